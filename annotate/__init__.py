@@ -1,0 +1,1 @@
+"""Where people meet pictures: Label Studio for correcting, FiftyOne for looking."""

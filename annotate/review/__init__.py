@@ -1,0 +1,1 @@
+"""FiftyOne: ground truth, findings, uncertainty and routing of a workspace."""

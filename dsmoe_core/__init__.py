@@ -1,0 +1,1 @@
+"""The detector and the words that every other room shares."""

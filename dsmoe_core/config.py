@@ -1,0 +1,81 @@
+"""Checked configuration of the detector and its training: frozen, extras forbidden, all errors at once."""
+
+from __future__ import annotations
+
+from math import floor, log2
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Frozen(BaseModel):
+    """What every configuration of ours is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(Frozen):
+    """Shape of the DS-MoE network. ``nano`` is made for two cores, ``base`` follows the paper."""
+
+    size: Literal["nano", "base"] = "nano"
+    image_px: int = Field(320, ge=64, multiple_of=32, description="side of the letter-boxed square")
+    text_width: int = Field(384, ge=8, description="d_t, width of the text encoder")
+    encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
+    encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
+    encoder_heads: tuple[int, int, int, int] = (1, 2, 3, 4)
+    encoder_windows: tuple[int, int, int, int] = (5, 5, 10, 5)
+    width: int = Field(64, ge=16, multiple_of=8, description="channels of stages 4 to 10")
+    grid_stride: Literal[8, 16] = 8
+    ball_dim: int = Field(32, ge=4, multiple_of=2, description="n, dimension of the Poincare ball")
+    text_heads: int = Field(8, ge=1)
+    class_position: bool = Field(False, description="stage 1's positional code over the class index")
+    experts: int = Field(8, ge=3, description="N_e")
+    top_k: int = Field(3, ge=1, description="k; the paper takes floor(log2 N_e)")
+    head_strides: tuple[int, ...] = (8, 16)
+    head_width: int = Field(64, ge=16, multiple_of=8)
+
+    @model_validator(mode="after")
+    def _top_k_fits(self) -> Self:
+        if self.top_k > self.experts:
+            raise ValueError(f"top_k is {self.top_k}; expected at most the number of experts, {self.experts}")
+        if self.text_width % self.text_heads:
+            raise ValueError(f"text_width {self.text_width} is not divisible by text_heads {self.text_heads}")
+        return self
+
+    @classmethod
+    def of_size(cls, size: Literal["nano", "base"]) -> Self:
+        """The preset of that name; for ``base``: 640 px, 32 experts, top floor(log2 32) = 5."""
+        if size == "nano":
+            return cls()
+        return cls(
+            size="base",
+            image_px=640,
+            encoder_widths=(64, 128, 160, 320),
+            encoder_depths=(2, 2, 6, 2),
+            encoder_heads=(2, 4, 5, 10),
+            encoder_windows=(7, 7, 14, 7),
+            width=128,
+            grid_stride=16,
+            ball_dim=64,
+            experts=32,
+            top_k=floor(log2(32)),
+            head_strides=(4, 8, 16, 32),
+            head_width=96,
+        )
+
+
+class TrainingConfig(Frozen):
+    """How to train. Budgets count pictures seen, so that a run repeats on any machine."""
+
+    pictures_seen: int = Field(4000, ge=1, description="training length, in pictures shown to the network")
+    batch: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    weight_decay: float = Field(0.02, ge=0)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    mixup: float = Field(
+        0.0, ge=0, le=1, description="share of pictures mixed with another; the paper has 0.5"
+    )
+    ema: float = Field(0.998, ge=0, lt=1)
+    seed: int = 42
+    checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between resumable checkpoints")

@@ -1,0 +1,1 @@
+"""Pictures and annotations: reading, quarantine, formats, synthetic sets."""

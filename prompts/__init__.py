@@ -1,0 +1,1 @@
+"""Class books: what each defect looks like, in words, with versions and sources."""

@@ -1,0 +1,1 @@
+"""Streamlit: one place to see and steer all of it."""
