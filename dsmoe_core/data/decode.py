@@ -53,8 +53,8 @@ def upright_size(path: Path) -> tuple[int, int]:
     Raises:
         PictureError: the file is no picture or its header is damaged.
     """
-    with _opened(path, max_pixels=None) as image:
-        turned = image.getexif().get(_ORIENTATION) in _TURNED
+    with _opened(path) as image:
+        turned = _orientation(image) in _TURNED
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
@@ -66,31 +66,45 @@ def decode(path: Path, *, max_pixels: int) -> Decoded:
     """
     if path.stat().st_size == 0:
         raise PictureError("it is empty (0 bytes)", "Copy the file again.")
-    with _opened(path, max_pixels=max_pixels) as image:
-        image.load()
+    with _opened(path) as image:
+        _refuse_too_large(image, max_pixels)
+        with _decoders():
+            image.load()
         plain = image.format in ("JPEG", "MPO", "PNG") and image.mode in ("L", "RGB")
-        upright = image.getexif().get(_ORIENTATION, 1) in (0, 1)
-        if plain and upright and "transparency" not in image.info and not _is_16_bit(path, image):
+        deep = _is_16_bit(path, image)
+        if plain and not deep and _orientation(image) == 1 and "transparency" not in image.info:
             suffix = ".png" if image.format == "PNG" else ".jpg"
             return Decoded(image.width, image.height, None, suffix)
-        if image.mode == "RGB" and _is_16_bit(path, image):
+        if image.mode == "RGB" and deep:
             _refuse_dark_16_bit(image)
-        rgb = _to_rgb(ImageOps.exif_transpose(image))
+        with _decoders():
+            upright = ImageOps.exif_transpose(image)
+        rgb = _to_rgb(upright)
         return Decoded(rgb.width, rgb.height, rgb, ".png")
 
 
 @contextmanager
-def _opened(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
-    """Opens a picture under our own limit, and tells every failure of the decoders as a PictureError."""
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Opens a picture without Pillow's own limit of pixels: our check of the header takes its place."""
     limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None  # our check of the header, below, takes its place
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with _decoders():
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            yield image
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+@contextmanager
+def _decoders() -> Iterator[None]:
+    """Tells every failure of Pillow's decoders as a PictureError; only calls of Pillow belong inside."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is no reason to refuse
-            with Image.open(path, formats=FORMATS) as image:
-                _refuse_too_large(image, max_pixels)
-                yield image
-    except (PictureError, PermissionError):
+            yield
+    except (PermissionError, FileNotFoundError):
         raise
     except UnidentifiedImageError:
         raise PictureError("it is not a picture, or its header is damaged", _REMEDY) from None
@@ -98,12 +112,17 @@ def _opened(path: Path, max_pixels: int | None) -> Iterator[Image.Image]:
         raise PictureError("it does not fit into memory", "Cut or scale it, or lower the limit.") from None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged bytes
         raise PictureError(f"it is damaged or truncated: {error}", _REMEDY) from None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
-def _refuse_too_large(image: Image.Image, max_pixels: int | None) -> None:
-    if max_pixels is not None and image.width * image.height > max_pixels:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none or it makes no sense."""
+    with _decoders():
+        value = image.getexif().get(_ORIENTATION, 1)
+    return value if value in range(1, 9) else 1
+
+
+def _refuse_too_large(image: Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
         raise PictureError(
             f"it is too large: {image.width}x{image.height} pixels, at most {max_pixels} allowed",
             "Cut or scale it, or raise the limit.",
@@ -121,15 +140,10 @@ def _is_16_bit(path: Path, image: Image.Image) -> bool:
 
 
 def _refuse_dark_16_bit(image: Image.Image) -> None:
-    brightest = max(int(high) for _, high in _extrema(image))
-    if brightest < 16:
+    if int(np.asarray(image).max()) < 16:
         raise PictureError(
             "it is 16-bit colour that uses only the lower 12 bits, of which 4 could be read", _REMEDY
         )
-
-
-def _extrema(image: Image.Image) -> list[tuple[float, float]]:
-    return [band.getextrema() for band in image.split()]  # type: ignore[misc]  # one band: one pair
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -137,11 +151,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _scaled(np.asarray(image, dtype=np.int64))
     if image.mode == "F":
         raise PictureError("its values are floating point, whose range is not known", _REMEDY)
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    with _decoders():
+        if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+            image = Image.alpha_composite(white, rgba)
+        return image.convert("RGB")
 
 
 def _scaled(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Image.Image:
@@ -149,4 +164,4 @@ def _scaled(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Image.Im
     if low < 0 or high > 65535:
         raise PictureError(f"its values go from {low} to {high}; expected 0 to 65535", _REMEDY)
     full = 4095 if high <= 4095 else 65535
-    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8), mode=None).convert("RGB")
+    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")
