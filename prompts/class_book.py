@@ -77,11 +77,13 @@ class ClassBook(Frozen):
     """Classes in their order (which is the detector's), and the inner nodes above them."""
 
     inner: tuple[InnerNode, ...] = ()
-    classes: tuple[ClassEntry, ...] = Field(min_length=1)
+    classes: tuple[ClassEntry, ...]
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
         problems = [*_twice(self), *_bad_parents(self)]
+        if not self.classes:
+            problems.append("it has no class; add one")
         if problems:
             raise ValueError("; ".join(problems))
         return self

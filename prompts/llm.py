@@ -133,8 +133,13 @@ class OpenAIModel:
                 f"the server's address is {_without_login(url)!r}; expected http://HOST:PORT/v1",
                 "Correct it.",
             )
+        if "@" in urlsplit(url).netloc:  # the HTTP library writes addresses into its log
+            raise LanguageModelError(
+                f"the server's address {_without_login(url)!r} was given with a login in it",
+                "Give the login as the API key instead.",
+            )
         self.name = model
-        self._url = _without_login(url)
+        self._url = url
         self._key = api_key
         self._timeout_s = timeout_s
         self._max_tokens = max_tokens

@@ -186,7 +186,7 @@ classes:
         ),
         ("classes: [{description: x}]", ["class number 1: name: Field required"]),
         ("classes: [{name: 5, description: x}]", ["class 5: name: Input should be a valid string"]),
-        ("classes: []", ["classes: "]),
+        ("classes: []", ["it has no class; add one"]),
         ("{}", ["classes: Field required"]),
         ("hello", ["holds str; expected 'classes'"]),
         ("", ["holds NoneType"]),

@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 
 @pytest.fixture(scope="module")
 def pictures() -> list[SyntheticPicture]:
-    return [draw(seed, PX) for seed in range(48)]
+    return [draw(seed, PX) for seed in range(32)]
 
 
 def test_the_same_seed_draws_the_same_picture(pictures: list[SyntheticPicture]) -> None:
