@@ -54,7 +54,7 @@ class Trace:
 
 @dataclass(slots=True)
 class Board:
-    """Everything on a board; ``outlines`` are the printed frames of parts (x1, y1, x2, y2)."""
+    """Everything on a board; ``outlines`` are the printed frames of parts (x1, y1, x2, y2), in cells."""
 
     px: int
     pads: list[Pad] = field(default_factory=list)
@@ -70,7 +70,7 @@ def lay_out(rng: np.random.Generator, px: int) -> Board:
     """A board of this many pixels a side: parts first, then traces between their pads."""
     board = Board(px)
     taken: set[Cell] = set()
-    for _ in range(int(rng.integers(5, 9))):
+    for _ in range(int(rng.integers(6, 11))):
         _place_part(board, taken, rng)
     for _ in range(int(rng.integers(3, 7))):
         _place(board, taken, [(0, 0)], "via", (1, 1), rng)
@@ -113,7 +113,7 @@ def _place(
         left = int(rng.integers(1, max(CELLS - size[0], 2)))
         top = int(rng.integers(1, max(CELLS - size[1], 2)))
         around = {(left + i, top + j) for i in range(-1, size[0] + 1) for j in range(-1, size[1] + 1)}
-        if left + size[0] >= CELLS or top + size[1] >= CELLS or around & taken:
+        if left + size[0] >= CELLS or top + size[1] >= CELLS or around & taken or _over_a_part(board, around):
             continue
         scale = float(rng.uniform(0.9, 1.0))
         for number, (i, j) in enumerate(cells):
@@ -122,10 +122,14 @@ def _place(
             pad_kind = "square" if first_is_square else kind
             board.pads.append(_pad(board, pad_kind, (left + i, top + j), scale, size[0] > size[1]))
         if kind != "via":
-            unit, edge = board.cell, 0.05
+            edge = 0.05
             frame = (left - edge, top - edge, left + size[0] + edge, top + size[1] + edge)
-            board.outlines.append((frame[0] * unit, frame[1] * unit, frame[2] * unit, frame[3] * unit))
+            board.outlines.append(frame)
         return
+
+
+def _over_a_part(board: Board, cells: set[Cell]) -> bool:
+    return any(x1 < i + 0.5 < x2 and y1 < j + 0.5 < y2 for x1, y1, x2, y2 in board.outlines for i, j in cells)
 
 
 def _pad(

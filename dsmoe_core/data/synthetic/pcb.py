@@ -120,6 +120,6 @@ def _outlines(board: Board) -> Values:
     image = Image.new("L", (board.px * FINE, board.px * FINE), 0)
     draw_on = ImageDraw.Draw(image)
     for frame in board.outlines:
-        corners = tuple(v * FINE for v in frame)
+        corners = tuple(v * board.cell * FINE for v in frame)
         draw_on.rectangle(corners, outline=255, width=max(round(1.1 * FINE * board.px / 320), 1))
     return _share(image)
