@@ -15,7 +15,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
 
-.PHONY: help install demo test test-marked test-all check lock clean
+.PHONY: help install demo test test-marked test-all check tables lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(STAMP) ## lint, format, types, import contracts, rules of the tree, loc
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
 
+tables: $(STAMP) ## render the result files of benchmarks/results into the README
+	$(BIN)/python -m pipelines.results README.md
+
 lock: $(UV) ## resolve both lock files anew; ARGS=--upgrade takes newer releases
 	$(UV) pip compile --quiet --universal --all-extras --generate-hashes --no-header --python-version 3.11 \
 	  $(ARGS) pyproject.toml -o requirements.lock
@@ -51,13 +54,14 @@ clean: ## remove environments, caches and builds; workspaces stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# FiftyOne's database is a download that some networks refuse, so the last step looks and repairs.
+# FiftyOne's database is a download that some networks refuse, so the last step looks and repairs. Where that
+# is not possible either, everything but `dsmoe review` works, so it does not stop the installation.
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	$(call require-python)
 	[ -x $(BIN)/python ] || $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON3))" .venv
 	$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -m annotate.review.database --repair
+	$(BIN)/python -m annotate.review.database --repair || echo 'dsmoe: until that is mended, `dsmoe review` will not work.' >&2
 	touch $@
 
 .tools/bin/uv:
