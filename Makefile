@@ -15,7 +15,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
 
-.PHONY: help install demo test test-marked test-all check tables lock clean
+.PHONY: help install demo test test-marked test-all check lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,9 +40,6 @@ check: $(STAMP) ## lint, format, types, import contracts, rules of the tree, loc
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
-
-tables: $(STAMP) ## render the result files of benchmarks/results into the README
-	$(BIN)/python -m pipelines.results README.md
 
 lock: $(UV) ## resolve both lock files anew; ARGS=--upgrade takes newer releases
 	$(UV) pip compile --quiet --universal --all-extras --generate-hashes --no-header --python-version 3.11 \

@@ -16,8 +16,9 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from pipelines.benchmark import RESULTS
 from pipelines.cli import app
-from pipelines.results import RESULTS, render_tables
+from pipelines.readme_tables import render
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
@@ -136,8 +137,7 @@ def test_links_lead_somewhere(document: Path) -> None:
 
 @each("document", DOCUMENTS, ids=named)
 def test_tables_are_the_result_files_s(document: Path) -> None:
-    """`make tables` mends it."""
-    assert document.read_text() == render_tables(document.read_text(), ROOT / RESULTS)
+    assert document.read_text() == render(document.read_text(), ROOT / RESULTS)
 
 
 def test_readme_has_the_demo_s_table() -> None:
