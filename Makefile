@@ -34,11 +34,10 @@ test-marked: $(STAMP) ## the tests marked slow, labelstudio, browser, gpu or vll
 
 test-all: test test-marked ## both of the above
 
-check: $(STAMP) ## lint, format, types, import contracts, rules of the tree, lock files; rewrites nothing
+check: $(STAMP) ## lint, format, types, import contracts, rules of the house, locks, documents; rewrites nothing
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
 
 lock: $(UV) ## resolve both lock files anew; ARGS=--upgrade takes newer releases
