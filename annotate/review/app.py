@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,8 +12,7 @@ from annotate.review.dataset import MOST_USEFUL_FIRST, Built, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
-
-LOOPBACK = "127.0.0.1"
+from dsmoe_core.loopback import LOOPBACK, need_free_port
 
 
 class Page(NamedTuple):
@@ -56,7 +54,8 @@ def launch(
         PrerequisiteError: FiftyOne or a usable mongod is missing.
         ReviewError: the port is in use, or the database or the page does not start.
     """
-    refuse_port_in_use(port)
+    # FiftyOne would join whatever FiftyOne answers on that port, another workspace's included.
+    need_free_port(port, "FiftyOne", ReviewError)
     end = until or threading.Event()
     with database(folder, uri):
         built = build(name, samples, progress=progress)
@@ -76,23 +75,6 @@ def page(name: str, port: int, built: Built) -> Page:
     address = f"http://{LOOPBACK}:{port}/datasets/{quote(name)}"
     view = MOST_USEFUL_FIRST.lower().replace(" ", "-")
     return Page(address, f"{address}?view={view}", built)
-
-
-def refuse_port_in_use(port: int) -> None:
-    """FiftyOne would quietly join whatever FiftyOne answers on that port, another workspace's included.
-
-    Raises:
-        ReviewError: something listens there, or the system does not let us.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except (OSError, OverflowError) as error:
-            raise ReviewError(
-                f"port {port} on {LOOPBACK} cannot be used ({error})",
-                "Choose another with --port, or end the program that uses it.",
-            ) from error
 
 
 def _serve(name: str, port: int) -> Any:

@@ -43,7 +43,7 @@ def package_folder() -> Path:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
         raise PrerequisiteError(
-            "the package fiftyone is not installed", "Install the extra: `uv pip install 'dsmoe[review]'`."
+            "the package fiftyone is not installed", "Install the extra: `pip install 'dsmoe[review]'`."
         )
     return Path(folders[0])
 
@@ -67,7 +67,7 @@ def find_mongod(package: Path | None = None) -> Path:
     if not problems:
         empty = (folder / "exception.txt").is_file()
         problems.append(
-            f"FiftyOne's database package in {folder} was built empty, because this network refused its download"
+            f"FiftyOne's database package in {folder} was built empty: this network refused its download"
             if empty
             else f"there is no mongod in {folder} or on PATH"
         )
@@ -77,7 +77,9 @@ def find_mongod(package: Path | None = None) -> Path:
 def what_is_wrong(program: Path) -> str | None:
     """Why this mongod cannot be used; None where it can."""
     try:
-        answer = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=30, check=False)
+        answer = subprocess.run(
+            [program, "--version"], capture_output=True, text=True, timeout=30, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program} does not run ({error})"
     found = re.search(r"db version v(\d+)\.(\d+)", answer.stdout)
@@ -130,7 +132,8 @@ def find_uv() -> Path:
     found = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
     if found is None:
         raise PrerequisiteError(
-            "uv is neither in this environment nor on PATH", "Install it: https://docs.astral.sh/uv/."
+            "uv is neither in this environment nor on PATH; it installs MongoDB",
+            "Install the extra: `pip install 'dsmoe[review,annotate]'`.",
         )
     return Path(found)
 
@@ -150,8 +153,12 @@ def _wanted() -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Say which mongod is used, after repairing it where asked to; exit code 2 where there is none."""
-    parser = argparse.ArgumentParser(prog="python -m annotate.review.database", description=__doc__.split("\n")[0])
-    parser.add_argument("--repair", action="store_true", help="install a mongod that fits, where none is usable")
+    parser = argparse.ArgumentParser(
+        prog="python -m annotate.review.database", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--repair", action="store_true", help="install a mongod that fits, where none is usable"
+    )
     wish = parser.parse_args(arguments)
     console = Console(soft_wrap=True, highlight=False)
     try:

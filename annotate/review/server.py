@@ -19,6 +19,7 @@ from pathlib import Path
 
 from annotate.review.database import find_mongod
 from dsmoe_core.errors import ReviewError
+from dsmoe_core.loopback import LOOPBACK
 
 START_SECONDS = 60.0
 LOCK_HELD = 100
@@ -65,14 +66,14 @@ def point_fiftyone_at(uri: str) -> None:
     os.environ.update(
         FIFTYONE_DATABASE_URI=uri,
         FIFTYONE_DO_NOT_TRACK="true",
-        FIFTYONE_DEFAULT_APP_ADDRESS="127.0.0.1",
+        FIFTYONE_DEFAULT_APP_ADDRESS=LOOPBACK,
         FIFTYONE_SHOW_PROGRESS_BARS="false",
         FIFTYONE_LOGGING_LEVEL="ERROR",
     )
     loaded = sys.modules.get("fiftyone")
     if loaded is not None and loaded.config.database_uri != uri:
         raise ReviewError(
-            f"FiftyOne already uses another database in this process, {loaded.config.database_uri or 'its own'}",
+            f"FiftyOne uses another database in this process, {loaded.config.database_uri or 'its own'}",
             "Review one workspace per process.",
         )
 
@@ -87,14 +88,15 @@ def _start(program: Path, folder: Path, log: Path) -> tuple[subprocess.Popen[byt
             "Make the workspace writable.",
         ) from error
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         port = probe.getsockname()[1]
-    command = [program, "--dbpath", folder, "--logpath", log, "--bind_ip", "127.0.0.1", "--port", str(port)]
+    command = [str(program), "--dbpath", str(folder), "--logpath", str(log)]
+    command += ["--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket"]
     # By default mongod takes half of the machine's memory for its cache; training needs that more.
-    command += ["--nounixsocket", "--wiredTigerCacheSizeGB", "0.5"]
+    command += ["--wiredTigerCacheSizeGB", "0.5"]
     keeper = Path(__file__).with_name("keeper.py")
     server = subprocess.Popen([sys.executable, "-I", keeper, *command], stdin=subprocess.PIPE)
-    return server, f"mongodb://127.0.0.1:{port}"
+    return server, f"mongodb://{LOOPBACK}:{port}"
 
 
 def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: float, where: str) -> None:
