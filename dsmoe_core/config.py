@@ -64,6 +64,24 @@ class ModelConfig(Frozen):
         )
 
 
+class LossWeights(Frozen):
+    """Weight of every loss term, by its name in ``losses.py``."""
+
+    quality: float = Field(1.0, ge=0)
+    balance_alpha: float | None = Field(None, description="alpha of alpha_t in QFL; none: no such weighing")
+    box: float = Field(2.0, ge=0)
+    value_overlap: float = Field(0.01, ge=0)
+    taxonomy: float = Field(0.05, ge=0)
+    angle: float = Field(0.05, ge=0)
+    misalignment: float = Field(0.05, ge=0)
+    balance: float = Field(0.02, ge=0)
+
+    @classmethod
+    def paper(cls) -> Self:
+        """``2 alpha QFL + lambda CIoU`` to the letter: alpha = 0.45, lambda = 0.05 (eq. 31)."""
+        return cls(quality=0.9, balance_alpha=0.45, box=0.05)
+
+
 class TrainingConfig(Frozen):
     """How to train. Budgets count pictures seen, so that a run repeats on any machine."""
 
@@ -76,6 +94,8 @@ class TrainingConfig(Frozen):
     mixup: float = Field(
         0.0, ge=0, le=1, description="share of pictures mixed with another; the paper has 0.5"
     )
+    zoom: float = Field(0.5, ge=0, le=1, description="share of pictures zoomed and shifted")
     ema: float = Field(0.998, ge=0, lt=1)
+    losses: LossWeights = LossWeights()
     seed: int = 42
     checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between resumable checkpoints")

@@ -1,0 +1,101 @@
+"""Task-aligned assignment: which cells of the head learn which box (Feng et al., "TOOD", 2021).
+
+A cell can learn a box when its centre lies in the box; of those the ``top`` with the highest alignment
+``t = s^a u^b`` (s the score of the box's class, u the IoU of the predicted box) do. A box so small that it covers no cell's centre
+takes the nearest cell. A cell wanted by several boxes learns the one it overlaps most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from dsmoe_core.signals import Level
+
+SCORE_POWER, IOU_POWER = 0.5, 4.0
+
+
+class Flat(NamedTuple):
+    """All levels of the head side by side, N cells in all."""
+
+    logits: Float[Tensor, "b N c"]
+    boxes: Float[Tensor, "b N 4"]
+    """x1, y1, x2, y2 in pixels of the network's input."""
+    centres: Float[Tensor, "N 2"]
+    strides: Float[Tensor, " N"]
+
+
+class Targets(NamedTuple):
+    """What the cells of one picture should say."""
+
+    scores: Float[Tensor, "N c"]
+    """Soft labels in [0, 1], zero off the box's class and on unassigned cells."""
+    positive: Bool[Tensor, " N"]
+    boxes: Float[Tensor, "P 4"]
+    """Boxes of the positive cells, in their order."""
+
+
+def flatten(levels: Sequence[Level]) -> Flat:
+    """Cells of all levels with their centres, boxes decoded from the distances."""
+    logits, boxes, centres, strides = [], [], [], []
+    for stride, level_logits, distances in levels:
+        height, width = distances.shape[-2:]
+        y, x = torch.meshgrid(
+            (torch.arange(height, device=distances.device) + 0.5) * stride,
+            (torch.arange(width, device=distances.device) + 0.5) * stride,
+            indexing="ij",
+        )
+        centre = torch.stack([x, y], dim=-1).reshape(-1, 2)
+        sides = distances.flatten(2).transpose(1, 2)
+        boxes.append(torch.cat([centre - sides[..., :2], centre + sides[..., 2:]], dim=-1))
+        logits.append(level_logits.flatten(2).transpose(1, 2))
+        centres.append(centre)
+        strides.append(centre.new_full((len(centre),), float(stride)))
+    return Flat(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(centres), torch.cat(strides))
+
+
+@torch.no_grad()
+def assign(
+    scores: Float[Tensor, "N c"],
+    predicted: Float[Tensor, "N 4"],
+    centres: Float[Tensor, "N 2"],
+    boxes: Float[Tensor, "M 4"],
+    labels: Int[Tensor, " M"],
+    *,
+    top: int = 10,
+) -> Targets:
+    """Targets of one picture, from the detector's present probabilities and boxes and the true ones (pixels)."""
+    target = torch.zeros_like(scores)
+    if not len(boxes):
+        return Targets(target, torch.zeros(len(scores), dtype=torch.bool, device=scores.device), boxes)
+    overlap = box_iou(boxes, predicted)
+    alignment = scores[:, labels].T.clamp_min(1e-6) ** SCORE_POWER * overlap**IOU_POWER
+    allowed = _may_learn(centres, boxes)
+    alignment = torch.where(allowed, alignment, -1.0)
+    best = alignment.topk(min(top, alignment.shape[1]), dim=1)
+    chosen = torch.zeros_like(allowed).scatter_(1, best.indices, best.values >= 0)
+    owner = torch.where(chosen, overlap, -1.0).max(dim=0)
+    positive = owner.values >= 0
+    owners = owner.indices[positive]
+    own = alignment[owners, positive.nonzero()[:, 0]]
+    kept = torch.where(chosen, alignment, 0.0)
+    peak = kept.amax(1).clamp_min(1e-9)
+    reach = torch.where(chosen, overlap, 0.0).amax(1)
+    soft = (own / peak[owners] * reach[owners]).clamp(0, 1)
+    target[positive, labels[owners]] = soft.to(target.dtype)
+    return Targets(target, positive, boxes[owners])
+
+
+def _may_learn(centres: Float[Tensor, "N 2"], boxes: Float[Tensor, "M 4"]) -> Bool[Tensor, "M N"]:
+    """Cells whose centre is in the box, or the nearest one where there is none."""
+    inside = ((centres > boxes[:, None, :2]) & (centres < boxes[:, None, 2:])).all(-1)
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    nearest = torch.cdist(middle, centres).argmin(1)
+    alone = ~inside.any(1)
+    inside[alone, nearest[alone]] = True
+    return inside

@@ -1,0 +1,115 @@
+"""Models and unfinished training runs on disk: safetensors and JSON, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dsmoe_core.build import build
+from dsmoe_core.config import ModelConfig
+from dsmoe_core.errors import ModelError
+from dsmoe_core.network import DSMoE
+
+WEIGHTS, CARD, UNFINISHED = "model.safetensors", "model.json", "checkpoint.safetensors"
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Atomically replace ``path``."""
+    part = path.with_suffix(".part")
+    save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata)
+    with part.open("rb") as handle:
+        os.fsync(handle.fileno())
+    part.replace(path)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata.
+
+    Raises:
+        ModelError: the file is missing or torn.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} cannot be read as safetensors ({error})", "Take another model, or train again."
+        ) from error
+
+
+def save_model(folder: Path, network: nn.Module, config: ModelConfig, card: dict[str, Any]) -> None:
+    """Write the weights, then the card: a folder with a card is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tensors(folder / WEIGHTS, network.state_dict(), {"format": "dsmoe-1"})
+    part = folder / (CARD + ".part")
+    part.write_text(json.dumps({"config": config.model_dump(mode="json"), **card}, indent=2) + "\n", "utf-8")
+    part.replace(folder / CARD)
+
+
+def load_model(folder: Path) -> tuple[DSMoE, ModelConfig]:
+    """The network of a model folder, in evaluation mode.
+
+    Raises:
+        ModelError: no whole model is there, or its weights do not fit its configuration.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text("utf-8"))
+        config = ModelConfig.model_validate(card["config"])
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
+        ) from error
+    tensors, _ = read_tensors(folder / WEIGHTS)
+    network = build(config)
+    load_weights(network, tensors, str(folder))
+    return network.eval(), config
+
+
+def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
+    """Load by name, every name and shape checked.
+
+    Raises:
+        ModelError: names what is missing, too much, or of another shape.
+    """
+    own = network.state_dict()
+    wrong = [
+        f"{k} {tuple(v.shape)} (expected {tuple(own[k].shape)})"
+        for k, v in tensors.items()
+        if k in own and own[k].shape != v.shape
+    ]
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if wrong or missing or extra:
+        found = "; ".join(
+            f"{what}: {', '.join(names[:5])}"
+            for what, names in (("wrong shape", wrong), ("missing", missing), ("unknown", extra))
+            if names
+        )
+        raise ModelError(
+            f"weights of {origin} do not fit the network ({found})",
+            "Use the size that they were trained with.",
+        )
+    network.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimizer's state under plain names."""
+    state = optimizer.state_dict()["state"]
+    return {f"optimizer.{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of :func:`optimizer_tensors`."""
+    whole = optimizer.state_dict()
+    whole["state"] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            whole["state"].setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(whole)

@@ -1,0 +1,138 @@
+"""What training makes small: QFL and CIoU (eq. 31-34), and the auxiliary losses of the stages (eq. 12, 13, 27).
+
+Paper: ``Total = 2 alpha QFL + lambda CIoU`` with alpha = 0.45 and lambda = 0.05; "alpha_t = y alpha + (1-y)(1-alpha)" in
+one place and "gamma = 2, alpha = 0.25" in another. We: the form is kept, the default weights are ours, because lambda = 0.05
+leaves the boxes almost untrained next to a classification loss that is summed over all cells; ``LossWeights.paper()`` has theirs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
+
+from dsmoe_core import poincare
+from dsmoe_core.assign import assign, flatten
+from dsmoe_core.config import LossWeights
+from dsmoe_core.network import Output, Read
+from dsmoe_core.signals import Aligned, Gated
+
+CONE = math.radians(15)
+MARGIN = 0.1
+
+
+class Boxes(NamedTuple):
+    """The true boxes of one picture, in pixels of the network's input."""
+
+    boxes: Float[Tensor, "m 4"]
+    labels: Int[Tensor, " m"]
+
+
+class Families(NamedTuple):
+    """The taxonomy by rows: ``child`` has ``parent``; leaf rows first, then inner nodes."""
+
+    child: Int[Tensor, " p"]
+    parent: Int[Tensor, " p"]
+
+
+def quality_focal(
+    logits: Float[Tensor, "*s"], target: Float[Tensor, "*s"], *, beta: float = 2.0
+) -> Float[Tensor, "*s"]:
+    """QFL of every element: ``|y - s|^beta`` times the binary cross-entropy with the soft label y (eq. 32)."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (target - logits.sigmoid()).abs().pow(beta) * entropy
+
+
+def detection_losses(
+    output: Output, truth: Sequence[Boxes], weights: LossWeights
+) -> dict[str, Float[Tensor, ""]]:
+    """``class`` and ``box``, weighted, over a batch."""
+    flat = flatten(output.levels)
+    scores = flat.logits.detach().sigmoid()
+    targets = [
+        assign(scores[i], flat.boxes[i].detach(), flat.centres, t.boxes, t.labels)
+        for i, t in enumerate(truth)
+    ]
+    wanted = torch.stack([t.scores for t in targets])
+    mass = wanted.sum().clamp_min(1.0)
+    element = quality_focal(flat.logits, wanted)
+    if weights.balance_alpha is not None:
+        element = element * (wanted * weights.balance_alpha + (1 - wanted) * (1 - weights.balance_alpha))
+    positive = torch.stack([t.positive for t in targets])
+    if not positive.any():
+        return {"class": weights.quality * element.sum() / mass, "box": flat.boxes.sum() * 0.0}
+    found, true = flat.boxes[positive], torch.cat([t.boxes for t in targets])
+    ciou = complete_box_iou_loss(found, true, reduction="none") * wanted[positive].sum(-1)
+    return {"class": weights.quality * element.sum() / mass, "box": weights.box * ciou.sum() / mass}
+
+
+def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Families) -> Float[Tensor, ""]:
+    """Eq. 12 as a hinge: a parent is nearer to each child than to any class that is not its child."""
+    if not len(families.child):
+        return anchors.sum() * 0.0
+    parents = anchors[families.parent]
+    own = poincare.distance(parents, anchors[families.child])
+    every = poincare.distance(
+        parents[:, None].expand(-1, len(anchors), -1), anchors[None].expand(len(parents), -1, -1)
+    )
+    kin = torch.zeros(len(anchors), len(anchors), dtype=torch.bool, device=anchors.device)
+    kin[families.parent, families.child] = True
+    kin.fill_diagonal_(True)
+    kin = kin | kin.T  # a node's own parent is no stranger to it
+    strangers = ~kin[families.parent]
+    hinge = F.relu(own[:, None] - every + MARGIN) * strangers
+    return hinge.sum() / strangers.sum().clamp_min(1)
+
+
+def angle_hinge(aligned: Aligned, present: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
+    """Eq. 13 as a hinge: t^_i and P(v_i) lie within 15 degrees of each other, for classes in the picture.
+
+    Paper: "the angle between grad t^_i and grad P(v_i)", of a function that is not named. We: of d_H to the origin, whose
+    gradients are the two radii. A class that is not in the picture has no visual descriptor to align, so it is left out.
+    """
+    cosine = F.cosine_similarity(aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1)
+    angle = torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4))
+    return (F.relu(angle - CONE) * present).sum() / present.sum().clamp_min(1)
+
+
+def balance(gated: Gated) -> Float[Tensor, ""]:
+    """``N_e sum_i F_i G_i``: one when every expert gets the same share, more when a few take all.
+
+    Not in the paper, which does not say what keeps an expert from never being chosen; this is the loss of Switch
+    Transformers (Fedus et al. 2021), F the share of choices and G the mean probability.
+    """
+    experts = gated.probabilities.shape[1]
+    share = F.one_hot(gated.experts, experts).sum((0, 1)) / gated.experts.numel()
+    return experts * (share * gated.probabilities.mean(0)).sum()
+
+
+def auxiliary_losses(
+    output: Output,
+    read: Read,
+    inner_anchors: Float[Tensor, "i n"],
+    families: Families,
+    truth: Sequence[Boxes],
+    weights: LossWeights,
+) -> dict[str, Float[Tensor, ""]]:
+    """The stages' own losses by name, weighted."""
+    classes = output.aligned.anchors.shape[0]
+    present = torch.stack(
+        [
+            F.one_hot(t.labels, classes).amax(0) if len(t.labels) else t.labels.new_zeros(classes)
+            for t in truth
+        ]
+    )
+    anchors = torch.cat([output.aligned.anchors, inner_anchors])
+    return {
+        "value_overlap": weights.value_overlap * read.value_overlap,
+        "taxonomy": weights.taxonomy * taxonomy_hinge(anchors, families),
+        "angle": weights.angle * angle_hinge(output.aligned, present.float()),
+        "misalignment": weights.misalignment * output.misalignment,
+        "balance": weights.balance * balance(output.gated),
+    }

@@ -1,0 +1,91 @@
+"""DS-MoE, as in Figure 2: text and picture meet in the Poincare ball, steer sparse experts, and come out as boxes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dsmoe_core.signals import Aligned, Gated, Level
+from dsmoe_core.stages.aggregation import Aggregation
+from dsmoe_core.stages.alignment import HyperbolicAlignment
+from dsmoe_core.stages.broadcasting import SpaceBroadcasting
+from dsmoe_core.stages.cbam import CBAM
+from dsmoe_core.stages.distillation import SemanticDistillation
+from dsmoe_core.stages.ensemble import HeterogeneousEnsemble
+from dsmoe_core.stages.experts import SparseExperts
+from dsmoe_core.stages.gating import AttentionGating
+from dsmoe_core.stages.head import Head
+from dsmoe_core.stages.image_encoder import ImageEncoder
+from dsmoe_core.stages.text_prompt import TextPrompt
+
+
+class Read(NamedTuple):
+    """A class book as the network reads it: T^ of the classes and of the taxonomy's inner nodes."""
+
+    classes: Float[Tensor, "c t"]
+    inner: Float[Tensor, "i t"]
+    value_overlap: Float[Tensor, ""]
+
+
+class Output(NamedTuple):
+    """The answer, and what training and the statistics need of the way there."""
+
+    levels: list[Level]
+    aligned: Aligned
+    gated: Gated
+    misalignment: Float[Tensor, ""]
+
+
+class DSMoE(nn.Module):
+    """The ten stages and the head. Takes built modules; ``build.py`` makes them from a configuration."""
+
+    def __init__(
+        self,
+        *,
+        text_prompt: TextPrompt,
+        distillation: SemanticDistillation,
+        image_encoder: ImageEncoder,
+        cbam: CBAM,
+        alignment: HyperbolicAlignment,
+        broadcasting: SpaceBroadcasting,
+        gating: AttentionGating,
+        experts: SparseExperts,
+        ensemble: HeterogeneousEnsemble,
+        aggregation: Aggregation,
+        head: Head,
+        head_levels: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.text_prompt = text_prompt
+        self.distillation = distillation
+        self.image_encoder = image_encoder
+        self.cbam = cbam
+        self.alignment = alignment
+        self.broadcasting = broadcasting
+        self.gating = gating
+        self.experts = experts
+        self.ensemble = ensemble
+        self.aggregation = aggregation
+        self.head = head
+        self.head_levels = head_levels
+
+    def read(self, classes: Float[Tensor, "c t"], inner: Float[Tensor, "i t"]) -> Read:
+        """Stages 1 and 2, once per class book: the encoder's vectors of the descriptions to T^."""
+        text = self.text_prompt(classes)
+        distilled = self.distillation(text, text)
+        return Read(distilled.text, self.distillation(inner, text).text, distilled.value_overlap)
+
+    def forward(self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "c t"]) -> Output:
+        """Stages 3 to 10 and the head, for RGB pictures in [0, 1] and the classes' T^."""
+        f_enc, pyramid = self.image_encoder(images)  # 3
+        f_cs = self.cbam(f_enc)  # 4
+        aligned = self.alignment(f_cs, text)  # 5
+        f_b = self.broadcasting(f_cs, aligned, text)  # 6
+        gated = self.gating(f_b, text)  # 7
+        f_moe = self.experts(f_b, gated)  # 8
+        f_e = self.ensemble(f_b, text, aligned, gated)  # 9
+        f_out, misalignment = self.aggregation(f_e, f_moe)  # 10
+        levels = self.head(f_out, [pyramid[i] for i in self.head_levels], text)
+        return Output(levels, aligned, gated, misalignment)

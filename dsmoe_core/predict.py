@@ -1,0 +1,146 @@
+"""Pictures to findings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from dsmoe_core.assign import Flat, flatten
+from dsmoe_core.checkpoint import WEIGHTS, load_model
+from dsmoe_core.config import ModelConfig
+from dsmoe_core.data.letterbox import LetterBox, read_square
+from dsmoe_core.errors import ModelError
+from dsmoe_core.network import DSMoE
+from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
+from dsmoe_core.signals import Gated
+from dsmoe_core.stages.text_encoder import TextEncoder
+from dsmoe_core.uncertainty import binary_entropy, picture_uncertainty
+from dsmoe_core.words import words_of
+
+NMS_IOU = 0.6
+MOST_CANDIDATES = 1000
+MOST_FINDINGS = 100
+
+
+class Detector:
+    """A trained network that reads one class book at a time.
+
+    Args:
+        network: in evaluation mode.
+        config: its shape.
+        text_encoder: the one that it was trained with.
+        version: names the weights in findings and pre-labels.
+    """
+
+    def __init__(self, network: DSMoE, config: ModelConfig, text_encoder: TextEncoder, version: str) -> None:
+        self.version = version
+        self.config = config
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._encoder = text_encoder
+        self._vocabulary: Vocabulary | None = None
+        self._text: Tensor | None = None
+
+    @classmethod
+    def load(cls, folder: Path, text_encoder: TextEncoder) -> Detector:
+        """From a model folder; the version is the hash of the weights.
+
+        Raises:
+            ModelError: no whole model is there, or it does not fit.
+        """
+        network, config = load_model(folder)
+        if text_encoder.width != config.text_width:
+            raise ModelError(
+                f"text encoder {text_encoder.name} is {text_encoder.width} wide; the model expects {config.text_width}",
+                "Use the encoder that the model was trained with.",
+            )
+        version = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+        return cls(network, config, text_encoder, version)
+
+    @torch.no_grad()
+    def use(self, vocabulary: Vocabulary) -> None:
+        """Read a class book: stages 1 and 2, once."""
+        words = words_of(vocabulary, self._encoder)
+        self._text = self._network.read(words.classes.to(self._device), words.inner.to(self._device)).classes
+        self._vocabulary = vocabulary
+
+    @torch.no_grad()
+    def findings(
+        self, pictures: Iterable[Picture], *, min_score: float = 0.05, batch: int = 8
+    ) -> Iterator[PictureFindings]:
+        """Findings on each picture, streamed in order.
+
+        Args:
+            min_score: below this probability nothing is a finding.
+            batch: pictures at once.
+
+        Raises:
+            ModelError: no class book was given to :meth:`use`.
+        """
+        if self._text is None or self._vocabulary is None:
+            raise ModelError("the detector has read no class book", "Call use(vocabulary) first.")
+        stream = iter(pictures)
+        while group := list(islice(stream, batch)):
+            squares = np.stack([read_square(p, self.config.image_px) for p in group])
+            images = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float().div(255)
+            with torch.autocast(self._device.type, dtype=torch.bfloat16):
+                output = self._network(images.contiguous(memory_format=torch.channels_last), self._text)
+            flat = flatten(output.levels)
+            for i, picture in enumerate(group):
+                yield self._describe(
+                    picture, _one(flat, i), _routing(output.gated, i), min_score, self._vocabulary
+                )
+
+    def _describe(
+        self, picture: Picture, flat: Flat, routing: Routing, min_score: float, vocabulary: Vocabulary
+    ) -> PictureFindings:
+        probabilities = flat.logits[0].sigmoid()
+        boxes, rows = _suppress(probabilities, flat.boxes[0], min_score)
+        letterbox = LetterBox.of(picture.width, picture.height, self.config.image_px)
+        in_picture = letterbox.back(boxes.cpu().numpy()).clip(
+            0, np.array([picture.width, picture.height] * 2, dtype=np.float32)
+        )
+        table = rows.cpu().numpy().astype(np.float64)
+        entropies = binary_entropy(table) if len(table) else []
+        findings = tuple(
+            _finding(corners, row, float(entropy), vocabulary.names)
+            for corners, row, entropy in zip(in_picture, table, entropies, strict=True)
+            if corners[2] > corners[0] and corners[3] > corners[1]
+        )
+        version = f"{self.version}+{vocabulary.version}"
+        return PictureFindings(picture.key, findings, routing, picture_uncertainty(findings), version)
+
+
+def _one(flat: Flat, index: int) -> Flat:
+    return flat._replace(logits=flat.logits[index : index + 1], boxes=flat.boxes[index : index + 1])
+
+
+def _suppress(
+    probabilities: Float[Tensor, "N c"], boxes: Float[Tensor, "N 4"], min_score: float
+) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"]]:
+    """Best boxes and their class probabilities: one finding a place and class, highest score first."""
+    score, label = probabilities.max(-1)
+    best = score.topk(min(MOST_CANDIDATES, len(score))).indices
+    best = best[score[best] >= min_score]
+    kept = best[batched_nms(boxes[best], score[best], label[best], NMS_IOU)[:MOST_FINDINGS]]
+    return boxes[kept], probabilities[kept]
+
+
+def _finding(corners: np.ndarray, row: np.ndarray, entropy: float, names: tuple[str, ...]) -> Finding:
+    best = int(row.argmax())
+    probabilities = dict(zip(names, map(float, row), strict=True))
+    return Finding(Box(*map(float, corners)), names[best], float(row[best]), probabilities, entropy)
+
+
+def _routing(gated: Gated, index: int) -> Routing:
+    p = gated.probabilities[index].double()
+    entropy = float(-(p * p.clamp_min(1e-12).log()).sum())
+    return Routing(tuple(gated.experts[index].tolist()), tuple(gated.weights[index].tolist()), entropy)

@@ -1,0 +1,59 @@
+"""Stage 9: heterogeneous ensembling, ``F_e = sum_{k=1..3} D_k(F_g) * K_{k x 1} + Conv3x3(F_b (+) T^)`` (eq. 25).
+
+``D_k`` dilates by k, ``F_g`` are the gated features, T^ is spread over space by the class-position affinity.
+
+Paper: the sum needs equal widths, the text says the result has C_g + C_b channels. We: concatenate, then project. F_g is
+F_b with its channels weighed by what the router expects of all experts (its whole distribution, not the top-k alone), which
+lets the router learn from experts that were not chosen.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dsmoe_core.signals import Aligned, Gated
+
+
+class HeterogeneousEnsemble(nn.Module):
+    """Dilated column kernels beside a text-aware convolution.
+
+    Args:
+        width: channels of F_b and F_e.
+        text_width: d_t.
+        text_channels: channels that the spread T^ is brought to.
+        experts: N_e.
+    """
+
+    def __init__(self, *, width: int, text_width: int, text_channels: int, experts: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(experts, width)
+        self.columns = nn.ModuleList(
+            nn.Conv2d(width, width, (k, 1), padding="same", dilation=(k, 1), groups=width, bias=False)
+            for k in (1, 2, 3)
+        )
+        self.words = nn.Linear(text_width, text_channels)
+        self.textual = nn.Sequential(
+            nn.Conv2d(width + text_channels, width // 2, 1, bias=False),
+            nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width // 2),
+        )
+        self.project = nn.Sequential(
+            nn.Conv2d(width + width // 2, width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU()
+        )
+
+    def forward(
+        self,
+        f_b: Float[Tensor, "b d h w"],
+        text: Float[Tensor, "c t"],
+        aligned: Aligned,
+        gated: Gated,
+    ) -> Float[Tensor, "b d h w"]:
+        """F_e."""
+        channels = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]
+        f_g = f_b * channels.to(f_b.dtype)
+        columns = sum(column(f_g) for column in self.columns)
+        spread = aligned.spread(self.words(text))
+        out: Tensor = self.project(torch.cat([columns, self.textual(torch.cat([f_b, spread], dim=1))], dim=1))
+        return out
