@@ -25,7 +25,10 @@ def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with disk_full_is_an_error(path), os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY, mode), "w") as file:
+        with (
+            disk_full_is_an_error(path),
+            os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY, mode), "w") as file,
+        ):
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

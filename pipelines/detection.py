@@ -1,4 +1,4 @@
-"""What the loop asks of a detector: train from labels, look at pictures, be judged. No torch until it is used."""
+"""What the loop asks of a detector: train, look at pictures, be judged. No torch before it is used."""
 
 from __future__ import annotations
 

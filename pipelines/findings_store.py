@@ -51,7 +51,7 @@ class FindingsStore:
 
 
 def to_json(found: PictureFindings) -> dict[str, Any]:
-    """Plain values; boxes as they are, since rounding could leave one without area; probabilities to six digits."""
+    """Plain values, probabilities to six digits; boxes as they are: rounded, one might have no area."""
     return {
         "key": found.key,
         "version": found.version,
