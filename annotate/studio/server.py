@@ -85,6 +85,7 @@ class LabelStudioServer:
         """
         say = progress or (lambda _: None)
         environment.make_folder(self.data_dir)
+        self.data_dir.chmod(0o700)  # the database holds the token too
         with environment.only_one(self.data_dir / "server.lock", say):
             credentials = self._credentials()
             pid = self._pid()
@@ -121,6 +122,7 @@ class LabelStudioServer:
         return ServerStatus(pid is not None, answers, pid, url, self.log)
 
     def _start(self, program: Path, credentials: Mapping[str, str]) -> int:
+        self._pid_file.unlink(missing_ok=True)
         self._port_file.write_text(str(self.port))
         command = [str(program), "start", "--no-browser", "--internal-host", HOST, "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir)]
@@ -168,7 +170,7 @@ class LabelStudioServer:
         started = time.monotonic()
         while not Api.is_up(connection.url):
             seconds = time.monotonic() - started
-            if self._pid() is None and (self._pid_file.exists() or not _alive(pid)):
+            if not _alive(pid):
                 raise self._failed("ended while it was starting", connection)
             if seconds > self._start_timeout:
                 raise self._failed(f"did not answer within {seconds:.0f} s", connection)
