@@ -80,7 +80,7 @@ def from_json(raw: dict[str, Any]) -> PictureFindings:
     return PictureFindings(
         key=raw["key"],
         findings=tuple(
-            Finding(Box(*f["box"]), f["label"], f["score"], f["probabilities"], f["entropy"])
+            Finding(Box(*map(float, f["box"])), f["label"], f["score"], f["probabilities"], f["entropy"])
             for f in raw["findings"]
         ),
         routing=Routing(tuple(routing["experts"]), tuple(routing["weights"]), routing["entropy"]),

@@ -292,7 +292,7 @@ class Journal:
 def _harvest(row: sa.Row[Any]) -> Harvest:
     return Harvest(
         key=row.key,
-        annotations=tuple(Annotation(Box(*b[:4]), b[4]) for b in row.boxes),
+        annotations=tuple(Annotation(Box(*map(float, b[:4])), b[4]) for b in row.boxes),
         annotation_id=row.annotation_id,
         updated_at=datetime.fromisoformat(row.updated_at),
         skipped=row.skipped,
