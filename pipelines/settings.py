@@ -74,7 +74,7 @@ class WorkspaceSettings(Frozen):
     """dsmoe.yaml."""
 
     version: Literal[1] = 1
-    title: str = Field(min_length=1, max_length=50)
+    title: str = Field(min_length=3, max_length=50, description="of the project in Label Studio")
     seed: int = 42
     max_pixels: int = Field(120_000_000, ge=1, description="larger pictures go to quarantine")
     round: RoundSettings = RoundSettings()

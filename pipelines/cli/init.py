@@ -53,7 +53,7 @@ def init(
 
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    settings = _settings(title or workspace.resolve().name, budget, size, port, dry_run)
+    settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, size, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
