@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
 from pipelines.registry import Scores, plain
 
@@ -102,8 +104,18 @@ class DSMoEDetection:
 
 
 def named(findings: Iterable[PictureFindings], version: str) -> Iterator[PictureFindings]:
-    """The same findings under the workspace's name for the model, ``MODEL+BOOK``."""
-    return (replace(found, version=version) for found in findings)
+    """The same findings under the workspace's name for the model, ``MODEL+BOOK``.
+
+    Raises:
+        ModelError: a figure is not finite; nothing can be ranked, judged or shown by such a model.
+    """
+    for found in findings:
+        if not all(map(isfinite, (found.uncertainty, found.routing.entropy, *found.routing.weights))):
+            raise ModelError(
+                f"model {version} answers with figures that are not finite: its training diverged",
+                "Lower detector.training.learning_rate in dsmoe.yaml and run the same command again.",
+            )
+        yield replace(found, version=version)
 
 
 def judge(
