@@ -87,14 +87,14 @@ class LabelStudioServer:
         environment.make_folder(self.data_dir)
         self.data_dir.chmod(0o700)  # the database holds the token too
         with environment.only_one(self.data_dir / "server.lock", say):
-            credentials = self._credentials()
             pid = self._pid()
             if pid is None:
                 self._need_free_port()
                 environment.need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, say)
-                pid = self._start(program, credentials)
-            connection = self._connection(credentials)
+                pid = self._start(program, self._credentials())
+                say("starting Label Studio")
+            connection = self._connection(self._credentials())
             self._wait(pid, connection, say)
             return connection
 
@@ -240,7 +240,7 @@ class LabelStudioServer:
         """Its process, if it is alive and really ours: numbers are used again after a restart."""
         try:
             pid = int(self._pid_file.read_text())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
         return pid if _alive(pid) and str(self.data_dir) in _command(pid) else None
 
