@@ -17,6 +17,7 @@ from typing import Any
 
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.data import coco
+from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
 from pipelines import services
@@ -56,21 +57,15 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: 
         return Data(data, data.resolve().name)
     px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
     folder = workspaces / "data" / f"{SYNTHETIC}-{px}px-{counts}-seed{plan.seed}"
-    if not folder.exists():
-        from dsmoe_core.data.synthetic import write_set
-
-        draft = folder.with_name(f".{folder.name}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        reporter.step(0, "draw")
-        write_set(
-            draft,
-            train=plan.synthetic_train,
-            val=plan.synthetic_val,
-            seed=plan.seed,
-            px=px,
-            progress=reporter.advance,
-        )
-        draft.replace(folder)
+    reporter.step(0, "draw")
+    write_set(
+        folder,
+        train=plan.synthetic_train,
+        val=plan.synthetic_val,
+        seed=plan.seed,
+        px=px,
+        progress=reporter.advance,
+    )
     return Data(folder, SYNTHETIC)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -65,6 +66,9 @@ class DSMoEDetection:
 
     @cached_property
     def _text_encoder(self) -> Any:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # of reading 100 tensors; the step has a progress bar of its own
         from dsmoe_core.stages.text_encoder import CachedTextEncoder, SentenceEncoder
 
         return CachedTextEncoder(SentenceEncoder(), self._cache)
@@ -81,6 +85,7 @@ class DSMoEDetection:
     ) -> dict[str, Any]:
         from dsmoe_core.train import fit
 
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells the precision every time
         summary = fit(
             pictures=pictures,
             vocabulary=vocabulary,

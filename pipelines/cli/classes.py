@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import console
+from pipelines.cli.show import TerminalReporter, console
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
 
@@ -45,7 +45,7 @@ def draft(
 ) -> None:
     """Ask a language model for class descriptions and write them into the class book.
 
-    Example: `dsmoe classes draft boards --llm http://127.0.0.1:8000/v1 --classes spur`
+    Example: `dsmoe classes draft boards --llm http://127.0.0.1:8000/v1 --model qwen --classes spur`
     """
     from dsmoe_core.errors import SettingsError
     from pipelines.settings import Environment
@@ -57,17 +57,17 @@ def draft(
     url, wanted = llm or environment.llm_url, model or environment.llm_model
     if url is None:
         raise SettingsError("no language model is known", "Give its server with --llm or DSMOE_LLM_URL.")
+    if wanted is None:
+        raise SettingsError(
+            f"{url} may have several models", "Name the one to ask with --model or DSMOE_LLM_MODEL."
+        )
     key = environment.llm_api_key.get_secret_value() if environment.llm_api_key else None
-    with Workspace.open(workspace) as opened, opened.locked():
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.class_book()
-        chosen = [n.strip() for n in names.split(",")] if names else list(book.vocabulary().names)
-        with console.status("asking the language model"):
-            written = write(
-                book,
-                chosen,
-                OpenAIModel(url=url, model=wanted, api_key=key, timeout=environment.llm_timeout_s),
-            )
+        chosen = [n.strip() for n in names.split(",")] if names else book.names
+        reporter.say("asking the language model")
+        asked = OpenAIModel(url, wanted, api_key=key, timeout_s=environment.llm_timeout_s)
+        written = write(book, chosen, asked, progress=reporter.advance)
         written.save(opened.path / "classes.yaml")
-    for text in written.vocabulary():
-        if text.name in chosen:
-            console.print(f"{text.name}: {text.description}", highlight=False, soft_wrap=True)
+    for name in dict.fromkeys(map(book.resolve, chosen)):
+        console.print(f"{name}: {written.entry(name).description}", highlight=False, soft_wrap=True)

@@ -55,6 +55,7 @@ def demo(
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of drawing, choosing and training.")] = 42,
     pictures_seen: SeenOption = None,
+    px: Annotated[int, typer.Option("--px", help="Side of the detector's picture, a multiple of 32.")] = 320,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start afresh.")] = False,
     dry_run: Annotated[
@@ -72,6 +73,7 @@ def demo(
         "seed": seed,
         "port": port,
         "dry_run": dry_run,
+        "model": {"image_px": px},
     }
     run(_plan(raw, pictures_seen), data, workspace, headless=headless, fresh=fresh, as_json=as_json)
 

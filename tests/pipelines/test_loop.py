@@ -151,7 +151,7 @@ def test_a_class_book_that_changed_judges_the_champion_anew(
     open_round(crew)
     label(crew)
     book = workspace.class_book()
-    book.with_description("rust", "an orange-brown block", "test", "someone").save(
+    book.with_description("rust", "an orange-brown block", "person", "someone").save(
         workspace.path / "classes.yaml"
     )
     changed = replace(crew, workspace=Workspace.open(workspace.path))
