@@ -1,0 +1,153 @@
+"""Between our boxes (pixels, corners) and Label Studio's results (percent, corner and size, any rotation)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping
+from math import cos, radians, sin
+from typing import Any
+
+from annotate.studio.label_config import CONTROL, OBJECT
+from annotate.studio.protocol import Region
+from dsmoe_core.errors import BoxError
+from dsmoe_core.schema import Box, Finding, PictureFindings
+
+Json = dict[str, Any]  # what Label Studio sends and takes
+
+log = logging.getLogger(__name__)
+
+_ORIGINS = {"manual": "manual", "prediction": "prediction", "prediction-changed": "prediction-changed"}
+
+
+def to_percent(box: Box, width: int, height: int) -> Json:
+    """Top-left corner and size in percent of the picture, each 0 to 100.
+
+    Raises:
+        BoxError: the box lies outside a picture of this size by more than a pixel.
+    """
+    if not box.inside(width, height):
+        raise BoxError(
+            f"box {box.corners} lies outside its picture of {width} x {height} px",
+            "Correct or remove this box.",
+        )
+    inside = box.clipped(width, height)
+    return {
+        "x": 100 * inside.x1 / width,
+        "y": 100 * inside.y1 / height,
+        "width": 100 * inside.width / width,
+        "height": 100 * inside.height / height,
+    }
+
+
+def from_percent(value: Mapping[str, float], width: int, height: int) -> Box:
+    """The pixels of a percent box, cut at the picture's edges.
+
+    A rotated box (Label Studio turns it clockwise about its top-left corner) becomes the upright box
+    around it: other tools than our page can send one.
+
+    Raises:
+        BoxError: nothing of it is inside the picture, or it has no area.
+    """
+    left, top = value["x"] * width / 100, value["y"] * height / 100
+    w, h = value["width"] * width / 100, value["height"] * height / 100
+    turn = radians(value.get("rotation") or 0)
+    if turn == 0:
+        return Box(left, top, left + w, top + h).clipped(width, height)
+    corners = [
+        (dx * cos(turn) - dy * sin(turn), dx * sin(turn) + dy * cos(turn)) for dx in (0, w) for dy in (0, h)
+    ]
+    xs, ys = [x for x, _ in corners], [y for _, y in corners]
+    return Box(left + min(xs), top + min(ys), left + max(xs), top + max(ys)).clipped(width, height)
+
+
+def to_result(region: Region, width: int, height: int, why: str | None = None) -> Json:
+    """A region as Label Studio stores it.
+
+    Args:
+        why: shown beside the region on the page.
+
+    Raises:
+        BoxError: the region lies outside the picture.
+    """
+    result: Json = {
+        "id": region.id,
+        "type": "rectanglelabels",
+        "from_name": CONTROL,
+        "to_name": OBJECT,
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": {**to_percent(region.box, width, height), "rotation": 0, "rectanglelabels": [region.label]},
+        "origin": region.origin,
+    }
+    if region.score is not None:
+        result["score"] = region.score
+    if why:
+        result["meta"] = {"text": [why]}
+    return result
+
+
+def from_result(result: Mapping[str, Any], width: int, height: int) -> Region:
+    """A region from what Label Studio stores.
+
+    Raises:
+        BoxError: it has no area inside the picture, or is no rectangle with exactly one class.
+    """
+    value = result.get("value") or {}
+    labels = value.get("rectanglelabels") or []
+    if result.get("type") != "rectanglelabels" or len(labels) != 1:
+        raise BoxError(
+            f"region {result.get('id')} is a {result.get('type')} with classes {labels}; "
+            "expected a rectangle with one class",
+            "Correct or remove it in Label Studio.",
+        )
+    origin = _ORIGINS.get(str(result.get("origin")), "manual")
+    return Region(
+        id=str(result.get("id")),
+        box=from_percent(value, width, height),
+        label=str(labels[0]),
+        origin=origin,  # type: ignore[arg-type]  # the table holds the literals only
+        score=result.get("score"),
+    )
+
+
+def readable_regions(
+    results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
+) -> tuple[Region, ...]:
+    """All regions of a list of results; one that cannot be read is left out, with a warning that names it."""
+    regions: dict[str, Region] = {}
+    for result in results:
+        try:
+            region = from_result(result, width, height)
+        except BoxError as error:
+            log.warning("%s: %s", where, error)
+            continue
+        regions[region.id] = region
+    return tuple(regions.values())
+
+
+def prelabels(findings: PictureFindings) -> tuple[tuple[Region, str], ...]:
+    """Every finding as a region with the reason to show beside it.
+
+    A region's id depends on picture, version and place in the list alone: sent again, it is the same.
+    """
+    return tuple(
+        (
+            Region(
+                id=hashlib.sha256(f"{findings.version}/{findings.key}/{i}".encode()).hexdigest()[:10],
+                box=finding.box,
+                label=finding.label,
+                origin="prediction",
+                score=min(max(finding.score, 0.0), 1.0),
+            ),
+            _why(finding),
+        )
+        for i, finding in enumerate(findings.findings)
+    )
+
+
+def _why(finding: Finding) -> str:
+    other = finding.second_best
+    but = f", or {other[0]} {other[1]:.0%}" if other and other[1] >= 0.01 else ""
+    return f"{finding.label} {finding.score:.0%}{but}"

@@ -1,0 +1,130 @@
+"""A labelling server in memory (or in a JSON file), under the same contract as the real one."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from annotate.studio import harvest as harvesting
+from annotate.studio import prelabel
+from annotate.studio.convert import Json
+from annotate.studio.label_config import label_config
+from annotate.studio.protocol import CountProgress, OpenTask, Region, Task
+from dsmoe_core.errors import StudioError
+from dsmoe_core.schema import Harvest, Vocabulary
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class FakeStudio:
+    """Obeys Studio. Keeps tasks in the shape of Label Studio's own rows, so the same code reads both.
+
+    Args:
+        path: where to keep everything, so that the next process finds it again; None keeps it in memory.
+        now: the clock that stamps annotations.
+    """
+
+    def __init__(self, path: Path | None = None, *, now: Callable[[], datetime] = _utc_now) -> None:
+        self._path = path
+        self._now = now
+        self._state: dict[str, Any] = {"projects": [], "tasks": [], "last_id": 0}
+        if path is not None and path.exists():
+            self._state = json.loads(path.read_text())
+
+    def ensure_project(self, title: str, vocabulary: Vocabulary) -> int:
+        """See Studio.ensure_project."""
+        prelabel.check_title(title)
+        config = label_config(vocabulary)
+        project = next((p for p in self._state["projects"] if p["title"] == title), None)
+        if project is None:
+            project = {"id": self._next_id(), "title": title}
+            self._state["projects"].append(project)
+        prelabel.check_kept(self._used(project["id"]), vocabulary.names)
+        project.update(classes=list(vocabulary.names), label_config=config)
+        self._save()
+        return int(project["id"])
+
+    def push(
+        self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
+    ) -> dict[str, int]:
+        """See Studio.push."""
+        classes = self._project(project)["classes"]
+        sent = {t.picture.key: prelabel.task_json(t, t.picture.path.as_uri(), classes) for t in tasks}
+        there = {row["data"]["key"]: row for row in self._rows(project)}
+        for done, (key, body) in enumerate(sent.items(), start=1):
+            row = there.get(key)
+            if row is None:
+                row = {"id": self._next_id(), "project": project, "predictions": [], "annotations": []}
+                self._state["tasks"].append(row)
+                there[key] = row
+            if prelabel.is_open(row):
+                row["data"] = body["data"]
+                row["predictions"] += [{**p, "id": self._next_id()} for p in prelabel.missing(row, body)]
+            if progress:
+                progress(done, len(sent))
+        self._save()
+        return {key: int(there[key]["id"]) for key in sent}
+
+    def open_tasks(self, project: int) -> list[OpenTask]:
+        """See Studio.open_tasks."""
+        self._project(project)
+        rows = [prelabel.open_task(row) for row in self._rows(project) if prelabel.is_open(row)]
+        return prelabel.in_order([task for task in rows if task is not None])
+
+    def submit(
+        self,
+        project: int,
+        task: OpenTask,
+        regions: Sequence[Region],
+        *,
+        seconds: float,
+        skipped: bool = False,
+    ) -> None:
+        """See Studio.submit."""
+        prelabel.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
+        body = prelabel.annotation_json(task, regions, seconds, skipped)
+        row = next((r for r in self._rows(project) if r["id"] == task.task_id), None)
+        if row is None:
+            raise StudioError(
+                f"task {task.task_id} does not exist in project {project}", "Ask for the open tasks again."
+            )
+        if any(a["unique_id"] == body["unique_id"] for a in row["annotations"]):
+            return
+        row["annotations"].append({**body, "id": self._next_id(), "updated_at": self._now().isoformat()})
+        self._save()
+
+    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
+        """See Studio.harvest."""
+        self._project(project)
+        return harvesting.read(self._rows(project), since)
+
+    def _project(self, project: int) -> Json:
+        found = next((p for p in self._state["projects"] if p["id"] == project), None)
+        if found is None:
+            raise StudioError(f"project {project} does not exist", "Open the project again.")
+        return dict(found)
+
+    def _rows(self, project: int) -> list[Json]:
+        return [row for row in self._state["tasks"] if row["project"] == project]
+
+    def _used(self, project: int) -> set[str]:
+        annotations = [a for row in self._rows(project) for a in row["annotations"]]
+        return {label for a in annotations for r in a["result"] for label in r["value"]["rectanglelabels"]}
+
+    def _next_id(self) -> int:
+        self._state["last_id"] += 1
+        return int(self._state["last_id"])
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        beside.write_text(json.dumps(self._state))
+        beside.replace(self._path)

@@ -1,0 +1,147 @@
+"""What the rest of the house knows of a labelling server: five calls, and the few words they use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, Protocol
+
+from dsmoe_core.schema import Box, Harvest, Picture, PictureFindings, Vocabulary
+
+Origin = Literal["manual", "prediction", "prediction-changed"]
+CountProgress = Callable[[int, int], None]  # done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where a labelling server is and how to sign in. Printing it shows neither password nor token.
+
+    Attributes:
+        token: sent with every call; never logged.
+        document_root: the folder below which the server may read pictures, as the server sees it.
+    """
+
+    url: str
+    username: str
+    password: str = field(repr=False)
+    token: str = field(repr=False)
+    document_root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A picture to be labelled.
+
+    Attributes:
+        round: number of the round, from 0.
+        arm: how it was chosen: ``seed`` (before there was a model), ``ranked`` or ``random`` (control).
+        rank: place in its round, 0 = most useful.
+        findings: become the pre-labels; None where there is no model yet or the picture is shown bare.
+    """
+
+    picture: Picture
+    round: int
+    arm: Literal["seed", "ranked", "random"]
+    rank: int
+    findings: PictureFindings | None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One box on the labelling page, as a pre-label or as the annotator leaves it.
+
+    Attributes:
+        id: stable from pre-label to annotation, so that outcomes can be counted.
+        origin: as the page writes it: drawn by hand, a pre-label left alone, or a pre-label changed.
+        score: the detector's, 0 to 1; None for a box drawn by hand.
+    """
+
+    id: str
+    box: Box
+    label: str
+    origin: Origin
+    score: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTask:
+    """A task nobody has annotated or skipped yet.
+
+    Attributes:
+        key: of its picture.
+        width, height: of its picture, in pixels.
+        prelabels: the boxes that are already drawn when the task is opened.
+        prediction_id: the server's name for this set of pre-labels; None where none are shown.
+    """
+
+    task_id: int
+    key: str
+    round: int
+    rank: int
+    width: int
+    height: int
+    prelabels: tuple[Region, ...]
+    prediction_id: int | None
+
+
+class Studio(Protocol):
+    """A labelling server. Every call may be repeated after a kill: nothing is doubled.
+
+    All calls raise StudioError where the server refuses, hangs or is gone.
+    """
+
+    def ensure_project(self, title: str, vocabulary: Vocabulary) -> int:
+        """The project of that title, made if missing, with exactly these classes to choose from.
+
+        Raises:
+            ClassBookError: a class name cannot be shown on the page.
+            StudioError: the title is not 3 to 50 characters long, or a class that annotations use is gone
+                from the vocabulary.
+        """
+        ...
+
+    def push(
+        self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
+    ) -> dict[str, int]:
+        """Send tasks with their pre-labels; returns picture key -> task id, in the order given.
+
+        A picture that is there already is not sent again. While nobody has annotated it, it takes over the
+        new round, rank and pre-labels; afterwards it is left as it is.
+
+        Raises:
+            ClassBookError: a finding has a class that the project lacks. Nothing was sent.
+            BoxError: a finding lies outside its picture. Nothing was sent.
+        """
+        ...
+
+    def open_tasks(self, project: int) -> list[OpenTask]:
+        """The tasks still to do, most useful first: by round, then by rank."""
+        ...
+
+    def submit(
+        self,
+        project: int,
+        task: OpenTask,
+        regions: Sequence[Region],
+        *,
+        seconds: float,
+        skipped: bool = False,
+    ) -> None:
+        """Hand in what the labelling page hands in. A second submission of a task changes nothing.
+
+        Raises:
+            ClassBookError: a region has a class that the project lacks.
+            BoxError: a region lies outside the picture.
+        """
+        ...
+
+    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
+        """The newest annotation of every annotated picture, oldest first.
+
+        Args:
+            since: leave out what was last changed before this moment (with a time zone). What changed at
+                exactly this moment comes again: tell repeats by ``annotation_id`` and ``updated_at``.
+        """
+        ...

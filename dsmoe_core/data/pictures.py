@@ -1,0 +1,191 @@
+"""Takes a folder of pictures into a store, once each; what cannot be used goes to quarantine with its reason.
+
+A second run over the same folder is fast: the store remembers which file (by size and time of change) holds
+which key, so that only new and changed files are read. What was quarantined is looked at again each time.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dsmoe_core.data.decode import decode
+from dsmoe_core.errors import DataError, PictureError, PrerequisiteError
+from dsmoe_core.schema import Picture
+
+_INDEX = ".ingested.json"
+_LABELS = (".txt", ".xml", ".json")  # a label file beside its picture is no picture gone wrong
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Quarantined(NamedTuple):
+    """A file that was left out; ``name`` is relative to the folder, ``reason`` a sentence for people."""
+
+    name: str
+    reason: str
+
+
+class Ingest(NamedTuple):
+    """What a folder held: pictures ready to use, and what was left out; both in order of name."""
+
+    pictures: tuple[Picture, ...]
+    quarantined: tuple[Quarantined, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A file as it was when last read: if size and time are the same, so is the rest."""
+
+    size: int
+    changed_ns: int
+    key: str
+    file: str
+    width: int
+    height: int
+
+
+def ingest_folder(
+    images: Path, store: Path, *, max_pixels: int, progress: Callable[[int, int], None] | None = None
+) -> Ingest:
+    """Keeps every picture below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
+
+    The key is the sha256 of the bytes as they came. A file that any browser shows right is kept unchanged (as
+    a hard link where the disk allows, so do not edit pictures in place); any other becomes an 8-bit RGB PNG.
+    Hidden files and linked folders are passed over. Killed and called again, it goes on.
+
+    Args:
+        max_pixels: larger pictures are refused by their header, before they are decoded.
+        progress: called with (files done, files in all).
+
+    Raises:
+        DataError: ``images`` is no folder.
+        PrerequisiteError: the disk is full.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images} is not a folder; expected a folder of pictures", "Check the path.")
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        return _ingest(images, store, max_pixels, progress or (lambda _done, _total: None))
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise PrerequisiteError(
+            f"the disk of {store} is full", "Free some space, then run the same command again."
+        ) from None
+
+
+def _ingest(images: Path, store: Path, max_pixels: int, progress: Callable[[int, int], None]) -> Ingest:
+    index = _load_index(store)
+    first_of: dict[str, str] = {}
+    pictures: list[Picture] = []
+    quarantined: list[Quarantined] = []
+    files = sorted(_walk(images))
+    try:
+        for done, path in enumerate(files, start=1):
+            name = path.relative_to(images).as_posix()
+            try:
+                seen = _take(path, name, images, store, max_pixels, index)
+                if seen.key in first_of:
+                    raise PictureError(f"same content as {first_of[seen.key]}", "Keep one of the two.")  # noqa: TRY301
+            except (PictureError, PermissionError, FileNotFoundError) as error:
+                quarantined.append(Quarantined(name.encode("utf-8", "replace").decode(), _reason(error)))
+            else:
+                first_of[seen.key] = name
+                pictures.append(Picture(seen.key, name, store / seen.file, seen.width, seen.height))
+            progress(done, len(files))
+    finally:
+        _save_index(store, index)
+    return Ingest(tuple(pictures), tuple(quarantined))
+
+
+def _walk(images: Path) -> Iterator[Path]:
+    """All files that may be meant as pictures: not hidden, not in linked folders, not a picture's labels."""
+    for folder, folders, names in os.walk(images, followlinks=False):
+        folders[:] = [f for f in folders if not f.startswith(".")]
+        stems = {Path(n).stem for n in names if not n.lower().endswith(_LABELS)}
+        for name in names:
+            label = name.lower().endswith(_LABELS) and Path(name).stem in stems
+            if not name.startswith(".") and not label:
+                yield Path(folder) / name
+
+
+def _reason(error: PictureError | OSError) -> str:
+    return error.problem if isinstance(error, PictureError) else f"it cannot be read: {error.strerror}"
+
+
+def _take(
+    path: Path, name: str, images: Path, store: Path, max_pixels: int, index: dict[str, _Seen]
+) -> _Seen:
+    """The picture as the store holds it afterwards.
+
+    Raises:
+        PictureError: it cannot be used.
+        OSError: it cannot be read or written.
+    """
+    _refuse_odd_file(path, name, images)
+    place = str(path.resolve())
+    status = path.stat()
+    seen = index.get(place)
+    same = seen is not None and (seen.size, seen.changed_ns) == (status.st_size, status.st_mtime_ns)
+    if seen is None or not same or seen.width * seen.height > max_pixels or not (store / seen.file).is_file():
+        decoded = decode(path, max_pixels=max_pixels)
+        with path.open("rb") as file:
+            key = hashlib.file_digest(file, "sha256").hexdigest()
+        kept = store / f"{key}{decoded.suffix}"
+        if not kept.is_file():
+            draft = store / f".{key}.draft"
+            draft.unlink(missing_ok=True)
+            try:
+                if decoded.converted is None:
+                    _link_or_copy(path, draft)
+                else:
+                    decoded.converted.save(draft, format="PNG")
+                draft.replace(kept)
+            finally:
+                draft.unlink(missing_ok=True)
+        seen = _Seen(status.st_size, status.st_mtime_ns, key, kept.name, decoded.width, decoded.height)
+        index[place] = seen
+    return seen
+
+
+def _refuse_odd_file(path: Path, name: str, images: Path) -> None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise PictureError("its name is not UTF-8", "Rename it.") from None
+    if not path.resolve().is_relative_to(images.resolve()):
+        raise PictureError("it is a link that leaves the folder", "Copy the picture into the folder.")
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise PictureError("it is not a regular file", "Remove it.")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise
+        shutil.copyfile(source, target)  # another disk, or one without hard links
+
+
+def _load_index(store: Path) -> dict[str, _Seen]:
+    """What earlier runs remembered; a lost or torn index costs time only, so it is begun anew."""
+    try:
+        raw: dict[str, dict[str, Any]] = json.loads((store / _INDEX).read_bytes())
+        return {place: _Seen(**entry) for place, entry in raw.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _save_index(store: Path, index: dict[str, _Seen]) -> None:
+    draft = store / f"{_INDEX}.draft"
+    draft.write_text(json.dumps({place: asdict(seen) for place, seen in index.items()}))
+    draft.replace(store / _INDEX)

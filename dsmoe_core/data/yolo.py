@@ -1,0 +1,168 @@
+"""YOLO text labels: one ``.txt`` a picture, one line a box: ``class cx cy width height``, as shares of it.
+
+The file holds no sizes, so pictures are needed to read it; shares count in the upright picture, as
+Ultralytics counts them. A picture without a label file is not labelled; one with an empty file has no defect.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet, checked_box, refuse_duplicates
+from dsmoe_core.data.decode import upright_size
+from dsmoe_core.errors import FormatError, PictureError
+from dsmoe_core.schema import Annotation
+
+_REMEDY = "Give a YOLO folder: data.yaml (with 'names') or classes.txt, and labels/*.txt."
+_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
+
+
+def read(folder: Path, images: Path) -> AnnotationSet:
+    """Reads the labels of the pictures in ``images``, sub-folders included.
+
+    Labels lie in ``folder/labels`` (or in ``folder`` itself) under the picture's own sub-folder; where
+    ``images`` is a folder below ``folder/images``, such as its ``train``, so are they below ``labels``.
+
+    Raises:
+        FormatError: no class names, no label that belongs to a picture, or a line that is no box.
+        BoxError: a box is wrong; names file, picture and line.
+    """
+    classes = _classes(folder)
+    root = _labels_root(folder, images)
+    labels = sorted(p for p in root.rglob("*.txt") if p.name != "classes.txt")
+    pictures: dict[str, list[Path]] = {}
+    for path in sorted(p for p in images.rglob("*") if p.suffix.lower() in _ENDINGS):
+        pictures.setdefault(str(path.relative_to(images).with_suffix("")), []).append(path)
+    read_in, notes = [], []
+    for label in labels:
+        found = pictures.get(str(label.relative_to(root).with_suffix("")), [])
+        if len(found) > 1:
+            raise FormatError(f"{label} fits {found[0].name} and {found[1].name}", "Rename one picture.")
+        if not found:
+            notes.append(f"{label} left out: it has no picture in {images}")
+            continue
+        try:
+            size = upright_size(found[0])
+        except (PictureError, OSError) as error:
+            notes.append(f"{label} left out: its picture cannot be read ({error})")
+            continue
+        name = found[0].relative_to(images).as_posix()
+        read_in.append(AnnotatedName(name, *size, _boxes(label, name, size, classes)))
+    if not read_in:
+        raise FormatError(f"{folder} has no label file for any picture in {images}", _REMEDY)
+    return AnnotationSet(classes, tuple(read_in), tuple(notes))
+
+
+def _labels_root(folder: Path, images: Path) -> Path:
+    base = folder / "labels" if (folder / "labels").is_dir() else folder
+    try:
+        return base / images.resolve().relative_to((folder / "images").resolve())
+    except ValueError:  # the pictures lie elsewhere
+        return base
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    for path in (folder / "data.yaml", folder / "labels" / "classes.txt", folder / "classes.txt"):
+        if not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise FormatError(f"{path} cannot be read: {error}", "Check the file.") from None
+        names = _yaml_names(text, path) if path.suffix == ".yaml" else text.split("\n")
+        names = [name.strip() for name in names if name.strip()]
+        if not names:
+            raise FormatError(f"{path} names no class", _REMEDY)
+        refuse_duplicates(names, "class", path)
+        return tuple(names)
+    raise FormatError(f"{folder} has neither data.yaml nor classes.txt", _REMEDY)
+
+
+def _yaml_names(text: str, path: Path) -> list[str]:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise FormatError(f"{path} is not YAML: {error}", _REMEDY) from None
+    if not isinstance(content, dict) or "names" not in content:
+        raise FormatError(f"{path} lacks the key 'names'", _REMEDY)
+    names = content["names"]
+    if isinstance(names, dict):
+        if sorted(names, key=str) != sorted(range(len(names)), key=str):
+            raise FormatError(f"{path} numbers its names {list(names)}; expected 0, 1, 2, ...", _REMEDY)
+        names = [names[i] for i in range(len(names))]
+    if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
+        raise FormatError(f"{path} has names {names!r}; expected a list of texts", _REMEDY)
+    return [str(name) for name in names]
+
+
+def _boxes(
+    path: Path, picture: str, size: tuple[int, int], classes: tuple[str, ...]
+) -> tuple[Annotation, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} cannot be read: {error}", "Check the file.") from None
+    width, height = size
+    boxes = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        owner = f"picture {picture}, line {number}"
+        label, (cx, cy, w, h) = _parse_line(line, path, owner, classes)
+        left, top, half_w, half_h = cx * width, cy * height, w * width / 2, h * height / 2
+        corners = (left - half_w, top - half_h, left + half_w, top + half_h)
+        boxes.append(Annotation(checked_box(corners, size, path, owner), label))
+    return tuple(boxes)
+
+
+def _parse_line(
+    line: str, path: Path, owner: str, classes: tuple[str, ...]
+) -> tuple[str, tuple[float, float, float, float]]:
+    columns = line.split()
+    if len(columns) != 5:
+        raise FormatError(
+            f"{path}: {owner} has {len(columns)} columns; expected 5: class cx cy width height",
+            "Export boxes, not polygons or predictions.",
+        )
+    try:
+        index, (cx, cy, w, h) = int(columns[0]), (float(c) for c in columns[1:])
+    except ValueError:
+        raise FormatError(f"{path}: {owner} has {line.strip()[:60]!r}; expected numbers", _REMEDY) from None
+    if not 0 <= index < len(classes):
+        raise FormatError(
+            f"{path}: {owner} has class {index}; known are 0 to {len(classes) - 1}", "Correct the class."
+        )
+    return classes[index], (cx, cy, w, h)
+
+
+def write(annotations: AnnotationSet, folder: Path) -> None:
+    """Writes ``data.yaml`` and ``labels/*.txt``; the pictures themselves belong into ``folder/images``.
+
+    Raises:
+        FormatError: two pictures differ in their ending only, so their label files would be one.
+    """
+    targets = [PurePosixPath(p.name).with_suffix(".txt") for p in annotations.pictures]
+    refuse_duplicates((str(t) for t in targets), "file", folder)
+    indices = {name: i for i, name in enumerate(annotations.classes)}
+    (folder / "labels").mkdir(parents=True, exist_ok=True)
+    head = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(annotations.classes))}
+    (folder / "data.yaml").write_text(
+        yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
+    for picture, target in zip(annotations.pictures, targets, strict=True):
+        path = folder / "labels" / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(_line(a, picture, indices) for a in picture.annotations), encoding="utf-8")
+
+
+def _line(annotation: Annotation, picture: AnnotatedName, indices: dict[str, int]) -> str:
+    box = annotation.box
+    shares = (
+        (box.x1 + box.x2) / 2 / picture.width,
+        (box.y1 + box.y2) / 2 / picture.height,
+        box.width / picture.width,
+        box.height / picture.height,
+    )
+    return " ".join([str(indices[annotation.label]), *(f"{share:.12g}" for share in shares)]) + "\n"

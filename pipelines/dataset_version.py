@@ -1,0 +1,161 @@
+"""Dataset versions: immutable manifests, named by their content, of what people said about which pictures.
+
+A version holds pictures by sha256 with their boxes, its parent, the fixed test set and the class book's
+version; never a pre-label that no person looked at.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, ValidationError
+
+from dsmoe_core.config import Frozen
+from dsmoe_core.errors import BoxError, WorkspaceError
+from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
+from pipelines.atomic import canonical, content_id, write_whole
+
+
+class LabelledBox(Frozen):
+    """A box in pixels (x1, y1, x2, y2) and its class."""
+
+    box: tuple[float, float, float, float]
+    label: str
+
+
+class Item(Frozen):
+    """One picture of a version, by the sha256 of its bytes."""
+
+    key: str
+    name: str
+    width: int
+    height: int
+    boxes: tuple[LabelledBox, ...]
+
+
+class DatasetVersion(Frozen):
+    """One immutable version; ``id`` is the hash of everything else.
+
+    Attributes:
+        parent: the version before; None for the first and for a test set.
+        test_set: id of the fixed test set that belongs to it; None for a test set itself.
+        class_book: version of the class book whose names the labels are.
+        train: pictures people labelled, by key; of a test set: its pictures.
+    """
+
+    id: str
+    parent: str | None = None
+    test_set: str | None = None
+    class_book: str
+    classes: tuple[str, ...]
+    train: tuple[Item, ...] = Field(repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        labelled: Sequence[LabelledPicture],
+        vocabulary: Vocabulary,
+        *,
+        parent: str | None = None,
+        test_set: str | None = None,
+    ) -> Self:
+        """Make the version of these labels; the same labels give the same id, in whatever order.
+
+        Raises:
+            BoxError: a box is outside its picture.
+            ClassBookError: the class book lacks a label.
+        """
+        draft = cls(
+            id="",
+            parent=parent,
+            test_set=test_set,
+            class_book=vocabulary.version,
+            classes=vocabulary.names,
+            train=tuple(_item(p, vocabulary) for p in sorted(labelled, key=lambda p: p.picture.key)),
+        )
+        return draft.model_copy(update={"id": draft.content()})
+
+    def content(self) -> str:
+        """The hash of everything but the id."""
+        return content_id(self.model_dump(mode="json", exclude={"id"}))
+
+    @property
+    def boxes(self) -> int:
+        return sum(len(item.boxes) for item in self.train)
+
+    def labelled(self, pictures: Mapping[str, Picture]) -> list[LabelledPicture]:
+        """Its pictures with their boxes, as files of a workspace.
+
+        Raises:
+            WorkspaceError: the workspace lacks a picture of it.
+        """
+        missing = [item.name for item in self.train if item.key not in pictures]
+        if missing:
+            raise WorkspaceError(
+                f"dataset version {self.id} has {len(missing)} picture(s) that the workspace lacks, "
+                f"such as {missing[0]}",
+                "Restore the workspace's pictures.",
+            )
+        return [
+            LabelledPicture(pictures[i.key], tuple(Annotation(Box(*b.box), b.label) for b in i.boxes))
+            for i in self.train
+        ]
+
+    def save(self, folder: Path) -> Path:
+        """Write folder/ID.json unless it is there."""
+        path = folder / f"{self.id}.json"
+        if not path.exists():
+            write_whole(path, canonical(self.model_dump(mode="json")) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, folder: Path, version: str) -> Self:
+        """Read a version and check that it is what its name says.
+
+        Raises:
+            WorkspaceError: it is missing, no manifest, or was changed.
+        """
+        path = folder / f"{version}.json"
+        try:
+            found = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise WorkspaceError(f"dataset version {version} is not in {folder}", "Restore it.") from error
+        except (ValueError, ValidationError) as error:
+            raise WorkspaceError(f"{path} is no dataset version", "Restore it from a copy.") from error
+        if found.id != version or found.content() != version:
+            raise WorkspaceError(
+                f"{path} was changed: its content has the hash {found.content()}, its name says {version}",
+                "Restore it from a copy; dataset versions are never edited.",
+            )
+        return found
+
+
+def _item(labelled: LabelledPicture, vocabulary: Vocabulary) -> Item:
+    picture = labelled.picture
+    boxes = []
+    for annotation in labelled.annotations:
+        vocabulary.index(annotation.label)
+        boxes.append(LabelledBox(box=_corners(annotation, picture), label=annotation.label))
+    boxes.sort(key=lambda b: (b.box, b.label))
+    return Item(
+        key=picture.key, name=picture.name, width=picture.width, height=picture.height, boxes=tuple(boxes)
+    )
+
+
+def _corners(annotation: Annotation, picture: Picture) -> tuple[float, float, float, float]:
+    """A box clipped to its picture, to a thousandth of a pixel."""
+    outside = BoxError(
+        f"box {annotation.box.corners} ({annotation.label}) is outside its picture {picture.name}, "
+        f"which is {picture.width} x {picture.height}",
+        "Correct or remove this box.",
+    )
+    if not annotation.box.inside(picture.width, picture.height):
+        raise outside
+    try:
+        box = annotation.box.clipped(picture.width, picture.height)
+        return Box(round(box.x1, 3), round(box.y1, 3), round(box.x2, 3), round(box.y2, 3)).corners
+    except BoxError:
+        raise outside from None

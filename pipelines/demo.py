@@ -1,0 +1,199 @@
+"""The whole journey on one data set, unattended or with a person: what `dsmoe demo` runs.
+
+The data folder holds images/, train.json (the pool; its labels are known to the simulated annotator alone)
+and val.json (the fixed test set). The workspace is the same for the same data, so the same command goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from annotate.studio.simulate import SimulatedAnnotator
+from dsmoe_core.data import coco
+from dsmoe_core.data.synthetic import write_set
+from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
+from dsmoe_core.schema import LabelledPicture
+from pipelines import services
+from pipelines.crew import Crew, Reporter
+from pipelines.ingest import Source, make_workspace, matched, read_annotations
+from pipelines.loop import close_round, open_round
+from pipelines.rounds import RoundRow
+from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
+from pipelines.workspace import Workspace, is_begun
+
+SYNTHETIC = "synthetic-pcb"
+POLL_S = 5.0
+Wait = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """A demo's data folder and the name that its workspace goes by."""
+
+    folder: Path
+    name: str
+
+
+def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: Reporter) -> Data:
+    """The data folder, checked; or a synthetic PCB set, drawn once for each seed and size.
+
+    Raises:
+        DataError: the folder, images/, train.json or val.json is missing.
+    """
+    if data is not None:
+        for part in (data, data / "images", data / "train.json", data / "val.json"):
+            if not part.exists():
+                raise DataError(
+                    f"{part} is not there; a data folder holds images/, train.json and val.json",
+                    "Correct --data.",
+                )
+        return Data(data, data.resolve().name)
+    px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
+    folder = workspaces / "data" / f"{SYNTHETIC}-{px}px-{counts}-seed{plan.seed}"
+    reporter.step(0, "draw")
+    write_set(
+        folder,
+        train=plan.synthetic_train,
+        val=plan.synthetic_val,
+        seed=plan.seed,
+        px=px,
+        progress=reporter.advance,
+    )
+    return Data(folder, SYNTHETIC)
+
+
+def open_workspace(path: Path, data: Data, plan: DemoPlan, reporter: Reporter) -> Workspace:
+    """The demo's workspace: made, or the one of an earlier run of the same demo.
+
+    Raises:
+        SettingsError: it was made by a demo with other options.
+    """
+    settings = plan.workspace_settings(f"dsmoe demo {data.name}"[:50])
+    if not (path / "dsmoe.yaml").exists():
+        reporter.step(0, "ingest")
+        train, test = (coco.read(data.folder / name) for name in ("train.json", "val.json"))
+        classes = list(dict.fromkeys((*train.classes, *test.classes)))
+        source = Source(
+            data.folder / "images", test=test, classes=classes, pool={p.name for p in train.pictures}
+        )
+        make_workspace(path, source, settings, progress=reporter.advance)[0].close()
+    workspace = Workspace.open(path)
+    other = _differences(settings, workspace.settings)
+    if other:
+        raise SettingsError(
+            f"{path} was made by a demo with other options: {', '.join(other)}",
+            "Give the same options, another --workspace, or --fresh to start afresh.",
+        )
+    return workspace
+
+
+def _differences(wanted: WorkspaceSettings, found: WorkspaceSettings) -> list[str]:
+    """Settings of two plans that cannot be mixed in one demo; the port may change."""
+    one, two = ({**s.model_dump(), "studio": s.studio.kind} for s in (wanted, found))
+    return [name for name in one if one[name] != two[name]]
+
+
+def remove(path: Path, environment: Environment) -> None:
+    """Delete a demo's workspace with everything in it; stops its Label Studio first.
+
+    Raises:
+        WorkspaceError: the folder is no workspace, or is in use.
+    """
+    if not path.exists():
+        return
+    if not is_begun(path):
+        raise WorkspaceError(f"{path} is no workspace; it was not deleted", "Choose another --workspace.")
+    if (path / "dsmoe.yaml").exists():
+        with Workspace.open(path) as workspace, workspace.locked():
+            own = services.server(workspace, environment)
+            if own is not None:
+                own.down()
+    shutil.rmtree(path)
+
+
+def finished(workspace: Workspace, plan: DemoPlan) -> bool:
+    """Whether every round of the plan is closed."""
+    return sum(row.state == "closed" for row in workspace.rounds()) > plan.rounds
+
+
+def run_rounds(crew: Crew, plan: DemoPlan, annotate: Callable[[Crew, RoundRow], None]) -> Iterator[RoundRow]:
+    """Go on with the rounds until all are closed; yields each as it closes."""
+    while not finished(crew.workspace, plan):
+        rows = crew.workspace.rounds()
+        if not rows or rows[-1].state != "closing":
+            annotate(crew, open_round(crew))
+        yield close_round(crew)
+
+
+def truth_of(path: Path, workspace: Workspace) -> dict[str, LabelledPicture]:
+    """What is really on the pool's pictures, by key, from a COCO file (or VOC, YOLO folder).
+
+    Raises:
+        FormatError, BoxError, ClassBookError: the file is wrong.
+    """
+    known = read_annotations(path, path)
+    labelled = matched(known, workspace.pictures("pool"), workspace.class_book())
+    if not labelled:
+        raise DataError(f"{path} knows no picture of this workspace", "Name the file that labels them.")
+    return {p.picture.key: p for p in labelled}
+
+
+def simulated(truth: Mapping[str, LabelledPicture]) -> Callable[[Crew, RoundRow], None]:
+    """An annotator that knows the truth and corrects through the labelling server, as a person does."""
+
+    def annotate(crew: Crew, row: RoundRow) -> None:
+        crew.reporter.step(row.round, "annotate")
+        SimulatedAnnotator(crew.studio, truth).work(crew.project(), crew.reporter.advance)
+        crew.reporter.finished(row.round, "annotate")
+
+    return annotate
+
+
+def human(invite: Callable[[RoundRow], None], *, poll_s: float = POLL_S) -> Callable[[Crew, RoundRow], None]:
+    """Wait until people have annotated every picture of the round."""
+
+    def annotate(crew: Crew, row: RoundRow) -> None:
+        invite(row)
+        crew.reporter.step(row.round, "people")
+        project, ours = crew.project(), {t.key for t in crew.workspace.journal.tasks(row.round)}
+        while True:
+            left = sum(task.key in ours for task in crew.studio.open_tasks(project))
+            crew.reporter.advance(len(ours) - left, len(ours))
+            if not left:
+                return
+            time.sleep(poll_s)
+
+    return annotate
+
+
+@contextmanager
+def timed(workspace: Workspace, started: float) -> Iterator[None]:
+    """Add the time since ``started`` (monotonic) to the demo's own clock, however it ends short of a kill."""
+    try:
+        yield
+    finally:
+        spent = float(workspace.journal.fact("demo_seconds") or 0.0)
+        workspace.journal.set_fact("demo_seconds", spent + time.monotonic() - started)
+        workspace.journal.set_fact("demo_runs", int(workspace.journal.fact("demo_runs") or 0) + 1)
+
+
+def result(workspace: Workspace, data: Data, plan: DemoPlan) -> dict[str, Any]:
+    """The demo's part of benchmarks/results/demo.json."""
+    return {
+        "data": data.name,
+        "minutes": round(float(workspace.journal.fact("demo_seconds") or 0.0) / 60, 2),
+        "runs": workspace.journal.fact("demo_runs"),
+        "annotator": plan.annotator,
+        "dry_run": plan.dry_run,
+        "budget": plan.budget,
+        "pool": len(workspace.pictures("pool")),
+        "test_pictures": len(workspace.pictures("test")),
+        "rounds": [row.as_result() for row in workspace.rounds()],
+    }

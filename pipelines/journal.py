@@ -1,0 +1,325 @@
+"""The journal of a workspace: what was sent, what came back, which step of which round is done.
+
+Every method is one transaction. Writing the same thing twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dsmoe_core.errors import DsmoeError, PrerequisiteError, WorkspaceError
+from dsmoe_core.schema import Annotation, Box, Harvest, Outcome, Picture
+from pipelines import journal_tables as t
+
+Role = Literal["pool", "test"]
+State = Literal["opening", "open", "closing", "closed"]
+Arm = Literal["seed", "ranked", "random"]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class SentTask:
+    """One picture of a round; ``task_id`` is None until the labelling server is known to have it."""
+
+    key: str
+    round: int
+    arm: Arm
+    rank: int
+    uncertainty: float | None
+    version: str | None
+    task_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """A round as the journal holds it; ``result`` is None until it is closed."""
+
+    round: int
+    state: State
+    champion: str | None
+    opened_at: datetime
+    closed_at: datetime | None
+    result: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AliasChange:
+    """One turn of an alias, such as a promotion of the champion."""
+
+    model: str
+    action: str
+    reason: str
+    at: datetime
+
+
+def now() -> str:
+    """The present in the journal's notation."""
+    return as_text(datetime.now(UTC))
+
+
+def as_text(moment: datetime) -> str:
+    """UTC with microseconds, so that text order is time order."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+class Journal:
+    """Reads and writes the journal behind a SQLAlchemy URL.
+
+    Raises:
+        WorkspaceError: the journal is of another version, or is no journal.
+        PrerequisiteError: the disk is full.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._engine = sa.create_engine(url)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _sqlite_pragmas)
+        with self._connect() as db:
+            t.metadata.create_all(db)
+        version = self.fact("schema_version")
+        if version is None:
+            self.set_fact("schema_version", t.SCHEMA_VERSION)
+        elif version != t.SCHEMA_VERSION:
+            raise WorkspaceError(
+                f"the journal is of version {version}; expected {t.SCHEMA_VERSION}",
+                "Open it with the dsmoe that made it.",
+            )
+
+    @classmethod
+    def at(cls, path: Path) -> Journal:
+        """The SQLite journal in this file."""
+        return cls(f"sqlite:///{path}")
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _connect(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as db:
+                yield db
+        except sa.exc.DBAPIError as error:
+            raise _explain(error) from error
+
+    def _insert(
+        self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, update: Sequence[str] = ()
+    ) -> None:
+        """Insert rows; where the primary key is there already, change only the columns in ``update``."""
+        if not rows:
+            return
+        build = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        statement = build(table)
+        keys = [column.name for column in table.primary_key]
+        if update:
+            changed = {name: statement.excluded[name] for name in update}
+            statement = statement.on_conflict_do_update(index_elements=keys, set_=changed)
+        else:
+            statement = statement.on_conflict_do_nothing(index_elements=keys)
+        with self._connect() as db:
+            db.execute(statement, [dict(row) for row in rows])
+
+    def _rows(self, query: sa.Executable) -> list[sa.Row[Any]]:
+        with self._connect() as db:
+            return list(db.execute(query).all())
+
+    # facts: single values about the workspace
+    def fact(self, name: str) -> Any:
+        rows = self._rows(sa.select(t.facts.c.value).where(t.facts.c.name == name))
+        return rows[0].value if rows else None
+
+    def set_fact(self, name: str, value: Any) -> None:
+        self._insert(t.facts, [{"name": name, "value": value}], update=["value"])
+
+    # pictures
+    def add_pictures(self, pictures: Iterable[Picture], role: Role, root: Path) -> None:
+        """Record pictures; one that is there already keeps its role, so a test picture stays one."""
+        rows = [
+            {
+                "key": p.key,
+                "name": p.name,
+                "file": p.path.relative_to(root).as_posix(),
+                "width": p.width,
+                "height": p.height,
+                "role": role,
+            }
+            for p in pictures
+        ]
+        self._insert(t.pictures, rows)
+
+    def pictures(self, root: Path, role: Role | None = None) -> list[Picture]:
+        """Pictures of a role, or all, by name."""
+        query = sa.select(t.pictures).order_by(t.pictures.c.name, t.pictures.c.key)
+        if role is not None:
+            query = query.where(t.pictures.c.role == role)
+        return [Picture(r.key, r.name, root / r.file, r.width, r.height) for r in self._rows(query)]
+
+    # rounds and the tasks that were sent
+    def rounds(self) -> list[RoundRecord]:
+        query = sa.select(t.rounds).order_by(t.rounds.c.round)
+        return [
+            RoundRecord(
+                r.round,
+                r.state,
+                r.champion,
+                datetime.fromisoformat(r.opened_at),
+                datetime.fromisoformat(r.closed_at) if r.closed_at else None,
+                r.result,
+            )
+            for r in self._rows(query)
+        ]
+
+    def start_round(self, number: int, champion: str | None) -> None:
+        row = {"round": number, "state": "opening", "champion": champion, "opened_at": now()}
+        self._insert(t.rounds, [row])
+
+    def set_state(self, number: int, state: State) -> None:
+        with self._connect() as db:
+            db.execute(sa.update(t.rounds).where(t.rounds.c.round == number).values(state=state))
+
+    def finish_round(self, number: int, result: Mapping[str, Any]) -> None:
+        with self._connect() as db:
+            db.execute(
+                sa.update(t.rounds)
+                .where(t.rounds.c.round == number, t.rounds.c.state != "closed")
+                .values(state="closed", closed_at=now(), result=dict(result))
+            )
+
+    def plan_tasks(self, tasks: Sequence[SentTask]) -> None:
+        """Choose pictures for a round: all of them or none."""
+        names = ("key", "round", "arm", "rank", "uncertainty", "version", "task_id")
+        self._insert(t.tasks, [{name: getattr(task, name) for name in names} for task in tasks])
+
+    def mark_sent(self, ids: Mapping[str, int]) -> None:
+        """Record the labelling server's task ids by picture key."""
+        with self._connect() as db:
+            for key, task_id in ids.items():
+                db.execute(sa.update(t.tasks).where(t.tasks.c.key == key).values(task_id=task_id))
+
+    def tasks(self, number: int | None = None) -> list[SentTask]:
+        """Tasks of a round, or all, first to label first."""
+        query = sa.select(t.tasks).order_by(t.tasks.c.round, t.tasks.c.rank)
+        if number is not None:
+            query = query.where(t.tasks.c.round == number)
+        return [
+            SentTask(r.key, r.round, r.arm, r.rank, r.uncertainty, r.version, r.task_id)
+            for r in self._rows(query)
+        ]
+
+    # what people said
+    def record(self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio") -> None:
+        """Append states of annotations; a state that is there already is left alone."""
+        rows = [
+            {
+                "key": h.key,
+                "annotation_id": h.annotation_id,
+                "updated_at": as_text(h.updated_at),
+                "source": source,
+                "skipped": h.skipped,
+                "boxes": [[*a.box.corners, a.label] for a in h.annotations],
+                "outcomes": {str(outcome): count for outcome, count in h.outcomes.items()},
+                "version": h.version,
+                "seconds": h.seconds,
+            }
+            for h in harvests
+        ]
+        self._insert(t.harvests, rows)
+
+    def harvests(self) -> dict[str, Harvest]:
+        """The latest state of each picture that came back, by key; imported labels included."""
+        order = (t.harvests.c.updated_at, t.harvests.c.annotation_id)
+        rows = self._rows(sa.select(t.harvests).order_by(*order))
+        return {r.key: _harvest(r) for r in rows}
+
+    def last_harvest(self) -> datetime | None:
+        """The labelling server's time of the newest annotation seen."""
+        query = sa.select(sa.func.max(t.harvests.c.updated_at)).where(t.harvests.c.source == "studio")
+        value = self._rows(query)[0][0]
+        return datetime.fromisoformat(value) if value else None
+
+    # steps
+    def finished(self, number: int, step: str) -> dict[str, Any] | None:
+        """What a finished step left behind; None where it is still to do."""
+        query = sa.select(t.steps).where(t.steps.c.round == number, t.steps.c.step == step)
+        rows = [row for row in self._rows(query) if row.finished_at]
+        return dict(rows[0].detail or {}) if rows else None
+
+    def begin(self, number: int, step: str) -> None:
+        """Note that a step starts, or starts again."""
+        row = {"round": number, "step": step, "attempts": 0, "started_at": now()}
+        self._insert(t.steps, [row])
+        here = (t.steps.c.round == number, t.steps.c.step == step)
+        with self._connect() as db:
+            db.execute(
+                sa.update(t.steps).where(*here).values(attempts=t.steps.c.attempts + 1, started_at=now())
+            )
+
+    def finish(self, number: int, step: str, detail: Mapping[str, Any]) -> None:
+        here = (t.steps.c.round == number, t.steps.c.step == step)
+        with self._connect() as db:
+            db.execute(sa.update(t.steps).where(*here).values(finished_at=now(), detail=dict(detail)))
+
+    def steps(self) -> list[tuple[int, str, int, bool]]:
+        """(round, step, attempts, finished) in the order they began."""
+        query = sa.select(t.steps).order_by(t.steps.c.round, t.steps.c.started_at)
+        return [(r.round, r.step, r.attempts, r.finished_at is not None) for r in self._rows(query)]
+
+    # aliases of models
+    def turn_alias(self, alias: str, model: str, action: str, reason: str) -> None:
+        """Point an alias to a model; does nothing where it points there already."""
+        history = self.alias_history(alias)
+        if history and history[-1].model == model:
+            return
+        with self._connect() as db:
+            row = {"alias": alias, "model": model, "action": action, "reason": reason, "at": now()}
+            db.execute(sa.insert(t.aliases).values(row))
+
+    def alias_history(self, alias: str) -> list[AliasChange]:
+        """Oldest first; the last one holds now."""
+        query = sa.select(t.aliases).where(t.aliases.c.alias == alias).order_by(t.aliases.c.id)
+        return [
+            AliasChange(r.model, r.action, r.reason, datetime.fromisoformat(r.at)) for r in self._rows(query)
+        ]
+
+
+def _harvest(row: sa.Row[Any]) -> Harvest:
+    return Harvest(
+        key=row.key,
+        annotations=tuple(Annotation(Box(*map(float, b[:4])), b[4]) for b in row.boxes),
+        annotation_id=row.annotation_id,
+        updated_at=datetime.fromisoformat(row.updated_at),
+        skipped=row.skipped,
+        outcomes={Outcome(name): count for name, count in row.outcomes.items()},
+        version=row.version,
+        seconds=row.seconds,
+    )
+
+
+def _sqlite_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.close()
+
+
+def _explain(error: sa.exc.DBAPIError) -> DsmoeError | sa.exc.DBAPIError:
+    """The database's complaint as a line a user can act on, where it is not our bug."""
+    text = str(error.orig)
+    if "full" in text or "disk I/O error" in text:
+        return PrerequisiteError(
+            f"disk full: the journal could not be written ({text})",
+            "Free some space and run the same command again; it goes on where it was.",
+        )
+    if isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and (
+        "not a database" in text or "malformed" in text or "unable to open" in text or "locked" in text
+    ):
+        return WorkspaceError(f"the journal cannot be used: {text}", "Check the file journal.sqlite.")
+    return error

@@ -1,0 +1,97 @@
+"""Tables of README and docs, rendered from benchmarks/results/NAME.json and from nowhere else.
+
+A document marks the place with ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between
+them is replaced.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dsmoe_core.errors import FormatError
+from pipelines.atomic import write_whole
+from pipelines.benchmark import read_result
+
+_MARK = re.compile(
+    r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL
+)
+
+
+def render(text: str, results: Path) -> str:
+    """The same document with every marked table rendered anew.
+
+    Raises:
+        FormatError: a mark has no end, no result file, or no table is known for it.
+    """
+    opened = len(re.findall(r"<!-- results:[a-z_]+ -->", text))
+    if opened != len(_MARK.findall(text)):
+        raise FormatError(
+            "a `<!-- results:NAME -->` has no `<!-- /results:NAME -->` after it", "Add the closing mark."
+        )
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name not in _TABLES:
+            raise FormatError(
+                f"no table is known for results:{name}; there are {', '.join(_TABLES)}", "Correct the mark."
+            )
+        found = read_result(results / f"{name}.json")
+        return f"{match[1]}{_TABLES[name](found)}\n{_origin(found)}\n{match[4]}"
+
+    return _MARK.sub(table, text)
+
+
+def update(document: Path, results: Path) -> bool:
+    """Render a document's tables in place; says whether it changed."""
+    before = document.read_text(encoding="utf-8")
+    after = render(before, results)
+    if after != before:
+        write_whole(document, after)
+    return after != before
+
+
+def _origin(found: Mapping[str, Any]) -> str:
+    machine = found["machine"]
+    where = ", ".join(
+        str(part) for part in (machine["cpu"], f"{machine['cores']} cores", machine.get("gpu")) if part
+    )
+    commit = f", commit {found['commit'][:10]}" if found.get("commit") else ""
+    return f"\n`{found['command']}`, {found['date']}, {where}{commit}."
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column to the left, the others to the right."""
+    lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _demo(found: Mapping[str, Any]) -> str:
+    head = ("round", "pictures", "boxes", "accepted", "moved", "relabelled", "deleted", "added", "mAP@.5")
+    rows = [
+        [
+            str(row["round"]),
+            str(row["pictures"]),
+            str(row["boxes"]),
+            *(percent(row.get(name)) for name in head[3:8]),
+            score(row.get("map50")),
+            score(row.get("map")),
+            row.get("reason", "-"),
+        ]
+        for row in found["rounds"]
+    ]
+    title = f"{found['data']}, {found['minutes']:.1f} minutes, annotator: {found['annotator']}\n\n"
+    return title + markdown((*head, "mAP@.5:.95", "promoted?"), rows)
+
+
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"demo": _demo}

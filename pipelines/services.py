@@ -1,0 +1,71 @@
+"""Brings up who works on a workspace, as its settings say: Label Studio and the detector, or stand-ins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from annotate.studio.protocol import Connection, Studio
+from pipelines.crew import Crew, Reporter
+from pipelines.detection import Detection, DSMoEDetection
+from pipelines.settings import Environment
+from pipelines.workspace import Workspace
+
+if TYPE_CHECKING:
+    from annotate.studio.server import LabelStudioServer
+
+Say = Callable[[str], None]
+
+
+def server(
+    workspace: Workspace, environment: Environment, port: int | None = None
+) -> LabelStudioServer | None:
+    """The workspace's own Label Studio, running or not; None where the settings have the stand-in."""
+    from annotate.studio.server import LabelStudioServer
+
+    if workspace.settings.studio.kind == "stand-in":
+        return None
+    return LabelStudioServer(
+        workspace.path / "studio",
+        workspace.path,  # pictures/ is a strict sub-folder of it, as Label Studio demands
+        environment.environments,
+        port or workspace.settings.studio.port,
+    )
+
+
+def studio(
+    workspace: Workspace, environment: Environment, say: Say, port: int | None = None
+) -> tuple[Studio, Connection | None]:
+    """A labelling server that answers; started if need be.
+
+    Raises:
+        StudioError: it does not start, or the port is in use.
+        PrerequisiteError: its environment cannot be built, or the disk is full.
+    """
+    own = server(workspace, environment, port)
+    if own is None:
+        from annotate.studio.fake import FakeStudio
+
+        return FakeStudio(workspace.path / "studio" / "stand-in.json"), None
+    from annotate.studio.client import LabelStudio
+
+    connection = own.up(say)
+    return LabelStudio(connection), connection
+
+
+def detection(workspace: Workspace) -> Detection:
+    """The detector of the settings; torch is not imported before it is used."""
+    settings = workspace.settings.detector
+    if settings.kind == "stand-in":
+        from pipelines.stand_in_detection import StandInDetection
+
+        return StandInDetection()
+    return DSMoEDetection(settings.model, workspace.path / "cache" / "texts")
+
+
+def crew(
+    workspace: Workspace, environment: Environment, reporter: Reporter, say: Say, port: int | None = None
+) -> tuple[Crew, Connection | None]:
+    """Everybody who works on a workspace, ready; see ``studio`` for what can go wrong."""
+    working, connection = studio(workspace, environment, say, port)
+    return Crew(workspace, working, detection(workspace), reporter), connection

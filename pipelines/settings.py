@@ -1,0 +1,208 @@
+"""What can be set: a workspace's dsmoe.yaml and the machine's environment variables; the only reader of both.
+
+Frozen, extras forbidden, and every error is reported at once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+
+from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.errors import SettingsError
+from pipelines.atomic import write_whole
+
+PREFIX = "DSMOE_"
+
+
+class RoundSettings(Frozen):
+    """How pictures are chosen for a round and what is shown on them."""
+
+    budget: int = Field(40, ge=1, description="pictures sent out in a round")
+    random_share: float = Field(
+        0.2, ge=0, le=1, description="share of the budget drawn at random: the control arm"
+    )
+    candidates: int | None = Field(
+        None, ge=1, description="rank a random part of the pool of this size; none: all of it"
+    )
+    prelabel_score: float = Field(
+        0.3, ge=0, le=1, description="show findings from this score up as pre-labels"
+    )
+    prelabel_most: int = Field(50, ge=1, description="show at most so many boxes on a picture, best first")
+
+
+class GateSettings(Frozen):
+    """When a candidate becomes champion."""
+
+    min_gain: float = Field(
+        0.0, ge=0, lt=1, description="mAP@.5:.95 must exceed the champion's by more than this"
+    )
+
+
+class StudioSettings(Frozen):
+    """The labelling server. ``stand-in`` is a file instead of Label Studio, for dry runs."""
+
+    kind: Literal["label-studio", "stand-in"] = "label-studio"
+    port: int = Field(8080, ge=1, le=65535)
+
+
+class DetectorSettings(Frozen):
+    """The detector. ``stand-in`` knows classes by their colour, for dry runs."""
+
+    kind: Literal["ds-moe", "stand-in"] = "ds-moe"
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    pictures_seen: tuple[int, ...] = Field(
+        (4000,),
+        min_length=1,
+        description="training length of round 0, 1, ...; the last one holds from there on",
+    )
+
+    def training_of(self, number: int) -> TrainingConfig:
+        """The training of a round: its length, and a seed of its own."""
+        seen = self.pictures_seen[min(number, len(self.pictures_seen) - 1)]
+        return self.training.model_copy(update={"pictures_seen": seen, "seed": self.training.seed + number})
+
+
+class WorkspaceSettings(Frozen):
+    """dsmoe.yaml."""
+
+    version: Literal[1] = 1
+    title: str = Field(min_length=3, max_length=50, description="of the project in Label Studio")
+    seed: int = 42
+    max_pixels: int = Field(120_000_000, ge=1, description="larger pictures go to quarantine")
+    round: RoundSettings = RoundSettings()
+    gate: GateSettings = GateSettings()
+    studio: StudioSettings = StudioSettings()
+    detector: DetectorSettings = DetectorSettings()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read dsmoe.yaml.
+
+        Raises:
+            SettingsError: it is no YAML, or settings are wrong; all of them are named.
+        """
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{path} is no YAML: {' '.join(str(error).split())}", "Correct it."
+            ) from error
+        if not isinstance(raw, dict):
+            raise SettingsError(f"{path} holds no settings; expected names with values", "Correct it.")
+        return checked(cls, raw, str(path))
+
+    def write(self, path: Path) -> None:
+        """Write dsmoe.yaml, whole or not at all."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_whole(path, "# Settings of this workspace; `dsmoe` checks them whenever it opens it.\n" + text)
+
+
+class Environment(Frozen):
+    """What belongs to the machine, from environment variables that begin with DSMOE_."""
+
+    environments: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("dsmoe") / "environments",
+        description="where the environments of services are built",
+    )
+    llm_url: str | None = Field(
+        None, pattern=r"^https?://", description="an OpenAI-compatible server, .../v1"
+    )
+    llm_api_key: SecretStr | None = None
+    llm_model: str | None = None
+    review_uri: str | None = Field(
+        None, pattern=r"^mongodb(\+srv)?://", description="your MongoDB for FiftyOne"
+    )
+    llm_timeout_s: float = Field(120.0, gt=0)
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str] | None = None) -> Self:
+        """Read them, from the process by default.
+
+        Raises:
+            SettingsError: variables are wrong or not known; all of them are named.
+        """
+        found = os.environ if variables is None else variables
+        raw = {n.removeprefix(PREFIX).lower(): v for n, v in found.items() if n.startswith(PREFIX) and v}
+        return checked(cls, raw, "the environment", naming=lambda path: PREFIX + path.upper())
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+def checked(
+    model: type[_Model], raw: Mapping[str, Any], where: str, naming: Any = lambda path: path
+) -> _Model:
+    """Validate, with one line that names every wrong setting.
+
+    Raises:
+        SettingsError: at least one setting is wrong.
+    """
+    try:
+        return model.model_validate(dict(raw))
+    except ValidationError as error:
+        problems = "; ".join(_problem(dict(e), naming) for e in error.errors(include_url=False))
+        raise SettingsError(f"{where} has wrong settings: {problems}", "Correct all of them.") from error
+
+
+def _problem(error: Mapping[str, Any], naming: Any) -> str:
+    path = naming(".".join(str(part) for part in error["loc"])) or "settings"
+    if error["type"] == "extra_forbidden":
+        return f"{path} is not known"
+    if error["type"] == "missing":
+        return f"{path} is missing"
+    secret = "api_key" in path.lower()
+    value = "" if secret or isinstance(error["input"], dict) else f" (got {error['input']!r})"
+    return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
+
+
+class DemoPlan(Frozen):
+    """A whole demo: rounds 0..``rounds`` with ``budget`` pictures each, sized for two cores.
+
+    With the defaults 160 pictures are labelled: 40 in the seed round and in each of the rounds 1 to 3.
+    """
+
+    rounds: int = Field(3, ge=0, le=100)
+    budget: int = Field(40, ge=1)
+    seed: int = 42
+    annotator: Literal["simulated", "human"] = "simulated"
+    random_share: float = Field(0.2, ge=0, le=1)
+    candidates: int | None = Field(400, ge=1)
+    pictures_seen: tuple[int, ...] = (4000, 4000, 4000, 4000)
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    port: int = Field(8080, ge=1, le=65535)
+    dry_run: bool = False
+    synthetic_train: int = Field(400, ge=1, description="pictures of the pool where the demo draws its own")
+    synthetic_val: int = Field(100, ge=1, description="pictures of the test set where the demo draws its own")
+
+    @model_validator(mode="after")
+    def _pool_is_enough(self) -> Self:
+        if self.candidates is not None and self.candidates < self.budget:
+            raise ValueError(f"candidates is {self.candidates}; expected at least the budget, {self.budget}")
+        return self
+
+    def workspace_settings(self, title: str) -> WorkspaceSettings:
+        """The settings of the workspace that this demo makes."""
+        kind: Literal["label-studio", "stand-in"] = "stand-in" if self.dry_run else "label-studio"
+        return WorkspaceSettings(
+            title=title,
+            seed=self.seed,
+            round=RoundSettings(
+                budget=self.budget, random_share=self.random_share, candidates=self.candidates
+            ),
+            studio=StudioSettings(kind=kind, port=self.port),
+            detector=DetectorSettings(
+                kind="stand-in" if self.dry_run else "ds-moe",
+                model=self.model,
+                training=self.training,
+                pictures_seen=self.pictures_seen,
+            ),
+        )

@@ -1,0 +1,168 @@
+"""The charts, as Vega-Lite specifications (https://vega.github.io/vega-lite/docs/). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from annotate.review.sample import expert_name
+from dsmoe_core.schema import Outcome
+from pipelines.rounds import RoundRow
+from ui.figures import decision
+
+Spec = dict[str, Any]
+
+OUTCOME_COLOURS = {
+    Outcome.ACCEPTED: "#009e73",
+    Outcome.MOVED: "#56b4e9",
+    Outcome.RELABELLED: "#e69f00",
+    Outcome.DELETED: "#d55e00",
+}
+"""Okabe and Ito's palette: told apart by colour-blind people too."""
+
+INK = "#17242d"
+HEIGHT = 300
+"""Pixels."""
+
+
+def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
+    """Quality on the fixed test set over labelled boxes; None before the first model was judged."""
+    points = [
+        {
+            "boxes": row.boxes,
+            "measure": measure,
+            "value": value,
+            "round": row.round,
+            "decision": decision(row),
+        }
+        for row in rounds
+        for measure, value in (("mAP@.5", row.map50), ("mAP@.5:.95", row.map))
+        if value is not None
+    ]
+    if not points:
+        return None
+    colours = {"domain": ["mAP@.5", "mAP@.5:.95"], "range": ["#0b6e99", "#b06a00"]}
+    shapes = {"domain": ["promoted", "refused"], "range": ["circle", "cross"]}
+    described = [_tooltip(name) for name in ("round", "boxes", "measure", "decision")]
+    return {
+        "data": {"values": points},
+        "height": HEIGHT,
+        "encoding": {
+            "x": {
+                "field": "boxes",
+                "type": "quantitative",
+                "title": "boxes labelled so far",
+                "scale": {"zero": False, "padding": 24},
+                "axis": {"tickMinStep": 1, "tickCount": 6, "grid": False},
+            },
+            "y": {
+                "field": "value",
+                "type": "quantitative",
+                "title": "quality on the test set",
+                "scale": {"zero": True, "nice": True},
+            },
+            "color": {"field": "measure", "type": "nominal", "title": None, "scale": colours},
+        },
+        "layer": [
+            {"mark": {"type": "line", "strokeWidth": 2.5}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 120, "opacity": 1},
+                "encoding": {
+                    "shape": {"field": "decision", "type": "nominal", "title": None, "scale": shapes},
+                    "tooltip": [*described, _tooltip("value", ".3f")],
+                },
+            },
+            {
+                "transform": [{"filter": "datum.measure == 'mAP@.5'"}],
+                "mark": {"type": "text", "dy": -14, "fontSize": 13},
+                "encoding": {"text": {"field": "value", "format": ".2f"}},
+            },
+        ],
+        "config": _legible(),
+    }
+
+
+def corrections(rounds: Sequence[RoundRow]) -> Spec | None:
+    """What happened to the pre-labels, as shares per round; None where none was shown yet."""
+    bars = [
+        {"round": f"round {row.round}", "outcome": str(outcome), "share": share, "place": place}
+        for row in rounds
+        for place, outcome in enumerate(OUTCOME_COLOURS)
+        if (share := row.share(outcome)) is not None
+    ]
+    if not bars:
+        return None
+    scale = {"domain": [str(o) for o in OUTCOME_COLOURS], "range": list(OUTCOME_COLOURS.values())}
+    return {
+        "data": {"values": bars},
+        "height": HEIGHT,
+        "mark": {"type": "bar", "size": min(46, 200 // len(rounds))},
+        "encoding": {
+            "y": {"field": "round", "type": "nominal", "title": None, "sort": None},
+            "x": {
+                "field": "share",
+                "type": "quantitative",
+                "title": "share of the pre-labelled boxes",
+                "axis": {"format": "%"},
+                "scale": {"domain": [0, 1]},
+            },
+            "color": {"field": "outcome", "type": "nominal", "title": None, "scale": scale, "sort": None},
+            "order": {"field": "place"},
+            "tooltip": [_tooltip("round"), _tooltip("outcome"), _tooltip("share", ".0%")],
+        },
+        "config": _legible(),
+    }
+
+
+def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
+    """Classes down, experts across, darker where an expert weighs more."""
+    names = [expert_name(i) for i in range(len(next(iter(use.values()))))]
+    cells = [
+        {"class": label, "expert": names[i], "weight": weight}
+        for label, weights in use.items()
+        for i, weight in enumerate(weights)
+    ]
+    highest = max(max(weights) for weights in use.values())
+    scale = {"range": ["#f7fbff", "#084594"], "domain": [0, highest]}
+    # White on the dark fields, ink on the light ones.
+    ink = {"condition": {"test": f"datum.weight > {highest * 0.55}", "value": "white"}, "value": INK}
+    return {
+        "data": {"values": cells},
+        "height": 42 * len(use),
+        "encoding": {
+            "x": {
+                "field": "expert",
+                "type": "nominal",
+                "title": None,
+                "sort": names,
+                "axis": {"orient": "top", "labelAngle": 0},
+            },
+            "y": {"field": "class", "type": "nominal", "title": None, "sort": list(use)},
+        },
+        "layer": [
+            {
+                "mark": {"type": "rect", "stroke": "white", "strokeWidth": 2},
+                "encoding": {
+                    "color": {"field": "weight", "type": "quantitative", "scale": scale, "legend": None},
+                    "tooltip": [_tooltip("class"), _tooltip("expert"), _tooltip("weight", ".3f")],
+                },
+            },
+            {
+                "mark": {"type": "text", "fontSize": 13},
+                "encoding": {"text": {"field": "weight", "format": ".2f"}, "color": ink},
+            },
+        ],
+        "config": _legible(),
+    }
+
+
+def _tooltip(field: str, form: str | None = None) -> dict[str, str]:
+    return {"field": field, "type": "quantitative", "format": form} if form else {"field": field}
+
+
+def _legible() -> dict[str, Any]:
+    return {
+        "axis": {"labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal", "labelLimit": 220},
+        "legend": {"labelFontSize": 13, "orient": "top"},
+        "view": {"stroke": None},
+    }

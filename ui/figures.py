@@ -1,0 +1,89 @@
+"""What the pages say in numbers about rounds and experts. Pure: no page, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from annotate.review.sample import expert_name, weights_vector
+from dsmoe_core.schema import Outcome
+from pipelines.rounds import RoundRow
+from ui.snapshot import Snapshot
+
+Row = dict[str, Any]
+
+
+def decision(row: RoundRow) -> str:
+    """The verdict on a round's model, or what the round is waiting for."""
+    if row.promoted is not None:
+        return "promoted" if row.promoted else "refused"
+    if row.state == "open":
+        return f"with the annotators: {row.answered} of {row.sent} back"
+    return "in training" if row.state == "closing" else "being prepared"
+
+
+def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
+    """One row per round, oldest first; shares in per cent, None where there is nothing to share."""
+    return [
+        {
+            "Round": row.round,
+            "Pictures": row.pictures,
+            "Boxes": row.boxes,
+            "New boxes": row.new_boxes,
+            **{str(outcome).capitalize(): _per_cent(row.share(outcome)) for outcome in Outcome},
+            "mAP@.5": row.map50,
+            "mAP@.5:.95": row.map,
+            "Decision": row.reason or decision(row),
+        }
+        for row in rounds
+    ]
+
+
+def expert_use(snapshot: Snapshot, by: Literal["findings", "annotations"]) -> dict[str, list[float]]:
+    """Mean weight of every expert over the pictures that show a class, for each class that any picture shows.
+
+    A router weighs experts per picture, so a picture with two classes counts for both.
+    """
+    experts = count_experts(snapshot)
+    sums: dict[str, list[float]] = {}
+    pictures: dict[str, int] = {}
+    for key, found in snapshot.findings.items():
+        weights = weights_vector(found.routing, experts)
+        for name in classes_of(snapshot, key, by):
+            total = sums.setdefault(name, [0.0] * experts)
+            sums[name] = [a + b for a, b in zip(total, weights, strict=True)]
+            pictures[name] = pictures.get(name, 0) + 1
+    order = {name: place for place, name in enumerate(snapshot.classes)}
+    shown = sorted(sums, key=lambda name: (order.get(name, len(order)), name))
+    return {name: [value / pictures[name] for value in sums[name]] for name in shown}
+
+
+def classes_of(snapshot: Snapshot, key: str, by: Literal["findings", "annotations"]) -> set[str]:
+    """The classes on one picture, as the detector or as people see it."""
+    if by == "annotations":
+        return {a.label for a in snapshot.truth(key) or ()}
+    found = snapshot.findings.get(key)
+    return {f.label for f in found.findings if f.score >= snapshot.least_score} if found else set()
+
+
+def count_experts(snapshot: Snapshot) -> int:
+    """Experts up to the highest one that ever looked at a picture."""
+    return 1 + max((max(f.routing.experts, default=-1) for f in snapshot.findings.values()), default=-1)
+
+
+def load(snapshot: Snapshot) -> list[Row]:
+    """Per expert: on what share of the pictures it looks, and its mean weight over all pictures."""
+    experts, total = count_experts(snapshot), len(snapshot.findings)
+    vectors = [weights_vector(found.routing, experts) for found in snapshot.findings.values()]
+    return [
+        {
+            "Expert": expert_name(i),
+            "Looks at": 100 * sum(v[i] > 0 for v in vectors) / total,
+            "Mean weight": sum(v[i] for v in vectors) / total,
+        }
+        for i in range(experts)
+    ]
+
+
+def _per_cent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
