@@ -1,8 +1,9 @@
 """Task-aligned assignment: which cells of the head learn which box (Feng et al., "TOOD", 2021).
 
 A cell can learn a box when its centre lies in the box; of those the ``top`` with the highest alignment
-``t = s^a u^b`` (s the score of the box's class, u the IoU of the predicted box) do. A box so small that it covers no cell's centre
-takes the nearest cell. A cell wanted by several boxes learns the one it overlaps most.
+``t = s^a u^b`` (s the score of the box's class, u the IoU of the predicted box) do. A box so small that it
+covers no cell's centre takes the nearest cell. A cell wanted by several boxes learns the one it overlaps
+most.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def assign(
     *,
     top: int = 10,
 ) -> Targets:
-    """Targets of one picture, from the detector's present probabilities and boxes and the true ones (pixels)."""
+    """Targets of one picture, from the detector's present probabilities and boxes and the true ones."""
     target = torch.zeros_like(scores)
     if not len(boxes):
         return Targets(target, torch.zeros(len(scores), dtype=torch.bool, device=scores.device), boxes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import floor, log2
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -35,7 +35,7 @@ class ModelConfig(Frozen):
     head_width: int = Field(64, ge=16, multiple_of=8)
 
     @model_validator(mode="after")
-    def _top_k_fits(self) -> Self:
+    def _top_k_fits(self) -> ModelConfig:
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}; expected at most the number of experts, {self.experts}")
         if self.text_width % self.text_heads:
@@ -43,7 +43,7 @@ class ModelConfig(Frozen):
         return self
 
     @classmethod
-    def of_size(cls, size: Literal["nano", "base"]) -> Self:
+    def of_size(cls, size: Literal["nano", "base"]) -> ModelConfig:
         """The preset of that name; for ``base``: 640 px, 32 experts, top floor(log2 32) = 5."""
         if size == "nano":
             return cls()
@@ -77,7 +77,7 @@ class LossWeights(Frozen):
     balance: float = Field(0.02, ge=0)
 
     @classmethod
-    def paper(cls) -> Self:
+    def paper(cls) -> LossWeights:
         """``2 alpha QFL + lambda CIoU`` to the letter: alpha = 0.45, lambda = 0.05 (eq. 31)."""
         return cls(quality=0.9, balance_alpha=0.45, box=0.05)
 

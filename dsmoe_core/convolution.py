@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,21 +29,42 @@ class AnisotropicDSConv(nn.Module):
 
     Args:
         inputs, outputs: channels.
-        kernel: k.
+        kernel: k, odd.
         dilation: r of both depthwise kernels.
     """
 
     def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, dilation: int = 1) -> None:
         super().__init__()
-        pad = kernel // 2 * dilation
-        self.tall = nn.Conv2d(
-            inputs, inputs, (kernel, 1), padding=(pad, 0), dilation=(dilation, 1), groups=inputs, bias=False
-        )
-        self.wide = nn.Conv2d(
-            inputs, inputs, (1, kernel), padding=(0, pad), dilation=(1, dilation), groups=inputs, bias=False
+        half = kernel // 2
+        self.dilation = dilation
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(inputs, inputs, (kernel, 1), padding=(half, 0), groups=inputs, bias=False),
+            nn.Conv2d(inputs, inputs, (1, kernel), padding=(0, half), groups=inputs, bias=False),
         )
         self.point = nn.Conv2d(inputs, outputs, 1, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        return self.norm(self.point(self.wide(self.tall(x))))
+        mixed = on_phases(self.depthwise, x, rows=self.dilation, columns=self.dilation)
+        out: Tensor = self.norm(self.point(mixed))
+        return out
+
+
+def on_phases(
+    convolution: Callable[[Tensor], Tensor], x: Float[Tensor, "b i h w"], *, rows: int, columns: int
+) -> Float[Tensor, "b i h w"]:
+    """Run a size-keeping convolution as if it were dilated by (rows, columns).
+
+    Every ``rows``-th row and ``columns``-th column is a picture of its own, which the undilated kernel sees;
+    exactly the dilated convolution. Not PyTorch's own dilation, because oneDNN's bf16 weight gradient of a
+    dilated depthwise convolution in channels_last holds uninitialised memory (torch 2.13, CPU;
+    ``tests/dsmoe_core/test_convolution.py`` shows what we rely on).
+    """
+    if rows == columns == 1:
+        return convolution(x)
+    height, width = x.shape[-2:]
+    padded = F.pad(x, (0, -width % columns, 0, -height % rows))
+    phases = rearrange(padded, "b d (h p) (w q) -> (b p q) d h w", p=rows, q=columns)
+    done = convolution(phases.contiguous(memory_format=torch.channels_last))
+    joined = rearrange(done, "(b p q) d h w -> b d (h p) (w q)", p=rows, q=columns)
+    return joined[..., :height, :width].contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""COCO evaluation by pycocotools: mAP@.5, mAP@.5:.95, and precision, recall and F1 at IoU 0.5, whole and per class."""
+"""COCO evaluation by pycocotools: mAP@.5, mAP@.5:.95, precision, recall and F1, whole and per class."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsmoe_core.schema import LabelledPicture, PictureFindings
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """Scores of one class, 0 to 1; precision, recall and F1 at IoU 0.5 and the score threshold with the best F1."""
+    """Scores of one class, 0 to 1; precision, recall and F1 at IoU 0.5 and the threshold of the best F1."""
 
     map50: float
     map: float
@@ -42,22 +43,22 @@ def evaluate(
 ) -> Evaluation:
     """Compare findings with what people say is there.
 
-    A picture of the test set without findings counts as one on which nothing was found; findings on others are left out.
-    Classes without a single true box have no score and stay out of the means, as pycocotools does it.
+    A picture of the test set without findings counts as one on which nothing was found; findings on others
+    are left out. Classes without a single true box have no score and stay out of the means, as pycocotools
+    does it.
     """
     index = {name: i + 1 for i, name in enumerate(classes)}
     order = {p.picture.key: i + 1 for i, p in enumerate(truth)}
     found = [
         {
             "image_id": order[f.key],
-            "category_id": index[name],
+            "category_id": index[one.label],
             "bbox": [one.box.x1, one.box.y1, one.box.width, one.box.height],
-            "score": p,
+            "score": one.score,
         }
         for f in findings
         if f.key in order
         for one in f.findings
-        for name, p in [(one.label, one.score)]
     ]
     counts = {name: sum(a.label == name for p in truth for a in p.annotations) for name in classes}
     precision = _precision_table(_coco(truth, index), found)
@@ -66,11 +67,11 @@ def evaluate(
         for i, name in enumerate(classes)
         if counts[name]
     }
-    means = [
-        float(np.mean([getattr(s, field) for s in per_class.values()])) if per_class else 0.0
-        for field in ("map50", "map", "precision", "recall", "f1")
-    ]
-    return Evaluation(*means, per_class)
+
+    def mean(field: str) -> float:
+        return float(np.mean([getattr(s, field) for s in per_class.values()])) if per_class else 0.0
+
+    return Evaluation(mean("map50"), mean("map"), mean("precision"), mean("recall"), mean("f1"), per_class)
 
 
 def _coco(truth: Sequence[LabelledPicture], index: dict[str, int]) -> dict[str, Any]:
@@ -93,8 +94,8 @@ def _coco(truth: Sequence[LabelledPicture], index: dict[str, int]) -> dict[str, 
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _precision_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> np.ndarray | None:
-    """pycocotools' precision at (IoU threshold, recall threshold, class), all areas, 100 findings a picture."""
+def _precision_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> npt.NDArray[np.float64] | None:
+    """Precision at (IoU threshold, recall threshold, class), all areas, 100 findings a picture."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -110,7 +111,7 @@ def _precision_table(truth: dict[str, Any], found: list[dict[str, Any]]) -> np.n
     return np.asarray(evaluation.eval["precision"][:, :, :, 0, -1])
 
 
-def _class_scores(precision: np.ndarray | None, boxes: int) -> ClassScores:
+def _class_scores(precision: npt.NDArray[np.float64] | None, boxes: int) -> ClassScores:
     if precision is None:
         return ClassScores(0.0, 0.0, 0.0, 0.0, 0.0, boxes)
     at_half = precision[0]

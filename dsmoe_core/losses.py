@@ -1,8 +1,10 @@
-"""What training makes small: QFL and CIoU (eq. 31-34), and the auxiliary losses of the stages (eq. 12, 13, 27).
+"""What training makes small: QFL and CIoU (eq. 31-34), and the auxiliary losses of the stages (eq. 12, 13,
+27).
 
-Paper: ``Total = 2 alpha QFL + lambda CIoU`` with alpha = 0.45 and lambda = 0.05; "alpha_t = y alpha + (1-y)(1-alpha)" in
-one place and "gamma = 2, alpha = 0.25" in another. We: the form is kept, the default weights are ours, because lambda = 0.05
-leaves the boxes almost untrained next to a classification loss that is summed over all cells; ``LossWeights.paper()`` has theirs.
+Paper: ``Total = 2 alpha QFL + lambda CIoU`` with alpha = 0.45 and lambda = 0.05; "alpha_t = y alpha +
+(1-y)(1-alpha)" in one place and "gamma = 2, alpha = 0.25" in another. We: the form is kept, the default
+weights are ours, because lambda = 0.05 leaves the boxes almost untrained next to a classification loss that
+is summed over all cells; ``LossWeights.paper()`` has theirs.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Families(NamedTuple):
 def quality_focal(
     logits: Float[Tensor, "*s"], target: Float[Tensor, "*s"], *, beta: float = 2.0
 ) -> Float[Tensor, "*s"]:
-    """QFL of every element: ``|y - s|^beta`` times the binary cross-entropy with the soft label y (eq. 32)."""
+    """QFL (eq. 32) of every element: ``|y - s|^beta`` times the cross-entropy with the soft label y."""
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     return (target - logits.sigmoid()).abs().pow(beta) * entropy
 
@@ -93,8 +95,9 @@ def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Families) -> Float[T
 def angle_hinge(aligned: Aligned, present: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
     """Eq. 13 as a hinge: t^_i and P(v_i) lie within 15 degrees of each other, for classes in the picture.
 
-    Paper: "the angle between grad t^_i and grad P(v_i)", of a function that is not named. We: of d_H to the origin, whose
-    gradients are the two radii. A class that is not in the picture has no visual descriptor to align, so it is left out.
+    Paper: "the angle between grad t^_i and grad P(v_i)", of a function that is not named. We: of d_H to the
+    origin, whose gradients are the two radii. A class that is not in the picture has no visual descriptor to
+    align, so it is left out.
     """
     cosine = F.cosine_similarity(aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1)
     angle = torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4))
@@ -104,8 +107,8 @@ def angle_hinge(aligned: Aligned, present: Float[Tensor, "b c"]) -> Float[Tensor
 def balance(gated: Gated) -> Float[Tensor, ""]:
     """``N_e sum_i F_i G_i``: one when every expert gets the same share, more when a few take all.
 
-    Not in the paper, which does not say what keeps an expert from never being chosen; this is the loss of Switch
-    Transformers (Fedus et al. 2021), F the share of choices and G the mean probability.
+    Not in the paper, which does not say what keeps an expert from never being chosen; this is the loss of
+    Switch Transformers (Fedus et al. 2021), F the share of choices and G the mean probability.
     """
     experts = gated.probabilities.shape[1]
     share = F.one_hot(gated.experts, experts).sum((0, 1)) / gated.experts.numel()

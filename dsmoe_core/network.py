@@ -1,4 +1,4 @@
-"""DS-MoE, as in Figure 2: text and picture meet in the Poincare ball, steer sparse experts, and come out as boxes."""
+"""DS-MoE, as in Figure 2: text and picture meet in the Poincare ball, steer sparse experts, become boxes."""
 
 from __future__ import annotations
 

@@ -59,7 +59,8 @@ class Detector:
         network, config = load_model(folder)
         if text_encoder.width != config.text_width:
             raise ModelError(
-                f"text encoder {text_encoder.name} is {text_encoder.width} wide; the model expects {config.text_width}",
+                f"text encoder {text_encoder.name} is {text_encoder.width} wide; "
+                f"the model expects {config.text_width}",
                 "Use the encoder that the model was trained with.",
             )
         version = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
@@ -109,10 +110,10 @@ class Detector:
             0, np.array([picture.width, picture.height] * 2, dtype=np.float32)
         )
         table = rows.cpu().numpy().astype(np.float64)
-        entropies = binary_entropy(table) if len(table) else []
+        entropies = binary_entropy(table)
         findings = tuple(
-            _finding(corners, row, float(entropy), vocabulary.names)
-            for corners, row, entropy in zip(in_picture, table, entropies, strict=True)
+            _finding(in_picture[i], table[i], float(entropies[i]), vocabulary.names)
+            for i, corners in enumerate(in_picture)
             if corners[2] > corners[0] and corners[3] > corners[1]
         )
         version = f"{self.version}+{vocabulary.version}"
@@ -134,7 +135,9 @@ def _suppress(
     return boxes[kept], probabilities[kept]
 
 
-def _finding(corners: np.ndarray, row: np.ndarray, entropy: float, names: tuple[str, ...]) -> Finding:
+def _finding(
+    corners: Float[np.ndarray, " 4"], row: Float[np.ndarray, " c"], entropy: float, names: tuple[str, ...]
+) -> Finding:
     best = int(row.argmax())
     probabilities = dict(zip(names, map(float, row), strict=True))
     return Finding(Box(*map(float, corners)), names[best], float(row[best]), probabilities, entropy)

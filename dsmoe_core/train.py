@@ -63,15 +63,15 @@ def fit(
 ) -> TrainingSummary:
     """Train and leave ``model.safetensors`` and ``model.json`` in ``out``.
 
-    Called again with the same arguments after a kill, it goes on from the last checkpoint; after the end, it does nothing.
+    Called again with the same arguments after a kill, it goes on from the last checkpoint; after the end, it
+    does nothing.
 
     Args:
         pictures: labelled completely; a picture without annotations teaches what is no defect.
         start_from: folder of the model to go on from; fresh weights where there is none.
 
     Raises:
-        DataError: there is no picture to learn from.
-        ModelError: the model to start from does not fit.
+        DataError: there is no picture to learn from. ModelError: the model to start from does not fit.
     """
     if not pictures:
         raise DataError("the training set has no picture", "Label at least one picture before training.")
@@ -84,7 +84,7 @@ def fit(
     network = build(model)
     if start_from is not None:
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
-    network = fabric.to_device(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = fabric.to_device(network).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, training)
     step, spent = _restore(out / UNFINISHED, fingerprint, network, average, optimizer)

@@ -34,7 +34,7 @@ def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
     spoken = [[_sentence(c), *c.paraphrases] for c in vocabulary.classes]
     inner = [_sentence(c) for c in vocabulary.inner]
     vectors = encoder.encode([*(t for texts in spoken for t in texts), *inner])
-    variants = list(vectors[: sum(map(len, spoken))].split([len(texts) for texts in spoken]))
+    variants = list(torch.split(vectors[: sum(map(len, spoken))], [len(texts) for texts in spoken]))
     return Words(
         torch.stack([v[0] for v in variants]),
         vectors[len(vectors) - len(inner) :],

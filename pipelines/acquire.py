@@ -1,4 +1,4 @@
-"""Which pictures to label next. Pure functions; **higher = label sooner**; the same seed gives the same answer.
+"""Which pictures to label next. Pure functions; **higher = label sooner**; same seed, same answer.
 
 A share of every round is drawn at random from what the model did not ask for: the control arm. Without it
 nobody can say whether asking for uncertain pictures was worth anything on this data.

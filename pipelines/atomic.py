@@ -16,16 +16,20 @@ from dsmoe_core.errors import PrerequisiteError
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o644) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a text file so that a reader sees the old content or the new one, never half of it.
 
     Raises:
         PrerequisiteError: the disk is full.
     """
+    if path.exists() and not path.is_file():  # /dev/stdout or a pipe: nothing to replace
+        with disk_full_is_an_error(path), path.open("w", encoding="utf-8") as file:
+            file.write(text)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with disk_full_is_an_error(path), os.fdopen(os.open(draft, os.O_CREAT | os.O_WRONLY, mode), "w") as file:
+        with disk_full_is_an_error(path), draft.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +19,10 @@ RESULTS = Path("benchmarks") / "results"
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores that this process may use, and the GPU if torch sees one."""
+    """The processor, the cores that this process may use, and the GPU if torch is in use and sees one."""
     found: dict[str, Any] = {"cpu": _processor(), "cores": len(os.sched_getaffinity(0))}
-    try:
-        import torch
-    except ImportError:
-        return found
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # where nothing imported it, no GPU took part
+    if torch is not None and torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name(0)
     return found
 
@@ -55,7 +53,9 @@ def read_result(path: Path) -> dict[str, Any]:
             f"{path} is not there", f"Measure it with `dsmoe benchmark {path.stem}`."
         ) from error
     except ValueError as error:
-        raise FormatError(f"{path} is no JSON", f"Measure it again: `dsmoe benchmark {path.stem}`.") from error
+        raise FormatError(
+            f"{path} is no JSON", f"Measure it again: `dsmoe benchmark {path.stem}`."
+        ) from error
     if not isinstance(found, dict) or "command" not in found:
         raise FormatError(f"{path} is no result file", f"Measure it again: `dsmoe benchmark {path.stem}`.")
     return found

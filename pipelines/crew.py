@@ -52,10 +52,12 @@ class Crew:
 
     def project(self) -> int:
         """The labelling project of this workspace."""
-        return self.studio.ensure_project(self.workspace.settings.title, self.workspace.class_book().vocabulary())
+        return self.studio.ensure_project(
+            self.workspace.settings.title, self.workspace.class_book().vocabulary()
+        )
 
     def look(self, model: str, pictures: Sequence[Picture]) -> Iterator[PictureFindings]:
-        """What a model finds on these pictures: from the store where it has looked already, else looked now."""
+        """What a model finds on these pictures; where it has looked already, from the store."""
         workspace = self.workspace
         version = workspace.version_of(model)
         known = workspace.findings_store.load(version)

@@ -147,15 +147,15 @@ def _item(labelled: LabelledPicture, vocabulary: Vocabulary) -> Item:
 
 def _corners(annotation: Annotation, picture: Picture) -> tuple[float, float, float, float]:
     """A box clipped to its picture, to a thousandth of a pixel."""
-    box = annotation.box
+    outside = BoxError(
+        f"box {annotation.box.corners} ({annotation.label}) is outside its picture {picture.name}, "
+        f"which is {picture.width} x {picture.height}",
+        "Correct or remove this box.",
+    )
+    if not annotation.box.inside(picture.width, picture.height):
+        raise outside
     try:
-        if not box.inside(picture.width, picture.height):
-            raise BoxError("outside", "")
-        box = box.clipped(picture.width, picture.height)
+        box = annotation.box.clipped(picture.width, picture.height)
         return Box(round(box.x1, 3), round(box.y1, 3), round(box.x2, 3), round(box.y2, 3)).corners
-    except BoxError as error:
-        raise BoxError(
-            f"box {annotation.box.corners} ({annotation.label}) is outside its picture {picture.name}, "
-            f"which is {picture.width} x {picture.height}",
-            "Correct or remove this box.",
-        ) from error
+    except BoxError:
+        raise outside from None

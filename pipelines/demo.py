@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotate.studio.protocol import Connection
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.data import coco
+from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
 from pipelines import services
@@ -51,26 +51,21 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: 
         for part in (data, data / "images", data / "train.json", data / "val.json"):
             if not part.exists():
                 raise DataError(
-                    f"{part} is not there; a data folder holds images/, train.json and val.json", "Correct --data."
+                    f"{part} is not there; a data folder holds images/, train.json and val.json",
+                    "Correct --data.",
                 )
         return Data(data, data.resolve().name)
     px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
     folder = workspaces / "data" / f"{SYNTHETIC}-{px}px-{counts}-seed{plan.seed}"
-    if not folder.exists():
-        from dsmoe_core.data.synthetic import write_set
-
-        draft = folder.with_name(f".{folder.name}.draft")
-        shutil.rmtree(draft, ignore_errors=True)
-        reporter.step(0, "draw")
-        write_set(
-            draft,
-            train=plan.synthetic_train,
-            val=plan.synthetic_val,
-            seed=plan.seed,
-            px=px,
-            progress=reporter.advance,
-        )
-        draft.replace(folder)
+    reporter.step(0, "draw")
+    write_set(
+        folder,
+        train=plan.synthetic_train,
+        val=plan.synthetic_val,
+        seed=plan.seed,
+        px=px,
+        progress=reporter.advance,
+    )
     return Data(folder, SYNTHETIC)
 
 
@@ -179,9 +174,8 @@ def human(invite: Callable[[RoundRow], None], *, poll_s: float = POLL_S) -> Call
 
 
 @contextmanager
-def timed(workspace: Workspace) -> Iterator[None]:
-    """Add the time that this run takes to the demo's own clock, however the run ends short of a kill."""
-    started = time.monotonic()
+def timed(workspace: Workspace, started: float) -> Iterator[None]:
+    """Add the time since ``started`` (monotonic) to the demo's own clock, however it ends short of a kill."""
     try:
         yield
     finally:
@@ -203,8 +197,3 @@ def result(workspace: Workspace, data: Data, plan: DemoPlan) -> dict[str, Any]:
         "test_pictures": len(workspace.pictures("test")),
         "rounds": [row.as_result() for row in workspace.rounds()],
     }
-
-
-def sign_in(connection: Connection, project: int) -> str:
-    """Where people label."""
-    return f"{connection.url}/projects/{project}/"

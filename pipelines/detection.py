@@ -1,14 +1,17 @@
-"""What the loop asks of a detector: train from labels, look at pictures, be judged. No torch until it is used."""
+"""What the loop asks of a detector: train, look at pictures, be judged. No torch before it is used."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any, Protocol
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
 from pipelines.registry import Scores, plain
 
@@ -63,6 +66,9 @@ class DSMoEDetection:
 
     @cached_property
     def _text_encoder(self) -> Any:
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # of reading 100 tensors; the step has a progress bar of its own
         from dsmoe_core.stages.text_encoder import CachedTextEncoder, SentenceEncoder
 
         return CachedTextEncoder(SentenceEncoder(), self._cache)
@@ -79,6 +85,7 @@ class DSMoEDetection:
     ) -> dict[str, Any]:
         from dsmoe_core.train import fit
 
+        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells the precision every time
         summary = fit(
             pictures=pictures,
             vocabulary=vocabulary,
@@ -102,8 +109,18 @@ class DSMoEDetection:
 
 
 def named(findings: Iterable[PictureFindings], version: str) -> Iterator[PictureFindings]:
-    """The same findings under the workspace's name for the model, ``MODEL+BOOK``."""
-    return (replace(found, version=version) for found in findings)
+    """The same findings under the workspace's name for the model, ``MODEL+BOOK``.
+
+    Raises:
+        ModelError: a figure is not finite; nothing can be ranked, judged or shown by such a model.
+    """
+    for found in findings:
+        if not all(map(isfinite, (found.uncertainty, found.routing.entropy, *found.routing.weights))):
+            raise ModelError(
+                f"model {version} answers with figures that are not finite: its training diverged",
+                "Lower detector.training.learning_rate in dsmoe.yaml and run the same command again.",
+            )
+        yield replace(found, version=version)
 
 
 def judge(

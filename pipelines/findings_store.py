@@ -51,7 +51,7 @@ class FindingsStore:
 
 
 def to_json(found: PictureFindings) -> dict[str, Any]:
-    """Plain values; boxes as they are, since rounding could leave one without area; probabilities to six digits."""
+    """Plain values, probabilities to six digits; boxes as they are: rounded, one might have no area."""
     return {
         "key": found.key,
         "version": found.version,
@@ -80,7 +80,7 @@ def from_json(raw: dict[str, Any]) -> PictureFindings:
     return PictureFindings(
         key=raw["key"],
         findings=tuple(
-            Finding(Box(*f["box"]), f["label"], f["score"], f["probabilities"], f["entropy"])
+            Finding(Box(*map(float, f["box"])), f["label"], f["score"], f["probabilities"], f["entropy"])
             for f in raw["findings"]
         ),
         routing=Routing(tuple(routing["experts"]), tuple(routing["weights"]), routing["entropy"]),

@@ -1,4 +1,4 @@
-"""From a folder of pictures, and what is known about them, to a workspace. May be interrupted and run again."""
+"""From a folder of pictures, and what is known of them, to a workspace. Interrupted, it may be run again."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def read_annotations(path: Path, images: Path) -> AnnotationSet:
         FormatError: it is none of them.
     """
     if not path.exists():
-        raise FormatError(f"{path} is not there; expected a COCO file, a VOC or a YOLO folder", "Correct the path.")
+        raise FormatError(
+            f"{path} is not there; expected a COCO file, a VOC or a YOLO folder", "Correct the path."
+        )
     if path.is_file():
         return coco.read(path)
     if any(path.rglob("*.xml")):
@@ -69,7 +71,7 @@ def make_workspace(
     """Make a workspace; every file is checked before the first picture is taken in.
 
     Raises:
-        DataError: a folder or file is missing or wrong, a box is outside its picture, or no picture is usable.
+        DataError: a folder or file is missing or wrong, a box is outside its picture, no picture is usable.
         ClassBookError: the annotations use a class that ``classes`` lacks.
         WorkspaceError: there is one already.
     """

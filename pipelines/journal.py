@@ -109,7 +109,9 @@ class Journal:
         except sa.exc.DBAPIError as error:
             raise _explain(error) from error
 
-    def _insert(self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, update: Sequence[str] = ()) -> None:
+    def _insert(
+        self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, update: Sequence[str] = ()
+    ) -> None:
         """Insert rows; where the primary key is there already, change only the columns in ``update``."""
         if not rows:
             return
@@ -124,7 +126,7 @@ class Journal:
         with self._connect() as db:
             db.execute(statement, [dict(row) for row in rows])
 
-    def _rows(self, query: sa.Select[Any]) -> list[sa.Row[Any]]:
+    def _rows(self, query: sa.Executable) -> list[sa.Row[Any]]:
         with self._connect() as db:
             return list(db.execute(query).all())
 
@@ -228,17 +230,17 @@ class Journal:
             }
             for h in harvests
         ]
-        self._insert(t.annotations, rows)
+        self._insert(t.harvests, rows)
 
     def harvests(self) -> dict[str, Harvest]:
         """The latest state of each picture that came back, by key; imported labels included."""
-        order = (t.annotations.c.updated_at, t.annotations.c.annotation_id)
-        rows = self._rows(sa.select(t.annotations).order_by(*order))
+        order = (t.harvests.c.updated_at, t.harvests.c.annotation_id)
+        rows = self._rows(sa.select(t.harvests).order_by(*order))
         return {r.key: _harvest(r) for r in rows}
 
     def last_harvest(self) -> datetime | None:
         """The labelling server's time of the newest annotation seen."""
-        query = sa.select(sa.func.max(t.annotations.c.updated_at)).where(t.annotations.c.source == "studio")
+        query = sa.select(sa.func.max(t.harvests.c.updated_at)).where(t.harvests.c.source == "studio")
         value = self._rows(query)[0][0]
         return datetime.fromisoformat(value) if value else None
 
@@ -255,7 +257,9 @@ class Journal:
         self._insert(t.steps, [row])
         here = (t.steps.c.round == number, t.steps.c.step == step)
         with self._connect() as db:
-            db.execute(sa.update(t.steps).where(*here).values(attempts=t.steps.c.attempts + 1, started_at=now()))
+            db.execute(
+                sa.update(t.steps).where(*here).values(attempts=t.steps.c.attempts + 1, started_at=now())
+            )
 
     def finish(self, number: int, step: str, detail: Mapping[str, Any]) -> None:
         here = (t.steps.c.round == number, t.steps.c.step == step)
@@ -288,7 +292,7 @@ class Journal:
 def _harvest(row: sa.Row[Any]) -> Harvest:
     return Harvest(
         key=row.key,
-        annotations=tuple(Annotation(Box(*b[:4]), b[4]) for b in row.boxes),
+        annotations=tuple(Annotation(Box(*map(float, b[:4])), b[4]) for b in row.boxes),
         annotation_id=row.annotation_id,
         updated_at=datetime.fromisoformat(row.updated_at),
         skipped=row.skipped,

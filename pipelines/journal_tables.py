@@ -51,8 +51,8 @@ tasks = Table(
 )
 
 # Append only: every state of every annotation that we saw; the latest one of a picture counts.
-annotations = Table(
-    "annotations",
+harvests = Table(
+    "harvests",
     metadata,
     Column("key", String(64), primary_key=True),
     Column("annotation_id", Integer, primary_key=True, autoincrement=False),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from math import isfinite
 from typing import Any
 
-from dsmoe_core.errors import WorkspaceError
+from dsmoe_core.errors import ModelError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
 from pipelines.atomic import content_id
 from pipelines.crew import Crew
@@ -84,6 +85,7 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
             start_from=registry.folder(record.champion) if record.champion else None,
             progress=lambda step, steps, losses: crew.reporter.advance(step, steps, _losses(losses.items())),
         )
+        _refuse_diverged(model, summary)
         registry.register(
             new_card(
                 model,
@@ -95,6 +97,20 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
             )
         )
     return {"model": model}
+
+
+def _refuse_diverged(model: str, summary: Mapping[str, Any]) -> None:
+    """Stop before a model of nonsense is registered; other settings make another model, so this can be mended.
+
+    Raises:
+        ModelError: a loss is not finite.
+    """
+    bad = [name for name, value in summary.get("losses", {}).items() if not isfinite(value)]
+    if bad:
+        raise ModelError(
+            f"the training of {model} diverged: its loss {bad[0]} is not a finite number",
+            "Lower detector.training.learning_rate in dsmoe.yaml and close the round again.",
+        )
 
 
 def _losses(losses: Iterable[tuple[str, float]]) -> str:

@@ -70,6 +70,8 @@ def _current(workspace: Workspace) -> RoundRecord:
         )
     if not records or records[-1].state == "closed":
         if not pool(workspace):
-            raise WorkspaceError("no picture is left in the pool; all were sent out", "Add pictures, or stop here.")
+            raise WorkspaceError(
+                "no picture is left in the pool; all were sent out", "Add pictures, or stop here."
+            )
         workspace.journal.start_round(len(records), workspace.champion())
     return workspace.journal.rounds()[-1]

@@ -1,7 +1,7 @@
 """Tables of README and docs, rendered from benchmarks/results/NAME.json and from nowhere else.
 
-A document marks the place with ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between them is
-replaced.
+A document marks the place with ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between
+them is replaced.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dsmoe_core.errors import FormatError
 from pipelines.atomic import write_whole
 from pipelines.benchmark import read_result
 
-_MARK = re.compile(r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL)
+_MARK = re.compile(
+    r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL
+)
 
 
 def render(text: str, results: Path) -> str:
@@ -53,7 +55,9 @@ def update(document: Path, results: Path) -> bool:
 
 def _origin(found: Mapping[str, Any]) -> str:
     machine = found["machine"]
-    where = ", ".join(str(part) for part in (machine["cpu"], f"{machine['cores']} cores", machine.get("gpu")) if part)
+    where = ", ".join(
+        str(part) for part in (machine["cpu"], f"{machine['cores']} cores", machine.get("gpu")) if part
+    )
     commit = f", commit {found['commit'][:10]}" if found.get("commit") else ""
     return f"\n`{found['command']}`, {found['date']}, {where}{commit}."
 
@@ -65,11 +69,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return "-" if value is None else f"{value:.0%}"
 
 
 def score(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _demo(found: Mapping[str, Any]) -> str:
@@ -82,7 +86,7 @@ def _demo(found: Mapping[str, Any]) -> str:
             *(percent(row.get(name)) for name in head[3:8]),
             score(row.get("map50")),
             score(row.get("map")),
-            row.get("reason", "–"),
+            row.get("reason", "-"),
         ]
         for row in found["rounds"]
     ]

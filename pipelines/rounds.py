@@ -57,7 +57,7 @@ class RoundRow:
         return self.accepted + self.moved + self.relabelled + self.deleted
 
     def share(self, outcome: Outcome) -> float | None:
-        """Share of the shown pre-labels with this outcome; of the labelled boxes for ADDED. None of nothing."""
+        """Share of the shown pre-labels with this outcome; for ADDED, of the new boxes. None of nothing."""
         of = self.new_boxes if outcome is Outcome.ADDED else self.shown
         return int(getattr(self, str(outcome))) / of if of else None
 
@@ -80,7 +80,7 @@ class RoundRow:
 
 
 def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, int]:
-    """What people did in a round, from what came back for its tasks; skipped pictures count as answered only."""
+    """What people did in a round, from what came back for its tasks; skipped pictures are answered only."""
     tasks = list(tasks)
     back = [harvests[task.key] for task in tasks if task.key in harvests]
     kept = [h for h in back if not h.skipped]
@@ -108,9 +108,13 @@ def round_rows(
     for record in records:
         result = dict(record.result or {})
         counts = result.get("counts") or count_round((t for t in tasks if t.round == record.round), harvests)
-        pictures = result.get("pictures", pictures + counts["new_pictures"])  # late ones of old rounds count too
+        pictures = result.get(
+            "pictures", pictures + counts["new_pictures"]
+        )  # late ones of old rounds count too
         boxes = result.get("boxes", boxes + counts["new_boxes"])
-        verdict = {name: result.get(name) for name in ("map50", "map", "promoted", "reason", "model")}
+        verdict: dict[str, Any] = {
+            name: result.get(name) for name in ("map50", "map", "promoted", "reason", "model")
+        }
         rows.append(
             RoundRow(
                 round=record.round,
@@ -128,18 +132,25 @@ def round_rows(
 
 
 def sentences(rows: Sequence[RoundRow]) -> list[str]:
-    """For each closed round whose model is not better than the best before it: one sentence that says why."""
+    """For each judged round that is not better than the best before it: one sentence that says so and why."""
     said = []
-    best: RoundRow | None = None
+    best: tuple[int, float] | None = None
     for row in rows:
-        if row.map is None or row.map50 is None:
+        if row.map is None:
             continue
-        if best is not None and best.map is not None and row.map <= best.map:
+        if best is not None and row.map <= best[1]:
+            lost = best[1] - row.map
+            change = f"lost {lost:.3f}" if lost >= 0.0005 else "gained nothing"
+            fate = (
+                "it became champion all the same"
+                if row.promoted
+                else f"round {best[0]}'s model stays champion"
+            )
             said.append(
-                f"Round {row.round} is not better than round {best.round} (mAP@.5:.95 {row.map:.3f} against "
-                f"{best.map:.3f}): its {row.new_boxes} new boxes changed what the model finds, but not for the "
-                f"better on this test set; the candidate was {row.reason or 'not judged'}."
+                f"Round {row.round} (mAP@.5:.95 {row.map:.3f}) is not better than round {best[0]} "
+                f"({best[1]:.3f}): trained on {row.new_boxes} more boxes, the model {change} "
+                f"on the test set, so {fate}."
             )
         else:
-            best = row
+            best = (row.round, row.map)
     return said

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from annotate.studio.protocol import Task
-from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Picture, PictureFindings
 from pipelines import acquire
 from pipelines.crew import Crew

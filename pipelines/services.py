@@ -1,4 +1,4 @@
-"""Brings up who works on a workspace, as its settings say: Label Studio and the detector, or their stand-ins."""
+"""Brings up who works on a workspace, as its settings say: Label Studio and the detector, or stand-ins."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 
 
-def server(workspace: Workspace, environment: Environment, port: int | None = None) -> LabelStudioServer | None:
+def server(
+    workspace: Workspace, environment: Environment, port: int | None = None
+) -> LabelStudioServer | None:
     """The workspace's own Label Studio, running or not; None where the settings have the stand-in."""
     from annotate.studio.server import LabelStudioServer
 

@@ -25,18 +25,24 @@ class RoundSettings(Frozen):
     """How pictures are chosen for a round and what is shown on them."""
 
     budget: int = Field(40, ge=1, description="pictures sent out in a round")
-    random_share: float = Field(0.2, ge=0, le=1, description="share of the budget drawn at random: the control arm")
+    random_share: float = Field(
+        0.2, ge=0, le=1, description="share of the budget drawn at random: the control arm"
+    )
     candidates: int | None = Field(
         None, ge=1, description="rank a random part of the pool of this size; none: all of it"
     )
-    prelabel_score: float = Field(0.3, ge=0, le=1, description="show findings from this score up as pre-labels")
+    prelabel_score: float = Field(
+        0.3, ge=0, le=1, description="show findings from this score up as pre-labels"
+    )
     prelabel_most: int = Field(50, ge=1, description="show at most so many boxes on a picture, best first")
 
 
 class GateSettings(Frozen):
     """When a candidate becomes champion."""
 
-    min_gain: float = Field(0.0, ge=0, lt=1, description="mAP@.5:.95 must exceed the champion's by more than this")
+    min_gain: float = Field(
+        0.0, ge=0, lt=1, description="mAP@.5:.95 must exceed the champion's by more than this"
+    )
 
 
 class StudioSettings(Frozen):
@@ -53,7 +59,9 @@ class DetectorSettings(Frozen):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     pictures_seen: tuple[int, ...] = Field(
-        (4000,), min_length=1, description="training length of round 0, 1, ...; the last one holds from there on"
+        (4000,),
+        min_length=1,
+        description="training length of round 0, 1, ...; the last one holds from there on",
     )
 
     def training_of(self, number: int) -> TrainingConfig:
@@ -66,7 +74,7 @@ class WorkspaceSettings(Frozen):
     """dsmoe.yaml."""
 
     version: Literal[1] = 1
-    title: str = Field(min_length=1, max_length=50)
+    title: str = Field(min_length=3, max_length=50, description="of the project in Label Studio")
     seed: int = 42
     max_pixels: int = Field(120_000_000, ge=1, description="larger pictures go to quarantine")
     round: RoundSettings = RoundSettings()
@@ -84,7 +92,9 @@ class WorkspaceSettings(Frozen):
         try:
             raw = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise SettingsError(f"{path} is no YAML: {' '.join(str(error).split())}", "Correct it.") from error
+            raise SettingsError(
+                f"{path} is no YAML: {' '.join(str(error).split())}", "Correct it."
+            ) from error
         if not isinstance(raw, dict):
             raise SettingsError(f"{path} holds no settings; expected names with values", "Correct it.")
         return checked(cls, raw, str(path))
@@ -102,9 +112,14 @@ class Environment(Frozen):
         default_factory=lambda: platformdirs.user_cache_path("dsmoe") / "environments",
         description="where the environments of services are built",
     )
-    llm_url: str | None = Field(None, pattern=r"^https?://", description="an OpenAI-compatible server, .../v1")
+    llm_url: str | None = Field(
+        None, pattern=r"^https?://", description="an OpenAI-compatible server, .../v1"
+    )
     llm_api_key: SecretStr | None = None
     llm_model: str | None = None
+    review_uri: str | None = Field(
+        None, pattern=r"^mongodb(\+srv)?://", description="your MongoDB for FiftyOne"
+    )
     llm_timeout_s: float = Field(120.0, gt=0)
 
     @classmethod

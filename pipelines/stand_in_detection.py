@@ -123,7 +123,7 @@ def _blocks(pixels: Floats) -> list[Box]:
                     front.append(neighbour)
         top, left = (min(p[axis] for p in points) for axis in (0, 1))
         bottom, right = (max(p[axis] for p in points) + 1 for axis in (0, 1))
-        boxes.append(Box(left, top, right, bottom))
+        boxes.append(Box(float(left), float(top), float(right), float(bottom)))
     return boxes
 
 

@@ -66,7 +66,8 @@ class Workspace:
         strange = path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_begun(path))
         if strange:
             raise WorkspaceError(
-                f"{path} is not empty and no workspace; expected a new or empty folder", "Choose another folder."
+                f"{path} is not empty and no workspace; expected a new or empty folder",
+                "Choose another folder.",
             )
         with disk_full_is_an_error(path):
             for name in _FOLDERS:

@@ -32,6 +32,12 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 
 @pytest.fixture(scope="session")
+def environments() -> Path:
+    """Where the service environments are, or are built by the first test that needs one."""
+    return ENVIRONMENTS
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The real data sets; a test that needs them says so where they are missing."""
     if not SHARED_DATA.is_dir():

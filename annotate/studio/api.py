@@ -85,7 +85,8 @@ class Api:
         if have_it and answer.status_code == httpx.codes.CONFLICT:
             return None
         if answer.is_error:
-            raise self._refused(method, path, answer)
+            of = f" (project {params['project']})" if params and "project" in params else ""
+            raise self._refused(method, path + of, answer)
         try:
             return answer.json() if answer.content else {}
         except ValueError as error:

@@ -42,7 +42,7 @@ def harvest_of(row: Mapping[str, Any]) -> Harvest | None:
         skipped=skipped,
         outcomes=dict.fromkeys(Outcome, 0) if skipped else outcomes(before, regions),
         version=str(shown["model_version"]) if shown else None,
-        seconds=newest.get("lead_time"),
+        seconds=float(newest["lead_time"]) if newest.get("lead_time") is not None else None,
     )
 
 

@@ -85,15 +85,16 @@ class LabelStudioServer:
         """
         say = progress or (lambda _: None)
         environment.make_folder(self.data_dir)
+        self.data_dir.chmod(0o700)  # the database holds the token too
         with environment.only_one(self.data_dir / "server.lock", say):
-            credentials = self._credentials()
             pid = self._pid()
             if pid is None:
                 self._need_free_port()
                 environment.need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, say)
-                pid = self._start(program, credentials)
-            connection = self._connection(credentials)
+                pid = self._start(program, self._credentials())
+                say("starting Label Studio")
+            connection = self._connection(self._credentials())
             self._wait(pid, connection, say)
             return connection
 
@@ -121,6 +122,7 @@ class LabelStudioServer:
         return ServerStatus(pid is not None, answers, pid, url, self.log)
 
     def _start(self, program: Path, credentials: Mapping[str, str]) -> int:
+        self._pid_file.unlink(missing_ok=True)
         self._port_file.write_text(str(self.port))
         command = [str(program), "start", "--no-browser", "--internal-host", HOST, "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir)]
@@ -168,7 +170,7 @@ class LabelStudioServer:
         started = time.monotonic()
         while not Api.is_up(connection.url):
             seconds = time.monotonic() - started
-            if self._pid() is None and (self._pid_file.exists() or not _alive(pid)):
+            if not _alive(pid):
                 raise self._failed("ended while it was starting", connection)
             if seconds > self._start_timeout:
                 raise self._failed(f"did not answer within {seconds:.0f} s", connection)
@@ -238,7 +240,7 @@ class LabelStudioServer:
         """Its process, if it is alive and really ours: numbers are used again after a restart."""
         try:
             pid = int(self._pid_file.read_text())
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
         return pid if _alive(pid) and str(self.data_dir) in _command(pid) else None
 

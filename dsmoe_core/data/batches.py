@@ -1,6 +1,7 @@
 """Training batches: letter-boxed pictures in memory, augmented anew each time they are shown.
 
-The batch of a step is a pure function of (seed, step), so a resumed run sees what an uninterrupted one would have seen.
+The batch of a step is a pure function of (seed, step), so a resumed run sees what an uninterrupted one would
+have seen.
 """
 
 from __future__ import annotations

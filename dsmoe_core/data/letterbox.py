@@ -30,15 +30,15 @@ class LetterBox:
 
     def into(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
         """Boxes from picture pixels to the square's."""
-        return boxes * self.scale + np.array([self.left, self.top] * 2, dtype=boxes.dtype)
+        return boxes * np.float32(self.scale) + np.array([self.left, self.top] * 2, dtype=boxes.dtype)
 
     def back(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
         """Boxes from the square's pixels to picture pixels, not clipped."""
-        return (boxes - np.array([self.left, self.top] * 2, dtype=boxes.dtype)) / self.scale
+        return (boxes - np.array([self.left, self.top] * 2, dtype=boxes.dtype)) / np.float32(self.scale)
 
 
 def read_square(picture: Picture, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The picture letter-boxed to RGB, padded with grey; reduced by area, so that thin defects do not vanish."""
+    """The picture letter-boxed to RGB, padded with grey; reduced by area, so that no thin defect vanishes."""
     box = LetterBox.of(picture.width, picture.height, side)
     size = (round(picture.width * box.scale), round(picture.height * box.scale))
     with Image.open(picture.path) as image:

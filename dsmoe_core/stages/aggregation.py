@@ -1,9 +1,10 @@
 """Stage 10: differentiable aggregation, ``F_out = Conv1x1(F_e . sigmoid(W_a F_MoE))`` (eq. 26-27).
 
-``L_align = mean_ij cos(grad_{F_e} F_out^ij, grad_{F_MoE} F_out^ij)`` is called a gradient alignment constraint, so the
-loss is ``1 - cos``. Per-position gradients by autograd cost a backward pass each. We: take F_out^ij as the sum over the output
-channels at position ij; with w the column sums of the 1 x 1 kernel and s = sigmoid(W_a F_MoE), in closed form
-``grad_{F_e} = w . s`` and ``grad_{F_MoE} = W_a^T (w . F_e . s (1 - s))``.
+``L_align = mean_ij cos(grad_{F_e} F_out^ij, grad_{F_MoE} F_out^ij)`` is called a gradient alignment
+constraint, so the loss is ``1 - cos``. Per-position gradients by autograd cost a backward pass each. We:
+take F_out^ij as the sum over the output channels at position ij; with w the column sums of the 1 x 1 kernel
+and s = sigmoid(W_a F_MoE), in closed form ``grad_{F_e} = w . s`` and ``grad_{F_MoE} = W_a^T (w . F_e . s (1
+- s))``.
 """
 
 from __future__ import annotations

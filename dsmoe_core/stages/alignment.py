@@ -4,9 +4,10 @@
 2. semantic anchoring ``t^_i = Proj(W_h T^_i)``
 3. geometric fusion ``g_i = Log_0(P(v_i)) + beta Log_{t^_i}(P(v_i))``, beta learnable
 
-Paper: v_i is "the i-th visual feature vector", yet G holds one fused vector per class. We: v_i is the visual descriptor
-of class i, F_cs pooled by the attention of T^_i over positions. The same class-position affinity, normalised over the
-classes and one empty class instead of over positions, later spreads class vectors over space (stages 6 and 9).
+Paper: v_i is "the i-th visual feature vector", yet G holds one fused vector per class. We: v_i is the visual
+descriptor of class i, F_cs pooled by the attention of T^_i over positions. The same class-position affinity,
+normalised over the classes and one empty class instead of over positions, later spreads class vectors over
+space (stages 6 and 9).
 
 Everything in the ball is fp32, whatever the autocast.
 """
@@ -65,9 +66,9 @@ class HyperbolicAlignment(nn.Module):
 def angle_between(aligned: Aligned) -> Float[Tensor, "b c"]:
     """Angle in radians between ``grad t^_i`` and ``grad P(v_i)`` (eq. 13).
 
-    Paper: no function is named whose gradients these are. We: the distance d_H(t^_i, P(v_i)), whose gradient with
-    regard to one end points away from the other; seen from the origin it is the angle between the two radii that
-    must close for the distance to fall at constant depth.
+    Paper: no function is named whose gradients these are. We: the distance d_H(t^_i, P(v_i)), whose gradient
+    with regard to one end points away from the other; seen from the origin it is the angle between the two
+    radii that must close for the distance to fall at constant depth.
     """
     cosine = nn.functional.cosine_similarity(
         aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1

@@ -1,15 +1,19 @@
-"""Stage 6: space broadcasting, ``F_b = sum_s G_s(Gamma(G)) * D_s(Psi(F_cs, G))``, s in {0.5, 1, 2} (eq. 14-19).
+"""Stage 6: space broadcasting, ``F_b = sum_s G_s(Gamma(G)) * D_s(Psi(F_cs, G))``, s in {0.5, 1, 2} (eq.
+14-19).
 
-- ``Gamma(G) = Conv1x1(Log_0(G))``. G is a sum of tangent vectors at the origin already; Log_0 of it is itself.
+- ``Gamma(G) = Conv1x1(Log_0(G))``. G is a sum of tangent vectors at the origin already; Log_0 of it is
+  itself.
 - ``Psi_s = Upsample_s(F_cs (+) Gamma(G))``, Gamma(G) spread over space by the class-position affinity.
 - ``D_s = sum_k G^(k) (Delta p^(k) + p^(k))``: a modulated deformable convolution with 3 x 3 taps.
 - offsets ``Delta p = Phi_s(AvgPool(G) (+) T^)`` and gates ``G^(k) = sigmoid(W_g^(k) [Gamma(G) . T^])``.
-- dilation ``r_s = floor(1 + d_H / delta)``, delta learnable; offsets within 15 degrees of their tap's direction.
+- dilation ``r_s = floor(1 + d_H / delta)``, delta learnable; offsets within 15 degrees of their tap's
+  direction.
 
-Paper: the scales are summed. We: each is evaluated at the positions of one common grid, a tap's step being 1/s cells,
-which is sampling on the resampled map without building it. floor() has no gradient and bilinear sampling knows
-fractions: we use the interpolated dilation 1 + d_H / delta, at most 3. An offset is drawn in polar form, a length of at most
-one cell and a turn of at most 15 degrees from the tap, so the constraint holds by construction; the middle tap stays.
+Paper: the scales are summed. We: each is evaluated at the positions of one common grid, a tap's step being
+1/s cells, which is sampling on the resampled map without building it. floor() has no gradient and bilinear
+sampling knows fractions: we use the interpolated dilation 1 + d_H / delta, at most 3. An offset is drawn in
+polar form, a length of at most one cell and a turn of at most 15 degrees from the tap, so the constraint
+holds by construction; the middle tap stays.
 """
 
 from __future__ import annotations
@@ -110,8 +114,9 @@ def sample_taps(
 ) -> Float[Tensor, "b k d h w"]:
     """Bilinear samples at ``step * (dilation * p + Delta p)`` around every grid position, zeros outside.
 
-    ``length`` (cells) and ``turn`` (radians, from the tap's own direction) are the polar offset Delta p; ``step`` is the
-    tap spacing in grid cells. One ``grid_sample`` a tap is faster on CPUs than torchvision's operator, and exports.
+    ``length`` (cells) and ``turn`` (radians, from the tap's own direction) are the polar offset Delta p;
+    ``step`` is the tap spacing in grid cells. One ``grid_sample`` a tap is faster on CPUs than torchvision's
+    operator, and exports.
     """
     height, width = length.shape[-2:]
     ys = torch.arange(height, device=features.device, dtype=features.dtype)[:, None]

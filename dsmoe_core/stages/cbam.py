@@ -1,7 +1,7 @@
 """Stage 4: CBAM, ``F_cs = F_enc * Gamma_c(F_enc) * Gamma_s(F_enc)`` (eq. 6-8).
 
-Paper: eq. 6 omits the leading F_enc; without it the stage would output attention alone. We: Woo et al. 2018, with the
-spatial attention read from the channel-refined map, as there.
+Paper: eq. 6 omits the leading F_enc; without it the stage would output attention alone. We: Woo et al. 2018,
+with the spatial attention read from the channel-refined map, as there.
 """
 
 from __future__ import annotations

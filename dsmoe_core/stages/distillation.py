@@ -1,7 +1,7 @@
 """Stage 2: semantic distillation, ``T^ = LayerNorm(T + MHA(T, T, T))`` (eq. 2), 8 heads.
 
-The text also asks for "value vector orthogonalisation that minimises feature-space overlap". We: an auxiliary loss,
-the mean square of the off-diagonal cosines between the classes' value vectors.
+The text also asks for "value vector orthogonalisation that minimises feature-space overlap". We: an
+auxiliary loss, the mean square of the off-diagonal cosines between the classes' value vectors.
 
 Inner nodes of the taxonomy are read in the same way, but the leaf classes alone are attended to, so that the
 detector's answer does not hang on how deep somebody drew the tree.

@@ -1,10 +1,11 @@
-"""Stage 9: heterogeneous ensembling, ``F_e = sum_{k=1..3} D_k(F_g) * K_{k x 1} + Conv3x3(F_b (+) T^)`` (eq. 25).
+"""Stage 9: heterogeneous ensembling, ``F_e = sum_{k=1..3} D_k(F_g) * K_{k x 1} + Conv3x3(F_b (+) T^)`` (eq.
+25).
 
 ``D_k`` dilates by k, ``F_g`` are the gated features, T^ is spread over space by the class-position affinity.
 
-Paper: the sum needs equal widths, the text says the result has C_g + C_b channels. We: concatenate, then project. F_g is
-F_b with its channels weighed by what the router expects of all experts (its whole distribution, not the top-k alone), which
-lets the router learn from experts that were not chosen.
+Paper: the sum needs equal widths, the text says the result has C_g + C_b channels. We: concatenate, then
+project. F_g is F_b with its channels weighed by what the router expects of all experts (its whole
+distribution, not the top-k alone), which lets the router learn from experts that were not chosen.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsmoe_core.convolution import on_phases
 from dsmoe_core.signals import Aligned, Gated
 
 
@@ -30,7 +32,10 @@ class HeterogeneousEnsemble(nn.Module):
         super().__init__()
         self.gate = nn.Linear(experts, width)
         self.columns = nn.ModuleList(
-            nn.Conv2d(width, width, (k, 1), padding="same", dilation=(k, 1), groups=width, bias=False)
+            nn.Sequential(
+                nn.ZeroPad2d((0, 0, (k - 1) // 2, k // 2)),
+                nn.Conv2d(width, width, (k, 1), groups=width, bias=False),
+            )
             for k in (1, 2, 3)
         )
         self.words = nn.Linear(text_width, text_channels)
@@ -53,7 +58,9 @@ class HeterogeneousEnsemble(nn.Module):
         """F_e."""
         channels = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]
         f_g = f_b * channels.to(f_b.dtype)
-        columns = sum(column(f_g) for column in self.columns)
+        columns = torch.stack(
+            [on_phases(conv, f_g, rows=k, columns=1) for k, conv in enumerate(self.columns, start=1)]
+        ).sum(0)
         spread = aligned.spread(self.words(text))
         out: Tensor = self.project(torch.cat([columns, self.textual(torch.cat([f_b, spread], dim=1))], dim=1))
         return out

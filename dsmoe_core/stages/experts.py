@@ -1,12 +1,14 @@
 """Stage 8: sparse mixture of experts, ``F_MoE = sum w_i E_i`` over the chosen experts only (eq. 21-24).
 
-- expert 0, local context: ``sum_{k in {3,5}} DSConv_{k x 1}(F_b) (+) DSConv_{1 x k}(F_b)``, then back to one width
+- expert 0, local context: ``sum_{k in {3,5}} DSConv_{k x 1}(F_b) (+) DSConv_{1 x k}(F_b)``, then back to one
+  width
 - expert 1, global dependency: ``Conv1x1((+)_{s=16,32} AvgPool_{s x s}(F_b))``, upsampled back
 - experts 2..N_e-1, cross-modal: ``LayerNorm(W_v^j F_b + W_t^j Expand(T^_j))``
 
-Paper: pools of 16 and 32 are said in pixels of nothing in particular. We: in picture pixels, hence 16 / stride and
-32 / stride cells of F_b, at least 2 cells. An expert that no picture chose does not run: the cross-modal ones are one gathered,
-batched product over the chosen (picture, expert) pairs, the two others see the pictures that chose them.
+Paper: pools of 16 and 32 are said in pixels of nothing in particular. We: in picture pixels, hence 16 /
+stride and 32 / stride cells of F_b, at least 2 cells. An expert that no picture chose does not run: the
+cross-modal ones are one gathered, batched product over the chosen (picture, expert) pairs, the two others
+see the pictures that chose them.
 """
 
 from __future__ import annotations
@@ -73,7 +75,7 @@ class CrossModalExperts(nn.Module):
     def forward(
         self, x: Float[Tensor, "p l d"], chosen: Int[Tensor, " p"], text: Float[Tensor, "e t"]
     ) -> Float[Tensor, "p l d"]:
-        """``x``: positions of the picture of each (picture, expert) pair; ``text``: one row an expert of this class."""
+        """``x``: positions of the picture of each (picture, expert) pair; ``text``: one row an expert."""
         words = torch.bmm(text[chosen, None].to(x.dtype), self.textual[chosen].to(x.dtype))
         mixed = torch.bmm(x, self.visual[chosen].to(x.dtype)) + words
         normed = F.layer_norm(mixed, mixed.shape[-1:])

@@ -1,12 +1,13 @@
-"""Stage 7: attention-driven gating, ``w_i = softmax_i(<phi(F_b), psi(T^_i)> / tau)`` (eq. 20), top-k per picture.
+"""Stage 7: attention-driven gating, ``w_i = softmax_i(<phi(F_b), psi(T^_i)> / tau)`` (eq. 20), top-k per
+picture.
 
 ``phi(F_b) = GAP(W_phi F_b)`` and ``psi(T^_i) = W_psi T^_i``, projectors with two hidden layers of 128; tau is
 learnable from 0.1.
 
-Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We: every expert has a learned
-query that attends over T^, so classes come and go without touching the experts. The inner product is taken between
-unit vectors, since at tau = 0.1 a free one saturates the softmax at once. The chosen weights are made to sum to one, so that
-the scale of F_MoE does not depend on k.
+Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We: every expert has
+a learned query that attends over T^, so classes come and go without touching the experts. The inner product
+is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once. The chosen
+weights are made to sum to one, so that the scale of F_MoE does not depend on k.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""The head (eq. 28-30): ``F_norm = CBS(F_out)``, ``F_fuse = C2F([F_norm, F_shallow])``, then class and box apart.
+"""The head (eq. 28-30): ``F_norm = CBS(F_out)``, ``F_fuse = C2F([F_norm, F_shallow])``, then class and box
+apart.
 
-One level a stride; F_shallow is the encoder's map of that stride, so stride 4 is the paper's tiny-object head. The box branch
-is a CBS, the class branch an SPPF, which sees more surroundings.
+One level a stride; F_shallow is the encoder's map of that stride, so stride 4 is the paper's tiny-object
+head. The box branch is a CBS, the class branch an SPPF, which sees more surroundings.
 
-Paper: ``P_class = Conv1x1_cls(F_fuse)`` with a fixed number of classes. We: a 1 x 1 convolution to an embedding, and its inner
-product with each class's projected T^, so that classes may be added, removed and permuted at run time; scale and bias are learned
-per level. Boxes do not know the classes. Distances to the four sides are free of anchors: a softplus in units of the stride.
+Paper: ``P_class = Conv1x1_cls(F_fuse)`` with a fixed number of classes. We: a 1 x 1 convolution to an
+embedding, and its inner product with each class's projected T^, so that classes may be added, removed and
+permuted at run time; scale and bias are learned per level. Boxes do not know the classes. Distances to the
+four sides are free of anchors: a softplus in units of the stride.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ class HeadLevel(nn.Module):
     def forward(
         self, f_out: Float[Tensor, "b d h w"], shallow: Float[Tensor, "b s H W"], words: Float[Tensor, "c x"]
     ) -> Level:
-        size = shallow.shape[-2:]
+        size = (shallow.shape[-2], shallow.shape[-1])
         if f_out.shape[-1] > size[-1]:
             f_out = F.adaptive_avg_pool2d(f_out, size)
         normed = self.norm(f_out)

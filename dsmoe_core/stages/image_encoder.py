@@ -5,10 +5,11 @@
 - ``psi_l``: depthwise-separable convolution and ReLU6.
 - (+): all four resampled to the working grid, concatenated, and mixed to one width.
 
-Gradient-aware pooling (eq. 5), ``s_l = 2^floor(log2(1 + E|grad I| / theta))``, theta = 0.25, E over 3 x 3 windows.
-Paper: the formula gives a larger s where gradients are high, the prose a higher resolution there. We: read s as a
-resolution factor. Where a finer level is pooled ``r`` to 1 onto the grid, a cell with s = 1 takes the mean of its
-window and a cell with s >= r keeps its strongest response, with a straight line between.
+Gradient-aware pooling (eq. 5), ``s_l = 2^floor(log2(1 + E|grad I| / theta))``, theta = 0.25, E over 3 x 3
+windows. Paper: the formula gives a larger s where gradients are high, the prose a higher resolution there.
+We: read s as a resolution factor. Where a finer level is pooled ``r`` to 1 onto the grid, a cell with s = 1
+takes the mean of its window and a cell with s >= r keeps its strongest response, with a straight line
+between.
 """
 
 from __future__ import annotations

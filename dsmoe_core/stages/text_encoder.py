@@ -32,7 +32,7 @@ class TextEncoder(Protocol):
 
 
 class SentenceEncoder:
-    """The packaged MiniLM (all-MiniLM-L6-v2), offline: masked mean over the last hidden state, then unit length."""
+    """The packaged MiniLM, offline: masked mean over the last hidden state, then unit length."""
 
     name = "all-MiniLM-L6-v2/mean/unit"
     width = 384

@@ -1,10 +1,11 @@
 """Stage 1: text prompt initialisation, ``T = Enc(P) + PE(C, d_t)`` (eq. 1).
 
-The frozen encoder ``Enc`` stands outside the network (``text_encoder.py``): its vectors come in, so that they can
-be cached per class book and exported models take them as an input.
+The frozen encoder ``Enc`` stands outside the network (``text_encoder.py``): its vectors come in, so that
+they can be cached per class book and exported models take them as an input.
 
-Paper: PE is a learnable trigonometric projection of the class index. That makes the result depend on the order
-of the classes. We: keep it switchable and off by default, because classes are added, removed and permuted at run time.
+Paper: PE is a learnable trigonometric projection of the class index. That makes the result depend on the
+order of the classes. We: keep it switchable and off by default, because classes are added, removed and
+permuted at run time.
 """
 
 from __future__ import annotations

@@ -1,0 +1,125 @@
+"""Draws pictures of bare circuit boards with known defects: our own, so free to ship and to test with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter
+
+from dsmoe_core.data.synthetic.board import Board, lay_out
+from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
+from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
+from dsmoe_core.schema import Annotation
+
+_SOUND = 0.12  # share of pictures without a defect
+Colour = tuple[int, int, int]
+Values = NDArray[np.float32]
+
+
+class SyntheticPicture(NamedTuple):
+    """A drawn picture (8-bit RGB, square) and what is on it."""
+
+    image: Image.Image
+    annotations: tuple[Annotation, ...]
+
+
+class _Look(NamedTuple):
+    """Colours of one kind of board: laminate, conductors below the solder mask, bare pads, holes, print."""
+
+    laminate: Colour
+    conductor: Colour
+    pad: Colour
+    hole: Colour
+    print: Colour
+
+
+_LOOKS = (
+    _Look((16, 72, 44), (46, 128, 72), (206, 190, 138), (22, 24, 22), (226, 232, 224)),  # green, gold
+    _Look((22, 88, 58), (62, 148, 92), (198, 202, 204), (28, 30, 28), (230, 232, 228)),  # green, tin
+    _Look((20, 48, 104), (44, 92, 160), (208, 192, 142), (18, 20, 28), (228, 230, 236)),  # blue
+    _Look((112, 24, 26), (170, 58, 50), (206, 204, 200), (30, 18, 18), (236, 230, 226)),  # red
+    _Look((128, 112, 72), (196, 122, 74), (212, 142, 92), (34, 28, 22), (236, 232, 220)),  # no solder mask
+)
+
+
+def draw(seed: int, px: int) -> SyntheticPicture:
+    """One board of px x px pixels; the same seed and size draw the same picture.
+
+    Most have 2 to 6 defects, about one in eight has none. Classes are those of ``pcb_defects.CLASSES``.
+    """
+    rng = np.random.default_rng(seed)
+    board = lay_out(rng, px)
+    masks = draw_copper(board)
+    annotations: list[Annotation] = []
+    wanted = 0 if rng.random() < _SOUND else int(rng.integers(2, 7))
+    for name in rng.permutation(np.tile(np.arange(len(CLASSES)), 2)):
+        if len(annotations) == wanted:
+            break
+        added = add_defect(CLASSES[name], board, masks, annotations, rng)
+        if added is not None:
+            annotations.append(added)
+    return SyntheticPicture(_render(board, masks, rng), tuple(annotations))
+
+
+def _render(board: Board, masks: Masks, rng: np.random.Generator) -> Image.Image:
+    look = _LOOKS[int(rng.choice(len(_LOOKS), p=[0.34, 0.24, 0.14, 0.1, 0.18]))]
+    copper, pads, holes = (_share(mask) for mask in (masks.copper, masks.pads, masks.holes))
+    plate = _relief(copper, float(rng.uniform(10, 22)))
+    laminate = np.array(look.laminate, np.float32) + _grain(board.px, rng, 5.0)
+    picture = _blend(laminate, look.conductor, copper)
+    picture = _blend(picture, look.pad, np.minimum(pads, copper)) + plate
+    if rng.random() < 0.7:
+        picture = _blend(picture, look.print, _outlines(board) * (1 - copper) * np.float32(0.85))
+    picture = _blend(picture, look.hole, holes)
+    picture *= _light(board.px, rng)
+    picture += rng.normal(0, float(rng.uniform(1.5, 5)), (board.px, board.px, 1)).astype(np.float32)
+    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
+    return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.8)) * board.px / 320))
+
+
+def _share(mask: Image.Image) -> Values:
+    """How much of every picture pixel a fine mask covers, (px, px, 1), 0 to 1."""
+    return np.asarray(mask.reduce(FINE), dtype=np.float32)[..., None] / np.float32(255)
+
+
+def _blend(below: Values, colour: Colour, share: Values) -> Values:
+    blended: Values = below + (np.array(colour, np.float32) - below) * share
+    return blended
+
+
+def _relief(copper: Values, strength: float) -> Values:
+    """Light and dark edges of conductors, as of light from the upper left, (px, px, 1)."""
+    edge = np.zeros_like(copper)
+    edge[1:, 1:] = copper[1:, 1:] - copper[:-1, :-1]
+    return edge * np.float32(strength)
+
+
+def _grain(px: int, rng: np.random.Generator, strength: float) -> Values:
+    """Weave and blotches of the laminate, (px, px, 1), about zero."""
+    coarse = Image.fromarray(rng.normal(0, 1, (max(px // 12, 2),) * 2).astype(np.float32))
+    blotches = np.asarray(coarse.resize((px, px), Image.Resampling.BILINEAR), dtype=np.float32)
+    lines = np.sin(np.arange(px, dtype=np.float32) * np.float32(2 * np.pi / 4.3 * 320 / px))
+    weave = lines[:, None] * 0.3 + lines[None, :] * 0.3
+    grain: Values = ((blotches + weave) * strength)[..., None].astype(np.float32)
+    return grain
+
+
+def _light(px: int, rng: np.random.Generator) -> Values:
+    """Uneven lighting, (px, px, 1), about one."""
+    along = np.linspace(-1, 1, px, dtype=np.float32)
+    gain, tilt_x, tilt_y = rng.uniform(0.88, 1.12), rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)
+    light = gain + tilt_x * along[None, :] + tilt_y * along[:, None]
+    gains: Values = light[..., None].astype(np.float32)
+    return gains
+
+
+def _outlines(board: Board) -> Values:
+    """The printed frames of parts, (px, px, 1), 0 to 1."""
+    image = Image.new("L", (board.px * FINE, board.px * FINE), 0)
+    draw_on = ImageDraw.Draw(image)
+    for frame in board.outlines:
+        corners = tuple(v * board.cell * FINE for v in frame)
+        draw_on.rectangle(corners, outline=255, width=max(round(1.1 * FINE * board.px / 320), 1))
+    return _share(image)

@@ -1,0 +1,49 @@
+"""Writes a drawn data set in the layout of the real ones: images/, train.json, val.json (COCO)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from dsmoe_core.data import coco
+from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
+from dsmoe_core.data.synthetic.pcb import draw
+from dsmoe_core.data.synthetic.pcb_defects import CLASSES
+
+_DRAWN = ".drawn.json"
+_SEEDS = 1_000_000  # so that sets of different seeds share no picture
+
+
+def write_set(
+    folder: Path,
+    train: int,
+    val: int,
+    seed: int,
+    px: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draws ``train`` and ``val`` boards of px x px pixels; a set that is already there is left alone.
+
+    Args:
+        progress: called with (pictures done, pictures in all).
+    """
+    plan = {"train": train, "val": val, "seed": seed, "px": px}
+    done_before = folder / _DRAWN
+    if done_before.is_file() and json.loads(done_before.read_text()) == plan:
+        return
+    done_before.unlink(missing_ok=True)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    done = 0
+    for part, count in (("train", train), ("val", val)):
+        drawn = []
+        for i in range(count):
+            picture = draw(seed * _SEEDS + done, px)
+            name = f"{part}_{i:05d}.jpg"
+            picture.image.save(folder / "images" / name, quality=95, subsampling=0)
+            drawn.append(AnnotatedName(name, px, px, picture.annotations))
+            done += 1
+            if progress is not None:
+                progress(done, train + val)
+        coco.write(AnnotationSet(CLASSES, tuple(drawn)), folder / f"{part}.json")
+    done_before.write_text(json.dumps(plan))

@@ -1,0 +1,73 @@
+"""dsmoe classes list, draft"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.show import TerminalReporter, console
+
+app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(workspace: WorkspaceArgument = HERE) -> None:
+    """Show the classes with their descriptions.
+
+    Example: `dsmoe classes list boards`
+    """
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened:
+        vocabulary = opened.class_book().vocabulary()
+    table = Table("class", "parent", "description", title=f"class book {vocabulary.version}")
+    for text in vocabulary:
+        table.add_row(text.name, text.parent or "-", text.description)
+    console.print(table)
+
+
+@app.command("draft")
+def draft(
+    workspace: WorkspaceArgument = HERE,
+    names: Annotated[
+        str | None, typer.Option("--classes", metavar="A,B,C", help="Which classes; default: all.")
+    ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option("--llm", metavar="URL", help="OpenAI-compatible server; default: DSMOE_LLM_URL."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL.")
+    ] = None,
+) -> None:
+    """Ask a language model for class descriptions and write them into the class book.
+
+    Example: `dsmoe classes draft boards --llm http://127.0.0.1:8000/v1 --model qwen --classes spur`
+    """
+    from dsmoe_core.errors import SettingsError
+    from pipelines.settings import Environment
+    from pipelines.workspace import Workspace
+    from prompts.llm import OpenAIModel
+    from prompts.write import draft as write
+
+    environment = Environment.read()
+    url, wanted = llm or environment.llm_url, model or environment.llm_model
+    if url is None:
+        raise SettingsError("no language model is known", "Give its server with --llm or DSMOE_LLM_URL.")
+    if wanted is None:
+        raise SettingsError(
+            f"{url} may have several models", "Name the one to ask with --model or DSMOE_LLM_MODEL."
+        )
+    key = environment.llm_api_key.get_secret_value() if environment.llm_api_key else None
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
+        book = opened.class_book()
+        chosen = [n.strip() for n in names.split(",")] if names else book.names
+        reporter.say("asking the language model")
+        asked = OpenAIModel(url, wanted, api_key=key, timeout_s=environment.llm_timeout_s)
+        written = write(book, chosen, asked, progress=reporter.advance)
+        written.save(opened.path / "classes.yaml")
+    for name in dict.fromkeys(map(book.resolve, chosen)):
+        console.print(f"{name}: {written.entry(name).description}", highlight=False, soft_wrap=True)

@@ -1,0 +1,203 @@
+"""dsmoe demo, benchmark"""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.show import TerminalReporter, console, rounds_table, show_sign_in
+
+if TYPE_CHECKING:
+    from pipelines.settings import DemoPlan
+    from pipelines.workspace import Workspace
+
+WORKSPACES = Path("workspaces")
+
+
+class Annotator(StrEnum):
+    """Who annotates in a demo."""
+
+    SIMULATED = "simulated"
+    HUMAN = "human"
+
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="images/, train.json (pool) and val.json (test set); default: drawn ones.",
+    ),
+]
+SeenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pictures-seen", metavar="N,N,...", help="Training length of round 0, 1, ... in pictures shown."
+    ),
+]
+
+
+def demo(
+    data: DataOption = None,
+    workspace: Annotated[
+        Path | None,
+        typer.Option("--workspace", help="Default: workspaces/demo-NAME, stable for each data set."),
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=0, help="Rounds after the seed round.")] = 3,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures labelled in each round.")] = 40,
+    annotator: Annotated[Annotator, typer.Option("--annotator", help="Who annotates.")] = Annotator.SIMULATED,
+    headless: Annotated[bool, typer.Option("--headless", help="Stop Label Studio at the end.")] = False,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of drawing, choosing and training.")] = 42,
+    pictures_seen: SeenOption = None,
+    px: Annotated[int, typer.Option("--px", help="Side of the detector's picture, a multiple of 32.")] = 320,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start afresh.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Seconds instead of minutes: stand-ins, no network, no server.")
+    ] = False,
+) -> None:
+    """Run the whole loop on one data set: label, train, judge, promote, again. Interrupted, it goes on.
+
+    Example: `dsmoe demo --data shared/data/deeppcb --headless --json out.json`
+    """
+    raw: dict[str, Any] = {
+        "rounds": rounds,
+        "budget": budget,
+        "annotator": annotator.value,
+        "seed": seed,
+        "port": port,
+        "dry_run": dry_run,
+        "model": {"image_px": px},
+    }
+    run(_plan(raw, pictures_seen), data, workspace, headless=headless, fresh=fresh, as_json=as_json)
+
+
+def benchmark(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="What to measure: demo.")] = None,
+    data: DataOption = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")] = Path(
+        "benchmarks/results"
+    ),
+    tables: Annotated[
+        Path | None, typer.Option("--tables", metavar="FILE.md", help="Render this document's tables anew.")
+    ] = None,
+    pictures_seen: SeenOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stand-ins; for trying it out.")] = False,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
+) -> None:
+    """Measure something and write benchmarks/results/NAME.json; or render a document's tables from these.
+
+    Example: `dsmoe benchmark demo --data shared/data/deeppcb`, then `dsmoe benchmark --tables README.md`
+    """
+    from dsmoe_core.errors import SettingsError
+
+    if name not in (None, "demo") or (name is None and tables is None):
+        raise SettingsError(f"benchmark {name!r} is not known; there is: demo", "Name it, or give --tables.")
+    if name == "demo":
+        plan = _plan({"dry_run": dry_run, "port": port}, pictures_seen)
+        where = WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
+        run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
+    if tables is not None:
+        from pipelines.readme_tables import update
+
+        changed = update(tables, out)
+        console.print(f"{tables}: tables {'rendered anew' if changed else 'are as they should be'}")
+
+
+def _plan(raw: dict[str, Any], pictures_seen: str | None) -> DemoPlan:
+    from pipelines.settings import DemoPlan, checked
+
+    if pictures_seen is not None:
+        raw["pictures_seen"] = pictures_seen.split(",")
+    return checked(DemoPlan, raw, "the command line")
+
+
+def run(
+    plan: DemoPlan,
+    data: Path | None,
+    path: Path | None,
+    *,
+    headless: bool,
+    fresh: bool,
+    as_json: Path | None,
+) -> None:
+    """One demo from beginning, or from where it was, to end."""
+    from pipelines import demo as journey
+    from pipelines import services
+    from pipelines.benchmark import write_result
+    from pipelines.settings import Environment
+
+    started, environment = time.monotonic(), Environment.read()
+    with TerminalReporter() as reporter:
+        prepared = journey.prepare_data(data, plan, WORKSPACES, reporter)
+        path = path or WORKSPACES / f"{'dry-run' if plan.dry_run else 'demo'}-{prepared.name}"
+        if fresh:
+            journey.remove(path, environment)
+        workspace = journey.open_workspace(path, prepared, plan, reporter)
+    with workspace, workspace.locked():
+        own = services.server(workspace, environment, plan.port)
+        try:
+            if not journey.finished(workspace, plan):
+                with journey.timed(workspace, started):
+                    _rounds(workspace, plan, prepared.folder, environment)
+            else:
+                console.print("This demo is finished. `--fresh` starts it afresh.", style="bold")
+            _show(workspace, plan)
+            if as_json is not None:
+                command = " ".join(["dsmoe", *sys.argv[1:]])
+                write_result(
+                    as_json, journey.result(workspace, prepared, plan), command=command, seeds=[plan.seed]
+                )
+            if own is not None and not headless:
+                _invite(workspace, environment, plan)
+        finally:
+            if own is not None and headless:
+                own.down()
+
+
+def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any) -> None:
+    """All rounds that are still to do."""
+    from pipelines import demo as journey
+    from pipelines import services
+
+    with TerminalReporter() as reporter:
+        reporter.step(len(workspace.rounds()), "start")
+        crew, connection = services.crew(workspace, environment, reporter, reporter.say, plan.port)
+        if plan.annotator == "simulated":
+            annotate = journey.simulated(journey.truth_of(folder / "train.json", workspace))
+        else:
+            page = f"{connection.url}/projects/{crew.project()}/" if connection else "the stand-in"
+            if connection:
+                show_sign_in(connection, page)
+            annotate = journey.human(lambda row: reporter.line(f"round {row.round} waits for you at {page}"))
+        for row in journey.run_rounds(crew, plan, annotate):
+            reporter.line(f"round {row.round}: {row.reason}", style="bold")
+
+
+def _show(workspace: Workspace, plan: DemoPlan) -> None:
+    from pipelines.rounds import sentences
+
+    rows = workspace.rounds()
+    note = " (dry run: stand-ins, the figures mean nothing)" if plan.dry_run else ""
+    console.print(rounds_table(rows, f"{workspace.settings.title}{note}"))
+    for sentence in sentences(rows):
+        console.print(sentence, highlight=False)
+    console.print(f"workspace: {workspace.path}", highlight=False, soft_wrap=True)
+
+
+def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
+    """Leave Label Studio up and say where it is."""
+    from pipelines import services
+
+    with TerminalReporter() as reporter:
+        crew, connection = services.crew(workspace, environment, reporter, reporter.say, plan.port)
+        project = crew.project()
+    if connection is not None:
+        show_sign_in(connection, f"{connection.url}/projects/{project}/")
+        console.print(f"Stop it with `dsmoe services down {workspace.path}`", highlight=False, soft_wrap=True)

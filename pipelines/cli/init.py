@@ -1,0 +1,83 @@
+"""dsmoe init"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.show import TerminalReporter, console
+
+if TYPE_CHECKING:
+    from pipelines.settings import WorkspaceSettings
+
+
+class Size(StrEnum):
+    """Presets of the detector."""
+
+    NANO = "nano"
+    BASE = "base"
+
+
+def init(
+    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder to make.")],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of pictures.")],
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations", metavar="FILE|DIR", help="Labels that exist: COCO file, VOC or YOLO folder."
+        ),
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option("--test", metavar="FILE|DIR", help="Labels of the fixed test set; it is never queried."),
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="A,B,C", help="The classes, if no labels exist.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
+    size: Annotated[Size, typer.Option("--size", help="Preset of the detector.")] = Size.NANO,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Stand-ins for Label Studio and the detector.")
+    ] = False,
+) -> None:
+    """Make a workspace from a folder of pictures.
+
+    Example: `dsmoe init boards --images photos --test val.json --classes short,spur,mousebite`
+    """
+    from pipelines.ingest import Source, make_workspace, read_annotations
+
+    known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
+    names = [name.strip() for name in (classes or "").split(",") if name.strip()]
+    settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, size, port, dry_run)
+    source = Source(images, annotations=known, test=judged, classes=names)
+    with TerminalReporter() as reporter:
+        reporter.step(0, "ingest")
+        made, taken = make_workspace(workspace, source, settings, progress=reporter.advance)
+    with made:
+        pool, held = len(made.pictures("pool")), len(made.pictures("test"))
+    console.print(f"{made.path}: {pool} pictures in the pool, {held} in the test set", soft_wrap=True)
+    if taken.quarantined:
+        first = taken.quarantined[0]
+        console.print(
+            f"{len(taken.quarantined)} left out, see quarantine.json; {first.name}: {first.reason}",
+            soft_wrap=True,
+        )
+
+
+def _settings(title: str, budget: int, size: Size, port: int, dry_run: bool) -> WorkspaceSettings:
+    from dsmoe_core.config import ModelConfig
+    from pipelines.settings import WorkspaceSettings, checked
+
+    kinds = ("stand-in", "stand-in") if dry_run else ("label-studio", "ds-moe")
+    raw = {
+        "title": title,
+        "round": {"budget": budget},
+        "studio": {"kind": kinds[0], "port": port},
+        "detector": {"kind": kinds[1], "model": ModelConfig.of_size(size.value).model_dump()},
+    }
+    return checked(WorkspaceSettings, raw, "the command line")

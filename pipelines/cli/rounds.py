@@ -1,0 +1,114 @@
+"""dsmoe round open, round close, status, annotate"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
+from pipelines.cli.show import TerminalReporter, console, rounds_table, show_sign_in
+
+if TYPE_CHECKING:
+    from annotate.studio.protocol import Connection
+    from pipelines.crew import Crew
+
+app = typer.Typer(help="Send pictures out; take the corrections in.", no_args_is_help=True)
+
+
+@contextmanager
+def at_work(path: Path, port: int | None) -> Iterator[tuple[Crew, Connection | None]]:
+    """A locked workspace with everybody who works on it."""
+    from pipelines import services
+    from pipelines.settings import Environment
+    from pipelines.workspace import Workspace
+
+    environment = Environment.read()
+    with Workspace.open(path) as workspace, workspace.locked(), TerminalReporter() as reporter:
+        yield services.crew(workspace, environment, reporter, reporter.say, port)
+
+
+@app.command("open")
+def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
+    """Choose the most useful pictures, pre-label them and send them to Label Studio.
+
+    Example: `dsmoe round open boards`
+    """
+    from pipelines.loop import open_round
+
+    with at_work(workspace, port) as (crew, connection):
+        row = open_round(crew)
+        project = crew.project()
+    console.print(f"round {row.round} is open: {row.answered} of {row.sent} pictures came back")
+    if connection is not None:
+        show_sign_in(connection, f"{connection.url}/projects/{project}/")
+
+
+@app.command("close")
+def close(
+    workspace: WorkspaceArgument = HERE,
+    port: PortOption = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Close although some pictures have not come back.")
+    ] = False,
+) -> None:
+    """Take the corrections in, retrain, judge on the test set, promote or refuse.
+
+    Example: `dsmoe round close boards`
+    """
+    from pipelines.loop import close_round
+
+    with at_work(workspace, port) as (crew, _):
+        row = close_round(crew, partial=partial)
+    console.print(f"round {row.round} is closed; {row.reason}", soft_wrap=True)
+
+
+def status(
+    workspace: WorkspaceArgument = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show the rounds of a workspace.
+
+    Example: `dsmoe status boards`
+    """
+    from pipelines.rounds import sentences
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened:
+        rows, champion, title = opened.rounds(), opened.champion(), opened.settings.title
+        pool, test = len(opened.pictures("pool")), len(opened.pictures("test"))
+    if as_json:
+        shown = {"title": title, "champion": champion, "pool": pool, "test": test}
+        states = [row.as_result() | {"state": row.state, "answered": row.answered} for row in rows]
+        typer.echo(json.dumps({**shown, "rounds": states}, indent=2))
+        return
+    console.print(rounds_table(rows, f"{title}: {pool} pictures in the pool, {test} in the test set"))
+    for sentence in sentences(rows):
+        console.print(sentence, highlight=False)
+    console.print(f"champion: {champion or 'none yet'}", highlight=False)
+
+
+def annotate(
+    simulated: Annotated[
+        Path, typer.Option("--simulated", metavar="TRUTH", help="Labels that the simulated annotator knows.")
+    ],
+    workspace: WorkspaceArgument = HERE,
+    port: PortOption = None,
+) -> None:
+    """Let a simulated annotator, who knows the truth, correct the open round through Label Studio.
+
+    Example: `dsmoe annotate boards --simulated train.json`
+    """
+    from dsmoe_core.errors import WorkspaceError
+    from pipelines.demo import simulated as annotator
+    from pipelines.demo import truth_of
+
+    with at_work(workspace, port) as (crew, _):
+        rows = crew.workspace.rounds()
+        if not rows or rows[-1].state != "open":
+            raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
+        annotator(truth_of(simulated, crew.workspace))(crew, rows[-1])

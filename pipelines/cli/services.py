@@ -1,0 +1,117 @@
+"""dsmoe services up, down, status; review; ui"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
+from pipelines.cli.show import TerminalReporter, console, show_sign_in
+
+if TYPE_CHECKING:
+    from annotate.studio.server import LabelStudioServer
+    from pipelines.workspace import Workspace
+
+app = typer.Typer(help="The labelling server of a workspace.", no_args_is_help=True)
+
+
+def _server(workspace: Workspace, port: int | None) -> LabelStudioServer:
+    from dsmoe_core.errors import SettingsError
+    from pipelines import services
+    from pipelines.settings import Environment
+
+    own = services.server(workspace, Environment.read(), port)
+    if own is None:
+        raise SettingsError(
+            f"{workspace.path} is a dry run without a labelling server", "Make a workspace without --dry-run."
+        )
+    return own
+
+
+@app.command("up")
+def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
+    """Start Label Studio, or find it running, and say where it is.
+
+    Example: `dsmoe services up boards --port 8090`
+    """
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
+        connection = _server(opened, port).up(reporter.say)
+    show_sign_in(connection, connection.url)
+
+
+@app.command("down")
+def down(workspace: WorkspaceArgument = HERE) -> None:
+    """Stop Label Studio.
+
+    Example: `dsmoe services down boards`
+    """
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened:
+        ran = _server(opened, None).down()
+    console.print("Label Studio is stopped" if ran else "Label Studio was not running")
+
+
+@app.command("status")
+def status(workspace: WorkspaceArgument = HERE) -> None:
+    """Say whether Label Studio runs and where.
+
+    Example: `dsmoe services status boards`
+    """
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened:
+        found = _server(opened, None).status()
+    state = "up" if found.answers else "starting or hung" if found.running else "down"
+    where = f" at {found.url} (process {found.pid})" if found.running else ""
+    console.print(f"Label Studio is {state}{where}; log: {found.log}", highlight=False, soft_wrap=True)
+
+
+def review(
+    workspace: WorkspaceArgument = HERE,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of FiftyOne.")] = 5151,
+) -> None:
+    """Open FiftyOne on the workspace: truth, findings, uncertainty, experts; most useful first.
+
+    Example: `dsmoe review boards`
+    """
+    from annotate.review.app import Page, launch
+    from pipelines.review import dataset_name, samples
+    from pipelines.settings import Environment
+    from pipelines.workspace import Workspace
+
+    def announce(page: Page) -> None:
+        reporter.line(f"FiftyOne: {page.address}")
+        reporter.line(f"most useful first: {page.most_useful}")
+
+    environment = Environment.read()
+    with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
+        reporter.say("bringing pictures into FiftyOne")
+        launch(
+            dataset_name(opened),
+            samples(opened),
+            folder=opened.path / "review",
+            port=port,
+            uri=environment.review_uri,
+            announce=announce,
+            progress=reporter.advance,
+        )
+
+
+def ui(
+    workspace: WorkspaceArgument = HERE,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 8501,
+) -> None:
+    """Open the web page: rounds, experts, pictures. Ctrl-C ends it.
+
+    Example: `dsmoe ui boards`
+    """
+    from pipelines.workspace import Workspace
+
+    Workspace.open(workspace).close()  # whatever is wrong with it is said here, not in the browser
+    # By name: the command line is the front door of all rooms, yet nothing here is built on the page.
+    importlib.import_module("ui.launch").serve(workspace.resolve(), port)

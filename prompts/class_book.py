@@ -1,0 +1,285 @@
+"""The class book: what each defect looks like, in words, in one YAML file that people own.
+
+A book never changes: ``with_description`` gives a new one. Its version is a hash of its content, so that two
+books that say the same are the same version wherever they lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
+
+from dsmoe_core.config import Frozen
+from dsmoe_core.errors import ClassBookError
+from dsmoe_core.schema import ClassText, Vocabulary
+
+Source = Literal["name", "glossary", "person", "model"]
+
+
+def _printable(text: str) -> str:
+    if odd := [character for character in text if not character.isprintable()]:
+        raise ValueError(f"has the control character {odd[0]!r}; expected plain text on one line")
+    return text
+
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_printable)
+]
+# The packaged encoder reads 256 word pieces, which 800 characters of prose stay below.
+Text = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=800), AfterValidator(_printable)
+]
+
+
+class InnerNode(Frozen):
+    """A group of classes in the taxonomy; annotators never choose it."""
+
+    name: Name
+    description: Text
+    parent: Name | None = None
+
+
+class ClassEntry(Frozen):
+    """One class.
+
+    Attributes:
+        description: what is seen, the text the detector goes by.
+        attributes: the same in parts (shape, edge, texture, orientation, size, contrast, place), for people.
+        aliases: other names for it, in any language.
+        paraphrases: other ways to say the description; training draws from them.
+        source: who wrote it: nobody yet (only its name), our glossary, a person or a language model.
+        author: the person's or model's name.
+    """
+
+    name: Name
+    description: Text
+    parent: Name | None = None
+    attributes: dict[Name, Text] = Field(default_factory=dict)
+    aliases: tuple[Name, ...] = ()
+    paraphrases: tuple[Text, ...] = ()
+    source: Source = "person"
+    author: str = Field("", max_length=200)
+
+
+def plain(name: str) -> str:
+    """A name as it is compared: without case, spaces, underscores and hyphens."""
+    return "".join(c for c in name.casefold() if c not in " _-")
+
+
+class ClassBook(Frozen):
+    """Classes in their order (which is the detector's), and the inner nodes above them."""
+
+    inner: tuple[InnerNode, ...] = ()
+    classes: tuple[ClassEntry, ...]
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        problems = [*_twice(self), *_bad_parents(self)]
+        if not self.classes:
+            problems.append("it has no class; add one")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> ClassBook:
+        """Reads a book.
+
+        Raises:
+            ClassBookError: missing, no YAML, or wrong; names every wrong class at once.
+        """
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ClassBookError(
+                f"the class book {path} cannot be read: {error}", "Check the path."
+            ) from None
+        except (yaml.YAMLError, RecursionError) as error:
+            said = " ".join(str(error).split())
+            raise ClassBookError(
+                f"the class book {path} is not YAML: {said}", "Correct it at that line."
+            ) from None
+        return checked(raw, str(path))
+
+    def save(self, path: Path) -> None:
+        """Writes the book, whole or not at all; the same book always gives the same bytes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_text(
+            yaml.safe_dump(self._content(), sort_keys=False, allow_unicode=True, width=100), encoding="utf-8"
+        )
+        draft.replace(path)
+
+    @classmethod
+    def from_glossary(cls, names: Iterable[str]) -> ClassBook:
+        """A book of these classes with our built-in descriptions.
+
+        A name keeps its spelling; the glossary is searched by its names and aliases, first in the domain that
+        knows most of the names. A class it does not know gets its bare name for a description, source "name".
+
+        Raises:
+            ClassBookError: no name, or one twice.
+        """
+        from prompts.glossary import entries_for  # here, as the glossary is itself made of class books
+
+        wanted = list(names)
+        inner, classes = entries_for(wanted)
+        raw = {"inner": [_dumped(n) for n in inner], "classes": [_dumped(c) for c in classes]}
+        return checked(raw, "made of the names " + (", ".join(wanted) or "(none)"))
+
+    @cached_property
+    def version(self) -> str:
+        """Hash of the content, 12 hexadecimal digits."""
+        raw = json.dumps(self._content(), ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(raw.encode("utf-8")).hexdigest()[:12]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.classes)
+
+    def vocabulary(self) -> Vocabulary:
+        """What the detector needs of this book."""
+        return Vocabulary(
+            classes=tuple(ClassText(c.name, c.description, c.parent, c.paraphrases) for c in self.classes),
+            inner=tuple(ClassText(n.name, n.description, n.parent) for n in self.inner),
+            version=self.version,
+        )
+
+    def resolve(self, name: str) -> str:
+        """The class of this name or alias; case, spaces, underscores and hyphens do not matter.
+
+        Raises:
+            ClassBookError: no class has it.
+        """
+        found = self._by_name.get(plain(name))
+        if found is None:
+            raise ClassBookError(
+                f"class {name!r} is not in the class book, which has {', '.join(self.names)}",
+                "Add it to the class book, or an alias for it.",
+            )
+        return found
+
+    def entry(self, name: str) -> ClassEntry:
+        """The class of this name or alias.
+
+        Raises:
+            ClassBookError: no class has it.
+        """
+        return self.classes[self.names.index(self.resolve(name))]
+
+    def with_description(
+        self,
+        name: str,
+        text: str,
+        source: Source,
+        author: str,
+        *,
+        paraphrases: Iterable[str] = (),
+        attributes: dict[str, str] | None = None,
+    ) -> ClassBook:
+        """A new book in which this class has another description.
+
+        Old paraphrases go, as they say what the old text said; attributes stay unless new ones are given.
+
+        Raises:
+            ClassBookError: no such class, or the text is empty, too long or has control characters.
+        """
+        old = self.entry(name)
+        content = self._content()
+        for raw in content["classes"]:
+            if raw["name"] == old.name:
+                raw.update(description=text, source=source, author=author, paraphrases=list(paraphrases))
+                raw.update({} if attributes is None else {"attributes": dict(attributes)})
+        return checked(content, "as changed")
+
+    @cached_property
+    def _by_name(self) -> dict[str, str]:
+        aliases = {plain(alias): c.name for c in self.classes for alias in c.aliases}
+        return aliases | {plain(c.name): c.name for c in self.classes}
+
+    def _content(self) -> dict[str, list[dict[str, Any]]]:
+        inner, classes = ([_dumped(n) for n in nodes] for nodes in (self.inner, self.classes))
+        return {"inner": inner, "classes": classes} if inner else {"classes": classes}
+
+
+def _dumped(node: Frozen) -> dict[str, Any]:
+    """As it stands in the file: without what is empty, but with its source."""
+    return {key: value for key, value in node.model_dump(mode="json").items() if value}
+
+
+def _nodes(book: ClassBook) -> tuple[InnerNode | ClassEntry, ...]:
+    return (*book.inner, *book.classes)
+
+
+def _twice(book: ClassBook) -> Iterator[str]:
+    """Names and aliases that stand for two things."""
+    owners: dict[str, str] = {}
+    for node in _nodes(book):
+        kind = "class" if isinstance(node, ClassEntry) else "inner node"
+        if plain(node.name) in owners:
+            yield f"{kind} {node.name!r} comes twice; give every class and inner node a name of its own"
+        owners[plain(node.name)] = node.name
+    for entry in book.classes:
+        for alias in entry.aliases:
+            other = owners.setdefault(plain(alias), entry.name)
+            if other != entry.name:
+                yield f"class {entry.name!r} has the alias {alias!r}, which belongs to {other!r}; remove one"
+
+
+def _bad_parents(book: ClassBook) -> Iterator[str]:
+    """Parents that are no inner node, and circles of them."""
+    above = {node.name: node.parent for node in book.inner}
+    for node in _nodes(book):
+        if node.parent is not None and node.parent not in above:
+            known = ", ".join(above) or "none"
+            yield f"{node.name!r} has the unknown parent {node.parent!r}; known inner nodes are {known}"
+    for inner in book.inner:
+        seen, parent = {inner.name}, inner.parent
+        while parent is not None and parent not in seen:
+            seen.add(parent)
+            parent = above.get(parent)
+        if parent == inner.name:
+            yield f"inner node {inner.name!r} is its own ancestor; break the circle"
+
+
+def checked(raw: object, source: str) -> ClassBook:
+    """The class book that this content describes.
+
+    Raises:
+        ClassBookError: naming ``source`` and everything that is wrong, each by its class.
+    """
+    if not isinstance(raw, dict):
+        raise ClassBookError(
+            f"the class book {source} holds {type(raw).__name__}; expected 'classes' and 'inner'",
+            "Start a new one with `dsmoe init`, or correct the file.",
+        )
+    try:
+        return ClassBook.model_validate(raw)
+    except ValidationError as error:
+        said = [_said(one["loc"], one["msg"], raw) for one in error.errors()]
+        raise ClassBookError(
+            f"the class book {source} has {len(said)} mistakes: " + "; ".join(said)
+            if len(said) > 1
+            else f"the class book {source} is wrong: {said[0]}",
+            "Correct the class book.",
+        ) from None
+
+
+def _said(location: tuple[int | str, ...], message: str, raw: dict[str, Any]) -> str:
+    message = message.removeprefix("Value error, ")
+    if len(location) < 2 or not isinstance(location[1], int):
+        return f"{'.'.join(map(str, location))}: {message}" if location else message
+    section, number, *rest = location
+    try:
+        name = repr(raw[str(section)][number]["name"])
+    except (KeyError, TypeError, IndexError):
+        name = f"number {int(number) + 1}"
+    kind = "class" if section == "classes" else "inner node"
+    return f"{kind} {name}: {'.'.join(map(str, rest)) or 'it'}: {message}"

@@ -1,0 +1,186 @@
+"""Drawn boards: repeatable, sound before a defect is added, and each defect changes what it should."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from dsmoe_core.data import coco
+from dsmoe_core.data.synthetic import write_set
+from dsmoe_core.data.synthetic.board import Board, lay_out
+from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
+from dsmoe_core.data.synthetic.pcb import SyntheticPicture, draw
+from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
+from dsmoe_core.schema import Box
+
+PX = 320
+Mask = NDArray[np.bool_]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[SyntheticPicture]:
+    return [draw(seed, PX) for seed in range(32)]
+
+
+def test_the_same_seed_draws_the_same_picture(pictures: list[SyntheticPicture]) -> None:
+    again = draw(7, PX)
+    assert again.image.tobytes() == pictures[7].image.tobytes()
+    assert again.annotations == pictures[7].annotations
+    assert draw(8, PX).image.tobytes() != again.image.tobytes()
+
+
+def test_pictures_hold_two_to_six_defects_or_none(pictures: list[SyntheticPicture]) -> None:
+    counts = {len(p.annotations) for p in pictures}
+    assert 0 in counts
+    assert counts <= {0, 2, 3, 4, 5, 6}
+    assert all((p.image.mode, p.image.size) == ("RGB", (PX, PX)) for p in pictures)
+
+
+def test_no_class_is_rare(pictures: list[SyntheticPicture]) -> None:
+    labels = Counter(a.label for p in pictures for a in p.annotations)
+    assert set(labels) == set(CLASSES)
+    assert min(labels.values()) * 3 > max(labels.values())
+
+
+def test_boxes_lie_inside_and_can_be_seen_and_do_not_meet(pictures: list[SyntheticPicture]) -> None:
+    for picture in pictures:
+        boxes = [a.box for a in picture.annotations]
+        assert all(box.inside(PX, PX, tolerance=0.0) for box in boxes)
+        assert all(min(box.width, box.height) >= 9 and max(box.width, box.height) <= 32 for box in boxes)
+        assert not any(meet(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def meet(a: Box, b: Box) -> bool:
+    return a.x1 < b.x2 and b.x1 < a.x2 and a.y1 < b.y2 and b.y1 < a.y2
+
+
+def test_a_larger_picture_shows_larger_defects() -> None:
+    box = next(a.box for seed in range(9) for a in draw(seed, 640).annotations)
+    assert min(box.width, box.height) >= 18
+
+
+def test_traces_of_different_nets_never_touch() -> None:
+    for seed in range(12):
+        masks = draw_copper(lay_out(np.random.default_rng(seed), PX))
+        for rows, columns in ((slice(1, None), slice(None)), (slice(None), slice(1, None))):
+            a = masks.nets[rows, columns]
+            b = masks.nets[: a.shape[0], : a.shape[1]]
+            assert not ((a != b) & (a > 0) & (b > 0)).any()
+
+
+def defects(name: str, count: int = 6) -> list[tuple[Board, Masks, Mask, Mask, Box]]:
+    """Boards with one defect of a class: board, masks, copper before and after, and its box."""
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        board = lay_out(rng, PX)
+        masks = draw_copper(board)
+        before = np.asarray(masks.copper) > 0
+        added = add_defect(name, board, masks, [], rng)
+        if added is not None:
+            assert added.label == name
+            found.append((board, masks, before, np.asarray(masks.copper) > 0, added.box))
+        if len(found) == count:
+            return found
+    raise AssertionError(f"{name} was drawn {len(found)} times on 200 boards")
+
+
+def grown(mask: Mask) -> Mask:
+    """The mask and the pixels beside it."""
+    result = mask.copy()
+    for axis in (0, 1):
+        for step in (-1, 1):
+            result |= np.roll(mask, step, axis)
+    return result
+
+
+def nets_at(masks: Masks, mask: Mask) -> set[int]:
+    return set(np.unique(masks.nets[mask])) - {0}
+
+
+def pieces(copper: Mask, net: Mask, box: Box) -> int:
+    """Into how many pieces one net's copper falls near a box."""
+    reach = 8
+    y1, y2 = int((box.y1 - reach) * FINE), int((box.y2 + reach) * FINE)
+    x1, x2 = int((box.x1 - reach) * FINE), int((box.x2 + reach) * FINE)
+    window = (copper & net)[max(y1, 0) : y2, max(x1, 0) : x2]
+    image = Image.fromarray((window * 255).astype(np.uint8)).copy()  # floodfill cannot write to a view
+    count = 0
+    while (left := np.argwhere(np.asarray(image) == 255)).size:
+        ImageDraw.floodfill(image, (int(left[0][1]), int(left[0][0])), 128)
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("name", ["mouse_bite", "open_circuit", "short", "spur", "spurious_copper"])
+def test_the_box_holds_all_that_changed(name: str) -> None:
+    for _, _, before, after, box in defects(name):
+        rows, columns = np.nonzero(before != after)
+        assert box.x1 < columns.min() / FINE < columns.max() / FINE < box.x2
+        assert box.y1 < rows.min() / FINE < rows.max() / FINE < box.y2
+
+
+def test_a_mouse_bite_thins_a_trace_but_does_not_cut_it() -> None:
+    for _, masks, before, after, box in defects("mouse_bite"):
+        assert not (after & ~before).any()
+        (net,) = nets_at(masks, before & ~after)
+        own = masks.nets == net
+        assert pieces(after, own, box) == pieces(before, own, box)
+
+
+def test_an_open_circuit_cuts_its_trace() -> None:
+    for _, masks, before, after, box in defects("open_circuit"):
+        (net,) = nets_at(masks, before & ~after)
+        own = masks.nets == net
+        assert pieces(after, own, box) == pieces(before, own, box) + 1
+
+
+def test_a_short_joins_exactly_two_nets() -> None:
+    for _, masks, before, after, _ in defects("short"):
+        assert not (before & ~after).any()
+        assert len(nets_at(masks, grown(after & ~before))) == 2
+
+
+def test_a_spur_grows_from_one_net_and_reaches_no_other() -> None:
+    for _, masks, before, after, _ in defects("spur"):
+        assert not (before & ~after).any()
+        assert len(nets_at(masks, grown(after & ~before))) == 1
+
+
+def test_spurious_copper_touches_nothing() -> None:
+    for _, masks, before, after, _ in defects("spurious_copper"):
+        assert (after & ~before).any()
+        assert nets_at(masks, grown(grown(after & ~before))) == set()
+
+
+def test_a_missing_hole_leaves_the_pad_and_fills_the_hole() -> None:
+    for board, masks, before, after, box in defects("missing_hole"):
+        assert (before == after).all()
+        (pad,) = [p for p in board.pads if box.x1 < p.x < box.x2 and box.y1 < p.y < box.y2]
+        assert pad.kind == "round"
+        assert masks.holes.getpixel((int(pad.x * FINE), int(pad.y * FINE))) == 0
+
+
+def test_writes_a_set_in_the_layout_of_the_real_ones(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    write_set(tmp_path, 3, 2, seed=1, px=128, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
+    train, val = coco.read(tmp_path / "train.json"), coco.read(tmp_path / "val.json")
+    assert train.classes == val.classes == CLASSES
+    assert (len(train.pictures), len(val.pictures)) == (3, 2)
+    names = {p.name for p in (*train.pictures, *val.pictures)}
+    assert names == {p.name for p in (tmp_path / "images").iterdir()}
+    assert train.pictures[2].annotations == draw(1_000_002, 128).annotations
+
+
+def test_a_set_already_drawn_is_left_alone(tmp_path: Path) -> None:
+    calls: list[int] = []
+    for seed in (1, 1, 2):
+        write_set(tmp_path, 1, 1, seed=seed, px=96, progress=lambda done, total: calls.append(done))
+        calls.append(0)
+    assert calls == [1, 2, 0, 0, 1, 2, 0]

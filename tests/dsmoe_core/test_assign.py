@@ -1,0 +1,64 @@
+"""Which cells learn which box."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsmoe_core.assign import assign, flatten
+from dsmoe_core.signals import Level
+
+LEVELS = [
+    Level(8, torch.zeros(1, 3, 8, 8), torch.full((1, 4, 8, 8), 8.0)),
+    Level(16, torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4, 4), 16.0)),
+]
+
+
+def test_distances_decode_to_boxes_around_the_centres() -> None:
+    flat = flatten(LEVELS)
+    assert flat.boxes.shape == (1, 80, 4)
+    assert flat.boxes[0, 0].tolist() == [-4.0, -4.0, 12.0, 12.0]
+    assert flat.boxes[0, 64].tolist() == [-8.0, -8.0, 24.0, 24.0]
+
+
+def test_nothing_to_find_leaves_every_cell_negative() -> None:
+    flat = flatten(LEVELS)
+    targets = assign(
+        flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, torch.zeros(0, 4), torch.zeros(0).long()
+    )
+    assert not targets.positive.any()
+    assert not targets.scores.any()
+
+
+def test_the_best_cell_of_a_box_gets_its_iou_as_label() -> None:
+    flat = flatten(LEVELS)
+    true = flat.boxes[0, [27]] + torch.tensor([0.0, 0.0, 0.0, 4.0])
+    targets = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, true, torch.tensor([2]))
+    assert targets.scores[27, 2] == targets.scores.max()
+    torch.testing.assert_close(targets.scores[27, 2], torch.tensor(256 / 320))
+    assert not targets.scores[:, :2].any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.floats(0, 60), st.floats(0, 60), st.floats(0.5, 40), st.floats(0.5, 40), st.integers(0, 2)
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_every_lone_box_has_a_cell_and_every_cell_at_most_one_box(
+    rows: list[tuple[float, float, float, float, int]],
+) -> None:
+    flat = flatten(LEVELS)
+    boxes = torch.tensor([[x, y, min(x + w, 64.0), min(y + h, 64.0)] for x, y, w, h, _ in rows])
+    labels = torch.tensor([label for *_, label in rows])
+    targets = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes, labels)
+    assert ((targets.scores > 0).sum(-1) <= 1).all()
+    assert len(targets.boxes) == targets.positive.sum()
+    assert ((targets.scores >= 0) & (targets.scores <= 1)).all()
+    alone = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes[:1], labels[:1])
+    assert alone.positive.any()

@@ -1,0 +1,81 @@
+"""Small workspaces on coloured blocks, with stand-ins for Label Studio and the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from annotate.studio.fake import FakeStudio
+from dsmoe_core.data import coco
+from pipelines.crew import Crew
+from pipelines.demo import truth_of
+from pipelines.ingest import Source, make_workspace
+from pipelines.settings import DemoPlan, WorkspaceSettings
+from pipelines.stand_in_detection import StandInDetection
+from pipelines.workspace import Workspace
+from tests.pipelines.blocks import COLOURS, write_blocks
+
+
+class Silent:
+    """A reporter that remembers the steps."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, str]] = []
+
+    def step(self, number: int, name: str) -> None:
+        self.steps.append((number, name))
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        pass
+
+    def finished(self, number: int, name: str) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder: 12 pictures in the pool, 5 in the test set."""
+    return write_blocks(tmp_path_factory.mktemp("blocks") / "data")
+
+
+@pytest.fixture
+def plan() -> DemoPlan:
+    return DemoPlan(rounds=2, budget=3, random_share=0.34, candidates=None, dry_run=True)
+
+
+@pytest.fixture
+def settings(plan: DemoPlan) -> WorkspaceSettings:
+    return plan.workspace_settings("blocks")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, blocks: Path, settings: WorkspaceSettings) -> Iterator[Workspace]:
+    """A workspace on the blocks, before its first round."""
+    train = coco.read(blocks / "train.json")
+    source = Source(
+        blocks / "images",
+        test=coco.read(blocks / "val.json"),
+        classes=list(COLOURS),
+        pool={p.name for p in train.pictures},
+    )
+    made, _ = make_workspace(tmp_path / "workspace", source, settings)
+    with made:
+        yield made
+
+
+@pytest.fixture
+def crew(workspace: Workspace) -> Crew:
+    return Crew(workspace, FakeStudio(workspace.path / "studio" / "fake.json"), StandInDetection(), Silent())
+
+
+@pytest.fixture
+def label(blocks: Path) -> Callable[[Crew], None]:
+    """The simulated annotator corrects whatever is open."""
+    from pipelines.demo import simulated
+
+    def work(crew: Crew) -> None:
+        simulated(truth_of(blocks / "train.json", crew.workspace))(crew, crew.workspace.rounds()[-1])
+
+    return work

@@ -1,0 +1,142 @@
+"""The command line: help with examples, quick to answer, and what its exit codes say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from annotate.studio.fake import FakeStudio
+from pipelines import cli
+from pipelines.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def leaves(command: object, words: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every command as the words that call it."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return [words]
+    return [leaf for name, one in inner.items() for leaf in leaves(one, (*words, name))]
+
+
+COMMANDS = leaves(typer.main.get_command(cli.app))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_with_an_example(words: tuple[str, ...]) -> None:
+    shown = CliRunner().invoke(cli.app, [*words, "--help"])
+    assert shown.exit_code == 0
+    assert f"Example: dsmoe {' '.join(words)}" in " ".join(shown.output.replace("│", " ").split())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """What makes help quick: none of the packages that take a second to import."""
+    heavy = {"torch", "fiftyone", "sqlalchemy", "numpy", "streamlit", "httpx", "transformers"}
+    script = (
+        "import sys\nfrom pipelines import cli\nassert cli.run(['--help']) == 0\n"
+        f"print('HEAVY', sorted({heavy!r} & set(sys.modules)))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "HEAVY []" in shown.stdout
+
+
+def test_a_bug_of_ours_is_shown_whole_and_exits_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Workspace, "open", lambda _: 1 / 0)
+    assert cli.run(["status", str(tmp_path)]) == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_130_and_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(_: Path) -> Workspace:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Workspace, "open", interrupt)
+    assert cli.run(["status", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; run the same command to go on"
+
+
+def test_an_unknown_option_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["status", "--colour"]) == 2
+    assert "--colour" in capsys.readouterr().err
+
+
+def dsmoe(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+    """What a command that succeeds prints."""
+    assert cli.run([str(word) for word in words]) == 0, capsys.readouterr().err
+    return capsys.readouterr().out
+
+
+def test_a_workspace_from_its_making_to_a_rollback(
+    blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w, images, truth = tmp_path / "w", blocks / "images", blocks / "train.json"
+    test = ("--test", blocks / "val.json")
+    made = dsmoe(capsys, "init", w, "--images", images, *test, "--budget", "3", "--dry-run")
+    assert "12 pictures in the pool, 5 in the test set" in made
+    assert "rust" in dsmoe(capsys, "classes", "list", w)
+    for _ in range(2):
+        assert "0 of 3 pictures came back" in dsmoe(capsys, "round", "open", w)
+        assert "0 of 3" in dsmoe(capsys, "round", "open", w)  # once more changes nothing
+        assert "open: 0 of 3 came back" in " ".join(dsmoe(capsys, "status", w).split())
+        dsmoe(capsys, "annotate", w, "--simulated", truth)
+        assert "is closed; " in dsmoe(capsys, "round", "close", w)
+    with Workspace.open(w) as workspace:
+        first, second = (row.model or "" for row in workspace.rounds())
+        assert len(FakeStudio(w / "studio" / "stand-in.json").open_tasks(1)) == 0
+    assert first in dsmoe(capsys, "models", "list", w)
+    dsmoe(capsys, "models", "promote", first, w)
+    dsmoe(capsys, "models", "promote", second, w)
+    assert f"champion: {first}" in dsmoe(capsys, "models", "rollback", w)
+    assert '"new_pictures": 3' in dsmoe(capsys, "status", w, "--json")
+
+
+def test_a_command_out_of_order_says_what_to_do(
+    blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w = tmp_path / "w"
+    dsmoe(capsys, "init", w, "--images", blocks / "images", "--classes", "rust", "--dry-run")
+    orders: list[tuple[tuple[str | Path, ...], str]] = [
+        (("round", "close", w), "Open one with `dsmoe round open`"),
+        (("annotate", w, "--simulated", blocks / "train.json"), "no round is open"),
+        (("models", "rollback", w), "no champion"),
+        (("services", "status", w), "dry run without a labelling server"),
+        (("classes", "draft", w), "--llm or DSMOE_LLM_URL"),
+        (("init", w, "--images", blocks / "images", "--classes", "rust"), "is a workspace already"),
+        (("benchmark", "speed"), "'speed' is not known"),
+    ]
+    for words, expected in orders:
+        assert cli.run([str(word) for word in words]) == 2
+        assert expected in capsys.readouterr().err
+
+
+def test_review_gives_fiftyone_every_picture_with_truth_findings_and_tags(
+    crew: object, label: Callable[[object], None], workspace: Workspace
+) -> None:
+    from pipelines.loop import close_round, open_round
+    from pipelines.review import dataset_name, samples
+
+    open_round(crew)  # type: ignore[arg-type]
+    label(crew)
+    close_round(crew)  # type: ignore[arg-type]
+    shown = {s.picture.key: s for s in samples(workspace)}
+    assert len(shown) == 17
+    sent = {task.key for task in workspace.journal.tasks()}
+    for key, sample in shown.items():
+        judged = "test set" in sample.tags
+        assert (sample.truth is not None) == (judged or key in sent)
+        assert (sample.findings is not None) == judged  # the champion has looked at the test set so far
+        assert ("seed" in sample.tags) == ("round 0" in sample.tags) == (key in sent)
+    assert dataset_name(workspace) == "dsmoe-blocks"

@@ -1,0 +1,125 @@
+"""The real `dsmoe demo`, with Label Studio and the network, killed at three places; then the same command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from annotate.studio.api import Api
+from annotate.studio.server import LabelStudioServer
+from pipelines.journal import Journal
+from pipelines.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+BUDGET, ROUNDS, PATIENCE_S = 6, 2, 900.0
+Reached = Callable[[Journal], bool]
+
+
+def begun(number: int, step: str) -> Reached:
+    """A step has begun and is not done."""
+    return lambda journal: any(s[:2] == (number, step) and not s[3] for s in journal.steps())
+
+
+def annotating(number: int) -> Reached:
+    """The round is with the annotator."""
+    return lambda journal: any(r.round == number and r.state == "open" for r in journal.rounds())
+
+
+class Demo:
+    """The demo's command, started again and again."""
+
+    def __init__(self, folder: Path, data: Path, environments: Path) -> None:
+        self._folder, self._data, self._environments = folder, data, environments
+        self.workspace = folder / "w"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = str(probe.getsockname()[1])
+
+    def start(self) -> subprocess.Popen[str]:
+        words = [
+            "demo",
+            "--data",
+            self._data,
+            "--workspace",
+            self.workspace,
+            "--port",
+            self._port,
+            "--headless",
+        ]
+        words += ["--budget", BUDGET, "--rounds", ROUNDS, "--px", 96, "--pictures-seen", 48]
+        return subprocess.Popen(
+            [sys.executable, "-m", "pipelines.cli", *map(str, words)],
+            cwd=self._folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "DSMOE_ENVIRONMENTS": str(self._environments)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def killed(self, reached: Reached, how: signal.Signals, delay: float = 0.0) -> tuple[int, str]:
+        """Start it, end it as soon as the journal says so, and return exit code and errors."""
+        process = self.start()
+        deadline = time.monotonic() + PATIENCE_S
+        path = self.workspace / "journal.sqlite"
+        while not (path.exists() and (self.workspace / "dsmoe.yaml").exists()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        journal = Journal.at(path)
+        while not reached(journal):
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline, "the demo never got there"
+            time.sleep(0.02)
+        journal.close()
+        time.sleep(delay)
+        process.send_signal(how)
+        errors = process.communicate(timeout=120)[1]
+        return process.returncode, errors
+
+
+@pytest.mark.slow
+@pytest.mark.labelstudio
+@pytest.mark.timeout(1800)
+def test_killed_while_pushing_annotating_and_training_it_goes_on_where_it_was(
+    tmp_path: Path, environments: Path
+) -> None:
+    from dsmoe_core.data.synthetic import write_set
+
+    write_set(tmp_path / "boards", train=24, val=6, seed=5, px=96)
+    demo = Demo(tmp_path, tmp_path / "boards", environments)
+    assert demo.killed(begun(1, "push"), signal.SIGKILL)[0] == -signal.SIGKILL
+    assert demo.killed(annotating(1), signal.SIGKILL, delay=0.3)[0] == -signal.SIGKILL
+    code, errors = demo.killed(begun(2, "train"), signal.SIGINT, delay=1.0)
+    assert (code, errors.strip()) == (130, "interrupted; run the same command to go on")
+    last = demo.start()
+    out, errors = last.communicate(timeout=PATIENCE_S)
+    assert last.returncode == 0, errors
+    assert "mAP @.5" in out
+
+    server = LabelStudioServer(demo.workspace / "studio", demo.workspace, environments, int(demo._port))
+    assert not server.status().running  # --headless
+    api = Api(server.up())
+    try:
+        with Workspace.open(demo.workspace) as workspace:
+            tasks = workspace.journal.tasks()
+            harvests = workspace.journal.harvests()
+            rows = workspace.rounds()
+            attempts = {(number, step): count for number, step, count, _ in workspace.journal.steps()}
+        found = api.get("/api/tasks/", page_size=1000, fields="all")["tasks"]
+    finally:
+        server.down()
+    expected = BUDGET * (ROUNDS + 1)
+    assert attempts[1, "push"] == attempts[2, "train"] == 2  # it was killed where this test says
+    assert Counter(task["data"]["key"] for task in found) == Counter(task.key for task in tasks)
+    assert len(tasks) == len({task.key for task in tasks}) == len(harvests) == expected
+    assert [task["total_annotations"] for task in found] == [1] * expected
+    assert [row.state for row in rows] == ["closed"] * (ROUNDS + 1)
+    assert [row.pictures for row in rows] == [BUDGET * (n + 1) for n in range(ROUNDS + 1)]

@@ -1,0 +1,63 @@
+"""Settings and environment variables: frozen, checked, every error at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dsmoe_core.errors import SettingsError
+from pipelines.settings import DemoPlan, DetectorSettings, Environment, WorkspaceSettings
+
+
+def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
+    wanted = DemoPlan(budget=7, pictures_seen=(10, 20)).workspace_settings("boards")
+    wanted.write(tmp_path / "dsmoe.yaml")
+    assert WorkspaceSettings.read(tmp_path / "dsmoe.yaml") == wanted
+
+
+def test_every_wrong_setting_is_named_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "dsmoe.yaml"
+    path.write_text("title: boards\nround: {budget: 0, random_share: 2}\nstudio: {prot: 1}\n")
+    with pytest.raises(SettingsError) as error:
+        WorkspaceSettings.read(path)
+    text = str(error.value)
+    assert "round.budget" in text
+    assert "(got 0)" in text
+    assert "round.random_share" in text
+    assert "studio.prot is not known" in text
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "title: [", "\t:"])
+def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "dsmoe.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"dsmoe\.yaml"):
+        WorkspaceSettings.read(path)
+
+
+def test_the_environment_is_read_and_checked() -> None:
+    found = Environment.read({"DSMOE_LLM_URL": "http://127.0.0.1:8000/v1", "DSMOE_LLM_API_KEY": "s3cret"})
+    assert found.llm_url == "http://127.0.0.1:8000/v1"
+    assert "s3cret" not in repr(found)
+    with pytest.raises(SettingsError) as error:
+        Environment.read({"DSMOE_LLM_URL": "ftp://x", "DSMOE_LMM_MODEL": "y", "PATH": "/bin"})
+    assert "DSMOE_LLM_URL" in str(error.value)
+    assert "DSMOE_LMM_MODEL is not known" in str(error.value)
+
+
+def test_a_wrong_secret_is_not_shown() -> None:
+    with pytest.raises(SettingsError) as error:
+        Environment.read({"DSMOE_LLM_TIMEOUT_S": "never", "DSMOE_LLM_API_KEY": "s3cret"})
+    assert "s3cret" not in str(error.value)
+
+
+def test_each_round_has_its_own_training_length_and_seed() -> None:
+    settings = DetectorSettings(pictures_seen=(100, 50))
+    assert [settings.training_of(n).pictures_seen for n in range(4)] == [100, 50, 50, 50]
+    assert len({settings.training_of(n).seed for n in range(4)}) == 4
+
+
+def test_the_default_demo_labels_160_pictures() -> None:
+    plan = DemoPlan()
+    assert (plan.rounds + 1) * plan.budget == 160

@@ -1,0 +1,225 @@
+"""Class books: round trip, versions, names, and mistakes named by class."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dsmoe_core.errors import ClassBookError
+from prompts.class_book import ClassBook, checked
+from prompts.glossary import DOMAINS, domain
+
+PCB = ("missing_hole", "mouse_bite", "open_circuit", "short", "spur", "spurious_copper")
+DEEP_PCB = ("open", "short", "mousebite", "spur", "spurious_copper", "pin_hole")
+ALUMINIUM = ("zhen_kong", "ca_shang", "zang_wu", "zhe_zhou")
+STEEL = ("crazing", "inclusion", "patches", "pitted_surface", "rolled-in_scale", "scratches")
+
+WORD = st.text(
+    st.characters(whitelist_categories=("Ll", "Lu", "Nd"), max_codepoint=0x9FFF), min_size=1, max_size=9
+)
+TEXT = st.text(
+    st.characters(whitelist_categories=("L", "N", "P", "S", "Zs")), min_size=1, max_size=60
+).filter(lambda t: t.strip() and t.isprintable())
+
+
+@st.composite
+def raw_books(draw: st.DrawFn) -> dict[str, Any]:
+    names = draw(st.lists(WORD, min_size=1, max_size=6, unique_by=str.casefold))
+    inner = [{"name": f"inner-{i}", "description": draw(TEXT)} for i in range(draw(st.integers(0, 2)))]
+    parents = st.sampled_from([None, *(node["name"] for node in inner)])
+    return {
+        "inner": inner,
+        "classes": [
+            {
+                "name": name,
+                "description": draw(TEXT),
+                "parent": draw(parents),
+                "paraphrases": draw(st.lists(TEXT, max_size=3)),
+                "attributes": draw(st.dictionaries(WORD, TEXT, max_size=2)),
+                "source": draw(st.sampled_from(["name", "glossary", "person", "model"])),
+                "author": draw(WORD),
+            }
+            for name in names
+        ],
+    }
+
+
+@given(raw_books())
+@settings(max_examples=40, deadline=None)
+def test_round_trip_keeps_everything_and_its_order(
+    tmp_path_factory: pytest.TempPathFactory, raw: Any
+) -> None:
+    book = checked(raw, "test")
+    path = tmp_path_factory.mktemp("book") / "classes.yaml"
+    book.save(path)
+    again = ClassBook.load(path)
+    assert again == book
+    assert again.version == book.version
+    assert again.names == tuple(c["name"] for c in raw["classes"])
+    first = path.read_bytes()
+    again.save(path)
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("names", [PCB, DEEP_PCB, ALUMINIUM, STEEL])
+def test_the_glossary_knows_the_published_sets(names: tuple[str, ...]) -> None:
+    book = ClassBook.from_glossary(names)
+    assert book.names == names
+    assert {entry.source for entry in book.classes} == {"glossary"}
+    vocabulary = book.vocabulary()
+    assert vocabulary.names == names
+    assert vocabulary.version == book.version
+    inner = {node.name for node in vocabulary.inner}
+    assert all(text.parent in inner and len(text.paraphrases) >= 4 for text in vocabulary)
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_every_glossary_entry_is_complete_and_of_its_own_words(name: str) -> None:
+    seen: set[str] = set()
+    for entry in domain(name).classes:
+        assert set(entry.attributes) == {
+            "shape", "edge", "texture", "orientation", "size", "contrast", "place",
+        }  # fmt: skip
+        texts = [entry.description, *entry.paraphrases]
+        assert len(texts) >= 5
+        assert not seen & set(texts)
+        seen |= set(texts)
+        assert all(4 <= len(text.split()) <= 60 for text in texts)
+
+
+def test_a_name_in_two_domains_is_taken_from_the_one_its_company_is_of() -> None:
+    copper = ClassBook.from_glossary(["open", "pin_hole"]).entry("pin_hole").description
+    metal = ClassBook.from_glossary(["scratch", "dirt", "pin_hole"]).entry("pin_hole").description
+    assert "copper" in copper
+    assert "metal surface" in metal
+
+
+def test_an_unknown_name_gets_itself_as_its_text() -> None:
+    entry = ClassBook.from_glossary(["spur", "fish_eye-left"]).entry("fish_eye-left")
+    assert (entry.description, entry.source, entry.parent) == ("fish eye left", "name", None)
+
+
+def test_a_class_may_have_the_name_of_an_inner_node() -> None:
+    book = ClassBook.from_glossary(["spur", "excess_copper", "pcb_defect"])
+    assert book.names == ("spur", "excess_copper", "pcb_defect")
+    assert book.inner == ()
+
+
+def test_two_names_for_one_defect_stay_two_classes() -> None:
+    book = ClassBook.from_glossary(["open", "open_circuit"])
+    assert [book.resolve(n) for n in ("open", "open_circuit")] == ["open", "open_circuit"]
+
+
+@pytest.mark.parametrize("names", [[], ["spur", "Spur"], ["a", ""], ["a\x00b"]])
+def test_names_that_make_no_book_are_refused(names: list[str]) -> None:
+    with pytest.raises(ClassBookError):
+        ClassBook.from_glossary(names)
+
+
+@pytest.mark.parametrize("spelling", ["mouse_bite", "Mouse-Bite", "MOUSEBITE", "mouse bite", "nibble"])
+def test_resolves_names_and_aliases_in_any_spelling(spelling: str) -> None:
+    assert ClassBook.from_glossary(PCB).resolve(spelling) == "mouse_bite"
+
+
+def test_resolves_aliases_of_other_scripts() -> None:
+    assert ClassBook.from_glossary(ALUMINIUM).resolve("擦伤") == "ca_shang"
+
+
+def test_a_class_the_book_lacks_is_named() -> None:
+    with pytest.raises(
+        ClassBookError, match="class 'dent' is not in the class book, which has missing_hole, "
+    ):
+        ClassBook.from_glossary(PCB).resolve("dent")
+
+
+def test_another_description_is_another_version_and_leaves_the_old_book_alone() -> None:
+    book = ClassBook.from_glossary(PCB)
+    before = book.version
+    changed = book.with_description("Spur", "a thorn", "person", "Ada", paraphrases=["a spike"])
+    entry = changed.entry("spur")
+    assert (entry.description, entry.source, entry.author) == ("a thorn", "person", "Ada")
+    assert entry.paraphrases == ("a spike",)
+    assert entry.attributes == book.entry("spur").attributes
+    assert changed.names == book.names
+    assert changed.version != before == book.version == ClassBook.from_glossary(PCB).version
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x" * 801, "bell\a"])
+def test_a_description_that_cannot_be_held_is_refused(text: str) -> None:
+    with pytest.raises(ClassBookError, match=r"class 'spur': description"):
+        ClassBook.from_glossary(PCB).with_description("spur", text, "person", "Ada")
+
+
+WRONG = """
+inner:
+- {name: a, description: x, parent: b}
+- {name: b, description: x, parent: a}
+classes:
+- {name: spur, description: x, parent: nowhere, aliases: [burr]}
+- {name: Spur, description: x}
+- {name: short, description: x, aliases: [BURR]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (
+            WRONG,
+            [
+                "class 'Spur' comes twice; give every",
+                "class 'short' has the alias 'BURR', which belongs to 'spur'",
+                "'spur' has the unknown parent 'nowhere'; known inner nodes are a, b",
+                "inner node 'a' is its own ancestor; break the circle",
+            ],
+        ),
+        (
+            "classes: [{name: spur}, {name: short, description: x, colour: red}]",
+            ["has 2 mistakes", "class 'spur': description: Field required", "class 'short': colour: Extra"],
+        ),
+        ("classes: [{description: x}]", ["class number 1: name: Field required"]),
+        ("classes: [{name: 5, description: x}]", ["class 5: name: Input should be a valid string"]),
+        ("classes: []", ["it has no class; add one"]),
+        ("{}", ["classes: Field required"]),
+        ("hello", ["holds str; expected 'classes'"]),
+        ("", ["holds NoneType"]),
+        ("classes: [", ["is not YAML", "line 1"]),
+        ("!!python/object/apply:os.getcwd []", ["is not YAML"]),
+    ],
+)
+def test_every_mistake_is_named_at_once(tmp_path: Path, text: str, messages: list[str]) -> None:
+    path = tmp_path / "classes.yaml"
+    path.write_text(text)
+    with pytest.raises(ClassBookError) as caught:
+        ClassBook.load(path)
+    for message in (str(path), *messages):
+        assert message in str(caught.value)
+
+
+def test_a_missing_book_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClassBookError, match=r"gone.yaml cannot be read"):
+        ClassBook.load(tmp_path / "gone.yaml")
+
+
+def test_the_file_is_plain_to_read(tmp_path: Path) -> None:
+    ClassBook.from_glossary(ALUMINIUM).save(tmp_path / "c.yaml")
+    text = (tmp_path / "c.yaml").read_text(encoding="utf-8")
+    assert "擦伤" in text
+    assert [c["name"] for c in yaml.safe_load(text)["classes"]] == list(ALUMINIUM)
+    assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
+
+
+def test_prompts_reach_no_torch() -> None:
+    code = (
+        "import sys, prompts.class_book, prompts.glossary, prompts.llm, prompts.template, prompts.write\n"
+        "prompts.class_book.ClassBook.from_glossary(['spur'])\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
