@@ -9,8 +9,13 @@ from pathlib import Path
 import streamlit as st
 
 from dsmoe_core.errors import DsmoeError, WorkspaceError
-from ui.pages import experts, pictures, rounds
 from ui.state import current
+from ui.views import experts, pictures, rounds
+
+ICON = Path(__file__).with_name("icon.svg")  # a Material icon as page icon would be fetched from the internet
+
+# Streamlit leaves the upper eighth of the page empty, and has no setting for it.
+LESS_EMPTY = "<style>[data-testid='stMainBlockContainer'] { padding-top: 2.5rem }</style>"
 
 
 def workspace_path(arguments: Sequence[str]) -> Path:
@@ -29,7 +34,7 @@ def workspace_path(arguments: Sequence[str]) -> Path:
 
 def main() -> None:
     """Draw the page that is chosen at the left."""
-    st.set_page_config(page_title="dsmoe", page_icon=":material/center_focus_strong:", layout="wide")
+    st.set_page_config(page_title="dsmoe", page_icon=str(ICON), layout="wide")
     try:
         snapshot = current(workspace_path(sys.argv[1:]))
     except DsmoeError as error:
@@ -41,7 +46,6 @@ def main() -> None:
                 lambda: rounds.show(snapshot),
                 title="Rounds",
                 icon=":material/timeline:",
-                url_path="rounds",
                 default=True,
             ),
             st.Page(
@@ -55,6 +59,7 @@ def main() -> None:
             ),
         ]
     )
+    st.html(LESS_EMPTY)
     with st.sidebar:
         st.markdown(f"**{snapshot.title}**")
         st.caption(f"`{snapshot.path}`")

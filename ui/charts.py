@@ -28,7 +28,13 @@ HEIGHT = 300
 def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
     """Quality on the fixed test set over labelled boxes; None before the first model was judged."""
     points = [
-        {"boxes": row.boxes, "measure": measure, "value": value, "round": row.round, "decision": decision(row)}
+        {
+            "boxes": row.boxes,
+            "measure": measure,
+            "value": value,
+            "round": row.round,
+            "decision": decision(row),
+        }
         for row in rounds
         for measure, value in (("mAP@.5", row.map50), ("mAP@.5:.95", row.map))
         if value is not None
@@ -47,13 +53,13 @@ def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
                 "type": "quantitative",
                 "title": "boxes labelled so far",
                 "scale": {"zero": False, "padding": 24},
-                "axis": {"tickMinStep": 1, "grid": False},
+                "axis": {"tickMinStep": 1, "tickCount": 6, "grid": False},
             },
             "y": {
                 "field": "value",
                 "type": "quantitative",
                 "title": "quality on the test set",
-                "scale": {"domain": [0, 1]},
+                "scale": {"zero": True, "nice": True},
             },
             "color": {"field": "measure", "type": "nominal", "title": None, "scale": colours},
         },
@@ -67,7 +73,8 @@ def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
                 },
             },
             {
-                "mark": {"type": "text", "dy": -14, "fontSize": 12},
+                "transform": [{"filter": "datum.measure == 'mAP@.5'"}],
+                "mark": {"type": "text", "dy": -14, "fontSize": 13},
                 "encoding": {"text": {"field": "value", "format": ".2f"}},
             },
         ],
@@ -116,7 +123,7 @@ def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
         for i, weight in enumerate(weights)
     ]
     highest = max(max(weights) for weights in use.values())
-    scale = {"scheme": "blues", "domain": [0, highest]}
+    scale = {"range": ["#f7fbff", "#084594"], "domain": [0, highest]}
     # White on the dark fields, ink on the light ones.
     ink = {"condition": {"test": f"datum.weight > {highest * 0.55}", "value": "white"}, "value": INK}
     return {

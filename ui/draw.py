@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from dsmoe_core.schema import Annotation, Box, Finding
 
@@ -19,7 +19,7 @@ def drawn(
     truth: Sequence[Annotation],
     findings: Sequence[Finding],
     colours: Mapping[str, str],
-    width: int = 560,
+    width: int = 480,
 ) -> bytes:
     """A JPEG of this width with all boxes, drawn after scaling so that lines and words stay legible.
 
@@ -35,7 +35,7 @@ def drawn(
         size = (width, max(1, round(opened.height * scale)))
         image = opened.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     pen = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=15)
+    font = ImageFont.load_default(size=16)
     for finding in reversed(findings):  # the most probable on top
         colour = colours.get(finding.label, UNKNOWN)
         corners = _scaled(finding.box, scale)
@@ -99,4 +99,10 @@ def _word(
         y = corners[3] + 1 if above else corners[1] - high - 6
     y = min(max(y, 0), max(size[1] - high - 6, 0))
     pen.rectangle((x, y, x + wide + 8, y + high + 5), fill=colour)
-    pen.text((x + 4, y + 1), text, fill="white", font=font)
+    pen.text((x + 4, y + 1), text, fill=_ink(colour), font=font)
+
+
+def _ink(ground: str) -> str:
+    """Black or white, whichever is easier to read on a colour (ITU-R BT.601's luma)."""
+    red, green, blue = ImageColor.getrgb(ground)[:3]
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

@@ -12,6 +12,7 @@ from ui.snapshot import Snapshot
 
 Row = dict[str, Any]
 
+
 def decision(row: RoundRow) -> str:
     """The verdict on a round's model, or what the round is waiting for."""
     if row.promoted is not None:
@@ -27,14 +28,12 @@ def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
         {
             "Round": row.round,
             "Pictures": row.pictures,
-            "New pictures": row.new_pictures,
             "Boxes": row.boxes,
             "New boxes": row.new_boxes,
             **{str(outcome).capitalize(): _per_cent(row.share(outcome)) for outcome in Outcome},
             "mAP@.5": row.map50,
             "mAP@.5:.95": row.map,
-            "Decision": decision(row),
-            "Why": row.reason or "",
+            "Decision": row.reason or decision(row),
         }
         for row in rounds
     ]

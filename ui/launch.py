@@ -1,13 +1,18 @@
-"""Start the page as a server of its own, for the command line."""
+"""Start the page as a server of its own: ``python -m ui.launch WORKSPACE PORT``.
+
+The command line does just that, because nothing below this package may import it.
+"""
 
 from __future__ import annotations
 
-import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from dsmoe_core.errors import PrerequisiteError, ServiceError
+from rich.console import Console
+
+from dsmoe_core.errors import DsmoeError, PrerequisiteError, ServiceError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
 
 PAGE = Path(__file__).with_name("app.py")
@@ -17,34 +22,22 @@ def serve(workspace: Path, port: int) -> None:
     """Serve the pages of a workspace on 127.0.0.1 until Ctrl-C.
 
     Raises:
-        ServiceError: the port is in use, or Streamlit ended by itself.
-        PrerequisiteError: Streamlit is not installed.
-    """
-    need_free_port(port, "the page", ServiceError)
-    server = subprocess.Popen(command(workspace, port), stdin=subprocess.DEVNULL)
-    try:
-        code = server.wait()
-    except KeyboardInterrupt:
-        server.terminate()  # it has got the Ctrl-C as well; this is for a signal sent to us alone
-        server.wait()
-        return
-    finally:
-        if server.poll() is None:
-            server.kill()
-    if code:
-        raise ServiceError(f"the page's server ended with code {code}", "Read what it printed above.")
-
-
-def command(workspace: Path, port: int) -> list[str]:
-    """What starts the server: on loopback and without telemetry, whatever the user's Streamlit settings say.
-
-    Raises:
+        ServiceError: the port is in use.
         PrerequisiteError: Streamlit is not installed.
     """
     if find_spec("streamlit") is None:
         raise PrerequisiteError(
-            "the package streamlit is not installed", "Install the extra: `uv pip install 'dsmoe[ui]'`."
+            "the package streamlit is not installed", "Install the extra: `pip install 'dsmoe[ui]'`."
         )
+    need_free_port(port, "the page", ServiceError)
+    from streamlit.web import cli
+
+    # In this process, so that whatever ends us ends the page.
+    cli.main(arguments(workspace, port), prog_name="streamlit", standalone_mode=False)
+
+
+def arguments(workspace: Path, port: int) -> list[str]:
+    """Streamlit's arguments: on loopback, no telemetry, whatever the user's Streamlit settings say."""
     options = {
         "server.address": LOOPBACK,
         "server.port": str(port),
@@ -52,4 +45,19 @@ def command(workspace: Path, port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags, "--", str(workspace)]
+    return ["run", str(PAGE), *flags, "--", str(workspace)]
+
+
+def main(words: Sequence[str]) -> int:
+    """Serve, and return the exit code: 2 for what the user can put right."""
+    folder, port = words
+    try:
+        serve(Path(folder).expanduser().resolve(), int(port))
+    except DsmoeError as error:
+        Console(stderr=True, soft_wrap=True, highlight=False).print(f"dsmoe: {error}", markup=False)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

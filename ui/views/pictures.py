@@ -29,7 +29,9 @@ def show(snapshot: Snapshot) -> None:
     if not snapshot.findings:
         st.info(NO_FINDINGS, icon=":material/search:")
     left, right = st.columns([2, 3], vertical_alignment="bottom")
-    wanted = left.segmented_control("Show", KINDS, default="to label", required=True, key="wanted")
+    wanted = left.segmented_control(
+        "Show", KINDS, default="to label", required=True, format_func=str.capitalize, key="wanted"
+    )
     classes = right.multiselect("Classes", snapshot.classes, placeholder="all classes", key="classes")
     chosen = select(snapshot, _kind(wanted), classes)
     if not chosen:
@@ -54,7 +56,7 @@ def show(snapshot: Snapshot) -> None:
 def _card(snapshot: Snapshot, picture: Picture) -> None:
     found = snapshot.findings.get(picture.key)
     visible = tuple(f for f in found.findings if f.score >= snapshot.least_score) if found else ()
-    with st.container(border=True):
+    with st.container(border=True, height="stretch"):
         try:
             image = _image(picture.path, snapshot.truth(picture.key) or (), visible, snapshot.colours())
         except OSError as error:
@@ -64,8 +66,7 @@ def _card(snapshot: Snapshot, picture: Picture) -> None:
         kind = snapshot.kind(picture.key)
         doubt = f" · uncertainty {found.uncertainty:.2f}" if found else ""
         st.markdown(f"**{_plain(picture.name)}**  \n{STANDING[kind]}{doubt}")
-        for reason in reasons(found, snapshot.least_score):
-            st.caption(_plain(reason))
+        st.caption("  \n".join(_plain(reason) for reason in reasons(found, snapshot.least_score)))
 
 
 def _kind(chosen: object) -> Wanted:

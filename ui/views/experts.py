@@ -33,9 +33,11 @@ def show(snapshot: Snapshot) -> None:
         return
     st.write(
         "For every picture a router picks a few experts and weighs them. A class whose row has one dark field"
-        " has a specialist; a column that stays white is an expert that does not earn its keep."
+        " has a specialist; an expert whose column stays pale does not earn its keep."
     )
-    chosen = st.segmented_control("Classes that", list(SOURCES), default="the detector finds", required=True)
+    chosen = st.segmented_control(
+        "Classes that", list(SOURCES), default="the detector finds", required=True, key="source"
+    )
     source = SOURCES[str(chosen)]
     use = expert_use(snapshot, source)
     st.subheader("Mean weight of each expert, by class")

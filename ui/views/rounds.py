@@ -45,7 +45,7 @@ def show(snapshot: Snapshot) -> None:
                 bars, width="stretch", alt="shares of pre-labels accepted, moved, relabelled, deleted"
             )
     st.subheader("All rounds")
-    st.dataframe(round_table(snapshot.rounds), hide_index=True, column_config=_columns())
+    st.dataframe(round_table(snapshot.rounds), hide_index=True, column_config=_columns(), placeholder="-")
     for sentence in sentences(snapshot.rounds):
         st.caption(sentence)
 
@@ -59,25 +59,29 @@ def _key_figures(snapshot: Snapshot) -> None:
     quality, labelled, boxes, accepted, now = st.columns(5)
     gain = _difference(champion, before[-1] if before else None)
     quality.metric(
-        "Model in use, mAP@.5",
+        "mAP@.5 of the model",
         "none yet" if champion is None or champion.map50 is None else f"{champion.map50:.2f}",
         delta=None if gain is None else f"{gain:+.2f}",
-        delta_description="since the model before",
+        help="of the model in use, on the fixed test set; the arrow compares it with the model before",
+        height="stretch",
         border=True,
     )
     done = sum(key in snapshot.annotations for key in snapshot.pictures)
-    labelled.metric("Pictures labelled", f"{done:,} of {len(snapshot.pictures):,}", border=True)
+    labelled.metric(
+        "Pictures labelled", f"{done:,} of {len(snapshot.pictures):,}", height="stretch", border=True
+    )
     total = sum(len(known.annotations) for known in snapshot.annotations.values())
-    boxes.metric("Boxes labelled", f"{total:,}", border=True)
+    boxes.metric("Boxes labelled", f"{total:,}", height="stretch", border=True)
     shares = [share for row in rounds if (share := row.share(Outcome.ACCEPTED)) is not None]
     accepted.metric(
-        "Pre-labels accepted as they were",
+        "Pre-labels kept as is",
         f"{shares[-1]:.0%}" if shares else "none shown",
-        delta=f"{100 * (shares[-1] - shares[-2]):+.0f} points" if len(shares) > 1 else None,
-        delta_description="since the round before",
+        delta=f"{100 * (shares[-1] - shares[-2]):+.0f} %-points" if len(shares) > 1 else None,
+        help="share of the last round's pre-labelled boxes that people accepted without a change",
+        height="stretch",
         border=True,
     )
-    now.metric("Rounds", len(rounds), border=True)
+    now.metric("Rounds", len(rounds), height="stretch", border=True)
     if rounds and rounds[-1].promoted is None:
         last = rounds[-1]
         st.progress(
@@ -93,15 +97,14 @@ def _difference(row: RoundRow | None, before: RoundRow | None) -> float | None:
 
 
 def _columns() -> Mapping[str, ColumnConfig]:
-    share = st.column_config.NumberColumn(format="%.0f %%", width="small")
-    quality = st.column_config.NumberColumn(format="%.3f", width="small")
-    number = st.column_config.NumberColumn(width="small")
+    number = st.column_config.NumberColumn(width=72)
+    share = st.column_config.NumberColumn(format="%.0f %%", width=84)
+    quality = st.column_config.NumberColumn(format="%.3f", width=96)
+    by_hand = "share of the round's boxes that people drew by hand"
     return {
-        **dict.fromkeys(("Round", "Pictures", "New pictures", "Boxes", "New boxes"), number),
+        **dict.fromkeys(("Round", "Pictures", "Boxes", "New boxes"), number),
         **dict.fromkeys((str(outcome).capitalize() for outcome in Outcome), share),
-        "Added": st.column_config.NumberColumn(
-            format="%.0f %%", width="small", help="share of the round's boxes that people drew by hand"
-        ),
+        "Added": st.column_config.NumberColumn(format="%.0f %%", width=84, help=by_hand),
         **dict.fromkeys(("mAP@.5", "mAP@.5:.95"), quality),
-        "Why": st.column_config.TextColumn(width="large"),
+        "Decision": st.column_config.TextColumn(width="large"),
     }

@@ -1,0 +1,69 @@
+"""Workspaces for the pages' tests, made by the loop itself with its stand-ins: no server, no training."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from annotate.studio.fake import FakeStudio
+from pipelines.crew import Crew
+from pipelines.demo import Data, open_workspace, run_rounds, simulated, truth_of
+from pipelines.loop import open_round
+from pipelines.settings import DemoPlan
+from pipelines.stand_in_detection import StandInDetection
+from pipelines.workspace import Workspace
+
+COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 230)}
+
+
+class Quiet:
+    """A reporter that says nothing."""
+
+    def step(self, number: int, name: str) -> None: ...
+
+    def advance(self, done: int, total: int, note: str = "") -> None: ...
+
+    def finished(self, number: int, name: str) -> None: ...
+
+
+def make(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
+    """A workspace with so many closed rounds, and one open round more if wished; 0 means a new workspace."""
+    data = Data(_draw(folder / "data"), "plates")
+    plan = DemoPlan(rounds=max(rounds - 1, 0), budget=6, candidates=None, dry_run=True)
+    with open_workspace(folder / "workspace", data, plan, Quiet()) as workspace:
+        crew = Crew(workspace, FakeStudio(workspace.path / "studio" / "s.json"), StandInDetection(), Quiet())
+        if rounds:
+            truth = truth_of(data.folder / "train.json", workspace)
+            list(run_rounds(crew, plan, simulated(truth)))
+        if then_open:
+            open_round(crew)
+        return Workspace.open(workspace.path).path
+
+
+def _draw(folder: Path) -> Path:
+    """images/, train.json and val.json: grey plates with one to three coloured spots."""
+    (folder / "images").mkdir(parents=True)
+    drawn = random.Random(7)
+    for part, count in (("train", 30), ("val", 6)):
+        entries, boxes = [], []
+        for number in range(count):
+            name = f"{part}-{number:03d}.png"
+            plate = Image.new("RGB", (96, 96), (128, 128, 128))
+            pen = ImageDraw.Draw(plate)
+            for column in drawn.sample(range(3), drawn.randint(1, 3)):
+                label = drawn.choice(list(COLOURS))
+                side, x, y = drawn.randint(12, 20), column * 32 + 4, drawn.randint(4, 68)
+                colour = tuple(c + drawn.randint(-25, 25) for c in COLOURS[label])
+                pen.rectangle((x, y, x + side - 1, y + side - 1), fill=colour)
+                box = {"image_id": number + 1, "category_id": list(COLOURS).index(label) + 1}
+                box |= {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0, "id": len(boxes) + 1}
+                boxes.append(box)
+            plate.save(folder / "images" / name)
+            entries.append({"id": number + 1, "file_name": name, "width": 96, "height": 96})
+        categories = [{"id": i + 1, "name": label} for i, label in enumerate(COLOURS)]
+        content = {"images": entries, "annotations": boxes, "categories": categories}
+        (folder / f"{part}.json").write_text(json.dumps(content))
+    return folder
