@@ -36,7 +36,7 @@ class Aligned(NamedTuple):
     affinity: Float[Tensor, "b h w c"]
     """Share of every position that belongs to each class; the rest, up to one, belongs to none."""
 
-    def spread(self, classes: Float[Tensor, "*b c d"]) -> Float[Tensor, "*b d h w"]:
+    def spread(self, classes: Float[Tensor, "*_ c d"]) -> Float[Tensor, "b d h w"]:
         """Class vectors over space: every position gets the mean of the classes it looks like."""
         batch, height, width, count = self.affinity.shape
         flat = self.affinity.reshape(batch, height * width, count).to(classes.dtype) @ classes

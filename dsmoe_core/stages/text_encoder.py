@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """Texts to vectors; ``name`` identifies weights and pooling, so that a cache never mixes two encoders."""
 

@@ -1,0 +1,75 @@
+# dsmoe: `make` lists what can be done; every target builds the environment it needs, once.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON3 ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# The lock pins uv too, so everyone builds with the same one unless an uv is on PATH already.
+UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
+UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
+
+# What this machine cannot run; `make test-marked` names it, so that nothing is skipped in silence.
+LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
+MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
+
+.PHONY: help install demo test test-marked test-all check lock clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP) ## build .venv from requirements.lock; does nothing when it is up to date
+
+demo: $(STAMP) ## the whole loop on a synthetic PCB set; ARGS="--rounds 2 --headless" is passed on
+	$(BIN)/dsmoe demo $(ARGS)
+
+test: $(STAMP) ## the fast tests; ARGS="-k loop" is passed on
+	$(BIN)/python -m pytest $(ARGS)
+
+test-marked: $(STAMP) ## the tests marked slow, labelstudio, browser, gpu or vllm that this machine can run
+	@echo 'Markers that this machine cannot run: $(or $(strip $(LACKING)),none)'
+	$(BIN)/python -m pytest -m '$(MARKED)' $(ARGS)
+
+test-all: test test-marked ## both of the above
+
+check: $(STAMP) ## lint, format, types, import contracts, rules of the house, locks, documents; rewrites nothing
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
+
+lock: $(UV) ## resolve both lock files anew; ARGS=--upgrade takes newer releases
+	$(UV) pip compile --quiet --universal --all-extras --generate-hashes --no-header --python-version 3.11 \
+	  $(ARGS) pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
+	  $(ARGS) annotate/studio/environment/label-studio.in -o annotate/studio/environment/label-studio.lock
+
+clean: ## remove environments, caches and builds; workspaces stay
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist ./*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# FiftyOne's database is a download that some networks refuse, so the last step looks and repairs. Where that
+# is not possible either, everything but `dsmoe review` works, so it does not stop the installation.
+$(STAMP): requirements.lock pyproject.toml | $(UV)
+	$(call require-python)
+	[ -x $(BIN)/python ] || $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON3))" .venv
+	$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps -e .
+	$(BIN)/python -m annotate.review.database --repair || echo 'dsmoe: until that is mended, `dsmoe review` will not work.' >&2
+	touch $@
+
+.tools/bin/uv:
+	$(call require-python)
+	@$(PYTHON3) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "dsmoe: $(PYTHON3) has no venv module. Install it (Debian: apt-get install python3-venv) or put uv on PATH." >&2; exit 2; }
+	$(PYTHON3) -m venv .tools
+	.tools/bin/pip install --quiet uv==$(UV_VERSION)
+
+define require-python
+@command -v $(PYTHON3) >/dev/null || { \
+  echo "dsmoe: there is no $(PYTHON3) on PATH. Install Python 3.11 or newer, or name it: make PYTHON3=/path/to/python" >&2; exit 2; }
+@$(PYTHON3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "dsmoe: $$($(PYTHON3) --version) is too old. Install Python 3.11 or newer, or name it: make PYTHON3=/path/to/python" >&2; exit 2; }
+endef

@@ -1,0 +1,86 @@
+"""Findings: in picture pixels, streamed in order, and the same whatever the batch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import SMALL, HashEncoder
+
+from dsmoe_core.build import build
+from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
+from dsmoe_core.errors import ModelError
+from dsmoe_core.predict import Detector
+from dsmoe_core.schema import LabelledPicture, PictureFindings, Vocabulary
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = build(SMALL)
+    with torch.no_grad():
+        for level in network.head.levels:
+            level.bias.fill_(0.0)  # an untrained network that finds things
+    save_model(tmp_path / "model", network, SMALL, {})
+    return tmp_path / "model"
+
+
+def look(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, batch: int
+) -> list[PictureFindings]:
+    detector = Detector.load(model, HashEncoder())
+    detector.use(vocabulary)
+    return list(detector.findings((p.picture for p in pictures), batch=batch))
+
+
+def test_findings_lie_in_the_picture_with_everything_filled_in(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    results = look(model, pictures, vocabulary, batch=4)
+    assert [r.key for r in results] == [p.picture.key for p in pictures]
+    for result in results:
+        assert result.findings
+        assert result.version.endswith("+v1")
+        assert len(result.routing.experts) == SMALL.top_k
+        assert math.isclose(sum(result.routing.weights), 1.0, abs_tol=1e-5)
+        assert result.uncertainty == pytest.approx(sum(f.entropy for f in result.findings))
+        scores = [f.score for f in result.findings]
+        assert scores == sorted(scores, reverse=True)
+        for finding in result.findings:
+            assert finding.box.inside(100, 80, tolerance=0.0)
+            assert finding.probabilities.keys() == {"dark", "light"}
+            assert finding.probabilities[finding.label] == finding.score
+            assert 0 <= finding.entropy <= math.log(2) + 1e-9
+
+
+def test_the_batch_does_not_change_the_findings(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    for one, four in zip(*(look(model, pictures, vocabulary, batch=b) for b in (1, 4)), strict=True):
+        assert one.routing.experts == four.routing.experts
+        assert one.uncertainty == pytest.approx(four.uncertainty, rel=0.05)
+
+
+def test_without_a_class_book_there_are_no_findings(model: Path, pictures: list[LabelledPicture]) -> None:
+    with pytest.raises(ModelError, match="read no class book"):
+        list(Detector.load(model, HashEncoder()).findings([pictures[0].picture]))
+
+
+def test_a_folder_without_a_whole_model_is_named(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nowhere holds no whole model"):
+        load_model(tmp_path / "nowhere")
+    (model / WEIGHTS).write_bytes(b"torn")
+    with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        load_model(model)
+    (model / CARD).write_text("{}")
+    with pytest.raises(ModelError, match="holds no whole model"):
+        load_model(model)
+
+
+def test_another_text_encoder_is_refused(model: Path) -> None:
+    encoder = HashEncoder()
+    encoder.width = 8
+    with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
+        Detector.load(model, encoder)

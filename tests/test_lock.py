@@ -1,0 +1,71 @@
+"""The lock files fit what pyproject.toml asks for; checked without a network, rewriting nothing."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIO = ROOT / "annotate" / "studio" / "environment"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"].values()
+DECLARED = [Requirement(line) for line in (*PROJECT["dependencies"], *(r for extra in EXTRAS for r in extra))]
+WANTED = [Requirement(line) for line in (STUDIO / "label-studio.in").read_text().split()]
+ENTRY = re.compile(
+    r"^(?P<pin>[A-Za-z0-9].*?)(?P<hashes>(?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
+)
+
+
+def pins(lock: Path) -> list[tuple[Requirement, int]]:
+    """Each pinned requirement with its number of hashes."""
+    found = ENTRY.finditer(lock.read_text())
+    return [(Requirement(entry["pin"]), entry["hashes"].count("--hash")) for entry in found]
+
+
+def name(requirement: Requirement) -> str:
+    return canonicalize_name(requirement.name)
+
+
+@pytest.mark.parametrize(
+    "lock", [ROOT / "requirements.lock", STUDIO / "label-studio.lock"], ids=lambda p: p.name
+)
+def test_every_pin_is_exact_and_hashed(lock: Path) -> None:
+    entries = pins(lock)
+    loose = [str(pin) for pin, hashes in entries if not hashes or not str(pin.specifier).startswith("==")]
+    assert len(entries) > 100
+    assert loose == []
+
+
+@pytest.mark.parametrize("wanted", DECLARED, ids=str)
+def test_lock_satisfies_what_is_declared(wanted: Requirement) -> None:
+    versions = [
+        str(pin.specifier).removeprefix("==")
+        for pin, _ in pins(ROOT / "requirements.lock")
+        if name(pin) == name(wanted)
+    ]
+    assert versions, f"{wanted} is not in requirements.lock; run `make lock`"
+    assert all(wanted.specifier.contains(version) for version in versions), versions
+
+
+def test_lock_holds_nothing_that_is_no_longer_declared() -> None:
+    """A package that only our pyproject asked for is gone from the lock when the line is."""
+    lock = re.sub(r" \\\n    --hash=\S+", "", (ROOT / "requirements.lock").read_text())
+    ours = re.findall(
+        r"^([\w.-]+)(?:\[[\w,]+\])?==\S+.*\n    # via(?:\n(?:    #   .*\n)*?    #  )? dsmoe \(pyproject",
+        lock,
+        re.MULTILINE,
+    )
+    assert {canonicalize_name(found) for found in ours} == {name(wanted) for wanted in DECLARED}
+
+
+@pytest.mark.parametrize("wanted", WANTED, ids=str)
+def test_label_studio_s_own_lock_fits(wanted: Requirement) -> None:
+    versions = {
+        name(pin): str(pin.specifier).removeprefix("==") for pin, _ in pins(STUDIO / "label-studio.lock")
+    }
+    assert wanted.specifier.contains(versions[name(wanted)])
