@@ -85,7 +85,8 @@ class DSMoEDetection:
     ) -> dict[str, Any]:
         from dsmoe_core.train import fit
 
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it tells the precision every time
+        for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
+            logging.getLogger(chatty).setLevel(logging.WARNING)
         summary = fit(
             pictures=pictures,
             vocabulary=vocabulary,

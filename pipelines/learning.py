@@ -100,7 +100,7 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
 
 
 def _refuse_diverged(model: str, summary: Mapping[str, Any]) -> None:
-    """Stop before a model of nonsense is registered; other settings make another model, so this can be mended.
+    """Stop before a model of nonsense is registered; with other settings it is another model.
 
     Raises:
         ModelError: a loss is not finite.
