@@ -1,4 +1,4 @@
-"""The type checker behind jaxtyping under pytest: beartype, which takes an int for a float, as Python does."""
+"""The type checker behind jaxtyping under pytest: beartype, taking an int for a float as Python does."""
 
 from __future__ import annotations
 
