@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from timm.models.tiny_vit import TinyVit
+from torch import nn
 
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import DSMoE
@@ -56,7 +57,7 @@ def build(config: ModelConfig) -> DSMoE:
 
 def _backbone(config: ModelConfig) -> TinyVit:
     """TinyViT; with the widths and depths of ``base`` it is MobileSAM's encoder to the letter."""
-    return TinyVit(
+    backbone = TinyVit(
         embed_dims=config.encoder_widths,
         depths=config.encoder_depths,
         num_heads=config.encoder_heads,
@@ -64,3 +65,5 @@ def _backbone(config: ModelConfig) -> TinyVit:
         num_classes=0,
         drop_path_rate=0.0,
     )
+    backbone.head = nn.Identity()  # its classifier is not used
+    return backbone

@@ -73,7 +73,6 @@ class Detector:
         self._text = self._network.read(words.classes.to(self._device), words.inner.to(self._device)).classes
         self._vocabulary = vocabulary
 
-    @torch.no_grad()
     def findings(
         self, pictures: Iterable[Picture], *, min_score: float = 0.05, batch: int = 8
     ) -> Iterator[PictureFindings]:
@@ -90,15 +89,19 @@ class Detector:
             raise ModelError("the detector has read no class book", "Call use(vocabulary) first.")
         stream = iter(pictures)
         while group := list(islice(stream, batch)):
-            squares = np.stack([read_square(p, self.config.image_px) for p in group])
-            images = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float().div(255)
-            with torch.autocast(self._device.type, dtype=torch.bfloat16):
-                output = self._network(images.contiguous(memory_format=torch.channels_last), self._text)
-            flat = flatten(output.levels)
+            flat, gated = self._look(group, self._text)
             for i, picture in enumerate(group):
-                yield self._describe(
-                    picture, _one(flat, i), _routing(output.gated, i), min_score, self._vocabulary
-                )
+                routing = _routing(gated, i)
+                yield self._describe(picture, _one(flat, i), routing, min_score, self._vocabulary)
+
+    @torch.no_grad()
+    def _look(self, group: list[Picture], text: Float[Tensor, "c t"]) -> tuple[Flat, Gated]:
+        """One forward pass."""
+        squares = np.stack([read_square(p, self.config.image_px) for p in group])
+        images = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float().div(255)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16):
+            output = self._network(images.contiguous(memory_format=torch.channels_last), text)
+        return flatten(output.levels), output.gated
 
     def _describe(
         self, picture: Picture, flat: Flat, routing: Routing, min_score: float, vocabulary: Vocabulary

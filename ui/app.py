@@ -14,8 +14,8 @@ from ui.views import experts, pictures, rounds
 
 ICON = Path(__file__).with_name("icon.svg")  # a Material icon as page icon would be fetched from the internet
 
-# Streamlit leaves the upper eighth of the page empty, and has no setting for it.
-LESS_EMPTY = "<style>[data-testid='stMainBlockContainer'] { padding-top: 2.5rem }</style>"
+# Streamlit leaves the upper eighth and broad margins of the page empty, and has no setting for it.
+LESS_EMPTY = "<style>[data-testid='stMainBlockContainer'] { padding: 2.5rem 3rem }</style>"
 
 
 def workspace_path(arguments: Sequence[str]) -> Path:

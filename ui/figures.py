@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from annotate.review.sample import expert_name, weights_vector
 from dsmoe_core.schema import Outcome
@@ -11,6 +11,50 @@ from pipelines.rounds import RoundRow
 from ui.snapshot import Snapshot
 
 Row = dict[str, Any]
+
+
+class KeyFigure(NamedTuple):
+    """One number at the top of the page.
+
+    Attributes:
+        change: against the time before, with its sign; None where there is none.
+        meaning: shown on demand.
+    """
+
+    label: str
+    value: str
+    change: str | None = None
+    meaning: str | None = None
+
+
+def key_figures(snapshot: Snapshot) -> list[KeyFigure]:
+    """How good the model is, how much is labelled, and how much work the pre-labels save."""
+    promoted = [row for row in snapshot.rounds if row.promoted and row.map50 is not None]
+    # The model in use need not be the last promoted one: somebody may have gone back.
+    used = next((i for i in reversed(range(len(promoted))) if promoted[i].model == snapshot.champion), None)
+    quality = None if used is None else promoted[used].map50
+    before = promoted[used - 1].map50 if used else None
+    kept = [share for row in snapshot.rounds if (share := row.share(Outcome.ACCEPTED)) is not None]
+    more = round(100 * (kept[-1] - kept[-2])) if len(kept) > 1 else 0
+    done = sum(key in snapshot.annotations for key in snapshot.pictures)
+    boxes = sum(len(known.annotations) for known in snapshot.annotations.values())
+    return [
+        KeyFigure(
+            "mAP@.5 of the model",
+            "none yet" if quality is None else f"{quality:.2f}",
+            None if quality is None or before is None else f"{quality - before:+.2f}",
+            "of the model in use, on the fixed test set; the arrow compares it with the model before",
+        ),
+        KeyFigure("Pictures labelled", f"{done:,} of {len(snapshot.pictures):,}"),
+        KeyFigure("Boxes labelled", f"{boxes:,}"),
+        KeyFigure(
+            "Pre-labels kept as is",
+            f"{kept[-1]:.0%}" if kept else "none shown",
+            f"{more:+} %-points" if more else None,
+            "share of the last round's pre-labelled boxes that people accepted without a change",
+        ),
+        KeyFigure("Rounds", str(len(snapshot.rounds))),
+    ]
 
 
 def decision(row: RoundRow) -> str:
@@ -29,7 +73,7 @@ def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
             "Round": row.round,
             "Pictures": row.pictures,
             "Boxes": row.boxes,
-            "New boxes": row.new_boxes,
+            "New": row.new_boxes,
             **{str(outcome).capitalize(): _per_cent(row.share(outcome)) for outcome in Outcome},
             "mAP@.5": row.map50,
             "mAP@.5:.95": row.map,

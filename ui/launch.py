@@ -1,18 +1,11 @@
-"""Start the page as a server of its own: ``python -m ui.launch WORKSPACE PORT``.
-
-The command line does just that, because nothing below this package may import it.
-"""
+"""Start the page, for the command line."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.console import Console
-
-from dsmoe_core.errors import DsmoeError, PrerequisiteError, ServiceError
+from dsmoe_core.errors import PrerequisiteError, ServiceError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
 
 PAGE = Path(__file__).with_name("app.py")
@@ -46,18 +39,3 @@ def arguments(workspace: Path, port: int) -> list[str]:
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
     return ["run", str(PAGE), *flags, "--", str(workspace)]
-
-
-def main(words: Sequence[str]) -> int:
-    """Serve, and return the exit code: 2 for what the user can put right."""
-    folder, port = words
-    try:
-        serve(Path(folder).expanduser().resolve(), int(port))
-    except DsmoeError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(f"dsmoe: {error}", markup=False)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import quote
 
+from annotate.review import keeper
 from annotate.review.dataset import MOST_USEFUL_FIRST, Built, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
+
+START_SECONDS = 300.0
+"""FiftyOne imports for a quarter of a minute on an idle machine, and for minutes on a busy one."""
 
 
 class Page(NamedTuple):
@@ -54,20 +63,15 @@ def launch(
         PrerequisiteError: FiftyOne or a usable mongod is missing.
         ReviewError: the port is in use, or the database or the page does not start.
     """
-    # FiftyOne would join whatever FiftyOne answers on that port, another workspace's included.
     need_free_port(port, "FiftyOne", ReviewError)
     end = until or threading.Event()
     with database(folder, uri):
         built = build(name, samples, progress=progress)
-        session = _serve(name, port)
-        try:
+        # Ctrl-C is how people end it, and no error.
+        with _server(port, folder / "fiftyone.log") as server, suppress(KeyboardInterrupt):
             announce(page(name, port, built))
             while not end.wait(1.0):  # a wait without end would not notice Ctrl-C on every system
-                pass
-        except KeyboardInterrupt:
-            pass  # that is how people end it
-        finally:
-            session.close()
+                _need_alive(server, folder / "fiftyone.log")
 
 
 def page(name: str, port: int, built: Built) -> Page:
@@ -77,14 +81,43 @@ def page(name: str, port: int, built: Built) -> Page:
     return Page(address, f"{address}?view={view}", built)
 
 
-def _serve(name: str, port: int) -> Any:
-    import fiftyone as fo
-    from fiftyone.core.service import ServiceListenTimeout
+@contextmanager
+def _server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """FiftyOne's own server, up and answering.
 
+    Not ``fiftyone.launch_app``: that gives its server a minute, of which half goes into importing FiftyOne a
+    second time, and a busy machine needs longer.
+    """
+    words = [sys.executable, "-m", "fiftyone.server.main", "--address", LOOPBACK, "--port", str(port)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    server = keeper.start(words, log)
     try:
-        # The address is given because FiftyOne listens on 0.0.0.0 where it thinks it is in a container.
-        return fo.launch_app(fo.load_dataset(name), remote=True, address=LOOPBACK, port=port)
-    except (ServiceListenTimeout, RuntimeError, OSError) as error:
+        deadline = time.monotonic() + START_SECONDS
+        while not _answers(port):
+            _need_alive(server, log)
+            if time.monotonic() > deadline:
+                raise ReviewError(
+                    f"FiftyOne did not answer on port {port} within {START_SECONDS:.0f} s",
+                    f"Look into {log}.",
+                )
+            time.sleep(0.2)
+        yield server
+    finally:
+        keeper.stop(server)
+
+
+def _answers(port: int) -> bool:
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def _need_alive(server: subprocess.Popen[bytes], log: Path) -> None:
+    if server.poll() is not None:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise ReviewError(
-            f"FiftyOne's page did not start on port {port} ({error})", "Try another port with --port."
-        ) from error
+            f"FiftyOne ended with code {server.returncode}: {said[-1] if said else 'it said nothing'}",
+            f"Look into {log}.",
+        )

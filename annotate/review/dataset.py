@@ -7,6 +7,7 @@ FiftyOne is imported; that is also why FiftyOne is only imported inside function
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -73,7 +74,7 @@ def build(
     """
     wanted = {sample.picture.key: sample for sample in samples}
     layout = Layout.of(wanted.values())
-    with _database_errors(name):
+    with database_errors(name):
         dataset = _open(name, layout)
         known: dict[str, str] = dict(zip(*dataset.values(["picture_key", "fingerprint"]), strict=True))
         gone = [key for key in known if key not in wanted]
@@ -200,20 +201,19 @@ def _batches(samples: Iterable[ReviewSample], size: int) -> Iterator[list[Review
         yield batch
 
 
-class _database_errors:  # noqa: N801 (read as a verb at its only use)
-    """Turns the database's own errors into ours; programming errors pass."""
+@contextmanager
+def database_errors(name: str) -> Iterator[None]:
+    """Turn the database's own errors into ours; programming errors pass.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Raises:
+        ReviewError: the database refused, or is gone.
+    """
+    from pymongo.errors import PyMongoError
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        from pymongo.errors import PyMongoError
-
-        if isinstance(error, (PyMongoError, ConnectionError)):
-            raise ReviewError(
-                f"FiftyOne's database refused the data set {self.name!r} ({str(error).split(',')[0]})",
-                "Check that the disk has room and the database runs, then run this again.",
-            ) from error
+    try:
+        yield
+    except (PyMongoError, ConnectionError) as error:
+        raise ReviewError(
+            f"FiftyOne's database refused the data set {name!r} ({str(error).split(',')[0]})",
+            "Check that the disk has room and the database runs, then run this again.",
+        ) from error

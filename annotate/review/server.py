@@ -17,11 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from annotate.review import keeper
 from annotate.review.database import find_mongod
 from dsmoe_core.errors import ReviewError
 from dsmoe_core.loopback import LOOPBACK
 
 START_SECONDS = 60.0
+THEIRS_SECONDS = 10.0
+"""How long we wait for a server that the user runs; it should be up already."""
 LOCK_HELD = 100
 """mongod's exit code when another one uses its folder, or it may not write there."""
 
@@ -42,7 +45,7 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
         ReviewError: it does not start, or the server of that address does not answer.
     """
     if uri is not None:
-        _wait_until_up(uri, None, 10.0, "the server of DSMOE_REVIEW_URI")
+        _wait_until_up(uri, None, THEIRS_SECONDS, "the server of DSMOE_REVIEW_URI")
         point_fiftyone_at(uri)
         yield uri
         return
@@ -54,7 +57,8 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
         point_fiftyone_at(address)
         yield address
     finally:
-        _stop(server)
+        _let_go()
+        keeper.stop(server)
 
 
 def point_fiftyone_at(uri: str) -> None:
@@ -78,6 +82,13 @@ def point_fiftyone_at(uri: str) -> None:
         )
 
 
+def _let_go() -> None:
+    """Close FiftyOne's connection, or its clean-up at exit waits half a minute for the database we stop."""
+    loaded = sys.modules.get("fiftyone")
+    if loaded is not None:
+        loaded.core.odm.get_db_client().close()
+
+
 def _start(program: Path, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,9 +105,7 @@ def _start(program: Path, folder: Path, log: Path) -> tuple[subprocess.Popen[byt
     command += ["--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket"]
     # By default mongod takes half of the machine's memory for its cache; training needs that more.
     command += ["--wiredTigerCacheSizeGB", "0.5"]
-    keeper = Path(__file__).with_name("keeper.py")
-    server = subprocess.Popen([sys.executable, "-I", keeper, *command], stdin=subprocess.PIPE)
-    return server, f"mongodb://{LOOPBACK}:{port}"
+    return keeper.start(command, folder / "mongod.out"), f"mongodb://{LOOPBACK}:{port}"
 
 
 def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: float, where: str) -> None:
@@ -106,7 +115,7 @@ def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: fl
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=1000) as client:
+            with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=500) as client:
                 client.admin.command("ping")
         except PyMongoError as error:
             reason = str(error).split(",")[0]
@@ -141,12 +150,3 @@ def _last_error(log: Path) -> str:
         if entry.get("s") in {"E", "F"}:
             return str(entry.get("attr", {}).get("error") or entry.get("msg"))
     return "its log names no error"
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    if server.stdin is not None:
-        server.stdin.close()
-    try:
-        server.wait(timeout=20)
-    except subprocess.TimeoutExpired:  # it still has our data to write; it goes on and ends by itself
-        return

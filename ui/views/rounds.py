@@ -8,9 +8,9 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from dsmoe_core.schema import Outcome
-from pipelines.rounds import RoundRow, sentences
+from pipelines.rounds import sentences
 from ui.charts import corrections, learning_curve
-from ui.figures import decision, round_table
+from ui.figures import decision, key_figures, round_table
 from ui.snapshot import Snapshot
 
 NO_ROUND = "No round yet. Send the first pictures to the annotators with `dsmoe round open`."
@@ -51,60 +51,32 @@ def show(snapshot: Snapshot) -> None:
 
 
 def _key_figures(snapshot: Snapshot) -> None:
-    rounds = snapshot.rounds
-    champion = next(
-        (row for row in reversed(rounds) if row.model == snapshot.champion and row.promoted), None
-    )
-    before = [row for row in rounds if row.promoted and champion is not None and row.round < champion.round]
-    quality, labelled, boxes, accepted, now = st.columns(5)
-    gain = _difference(champion, before[-1] if before else None)
-    quality.metric(
-        "mAP@.5 of the model",
-        "none yet" if champion is None or champion.map50 is None else f"{champion.map50:.2f}",
-        delta=None if gain is None else f"{gain:+.2f}",
-        help="of the model in use, on the fixed test set; the arrow compares it with the model before",
-        height="stretch",
-        border=True,
-    )
-    done = sum(key in snapshot.annotations for key in snapshot.pictures)
-    labelled.metric(
-        "Pictures labelled", f"{done:,} of {len(snapshot.pictures):,}", height="stretch", border=True
-    )
-    total = sum(len(known.annotations) for known in snapshot.annotations.values())
-    boxes.metric("Boxes labelled", f"{total:,}", height="stretch", border=True)
-    shares = [share for row in rounds if (share := row.share(Outcome.ACCEPTED)) is not None]
-    accepted.metric(
-        "Pre-labels kept as is",
-        f"{shares[-1]:.0%}" if shares else "none shown",
-        delta=f"{100 * (shares[-1] - shares[-2]):+.0f} %-points" if len(shares) > 1 else None,
-        help="share of the last round's pre-labelled boxes that people accepted without a change",
-        height="stretch",
-        border=True,
-    )
-    now.metric("Rounds", len(rounds), height="stretch", border=True)
-    if rounds and rounds[-1].promoted is None:
-        last = rounds[-1]
-        st.progress(
-            last.answered / last.sent if last.sent else 0.0,
-            text=f"Round {last.round} is {decision(last)}",
+    figures = key_figures(snapshot)
+    for column, figure in zip(st.columns(len(figures)), figures, strict=True):
+        column.metric(
+            figure.label,
+            figure.value,
+            delta=figure.change,
+            help=figure.meaning,
+            height="stretch",
+            border=True,
         )
-
-
-def _difference(row: RoundRow | None, before: RoundRow | None) -> float | None:
-    if row is None or before is None or row.map50 is None or before.map50 is None:
-        return None
-    return row.map50 - before.map50
+    if snapshot.rounds and snapshot.rounds[-1].promoted is None:
+        last = snapshot.rounds[-1]
+        share = last.answered / last.sent if last.sent else 0.0
+        st.progress(share, text=f"Round {last.round} is {decision(last)}")
 
 
 def _columns() -> Mapping[str, ColumnConfig]:
-    number = st.column_config.NumberColumn(width=72)
-    share = st.column_config.NumberColumn(format="%.0f %%", width=84)
-    quality = st.column_config.NumberColumn(format="%.3f", width=96)
+    number = st.column_config.NumberColumn(width=66)
+    share = st.column_config.NumberColumn(format="%.0f %%", width=76)
+    quality = st.column_config.NumberColumn(format="%.3f", width=88)
     by_hand = "share of the round's boxes that people drew by hand"
     return {
-        **dict.fromkeys(("Round", "Pictures", "Boxes", "New boxes"), number),
+        **dict.fromkeys(("Round", "Pictures", "Boxes"), number),
+        "New": st.column_config.NumberColumn(width=60, help="boxes labelled in this round"),
         **dict.fromkeys((str(outcome).capitalize() for outcome in Outcome), share),
-        "Added": st.column_config.NumberColumn(format="%.0f %%", width=84, help=by_hand),
+        "Added": st.column_config.NumberColumn(format="%.0f %%", width=76, help=by_hand),
         **dict.fromkeys(("mAP@.5", "mAP@.5:.95"), quality),
         "Decision": st.column_config.TextColumn(width="large"),
     }

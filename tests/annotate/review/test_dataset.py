@@ -1,0 +1,105 @@
+"""The data set in a real FiftyOne on a real database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pymongo.errors import PyMongoError
+
+from annotate.review.dataset import MOST_USEFUL_FIRST, build, database_errors
+from annotate.review.server import database
+from dsmoe_core.errors import ReviewError
+from tests.annotate.review.plates import samples
+
+
+def test_importing_reaches_neither_torch_nor_fiftyone() -> None:
+    code = (
+        "import sys, annotate.review.app, annotate.review.database, annotate.review.dataset\n"
+        "print(*sorted({'torch', 'fiftyone', 'pymongo'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_databases_own_errors_become_ours() -> None:
+    with (
+        pytest.raises(ReviewError, match=r"the data set 'plates' \(disk full\)\. Check that the disk"),
+        database_errors("plates"),
+    ):
+        raise PyMongoError("disk full, full error: {}")
+
+
+@pytest.fixture(scope="module")
+def fiftyone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """FiftyOne on a database of its own."""
+    with database(tmp_path_factory.mktemp("review")):
+        import fiftyone
+
+        yield fiftyone
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # FiftyOne and what it imports
+class TestRealDataset:
+    def test_everything_is_there_and_sorted(self, fiftyone: Any, tmp_path: Path) -> None:
+        steps: list[tuple[int, int]] = []
+        built = build("all", samples(tmp_path, 9), progress=lambda done, total: steps.append((done, total)))
+        assert built == ("all", 9, 0, 0, 0)
+        assert steps == [(9, 9)]
+        dataset = fiftyone.load_dataset("all")
+        assert dataset.persistent
+        assert dataset.info == {"classes": ["scratch.deep", "dent"], "experts": 6}
+        one = dataset.match({"picture_name": "line/plate-6.png"}).first()
+        assert one.ground_truth.detections[0].label == "dent"
+        [finding] = one.findings.detections
+        assert (finding.confidence, finding.entropy, finding.second_best) == (0.6, 0.6, "scratch.deep")
+        assert finding.probs == [0.5, 0.6]
+        assert one.gating_weights == [0.0, 0.75, 0.0, 0.0, 0.0, 0.25]
+        assert (one.uncertainty, one.lead_expert, one.tags) == (0.06, "expert 2", ["pool", "round 1"])
+        view = dataset.load_saved_view(MOST_USEFUL_FIRST)
+        assert view.values("uncertainty") == [0.08, 0.05, 0.04, 0.02, 0.01]
+        assert dataset.count("findings.detections") == 7
+
+    def test_a_rebuild_changes_nothing_that_is_the_same(self, fiftyone: Any, tmp_path: Path) -> None:
+        build("again", samples(tmp_path, 6))
+        dataset = fiftyone.load_dataset("again")
+        before = dict(zip(*dataset.values(["picture_key", "id"]), strict=True))
+        assert build("again", samples(tmp_path, 6)) == ("again", 0, 0, 6, 0)
+        dataset.reload()
+        assert dict(zip(*dataset.values(["picture_key", "id"]), strict=True)) == before
+        assert dataset.list_saved_views() == [MOST_USEFUL_FIRST]
+
+    def test_a_rebuild_updates_in_place_and_keeps_what_people_did(
+        self, fiftyone: Any, tmp_path: Path
+    ) -> None:
+        build("update", samples(tmp_path, 6))
+        dataset = fiftyone.load_dataset("update")
+        before = dict(zip(*dataset.values(["picture_key", "id"]), strict=True))
+        first = dataset.match({"picture_name": "line/plate-0.png"}).first()
+        first.tags.append("ask Kim")
+        first.save()
+        dataset.save_view("mine", dataset.limit(1))
+        later = [replace(s, tags=("pool", "round 2")) for s in samples(tmp_path, 8, "m2+b1")]
+        assert build("update", later[:3] + later[4:]) == ("update", 2, 5, 0, 1)
+        dataset.reload()
+        after = dict(zip(*dataset.values(["picture_key", "id"]), strict=True))
+        assert len(after) == 7
+        assert all(after[key] == before[key] for key in after if key in before)
+        first.reload()
+        assert first.tags == ["pool", "round 2", "ask Kim"]
+        assert first.version == "m2+b1"
+        assert dataset.list_saved_views() == ["mine", MOST_USEFUL_FIRST]
+
+    def test_no_samples_make_an_empty_data_set_with_its_view(self, fiftyone: Any) -> None:
+        assert build("empty", []) == ("empty", 0, 0, 0, 0)
+        assert fiftyone.load_dataset("empty").load_saved_view(MOST_USEFUL_FIRST).values("uncertainty") == []
+
+    def test_a_second_database_in_the_same_process_is_refused(self, fiftyone: Any, tmp_path: Path) -> None:
+        with pytest.raises(ReviewError, match="another database in this process"), database(tmp_path):
+            pytest.fail("FiftyOne is bound to the first")

@@ -1,0 +1,115 @@
+"""What FiftyOne is told of a picture."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotate.review.sample import Layout, ReviewSample, describe, expert_name, fingerprint, weights_vector
+from dsmoe_core.schema import Annotation, Box, Finding, Picture, PictureFindings, Routing
+
+PICTURE = Picture("a" * 64, "line 1/plate.png", Path("/pictures/plate.png"), 200, 100)
+DENT = Finding(Box(20.0, 10.0, 60.0, 60.0), "dent", 0.7, {"scratch": 0.2, "dent": 0.7}, 0.5)
+FOUND = PictureFindings(PICTURE.key, (DENT,), Routing((2, 0), (0.75, 0.25), 0.9), 0.5, "m1+b1")
+SAMPLE = ReviewSample(
+    PICTURE, (Annotation(Box(0.0, 0.0, 200.0, 50.0), "scratch"),), FOUND, ("round 1", "ranked")
+)
+LAYOUT = Layout(("scratch", "dent"), 4)
+
+
+def test_a_finding_carries_its_doubt_and_the_class_it_was_nearly() -> None:
+    [finding] = describe(SAMPLE, LAYOUT)["findings"]
+    assert finding == {
+        "label": "dent",
+        "bounding_box": [0.1, 0.1, 0.2, 0.5],
+        "confidence": 0.7,
+        "entropy": 0.5,
+        "probs": [0.2, 0.7],
+        "second_best": "scratch",
+        "second_probability": 0.2,
+    }
+
+
+def test_a_sample_carries_truth_uncertainty_experts_and_tags() -> None:
+    fields = describe(SAMPLE, LAYOUT)
+    assert fields["ground_truth"] == [{"label": "scratch", "bounding_box": [0.0, 0.0, 1.0, 0.5]}]
+    assert (fields["uncertainty"], fields["routing_entropy"], fields["version"]) == (0.5, 0.9, "m1+b1")
+    assert fields["experts"] == ["expert 3", "expert 1"]
+    assert fields["lead_expert"] == "expert 3"
+    assert fields["gating_weights"] == [0.25, 0.0, 0.75, 0.0]
+    assert fields["loop_tags"] == ["round 1", "ranked"]
+    assert fields["labelled"] is True
+
+
+def test_not_looked_at_is_told_apart_from_nothing_there() -> None:
+    nobody = describe(ReviewSample(PICTURE, None, None), LAYOUT)
+    assert (nobody["ground_truth"], nobody["findings"], nobody["labelled"]) == (None, None, False)
+    assert (nobody["uncertainty"], nobody["gating_weights"], nobody["lead_expert"]) == (None, None, None)
+    clean = describe(ReviewSample(PICTURE, (), replace(FOUND, findings=())), LAYOUT)
+    assert (clean["ground_truth"], clean["findings"], clean["labelled"]) == ([], [], True)
+
+
+def test_the_only_class_has_no_second_best() -> None:
+    only = replace(FOUND, findings=(replace(DENT, probabilities={"dent": 0.7}),))
+    [finding] = describe(replace(SAMPLE, findings=only), LAYOUT)["findings"]
+    assert (finding["second_best"], finding["second_probability"]) == (None, None)
+    assert finding["probs"] == [0.0, 0.7]
+
+
+def test_layout_keeps_the_vocabulary_order_and_adds_classes_that_only_people_use() -> None:
+    stain = ReviewSample(PICTURE, (Annotation(Box(0.0, 0.0, 5.0, 5.0), "stain"),), None)
+    assert Layout.of([SAMPLE, stain]) == Layout(("scratch", "dent", "stain"), 3)
+    assert Layout.of([]) == Layout((), 0)
+
+
+def test_fingerprint_changes_with_content_and_only_then() -> None:
+    mark = fingerprint(describe(SAMPLE, LAYOUT))
+    assert fingerprint(describe(replace(SAMPLE), LAYOUT)) == mark
+    changed = [
+        replace(SAMPLE, truth=()),
+        replace(SAMPLE, tags=("round 2", "ranked")),
+        replace(SAMPLE, findings=replace(FOUND, uncertainty=0.51)),
+        replace(SAMPLE, picture=replace(PICTURE, path=Path("/elsewhere/plate.png"))),
+    ]
+    marks = [fingerprint(describe(sample, LAYOUT)) for sample in changed]
+    assert len({mark, *marks}) == 5
+    assert fingerprint(describe(SAMPLE, Layout(LAYOUT.classes, 8))) != mark
+
+
+@given(
+    st.lists(st.integers(0, 15), unique=True, min_size=1, max_size=5),
+    st.floats(0.01, 1.0),
+)
+def test_weights_vector_has_fixed_length_and_keeps_every_weight(experts: list[int], first: float) -> None:
+    total = first + len(experts) - 1
+    weights = tuple(w / total for w in (first, *[1.0] * (len(experts) - 1)))
+    vector = weights_vector(Routing(tuple(experts), weights, 0.0), 16)
+    assert len(vector) == 16
+    assert sum(vector) == pytest.approx(1.0)
+    assert [vector[i] for i in experts] == list(weights)
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000), st.data())
+def test_boxes_are_shares_that_lead_back_to_pixels(width: int, height: int, data: st.DataObject) -> None:
+    x1 = data.draw(st.floats(0.0, width - 0.5))
+    y1 = data.draw(st.floats(0, height - 0.5))
+    x2 = data.draw(st.floats(x1 + 0.25, width))
+    y2 = data.draw(st.floats(y1 + 0.25, height))
+    picture = replace(PICTURE, width=width, height=height)
+    sample = ReviewSample(picture, (Annotation(Box(x1, y1, x2, y2), "dent"),), None)
+    fields = describe(sample, LAYOUT)
+    json.dumps(fields)  # plain values only
+    left, top, wide, high = fields["ground_truth"][0]["bounding_box"]
+    assert 0 <= left <= 1
+    assert 0 <= top <= 1
+    back = (left * width, top * height, (left + wide) * width, (top + high) * height)
+    assert back == pytest.approx((x1, y1, x2, y2), abs=1e-6)
+
+
+def test_people_count_experts_from_one() -> None:
+    assert expert_name(0) == "expert 1"

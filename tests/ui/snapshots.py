@@ -1,0 +1,79 @@
+"""Snapshots made by hand, for what is computed from them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, Picture, PictureFindings, Routing
+from pipelines.rounds import RoundRow
+from ui.snapshot import Snapshot
+
+BOX = Box(10.0, 10.0, 30.0, 30.0)
+
+
+def picture(name: str) -> Picture:
+    return Picture(f"key of {name}", name, Path("/nowhere") / name, 100, 100)
+
+
+def labelled(name: str, *labels: str) -> LabelledPicture:
+    return LabelledPicture(picture(name), tuple(Annotation(BOX, label) for label in labels))
+
+
+def finding(label: str, score: float, entropy: float = 0.1, **others: float) -> Finding:
+    return Finding(BOX, label, score, {label: score, **others}, entropy)
+
+
+def found(
+    name: str, *findings: Finding, experts: dict[int, float] | None = None, doubt: float = 0.1
+) -> PictureFindings:
+    chosen = experts or {0: 1.0}
+    routing = Routing(tuple(chosen), tuple(chosen.values()), 0.5)
+    return PictureFindings(f"key of {name}", findings, routing, doubt, "m1+b1")
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    """Four pictures a, b, c, d of the pool and t of the test set; nothing found, nothing labelled."""
+    parts: dict[str, Any] = {
+        "title": "plates",
+        "path": Path("/nowhere"),
+        "rounds": (),
+        "champion": None,
+        "classes": ("scratch", "dent"),
+        "pictures": {p.key: p for p in map(picture, "abcd")},
+        "findings": {},
+        "annotations": {},
+        "test": {"key of t": labelled("t", "dent")},
+        "sent": frozenset(),
+        "least_score": 0.3,
+    }
+    return Snapshot(**{**parts, **changes})
+
+
+def row(number: int, **changes: Any) -> RoundRow:
+    """A closed round of ten pictures with twenty boxes, promoted."""
+    parts: dict[str, Any] = {
+        "round": number,
+        "state": "closed",
+        "sent": 10,
+        "answered": 10,
+        "pictures": 10 * (number + 1),
+        "boxes": 20 * (number + 1),
+        "new_pictures": 10,
+        "new_boxes": 20,
+        "accepted": 0,
+        "moved": 0,
+        "relabelled": 0,
+        "deleted": 0,
+        "added": 20,
+        "map50": 0.5,
+        "map": 0.25,
+        "promoted": True,
+        "reason": "promoted: first model",
+        "model": f"m{number}",
+        "dataset_version": "d",
+        "opened_at": datetime(2026, 1, 1, tzinfo=UTC),
+        "closed_at": datetime(2026, 1, 2, tzinfo=UTC),
+    }
+    return RoundRow(**{**parts, **changes})

@@ -1,0 +1,58 @@
+"""What the charts show, read from their specifications."""
+
+from __future__ import annotations
+
+import json
+
+from tests.ui.snapshots import row
+from ui.charts import corrections, heat_map, learning_curve
+
+
+def test_the_learning_curve_has_a_point_a_measure_and_a_judged_round() -> None:
+    rounds = [
+        row(0),
+        row(1, map50=0.6, promoted=False),
+        row(2, map50=None, map=None, promoted=None, state="open"),
+    ]
+    chart = learning_curve(rounds)
+    assert chart is not None
+    points = chart["data"]["values"]
+    assert [(p["boxes"], p["measure"], p["value"], p["decision"]) for p in points] == [
+        (20, "mAP@.5", 0.5, "promoted"),
+        (20, "mAP@.5:.95", 0.25, "promoted"),
+        (40, "mAP@.5", 0.6, "refused"),
+        (40, "mAP@.5:.95", 0.25, "refused"),
+    ]
+    json.dumps(chart)
+
+
+def test_before_the_first_model_there_is_no_curve() -> None:
+    assert learning_curve([]) is None
+    assert learning_curve([row(0, map50=None, map=None, promoted=None)]) is None
+
+
+def test_corrections_add_up_in_every_round_that_showed_prelabels() -> None:
+    chart = corrections([row(0), row(1, accepted=6, moved=2, relabelled=1, deleted=1)])
+    assert chart is not None
+    bars = chart["data"]["values"]
+    assert {bar["round"] for bar in bars} == {"round 1"}
+    assert [(bar["outcome"], bar["share"]) for bar in bars] == [
+        ("accepted", 0.6),
+        ("moved", 0.2),
+        ("relabelled", 0.1),
+        ("deleted", 0.1),
+    ]
+    json.dumps(chart)
+
+
+def test_without_prelabels_there_are_no_corrections() -> None:
+    assert corrections([row(0)]) is None
+
+
+def test_the_heat_map_has_a_cell_a_class_and_an_expert_in_order() -> None:
+    chart = heat_map({"dent": [0.0, 1.0], "scratch": [0.5, 0.5]})
+    cells = chart["data"]["values"]
+    assert cells[1] == {"class": "dent", "expert": "expert 2", "weight": 1.0}
+    assert len(cells) == 4
+    assert chart["encoding"]["y"]["sort"] == ["dent", "scratch"]
+    json.dumps(chart)

@@ -1,0 +1,74 @@
+"""Which pictures are shown, in which order, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.ui.snapshots import finding, found, labelled, snapshot
+from ui.gallery import Wanted, pages, reasons, select
+
+SEEN = snapshot(
+    findings={
+        f.key: f
+        for f in (
+            found("a", finding("dent", 0.9), doubt=0.2),
+            found("b", finding("scratch", 0.5), doubt=0.6),
+            found("c", finding("dent", 0.1), doubt=0.4),
+            found("t", doubt=0.9),
+        )
+    },
+    annotations={"key of a": labelled("a", "scratch")},
+    sent=frozenset({"key of b"}),
+)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "classes", "names"),
+    [
+        ("to label", (), "bcd"),  # d was not looked at
+        ("labelled", (), "a"),
+        ("test set", (), "t"),
+        ("all", (), "tbcad"),
+        ("all", ("dent",), "ta"),  # c's dent is too faint
+        ("all", ("scratch",), "ba"),  # b's was found, a's was labelled
+        ("all", ("dent", "scratch"), "tba"),
+        ("to label", ("dent",), ""),
+    ],
+)
+def test_select(wanted: Wanted, classes: tuple[str, ...], names: str) -> None:
+    assert "".join(p.name for p in select(SEEN, wanted, classes)) == names
+
+
+def test_where_a_picture_stands() -> None:
+    kinds = [SEEN.kind(f"key of {name}") for name in "abct"]
+    assert kinds == ["labelled", "sent", "waiting", "test"]
+
+
+def test_the_reasons_begin_with_the_greatest_doubt() -> None:
+    seen = found(
+        "a",
+        finding("dent", 0.9, entropy=0.1, scratch=0.001),
+        finding("scratch", 0.5, entropy=0.6, dent=0.45),
+        finding("dent", 0.7, entropy=0.3, scratch=0.2),
+        finding("dent", 0.2),
+        finding("scratch", 0.25),
+    )
+    assert reasons(seen, 0.3) == [
+        "scratch 50%, or dent 45%",
+        "dent 70%, or scratch 20%",
+        "2 more places too faint to show, best scratch 25%",
+    ]
+
+
+def test_a_sure_finding_names_no_rival() -> None:
+    assert reasons(found("a", finding("dent", 0.9, scratch=0.001)), 0.3) == ["dent 90%"]
+
+
+def test_nothing_seen_and_not_looked_at_are_told_apart() -> None:
+    assert reasons(found("a"), 0.3) == ["The detector sees no defect here."]
+    assert reasons(None, 0.3) == ["The detector has not looked at it yet."]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 1), (1, 1), (12, 1), (13, 2), (24, 2), (25, 3)])
+def test_pages(count: int, expected: int) -> None:
+    assert pages(count, 12) == expected
