@@ -24,7 +24,8 @@ from dsmoe_core.schema import Box, Finding, LabelledPicture, Picture, PictureFin
 from pipelines.atomic import write_whole
 from pipelines.detection import TrainingProgress
 
-CELL = 4  # pixels; blocks closer together than this are seen as one
+SIDE = 128  # pixels; larger pictures are looked at coarsely, since a dry run should take seconds
+CELL = 4  # pixels of the coarse picture; blocks closer together than this are seen as one
 CONTRAST = 48.0  # distance in RGB from the background from which on a pixel belongs to a block
 SOFTNESS = 24.0  # distance in RGB at which a class's probability falls to 1/e
 
@@ -105,8 +106,10 @@ def _colour(pixels: Floats, box: Box) -> Floats:
 
 def _blocks(pixels: Floats) -> list[Box]:
     """Tight boxes around connected regions unlike the background, found on cells of CELL pixels."""
-    background = np.median(pixels.reshape(-1, 3), axis=0)
-    stands_out = np.linalg.norm(pixels - background, axis=2) > CONTRAST
+    stride = -(-max(pixels.shape[:2]) // SIDE)
+    coarse = pixels[::stride, ::stride]
+    background = np.median(coarse.reshape(-1, 3), axis=0)
+    stands_out = np.linalg.norm(coarse - background, axis=2) > CONTRAST
     ys, xs = np.nonzero(stands_out)
     cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
@@ -123,7 +126,9 @@ def _blocks(pixels: Floats) -> list[Box]:
                     front.append(neighbour)
         top, left = (min(p[axis] for p in points) for axis in (0, 1))
         bottom, right = (max(p[axis] for p in points) + 1 for axis in (0, 1))
-        boxes.append(Box(float(left), float(top), float(right), float(bottom)))
+        height, width = pixels.shape[:2]
+        box = Box(float(left), float(top), float(right), float(bottom))
+        boxes.append(Box(*(stride * v for v in box.corners)).clipped(width, height))
     return boxes
 
 

@@ -64,7 +64,7 @@ def demo(
 ) -> None:
     """Run the whole loop on one data set: label, train, judge, promote, again. Interrupted, it goes on.
 
-    Example: `dsmoe demo --data shared/data/deeppcb --headless --json out.json`
+    Example: `dsmoe demo --data deeppcb --headless --json out.json`
     """
     raw: dict[str, Any] = {
         "rounds": rounds,
@@ -93,7 +93,7 @@ def benchmark(
 ) -> None:
     """Measure something and write benchmarks/results/NAME.json; or render a document's tables from these.
 
-    Example: `dsmoe benchmark demo --data shared/data/deeppcb`, then `dsmoe benchmark --tables README.md`
+    Example: `dsmoe benchmark demo --data deeppcb`, then `dsmoe benchmark --tables README.md`
     """
     from dsmoe_core.errors import SettingsError
 

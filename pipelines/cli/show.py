@@ -103,7 +103,7 @@ def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
     )
     for name in ("round", "pictures", "boxes", *Outcome, "mAP @.5", "mAP @.5:.95"):
         table.add_column(name, justify="right", overflow="fold")
-    table.add_column("promoted?", min_width=20)
+    table.add_column("promoted?", overflow="fold")
     for row in rows:
         table.add_row(
             str(row.round),

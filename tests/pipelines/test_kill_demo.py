@@ -113,7 +113,8 @@ def test_killed_while_pushing_annotating_and_training_it_goes_on_where_it_was(
             harvests = workspace.journal.harvests()
             rows = workspace.rounds()
             attempts = {(number, step): count for number, step, count, _ in workspace.journal.steps()}
-        found = api.get("/api/tasks/", page_size=1000, fields="all")["tasks"]
+        (project,) = api.get("/api/projects/")["results"]
+        found = api.get("/api/tasks/", project=project["id"], page_size=1000, fields="all")["tasks"]
     finally:
         server.down()
     expected = BUDGET * (ROUNDS + 1)
