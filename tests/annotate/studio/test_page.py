@@ -1,0 +1,159 @@
+"""The page as an annotator sees it, in a real Chromium against a real Label Studio."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+from annotate.studio.client import LabelStudio
+from annotate.studio.protocol import Connection, OpenTask, Task
+from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
+
+CHROMIUM = Path("/usr/bin/chromium")
+pytestmark = [pytest.mark.browser, pytest.mark.labelstudio, pytest.mark.timeout(300)]
+
+REGION = ".lsf-outliner-item"
+WIDTH, HEIGHT = 320, 200  # of the pictures of conftest.py
+BOARD = (20, 90, 40)
+
+MakePicture = Callable[[str], Picture]
+MakeTask = Callable[..., Task]
+MakeFinding = Callable[..., Finding]
+Opened = tuple[LabelStudio, int, OpenTask]
+
+
+@pytest.fixture
+def studio_kind() -> str:
+    return "real"
+
+
+@pytest.fixture
+def page(connection: Connection) -> Iterator[Page]:
+    """A page that is signed in."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}")
+    quiet = [
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--disable-component-update",
+    ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", "--disable-sync", *quiet]
+        )
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)  # two busy cores
+        page.goto(f"{connection.url}/user/login/")
+        page.fill("input[name=email]", connection.username)
+        page.fill("input[name=password]", connection.password)
+        page.click("button[type=submit]")
+        page.wait_for_url(re.compile(r"/(projects)?/?$"))
+        yield page
+        browser.close()
+
+
+@pytest.fixture
+def opened(
+    connection: Connection,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+    make_finding: MakeFinding,
+) -> Opened:
+    """A project with one task that has four pre-labels."""
+    studio = LabelStudio(connection)
+    project = studio.ensure_project(title, vocabulary)
+    found = (
+        make_finding((20, 30, 120, 90), "open", 0.9),
+        make_finding((180, 40, 260, 110), "short circuit", 0.6),
+        make_finding((60, 120, 150, 180), "open", 0.3),
+        make_finding((270, 140, 295, 175), "open", 0.2),
+    )
+    studio.push(project, [make_task(pictures("board"), *found)])
+    return studio, project, studio.open_tasks(project)[0]
+
+
+def open_page(page: Page, connection: Connection, project: int, task: OpenTask) -> Locator:
+    """Opens the task and gives what lies exactly on the picture (the page may cut the picture's edges)."""
+    page.goto(f"{connection.url}/projects/{project}/data?task={task.task_id}")
+    expect(page.locator(REGION)).to_have_count(len(task.prelabels))
+    page.locator(".konvajs-content").first.click(trial=True)  # waits until the page has come to rest
+    return page.locator(".lsf-image canvas").first
+
+
+def on_screen(picture: Locator, x: float, y: float) -> tuple[float, float]:
+    """Where a place of the picture, in picture pixels, is on the screen."""
+    area = picture.bounding_box()
+    assert area is not None
+    return area["x"] + x * area["width"] / WIDTH, area["y"] + y * area["height"] / HEIGHT
+
+
+def drag(page: Page, picture: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drags from one place of the picture to another, both in picture pixels."""
+    page.mouse.move(*on_screen(picture, *start))
+    page.mouse.down()
+    page.mouse.move(*on_screen(picture, *end), steps=12)
+    page.mouse.up()
+
+
+def test_the_prelabels_are_drawn(page: Page, connection: Connection, opened: Opened, tmp_path: Path) -> None:
+    _, project, task = opened
+    picture = open_page(page, connection, project, task)
+    named = page.locator(f"{REGION}__title").all_inner_texts()
+    assert [text.split("\n")[-1] for text in named] == [region.label for region in task.prelabels]
+    expect(page.locator("h4")).to_contain_text("Round 1, place 1: chosen because the model is unsure here")
+    screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
+
+    def seen(x: float, y: float) -> tuple[int, ...]:
+        across, down = on_screen(picture, x, y)
+        return screen.getpixel((round(across), round(down)))  # type: ignore[return-value]
+
+    assert seen(160, 20) == pytest.approx(BOARD, abs=3)
+    for region in task.prelabels:  # each one tints the board, to its corners and no further
+        x1, y1, x2, y2 = region.box.corners
+        assert seen(x1 + 3, y1 + 3) != pytest.approx(BOARD, abs=10)
+        assert seen(x2 - 3, y2 - 3) != pytest.approx(BOARD, abs=10)
+        assert seen(x1 - 3, y1 - 3) == pytest.approx(BOARD, abs=3)
+        assert seen(x2 + 3, y2 + 3) == pytest.approx(BOARD, abs=3)
+
+
+def test_what_a_person_does_on_the_page_is_what_is_counted(
+    page: Page, connection: Connection, opened: Opened, tmp_path: Path
+) -> None:
+    studio, project, task = opened
+    picture = open_page(page, connection, project, task)
+    regions = page.locator(REGION)
+    regions.nth(0).click()
+    drag(page, picture, (70, 60), (100, 75))  # moved, by 30 and 15 px
+    regions.nth(1).click()
+    page.keyboard.press("3")  # relabelled: the key of the third class
+    regions.nth(2).click()
+    page.keyboard.press("Backspace")  # deleted
+    expect(regions).to_have_count(3)
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    drag(page, picture, (150, 150), (200, 190))  # added, of the second class
+    expect(regions).to_have_count(4)
+    page.screenshot(path=tmp_path / "corrected.png")
+    with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
+        page.get_by_test_id("bottombar-submit-button").click()
+    assert posted.value.status == 201
+    (got,) = studio.harvest(project)
+    assert got.outcomes == dict.fromkeys(Outcome, 1)
+    by_label = {a.label: a.box for a in got.annotations if a.label != "open"}
+    assert by_label["spur"].corners == pytest.approx(task.prelabels[1].box.corners, abs=0.01)
+    assert by_label["short circuit"].corners == pytest.approx((150, 150, 200, 190), abs=1.0)
+    moved = next(a.box for a in got.annotations if a.label == "open" and a.box.x1 < 200)
+    assert moved.corners == pytest.approx((50, 45, 150, 105), abs=1.0)
+    assert got.version == "model+book"
+    assert got.seconds is not None
+    assert got.seconds > 0
