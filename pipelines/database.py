@@ -1,4 +1,4 @@
-"""A database behind a SQLAlchemy URL, SQLite or Postgres: short transactions, complaints a user can act on."""
+"""A database behind a SQLAlchemy URL, SQLite or Postgres: short transactions, complaints to act on."""
 
 from __future__ import annotations
 
