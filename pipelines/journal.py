@@ -5,19 +5,18 @@ Every method is one transaction. Writing the same thing twice changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from dsmoe_core.errors import DsmoeError, PrerequisiteError, WorkspaceError
+from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome, Picture
 from pipelines import journal_tables as t
+from pipelines.database import Database
 
 Role = Literal["pool", "test"]
 State = Literal["opening", "open", "closing", "closed"]
@@ -70,7 +69,7 @@ def as_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-class Journal:
+class Journal(Database):
     """Reads and writes the journal behind a SQLAlchemy URL.
 
     Raises:
@@ -79,11 +78,7 @@ class Journal:
     """
 
     def __init__(self, url: str) -> None:
-        self._engine = sa.create_engine(url)
-        if self._engine.dialect.name == "sqlite":
-            sa.event.listen(self._engine, "connect", _sqlite_pragmas)
-        with self._connect() as db:
-            t.metadata.create_all(db)
+        super().__init__(url, t.metadata)
         version = self.fact("schema_version")
         if version is None:
             self.set_fact("schema_version", t.SCHEMA_VERSION)
@@ -97,38 +92,6 @@ class Journal:
     def at(cls, path: Path) -> Journal:
         """The SQLite journal in this file."""
         return cls(f"sqlite:///{path}")
-
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _connect(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.begin() as db:
-                yield db
-        except sa.exc.DBAPIError as error:
-            raise _explain(error) from error
-
-    def _insert(
-        self, table: sa.Table, rows: Sequence[Mapping[str, Any]], *, update: Sequence[str] = ()
-    ) -> None:
-        """Insert rows; where the primary key is there already, change only the columns in ``update``."""
-        if not rows:
-            return
-        build = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        statement = build(table)
-        keys = [column.name for column in table.primary_key]
-        if update:
-            changed = {name: statement.excluded[name] for name in update}
-            statement = statement.on_conflict_do_update(index_elements=keys, set_=changed)
-        else:
-            statement = statement.on_conflict_do_nothing(index_elements=keys)
-        with self._connect() as db:
-            db.execute(statement, [dict(row) for row in rows])
-
-    def _rows(self, query: sa.Executable) -> list[sa.Row[Any]]:
-        with self._connect() as db:
-            return list(db.execute(query).all())
 
     # facts: single values about the workspace
     def fact(self, name: str) -> Any:
@@ -300,26 +263,3 @@ def _harvest(row: sa.Row[Any]) -> Harvest:
         version=row.version,
         seconds=row.seconds,
     )
-
-
-def _sqlite_pragmas(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA busy_timeout=10000")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
-
-
-def _explain(error: sa.exc.DBAPIError) -> DsmoeError | sa.exc.DBAPIError:
-    """The database's complaint as a line a user can act on, where it is not our bug."""
-    text = str(error.orig)
-    if "full" in text or "disk I/O error" in text:
-        return PrerequisiteError(
-            f"disk full: the journal could not be written ({text})",
-            "Free some space and run the same command again; it goes on where it was.",
-        )
-    if isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and (
-        "not a database" in text or "malformed" in text or "unable to open" in text or "locked" in text
-    ):
-        return WorkspaceError(f"the journal cannot be used: {text}", "Check the file journal.sqlite.")
-    return error

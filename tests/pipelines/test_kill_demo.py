@@ -55,7 +55,7 @@ class Demo:
             self._port,
             "--headless",
         ]
-        words += ["--budget", BUDGET, "--rounds", ROUNDS, "--px", 96, "--pictures-seen", 48]
+        words += ["--budget", BUDGET, "--rounds", ROUNDS, "--px", 96, "--pictures-seen", "48,48,480"]
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *map(str, words)],
             cwd=self._folder,
