@@ -18,15 +18,19 @@ class Words(NamedTuple):
     """Everything the network reads of a class book."""
 
     classes: Float[Tensor, "c t"]
-    """Vectors of the descriptions."""
+    """One vector a class: the mean of all its wordings (prompt ensembling, as in CLIP)."""
     inner: Float[Tensor, "i t"]
     variants: list[Float[Tensor, "_ t"]]
-    """Per class: the description and its paraphrases."""
+    """Per class: the description first, then its paraphrases."""
     families: Families
 
     def draw(self, rng: np.random.Generator) -> Float[Tensor, "c t"]:
-        """One wording a class, so that words are learned by meaning and not as codes."""
-        return torch.stack([v[int(rng.integers(len(v)))] for v in self.variants])
+        """The mean of the description and a random half of the paraphrases, so that no wording is a code.
+
+        Not a single wording: a small sentence encoder puts two wordings of one defect hardly closer together
+        than wordings of two defects, and a detector that reads another one at each step learns classes late.
+        """
+        return torch.stack([_mean_of_some(v, rng) for v in self.variants])
 
 
 def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
@@ -36,11 +40,17 @@ def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
     vectors = encoder.encode([*(t for texts in spoken for t in texts), *inner])
     variants = list(torch.split(vectors[: sum(map(len, spoken))], [len(texts) for texts in spoken]))
     return Words(
-        torch.stack([v[0] for v in variants]),
+        torch.stack([v.mean(0) for v in variants]),
         vectors[len(vectors) - len(inner) :],
         variants,
         _families(vocabulary),
     )
+
+
+def _mean_of_some(variants: Float[Tensor, "v t"], rng: np.random.Generator) -> Float[Tensor, " t"]:
+    kept = rng.random(len(variants)) < 0.5
+    kept[0] = True
+    return variants[torch.from_numpy(kept)].mean(0)
 
 
 def _sentence(text: ClassText) -> str:
