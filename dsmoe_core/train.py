@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,6 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.losses import Boxes, auxiliary_losses, detection_losses
-from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.text_encoder import TextEncoder
 from dsmoe_core.words import Words, words_of
@@ -125,9 +125,12 @@ def fit(
 
 
 def _losses(
-    network: DSMoE, batch: Batch, words: Words, training: TrainingConfig, device: torch.device, step: int
+    network: Any, batch: Batch, words: Words, training: TrainingConfig, device: torch.device, step: int
 ) -> dict[str, Tensor]:
-    """All loss terms of one batch by name, weighted; each class is read in a wording drawn for this step."""
+    """All loss terms of one batch by name, weighted; each class is read in a wording drawn for this step.
+
+    ``network`` is the DSMoE that Fabric has wrapped.
+    """
     rng = np.random.default_rng([training.seed, 1 << 21, step])
     read = network.read(words.draw(rng).to(device), words.inner.to(device))
     images = torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2).float().div(255)

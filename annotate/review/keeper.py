@@ -15,6 +15,7 @@ import sys
 import threading
 from pathlib import Path
 
+GRACE_SECONDS = 15.0
 STOP_SECONDS = 20.0
 
 
@@ -34,7 +35,7 @@ def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 
 def stop(keeper: subprocess.Popen[bytes]) -> None:
-    """End a program and wait for it; one that still has data to write goes on a little and ends by itself."""
+    """End a program and wait until it has ended; one that does not in time is killed by its keeper."""
     if keeper.stdin is not None:
         keeper.stdin.close()
     try:
@@ -54,6 +55,10 @@ def keep(command: list[str]) -> int:
         while os.read(0, 1024):
             pass
         program.terminate()
+        try:
+            program.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:  # FiftyOne's server waits long for a database that ended before it
+            program.kill()
 
     threading.Thread(target=end_with_owner, daemon=True).start()
     return program.wait()

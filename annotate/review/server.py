@@ -57,7 +57,7 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
         point_fiftyone_at(address)
         yield address
     finally:
-        _let_go()
+        _let_go(address)
         keeper.stop(server)
 
 
@@ -82,10 +82,10 @@ def point_fiftyone_at(uri: str) -> None:
         )
 
 
-def _let_go() -> None:
+def _let_go(uri: str) -> None:
     """Close FiftyOne's connection, or its clean-up at exit waits half a minute for the database we stop."""
     loaded = sys.modules.get("fiftyone")
-    if loaded is not None:
+    if loaded is not None and loaded.config.database_uri == uri:
         loaded.core.odm.get_db_client().close()
 
 

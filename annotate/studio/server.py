@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shlex
 import signal
 import socket
 import subprocess
@@ -25,6 +24,7 @@ DATA_BYTES = 200_000_000  # a fresh database and its logs take 20 MB; below this
 _USERNAME = "annotator@dsmoe.local"
 _LOG_LINES = 15
 _STOP_S = 15.0
+_RELEASE_S = 2.0  # a server that was killed a moment ago lets go of its port only now
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +87,14 @@ class LabelStudioServer:
         environment.make_folder(self.data_dir)
         self.data_dir.chmod(0o700)  # the database holds the token too
         with environment.only_one(self.data_dir / "server.lock", say):
-            pid = self._pid()
-            if pid is None:
+            if self._pid() is None:
                 self._need_free_port()
                 environment.need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, say)
-                pid = self._start(program, self._credentials())
+                self._start(program, self._credentials())
                 say("starting Label Studio")
             connection = self._connection(self._credentials())
-            self._wait(pid, connection, say)
+            self._wait(connection, say)
             return connection
 
     def down(self) -> bool:
@@ -121,17 +120,18 @@ class LabelStudioServer:
         answers = pid is not None and url is not None and Api.is_up(url)
         return ServerStatus(pid is not None, answers, pid, url, self.log)
 
-    def _start(self, program: Path, credentials: Mapping[str, str]) -> int:
+    def _start(self, program: Path, credentials: Mapping[str, str]) -> None:
         self._pid_file.unlink(missing_ok=True)
         self._port_file.write_text(str(self.port))
         command = [str(program), "start", "--no-browser", "--internal-host", HOST, "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir)]
-        # The shell writes the pid before it becomes Label Studio: killed here, the next process finds it.
-        start = 'echo $$ >"$1" && cd "$2" && shift 2 && exec "$@"'
+        # Shell and starter both note the pid (whole, by renaming): whichever of them is killed, the next
+        # process finds the server.
+        start = 'echo $$ >"$1.sh" && mv "$1.sh" "$1" && cd "$2" && shift 2 && exec "$@"'
         detached = ["/bin/sh", "-c", start, "sh", str(self._pid_file), str(self.data_dir), *command]
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            return os.posix_spawn(
+            pid = os.posix_spawn(
                 detached[0],
                 detached,
                 self._environment(credentials),
@@ -144,6 +144,9 @@ class LabelStudioServer:
             )
         finally:
             os.close(log)
+        beside = self._pid_file.with_suffix(".new")
+        beside.write_text(str(pid))
+        beside.replace(self._pid_file)
 
     def _environment(self, credentials: Mapping[str, str]) -> dict[str, str]:
         """Made from nothing: Label Studio also reads unprefixed HOST, PORT, USERNAME and PASSWORD."""
@@ -166,11 +169,11 @@ class LabelStudioServer:
             "FRONTEND_SENTRY_DSN": "",
         }
 
-    def _wait(self, pid: int, connection: Connection, say: Say) -> None:
+    def _wait(self, connection: Connection, say: Say) -> None:
         started = time.monotonic()
         while not Api.is_up(connection.url):
             seconds = time.monotonic() - started
-            if not _alive(pid):
+            if self._pid() is None:
                 raise self._failed("ended while it was starting", connection)
             if seconds > self._start_timeout:
                 raise self._failed(f"did not answer within {seconds:.0f} s", connection)
@@ -189,17 +192,15 @@ class LabelStudioServer:
         )
 
     def _need_free_port(self) -> None:
-        """Label Studio itself would quietly take the next port."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self.port))
-            except (OSError, OverflowError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is no port number"
+        """Checked by us: Label Studio itself would quietly take the next port."""
+        deadline = time.monotonic() + _RELEASE_S
+        while (reason := _why_taken(self.port)) is not None:
+            if time.monotonic() > deadline:
                 raise StudioError(
                     f"port {self.port} on {HOST} cannot be used for Label Studio: {reason}",
                     "Choose another with --port.",
-                ) from error
+                )
+            time.sleep(0.1)
 
     def _credentials(self) -> dict[str, str]:
         """Made once. Whoever may read this file may sign in, so nobody else may read it."""
@@ -242,7 +243,19 @@ class LabelStudioServer:
             pid = int(self._pid_file.read_text())
         except (OSError, ValueError):
             return None
-        return pid if _alive(pid) and str(self.data_dir) in _command(pid) else None
+        return pid if _alive(pid) and _is_ours(pid, str(self.data_dir)) else None
+
+
+def _why_taken(port: int) -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OverflowError:
+            return "it is no port number"
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def _alive(pid: int) -> bool:
@@ -260,15 +273,21 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _command(pid: int) -> str:
-    """The command line of a process, empty if it is gone."""
-    proc = Path("/proc") / str(pid) / "cmdline"
-    if proc.parent.parent.joinpath("self").exists():
+def _is_ours(pid: int, mark: str) -> bool:
+    """Whether this process was started with that word on its command line, and is no zombie.
+
+    Between two programs (exec), and while it ends, a process has no command line for a moment: it is then
+    taken for ours.
+    """
+    proc = Path("/proc") / str(pid)
+    if Path("/proc/self").exists():
         try:
-            return proc.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            state = (proc / "stat").read_text().rpartition(")")[2].split()[0]
+            command = (proc / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
-            return ""
+            return False
+        return state not in "ZX" and (not command or mark in command)
     listed = subprocess.run(
-        shlex.split(f"/bin/ps -o command= -p {pid}"), capture_output=True, text=True, check=False
+        ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return listed.stdout
+    return mark in listed.stdout

@@ -80,7 +80,7 @@ class ScaleBranch(nn.Module):
     def __init__(self, *, inputs: int, outputs: int, context: int, gate: int, scale: float) -> None:
         super().__init__()
         self.scale = scale
-        sampled = outputs // 2
+        sampled = outputs // 4  # sampling is what this stage costs
         self.reduce = nn.Conv2d(inputs, sampled, 1)
         self.offsets = AnisotropicDSConv(context, 2 * TAPS)
         self.gate = nn.Conv2d(gate, TAPS, 1)

@@ -55,8 +55,10 @@ class AttentionGating(nn.Module):
         """Chosen experts, best first, with weights that sum to one."""
         attention = (self.queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
         expert_text = attention @ text
-        picture = F.normalize(self.image(f_b).mean((2, 3)).float(), dim=-1)
-        expert = F.normalize(self.text(torch.cat([expert_text, self.queries], dim=-1)).float(), dim=-1)
-        probabilities = (picture @ expert.T / self.log_tau.exp()).softmax(-1)
+        picture = self.image(f_b).mean((2, 3))
+        expert = self.text(torch.cat([expert_text, self.queries], dim=-1))
+        with torch.autocast(f_b.device.type, enabled=False):  # small differences decide who is chosen
+            cosine = F.normalize(picture.float(), dim=-1) @ F.normalize(expert.float(), dim=-1).T
+            probabilities = (cosine / self.log_tau.exp()).softmax(-1)
         weights, chosen = probabilities.topk(self.top_k, dim=-1)
         return Gated(chosen, weights / weights.sum(-1, keepdim=True), probabilities, expert_text)

@@ -76,52 +76,64 @@ def opened(
         make_finding((20, 30, 120, 90), "open", 0.9),
         make_finding((180, 40, 260, 110), "short circuit", 0.6),
         make_finding((60, 120, 150, 180), "open", 0.3),
-        make_finding((280, 150, 310, 190), "open", 0.2),
+        make_finding((270, 140, 295, 175), "open", 0.2),
     )
     studio.push(project, [make_task(pictures("board"), *found)])
     return studio, project, studio.open_tasks(project)[0]
 
 
 def open_page(page: Page, connection: Connection, project: int, task: OpenTask) -> Locator:
-    """Opens the task and gives the picture's canvas, which shows picture pixels side by side, enlarged."""
+    """Opens the task and gives what lies exactly on the picture (the page may cut the picture's edges)."""
     page.goto(f"{connection.url}/projects/{project}/data?task={task.task_id}")
     expect(page.locator(REGION)).to_have_count(len(task.prelabels))
-    canvas = page.locator(".konvajs-content").first
-    canvas.click(trial=True)  # waits until it is in its place: the page opens with a slide
-    return canvas
+    page.locator(".konvajs-content").first.click(trial=True)  # waits until the page has come to rest
+    return page.locator(".lsf-image canvas").first
 
 
-def drag(page: Page, canvas: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drags from one place of the picture to another, both in picture pixels."""
-    area = canvas.bounding_box()
+def on_screen(picture: Locator, x: float, y: float) -> tuple[float, float]:
+    """Where a place of the picture, in picture pixels, is on the screen."""
+    area = picture.bounding_box()
     assert area is not None
-    scale = area["width"] / WIDTH
-    for (x, y), steps in ((start, 1), (end, 12)):
-        page.mouse.move(area["x"] + x * scale, area["y"] + y * scale, steps=steps)
-        (page.mouse.down if steps == 1 else page.mouse.up)()
+    return area["x"] + x * area["width"] / WIDTH, area["y"] + y * area["height"] / HEIGHT
+
+
+def drag(page: Page, picture: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drags from one place of the picture to another, both in picture pixels."""
+    page.mouse.move(*on_screen(picture, *start))
+    page.mouse.down()
+    page.mouse.move(*on_screen(picture, *end), steps=12)
+    page.mouse.up()
 
 
 def test_the_prelabels_are_drawn(page: Page, connection: Connection, opened: Opened, tmp_path: Path) -> None:
     _, project, task = opened
-    canvas = open_page(page, connection, project, task)
+    picture = open_page(page, connection, project, task)
     named = page.locator(f"{REGION}__title").all_inner_texts()
     assert [text.split("\n")[-1] for text in named] == [region.label for region in task.prelabels]
     expect(page.locator("h4")).to_contain_text("Round 1, place 1: chosen because the model is unsure here")
-    page.screenshot(path=tmp_path / "task.png")
-    pixels = Image.open(io.BytesIO(canvas.screenshot())).convert("RGB").resize((WIDTH, HEIGHT))
-    inside, outside = (190, 75), (160, 20)
-    assert pixels.getpixel(outside) == pytest.approx(BOARD, abs=8)
-    assert pixels.getpixel(inside) != pytest.approx(BOARD, abs=8)  # a tinted box lies there
+    screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
+
+    def seen(x: float, y: float) -> tuple[int, ...]:
+        across, down = on_screen(picture, x, y)
+        return screen.getpixel((round(across), round(down)))  # type: ignore[return-value]
+
+    assert seen(160, 20) == pytest.approx(BOARD, abs=3)
+    for region in task.prelabels:  # each one tints the board, to its corners and no further
+        x1, y1, x2, y2 = region.box.corners
+        assert seen(x1 + 3, y1 + 3) != pytest.approx(BOARD, abs=10)
+        assert seen(x2 - 3, y2 - 3) != pytest.approx(BOARD, abs=10)
+        assert seen(x1 - 3, y1 - 3) == pytest.approx(BOARD, abs=3)
+        assert seen(x2 + 3, y2 + 3) == pytest.approx(BOARD, abs=3)
 
 
 def test_what_a_person_does_on_the_page_is_what_is_counted(
     page: Page, connection: Connection, opened: Opened, tmp_path: Path
 ) -> None:
     studio, project, task = opened
-    canvas = open_page(page, connection, project, task)
+    picture = open_page(page, connection, project, task)
     regions = page.locator(REGION)
     regions.nth(0).click()
-    drag(page, canvas, (70, 60), (100, 75))  # moved, by 30 and 15 px
+    drag(page, picture, (70, 60), (100, 75))  # moved, by 30 and 15 px
     regions.nth(1).click()
     page.keyboard.press("3")  # relabelled: the key of the third class
     regions.nth(2).click()
@@ -129,7 +141,7 @@ def test_what_a_person_does_on_the_page_is_what_is_counted(
     expect(regions).to_have_count(3)
     page.keyboard.press("Escape")
     page.keyboard.press("2")
-    drag(page, canvas, (150, 150), (200, 190))  # added, of the second class
+    drag(page, picture, (150, 150), (200, 190))  # added, of the second class
     expect(regions).to_have_count(4)
     page.screenshot(path=tmp_path / "corrected.png")
     with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:

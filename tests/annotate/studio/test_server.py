@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -108,6 +109,8 @@ def test_a_server_that_was_killed_is_started_again_with_the_same_credentials(mak
     pid = server.status().pid
     assert pid is not None
     os.killpg(pid, signal.SIGKILL)
+    while server.status().running:  # it takes a moment to be gone
+        time.sleep(0.01)
     assert server.up() == connection
     assert server.status().pid != pid
 
