@@ -142,7 +142,7 @@ def _scores(crew: Crew, model: str) -> Scores | None:
 
 
 def promote(crew: Crew, number: int, candidate: str, champion: str | None) -> dict[str, Any]:
-    """Decide, turn the alias, and close the round with its figures."""
+    """Decide, turn the alias, and return the figures that the round closes with."""
     workspace = crew.workspace
     mine = _scores(crew, candidate)
     best = _scores(crew, champion) if champion else None
@@ -160,5 +160,4 @@ def promote(crew: Crew, number: int, candidate: str, champion: str | None) -> di
     }
     if mine is not None:
         result |= {"map50": mine.map50, "map": mine.map}
-    workspace.journal.finish_round(number, result)
-    return {"promoted": promoted, "reason": reason}
+    return result

@@ -56,7 +56,8 @@ def close_round(crew: Crew, *, partial: bool = False) -> RoundRow:
         dataset = crew.run_step(number, "dataset", lambda: make_dataset(crew, number))["dataset_version"]
         model = crew.run_step(number, "train", lambda: train(crew, record, dataset))["model"]
         crew.run_step(number, "judge", lambda: judge_candidate(crew, model, record.champion))
-        crew.run_step(number, "promote", lambda: promote(crew, number, model, record.champion))
+        result = crew.run_step(number, "promote", lambda: promote(crew, number, model, record.champion))
+        workspace.journal.finish_round(number, result)
         return workspace.rounds()[number]
 
 

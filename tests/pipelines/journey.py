@@ -9,11 +9,23 @@ from typing import Any
 from annotate.studio.fake import FakeStudio
 from pipelines import demo
 from pipelines.crew import Crew
+from pipelines.journal import Journal
 from pipelines.settings import DemoPlan
 from pipelines.stand_in_detection import StandInDetection
 from pipelines.workspace import Workspace
 
 PLAN = DemoPlan(rounds=2, budget=2, random_share=0.5, candidates=None, dry_run=True)
+WRITES = (
+    "start_round",
+    "plan_tasks",
+    "mark_sent",
+    "set_state",
+    "record",
+    "begin",
+    "finish",
+    "turn_alias",
+    "finish_round",
+)
 Tick = Callable[[str], None]
 
 
@@ -42,6 +54,18 @@ class Ticking:
             yield one
 
 
+def tick_after_writes(journal: Journal, tick: Tick) -> None:
+    """Make every transaction that writes a place to be killed at: it is there, and nothing after it."""
+    for name in WRITES:
+        write = getattr(journal, name)
+
+        def ticking(*args: Any, _name: str = name, _write: Any = write, **named: Any) -> None:
+            _write(*args, **named)
+            tick(f"after journal.{_name}")
+
+        setattr(journal, name, ticking)
+
+
 class TickingReporter:
     """A reporter whose every call is a place to be killed at."""
 
@@ -63,6 +87,7 @@ def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
     reporter = TickingReporter(tick)
     found = demo.Data(data, "blocks")
     with demo.open_workspace(path, found, plan, reporter) as workspace, workspace.locked():
+        tick_after_writes(workspace.journal, tick)
         studio = FakeStudio(path / "studio" / "stand-in.json")
         crew = Crew(
             workspace,

@@ -63,7 +63,8 @@ def test_killed_at_every_single_call_in_turn_it_ends_as_if_nothing_had_happened(
     while run_until_killed():
         kills += 1
     assert kills > 100
-    assert {f"{step} of round 2: end {step} of round 2 (1)" for step in STEPS} <= survived
+    journalled = [step for step in STEPS if step != "annotate"]
+    assert {f"{step} of round 2: after journal.finish (1)" for step in journalled} <= survived
     assert journey.outcome(tmp_path / "w") == undisturbed
 
 
