@@ -1,24 +1,26 @@
-"""Label Studio's HTTP interface: one call, checked; every fault becomes one line that holds no secret.
-
-Plain httpx and not the vendor's client: that one takes four seconds to import (pandas, boto3, paramiko),
-prints the session cookie with every error, and turns the JSON into models that we would turn back.
-"""
+"""Label Studio's own client, set up for loopback; every fault becomes one line that holds no secret."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from annotate.studio.protocol import Connection
-from dsmoe_core.errors import StudioError
+from dsmoe_core.errors import PrerequisiteError, StudioError
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio as Sdk
 
 _ANSWER_CHARS = 400
 
 
 class Api:
-    """Calls with our token.
+    """The client, signed in with our token.
 
     Args:
         timeout: seconds until a call counts as hung.
@@ -28,8 +30,6 @@ class Api:
         self._connection = connection
         # Connections are not kept: there is then nothing to close, and on loopback a new one costs nothing.
         self._http = httpx.Client(
-            base_url=connection.url,
-            headers={"Authorization": f"Token {connection.token}"},
             timeout=httpx.Timeout(timeout, connect=5.0),
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=False,  # a proxy for the outside would swallow loopback
@@ -44,37 +44,31 @@ class Api:
         except (httpx.HTTPError, ValueError):
             return False
 
-    def get(self, path: str, **params: str | int) -> Any:
-        """Raises: StudioError, as all calls here."""
-        return self._call("GET", path, params=params)
+    @contextmanager
+    def asked_to(self, what: str, *, once: bool = False) -> Iterator[Sdk]:
+        """Gives the client; its faults name what it was asked to do.
 
-    def post(self, path: str, body: Any, **params: str | int) -> Any:
-        return self._call("POST", path, body=body, params=params)
+        Args:
+            what: goes on from "Label Studio refused to".
+            once: what is sent has an identity of its own: where the server has it already (409), all is well.
 
-    def patch(self, path: str, body: Any) -> Any:
-        return self._call("PATCH", path, body=body)
+        Raises:
+            StudioError: the server refuses, hangs or is gone.
+            PrerequisiteError: the client is not installed.
+        """
+        sdk = self._sdk
+        from label_studio_sdk.core.api_error import ApiError
+        from label_studio_sdk.core.parse_error import ParsingError
 
-    def delete(self, path: str) -> Any:
-        return self._call("DELETE", path)
-
-    def post_once(self, path: str, body: Any) -> bool:
-        """Post what carries an identity of its own; False where the server has it already (409)."""
-        return self._call("POST", path, body=body, have_it=True) is not None
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        body: Any = None,
-        params: dict[str, str | int] | None = None,
-        have_it: bool = False,
-    ) -> Any:
         try:
-            answer = self._http.request(method, path, json=body, params=params)
+            yield sdk
+        except (ApiError, ParsingError) as error:
+            if not (once and error.status_code == httpx.codes.CONFLICT):
+                # Its text holds the headers, and so a session cookie: neither shown nor chained.
+                raise self._refused(what, error.status_code, error.body) from None
         except httpx.TimeoutException as error:
             raise StudioError(
-                f"Label Studio at {self._connection.url} did not answer {method} {path} in time",
+                f"Label Studio at {self._connection.url} was asked to {what} and did not answer in time",
                 "Look at its log; start it again if it hangs.",
             ) from error
         except httpx.HTTPError as error:
@@ -82,38 +76,45 @@ class Api:
                 f"Label Studio at {self._connection.url} cannot be reached ({type(error).__name__})",
                 "Start it, then run this again.",
             ) from error
-        if have_it and answer.status_code == httpx.codes.CONFLICT:
-            return None
-        if answer.is_error:
-            of = f" (project {params['project']})" if params and "project" in params else ""
-            raise self._refused(method, path + of, answer)
-        try:
-            return answer.json() if answer.content else {}
-        except ValueError as error:
-            raise StudioError(
-                f"Label Studio answered {method} {path} with something that is no JSON",
-                "Check that the address is Label Studio's.",
-            ) from error
 
-    def _refused(self, method: str, path: str, answer: httpx.Response) -> StudioError:
-        if answer.status_code == httpx.codes.UNAUTHORIZED:
+    @cached_property
+    def _sdk(self) -> Sdk:
+        try:
+            from label_studio_sdk import LabelStudio as Sdk  # here, for it takes four seconds
+        except ModuleNotFoundError as error:
+            raise PrerequisiteError(
+                f"the package {error.name} is not installed",
+                "Install the extra: `pip install 'dsmoe[annotate]'`.",
+            ) from error
+        return Sdk(
+            base_url=self._connection.url,
+            api_key=self._connection.token,
+            httpx_client=self._http,
+            max_retries=0,  # it would repeat an answer of 409, and an import that may have been stored
+        )
+
+    def _refused(self, what: str, status: int | None, body: Any) -> StudioError:
+        if status is not None and httpx.codes.is_success(status):
+            return StudioError(
+                f"Label Studio was asked to {what} and answered with something that cannot be read",
+                "Check that the address is Label Studio's.",
+            )
+        if status == httpx.codes.UNAUTHORIZED:
             return StudioError(
                 f"Label Studio at {self._connection.url} does not accept our token",
                 "Check that this address is the server whose credentials these are.",
             )
         return StudioError(
-            f"Label Studio refused {method} {path} with {answer.status_code}: {self._said(answer)}",
+            f"Label Studio refused to {what} ({status}): {self._said(body)}",
             "Correct what it names, then run this again.",
         )
 
-    def _said(self, answer: httpx.Response) -> str:
+    def _said(self, body: Any) -> str:
         """The server's own words, short, on one line, without our secrets."""
-        try:
-            body = answer.json()
+        words = body
+        if isinstance(body, dict):
             words = body.get("validation_errors") or body.get("detail") or body
-            text = words if isinstance(words, str) else json.dumps(words)
-        except (ValueError, AttributeError):
-            text = answer.text
+        text = words if isinstance(words, str) else json.dumps(words, default=str)
         for secret in (self._connection.token, self._connection.password):
             text = text.replace(secret, "***")
         return " ".join(text.split())[:_ANSWER_CHARS]

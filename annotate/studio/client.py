@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from annotate.studio import harvest as harvesting
@@ -76,14 +75,16 @@ class LabelStudio:
         """See Studio.ensure_project."""
         prelabel.check_title(title)
         config = label_config(vocabulary)
-        found = self._api.get("/api/projects/", title=title, page_size=1000, include="id,title,label_config")
-        same = sorted((p for p in found["results"] if p["title"] == title), key=lambda p: int(p["id"]))
+        with self._api.asked_to(f"list the projects called {title!r}") as sdk:
+            found = list(sdk.projects.list(title=title, page_size=1000, include="id,title,label_config"))
+        same = sorted((p for p in found if p.title == title), key=lambda p: int(p.id))
         if same:
-            project = int(same[0]["id"])
-            self._change_classes(project, same[0]["label_config"], config, vocabulary)
+            project = int(same[0].id)
+            self._change_classes(project, same[0].label_config, config, vocabulary)
         else:
-            body = {"title": title, "label_config": config, "sampling": "Sequential sampling"}
-            project = int(self._api.post("/api/projects/", body)["id"])
+            with self._api.asked_to(f"make the project {title!r}") as sdk:
+                made = sdk.projects.create(title=title, label_config=config, sampling="Sequential sampling")
+            project = int(made.id)
         self._classes[project] = frozenset(vocabulary.names)
         self._ensure_view(project)
         return project
@@ -131,7 +132,8 @@ class LabelStudio:
         """See Studio.submit."""
         prelabel.check_labels(regions, self._classes_of(project), f"task {task.task_id}")
         body = prelabel.annotation_json(task, regions, seconds, skipped)
-        self._api.post_once(f"/api/tasks/{task.task_id}/annotations/", body)
+        with self._api.asked_to(f"take the annotation of task {task.task_id}", once=True) as sdk:
+            sdk.annotations.create(task.task_id, **body)
 
     def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
         """See Studio.harvest."""
@@ -153,13 +155,14 @@ class LabelStudio:
     # ---- tasks
 
     def _import(self, project: int, bodies: Sequence[Json]) -> list[int]:
-        answer = self._api.post(f"/api/projects/{project}/import", bodies, return_task_ids="true")
-        ids = [int(i) for i in answer.get("task_ids", [])]
+        with self._api.asked_to(f"import tasks into project {project}") as sdk:
+            answer = sdk.projects.import_tasks(project, request=bodies, return_task_ids=True).model_dump()
+        ids, taken = [int(i) for i in answer.get("task_ids", [])], answer.get("prediction_count")
         shown = sum(len(body["predictions"]) for body in bodies)
-        if len(ids) != len(bodies) or answer["prediction_count"] != shown:
+        if len(ids) != len(bodies) or taken != shown:
             raise StudioError(
-                f"Label Studio took {len(ids)} of {len(bodies)} tasks and {answer['prediction_count']} of "
-                f"{shown} sets of pre-labels",
+                f"Label Studio took {len(ids)} of {len(bodies)} tasks and {taken} of {shown} sets of "
+                "pre-labels",
                 "Run this again: what is missing is sent again.",
             )
         return ids
@@ -172,11 +175,13 @@ class LabelStudio:
             if body is None:
                 continue
             if row["data"] != body["data"]:
-                self._api.patch(f"/api/tasks/{row['id']}/", {"data": body["data"]})
+                with self._api.asked_to(f"update task {row['id']}") as sdk:
+                    sdk.tasks.update(str(row["id"]), data=body["data"])
             predictions += [{**p, "task": row["id"]} for p in prelabel.missing(row, body)]
         if not predictions:
             return
-        created = self._api.post(f"/api/projects/{project}/import/predictions", predictions)["created"]
+        with self._api.asked_to(f"import pre-labels into project {project}") as sdk:
+            created = sdk.projects.import_predictions(project, request=predictions).created
         if created != len(predictions):
             raise StudioError(
                 f"Label Studio took {created} of {len(predictions)} sets of pre-labels and dropped the rest",
@@ -198,36 +203,28 @@ class LabelStudio:
         for key in doubled:
             keep = min(ids[key], key=lambda i: (i in still_open, i))
             for extra in still_open.intersection(ids[key]) - {keep}:
-                self._api.delete(f"/api/tasks/{extra}/")
+                with self._api.asked_to(f"delete task {extra}") as sdk:
+                    sdk.tasks.delete(str(extra))
             ids[key] = [keep]
         return {key: several[0] for key, several in ids.items()}
 
-    def _open_rows(self, project: int) -> Iterator[Json]:
+    def _open_rows(self, project: int) -> list[Json]:
         return self._rows(project, _OPEN, fields="all", include="id,data,predictions")
 
-    def _rows(self, project: int, filters: Json | None, **fields: str) -> Iterator[Json]:
-        """All tasks that pass, in the order of their numbers. Read in full before the first is handed on:
-        what is changed on the way would shift the pages."""
+    def _rows(self, project: int, filters: Json | None, **fields: str) -> list[Json]:
+        """All tasks that pass, in the order of their numbers. All of them at once: what is changed on the way
+        would shift the pages."""
         query = json.dumps({"filters": filters} if filters else {})
-        rows: list[Json] = []
-        total = 1
-        page = 1
-        while len(rows) < total:
-            got = self._api.get(
-                "/api/tasks/", project=project, page=page, page_size=_BATCH, query=query, **fields
-            )
-            if not got["tasks"]:
-                break
-            rows += got["tasks"]
-            total = int(got["total"])
-            page += 1
-        return iter(rows)
+        with self._api.asked_to(f"list the tasks of project {project}") as sdk:
+            found = sdk.tasks.list(project=project, page_size=_BATCH, query=query, **fields)
+            return [task.model_dump(mode="json") for task in found]
 
     def _show_version(self, project: int, bodies: Sequence[Json]) -> None:
         """Name the newest pre-labels as the project's: the label stream shows no others."""
         versions = [p["model_version"] for body in bodies for p in body["predictions"]]
         if versions:
-            self._api.patch(f"/api/projects/{project}/", {"model_version": versions[-1]})
+            with self._api.asked_to(f"show the newest pre-labels of project {project}") as sdk:
+                sdk.projects.update(project, model_version=versions[-1])
 
     # ---- project
 
@@ -238,7 +235,8 @@ class LabelStudio:
         gone = self._classes_of(project) - set(vocabulary.names)
         if gone:
             prelabel.check_kept(self._used(project) & gone, vocabulary.names)
-        self._api.patch(f"/api/projects/{project}/", {"label_config": new})
+        with self._api.asked_to(f"change the classes of project {project}") as sdk:
+            sdk.projects.update(project, label_config=new)
 
     def _used(self, project: int) -> set[str]:
         harvested = self.harvest(project)
@@ -246,14 +244,12 @@ class LabelStudio:
 
     def _classes_of(self, project: int) -> frozenset[str]:
         if project not in self._classes:
-            config = self._api.get(f"/api/projects/{project}/")["parsed_label_config"]
+            with self._api.asked_to(f"open project {project}") as sdk:
+                config = sdk.projects.get(project).parsed_label_config
             self._classes[project] = frozenset(config.get(CONTROL, {}).get("labels", []))
         return self._classes[project]
 
     def _ensure_view(self, project: int) -> None:
-        views: list[dict[str, Any]] = self._api.get("/api/dm/views/", project=project)
-        if any(view["data"].get("title") == VIEW for view in views):
-            return
         data = {
             "title": VIEW,
             "type": "list",
@@ -261,15 +257,16 @@ class LabelStudio:
             "ordering": ["tasks:data.queue"],
             "hiddenColumns": {"explore": _COLUMNS_HIDDEN, "labeling": _COLUMNS_HIDDEN},
         }
-        self._api.post("/api/dm/views/", {"project": project, "data": data})
+        with self._api.asked_to(f"keep a view of project {project}") as sdk:
+            if not any(view.data.get("title") == VIEW for view in sdk.views.list(project=project)):
+                sdk.views.create(project=project, data=data)
 
     def _ensure_storage(self, project: int, folder: Path) -> None:
         """A row that lets the server show this folder's pictures; without it each one is a 404."""
-        rows = self._api.get("/api/storages/localfiles/", project=project)
-        if any(Path(row["path"]) == folder for row in rows):
-            return
-        body = {"project": project, "title": folder.name, "path": str(folder), "use_blob_urls": True}
-        self._api.post("/api/storages/localfiles/", body)
+        with self._api.asked_to(f"show the pictures in {folder} in project {project}") as sdk:
+            local = sdk.import_storage.local
+            if not any(Path(row.path) == folder for row in local.list(project=project)):
+                local.create(project=project, title=folder.name, path=str(folder), use_blob_urls=True)
 
     def _address(self, path: Path) -> str:
         root, folder = self.connection.document_root, _folder(path)

@@ -179,7 +179,8 @@ class LabelStudioServer:
                 raise self._failed(f"did not answer within {seconds:.0f} s", connection)
             say(f"starting Label Studio ({seconds:.0f} s)")
             time.sleep(0.5)
-        Api(connection).get("/api/current-user/whoami")
+        with Api(connection).asked_to("sign us in") as sdk:
+            sdk.users.whoami()
 
     def _failed(self, what: str, connection: Connection) -> StudioError:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if self.log.exists() else []

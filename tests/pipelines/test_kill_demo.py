@@ -113,14 +113,15 @@ def test_killed_while_pushing_annotating_and_training_it_goes_on_where_it_was(
             harvests = workspace.journal.harvests()
             rows = workspace.rounds()
             attempts = {(number, step): count for number, step, count, _ in workspace.journal.steps()}
-        (project,) = api.get("/api/projects/")["results"]
-        found = api.get("/api/tasks/", project=project["id"], page_size=1000, fields="all")["tasks"]
+        with api.asked_to("show what it has") as sdk:
+            (project,) = sdk.projects.list()
+            found = list(sdk.tasks.list(project=project.id, page_size=1000))
     finally:
         server.down()
     expected = BUDGET * (ROUNDS + 1)
     assert attempts[1, "push"] == attempts[2, "train"] == 2  # it was killed where this test says
-    assert Counter(task["data"]["key"] for task in found) == Counter(task.key for task in tasks)
+    assert Counter(task.data["key"] for task in found) == Counter(task.key for task in tasks)
     assert len(tasks) == len({task.key for task in tasks}) == len(harvests) == expected
-    assert [task["total_annotations"] for task in found] == [1] * expected
+    assert [task.total_annotations for task in found] == [1] * expected
     assert [row.state for row in rows] == ["closed"] * (ROUNDS + 1)
     assert [row.pictures for row in rows] == [BUDGET * (n + 1) for n in range(ROUNDS + 1)]

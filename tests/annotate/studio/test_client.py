@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from annotate.studio import prelabel
 from annotate.studio.api import Api
 from annotate.studio.client import VIEW, LabelStudio
 from annotate.studio.protocol import Connection, Task
-from dsmoe_core.errors import StudioError
+from dsmoe_core.errors import PrerequisiteError, StudioError
 from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
 
 MakePicture = Callable[[str], Picture]
@@ -26,6 +27,11 @@ real = pytest.mark.labelstudio
 @pytest.fixture
 def studio_kind() -> str:
     return "real"
+
+
+def get(connection: Connection, path: str) -> httpx.Response:
+    """As the page's own script asks; its client has no call for these."""
+    return httpx.get(connection.url + path, headers={"Authorization": f"Token {connection.token}"})
 
 
 @pytest.fixture
@@ -50,19 +56,20 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
     ]
     ids = real_studio.push(project, tasks)
     in_order = [ids[t.picture.key] for t in sorted(tasks, key=lambda t: t.rank)]
-    api = Api(connection)
-    (view,) = [v for v in api.get("/api/dm/views/", project=project) if v["data"]["title"] == VIEW]
-    assert [row["id"] for row in api.get("/api/tasks/", view=view["id"])["tasks"]] == in_order
+    with Api(connection).asked_to("show what it has") as sdk:
+        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == VIEW]
+        assert [task.id for task in sdk.tasks.list(view=view.id)] == in_order
     streamed = []
     for _ in tasks:
-        task = prelabel.open_task(api.get(f"/api/projects/{project}/next"))
+        task = prelabel.open_task(get(connection, f"/api/projects/{project}/next").json())
         assert task is not None
         streamed.append(task.task_id)
         real_studio.submit(project, task, [], seconds=1.0)
     assert streamed == in_order
-    assert api.get(f"/api/projects/{project}/")["model_version"] == "model+book"
     real_studio.ensure_project(title, vocabulary)
-    assert len(api.get("/api/dm/views/", project=project)) == 1
+    with Api(connection).asked_to("show what it has") as sdk:
+        assert sdk.projects.get(project).model_version == "model+book"
+        assert len(sdk.views.list(project=project)) == 1
 
 
 @real
@@ -77,13 +84,10 @@ def test_pictures_are_served_and_nothing_beside_them(
     project = real_studio.ensure_project(title, vocabulary)
     picture = pictures("Ä & b%20")
     real_studio.push(project, [make_task(picture, bare=True)])
-    row = next(real_studio._open_rows(project))
-    headers = {"Authorization": f"Token {connection.token}"}
-    served = httpx.get(connection.url + row["data"]["image"], headers=headers)
-    assert served.content == picture.path.read_bytes()
+    (row,) = real_studio._open_rows(project)
+    assert get(connection, row["data"]["image"]).content == picture.path.read_bytes()
     for beside in ("studio/credentials.json", "pictures/../studio/credentials.json"):
-        refused = httpx.get(f"{connection.url}/data/local-files/?d={beside}", headers=headers)
-        assert refused.status_code in (403, 404)
+        assert get(connection, f"/data/local-files/?d={beside}").status_code in (403, 404)
 
 
 @real
@@ -155,7 +159,8 @@ def test_an_annotation_changed_later_is_harvested_as_it_is_now(
     (task,) = real_studio.open_tasks(project)
     real_studio.submit(project, task, task.prelabels, seconds=1.0)
     (first,) = real_studio.harvest(project)
-    Api(connection).patch(f"/api/annotations/{first.annotation_id}/", {"result": []})
+    with Api(connection).asked_to("empty an annotation") as sdk:
+        sdk.annotations.update(first.annotation_id, result=[])
     (second,) = real_studio.harvest(project, since=first.updated_at)
     assert (second.annotation_id, second.annotations) == (first.annotation_id, ())
     assert second.updated_at > first.updated_at
@@ -198,6 +203,15 @@ def test_a_server_that_is_gone_is_named(free_port: Callable[[], int], tmp_path: 
         LabelStudio(gone).open_tasks(1)
 
 
+def test_the_client_missing_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "label_studio_sdk", None)
+    with (
+        pytest.raises(PrerequisiteError, match=r"label_studio_sdk is not installed.*dsmoe\[annotate\]"),
+        answering(monkeypatch, httpx.Response(200)).asked_to("look at project 7"),
+    ):
+        pytest.fail("it went on without its client")
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exception) -> Api:
     """An Api whose server gives this answer to everything."""
 
@@ -207,18 +221,18 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exceptio
         return answer
 
     api = Api(Connection("http://127.0.0.1:1", "u", "password-x", "token-y", Path("/")))
-    monkeypatch.setattr(
-        api, "_http", httpx.Client(transport=httpx.MockTransport(handle), base_url="http://x")
-    )
+    monkeypatch.setattr(api, "_http", httpx.Client(transport=httpx.MockTransport(handle)))
     return api
 
 
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (httpx.ReadTimeout("slow"), "did not answer GET /here in time"),
-        (httpx.Response(200, text="<html>"), "something that is no JSON"),
-        (httpx.Response(500, text="token-y and password-x"), r"with 500: \*\*\* and \*\*\*"),
+        (httpx.ReadTimeout("slow"), "was asked to look at project 7 and did not answer in time"),
+        (httpx.ConnectError("refused"), r"cannot be reached \(ConnectError\)"),
+        (httpx.Response(200, text="<html>"), "something that cannot be read"),
+        (httpx.Response(500, text="token-y and password-x"), r"look at project 7 \(500\): \*\*\* and \*\*\*"),
+        (httpx.Response(404, json={"detail": "x"}, headers={"Set-Cookie": "sessionid=z-1"}), r"\(404\): x\."),
         (
             httpx.Response(400, json={"detail": "Validation error", "validation_errors": {"x": ["bad"]}}),
             "bad",
@@ -228,12 +242,28 @@ def answering(monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exceptio
 def test_every_fault_is_one_line_without_secrets(
     monkeypatch: pytest.MonkeyPatch, answer: httpx.Response | Exception, said: str
 ) -> None:
-    with pytest.raises(StudioError, match=said) as caught:
-        answering(monkeypatch, answer).get("/here")
+    with (
+        pytest.raises(StudioError, match=said) as caught,
+        answering(monkeypatch, answer).asked_to("look at project 7") as sdk,
+    ):
+        sdk.projects.get(7)
     assert "\n" not in str(caught.value)
-    assert json.dumps(str(caught.value)).count("token-y") == 0
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not [secret for secret in ("token-y", "sessionid", "z-1") if secret in shown]
 
 
 def test_a_repeat_that_the_server_has_already_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not answering(monkeypatch, httpx.Response(409, json={})).post_once("/here", {})
-    assert answering(monkeypatch, httpx.Response(201, json={"id": 1})).post_once("/here", {})
+    asked = 0
+
+    def handle(_: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        return httpx.Response(409, json={})
+
+    api = answering(monkeypatch, httpx.Response(200))
+    monkeypatch.setattr(api, "_http", httpx.Client(transport=httpx.MockTransport(handle)))
+    with api.asked_to("take this", once=True) as sdk:
+        sdk.annotations.create(7, result=[])
+    with pytest.raises(StudioError, match=r"\(409\)"), api.asked_to("take this") as sdk:
+        sdk.annotations.create(7, result=[])
+    assert asked == 2  # the client itself would ask thrice before it believed the server

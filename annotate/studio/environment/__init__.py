@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dsmoe_core.errors import PrerequisiteError
 
-LOCK = Path(__file__).parent / "environment" / "label-studio.lock"
+LOCK = Path(__file__).parent / "label-studio.lock"
 SPACE_BYTES = 1_500_000_000  # the environment itself takes 1.0 GB, and uv unpacks beside it
 
 Say = Callable[[str], None]  # one line on what is being done now
