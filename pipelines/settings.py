@@ -163,6 +163,10 @@ def _problem(error: Mapping[str, Any], naming: Any) -> str:
     return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
 
 
+SEEN_OF_DRAWN = (900, 1000, 1200, 1600)
+"""Training length of the demo's rounds on drawn boards, which are easier than real ones."""
+
+
 class DemoPlan(Frozen):
     """A whole demo: rounds 0..``rounds`` with ``budget`` pictures each, sized for two cores.
 
@@ -175,7 +179,7 @@ class DemoPlan(Frozen):
     annotator: Literal["simulated", "human"] = "simulated"
     random_share: float = Field(0.2, ge=0, le=1)
     candidates: int | None = Field(400, ge=1)
-    pictures_seen: tuple[int, ...] = (4000, 4000, 4000, 4000)
+    pictures_seen: tuple[int, ...] = (1500, 2000, 2500, 4000)
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     port: int = Field(8080, ge=1, le=65535)

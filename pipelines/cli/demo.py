@@ -75,7 +75,7 @@ def demo(
         "dry_run": dry_run,
         "model": {"image_px": px},
     }
-    run(_plan(raw, pictures_seen), data, workspace, headless=headless, fresh=fresh, as_json=as_json)
+    run(_plan(raw, pictures_seen, data), data, workspace, headless=headless, fresh=fresh, as_json=as_json)
 
 
 def benchmark(
@@ -100,7 +100,7 @@ def benchmark(
     if name not in (None, "demo") or (name is None and tables is None):
         raise SettingsError(f"benchmark {name!r} is not known; there is: demo", "Name it, or give --tables.")
     if name == "demo":
-        plan = _plan({"dry_run": dry_run, "port": port}, pictures_seen)
+        plan = _plan({"dry_run": dry_run, "port": port}, pictures_seen, data)
         where = WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
         run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
     if tables is not None:
@@ -110,11 +110,13 @@ def benchmark(
         console.print(f"{tables}: tables {'rendered anew' if changed else 'are as they should be'}")
 
 
-def _plan(raw: dict[str, Any], pictures_seen: str | None) -> DemoPlan:
-    from pipelines.settings import DemoPlan, checked
+def _plan(raw: dict[str, Any], pictures_seen: str | None, data: Path | None) -> DemoPlan:
+    from pipelines.settings import SEEN_OF_DRAWN, DemoPlan, checked
 
     if pictures_seen is not None:
         raw["pictures_seen"] = pictures_seen.split(",")
+    elif data is None:
+        raw["pictures_seen"] = SEEN_OF_DRAWN
     return checked(DemoPlan, raw, "the command line")
 
 
