@@ -73,9 +73,12 @@ class DSMoE(nn.Module):
 
     def read(self, classes: Float[Tensor, "c t"], inner: Float[Tensor, "i t"]) -> Read:
         """Stages 1 and 2, once per class book: the encoder's vectors of the descriptions to T^."""
-        text = self.text_prompt(classes)
-        distilled = self.distillation(text, text)
-        return Read(distilled.text, self.distillation(inner, text).text, distilled.value_overlap)
+        if self.training:
+            self.text_prompt.follow(classes)
+        text = self.text_prompt(classes)  # 1
+        distilled = self.distillation(text, text)  # 2
+        above = self.distillation(self.text_prompt(inner), text)
+        return Read(distilled.text, above.text, distilled.value_overlap)
 
     def forward(self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "c t"]) -> Output:
         """Stages 3 to 10 and the head, for RGB pictures in [0, 1] and the classes' T^."""

@@ -3,6 +3,11 @@
 The frozen encoder ``Enc`` stands outside the network (``text_encoder.py``): its vectors come in, so that
 they can be cached per class book and exported models take them as an input.
 
+Paper: T is used as the encoder gives it. We: take off what all classes have in common, because sentence
+vectors of one trade's defects point almost the same way, and a network that starts from them learns boxes
+long before classes. The centre is learned as a running mean while training and is fixed afterwards, so that
+a class that is added or removed does not move the others.
+
 Paper: PE is a learnable trigonometric projection of the class index. That makes the result depend on the
 order of the classes. We: keep it switchable and off by default, because classes are added, removed and
 permuted at run time.
@@ -13,6 +18,8 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+CENTRE_MOMENTUM = 0.01
 
 
 class TextPrompt(nn.Module):
@@ -25,13 +32,25 @@ class TextPrompt(nn.Module):
 
     def __init__(self, *, width: int, position: bool) -> None:
         super().__init__()
+        self.centre: Tensor
+        self.seen: Tensor
+        self.register_buffer("centre", torch.zeros(width))
+        self.register_buffer("seen", torch.zeros(()))
         self.frequency = nn.Parameter(torch.logspace(0, -4, width // 2)) if position else None
         self.amplitude = nn.Parameter(torch.full((width // 2 * 2,), 0.02)) if position else None
 
     def forward(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c t"]:
         """T of eq. 1, from Enc(P)."""
+        text = text - self.centre
         if self.frequency is None or self.amplitude is None:
             return text
         phase = torch.arange(len(text), device=text.device)[:, None] * self.frequency
         code = torch.cat([phase.sin(), phase.cos()], dim=-1) * self.amplitude
         return text + nn.functional.pad(code, (0, text.shape[-1] - code.shape[-1]))
+
+    @torch.no_grad()
+    def follow(self, text: Float[Tensor, "c t"]) -> None:
+        """Move the centre towards the mean of these classes; a single class has nothing in common with others."""
+        if len(text) > 1:
+            self.seen += 1
+            self.centre.lerp_(text.mean(0), max(1 / float(self.seen), CENTRE_MOMENTUM))
