@@ -69,10 +69,12 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def percent(value: float | None) -> str:
+    """A share as whole percent; a dash where there is none."""
     return "-" if value is None else f"{value:.0%}"
 
 
 def score(value: float | None) -> str:
+    """A score with three digits; a dash where there is none."""
     return "-" if value is None else f"{value:.3f}"
 
 
