@@ -45,7 +45,7 @@ def choose(crew: Crew, record: RoundRecord) -> dict[str, Any]:
 
 
 def push(crew: Crew, number: int) -> dict[str, Any]:
-    """Send the planned pictures of a round with their pre-labels; those that are there already are not doubled."""
+    """Send a round's planned pictures with their pre-labels; what is there already is not doubled."""
     workspace = crew.workspace
     planned = workspace.journal.tasks(number)
     pictures = workspace.by_key()

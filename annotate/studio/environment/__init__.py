@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from annotate.uv import find_uv
 from dsmoe_core.errors import PrerequisiteError
 
 LOCK = Path(__file__).parent / "label-studio.lock"
@@ -46,28 +47,13 @@ def ensure(environments: Path, say: Say) -> Path:
 
 
 def _build(folder: Path, say: Say) -> None:
-    uv = _find_uv()
+    uv = find_uv("builds Label Studio's environment")
     need_space(folder.parent, SPACE_BYTES, "Label Studio's environment")
     say("making an environment for Label Studio (once; 1 GB)")
     _run([uv, "venv", "--clear", "--quiet", "--python", sys.executable, str(folder)])
     say("installing Label Studio (once; under a minute after the downloads)")
     python = folder / "bin" / "python"
     _run([uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), str(LOCK)])
-
-
-def _find_uv() -> str:
-    try:
-        from uv import find_uv_bin
-
-        return find_uv_bin()
-    except (ImportError, FileNotFoundError):
-        found = shutil.which("uv")
-    if found is None:
-        raise PrerequisiteError(
-            "uv is not installed; it builds Label Studio's environment",
-            "Install it: pip install 'dsmoe[annotate]'.",
-        )
-    return found
 
 
 def _run(command: list[str]) -> None:

@@ -33,7 +33,7 @@ def use_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
         program = tmp_path / "uv"
         program.write_text(f"#!{sys.executable}\n{script}")
         program.chmod(0o755)
-        monkeypatch.setattr(environment, "_find_uv", lambda: str(program))
+        monkeypatch.setattr(environment, "find_uv", lambda purpose: str(program))
         return tmp_path / "calls"
 
     return use
@@ -93,6 +93,8 @@ def test_a_disk_that_is_too_full_to_begin_is_named(
 
 def test_uv_missing_names_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uv", None)
-    monkeypatch.setattr(environment.shutil, "which", lambda _: None)
-    with pytest.raises(PrerequisiteError, match=r"uv is not installed.*Install it: pip install"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        PrerequisiteError, match=r"it builds Label Studio's environment.*Install it: pip install"
+    ):
         environment.ensure(tmp_path / "envs", lambda _: None)

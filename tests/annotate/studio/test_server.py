@@ -143,7 +143,7 @@ def test_a_port_in_use_is_named_with_the_remedy(make: Make) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(StudioError, match=rf"port {port} .* in use\. Choose another with --port\."):
+        with pytest.raises(StudioError, match=rf"port {port} .* in use\. Choose another with --port"):
             make(ANSWERS, port=port).up()
 
 
