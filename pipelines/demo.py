@@ -25,6 +25,7 @@ from pipelines.crew import Crew, Reporter
 from pipelines.ingest import Source, make_workspace, matched, read_annotations
 from pipelines.loop import close_round, open_round
 from pipelines.rounds import RoundRow
+from pipelines.sending import pool
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
 from pipelines.workspace import Workspace, is_begun
 
@@ -132,6 +133,14 @@ def run_rounds(crew: Crew, plan: DemoPlan, annotate: Callable[[Crew, RoundRow], 
         yield close_round(crew)
 
 
+def leave_open(crew: Crew) -> RoundRow | None:
+    """One more round for whoever looks in after the demo, pre-labelled; none where the pool is empty."""
+    rows = crew.workspace.rounds()
+    if (rows and rows[-1].state == "open") or pool(crew.workspace):
+        return open_round(crew)
+    return None
+
+
 def truth_of(path: Path, workspace: Workspace) -> dict[str, LabelledPicture]:
     """What is really on the pool's pictures, by key, from a COCO file (or VOC, YOLO folder).
 
@@ -195,5 +204,5 @@ def result(workspace: Workspace, data: Data, plan: DemoPlan) -> dict[str, Any]:
         "budget": plan.budget,
         "pool": len(workspace.pictures("pool")),
         "test_pictures": len(workspace.pictures("test")),
-        "rounds": [row.as_result() for row in workspace.rounds()],
+        "rounds": [row.as_result() for row in workspace.rounds() if row.state == "closed"],
     }

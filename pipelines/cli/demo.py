@@ -194,12 +194,15 @@ def _show(workspace: Workspace, plan: DemoPlan) -> None:
 
 
 def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
-    """Leave Label Studio up and say where it is."""
+    """Leave Label Studio up, with a round to look at, and say where it is."""
+    from pipelines import demo as journey
     from pipelines import services
 
     with TerminalReporter() as reporter:
         crew, connection = services.crew(workspace, environment, reporter, reporter.say, plan.port)
-        project = crew.project()
+        project, waiting = crew.project(), journey.leave_open(crew)
+    if waiting is not None:
+        console.print(f"round {waiting.round} is open: pre-labelled pictures wait for you", highlight=False)
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")
         console.print(f"Stop it with `dsmoe services down {workspace.path}`", highlight=False, soft_wrap=True)

@@ -130,3 +130,20 @@ def test_a_mark_without_its_end_or_its_file_is_refused(tmp_path: Path) -> None:
         render("<!-- results:demo -->\n<!-- /results:demo -->\n", tmp_path)
     with pytest.raises(FormatError, match="no table is known for results:luck"):
         render("<!-- results:luck -->\n<!-- /results:luck -->\n", tmp_path)
+
+
+def test_one_more_round_is_left_open_for_visitors(crew: Crew, workspace: Workspace) -> None:
+    row = demo.leave_open(crew)
+    assert row is not None
+    assert row.state == "open"
+    again = demo.leave_open(crew)
+    assert again is not None
+    assert again.round == row.round
+    sent = {task.key for task in workspace.journal.tasks(row.round)}
+    assert {task.key for task in crew.studio.open_tasks(crew.project())} == sent
+
+
+def test_an_open_round_is_no_result_yet(crew: Crew, workspace: Workspace) -> None:
+    demo.leave_open(crew)
+    data = demo.Data(workspace.path, "drawn")
+    assert demo.result(workspace, data, DemoPlan())["rounds"] == []
