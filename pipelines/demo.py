@@ -134,7 +134,7 @@ def run_rounds(crew: Crew, plan: DemoPlan, annotate: Callable[[Crew, RoundRow], 
 
 
 def leave_open(crew: Crew) -> RoundRow | None:
-    """One more round for whoever looks in after the demo, pre-labelled; none where the pool is empty."""
+    """Pre-label once more, with the last champion, for whoever looks in; None where the pool is empty."""
     rows = crew.workspace.rounds()
     if (rows and rows[-1].state == "open") or pool(crew.workspace):
         return open_round(crew)

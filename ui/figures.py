@@ -45,7 +45,7 @@ def key_figures(snapshot: Snapshot) -> list[KeyFigure]:
             None if quality is None or before is None else f"{quality - before:+.2f}",
             "of the model in use, on the fixed test set; the arrow compares it with the model before",
         ),
-        KeyFigure("Pictures labelled", f"{done:,} of {len(snapshot.pictures):,}"),
+        KeyFigure("Pictures labelled", f"{done:,}", None, f"of {len(snapshot.pictures):,} in the workspace"),
         KeyFigure("Boxes labelled", f"{boxes:,}"),
         KeyFigure(
             "Pre-labels kept as is",

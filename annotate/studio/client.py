@@ -17,7 +17,7 @@ from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region
 from dsmoe_core.errors import StudioError
 from dsmoe_core.schema import Harvest, Vocabulary
 
-VIEW = "Most useful first"
+VIEW, VIEW_OF_ALL = "Most useful first", "Everything"
 _BATCH = 100  # tasks a call: a tenth of a second, so that a progress bar moves
 _OPEN = {
     "conjunction": "and",
@@ -26,6 +26,7 @@ _OPEN = {
         {"filter": "filter:tasks:cancelled_annotations", "operator": "equal", "type": "Number", "value": "0"},
     ],
 }
+_ALL: Json = {"conjunction": "and", "items": []}
 _COLUMNS_HIDDEN = [
     *(
         "tasks:id",
@@ -86,7 +87,7 @@ class LabelStudio:
                 made = sdk.projects.create(title=title, label_config=config, sampling="Sequential sampling")
             project = int(made.id)
         self._classes[project] = frozenset(vocabulary.names)
-        self._ensure_view(project)
+        self._ensure_views(project)
         return project
 
     def push(
@@ -249,17 +250,19 @@ class LabelStudio:
             self._classes[project] = frozenset(config.get(CONTROL, {}).get("labels", []))
         return self._classes[project]
 
-    def _ensure_view(self, project: int) -> None:
-        data = {
-            "title": VIEW,
+    def _ensure_views(self, project: int) -> None:
+        """What is still to do comes first; what is done has a tab of its own."""
+        common = {
             "type": "list",
             "target": "tasks",
             "ordering": ["tasks:data.queue"],
             "hiddenColumns": {"explore": _COLUMNS_HIDDEN, "labeling": _COLUMNS_HIDDEN},
         }
-        with self._api.asked_to(f"keep a view of project {project}") as sdk:
-            if not any(view.data.get("title") == VIEW for view in sdk.views.list(project=project)):
-                sdk.views.create(project=project, data=data)
+        with self._api.asked_to(f"keep the views of project {project}") as sdk:
+            there = {view.data.get("title") for view in sdk.views.list(project=project)}
+            for title, filters in ((VIEW, _OPEN), (VIEW_OF_ALL, _ALL)):
+                if title not in there:
+                    sdk.views.create(project=project, data={**common, "title": title, "filters": filters})
 
     def _ensure_storage(self, project: int, folder: Path) -> None:
         """A row that lets the server show this folder's pictures; without it each one is a 404."""

@@ -180,6 +180,9 @@ def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any
             annotate = journey.human(lambda row: reporter.line(f"round {row.round} waits for you at {page}"))
         for row in journey.run_rounds(crew, plan, annotate):
             reporter.line(f"round {row.round}: {row.reason}", style="bold")
+        waiting = journey.leave_open(crew)
+        if waiting is not None:
+            reporter.line(f"round {waiting.round} is open: pre-labelled pictures wait for whoever looks in")
 
 
 def _show(workspace: Workspace, plan: DemoPlan) -> None:
@@ -194,15 +197,12 @@ def _show(workspace: Workspace, plan: DemoPlan) -> None:
 
 
 def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
-    """Leave Label Studio up, with a round to look at, and say where it is."""
-    from pipelines import demo as journey
+    """Leave Label Studio up and say where it is."""
     from pipelines import services
 
     with TerminalReporter() as reporter:
         crew, connection = services.crew(workspace, environment, reporter, reporter.say, plan.port)
-        project, waiting = crew.project(), journey.leave_open(crew)
-    if waiting is not None:
-        console.print(f"round {waiting.round} is open: pre-labelled pictures wait for you", highlight=False)
+        project = crew.project()
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")
         console.print(f"Stop it with `dsmoe services down {workspace.path}`", highlight=False, soft_wrap=True)

@@ -81,7 +81,7 @@ def test_key_figures_compare_the_model_in_use_with_the_one_before() -> None:
     figures = {f.label: f for f in key_figures(snapshot(rounds=rounds, champion="m2", annotations=said))}
     assert figures["mAP@.5 of the model"][1:3] == ("0.50", "+0.25")
     assert figures["Pre-labels kept as is"][1:3] == ("75%", "+50 %-points")
-    assert figures["Pictures labelled"].value == "2 of 4"
+    assert figures["Pictures labelled"][1:] == ("2", None, "of 4 in the workspace")
     assert figures["Boxes labelled"].value == "2"
     rolled_back = {f.label: f for f in key_figures(snapshot(rounds=rounds, champion="m0"))}
     assert rolled_back["mAP@.5 of the model"][1:3] == ("0.25", None)
@@ -89,5 +89,5 @@ def test_key_figures_compare_the_model_in_use_with_the_one_before() -> None:
 
 def test_key_figures_of_a_new_workspace_claim_nothing() -> None:
     figures = key_figures(snapshot())
-    assert [f.value for f in figures] == ["none yet", "0 of 4", "0", "none shown", "0"]
+    assert [f.value for f in figures] == ["none yet", "0", "0", "none shown", "0"]
     assert [f.change for f in figures] == [None] * 5

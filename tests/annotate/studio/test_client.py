@@ -13,7 +13,7 @@ import pytest
 
 from annotate.studio import prelabel
 from annotate.studio.api import Api
-from annotate.studio.client import VIEW, LabelStudio
+from annotate.studio.client import VIEW, VIEW_OF_ALL, LabelStudio
 from annotate.studio.protocol import Connection, Task
 from dsmoe_core.errors import PrerequisiteError, StudioError
 from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
@@ -69,7 +69,10 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
     real_studio.ensure_project(title, vocabulary)
     with Api(connection).asked_to("show what it has") as sdk:
         assert sdk.projects.get(project).model_version == "model+book"
-        assert len(sdk.views.list(project=project)) == 1
+        views = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
+        assert views.keys() == {VIEW, VIEW_OF_ALL}
+        assert list(sdk.tasks.list(view=views[VIEW])) == []  # all are done
+        assert [task.id for task in sdk.tasks.list(view=views[VIEW_OF_ALL])] == in_order
 
 
 @real
