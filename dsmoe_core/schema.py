@@ -7,7 +7,7 @@ upright), x to the right, y down, ``x1 <= x < x2``; formats and services convert
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -251,8 +251,3 @@ class Harvest:
     outcomes: Mapping[Outcome, int]
     version: str | None
     seconds: float | None
-
-
-def count_boxes(pictures: Sequence[LabelledPicture]) -> int:
-    """How many boxes people drew on these pictures."""
-    return sum(len(p.annotations) for p in pictures)

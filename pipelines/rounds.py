@@ -11,8 +11,6 @@ from typing import Any
 from dsmoe_core.schema import Harvest, Outcome
 from pipelines.journal import RoundRecord, SentTask, State
 
-_SHOWN = (Outcome.ACCEPTED, Outcome.MOVED, Outcome.RELABELLED, Outcome.DELETED)
-
 
 @dataclass(frozen=True, slots=True)
 class RoundRow:

@@ -61,16 +61,3 @@ class HyperbolicAlignment(nn.Module):
             fused = poincare.log0(points) + self.beta * from_anchor
             distance = poincare.distance(anchors.expand_as(points), points)
         return Aligned(fused, anchors, points, distance, affinity)
-
-
-def angle_between(aligned: Aligned) -> Float[Tensor, "b c"]:
-    """Angle in radians between ``grad t^_i`` and ``grad P(v_i)`` (eq. 13).
-
-    Paper: no function is named whose gradients these are. We: the distance d_H(t^_i, P(v_i)), whose gradient
-    with regard to one end points away from the other; seen from the origin it is the angle between the two
-    radii that must close for the distance to fall at constant depth.
-    """
-    cosine = nn.functional.cosine_similarity(
-        aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1
-    )
-    return torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))
