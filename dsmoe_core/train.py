@@ -127,7 +127,7 @@ def fit(
 def _losses(
     network: Any, batch: Batch, words: Words, training: TrainingConfig, device: torch.device, step: int
 ) -> dict[str, Tensor]:
-    """All loss terms of one batch by name, weighted; each class is read in a wording drawn for this step.
+    """All loss terms of one batch by name, weighted; each class is read in wordings drawn for this step.
 
     ``network`` is the DSMoE that Fabric has wrapped.
     """

@@ -17,12 +17,13 @@ from typing import Any
 
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.data import coco
+from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
 from pipelines import services
 from pipelines.crew import Crew, Reporter
-from pipelines.ingest import Source, make_workspace, matched, read_annotations
+from pipelines.ingest import Source, make_workspace, matched
 from pipelines.loop import close_round, open_round
 from pipelines.rounds import RoundRow
 from pipelines.sending import pool

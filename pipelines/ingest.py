@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dsmoe_core.data import coco, voc, yolo
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.pictures import Ingest, ingest_folder
-from dsmoe_core.errors import DataError, FormatError, SettingsError
+from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import Annotation, Harvest, LabelledPicture, Picture
 from pipelines.atomic import disk_full_is_an_error, write_whole
 from pipelines.dataset_version import DatasetVersion
@@ -38,27 +37,6 @@ class Source:
     test: AnnotationSet | None = None
     classes: Sequence[str] = ()
     pool: Collection[str] | None = None
-
-
-def read_annotations(path: Path, images: Path) -> AnnotationSet:
-    """Read a COCO file, a folder of VOC files, or a YOLO folder; which one is told by what is there.
-
-    Raises:
-        FormatError: it is none of them.
-    """
-    if not path.exists():
-        raise FormatError(
-            f"{path} is not there; expected a COCO file, a VOC or a YOLO folder", "Correct the path."
-        )
-    if path.is_file():
-        return coco.read(path)
-    if any(path.rglob("*.xml")):
-        return voc.read(path)
-    if any(path.rglob("*.txt")):
-        return yolo.read(path, images)
-    raise FormatError(
-        f"{path} holds no annotations; expected VOC (*.xml) or YOLO (*.txt) files", "Correct the path."
-    )
 
 
 def make_workspace(

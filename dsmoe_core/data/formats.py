@@ -17,7 +17,10 @@ def read_annotations(path: Path, images: Path) -> AnnotationSet:
         BoxError: a box is wrong; names file, picture and annotation.
     """
     if not path.exists():
-        raise FormatError(f"{path} does not exist; expected annotations", "Check the path.")
+        raise FormatError(
+            f"{path} is not there; expected a COCO file, a VOC or a YOLO folder",
+            "Correct the path, which does not exist.",
+        )
     if path.is_file():
         return coco.read(path)
     if any(path.rglob("*.xml")):

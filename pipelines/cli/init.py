@@ -49,7 +49,8 @@ def init(
 
     Example: `dsmoe init boards --images photos --test val.json --classes short,spur,mousebite`
     """
-    from pipelines.ingest import Source, make_workspace, read_annotations
+    from dsmoe_core.data.formats import read_annotations
+    from pipelines.ingest import Source, make_workspace
 
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.data import coco
+from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import ClassBookError, DataError, FormatError, SettingsError, WorkspaceError
-from pipelines.ingest import Source, make_workspace, read_annotations
+from pipelines.ingest import Source, make_workspace
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
