@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import timm
 from timm.models.tiny_vit import TinyVit
 from torch import nn
 
-from dsmoe_core.config import ModelConfig
+from dsmoe_core.ablation import AblatedDSMoE
+from dsmoe_core.config import STRIDES, ModelConfig
 from dsmoe_core.network import DSMoE
 from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.alignment import HyperbolicAlignment
@@ -17,45 +19,118 @@ from dsmoe_core.stages.experts import SparseExperts
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.stages.head import Head
 from dsmoe_core.stages.image_encoder import ImageEncoder
-from dsmoe_core.stages.text_prompt import TextPrompt
+from dsmoe_core.stages.resnet_encoder import ResNetEncoder
+from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
-STRIDES = (4, 8, 16, 32)
+RESNET_WIDTHS = (256, 512, 1024, 2048)
 
 
-def build(config: ModelConfig) -> DSMoE:
+def build(config: ModelConfig) -> DSMoE | AblatedDSMoE:
     """The network of this shape, with fresh weights from torch's global generator."""
-    d, d_t, n = config.width, config.text_width, config.ball_dim
-    head_levels = tuple(STRIDES.index(s) for s in config.head_strides)
+    return build_whole(config) if config.dynamic_experts else _ablated(config)
+
+
+def build_whole(config: ModelConfig) -> DSMoE:
+    """All ten stages, whatever the row."""
+    d, d_t, n, paper = config.width, config.text_width, config.ball_dim, config.paper
     return DSMoE(
-        text_prompt=TextPrompt(width=d_t, position=config.class_position),
-        distillation=SemanticDistillation(width=d_t, heads=config.text_heads),
-        image_encoder=ImageEncoder(
-            backbone=_backbone(config),
-            widths=config.encoder_widths,
-            strides=STRIDES,
-            grid_stride=config.grid_stride,
+        text_prompt=_text_prompt(config),
+        distillation=_distillation(config),
+        image_encoder=_image_encoder(config),
+        cbam=CBAM(width=d, bare=paper.bare_attention),
+        alignment=_alignment(config),
+        broadcasting=_broadcasting(config),
+        gating=AttentionGating(
             width=d,
+            text_width=d_t,
+            experts=config.experts,
+            top_k=config.top_k,
+            unit=not paper.free_product,
+            share=not paper.raw_weights,
         ),
-        cbam=CBAM(width=d),
-        alignment=HyperbolicAlignment(width=d, text_width=d_t, ball_dim=n),
-        broadcasting=SpaceBroadcasting(width=d, text_width=d_t, ball_dim=n),
-        gating=AttentionGating(width=d, text_width=d_t, experts=config.experts, top_k=config.top_k),
         experts=SparseExperts(
             width=d, text_width=d_t, experts=config.experts, grid_stride=config.grid_stride
         ),
-        ensemble=HeterogeneousEnsemble(width=d, text_width=d_t, text_channels=n // 2, experts=config.experts),
-        aggregation=Aggregation(width=d),
-        head=Head(
+        ensemble=HeterogeneousEnsemble(
             width=d,
             text_width=d_t,
-            shallow={STRIDES[i]: config.encoder_widths[i] for i in head_levels},
-            hidden=config.head_width,
+            text_channels=n // 2,
+            experts=config.experts,
+            summed=paper.summed_ensemble,
         ),
-        head_levels=head_levels,
+        aggregation=Aggregation(width=d),
+        head=_head(config, config.encoder_widths),
+        head_levels=_head_levels(config),
     )
 
 
-def _backbone(config: ModelConfig) -> TinyVit:
+def _ablated(config: ModelConfig) -> AblatedDSMoE:
+    """Rows A to D."""
+    return AblatedDSMoE(
+        text_prompt=_text_prompt(config) if config.reads_text else ClassIndex(),
+        distillation=_distillation(config) if config.reads_text else None,
+        image_encoder=_image_encoder(config) if config.mobile_sam else _resnet_encoder(config),
+        cbam=CBAM(width=config.width, bare=config.paper.bare_attention) if config.mobile_sam else None,
+        alignment=_alignment(config) if config.hyperbolic else None,
+        broadcasting=_broadcasting(config) if config.hyperbolic else None,
+        head=_head(config, config.encoder_widths if config.mobile_sam else RESNET_WIDTHS),
+        head_levels=_head_levels(config),
+    )
+
+
+def _text_prompt(config: ModelConfig) -> TextPrompt:
+    return TextPrompt(width=config.text_width, position=config.paper.class_position)
+
+
+def _distillation(config: ModelConfig) -> SemanticDistillation:
+    return SemanticDistillation(width=config.text_width, heads=config.text_heads)
+
+
+def _image_encoder(config: ModelConfig) -> ImageEncoder:
+    return ImageEncoder(
+        backbone=tiny_vit(config),
+        widths=config.encoder_widths,
+        strides=STRIDES,
+        grid_stride=config.grid_stride,
+        width=config.width,
+        as_stride=config.paper.stride_pooling,
+    )
+
+
+def _resnet_encoder(config: ModelConfig) -> ResNetEncoder:
+    backbone = timm.create_model("resnet50", num_classes=0)
+    return ResNetEncoder(
+        backbone=backbone, widths=RESNET_WIDTHS, grid_stride=config.grid_stride, width=config.width
+    )
+
+
+def _alignment(config: ModelConfig) -> HyperbolicAlignment:
+    return HyperbolicAlignment(width=config.width, text_width=config.text_width, ball_dim=config.ball_dim)
+
+
+def _broadcasting(config: ModelConfig) -> SpaceBroadcasting:
+    return SpaceBroadcasting(
+        width=config.width,
+        text_width=config.text_width,
+        ball_dim=config.ball_dim,
+        whole_dilation=config.paper.floor_dilation,
+    )
+
+
+def _head_levels(config: ModelConfig) -> tuple[int, ...]:
+    return tuple(STRIDES.index(s) for s in config.head_strides)
+
+
+def _head(config: ModelConfig, widths: tuple[int, ...]) -> Head:
+    return Head(
+        width=config.width,
+        text_width=config.text_width,
+        shallow={STRIDES[i]: widths[i] for i in _head_levels(config)},
+        hidden=config.head_width,
+    )
+
+
+def tiny_vit(config: ModelConfig) -> TinyVit:
     """TinyViT; with the widths and depths of ``base`` it is MobileSAM's encoder to the letter."""
     backbone = TinyVit(
         embed_dims=config.encoder_widths,

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.build import build
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import DSMoE
+from dsmoe_core.schema import Vocabulary
 
 WEIGHTS, CARD, UNFINISHED = "model.safetensors", "model.json", "checkpoint.safetensors"
 
@@ -44,17 +46,29 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-def save_model(folder: Path, network: nn.Module, config: ModelConfig, card: dict[str, Any]) -> None:
+class Model(NamedTuple):
+    """A model folder, read."""
+
+    network: DSMoE | AblatedDSMoE
+    config: ModelConfig
+    vocabulary: Vocabulary
+    """What it was trained on."""
+
+
+def save_model(
+    folder: Path, network: nn.Module, config: ModelConfig, vocabulary: Vocabulary, card: dict[str, Any]
+) -> None:
     """Write the weights, then the card: a folder with a card is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, network.state_dict(), {"format": "dsmoe-1"})
     part = folder / (CARD + ".part")
-    part.write_text(json.dumps({"config": config.model_dump(mode="json"), **card}, indent=2) + "\n", "utf-8")
+    whole = {"config": config.model_dump(mode="json"), "vocabulary": vocabulary.plain(), **card}
+    part.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
     part.replace(folder / CARD)
 
 
-def load_model(folder: Path) -> tuple[DSMoE, ModelConfig]:
-    """The network of a model folder, in evaluation mode.
+def load_model(folder: Path) -> Model:
+    """The model of a folder, its network in evaluation mode.
 
     Raises:
         ModelError: no whole model is there, or its weights do not fit its configuration.
@@ -62,14 +76,15 @@ def load_model(folder: Path) -> tuple[DSMoE, ModelConfig]:
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
         config = ModelConfig.model_validate(card["config"])
-    except (OSError, ValueError, KeyError) as error:
+        vocabulary = Vocabulary.from_plain(card["vocabulary"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
         ) from error
     tensors, _ = read_tensors(folder / WEIGHTS)
     network = build(config)
     load_weights(network, tensors, str(folder))
-    return network.eval(), config
+    return Model(network.eval(), config, vocabulary)
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:

@@ -7,11 +7,40 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+STRIDES = (4, 8, 16, 32)
+"""Of the encoder's four maps."""
+TINY_STRIDE = 4
+AblationRow = Literal["A", "B", "C", "D", "E", "F"]
+
 
 class Frozen(BaseModel):
     """What every configuration of ours is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PaperForms(Frozen):
+    """Where the letter of the paper can run but we read it otherwise: true takes the letter.
+
+    Each stage's docstring says "Paper: ... We: ...", docs/decisions.md says why.
+    """
+
+    class_position: bool = Field(False, description="stage 1: add the positional code over the class index")
+    stride_pooling: bool = Field(
+        False, description="stage 3: s_l is a stride, so that detail is averaged and flat ground kept"
+    )
+    bare_attention: bool = Field(False, description="stage 4: attention without the leading F_enc")
+    floor_dilation: bool = Field(
+        False, description="stage 6: floor() of the dilation, its gradient passed straight through"
+    )
+    free_product: bool = Field(False, description="stage 7: inner product of vectors of any length")
+    raw_weights: bool = Field(False, description="stage 8: chosen weights as the softmax gives them")
+    summed_ensemble: bool = Field(False, description="stage 9: the two parts are summed, not concatenated")
+
+    @classmethod
+    def to_the_letter(cls) -> PaperForms:
+        """All of them."""
+        return cls(**dict.fromkeys(cls.model_fields, True))
 
 
 class ModelConfig(Frozen):
@@ -28,11 +57,42 @@ class ModelConfig(Frozen):
     grid_stride: Literal[8, 16] = 8
     ball_dim: int = Field(32, ge=4, multiple_of=2, description="n, dimension of the Poincare ball")
     text_heads: int = Field(8, ge=1)
-    class_position: bool = Field(False, description="stage 1's positional code over the class index")
     experts: int = Field(8, ge=3, description="N_e")
     top_k: int = Field(3, ge=1, description="k; the paper takes floor(log2 N_e)")
     head_strides: tuple[int, ...] = (8, 16)
     head_width: int = Field(64, ge=16, multiple_of=8)
+    paper: PaperForms = PaperForms()
+    ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the whole method")
+
+    @property
+    def reads_text(self) -> bool:
+        """From row B on."""
+        return self.ablation >= "B"
+
+    @property
+    def mobile_sam(self) -> bool:
+        """From row C on; ResNet-50 before."""
+        return self.ablation >= "C"
+
+    @property
+    def hyperbolic(self) -> bool:
+        """From row D on."""
+        return self.ablation >= "D"
+
+    @property
+    def dynamic_experts(self) -> bool:
+        """From row E on."""
+        return self.ablation >= "E"
+
+    @property
+    def paper_losses(self) -> bool:
+        """QFL and CIoU, in row F; cross-entropy and IoU before."""
+        return self.ablation >= "F"
+
+    def with_tiny_head(self, on: bool) -> ModelConfig:
+        """The same with or without the tiny-object head on the stride-4 features (Tables 6 and 7)."""
+        strides = tuple(s for s in self.head_strides if s != TINY_STRIDE)
+        return self.model_copy(update={"head_strides": (TINY_STRIDE, *strides) if on else strides})
 
     @model_validator(mode="after")
     def _top_k_fits(self) -> ModelConfig:
@@ -40,6 +100,8 @@ class ModelConfig(Frozen):
             raise ValueError(f"top_k is {self.top_k}; expected at most the number of experts, {self.experts}")
         if self.text_width % self.text_heads:
             raise ValueError(f"text_width {self.text_width} is not divisible by text_heads {self.text_heads}")
+        if not self.head_strides or list(self.head_strides) != sorted(set(self.head_strides) & set(STRIDES)):
+            raise ValueError(f"head_strides is {self.head_strides}; expected some of {STRIDES}, finest first")
         return self
 
     @classmethod

@@ -52,9 +52,13 @@ def quality_focal(
 
 
 def detection_losses(
-    output: Output, truth: Sequence[Boxes], weights: LossWeights
+    output: Output, truth: Sequence[Boxes], weights: LossWeights, *, plain: bool = False
 ) -> dict[str, Float[Tensor, ""]]:
-    """``class`` and ``box``, weighted, over a batch."""
+    """``class`` and ``box``, weighted, over a batch.
+
+    Args:
+        plain: cross-entropy with labels of 0 and 1, and 1 - IoU, as rows A to E of the ablation have them.
+    """
     flat = flatten(output.levels)
     scores = flat.logits.detach().sigmoid()
     targets = [
@@ -62,16 +66,33 @@ def detection_losses(
         for i, t in enumerate(truth)
     ]
     wanted = torch.stack([t.scores for t in targets])
+    if plain:
+        wanted = (wanted > 0).to(wanted.dtype)
+        element = F.binary_cross_entropy_with_logits(flat.logits, wanted, reduction="none")
+    else:
+        element = quality_focal(flat.logits, wanted)
     mass = wanted.sum().clamp_min(1.0)
-    element = quality_focal(flat.logits, wanted)
     if weights.balance_alpha is not None:
         element = element * (wanted * weights.balance_alpha + (1 - wanted) * (1 - weights.balance_alpha))
     positive = torch.stack([t.positive for t in targets])
     if not positive.any():
         return {"class": weights.quality * element.sum() / mass, "box": flat.boxes.sum() * 0.0}
     found, true = flat.boxes[positive], torch.cat([t.boxes for t in targets])
-    ciou = complete_box_iou_loss(found, true, reduction="none") * wanted[positive].sum(-1)
-    return {"class": weights.quality * element.sum() / mass, "box": weights.box * ciou.sum() / mass}
+    missed = iou_loss(found, true) if plain else complete_box_iou_loss(found, true, reduction="none")
+    missed = missed * wanted[positive].sum(-1)
+    return {"class": weights.quality * element.sum() / mass, "box": weights.box * missed.sum() / mass}
+
+
+def iou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
+    """1 - IoU of every pair of boxes; no gradient where the two do not meet."""
+    width, height = (
+        (torch.minimum(found[:, 2:], true[:, 2:]) - torch.maximum(found[:, :2], true[:, :2]))
+        .clamp_min(0)
+        .unbind(-1)
+    )
+    common = width * height
+    either = (found[:, 2:] - found[:, :2]).prod(-1) + (true[:, 2:] - true[:, :2]).prod(-1) - common
+    return 1 - common / either.clamp_min(1e-7)
 
 
 def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Families) -> Float[Tensor, ""]:
@@ -118,24 +139,27 @@ def balance(gated: Gated) -> Float[Tensor, ""]:
 def auxiliary_losses(
     output: Output,
     read: Read,
-    inner_anchors: Float[Tensor, "i n"],
+    inner_anchors: Float[Tensor, "i n"] | None,
     families: Families,
     truth: Sequence[Boxes],
     weights: LossWeights,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The stages' own losses by name, weighted."""
-    classes = output.aligned.anchors.shape[0]
-    present = torch.stack(
-        [
-            F.one_hot(t.labels, classes).amax(0) if len(t.labels) else t.labels.new_zeros(classes)
-            for t in truth
-        ]
-    )
-    anchors = torch.cat([output.aligned.anchors, inner_anchors])
-    return {
-        "value_overlap": weights.value_overlap * read.value_overlap,
-        "taxonomy": weights.taxonomy * taxonomy_hinge(anchors, families),
-        "angle": weights.angle * angle_hinge(output.aligned, present.float()),
-        "misalignment": weights.misalignment * output.misalignment,
-        "balance": weights.balance * balance(output.gated),
-    }
+    """The losses, by name and weighted, of the stages that the network has."""
+    losses = {"value_overlap": weights.value_overlap * read.value_overlap}
+    if output.aligned is not None and inner_anchors is not None:
+        anchors = torch.cat([output.aligned.anchors, inner_anchors])
+        present = _present(truth, len(read.classes))
+        losses["taxonomy"] = weights.taxonomy * taxonomy_hinge(anchors, families)
+        losses["angle"] = weights.angle * angle_hinge(output.aligned, present)
+    if output.gated is not None:
+        losses["misalignment"] = weights.misalignment * output.misalignment
+        losses["balance"] = weights.balance * balance(output.gated)
+    return losses
+
+
+def _present(truth: Sequence[Boxes], classes: int) -> Float[Tensor, "b c"]:
+    """One where a picture has a box of the class."""
+    rows = [
+        F.one_hot(t.labels, classes).amax(0) if len(t.labels) else t.labels.new_zeros(classes) for t in truth
+    ]
+    return torch.stack(rows).float()

@@ -18,14 +18,22 @@ from dsmoe_core.stages.experts import SparseExperts
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.stages.head import Head
 from dsmoe_core.stages.image_encoder import ImageEncoder
-from dsmoe_core.stages.text_prompt import TextPrompt
+from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
 
 class Read(NamedTuple):
-    """A class book as the network reads it: T^ of the classes and of the taxonomy's inner nodes."""
+    """A class book as the network reads it, all in T^.
 
+    What steers the pixels and what is scored are apart, so that a class which is added or removed at run time
+    leaves the boxes and the scores of the others as they are. In training both are the same.
+    """
+
+    steering: Float[Tensor, "s t"]
+    """The classes that the network was trained on; stages 5 to 9 read them."""
     classes: Float[Tensor, "c t"]
+    """The classes that are asked for; the head scores them."""
     inner: Float[Tensor, "i t"]
+    """The taxonomy's inner nodes; the taxonomy loss alone reads them."""
     value_overlap: Float[Tensor, ""]
 
 
@@ -33,8 +41,10 @@ class Output(NamedTuple):
     """The answer, and what training and the statistics need of the way there."""
 
     levels: list[Level]
-    aligned: Aligned
-    gated: Gated
+    aligned: Aligned | None
+    """None in a network without stage 5 (``ablation.py``)."""
+    gated: Gated | None
+    """None in a network without stage 7."""
     misalignment: Float[Tensor, ""]
 
 
@@ -71,17 +81,23 @@ class DSMoE(nn.Module):
         self.head = head
         self.head_levels = head_levels
 
-    def read(self, classes: Float[Tensor, "c t"], inner: Float[Tensor, "i t"]) -> Read:
-        """Stages 1 and 2, once per class book: the encoder's vectors of the descriptions to T^."""
-        if self.training:
-            self.text_prompt.follow(classes)
-        text = self.text_prompt(classes)  # 1
-        distilled = self.distillation(text, text)  # 2
-        above = self.distillation(self.text_prompt(inner), text)
-        return Read(distilled.text, above.text, distilled.value_overlap)
+    def read(
+        self,
+        classes: Float[Tensor, "c t"],
+        inner: Float[Tensor, "i t"],
+        steering: Float[Tensor, "s t"] | None = None,
+    ) -> Read:
+        """Stages 1 and 2, once per class book: the encoder's vectors of the descriptions to T^.
 
-    def forward(self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "c t"]) -> Output:
-        """Stages 3 to 10 and the head, for RGB pictures in [0, 1] and the classes' T^."""
+        Args:
+            steering: the classes that the network was trained on; none: ``classes`` are these.
+        """
+        return read(self.text_prompt, self.distillation, classes, inner, steering)
+
+    def forward(
+        self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
+    ) -> Output:
+        """Stages 3 to 10 and the head, for RGB pictures in [0, 1], T^ of steering and of scored classes."""
         f_enc, pyramid = self.image_encoder(images)  # 3
         f_cs = self.cbam(f_enc)  # 4
         aligned = self.alignment(f_cs, text)  # 5
@@ -90,5 +106,26 @@ class DSMoE(nn.Module):
         f_moe = self.experts(f_b, gated)  # 8
         f_e = self.ensemble(f_b, text, aligned, gated)  # 9
         f_out, misalignment = self.aggregation(f_e, f_moe)  # 10
-        levels = self.head(f_out, [pyramid[i] for i in self.head_levels], text)
+        levels = self.head(f_out, [pyramid[i] for i in self.head_levels], classes)
         return Output(levels, aligned, gated, misalignment)
+
+
+def read(
+    text_prompt: TextPrompt | ClassIndex,
+    distillation: SemanticDistillation | None,
+    classes: Float[Tensor, "c t"],
+    inner: Float[Tensor, "i t"],
+    steering: Float[Tensor, "s t"] | None,
+) -> Read:
+    """Stages 1 and 2. Added classes attend over the steering ones, which therefore stay as they are."""
+    of_training = classes if steering is None else steering
+    if text_prompt.training:
+        text_prompt.follow(of_training)
+    text = text_prompt(of_training)  # 1
+    asked = text if steering is None else text_prompt(classes)
+    if distillation is None:
+        return Read(text, asked, text_prompt(inner), text.new_zeros(()))
+    distilled = distillation(text, text)  # 2
+    scored = distilled.text if steering is None else distillation(asked, text).text
+    above = distillation(text_prompt(inner), text).text
+    return Read(distilled.text, scored, above, distilled.value_overlap)

@@ -14,16 +14,15 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from dsmoe_core.assign import Flat, flatten
-from dsmoe_core.checkpoint import WEIGHTS, load_model
-from dsmoe_core.config import ModelConfig
+from dsmoe_core.checkpoint import WEIGHTS, Model, load_model
 from dsmoe_core.data.letterbox import LetterBox, read_square
 from dsmoe_core.errors import ModelError
-from dsmoe_core.network import DSMoE
+from dsmoe_core.network import Read
 from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
 from dsmoe_core.signals import Gated
 from dsmoe_core.stages.text_encoder import TextEncoder
 from dsmoe_core.uncertainty import binary_entropy, picture_uncertainty
-from dsmoe_core.words import words_of
+from dsmoe_core.words import steering_of, words_of
 
 NMS_IOU = 0.6
 MOST_CANDIDATES = 1000
@@ -34,20 +33,20 @@ class Detector:
     """A trained network that reads one class book at a time.
 
     Args:
-        network: in evaluation mode.
-        config: its shape.
+        model: the network in evaluation mode, its shape, and the classes that it was trained on.
         text_encoder: the one that it was trained with.
         version: names the weights in findings and pre-labels.
     """
 
-    def __init__(self, network: DSMoE, config: ModelConfig, text_encoder: TextEncoder, version: str) -> None:
+    def __init__(self, model: Model, text_encoder: TextEncoder, version: str) -> None:
         self.version = version
-        self.config = config
+        self.config = model.config
+        self._trained = model.vocabulary
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._network = network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = model.network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._encoder = text_encoder
         self._vocabulary: Vocabulary | None = None
-        self._text: Tensor | None = None
+        self._read: Read | None = None
 
     @classmethod
     def load(cls, folder: Path, text_encoder: TextEncoder) -> Detector:
@@ -56,21 +55,28 @@ class Detector:
         Raises:
             ModelError: no whole model is there, or it does not fit.
         """
-        network, config = load_model(folder)
-        if text_encoder.width != config.text_width:
+        model = load_model(folder)
+        if text_encoder.width != model.config.text_width:
             raise ModelError(
                 f"text encoder {text_encoder.name} is {text_encoder.width} wide; "
-                f"the model expects {config.text_width}",
+                f"the model expects {model.config.text_width}",
                 "Use the encoder that the model was trained with.",
             )
         version = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-        return cls(network, config, text_encoder, version)
+        return cls(model, text_encoder, version)
 
     @torch.no_grad()
     def use(self, vocabulary: Vocabulary) -> None:
-        """Read a class book: stages 1 and 2, once."""
-        words = words_of(vocabulary, self._encoder)
-        self._text = self._network.read(words.classes.to(self._device), words.inner.to(self._device)).classes
+        """Read a class book: stages 1 and 2, once.
+
+        Its classes may be others than those of the training. These go on steering the pixels, in the book's
+        words where it has them; the book's classes are scored.
+        """
+        asked = words_of(vocabulary, self._encoder)
+        steering = words_of(steering_of(self._trained, vocabulary), self._encoder)
+        self._read = self._network.read(
+            *(v.to(self._device) for v in (asked.classes, asked.inner, steering.classes))
+        )
         self._vocabulary = vocabulary
 
     def findings(
@@ -85,22 +91,24 @@ class Detector:
         Raises:
             ModelError: no class book was given to :meth:`use`.
         """
-        if self._text is None or self._vocabulary is None:
+        if self._read is None or self._vocabulary is None:
             raise ModelError("the detector has read no class book", "Call use(vocabulary) first.")
         stream = iter(pictures)
         while group := list(islice(stream, batch)):
-            flat, gated = self._look(group, self._text)
+            flat, gated = self._look(group, self._read)
             for i, picture in enumerate(group):
                 routing = _routing(gated, i)
                 yield self._describe(picture, _one(flat, i), routing, min_score, self._vocabulary)
 
     @torch.no_grad()
-    def _look(self, group: list[Picture], text: Float[Tensor, "c t"]) -> tuple[Flat, Gated]:
+    def _look(self, group: list[Picture], read: Read) -> tuple[Flat, Gated | None]:
         """One forward pass."""
         squares = np.stack([read_square(p, self.config.image_px) for p in group])
         images = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float().div(255)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
-            output = self._network(images.contiguous(memory_format=torch.channels_last), text)
+            output = self._network(
+                images.contiguous(memory_format=torch.channels_last), read.steering, read.classes
+            )
         return flatten(output.levels), output.gated
 
     def _describe(
@@ -146,7 +154,9 @@ def _finding(
     return Finding(Box(*map(float, corners)), names[best], float(row[best]), probabilities, entropy)
 
 
-def _routing(gated: Gated, index: int) -> Routing:
+def _routing(gated: Gated | None, index: int) -> Routing:
+    if gated is None:
+        return Routing((), (), 0.0)
     p = gated.probabilities[index].double()
     entropy = float(-(p * p.clamp_min(1e-12).log()).sum())
     return Routing(tuple(gated.experts[index].tolist()), tuple(gated.weights[index].tolist()), entropy)

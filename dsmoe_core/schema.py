@@ -7,11 +7,12 @@ upright), x to the right, y down, ``x1 <= x < x2``; formats and services convert
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from dsmoe_core.errors import BoxError, ClassBookError
 
@@ -213,6 +214,23 @@ class Vocabulary:
                 "Add it to the class book, or an alias for it.",
             )
         return self._index[name]
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {
+            "classes": [asdict(c) for c in self.classes],
+            "inner": [asdict(c) for c in self.inner],
+            "version": self.version,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> Vocabulary:
+        """The inverse of :meth:`plain`."""
+
+        def texts(rows: Iterable[Mapping[str, Any]]) -> tuple[ClassText, ...]:
+            return tuple(ClassText(**{**row, "paraphrases": tuple(row["paraphrases"])}) for row in rows)
+
+        return cls(texts(plain["classes"]), texts(plain["inner"]), plain["version"])
 
     def __iter__(self) -> Iterator[ClassText]:
         return iter(self.classes)

@@ -29,13 +29,14 @@ from dsmoe_core.checkpoint import (
     save_model,
     write_tensors,
 )
-from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.errors import DataError, ModelError
-from dsmoe_core.losses import Boxes, auxiliary_losses, detection_losses
+from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
+from dsmoe_core.network import Read
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.text_encoder import TextEncoder
-from dsmoe_core.words import Words, words_of
+from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, smoothed losses by name)."""
@@ -99,7 +100,9 @@ def fit(
     while step < steps:
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * _schedule(step / steps, training.warmup)
-        losses = _losses(wrapped, data.batch(step), words, training, fabric.device, step)
+        rng = np.random.default_rng([training.seed, 1 << 21, step])
+        read = wrapped.read(words.draw(rng).to(fabric.device), words.inner.to(fabric.device))
+        losses = _losses(wrapped, read, data.batch(step), words.families, model, training.losses)
         fabric.backward(sum(losses.values(), start=torch.zeros((), device=fabric.device)))
         fabric.clip_gradients(wrapped, optimizer, max_norm=10.0, error_if_nonfinite=False)
         optimizer.step()
@@ -119,33 +122,28 @@ def fit(
         "training": training.model_dump(mode="json"),
         "text_encoder": text_encoder.name,
     }
-    save_model(out, average, model, {**card, "steps": steps, "seconds": summary.seconds, "losses": smoothed})
+    ended = {"steps": steps, "seconds": summary.seconds, "losses": smoothed}
+    save_model(out, average, model, vocabulary, {**card, **ended})
     (out / UNFINISHED).unlink(missing_ok=True)
     return summary
 
 
 def _losses(
-    network: Any, batch: Batch, words: Words, training: TrainingConfig, device: torch.device, step: int
+    network: Any, read: Read, batch: Batch, families: Families, model: ModelConfig, weights: LossWeights
 ) -> dict[str, Tensor]:
-    """All loss terms of one batch by name, weighted; each class is read in wordings drawn for this step.
-
-    ``network`` is the DSMoE that Fabric has wrapped.
-    """
-    rng = np.random.default_rng([training.seed, 1 << 21, step])
-    read = network.read(words.draw(rng).to(device), words.inner.to(device))
+    """All loss terms of one batch by name, weighted; ``network`` is what Fabric has wrapped."""
+    device = read.classes.device
     images = torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2).float().div(255)
-    output = network(images.contiguous(memory_format=torch.channels_last), read.classes)
+    output = network(images.contiguous(memory_format=torch.channels_last), read.steering, read.classes)
     truth = [
         Boxes(torch.from_numpy(b).to(device), torch.from_numpy(c).to(device))
         for b, c in zip(batch.boxes, batch.labels, strict=True)
     ]
-    families = words.families._replace(
-        child=words.families.child.to(device), parent=words.families.parent.to(device)
-    )
-    inner = network.alignment.anchors(read.inner)
+    families = Families(families.child.to(device), families.parent.to(device))
+    inner = network.alignment.anchors(read.inner) if output.aligned is not None else None
     return {
-        **detection_losses(output, truth, training.losses),
-        **auxiliary_losses(output, read, inner, families, truth, training.losses),
+        **detection_losses(output, truth, weights, plain=not model.paper_losses),
+        **auxiliary_losses(output, read, inner, families, truth, weights),
     }
 
 

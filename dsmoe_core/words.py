@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -45,6 +46,16 @@ def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
         variants,
         _families(vocabulary),
     )
+
+
+def steering_of(trained: Vocabulary, asked: Vocabulary) -> Vocabulary:
+    """The classes that a network was trained on, in the words of ``asked`` where it has them.
+
+    They steer the pixels, so a class that is only asked for leaves the others' boxes and scores as they are,
+    and one that is no longer asked for is missed by the scores alone.
+    """
+    current = {c.name: c for c in asked.classes}
+    return replace(trained, classes=tuple(current.get(c.name, c) for c in trained.classes))
 
 
 def _mean_of_some(variants: Float[Tensor, "v t"], rng: np.random.Generator) -> Float[Tensor, " t"]:

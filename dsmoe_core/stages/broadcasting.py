@@ -11,7 +11,8 @@
 
 Paper: the scales are summed. We: each is evaluated at the positions of one common grid, a tap's step being
 1/s cells, which is sampling on the resampled map without building it. floor() has no gradient and bilinear
-sampling knows fractions: we use the interpolated dilation 1 + d_H / delta, at most 3. An offset is drawn in
+sampling knows fractions: we use the interpolated dilation 1 + d_H / delta, at most 3; the letter is
+``whole_dilation``, whose gradient is passed straight through floor(). An offset is drawn in
 polar form, a length of at most one cell and a turn of at most 15 degrees from the tap, so the constraint
 holds by construction; the middle tap stays.
 """
@@ -42,17 +43,31 @@ class SpaceBroadcasting(nn.Module):
         text_width: d_t.
         ball_dim: n; Gamma(G) has n / 2 channels (d_e).
         scales: s.
+        whole_dilation: round the dilation down to whole cells.
     """
 
     def __init__(
-        self, *, width: int, text_width: int, ball_dim: int, scales: Sequence[float] = (0.5, 1.0, 2.0)
+        self,
+        *,
+        width: int,
+        text_width: int,
+        ball_dim: int,
+        scales: Sequence[float] = (0.5, 1.0, 2.0),
+        whole_dilation: bool = False,
     ) -> None:
         super().__init__()
         d_e = ball_dim // 2
         self.gamma = nn.Linear(ball_dim, d_e)
         self.text = nn.Linear(text_width, d_e)
         self.scales = nn.ModuleList(
-            ScaleBranch(inputs=width + d_e, outputs=width, context=ball_dim + d_e, gate=d_e, scale=s)
+            ScaleBranch(
+                inputs=width + d_e,
+                outputs=width,
+                context=ball_dim + d_e,
+                gate=d_e,
+                scale=s,
+                whole_dilation=whole_dilation,
+            )
             for s in scales
         )
         self.norm = nn.BatchNorm2d(width)
@@ -77,9 +92,12 @@ class SpaceBroadcasting(nn.Module):
 class ScaleBranch(nn.Module):
     """One scale s: G_s * D_s."""
 
-    def __init__(self, *, inputs: int, outputs: int, context: int, gate: int, scale: float) -> None:
+    def __init__(
+        self, *, inputs: int, outputs: int, context: int, gate: int, scale: float, whole_dilation: bool
+    ) -> None:
         super().__init__()
         self.scale = scale
+        self.whole_dilation = whole_dilation
         sampled = outputs // 4  # sampling is what this stage costs
         self.reduce = nn.Conv2d(inputs, sampled, 1)
         self.offsets = AnisotropicDSConv(context, 2 * TAPS)
@@ -99,6 +117,8 @@ class ScaleBranch(nn.Module):
             features = F.avg_pool2d(features, round(1 / self.scale), ceil_mode=True)
         length, turn = self.offsets(context).float().tanh().chunk(2, dim=1)
         dilation = (1 + reach / self.log_delta.exp()).clamp(max=MOST_DILATION)
+        if self.whole_dilation:
+            dilation = dilation + (dilation.floor() - dilation).detach()
         samples = sample_taps(features.float(), length, turn * CONE, dilation, 1 / self.scale)
         modulated = samples.to(psi.dtype) * torch.sigmoid(self.gate(gate.to(psi.dtype)))[:, :, None]
         mixed: Tensor = self.mix(modulated.flatten(1, 2))

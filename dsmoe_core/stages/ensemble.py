@@ -4,8 +4,9 @@
 ``D_k`` dilates by k, ``F_g`` are the gated features, T^ is spread over space by the class-position affinity.
 
 Paper: the sum needs equal widths, the text says the result has C_g + C_b channels. We: concatenate, then
-project. F_g is F_b with its channels weighed by what the router expects of all experts (its whole
-distribution, not the top-k alone), which lets the router learn from experts that were not chosen.
+project; the letter of the equation is ``summed``, with both parts of one width. F_g is F_b with its channels
+weighed by what the router expects of all experts (its whole distribution, not the top-k alone), which lets
+the router learn from experts that were not chosen.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ class HeterogeneousEnsemble(nn.Module):
         text_width: d_t.
         text_channels: channels that the spread T^ is brought to.
         experts: N_e.
+        summed: add the two parts.
     """
 
-    def __init__(self, *, width: int, text_width: int, text_channels: int, experts: int) -> None:
+    def __init__(
+        self, *, width: int, text_width: int, text_channels: int, experts: int, summed: bool = False
+    ) -> None:
         super().__init__()
+        self.summed = summed
+        half = width if summed else width // 2
         self.gate = nn.Linear(experts, width)
         self.columns = nn.ModuleList(
             nn.Sequential(
@@ -40,12 +46,13 @@ class HeterogeneousEnsemble(nn.Module):
         )
         self.words = nn.Linear(text_width, text_channels)
         self.textual = nn.Sequential(
-            nn.Conv2d(width + text_channels, width // 2, 1, bias=False),
-            nn.Conv2d(width // 2, width // 2, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width // 2),
+            nn.Conv2d(width + text_channels, half, 1, bias=False),
+            nn.Conv2d(half, half, 3, padding=1, bias=False),
+            nn.BatchNorm2d(half),
         )
+        joined = width if summed else width + half
         self.project = nn.Sequential(
-            nn.Conv2d(width + width // 2, width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU()
+            nn.Conv2d(joined, width, 1, bias=False), nn.BatchNorm2d(width), nn.SiLU()
         )
 
     def forward(
@@ -62,5 +69,7 @@ class HeterogeneousEnsemble(nn.Module):
             [on_phases(conv, f_g, rows=k, columns=1) for k, conv in enumerate(self.columns, start=1)]
         ).sum(0)
         spread = aligned.spread(self.words(text))
-        out: Tensor = self.project(torch.cat([columns, self.textual(torch.cat([f_b, spread], dim=1))], dim=1))
+        textual = self.textual(torch.cat([f_b, spread], dim=1))
+        joined = columns + textual if self.summed else torch.cat([columns, textual], dim=1)
+        out: Tensor = self.project(joined)
         return out

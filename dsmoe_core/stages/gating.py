@@ -6,8 +6,9 @@ learnable from 0.1.
 
 Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We: every expert has
 a learned query that attends over T^, so classes come and go without touching the experts. The inner product
-is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once. The chosen
-weights are made to sum to one, so that the scale of F_MoE does not depend on k.
+is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once; the letter is
+``unit=False``. The chosen weights are made to sum to one, so that the scale of F_MoE does not depend on k;
+the letter is ``share=False``.
 """
 
 from __future__ import annotations
@@ -28,12 +29,24 @@ class AttentionGating(nn.Module):
         text_width: d_t.
         experts: N_e.
         top_k: k.
+        unit: compare vectors of length one.
+        share: make the chosen weights sum to one.
         hidden: of the projectors.
     """
 
-    def __init__(self, *, width: int, text_width: int, experts: int, top_k: int, hidden: int = 128) -> None:
+    def __init__(
+        self,
+        *,
+        width: int,
+        text_width: int,
+        experts: int,
+        top_k: int,
+        unit: bool = True,
+        share: bool = True,
+        hidden: int = 128,
+    ) -> None:
         super().__init__()
-        self.top_k = top_k
+        self.top_k, self.unit, self.share = top_k, unit, share
         self.queries = nn.Parameter(torch.randn(experts, text_width))
         self.image = nn.Sequential(
             nn.Conv2d(width, hidden, 1),
@@ -58,7 +71,11 @@ class AttentionGating(nn.Module):
         picture = self.image(f_b).mean((2, 3))
         expert = self.text(torch.cat([expert_text, self.queries], dim=-1))
         with torch.autocast(f_b.device.type, enabled=False):  # small differences decide who is chosen
-            cosine = F.normalize(picture.float(), dim=-1) @ F.normalize(expert.float(), dim=-1).T
-            probabilities = (cosine / self.log_tau.exp()).softmax(-1)
+            picture, expert = picture.float(), expert.float()
+            if self.unit:
+                picture, expert = F.normalize(picture, dim=-1), F.normalize(expert, dim=-1)
+            probabilities = (picture @ expert.T / self.log_tau.exp()).softmax(-1)
         weights, chosen = probabilities.topk(self.top_k, dim=-1)
-        return Gated(chosen, weights / weights.sum(-1, keepdim=True), probabilities, expert_text)
+        if self.share:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return Gated(chosen, weights, probabilities, expert_text)

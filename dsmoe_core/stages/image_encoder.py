@@ -9,7 +9,7 @@ Gradient-aware pooling (eq. 5), ``s_l = 2^floor(log2(1 + E|grad I| / theta))``, 
 windows. Paper: the formula gives a larger s where gradients are high, the prose a higher resolution there.
 We: read s as a resolution factor. Where a finer level is pooled ``r`` to 1 onto the grid, a cell with s = 1
 takes the mean of its window and a cell with s >= r keeps its strongest response, with a straight line
-between.
+between. The letter is ``as_stride``: s is the stride of the pooling, so the two change places.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class ImageEncoder(nn.Module):
         widths, strides: channels and stride of the four maps.
         grid_stride: stride of F_enc.
         width: channels of F_enc.
+        as_stride: read s_l as a stride instead of a resolution.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class ImageEncoder(nn.Module):
         strides: Sequence[int],
         grid_stride: int,
         width: int,
+        as_stride: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
+        self.as_stride = as_stride
         self.grid_stride = grid_stride
         self.strides = tuple(strides)
         share = width // 2
@@ -76,7 +79,9 @@ class ImageEncoder(nn.Module):
             pyramid, self.strides, self.anisotropic, self.refine, strict=True
         ):
             if stride < self.grid_stride:  # pool first: the convolutions then run on the small map
-                level = gradient_aware_pool(level, self.grid_stride // stride, resolution)
+                level = gradient_aware_pool(
+                    level, self.grid_stride // stride, resolution, as_stride=self.as_stride
+                )
             features = refine(anisotropic(level))
             if stride > self.grid_stride:
                 features = F.interpolate(features, (height, width), mode="bilinear", align_corners=False)
@@ -95,9 +100,14 @@ def resolution_factor(images: Float[Tensor, "b 3 H W"], stride: int) -> Float[Te
 
 
 def gradient_aware_pool(
-    x: Float[Tensor, "b d H W"], ratio: int, resolution: Float[Tensor, "b 1 h w"]
+    x: Float[Tensor, "b d H W"], ratio: int, resolution: Float[Tensor, "b 1 h w"], *, as_stride: bool = False
 ) -> Float[Tensor, "b d h w"]:
-    """Pool ``ratio`` to 1: mean where the picture is flat, strongest response where it has detail."""
+    """Pool ``ratio`` to 1: mean where the picture is flat, strongest response where it has detail.
+
+    With ``as_stride`` the other way round.
+    """
     windows = rearrange(x, "b d (h p) (w q) -> b d h w (p q)", p=ratio, q=ratio)
     detail = ((resolution - 1) / (ratio - 1)).clamp(0, 1).to(x.dtype)
+    if as_stride:
+        detail = 1 - detail
     return torch.lerp(windows.mean(-1), windows.amax(-1), detail.expand(-1, x.shape[1], -1, -1))

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsmoe_core.errors import ModelError
+
 CENTRE_MOMENTUM = 0.01
 
 
@@ -54,3 +56,28 @@ class TextPrompt(nn.Module):
         if len(text) > 1:
             self.seen += 1
             self.centre.lerp_(text.mean(0), max(1 / float(self.seen), CENTRE_MOMENTUM))
+
+
+class ClassIndex(nn.Module):
+    """Instead of stage 1 where classes are numbers without words: class i is the i-th unit vector.
+
+    The head's projection of it is then a learned vector of its own for every class, as in a detector without
+    text.
+    """
+
+    def forward(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c t"]:
+        """One row a class, whatever it is called.
+
+        Raises:
+            ModelError: there are more classes than the rows are wide.
+        """
+        count, width = text.shape
+        if count > width:
+            raise ModelError(
+                f"{count} classes; without text at most {width} can be told apart",
+                "Widen text_width, or use the text.",
+            )
+        return torch.eye(count, width, dtype=text.dtype, device=text.device)
+
+    def follow(self, text: Float[Tensor, "c t"]) -> None:
+        """Nothing is learned of the words."""

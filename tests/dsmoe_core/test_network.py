@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsmoe_core.build import build
+from dsmoe_core.build import build_whole
 from dsmoe_core.config import LossWeights, ModelConfig
 from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
 from dsmoe_core.network import DSMoE
@@ -28,7 +28,7 @@ SMALL = ModelConfig(
 @pytest.fixture
 def network() -> DSMoE:
     torch.manual_seed(0)
-    return build(SMALL).eval()
+    return build_whole(SMALL).eval()
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ def text() -> Tensor:
 @pytest.mark.parametrize("size", ["nano", "base"])
 def test_presets_give_boxes_at_their_strides(size: str) -> None:
     config = ModelConfig.of_size(size)  # type: ignore[arg-type]
-    network = build(config).eval()
+    network = build_whole(config).eval()
     side = 128 if size == "base" else config.image_px
     with torch.no_grad():
         read = network.read(torch.randn(5, config.text_width), torch.randn(2, config.text_width))
-        output = network(torch.rand(1, 3, side, side), read.classes)
+        output = network(torch.rand(1, 3, side, side), read.steering, read.classes)
     assert [level.stride for level in output.levels] == list(config.head_strides)
     for level in output.levels:
         assert level.logits.shape == (1, 5, side // level.stride, side // level.stride)
@@ -58,9 +58,9 @@ def test_presets_give_boxes_at_their_strides(size: str) -> None:
 
 @torch.no_grad()
 def test_a_batch_equals_its_pictures(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    whole = network(images, text)
+    whole = network(images, text, text)
     for i in range(len(images)):
-        one = network(images[i : i + 1], text)
+        one = network(images[i : i + 1], text, text)
         assert one.gated.experts.tolist() == whole.gated.experts[i : i + 1].tolist()
         for a, b in zip(one.levels, whole.levels, strict=True):
             torch.testing.assert_close(a.logits[0], b.logits[i], atol=1e-4, rtol=1e-4)
@@ -72,11 +72,27 @@ def test_permuting_the_classes_permutes_the_scores_and_nothing_else(
     network: DSMoE, images: Tensor, text: Tensor
 ) -> None:
     order = torch.tensor([2, 0, 3, 1])
-    plain = network(images, network.read(text, text[:1]).classes)
-    turned = network(images, network.read(text[order], text[:1]).classes)
+    read, other = network.read(text, text[:1]), network.read(text[order], text[:1])
+    plain = network(images, read.steering, read.classes)
+    turned = network(images, other.steering, other.classes)
     for a, b in zip(plain.levels, turned.levels, strict=True):
         torch.testing.assert_close(a.logits[:, order], b.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(a.distances, b.distances, atol=1e-3, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_adding_a_class_leaves_boxes_and_the_others_scores_as_they_are(
+    network: DSMoE, images: Tensor, text: Tensor
+) -> None:
+    torch.nn.init.normal_(network.distillation.attention.out_proj.weight)  # fresh, stage 2 mixes nothing
+    more = torch.cat([text, torch.randn(2, 32)])
+    before, after = network.read(text, text[:1]), network.read(more, text[:1], steering=text)
+    few = network(images, before.steering, before.classes)
+    many = network(images, after.steering, after.classes)
+    for a, b in zip(few.levels, many.levels, strict=True):
+        assert b.logits.shape[1] == 6
+        torch.testing.assert_close(a.logits, b.logits[:, :4], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(a.distances, b.distances, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -92,7 +108,7 @@ def test_an_expert_that_nobody_chose_does_not_run(network: DSMoE, images: Tensor
         expert.register_forward_hook(lambda *_, index=index: called.append(index))
     rows: list[int] = []
     network.experts.cross.register_forward_pre_hook(lambda _, args: rows.extend((args[1] + 2).tolist()))
-    output = network(images, text)
+    output = network(images, text, text)
     chosen = output.gated.experts.flatten().tolist()
     assert set(called) == {i for i in chosen if i < 2}
     assert sorted(rows) == sorted(i for i in chosen if i >= 2)
@@ -104,7 +120,7 @@ def test_sparse_experts_equal_the_obvious_loop(network: DSMoE, images: Tensor, t
     """Eq. 21 by a loop over pictures and experts."""
     seen: dict[str, tuple[Tensor, ...]] = {}
     network.experts.register_forward_hook(lambda _, args, out: seen.update(args=args, out=(out,)))
-    network(images, text)
+    network(images, text, text)
     f_b, gated = seen["args"]
     expected = torch.zeros_like(f_b)
     cross = network.experts.cross
@@ -136,7 +152,7 @@ def test_the_closed_form_of_eq_27_equals_autograd(network: DSMoE) -> None:
 
 def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, text: Tensor) -> None:
     torch.manual_seed(0)
-    network = build(SMALL.model_copy(update={"top_k": 6})).train()
+    network = build_whole(SMALL.model_copy(update={"top_k": 6})).train()
     truth = [
         Boxes(torch.tensor([[10.0, 10.0, 40.0, 30.0], [60.0, 60.0, 63.0, 62.0]]), torch.tensor([0, 3])),
         Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
@@ -145,7 +161,7 @@ def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, te
     families = Families(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         read = network.read(text, torch.randn(2, 32))
-        output = network(images, read.classes)
+        output = network(images, read.steering, read.classes)
         inner = network.alignment.anchors(read.inner)
         losses = detection_losses(output, truth, LossWeights())
         losses |= auxiliary_losses(output, read, inner, families, truth, LossWeights())

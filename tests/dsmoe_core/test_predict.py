@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import SMALL, HashEncoder
 
-from dsmoe_core.build import build
+from dsmoe_core.build import build_whole
 from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.errors import ModelError
 from dsmoe_core.predict import Detector
-from dsmoe_core.schema import LabelledPicture, PictureFindings, Vocabulary
+from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
+from dsmoe_core.words import steering_of
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
+def model(tmp_path: Path, vocabulary: Vocabulary) -> Path:
     torch.manual_seed(0)
-    network = build(SMALL)
+    network = build_whole(SMALL)
     with torch.no_grad():
         for level in network.head.levels:
             level.bias.fill_(0.0)  # an untrained network that finds things
-    save_model(tmp_path / "model", network, SMALL, {})
+    save_model(tmp_path / "model", network, SMALL, vocabulary, {})
     return tmp_path / "model"
 
 
@@ -61,6 +63,29 @@ def test_the_batch_does_not_change_the_findings(
     for one, four in zip(*(look(model, pictures, vocabulary, batch=b) for b in (1, 4)), strict=True):
         assert one.routing.experts == four.routing.experts
         assert one.uncertainty == pytest.approx(four.uncertainty, rel=0.05)
+
+
+def test_a_class_added_to_the_book_leaves_the_other_findings_as_they_are(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    new = ClassText("torn", "a torn edge", "mark")
+    book = replace(vocabulary, classes=(new, *reversed(vocabulary.classes)))
+    for before, after in zip(*(look(model, pictures, v, batch=4) for v in (vocabulary, book)), strict=True):
+        assert before.routing == after.routing
+        others = {f.box.corners: f.probabilities for f in after.findings}
+        shared = [f for f in before.findings if f.box.corners in others]
+        assert shared  # the new class may suppress some, at its own places
+        for finding in shared:
+            for name, probability in finding.probabilities.items():
+                assert others[finding.box.corners][name] == pytest.approx(probability, abs=1e-5)
+
+
+def test_a_description_that_was_edited_steers_and_a_class_that_was_removed_still_does(
+    vocabulary: Vocabulary,
+) -> None:
+    dark, light = vocabulary.classes
+    asked = Vocabulary((ClassText("new", "?"), replace(dark, description="a hole")), version="v2")
+    assert steering_of(vocabulary, asked).classes == (replace(dark, description="a hole"), light)
 
 
 def test_without_a_class_book_there_are_no_findings(model: Path, pictures: list[LabelledPicture]) -> None:

@@ -1,0 +1,122 @@
+"""Rows A to F and the paper's literal forms: each has the stages it names, trains, and is loaded again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from tiny import SMALL, HashEncoder
+
+from dsmoe_core.ablation import AblatedDSMoE
+from dsmoe_core.build import build
+from dsmoe_core.config import AblationRow, ModelConfig, PaperForms, TrainingConfig
+from dsmoe_core.errors import ModelError
+from dsmoe_core.network import DSMoE
+from dsmoe_core.predict import Detector
+from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.stages.image_encoder import ImageEncoder
+from dsmoe_core.stages.resnet_encoder import ResNetEncoder
+from dsmoe_core.stages.text_prompt import ClassIndex
+from dsmoe_core.train import TrainingSummary, fit
+
+QUICK = TrainingConfig(pictures_seen=4, batch=2)
+STAGES = {
+    "A": (ResNetEncoder, False, False, False),
+    "B": (ResNetEncoder, True, False, False),
+    "C": (ImageEncoder, True, False, False),
+    "D": (ImageEncoder, True, True, False),
+    "E": (ImageEncoder, True, True, True),
+    "F": (ImageEncoder, True, True, True),
+}
+
+
+def train(
+    config: ModelConfig, out: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> TrainingSummary:
+    return fit(
+        pictures=pictures,
+        vocabulary=vocabulary,
+        text_encoder=HashEncoder(),
+        model=config,
+        training=QUICK,
+        out=out,
+    )
+
+
+@pytest.mark.parametrize("row", get_args(AblationRow))
+def test_a_row_has_the_stages_of_its_name_and_the_next_only_adds(row: AblationRow) -> None:
+    encoder, text, hyperbolic, experts = STAGES[row]
+    network = build(SMALL.model_copy(update={"ablation": row}))
+    assert isinstance(network, DSMoE if experts else AblatedDSMoE)
+    assert isinstance(network.image_encoder, encoder)
+    assert isinstance(network.text_prompt, ClassIndex) is not text
+    assert (network.distillation is not None) is text
+    assert (network.alignment is not None) is hyperbolic
+    assert (network.broadcasting is not None) is hyperbolic
+
+
+@pytest.mark.parametrize("row", get_args(AblationRow))
+def test_every_row_trains_and_finds(
+    row: AblationRow, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    summary = train(SMALL.model_copy(update={"ablation": row}), tmp_path, pictures, vocabulary)
+    assert all(map(torch.isfinite, map(torch.tensor, summary.losses.values())))
+    assert ("taxonomy" in summary.losses) is (row >= "D")
+    assert ("balance" in summary.losses) is (row >= "E")
+    detector = Detector.load(tmp_path, HashEncoder())
+    detector.use(vocabulary)
+    found = list(detector.findings([p.picture for p in pictures], min_score=0.0))
+    assert len(found) == len(pictures)
+    assert all(len(f.routing.experts) == (SMALL.top_k if row >= "E" else 0) for f in found)
+
+
+def test_without_words_the_descriptions_change_nothing(vocabulary: Vocabulary) -> None:
+    torch.manual_seed(0)
+    network = build(SMALL.model_copy(update={"ablation": "A"})).eval()
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        answers = []
+        for seed in (1, 2):
+            read = network.read(
+                torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(1, 16)
+            )
+            answers.append(network(images, read.steering, read.classes).levels[0].logits)
+    torch.testing.assert_close(*answers)
+
+
+def test_without_words_there_are_no_more_classes_than_the_text_is_wide() -> None:
+    with pytest.raises(ModelError, match="17 classes; without text at most 16"):
+        ClassIndex()(torch.ones(17, 16))
+
+
+@pytest.mark.parametrize("form", [*PaperForms.model_fields, "all"])
+def test_every_literal_form_changes_the_answer_and_trains(
+    form: str, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    forms = PaperForms.to_the_letter() if form == "all" else PaperForms(**{form: True})
+    config = SMALL.model_copy(update={"paper": forms})
+    ours, literal = (_answer(c) for c in (SMALL, config))
+    assert not torch.equal(ours, literal)
+    summary = train(config, tmp_path, pictures, vocabulary)
+    assert all(map(torch.isfinite, map(torch.tensor, summary.losses.values())))
+
+
+def _answer(config: ModelConfig) -> torch.Tensor:
+    """What a fresh network of this shape says to a fixed picture with edges."""
+    torch.manual_seed(0)
+    network = build(config).eval()
+    generator = torch.Generator().manual_seed(1)
+    images = (torch.rand(1, 3, 64, 64, generator=generator) > 0.5).float()
+    with torch.no_grad():
+        read = network.read(torch.randn(3, 16, generator=generator), torch.randn(1, 16, generator=generator))
+        return torch.cat(
+            [level.distances.flatten() for level in network(images, read.steering, read.classes).levels]
+        )
+
+
+def test_the_tiny_object_head_is_switched_on_and_off() -> None:
+    assert SMALL.with_tiny_head(True).head_strides == (4, 8, 16)
+    assert SMALL.with_tiny_head(True).with_tiny_head(False) == SMALL
+    assert [level.stride for level in build(SMALL.with_tiny_head(True)).head.levels] == [4, 8, 16]
