@@ -1,4 +1,4 @@
-"""dsmoe demo, benchmark"""
+"""dsmoe demo"""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.options import AblationOption, TinyHeadOption, shaped
 from pipelines.cli.show import TerminalReporter, console, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Of drawing, choosing and training.")] = 42,
     pictures_seen: SeenOption = None,
     px: Annotated[int, typer.Option("--px", help="Side of the detector's picture, a multiple of 32.")] = 320,
+    ablation: AblationOption = None,
+    tiny_head: TinyHeadOption = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start afresh.")] = False,
     dry_run: Annotated[
@@ -73,44 +76,20 @@ def demo(
         "seed": seed,
         "port": port,
         "dry_run": dry_run,
-        "model": {"image_px": px},
+        "model": shaped({"image_px": px}, ablation, tiny_head),
     }
-    run(_plan(raw, pictures_seen, data), data, workspace, headless=headless, fresh=fresh, as_json=as_json)
+    run(
+        checked_plan(raw, pictures_seen, data),
+        data,
+        workspace,
+        headless=headless,
+        fresh=fresh,
+        as_json=as_json,
+    )
 
 
-def benchmark(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="What to measure: demo.")] = None,
-    data: DataOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")] = Path(
-        "benchmarks/results"
-    ),
-    tables: Annotated[
-        Path | None, typer.Option("--tables", metavar="FILE.md", help="Render this document's tables anew.")
-    ] = None,
-    pictures_seen: SeenOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stand-ins; for trying it out.")] = False,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
-) -> None:
-    """Measure something and write benchmarks/results/NAME.json; or render a document's tables from these.
-
-    Example: `dsmoe benchmark demo --data deeppcb`, then `dsmoe benchmark --tables README.md`
-    """
-    from dsmoe_core.errors import SettingsError
-
-    if name not in (None, "demo") or (name is None and tables is None):
-        raise SettingsError(f"benchmark {name!r} is not known; there is: demo", "Name it, or give --tables.")
-    if name == "demo":
-        plan = _plan({"dry_run": dry_run, "port": port}, pictures_seen, data)
-        where = WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
-        run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
-    if tables is not None:
-        from pipelines.readme_tables import update
-
-        changed = update(tables, out)
-        console.print(f"{tables}: tables {'rendered anew' if changed else 'are as they should be'}")
-
-
-def _plan(raw: dict[str, Any], pictures_seen: str | None, data: Path | None) -> DemoPlan:
+def checked_plan(raw: dict[str, Any], pictures_seen: str | None, data: Path | None) -> DemoPlan:
+    """The checked plan of a demo."""
     from pipelines.settings import SEEN_OF_DRAWN, DemoPlan, checked
 
     if pictures_seen is not None:
@@ -132,7 +111,7 @@ def run(
     """One demo from beginning, or from where it was, to end."""
     from pipelines import demo as journey
     from pipelines import services
-    from pipelines.benchmark import write_result
+    from pipelines.benchmarks.results import write_result
     from pipelines.settings import Environment
 
     started, environment = time.monotonic(), Environment.read()
@@ -154,7 +133,10 @@ def run(
             if as_json is not None:
                 command = " ".join(["dsmoe", *sys.argv[1:]])
                 write_result(
-                    as_json, journey.result(workspace, prepared, plan), command=command, seeds=[plan.seed]
+                    as_json,
+                    journey.result(workspace, prepared, plan),
+                    command=command,
+                    seeds=[plan.seed],
                 )
             if own is not None and not headless:
                 _invite(workspace, environment, plan)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.options import AblationOption, TinyHeadOption, shaped
 from pipelines.cli.show import TerminalReporter, console
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def init(
     title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
     budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
     size: Annotated[Size, typer.Option("--size", help="Preset of the detector.")] = Size.NANO,
+    ablation: AblationOption = None,
+    tiny_head: TinyHeadOption = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Stand-ins for Label Studio and the detector.")
@@ -54,7 +57,10 @@ def init(
 
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, size, port, dry_run)
+    from dsmoe_core.config import ModelConfig
+
+    model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
+    settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, model, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
@@ -70,8 +76,7 @@ def init(
         )
 
 
-def _settings(title: str, budget: int, size: Size, port: int, dry_run: bool) -> WorkspaceSettings:
-    from dsmoe_core.config import ModelConfig
+def _settings(title: str, budget: int, model: dict[str, Any], port: int, dry_run: bool) -> WorkspaceSettings:
     from pipelines.settings import WorkspaceSettings, checked
 
     kinds = ("stand-in", "stand-in") if dry_run else ("label-studio", "ds-moe")
@@ -79,6 +84,6 @@ def _settings(title: str, budget: int, size: Size, port: int, dry_run: bool) -> 
         "title": title,
         "round": {"budget": budget},
         "studio": {"kind": kinds[0], "port": port},
-        "detector": {"kind": kinds[1], "model": ModelConfig.of_size(size.value).model_dump()},
+        "detector": {"kind": kinds[1], "model": model},
     }
     return checked(WorkspaceSettings, raw, "the command line")

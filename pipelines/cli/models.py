@@ -19,7 +19,7 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe models list boards`
     """
-    from pipelines.readme_tables import score
+    from pipelines.benchmarks.tables import score
     from pipelines.workspace import Workspace
 
     with Workspace.open(workspace) as opened:

@@ -9,9 +9,9 @@ import pytest
 
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines import cli, demo
+from pipelines.benchmarks.tables import render, update
 from pipelines.crew import Crew
 from pipelines.loop import open_round
-from pipelines.readme_tables import render, update
 from pipelines.settings import DemoPlan, Environment
 from pipelines.workspace import Workspace
 from tests.pipelines.conftest import Silent

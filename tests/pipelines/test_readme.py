@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.readme_tables import render
+from pipelines.benchmarks.tables import render
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -16,5 +16,5 @@ DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 def test_a_document_says_what_the_result_files_say(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert render(text, ROOT / "benchmarks" / "results") == text, (
-        f"run `dsmoe benchmark --tables {document.name}`"
+        f"run `dsmoe benchmark tables {document.name}`"
     )

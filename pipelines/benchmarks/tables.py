@@ -13,7 +13,7 @@ from typing import Any
 
 from dsmoe_core.errors import FormatError
 from pipelines.atomic import write_whole
-from pipelines.benchmark import read_result
+from pipelines.benchmarks.results import read_result
 
 _MARK = re.compile(
     r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL
@@ -96,4 +96,25 @@ def _demo(found: Mapping[str, Any]) -> str:
     return title + markdown((*head, "mAP@.5:.95", "promoted?"), rows)
 
 
-_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"demo": _demo}
+def _experts(found: Mapping[str, Any]) -> str:
+    """The paper's Table 5; the last column is against k = 1."""
+    first = found["rows"][0]
+    rows = [
+        [
+            str(row["k"]),
+            f"{row['ms']:.0f} ({row['ms_quartiles'][0]:.0f} to {row['ms_quartiles'][1]:.0f})",
+            f"{row['gflops']:.1f}",
+            f"{row['params_m']:.2f}",
+            f"{row['ms'] / first['ms']:.2f}",
+        ]
+        for row in found["rows"]
+    ]
+    title = (
+        f"{found['size']}, {found['image_px']} px, batch {found['batch']}, {found['experts']} experts, "
+        f"{found['threads']} threads; median (quartiles) of {found['repeats']}\n\n"
+    )
+    head = ("active experts k", "ms", "GFLOPs", "weights in use, millions", "time / time at k = 1")
+    return title + markdown(head, rows)
+
+
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"demo": _demo, "experts": _experts}
