@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dsmoe_core.build import build_whole
-from dsmoe_core.config import LossWeights, ModelConfig
+from dsmoe_core.config import LossWeights, ModelConfig, PaperForms
 from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
 from dsmoe_core.network import DSMoE
 
@@ -78,6 +78,15 @@ def test_permuting_the_classes_permutes_the_scores_and_nothing_else(
     for a, b in zip(plain.levels, turned.levels, strict=True):
         torch.testing.assert_close(a.logits[:, order], b.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(a.distances, b.distances, atol=1e-3, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_with_the_paper_s_code_of_the_class_index_the_order_matters(images: Tensor, text: Tensor) -> None:
+    network = build_whole(SMALL.model_copy(update={"paper": PaperForms(class_position=True)})).eval()
+    order = torch.tensor([2, 0, 3, 1])
+    read, other = network.read(text, text[:1]), network.read(text[order], text[:1])
+    plain = network(images, read.steering, read.classes).levels[0].logits[:, order]
+    assert (plain - network(images, other.steering, other.classes).levels[0].logits).abs().max() > 1e-4
 
 
 @torch.no_grad()
