@@ -2,7 +2,8 @@
 apart.
 
 One level a stride; F_shallow is the encoder's map of that stride, so stride 4 is the paper's tiny-object
-head. The box branch is a CBS, the class branch an SPPF, which sees more surroundings.
+head. It has half the channels: its map has four times the cells of the next, and at full width it costs a
+third of the encoder. The box branch is a CBS, the class branch an SPPF, which sees more surroundings.
 
 Paper: ``P_class = Conv1x1_cls(F_fuse)`` with a fixed number of classes. We: a 1 x 1 convolution to an
 embedding, and its inner product with each class's projected T^, so that classes may be added, removed and
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from dsmoe_core.convolution import CBS
 from dsmoe_core.signals import Level
 
+TINY = 4
+"""Stride of the tiny-object head."""
 PRIOR = 0.01
 """Probability of a class at a random position, before training (Lin et al. 2017)."""
 
@@ -98,7 +101,7 @@ class Head(nn.Module):
         width: channels of F_out.
         text_width: d_t.
         shallow: ``{stride: channels}`` of the encoder's maps, for the strides to detect at.
-        hidden: channels within the head.
+        hidden: channels within the head; half of them at stride 4.
     """
 
     def __init__(
@@ -107,7 +110,13 @@ class Head(nn.Module):
         super().__init__()
         self.words = nn.Linear(text_width, embedding)
         self.levels = nn.ModuleList(
-            HeadLevel(width=width, shallow=c, hidden=hidden, embedding=embedding, stride=s)
+            HeadLevel(
+                width=width,
+                shallow=c,
+                hidden=hidden // 2 if s == TINY else hidden,
+                embedding=embedding,
+                stride=s,
+            )
             for s, c in shallow.items()
         )
 
