@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +89,47 @@ def load_model(folder: Path) -> Model:
     return Model(network.eval(), config, vocabulary)
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How tensors fit a network, by name and shape.
+
+    Attributes:
+        matched, missing, unknown: names.
+        wrong_shape: names with the shape found and the shape expected.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit:
+        """Of ``tensors`` to a network with the state dict ``own``."""
+        shared = sorted(own.keys() & tensors.keys())
+        return cls(
+            matched=tuple(k for k in shared if own[k].shape == tensors[k].shape),
+            missing=tuple(sorted(own.keys() - tensors.keys())),
+            unknown=tuple(sorted(tensors.keys() - own.keys())),
+            wrong_shape=tuple(
+                f"{k} {tuple(tensors[k].shape)} (expected {tuple(own[k].shape)})"
+                for k in shared
+                if own[k].shape != tensors[k].shape
+            ),
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """What does not fit, a line for each kind; none where all does."""
+        found = {"wrong shape": self.wrong_shape, "missing": self.missing, "unknown": self.unknown}
+        return [f"{what}: {_some(names)}" for what, names in found.items() if names]
+
+
+def _some(names: tuple[str, ...], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
     """Load by name, every name and shape checked.
 
@@ -94,20 +137,10 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) ->
         ModelError: names what is missing, too much, or of another shape.
     """
     own = network.state_dict()
-    wrong = [
-        f"{k} {tuple(v.shape)} (expected {tuple(own[k].shape)})"
-        for k, v in tensors.items()
-        if k in own and own[k].shape != v.shape
-    ]
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if wrong or missing or extra:
-        found = "; ".join(
-            f"{what}: {', '.join(names[:5])}"
-            for what, names in (("wrong shape", wrong), ("missing", missing), ("unknown", extra))
-            if names
-        )
+    problems = Fit.of(tensors, own).problems
+    if problems:
         raise ModelError(
-            f"weights of {origin} do not fit the network ({found})",
+            f"weights of {origin} do not fit the network ({'; '.join(problems)})",
             "Use the size that they were trained with.",
         )
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
