@@ -1,0 +1,81 @@
+"""The names of tensors in ``mobile_sam.pt``, and ours.
+
+Its authors' code and ours are the same network, taken apart differently: the image encoder is timm's TinyViT,
+prompt encoder and mask decoder are transformers' SAM. What differs:
+
+- Encoder: ``Conv2d_BN.c`` is ``ConvNorm.conv``; the patch embedding is a sequence there; a patch merging ends
+  the layer before it there and begins the stage after it here; the neck is inside the encoder there.
+- Prompt encoder: the Gaussian matrix of the positional code, the points, and the mask's convolutions.
+- Mask decoder: ``normN`` is ``layer_normN``; the upscaling is a sequence there; a multi-layer perceptron has
+  all its layers in one list there, the first and the last apart here.
+
+The classifier (``norm_head``, ``head``) is left out: MobileSAM itself never calls it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER = "image_encoder", "neck", "prompt_encoder", "mask_decoder"
+PARTS = (ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER)
+
+_LEFT_OUT = re.compile(r"image_encoder\.(norm_)?head\.")
+
+
+def _next_stage(match: re.Match[str]) -> str:
+    """The merging that ends layer i begins stage i + 1."""
+    return f"{match[1]}stages.{int(match[2]) + 1}.downsample."
+
+
+# Tried in this order, each on what the one before has left.
+_RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
+    (re.compile(pattern), ours)
+    for pattern, ours in (
+        (r"^image_encoder\.neck\.", "neck."),
+        (r"^(image_encoder\.patch_embed\.)seq\.0\.", r"\1conv1."),
+        (r"^(image_encoder\.patch_embed\.)seq\.2\.", r"\1conv2."),
+        (r"^(image_encoder\.)layers\.(\d+)\.downsample\.", _next_stage),
+        (r"^(image_encoder\.)layers\.", r"\1stages."),
+        (r"^(image_encoder\..+)\.c\.", r"\1.conv."),
+        (
+            r"^(prompt_encoder\.)pe_layer\.positional_encoding_gaussian_matrix$",
+            r"\1shared_embedding.positional_embedding",
+        ),
+        (r"^(prompt_encoder\.)point_embeddings\.", r"\1point_embed."),
+        (r"^(prompt_encoder\.)mask_downscaling\.0\.", r"\1mask_embed.conv1."),
+        (r"^(prompt_encoder\.)mask_downscaling\.1\.", r"\1mask_embed.layer_norm1."),
+        (r"^(prompt_encoder\.)mask_downscaling\.3\.", r"\1mask_embed.conv2."),
+        (r"^(prompt_encoder\.)mask_downscaling\.4\.", r"\1mask_embed.layer_norm2."),
+        (r"^(prompt_encoder\.)mask_downscaling\.6\.", r"\1mask_embed.conv3."),
+        (r"^(mask_decoder\.transformer\.layers\.\d+\.)norm(\d)\.", r"\1layer_norm\2."),
+        (r"^(mask_decoder\.transformer\.)norm_final_attn\.", r"\1layer_norm_final_attn."),
+        (r"^(mask_decoder\.)output_upscaling\.0\.", r"\1upscale_conv1."),
+        (r"^(mask_decoder\.)output_upscaling\.1\.", r"\1upscale_layer_norm."),
+        (r"^(mask_decoder\.)output_upscaling\.3\.", r"\1upscale_conv2."),
+        (r"^(mask_decoder\.output_hypernetworks_mlps\.\d+\.)layers\.0\.", r"\1proj_in."),
+        (r"^(mask_decoder\.output_hypernetworks_mlps\.\d+\.)layers\.1\.", r"\1layers.0."),
+        (r"^(mask_decoder\.output_hypernetworks_mlps\.\d+\.)layers\.2\.", r"\1proj_out."),
+        (r"^(mask_decoder\.iou_prediction_head\.)layers\.0\.", r"\1proj_in."),
+        (r"^(mask_decoder\.iou_prediction_head\.)layers\.1\.", r"\1layers.0."),
+        (r"^(mask_decoder\.iou_prediction_head\.)layers\.2\.", r"\1proj_out."),
+    )
+)
+
+
+def our_name(theirs: str) -> str | None:
+    """Our name of a tensor of ``mobile_sam.pt``; None where it is left out on purpose.
+
+    A name that no rule knows stays as it is; whether the network has it is for others to say.
+    """
+    if _LEFT_OUT.match(theirs):
+        return None
+    name = theirs
+    for pattern, ours in _RULES:
+        name = pattern.sub(ours, name)
+    return name
+
+
+def part_of(ours: str) -> str:
+    """Which of the parts a tensor of ours belongs to."""
+    return ours.partition(".")[0]

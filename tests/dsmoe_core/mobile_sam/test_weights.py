@@ -1,0 +1,191 @@
+"""What is published becomes ours, tensor by tensor, or is refused with what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dsmoe_core.build import build
+from dsmoe_core.config import ModelConfig
+from dsmoe_core.errors import ModelError, PrerequisiteError
+from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
+from dsmoe_core.mobile_sam.weights import (
+    FILE,
+    encoder_weights,
+    keep,
+    kept,
+    load_encoder,
+    read_original,
+    translate,
+)
+from tests.dsmoe_core.mobile_sam.original import Weights, image_encoder
+
+
+def test_every_tensor_finds_its_place(original: Weights) -> None:
+    ours, report = translate(original)
+    assert report.fit.problems == []
+    assert len(report.fit.matched) + len(report.left_out) == len(original) == 439
+    encoder = [name for name in report.fit.matched if name.startswith(("image_encoder.", "neck."))]
+    assert len(encoder) + len(report.left_out) == len(image_encoder()) == 302
+    assert set(report.left_out) == {
+        f"image_encoder.{layer}.{kind}" for layer in ("norm_head", "head") for kind in ("weight", "bias")
+    }
+    assert "image_encoder: 292 of 292 tensors match" in report.lines
+    assert not any("missing" in line or "unknown" in line for line in report.lines)
+    MobileSam(128).load_state_dict(ours)
+
+
+STEM = "image_encoder.patch_embed.seq.0.c.weight"
+CHANGES: list[tuple[str, dict[str, Any], str]] = [
+    ("missing", {STEM: None}, "missing: image_encoder.patch_embed.conv1.conv.weight"),
+    (
+        "wrong shape",
+        {STEM: torch.zeros(32, 1, 3, 3)},
+        r"conv1.conv.weight \(32, 1, 3, 3\) \(expected \(32, 3",
+    ),
+    (
+        "unknown",
+        {"image_encoder.layers.9.surplus": torch.zeros(1)},
+        "unknown: image_encoder.layers.9.surplus",
+    ),
+    ("unknown", {"image_encoder.patch_embed.conv1.conv.weight": torch.zeros(32, 3, 3, 3)}, "unknown: "),
+    ("missing", {"mask_decoder.iou_token.weight": None}, "missing: mask_decoder.iou_token.weight"),
+    ("missing", {"image_encoder.neck.0.weight": None}, "missing: neck.0.weight"),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "expected"), CHANGES)
+def test_what_does_not_fit_is_named_and_refused(
+    kind: str, change: Weights, expected: str, original: Weights, tmp_path: Path
+) -> None:
+    changed = {name: value for name, value in (original | change).items() if value is not None}
+    tensors, report = translate(changed)
+    (problem,) = report.fit.problems
+    assert problem.startswith(f"{kind}: ")
+    assert problem in report.lines
+    with pytest.raises(ModelError, match=expected):
+        keep(tensors, report, tmp_path / FILE, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wholly_other_network_is_refused_in_a_short_line(tmp_path: Path) -> None:
+    tensors, report = translate({f"layer{i}.weight": torch.zeros(2) for i in range(50)})
+    assert "image_encoder: 0 of 292 tensors match" in report.lines
+    with pytest.raises(ModelError, match="and 45 more") as refused:
+        keep(tensors, report, tmp_path / FILE, {"from": "other.pt"})
+    assert "other.pt is not MobileSAM" in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+def test_half_precision_becomes_ours(original: Weights) -> None:
+    ours, report = translate({k: v.half() if v.is_floating_point() else v for k, v in original.items()})
+    assert report.fit.problems == []
+    own = MobileSam(128).state_dict()
+    assert {k: v.dtype for k, v in ours.items()} == {k: v.dtype for k, v in own.items()}
+
+
+@pytest.mark.parametrize("name", ["mobile_sam.pt", "mobile_sam.pth", "mobile_sam.safetensors"])
+def test_both_kinds_of_file_are_read(name: str, tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(3.0), "b.c": torch.ones(2, 2)}
+    save = save_file if name.endswith(".safetensors") else torch.save
+    save(tensors, tmp_path / name)
+    read = read_original(tmp_path / name)
+    assert read.keys() == tensors.keys()
+    assert all(torch.equal(read[k], v) for k, v in tensors.items())
+
+
+class Code:
+    """Runs when it is unpickled."""
+
+    def __init__(self, touched: Path) -> None:
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.touched,)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1), "b": Code(tmp_path / "touched")}, tmp_path / "mobile_sam.pt")
+    with pytest.raises(ModelError, match="something else than tensors; nothing of it was run"):
+        read_original(tmp_path / "mobile_sam.pt")
+    assert not (tmp_path / "touched").exists()
+    torch.load(tmp_path / "mobile_sam.pt", weights_only=False)
+    assert (tmp_path / "touched").exists()  # so it would have been
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_torn_file_is_refused(share: float, suffix: str, tmp_path: Path) -> None:
+    whole, torn = tmp_path / f"whole{suffix}", tmp_path / f"torn{suffix}"
+    save = save_file if suffix == ".safetensors" else torch.save
+    save({"a": torch.randn(1000), "b": torch.randn(1000)}, whole)
+    content = whole.read_bytes()
+    torn.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ModelError, match=r"Give mobile_sam\.pt"):
+        read_original(torn)
+
+
+@pytest.mark.parametrize(
+    "content", [[torch.ones(1)], {"model": {"a": torch.ones(1)}}, torch.ones(1), {"a": 1}]
+)
+def test_other_things_than_named_tensors_are_refused(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "mobile_sam.pt")
+    with pytest.raises(ModelError, match="something else than tensors under their names"):
+        read_original(tmp_path / "mobile_sam.pt")
+
+
+def test_what_was_kept_is_found_again(kept_file: Path, original: Weights) -> None:
+    encoder = encoder_weights(kept_file)
+    assert len(encoder) == 292
+    assert torch.equal(encoder["stages.1.downsample.conv2.conv.weight"], original[DOWN])
+    assert {name.split(".")[0] for name in kept(kept_file)} == {
+        "image_encoder", "neck", "prompt_encoder", "mask_decoder"
+    }  # fmt: skip
+
+
+DOWN = "image_encoder.layers.0.downsample.conv2.c.weight"
+
+
+def test_weights_that_are_not_there_or_not_ours_say_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError, match="Run `dsmoe weights mobile-sam`"):
+        encoder_weights(tmp_path / FILE)
+    save_file({"a": torch.ones(1)}, tmp_path / FILE)
+    with pytest.raises(ModelError, match="format None; expected dsmoe-mobile-sam-1"):
+        kept(tmp_path / FILE)
+
+
+def test_the_detector_s_encoder_sees_what_mobile_sam_s_sees(kept_file: Path) -> None:
+    """Though stage 3 scales its pictures in another way."""
+    base = build(ModelConfig.of_size("base")).eval()
+    backbone = base.image_encoder.backbone
+    report = load_encoder(base, kept_file)
+    assert len(report.fit.matched) == 292
+    assert report.lines == ["image_encoder: 292 of 292 tensors match"]
+    seen: list[torch.Tensor] = []
+    stem = backbone.get_submodule("patch_embed.conv1")
+    hook = stem.register_forward_hook(lambda module, given, output: seen.append(output))
+    values = torch.randint(0, 256, (1, 3, 64, 64)).float()
+    with torch.no_grad():
+        base.image_encoder(values / 255)
+        hook.remove()
+        sam = MobileSam(64)
+        sam.load_state_dict(kept(kept_file))
+        normalised = (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+        expected = sam.eval().image_encoder.patch_embed.conv1(normalised)
+    torch.testing.assert_close(seen[0][..., 1:, 1:], expected[..., 1:, 1:], atol=1e-5, rtol=1e-5)
+    taken = backbone.state_dict()
+    rest = {k: v for k, v in encoder_weights(kept_file).items() if not k.startswith("patch_embed.conv1")}
+    assert all(torch.equal(taken[k], v) for k, v in rest.items())
+
+
+@pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(ablation="A")], ids=["nano", "ResNet-50"])
+def test_another_encoder_does_not_take_them(config: ModelConfig, kept_file: Path) -> None:
+    network = build(config)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    with pytest.raises(ModelError, match="Take the size `base`"):
+        load_encoder(network, kept_file)
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
