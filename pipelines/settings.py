@@ -112,6 +112,10 @@ class Environment(Frozen):
         default_factory=lambda: platformdirs.user_cache_path("dsmoe") / "environments",
         description="where the environments of services are built",
     )
+    weights: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("dsmoe") / "weights",
+        description="where pretrained weights are kept",
+    )
     llm_url: str | None = Field(
         None, pattern=r"^https?://", description="an OpenAI-compatible server, .../v1"
     )

@@ -1,0 +1,55 @@
+"""dsmoe weights mobile-sam"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.show import console
+
+if TYPE_CHECKING:
+    from dsmoe_core.mobile_sam.weights import Report
+
+app = typer.Typer(help="Pretrained weights from elsewhere.", no_args_is_help=True)
+
+
+@app.command("mobile-sam")
+def mobile_sam(
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="mobile_sam.pt, or its tensors as safetensors; default: from the Hugging Face hub.",
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FOLDER",
+            file_okay=False,
+            help="Where to keep them; default: DSMOE_WEIGHTS, or the user's cache.",
+        ),
+    ] = None,
+) -> None:
+    """Fetch MobileSAM's weights, check every tensor, and keep them for the encoder and for masks from clicks.
+
+    Example: `dsmoe weights mobile-sam --from mobile_sam.pt`
+    """
+    from pipelines.settings import Environment
+    from pipelines.weights import keep_mobile_sam
+
+    kept = keep_mobile_sam(folder or Environment.read().weights, source, _tell)
+    words = "kept at" if kept.new else "already at"
+    console.print(f"MobileSAM from {kept.source}: {words} {kept.path}", highlight=False, soft_wrap=True)
+
+
+def _tell(report: Report) -> None:
+    for line in report.lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,105 @@
+"""Pretrained weights from elsewhere: fetched or taken from a file, checked, and kept where we find them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError, safe_open
+
+from dsmoe_core.errors import PrerequisiteError, SettingsError
+from dsmoe_core.mobile_sam.weights import FILE, FORMAT, Report, keep, read_original, translate
+from pipelines.atomic import NO_ROOM
+
+HUB_REPOSITORY, HUB_FILE = "dhkim2810/MobileSAM", "mobile_sam.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Weights that are in place.
+
+    Attributes:
+        path: the file.
+        source: where they come from, for people.
+        new: whether they were written just now.
+    """
+
+    path: Path
+    source: str
+    new: bool
+
+
+def keep_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], None]) -> Kept:
+    """Put MobileSAM's weights into a folder; where the same are there already, do nothing.
+
+    Args:
+        folder: made if missing.
+        given: ``mobile_sam.pt`` or its tensors as safetensors; None: whatever is there, or else from the hub.
+        tell: told what of the file matches, before it is refused or written.
+
+    Raises:
+        PrerequisiteError: the hub cannot be reached.
+        ModelError: the file is torn, or is not MobileSAM.
+        SettingsError: the folder cannot be written.
+    """
+    path = folder / FILE
+    there = _noted(path)
+    digest = _sha256(given) if given else None
+    if there and digest in (None, there.get("sha256")):
+        return Kept(path, there.get("from", "an unknown place"), new=False)
+    _writable(folder)
+    source = given or _from_hub()
+    name = str(given) if given else f"{HUB_REPOSITORY}/{HUB_FILE}"
+    tensors, report = translate(read_original(source))
+    tell(report)
+    keep(tensors, report, path, {"from": name, "sha256": digest or _sha256(source)})
+    return Kept(path, name, new=True)
+
+
+def _from_hub() -> Path:
+    """The published file, in the hub's own cache."""
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE))
+    except Exception as error:  # of the hub's own types, its transport's, and the system's
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise PrerequisiteError(
+            f"{HUB_FILE} cannot be fetched from {HUB_REPOSITORY} on the Hugging Face hub ({reason})",
+            "Download it elsewhere and pass it with --from FILE.",
+        ) from error
+
+
+def _noted(path: Path) -> dict[str, str] | None:
+    """What is noted in weights of ours; None where none are, or torn or old ones."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            noted = dict(file.metadata() or {})
+    except (OSError, SafetensorError):
+        return None
+    return noted if noted.get("format") == FORMAT else None
+
+
+def _writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        reason = error.strerror
+    else:
+        if os.access(folder, os.W_OK):
+            return
+        reason = "no permission"
+    raise SettingsError(
+        f"{folder} cannot be written ({reason})", "Give a folder of yours with --to or DSMOE_WEIGHTS."
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
