@@ -33,6 +33,7 @@ from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
+from dsmoe_core.mobile_sam.weights import load_encoder
 from dsmoe_core.network import Read
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.text_encoder import TextEncoder
@@ -60,6 +61,7 @@ def fit(
     training: TrainingConfig,
     out: Path,
     start_from: Path | None = None,
+    encoder_from: Path | None = None,
     progress: Progress | None = None,
 ) -> TrainingSummary:
     """Train and leave ``model.safetensors`` and ``model.json`` in ``out``.
@@ -70,13 +72,15 @@ def fit(
     Args:
         pictures: labelled completely; a picture without annotations teaches what is no defect.
         start_from: folder of the model to go on from; fresh weights where there is none.
+        encoder_from: file of MobileSAM's weights for the image encoder of fresh ones (mobile_sam/weights.py).
 
     Raises:
         DataError: there is no picture to learn from. ModelError: the model to start from does not fit.
     """
     if not pictures:
         raise DataError("the training set has no picture", "Label at least one picture before training.")
-    fingerprint = _fingerprint(pictures, vocabulary, model, training, start_from, text_encoder.name)
+    start = start_from / WEIGHTS if start_from is not None else encoder_from
+    fingerprint = _fingerprint(pictures, vocabulary, model, training, start, text_encoder.name)
     if (done := _finished(out, fingerprint)) is not None:
         return done
     out.mkdir(parents=True, exist_ok=True)
@@ -85,6 +89,8 @@ def fit(
     network = build(model)
     if start_from is not None:
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
+    elif encoder_from is not None:
+        load_encoder(network, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = _optimizer(network, training)
@@ -186,7 +192,7 @@ def _fingerprint(
     vocabulary: Vocabulary,
     model: ModelConfig,
     training: TrainingConfig,
-    start_from: Path | None,
+    start: Path | None,
     encoder: str,
 ) -> str:
     """Hash of everything that decides what comes out of a run."""
@@ -194,8 +200,8 @@ def _fingerprint(
     texts = [
         (c.name, c.description, c.parent, c.paraphrases) for c in (*vocabulary.classes, *vocabulary.inner)
     ]
-    start = hashlib.sha256((start_from / WEIGHTS).read_bytes()).hexdigest() if start_from else None
-    parts = [labels, texts, model.model_dump(mode="json"), training.model_dump(mode="json"), start, encoder]
+    begun = hashlib.sha256(start.read_bytes()).hexdigest() if start is not None and start.is_file() else None
+    parts = [labels, texts, model.model_dump(mode="json"), training.model_dump(mode="json"), begun, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
