@@ -20,6 +20,7 @@ from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import Vocabulary
+from dsmoe_core.text_encoders.protocol import TextEncoder
 
 WEIGHTS, CARD, UNFINISHED = "model.safetensors", "model.json", "checkpoint.safetensors"
 
@@ -75,18 +76,46 @@ def load_model(folder: Path) -> Model:
     Raises:
         ModelError: no whole model is there, or its weights do not fit its configuration.
     """
-    try:
-        card = json.loads((folder / CARD).read_text("utf-8"))
-        config = ModelConfig.model_validate(card["config"])
-        vocabulary = Vocabulary.from_plain(card["vocabulary"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
-        ) from error
+    config, vocabulary, _ = _card(folder)
     tensors, _ = read_tensors(folder / WEIGHTS)
     network = build(config)
     load_weights(network, tensors, str(folder))
     return Model(network.eval(), config, vocabulary)
+
+
+def need_text_encoder(folder: Path, encoder: TextEncoder) -> None:
+    """Refuse a model that learned other vectors for the same words, even where they are as wide.
+
+    Raises:
+        ModelError: it was trained with another encoder, or no whole model is there.
+    """
+    config, _, trained_with = _card(folder)
+    if trained_with is not None and trained_with != encoder.name:
+        problem = f"{folder} was trained with text encoder {trained_with}; this one is {encoder.name}"
+    elif encoder.width != config.text_width:
+        problem = (
+            f"text encoder {encoder.name} is {encoder.width} wide; the model expects {config.text_width}"
+        )
+    else:
+        return
+    raise ModelError(
+        problem, "Use the one that it was trained with; in a workspace, detector.text_encoder in dsmoe.yaml."
+    )
+
+
+def _card(folder: Path) -> tuple[ModelConfig, Vocabulary, str | None]:
+    """A model's shape, what it was trained on, and the name of its text encoder."""
+    try:
+        card = json.loads((folder / CARD).read_text("utf-8"))
+        config, vocabulary = (
+            ModelConfig.model_validate(card["config"]),
+            Vocabulary.from_plain(card["vocabulary"]),
+        )
+        return config, vocabulary, card.get("text_encoder")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

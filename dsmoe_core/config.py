@@ -48,7 +48,7 @@ class ModelConfig(Frozen):
 
     size: Literal["nano", "base"] = "nano"
     image_px: int = Field(320, ge=64, multiple_of=32, description="side of the letter-boxed square")
-    text_width: int = Field(384, ge=8, description="d_t, width of the text encoder")
+    text_width: int = Field(384, ge=8, description="d_t; a workspace takes it from its text encoder")
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
     encoder_heads: tuple[int, int, int, int] = (1, 2, 3, 4)

@@ -14,13 +14,13 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from dsmoe_core.assign import Flat, flatten
-from dsmoe_core.checkpoint import WEIGHTS, Model, load_model
+from dsmoe_core.checkpoint import WEIGHTS, Model, load_model, need_text_encoder
 from dsmoe_core.data.letterbox import LetterBox, read_square
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import Read
 from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
 from dsmoe_core.signals import Gated
-from dsmoe_core.stages.text_encoder import TextEncoder
+from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.uncertainty import binary_entropy, picture_uncertainty
 from dsmoe_core.words import steering_of, words_of
 
@@ -53,15 +53,10 @@ class Detector:
         """From a model folder; the version is the hash of the weights.
 
         Raises:
-            ModelError: no whole model is there, or it does not fit.
+            ModelError: no whole model is there, or it does not fit, or it was trained with another encoder.
         """
+        need_text_encoder(folder, text_encoder)
         model = load_model(folder)
-        if text_encoder.width != model.config.text_width:
-            raise ModelError(
-                f"text encoder {text_encoder.name} is {text_encoder.width} wide; "
-                f"the model expects {model.config.text_width}",
-                "Use the encoder that the model was trained with.",
-            )
         version = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
         return cls(model, text_encoder, version)
 

@@ -23,6 +23,7 @@ from dsmoe_core.checkpoint import (
     UNFINISHED,
     WEIGHTS,
     load_weights,
+    need_text_encoder,
     optimizer_tensors,
     read_tensors,
     restore_optimizer,
@@ -36,7 +37,7 @@ from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losse
 from dsmoe_core.mobile_sam.weights import load_encoder
 from dsmoe_core.network import Read
 from dsmoe_core.schema import LabelledPicture, Vocabulary
-from dsmoe_core.stages.text_encoder import TextEncoder
+from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -88,6 +89,7 @@ def fit(
     torch.manual_seed(training.seed)
     network = build(model)
     if start_from is not None:
+        need_text_encoder(start_from, text_encoder)
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
     elif encoder_from is not None:
         load_encoder(network, encoder_from)

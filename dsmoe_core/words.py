@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dsmoe_core.losses import Families
 from dsmoe_core.schema import ClassText, Vocabulary
-from dsmoe_core.stages.text_encoder import TextEncoder
+from dsmoe_core.text_encoders.protocol import TextEncoder
 
 
 class Words(NamedTuple):

@@ -8,12 +8,16 @@ from dataclasses import replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
 from pipelines.registry import Scores, plain
+from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, checked
+
+if TYPE_CHECKING:
+    from dsmoe_core.text_encoders.protocol import TextEncoder
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -56,22 +60,25 @@ class DSMoEDetection:
     """The DS-MoE detector.
 
     Args:
-        model: shape of the network.
+        model: shape of the network, whose ``text_width`` gives way to that of the text encoder.
         cache: folder for embedded texts.
+        text: which text encoder.
+        api_key: of a text encoder behind a server.
     """
 
-    def __init__(self, model: ModelConfig, cache: Path) -> None:
+    def __init__(
+        self, model: ModelConfig, cache: Path, text: TextSettings | None = None, *, api_key: str | None = None
+    ) -> None:
         self._model = model
         self._cache = cache
+        self._text = text or PackagedText()
+        self._api_key = api_key
 
     @cached_property
-    def _text_encoder(self) -> Any:
-        from transformers.utils.logging import disable_progress_bar
+    def _text_encoder(self) -> TextEncoder:
+        from dsmoe_core.text_encoders.cached import CachedTextEncoder
 
-        disable_progress_bar()  # of reading 100 tensors; the step has a progress bar of its own
-        from dsmoe_core.stages.text_encoder import CachedTextEncoder, SentenceEncoder
-
-        return CachedTextEncoder(SentenceEncoder(), self._cache)
+        return CachedTextEncoder(text_encoder(self._text, self._api_key), self._cache)
 
     def fit(
         self,
@@ -87,17 +94,19 @@ class DSMoEDetection:
 
         for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
             logging.getLogger(chatty).setLevel(logging.WARNING)
+        encoder = self._text_encoder
+        shape = {**self._model.model_dump(), "text_width": encoder.width}
         summary = fit(
             pictures=pictures,
             vocabulary=vocabulary,
-            text_encoder=self._text_encoder,
-            model=self._model,
+            text_encoder=encoder,
+            model=checked(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
             training=training,
             out=out,
             start_from=start_from,
             progress=progress,
         )
-        return plain(summary)
+        return {**plain(summary), "text_encoder": encoder.name}
 
     def findings(
         self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
@@ -107,6 +116,30 @@ class DSMoEDetection:
         detector = Detector.load(model, self._text_encoder)
         detector.use(vocabulary)
         yield from detector.findings(pictures)
+
+
+def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
+    """The text encoder of the settings; nothing is loaded or asked yet."""
+    if isinstance(text, ServerText):
+        from dsmoe_core.text_encoders.server import ServerEncoder
+
+        return ServerEncoder(text.url, text.model, api_key=api_key, timeout_s=text.timeout_s)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of reading 100 tensors; the step has one of its own
+    transformers_logging.set_verbosity_error()  # it reports the language head that no embedding needs
+    if isinstance(text, TransformersText):
+        from dsmoe_core.text_encoders.pretrained import PretrainedEncoder
+
+        return PretrainedEncoder(
+            Path(text.model).expanduser(),
+            revision=text.revision,
+            dtype=text.dtype,
+            device_map=text.device_map,
+        )
+    from dsmoe_core.text_encoders.sentence import SentenceEncoder
+
+    return SentenceEncoder()
 
 
 def named(findings: Iterable[PictureFindings], version: str) -> Iterator[PictureFindings]:

@@ -74,7 +74,8 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
     registry, vocabulary = workspace.registry, workspace.class_book().vocabulary()
     detector = workspace.settings.detector
     training = detector.training_of(record.round)
-    recipe = [dataset, record.champion, training.model_dump(), detector.model.model_dump(), detector.kind]
+    settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
+    recipe = [dataset, record.champion, *settings, detector.kind]
     model = f"r{record.round}-{content_id(recipe)[:8]}"
     if not registry.has(model):
         summary = crew.detection.fit(

@@ -53,14 +53,20 @@ def studio(
     return LabelStudio(connection), connection
 
 
-def detection(workspace: Workspace) -> Detection:
+def detection(workspace: Workspace, environment: Environment) -> Detection:
     """The detector of the settings; torch is not imported before it is used."""
     settings = workspace.settings.detector
     if settings.kind == "stand-in":
         from pipelines.stand_in_detection import StandInDetection
 
         return StandInDetection()
-    return DSMoEDetection(settings.model, workspace.path / "cache" / "texts")
+    key = environment.embeddings_api_key
+    return DSMoEDetection(
+        settings.model,
+        workspace.path / "cache" / "texts",
+        settings.text_encoder,
+        api_key=key.get_secret_value() if key else None,
+    )
 
 
 def crew(
@@ -68,4 +74,4 @@ def crew(
 ) -> tuple[Crew, Connection | None]:
     """Everybody who works on a workspace, ready; see ``studio`` for what can go wrong."""
     working, connection = studio(workspace, environment, say, port)
-    return Crew(workspace, working, detection(workspace), reporter), connection
+    return Crew(workspace, working, detection(workspace, environment), reporter), connection

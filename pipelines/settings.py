@@ -6,13 +6,14 @@ Frozen, extras forbidden, and every error is reported at once.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
@@ -52,11 +53,52 @@ class StudioSettings(Frozen):
     port: int = Field(8080, ge=1, le=65535)
 
 
+class PackagedText(Frozen):
+    """The packaged MiniLM: offline, 384 wide."""
+
+    kind: Literal["minilm"] = "minilm"
+
+
+class TransformersText(Frozen):
+    """A language model that transformers loads, such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = Field(description="ORG/NAME on the hub, or the absolute path of a folder")
+    revision: str | None = Field(
+        None, description="branch, tag or commit on the hub; a commit needs no connection once it is there"
+    )
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    device_map: str | None = Field(None, description="cuda:1, auto, ...; none: the GPU, where there is one")
+
+    @field_validator("model")
+    @classmethod
+    def _is_found_from_anywhere(cls, model: str) -> str:
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*|[/~].*", model):
+            raise ValueError("expected ORG/NAME or the absolute path of a folder")
+        return model
+
+
+class ServerText(Frozen):
+    """A server with an OpenAI-compatible /embeddings; its key is DSMOE_EMBEDDINGS_API_KEY."""
+
+    kind: Literal["server"] = "server"
+    url: str = Field(pattern=r"^https?://", description=".../v1")
+    model: str = Field(min_length=1, description="as the server names it")
+    timeout_s: float = Field(60.0, gt=0)
+
+
+TextSettings = Annotated[PackagedText | TransformersText | ServerText, Field(discriminator="kind")]
+
+
 class DetectorSettings(Frozen):
     """The detector. ``stand-in`` knows classes by their colour, for dry runs."""
 
     kind: Literal["ds-moe", "stand-in"] = "ds-moe"
     model: ModelConfig = ModelConfig()
+    text_encoder: TextSettings = Field(
+        PackagedText(),
+        description="reads the class book; a model works with the one that it was trained with",
+    )
     training: TrainingConfig = TrainingConfig()
     pictures_seen: tuple[int, ...] = Field(
         (4000,),
@@ -121,6 +163,7 @@ class Environment(Frozen):
     )
     llm_api_key: SecretStr | None = None
     llm_model: str | None = None
+    embeddings_api_key: SecretStr | None = Field(None, description="of a text encoder behind a server")
     review_uri: str | None = Field(
         None, pattern=r"^mongodb(\+srv)?://", description="your MongoDB for FiftyOne"
     )

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from ipaddress import ip_address
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from dsmoe_core.errors import LanguageModelError, PrerequisiteError
+from dsmoe_core.errors import LanguageModelError
+from dsmoe_core.openai_server import OpenAIServer
 
 Answer = TypeVar("Answer", bound=BaseModel)
 _THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
@@ -122,48 +120,22 @@ class OpenAIModel:
         max_tokens: int = 2048,
         thinking_tokens: int | None = None,
     ) -> None:
-        try:
-            from openai import DefaultHttpxClient, OpenAI  # an extra, so imported where it is needed
-        except ImportError:
-            raise PrerequisiteError(
-                "the package openai is missing", "Install it: pip install 'dsmoe[llm]'."
-            ) from None
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
-            raise LanguageModelError(
-                f"the server's address is {_without_login(url)!r}; expected http://HOST:PORT/v1",
-                "Correct it.",
-            )
-        if "@" in urlsplit(url).netloc:  # the HTTP library writes addresses into its log
-            raise LanguageModelError(
-                f"the server's address {_without_login(url)!r} was given with a login in it",
-                "Give the login as the API key instead.",
-            )
         self.name = model
-        self._url = url
-        self._key = api_key
-        self._timeout_s = timeout_s
+        self._server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
         self._max_tokens = max_tokens
         self._extra = {} if thinking_tokens is None else {"thinking_token_budget": thinking_tokens}
-        self._client = OpenAI(
-            base_url=url,
-            api_key=api_key or "none",
-            timeout=timeout_s,
-            max_retries=retries,
-            # A proxy from the environment cannot reach this machine's own servers.
-            http_client=DefaultHttpxClient(trust_env=not _is_local(url), timeout=timeout_s),
-        )
 
     def close(self) -> None:
         """Gives the connections back."""
-        self._client.close()
+        self._server.close()
 
     def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
         """One reply, by JSON-schema ``response_format``; see LanguageModel."""
         talk: Any = [{"role": m.role, "content": m.text} for m in messages]
         schema = {"name": shape.__name__, "schema": shape.model_json_schema(), "strict": True}
         form: Any = {"type": "json_schema", "json_schema": schema}
-        with self._told_clearly():
-            completion = self._client.chat.completions.create(
+        with self._server.told_clearly(self.name):
+            completion = self._server.client.chat.completions.create(
                 model=self.name,
                 messages=talk,
                 response_format=form,
@@ -173,61 +145,13 @@ class OpenAIModel:
         choices = getattr(completion, "choices", None)
         if not choices or getattr(choices[0], "message", None) is None:
             raise LanguageModelError(
-                f"{self._url} answered without any message", "Check that it is an OpenAI-compatible server."
+                f"{self._server.url} answered without any message",
+                "Check that it is an OpenAI-compatible server.",
             )
         message = choices[0].message
         reasoning = getattr(message, "reasoning", None) or getattr(message, "reasoning_content", None)
         content = message.content if isinstance(message.content, str) else None
         return Reply(content, reasoning if isinstance(reasoning, str) else None)
-
-    @contextmanager
-    def _told_clearly(self) -> Iterator[None]:
-        import openai
-
-        try:
-            yield
-        except openai.APITimeoutError:
-            raise LanguageModelError(
-                f"{self._url} did not answer within {self._timeout_s:g} s",
-                "Wait until the server is ready, or allow it more time.",
-            ) from None
-        except openai.APIConnectionError as error:
-            cause = self._hushed(str(error.__cause__ or error))
-            raise LanguageModelError(
-                f"{self._url} cannot be reached: {cause}", "Start the server, or correct its address."
-            ) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise LanguageModelError(
-                f"{self._url} refused the API key (status {error.status_code})", "Give the right API key."
-            ) from None
-        except openai.APIStatusError as error:
-            said = self._hushed(str(error.message))[:300]
-            raise LanguageModelError(
-                f"{self._url} refused model {self.name!r} (status {error.status_code}): {said}",
-                "Check the model's name and the server's log.",
-            ) from None
-        except (openai.OpenAIError, json.JSONDecodeError) as error:
-            raise LanguageModelError(
-                f"{self._url} answered what is no reply: {self._hushed(str(error))[:300]}",
-                "Check that it is an OpenAI-compatible server.",
-            ) from None
-
-    def _hushed(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
-
-
-def _without_login(url: str) -> str:
-    """The address without a user name or password in it."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False
 
 
 class FakeModel:

@@ -1,6 +1,6 @@
 """Stage 1: text prompt initialisation, ``T = Enc(P) + PE(C, d_t)`` (eq. 1).
 
-The frozen encoder ``Enc`` stands outside the network (``text_encoder.py``): its vectors come in, so that
+The frozen encoder ``Enc`` stands outside the network (``text_encoders/``): its vectors come in, so that
 they can be cached per class book and exported models take them as an input.
 
 Paper: T is used as the encoder gives it. We: take off what all classes have in common, because sentence

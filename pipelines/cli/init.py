@@ -43,6 +43,12 @@ def init(
     size: Annotated[Size, typer.Option("--size", help="Preset of the detector.")] = Size.NANO,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
+    text_encoder: Annotated[
+        str,
+        typer.Option(
+            "--text-encoder", metavar="WHICH", help="minilm, or a language model: a folder or ORG/NAME."
+        ),
+    ] = "minilm",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Stand-ins for Label Studio and the detector.")
@@ -60,7 +66,8 @@ def init(
     from dsmoe_core.config import ModelConfig
 
     model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, model, port, dry_run)
+    detector = {"model": model, "text_encoder": _text(text_encoder)}
+    settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
@@ -76,7 +83,9 @@ def init(
         )
 
 
-def _settings(title: str, budget: int, model: dict[str, Any], port: int, dry_run: bool) -> WorkspaceSettings:
+def _settings(
+    title: str, budget: int, detector: dict[str, Any], port: int, dry_run: bool
+) -> WorkspaceSettings:
     from pipelines.settings import WorkspaceSettings, checked
 
     kinds = ("stand-in", "stand-in") if dry_run else ("label-studio", "ds-moe")
@@ -84,6 +93,21 @@ def _settings(title: str, budget: int, model: dict[str, Any], port: int, dry_run
         "title": title,
         "round": {"budget": budget},
         "studio": {"kind": kinds[0], "port": port},
-        "detector": {"kind": kinds[1], "model": model},
+        "detector": {"kind": kinds[1], **detector},
     }
     return checked(WorkspaceSettings, raw, "the command line")
+
+
+def _text(which: str) -> dict[str, str]:
+    """Settings of a text encoder from one word: a folder is kept by its whole path."""
+    from dsmoe_core.errors import SettingsError
+
+    if which.startswith(("http://", "https://")):
+        raise SettingsError(
+            f"the text encoder at {which} needs the name of its model too",
+            "Leave the option out and write both into dsmoe.yaml, under detector.text_encoder.",
+        )
+    if which == "minilm":
+        return {"kind": "minilm"}
+    folder = Path(which).expanduser()
+    return {"kind": "transformers", "model": str(folder.resolve()) if folder.is_dir() else which}

@@ -24,7 +24,9 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
 
     with Workspace.open(workspace) as opened:
         champion, cards = opened.champion(), opened.registry.cards()
-    table = Table("model", "parent", "dataset version", "class book", "mAP@.5", "mAP@.5:.95", "")
+    table = Table(
+        "model", "parent", "dataset version", "class book", "text encoder", "mAP@.5", "mAP@.5:.95", ""
+    )
     for card in cards:
         figures = card.evaluation
         table.add_row(
@@ -32,6 +34,7 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
             card.parent or "-",
             card.dataset_version,
             card.class_book,
+            card.training.get("text_encoder", "-"),
             score(figures.map50 if figures else None),
             score(figures.map if figures else None),
             "champion" if card.id == champion else "",

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from annotate.studio.fake import FakeStudio
 from pipelines import cli
+from pipelines.registry import new_card
+from pipelines.settings import PackagedText, TextSettings, TransformersText, WorkspaceSettings
 from pipelines.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,6 +112,60 @@ def test_a_workspace_from_its_making_to_a_rollback(
     dsmoe(capsys, "models", "promote", second, w)
     assert f"champion: {first}" in dsmoe(capsys, "models", "rollback", w)
     assert '"new_pictures": 3' in dsmoe(capsys, "status", w, "--json")
+
+
+@pytest.mark.parametrize(
+    ("which", "kept"),
+    [
+        ("minilm", PackagedText()),
+        ("acme/words", TransformersText(model="acme/words")),
+        ("words", None),  # a folder in the present one
+    ],
+)
+def test_a_workspace_is_made_with_a_text_encoder(
+    which: str,
+    kept: TextSettings | None,
+    blocks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words").mkdir()
+    made = ("init", "w", "--images", blocks / "images", "--classes", "rust", "--text-encoder", which)
+    dsmoe(capsys, *made)
+    wanted = kept or TransformersText(model=str((tmp_path / "words").resolve()))
+    assert WorkspaceSettings.read(tmp_path / "w" / "dsmoe.yaml").detector.text_encoder == wanted
+
+
+@pytest.mark.parametrize(
+    ("which", "problem"),
+    [
+        ("http://127.0.0.1:8000/v1", "detector.text_encoder"),
+        ("no-such-folder", "expected ORG/NAME or the absolute path of a folder"),
+    ],
+)
+def test_a_text_encoder_that_cannot_be_named_so(
+    which: str, problem: str, blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = ["init", tmp_path / "w", "--images", blocks / "images", "--classes", "rust"]
+    assert cli.run([*map(str, made), "--text-encoder", which]) == 2
+    assert problem in capsys.readouterr().err
+
+
+def test_the_list_of_models_says_which_text_encoder_each_has(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = new_card(
+        "r0-12345678",
+        number=0,
+        parent=None,
+        dataset_version="d",
+        class_book="b",
+        training={"text_encoder": "acme/words@0123"},
+    )
+    workspace.registry.register(card)
+    assert "acme/words@0123" in dsmoe(capsys, "models", "list", workspace.path)
 
 
 def test_a_command_out_of_order_says_what_to_do(

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dsmoe_core.errors import SettingsError
-from pipelines.settings import DemoPlan, DetectorSettings, Environment, WorkspaceSettings
+from pipelines.settings import (
+    DemoPlan,
+    DetectorSettings,
+    Environment,
+    PackagedText,
+    ServerText,
+    TransformersText,
+    WorkspaceSettings,
+)
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
 def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -61,3 +73,57 @@ def test_each_round_has_its_own_training_length_and_seed() -> None:
 def test_the_default_demo_labels_160_pictures() -> None:
     plan = DemoPlan()
     assert (plan.rounds + 1) * plan.budget == 160
+
+
+def detector(text_encoder: object, tmp_path: Path) -> DetectorSettings:
+    path = tmp_path / "dsmoe.yaml"
+    path.write_text(yaml.safe_dump({"title": "boards", "detector": {"text_encoder": text_encoder}}))
+    return WorkspaceSettings.read(path).detector
+
+
+def test_the_examples_of_the_readme_are_settings(tmp_path: Path) -> None:
+    """One of each kind, with no setting that is not known."""
+    examples = re.findall(r"^```yaml\n(detector:\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    kinds = []
+    for i, example in enumerate(examples):
+        path = tmp_path / f"{i}.yaml"
+        path.write_text(f"title: boards\n{example}")
+        kinds.append(type(WorkspaceSettings.read(path).detector.text_encoder))
+    assert kinds == [TransformersText, ServerText]
+
+
+def test_a_workspace_reads_with_the_packaged_text_encoder_unless_told_otherwise(tmp_path: Path) -> None:
+    assert DetectorSettings().text_encoder == PackagedText()
+    assert detector({"kind": "minilm"}, tmp_path).text_encoder == PackagedText()
+
+
+@pytest.mark.parametrize("model", ["deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "/models/qwen", "~/qwen"])
+def test_a_language_model_is_of_the_hub_or_an_absolute_folder(model: str, tmp_path: Path) -> None:
+    text = detector({"kind": "transformers", "model": model, "device_map": "auto"}, tmp_path).text_encoder
+    assert text == TransformersText(model=model, device_map="auto")
+
+
+@pytest.mark.parametrize(
+    ("text_encoder", "problem"),
+    [
+        ({"kind": "bert"}, "text_encoder: input tag 'bert'"),
+        ({"model": "a/b"}, "text_encoder: unable to extract tag"),
+        ({"kind": "transformers"}, "model is missing"),
+        (
+            {"kind": "transformers", "model": "../qwen"},
+            "expected ORG/NAME or the absolute path of a folder (got '../qwen')",
+        ),
+        ({"kind": "transformers", "model": "a/b", "dtype": "int3"}, "dtype"),
+        (
+            {"kind": "transformers", "model": "a/b", "trust_remote_code": True},
+            "trust_remote_code is not known",
+        ),
+        ({"kind": "server", "url": "file:///etc/passwd", "model": "m"}, "url"),
+        ({"kind": "server", "url": "http://127.0.0.1:1/v1"}, "model is missing"),
+        ({"kind": "server", "url": "http://127.0.0.1:1/v1", "model": "m", "api_key": "s3cret"}, "not known"),
+    ],
+)
+def test_a_wrong_text_encoder_is_named(text_encoder: dict[str, object], problem: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=re.escape(problem)) as error:
+        detector(text_encoder, tmp_path)
+    assert "s3cret" not in str(error.value)

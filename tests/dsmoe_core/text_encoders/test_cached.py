@@ -1,4 +1,4 @@
-"""The packaged sentence encoder and the cache."""
+"""The cache of vectors on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsmoe_core.stages.text_encoder import CachedTextEncoder, SentenceEncoder
+from dsmoe_core.errors import ModelError
+from dsmoe_core.text_encoders.cached import CachedTextEncoder
 
 
 class Counting:
@@ -19,23 +20,6 @@ class Counting:
     def encode(self, texts: list[str]) -> torch.Tensor:
         self.asked += texts
         return torch.tensor([[len(t), 1.0, 2.0, 3.0] for t in texts])
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_the_packaged_encoder_knows_what_is_alike() -> None:
-    texts = ["a gap in a copper trace", "a break in a copper line", "a bottle of red wine"]
-    vectors = SentenceEncoder().encode(texts)
-    assert vectors.shape == (3, 384)
-    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
-    alike, unlike = vectors[0] @ vectors[1], vectors[0] @ vectors[2]
-    assert alike > unlike + 0.2
-
-
-def test_padding_changes_nothing() -> None:
-    encoder = SentenceEncoder()
-    alone = encoder.encode(["a scratch"])
-    beside = encoder.encode(["a scratch", "a long thin line " * 8])
-    torch.testing.assert_close(alone[0], beside[0], atol=1e-5, rtol=1e-4)
 
 
 def test_the_cache_asks_once_and_keeps_order(tmp_path: Path) -> None:
@@ -63,3 +47,11 @@ def test_two_encoders_never_share_a_vector(tmp_path: Path) -> None:
     CachedTextEncoder(one, tmp_path).encode(["a"])
     CachedTextEncoder(two, tmp_path).encode(["a"])
     assert two.asked == ["a"]
+
+
+def test_an_encoder_that_changed_under_its_name_is_refused(tmp_path: Path) -> None:
+    CachedTextEncoder(Counting(), tmp_path).encode(["a"])
+    wider = Counting()
+    wider.encode = lambda texts: torch.ones(len(texts), 5)  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match=r"counting is 5 wide now; before it was 4. .* empty"):
+        CachedTextEncoder(wider, tmp_path).encode(["b"])

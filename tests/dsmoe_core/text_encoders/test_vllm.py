@@ -1,0 +1,73 @@
+"""A real vLLM serves the vectors that transformers gives for the same model."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from tiny_language_model import SPOKEN, WIDTH
+
+from dsmoe_core.errors import LanguageModelError
+from dsmoe_core.text_encoders.pretrained import PretrainedEncoder
+from dsmoe_core.text_encoders.server import ServerEncoder
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
+WAIT_S = 300
+
+
+def answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def vllm(language_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a vLLM that pools as we do; ``make test-marked VLLM=PYTHON`` says whose."""
+    python = os.environ.get("VLLM", "")
+    assert Path(python).is_file(), "set VLLM to the python of an environment with vLLM"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    options = f"--served-model-name tiny --dtype float32 --enforce-eager --max-model-len 512 --port {port}"
+    program = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(language_model)]
+    pooling = ["--convert", "embed", "--pooler-config", '{"pooling_type": "MEAN"}']
+    with log.open("w") as file:
+        server = subprocess.Popen(
+            [*program, *options.split(), "--host", "127.0.0.1", *pooling],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
+        )
+    until = time.monotonic() + WAIT_S
+    while not answers(port):
+        assert server.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < until, log.read_text()[-3000:]
+        time.sleep(0.5)
+    yield f"http://127.0.0.1:{port}/v1"
+    server.terminate()
+    server.wait(60)
+
+
+def test_vllm_and_transformers_agree(vllm: str, language_model: Path) -> None:
+    served = ServerEncoder(vllm, "tiny", batch=2)
+    assert served.width == WIDTH
+    here = PretrainedEncoder(language_model, dtype="float32", device_map="cpu")
+    torch.testing.assert_close(served.encode(SPOKEN), here.encode(SPOKEN), atol=1e-4, rtol=1e-3)
+    served.close()
+
+
+def test_a_model_that_vllm_does_not_serve(vllm: str) -> None:
+    other = ServerEncoder(vllm, "other")
+    with pytest.raises(LanguageModelError, match=r"refused model 'other' \(status 404\)"):
+        other.encode(SPOKEN)
+    other.close()

@@ -1,0 +1,52 @@
+"""A language model of random weights in a folder, with everything that a real one brings: 100 kB."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+WIDTH = 64
+SPOKEN = [
+    "a gap in a copper trace",
+    "a thin spur of copper at the edge of a pad",
+    "a scratch across the foil",
+]
+
+
+def write_language_model(folder: Path, *, seed: int = 0, kind: str = "qwen2", side: str = "right") -> Path:
+    """Write ``kind`` ForCausalLM in bfloat16, as DeepSeek's distilled models come.
+
+    Args:
+        side: where the tokenizer says to pad; it has no token to pad with.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        SPOKEN * 3, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
+    )
+    shape: dict[str, Any] = {
+        "vocab_size": tokenizer.get_vocab_size(),
+        "hidden_size": WIDTH,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 1024,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    torch.manual_seed(seed)
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape), dtype=torch.bfloat16)
+    network.save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "LlamaTokenizerFast", "padding_side": side, "model_max_length": 1024}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
