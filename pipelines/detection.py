@@ -64,15 +64,23 @@ class DSMoEDetection:
         cache: folder for embedded texts.
         text: which text encoder.
         api_key: of a text encoder behind a server.
+        encoder_from: file of the image encoder's first weights; none: fresh ones.
     """
 
     def __init__(
-        self, model: ModelConfig, cache: Path, text: TextSettings | None = None, *, api_key: str | None = None
+        self,
+        model: ModelConfig,
+        cache: Path,
+        text: TextSettings | None = None,
+        *,
+        api_key: str | None = None,
+        encoder_from: Path | None = None,
     ) -> None:
         self._model = model
         self._cache = cache
         self._text = text or PackagedText()
         self._api_key = api_key
+        self._encoder_from = encoder_from
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
@@ -104,6 +112,7 @@ class DSMoEDetection:
             training=training,
             out=out,
             start_from=start_from,
+            encoder_from=self._encoder_from,
             progress=progress,
         )
         return {**plain(summary), "text_encoder": encoder.name}

@@ -75,7 +75,7 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
     detector = workspace.settings.detector
     training = detector.training_of(record.round)
     settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
-    recipe = [dataset, record.champion, *settings, detector.kind]
+    recipe = [dataset, record.champion, *settings, detector.start, detector.kind]
     model = f"r{record.round}-{content_id(recipe)[:8]}"
     if not registry.has(model):
         summary = crew.detection.fit(

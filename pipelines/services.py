@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annotate.studio.protocol import Connection, Studio
@@ -66,7 +67,14 @@ def detection(workspace: Workspace, environment: Environment) -> Detection:
         workspace.path / "cache" / "texts",
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
+        encoder_from=_mobile_sam(environment) if settings.start == "mobile-sam" else None,
     )
+
+
+def _mobile_sam(environment: Environment) -> Path:
+    from dsmoe_core.mobile_sam.weights import FILE
+
+    return environment.weights / FILE
 
 
 def crew(

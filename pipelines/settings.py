@@ -99,12 +99,25 @@ class DetectorSettings(Frozen):
         PackagedText(),
         description="reads the class book; a model works with the one that it was trained with",
     )
+    start: Literal["scratch", "mobile-sam"] = Field(
+        "scratch",
+        description="the image encoder's first weights; `dsmoe weights mobile-sam` fetches the latter",
+    )
     training: TrainingConfig = TrainingConfig()
     pictures_seen: tuple[int, ...] = Field(
         (4000,),
         min_length=1,
         description="training length of round 0, 1, ...; the last one holds from there on",
     )
+
+    @model_validator(mode="after")
+    def _encoder_is_mobile_sam_s(self) -> Self:
+        if self.start == "mobile-sam" and (self.model.size != "base" or not self.model.mobile_sam):
+            raise ValueError(
+                f"start is mobile-sam, model is {self.model.size}, row {self.model.ablation}; "
+                "expected size base and a row from C on, whose encoder it is"
+            )
+        return self
 
     def training_of(self, number: int) -> TrainingConfig:
         """The training of a round: its length, and a seed of its own."""

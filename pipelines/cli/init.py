@@ -22,6 +22,13 @@ class Size(StrEnum):
     BASE = "base"
 
 
+class Start(StrEnum):
+    """What training starts from."""
+
+    SCRATCH = "scratch"
+    MOBILE_SAM = "mobile-sam"
+
+
 def init(
     workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder to make.")],
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of pictures.")],
@@ -41,6 +48,9 @@ def init(
     title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
     budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
     size: Annotated[Size, typer.Option("--size", help="Preset of the detector.")] = Size.NANO,
+    start: Annotated[
+        Start, typer.Option("--start", help="The image encoder's first weights; mobile-sam needs size base.")
+    ] = Start.SCRATCH,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     text_encoder: Annotated[
@@ -66,7 +76,7 @@ def init(
     from dsmoe_core.config import ModelConfig
 
     model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    detector = {"model": model, "text_encoder": _text(text_encoder)}
+    detector = {"model": model, "text_encoder": _text(text_encoder), "start": start.value}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError
 from pipelines.settings import (
     DemoPlan,
@@ -17,6 +18,7 @@ from pipelines.settings import (
     ServerText,
     TransformersText,
     WorkspaceSettings,
+    checked,
 )
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -127,3 +129,11 @@ def test_a_wrong_text_encoder_is_named(text_encoder: dict[str, object], problem:
     with pytest.raises(SettingsError, match=re.escape(problem)) as error:
         detector(text_encoder, tmp_path)
     assert "s3cret" not in str(error.value)
+
+
+@pytest.mark.parametrize("model", [{}, {**ModelConfig.of_size("base").model_dump(), "ablation": "B"}])
+def test_only_a_network_with_mobile_sam_s_encoder_starts_from_it(model: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="expected size base and a row from C on"):
+        checked(DetectorSettings, {"start": "mobile-sam", "model": model}, "the test")
+    base = ModelConfig.of_size("base").model_dump()
+    assert checked(DetectorSettings, {"start": "mobile-sam", "model": base}, "the test").start == "mobile-sam"

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny import SMALL, HashEncoder
 
 from dsmoe_core.build import build
-from dsmoe_core.config import ModelConfig
+from dsmoe_core.checkpoint import WEIGHTS, read_tensors
+from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
 from dsmoe_core.mobile_sam.weights import (
@@ -22,6 +24,8 @@ from dsmoe_core.mobile_sam.weights import (
     read_original,
     translate,
 )
+from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.train import fit
 from tests.dsmoe_core.mobile_sam.original import Weights, image_encoder
 
 
@@ -189,3 +193,41 @@ def test_another_encoder_does_not_take_them(config: ModelConfig, kept_file: Path
     with pytest.raises(ModelError, match="Take the size `base`"):
         load_encoder(network, kept_file)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
+
+
+@pytest.mark.slow
+def test_training_starts_from_them(
+    kept_file: Path, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    """One step of no length: what is saved is the file's, but for the stem, which is rescaled."""
+    config = ModelConfig.of_size("base").model_copy(
+        update={"image_px": 64, "text_width": 16, "text_heads": 2}
+    )
+    fit(
+        pictures=pictures[:2],
+        vocabulary=vocabulary,
+        text_encoder=HashEncoder(),
+        model=config,
+        training=TrainingConfig(pictures_seen=2, batch=2, learning_rate=1e-12, precision="32-true"),
+        out=tmp_path / "model",
+        encoder_from=kept_file,
+    )
+    trained = read_tensors(tmp_path / "model" / WEIGHTS)[0]
+    for name, tensor in encoder_weights(kept_file).items():
+        if not name.startswith("patch_embed.conv1") and "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(trained[f"image_encoder.backbone.{name}"], tensor)
+
+
+def test_training_without_the_file_says_how_to_get_it(
+    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    with pytest.raises(PrerequisiteError, match="Run `dsmoe weights mobile-sam`"):
+        fit(
+            pictures=pictures,
+            vocabulary=vocabulary,
+            text_encoder=HashEncoder(),
+            model=SMALL,
+            training=TrainingConfig(pictures_seen=2, batch=2),
+            out=tmp_path / "model",
+            encoder_from=tmp_path / FILE,
+        )
