@@ -1,0 +1,124 @@
+"""Stage 6 against eq. 14-19: scale by scale, position by position, tap by tap."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from references import (
+    aligned,
+    anisotropic,
+    bilinear,
+    close,
+    linear,
+    normed,
+    pointwise,
+    pooled,
+    random,
+    spread,
+    stirred,
+)
+from torch import Tensor
+
+from dsmoe_core.signals import Aligned
+from dsmoe_core.stages.broadcasting import CONE, MOST_DILATION, ScaleBranch, SpaceBroadcasting, sample_taps
+
+TAPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+
+
+def sampled(features: Tensor, length: Tensor, turn: Tensor, dilation: Tensor, step: float) -> Tensor:
+    """(k, d, h, w) for one picture: where each tap of each position looks, and what it sees there."""
+    height, width = length.shape[-2:]
+    rows, columns = features.shape[-2:]
+    out = torch.zeros(len(TAPS), len(features), height, width, dtype=torch.float64)
+    for k, (dy, dx) in enumerate(TAPS):
+        for i in range(height):
+            for j in range(width):
+                away, r = float(length[k, i, j]), float(dilation[i, j])
+                angle = math.atan2(dy, dx) + float(turn[k, i, j])
+                if (dy, dx) == (0, 0):
+                    away = 0.0
+                y = i + step * (r * dy + away * math.sin(angle))
+                x = j + step * (r * dx + away * math.cos(angle))
+                # A pooled map lies over the same extent as the grid it was pooled from.
+                y, x = (y + 0.5) * rows / height - 0.5, (x + 0.5) * columns / width - 0.5
+                out[k, :, i, j] = bilinear(features, y, x)
+    return out
+
+
+def scaled(branch: ScaleBranch, psi: Tensor, context: Tensor, gate: Tensor, reach: Tensor) -> Tensor:
+    """G_s * D_s of one scale."""
+    features = pointwise(psi, branch.reduce)
+    if branch.scale < 1:
+        features = pooled(features, round(1 / branch.scale))
+    polar = torch.tanh(anisotropic(context, branch.offsets))
+    length, turn = polar[:, :9], polar[:, 9:] * math.radians(15)
+    dilation = torch.clamp(1 + reach[:, 0] / torch.exp(branch.log_delta), max=3.0)
+    gates = torch.sigmoid(pointwise(gate, branch.gate))
+    modulated = torch.stack(
+        [
+            sampled(features[b], length[b], turn[b], dilation[b], 1 / branch.scale) * gates[b, :, None]
+            for b in range(len(psi))
+        ]
+    )
+    kernel = branch.mix.weight.reshape(-1, 9, features.shape[1])
+    return torch.einsum("okd,bkdhw->bohw", kernel, modulated)
+
+
+def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: Aligned, text: Tensor) -> Tensor:
+    gamma = linear(signal.fused, stage.gamma)
+    words = linear(text, stage.text)
+    psi = torch.cat([f_cs, spread(signal, gamma)], dim=1)
+    mean = signal.fused.mean(1)[:, :, None, None].expand(-1, -1, *f_cs.shape[-2:])
+    context = torch.cat([mean, spread(signal, words.expand_as(gamma))], dim=1)
+    gate, reach = spread(signal, gamma * words), spread(signal, signal.distance[..., None])
+    total = sum(scaled(branch, psi, context, gate, reach) for branch in stage.scales)
+    out = f_cs + normed(total, stage.norm)
+    return out * torch.sigmoid(out)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("classes", "height", "width"), [(1, 4, 6), (3, 5, 3)])
+def test_equals_the_equations(classes: int, height: int, width: int) -> None:
+    stage = stirred(SpaceBroadcasting(width=8, text_width=10, ball_dim=4))
+    f_cs, text = random(2, 8, height, width), random(classes, 10, seed=1)
+    signal = aligned(2, classes, 4, height, width)
+    found = stage(f_cs, signal._replace(distance=signal.distance.float()), text)
+    close(found, reference(stage, f_cs, signal, text), 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("step", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("coarse", [(5, 7), (3, 4)])
+def test_every_tap_sees_the_map_where_its_offset_points(step: float, coarse: tuple[int, int]) -> None:
+    features, length, turn = random(2, 3, *coarse), random(2, 9, 5, 7, seed=1), random(2, 9, 5, 7, seed=2)
+    dilation = random(2, 1, 5, 7, seed=3).abs() + 1
+    found = sample_taps(features, length, turn, dilation, step)
+    for b in range(2):
+        close(found[b], sampled(features[b], length[b], turn[b], dilation[b, 0], step), 1e-10)
+
+
+@torch.no_grad()
+def test_turns_and_dilations_stay_within_their_bounds_whatever_the_weights() -> None:
+    assert math.isclose(CONE, math.radians(15))
+    branch = stirred(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0))
+    psi, gate = random(2, 8, 4, 4), random(2, 2, 4, 4, seed=1)
+    context, reach = random(2, 5, 4, 4, seed=2) * 1e3, torch.full((2, 1, 4, 4), 1e3)
+    expected = scaled(branch, psi, context, gate, reach.double())
+    close(branch(psi, context, gate, reach), expected, 1e-5)
+    close(branch(psi, context, gate, reach * 1e3), expected, 1e-5)
+    assert MOST_DILATION == 3
+
+
+def test_gradients_reach_features_offsets_and_dilation_and_are_right() -> None:
+    """Away from whole cells, where bilinear sampling has kinks."""
+    features = random(1, 2, 4, 5).requires_grad_()
+    length = (random(1, 9, 3, 4, seed=1).tanh() * 0.1 + 0.25).requires_grad_()
+    turn = (random(1, 9, 3, 4, seed=2).tanh() * 0.1).requires_grad_()
+    dilation = (random(1, 1, 3, 4, seed=3).tanh() * 0.05 + 1.2).requires_grad_()
+
+    def taps(f: Tensor, n: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        return sample_taps(f, n, t, r, 1.0)
+
+    assert torch.autograd.gradcheck(taps, (features, length, turn, dilation))

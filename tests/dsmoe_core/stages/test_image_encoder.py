@@ -1,0 +1,116 @@
+"""Stage 3 against eq. 3-5: the neck around any backbone, and gradient-aware pooling window by window."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from references import anisotropic, close, normed, pointwise, random, resized, same, stirred
+from torch import Tensor, nn
+
+from dsmoe_core.stages.image_encoder import ImageEncoder, gradient_aware_pool, resolution_factor
+
+WIDTHS, STRIDES = (3, 4, 6, 5), (4, 8, 16, 32)
+
+
+class FourMaps(nn.Module):
+    """Stands for the backbone: four random maps, and what it was shown."""
+
+    def __init__(self, batch: int, height: int, width: int) -> None:
+        super().__init__()
+        self.maps = [
+            random(batch, w, height // s, width // s, seed=s) for w, s in zip(WIDTHS, STRIDES, strict=True)
+        ]
+        self.shown: list[Tensor] = []
+
+    def forward_intermediates(self, images: Tensor, *, intermediates_only: bool) -> list[Tensor]:
+        assert intermediates_only
+        self.shown.append(images)
+        return self.maps
+
+
+def factor(image: Tensor, stride: int) -> Tensor:
+    """s of eq. 5 (h, w): the strongest 3 x 3 mean of |grad I| within the cell."""
+    grey = image.mean(0)
+    height, width = grey.shape
+    gradient = torch.zeros_like(grey)
+    for y in range(height):
+        for x in range(width):
+            down = abs(float(grey[y + 1, x] - grey[y, x])) if y + 1 < height else 0.0
+            right = abs(float(grey[y, x + 1] - grey[y, x])) if x + 1 < width else 0.0
+            gradient[y, x] = down + right
+    out = torch.zeros(height // stride, width // stride, dtype=torch.float64)
+    for i in range(height // stride):
+        for j in range(width // stride):
+            energy = 0.0
+            for y in range(i * stride, (i + 1) * stride):
+                for x in range(j * stride, (j + 1) * stride):
+                    window = gradient[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+                    energy = max(energy, float(window.mean()))
+            out[i, j] = 2 ** math.floor(math.log2(1 + energy / 0.25))
+    return out
+
+
+def gathered(fine: Tensor, ratio: int, resolution: Tensor) -> Tensor:
+    """(d, h, w): the mean of each window, or its strongest response, by the cell's resolution."""
+    height, width = resolution.shape
+    out = torch.zeros(len(fine), height, width, dtype=torch.float64)
+    for i in range(height):
+        for j in range(width):
+            window = fine[:, i * ratio : (i + 1) * ratio, j * ratio : (j + 1) * ratio].flatten(1)
+            detail = min(max((float(resolution[i, j]) - 1) / (ratio - 1), 0.0), 1.0)
+            out[:, i, j] = (1 - detail) * window.mean(1) + detail * window.max(1).values
+    return out
+
+
+def reference(stage: ImageEncoder, images: Tensor, maps: list[Tensor], grid: int) -> Tensor:
+    size = (images.shape[2] // grid, images.shape[3] // grid)
+    on_grid = []
+    for level, (fine, stride) in enumerate(zip(maps, STRIDES, strict=True)):
+        if stride < grid:
+            fine = torch.stack(
+                [gathered(f, grid // stride, factor(i, grid)) for f, i in zip(fine, images, strict=True)]
+            )
+        block, refine = stage.anisotropic[level], stage.refine[level]
+        assert block.dilation == 2**level
+        mixed = pointwise(same(anisotropic(fine, block), refine[0]), refine[1])
+        on_grid.append(resized(normed(mixed, refine[2]).clamp(0, 6), *size))
+    return normed(pointwise(torch.cat(on_grid, dim=1), stage.mix[0]), stage.mix[1])
+
+
+def pictures(height: int, width: int) -> Tensor:
+    """Flat on the left, black beside white on the right, so that many resolution factors occur."""
+    rough = random(2, 1, height, width).sign() / 2 + random(2, 3, height, width, seed=1) * 0.1
+    contrast = torch.linspace(0, 1, width, dtype=torch.float64)
+    return (0.5 + rough * contrast).clamp(0, 1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("grid", [4, 8, 16])
+def test_equals_the_equations_whatever_the_backbone(grid: int) -> None:
+    backbone = FourMaps(2, 32, 96)
+    stage = stirred(
+        ImageEncoder(backbone=backbone, widths=WIDTHS, strides=STRIDES, grid_stride=grid, width=8)
+    )
+    images = pictures(32, 96)
+    found = stage(images)
+    close(found.f_enc, reference(stage, images, backbone.maps, grid), 1e-9)
+    assert all(a is b for a, b in zip(found.pyramid, backbone.maps, strict=True))
+    close(backbone.shown[0], images - 0.5, 0)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_resolution_is_the_power_of_two_of_eq_5(stride: int) -> None:
+    images = pictures(24, 48)
+    expected = torch.stack([factor(image, stride) for image in images])[:, None]
+    assert {1.0, 2.0, 4.0} <= set(expected.unique().tolist())
+    close(resolution_factor(images, stride), expected, 0)
+
+
+@pytest.mark.parametrize("ratio", [2, 4])
+def test_pooling_keeps_detail_where_the_resolution_is_high(ratio: int) -> None:
+    fine = random(2, 5, 3 * ratio, 7 * ratio)
+    resolution = 2.0 ** torch.randint(0, 4, (2, 1, 3, 7), generator=torch.Generator().manual_seed(0)).double()
+    expected = torch.stack([gathered(f, ratio, r[0]) for f, r in zip(fine, resolution, strict=True)])
+    close(gradient_aware_pool(fine, ratio, resolution), expected, 1e-12)

@@ -1,0 +1,49 @@
+"""Stage 1 against eq. 1, and the centre that training learns."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from references import close, random, stirred
+
+from dsmoe_core.stages.text_prompt import CENTRE_MOMENTUM, TextPrompt
+
+
+@pytest.mark.parametrize(("classes", "width"), [(1, 8), (4, 8), (5, 7)])
+def test_the_positional_code_is_sines_then_cosines_of_the_class_index(classes: int, width: int) -> None:
+    stage = stirred(TextPrompt(width=width, position=True))
+    assert stage.frequency is not None
+    assert stage.amplitude is not None
+    text, half = random(classes, width), width // 2
+    expected = torch.zeros(classes, width, dtype=torch.float64)
+    for i in range(classes):
+        for j in range(width):
+            expected[i, j] = text[i, j] - stage.centre[j]
+            if j < 2 * half:
+                wave = (math.sin if j < half else math.cos)(i * stage.frequency[j % half].item())
+                expected[i, j] += stage.amplitude[j].item() * wave
+    close(stage(text), expected, 1e-12)
+
+
+def test_without_the_code_a_class_does_not_know_the_others() -> None:
+    stage = stirred(TextPrompt(width=6, position=False))
+    text = random(5, 6)
+    close(stage(text), torch.stack([row - stage.centre for row in text]), 1e-12)
+
+
+def test_the_centre_is_the_mean_of_what_was_read_and_later_a_slow_one() -> None:
+    stage = TextPrompt(width=6, position=False).double()
+    expected, counted = torch.zeros(6, dtype=torch.float64), 0
+    for step in range(150):
+        book = random(1 + step % 3, 6, seed=step)
+        stage.follow(book)
+        if len(book) > 1:  # one class alone has nothing in common with another
+            counted += 1
+            share = max(1 / counted, CENTRE_MOMENTUM)
+            expected = (1 - share) * expected + share * book.mean(0)
+        if step == 20:
+            read = [random(1 + s % 3, 6, seed=s) for s in range(21)]
+            close(stage.centre, torch.stack([b.mean(0) for b in read if len(b) > 1]).mean(0), 1e-12)
+    close(stage.centre, expected, 1e-12)
