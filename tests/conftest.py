@@ -7,6 +7,11 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from hypothesis import settings
+
+# No test asserts a time; the first call of torch alone takes longer than hypothesis allows an example.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Service environments (Label Studio) take a minute to build, so tests share the machine's real ones.
 ENVIRONMENTS = Path(

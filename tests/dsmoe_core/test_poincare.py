@@ -1,29 +1,51 @@
-"""The ball against its formulas, at its middle and at its rim."""
+"""The ball against its formulas and against geoopt, at its middle, at its rim and beyond."""
 
 from __future__ import annotations
+
+import warnings
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from dsmoe_core import poincare
 
-NORMS = st.sampled_from([0.0, 1e-12, 1e-6, 0.1, 0.9, 1 - 1e-3, 1 - 1e-7])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # its own use of torch.jit.script
+    import geoopt
+
+INSIDE = st.sampled_from([0.0, 1e-12, 1e-6, 0.1, 0.9, 1 - 1e-3, 1 - 1e-7])
+ANYWHERE = st.one_of(INSIDE, st.sampled_from([1.0, 1 + 1e-7, 3.0, 1e18]), st.floats(0, 5))
+SEEDS = st.integers(0, 99)
+PRECISIONS = st.sampled_from([torch.float32, torch.float64])
 
 
-def point(norm: float, seed: int, size: int = 5) -> torch.Tensor:
+def point(norm: float, seed: int, size: int = 5) -> Tensor:
     direction = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return direction / direction.norm() * norm
 
 
-@given(norm=st.floats(0, 5), seed=st.integers(0, 99))
+@given(norm=st.floats(0, 5), seed=SEEDS)
 def test_log0_undoes_exp0(norm: float, seed: int) -> None:
     v = point(norm, seed)
     torch.testing.assert_close(poincare.log0(poincare.exp0(v)), v, atol=1e-7, rtol=1e-7)
 
 
-@given(a=NORMS, b=NORMS, seed=st.integers(0, 99))
+@given(norm=st.floats(0, 0.999), seed=SEEDS)
+def test_exp0_undoes_log0(norm: float, seed: int) -> None:
+    x = point(norm, seed)
+    torch.testing.assert_close(poincare.exp0(poincare.log0(x)), x, atol=1e-10, rtol=1e-10)
+
+
+@given(norm=st.floats(0, 2), seed=SEEDS)
+def test_single_precision_keeps_four_digits(norm: float, seed: int) -> None:
+    v = point(norm, seed).float()
+    torch.testing.assert_close(poincare.log0(poincare.exp0(v)), v, atol=1e-6, rtol=1e-4)
+
+
+@given(a=INSIDE, b=INSIDE, seed=SEEDS)
 def test_distance_is_the_paper_s_arcosh(a: float, b: float, seed: int) -> None:
     x, y = poincare.clamp(point(a, seed)), poincare.clamp(point(b, seed + 100))
     gap = (x - y).square().sum()
@@ -31,7 +53,16 @@ def test_distance_is_the_paper_s_arcosh(a: float, b: float, seed: int) -> None:
     torch.testing.assert_close(poincare.distance(x, y), torch.acosh(inner), atol=1e-6, rtol=1e-6)
 
 
-@given(a=NORMS, b=NORMS, seed=st.integers(0, 99))
+@given(norm=st.floats(0, 1 - 2 * poincare.RIM), seed=SEEDS)
+def test_distance_from_the_middle_and_to_itself(norm: float, seed: int) -> None:
+    x = point(norm, seed)
+    expected = 2 * torch.atanh(x.norm())
+    torch.testing.assert_close(poincare.distance(torch.zeros_like(x), x), expected, atol=1e-9, rtol=1e-9)
+    for precision in (x, x.float()):
+        assert poincare.distance(precision, precision) < 1e-9
+
+
+@given(a=INSIDE, b=INSIDE, seed=SEEDS)
 def test_distance_and_log_agree(a: float, b: float, seed: int) -> None:
     """|Log_x(y)| in the metric at x is d_H(x, y)."""
     x, y = poincare.clamp(point(min(a, 0.99), seed)), poincare.clamp(point(min(b, 0.99), seed + 100))
@@ -41,33 +72,79 @@ def test_distance_and_log_agree(a: float, b: float, seed: int) -> None:
     )
 
 
-@given(a=NORMS, b=NORMS, c=NORMS, seed=st.integers(0, 99))
+@given(a=ANYWHERE, b=ANYWHERE, c=ANYWHERE, seed=SEEDS)
 def test_triangle_inequality_and_symmetry(a: float, b: float, c: float, seed: int) -> None:
     x, y, z = (point(n, seed + k) for k, n in enumerate((a, b, c)))
     assert poincare.distance(x, z) <= poincare.distance(x, y) + poincare.distance(y, z) + 1e-9
     torch.testing.assert_close(poincare.distance(x, y), poincare.distance(y, x))
 
 
-@pytest.mark.parametrize("norm", [0.0, 1e-12, 1 - 1e-7, 1.0, 30.0])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_no_value_and_no_gradient_is_nan(norm: float, dtype: torch.dtype) -> None:
-    v = point(norm, 1).to(dtype).requires_grad_()
-    w = point(0.5, 2).to(dtype)
-    out = [poincare.exp0(v), poincare.project(v), poincare.log0(v), poincare.log(w, v), poincare.log(v, w)]
-    total = sum(o.sum() for o in out) + poincare.distance(v, w) + poincare.distance(v, v)
-    total.backward()
-    assert torch.isfinite(total)
-    assert v.grad is not None
-    assert torch.isfinite(v.grad).all()
+@given(a=st.floats(0, 3), b=st.floats(0, 3), size=st.integers(1, 8), seed=SEEDS)
+def test_every_function_is_that_of_geoopt(a: float, b: float, size: int, seed: int) -> None:
+    """Curvature -1 there has the same Exp_0, tanh(|v|) v / |v|, without any factor of two."""
+    ball = geoopt.PoincareBallExact(c=1.0)
+    v, w = point(a, seed, size), point(b, seed + 100, size)
+    x, y = poincare.exp0(v), poincare.exp0(w)
+    pairs = {
+        "exp0": (x, ball.expmap0(v)),
+        "log0": (poincare.log0(y), ball.logmap0(y)),
+        "mobius_add": (poincare.mobius_add(x, y), ball.mobius_add(x, y)),
+        "log": (poincare.log(x, y), ball.logmap(x, y)),
+        "distance": (poincare.distance(x, y), ball.dist(x, y)),
+    }
+    for name, (ours, theirs) in pairs.items():
+        torch.testing.assert_close(
+            ours, theirs, atol=1e-7, rtol=1e-6, msg=lambda m, name=name: f"{name}: {m}"
+        )
+
+
+@given(a=ANYWHERE, b=ANYWHERE, seed=SEEDS, turned=st.sampled_from([1, -1, None]), precision=PRECISIONS)
+def test_at_every_edge_points_stay_inside_and_nothing_is_nan(
+    a: float, b: float, seed: int, turned: int | None, precision: torch.dtype
+) -> None:
+    """Two points in any two directions, or on one line through the middle, on one side or on both."""
+    x = point(a, seed).to(precision).requires_grad_()
+    y = (point(b, seed + 100) if turned is None else point(b, seed) * turned).to(precision).requires_grad_()
+    inner = poincare.clamp(x), poincare.clamp(y)
+    points = [*inner, poincare.exp0(x), poincare.project(x), poincare.mobius_add(*inner)]
+    tangents = [poincare.log0(x), poincare.log(x, y), poincare.log(y, x)]
+    assert all(p.norm() < 1 for p in points)
+    distance = poincare.distance(x, y)
+    assert 0 <= distance < 50
+    for out in (*points, *tangents, distance):
+        assert out.isfinite().all()
+        gradients = torch.autograd.grad(
+            (out * torch.arange(1, out.numel() + 1).view(out.shape)).sum(),
+            (x, y),
+            retain_graph=True,
+            allow_unused=True,
+        )
+        assert all(g is None or g.isfinite().all() for g in gradients)
+
+
+@given(norm=st.floats(1, 1e18), seed=SEEDS)
+def test_what_left_the_ball_is_pulled_back_along_its_radius(norm: float, seed: int) -> None:
+    inside = point(1 - poincare.RIM, seed)
+    torch.testing.assert_close(poincare.clamp(point(norm, seed)), inside, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize("norm", [1e-3, 0.3, 0.9])
-def test_gradients_are_right(norm: float) -> None:
-    x, y = point(norm, 3).requires_grad_(), point(0.4, 4).requires_grad_()
-    assert torch.autograd.gradcheck(poincare.exp0, (x,))
-    assert torch.autograd.gradcheck(poincare.log0, (x,))
-    assert torch.autograd.gradcheck(poincare.log, (y, x))
-    assert torch.autograd.gradcheck(poincare.distance, (x, y))
+@pytest.mark.parametrize("seed", [3, 4])
+def test_gradients_are_right(norm: float, seed: int) -> None:
+    x, y = point(norm, seed).requires_grad_(), point(0.4, seed + 10).requires_grad_()
+    for function in (poincare.exp0, poincare.log0, poincare.project):
+        assert torch.autograd.gradcheck(function, (x,))
+    for function in (poincare.log, poincare.distance, poincare.mobius_add):
+        assert torch.autograd.gradcheck(function, (x, y))
+        assert torch.autograd.gradcheck(function, (y, x))
+
+
+def test_exp0_and_log0_are_the_identity_around_the_middle() -> None:
+    """Gradients at exactly zero, where the formulas divide zero by zero."""
+    nothing = torch.zeros(5, dtype=torch.float64)
+    for function in (poincare.exp0, poincare.log0, poincare.project):
+        jacobian = torch.autograd.functional.jacobian(function, nothing)
+        torch.testing.assert_close(jacobian, torch.eye(5, dtype=torch.float64))
 
 
 def test_half_precision_is_refused() -> None:
