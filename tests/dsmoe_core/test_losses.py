@@ -19,6 +19,7 @@ from dsmoe_core.losses import (
     auxiliary_losses,
     balance,
     detection_losses,
+    iou_loss,
     quality_focal,
     taxonomy_hinge,
 )
@@ -93,6 +94,7 @@ def test_complete_iou_is_that_of_zheng() -> None:
     assert (expected > 1).any(), "some lie apart"
     assert (expected < 0.5).any(), "some overlap"
     close(complete_box_iou_loss(found, true, reduction="none"), expected, 1e-6)
+    close(iou_loss(found, true), torch.stack([1 - iou(a, b) for a, b in zip(found, true, strict=True)]), 1e-6)
 
 
 def test_complete_iou_has_the_right_gradient() -> None:
@@ -131,14 +133,18 @@ def answer(pictures: int = 3, classes: int = 3) -> Output:
 
 
 @pytest.mark.parametrize(
-    ("weights", "quality", "alpha", "box"),
-    [(LossWeights(quality=1.5, box=2.5), 1.5, None, 2.5), (LossWeights.paper(), 2 * 0.45, 0.45, 0.05)],
-    ids=["ours", "paper"],
+    ("weights", "quality", "alpha", "box", "plain"),
+    [
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 2.5, False),
+        (LossWeights.paper(), 2 * 0.45, 0.45, 0.05, False),
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 2.5, True),
+    ],
+    ids=["ours", "paper", "plain"],
 )
 def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
-    weights: LossWeights, quality: float, alpha: float | None, box: float
+    weights: LossWeights, quality: float, alpha: float | None, box: float, plain: bool
 ) -> None:
-    """Eq. 31 and 33; which cell learns which box is test_assign.py's."""
+    """Eq. 31 and 33, or cross-entropy and IoU; which cell learns which box is test_assign.py's."""
     output = answer()
     flat = flatten(output.levels)
     classified = located = mass = torch.zeros(())
@@ -147,14 +153,17 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
         assert targets.positive.any() == (len(truth.boxes) > 0)
         positives = iter(targets.boxes)
         for cell, wanted in enumerate(targets.scores):
+            if plain:
+                wanted = wanted.ceil()
             for logit, y in zip(flat.logits[i, cell], wanted, strict=True):
                 weight = 1.0 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
-                classified = classified + weight * focal(logit, y)
+                classified = classified + weight * focal(logit, y, beta=0.0 if plain else 2.0)
                 mass = mass + y
             if targets.positive[cell]:
                 pair = flat.boxes[i, cell], next(positives)
-                located = located + complete_iou(*pair, trade_off(*pair)) * wanted.max()
-    found = detection_losses(output, TRUTH, weights)
+                missed = 1 - iou(*pair) if plain else complete_iou(*pair, trade_off(*pair))
+                located = located + missed * wanted.max()
+    found = detection_losses(output, TRUTH, weights, plain=plain)
     assert set(found) == {"class", "box"}
     close(found["class"], (quality * classified / mass.clamp_min(1)).double(), 1e-4)
     close(found["box"], (box * located / mass.clamp_min(1)).double(), 1e-4)
@@ -260,7 +269,8 @@ def test_balance_is_the_mean_share_times_the_mean_probability(k: int) -> None:
 
 def test_auxiliary_losses_are_weighed_by_name() -> None:
     output = answer()
-    read = Read(classes=random(3, 10), inner=random(2, 10), value_overlap=torch.tensor(0.3))
+    steering, inner_text = random(3, 10), random(2, 10)
+    read = Read(steering, classes=steering, inner=inner_text, value_overlap=torch.tensor(0.3))
     inner = random(2, 4, seed=9) * 0.1
     tree = {0: 3, 1: 3, 2: 4}
     weights = LossWeights(value_overlap=2, taxonomy=3, angle=5, misalignment=7, balance=11)

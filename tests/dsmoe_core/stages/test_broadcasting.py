@@ -55,6 +55,7 @@ def scaled(branch: ScaleBranch, psi: Tensor, context: Tensor, gate: Tensor, reac
     polar = torch.tanh(anisotropic(context, branch.offsets))
     length, turn = polar[:, :9], polar[:, 9:] * math.radians(15)
     dilation = torch.clamp(1 + reach[:, 0] / torch.exp(branch.log_delta), max=3.0)
+    dilation = torch.floor(dilation) if branch.whole_dilation else dilation
     gates = torch.sigmoid(pointwise(gate, branch.gate))
     modulated = torch.stack(
         [
@@ -79,9 +80,10 @@ def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: Aligned, text: Ten
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 4, 6), (3, 5, 3)])
-def test_equals_the_equations(classes: int, height: int, width: int) -> None:
-    stage = stirred(SpaceBroadcasting(width=8, text_width=10, ball_dim=4))
+def test_equals_the_equations(classes: int, height: int, width: int, whole: bool) -> None:
+    stage = stirred(SpaceBroadcasting(width=8, text_width=10, ball_dim=4, whole_dilation=whole))
     f_cs, text = random(2, 8, height, width), random(classes, 10, seed=1)
     signal = aligned(2, classes, 4, height, width)
     found = stage(f_cs, signal._replace(distance=signal.distance.float()), text)
@@ -102,7 +104,7 @@ def test_every_tap_sees_the_map_where_its_offset_points(step: float, coarse: tup
 @torch.no_grad()
 def test_turns_and_dilations_stay_within_their_bounds_whatever_the_weights() -> None:
     assert math.isclose(CONE, math.radians(15))
-    branch = stirred(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0))
+    branch = stirred(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0, whole_dilation=False))
     psi, gate = random(2, 8, 4, 4), random(2, 2, 4, 4, seed=1)
     context, reach = random(2, 5, 4, 4, seed=2) * 1e3, torch.full((2, 1, 4, 4), 1e3)
     expected = scaled(branch, psi, context, gate, reach.double())
@@ -122,3 +124,19 @@ def test_gradients_reach_features_offsets_and_dilation_and_are_right() -> None:
         return sample_taps(f, n, t, r, 1.0)
 
     assert torch.autograd.gradcheck(taps, (features, length, turn, dilation))
+
+
+def test_floor_of_the_dilation_passes_its_gradient_straight_through() -> None:
+    """Within a whole dilation the answer stands still, yet delta learns."""
+    branch = stirred(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0, whole_dilation=True))
+    inputs = random(1, 8, 5, 5), random(1, 5, 5, 5, seed=1), random(1, 2, 5, 5, seed=2)
+    with torch.no_grad():
+        branch.log_delta.zero_()
+    reaches = [torch.full((1, 1, 5, 5), r, requires_grad=True) for r in (0.2, 0.8, 1.1)]
+    near, same, further = (branch(*inputs, reach) for reach in reaches)
+    close(near, same, 1e-6)
+    assert not torch.allclose(near, further)
+    same.square().sum().backward()
+    assert reaches[1].grad is not None
+    assert reaches[1].grad.abs().max() > 0
+    assert branch.log_delta.grad

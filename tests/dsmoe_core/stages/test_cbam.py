@@ -11,26 +11,29 @@ from torch import Tensor
 from dsmoe_core.stages.cbam import CBAM
 
 
-def attended(stage: CBAM, f_enc: Tensor) -> Tensor:
+def attended(stage: CBAM, f_enc: Tensor, *, bare: bool) -> Tensor:
+    """``bare``: eq. 6 as printed, the product of the two attentions, both read from F_enc."""
     out = torch.zeros_like(f_enc)
     for b, picture in enumerate(f_enc):
         votes = torch.zeros(len(picture), dtype=torch.float64)
         for seen in (picture.mean((1, 2)), picture.flatten(1).max(1).values):
             votes += linear(linear(seen, stage.channel[0]).clamp_min(0), stage.channel[2])
-        refined = picture * torch.sigmoid(votes)[:, None, None]
+        of_channels = torch.sigmoid(votes)[:, None, None].expand_as(picture)
+        refined = picture if bare else picture * of_channels
         two = torch.stack([refined.mean(0), refined.max(0).values])
         framed = F.pad(two, (3, 3, 3, 3))
         for y in range(picture.shape[1]):
             for x in range(picture.shape[2]):
                 window = framed[:, y : y + 7, x : x + 7]
                 vote = (window * stage.spatial.weight[0]).sum() + stage.spatial.bias
-                out[b, :, y, x] = refined[:, y, x] * torch.sigmoid(vote)
+                out[b, :, y, x] = (of_channels if bare else refined)[:, y, x] * torch.sigmoid(vote)
     return out
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize(("width", "height", "across"), [(8, 5, 7), (80, 4, 9), (8, 1, 1)])
-def test_equals_channel_then_spatial_attention(width: int, height: int, across: int) -> None:
-    stage = stirred(CBAM(width=width))
+def test_equals_channel_then_spatial_attention(width: int, height: int, across: int, bare: bool) -> None:
+    stage = stirred(CBAM(width=width, bare=bare))
     f_enc = random(2, width, height, across)
-    close(stage(f_enc), attended(stage, f_enc), 1e-10)
+    close(stage(f_enc), attended(stage, f_enc, bare=bare), 1e-10)

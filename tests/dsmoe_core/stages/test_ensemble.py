@@ -33,23 +33,27 @@ def columns(stage: HeterogeneousEnsemble, f_g: Tensor) -> Tensor:
     return total
 
 
-def reference(stage: HeterogeneousEnsemble, f_b: Tensor, text: Tensor, a: Aligned, g: Gated) -> Tensor:
+def reference(
+    stage: HeterogeneousEnsemble, f_b: Tensor, text: Tensor, a: Aligned, g: Gated, *, summed: bool
+) -> Tensor:
     f_g = f_b * torch.sigmoid(linear(g.probabilities, stage.gate))[:, :, None, None]
     words = linear(text, stage.words)
     read = torch.cat([f_b, spread(a, words.expand(len(f_b), -1, -1))], dim=1)
     textual = normed(same(pointwise(read, stage.textual[0]), stage.textual[1]), stage.textual[2])
-    both = torch.cat([columns(stage, f_g), textual], dim=1)
+    left = columns(stage, f_g)
+    both = left + textual if summed else torch.cat([left, textual], dim=1)
     out = normed(pointwise(both, stage.project[0]), stage.project[1])
     return out * torch.sigmoid(out)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 5, 7), (4, 9, 4), (3, 1, 2)])
-def test_equals_the_equation(classes: int, height: int, width: int) -> None:
-    stage = stirred(HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6))
+def test_equals_the_equation(classes: int, height: int, width: int, summed: bool) -> None:
+    stage = stirred(HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6, summed=summed))
     f_b, text = random(2, 8, height, width), random(classes, 10, seed=1)
     a, g = aligned(2, classes, 4, height, width), gated(2, 6, 2, 10)
-    close(stage(f_b, text, a, g), reference(stage, f_b, text, a, g), 1e-10)
+    close(stage(f_b, text, a, g), reference(stage, f_b, text, a, g, summed=summed), 1e-10)
 
 
 def test_the_router_learns_from_experts_that_were_not_chosen() -> None:

@@ -22,6 +22,7 @@ def projector(x: Tensor, layers: torch.nn.Sequential) -> Tensor:
 
 
 def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gated:
+    """Eq. 20, with what the stage's docstring says of lengths (``unit``) and sums (``share``)."""
     stage = copy.deepcopy(stage).double()
     count, tau = len(stage.queries), torch.exp(stage.log_tau)
     expert_text, probabilities = (
@@ -36,22 +37,24 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
         seen = cells.mean(0)
         for e in range(count):
             read = projector(torch.cat([expert_text[e], stage.queries[e]]), stage.text)
-            probabilities[b, e] = torch.exp(seen.dot(read) / (seen.norm() * read.norm()) / tau)
+            lengths = seen.norm() * read.norm() if stage.unit else 1.0
+            probabilities[b, e] = torch.exp(seen.dot(read) / lengths / tau)
         probabilities[b] /= probabilities[b].sum()
     chosen = torch.zeros(len(f_b), k, dtype=torch.long)
     weights = torch.zeros(len(f_b), k, dtype=torch.float64)
     for b, row in enumerate(probabilities):
         best = sorted(range(count), key=lambda e, row=row: -float(row[e]))[:k]
         chosen[b] = torch.tensor(best)
-        weights[b] = row[best] / sum(row[e] for e in best)
+        weights[b] = row[best] / (sum(row[e] for e in best) if stage.share else 1.0)
     return Gated(chosen, weights, probabilities, expert_text)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("k", [1, 3, 7])
+@pytest.mark.parametrize(("unit", "share"), [(True, True), (False, True), (True, False)])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 3, 5), (4, 5, 3)])
-def test_equals_the_equation(k: int, classes: int, height: int, width: int) -> None:
-    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=k))
+def test_equals_the_equation(k: int, classes: int, height: int, width: int, unit: bool, share: bool) -> None:
+    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=k, unit=unit, share=share))
     f_b, text = random(3, 6, height, width), random(classes, 10, seed=1)
     expected, found = reference(stage, f_b, text, k), stage(f_b, text)
     assert found.experts.tolist() == expected.experts.tolist()

@@ -52,14 +52,15 @@ def factor(image: Tensor, stride: int) -> Tensor:
     return out
 
 
-def gathered(fine: Tensor, ratio: int, resolution: Tensor) -> Tensor:
-    """(d, h, w): the mean of each window, or its strongest response, by the cell's resolution."""
+def gathered(fine: Tensor, ratio: int, resolution: Tensor, *, as_stride: bool) -> Tensor:
+    """(d, h, w): the mean of each window, or its strongest response, by the cell's s."""
     height, width = resolution.shape
     out = torch.zeros(len(fine), height, width, dtype=torch.float64)
     for i in range(height):
         for j in range(width):
             window = fine[:, i * ratio : (i + 1) * ratio, j * ratio : (j + 1) * ratio].flatten(1)
             detail = min(max((float(resolution[i, j]) - 1) / (ratio - 1), 0.0), 1.0)
+            detail = 1 - detail if as_stride else detail
             out[:, i, j] = (1 - detail) * window.mean(1) + detail * window.max(1).values
     return out
 
@@ -70,7 +71,10 @@ def reference(stage: ImageEncoder, images: Tensor, maps: list[Tensor], grid: int
     for level, (fine, stride) in enumerate(zip(maps, STRIDES, strict=True)):
         if stride < grid:
             fine = torch.stack(
-                [gathered(f, grid // stride, factor(i, grid)) for f, i in zip(fine, images, strict=True)]
+                [
+                    gathered(f, grid // stride, factor(i, grid), as_stride=stage.as_stride)
+                    for f, i in zip(fine, images, strict=True)
+                ]
             )
         block, refine = stage.anisotropic[level], stage.refine[level]
         assert block.dilation == 2**level
@@ -87,11 +91,18 @@ def pictures(height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("grid", [4, 8, 16])
-def test_equals_the_equations_whatever_the_backbone(grid: int) -> None:
+@pytest.mark.parametrize(("grid", "as_stride"), [(4, False), (8, False), (16, False), (8, True)])
+def test_equals_the_equations_whatever_the_backbone(grid: int, as_stride: bool) -> None:
     backbone = FourMaps(2, 32, 96)
     stage = stirred(
-        ImageEncoder(backbone=backbone, widths=WIDTHS, strides=STRIDES, grid_stride=grid, width=8)
+        ImageEncoder(
+            backbone=backbone,
+            widths=WIDTHS,
+            strides=STRIDES,
+            grid_stride=grid,
+            width=8,
+            as_stride=as_stride,
+        )
     )
     images = pictures(32, 96)
     found = stage(images)
@@ -108,9 +119,12 @@ def test_resolution_is_the_power_of_two_of_eq_5(stride: int) -> None:
     close(resolution_factor(images, stride), expected, 0)
 
 
+@pytest.mark.parametrize("as_stride", [False, True])
 @pytest.mark.parametrize("ratio", [2, 4])
-def test_pooling_keeps_detail_where_the_resolution_is_high(ratio: int) -> None:
+def test_pooling_keeps_detail_where_the_resolution_is_high(ratio: int, as_stride: bool) -> None:
     fine = random(2, 5, 3 * ratio, 7 * ratio)
     resolution = 2.0 ** torch.randint(0, 4, (2, 1, 3, 7), generator=torch.Generator().manual_seed(0)).double()
-    expected = torch.stack([gathered(f, ratio, r[0]) for f, r in zip(fine, resolution, strict=True)])
-    close(gradient_aware_pool(fine, ratio, resolution), expected, 1e-12)
+    expected = torch.stack(
+        [gathered(f, ratio, r[0], as_stride=as_stride) for f, r in zip(fine, resolution, strict=True)]
+    )
+    close(gradient_aware_pool(fine, ratio, resolution, as_stride=as_stride), expected, 1e-12)
