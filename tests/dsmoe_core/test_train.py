@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
 from dsmoe_core.train import TrainingSummary, fit
 
 QUICK = TrainingConfig(pictures_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
@@ -108,6 +111,46 @@ def test_training_on_bf16_makes_the_loss_smaller(
         progress=lambda step, steps, named: losses.append(named["box"]),
     )
     assert losses[-1] < 0.8 * losses[0]
+
+
+SHOWN = {
+    "noise": lambda rng: rng.integers(0, 256, (60, 90, 3), dtype=np.uint8),
+    "black": lambda rng: np.zeros((60, 90, 3), np.uint8),
+    "white": lambda rng: np.full((60, 90, 3), 255, np.uint8),
+}
+
+
+@pytest.mark.parametrize("boxes", [0, 3])
+@pytest.mark.parametrize("shown", SHOWN)
+def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
+    shown: str, boxes: int, tmp_path: Path, vocabulary: Vocabulary
+) -> None:
+    """Labels at random places, of all sizes down to a pixel, or none at all."""
+    rng = np.random.default_rng(0)
+    pictures = []
+    for i in range(4):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(SHOWN[shown](rng)).save(path)
+        corners = [(*rng.uniform(0, 50, 2), *rng.choice([1, 8, 40], 2)) for _ in range(boxes)]
+        annotations = tuple(
+            Annotation(Box(float(x), float(y), float(x + w), min(float(y + h), 60.0)), "dark")
+            for x, y, w, h in corners
+        )
+        pictures.append(LabelledPicture(Picture(f"key{i}", path.name, path, 90, 60), annotations))
+    seen: list[dict[str, float]] = []
+    fit(
+        pictures=pictures,
+        vocabulary=vocabulary,
+        text_encoder=HashEncoder(),
+        model=SMALL,
+        training=TrainingConfig(pictures_seen=48, batch=4, precision="bf16-mixed"),
+        out=tmp_path / "out",
+        progress=lambda step, steps, losses: seen.append(dict(losses)),
+    )
+    assert len(seen) == 12
+    assert [losses for losses in seen if not all(map(math.isfinite, losses.values()))] == []
+    weights, _ = read_tensors(tmp_path / "out" / WEIGHTS)
+    assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == []
 
 
 def test_going_on_from_a_model_of_another_size_is_refused(
