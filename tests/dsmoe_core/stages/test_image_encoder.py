@@ -20,7 +20,8 @@ class FourMaps(nn.Module):
     def __init__(self, batch: int, height: int, width: int) -> None:
         super().__init__()
         self.maps = [
-            random(batch, w, height // s, width // s, seed=s) for w, s in zip(WIDTHS, STRIDES, strict=True)
+            random(batch, w, height // s, width // s, seed=s) * 100
+            for w, s in zip(WIDTHS, STRIDES, strict=True)
         ]
         self.shown: list[Tensor] = []
 
@@ -79,7 +80,9 @@ def reference(stage: ImageEncoder, images: Tensor, maps: list[Tensor], grid: int
         block, refine = stage.anisotropic[level], stage.refine[level]
         assert block.dilation == 2**level
         mixed = pointwise(same(anisotropic(fine, block), refine[0]), refine[1])
-        on_grid.append(resized(normed(mixed, refine[2]).clamp(0, 6), *size))
+        features = normed(mixed, refine[2])
+        assert features.max() > 6, "ReLU6 must have something to cut"
+        on_grid.append(resized(features.clamp(0, 6), *size))
     return normed(pointwise(torch.cat(on_grid, dim=1), stage.mix[0]), stage.mix[1])
 
 
