@@ -76,6 +76,7 @@ def test_equals_the_equations_at_every_stride(classes: int) -> None:
     for found, level, side in zip(stage(f_out, shallow, text), stage.levels, shallow, strict=True):
         expected = reference(level, f_out, side, words)
         assert found.stride == expected.stride
+        assert level.embed.in_channels == (4 if found.stride == 4 else 8)  # the tiny-object head
         close(found.logits, expected.logits, 1e-5)
         close(found.distances, expected.distances, 1e-5)
 
