@@ -12,7 +12,9 @@ from pipelines.cli.options import AblationOption, TinyHeadOption, shaped
 from pipelines.cli.show import TerminalReporter, console
 
 if TYPE_CHECKING:
+    from dsmoe_core.data.pictures import Ingest
     from pipelines.settings import WorkspaceSettings
+    from pipelines.workspace import Workspace
 
 
 class Size(StrEnum):
@@ -82,6 +84,11 @@ def init(
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
         made, taken = make_workspace(workspace, source, settings, progress=reporter.advance)
+    _tell(made, taken)
+
+
+def _tell(made: Workspace, taken: Ingest) -> None:
+    """What was made, and what was left out."""
     with made:
         pool, held = len(made.pictures("pool")), len(made.pictures("test"))
     console.print(f"{made.path}: {pool} pictures in the pool, {held} in the test set", soft_wrap=True)
