@@ -13,7 +13,7 @@ Paper: the scales are summed. We: each is evaluated at the positions of one comm
 1/s cells, which is sampling on the resampled map without building it. floor() has no gradient and bilinear
 sampling knows fractions: we use the interpolated dilation 1 + d_H / delta, at most 3; the letter is
 ``whole_dilation``, whose gradient is passed straight through floor(). An offset is drawn in
-polar form, a length of at most one cell and a turn of at most 15 degrees from the tap, so the constraint
+polar form, a length of zero to one cell and a turn of at most 15 degrees from the tap, so the constraint
 holds by construction; the middle tap stays.
 """
 
@@ -115,11 +115,12 @@ class ScaleBranch(nn.Module):
         features = self.reduce(psi)
         if self.scale < 1:
             features = F.avg_pool2d(features, round(1 / self.scale), ceil_mode=True)
-        length, turn = self.offsets(context).float().tanh().chunk(2, dim=1)
+        length, turn = self.offsets(context).float().chunk(2, dim=1)
         dilation = (1 + reach / self.log_delta.exp()).clamp(max=MOST_DILATION)
         if self.whole_dilation:
             dilation = dilation + (dilation.floor() - dilation).detach()
-        samples = sample_taps(features.float(), length, turn * CONE, dilation, 1 / self.scale)
+        length, turn = length.sigmoid(), turn.tanh() * CONE  # away from the middle, never back to it
+        samples = sample_taps(features.float(), length, turn, dilation, 1 / self.scale)
         modulated = samples.to(psi.dtype) * torch.sigmoid(self.gate(gate.to(psi.dtype)))[:, :, None]
         mixed: Tensor = self.mix(modulated.flatten(1, 2))
         return mixed

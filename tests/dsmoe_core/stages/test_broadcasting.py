@@ -52,8 +52,8 @@ def scaled(branch: ScaleBranch, psi: Tensor, context: Tensor, gate: Tensor, reac
     features = pointwise(psi, branch.reduce)
     if branch.scale < 1:
         features = pooled(features, round(1 / branch.scale))
-    polar = torch.tanh(anisotropic(context, branch.offsets))
-    length, turn = polar[:, :9], polar[:, 9:] * math.radians(15)
+    polar = anisotropic(context, branch.offsets)
+    length, turn = torch.sigmoid(polar[:, :9]), torch.tanh(polar[:, 9:]) * math.radians(15)
     dilation = torch.clamp(1 + reach[:, 0] / torch.exp(branch.log_delta), max=3.0)
     dilation = torch.floor(dilation) if branch.whole_dilation else dilation
     gates = torch.sigmoid(pointwise(gate, branch.gate))
