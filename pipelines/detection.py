@@ -173,6 +173,6 @@ def judge(
     judged_on: str,
 ) -> Scores:
     """COCO scores of findings against a test set; the same for every detector."""
-    from dsmoe_core.evaluate import evaluate
+    from dsmoe_core.evaluation.scores import evaluate
 
     return Scores.of(evaluate(findings, truth, vocabulary.names), judged_on)

@@ -45,7 +45,7 @@ class Scores(ClassScores):
 
     @classmethod
     def of(cls, evaluation: Any, judged_on: str) -> Self:
-        """Take over an evaluation's figures (``dsmoe_core.evaluate.Evaluation``)."""
+        """Take over an evaluation's figures (``dsmoe_core.evaluation.scores.Evaluation``)."""
         names = ("map50", "map", "precision", "recall", "f1")
         per_class = {
             label: ClassScores(**{n: float(getattr(scores, n)) for n in names})

@@ -92,11 +92,11 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: Callable[[int,
         for done, path in enumerate(files, start=1):
             name = path.relative_to(images).as_posix()
             try:
-                seen = _take(path, name, images, store, max_pixels, index)
+                seen = _take(path, images, store, max_pixels, index)
                 if seen.key in first_of:
                     raise PictureError(f"same content as {first_of[seen.key]}", "Keep one of the two.")  # noqa: TRY301
             except (PictureError, PermissionError, FileNotFoundError) as error:
-                quarantined.append(Quarantined(name.encode("utf-8", "replace").decode(), _reason(error)))
+                quarantined.append(Quarantined(name.encode("utf-8", "replace").decode(), reason_of(error)))
             else:
                 first_of[seen.key] = name
                 pictures.append(Picture(seen.key, name, store / seen.file, seen.width, seen.height))
@@ -117,20 +117,19 @@ def _walk(images: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _reason(error: PictureError | OSError) -> str:
+def reason_of(error: PictureError | OSError) -> str:
+    """Why a picture was left out, for people."""
     return error.problem if isinstance(error, PictureError) else f"it cannot be read: {error.strerror}"
 
 
-def _take(
-    path: Path, name: str, images: Path, store: Path, max_pixels: int, index: dict[str, _Seen]
-) -> _Seen:
+def _take(path: Path, images: Path, store: Path, max_pixels: int, index: dict[str, _Seen]) -> _Seen:
     """The picture as the store holds it afterwards.
 
     Raises:
         PictureError: it cannot be used.
         OSError: it cannot be read or written.
     """
-    _refuse_odd_file(path, name, images)
+    refuse_odd_file(path, images)
     place = str(path.resolve())
     status = path.stat()
     seen = index.get(place)
@@ -156,9 +155,15 @@ def _take(
     return seen
 
 
-def _refuse_odd_file(path: Path, name: str, images: Path) -> None:
+def refuse_odd_file(path: Path, images: Path) -> None:
+    """Only what is a file inside its folder, under a name that can be written down, is read.
+
+    Raises:
+        PictureError: it is something else.
+        OSError: it is not there, or may not be looked at.
+    """
     try:
-        name.encode("utf-8")
+        str(path.relative_to(images)).encode("utf-8")
     except UnicodeEncodeError:
         raise PictureError("its name is not UTF-8", "Rename it.") from None
     if not path.resolve().is_relative_to(images.resolve()):

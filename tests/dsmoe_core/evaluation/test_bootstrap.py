@@ -1,0 +1,103 @@
+"""Average precision and the bootstrap, against pycocotools on pictures that were really drawn again."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scenes import CLASSES, drawn_again, found, labelled, random_scene
+
+from dsmoe_core.evaluation.average_precision import average_precision
+from dsmoe_core.evaluation.bootstrap import (
+    compare,
+    draws,
+    interval,
+    mean_over_classes,
+    resampled_map,
+    resampled_shares,
+)
+from dsmoe_core.evaluation.matching import match_pictures
+from dsmoe_core.evaluation.operating_point import operating_point
+from dsmoe_core.evaluation.scores import coco_tables
+from dsmoe_core.schema import Box
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_average_precision_is_pycocotools(seed: int) -> None:
+    tables = coco_tables(*random_scene(seed), CLASSES)
+    for c, matches in enumerate(tables.matches):
+        ours = average_precision(matches.right, float(matches.boxes.sum()))
+        assert ours == pytest.approx(tables.precision[:, :, c, 0].mean(1))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_resample_is_what_pycocotools_says_of_pictures_drawn_again(seed: int) -> None:
+    scene = random_scene(seed)
+    counts = draws(len(scene[1]), 5, seed)
+    found_in = resampled_map(coco_tables(*scene, CLASSES), counts)
+    shares = resampled_shares(match_pictures(*scene), 0.4, counts)
+    for b, count in enumerate(counts):
+        again = drawn_again(scene, count.tolist())
+        theirs = coco_tables(*again, CLASSES)
+        for c, name in enumerate(CLASSES):
+            expected = theirs.mean(label=name) or (np.nan, np.nan)
+            assert tuple(found_in[b, c]) == pytest.approx(expected, nan_ok=True)
+        assert mean_over_classes(found_in)[b] == pytest.approx(theirs.mean())
+        point = operating_point(match_pictures(*again), CLASSES, 0.4).total
+        assert tuple(shares[b]) == pytest.approx((point.precision, point.recall, point.f1))
+
+
+def test_draws_are_as_many_pictures_as_there_are_and_the_seed_s_own() -> None:
+    counts = draws(7, 50, 1)
+    assert (counts.sum(1) == 7).all()
+    assert (counts == draws(7, 50, 1)).all()
+    assert (counts != draws(7, 50, 2)).any()
+    assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.5)
+
+
+def test_a_class_without_boxes_has_no_figure_and_stays_out_of_the_mean() -> None:
+    box = Box(0, 0, 10, 10)
+    tables = coco_tables({"p": found("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))], CLASSES)
+    values = resampled_map(tables, np.array([[1], [0]]))
+    assert values[0, 0].tolist() == pytest.approx([1, 1])
+    assert np.isnan(values[0, 1:]).all()
+    assert np.isnan(values[1]).all()
+    assert mean_over_classes(values)[0] == pytest.approx(1)
+    assert np.isnan(mean_over_classes(values)[1]).all()
+    assert interval(mean_over_classes(values)[1:, 0]) is None
+
+
+def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says() -> None:
+    rng, box = np.random.default_rng(0), Box(0, 0, 10, 10)
+    (hit,) = match_pictures({"p": found("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))])
+    (miss,) = match_pictures({}, [labelled("p", (box, "spur"))])
+    covered = 0
+    for trial in range(100):
+        matched = [hit if rng.random() < 0.7 else miss for _ in range(60)]
+        low, high = interval(resampled_shares(matched, 0.5, draws(60, 300, trial))[:, 1]) or (1, 0)
+        covered += low <= 0.7 <= high
+    assert covered >= 86  # of 100; 95 are expected, and four standard errors fewer allowed
+
+
+def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_more() -> None:
+    scene = random_scene(3, pictures=20)
+    counts = draws(20, 200, 0)
+    tables = coco_tables(*scene, CLASSES)
+    itself = mean_over_classes(resampled_map(tables, counts))[:, 0]
+    same = compare(0.0, itself, itself)
+    assert same is not None
+    assert (same.ci95, same.p) == ((0.0, 0.0), 1.0)
+    perfect = {
+        p.picture.key: found(p.picture.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in scene[1]
+    }
+    best = mean_over_classes(resampled_map(coco_tables(perfect, scene[1], CLASSES), counts))[:, 0]
+    better = compare(float(best.mean() - itself.mean()), best, itself)
+    assert better is not None
+    assert better.ci95[0] > 0
+    assert better.p == pytest.approx(2 / 201)
+
+
+def test_progress_is_told_to_the_end() -> None:
+    steps: list[tuple[int, int]] = []
+    tables = coco_tables(*random_scene(0), CLASSES)
+    resampled_map(tables, draws(12, 3, 0), lambda done, total: steps.append((done, total)))
+    assert steps == [(1, 3), (2, 3), (3, 3)]

@@ -1,0 +1,111 @@
+"""Kinds of error by hand, and their costs against pycocotools on findings that were really repaired."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from scenes import CLASSES, Scene, crowded, crowds, found, labelled, random_scene
+
+from dsmoe_core.evaluation.error_types import ErrorType, _missed, _rows, error_costs
+from dsmoe_core.evaluation.matching import Matched, match_pictures
+from dsmoe_core.evaluation.scores import evaluate
+from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, PictureFindings
+
+A, B, C, D, E = (Box(40.0 * i, 0.0, 40.0 * i + 20, 20.0) for i in range(5))
+LOW = 60.0
+
+
+def shifted(box: Box, by: float) -> Box:
+    return Box(box.x1 + by, box.y1, box.x2 + by, box.y2)
+
+
+def test_each_kind_by_hand() -> None:
+    rows = [
+        (A, "spur", 0.9, None),
+        (shifted(A, 1), "spur", 0.8, ErrorType.DUPLICATE),
+        (B, "short", 0.7, ErrorType.CLASS),
+        (shifted(C, 10), "spur", 0.6, ErrorType.LOCATION),  # a third
+        (shifted(D, 10), "hole", 0.5, ErrorType.BOTH),
+        (Box(0, LOW, 20, LOW + 20), "spur", 0.4, ErrorType.BACKGROUND),
+    ]
+    truth = [labelled("p", (A, "spur"), (B, "spur"), (C, "spur"), (D, "spur"), (E, "spur"))]
+    (picture,) = match_pictures({"p": found("p", *(row[:3] for row in rows))}, truth)
+    assert [row.kind for row in _rows(picture)] == [row[3] for row in rows]
+    costs = error_costs([picture], CLASSES, 0.55)
+    assert {kind: cost.count for kind, cost in costs.items()} == dict.fromkeys(ErrorType, 1) | {
+        ErrorType.MISSED: 2  # D, on which a finding of another class lies loosely, and E
+    }
+    assert costs[ErrorType.LOCATION].shown == 1
+    assert costs[ErrorType.BOTH].shown == 0
+
+
+def test_of_two_that_would_find_the_same_box_one_is_repaired() -> None:
+    rows = [(A, "short", 0.9), (A, "hole", 0.8)]
+    matched = match_pictures({"p": found("p", *rows)}, [labelled("p", (A, "spur"))])
+    costs = error_costs(matched, CLASSES, 0.5)
+    assert costs[ErrorType.CLASS].count == 2
+    assert costs[ErrorType.CLASS].map50_gain == pytest.approx(1.0)
+    assert costs[ErrorType.MISSED].count == 0  # a class error is not counted twice
+
+
+def really_repaired(matched: list[Matched], kind: ErrorType) -> Scene:
+    """Findings and truth after one kind of error is repaired in them, box by box."""
+    rows = sorted((row for p in matched for row in _rows(p)), key=lambda row: -row.score)
+    taken = {row.goal for row in rows if row.kind is None}
+    repaired: dict[tuple[str, float], Annotation | None] = {}  # scores tell findings apart
+    for row in rows:
+        if row.kind is kind:
+            key, goal = row.goal
+            again = kind in (ErrorType.CLASS, ErrorType.LOCATION) and row.goal not in taken
+            truth = next(p.truth for p in matched if p.picture.key == key)
+            repaired[key, row.score] = truth[goal] if again else None
+            taken |= {row.goal} if again else set()
+    findings, truths = {}, []
+    touched = {row.goal for row in rows}
+    for p in matched:
+        key = p.picture.key
+        kept: list[Finding] = []
+        for finding in p.findings:
+            goal_box = repaired.get((key, finding.score), Annotation(finding.box, finding.label))
+            if goal_box is not None:
+                kept.append(replace(finding, box=goal_box.box, label=goal_box.label))
+        findings[key] = replace(found(key), findings=tuple(kept))
+        gone = kind is ErrorType.MISSED
+        left = tuple(a for i, a in enumerate(p.truth) if not gone or (key, i) in touched)
+        truths.append(LabelledPicture(p.picture, left))
+    return findings, truths
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_costs_are_pycocotools_gain_on_really_repaired_findings(seed: int) -> None:
+    findings, truth = random_scene(seed)
+    matched = match_pictures(findings, truth)
+    before = evaluate(findings.values(), truth, CLASSES).map50
+    costs = error_costs(matched, CLASSES, 0.5)
+    assert {kind for kind, cost in costs.items() if cost.count} > {ErrorType.CLASS, ErrorType.BACKGROUND}
+    for kind, cost in costs.items():
+        again, left = really_repaired(matched, kind)
+        assert cost.map50_gain == pytest.approx(evaluate(again.values(), left, CLASSES).map50 - before)
+
+
+@settings(max_examples=60)
+@given(crowds)
+def test_every_false_finding_has_one_kind_and_no_repair_costs_anything(crowd: list[int]) -> None:
+    matched = match_pictures(*crowded(crowd))
+    costs = error_costs(matched, CLASSES, 0.5)
+    wrong = sum((~p.right).sum() for p in matched)
+    assert sum(cost.count for kind, cost in costs.items() if kind is not ErrorType.MISSED) == wrong
+    assert all(cost.map50_gain >= -1e-12 for cost in costs.values())
+    unfound = sum((p.best_score < 0).sum() for p in matched)
+    rows = [row for p in matched for row in _rows(p)]
+    assert len(_missed(matched, rows)) <= unfound
+
+
+def test_without_findings_or_truth_there_are_no_errors_or_only_missed_ones() -> None:
+    nothing: dict[str, PictureFindings] = {}
+    assert all(cost.count == 0 for cost in error_costs([], CLASSES, 0.5).values())
+    costs = error_costs(match_pictures(nothing, [labelled("p", (A, "spur"))]), CLASSES, 0.5)
+    assert costs[ErrorType.MISSED].count == 1
+    assert sum(cost.count for cost in costs.values()) == 1

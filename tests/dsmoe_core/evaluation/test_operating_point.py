@@ -1,0 +1,104 @@
+"""Counts at a score threshold, the confusion table, and the threshold of the best F1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scenes import CLASSES, crowded, crowds, found, labelled
+
+from dsmoe_core.evaluation.confusion import confusion
+from dsmoe_core.evaluation.matching import match_pictures
+from dsmoe_core.evaluation.operating_point import Counts, Size, best_threshold, operating_point
+from dsmoe_core.schema import Box
+
+thresholds = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
+
+
+@given(crowds, thresholds)
+def test_counts_add_up_to_findings_and_true_boxes_by_class_and_by_size(
+    crowd: list[int], threshold: float
+) -> None:
+    findings, truth = crowded(crowd)
+    point = operating_point(match_pictures(findings, truth), CLASSES, threshold)
+    shown = [f for one in findings.values() for f in one.findings if f.score >= threshold]
+    true = [a for p in truth for a in p.annotations]
+    assert point.total.right + point.total.false == len(shown)
+    assert point.total.right + point.total.missed == len(true)
+    for name in CLASSES:
+        counts = point.per_class[name]
+        assert counts.right + counts.false == sum(f.label == name for f in shown)
+        assert counts.right + counts.missed == sum(a.label == name for a in true)
+    for size in Size:
+        counts = point.per_size[size]
+        assert counts.right + counts.missed == sum(Size.of(a.box) is size for a in true)
+    assert sum(c.false for c in point.per_size.values()) == point.total.false
+
+
+@given(crowds, thresholds)
+def test_the_confusion_table_sums_up_to_true_boxes_and_findings_with_what_is_right_on_its_diagonal(
+    crowd: list[int], threshold: float
+) -> None:
+    findings, truth = crowded(crowd)
+    matched = match_pictures(findings, truth)
+    table = confusion(matched, CLASSES, threshold)
+    point = operating_point(matched, CLASSES, threshold)
+    shown = [f.label for one in findings.values() for f in one.findings if f.score >= threshold]
+    true = [a.label for p in truth for a in p.annotations]
+    assert table[:-1].sum(1).tolist() == [true.count(name) for name in CLASSES]
+    assert table[:, :-1].sum(0).tolist() == [shown.count(name) for name in CLASSES]
+    assert np.diag(table)[:-1].tolist() == [point.per_class[name].right for name in CLASSES]
+    assert table[-1, -1] == 0
+
+
+def test_the_confusion_table_by_hand() -> None:
+    a, b, c, d = (Box(50.0 * i, 0.0, 50.0 * i + 20, 20.0) for i in range(4))
+    matched = match_pictures(
+        {
+            "p": found(
+                "p",
+                (a, "spur", 0.9),  # right
+                (a, "short", 0.95),  # on a box that its own class finds: nothing is left there
+                (b, "hole", 0.8),  # a spur taken for a hole
+                (c, "short", 0.7),  # nothing there
+                (d, "short", 0.1),  # right, but below the threshold
+            )
+        },
+        [labelled("p", (a, "spur"), (b, "spur"), (d, "short"))],
+    )
+    assert confusion(matched, CLASSES, 0.5).tolist() == [
+        [1, 0, 1, 0],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],
+        [0, 2, 0, 0],
+    ]
+
+
+@given(crowds, st.sampled_from([None, *CLASSES]))
+def test_the_best_threshold_is_the_best_of_all_scores(crowd: list[int], label: str | None) -> None:
+    findings, truth = crowded(crowd)
+    matched = match_pictures(findings, truth)
+
+    def f1(threshold: float) -> float:
+        point = operating_point(matched, CLASSES, threshold)
+        return (point.total if label is None else point.per_class[label]).f1 or 0.0
+
+    best = best_threshold(matched, label)
+    candidates = {f.score for one in findings.values() for f in one.findings}
+    if best is None:
+        assert all(f1(score) == 0 for score in candidates)
+    else:
+        assert best == max(candidates, key=lambda score: (f1(score), score))
+
+
+def test_sizes_are_coco_s() -> None:
+    sides = {31.9: "small", 32.0: "medium", 95.9: "medium", 96.0: "large"}
+    assert {side: Size.of(Box(0, 0, side, side)) for side in sides} == sides
+
+
+def test_what_is_not_defined_is_none() -> None:
+    nothing = operating_point([], CLASSES, 0.5).total
+    assert (nothing.precision, nothing.recall, nothing.f1) == (None, None, None)
+    assert (Counts(missed=2).precision, Counts(missed=2).recall, Counts(missed=2).f1) == (None, 0.0, 0.0)
+    assert Counts(3, 1, 2).f1 == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))
