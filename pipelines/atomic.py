@@ -6,12 +6,13 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.errors import PrerequisiteError
+from dsmoe_core.errors import PrerequisiteError, WorkspaceError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -36,6 +37,55 @@ def write_whole(path: Path, text: str) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path, ours: Collection[str]) -> Iterator[Path]:
+    """A draft of a folder, which takes the place of ``path`` when the block ends well, or else is removed.
+
+    Killed at any moment, ``path`` is never half old and half new; in the instant between putting the old one
+    aside and the new one in its place it may be missing, with both of them beside it.
+
+    Args:
+        ours: names of files and folders that may be replaced.
+
+    Raises:
+        WorkspaceError: see ``refuse_strange``.
+        PrerequisiteError: the disk is full.
+    """
+    path = path.expanduser().resolve()
+    refuse_strange(path, ours)
+    draft, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
+    shutil.rmtree(draft, ignore_errors=True)  # of a process of the same number that was killed
+    try:
+        with disk_full_is_an_error(path):
+            draft.mkdir(parents=True)
+            yield draft
+            refuse_strange(path, ours)
+            if path.exists():
+                path.rename(old)
+            draft.rename(path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        if old.exists():
+            shutil.rmtree(old) if path.exists() else old.rename(path)
+
+
+def refuse_strange(path: Path, ours: Collection[str]) -> None:
+    """Make sure that nothing of the user's is lost when a folder is replaced.
+
+    Raises:
+        WorkspaceError: it is a file, holds something else than ``ours``, or someone is in it right now.
+    """
+    path = path.expanduser().resolve()
+    remedy = "Give a new folder, an empty one, or one that the same command wrote."
+    if path.exists() and not path.is_dir():
+        raise WorkspaceError(f"{path} is not a folder", remedy)
+    if Path.cwd().is_relative_to(path):
+        raise WorkspaceError(f"{path} is the present folder or above it and cannot be replaced", remedy)
+    strange = sorted(p.name for p in path.iterdir() if p.name not in ours) if path.exists() else []
+    if strange:
+        raise WorkspaceError(f"{path} holds {strange[0]}, which would be lost", remedy)
 
 
 def canonical(value: Any) -> str:

@@ -13,7 +13,7 @@ import typer
 
 from dsmoe_core.errors import DsmoeError
 from pipelines.atomic import NO_ROOM, disk_full
-from pipelines.cli import benchmark, classes, demo, init, models, rounds, services, weights
+from pipelines.cli import benchmark, classes, demo, evaluate, init, models, rounds, services, weights
 
 app = typer.Typer(
     name="dsmoe",
@@ -28,6 +28,7 @@ app.command("status")(rounds.status)
 app.add_typer(rounds.app, name="round")
 app.command("annotate")(rounds.annotate)
 app.command("demo")(demo.demo)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(benchmark.app, name="benchmark")
 app.add_typer(services.app, name="services")
 app.command("review")(services.review)

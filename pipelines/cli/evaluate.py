@@ -1,0 +1,171 @@
+"""dsmoe evaluate"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.cli.show import TerminalReporter, console
+
+if TYPE_CHECKING:
+    from pipelines.report.judging import Question
+    from pipelines.workspace import Workspace
+
+
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
+]
+TruthOption = Annotated[
+    Path, typer.Option("--annotations", metavar="FILE|DIR", help="The truth: COCO file, VOC or YOLO folder.")
+]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        help="Where ids are looked up; default: the present folder, if it is one.",
+    ),
+]
+BookOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-book",
+        metavar="FILE",
+        help="The words to read; default: the workspace's, or those that the model was trained on.",
+    ),
+]
+
+
+def evaluate(
+    model: ModelArgument,
+    annotations: TruthOption,
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the pictures.")],
+    workspace: WorkspaceOption = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="MODEL", help="Compare with this model, paired.")
+    ] = None,
+    class_book: BookOption = None,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts and pictures.")
+    ] = None,
+    score: Annotated[
+        float, typer.Option("--score", min=0, max=1, help="Judge at this threshold too, beside the best.")
+    ] = 0.3,
+    resamples: Annotated[
+        int, typer.Option("--resamples", min=100, help="Of the pictures, for intervals and p.")
+    ] = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of resamples and halves.")] = 42,
+) -> None:
+    """Judge a model on any annotated pictures: scores, errors, calibration, worst pictures.
+
+    Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
+    """
+    from dsmoe_core.data.formats import read_annotations
+    from pipelines.report.judging import Question
+    from pipelines.settings import WorkspaceSettings
+
+    if report is not None:
+        from pipelines.report.page import check
+
+        check(report)
+    known = read_annotations(annotations, images)
+    with _opened(workspace) as opened:
+        allowed: int = WorkspaceSettings.model_fields["max_pixels"].default
+        most = opened.settings.max_pixels if opened else allowed
+        question = Question(known, annotations, images, score, resamples, seed, most)
+        measured = _judge(question, model, against, opened, class_book, report)
+    _keep(measured, as_json, report)
+
+
+def _judge(
+    question: Question,
+    model: str,
+    against: str | None,
+    workspace: Workspace | None,
+    class_book: Path | None,
+    report: Path | None,
+) -> dict[str, Any]:
+    """All figures; the report is drawn while the pictures are at hand."""
+    from pipelines.report import page
+    from pipelines.report.contender import contender
+    from pipelines.report.judging import answered
+    from pipelines.settings import Environment
+    from prompts.class_book import ClassBook
+
+    environment = Environment.read()
+    book = ClassBook.load(class_book) if class_book else None
+    this = contender(model, workspace, book, environment)
+    other = contender(against, workspace, book, environment) if against else None
+    command = " ".join(["dsmoe", *sys.argv[1:]])
+    with TerminalReporter() as reporter, answered(question, this, other, command, reporter) as answer:
+        if report is not None:
+            reporter.say("writing the report")
+            page.write(report, answer.measured, answer.worst)
+        return answer.measured
+
+
+def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
+    from pipelines.atomic import write_whole
+    from pipelines.report.page import as_text
+
+    if as_json is not None:
+        write_whole(as_json, as_text(measured))
+    _show(measured)
+    for written in (report / "report.html" if report else None, as_json):
+        if written is not None:
+            _line(f"{written} is written")
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[Workspace | None]:
+    """The workspace that is named; the present folder where that is one; else none."""
+    from pipelines.workspace import Workspace
+
+    if path is None and not Path("dsmoe.yaml").is_file():
+        yield None
+        return
+    with Workspace.open(path or Path()) as opened:
+        yield opened
+
+
+def _show(measured: dict[str, Any]) -> None:
+    """What was left out, the table, and the comparison."""
+    total, left_out = measured["total"], measured["data"]["left_out"]
+    for note in measured["data"]["notes"]:
+        _line(note, "yellow")
+    if left_out:
+        boxes = sum(one["boxes"] for one in left_out)
+        _line(f"{len(left_out)} pictures with {boxes} boxes cannot be read and are in no figure:", "yellow")
+        for one in left_out[:10]:
+            _line(f"  {one['name']}: {one['reason']}", "yellow")
+        if len(left_out) > 10:
+            _line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
+    names = ("mAP@.5", "mAP@.5:.95", "precision", "recall", "F1")
+    name, threshold = measured["model"]["name"], measured["threshold"]
+    title = f"{name}: {total['pictures']} pictures; precision, recall and F1 from score {threshold:.3f}"
+    table = Table("class", "boxes", "findings", *names, title=escape(title), title_justify="left")
+    for row in (*measured["classes"], {"name": "all", **total}):
+        point = row.get("best") or row["given"]
+        shares = (row.get("map50"), row.get("map"), *(point.get(n) for n in ("precision", "recall", "f1")))
+        shown = ("-" if share is None else f"{share:.3f}" for share in shares)
+        table.add_row(escape(row["name"]), str(row["boxes"]), str(row["findings"]), *shown)
+    console.print(table)
+    other = measured.get("against")
+    for name, label in (("map50", "mAP@.5"), ("map", "mAP@.5:.95")):
+        if other and name in other["figures"]:
+            row = other["figures"][name]
+            low, high = row["ci95"]
+            gain = f"{row['delta']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p']:.3f}"
+            _line(f"{label} against {other['name']}: {gain}")
+
+
+def _line(text: str, style: str = "") -> None:
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

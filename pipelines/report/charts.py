@@ -1,0 +1,74 @@
+"""The charts of the report, as SVG texts that name no other file or host."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREY, INK = "#0b6e99", "#b06a00", "#9aa7b0", "#17242d"
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "dsmoe",  # the same figures give the same file
+    "text.parse_math": False,  # a $ is a dollar
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+def curve_chart(curve: Mapping[str, Sequence[float]], point: Mapping[str, Any] | None) -> str:
+    """Precision over recall of one class at IoU 0.5.
+
+    Args:
+        point: precision and recall at the threshold in use, marked by a dot; None: undefined.
+    """
+    with rc_context(_STYLE):
+        axes = _square("recall", "precision")
+        axes.fill_between(curve["recall"], curve["precision"], color=BLUE, alpha=0.12, linewidth=0)
+        axes.plot(curve["recall"], curve["precision"], color=BLUE, linewidth=1.8)
+        if point is not None and "precision" in point and "recall" in point:
+            axes.plot(point["recall"], point["precision"], "o", color=ORANGE, markersize=6, clip_on=False)
+        return _svg(axes)
+
+
+def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> str:
+    """The share of right findings over their score; the size of a dot says how many there are."""
+    known = [b for b in bins if b["count"]]
+    most = max((b["count"] for b in known), default=1)
+    with rc_context(_STYLE):
+        axes = _square("mean score", "share that is right")
+        axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.plot([b["score"] for b in known], [b["right"] for b in known], color=BLUE, linewidth=1.2)
+        sizes = [12 + 110 * b["count"] / most for b in known]
+        xs, ys = [b["score"] for b in known], [b["right"] for b in known]
+        axes.scatter(xs, ys, s=sizes, color=BLUE, clip_on=False, zorder=3)
+        return _svg(axes)
+
+
+def _square(across: str, up: str) -> Axes:
+    """Axes from 0 to 1 both ways."""
+    axes = Figure(figsize=(2.9, 2.5), layout="constrained").add_subplot()
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=across, ylabel=up)
+    axes.set_xticks([0, 0.5, 1])
+    axes.set_yticks([0, 0.5, 1])
+    axes.grid(visible=True, color="#e3e8eb", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _svg(axes: Axes) -> str:
+    text = io.StringIO()
+    nobody = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    axes.get_figure().savefig(text, format="svg", transparent=True, metadata=nobody)  # type: ignore[union-attr]
+    return re.sub(r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL)  # no prologue, which names a DTD

@@ -1,0 +1,142 @@
+"""From a model, annotations and pictures to all figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple, Protocol
+
+from dsmoe_core.data.annotation_set import AnnotationSet
+from dsmoe_core.data.in_place import InPlace, read_in_place
+from dsmoe_core.evaluation.bootstrap import draws
+from dsmoe_core.evaluation.figures import Judged, against, figures, judged
+from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.schema import LabelledPicture, PictureFindings
+from pipelines.registry import source_commit
+from pipelines.report.contender import Contender
+from pipelines.report.worst import worst
+from prompts.class_book import plain
+
+
+class Told(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, text: str) -> None:
+        """Something begins."""
+        ...
+
+    def advance(self, done: int, total: int) -> None:
+        """So much of it is done."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to judge on, and how.
+
+    Attributes:
+        source: where the annotations were read from.
+        score: threshold to judge at, beside that of the best F1.
+        seed: of the resamples, and of the halves for temperature scaling.
+        max_pixels: larger pictures are left out.
+    """
+
+    annotations: AnnotationSet
+    source: Path
+    images: Path
+    score: float
+    resamples: int
+    seed: int
+    max_pixels: int
+
+
+class Answer(NamedTuple):
+    """All figures as plain values, and the worst pictures with what is said of them."""
+
+    measured: dict[str, Any]
+    worst: list[tuple[Matched, dict[str, Any]]]
+
+
+@contextmanager
+def answered(
+    question: Question, this: Contender, other: Contender | None, command: str, told: Told
+) -> Iterator[Answer]:
+    """Judge one model, and compare it with another where one is given.
+
+    Within the block the worst pictures can be drawn; afterwards converted copies of pictures are gone.
+
+    Raises:
+        DataError: pictures or annotations cannot be used.
+        ClassBookError: a model does not know a class that is annotated.
+        ModelError: a model cannot be used.
+    """
+    with TemporaryDirectory(prefix="dsmoe-") as scratch:
+        told.say("reading pictures")
+        taken = read_in_place(
+            question.annotations,
+            question.images,
+            Path(scratch),
+            max_pixels=question.max_pixels,
+            progress=told.advance,
+        )
+        truth = this.in_its_words(taken.labelled)
+        classes = list(this.vocabulary.names)
+        counts = draws(len(truth), question.resamples, question.seed)
+
+        def judge(found: Mapping[str, PictureFindings], name: str) -> Judged:
+            told.say(f"{name}: resampling")
+            return judged(found, truth, classes, counts, told.advance)
+
+        if other is not None:
+            other.in_its_words(taken.labelled)  # refuses before the long work what it does not know
+        found = _look(this, truth, told)
+        compared: dict[str, Any] = {}
+        if other is not None:
+            others = {key: _renamed(f, this) for key, f in _look(other, truth, told).items()}
+            classes += sorted({one.label for f in others.values() for one in f.findings} - set(classes))
+        one = judge(found, this.name)
+        if other is not None:
+            figured = against(one, judge(others, other.name))
+            book = {"name": other.name, "class_book": other.vocabulary.version}
+            compared = {"against": {**book, "figures": figured}}
+        told.say("counting")
+        measured = figures(one, counts, given=question.score, seed=question.seed)
+        shown = worst(one.matched, measured["threshold"])
+        head = _head(question, this, taken, command)
+        yield Answer({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)
+
+
+def _look(model: Contender, truth: list[LabelledPicture], told: Told) -> dict[str, PictureFindings]:
+    told.say(f"{model.name}: looking at pictures")
+    return model.look([p.picture for p in truth], told.advance)
+
+
+def _renamed(found: PictureFindings, this: Contender) -> PictureFindings:
+    """Findings of another model under this one's names, where it has them."""
+    return replace(
+        found,
+        findings=tuple(replace(f, label=this.aliases.get(plain(f.label), f.label)) for f in found.findings),
+    )
+
+
+def _head(question: Question, this: Contender, taken: InPlace, command: str) -> dict[str, Any]:
+    commit = source_commit()
+    return {
+        "command": command,
+        **({"commit": commit} if commit else {}),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seed": question.seed,
+        "resamples": question.resamples,
+        "model": {"name": this.name, "class_book": this.vocabulary.version},
+        "data": {
+            "name": question.source.resolve().name,
+            "annotations": str(question.source),
+            "images": str(question.images),
+            "left_out": [one._asdict() for one in taken.left_out],
+            "notes": list(question.annotations.notes),
+        },
+    }
