@@ -43,11 +43,26 @@ class PaperForms(Frozen):
         return cls(**dict.fromkeys(cls.model_fields, True))
 
 
+class Preprocessing(Frozen):
+    """What is done to a picture before the network sees it; a model is only right with its own."""
+
+    gamma: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="exponent of s = r^gamma for pixels r of 0 to 1; the paper has 1.5",
+    )
+    resampling: Literal["area", "bilinear"] = Field(
+        "area", description="how a picture is made smaller; the paper has bilinear"
+    )
+
+
 class ModelConfig(Frozen):
     """Shape of the DS-MoE network. ``nano`` is made for two cores, ``base`` follows the paper."""
 
     size: Literal["nano", "base"] = "nano"
     image_px: int = Field(320, ge=64, multiple_of=32, description="side of the letter-boxed square")
+    preprocessing: Preprocessing = Preprocessing()
     text_width: int = Field(384, ge=8, description="d_t; a workspace takes it from its text encoder")
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
@@ -157,6 +172,13 @@ class TrainingConfig(Frozen):
         0.0, ge=0, le=1, description="share of pictures mixed with another; the paper has 0.5"
     )
     zoom: float = Field(0.5, ge=0, le=1, description="share of pictures zoomed and shifted")
+    flips: float = Field(1.0, ge=0, le=1, description="share for which a coin decides whether it is mirrored")
+    turns: float = Field(1.0, ge=0, le=1, description="share turned by 0 to 3 quarters, each as likely")
+    brightness: float = Field(1.0, ge=0, le=1, description="share made brighter or darker")
+    contrast: float = Field(0.0, ge=0, le=1, description="share with more or less contrast")
+    noise: float = Field(0.0, ge=0, le=1, description="share with Gaussian noise")
+    blur: float = Field(0.0, ge=0, le=1, description="share blurred a little")
+    paste: float = Field(0.0, ge=0, le=1, description="share with defects of another picture pasted on")
     ema: float = Field(0.998, ge=0, lt=1)
     losses: LossWeights = LossWeights()
     seed: int = 42

@@ -15,7 +15,8 @@ from torchvision.ops import batched_nms
 
 from dsmoe_core.assign import Flat, flatten
 from dsmoe_core.checkpoint import WEIGHTS, Model, load_model, need_text_encoder
-from dsmoe_core.data.letterbox import LetterBox, read_square
+from dsmoe_core.data.letterbox import LetterBox
+from dsmoe_core.data.square_cache import PictureCache, SquareCache, squares_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import Read
 from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
@@ -36,11 +37,15 @@ class Detector:
         model: the network in evaluation mode, its shape, and the classes that it was trained on.
         text_encoder: the one that it was trained with.
         version: names the weights in findings and pre-labels.
+        cache: where letter-boxed pictures are kept; by default nowhere.
     """
 
-    def __init__(self, model: Model, text_encoder: TextEncoder, version: str) -> None:
+    def __init__(
+        self, model: Model, text_encoder: TextEncoder, version: str, cache: PictureCache | None = None
+    ) -> None:
         self.version = version
         self.config = model.config
+        self._squares = squares_of(model.config, cache)
         self._trained = model.vocabulary
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._network = model.network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -49,7 +54,7 @@ class Detector:
         self._read: Read | None = None
 
     @classmethod
-    def load(cls, folder: Path, text_encoder: TextEncoder) -> Detector:
+    def load(cls, folder: Path, text_encoder: TextEncoder, cache: PictureCache | None = None) -> Detector:
         """From a model folder; the version is the hash of the weights.
 
         Raises:
@@ -58,7 +63,7 @@ class Detector:
         need_text_encoder(folder, text_encoder)
         model = load_model(folder)
         version = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
-        return cls(model, text_encoder, version)
+        return cls(model, text_encoder, version, cache)
 
     @torch.no_grad()
     def use(self, vocabulary: Vocabulary) -> None:
@@ -94,11 +99,13 @@ class Detector:
             for i, picture in enumerate(group):
                 routing = _routing(gated, i)
                 yield self._describe(picture, _one(flat, i), routing, min_score, self._vocabulary)
+        if isinstance(self._squares, SquareCache):
+            self._squares.flush()
 
     @torch.no_grad()
     def _look(self, group: list[Picture], read: Read) -> tuple[Flat, Gated | None]:
         """One forward pass."""
-        squares = np.stack([read_square(p, self.config.image_px) for p in group])
+        squares = np.stack([self._squares.read(p) for p in group])
         images = torch.from_numpy(squares).to(self._device).permute(0, 3, 1, 2).float().div(255)
         with torch.autocast(self._device.type, dtype=torch.bfloat16):
             output = self._network(

@@ -32,6 +32,7 @@ from dsmoe_core.checkpoint import (
 )
 from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
+from dsmoe_core.data.square_cache import PictureCache, squares_of
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
 from dsmoe_core.mobile_sam.weights import load_encoder
@@ -63,6 +64,7 @@ def fit(
     out: Path,
     start_from: Path | None = None,
     encoder_from: Path | None = None,
+    cache: PictureCache | None = None,
     progress: Progress | None = None,
 ) -> TrainingSummary:
     """Train and leave ``model.safetensors`` and ``model.json`` in ``out``.
@@ -74,6 +76,7 @@ def fit(
         pictures: labelled completely; a picture without annotations teaches what is no defect.
         start_from: folder of the model to go on from; fresh weights where there is none.
         encoder_from: file of MobileSAM's weights for the image encoder of fresh ones (mobile_sam/weights.py).
+        cache: where letter-boxed pictures are kept from one training to the next; by default in memory only.
 
     Raises:
         DataError: there is no picture to learn from. ModelError: the model to start from does not fit.
@@ -98,7 +101,7 @@ def fit(
     optimizer = _optimizer(network, training)
     step, spent = _restore(out / UNFINISHED, fingerprint, network, average, optimizer)
     words = words_of(vocabulary, text_encoder)
-    data = TrainingSet(pictures, vocabulary, model.image_px, training)
+    data = TrainingSet(pictures, vocabulary, squares_of(model, cache), training)
     steps = math.ceil(training.pictures_seen / training.batch)
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("read")

@@ -17,6 +17,7 @@ from pipelines.registry import Scores, plain
 from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, checked
 
 if TYPE_CHECKING:
+    from dsmoe_core.data.square_cache import PictureCache
     from dsmoe_core.text_encoders.protocol import TextEncoder
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
@@ -65,6 +66,7 @@ class DSMoEDetection:
         text: which text encoder.
         api_key: of a text encoder behind a server.
         encoder_from: file of the image encoder's first weights; none: fresh ones.
+        pictures: where letter-boxed pictures are kept; none: nowhere.
     """
 
     def __init__(
@@ -75,12 +77,14 @@ class DSMoEDetection:
         *,
         api_key: str | None = None,
         encoder_from: Path | None = None,
+        pictures: PictureCache | None = None,
     ) -> None:
         self._model = model
         self._cache = cache
         self._text = text or PackagedText()
         self._api_key = api_key
         self._encoder_from = encoder_from
+        self._pictures = pictures
 
     @cached_property
     def _text_encoder(self) -> TextEncoder:
@@ -113,6 +117,7 @@ class DSMoEDetection:
             out=out,
             start_from=start_from,
             encoder_from=self._encoder_from,
+            cache=self._pictures,
             progress=progress,
         )
         return {**plain(summary), "text_encoder": encoder.name}
@@ -122,7 +127,7 @@ class DSMoEDetection:
     ) -> Iterator[PictureFindings]:
         from dsmoe_core.predict import Detector
 
-        detector = Detector.load(model, self._text_encoder)
+        detector = Detector.load(model, self._text_encoder, self._pictures)
         detector.use(vocabulary)
         yield from detector.findings(pictures)
 

@@ -14,6 +14,7 @@ from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
     from annotate.studio.server import LabelStudioServer
+    from dsmoe_core.data.square_cache import PictureCache
 
 Say = Callable[[str], None]
 
@@ -23,6 +24,7 @@ def server(
 ) -> LabelStudioServer | None:
     """The workspace's own Label Studio, running or not; None where the settings have the stand-in."""
     from annotate.studio.server import LabelStudioServer
+    from dsmoe_core.data.square_cache import PictureCache
 
     if workspace.settings.studio.kind == "stand-in":
         return None
@@ -68,7 +70,15 @@ def detection(workspace: Workspace, environment: Environment) -> Detection:
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
         encoder_from=_mobile_sam(environment) if settings.start == "mobile-sam" else None,
+        pictures=_picture_cache(workspace),
     )
+
+
+def _picture_cache(workspace: Workspace) -> PictureCache | None:
+    from dsmoe_core.data.square_cache import PictureCache
+
+    most = workspace.settings.detector.picture_cache_gb
+    return PictureCache(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
 
 
 def _mobile_sam(environment: Environment) -> Path:

@@ -104,6 +104,9 @@ class DetectorSettings(Frozen):
         description="the image encoder's first weights; `dsmoe weights mobile-sam` fetches the latter",
     )
     training: TrainingConfig = TrainingConfig()
+    picture_cache_gb: float = Field(
+        8.0, ge=0, description="keep so much of letter-boxed pictures per way of reading them; 0: none"
+    )
     pictures_seen: tuple[int, ...] = Field(
         (4000,),
         min_length=1,

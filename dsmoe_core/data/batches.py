@@ -1,4 +1,4 @@
-"""Training batches: letter-boxed pictures in memory, augmented anew each time they are shown.
+"""Training batches: letter-boxed pictures, augmented anew each time they are shown.
 
 The batch of a step is a pure function of (seed, step), so a resumed run sees what an uninterrupted one would
 have seen.
@@ -6,6 +6,7 @@ have seen.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,19 +14,28 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.letterbox import GREY, LetterBox, corners, read_square
+from dsmoe_core.data.augment.geometry import shift, turn
+from dsmoe_core.data.augment.light import add_noise, blur, brighten, stretch
+from dsmoe_core.data.augment.mixup import mix
+from dsmoe_core.data.augment.paste import paste
+from dsmoe_core.data.augment.sample import Sample
+from dsmoe_core.data.letterbox import LetterBox, Squares, corners
+from dsmoe_core.data.square_cache import SquareCache
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 
-SMALLEST_PX = 2.0
-"""A box that augmentation cut below this side is dropped."""
-
-
-class Sample(NamedTuple):
-    """One letter-boxed picture with its boxes in the square's pixels."""
-
-    pixels: UInt8[np.ndarray, "side side 3"]
-    boxes: Float[np.ndarray, "m 4"]
-    labels: Int[np.ndarray, " m"]
+AUGMENTATIONS = (
+    "flips",
+    "turns",
+    "zoom",
+    "brightness",
+    "contrast",
+    "noise",
+    "blur",
+    "paste",
+    "mixup",
+)
+"""Those that :class:`TrainingConfig` has a probability for, by that name."""
+MOST_PASTED = 3
 
 
 class Batch(NamedTuple):
@@ -36,48 +46,106 @@ class Batch(NamedTuple):
     labels: list[Int[np.ndarray, " _"]]
 
 
+class Chance:
+    """The random numbers of one step.
+
+    ``first`` draws what has always been drawn, in the order of the pictures. Everything else draws from a
+    stream of its own, so that switching one augmentation on leaves the draws of all others as they were.
+    """
+
+    def __init__(self, seed: int, step: int) -> None:
+        self._place = (seed, step)
+        self.first = np.random.default_rng([seed, step])
+        self._streams: dict[str, np.random.Generator] = {}
+
+    def stream(self, name: str) -> np.random.Generator:
+        """The generator of this name."""
+        if name not in self._streams:
+            seed, step = self._place
+            self._streams[name] = np.random.default_rng([seed, 1 << 22, step, zlib.crc32(name.encode())])
+        return self._streams[name]
+
+    def strikes(self, name: str, share: float) -> bool:
+        """Whether an augmentation that concerns this share of the pictures concerns the next one."""
+        return self.stream(name).random() < share
+
+
 class TrainingSet:
     """All pictures of a training run, letter-boxed once.
 
     Args:
         pictures: with everything that is on them; none on one means it shows no defect.
         vocabulary: gives the class order; every label must be in it.
-        side: of the network's input, in pixels.
+        squares: reads the pictures. Where it is a cache, squares are taken from there at each step; else they
+            are all held in memory.
         training: augmentation and seed.
 
     Raises:
         ClassBookError: a label is not in the vocabulary.
+        PrerequisiteError: the disk of the cache is full.
     """
 
     def __init__(
-        self, pictures: Sequence[LabelledPicture], vocabulary: Vocabulary, side: int, training: TrainingConfig
+        self,
+        pictures: Sequence[LabelledPicture],
+        vocabulary: Vocabulary,
+        squares: Squares | SquareCache,
+        training: TrainingConfig,
     ) -> None:
-        self.samples = [_sample(p, vocabulary, side) for p in pictures]
         self.training = training
+        self._pictures = pictures
+        self._boxes = [_boxes(p, squares.side) for p in pictures]
+        self._labels = [_labels(p, vocabulary) for p in pictures]
+        self._defective = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
+        self._squares = squares
+        self._held: list[UInt8[np.ndarray, "side side 3"]] = []
+        for labelled in pictures:
+            square = squares.read(labelled.picture)
+            if isinstance(squares, Squares):
+                self._held.append(square)
+        if isinstance(squares, SquareCache):
+            squares.flush()
 
     def batch(self, step: int) -> Batch:
         """The batch of this step: every picture once before any comes again."""
-        size = self.training.batch
-        rng = np.random.default_rng([self.training.seed, step])
-        shown = [self._show(self._index(step * size + i), rng) for i in range(size)]
+        shown = self.shown(step)
         return Batch(np.stack([s.pixels for s in shown]), [s.boxes for s in shown], [s.labels for s in shown])
 
-    def _index(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.samples))
+    def shown(self, step: int) -> list[Sample]:
+        """The pictures of this step's batch, with what was done to each."""
+        size = self.training.batch
+        chance = Chance(self.training.seed, step)
+        return [self._show(self.index(step * size + i), chance) for i in range(size)]
+
+    def index(self, position: int) -> int:
+        """Which picture comes at this position of the run."""
+        epoch, place = divmod(position, len(self._pictures))
         return int(
-            np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self.samples))[place]
+            np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._pictures))[
+                place
+            ]
         )
 
-    def _show(self, index: int, rng: np.random.Generator) -> Sample:
-        sample = self._augment(self.samples[index], rng)
+    def sample(self, index: int) -> Sample:
+        """A picture as it is before augmentation."""
+        held = self._held[index] if self._held else self._squares.read(self._pictures[index].picture)
+        return Sample(held, self._boxes[index], self._labels[index])
+
+    def _show(self, index: int, chance: Chance) -> Sample:
+        sample = self._augment(index, chance)
+        rng = chance.first
         if rng.random() < self.training.mixup:
-            other = self._augment(self.samples[int(rng.integers(len(self.samples)))], rng)
+            other = self._augment(int(rng.integers(len(self._pictures))), chance)
             sample = mix(sample, other, share=float(rng.beta(8.0, 8.0)))
         return sample
 
-    def _augment(self, sample: Sample, rng: np.random.Generator) -> Sample:
-        sample = turn(sample, quarters=int(rng.integers(4)), mirrored=bool(rng.integers(2)))
-        if rng.random() < self.training.zoom:
+    def _augment(self, index: int, chance: Chance) -> Sample:
+        training, rng = self.training, chance.first
+        sample = self._paste(index, chance)
+        quarters, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+        turned, flipped = chance.strikes("turns", training.turns), chance.strikes("flips", training.flips)
+        sample = turn(sample, quarters=quarters * turned, mirrored=mirrored and flipped)
+        if rng.random() < training.zoom:
             sample = shift(
                 sample,
                 scale=float(rng.uniform(0.8, 1.25)),
@@ -85,56 +153,40 @@ class TrainingSet:
                 dy=rng.uniform(-0.1, 0.1),
             )
         gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-20.0, 20.0)
-        bright = np.clip(sample.pixels * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8)
-        return sample._replace(pixels=bright)
+        if chance.strikes("brightness", training.brightness):
+            sample = brighten(sample, gain=gain, offset=offset)
+        return self._disturb(sample, chance)
+
+    def _disturb(self, sample: Sample, chance: Chance) -> Sample:
+        """Contrast, then what a lens does, then what a sensor does."""
+        training = self.training
+        if chance.strikes("contrast", training.contrast):
+            sample = stretch(sample, contrast=chance.stream("contrast").uniform(0.7, 1.4))
+        if chance.strikes("blur", training.blur):
+            sample = blur(sample, sigma=chance.stream("blur").uniform(0.3, 1.2))
+        if chance.strikes("noise", training.noise):
+            rng = chance.stream("noise")
+            sample = add_noise(sample, sigma=rng.uniform(2.0, 12.0), rng=rng)
+        return sample
+
+    def _paste(self, index: int, chance: Chance) -> Sample:
+        sample = self.sample(index)
+        if not self._defective or not chance.strikes("paste", self.training.paste):
+            return sample
+        rng = chance.stream("paste")
+        other = self._defective[int(rng.integers(len(self._defective)))]
+        most = int(rng.integers(1, MOST_PASTED + 1))
+        return paste(sample, self._area(index), self.sample(other), self._area(other), most=most, rng=rng)
+
+    def _area(self, index: int) -> tuple[int, int, int, int]:
+        width, height = self._pictures[index].picture.width, self._pictures[index].picture.height
+        return LetterBox.of(width, height, self._squares.side).area(width, height)
 
 
-def _sample(labelled: LabelledPicture, vocabulary: Vocabulary, side: int) -> Sample:
-    picture = labelled.picture
-    letterbox = LetterBox.of(picture.width, picture.height, side)
-    boxes = letterbox.into(corners([a.box for a in labelled.annotations]))
-    labels = np.array([vocabulary.index(a.label) for a in labelled.annotations], dtype=np.int64)
-    return Sample(read_square(picture, side), boxes, labels)
+def _boxes(labelled: LabelledPicture, side: int) -> Float[np.ndarray, "m 4"]:
+    letterbox = LetterBox.of(labelled.picture.width, labelled.picture.height, side)
+    return letterbox.into(corners([a.box for a in labelled.annotations]))
 
 
-def turn(sample: Sample, *, quarters: int, mirrored: bool) -> Sample:
-    """Mirror left to right, then turn counter-clockwise by quarters. The defects of flat goods have no up."""
-    pixels, boxes, side = sample.pixels, sample.boxes, sample.pixels.shape[0]
-    if mirrored:
-        pixels = pixels[:, ::-1]
-        boxes = np.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], axis=1)
-    for _ in range(quarters):
-        boxes = np.stack([boxes[:, 1], side - boxes[:, 2], boxes[:, 3], side - boxes[:, 0]], axis=1)
-    return sample._replace(pixels=np.ascontiguousarray(np.rot90(pixels, quarters)), boxes=boxes)
-
-
-def shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sample:
-    """Zoom about the middle and move by shares of the side; boxes are clipped, lost ones dropped."""
-    from PIL import Image
-
-    side = sample.pixels.shape[0]
-    left = side / 2 - side / 2 / scale - dx * side
-    top = side / 2 - side / 2 / scale - dy * side
-    image = Image.fromarray(sample.pixels).transform(
-        (side, side),
-        Image.Transform.AFFINE,
-        (1 / scale, 0, left, 0, 1 / scale, top),
-        resample=Image.Resampling.BILINEAR,
-        fillcolor=(GREY, GREY, GREY),
-    )
-    moved = (sample.boxes - np.array([left, top] * 2, dtype=np.float32)) * np.float32(scale)
-    clipped = moved.clip(0, side)
-    sizes = clipped[:, 2:] - clipped[:, :2]
-    whole = np.maximum((moved[:, 2:] - moved[:, :2]).prod(1), 1e-6)
-    kept = (sizes.min(1, initial=np.inf) >= SMALLEST_PX) & (sizes.prod(1) / whole > 0.5)
-    return Sample(np.asarray(image), clipped[kept], sample.labels[kept])
-
-
-def mix(first: Sample, second: Sample, *, share: float) -> Sample:
-    """MixUp for detection: pixels blended, boxes of both kept (Zhang et al. 2019)."""
-    pixels = first.pixels * np.float32(share) + second.pixels * np.float32(1 - share)
-    return Sample(
-        pixels.astype(np.uint8),
-        np.concatenate([first.boxes, second.boxes]),
-        np.concatenate([first.labels, second.labels]),
-    )
+def _labels(labelled: LabelledPicture, vocabulary: Vocabulary) -> Int[np.ndarray, " m"]:
+    return np.array([vocabulary.index(a.label) for a in labelled.annotations], dtype=np.int64)

@@ -8,9 +8,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from dsmoe_core.config import ModelConfig, Preprocessing
 from dsmoe_core.schema import Box, Picture
 
 GREY = 114
+PLAIN = Preprocessing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class LetterBox:
         scale = side / max(width, height)
         return cls(side, scale, (side - round(width * scale)) // 2, (side - round(height * scale)) // 2)
 
+    def area(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right, bottom of what is no padding, for the picture of this size."""
+        right, bottom = self.left + round(width * self.scale), self.top + round(height * self.scale)
+        return (self.left, self.top, right, bottom)
+
     def into(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
         """Boxes from picture pixels to the square's."""
         return boxes * np.float32(self.scale) + np.array([self.left, self.top] * 2, dtype=boxes.dtype)
@@ -37,19 +44,47 @@ class LetterBox:
         return (boxes - np.array([self.left, self.top] * 2, dtype=boxes.dtype)) / np.float32(self.scale)
 
 
-def read_square(picture: Picture, side: int) -> UInt8[np.ndarray, "side side 3"]:
-    """The picture letter-boxed to RGB, padded with grey; reduced by area, so that no thin defect vanishes."""
-    box = LetterBox.of(picture.width, picture.height, side)
-    size = (round(picture.width * box.scale), round(picture.height * box.scale))
-    with Image.open(picture.path) as image:
-        if box.scale < 1:
-            image.draft("RGB", (side, side))
-        small = image.convert("RGB").resize(
-            size, Image.Resampling.BOX if box.scale < 1 else Image.Resampling.BILINEAR
-        )
-    square = np.full((side, side, 3), GREY, dtype=np.uint8)
-    square[box.top : box.top + size[1], box.left : box.left + size[0]] = np.asarray(small)
-    return square
+@dataclass(frozen=True, slots=True)
+class Squares:
+    """Reads pictures as one model is shown them: letter-boxed to RGB, padded with grey.
+
+    Attributes:
+        side: of the square, in pixels.
+    """
+
+    side: int
+    preprocessing: Preprocessing = PLAIN
+
+    @classmethod
+    def of(cls, model: ModelConfig) -> Squares:
+        """As this model wants them."""
+        return cls(model.image_px, model.preprocessing)
+
+    def read(self, picture: Picture) -> UInt8[np.ndarray, "side side 3"]:
+        """The picture's square; reduced by area by default, so that no thin defect vanishes."""
+        box = LetterBox.of(picture.width, picture.height, self.side)
+        left, top, right, bottom = box.area(picture.width, picture.height)
+        by_area = box.scale < 1 and self.preprocessing.resampling == "area"
+        with Image.open(picture.path) as image:
+            if box.scale < 1:
+                image.draft("RGB", (self.side, self.side))
+            small = image.convert("RGB").resize(
+                (right - left, bottom - top), Image.Resampling.BOX if by_area else Image.Resampling.BILINEAR
+            )
+        square = np.full((self.side, self.side, 3), GREY, dtype=np.uint8)
+        square[top:bottom, left:right] = powered(np.asarray(small), self.preprocessing.gamma)
+        return square
+
+
+def powered(pixels: UInt8[np.ndarray, "h w 3"], gamma: float) -> UInt8[np.ndarray, "h w 3"]:
+    """``s = c r^gamma`` with c = 1 and r the pixel's value as a share of white (the paper's preprocessing).
+
+    Paper: gamma = 1.5, which spreads bright greys apart. Padding keeps its grey: it is none of the picture.
+    """
+    if gamma == 1.0:
+        return pixels
+    curve = 255 * (np.arange(256) / 255) ** gamma
+    return curve.round().astype(np.uint8)[pixels]
 
 
 def corners(boxes: list[Box]) -> Float[np.ndarray, "m 4"]:

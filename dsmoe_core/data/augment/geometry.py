@@ -1,0 +1,46 @@
+"""Flips, quarter turns, zoom and shift: pixels and boxes move together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dsmoe_core.data.augment.sample import SMALLEST_PX, Sample
+from dsmoe_core.data.letterbox import GREY
+
+
+def turn(sample: Sample, *, quarters: int, mirrored: bool) -> Sample:
+    """Mirror left to right, then turn counter-clockwise by quarters. The defects of flat goods have no up."""
+    pixels, boxes, side = sample.pixels, sample.boxes, sample.pixels.shape[0]
+    done = sample.done
+    if mirrored:
+        pixels = pixels[:, ::-1]
+        boxes = np.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], axis=1)
+        done = (*done, "mirrored")
+    for _ in range(quarters):
+        boxes = np.stack([boxes[:, 1], side - boxes[:, 2], boxes[:, 3], side - boxes[:, 0]], axis=1)
+    if quarters:
+        done = (*done, f"turned {90 * quarters}")
+    return sample._replace(pixels=np.ascontiguousarray(np.rot90(pixels, quarters)), boxes=boxes, done=done)
+
+
+def shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sample:
+    """Zoom about the middle and move by shares of the side; boxes are clipped, lost ones dropped."""
+    from PIL import Image
+
+    side = sample.pixels.shape[0]
+    left = side / 2 - side / 2 / scale - dx * side
+    top = side / 2 - side / 2 / scale - dy * side
+    image = Image.fromarray(sample.pixels).transform(
+        (side, side),
+        Image.Transform.AFFINE,
+        (1 / scale, 0, left, 0, 1 / scale, top),
+        resample=Image.Resampling.BILINEAR,
+        fillcolor=(GREY, GREY, GREY),
+    )
+    moved = (sample.boxes - np.array([left, top] * 2, dtype=np.float32)) * np.float32(scale)
+    clipped = moved.clip(0, side)
+    sizes = clipped[:, 2:] - clipped[:, :2]
+    whole = np.maximum((moved[:, 2:] - moved[:, :2]).prod(1), 1e-6)
+    kept = (sizes.min(1, initial=np.inf) >= SMALLEST_PX) & (sizes.prod(1) / whole > 0.5)
+    done = (*sample.done, f"zoomed {scale:.2f}")
+    return Sample(np.asarray(image), clipped[kept], sample.labels[kept], done)

@@ -1,0 +1,102 @@
+"""Copy-paste of defects: a defect of one picture at a free place of another (Ghiasi et al. 2021)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dsmoe_core.data.augment.sample import Sample
+
+MOST_COVERED = 0.1
+"""A patch covers at most this share of any other box, and at most this share of it is on one."""
+MOST_SHARE = 0.5
+"""Only defects below this share of the target's side are pasted; there would be no free place."""
+_BORDER = 0.15  # of the box's shorter side: how wide the soft border is
+_TRIES = 30
+
+Area = tuple[int, int, int, int]
+"""Left, top, right, bottom in whole pixels: the part of a square that is no padding."""
+
+
+class _Patch(NamedTuple):
+    """A defect cut out with its soft border."""
+
+    pixels: Float[np.ndarray, "h w 3"]
+    weight: Float[np.ndarray, "h w 1"]
+    corner: Int[np.ndarray, " 2"]
+    """Of the patch in the source, x and y."""
+
+
+def paste(
+    sample: Sample, area: Area, source: Sample, source_area: Area, *, most: int, rng: np.random.Generator
+) -> Sample:
+    """Paste up to ``most`` defects of ``source`` at free places of ``sample``, moved by whole pixels.
+
+    A defect that another one touches is left out, since half of that would come along without a box.
+
+    Args:
+        area, source_area: where the two squares show their pictures; nothing is pasted on padding.
+    """
+    pixels = sample.pixels.astype(np.float32)
+    boxes, labels = sample.boxes, sample.labels
+    for row in rng.permutation(len(source.boxes))[:most]:
+        patch = _cut(source, source_area, int(row))
+        place = None if patch is None else _free_place(patch, boxes, area, rng)
+        if patch is None or place is None:
+            continue
+        height, width = patch.pixels.shape[:2]
+        x, y = place
+        below = pixels[y : y + height, x : x + width]
+        pixels[y : y + height, x : x + width] = below + patch.weight * (patch.pixels - below)
+        moved = source.boxes[row] + np.tile(place - patch.corner, 2).astype(np.float32)
+        boxes = np.concatenate([boxes, moved[None]])
+        labels = np.append(labels, source.labels[row])
+    if len(boxes) == len(sample.boxes):
+        return sample
+    done = (*sample.done, f"{len(boxes) - len(sample.boxes)} pasted")
+    return Sample(pixels.round().astype(np.uint8), boxes, labels, done)
+
+
+def _cut(source: Sample, area: Area, row: int) -> _Patch | None:
+    box = source.boxes[row].astype(np.float64)
+    border = max(1, round(_BORDER * float((box[2:] - box[:2]).min())))
+    inner = np.concatenate([np.floor(box[:2]), np.ceil(box[2:])]).astype(np.int64)
+    low = np.maximum(inner[:2] - border, area[:2])
+    high = np.minimum(inner[2:] + border, area[2:])
+    others = np.delete(source.boxes, row, axis=0)
+    if (high <= low).any() or _shares(np.concatenate([low, high]), others).max(initial=0.0) > MOST_COVERED:
+        return None
+    ramps = []
+    for axis in (1, 0):
+        at = np.arange(low[axis], high[axis])
+        outside = np.maximum(np.maximum(inner[axis] - at, at - inner[axis + 2] + 1), 0)
+        ramps.append(1 - outside / (border + 1))
+    weight = np.minimum(ramps[0][:, None], ramps[1][None, :]).astype(np.float32)
+    pixels = source.pixels[low[1] : high[1], low[0] : high[0]].astype(np.float32)
+    return _Patch(pixels, weight[..., None], low)
+
+
+def _free_place(
+    patch: _Patch, boxes: Float[np.ndarray, "m 4"], area: Area, rng: np.random.Generator
+) -> Int[np.ndarray, " 2"] | None:
+    """A corner where the patch lies in the area and on (almost) no box; None where chance finds none."""
+    size = np.array(patch.pixels.shape[1::-1])
+    room = np.array(area[2:]) - np.array(area[:2])
+    if (size > MOST_SHARE * room).any():
+        return None
+    for _ in range(_TRIES):
+        corner = np.array(area[:2]) + rng.integers(0, room - size + 1)
+        if _shares(np.concatenate([corner, corner + size]), boxes).max(initial=0.0) <= MOST_COVERED:
+            return corner
+    return None
+
+
+def _shares(rectangle: Int[np.ndarray, " 4"], boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
+    """What a rectangle and each box have in common, as a share of the smaller of the two."""
+    low, high = np.maximum(boxes[:, :2], rectangle[:2]), np.minimum(boxes[:, 2:], rectangle[2:])
+    common = np.maximum(high - low, 0).prod(1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    own = float((rectangle[2:] - rectangle[:2]).prod())
+    return common / np.maximum(np.minimum(areas, own), 1e-6)
