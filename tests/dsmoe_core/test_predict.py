@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.build import build_whole
 from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
+from dsmoe_core.data.letterbox import powered
+from dsmoe_core.data.square_cache import PictureCache
 from dsmoe_core.errors import ModelError
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
@@ -30,9 +36,13 @@ def model(tmp_path: Path, vocabulary: Vocabulary) -> Path:
 
 
 def look(
-    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, batch: int
+    model: Path,
+    pictures: list[LabelledPicture],
+    vocabulary: Vocabulary,
+    batch: int,
+    cache: PictureCache | None = None,
 ) -> list[PictureFindings]:
-    detector = Detector.load(model, HashEncoder())
+    detector = Detector.load(model, HashEncoder(), cache)
     detector.use(vocabulary)
     return list(detector.findings((p.picture for p in pictures), batch=batch))
 
@@ -109,3 +119,47 @@ def test_another_text_encoder_is_refused(model: Path) -> None:
     encoder.width = 8
     with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
         Detector.load(model, encoder)
+
+
+def reshaped(model: Path, **preprocessing: float) -> Path:
+    """The same weights under a card with another preprocessing; without any for a card of old."""
+    card = json.loads((model / CARD).read_text())
+    del card["config"]["preprocessing"]
+    if preprocessing:
+        card["config"]["preprocessing"] = preprocessing
+    folder = model.with_name("reshaped")
+    shutil.copytree(model, folder)
+    (folder / CARD).write_text(json.dumps(card))
+    return folder
+
+
+def test_a_picture_is_prepared_as_the_model_s_card_says(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    side = SMALL.image_px
+    plain = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    shown = []
+    for name, pixels in (("plain", plain), ("dark", powered(plain, 2.0))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+        shown.append(replace(pictures[0].picture, path=tmp_path / f"{name}.png", width=side, height=side))
+    by_card, by_hand = (
+        look(folder, [LabelledPicture(picture, ())], vocabulary, batch=1)
+        for folder, picture in ((reshaped(model, gamma=2.0), shown[0]), (model, shown[1]))
+    )
+    assert by_card == by_hand
+
+
+def test_a_card_from_before_there_was_preprocessing_means_none(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    assert look(reshaped(model), pictures, vocabulary, 4) == look(model, pictures, vocabulary, 4)
+
+
+def test_findings_through_the_cache_are_the_same(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    cache = PictureCache(tmp_path / "cache")
+    plain = look(model, pictures, vocabulary, batch=4)
+    assert look(model, pictures, vocabulary, 4, cache) == plain
+    gone = [replace(p, picture=replace(p.picture, path=Path("gone"))) for p in pictures]
+    assert look(model, gone, vocabulary, 4, cache) == plain

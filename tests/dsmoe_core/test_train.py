@@ -13,6 +13,7 @@ from tiny import SMALL, HashEncoder
 
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.data.square_cache import PictureCache
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
 from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
 from dsmoe_core.train import TrainingSummary, fit
@@ -65,6 +66,24 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     for name, tensor in whole.items():
         torch.testing.assert_close(cut[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
     assert not (tmp_path / "cut" / UNFINISHED).exists()
+
+
+def test_a_cache_of_pictures_changes_no_weight(
+    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    for name, cache in (("plain", None), ("cached", PictureCache(tmp_path / "cache"))):
+        fit(
+            pictures=pictures,
+            vocabulary=vocabulary,
+            text_encoder=HashEncoder(),
+            model=SMALL,
+            training=QUICK,
+            out=tmp_path / name,
+            cache=cache,
+        )
+    plain, cached = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("plain", "cached"))
+    for name, tensor in plain.items():
+        torch.testing.assert_close(cached[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_finished_run_is_not_trained_again(

@@ -21,7 +21,7 @@ SHORT = TrainingConfig(pictures_seen=24, batch=4)
 def detection(request: pytest.FixtureRequest, tmp_path: Path) -> Detection:
     if request.param == "stand-in":
         return StandInDetection()
-    return DSMoEDetection(ModelConfig(image_px=96), tmp_path / "texts")
+    return DSMoEDetection(ModelConfig(image_px=96), tmp_path / "cache", picture_bytes=10_000_000)
 
 
 @pytest.fixture
