@@ -57,12 +57,25 @@ class Preprocessing(Frozen):
     )
 
 
+class Tiles(Frozen):
+    """Large pictures are trained on and looked at in overlapping tiles."""
+
+    px: int = Field(ge=64, description="side of a tile, in picture pixels; smaller pictures are left whole")
+    overlap: float = Field(0.25, ge=0, lt=0.9, description="share of a tile's side that the next one has too")
+    visible: float = Field(
+        0.5, gt=0, le=1, description="training: a box belongs to tiles that show so much of it"
+    )
+    whole: bool = Field(True, description="look at the whole picture too, for defects larger than a tile")
+    empty: float = Field(0.25, ge=0, le=1, description="training: share of tiles without a box that is kept")
+
+
 class ModelConfig(Frozen):
     """Shape of the DS-MoE network. ``nano`` is made for two cores, ``base`` follows the paper."""
 
     size: Literal["nano", "base"] = "nano"
     image_px: int = Field(320, ge=64, multiple_of=32, description="side of the letter-boxed square")
     preprocessing: Preprocessing = Preprocessing()
+    tiles: Tiles | None = Field(None, description="cut large pictures into tiles; none: look at them whole")
     text_width: int = Field(384, ge=8, description="d_t; a workspace takes it from its text encoder")
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from dsmoe_core.network import Read
 from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
 from dsmoe_core.signals import Gated
 from dsmoe_core.text_encoders.protocol import TextEncoder
+from dsmoe_core.tiling import tiled
 from dsmoe_core.uncertainty import binary_entropy, picture_uncertainty
 from dsmoe_core.words import steering_of, words_of
 
@@ -82,7 +84,7 @@ class Detector:
     def findings(
         self, pictures: Iterable[Picture], *, min_score: float = 0.05, batch: int = 8
     ) -> Iterator[PictureFindings]:
-        """Findings on each picture, streamed in order.
+        """Findings on each picture, streamed in order; through tiles where the model was trained on tiles.
 
         Args:
             min_score: below this probability nothing is a finding.
@@ -93,12 +95,20 @@ class Detector:
         """
         if self._read is None or self._vocabulary is None:
             raise ModelError("the detector has read no class book", "Call use(vocabulary) first.")
+        look = partial(
+            self._stream, read=self._read, vocabulary=self._vocabulary, min_score=min_score, batch=batch
+        )
+        tiles = self.config.tiles
+        yield from look(pictures) if tiles is None else tiled(look, pictures, tiles)
+
+    def _stream(
+        self, pictures: Iterable[Picture], *, read: Read, vocabulary: Vocabulary, min_score: float, batch: int
+    ) -> Iterator[PictureFindings]:
         stream = iter(pictures)
         while group := list(islice(stream, batch)):
-            flat, gated = self._look(group, self._read)
+            flat, gated = self._look(group, read)
             for i, picture in enumerate(group):
-                routing = _routing(gated, i)
-                yield self._describe(picture, _one(flat, i), routing, min_score, self._vocabulary)
+                yield self._describe(picture, _one(flat, i), _routing(gated, i), min_score, vocabulary)
         if isinstance(self._squares, SquareCache):
             self._squares.flush()
 

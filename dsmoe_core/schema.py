@@ -88,6 +88,7 @@ class Picture:
         name: the path it came in under, relative to its folder; for people.
         path: the file to read.
         width, height: pixels.
+        region: left, top, right, bottom of the part of the file that this is; None for all of it.
     """
 
     key: str
@@ -95,6 +96,7 @@ class Picture:
     path: Path
     width: int
     height: int
+    region: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ from dsmoe_core.mobile_sam.weights import load_encoder
 from dsmoe_core.network import Read
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
+from dsmoe_core.tiling import training_views
 from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -101,7 +102,8 @@ def fit(
     optimizer = _optimizer(network, training)
     step, spent = _restore(out / UNFINISHED, fingerprint, network, average, optimizer)
     words = words_of(vocabulary, text_encoder)
-    data = TrainingSet(pictures, vocabulary, squares_of(model, cache), training)
+    views = training_views(pictures, model.tiles)
+    data = TrainingSet(views, vocabulary, squares_of(model, cache), training)
     steps = math.ceil(training.pictures_seen / training.batch)
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("read")

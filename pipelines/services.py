@@ -24,7 +24,6 @@ def server(
 ) -> LabelStudioServer | None:
     """The workspace's own Label Studio, running or not; None where the settings have the stand-in."""
     from annotate.studio.server import LabelStudioServer
-    from dsmoe_core.data.square_cache import PictureCache
 
     if workspace.settings.studio.kind == "stand-in":
         return None

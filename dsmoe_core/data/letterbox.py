@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -65,15 +67,24 @@ class Squares:
         box = LetterBox.of(picture.width, picture.height, self.side)
         left, top, right, bottom = box.area(picture.width, picture.height)
         by_area = box.scale < 1 and self.preprocessing.resampling == "area"
-        with Image.open(picture.path) as image:
-            if box.scale < 1:
-                image.draft("RGB", (self.side, self.side))
-            small = image.convert("RGB").resize(
-                (right - left, bottom - top), Image.Resampling.BOX if by_area else Image.Resampling.BILINEAR
-            )
+        kind = Image.Resampling.BOX if by_area else Image.Resampling.BILINEAR
+        if picture.region is not None:
+            part = _whole(picture.path, picture.path.stat().st_mtime_ns).crop(picture.region)
+            small = part.resize((right - left, bottom - top), kind)
+        else:
+            with Image.open(picture.path) as image:
+                if box.scale < 1:
+                    image.draft("RGB", (self.side, self.side))
+                small = image.convert("RGB").resize((right - left, bottom - top), kind)
         square = np.full((self.side, self.side, 3), GREY, dtype=np.uint8)
         square[top:bottom, left:right] = powered(np.asarray(small), self.preprocessing.gamma)
         return square
+
+
+@lru_cache(maxsize=1)  # the tiles of a picture are read one after the other
+def _whole(path: Path, changed_ns: int) -> Image.Image:  # noqa: ARG001 - a changed file is another entry
+    with Image.open(path) as image:
+        return image.convert("RGB")
 
 
 def powered(pixels: UInt8[np.ndarray, "h w 3"], gamma: float) -> UInt8[np.ndarray, "h w 3"]:

@@ -121,14 +121,14 @@ def test_another_text_encoder_is_refused(model: Path) -> None:
         Detector.load(model, encoder)
 
 
-def reshaped(model: Path, **preprocessing: float) -> Path:
-    """The same weights under a card with another preprocessing; without any for a card of old."""
+def reshaped(model: Path, **other: dict[str, float]) -> Path:
+    """The same weights under a card that says something else of how pictures are shown, or nothing at all."""
     card = json.loads((model / CARD).read_text())
-    del card["config"]["preprocessing"]
-    if preprocessing:
-        card["config"]["preprocessing"] = preprocessing
+    for name in ("preprocessing", "tiles"):
+        del card["config"][name]
+    card["config"] |= other
     folder = model.with_name("reshaped")
-    shutil.copytree(model, folder)
+    shutil.copytree(model, folder, dirs_exist_ok=True)
     (folder / CARD).write_text(json.dumps(card))
     return folder
 
@@ -144,12 +144,12 @@ def test_a_picture_is_prepared_as_the_model_s_card_says(
         shown.append(replace(pictures[0].picture, path=tmp_path / f"{name}.png", width=side, height=side))
     by_card, by_hand = (
         look(folder, [LabelledPicture(picture, ())], vocabulary, batch=1)
-        for folder, picture in ((reshaped(model, gamma=2.0), shown[0]), (model, shown[1]))
+        for folder, picture in ((reshaped(model, preprocessing={"gamma": 2.0}), shown[0]), (model, shown[1]))
     )
     assert by_card == by_hand
 
 
-def test_a_card_from_before_there_was_preprocessing_means_none(
+def test_a_card_that_says_nothing_of_it_means_no_preprocessing_and_no_tiles(
     model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
 ) -> None:
     assert look(reshaped(model), pictures, vocabulary, 4) == look(model, pictures, vocabulary, 4)
@@ -163,3 +163,17 @@ def test_findings_through_the_cache_are_the_same(
     assert look(model, pictures, vocabulary, 4, cache) == plain
     gone = [replace(p, picture=replace(p.picture, path=Path("gone"))) for p in pictures]
     assert look(model, gone, vocabulary, 4, cache) == plain
+
+
+def test_tiles_are_looked_through_where_the_model_s_card_has_them(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    plain = look(model, pictures, vocabulary, 4)
+    assert look(reshaped(model, tiles={"px": 128}), pictures, vocabulary, 4) == plain  # they fit into one
+    through = look(reshaped(model, tiles={"px": 64}), pictures, vocabulary, 4)
+    assert [r.key for r in through] == [p.picture.key for p in pictures]
+    for one, other in zip(through, plain, strict=True):
+        assert one.findings != other.findings
+        assert all(f.box.inside(100, 80, tolerance=0.0) for f in one.findings)
+        assert any(f.box.x2 > 64 for f in one.findings)
+        assert math.isclose(sum(one.routing.weights), 1.0, abs_tol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import torch
 from PIL import Image
 from tiny import SMALL, HashEncoder
 
-from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, read_tensors
-from dsmoe_core.config import ModelConfig, TrainingConfig
-from dsmoe_core.data.square_cache import PictureCache
+from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_model, read_tensors
+from dsmoe_core.config import ModelConfig, Tiles, TrainingConfig
+from dsmoe_core.data.square_cache import PictureCache, squares_of
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
 from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
+from dsmoe_core.tiling import training_views
 from dsmoe_core.train import TrainingSummary, fit
 
 QUICK = TrainingConfig(pictures_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
@@ -84,6 +86,26 @@ def test_a_cache_of_pictures_changes_no_weight(
     plain, cached = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("plain", "cached"))
     for name, tensor in plain.items():
         torch.testing.assert_close(cached[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_large_pictures_are_trained_on_in_tiles(
+    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    cache = PictureCache(tmp_path / "cache")
+    tiles = Tiles(px=64, whole=False, empty=1.0)
+    fit(
+        pictures=pictures,
+        vocabulary=vocabulary,
+        text_encoder=HashEncoder(),
+        model=SMALL.model_copy(update={"tiles": tiles}),
+        training=QUICK.model_copy(update={"pictures_seen": 2}),
+        out=tmp_path / "model",
+        cache=cache,
+    )
+    assert load_model(tmp_path / "model").config.tiles == tiles
+    for labelled in training_views(pictures, tiles):
+        gone = replace(labelled.picture, path=Path("gone"))
+        assert squares_of(SMALL, cache).read(gone).shape == (64, 64, 3)
 
 
 def test_a_finished_run_is_not_trained_again(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.data.square_cache import PictureCache
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from pipelines.demo import truth_of
@@ -21,7 +22,9 @@ SHORT = TrainingConfig(pictures_seen=24, batch=4)
 def detection(request: pytest.FixtureRequest, tmp_path: Path) -> Detection:
     if request.param == "stand-in":
         return StandInDetection()
-    return DSMoEDetection(ModelConfig(image_px=96), tmp_path / "cache", picture_bytes=10_000_000)
+    return DSMoEDetection(
+        ModelConfig(image_px=96), tmp_path / "texts", pictures=PictureCache(tmp_path / "squares")
+    )
 
 
 @pytest.fixture
