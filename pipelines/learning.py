@@ -50,7 +50,7 @@ def make_dataset(crew: Crew, number: int) -> dict[str, Any]:
     """The immutable version of everything people said so far."""
     workspace = crew.workspace
     book = workspace.class_book()
-    labelled = [_in_the_books_words(p, book.resolve) for p in workspace.annotations().values()]
+    labelled = [in_the_books_words(p, book.resolve) for p in workspace.annotations().values()]
     before = workspace.journal.finished(number - 1, "dataset") if number else None
     version = DatasetVersion.of(
         labelled,
@@ -62,7 +62,8 @@ def make_dataset(crew: Crew, number: int) -> dict[str, Any]:
     return {"dataset_version": version.id, "pictures": len(version.train), "boxes": version.boxes}
 
 
-def _in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str]) -> LabelledPicture:
+def in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str]) -> LabelledPicture:
+    """The same annotations under the class book's own names, which ``resolve`` finds."""
     return replace(
         labelled, annotations=tuple(replace(a, label=resolve(a.label)) for a in labelled.annotations)
     )

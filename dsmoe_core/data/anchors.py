@@ -6,6 +6,7 @@ decides is how many of the head's cells lie in a box, because these can learn it
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -121,13 +122,18 @@ class Advice(NamedTuple):
     tile_px: int | None
 
 
-def advice(sizes: Sizes, side: int, head_strides: Sequence[int]) -> Advice:
-    """The stride that these boxes need, and the tile that makes them large enough for this head."""
-    shown = sizes.shown(side)
+def advice(sizes: Sizes, side: int, head_strides: Sequence[int], tile_px: int | None = None) -> Advice:
+    """The stride that these boxes need, and the tile that makes them large enough for this head.
+
+    Args:
+        side: of the network's input, in pixels.
+        tile_px: of the tiles there are already; a better one is smaller.
+    """
+    shown = sizes.shown(side, tile_px)
     finest = max((s for s in STRIDES if lost(shown, s) <= MOST_LOST), default=None)
     if finest is not None and finest >= min(head_strides):
         return Advice(finest, None)
-    largest = int(sizes.longest.max()) // 32 * 32
-    tiles = (t for t in range(largest, SMALLEST_TILE_PX - 1, -32) if t < sizes.longest.max())
+    now = min(int(sizes.longest.max()), tile_px or sys.maxsize)
+    tiles = (t for t in range(now // 32 * 32, SMALLEST_TILE_PX - 1, -32) if t < now)
     fitting = (t for t in tiles if lost(sizes.shown(side, t), min(head_strides)) <= MOST_LOST)
     return Advice(finest, next(fitting, None))

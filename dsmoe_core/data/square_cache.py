@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import weakref
 import zlib
@@ -40,6 +41,7 @@ MOST_BYTES = 8 << 30
 """Of one cache, by default. So much address space is reserved; the file grows with what is in it."""
 COMMIT_BYTES = 32 << 20
 """So much is kept in memory before it is written, and lost by a kill."""
+_NAMES_CONTENT = re.compile("[0-9a-f]{64}(@.*)?")  # what comes after the sha256 is the place of a tile
 _SETTINGS = b"settings"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # EIO: what LMDB makes of a short write
 _MADE_BY: Final = hashlib.sha256(Path(letterbox.__file__).read_bytes()).hexdigest()[:8]
@@ -74,7 +76,7 @@ class SquareCache:
 
     Args:
         squares: makes what is not there yet.
-        cache: where; pictures are told apart by their keys, so these must name contents.
+        cache: where. A picture whose key is no sha256, and so names no content, is read from its file.
 
     Raises:
         PrerequisiteError: the disk is full, or the folder cannot be written.
@@ -97,6 +99,8 @@ class SquareCache:
         Raises:
             PrerequisiteError: the disk is full.
         """
+        if not _NAMES_CONTENT.fullmatch(picture.key):
+            return self._squares.read(picture)
         key = hashlib.sha256(picture.key.encode()).digest()
         kept = self._waiting.get(key) or self._store.get(key)
         shape = (self.side, self.side, 3)

@@ -13,7 +13,7 @@ import typer
 
 from dsmoe_core.errors import DsmoeError
 from pipelines.atomic import NO_ROOM, disk_full
-from pipelines.cli import benchmark, classes, demo, evaluate, init, models, rounds, services, weights
+from pipelines.cli import benchmark, classes, data, demo, evaluate, init, models, rounds, services, weights
 
 app = typer.Typer(
     name="dsmoe",
@@ -35,6 +35,7 @@ app.command("review")(services.review)
 app.command("ui")(services.ui)
 app.add_typer(classes.app, name="classes")
 app.add_typer(models.app, name="models")
+app.add_typer(data.app, name="data")
 app.add_typer(weights.app, name="weights")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -34,5 +35,6 @@ def pictures(tmp_path: Path) -> list[LabelledPicture]:
             annotations = (Annotation(box, "dark" if i % 2 else "light"),)
         path = tmp_path / f"{i}.png"
         Image.fromarray(pixels).save(path)
-        made.append(LabelledPicture(Picture(f"key{i}", path.name, path, 100, 80), annotations))
+        key = hashlib.sha256(path.read_bytes()).hexdigest()
+        made.append(LabelledPicture(Picture(key, path.name, path, 100, 80), annotations))
     return made

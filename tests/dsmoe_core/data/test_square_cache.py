@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,11 @@ def assert_right(folder: Path, pictures: list[LabelledPicture], squares: Squares
     cache = SquareCache(squares, PictureCache(folder))
     for labelled in pictures:
         np.testing.assert_array_equal(cache.read(labelled.picture), squares.read(labelled.picture))
+
+
+def named(name: str, path: Path = Path("gone")) -> Picture:
+    """A picture whose content is known by another name; without a file only a cache can show it."""
+    return Picture(sha256(name.encode()).hexdigest(), "", path, 100, 80)
 
 
 def without_files(pictures: list[LabelledPicture]) -> list[Picture]:
@@ -126,6 +133,7 @@ def test_bytes_that_rotted_never_reach_a_training(
 
 FILL = """
 import sys
+from hashlib import sha256
 from pathlib import Path
 from dsmoe_core.data import square_cache
 from dsmoe_core.data.letterbox import Squares
@@ -134,7 +142,8 @@ square_cache.COMMIT_BYTES = 1
 cache = square_cache.SquareCache(Squares(64), square_cache.PictureCache(Path(sys.argv[1])))
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):
-    cache.read(Picture(f"{sys.argv[4]}{i}", "", Path(sys.argv[2]), 100, 80))
+    key = sha256(f"{sys.argv[4]}{i}".encode()).hexdigest()
+    cache.read(Picture(key, "", Path(sys.argv[2]), 100, 80))
 """
 
 
@@ -156,8 +165,7 @@ def test_a_writer_killed_in_the_middle_does_no_harm(
             assert writer.poll() is None
         writer.send_signal(signal.SIGKILL)
     assert_right(folder, pictures)
-    first = Picture("k0", "", Path("gone"), 100, 80)
-    kept = SquareCache(PLAIN, PictureCache(folder)).read(first)
+    kept = SquareCache(PLAIN, PictureCache(folder)).read(named("k0"))
     np.testing.assert_array_equal(kept, PLAIN.read(pictures[0].picture))
 
 
@@ -167,11 +175,11 @@ def test_processes_share_a_cache_while_it_grows(tmp_path: Path, pictures: list[L
     with filling(folder, path, 40, "a") as one, filling(folder, path, 40, "a") as two:
         cache = SquareCache(PLAIN, PictureCache(folder))
         while one.poll() is None or two.poll() is None:
-            np.testing.assert_array_equal(cache.read(Picture("a39", "", path, 100, 80)), right)
+            np.testing.assert_array_equal(cache.read(named("a39", path)), right)
             cache.flush()
         assert (one.returncode, two.returncode) == (0, 0)
     for i in range(40):
-        np.testing.assert_array_equal(cache.read(Picture(f"a{i}", "", Path("gone"), 100, 80)), right)
+        np.testing.assert_array_equal(cache.read(named(f"a{i}")), right)
 
 
 def test_two_users_in_one_process_share_it(tmp_path: Path, pictures: list[LabelledPicture]) -> None:
@@ -181,13 +189,24 @@ def test_two_users_in_one_process_share_it(tmp_path: Path, pictures: list[Labell
     np.testing.assert_array_equal(two.read(without_files(pictures)[0]), PLAIN.read(pictures[0].picture))
 
 
+def test_a_key_that_names_no_content_is_never_looked_up(
+    tmp_path: Path, pictures: list[LabelledPicture]
+) -> None:
+    """Pictures judged where they lie go by their file names, which many folders share."""
+    cache = SquareCache(PLAIN, PictureCache(tmp_path / "cache"))
+    for labelled in pictures[:2]:
+        picture = replace(labelled.picture, key="0001.png")
+        np.testing.assert_array_equal(cache.read(picture), PLAIN.read(picture))
+        cache.flush()
+
+
 def test_a_full_cache_takes_no_more_and_says_so(
     tmp_path: Path, pictures: list[LabelledPicture], caplog: pytest.LogCaptureFixture
 ) -> None:
     bound = 100_000
     cache = SquareCache(PLAIN, PictureCache(tmp_path / "cache", bound))
     for i in range(20):
-        picture = Picture(str(i), "", pictures[0].picture.path, 100, 80)
+        picture = named(str(i), pictures[0].picture.path)
         np.testing.assert_array_equal(cache.read(picture), PLAIN.read(picture))
         cache.flush()
     assert "has reached its bound" in caplog.text

@@ -1,0 +1,177 @@
+"""dsmoe data preview, anchors"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.show import console
+
+if TYPE_CHECKING:
+    from dsmoe_core.data.anchors import Advice
+    from pipelines.labelled_data import LabelledData
+
+app = typer.Typer(help="Look at labelled data before and as it is trained on.", no_args_is_help=True)
+
+WorkspaceArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="WORKSPACE", help="What was labelled in this workspace; default: the present folder."
+    ),
+]
+ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of pictures.")]
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        metavar="FILE|DIR",
+        help="Instead of a workspace: COCO file, VOC or YOLO folder. Settings are the preset's.",
+    ),
+]
+PxOption = Annotated[
+    int | None, typer.Option("--px", min=64, help="Side of the network's input; default: the settings'.")
+]
+TileOption = Annotated[
+    int | None,
+    typer.Option("--tile", min=64, help="Cut into tiles of so many pixels; default: the settings'."),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
+
+
+@app.command("preview")
+def preview(
+    out: Annotated[Path, typer.Option("--out", metavar="SHEET.png", help="The contact sheet to write.")],
+    workspace: WorkspaceArgument = None,
+    images: ImagesOption = None,
+    annotations: AnnotationsOption = None,
+    count: Annotated[int, typer.Option("--count", min=1, max=200, help="Pictures on the sheet.")] = 12,
+    each: Annotated[
+        bool, typer.Option("--each", help="A row for each augmentation alone, off or on in the settings.")
+    ] = False,
+    px: PxOption = None,
+    tile: TileOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Draw pictures as training is shown them, with their boxes and what was done to them.
+
+    Example: `dsmoe data preview boards --out sheet.png --each`
+    """
+    from dsmoe_core.data.letterbox import Squares
+    from dsmoe_core.errors import SettingsError
+    from dsmoe_core.tiling import training_views
+    from pipelines.atomic import disk_full_is_an_error
+    from pipelines.contact_sheet import as_trained, each_alone, sheet
+
+    if out.suffix.lower() != ".png":
+        raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Name a PNG file.")
+    data = _data(workspace, images, annotations, px, tile)
+    columns = min(count, 6) if each else min(count, math.ceil(math.sqrt(1.5 * count)))
+    with tempfile.TemporaryDirectory() as scratch:
+        drawn = data.drawn(columns if each else count, seed, Path(scratch))
+        views = training_views(drawn.labelled, data.model.tiles)
+        training = data.training.model_copy(update={"seed": seed})
+        data_set = (views, data.classes, Squares.of(data.model), training)
+        rows = each_alone(*data_set, columns) if each else as_trained(*data_set, count, columns)
+    draft = out.with_name(f".{out.name}.draft")
+    try:
+        with disk_full_is_an_error(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            sheet(rows, data.classes, cell=240).save(draft, format="PNG")
+            draft.replace(out)
+    finally:
+        draft.unlink(missing_ok=True)
+    for one in drawn.left_out:
+        _line(f"{one.name} is left out: {one.reason}")
+    _line(f"{out} is written")
+
+
+@app.command("anchors")
+def anchors(
+    workspace: WorkspaceArgument = None,
+    images: ImagesOption = None,
+    annotations: AnnotationsOption = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="Sizes to find.")] = 9,
+    px: PxOption = None,
+    tile: TileOption = None,
+    seed: SeedOption = 42,
+) -> None:
+    """Cluster the sizes of boxes (K-means under 1 - IoU), and say what they ask of head, side and tiles.
+
+    Example: `dsmoe data anchors boards -k 9`
+    """
+    from rich.table import Table
+
+    from dsmoe_core.config import STRIDES
+    from dsmoe_core.data.anchors import Sizes, advice, kmeans, lost
+
+    data = _data(workspace, images, annotations, px, tile)
+    model = data.model
+    sizes = Sizes.of((p.picture.width, p.picture.height, p.annotations) for p in data.pictures)
+    tile_px = model.tiles.px if model.tiles else None
+    shown = sizes.shown(model.image_px, tile_px)
+    found = kmeans(shown, k, seed)
+    finest = min(model.head_strides)
+    narrow = float((shown.min(1) < finest).mean())
+    table = Table("width", "height", "boxes", f"cells of stride {finest} in it")
+    for (width, height), share in zip(found.sizes, found.shares, strict=True):
+        table.add_row(f"{width:.1f}", f"{height:.1f}", f"{share:.0%}", f"{width * height / finest**2:.1f}")
+    console.print(table)
+    seen = f"tiles of {tile_px} px" if tile_px else "whole pictures"
+    _line(f"{len(shown)} boxes as the network sees them: {seen} at a side of {model.image_px} px.")
+    _line(f"Mean best IoU of {len(found.sizes)} sizes: {found.mean_best_iou:.3f}.")
+    for stride in STRIDES:
+        where = " (in the head)" if stride in model.head_strides else ""
+        _line(f"Stride {stride}{where}: {lost(shown, stride):.1%} of the boxes hold no cell's centre.")
+    _line(f"{narrow:.1%} of the boxes are narrower than the head's finest stride, {finest}.")
+    _line(_advice(advice(sizes, model.image_px, model.head_strides, tile_px), finest))
+
+
+def _advice(found: Advice, finest: int) -> str:
+    if found.finest is not None and found.finest >= finest:
+        spare = f"; {found.finest} would do" if found.finest > finest else ""
+        return f"The head's finest stride, {finest}, is fine enough for these boxes{spare}."
+    ways = []
+    if found.finest is not None:
+        ways.append(f"a head with stride {found.finest} (--tiny-head, detector.model.head_strides)")
+    if found.tile_px is not None:
+        ways.append(f"tiles of {found.tile_px} px or less (detector.model.tiles.px)")
+    if not ways:
+        return "Neither a finer head nor tiles are enough: the boxes are too small in their pictures."
+    return f"The head's finest stride, {finest}, is too coarse for these boxes. Take {' or '.join(ways)}."
+
+
+def _data(
+    workspace: Path | None, images: Path | None, annotations: Path | None, px: int | None, tile: int | None
+) -> LabelledData:
+    """The data that is asked for, with the settings changed as asked for.
+
+    Raises:
+        SettingsError: both or half of a source are given, or a setting is wrong.
+    """
+    from dsmoe_core.config import ModelConfig
+    from dsmoe_core.errors import SettingsError
+    from pipelines.labelled_data import of_files, of_workspace
+    from pipelines.settings import checked
+
+    if annotations is not None and workspace is not None:
+        raise SettingsError("both a workspace and --annotations are given", "Give one of the two.")
+    if annotations is None and images is not None:
+        raise SettingsError("--images is given without --annotations", "Give both, or a workspace.")
+    if annotations is None:
+        data = of_workspace(workspace or Path())
+    else:
+        data = of_files(annotations, images or annotations.parent, ModelConfig())
+    raw = data.model.model_dump()
+    if px is not None:
+        raw["image_px"] = px
+    if tile is not None:
+        raw["tiles"] = {**(raw["tiles"] or {}), "px": tile}
+    return data._replace(model=checked(ModelConfig, raw, "the command line"))
+
+
+def _line(text: str) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
