@@ -8,7 +8,7 @@ from torch import nn
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.config import STRIDES, ModelConfig
-from dsmoe_core.network import DSMoE
+from dsmoe_core.network import DSMoE, Reader
 from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 from dsmoe_core.stages.broadcasting import SpaceBroadcasting
@@ -66,15 +66,25 @@ def build_whole(config: ModelConfig) -> DSMoE:
 
 def _ablated(config: ModelConfig) -> AblatedDSMoE:
     """Rows A to D."""
+    reader = build_reader(config)
     return AblatedDSMoE(
-        text_prompt=_text_prompt(config) if config.reads_text else ClassIndex(),
-        distillation=_distillation(config) if config.reads_text else None,
+        text_prompt=reader.text_prompt,
+        distillation=reader.distillation,
         image_encoder=_image_encoder(config) if config.mobile_sam else _resnet_encoder(config),
         cbam=CBAM(width=config.width, bare=config.paper.bare_attention) if config.mobile_sam else None,
         alignment=_alignment(config) if config.hyperbolic else None,
         broadcasting=_broadcasting(config) if config.hyperbolic else None,
         head=_head(config, config.encoder_widths if config.mobile_sam else RESNET_WIDTHS),
         head_levels=_head_levels(config),
+    )
+
+
+def build_reader(config: ModelConfig) -> Reader:
+    """Stages 1 and 2 alone, under the names that they have in the whole network."""
+    reads = config.reads_text
+    return Reader(
+        text_prompt=_text_prompt(config) if reads else ClassIndex(),
+        distillation=_distillation(config) if reads else None,
     )
 
 

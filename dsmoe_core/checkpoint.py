@@ -56,6 +56,8 @@ class Model(NamedTuple):
     config: ModelConfig
     vocabulary: Vocabulary
     """What it was trained on."""
+    text_encoder: str | None
+    """The name of the one that it was trained with, where it is known."""
 
 
 def save_model(
@@ -76,11 +78,11 @@ def load_model(folder: Path) -> Model:
     Raises:
         ModelError: no whole model is there, or its weights do not fit its configuration.
     """
-    config, vocabulary, _ = _card(folder)
+    config, vocabulary, text_encoder = _card(folder)
     tensors, _ = read_tensors(folder / WEIGHTS)
     network = build(config)
     load_weights(network, tensors, str(folder))
-    return Model(network.eval(), config, vocabulary)
+    return Model(network.eval(), config, vocabulary, text_encoder)
 
 
 def need_text_encoder(folder: Path, encoder: TextEncoder) -> None:
@@ -90,6 +92,17 @@ def need_text_encoder(folder: Path, encoder: TextEncoder) -> None:
         ModelError: it was trained with another encoder, or no whole model is there.
     """
     config, _, trained_with = _card(folder)
+    refuse_other_encoder(folder, config, trained_with, encoder)
+
+
+def refuse_other_encoder(
+    folder: Path, config: ModelConfig, trained_with: str | None, encoder: TextEncoder
+) -> None:
+    """The same for a folder that was read already.
+
+    Raises:
+        ModelError: it was trained with another encoder.
+    """
     if trained_with is not None and trained_with != encoder.name:
         problem = f"{folder} was trained with text encoder {trained_with}; this one is {encoder.name}"
     elif encoder.width != config.text_width:

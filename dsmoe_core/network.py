@@ -110,6 +110,26 @@ class DSMoE(nn.Module):
         return Output(levels, aligned, gated, misalignment)
 
 
+class Reader(nn.Module):
+    """Stages 1 and 2 alone, for a network whose other stages run elsewhere."""
+
+    def __init__(
+        self, *, text_prompt: TextPrompt | ClassIndex, distillation: SemanticDistillation | None
+    ) -> None:
+        super().__init__()
+        self.text_prompt = text_prompt
+        self.distillation = distillation
+
+    def read(
+        self,
+        classes: Float[Tensor, "c t"],
+        inner: Float[Tensor, "i t"],
+        steering: Float[Tensor, "s t"] | None = None,
+    ) -> Read:
+        """As :meth:`DSMoE.read`."""
+        return read(self.text_prompt, self.distillation, classes, inner, steering)
+
+
 def read(
     text_prompt: TextPrompt | ClassIndex,
     distillation: SemanticDistillation | None,

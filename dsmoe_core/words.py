@@ -36,16 +36,23 @@ class Words(NamedTuple):
 
 def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
     """Encode a vocabulary; texts that were seen before come from the encoder's cache."""
-    spoken = [[_sentence(c), *c.paraphrases] for c in vocabulary.classes]
-    inner = [_sentence(c) for c in vocabulary.inner]
-    vectors = encoder.encode([*(t for texts in spoken for t in texts), *inner])
-    variants = list(torch.split(vectors[: sum(map(len, spoken))], [len(texts) for texts in spoken]))
+    vectors = encoder.encode(texts_of(vocabulary))
+    of_classes = len(vectors) - len(vocabulary.inner)
+    variants = list(torch.split(vectors[:of_classes], [1 + len(c.paraphrases) for c in vocabulary.classes]))
     return Words(
         torch.stack([v.mean(0) for v in variants]),
-        vectors[len(vectors) - len(inner) :],
+        vectors[of_classes:],
         variants,
         _families(vocabulary),
     )
+
+
+def texts_of(vocabulary: Vocabulary) -> list[str]:
+    """Everything of a vocabulary that is encoded: each class with its paraphrases, then the inner nodes."""
+    return [
+        *(text for c in vocabulary.classes for text in (_sentence(c), *c.paraphrases)),
+        *(_sentence(c) for c in vocabulary.inner),
+    ]
 
 
 def steering_of(trained: Vocabulary, asked: Vocabulary) -> Vocabulary:

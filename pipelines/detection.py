@@ -87,7 +87,8 @@ class DSMoEDetection:
         self._pictures = pictures
 
     @cached_property
-    def _text_encoder(self) -> TextEncoder:
+    def text_encoder(self) -> TextEncoder:
+        """Reads class books; nothing is loaded yet."""
         from dsmoe_core.text_encoders.cached import CachedTextEncoder
 
         return CachedTextEncoder(text_encoder(self._text, self._api_key), self._cache)
@@ -106,7 +107,7 @@ class DSMoEDetection:
 
         for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        encoder = self._text_encoder
+        encoder = self.text_encoder
         shape = {**self._model.model_dump(), "text_width": encoder.width}
         summary = fit(
             pictures=pictures,
@@ -127,7 +128,7 @@ class DSMoEDetection:
     ) -> Iterator[PictureFindings]:
         from dsmoe_core.predict import Detector
 
-        detector = Detector.load(model, self._text_encoder, self._pictures)
+        detector = Detector.load(model, self.text_encoder, cache=self._pictures)
         detector.use(vocabulary)
         yield from detector.findings(pictures)
 

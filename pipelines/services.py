@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
+
 from annotate.studio.protocol import Connection, Studio
+from dsmoe_core.config import ModelConfig
 from pipelines.crew import Crew, Reporter
 from pipelines.detection import Detection, DSMoEDetection
 from pipelines.settings import Environment
@@ -62,7 +65,14 @@ def detection(workspace: Workspace, environment: Environment) -> Detection:
         from pipelines.stand_in_detection import StandInDetection
 
         return StandInDetection()
-    key = environment.embeddings_api_key
+    return network(workspace, environment)
+
+
+def network(workspace: Workspace | None, environment: Environment) -> DSMoEDetection:
+    """Runs the network of any folder, with the text encoder of the workspace, where one is in use."""
+    if workspace is None or workspace.settings.detector.kind == "stand-in":
+        return DSMoEDetection(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
+    settings, key = workspace.settings.detector, environment.embeddings_api_key
     return DSMoEDetection(
         settings.model,
         workspace.path / "cache" / "texts",

@@ -20,6 +20,8 @@ from dsmoe_core.errors import SettingsError
 from pipelines.atomic import write_whole
 
 PREFIX = "DSMOE_"
+MAX_PIXELS = 120_000_000
+"""Of a picture, where nothing else is set."""
 
 
 class RoundSettings(Frozen):
@@ -134,7 +136,7 @@ class WorkspaceSettings(Frozen):
     version: Literal[1] = 1
     title: str = Field(min_length=3, max_length=50, description="of the project in Label Studio")
     seed: int = 42
-    max_pixels: int = Field(120_000_000, ge=1, description="larger pictures go to quarantine")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger pictures go to quarantine")
     round: RoundSettings = RoundSettings()
     gate: GateSettings = GateSettings()
     studio: StudioSettings = StudioSettings()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from exports import Exports, make_exports
 from hypothesis import settings
 
 # No test asserts a time; the first call of torch alone takes longer than hypothesis allows an example.
@@ -48,3 +49,9 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data sets are not at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
+    """A tiny model, exported to ONNX and to OpenVINO."""
+    return make_exports(tmp_path_factory.mktemp("exports"))

@@ -1,16 +1,18 @@
-"""Annotated pictures read where they lie, for judging: nothing is taken into a workspace."""
+"""Pictures read where they lie, for judging and for predicting: nothing is taken into a workspace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.decode import decode
-from dsmoe_core.data.pictures import reason_of, refuse_odd_file
+from dsmoe_core.data.pictures import Ingest, Quarantined, reason_of, refuse_odd_file, walk
 from dsmoe_core.errors import DataError, PictureError
 from dsmoe_core.schema import LabelledPicture, Picture
+
+T = TypeVar("T")
 
 
 class LeftOut(NamedTuple):
@@ -67,6 +69,46 @@ def read_in_place(
             "Give the folder that the annotations' file names are relative to.",
         )
     return InPlace(annotations.match(pictures).labelled, tuple(left_out))
+
+
+def folder_in_place(
+    images: Path,
+    scratch: Path,
+    *,
+    max_pixels: int,
+    most: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Ingest:
+    """The pictures below ``images`` in the same way, by name; there are no annotations to fit.
+
+    Args:
+        most: look at no more files than these, evenly from all of the folder.
+
+    Raises:
+        DataError: ``images`` is no folder, or no picture in it can be read.
+    """
+    if not images.is_dir():
+        raise DataError(f"{images} is not a folder; expected a folder of pictures", "Check the path.")
+    pictures, left_out = [], []
+    files = evenly(sorted(walk(images)), most)
+    for done, path in enumerate(files, start=1):
+        name = path.relative_to(images).as_posix()
+        try:
+            pictures.append(_picture(name, images, scratch / f"{done}.png", max_pixels))
+        except (PictureError, PermissionError, FileNotFoundError) as error:
+            left_out.append(Quarantined(name.encode("utf-8", "replace").decode(), reason_of(error)))
+        if progress is not None:
+            progress(done, len(files))
+    if not pictures:
+        first = f"; {left_out[0].name}: {left_out[0].reason}" if left_out else ""
+        raise DataError(f"{images} has no picture that can be read{first}", "Check the path.")
+    return Ingest(tuple(pictures), tuple(left_out))
+
+
+def evenly(whole: Sequence[T], most: int | None) -> list[T]:
+    """At most so many, spread over the whole sequence."""
+    count = len(whole) if most is None else min(most, len(whole))
+    return [whole[i * len(whole) // count] for i in range(count)]
 
 
 def _picture(name: str, images: Path, converted: Path, max_pixels: int) -> Picture:

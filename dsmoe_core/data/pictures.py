@@ -87,7 +87,7 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: Callable[[int,
     first_of: dict[str, str] = {}
     pictures: list[Picture] = []
     quarantined: list[Quarantined] = []
-    files = sorted(_walk(images))
+    files = sorted(walk(images))
     try:
         for done, path in enumerate(files, start=1):
             name = path.relative_to(images).as_posix()
@@ -106,7 +106,7 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: Callable[[int,
     return Ingest(tuple(pictures), tuple(quarantined))
 
 
-def _walk(images: Path) -> Iterator[Path]:
+def walk(images: Path) -> Iterator[Path]:
     """All files that may be meant as pictures: not hidden, not in linked folders, not a picture's labels."""
     for folder, folders, names in os.walk(images, followlinks=False):
         folders[:] = [f for f in folders if not f.startswith(".")]

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -136,19 +137,17 @@ def sample_taps(
     """Bilinear samples at ``step * (dilation * p + Delta p)`` around every grid position, zeros outside.
 
     ``length`` (cells) and ``turn`` (radians, from the tap's own direction) are the polar offset Delta p;
-    ``step`` is the tap spacing in grid cells. One ``grid_sample`` a tap is faster on CPUs than torchvision's
-    operator, and exports.
+    ``step`` is the tap spacing in grid cells. The taps lie below each other in one tall grid: ``grid_sample``
+    is faster on CPUs than torchvision's operator, and exports.
     """
     height, width = length.shape[-2:]
+    taps = [(dy, dx, math.atan2(dy, dx), (dy, dx) != (0, 0)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+    dy, dx, towards, moves = features.new_tensor(taps).T[..., None, None]
+    angle, push = towards + turn, length * moves
     ys = torch.arange(height, device=features.device, dtype=features.dtype)[:, None]
     xs = torch.arange(width, device=features.device, dtype=features.dtype)
-    samples = []
-    for k in range(TAPS):
-        dy, dx = k // 3 - 1, k % 3 - 1
-        angle = math.atan2(dy, dx) + turn[:, k]
-        push = length[:, k] * float(k != TAPS // 2)
-        y = ys + step * (dilation[:, 0] * dy + push * angle.sin())
-        x = xs + step * (dilation[:, 0] * dx + push * angle.cos())
-        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
-        samples.append(F.grid_sample(features, grid, mode="bilinear", align_corners=False))
-    return torch.stack(samples, dim=1)
+    y = ys + step * (dilation * dy + push * angle.sin())
+    x = xs + step * (dilation * dx + push * angle.cos())
+    grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1).flatten(1, 2)
+    samples = F.grid_sample(features, grid, mode="bilinear", align_corners=False)
+    return rearrange(samples, "b d (k h) w -> b k d h w", k=TAPS)

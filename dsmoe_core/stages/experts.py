@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -100,6 +101,10 @@ class SparseExperts(nn.Module):
 
     def forward(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
         """F_MoE."""
+        return self.of_one_shape(f_b, gated) if torch.compiler.is_compiling() else self.sparse(f_b, gated)
+
+    def sparse(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
+        """Only what was chosen runs."""
         total = torch.zeros_like(f_b)
         for index, expert in enumerate(self.task):
             picture, slot = (gated.experts == index).nonzero(as_tuple=True)
@@ -114,4 +119,28 @@ class SparseExperts(nn.Module):
         answers = self.cross(tokens[picture], chosen, gated.expert_text[len(self.task) :])
         weighted = answers * gated.weights[picture, slot].to(answers.dtype)[:, None, None]
         crossed = torch.zeros_like(tokens).index_add(0, picture, weighted.to(tokens.dtype))
+        return total + crossed.transpose(1, 2).reshape(f_b.shape)
+
+    def of_one_shape(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
+        """The same sum in a graph that is traced once, for export and torch.compile.
+
+        Such a graph cannot hold tensors as long as the number of pictures that chose an expert. So both task
+        experts run on every picture and count 0 where they were not chosen, and all k choices of a picture go
+        through the gathered product, a task expert's place being taken by some cross-modal one that counts 0.
+        """
+        total = torch.zeros_like(f_b)
+        for index, expert in enumerate(self.task):
+            weight = (gated.weights * (gated.experts == index)).sum(1).to(f_b.dtype)
+            answer: Tensor = expert(f_b)
+            total = total + answer * weight[:, None, None, None]
+        slots = gated.experts.shape[1]
+        tokens = f_b.flatten(2).transpose(1, 2)
+        cross = gated.experts - len(self.task)
+        answers: Tensor = self.cross(
+            tokens.repeat_interleave(slots, dim=0),
+            cross.clamp_min(0).flatten(),
+            gated.expert_text[len(self.task) :],
+        )
+        weights = (gated.weights * (cross >= 0)).to(answers.dtype)[..., None, None]
+        crossed = (rearrange(answers, "(b k) l d -> b k l d", k=slots) * weights).sum(1)
         return total + crossed.transpose(1, 2).reshape(f_b.shape)

@@ -117,4 +117,53 @@ def _experts(found: Mapping[str, Any]) -> str:
     return title + markdown(head, rows)
 
 
-_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"demo": _demo, "experts": _experts}
+def _latency(found: Mapping[str, Any]) -> str:
+    """Every runtime at one picture and at its best batch; then what each finds, where that was measured."""
+    rows = []
+    for row in (row for row in found["rows"] if row["batch"] == 1):
+        same = [r for r in found["rows"] if all(r[k] == row[k] for k in ("device", "runtime", "dtype"))]
+        best = max(same, key=lambda r: float(r["pictures_per_s"]))
+        rows.append(
+            [
+                f"{row['runtime']}, {row['dtype']}, {row['device']}",
+                f"{row['ms']:.0f} ({row['ms_quartiles'][0]:.0f} to {row['ms_quartiles'][1]:.0f})",
+                f"{row['ratio_to_eager']:.2f}",
+                f"{best['pictures_per_s']:.1f} ({best['batch']})",
+            ]
+        )
+    after, encoder = found["after_encoder_ms"], found["encoder_ms"]
+    title = (
+        f"{found['size']}, {found['image_px']} px, {found['threads']} threads; median (quartiles) of "
+        f"{found['rounds']}. In eager fp32 the encoder takes {encoder:.0f} ms and everything after it "
+        f"{after:.0f} ms, {after / encoder:.0%} of that.\n\n"
+    )
+    head = ("runtime", "ms, one picture", "time / eager fp32", "pictures a second (batch)")
+    return title + markdown(head, rows) + (_findings(found["findings"]) if "findings" in found else "")
+
+
+def _findings(found: Mapping[str, Any]) -> str:
+    first = found["rows"][0]
+    rows = [
+        [
+            f"{row['runtime']}, {row['dtype']}",
+            str(row["findings"]),
+            f"{row['matched']:.2%}",
+            f"{row['worst_iou']:.4f}",
+            f"{row['worst_score']:.4f}",
+            score(row["map50"]),
+            f"{row['map50'] - first['map50']:+.3f}",
+        ]
+        for row in found["rows"]
+    ]
+    title = f"\n\nThe same findings? {found['data']}, {found['pictures']} pictures, {found['size']}, " + (
+        f"{found['image_px']} px; matched: IoU at least 0.99 and score within 0.01.\n\n"
+    )
+    head = ("runtime", "findings", "matched", "worst IoU", "worst score", "mAP@.5", "against eager fp32")
+    return title + markdown(head, rows)
+
+
+_TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "demo": _demo,
+    "experts": _experts,
+    "latency": _latency,
+}

@@ -13,7 +13,19 @@ import typer
 
 from dsmoe_core.errors import DsmoeError
 from pipelines.atomic import NO_ROOM, disk_full
-from pipelines.cli import benchmark, classes, data, demo, evaluate, init, models, rounds, services, weights
+from pipelines.cli import (
+    benchmark,
+    classes,
+    data,
+    demo,
+    evaluate,
+    init,
+    models,
+    rounds,
+    runtimes,
+    services,
+    weights,
+)
 
 app = typer.Typer(
     name="dsmoe",
@@ -30,6 +42,8 @@ app.command("annotate")(rounds.annotate)
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(benchmark.app, name="benchmark")
+app.command("export")(runtimes.export)
+app.command("predict")(runtimes.predict)
 app.add_typer(services.app, name="services")
 app.command("review")(services.review)
 app.command("ui")(services.ui)

@@ -1,15 +1,20 @@
-"""dsmoe benchmark demo, experts, tables"""
+"""dsmoe benchmark demo, experts, latency, tables"""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli import demo as demo_command
+from pipelines.cli.options import WorkspaceOption, opened_or_none
 from pipelines.cli.show import console
+
+if TYPE_CHECKING:
+    from dsmoe_core.config import ModelConfig
 
 app = typer.Typer(
     help="Measure something and write benchmarks/results/NAME.json.",
@@ -62,16 +67,76 @@ def experts(
     """
     from rich.progress import track
 
-    from dsmoe_core.config import ModelConfig
     from pipelines.benchmarks import experts as benchmark
-    from pipelines.settings import checked
 
-    raw = {**ModelConfig.of_size("nano" if size == "nano" else "base").model_dump(), "size": size}
-    config = checked(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
     measured = benchmark.measure(
-        config, repeats=repeats, seed=seed, watch=lambda rounds: track(rounds, "measuring", console=console)
+        _config(size, px),
+        repeats=repeats,
+        seed=seed,
+        watch=lambda rounds: track(rounds, "measuring", console=console),
     )
     write("experts", out, measured, [seed])
+
+
+@app.command("latency")
+def latency(
+    size: Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")] = "base",
+    px: Annotated[
+        int | None, typer.Option("--px", help="Side of the picture; default: the preset's.")
+    ] = None,
+    rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often each runtime is timed.")] = 20,
+    batches: Annotated[
+        str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
+    ] = "4",
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile on the processor too; it takes minutes.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="A trained one, to compare what each runtime finds."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="For --model: images/, val.json, train.json."),
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Of val.json, for --model.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the pictures.")] = 42,
+    out: OutOption = RESULTS,
+) -> None:
+    """Time per picture on every runtime of this machine; with --model, whether they find the same.
+
+    Example: `dsmoe benchmark latency --model champion --workspace boards --data deeppcb`
+    """
+    from rich.progress import track
+
+    from dsmoe_core.errors import SettingsError
+    from pipelines import services
+    from pipelines.benchmarks import latency as benchmark
+    from pipelines.benchmarks import same_findings
+    from pipelines.report.contender import contender
+    from pipelines.settings import Environment
+
+    if (model is None) != (data is None):
+        raise SettingsError("--model and --data go together; one was given", "Give both, or neither.")
+    config = _config(size, px)
+    found: dict[str, Any] = {}
+    if model is not None and data is not None:
+        say = partial(console.print, highlight=False)
+        environment = Environment.read()
+        with opened_or_none(workspace) as opened:
+            this = contender(model, opened, None, environment)
+            texts = services.network(opened, environment).text_encoder
+            found = {"findings": same_findings.measure(this, texts, data, pictures=pictures, say=say)}
+    measured = benchmark.measure(
+        config,
+        rounds=rounds,
+        batches=_numbers(batches),
+        seed=seed,
+        compiled=compiled,
+        watch=lambda rounds: track(rounds, "measuring", console=console),
+    )
+    write("latency", out, {**measured, **found}, [seed])
 
 
 @app.command("tables")
@@ -87,3 +152,26 @@ def tables(
 
     changed = update(document, out)
     console.print(f"{document}: tables {'rendered anew' if changed else 'are as they should be'}")
+
+
+def _config(size: str, px: int | None) -> ModelConfig:
+    """A preset, at another size of picture where one is given."""
+    from dsmoe_core.config import ModelConfig
+    from pipelines.settings import checked
+
+    raw = {**ModelConfig.of_size("nano" if size == "nano" else "base").model_dump(), "size": size}
+    return checked(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
+
+
+def _numbers(text: str) -> list[int]:
+    """Whole numbers with commas between.
+
+    Raises:
+        SettingsError: one is none, or is below one.
+    """
+    from dsmoe_core.errors import SettingsError
+
+    numbers = [int(part) if part.strip().isdigit() else 0 for part in text.split(",")]
+    if min(numbers) < 1:
+        raise SettingsError(f"{text!r} is no list of whole numbers", "Give some such as 4,16.")
+    return numbers

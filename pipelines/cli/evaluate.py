@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
 from pipelines.cli.show import TerminalReporter, console
 
 if TYPE_CHECKING:
@@ -19,27 +18,8 @@ if TYPE_CHECKING:
     from pipelines.workspace import Workspace
 
 
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
-]
 TruthOption = Annotated[
     Path, typer.Option("--annotations", metavar="FILE|DIR", help="The truth: COCO file, VOC or YOLO folder.")
-]
-WorkspaceOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--workspace",
-        metavar="DIR",
-        help="Where ids are looked up; default: the present folder, if it is one.",
-    ),
-]
-BookOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--class-book",
-        metavar="FILE",
-        help="The words to read; default: the workspace's, or those that the model was trained on.",
-    ),
 ]
 
 
@@ -70,16 +50,15 @@ def evaluate(
     """
     from dsmoe_core.data.formats import read_annotations
     from pipelines.report.judging import Question
-    from pipelines.settings import WorkspaceSettings
+    from pipelines.settings import MAX_PIXELS
 
     if report is not None:
         from pipelines.report.page import check
 
         check(report)
     known = read_annotations(annotations, images)
-    with _opened(workspace) as opened:
-        allowed: int = WorkspaceSettings.model_fields["max_pixels"].default
-        most = opened.settings.max_pixels if opened else allowed
+    with opened_or_none(workspace) as opened:
+        most = opened.settings.max_pixels if opened else MAX_PIXELS
         question = Question(known, annotations, images, score, resamples, seed, most)
         measured = _judge(question, model, against, opened, class_book, report)
     _keep(measured, as_json, report)
@@ -122,18 +101,6 @@ def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -
     for written in (report / "report.html" if report else None, as_json):
         if written is not None:
             _line(f"{written} is written")
-
-
-@contextmanager
-def _opened(path: Path | None) -> Iterator[Workspace | None]:
-    """The workspace that is named; the present folder where that is one; else none."""
-    from pipelines.workspace import Workspace
-
-    if path is None and not Path("dsmoe.yaml").is_file():
-        yield None
-        return
-    with Workspace.open(path or Path()) as opened:
-        yield opened
 
 
 def _show(measured: dict[str, Any]) -> None:

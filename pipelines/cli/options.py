@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from pipelines.workspace import Workspace
 
 WorkspaceArgument = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace.")]
 PortOption = Annotated[
@@ -14,6 +19,25 @@ PortOption = Annotated[
     typer.Option("--port", min=1, max=65535, help="Port of Label Studio; default: the workspace's."),
 ]
 HERE = Path()
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
+]
+WorkspaceOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workspace",
+        metavar="DIR",
+        help="Where ids are looked up; default: the present folder, if it is one.",
+    ),
+]
+BookOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--class-book",
+        metavar="FILE",
+        help="The words to read; default: the workspace's, or those that the model was trained on.",
+    ),
+]
 
 
 class AblationRow(StrEnum):
@@ -40,6 +64,18 @@ TinyHeadOption = Annotated[
     bool | None,
     typer.Option("--tiny-head/--no-tiny-head", help="Detect at stride 4 too; default: the preset's."),
 ]
+
+
+@contextmanager
+def opened_or_none(path: Path | None) -> Iterator[Workspace | None]:
+    """The workspace that is named; the present folder where that is one; else none."""
+    from pipelines.workspace import Workspace
+
+    if path is None and not Path("dsmoe.yaml").is_file():
+        yield None
+        return
+    with Workspace.open(path or Path()) as opened:
+        yield opened
 
 
 def shaped(model: dict[str, Any], ablation: AblationRow | None, tiny_head: bool | None) -> dict[str, Any]:

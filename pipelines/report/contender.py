@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import platformdirs
-
-from dsmoe_core.config import ModelConfig
-from dsmoe_core.errors import ClassBookError, ModelError
+from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import Annotation, LabelledPicture, Picture, PictureFindings, Vocabulary
 from pipelines import services
-from pipelines.detection import Detection, DSMoEDetection, named
-from pipelines.registry import CHAMPION
+from pipelines.detection import Detection, named
+from pipelines.named_model import named_model
 from pipelines.settings import Environment
 from pipelines.workspace import Workspace
 from prompts.class_book import ClassBook, plain
@@ -85,23 +82,14 @@ def contender(
     Raises:
         ModelError: there is no such model.
     """
-    if workspace is not None:
-        key = workspace.champion() if model == CHAMPION else model
-        if key is not None and Path(key).name == key and workspace.registry.has(key):
-            book = book or workspace.class_book()
-            detection = services.detection(workspace, environment)
-            return _contender(key, workspace.registry.folder(key), book.vocabulary(), book, detection)
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        detection = _network(workspace, environment)
-        vocabulary = book.vocabulary() if book else _trained_on(folder)
-        return _contender(model, folder, vocabulary, book, detection)
-    known = ", ".join(card.id for card in workspace.registry.cards()) if workspace else ""
-    place = f"in {workspace.path}, which has {known or 'none'}" if workspace else "a folder"
-    raise ModelError(
-        f"model {model!r} is not {place}",
-        "Give a folder with model.json and model.safetensors, or --workspace and the id of a model in it.",
-    )
+    name, folder, its_workspace = named_model(model, workspace)
+    if its_workspace is not None:
+        book = book or its_workspace.class_book()
+        detection = services.detection(its_workspace, environment)
+    else:
+        detection = services.network(workspace, environment)
+    vocabulary = book.vocabulary() if book else _trained_on(folder)
+    return _contender(name, folder, vocabulary, book, detection)
 
 
 def _contender(
@@ -113,14 +101,7 @@ def _contender(
     )
 
 
-def _network(workspace: Workspace | None, environment: Environment) -> Detection:
-    """Runs any folder's network; with the text encoder of the workspace, where one is in use."""
-    if workspace is not None and workspace.settings.detector.kind == "ds-moe":
-        return services.detection(workspace, environment)
-    return DSMoEDetection(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
-
-
 def _trained_on(folder: Path) -> Vocabulary:
-    from dsmoe_core.checkpoint import load_model
+    from dsmoe_core.runtimes.opening import trained_on
 
-    return load_model(folder).vocabulary
+    return trained_on(folder)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.in_place import InPlace, read_in_place
@@ -19,19 +19,8 @@ from dsmoe_core.schema import LabelledPicture, PictureFindings
 from pipelines.registry import source_commit
 from pipelines.report.contender import Contender
 from pipelines.report.worst import worst
+from pipelines.told import Told
 from prompts.class_book import plain
-
-
-class Told(Protocol):
-    """Who is told how it goes."""
-
-    def say(self, text: str) -> None:
-        """Something begins."""
-        ...
-
-    def advance(self, done: int, total: int) -> None:
-        """So much of it is done."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

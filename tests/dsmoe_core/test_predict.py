@@ -42,7 +42,7 @@ def look(
     batch: int,
     cache: PictureCache | None = None,
 ) -> list[PictureFindings]:
-    detector = Detector.load(model, HashEncoder(), cache)
+    detector = Detector.load(model, HashEncoder(), cache=cache)
     detector.use(vocabulary)
     return list(detector.findings((p.picture for p in pictures), batch=batch))
 

@@ -135,7 +135,7 @@ def test_pictures_that_cannot_be_read_are_named_and_in_no_figure(
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a network that was never trained, and whose text encoder needs no packaged one."""
-    monkeypatch.setattr(DSMoEDetection, "_text_encoder", HashEncoder())
+    monkeypatch.setattr(DSMoEDetection, "text_encoder", HashEncoder())
     words = Vocabulary(tuple(ClassText(name, f"a {name} block") for name in COLOURS), (), "book")
     save_model(tmp_path / "network", build_whole(SMALL), SMALL, words, {})
     return tmp_path / "network"

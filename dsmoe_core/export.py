@@ -1,0 +1,159 @@
+"""From a model folder to a folder that runs without PyTorch's network: ONNX Runtime, OpenVINO, TensorRT."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dsmoe_core.build import build_reader
+from dsmoe_core.checkpoint import WEIGHTS, Model, load_model, need_text_encoder
+from dsmoe_core.config import ModelConfig
+from dsmoe_core.data.in_place import evenly
+from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.errors import DataError, ModelError, SettingsError
+from dsmoe_core.network import Read
+from dsmoe_core.runtimes.eager import EagerRuntime
+from dsmoe_core.runtimes.exported import CARD, GRAPHS, ExportCard, Form, write_text
+from dsmoe_core.runtimes.graph import onnx_graph
+from dsmoe_core.runtimes.int8 import MOST_SAMPLES, Pixels, quantised
+from dsmoe_core.runtimes.onnx import OnnxRuntime
+from dsmoe_core.runtimes.openvino import OpenVinoRuntime
+from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.protocol import Precision
+from dsmoe_core.schema import Picture
+from dsmoe_core.text_encoders.protocol import TextEncoder
+from dsmoe_core.tiling import views_of
+from dsmoe_core.words import texts_of, words_of
+
+MOST_DIFFERENCE = 0.01
+"""Of a logit, from PyTorch's; more is a wrong graph, not rounding."""
+_TOOLS = {"onnx": ("torch", "onnx", "onnxscript"), "openvino": ("torch", "onnx", "onnxscript", "openvino")}
+
+
+def export(
+    model: Path,
+    folder: Path,
+    *,
+    form: Form,
+    precision: Precision = "fp32",
+    text_encoder: TextEncoder,
+    calibration: Sequence[Picture] = (),
+) -> ExportCard:
+    """Export the model of a folder into another, which is there and empty; the card is written last.
+
+    Args:
+        precision: something else than fp32 for OpenVINO alone: bf16 is a wish that goes with the fp32 graph,
+            int8 needs ``calibration``.
+        calibration: pictures like those that the model will see.
+
+    Raises:
+        ModelError: no whole model is there, the text encoder is another, or the graph does not answer as
+            PyTorch does.
+        SettingsError: the precision is not one of the form.
+        DataError: int8 without a picture to calibrate with.
+        PrerequisiteError: a package of the extra ``export`` is missing.
+    """
+    _check(form, precision, calibration)
+    need_text_encoder(model, text_encoder)
+    loaded = load_model(model)
+    network, config, vocabulary, _ = loaded
+    words = words_of(vocabulary, text_encoder)
+    with torch.no_grad():
+        read = network.read(words.classes, words.inner)
+    graph = onnx_graph(network, config)
+    path = folder / GRAPHS["onnx"]
+    need("onnx").save(graph, path)
+    if form == "openvino":
+        squares = _squares(config, calibration) if precision == "int8" else []
+        path = _to_openvino(path, squares, read)
+    _write_text(loaded, folder, text_encoder)
+    card = ExportCard(
+        form=form,
+        precision=precision,
+        config=config,
+        inputs={value.name: _shape(value) for value in graph.graph.input},
+        outputs={value.name: _shape(value) for value in graph.graph.output},
+        vocabulary=vocabulary.plain(),
+        text_encoder=text_encoder.name,
+        source=_digest(model),
+        difference=None if precision == "int8" else _difference(loaded, path, form, read),
+        tools={name: version(name) for name in (*_TOOLS[form], *(["nncf"] if precision == "int8" else []))},
+    )
+    (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
+    return card
+
+
+def _check(form: Form, precision: Precision, calibration: Sequence[Picture]) -> None:
+    if form == "onnx" and precision != "fp32":
+        raise SettingsError(
+            f"an ONNX graph is exported in fp32, not {precision}",
+            "Take --format openvino, or --precision fp32 and let TensorRT build with --bf16.",
+        )
+    if precision == "int8" and not calibration:
+        raise DataError("int8 needs pictures to calibrate with", "Give a folder of them with --calibration.")
+
+
+def _write_text(model: Model, folder: Path, text_encoder: TextEncoder) -> None:
+    """Stages 1 and 2, and the vectors of what the training read."""
+    reader = build_reader(model.config).state_dict().keys()
+    texts = texts_of(model.vocabulary)
+    write_text(
+        folder,
+        {name: value for name, value in model.network.state_dict().items() if name in reader},
+        dict(zip(texts, text_encoder.encode(texts), strict=True)),
+    )
+
+
+def _squares(config: ModelConfig, pictures: Sequence[Picture]) -> list[Pixels]:
+    """What the network is shown of the pictures: their tiles, where it looks at tiles."""
+    tiles, squares = config.tiles, Squares.of(config)
+    views = pictures if tiles is None else [v for p in pictures for v in views_of(p, tiles)]
+    return [squares.read(view) for view in evenly(views, MOST_SAMPLES)]
+
+
+def _to_openvino(path: Path, squares: Sequence[Pixels], read: Read) -> Path:
+    """Turn the ONNX file into OpenVINO's two; 8 bits where there are pictures to calibrate with."""
+    openvino = need("openvino")
+    graph = openvino.Core().read_model(path)
+    if squares:
+        graph = quantised(graph, squares, read)
+    made = path.with_name(GRAPHS["openvino"])
+    openvino.save_model(graph, made, compress_to_fp16=False)
+    path.unlink()
+    return made
+
+
+def _difference(model: Model, path: Path, form: Form, read: Read) -> tuple[float, float]:
+    """How far the graph is from eager PyTorch, both in fp32, on a random picture.
+
+    Raises:
+        ModelError: further than rounding explains.
+    """
+    side = model.config.image_px
+    squares = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8))
+    runtime = OnnxRuntime(path, "cpu") if form == "onnx" else OpenVinoRuntime(path)
+    ours = EagerRuntime(model.network, "fp32").look(squares, read.steering, read.classes)
+    theirs = runtime.look(squares, read.steering, read.classes)
+    logits = float((ours.logits.cpu() - theirs.logits).abs().max())
+    boxes = float((ours.boxes.cpu() - theirs.boxes).abs().max())
+    if not logits <= MOST_DIFFERENCE:
+        raise ModelError(
+            f"the exported graph does not answer as PyTorch does: a logit differs by {logits:.3g}",
+            "Try other versions of onnxscript and of the runtime, and report it.",
+        )
+    return logits, boxes
+
+
+def _shape(value: Any) -> tuple[str | int, ...]:
+    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+def _digest(model: Path) -> str:
+    with (model / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

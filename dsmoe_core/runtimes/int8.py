@@ -1,0 +1,54 @@
+"""Post-training quantisation of an OpenVINO graph with NNCF."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from jaxtyping import UInt8
+
+from dsmoe_core.network import Read
+from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.protocol import as_images
+
+Pixels: TypeAlias = UInt8[np.ndarray, "side side 3"]
+MOST_SAMPLES = 300
+KEPT = ("alignment", "broadcasting", "gating")
+"""Stages that stay in floating point: points of the ball, sampling positions and the router's choice do not
+bear 8 bits, and OpenVINO refuses some of their products quantised."""
+
+
+def quantised(graph: Any, squares: Sequence[Pixels], read: Read) -> Any:
+    """The graph with 8-bit weights and activations where that costs little.
+
+    Args:
+        graph: an ``openvino.Model``; its nodes are named after their modules.
+        squares: letter-boxed pictures like those that it will see; 300 at most are used.
+        read: T^ of the classes that it was trained on.
+
+    Raises:
+        PrerequisiteError: NNCF is missing.
+    """
+    import torch
+
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF wakes it: it seeks CUDA
+    nncf = need("nncf")
+    nncf.set_log_level(logging.ERROR)
+
+    def feed(square: Pixels) -> dict[str, Any]:
+        return {
+            "images": as_images(torch.from_numpy(square)[None]).contiguous().numpy(),
+            "steering": read.steering.numpy(),
+            "classes": read.classes.numpy(),
+        }
+
+    some = squares[:MOST_SAMPLES]
+    return nncf.quantize(
+        graph,
+        nncf.Dataset(some, feed),
+        subset_size=len(some),
+        preset=nncf.QuantizationPreset.MIXED,  # SiLU and GELU are not symmetric about zero
+        ignored_scope=nncf.IgnoredScope(patterns=[f"^{stage}[./].*" for stage in KEPT], validate=False),
+    )

@@ -1,0 +1,64 @@
+"""OpenVINO, on a processor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from dsmoe_core.errors import ModelError, PrerequisiteError
+from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, as_images
+
+
+class OpenVinoRuntime:
+    """Runs ``model.xml``, or ``model.onnx`` as it is.
+
+    Args:
+        graph: the file.
+        precision: bf16 lets OpenVINO compute an fp32 graph in bf16 where it pays; int8 is in the graph, and
+            what is not quantised there is computed in fp32.
+
+    Raises:
+        ModelError: the file is damaged. PrerequisiteError: OpenVINO is missing, or the processor has no bf16.
+    """
+
+    name = "openvino"
+
+    def __init__(self, graph: Path, precision: Precision = "fp32") -> None:
+        core = need("openvino").Core()
+        if precision == "bf16" and not has_bf16():
+            raise PrerequisiteError("this processor cannot compute in bf16", "Take --precision fp32.")
+        self.precision: Precision = precision
+        hints = {
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            self._request = core.compile_model(core.read_model(graph), "CPU", hints).create_infer_request()
+        except RuntimeError as error:
+            lines = str(error).strip().splitlines()
+            raise ModelError(f"{graph} cannot be run ({lines[-1]})", "Export it again.") from error
+
+    def look(
+        self,
+        squares: UInt8[Tensor, "b side side 3"],
+        steering: Float[Tensor, "s t"],
+        classes: Float[Tensor, "c t"],
+    ) -> Answer:
+        feed = {
+            "images": as_images(squares).contiguous().numpy(),
+            "steering": steering.numpy(),
+            "classes": classes.numpy(),
+        }
+        return answer_of(self._request.infer(feed).to_tuple())
+
+
+def has_bf16() -> bool:
+    """Whether this processor computes in bf16.
+
+    Raises:
+        PrerequisiteError: OpenVINO is not installed.
+    """
+    return "BF16" in need("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

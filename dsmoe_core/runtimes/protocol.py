@@ -1,0 +1,61 @@
+"""What a detector asks of whoever runs its network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+
+class Chosen(NamedTuple):
+    """The router's choice for every picture, best expert first."""
+
+    experts: Int[Tensor, "b k"]
+    weights: Float[Tensor, "b k"]
+    probabilities: Float[Tensor, "b e"]
+
+
+class Answer(NamedTuple):
+    """What the network says of a batch, the cells of all its levels side by side."""
+
+    logits: Float[Tensor, "b N c"]
+    boxes: Float[Tensor, "b N 4"]
+    """x1, y1, x2, y2 in pixels of the square."""
+    chosen: Chosen | None
+    """None for a network without stage 7."""
+
+
+@runtime_checkable
+class Runtime(Protocol):
+    """Stages 3 to 10 and the head."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> Precision: ...
+
+    def look(
+        self,
+        squares: UInt8[Tensor, "b side side 3"],
+        steering: Float[Tensor, "s t"],
+        classes: Float[Tensor, "c t"],
+    ) -> Answer:
+        """One pass over letter-boxed RGB pictures, with T^ of the steering and of the scored classes."""
+        ...
+
+
+def as_images(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
+    """What the network takes: channels first, 0 to 1."""
+    return squares.permute(0, 3, 1, 2).float().div(255)
+
+
+def answer_of(outputs: Iterable[Any]) -> Answer:
+    """From the arrays that an exported graph puts out, in their order (``graph.OUTPUTS``)."""
+    logits, boxes, *routing = (torch.as_tensor(o) for o in outputs)
+    return Answer(logits, boxes, Chosen(*routing) if routing else None)

@@ -1,0 +1,114 @@
+"""The graph of any network: its shapes are free, it says where it comes from, and it holds nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from exports import Exports, squares, texts, various
+from tiny import SMALL
+
+from dsmoe_core.build import build
+from dsmoe_core.config import ModelConfig, PaperForms
+from dsmoe_core.runtimes.eager import EagerRuntime
+from dsmoe_core.runtimes.graph import INPUTS, OUTPUTS, onnx_graph
+from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.signals import Gated
+from dsmoe_core.stages.experts import SparseExperts
+
+COUNT = 6
+
+
+@pytest.mark.parametrize("k", range(1, COUNT + 1))
+def test_experts_in_a_traced_graph_answer_as_the_sparse_ones_do(k: int) -> None:
+    torch.manual_seed(k)
+    experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
+    f_b = torch.randn(5, 16, 7, 6)
+    weights, chosen = torch.rand(5, COUNT).softmax(-1).topk(k)
+    gated = Gated(chosen, weights, torch.rand(5, COUNT), torch.randn(COUNT, 12))
+    with torch.no_grad():
+        assert (experts.of_one_shape(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("chosen", [[0, 1], [3, 5]], ids=["task experts only", "cross-modal ones only"])
+def test_experts_of_one_kind_only(chosen: list[int]) -> None:
+    torch.manual_seed(0)
+    experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
+    gated = Gated(torch.tensor([chosen] * 3), torch.rand(3, 2), torch.rand(3, COUNT), torch.randn(COUNT, 12))
+    f_b = torch.randn(3, 16, 7, 6)
+    with torch.no_grad():
+        assert (experts.of_one_shape(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
+
+
+def test_batch_and_numbers_of_classes_are_free(exports: Exports) -> None:
+    graph = exports.graph.graph
+    shapes = {
+        value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+        for value in (*graph.input, *graph.output)
+    }
+    side, width = SMALL.image_px, SMALL.text_width
+    assert tuple(shapes) == INPUTS + OUTPUTS
+    assert shapes["images"] == ["batch", 3, side, side]
+    assert shapes["steering"] == ["steering_classes", width]
+    assert shapes["classes"] == ["asked_classes", width]
+    assert shapes["logits"] == ["batch", 80, "asked_classes"]
+    assert shapes["boxes"] == ["batch", 80, 4]
+    assert shapes["probabilities"] == ["batch", SMALL.experts]
+
+
+def test_nodes_are_named_after_their_stages_and_tell_no_path(exports: Exports) -> None:
+    graph = exports.graph.graph
+    stages = {node.name.partition("/")[0].partition(".")[0] for node in graph.node}
+    every = {"image_encoder", "cbam", "alignment", "broadcasting", "gating", "experts", "ensemble"}
+    assert every | {"aggregation", "head"} <= stages
+    assert len({node.name for node in graph.node}) == len(graph.node)
+    assert b".py" not in exports.graph.SerializeToString()
+
+
+def test_the_graph_is_fp32_throughout(exports: Exports) -> None:
+    """Autocast belongs to the runtime; nothing of it may be in the graph."""
+    kinds = need("onnx").TensorProto
+    weights = {w.data_type for w in exports.graph.graph.initializer}
+    casts = {
+        a.i for n in exports.graph.graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"
+    }
+    assert not (weights | casts) & {kinds.BFLOAT16, kinds.FLOAT16, kinds.DOUBLE}
+
+
+def with_forms(config: ModelConfig) -> ModelConfig:
+    return config.model_copy(update={"paper": PaperForms.to_the_letter()})
+
+
+SHAPES: dict[str, Callable[[ModelConfig], ModelConfig]] = {
+    **{f"row {row}": lambda c, row=row: c.model_copy(update={"ablation": row}) for row in "ABCD"},
+    "one expert of four": lambda c: c.model_copy(update={"top_k": 1}),
+    "all experts": lambda c: c.model_copy(update={"top_k": 4}),
+    "to the letter of the paper": with_forms,
+    "all levels, coarse grid": lambda c: c.model_copy(
+        update={"head_strides": (4, 8, 16, 32), "grid_stride": 16}
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_network_can_be_exported(name: str) -> None:
+    config = SHAPES[name](SMALL)
+    torch.manual_seed(0)
+    network = various(config) if config.dynamic_experts else build(config).eval()
+    session = need("onnxruntime").InferenceSession(
+        onnx_graph(network, config).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    eager = EagerRuntime(network, "fp32")
+    for batch, steering, asked in ((1, 3, 2), (3, 3, 5)):
+        words = texts(steering), texts(asked, seed=1)
+        answer = eager.look(squares(batch), *words)
+        feed = (as_images(squares(batch)).contiguous(), *words)
+        outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in feed), strict=True)))
+        assert len(outputs) == (5 if config.dynamic_experts else 2)
+        ours = [*answer[:2], *(answer.chosen or ())]
+        for one, other in zip(ours, outputs, strict=True):
+            assert np.abs(one.numpy() - other).max() < 1e-4

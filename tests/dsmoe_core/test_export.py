@@ -1,0 +1,97 @@
+"""An export is whole, says what it is, and is checked against PyTorch before it is given out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from exports import VOCABULARY, Exports, squares, texts, various
+from PIL import Image
+from tiny import SMALL, HashEncoder
+
+from dsmoe_core.checkpoint import save_model
+from dsmoe_core.errors import DataError, ModelError, SettingsError
+from dsmoe_core.export import export
+from dsmoe_core.runtimes.exported import FILES, ExportCard
+from dsmoe_core.runtimes.opening import How, open_model
+from dsmoe_core.schema import Picture
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_an_export_says_what_it_is(exports: Exports, form: str) -> None:
+    folder: Path = getattr(exports, form)
+    card = ExportCard.model_validate(json.loads((folder / "export.json").read_text()))
+    assert card.form == form
+    assert card.config == SMALL
+    assert card.text_encoder == "hash"
+    assert card.inputs["classes"] == ("asked_classes", 16)
+    assert list(card.outputs) == ["logits", "boxes", "experts", "weights", "probabilities"]
+    assert card.difference is not None
+    assert max(card.difference) < 1e-4
+    assert form in card.tools
+    assert {path.name for path in folder.iterdir()} <= set(FILES)
+    assert all(path.stat().st_mode & 0o044 for path in folder.iterdir())  # others may read it
+
+
+def test_bf16_is_a_wish_that_goes_with_the_graph(exports: Exports, tmp_path: Path) -> None:
+    with exports.traced():
+        card = export(exports.model, tmp_path, form="openvino", precision="bf16", text_encoder=HashEncoder())
+    assert card.precision == "bf16"
+    assert (tmp_path / "model.bin").stat().st_size == (exports.openvino / "model.bin").stat().st_size
+
+
+def test_a_graph_that_answers_otherwise_is_not_given_out(exports: Exports, tmp_path: Path) -> None:
+    network = various()
+    with torch.no_grad():
+        network.head.levels[0].scale.add_(0.1)
+    save_model(tmp_path / "model", network, SMALL, VOCABULARY, {})
+    (tmp_path / "out").mkdir()
+    with (
+        exports.traced(),
+        pytest.raises(ModelError, match="does not answer as PyTorch does: a logit differs"),
+    ):
+        export(tmp_path / "model", tmp_path / "out", form="onnx", text_encoder=HashEncoder())
+    assert not (tmp_path / "out" / "export.json").exists()
+
+
+def test_what_cannot_be_is_refused_before_the_work(exports: Exports, tmp_path: Path) -> None:
+    encoder = HashEncoder()
+    with pytest.raises(SettingsError, match="exported in fp32, not int8"):
+        export(exports.model, tmp_path, form="onnx", precision="int8", text_encoder=encoder)
+    with pytest.raises(DataError, match="int8 needs pictures"):
+        export(exports.model, tmp_path, form="openvino", precision="int8", text_encoder=encoder)
+    encoder.width = 8
+    with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
+        export(exports.model, tmp_path, form="onnx", text_encoder=encoder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path: Path) -> None:
+    pictures = []
+    for i, square in enumerate(squares(4)):
+        path = tmp_path / f"{i}.png"
+        Image.fromarray(square.numpy()).save(path)
+        pictures.append(Picture(str(i), path.name, path, 64, 64))
+    out = tmp_path / "out"
+    out.mkdir()
+    with exports.traced():
+        card = export(
+            exports.model,
+            out,
+            form="openvino",
+            precision="int8",
+            text_encoder=HashEncoder(),
+            calibration=pictures,
+        )
+    assert card.difference is None
+    assert "nncf" in card.tools
+    assert (out / "model.bin").stat().st_size < (exports.openvino / "model.bin").stat().st_size
+    eight, exact = open_model(out, How()).runtime, open_model(exports.model, How(precision="fp32")).runtime
+    assert eight.precision == "int8"
+    for batch, steering, asked in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
+        words = texts(steering), texts(asked, seed=1)
+        gap = (eight.look(squares(batch), *words).logits - exact.look(squares(batch), *words).logits).abs()
+        assert 1e-4 < gap.mean() < 0.2

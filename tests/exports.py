@@ -1,0 +1,93 @@
+"""A tiny model whose pictures choose different experts, exported; traced once in a session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from tiny import SMALL, HashEncoder
+
+from dsmoe_core.build import build_whole
+from dsmoe_core.checkpoint import load_model, save_model
+from dsmoe_core.config import ModelConfig
+from dsmoe_core.export import export
+from dsmoe_core.network import DSMoE
+from dsmoe_core.runtimes.graph import onnx_graph
+from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.schema import ClassText, Vocabulary
+
+VOCABULARY = Vocabulary(
+    (
+        ClassText("dark", "a dark square", "mark", ("a black block",)),
+        ClassText("light", "a light square", "mark"),
+    ),
+    (ClassText("mark", "a square"),),
+    "v1",
+)
+
+
+@dataclass(frozen=True)
+class Exports:
+    """One model's folder, and its exports."""
+
+    model: Path
+    onnx: Path
+    openvino: Path
+    graph: Any
+
+    def traced(self) -> Any:
+        """In this block exporting takes the graph of this model instead of tracing another."""
+        return patch("dsmoe_core.export.onnx_graph", lambda *_: self.graph)
+
+
+def make_exports(folder: Path) -> Exports:
+    """Save a model, and export it to ONNX and to OpenVINO."""
+    model, onnx, openvino = (folder / name for name in ("model", "onnx", "openvino"))
+    save_model(model, various(), SMALL, VOCABULARY, {"text_encoder": HashEncoder.name})
+    network, config, *_ = load_model(model)
+    made = Exports(model, onnx, openvino, onnx_graph(network, config))
+    with made.traced():
+        for out, form in ((onnx, "onnx"), (openvino, "openvino")):
+            out.mkdir()
+            export(model, out, form=form, text_encoder=HashEncoder())
+    return made
+
+
+def squares(batch: int) -> torch.Tensor:
+    """Dark, bright, red and striped noise, over and over."""
+    pixels = torch.randint(0, 256, (4, 64, 64, 3), generator=torch.Generator().manual_seed(0))
+    pixels[0] //= 8
+    pixels[1] = 200 + pixels[1] // 8
+    pixels[2, ..., 1:] //= 8
+    pixels[3, ::8] = 0
+    return pixels.to(torch.uint8)[torch.arange(batch) % 4]
+
+
+def texts(count: int, seed: int = 0, width: int = SMALL.text_width) -> torch.Tensor:
+    """T^ of so many classes."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+
+
+def various(config: ModelConfig = SMALL) -> DSMoE:
+    """A network that finds things everywhere and whose router tells the four pictures apart.
+
+    Fresh weights answer every picture alike: statistics of the norms are fitted to the pictures, and what all
+    pictures have in common is taken off before the router.
+    """
+    torch.manual_seed(0)
+    network = build_whole(config)
+    images, text = as_images(squares(4)), texts(3)
+    common: list[torch.Tensor] = []
+    hook = network.gating.image.register_forward_hook(lambda *io: common.append(io[2].mean((0, 2, 3))))
+    with torch.no_grad():
+        for _ in range(20):
+            network.train()(images, text, text)
+        network.eval()(images, text, text)
+        network.gating.image[-1].bias.sub_(common[-1])
+        for level in network.head.levels:
+            level.bias.fill_(0.0)
+    hook.remove()
+    return network
