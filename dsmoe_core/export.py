@@ -24,7 +24,7 @@ from dsmoe_core.runtimes.graph import onnx_graph
 from dsmoe_core.runtimes.int8 import MOST_SAMPLES, Pixels, quantised
 from dsmoe_core.runtimes.onnx import OnnxRuntime
 from dsmoe_core.runtimes.openvino import OpenVinoRuntime
-from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.packages import Package, need
 from dsmoe_core.runtimes.protocol import Precision
 from dsmoe_core.schema import Picture
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -33,7 +33,6 @@ from dsmoe_core.words import texts_of, words_of
 
 MOST_DIFFERENCE = 0.01
 """Of a logit, from PyTorch's; more is a wrong graph, not rounding."""
-_TOOLS = {"onnx": ("torch", "onnx", "onnxscript"), "openvino": ("torch", "onnx", "onnxscript", "openvino")}
 
 
 def export(
@@ -83,13 +82,14 @@ def export(
         text_encoder=text_encoder.name,
         source=_digest(model),
         difference=None if precision == "int8" else _difference(loaded, path, form, read),
-        tools={name: version(name) for name in (*_TOOLS[form], *(["nncf"] if precision == "int8" else []))},
+        tools={name: version(name) for name in ("torch", *_tools(form, precision))},
     )
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
     return card
 
 
 def _check(form: Form, precision: Precision, calibration: Sequence[Picture]) -> None:
+    """Find out before the work what cannot be."""
     if form == "onnx" and precision != "fp32":
         raise SettingsError(
             f"an ONNX graph is exported in fp32, not {precision}",
@@ -97,6 +97,14 @@ def _check(form: Form, precision: Precision, calibration: Sequence[Picture]) -> 
         )
     if precision == "int8" and not calibration:
         raise DataError("int8 needs pictures to calibrate with", "Give a folder of them with --calibration.")
+    for tool in _tools(form, precision):
+        need(tool)
+
+
+def _tools(form: Form, precision: Precision) -> tuple[Package, ...]:
+    """What makes and checks it."""
+    runs: tuple[Package, ...] = ("onnxruntime",) if form == "onnx" else ("openvino",)
+    return ("onnx", "onnxscript", *runs, *(("nncf",) if precision == "int8" else ()))
 
 
 def _write_text(model: Model, folder: Path, text_encoder: TextEncoder) -> None:

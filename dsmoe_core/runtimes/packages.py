@@ -26,7 +26,7 @@ def need(package: Package) -> Any:
         found = importlib.import_module(package)
     except ImportError as error:
         raise PrerequisiteError(
-            f"the package {package} is missing ({error})", "Install it with `pip install dsmoe[export]`."
+            f"the package {package} is missing ({error})", "Install the extra: `pip install 'dsmoe[export]'`."
         ) from error
     if package == "onnxruntime":
         found.disable_telemetry_events()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.checkpoint import save_model
-from dsmoe_core.errors import DataError, ModelError, SettingsError
+from dsmoe_core.errors import DataError, ModelError, PrerequisiteError, SettingsError
 from dsmoe_core.export import export
 from dsmoe_core.runtimes.exported import FILES, ExportCard
 from dsmoe_core.runtimes.opening import How, open_model
@@ -65,6 +66,32 @@ def test_what_cannot_be_is_refused_before_the_work(exports: Exports, tmp_path: P
     encoder.width = 8
     with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
         export(exports.model, tmp_path, form="onnx", text_encoder=encoder)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "form", "precision"),
+    [("onnxscript", "onnx", "fp32"), ("openvino", "openvino", "fp32"), ("nncf", "openvino", "int8")],
+)
+def test_a_missing_package_is_named_before_the_work(
+    exports: Exports,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    package: str,
+    form: str,
+    precision: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    picture = Picture("p", "p.png", tmp_path / "p.png", 64, 64)
+    with pytest.raises(PrerequisiteError, match=f"the package {package} is missing"):
+        export(
+            exports.model,
+            tmp_path,
+            form=form,
+            precision=precision,
+            text_encoder=HashEncoder(),
+            calibration=[picture],
+        )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -120,7 +120,7 @@ def test_a_missing_package_is_named_with_its_extra(
     exports: Exports, monkeypatch: pytest.MonkeyPatch, package: str, form: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(PrerequisiteError, match=f"the package {package} is missing.*dsmoe\\[export\\]"):
+    with pytest.raises(PrerequisiteError, match=f"{package} is missing.*pip install 'dsmoe.export.'"):
         open_model(getattr(exports, form), How())
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,6 +77,32 @@ def test_bf16_is_near_and_really_another_precision(exports: Exports, eager: Runt
         for r in (eager, open_model(exports.openvino, How(precision="bf16")).runtime)
     )
     assert 1e-6 < (exact - half).abs().mean() < 0.02
+
+
+COMPILED = """
+from exports import squares, texts, various
+from dsmoe_core.runtimes.eager import EagerRuntime
+network, words = various(), (texts(3), texts(2, seed=1))
+eager, compiled = (EagerRuntime(network, "fp32", compiled=c).look(squares(4), *words) for c in (False, True))
+assert eager.chosen.experts.equal(compiled.chosen.experts)
+print("DIFFERENCE", float((eager.logits - compiled.logits).abs().max()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a compiler")
+def test_torch_compile_makes_one_graph_that_answers_as_eager_does() -> None:
+    """In a process of its own, as it cannot look through the checks of shapes that tests run under."""
+    root = Path(__file__).resolve().parents[3]
+    paths = os.pathsep.join((str(root), str(root / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout.rpartition("DIFFERENCE ")[2]) < 1e-4
 
 
 def look(
