@@ -11,9 +11,9 @@ Paper: the rows are named, not defined. We: a row has exactly the stages that it
 from __future__ import annotations
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dsmoe_core.network import Output, Read, read
+from dsmoe_core.network import Output, Reader
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 from dsmoe_core.stages.broadcasting import SpaceBroadcasting
 from dsmoe_core.stages.cbam import CBAM
@@ -24,7 +24,7 @@ from dsmoe_core.stages.resnet_encoder import ResNetEncoder
 from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
 
-class AblatedDSMoE(nn.Module):
+class AblatedDSMoE(Reader):
     """The network of rows A to D; None stands for a stage that the row does not have."""
 
     def __init__(
@@ -39,24 +39,13 @@ class AblatedDSMoE(nn.Module):
         head: Head,
         head_levels: tuple[int, ...],
     ) -> None:
-        super().__init__()
-        self.text_prompt = text_prompt
-        self.distillation = distillation
+        super().__init__(text_prompt=text_prompt, distillation=distillation)
         self.image_encoder = image_encoder
         self.cbam = cbam
         self.alignment = alignment
         self.broadcasting = broadcasting
         self.head = head
         self.head_levels = head_levels
-
-    def read(
-        self,
-        classes: Float[Tensor, "c t"],
-        inner: Float[Tensor, "i t"],
-        steering: Float[Tensor, "s t"] | None = None,
-    ) -> Read:
-        """As :meth:`dsmoe_core.network.DSMoE.read`."""
-        return read(self.text_prompt, self.distillation, classes, inner, steering)
 
     def forward(
         self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]

@@ -49,15 +49,23 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-class Model(NamedTuple):
-    """A model folder, read."""
+class Card(NamedTuple):
+    """What is said of a model."""
 
-    network: DSMoE | AblatedDSMoE
     config: ModelConfig
     vocabulary: Vocabulary
     """What it was trained on."""
     text_encoder: str | None
     """The name of the one that it was trained with, where it is known."""
+
+
+class Model(NamedTuple):
+    """A model folder, read; the network beside what :class:`Card` has."""
+
+    network: DSMoE | AblatedDSMoE
+    config: ModelConfig
+    vocabulary: Vocabulary
+    text_encoder: str | None
 
 
 def save_model(
@@ -72,17 +80,36 @@ def save_model(
     part.replace(folder / CARD)
 
 
+def read_card(folder: Path) -> Card:
+    """What a folder says of its model, without the weights.
+
+    Raises:
+        ModelError: no whole model is there.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text("utf-8"))
+        return Card(
+            ModelConfig.model_validate(card["config"]),
+            Vocabulary.from_plain(card["vocabulary"]),
+            card.get("text_encoder"),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
+        ) from error
+
+
 def load_model(folder: Path) -> Model:
     """The model of a folder, its network in evaluation mode.
 
     Raises:
         ModelError: no whole model is there, or its weights do not fit its configuration.
     """
-    config, vocabulary, text_encoder = _card(folder)
+    card = read_card(folder)
     tensors, _ = read_tensors(folder / WEIGHTS)
-    network = build(config)
+    network = build(card.config)
     load_weights(network, tensors, str(folder))
-    return Model(network.eval(), config, vocabulary, text_encoder)
+    return Model(network.eval(), *card)
 
 
 def need_text_encoder(folder: Path, encoder: TextEncoder) -> None:
@@ -91,8 +118,8 @@ def need_text_encoder(folder: Path, encoder: TextEncoder) -> None:
     Raises:
         ModelError: it was trained with another encoder, or no whole model is there.
     """
-    config, _, trained_with = _card(folder)
-    refuse_other_encoder(folder, config, trained_with, encoder)
+    card = read_card(folder)
+    refuse_other_encoder(folder, card.config, card.text_encoder, encoder)
 
 
 def refuse_other_encoder(
@@ -114,21 +141,6 @@ def refuse_other_encoder(
     raise ModelError(
         problem, "Use the one that it was trained with; in a workspace, detector.text_encoder in dsmoe.yaml."
     )
-
-
-def _card(folder: Path) -> tuple[ModelConfig, Vocabulary, str | None]:
-    """A model's shape, what it was trained on, and the name of its text encoder."""
-    try:
-        card = json.loads((folder / CARD).read_text("utf-8"))
-        config, vocabulary = (
-            ModelConfig.model_validate(card["config"]),
-            Vocabulary.from_plain(card["vocabulary"]),
-        )
-        return config, vocabulary, card.get("text_encoder")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
-        ) from error
 
 
 @dataclass(frozen=True, slots=True)

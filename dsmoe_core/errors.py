@@ -22,6 +22,11 @@ Anything else that escapes is our own bug: the command line shows it with a trac
 
 from __future__ import annotations
 
+import errno
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file finds no room: the disk, the user's share of it or a limit is reached."""
+
 
 class DsmoeError(Exception):
     """Base of all errors that a user can act on.

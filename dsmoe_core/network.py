@@ -48,7 +48,43 @@ class Output(NamedTuple):
     misalignment: Float[Tensor, ""]
 
 
-class DSMoE(nn.Module):
+class Reader(nn.Module):
+    """Stages 1 and 2, which read the class book; alone where the other stages run elsewhere."""
+
+    def __init__(
+        self, *, text_prompt: TextPrompt | ClassIndex, distillation: SemanticDistillation | None
+    ) -> None:
+        super().__init__()
+        self.text_prompt = text_prompt
+        self.distillation = distillation
+
+    def read(
+        self,
+        classes: Float[Tensor, "c t"],
+        inner: Float[Tensor, "i t"],
+        steering: Float[Tensor, "s t"] | None = None,
+    ) -> Read:
+        """Once per class book: the encoder's vectors of the descriptions to T^.
+
+        Added classes attend over the steering ones, which therefore stay as they are.
+
+        Args:
+            steering: the classes that the network was trained on; none: ``classes`` are these.
+        """
+        of_training = classes if steering is None else steering
+        if self.text_prompt.training:
+            self.text_prompt.follow(of_training)
+        text = self.text_prompt(of_training)  # 1
+        asked = text if steering is None else self.text_prompt(classes)
+        if self.distillation is None:
+            return Read(text, asked, self.text_prompt(inner), text.new_zeros(()))
+        distilled = self.distillation(text, text)  # 2
+        scored = distilled.text if steering is None else self.distillation(asked, text).text
+        above = self.distillation(self.text_prompt(inner), text).text
+        return Read(distilled.text, scored, above, distilled.value_overlap)
+
+
+class DSMoE(Reader):
     """The ten stages and the head. Takes built modules; ``build.py`` makes them from a configuration."""
 
     def __init__(
@@ -67,9 +103,7 @@ class DSMoE(nn.Module):
         head: Head,
         head_levels: tuple[int, ...],
     ) -> None:
-        super().__init__()
-        self.text_prompt = text_prompt
-        self.distillation = distillation
+        super().__init__(text_prompt=text_prompt, distillation=distillation)
         self.image_encoder = image_encoder
         self.cbam = cbam
         self.alignment = alignment
@@ -80,19 +114,6 @@ class DSMoE(nn.Module):
         self.aggregation = aggregation
         self.head = head
         self.head_levels = head_levels
-
-    def read(
-        self,
-        classes: Float[Tensor, "c t"],
-        inner: Float[Tensor, "i t"],
-        steering: Float[Tensor, "s t"] | None = None,
-    ) -> Read:
-        """Stages 1 and 2, once per class book: the encoder's vectors of the descriptions to T^.
-
-        Args:
-            steering: the classes that the network was trained on; none: ``classes`` are these.
-        """
-        return read(self.text_prompt, self.distillation, classes, inner, steering)
 
     def forward(
         self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
@@ -108,44 +129,3 @@ class DSMoE(nn.Module):
         f_out, misalignment = self.aggregation(f_e, f_moe)  # 10
         levels = self.head(f_out, [pyramid[i] for i in self.head_levels], classes)
         return Output(levels, aligned, gated, misalignment)
-
-
-class Reader(nn.Module):
-    """Stages 1 and 2 alone, for a network whose other stages run elsewhere."""
-
-    def __init__(
-        self, *, text_prompt: TextPrompt | ClassIndex, distillation: SemanticDistillation | None
-    ) -> None:
-        super().__init__()
-        self.text_prompt = text_prompt
-        self.distillation = distillation
-
-    def read(
-        self,
-        classes: Float[Tensor, "c t"],
-        inner: Float[Tensor, "i t"],
-        steering: Float[Tensor, "s t"] | None = None,
-    ) -> Read:
-        """As :meth:`DSMoE.read`."""
-        return read(self.text_prompt, self.distillation, classes, inner, steering)
-
-
-def read(
-    text_prompt: TextPrompt | ClassIndex,
-    distillation: SemanticDistillation | None,
-    classes: Float[Tensor, "c t"],
-    inner: Float[Tensor, "i t"],
-    steering: Float[Tensor, "s t"] | None,
-) -> Read:
-    """Stages 1 and 2. Added classes attend over the steering ones, which therefore stay as they are."""
-    of_training = classes if steering is None else steering
-    if text_prompt.training:
-        text_prompt.follow(of_training)
-    text = text_prompt(of_training)  # 1
-    asked = text if steering is None else text_prompt(classes)
-    if distillation is None:
-        return Read(text, asked, text_prompt(inner), text.new_zeros(()))
-    distilled = distillation(text, text)  # 2
-    scored = distilled.text if steering is None else distillation(asked, text).text
-    above = distillation(text_prompt(inner), text).text
-    return Read(distilled.text, scored, above, distilled.value_overlap)

@@ -37,6 +37,7 @@ from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
 from dsmoe_core.mobile_sam.weights import load_encoder
 from dsmoe_core.network import Read
+from dsmoe_core.runtimes.protocol import as_images
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
@@ -146,7 +147,7 @@ def _losses(
 ) -> dict[str, Tensor]:
     """All loss terms of one batch by name, weighted; ``network`` is what Fabric has wrapped."""
     device = read.classes.device
-    images = torch.from_numpy(batch.pixels).to(device).permute(0, 3, 1, 2).float().div(255)
+    images = as_images(torch.from_numpy(batch.pixels).to(device))
     output = network(images.contiguous(memory_format=torch.channels_last), read.steering, read.classes)
     truth = [
         Boxes(torch.from_numpy(b).to(device), torch.from_numpy(c).to(device))

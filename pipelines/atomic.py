@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -12,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.errors import PrerequisiteError, WorkspaceError
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from dsmoe_core.errors import NO_ROOM, PrerequisiteError, WorkspaceError
 
 
 def write_whole(path: Path, text: str) -> None:

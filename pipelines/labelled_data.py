@@ -13,7 +13,7 @@ from dsmoe_core.data.in_place import InPlace, read_in_place
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import LabelledPicture, Picture
 from pipelines.learning import in_the_books_words
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings import MAX_PIXELS
 from pipelines.workspace import Workspace
 
 
@@ -45,8 +45,7 @@ class LabelledData(NamedTuple):
         if self.images is None:
             return InPlace(chosen, ())
         known = AnnotationSet(self.classes, tuple(map(_entry, chosen)))
-        most: int = WorkspaceSettings.model_fields["max_pixels"].default
-        return read_in_place(known, self.images, scratch, max_pixels=most)
+        return read_in_place(known, self.images, scratch, max_pixels=MAX_PIXELS)
 
 
 def of_workspace(path: Path) -> LabelledData:

@@ -11,9 +11,8 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 
-from dsmoe_core.errors import PrerequisiteError, SettingsError
+from dsmoe_core.errors import NO_ROOM, PrerequisiteError, SettingsError
 from dsmoe_core.mobile_sam.weights import FILE, FORMAT, Report, keep, read_original, translate
-from pipelines.atomic import NO_ROOM
 
 HUB_REPOSITORY, HUB_FILE = "dhkim2810/MobileSAM", "mobile_sam.pt"
 

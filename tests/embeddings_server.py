@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
+from openai_server import OpenAIServer, Reply
 
 WIDTH = 24
-Reply = tuple[int, Any]
 
 
 def embedding(text: str) -> list[float]:
@@ -30,51 +25,8 @@ def answer(body: dict[str, Any]) -> Reply:
     return 200, {"object": "list", "model": body["model"], "data": rows[::-1], "usage": {"total_tokens": 1}}
 
 
-class EmbeddingsServer(ThreadingHTTPServer):
-    """Runs inside a ``with``; ``reply`` may be replaced; ``bodies`` and ``headers`` are what was asked."""
-
-    daemon_threads = True
+class EmbeddingsServer(OpenAIServer):
+    """Answers well until its ``reply`` is replaced."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.reply: Callable[[dict[str, Any]], Reply] = answer
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: EmbeddingsServer
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.bodies.append({"path": self.path, **body})
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        status, said = self.server.reply(body)
-        content = said if isinstance(said, bytes) else json.dumps(said).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-        except OSError:  # the client had enough of waiting
-            return
-
-    def log_message(self, *_: object) -> None:
-        return
+        super().__init__(answer)

@@ -16,9 +16,9 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from pipelines.benchmarks.results import RESULTS
 from pipelines.benchmarks.tables import render
 from pipelines.cli import app
+from pipelines.cli.benchmark import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

@@ -6,7 +6,6 @@ which key, so that only new and changed files are read. What was quarantined is 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsmoe_core.data.decode import decode
-from dsmoe_core.errors import DataError, PictureError, PrerequisiteError
+from dsmoe_core.errors import NO_ROOM, DataError, PictureError, PrerequisiteError
 from dsmoe_core.schema import Picture
 
 _INDEX = ".ingested.json"
 _LABELS = (".txt", ".xml", ".json")  # a label file beside its picture is no picture gone wrong
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Quarantined(NamedTuple):
@@ -75,7 +73,7 @@ def ingest_folder(
         store.mkdir(parents=True, exist_ok=True)
         return _ingest(images, store, max_pixels, progress or (lambda _done, _total: None))
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in NO_ROOM:
             raise
         raise PrerequisiteError(
             f"the disk of {store} is full", "Free some space, then run the same command again."
@@ -176,7 +174,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in NO_ROOM:
             raise
         shutil.copyfile(source, target)  # another disk, or one without hard links
 

@@ -34,7 +34,7 @@ from lmdb.verify import VerifyError, verify
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.data import letterbox
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.errors import PrerequisiteError
+from dsmoe_core.errors import NO_ROOM, PrerequisiteError
 from dsmoe_core.schema import Picture
 
 MOST_BYTES = 8 << 30
@@ -43,7 +43,6 @@ COMMIT_BYTES = 32 << 20
 """So much is kept in memory before it is written, and lost by a kill."""
 _NAMES_CONTENT = re.compile("[0-9a-f]{64}(@.*)?")  # what comes after the sha256 is the place of a tile
 _SETTINGS = b"settings"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # EIO: what LMDB makes of a short write
 _MADE_BY: Final = hashlib.sha256(Path(letterbox.__file__).read_bytes()).hexdigest()[:8]
 _log = logging.getLogger(__name__)
 
@@ -251,7 +250,7 @@ def _clear_errors(home: Path) -> Iterator[None]:
             code, reason = error.code, error.reason
         else:
             code, reason = error.errno or 0, error.strerror or ""
-        if code in _NO_ROOM:
+        if code in (*NO_ROOM, errno.EIO):  # EIO: what LMDB makes of a short write
             raise PrerequisiteError(
                 f"disk full: the picture cache {home} could not be written ({reason})",
                 "Free some space and run the same command again; the cache may be deleted.",

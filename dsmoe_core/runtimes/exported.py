@@ -89,18 +89,27 @@ def read_export(folder: Path) -> Exported:
     Raises:
         ModelError: it is not whole, or its parts do not fit.
     """
-    try:
-        card = ExportCard.model_validate_json((folder / CARD).read_text("utf-8"))
-        vocabulary = Vocabulary.from_plain(card.vocabulary)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        details = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
-        reason = "; ".join(detail["msg"] for detail in details)
-        raise ModelError(
-            f"{folder} holds no whole exported model ({reason})", "Export it again with `dsmoe export`."
-        ) from error
+    card, vocabulary = read_export_card(folder)
     tensors, metadata = read_tensors(folder / TEXT)
     vectors = tensors.pop("texts", torch.zeros(0, card.config.text_width))
     reader = build_reader(card.config)
     load_weights(reader, tensors, str(folder / TEXT))
     texts = dict(zip(json.loads(metadata.get("texts", "[]")), vectors, strict=True))
     return Exported(folder, card, vocabulary, reader.eval(), texts)
+
+
+def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
+    """What an exported folder says of itself, and the vocabulary of the training.
+
+    Raises:
+        ModelError: it is not whole.
+    """
+    try:
+        card = ExportCard.model_validate_json((folder / CARD).read_text("utf-8"))
+        return card, Vocabulary.from_plain(card.vocabulary)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        details = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
+        reason = "; ".join(detail["msg"] for detail in details)
+        raise ModelError(
+            f"{folder} holds no whole exported model ({reason})", "Export it again with `dsmoe export`."
+        ) from error

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from dsmoe_core.network import Read
 from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.runtimes.protocol import feed_of
 
 Pixels: TypeAlias = UInt8[np.ndarray, "side side 3"]
 MOST_SAMPLES = 300
@@ -31,18 +32,12 @@ def quantised(graph: Any, squares: Sequence[Pixels], read: Read) -> Any:
     Raises:
         PrerequisiteError: NNCF is missing.
     """
-    import torch
-
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF wakes it: it seeks CUDA
     nncf = need("nncf")
     nncf.set_log_level(logging.ERROR)
 
     def feed(square: Pixels) -> dict[str, Any]:
-        return {
-            "images": as_images(torch.from_numpy(square)[None]).contiguous().numpy(),
-            "steering": read.steering.numpy(),
-            "classes": read.classes.numpy(),
-        }
+        return feed_of(torch.from_numpy(square)[None], read.steering, read.classes)
 
     some = squares[:MOST_SAMPLES]
     return nncf.quantize(

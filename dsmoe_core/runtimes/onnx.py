@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, as_images
+from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, feed_of
 
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
 _NAMES: dict[Literal["cpu", "cuda", "tensorrt"], str] = {
@@ -58,12 +58,7 @@ class OnnxRuntime:
         steering: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
-        feed = {
-            "images": as_images(squares).contiguous().numpy(),
-            "steering": steering.numpy(),
-            "classes": classes.numpy(),
-        }
-        return answer_of(self._session.run(None, feed))
+        return answer_of(self._session.run(None, feed_of(squares, steering, classes)))
 
 
 def providers() -> list[Literal["cpu", "cuda", "tensorrt"]]:

@@ -12,13 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsmoe_core.ablation import AblatedDSMoE
-from dsmoe_core.checkpoint import WEIGHTS, load_model, refuse_other_encoder
+from dsmoe_core.checkpoint import WEIGHTS, load_model, read_card, refuse_other_encoder
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.network import DSMoE, Reader
+from dsmoe_core.network import Reader
 from dsmoe_core.runtimes.eager import EagerRuntime
-from dsmoe_core.runtimes.exported import Exported, is_export, read_export
+from dsmoe_core.runtimes.exported import Exported, is_export, read_export, read_export_card
 from dsmoe_core.runtimes.onnx import OnnxRuntime, Provider
 from dsmoe_core.runtimes.openvino import OpenVinoRuntime
 from dsmoe_core.runtimes.protocol import Precision, Runtime
@@ -46,7 +45,7 @@ class Opened(NamedTuple):
 
     folder: Path
     runtime: Runtime
-    reader: DSMoE | AblatedDSMoE | Reader
+    reader: Reader
     config: ModelConfig
     vocabulary: Vocabulary
     """What it was trained on."""
@@ -137,9 +136,9 @@ def trained_on(folder: Path) -> Vocabulary:
     """The classes that the model of a folder was trained on.
 
     Raises:
-        ModelError: there is no whole model in it.
+        ModelError: there is no model in it.
     """
-    return read_export(folder).vocabulary if is_export(folder) else load_model(folder).vocabulary
+    return read_export_card(folder)[1] if is_export(folder) else read_card(folder).vocabulary
 
 
 def _runtime(exported: Exported, how: How) -> Runtime:

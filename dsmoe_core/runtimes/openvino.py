@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, as_images
+from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, feed_of
 
 
 class OpenVinoRuntime:
@@ -47,12 +47,7 @@ class OpenVinoRuntime:
         steering: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
-        feed = {
-            "images": as_images(squares).contiguous().numpy(),
-            "steering": steering.numpy(),
-            "classes": classes.numpy(),
-        }
-        return answer_of(self._request.infer(feed).to_tuple())
+        return answer_of(self._request.infer(feed_of(squares, steering, classes)).to_tuple())
 
 
 def has_bf16() -> bool:

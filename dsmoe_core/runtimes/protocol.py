@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
@@ -53,6 +54,17 @@ class Runtime(Protocol):
 def as_images(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
     """What the network takes: channels first, 0 to 1."""
     return squares.permute(0, 3, 1, 2).float().div(255)
+
+
+def feed_of(
+    squares: UInt8[Tensor, "b side side 3"], steering: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """The arrays that an exported graph takes, by name (``graph.INPUTS``)."""
+    return {
+        "images": as_images(squares).contiguous().numpy(),
+        "steering": steering.numpy(),
+        "classes": classes.numpy(),
+    }
 
 
 def answer_of(outputs: Iterable[Any]) -> Answer:

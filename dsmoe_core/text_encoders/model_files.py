@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from dsmoe_core.errors import PrerequisiteError
+from dsmoe_core.errors import NO_ROOM, PrerequisiteError
 
 CONFIG = "config.json"
 FILES = (CONFIG, "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
@@ -88,7 +87,7 @@ class ModelFiles:
         try:
             yield
         except Exception as error:  # of the hub's own types, its transport's, and the system's
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise  # which says it best
             raise self._missing((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 

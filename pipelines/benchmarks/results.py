@@ -15,8 +15,6 @@ from dsmoe_core.errors import FormatError
 from pipelines.atomic import write_whole
 from pipelines.registry import source_commit
 
-RESULTS = Path("benchmarks") / "results"
-
 
 def machine() -> dict[str, Any]:
     """The processor, the cores that this process may use, and the GPU if torch is in use and sees one."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pipelines.cli import demo as demo_command
-from pipelines.cli.options import WorkspaceOption, opened_or_none
-from pipelines.cli.show import console
+from pipelines.cli.options import (
+    PxOption,
+    Size,
+    SizeOption,
+    StudioPortOption,
+    WorkspaceOption,
+    opened_or_none,
+)
+from pipelines.cli.show import command_line, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.config import ModelConfig
@@ -30,8 +35,8 @@ def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> N
 
     path = out / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_result(path, measured, command=" ".join(["dsmoe", *sys.argv[1:]]), seeds=seeds)
-    console.print(f"{path} is written", highlight=False, soft_wrap=True)
+    write_result(path, measured, command=command_line(), seeds=seeds)
+    line(f"{path} is written")
 
 
 @app.command("demo")
@@ -40,7 +45,7 @@ def demo(
     out: OutOption = RESULTS,
     pictures_seen: demo_command.SeenOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With stand-ins; for trying it out.")] = False,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
+    port: StudioPortOption = 8080,
 ) -> None:
     """Run the whole loop and measure what each round brings.
 
@@ -53,10 +58,8 @@ def demo(
 
 @app.command("experts")
 def experts(
-    size: Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")] = "base",
-    px: Annotated[
-        int | None, typer.Option("--px", help="Side of the picture; default: the preset's.")
-    ] = None,
+    size: SizeOption = Size.BASE,
+    px: PxOption = None,
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Measurements of each row.")] = 25,
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and the pictures.")] = 42,
     out: OutOption = RESULTS,
@@ -80,10 +83,8 @@ def experts(
 
 @app.command("latency")
 def latency(
-    size: Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")] = "base",
-    px: Annotated[
-        int | None, typer.Option("--px", help="Side of the picture; default: the preset's.")
-    ] = None,
+    size: SizeOption = Size.BASE,
+    px: PxOption = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often each runtime is timed.")] = 20,
     batches: Annotated[
         str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
@@ -122,12 +123,11 @@ def latency(
     config = _config(size, px)
     found: dict[str, Any] = {}
     if model is not None and data is not None:
-        say = partial(console.print, highlight=False)
         environment = Environment.read()
         with opened_or_none(workspace) as opened:
             this = contender(model, opened, None, environment)
             texts = services.network(opened, environment).text_encoder
-            found = {"findings": same_findings.measure(this, texts, data, pictures=pictures, say=say)}
+            found = {"findings": same_findings.measure(this, texts, data, pictures=pictures, say=line)}
     measured = benchmark.measure(
         config,
         rounds=rounds,
@@ -151,15 +151,15 @@ def tables(
     from pipelines.benchmarks.tables import update
 
     changed = update(document, out)
-    console.print(f"{document}: tables {'rendered anew' if changed else 'are as they should be'}")
+    line(f"{document}: tables {'rendered anew' if changed else 'are as they should be'}")
 
 
-def _config(size: str, px: int | None) -> ModelConfig:
+def _config(size: Size, px: int | None) -> ModelConfig:
     """A preset, at another size of picture where one is given."""
     from dsmoe_core.config import ModelConfig
     from pipelines.settings import checked
 
-    raw = {**ModelConfig.of_size("nano" if size == "nano" else "base").model_dump(), "size": size}
+    raw = ModelConfig.of_size(size.value).model_dump()
     return checked(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, console
+from pipelines.cli.show import TerminalReporter, console, line
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
 
@@ -70,4 +70,4 @@ def draft(
         written = write(book, chosen, asked, progress=reporter.advance)
         written.save(opened.path / "classes.yaml")
     for name in dict.fromkeys(map(book.resolve, chosen)):
-        console.print(f"{name}: {written.entry(name).description}", highlight=False, soft_wrap=True)
+        line(f"{name}: {written.entry(name).description}")

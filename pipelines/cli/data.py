@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.show import console
+from pipelines.cli.options import PxOption
+from pipelines.cli.show import console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.data.anchors import Advice
@@ -31,9 +32,6 @@ AnnotationsOption = Annotated[
         metavar="FILE|DIR",
         help="Instead of a workspace: COCO file, VOC or YOLO folder. Settings are the preset's.",
     ),
-]
-PxOption = Annotated[
-    int | None, typer.Option("--px", min=64, help="Side of the network's input; default: the settings'.")
 ]
 TileOption = Annotated[
     int | None,
@@ -85,8 +83,8 @@ def preview(
     finally:
         draft.unlink(missing_ok=True)
     for one in drawn.left_out:
-        _line(f"{one.name} is left out: {one.reason}")
-    _line(f"{out} is written")
+        line(f"{one.name} is left out: {one.reason}")
+    line(f"{out} is written")
 
 
 @app.command("anchors")
@@ -121,13 +119,13 @@ def anchors(
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{share:.0%}", f"{width * height / finest**2:.1f}")
     console.print(table)
     seen = f"tiles of {tile_px} px" if tile_px else "whole pictures"
-    _line(f"{len(shown)} boxes as the network sees them: {seen} at a side of {model.image_px} px.")
-    _line(f"Mean best IoU of {len(found.sizes)} sizes: {found.mean_best_iou:.3f}.")
+    line(f"{len(shown)} boxes as the network sees them: {seen} at a side of {model.image_px} px.")
+    line(f"Mean best IoU of {len(found.sizes)} sizes: {found.mean_best_iou:.3f}.")
     for stride in STRIDES:
         where = " (in the head)" if stride in model.head_strides else ""
-        _line(f"Stride {stride}{where}: {lost(shown, stride):.1%} of the boxes hold no cell's centre.")
-    _line(f"{narrow:.1%} of the boxes are narrower than the head's finest stride, {finest}.")
-    _line(_advice(advice(sizes, model.image_px, model.head_strides, tile_px), finest))
+        line(f"Stride {stride}{where}: {lost(shown, stride):.1%} of the boxes hold no cell's centre.")
+    line(f"{narrow:.1%} of the boxes are narrower than the head's finest stride, {finest}.")
+    line(_advice(advice(sizes, model.image_px, model.head_strides, tile_px), finest))
 
 
 def _advice(found: Advice, finest: int) -> str:
@@ -171,7 +169,3 @@ def _data(
     if tile is not None:
         raw["tiles"] = {**(raw["tiles"] or {}), "px": tile}
     return data._replace(model=checked(ModelConfig, raw, "the command line"))
-
-
-def _line(text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import AblationOption, TinyHeadOption, shaped
-from pipelines.cli.show import TerminalReporter, console, rounds_table, show_sign_in
+from pipelines.cli.options import AblationOption, StudioPortOption, TinyHeadOption, shaped
+from pipelines.cli.show import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
     from pipelines.settings import DemoPlan
@@ -59,7 +58,7 @@ def demo(
     px: Annotated[int, typer.Option("--px", help="Side of the detector's picture, a multiple of 32.")] = 320,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
+    port: StudioPortOption = 8080,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start afresh.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Seconds instead of minutes: stand-ins, no network, no server.")
@@ -78,14 +77,8 @@ def demo(
         "dry_run": dry_run,
         "model": shaped({"image_px": px}, ablation, tiny_head),
     }
-    run(
-        checked_plan(raw, pictures_seen, data),
-        data,
-        workspace,
-        headless=headless,
-        fresh=fresh,
-        as_json=as_json,
-    )
+    plan = checked_plan(raw, pictures_seen, data)
+    run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json)
 
 
 def checked_plan(raw: dict[str, Any], pictures_seen: str | None, data: Path | None) -> DemoPlan:
@@ -128,16 +121,11 @@ def run(
                 with journey.timed(workspace, started):
                     _rounds(workspace, plan, prepared.folder, environment)
             else:
-                console.print("This demo is finished. `--fresh` starts it afresh.", style="bold")
+                line("This demo is finished. `--fresh` starts it afresh.", "bold")
             _show(workspace, plan)
             if as_json is not None:
-                command = " ".join(["dsmoe", *sys.argv[1:]])
-                write_result(
-                    as_json,
-                    journey.result(workspace, prepared, plan),
-                    command=command,
-                    seeds=[plan.seed],
-                )
+                measured = journey.result(workspace, prepared, plan)
+                write_result(as_json, measured, command=command_line(), seeds=[plan.seed])
             if own is not None and not headless:
                 _invite(workspace, environment, plan)
         finally:
@@ -174,8 +162,8 @@ def _show(workspace: Workspace, plan: DemoPlan) -> None:
     note = " (dry run: stand-ins, the figures mean nothing)" if plan.dry_run else ""
     console.print(rounds_table(rows, f"{workspace.settings.title}{note}"))
     for sentence in sentences(rows):
-        console.print(sentence, highlight=False)
-    console.print(f"workspace: {workspace.path}", highlight=False, soft_wrap=True)
+        line(sentence)
+    line(f"workspace: {workspace.path}")
 
 
 def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
@@ -187,4 +175,4 @@ def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
         project = crew.project()
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")
-        console.print(f"Stop it with `dsmoe services down {workspace.path}`", highlight=False, soft_wrap=True)
+        line(f"Stop it with `dsmoe services down {workspace.path}`")

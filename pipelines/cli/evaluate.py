@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
-from pipelines.cli.show import TerminalReporter, console
+from pipelines.cli.show import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
     from pipelines.report.judging import Question
@@ -83,8 +82,7 @@ def _judge(
     book = ClassBook.load(class_book) if class_book else None
     this = contender(model, workspace, book, environment)
     other = contender(against, workspace, book, environment) if against else None
-    command = " ".join(["dsmoe", *sys.argv[1:]])
-    with TerminalReporter() as reporter, answered(question, this, other, command, reporter) as answer:
+    with TerminalReporter() as reporter, answered(question, this, other, command_line(), reporter) as answer:
         if report is not None:
             reporter.say("writing the report")
             page.write(report, answer.measured, answer.worst)
@@ -100,21 +98,21 @@ def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -
     _show(measured)
     for written in (report / "report.html" if report else None, as_json):
         if written is not None:
-            _line(f"{written} is written")
+            line(f"{written} is written")
 
 
 def _show(measured: dict[str, Any]) -> None:
     """What was left out, the table, and the comparison."""
     total, left_out = measured["total"], measured["data"]["left_out"]
     for note in measured["data"]["notes"]:
-        _line(note, "yellow")
+        line(note, "yellow")
     if left_out:
         boxes = sum(one["boxes"] for one in left_out)
-        _line(f"{len(left_out)} pictures with {boxes} boxes cannot be read and are in no figure:", "yellow")
+        line(f"{len(left_out)} pictures with {boxes} boxes cannot be read and are in no figure:", "yellow")
         for one in left_out[:10]:
-            _line(f"  {one['name']}: {one['reason']}", "yellow")
+            line(f"  {one['name']}: {one['reason']}", "yellow")
         if len(left_out) > 10:
-            _line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
+            line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
     names = ("mAP@.5", "mAP@.5:.95", "precision", "recall", "F1")
     name, threshold = measured["model"]["name"], measured["threshold"]
     title = f"{name}: {total['pictures']} pictures; precision, recall and F1 from score {threshold:.3f}"
@@ -131,8 +129,4 @@ def _show(measured: dict[str, Any]) -> None:
             row = other["figures"][name]
             low, high = row["ci95"]
             gain = f"{row['delta']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p']:.3f}"
-            _line(f"{label} against {other['name']}: {gain}")
-
-
-def _line(text: str, style: str = "") -> None:
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+            line(f"{label} against {other['name']}: {gain}")

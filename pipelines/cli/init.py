@@ -8,20 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import AblationOption, TinyHeadOption, shaped
-from pipelines.cli.show import TerminalReporter, console
+from pipelines.cli.options import AblationOption, Size, SizeOption, StudioPortOption, TinyHeadOption, shaped
+from pipelines.cli.show import TerminalReporter, line
 
 if TYPE_CHECKING:
     from dsmoe_core.data.pictures import Ingest
     from pipelines.settings import WorkspaceSettings
     from pipelines.workspace import Workspace
-
-
-class Size(StrEnum):
-    """Presets of the detector."""
-
-    NANO = "nano"
-    BASE = "base"
 
 
 class Start(StrEnum):
@@ -49,7 +42,7 @@ def init(
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
     budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
-    size: Annotated[Size, typer.Option("--size", help="Preset of the detector.")] = Size.NANO,
+    size: SizeOption = Size.NANO,
     start: Annotated[
         Start, typer.Option("--start", help="The image encoder's first weights; mobile-sam needs size base.")
     ] = Start.SCRATCH,
@@ -61,7 +54,7 @@ def init(
             "--text-encoder", metavar="WHICH", help="minilm, or a language model: a folder or ORG/NAME."
         ),
     ] = "minilm",
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")] = 8080,
+    port: StudioPortOption = 8080,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Stand-ins for Label Studio and the detector.")
     ] = False,
@@ -70,13 +63,12 @@ def init(
 
     Example: `dsmoe init boards --images photos --test val.json --classes short,spur,mousebite`
     """
+    from dsmoe_core.config import ModelConfig
     from dsmoe_core.data.formats import read_annotations
     from pipelines.ingest import Source, make_workspace
 
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    from dsmoe_core.config import ModelConfig
-
     model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
     detector = {"model": model, "text_encoder": _text(text_encoder), "start": start.value}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
@@ -91,13 +83,10 @@ def _tell(made: Workspace, taken: Ingest) -> None:
     """What was made, and what was left out."""
     with made:
         pool, held = len(made.pictures("pool")), len(made.pictures("test"))
-    console.print(f"{made.path}: {pool} pictures in the pool, {held} in the test set", soft_wrap=True)
+    line(f"{made.path}: {pool} pictures in the pool, {held} in the test set")
     if taken.quarantined:
         first = taken.quarantined[0]
-        console.print(
-            f"{len(taken.quarantined)} left out, see quarantine.json; {first.name}: {first.reason}",
-            soft_wrap=True,
-        )
+        line(f"{len(taken.quarantined)} left out, see quarantine.json; {first.name}: {first.reason}")
 
 
 def _settings(

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import console
+from pipelines.cli.show import console, line
 
 app = typer.Typer(help="The models of a workspace and which is champion.", no_args_is_help=True)
 
@@ -56,7 +56,7 @@ def promote(
 
     with Workspace.open(workspace) as opened, opened.locked():
         opened.registry.promote(model, reason)
-    console.print(f"champion: {model}")
+    line(f"champion: {model}")
 
 
 @app.command("rollback")
@@ -72,4 +72,4 @@ def rollback(
 
     with Workspace.open(workspace) as opened, opened.locked():
         model = opened.registry.rollback(reason)
-    console.print(f"champion: {model}")
+    line(f"champion: {model}")

@@ -18,6 +18,7 @@ PortOption = Annotated[
     int | None,
     typer.Option("--port", min=1, max=65535, help="Port of Label Studio; default: the workspace's."),
 ]
+StudioPortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")]
 HERE = Path()
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
@@ -37,6 +38,20 @@ BookOption = Annotated[
         metavar="FILE",
         help="The words to read; default: the workspace's, or those that the model was trained on.",
     ),
+]
+
+
+class Size(StrEnum):
+    """Presets of the detector."""
+
+    NANO = "nano"
+    BASE = "base"
+
+
+SizeOption = Annotated[Size, typer.Option("--size", help="Preset of the detector.")]
+PxOption = Annotated[
+    int | None,
+    typer.Option("--px", min=64, help="Side of the network's input; default: the settings' or the preset's."),
 ]
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, console, rounds_table, show_sign_in
+from pipelines.cli.show import TerminalReporter, console, line, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
@@ -43,7 +43,7 @@ def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
     with at_work(workspace, port) as (crew, connection):
         row = open_round(crew)
         project = crew.project()
-    console.print(f"round {row.round} is open: {row.answered} of {row.sent} pictures came back")
+    line(f"round {row.round} is open: {row.answered} of {row.sent} pictures came back")
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")
 
@@ -64,7 +64,7 @@ def close(
 
     with at_work(workspace, port) as (crew, _):
         row = close_round(crew, partial=partial)
-    console.print(f"round {row.round} is closed; {row.reason}", soft_wrap=True)
+    line(f"round {row.round} is closed; {row.reason}")
 
 
 def status(
@@ -88,8 +88,8 @@ def status(
         return
     console.print(rounds_table(rows, f"{title}: {pool} pictures in the pool, {test} in the test set"))
     for sentence in sentences(rows):
-        console.print(sentence, highlight=False)
-    console.print(f"champion: {champion or 'none yet'}", highlight=False)
+        line(sentence)
+    line(f"champion: {champion or 'none yet'}")
 
 
 def annotate(

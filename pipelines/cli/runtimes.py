@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
-from pipelines.cli.show import TerminalReporter, console
+from pipelines.cli.show import TerminalReporter, line
 
 if TYPE_CHECKING:
     from dsmoe_core.schema import Picture
@@ -88,7 +88,7 @@ def export(
             pictures = folder_in_place(
                 calibration, Path(scratch), max_pixels=MAX_PIXELS, most=MOST_SAMPLES
             ).pictures
-        _line(f"exporting {named.folder}")
+        line(f"exporting {named.folder}")
         card = run(
             named.folder,
             draft,
@@ -99,8 +99,8 @@ def export(
         )
     if card.difference is not None:
         logits, boxes = card.difference
-        _line(f"against PyTorch in fp32: logits within {logits:.1e}, boxes within {boxes:.1e} pixels")
-    _line(f"{out}: {card.form}, {card.precision}, {card.config.image_px} px")
+        line(f"against PyTorch in fp32: logits within {logits:.1e}, boxes within {boxes:.1e} pixels")
+    line(f"{out}: {card.form}, {card.precision}, {card.config.image_px} px")
 
 
 def predict(
@@ -156,10 +156,6 @@ def predict(
         )
     write_whole(as_json, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     for one in found["left_out"]:
-        _line(f"left out: {one['file_name']}: {one['reason']}", "yellow")
+        line(f"left out: {one['file_name']}: {one['reason']}", "yellow")
     findings, pictures, info = len(found["annotations"]), len(found["images"]), found["info"]
-    _line(f"{as_json}: {findings} findings on {pictures} pictures, {info['runtime']} in {info['precision']}")
-
-
-def _line(text: str, style: str = "") -> None:
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    line(f"{as_json}: {findings} findings on {pictures} pictures, {info['runtime']} in {info['precision']}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, console, show_sign_in
+from pipelines.cli.show import TerminalReporter, line, show_sign_in
 
 if TYPE_CHECKING:
     from annotate.studio.server import LabelStudioServer
@@ -53,7 +53,7 @@ def down(workspace: WorkspaceArgument = HERE) -> None:
 
     with Workspace.open(workspace) as opened:
         ran = _server(opened, None).down()
-    console.print("Label Studio is stopped" if ran else "Label Studio was not running")
+    line("Label Studio is stopped" if ran else "Label Studio was not running")
 
 
 @app.command("status")
@@ -68,7 +68,7 @@ def status(workspace: WorkspaceArgument = HERE) -> None:
         found = _server(opened, None).status()
     state = "up" if found.answers else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
-    console.print(f"Label Studio is {state}{where}; log: {found.log}", highlight=False, soft_wrap=True)
+    line(f"Label Studio is {state}{where}; log: {found.log}")
 
 
 def review(

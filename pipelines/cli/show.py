@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
@@ -41,6 +42,16 @@ WORDS = {
 console = Console()
 if not console.is_terminal:
     console = Console(width=120)  # a log has no width of its own; 80 would cut the table
+
+
+def line(text: str, style: str = "") -> None:
+    """Print a line as it is: no markup in it, never cut."""
+    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def command_line() -> str:
+    """The command that runs, for what is written to be traced back to it."""
+    return " ".join(["dsmoe", *sys.argv[1:]])
 
 
 class TerminalReporter:
@@ -90,7 +101,7 @@ class TerminalReporter:
 
     def line(self, text: str, style: str = "") -> None:
         """A line that stays."""
-        self._progress.console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+        line(text, style)
 
 
 def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
@@ -122,13 +133,9 @@ def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
 
 def show_sign_in(connection: Connection, page: str) -> None:
     """Where people label, and how they sign in; the password goes to a terminal only, never into a log."""
-    console.print(f"Label Studio: {page}", highlight=False, soft_wrap=True)
+    line(f"Label Studio: {page}")
     if console.is_terminal:
-        console.print(f"Sign in as {connection.username}, password {connection.password}", highlight=False)
+        line(f"Sign in as {connection.username}, password {connection.password}")
     else:
         kept = connection.document_root / "studio" / "credentials.json"
-        console.print(
-            f"Sign in as {connection.username}; the password is in {kept}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        line(f"Sign in as {connection.username}; the password is in {kept}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.show import console
+from pipelines.cli.show import line
 
 if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.weights import Report
@@ -47,9 +47,9 @@ def mobile_sam(
 
     kept = keep_mobile_sam(folder or Environment.read().weights, source, _tell)
     words = "kept at" if kept.new else "already at"
-    console.print(f"MobileSAM from {kept.source}: {words} {kept.path}", highlight=False, soft_wrap=True)
+    line(f"MobileSAM from {kept.source}: {words} {kept.path}")
 
 
 def _tell(report: Report) -> None:
-    for line in report.lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for found in report.lines:
+        line(found)

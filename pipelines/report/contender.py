@@ -86,22 +86,12 @@ def contender(
     if its_workspace is not None:
         book = book or its_workspace.class_book()
         detection = services.detection(its_workspace, environment)
+        vocabulary = book.vocabulary()
     else:
+        from dsmoe_core.runtimes.opening import trained_on
+
         detection = services.network(workspace, environment)
-    vocabulary = book.vocabulary() if book else _trained_on(folder)
-    return _contender(name, folder, vocabulary, book, detection)
-
-
-def _contender(
-    name: str, folder: Path, vocabulary: Vocabulary, book: ClassBook | None, detection: Detection
-) -> Contender:
+        vocabulary = book.vocabulary() if book else trained_on(folder)
     others = {plain(alias): entry.name for entry in (book.classes if book else ()) for alias in entry.aliases}
-    return Contender(
-        name, folder, vocabulary, others | {plain(name): name for name in vocabulary.names}, detection
-    )
-
-
-def _trained_on(folder: Path) -> Vocabulary:
-    from dsmoe_core.runtimes.opening import trained_on
-
-    return trained_on(folder)
+    aliases = others | {plain(name): name for name in vocabulary.names}
+    return Contender(name, folder, vocabulary, aliases, detection)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from openai_server import OpenAIServer
 
 from prompts.llm import FakeModel, LanguageModel, OpenAIModel, Reply
 
@@ -16,21 +16,13 @@ KEY = "sk-very-secret"
 Line = dict[str, Any] | str | Reply
 
 
-class Server(ThreadingHTTPServer):
+class Server(OpenAIServer):
     """Answers each request with the next of ``script``: (status, body, seconds to wait before)."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(self._next)
         self.script: list[tuple[int, bytes, float]] = []
-        self.bodies: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
         self.wake = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
 
     def say(self, message: dict[str, Any]) -> None:
         """Adds a completion with this message to the script."""
@@ -38,40 +30,17 @@ class Server(ThreadingHTTPServer):
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
         self.script.append((200, json.dumps(body).encode(), 0.0))
 
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.bodies.append({"path": self.path, **json.loads(body)})
-        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        status, answer, wait = self.server.script.pop(0)
-        if wait:
-            self.server.wake.wait(wait)
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-        except OSError:  # the client had enough of waiting
-            return
-
-    def log_message(self, *_: object) -> None:
-        return
+    def _next(self, _body: dict[str, Any]) -> tuple[int, bytes]:
+        status, said, wait = self.script.pop(0)
+        self.wake.wait(wait)
+        return status, said
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.wake.set()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Server() as server:
+        yield server
+        server.wake.set()
 
 
 @pytest.fixture

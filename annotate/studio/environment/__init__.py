@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from annotate.uv import find_uv
-from dsmoe_core.errors import PrerequisiteError
+from dsmoe_core.errors import NO_ROOM, PrerequisiteError
 
 LOCK = Path(__file__).parent / "label-studio.lock"
 SPACE_BYTES = 1_500_000_000  # the environment itself takes 1.0 GB, and uv unpacks beside it
@@ -92,7 +92,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
+        if error.errno in NO_ROOM:
             raise _no_space(folder, "Label Studio") from error
         raise PrerequisiteError(
             f"cannot make the folder {folder}: {error.strerror}", "Choose a folder that you may write to."

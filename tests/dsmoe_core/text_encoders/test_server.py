@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from embeddings_server import WIDTH, EmbeddingsServer, Reply, answer, embedding
+from embeddings_server import WIDTH, EmbeddingsServer, answer, embedding
+from openai_server import Reply
 
 from dsmoe_core.errors import LanguageModelError, PrerequisiteError
 from dsmoe_core.text_encoders.server import ServerEncoder
