@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 Precision = Literal["fp32", "bf16", "int8"]
@@ -58,7 +59,7 @@ def as_images(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 sid
 
 def feed_of(
     squares: UInt8[Tensor, "b side side 3"], steering: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
-) -> dict[str, Float[np.ndarray, "..."]]:
+) -> dict[str, NDArray[np.float32]]:
     """The arrays that an exported graph takes, by name (``graph.INPUTS``)."""
     return {
         "images": as_images(squares).contiguous().numpy(),

@@ -32,6 +32,15 @@ def test_a_folder_is_run_by_what_it_was_made_for(exports: Exports) -> None:
     assert {trained_on(o.folder) for o in opened} == {VOCABULARY}
 
 
+@pytest.mark.parametrize(("kind", "weights"), [("model", "model.safetensors"), ("onnx", "text.safetensors")])
+def test_what_a_folder_was_trained_on_is_read_from_its_card(
+    exports: Exports, copied: Callable[[Path], Path], kind: str, weights: str
+) -> None:
+    folder = copied(getattr(exports, kind))
+    (folder / weights).unlink()
+    assert trained_on(folder) == VOCABULARY
+
+
 @pytest.mark.parametrize(
     ("folder", "how", "complaint"),
     [
