@@ -164,7 +164,6 @@ class LossWeights(Frozen):
     taxonomy: float = Field(0.05, ge=0)
     angle: float = Field(0.05, ge=0)
     misalignment: float = Field(0.05, ge=0)
-    balance: float = Field(0.02, ge=0)
 
     @classmethod
     def paper(cls) -> LossWeights:

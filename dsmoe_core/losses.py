@@ -23,7 +23,7 @@ from dsmoe_core import poincare
 from dsmoe_core.assign import assign, flatten
 from dsmoe_core.config import LossWeights
 from dsmoe_core.network import Output, Read
-from dsmoe_core.signals import Aligned, Gated
+from dsmoe_core.signals import Aligned
 
 CONE = math.radians(15)
 MARGIN = 0.1
@@ -125,17 +125,6 @@ def angle_hinge(aligned: Aligned, present: Float[Tensor, "b c"]) -> Float[Tensor
     return (F.relu(angle - CONE) * present).sum() / present.sum().clamp_min(1)
 
 
-def balance(gated: Gated) -> Float[Tensor, ""]:
-    """``N_e sum_i F_i G_i``: one when every expert gets the same share, more when a few take all.
-
-    Not in the paper, which does not say what keeps an expert from never being chosen; this is the loss of
-    Switch Transformers (Fedus et al. 2021), F the share of choices and G the mean probability.
-    """
-    experts = gated.probabilities.shape[1]
-    share = F.one_hot(gated.experts, experts).sum((0, 1)) / gated.experts.numel()
-    return experts * (share * gated.probabilities.mean(0)).sum()
-
-
 def auxiliary_losses(
     output: Output,
     read: Read,
@@ -153,7 +142,6 @@ def auxiliary_losses(
         losses["angle"] = weights.angle * angle_hinge(output.aligned, present)
     if output.gated is not None:
         losses["misalignment"] = weights.misalignment * output.misalignment
-        losses["balance"] = weights.balance * balance(output.gated)
     return losses
 
 

@@ -6,19 +6,32 @@ learnable from 0.1.
 
 Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We: every expert has
 a learned query that attends over T^, so classes come and go without touching the experts. The inner product
-is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once; the letter is
-``unit=False``. The chosen weights are made to sum to one, so that the scale of F_MoE does not depend on k;
-the letter is ``share=False``.
+is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once, and what all
+pictures or all experts have in common is taken off them first: the factory's pictures, and experts that are
+read by one projector, otherwise point the same way, every expert gets 1 / N_e of every picture, and rounding
+chooses. The letter is ``unit=False``. The chosen weights are made to sum to one, so that the scale of F_MoE
+does not depend on k; the letter is ``share=False``.
+
+The paper does not say what keeps an expert from never being chosen, and one that is never chosen never
+learns. We: a handicap for every expert, which training moves and which counts in the choice alone, not in
+the weights (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"). A
+balance loss as in Switch Transformers is at its least, too, when all experts are the same to every picture,
+and that is where it led.
 """
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsmoe_core.running_mean import RunningMean
 from dsmoe_core.signals import Gated
+
+DESCRIPTOR = 64  # d_g
+CENTRE_MOMENTUM = 0.05
+LEVELLING = 0.01
 
 
 class AttentionGating(nn.Module):
@@ -53,16 +66,19 @@ class AttentionGating(nn.Module):
             nn.SiLU(),
             nn.Conv2d(hidden, hidden, 1),
             nn.SiLU(),
-            nn.Conv2d(hidden, 64, 1),
+            nn.Conv2d(hidden, DESCRIPTOR, 1),
         )
         self.text = nn.Sequential(
             nn.Linear(2 * text_width, hidden),
             nn.SiLU(),
             nn.Linear(hidden, hidden),
             nn.SiLU(),
-            nn.Linear(hidden, 64),
+            nn.Linear(hidden, DESCRIPTOR),
         )
+        self.centre = RunningMean(DESCRIPTOR, momentum=CENTRE_MOMENTUM)
         self.log_tau = nn.Parameter(torch.tensor(0.1).log())
+        self.handicap: Tensor
+        self.register_buffer("handicap", torch.zeros(experts))
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Gated:
         """Chosen experts, best first, with weights that sum to one."""
@@ -73,9 +89,23 @@ class AttentionGating(nn.Module):
         with torch.autocast(f_b.device.type, enabled=False):  # small differences decide who is chosen
             picture, expert = picture.float(), expert.float()
             if self.unit:
-                picture, expert = F.normalize(picture, dim=-1), F.normalize(expert, dim=-1)
+                if self.training:
+                    self.centre.follow(picture)
+                picture = F.normalize(self.centre(picture), dim=-1)
+                expert = F.normalize(expert - expert.mean(0), dim=-1)
             probabilities = (picture @ expert.T / self.log_tau.exp()).softmax(-1)
-        weights, chosen = probabilities.topk(self.top_k, dim=-1)
+        chosen = (probabilities + self.handicap).topk(self.top_k, dim=-1).indices
+        if self.training:
+            self._level(chosen)
+        weights, best_first = probabilities.gather(-1, chosen).sort(-1, descending=True)
+        chosen = chosen.gather(-1, best_first)
         if self.share:
             weights = weights / weights.sum(-1, keepdim=True)
         return Gated(chosen, weights, probabilities, expert_text)
+
+    @torch.no_grad()
+    def _level(self, chosen: Int[Tensor, "b k"]) -> None:
+        """Make it easier for the experts that were chosen too seldom, harder for the others."""
+        experts = len(self.handicap)
+        share = torch.bincount(chosen.flatten(), minlength=experts) / chosen.numel()
+        self.handicap += LEVELLING * (1 / experts - share)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.errors import ModelError
+from dsmoe_core.running_mean import RunningMean
 
 CENTRE_MOMENTUM = 0.01
 
@@ -34,28 +35,23 @@ class TextPrompt(nn.Module):
 
     def __init__(self, *, width: int, position: bool) -> None:
         super().__init__()
-        self.centre: Tensor
-        self.seen: Tensor
-        self.register_buffer("centre", torch.zeros(width))
-        self.register_buffer("seen", torch.zeros(()))
+        self.centre = RunningMean(width, momentum=CENTRE_MOMENTUM)
         self.frequency = nn.Parameter(torch.logspace(0, -4, width // 2)) if position else None
         self.amplitude = nn.Parameter(torch.full((width // 2 * 2,), 0.02)) if position else None
 
     def forward(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c t"]:
         """T of eq. 1, from Enc(P)."""
-        text = text - self.centre
+        text = self.centre(text)
         if self.frequency is None or self.amplitude is None:
             return text
         phase = torch.arange(len(text), device=text.device)[:, None] * self.frequency
         code = torch.cat([phase.sin(), phase.cos()], dim=-1) * self.amplitude
         return text + nn.functional.pad(code, (0, text.shape[-1] - code.shape[-1]))
 
-    @torch.no_grad()
     def follow(self, text: Float[Tensor, "c t"]) -> None:
         """Move the centre towards the mean of these classes; one alone has nothing in common."""
         if len(text) > 1:
-            self.seen += 1
-            self.centre.lerp_(text.mean(0), max(1 / float(self.seen), CENTRE_MOMENTUM))
+            self.centre.follow(text)
 
 
 class ClassIndex(nn.Module):

@@ -64,7 +64,7 @@ def test_every_row_trains_and_finds(
     summary = train(SMALL.model_copy(update={"ablation": row}), tmp_path, pictures, vocabulary)
     assert all(map(torch.isfinite, map(torch.tensor, summary.losses.values())))
     assert ("taxonomy" in summary.losses) is (row >= "D")
-    assert ("balance" in summary.losses) is (row >= "E")
+    assert ("misalignment" in summary.losses) is (row >= "E")
     detector = Detector.load(tmp_path, HashEncoder())
     detector.use(vocabulary)
     found = list(detector.findings([p.picture for p in pictures], min_score=0.0))

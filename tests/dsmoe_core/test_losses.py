@@ -17,7 +17,6 @@ from dsmoe_core.losses import (
     Families,
     angle_hinge,
     auxiliary_losses,
-    balance,
     detection_losses,
     iou_loss,
     quality_focal,
@@ -249,38 +248,19 @@ def test_fifteen_degrees_are_free(degrees: float, free: bool) -> None:
     assert signal.points.grad.isfinite().all()
 
 
-def shares(chosen: Tensor, probabilities: Tensor) -> Tensor:
-    """N_e sum_i F_i G_i."""
-    batch, experts = probabilities.shape
-    total = torch.zeros((), dtype=torch.float64)
-    for e in range(experts):
-        often = sum(e == c for row in chosen.tolist() for c in row) / chosen.numel()
-        total = total + often * sum(probabilities[b, e] for b in range(batch)) / batch
-    return experts * total
-
-
-@pytest.mark.parametrize("k", [1, 3, 6])
-def test_balance_is_the_mean_share_times_the_mean_probability(k: int) -> None:
-    signal = gated(5, 6, k, 10)
-    close(balance(signal), shares(signal.experts, signal.probabilities), 1e-7)
-    even = signal._replace(experts=torch.arange(6)[:, None], probabilities=torch.full((6, 6), 1 / 6))
-    close(balance(even), torch.ones((), dtype=torch.float64), 1e-6)
-
-
 def test_auxiliary_losses_are_weighed_by_name() -> None:
     output = answer()
     steering, inner_text = random(3, 10), random(2, 10)
     read = Read(steering, classes=steering, inner=inner_text, value_overlap=torch.tensor(0.3))
     inner = random(2, 4, seed=9) * 0.1
     tree = {0: 3, 1: 3, 2: 4}
-    weights = LossWeights(value_overlap=2, taxonomy=3, angle=5, misalignment=7, balance=11)
-    signal, routing = output.aligned, output.gated
+    weights = LossWeights(value_overlap=2, taxonomy=3, angle=5, misalignment=7)
+    signal = output.aligned
     expected = {
         "value_overlap": torch.tensor(2 * 0.3),
         "taxonomy": 3 * tree_hinge(torch.cat([signal.anchors, inner]), tree),
         "angle": 5 * cone_hinge(signal.anchors, signal.points, [[0, 2], [], [2]]),
         "misalignment": torch.tensor(7 * 0.7),
-        "balance": 11 * shares(routing.experts, routing.probabilities),
     }
     found = auxiliary_losses(output, read, inner, families(tree), TRUTH, weights)
     assert set(found) == set(expected)

@@ -80,9 +80,9 @@ def let_every_picture_choose(network: DSMoE, images: Tensor, text: Tensor) -> No
     network(images, text, text)
     watch.remove()
     middle = seen[0].mean(0)
-    network.gating.image[-1].bias -= middle
+    network.gating.centre.mean.copy_(middle)
+    network.gating.handicap.zero_()
     keys = torch.linalg.pinv(seen[0] - middle).T  # each likes one picture and none of the others
-    keys = torch.nn.functional.normalize(keys, dim=-1)
     network.gating.text.register_forward_hook(lambda *_: torch.cat([keys, keys + 0.1 * keys.roll(1, 0)]))
 
 
@@ -191,7 +191,7 @@ def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, te
         losses |= auxiliary_losses(output, read, inner, families, truth, LossWeights())
     sum(losses.values(), start=torch.zeros(())).backward()
     assert all(torch.isfinite(v) for v in losses.values()), losses
-    assert set(losses) == {"class", "box", "value_overlap", "taxonomy", "angle", "misalignment", "balance"}
+    assert set(losses) == {"class", "box", "value_overlap", "taxonomy", "angle", "misalignment"}
     unreached = [
         n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
     ]

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from references import close, linear, random, stirred
 from torch import Tensor
 
@@ -32,18 +33,23 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
     for e in range(count):
         strength = torch.exp(text @ stage.queries[e] / text.shape[1] ** 0.5)
         expert_text[e] = sum(s * row for s, row in zip(strength / strength.sum(), text, strict=True))
+    reads = [
+        projector(torch.cat([t, q]), stage.text) for t, q in zip(expert_text, stage.queries, strict=True)
+    ]
+    common = sum(reads) / count
     for b, picture in enumerate(f_b):
-        cells = projector(picture.flatten(1).T, stage.image)
-        seen = cells.mean(0)
-        for e in range(count):
-            read = projector(torch.cat([expert_text[e], stage.queries[e]]), stage.text)
-            lengths = seen.norm() * read.norm() if stage.unit else 1.0
-            probabilities[b, e] = torch.exp(seen.dot(read) / lengths / tau)
+        seen = projector(picture.flatten(1).T, stage.image).mean(0)
+        for e, read in enumerate(reads):
+            one, other = (seen - stage.centre.mean, read - common) if stage.unit else (seen, read)
+            lengths = one.norm() * other.norm() if stage.unit else 1.0
+            probabilities[b, e] = torch.exp(one.dot(other) / lengths / tau)
         probabilities[b] /= probabilities[b].sum()
     chosen = torch.zeros(len(f_b), k, dtype=torch.long)
     weights = torch.zeros(len(f_b), k, dtype=torch.float64)
     for b, row in enumerate(probabilities):
-        best = sorted(range(count), key=lambda e, row=row: -float(row[e]))[:k]
+        favour = row + stage.handicap
+        best = sorted(range(count), key=lambda e, favour=favour: -float(favour[e]))[:k]
+        best.sort(key=lambda e, row=row: -float(row[e]))
         chosen[b] = torch.tensor(best)
         weights[b] = row[best] / (sum(row[e] for e in best) if stage.share else 1.0)
     return Gated(chosen, weights, probabilities, expert_text)
@@ -73,3 +79,55 @@ def test_a_lower_temperature_sharpens_and_chooses_the_same() -> None:
     sharp = stage(f_b, text)
     assert sharp.experts.tolist() == blunt.experts.tolist()
     assert (sharp.probabilities.amax(-1) > blunt.probabilities.amax(-1)).all()
+
+
+@torch.no_grad()
+def test_pictures_that_are_nearly_the_same_still_go_to_experts_of_their_own() -> None:
+    """What all have in common must not decide: else every expert gets 1 / N_e of every picture."""
+    torch.manual_seed(0)
+    stage = AttentionGating(width=6, text_width=10, experts=8, top_k=2).double()
+    common, text = random(1, 6, 4, 4) * 10, random(4, 10, seed=1)
+    pictures = [common + random(8, 6, 4, 4, seed=step) for step in range(60)]
+    for f_b in pictures:
+        stage(f_b, text)
+    found = stage.eval()(torch.cat(pictures), text).probabilities
+    assert spread(found) > 0.1
+    stage.unit = False
+    stage.log_tau.fill_(0.0)
+    assert spread(stage(torch.cat(pictures), text).probabilities) < 0.01  # what it mends
+
+
+def spread(probabilities: Tensor) -> float:
+    """Mean over the experts of the standard deviation over the pictures, as a share of 1 / N_e."""
+    return float(probabilities.std(0).mean() * probabilities.shape[1])
+
+
+@torch.no_grad()
+def test_training_brings_every_expert_its_share_and_leaves_the_weights_to_the_router() -> None:
+    torch.manual_seed(0)
+    stage = AttentionGating(width=6, text_width=10, experts=8, top_k=2).double()
+    text, pictures = random(4, 10, seed=1), random(400, 6, 4, 4, seed=2)
+    before = shares(stage.eval()(pictures, text))
+    for _ in range(400):
+        stage.train()(pictures[torch.randperm(400)[:16]], text)
+    after = stage.eval()(pictures, text)
+    assert (shares(after) - 1 / 8).abs().max() < 0.25 * (before - 1 / 8).abs().max()
+    close(after.weights, F.normalize(after.probabilities.gather(1, after.experts), p=1).double(), 1e-6)
+    assert (after.weights.diff(dim=1) <= 0).all()  # best first
+
+
+def shares(routed: Gated) -> Tensor:
+    """Share of all choices that each expert got."""
+    experts = routed.probabilities.shape[1]
+    return F.one_hot(routed.experts, experts).double().mean((0, 1))
+
+
+@torch.no_grad()
+def test_looking_changes_nothing_and_training_follows() -> None:
+    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=2))
+    f_b, text = random(3, 6, 4, 4), random(4, 10, seed=1)
+    before = {name: value.clone() for name, value in stage.named_buffers()}
+    stage.eval()(f_b, text)
+    assert all(torch.equal(value, before[name]) for name, value in stage.named_buffers())
+    stage.train()(f_b, text)
+    assert all(not torch.equal(value, before[name]) for name, value in stage.named_buffers())
