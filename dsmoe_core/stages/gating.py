@@ -31,7 +31,7 @@ from dsmoe_core.signals import Gated
 
 DESCRIPTOR = 64  # d_g
 CENTRE_MOMENTUM = 0.05
-LEVELLING = 0.01
+LEVELLING = 0.03  # a training of a few hundred steps must do
 
 
 class AttentionGating(nn.Module):
