@@ -15,3 +15,7 @@ class Told(Protocol):
     def advance(self, done: int, total: int) -> None:
         """So much of it is done."""
         ...
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        ...

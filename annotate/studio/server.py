@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotate.environments import Say, make_folder, need_space, only_one
 from annotate.studio import environment
 from annotate.studio.api import Api
-from annotate.studio.environment import Say
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
@@ -83,12 +83,12 @@ class LabelStudioServer:
             PrerequisiteError: its environment cannot be built, or the disk is full.
         """
         say = progress or (lambda _: None)
-        environment.make_folder(self.data_dir)
+        make_folder(self.data_dir)
         self.data_dir.chmod(0o700)  # the database holds the token too
-        with environment.only_one(self.data_dir / "server.lock", say):
+        with only_one(self.data_dir / "server.lock", say):
             if self._pid() is None:
                 self._need_free_port()
-                environment.need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
+                need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, say)
                 self._start(program, self._credentials())
                 say("starting Label Studio")

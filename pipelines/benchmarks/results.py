@@ -38,6 +38,24 @@ def write_result(path: Path, measured: dict[str, Any], *, command: str, seeds: S
     write_whole(path, json.dumps(head | measured, indent=2, ensure_ascii=False) + "\n")
 
 
+def write_into(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:
+    """The same for a file that several commands write: others' keys stay, with their ``origins``.
+
+    Raises:
+        FormatError: what is there was not written by this module.
+    """
+    kept, origins = {}, {}
+    if path.is_file():
+        before = read_result(path)
+        head = {name: before[name] for name in ("command", "commit", "date") if name in before}
+        said = before.get("origins", {})
+        ours = {"command", "commit", "date", "machine", "seeds", "origins", *measured}
+        kept = {key: value for key, value in before.items() if key not in ours}
+        origins = {key: said.get(key, head) for key in kept}
+    whole = {**kept, **measured, **({"origins": origins} if origins else {})}
+    write_result(path, whole, command=command, seeds=seeds)
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result file.
 

@@ -1,4 +1,4 @@
-"""dsmoe benchmark demo, experts, latency, tables"""
+"""dsmoe benchmark demo, experts, latency, tables; the others are in contest.py"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli import contest
 from pipelines.cli import demo as demo_command
 from pipelines.cli.options import (
     PxOption,
@@ -25,6 +26,8 @@ app = typer.Typer(
     help="Measure something and write benchmarks/results/NAME.json.",
     no_args_is_help=True,
 )
+for command in (contest.accuracy, contest.ablation, contest.warmstart, contest.words):
+    app.command(command.__name__)(command)
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
 RESULTS = Path("benchmarks/results")
 

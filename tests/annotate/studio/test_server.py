@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from annotate import environments
 from annotate.studio import environment
 from annotate.studio.protocol import Connection
 from annotate.studio.server import LabelStudioServer
@@ -177,7 +178,7 @@ def test_damaged_credentials_are_named(make: Make) -> None:
 
 
 def test_a_full_disk_is_named_before_anything_starts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**7})())
+    monkeypatch.setattr(environments.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**7})())
     server = make(ANSWERS)
     with pytest.raises(PrerequisiteError, match=r"only 0\.0 GB are free"):
         server.up()

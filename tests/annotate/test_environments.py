@@ -1,4 +1,4 @@
-"""Building Label Studio's environment: once, whole or not at all."""
+"""Building environments of other programs' own: once, whole or not at all; Label Studio's for one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from annotate import environments
 from annotate.studio import environment
 from dsmoe_core.errors import PrerequisiteError
 
@@ -33,7 +34,7 @@ def use_uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], P
         program = tmp_path / "uv"
         program.write_text(f"#!{sys.executable}\n{script}")
         program.chmod(0o755)
-        monkeypatch.setattr(environment, "find_uv", lambda purpose: str(program))
+        monkeypatch.setattr(environments, "find_uv", lambda purpose: str(program))
         return tmp_path / "calls"
 
     return use
@@ -86,7 +87,7 @@ def test_a_disk_that_is_too_full_to_begin_is_named(
     tmp_path: Path, use_uv: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_uv(BUILDS)
-    monkeypatch.setattr(environment.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
+    monkeypatch.setattr(environments.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9})())
     with pytest.raises(PrerequisiteError, match=r"only 1\.0 GB are free .* needs 1\.5 GB"):
         environment.ensure(tmp_path / "envs", lambda _: None)
 

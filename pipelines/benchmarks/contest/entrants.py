@@ -1,0 +1,167 @@
+"""Who enters which benchmark: detectors by name, rows of the paper's ablation, first weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from dsmoe_core.config import ModelConfig
+from dsmoe_core.errors import SettingsError
+from dsmoe_core.schema import Vocabulary
+from dsmoe_core.text_encoders.protocol import TextEncoder
+from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
+from pipelines.benchmarks.contest.protocol import Contestant
+from pipelines.benchmarks.contest.series import Entrant, Field, Pair
+from pipelines.benchmarks.contest.yolo.contestant import SIZES, YoloContestant
+from pipelines.settings import checked
+
+Size = Literal["nano", "base"]
+Interpreter = Callable[[Callable[[str], None]], Path]
+OURS: tuple[Size, ...] = ("nano", "base")
+WHOLE = "F"
+NO_TINY_HEAD = "no-tiny-head"
+ROWS = ("A", "B", "C", "D", "E", WHOLE, NO_TINY_HEAD)
+STARTS = ("scratch", "warm")
+
+
+def detectors(names: Sequence[str], px: int, texts: TextEncoder, yolo: Interpreter) -> Field:
+    """DS-MoE and YOLOv8 of several sizes, all from scratch; each of ours is compared with each of theirs.
+
+    Raises:
+        SettingsError: a name is none of them.
+    """
+    known = (*OURS, *SIZES)
+    _refuse_others(names, known, "model")
+
+    def contestant(name: str) -> Contestant:
+        return YoloContestant(name, px, yolo) if name in SIZES else ours(size(name), px, texts)
+
+    entrants = [
+        Entrant({"model": name, "image_px": px, "start": "scratch"}, contestant(name)) for name in names
+    ]
+    pairs = [
+        Pair(i, k, {"model": one, "against": other})
+        for i, one in enumerate(names)
+        for k, other in enumerate(names)
+        if one in OURS and other in SIZES
+    ]
+    return Field(entrants, pairs)
+
+
+def ablation(rows: Sequence[str], preset: Size, px: int, texts: TextEncoder) -> Field:
+    """Rows A to F of the paper's ablation, and F without the tiny-object head; F is compared with each.
+
+    Paper: the whole method has that head (Tables 6 and 7). We: so all lettered rows do here, of ``nano`` too,
+    whose preset leaves it out for speed and is the row without it.
+
+    Raises:
+        SettingsError: a row is none of them.
+    """
+    _refuse_others(rows, ROWS, "row")
+    whole = _shape(preset, px).with_tiny_head(True)
+
+    def shape(row: str) -> ModelConfig:
+        return whole.with_tiny_head(False) if row == NO_TINY_HEAD else _of_row(whole, row)
+
+    entrants = [
+        Entrant(
+            {"row": row, "size": preset, "image_px": px},
+            DsmoeContestant(f"{preset}-{row}", shape(row), texts),
+        )
+        for row in rows
+    ]
+    if WHOLE not in rows:
+        return Field(entrants, [])
+    f = rows.index(WHOLE)
+    pairs = [Pair(f, i, {"row": WHOLE, "against": row}) for i, row in enumerate(rows) if i != f]
+    return Field(entrants, pairs)
+
+
+def starts(
+    names: Sequence[str],
+    shares: Sequence[float],
+    preset: Size,
+    px: int,
+    texts: TextEncoder,
+    warm: Path | None,
+) -> Field:
+    """One detector from scratch and from a warm start, at several shares of the labels; compared at each.
+
+    Args:
+        warm: file of the image encoder's first weights.
+
+    Raises:
+        SettingsError: a start is unknown, a share is none, or there is no file for the warm start.
+    """
+    _refuse_others(names, STARTS, "start")
+    if wrong := [share for share in shares if not 0 < share <= 1]:
+        raise SettingsError(f"{wrong[0]} is no share of the labels", "Give some above 0 and at most 1.")
+    if "warm" in names and (warm is None or not warm.is_file()):
+        raise SettingsError(
+            f"there is no file for the warm start at {warm}", "Name one with --warm, or leave out `warm`."
+        )
+    contestants = {
+        name: ours(preset, px, texts, encoder_from=warm if name == "warm" else None) for name in names
+    }
+    entrants = [
+        Entrant(
+            {"labels": share, "start": name, "model": preset, "image_px": px}, contestants[name], labels=share
+        )
+        for share in shares
+        for name in names
+    ]
+    places = {(one.labels, one.keys["start"]): i for i, one in enumerate(entrants)}
+    pairs = [
+        Pair(
+            places[share, "warm"],
+            places[share, "scratch"],
+            {"labels": share, "start": "warm", "against": "scratch"},
+        )
+        for share in shares
+        if set(names) == set(STARTS)
+    ]
+    return Field(entrants, pairs)
+
+
+def ours(
+    name: Size,
+    px: int,
+    texts: TextEncoder,
+    *,
+    words: Vocabulary | None = None,
+    encoder_from: Path | None = None,
+) -> DsmoeContestant:
+    """DS-MoE of a preset; see :class:`DsmoeContestant`."""
+    return DsmoeContestant(name, _shape(name, px), texts, words=words, encoder_from=encoder_from)
+
+
+def size(name: str) -> Size:
+    """A preset of ours.
+
+    Raises:
+        SettingsError: there is none of this name.
+    """
+    _refuse_others([name], OURS, "size")
+    return "base" if name == "base" else "nano"
+
+
+def _shape(preset: Size, px: int) -> ModelConfig:
+    """A preset at this side of the picture.
+
+    Raises:
+        SettingsError: the side fits no network.
+    """
+    raw = {**ModelConfig.of_size(preset).model_dump(), "image_px": px}
+    return checked(ModelConfig, raw, "the command line")
+
+
+def _of_row(whole: ModelConfig, row: str) -> ModelConfig:
+    return whole.model_copy(update={"ablation": row})
+
+
+def _refuse_others(names: Sequence[str], known: Sequence[str], what: str) -> None:
+    if wrong := [name for name in names if name not in known]:
+        raise SettingsError(f"{wrong[0]!r} is no {what}; there are {', '.join(known)}", "Name some of these.")
+    if len(set(names)) != len(names):
+        raise SettingsError(f"a {what} comes twice in {', '.join(names)}", "Name each once.")

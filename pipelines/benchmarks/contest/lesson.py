@@ -1,0 +1,80 @@
+"""Data sets as lessons: train.json and val.json in COCO format beside images/, read where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dsmoe_core.data import coco
+from dsmoe_core.data.in_place import read_in_place
+from dsmoe_core.errors import DataError
+from dsmoe_core.schema import LabelledPicture
+from pipelines.benchmarks.contest.protocol import Lesson
+from pipelines.settings import MAX_PIXELS
+from pipelines.told import Told
+from prompts.class_book import ClassBook
+
+
+@contextmanager
+def read(data: Path, told: Told) -> Iterator[Lesson]:
+    """A data set's lesson; within the block its pictures can be read.
+
+    Raises:
+        DataError: no picture can be read, one cannot be, or nothing is labelled in a part.
+        FormatError: a file is missing, or no COCO file.
+    """
+    known = {part: coco.read(data / f"{part}.json") for part in ("train", "val")}
+    names = list(dict.fromkeys(name for part in known.values() for name in part.classes))
+    with TemporaryDirectory(prefix="dsmoe-") as scratch:
+        parts: dict[str, tuple[LabelledPicture, ...]] = {}
+        for part, annotations in known.items():
+            told.say(f"{data.resolve().name}: reading {part} pictures")
+            converted = Path(scratch) / part
+            converted.mkdir()
+            taken = read_in_place(
+                annotations, data / "images", converted, max_pixels=MAX_PIXELS, progress=told.advance
+            )
+            if taken.left_out:
+                first = taken.left_out[0]
+                raise DataError(
+                    f"{len(taken.left_out)} pictures of {data / f'{part}.json'} cannot be read, "
+                    f"such as {first.name}: {first.reason}",
+                    "Mend or remove them; a comparison needs all of them.",
+                )
+            if not any(one.annotations for one in taken.labelled):
+                raise DataError(f"{data / f'{part}.json'} has no box", "Give a labelled set.")
+            parts[part] = taken.labelled
+        vocabulary = ClassBook.from_glossary(names).vocabulary()
+        yield Lesson(data.resolve().name, vocabulary, parts["train"], parts["val"])
+
+
+def with_share(lesson: Lesson, share: float, seed: int) -> Lesson:
+    """The same with so much of the training pictures; a smaller share is a part of a larger one.
+
+    The draw is by seed alone, so that every contestant gets the same pictures, and at least one with a box.
+    """
+    if share >= 1:
+        return lesson
+    order = random.Random(seed).sample(range(len(lesson.train)), len(lesson.train))  # noqa: S311 - no secret
+    first = next(place for place, i in enumerate(order) if lesson.train[i].annotations)
+    order.insert(0, order.pop(first))
+    chosen = sorted(order[: max(1, round(share * len(order)))])
+    return replace(lesson, train=tuple(lesson.train[i] for i in chosen), labels=share)
+
+
+def digest(lesson: Lesson) -> str:
+    """Of everything that is learned from and judged on: labels and the bytes of the pictures."""
+    whole = hashlib.sha256(json.dumps(lesson.vocabulary.names).encode())
+    for part in (lesson.train, lesson.val):
+        for one in part:
+            boxes = [(*a.box.corners, a.label) for a in one.annotations]
+            whole.update(json.dumps([one.picture.name, boxes]).encode())
+            whole.update(hashlib.sha256(one.picture.path.read_bytes()).digest())
+        whole.update(b"|")
+    return whole.hexdigest()

@@ -1,0 +1,110 @@
+"""Do the words matter? One trained model, asked in right, bare, random and swapped words.
+
+The *same* model, because that is the question: does what it finds depend on what it is told? Whether it would
+have learned as well from other words is another one, and has rows of its own (``trained: anew``): a model
+that reads any fixed vector as a code for a class falls in the former and not in the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from dsmoe_core.schema import Vocabulary
+from pipelines.atomic import content_id
+from pipelines.benchmarks.contest import lesson as lessons
+from pipelines.benchmarks.contest.bouts import Bouts, Result
+from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
+from pipelines.benchmarks.contest.other_words import WORDS
+from pipelines.benchmarks.contest.protocol import Budget, Lesson
+from pipelines.benchmarks.contest.rows import row, tests
+from pipelines.benchmarks.contest.series import Report
+
+ONCE, ANEW = "once", "anew"
+Key = tuple[str, str, str]
+"""Data set, ``trained``, words."""
+
+
+def run(
+    make: Callable[[Vocabulary | None], DsmoeContestant],
+    data: Sequence[Path],
+    budget: Budget,
+    seeds: Sequence[int],
+    bouts: Bouts,
+    report: Report,
+    *,
+    anew: bool,
+) -> None:
+    """Train with the right words, once a seed, and ask in all of them; then train anew in each, if wanted.
+
+    Args:
+        make: a contestant that reads this vocabulary; the lesson's own for None.
+        anew: also train with each of the other words.
+
+    Raises:
+        DataError, ModelError: as :func:`pipelines.benchmarks.contest.series.run`.
+    """
+    results: dict[Key, list[Result]] = {}
+    told = bouts.told
+    with ExitStack() as stack:
+        read = [stack.enter_context(lessons.read(folder, told)) for folder in data]
+        for seed in seeds:
+            for lesson in read:
+                told.line(f"{lesson.name}, seed {seed}")
+                contestant = make(None)
+                trained = bouts.fight(contestant, lesson, budget, seed)
+                for words in WORDS:
+                    _note(
+                        results,
+                        (lesson.name, ONCE, words),
+                        _asked(contestant, trained, words, lesson, bouts),
+                        bouts,
+                    )
+                for words in [w for w in WORDS if anew and w != "right"]:
+                    other = make(WORDS[words](lesson, seed))
+                    _note(
+                        results, (lesson.name, ANEW, words), bouts.fight(other, lesson, budget, seed), bouts
+                    )
+                report({"budget": budget.plain, **_measured(results)}, seeds[: seeds.index(seed) + 1])
+
+
+def _asked(contestant: DsmoeContestant, trained: Result, words: str, lesson: Lesson, bouts: Bouts) -> Result:
+    """What the trained model finds when it is asked in these words."""
+    if words == "right":
+        return trained
+    vocabulary = WORDS[words](lesson, trained.seed)
+    pictures = [one.picture for one in lesson.val]
+    return bouts.again(
+        trained,
+        f"words-{words}-{content_id(vocabulary.plain())}",
+        lambda folder: contestant.look(folder / "model", vocabulary, pictures, bouts.told),
+        lesson,
+    )
+
+
+def _note(results: dict[Key, list[Result]], key: Key, result: Result, bouts: Bouts) -> None:
+    results.setdefault(key, []).append(result)
+    shown = result.total
+    bouts.told.line(
+        f"  {key[2]} words, trained {key[1]}: mAP@.5 {shown['map50']:.3f}, mAP@.5:.95 {shown['map']:.3f}"
+    )
+
+
+def _measured(results: dict[Key, list[Result]]) -> dict[str, Any]:
+    rows, compared = [], []
+    right_minus_random: dict[str, Any] = {}
+    for (name, trained, words), known in results.items():
+        rows.append({"data": name, "words": words, "trained": trained, **row(known)})
+        if words == "right":
+            continue
+        differences = tests(results[name, ONCE, "right"], known)
+        compared += [
+            {"data": name, "words": "right", "against": words, "trained": trained, **one}
+            for one in differences
+        ]
+        if (words, trained) == ("random", ONCE) and differences:
+            first = differences[0]
+            right_minus_random[name] = {"delta": first["delta_map"], "ci95": first["ci95"]}
+    return {"rows": rows, "tests": compared, "right_minus_random": right_minus_random}

@@ -1,0 +1,222 @@
+"""dsmoe benchmark accuracy, ablation, warmstart, words: everything that trains several times"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipelines.cli.show import TerminalReporter, console
+
+if TYPE_CHECKING:
+    from dsmoe_core.text_encoders.protocol import TextEncoder
+    from pipelines.benchmarks.contest.bouts import Bouts
+    from pipelines.benchmarks.contest.protocol import Budget
+    from pipelines.benchmarks.contest.series import Field, Report
+
+RESULTS = Path("benchmarks/results")
+DataOption = Annotated[
+    list[Path],
+    typer.Option("--data", metavar="DIR", help="images/, train.json, val.json; may be given several times."),
+]
+MinutesOption = Annotated[
+    float | None, typer.Option("--minutes", min=0.01, help="Wall-clock of each training; or --epochs.")
+]
+EpochsOption = Annotated[
+    int | None, typer.Option("--epochs", min=1, help="Passes over the training pictures; or --minutes.")
+]
+PxOption = Annotated[int, typer.Option("--px", min=64, help="Side of the picture, for everybody.")]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each; seeds 1, 2, ...")]
+SizeOption = Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")]
+WorkOption = Annotated[
+    Path, typer.Option("--work", metavar="DIR", help="Where trainings are kept; none is done twice.")
+]
+WORK = Path("workspaces/benchmarks")
+
+
+def accuracy(
+    data: DataOption,
+    models: Annotated[
+        str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
+    ] = "nano,yolov8n",
+    minutes: MinutesOption = None,
+    epochs: EpochsOption = None,
+    px: PxOption = 320,
+    seeds: SeedsOption = 3,
+    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
+    / "accuracy.json",
+    work: WorkOption = WORK,
+) -> None:
+    """DS-MoE against YOLOv8, both from scratch: same pictures, size, budget and judge.
+
+    Example: `dsmoe benchmark accuracy --data deeppcb --minutes 8 --px 320 --seeds 3`
+    """
+    from pipelines.benchmarks.contest import entrants
+    from pipelines.benchmarks.contest.yolo import contestant as yolo
+    from pipelines.settings import Environment
+
+    interpreter = yolo.built(Environment.read().environments)
+    field = entrants.detectors(_names(models), px, _texts(), interpreter)
+    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+
+
+def ablation(
+    data: DataOption,
+    rows: Annotated[
+        str, typer.Option("--rows", metavar="ROW,ROW,...", help="A to F, and no-tiny-head.")
+    ] = "A,B,C,D,E,F,no-tiny-head",
+    size: SizeOption = "nano",
+    minutes: MinutesOption = None,
+    epochs: EpochsOption = None,
+    px: PxOption = 320,
+    seeds: SeedsOption = 3,
+    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
+    / "ablation.json",
+    work: WorkOption = WORK,
+) -> None:
+    """Rows A to F of the paper's ablation, with the tiny-object head, and F without it.
+
+    Example: `dsmoe benchmark ablation --data aluminium --rows E,F,no-tiny-head --epochs 30`
+    """
+    from pipelines.benchmarks.contest import entrants
+
+    field = entrants.ablation(_names(rows), entrants.size(size), px, _texts())
+    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+
+
+def warmstart(
+    data: DataOption,
+    shares: Annotated[
+        str, typer.Option("--shares", metavar="X,X,...", help="Of the training pictures.")
+    ] = "0.05,0.2,1.0",
+    start: Annotated[
+        str, typer.Option("--start", metavar="NAME,NAME", help="scratch, warm.")
+    ] = "scratch,warm",
+    warm: Annotated[
+        Path | None, typer.Option("--warm", metavar="FILE", help="Weights of the warm start.")
+    ] = None,
+    size: SizeOption = "nano",
+    minutes: MinutesOption = None,
+    epochs: EpochsOption = None,
+    px: PxOption = 320,
+    seeds: SeedsOption = 3,
+    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
+    / "warmstart.json",
+    work: WorkOption = WORK,
+) -> None:
+    """What a warm start brings where few pictures are labelled.
+
+    Example: `dsmoe benchmark warmstart --data neu_det --warm encoder.safetensors --minutes 4`
+    """
+    from pipelines.benchmarks.contest import entrants
+
+    numbers = _shares(shares)
+    field = entrants.starts(_names(start), numbers, entrants.size(size), px, _texts(), warm)
+    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+
+
+def words(
+    data: DataOption,
+    size: SizeOption = "nano",
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Also train with the other words, four trainings a seed.")
+    ] = False,
+    minutes: MinutesOption = None,
+    epochs: EpochsOption = None,
+    px: PxOption = 320,
+    seeds: SeedsOption = 3,
+    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
+    / "words.json",
+    work: WorkOption = WORK,
+) -> None:
+    """Do the words matter? One model, asked in right, bare, random and swapped words.
+
+    Example: `dsmoe benchmark words --data deeppcb --data neu_det --minutes 8`
+    """
+    from pipelines.benchmarks.contest import entrants
+    from pipelines.benchmarks.contest import words as benchmark
+    from pipelines.benchmarks.results import write_into
+
+    make = partial(entrants.ours, entrants.size(size), px, _texts())
+    budget = _budget(minutes, epochs)
+    with TerminalReporter() as reporter:
+        benchmark.run(
+            lambda vocabulary: make(words=vocabulary),
+            data,
+            budget,
+            range(1, seeds + 1),
+            _bouts(work, reporter),
+            _report(as_json, write_into),
+            anew=anew,
+        )
+    console.print(f"{as_json} is written", highlight=False, soft_wrap=True)
+
+
+def _run(field: Field, data: Sequence[Path], budget: Budget, seeds: int, work: Path, as_json: Path) -> None:
+    """All bouts; the result file is written after each."""
+    from pipelines.benchmarks.contest import series
+    from pipelines.benchmarks.results import write_result
+
+    with TerminalReporter() as reporter:
+        bouts = _bouts(work, reporter)
+        series.run(field, data, budget, range(1, seeds + 1), bouts, _report(as_json, write_result))
+    console.print(f"{as_json} is written", highlight=False, soft_wrap=True)
+
+
+def _bouts(work: Path, reporter: TerminalReporter) -> Bouts:
+    from pipelines.benchmarks.contest.bouts import Bouts
+
+    return Bouts(work, reporter)
+
+
+def _report(path: Path, write: Callable[..., None]) -> Report:
+    command = " ".join(["dsmoe", *sys.argv[1:]])
+
+    def report(measured: dict[str, Any], seeds: Sequence[int]) -> None:
+        write(path, measured, command=command, seeds=seeds)
+
+    return report
+
+
+def _texts() -> TextEncoder:
+    """The packaged text encoder; a comparison takes no workspace's."""
+    from pipelines import services
+    from pipelines.settings import Environment
+
+    return services.network(None, Environment.read()).text_encoder
+
+
+def _budget(minutes: float | None, epochs: int | None) -> Budget:
+    """One of the two.
+
+    Raises:
+        SettingsError: both or none is given.
+    """
+    from dsmoe_core.errors import SettingsError
+    from pipelines.benchmarks.contest.protocol import Budget
+
+    if (minutes is None) == (epochs is None):
+        raise SettingsError("a budget is --minutes or --epochs, one of them", "Give one of the two.")
+    return Budget(minutes, epochs)
+
+
+def _names(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _shares(text: str) -> list[float]:
+    """Numbers with commas between.
+
+    Raises:
+        SettingsError: one is none.
+    """
+    from dsmoe_core.errors import SettingsError
+
+    try:
+        return [float(part) for part in _names(text)]
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is no list of numbers", "Give some such as 0.05,1.") from error
