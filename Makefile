@@ -15,6 +15,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
 
+YOLO := pipelines/benchmarks/contest/yolo
+
 .PHONY: help install demo test test-marked test-all check lock clean
 
 help: ## show this list
@@ -40,11 +42,14 @@ check: $(STAMP) ## lint, format, types, import contracts, rules of the house, lo
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
 
-lock: $(UV) ## resolve both lock files anew; ARGS=--upgrade takes newer releases
+lock: $(UV) ## resolve all lock files anew; ARGS=--upgrade takes newer releases
 	$(UV) pip compile --quiet --universal --all-extras --generate-hashes --no-header --python-version 3.11 \
 	  $(ARGS) pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
 	  $(ARGS) annotate/studio/environment/label-studio.in -o annotate/studio/environment/label-studio.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --constraints <(sed -n 's/^\(torch\(vision\)\?==[^ ]*\).*/\1/p' requirements.lock) --overrides $(YOLO)/overrides.txt \
+	  $(ARGS) $(YOLO)/yolo.in -o $(YOLO)/yolo.lock
 
 clean: ## remove environments, caches and builds; workspaces stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist ./*.egg-info

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.errors import FormatError
+from dsmoe_core.evaluation.over_seeds import mean_over_seeds
 from pipelines.atomic import write_whole
 from pipelines.benchmarks.results import read_result
 
@@ -162,8 +163,60 @@ def _findings(found: Mapping[str, Any]) -> str:
     return title + markdown(head, rows)
 
 
+def _trained(**keys: str) -> Callable[[Mapping[str, Any]], str]:
+    """Tables of a file whose rows are trainings; ``keys`` are the rows' and what they are called."""
+
+    def render(found: Mapping[str, Any]) -> str:
+        rows = found.get("rows", ())
+        if not rows:
+            return "Nothing was trained yet."
+        seeds = max(len(row["seeds"]) for row in rows)
+        spread = ", mean [95 % interval over seeds]" if seeds > 1 else ""
+        head = ("data", *keys.values(), "epochs", "minutes", "mAP@.5", "mAP@.5:.95", "precision", "recall")
+        lines = [
+            [
+                row["data"],
+                *(str(row.get(key, "-")) for key in keys),
+                *(f"{row[key]:.1f}" if key in row else "-" for key in ("epochs", "minutes")),
+                *(_spread(row[key]) for key in ("map50", "map", "precision", "recall")),
+            ]
+            for row in rows
+        ]
+        title = f"Trained for {_budget(found['budget'])} each, {seeds} seed{'s' * (seeds > 1)}{spread}.\n\n"
+        tests = [_difference(test) for test in found.get("tests", ())]
+        said = ("data", "what", "against", "mAP@.5:.95 [95 % interval]", "p", "over")
+        return title + markdown(head, lines) + (f"\n\n{markdown(said, tests)}" if tests else "")
+
+    return render
+
+
+def _difference(test: Mapping[str, Any]) -> list[str]:
+    """A row of ``tests``; what is compared is named by all its keys but the figures and ``against``."""
+    figures = ("data", "against", "over", "delta_map", "ci95", "p")
+    what = " ".join(str(value) for key, value in test.items() if key not in figures)
+    low, high = test["ci95"]
+    difference = f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return [test["data"], what, str(test["against"]), difference, f"{test['p']:.3g}", test["over"]]
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    ((unit, amount),) = budget.items()
+    return f"{amount:g} {unit}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return score(values[0])
+    mean, (low, high) = mean_over_seeds(values)
+    return f"{score(mean)} [{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]"
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": _demo,
     "experts": _experts,
     "latency": _latency,
+    "accuracy": _trained(model="model", image_px="px", start="start"),
+    "ablation": _trained(row="row", size="size", image_px="px"),
+    "warmstart": _trained(labels="labels", start="start", model="model"),
+    "words": _trained(words="asked in", trained="trained"),
 }

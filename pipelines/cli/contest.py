@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.show import TerminalReporter, console
+from pipelines.cli.options import Size, SizeOption
+from pipelines.cli.show import TerminalReporter, command_line, line
 
 if TYPE_CHECKING:
     from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -29,9 +29,8 @@ MinutesOption = Annotated[
 EpochsOption = Annotated[
     int | None, typer.Option("--epochs", min=1, help="Passes over the training pictures; or --minutes.")
 ]
-PxOption = Annotated[int, typer.Option("--px", min=64, help="Side of the picture, for everybody.")]
+SideOption = Annotated[int, typer.Option("--px", min=64, help="Side of the picture, for everybody.")]
 SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each; seeds 1, 2, ...")]
-SizeOption = Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")]
 WorkOption = Annotated[
     Path, typer.Option("--work", metavar="DIR", help="Where trainings are kept; none is done twice.")
 ]
@@ -45,7 +44,7 @@ def accuracy(
     ] = "nano,yolov8n",
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
-    px: PxOption = 320,
+    px: SideOption = 320,
     seeds: SeedsOption = 3,
     as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
     / "accuracy.json",
@@ -69,10 +68,10 @@ def ablation(
     rows: Annotated[
         str, typer.Option("--rows", metavar="ROW,ROW,...", help="A to F, and no-tiny-head.")
     ] = "A,B,C,D,E,F,no-tiny-head",
-    size: SizeOption = "nano",
+    size: SizeOption = Size.NANO,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
-    px: PxOption = 320,
+    px: SideOption = 320,
     seeds: SeedsOption = 3,
     as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
     / "ablation.json",
@@ -99,10 +98,10 @@ def warmstart(
     warm: Annotated[
         Path | None, typer.Option("--warm", metavar="FILE", help="Weights of the warm start.")
     ] = None,
-    size: SizeOption = "nano",
+    size: SizeOption = Size.NANO,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
-    px: PxOption = 320,
+    px: SideOption = 320,
     seeds: SeedsOption = 3,
     as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
     / "warmstart.json",
@@ -121,13 +120,13 @@ def warmstart(
 
 def words(
     data: DataOption,
-    size: SizeOption = "nano",
+    size: SizeOption = Size.NANO,
     anew: Annotated[
         bool, typer.Option("--anew", help="Also train with the other words, four trainings a seed.")
     ] = False,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
-    px: PxOption = 320,
+    px: SideOption = 320,
     seeds: SeedsOption = 3,
     as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
     / "words.json",
@@ -153,7 +152,7 @@ def words(
             _report(as_json, write_into),
             anew=anew,
         )
-    console.print(f"{as_json} is written", highlight=False, soft_wrap=True)
+    line(f"{as_json} is written")
 
 
 def _run(field: Field, data: Sequence[Path], budget: Budget, seeds: int, work: Path, as_json: Path) -> None:
@@ -164,17 +163,17 @@ def _run(field: Field, data: Sequence[Path], budget: Budget, seeds: int, work: P
     with TerminalReporter() as reporter:
         bouts = _bouts(work, reporter)
         series.run(field, data, budget, range(1, seeds + 1), bouts, _report(as_json, write_result))
-    console.print(f"{as_json} is written", highlight=False, soft_wrap=True)
+    line(f"{as_json} is written")
 
 
 def _bouts(work: Path, reporter: TerminalReporter) -> Bouts:
-    from pipelines.benchmarks.contest.bouts import Bouts
+    from pipelines.benchmarks.contest.bouts import RESAMPLES, Bouts
 
-    return Bouts(work, reporter)
+    return Bouts(work, reporter, RESAMPLES)
 
 
 def _report(path: Path, write: Callable[..., None]) -> Report:
-    command = " ".join(["dsmoe", *sys.argv[1:]])
+    command = command_line()
 
     def report(measured: dict[str, Any], seeds: Sequence[int]) -> None:
         write(path, measured, command=command, seeds=seeds)

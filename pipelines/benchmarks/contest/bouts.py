@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotate.environments import only_one
+from dsmoe_core import evaluation
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.figures import figures, judged
 from dsmoe_core.schema import PictureFindings
 from pipelines.atomic import content_id, write_whole
-from pipelines.benchmarks.contest.lesson import digest
+from pipelines.benchmarks.contest.digests import of_code, of_lesson
 from pipelines.benchmarks.contest.protocol import Budget, Contestant, Lesson
 from pipelines.registry import source_commit
 from pipelines.told import Told
@@ -68,7 +69,7 @@ class Bouts:
         resamples: of the pictures, for intervals.
     """
 
-    def __init__(self, work: Path, told: Told, resamples: int = RESAMPLES) -> None:
+    def __init__(self, work: Path, told: Told, resamples: int) -> None:
         self._work = work
         self.told = told
         self._resamples = resamples
@@ -121,7 +122,8 @@ class Bouts:
     def _folder(self, contestant: Contestant, lesson: Lesson, budget: Budget, seed: int) -> Path:
         decides = {
             "contestant": contestant.identity(lesson),
-            "data": digest(lesson),
+            "judge": of_code(Path(evaluation.__file__)),
+            "data": of_lesson(lesson),
             "budget": budget.plain,
             "seed": seed,
             "resamples": self._resamples,

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +19,7 @@ from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.train import fit
 from pipelines.atomic import write_whole
+from pipelines.benchmarks.contest.digests import of_code
 from pipelines.benchmarks.contest.protocol import MIN_SCORE, Budget, Learned, Lesson
 from pipelines.told import Told
 
@@ -62,11 +62,6 @@ class DsmoeContestant:
         """Side of the picture that it is shown."""
         return self.model.image_px
 
-    @property
-    def start(self) -> str:
-        """``scratch`` or ``warm``."""
-        return "scratch" if self._encoder_from is None else "warm"
-
     def identity(self, lesson: Lesson) -> dict[str, Any]:
         """All settings, the words, the first weights and the code of ``dsmoe_core``."""
         begun = self._encoder_from and hashlib.sha256(self._encoder_from.read_bytes()).hexdigest()
@@ -76,7 +71,7 @@ class DsmoeContestant:
             "words": self._vocabulary(lesson).plain(),
             "text_encoder": self._texts.name,
             "encoder_from": begun,
-            "code": code(),
+            "code": of_code(Path(dsmoe_core.__file__)),
         }
 
     def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, told: Told) -> Learned:
@@ -167,13 +162,3 @@ class DsmoeContestant:
 
 class _MeasuredError(Exception):
     """Leads out of a training that has told its speed."""
-
-
-@cache
-def code() -> str:
-    """Hash of the sources of ``dsmoe_core``: only a training by the code of today counts as done."""
-    root = Path(dsmoe_core.__file__).parent
-    whole = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
-        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()

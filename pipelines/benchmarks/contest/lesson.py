@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,15 +64,3 @@ def with_share(lesson: Lesson, share: float, seed: int) -> Lesson:
     order.insert(0, order.pop(first))
     chosen = sorted(order[: max(1, round(share * len(order)))])
     return replace(lesson, train=tuple(lesson.train[i] for i in chosen), labels=share)
-
-
-def digest(lesson: Lesson) -> str:
-    """Of everything that is learned from and judged on: labels and the bytes of the pictures."""
-    whole = hashlib.sha256(json.dumps(lesson.vocabulary.names).encode())
-    for part in (lesson.train, lesson.val):
-        for one in part:
-            boxes = [(*a.box.corners, a.label) for a in one.annotations]
-            whole.update(json.dumps([one.picture.name, boxes]).encode())
-            whole.update(hashlib.sha256(one.picture.path.read_bytes()).digest())
-        whole.update(b"|")
-    return whole.hexdigest()

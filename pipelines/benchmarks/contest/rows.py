@@ -31,7 +31,7 @@ def row(results: Sequence[Result]) -> dict[str, Any]:
     return answer
 
 
-def tests(one: Sequence[Result], other: Sequence[Result]) -> list[dict[str, Any]]:
+def differences(one: Sequence[Result], other: Sequence[Result]) -> list[dict[str, Any]]:
     """Whether the first one's mAP@.5:.95 is another than the second one's, on the seeds that both have.
 
     ``seeds``: Student's paired t over seeds, from two on. ``pictures``: the paired bootstrap over pictures,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pipelines.benchmarks.contest import lesson as lessons
 from pipelines.benchmarks.contest.bouts import Bouts, Result
 from pipelines.benchmarks.contest.protocol import MIN_SCORE, MOST, Budget, Contestant
-from pipelines.benchmarks.contest.rows import row, tests
+from pipelines.benchmarks.contest.rows import differences, row
 
 Report = Callable[[dict[str, Any], Sequence[int]], None]
 """Given the keys of a result file and the seeds that they hold, after each bout."""
@@ -89,6 +89,6 @@ def _measured(
         {"data": name, **pair.keys, **test}
         for name in data
         for pair in field.pairs
-        for test in tests(results.get((name, pair.one), ()), results.get((name, pair.other), ()))
+        for test in differences(results.get((name, pair.one), ()), results.get((name, pair.other), ()))
     ]
     return {"rows": rows, "tests": compared}

@@ -19,7 +19,7 @@ from pipelines.benchmarks.contest.bouts import Bouts, Result
 from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
 from pipelines.benchmarks.contest.other_words import WORDS
 from pipelines.benchmarks.contest.protocol import Budget, Lesson
-from pipelines.benchmarks.contest.rows import row, tests
+from pipelines.benchmarks.contest.rows import differences, row
 from pipelines.benchmarks.contest.series import Report
 
 ONCE, ANEW = "once", "anew"
@@ -99,12 +99,11 @@ def _measured(results: dict[Key, list[Result]]) -> dict[str, Any]:
         rows.append({"data": name, "words": words, "trained": trained, **row(known)})
         if words == "right":
             continue
-        differences = tests(results[name, ONCE, "right"], known)
+        found = differences(results[name, ONCE, "right"], known)
         compared += [
-            {"data": name, "words": "right", "against": words, "trained": trained, **one}
-            for one in differences
+            {"data": name, "words": "right", "against": words, "trained": trained, **one} for one in found
         ]
-        if (words, trained) == ("random", ONCE) and differences:
-            first = differences[0]
+        if (words, trained) == ("random", ONCE) and found:
+            first = found[0]
             right_minus_random[name] = {"delta": first["delta_map"], "ci95": first["ci95"]}
     return {"rows": rows, "tests": compared, "right_minus_random": right_minus_random}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -64,8 +65,7 @@ class YoloContestant:
         """
         folder.mkdir(parents=True, exist_ok=True)
         python = self._python(told.say)
-        with TemporaryDirectory(prefix="dsmoe-yolo-") as scratch:
-            home = Path(scratch)
+        with _empty(folder.absolute() / "scratch") as home:
             told.say(f"{self.name}: copying pictures")
             data, look = files.write(lesson, home / "data")
             job = {
@@ -110,6 +110,7 @@ class YoloContestant:
                 except BaseException:
                     process.kill()
                     raise
+        _tell(self.name, progress, told)
         if process.returncode or not answer.is_file():
             last = " ".join(log.read_text("utf-8", "replace").split())[-600:]
             raise ModelError(
@@ -118,6 +119,17 @@ class YoloContestant:
             )
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
         return found
+
+
+@contextmanager
+def _empty(folder: Path) -> Iterator[Path]:
+    """A folder for as long as the block lasts; what a killed process left in it goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _environment(home: Path) -> dict[str, str]:

@@ -1,0 +1,151 @@
+"""The commands that train, with the fake YOLO, and what becomes of their files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import SMALL, HashEncoder
+
+from dsmoe_core.config import TrainingConfig
+from pipelines import cli
+from pipelines.benchmarks.contest import bouts, dsmoe, entrants
+from pipelines.benchmarks.contest.yolo import contestant as yolo
+from pipelines.benchmarks.results import read_result, write_into, write_result
+from pipelines.benchmarks.tables import render
+from pipelines.cli import contest
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a benchmark on the small set: a tiny network in the place of the presets, a fake in YOLO's."""
+    program = tmp_path / "python"
+    fake = Path(__file__).with_name("fake_yolo.py")
+    program.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} {fake} "$@"\n')
+    program.chmod(0o755)
+    quick = TrainingConfig(batch=5, precision="32-true")
+    monkeypatch.setattr(yolo, "built", lambda _: lambda say: program)
+    monkeypatch.setattr(yolo, "LOOK_S", 0.05)
+    monkeypatch.setattr(
+        entrants, "_shape", lambda preset, px: SMALL.model_copy(update={"head_strides": (8, 16)})
+    )
+    monkeypatch.setattr(dsmoe, "TrainingConfig", lambda: quick)
+    monkeypatch.setattr(contest, "_texts", HashEncoder)
+    monkeypatch.setattr(bouts, "RESAMPLES", 50)
+
+    def go(*words: str) -> int:
+        given = ["--data", str(small), "--work", str(tmp_path / "work"), "--json", str(tmp_path / "out.json")]
+        return cli.run(["benchmark", words[0], *given, *words[1:]])
+
+    return go
+
+
+def test_accuracy_is_measured_written_and_not_measured_again(run: Any, tmp_path: Path, capsys: Out) -> None:
+    asked = ("accuracy", "--models", "nano,yolov8n", "--epochs", "2", "--px", "64", "--seeds", "2")
+    assert run(*asked) == 0
+    said = capsys.readouterr().out
+    assert "4 of 4: squares, yolov8n, 64, scratch, seed 2" in said
+    found = read_result(tmp_path / "out.json")
+    assert found["seeds"] == [1, 2]
+    assert found["budget"] == {"epochs": 2}
+    rows = {row["model"]: row for row in found["rows"]}
+    assert rows["yolov8n"]["map50"][0] > 0
+    assert rows["nano"]["epochs"] == rows["yolov8n"]["epochs"] == 2.0
+    assert all(len(row[key]) == 2 for row in found["rows"] for key in ("map50", "map", "f1", "recall"))
+    assert {test["over"] for test in found["tests"]} == {"seeds", "pictures"}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("*.safetensors")}
+    assert len(before) == 2
+    assert run(*asked) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert read_result(tmp_path / "out.json") == found
+
+
+def test_ablation_shares_the_store(run: Any, tmp_path: Path) -> None:
+    assert run("ablation", "--rows", "E,F,no-tiny-head", "--epochs", "1", "--px", "64", "--seeds", "1") == 0
+    found = read_result(tmp_path / "out.json")
+    assert [row["row"] for row in found["rows"]] == ["E", "F", "no-tiny-head"]
+    assert [test["against"] for test in found["tests"]] == ["E", "no-tiny-head"]
+    assert len(list((tmp_path / "work").iterdir())) == 3
+
+
+def test_warmstart_takes_shares(run: Any, tmp_path: Path) -> None:
+    asked = ("warmstart", "--shares", "0.5,1.0", "--epochs", "1", "--px", "64", "--seeds", "1")
+    assert run(*asked, "--start", "scratch") == 0
+    assert [row["labels"] for row in read_result(tmp_path / "out.json")["rows"]] == [0.5, 1.0]
+
+
+def test_words_keep_what_others_wrote_into_the_file(run: Any, tmp_path: Path) -> None:
+    write_result(tmp_path / "out.json", {"structured_ok": 3, "rows": []}, command="dsmoe other", seeds=[7])
+    assert run("words", "--epochs", "1", "--px", "64", "--seeds", "1") == 0
+    found = read_result(tmp_path / "out.json")
+    assert [row["words"] for row in found["rows"]] == ["right", "name", "random", "swapped"]
+    assert found["structured_ok"] == 3
+    assert found["origins"]["structured_ok"]["command"] == "dsmoe other"
+    assert set(found["right_minus_random"]) == {"squares"}
+
+
+def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
+    path = tmp_path / "words.json"
+    write_into(path, {"a": 1}, command="first", seeds=[1])
+    write_into(path, {"b": 2}, command="second", seeds=[2])
+    write_into(path, {"b": 3, "c": 4}, command="third", seeds=[3])
+    found = read_result(path)
+    assert (found["a"], found["b"], found["c"]) == (1, 3, 4)
+    assert (found["command"], found["seeds"]) == ("third", [3])
+    assert {key: origin["command"] for key, origin in found["origins"].items()} == {"a": "first"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["accuracy"], "a budget is --minutes or --epochs"),
+        (["accuracy", "--minutes", "1", "--epochs", "1"], "a budget is --minutes or --epochs"),
+        (["accuracy", "--epochs", "1", "--models", "detr"], "'detr' is no model"),
+        (["ablation", "--epochs", "1", "--rows", "G"], "'G' is no row"),
+        (["warmstart", "--epochs", "1", "--shares", "much"], "is no list of numbers"),
+        (["warmstart", "--epochs", "1"], "no file for the warm start"),
+    ],
+)
+def test_a_mistake_is_one_line(run: Any, words: list[str], said: str, capsys: Out) -> None:
+    assert run(*words) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "shown"),
+    [
+        (
+            "accuracy",
+            {"model": "nano", "image_px": 320, "start": "scratch"},
+            "| deeppcb | nano | 320 | scratch |",
+        ),
+        ("ablation", {"row": "F", "size": "nano", "image_px": 320}, "| deeppcb | F | nano | 320 |"),
+        ("warmstart", {"labels": 0.05, "start": "warm", "model": "nano"}, "| deeppcb | 0.05 | warm | nano |"),
+        ("words", {"words": "random", "trained": "once"}, "| deeppcb | random | once |"),
+    ],
+)
+def test_tables_show_rows_and_tests(tmp_path: Path, name: str, keys: dict[str, Any], shown: str) -> None:
+    figures = {"map50": [0.7, 0.8], "map": [0.4, 0.5], "precision": [0.4, 0.5], "recall": [0.4, 0.5]}
+    test = {**keys, "data": "deeppcb", "against": "x", "over": "seeds", "delta_map": 0.05}
+    measured = {
+        "budget": {"minutes": 8.0},
+        "rows": [{"data": "deeppcb", **keys, "seeds": [1, 2], **figures}],
+        "tests": [test | {"ci95": [-0.01, 0.11], "p": 0.07}],
+    }
+    mark = f"<!-- results:{name} -->\n<!-- /results:{name} -->\n"
+    write_result(tmp_path / f"{name}.json", measured, command="dsmoe", seeds=[1, 2])
+    text = render(mark, tmp_path)
+    assert "Trained for 8 minutes each, 2 seeds, mean [95 % interval over seeds]" in text
+    assert f"{shown} - | - | 0.750 [0.115, 1.000] |" in text
+    assert "| x | +0.050 [-0.010, +0.110] | 0.07 | seeds |" in text
+    one = json.loads((tmp_path / f"{name}.json").read_text())
+    one["rows"][0] |= {"seeds": [1], "map50": [0.7], "epochs": 12.25, "minutes": 8.1}
+    (tmp_path / f"{name}.json").write_text(json.dumps(one | {"tests": []}))
+    assert f"{shown} 12.2 | 8.1 | 0.700 |" in render(mark, tmp_path)
+    (tmp_path / f"{name}.json").write_text(json.dumps(one | {"rows": []}))
+    assert "Nothing was trained yet." in render(mark, tmp_path)
