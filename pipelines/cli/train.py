@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.options import BookOption, WorkspaceOption, opened_or_none
-from pipelines.cli.show import TerminalReporter, console
+from pipelines.cli.show import TerminalReporter, line
 
 
 def train(
@@ -62,13 +62,7 @@ class Silent:
 
 def _show(ended: dict[str, Any], out: Path) -> None:
     for one in ended["left_out"]:
-        console.print(
-            f"left out: {one['name']}: {one['reason']}", style="yellow", markup=False, soft_wrap=True
-        )
+        line(f"left out: {one['name']}: {one['reason']}", "yellow")
     losses = ", ".join(f"{name} {value:.3f}" for name, value in ended["losses"].items())
-    console.print(
-        f"{out}: {ended['steps']} steps on {ended['pictures']} pictures in {ended['seconds']:.0f} s; {losses}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    course = f"{ended['steps']} steps on {ended['pictures']} pictures in {ended['seconds']:.0f} s"
+    line(f"{out}: {course}; {losses}")
