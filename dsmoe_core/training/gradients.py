@@ -26,7 +26,7 @@ from dsmoe_core.network import Output, Read
 from dsmoe_core.runtimes.protocol import as_images
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
 from dsmoe_core.training.processes import Processes
-from dsmoe_core.training.synchronised_norm import statistics_untouched
+from dsmoe_core.training.statistics import statistics_untouched
 
 
 @dataclass(frozen=True, slots=True)

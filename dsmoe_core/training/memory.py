@@ -11,6 +11,7 @@ from torch import nn
 
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.training.processes import Processes
+from dsmoe_core.training.statistics import Statistics
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Memory:
             PrerequisiteError: one picture is too many; or memory runs out in one of several processes,
                 where the others wait for its share.
         """
-        statistics = [buffer.clone() for buffer in self._network.buffers()]
+        before = Statistics(self._network)
         while True:
             try:
                 return work(self.at_once)
@@ -48,8 +49,7 @@ class Memory:
             # Not within the handler: there the traceback still holds the tensors of the try.
             self._shrink(reason)
             self._network.zero_grad(set_to_none=True)
-            for buffer, before in zip(self._network.buffers(), statistics, strict=True):
-                buffer.copy_(before)
+            before.put_back()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

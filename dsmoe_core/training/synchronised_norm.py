@@ -6,8 +6,6 @@ processes, forwards and backwards, so that the statistics are those of one proce
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,8 +41,7 @@ class SynchronisedNorm(nn.BatchNorm2d):
         mean = _summed(x.sum((0, 2, 3))) / values
         apart = x - mean[:, None, None]
         variance = _summed(apart.square().sum((0, 2, 3))) / values
-        if self.track_running_stats:
-            self._remember(mean.detach(), variance.detach() * values / (values - 1))
+        self._remember(mean.detach(), variance.detach() * values / (values - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (apart * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
@@ -71,16 +68,3 @@ def synchronise(network: nn.Module) -> None:
                 norm = SynchronisedNorm(child.num_features, child.eps, child.momentum)
                 norm.load_state_dict(child.state_dict())
                 module.register_module(name, norm.to(child.weight.device))
-
-
-@contextmanager
-def statistics_untouched(network: nn.Module) -> Iterator[None]:
-    """Batches that pass leave no trace in the running statistics."""
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True

@@ -42,6 +42,19 @@ def test_parts_leave_statistics_as_one_pass_each(learner: Learner) -> None:
     assert {after[name] - count for name, count in before.items()} == {6}
 
 
+def test_a_part_of_the_batch_s_size_is_the_whole(learner: Learner) -> None:
+    """In one pass, and to the last bit."""
+    passes: list[int] = []
+    hook = learner.network.register_forward_pre_hook(lambda *_: passes.append(1))
+    before = [b.clone() for b in learner.network.buffers()]
+    once = learner.gradients(6)[0]
+    assert len(passes) <= 2, "the words and the pictures"
+    for buffer, was in zip(learner.network.buffers(), before, strict=True):
+        buffer.copy_(was)
+    assert learner.gradients(99)[0] == once
+    hook.remove()
+
+
 @pytest.mark.parametrize("learner", ["F"], indirect=True)
 def test_the_words_are_read_once_a_step(learner: Learner) -> None:
     learner.gradients(1)

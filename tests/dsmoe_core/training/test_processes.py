@@ -23,7 +23,7 @@ from dsmoe_core.data.batches import Batch
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.training.processes import Processes, joined
-from dsmoe_core.training.synchronised_norm import SynchronisedNorm, statistics_untouched, synchronise
+from dsmoe_core.training.synchronised_norm import SynchronisedNorm, synchronise
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -63,19 +63,6 @@ def test_synchronised_norm_is_batch_normalisation(momentum: float | None) -> Non
     ours.eval()
     plain.eval()
     close(ours(x).double(), plain(x).double(), 1e-4)
-
-
-@pytest.mark.parametrize("kind", [nn.BatchNorm2d, SynchronisedNorm])
-@pytest.mark.usefixtures("group")
-def test_batches_that_only_count_leave_the_statistics(kind: type[nn.BatchNorm2d]) -> None:
-    norm = kind(2)
-    with statistics_untouched(norm):
-        norm(torch.randn(4, 2, 3, 3))
-    assert norm.num_batches_tracked == 0
-    norm(torch.randn(4, 2, 3, 3) + 5)
-    assert norm.num_batches_tracked == 1
-    assert norm.running_mean is not None
-    assert (norm.running_mean > 0.3).all()
 
 
 def test_a_batch_is_dealt_out_evenly_or_not_at_all() -> None:
