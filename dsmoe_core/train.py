@@ -32,7 +32,7 @@ from dsmoe_core.training.memory import Memory
 from dsmoe_core.training.optimise import adamw, follow, set_rate
 from dsmoe_core.training.processes import Processes
 from dsmoe_core.training.run import Run, TrainingSummary, fingerprint
-from dsmoe_core.training.synchronised_norm import synchronise
+from dsmoe_core.training.synchronised import synchronise
 from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]

@@ -1,10 +1,10 @@
 """The losses of a batch and their gradients: whole or in parts, in one process or several.
 
-In parts, the gradients are those of the whole batch, but that batch normalisation sees a part at a time.
-What the losses are divided by is known only when every picture has been through the network, so a batch in
-parts goes through twice: first without gradients, to assign the targets and count (``losses.Whole``), then to
-learn. A third more work; divided by its own count instead, a part with one defect would weigh as much as one
-with twenty.
+In parts, the gradients are those of the whole batch, but that batch normalisation and the router's centre see
+a part at a time. What the losses are divided by is known only when every picture has been through the network,
+so a batch in parts goes through twice: first without gradients, to assign the targets and count
+(``losses.Whole``), then to learn. A third more work; divided by its own count instead, a part with one defect
+would weigh as much as one with twenty.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Objective:
                 total[name] = total.get(name, 0.0) + loss
         _go_back(read, held)
         self.processes.add_up_gradients(self.network)
+        self.processes.agree_on_statistics(self.network)
         summed = self.processes.add_up(torch.stack(list(total.values())))
         return dict(zip(total, summed, strict=True))
 

@@ -2,8 +2,8 @@
 
 The batch of the settings is the whole one, whoever learns it. Every process draws it whole, because a
 picture's random numbers follow those before it, and takes its share. What the losses are divided by is
-counted over all (``losses.Whole``), batch normalisation is over all (``synchronised_norm.py``), and gradients
-are added up: the result is that of one process with the whole batch, but for the order of the additions. Not
+counted over all (``losses.Whole``), batch normalisation is over all (``synchronised.py``), and gradients are
+added up: the result is that of one process with the whole batch, but for the order of the additions. Not
 DistributedDataParallel, which averages means, and waits for experts that no picture of a process chose.
 """
 
@@ -121,6 +121,14 @@ class Processes:
         for p, gradient in zip(weights, gradients, strict=True):
             p.grad = gradient.copy_(flat[at : at + p.numel()].view(p.shape))
             at += p.numel()
+
+    @torch.no_grad()
+    def agree_on_statistics(self, network: nn.Module) -> None:
+        """Give every process the mean of all processes' statistics, such as the router's handicap."""
+        if self.count > 1:
+            for buffer in network.buffers():
+                if buffer.dtype.is_floating_point:
+                    buffer.copy_(self.add_up(buffer) / self.count)
 
     def need_the_same(self, step: int) -> None:
         """All begin at the same step, so all have read the same checkpoint.

@@ -15,6 +15,7 @@ from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.gradients import Objective
 from dsmoe_core.training.processes import Processes
 from dsmoe_core.words import Words, words_of
@@ -39,10 +40,10 @@ class Learner(NamedTuple):
         return {name: float(loss) for name, loss in losses.items()}, named
 
 
-def freeze_norms(network: nn.Module) -> None:
-    """Batch normalisation by running statistics, which no part of a batch changes."""
+def freeze_statistics(network: nn.Module) -> None:
+    """Norms and router go by what they have counted so far, which no part of a batch changes."""
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d | AttentionGating):
             module.eval()
 
 

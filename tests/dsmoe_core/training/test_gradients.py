@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from .conftest import Learner, freeze_norms
+from .conftest import Learner, freeze_statistics
 
 # Pictures have none to several boxes each, so every part has another mass of positives.
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 4])
 def test_parts_give_the_losses_and_gradients_of_the_whole(learner: Learner, at_once: int) -> None:
-    """With batch normalisation fixed; it is the one thing that looks from picture to picture."""
-    freeze_norms(learner.network)
+    """With the statistics fixed; they are all that looks from picture to picture."""
+    freeze_statistics(learner.network)
     assert len({len(boxes) for boxes in learner.batch.boxes}) > 1
     losses, gradients = learner.gradients(6)
     in_parts, gradients_in_parts = learner.gradients(at_once)
@@ -28,7 +28,7 @@ def test_parts_give_the_losses_and_gradients_of_the_whole(learner: Learner, at_o
 
 def test_the_mass_is_the_whole_batch_s(learner: Learner) -> None:
     """Losses of parts that each divide by their own count add up to something else."""
-    freeze_norms(learner.network)
+    freeze_statistics(learner.network)
     losses, _ = learner.gradients(6)
     alone = [learner.gradients(1, learner.batch.part(i, i + 1))[0] for i in range(6)]
     assert sum(a["class"] for a in alone) / 6 != pytest.approx(losses["class"], rel=0.05)
@@ -58,4 +58,4 @@ def test_a_part_of_the_batch_s_size_is_the_whole(learner: Learner) -> None:
 @pytest.mark.parametrize("learner", ["F"], indirect=True)
 def test_the_words_are_read_once_a_step(learner: Learner) -> None:
     learner.gradients(1)
-    assert learner.network.text_prompt.seen == 1
+    assert learner.network.text_prompt.centre.seen == 1

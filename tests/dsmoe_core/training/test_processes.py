@@ -21,9 +21,10 @@ from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch
 from dsmoe_core.errors import SettingsError
+from dsmoe_core.running_mean import RunningMean
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.training.processes import Processes, joined
-from dsmoe_core.training.synchronised_norm import SynchronisedNorm, synchronise
+from dsmoe_core.training.synchronised import SynchronisedMean, SynchronisedNorm, synchronise
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -63,6 +64,18 @@ def test_synchronised_norm_is_batch_normalisation(momentum: float | None) -> Non
     ours.eval()
     plain.eval()
     close(ours(x).double(), plain(x).double(), 1e-4)
+
+
+@pytest.mark.usefixtures("group")
+def test_a_synchronised_mean_is_a_running_mean() -> None:
+    plain, ours = (nn.Sequential(RunningMean(3, momentum=0.3)) for _ in range(2))
+    synchronise(ours)
+    assert isinstance(ours[0], SynchronisedMean)
+    for _ in range(4):
+        rows = torch.randn(5, 3)
+        for network in (plain, ours):
+            network[0].follow(rows)
+    assert torch.equal(ours(rows), plain(rows))
 
 
 def test_a_batch_is_dealt_out_evenly_or_not_at_all() -> None:

@@ -1,7 +1,7 @@
-"""Batch normalisation over the pictures of all processes, on any device.
+"""What looks from picture to picture looks at those of all processes, on any device: norms and running means.
 
-torch's own SyncBatchNorm wants a GPU. The mean and then the squared distances from it are summed over the
-processes, forwards and backwards, so that the statistics are those of one process with all pictures.
+torch's own SyncBatchNorm wants a GPU. Here the mean and then the squared distances from it are summed over
+the processes, forwards and backwards, so that the statistics are those of one process with all pictures.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from dsmoe_core.running_mean import RunningMean
 
 
 class _Summed(torch.autograd.Function):
@@ -55,16 +57,34 @@ class SynchronisedNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, momentum)
 
 
+class SynchronisedMean(RunningMean):
+    """As :class:`RunningMean`, of the rows of all processes; each has as many."""
+
+    def follow(self, rows: Float[Tensor, "r w"]) -> None:
+        """Move the mean towards that of all processes' rows."""
+        mean = rows.detach().float().mean(0, keepdim=True)
+        dist.all_reduce(mean)
+        super().follow(mean / dist.get_world_size())
+
+
 def _summed(value: Tensor) -> Tensor:
     summed: Tensor = _Summed.apply(value)  # type: ignore[no-untyped-call]
     return summed
 
 
 def synchronise(network: nn.Module) -> None:
-    """Replace every batch normalisation; weights, statistics and names stay."""
-    for module in network.modules():
-        for name, child in module.named_children():
+    """Replace every batch normalisation and running mean; weights, statistics and names stay."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
                 norm = SynchronisedNorm(child.num_features, child.eps, child.momentum)
-                norm.load_state_dict(child.state_dict())
-                module.register_module(name, norm.to(child.weight.device))
+                module.register_module(name, _like(norm, child))
+            elif isinstance(child, RunningMean):
+                mean = SynchronisedMean(len(child.mean), momentum=child.momentum)
+                module.register_module(name, _like(mean, child))
+
+
+def _like(new: nn.Module, old: nn.Module) -> nn.Module:
+    new.load_state_dict(old.state_dict())
+    device = next(iter(old.state_dict().values())).device
+    return new.to(device).train(old.training)
