@@ -48,10 +48,14 @@ class AblatedDSMoE(Reader):
         self.head_levels = head_levels
 
     def forward(
-        self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        text: Float[Tensor, "s t"],
+        classes: Float[Tensor, "c t"],
+        maps: list[Tensor] | None = None,
     ) -> Output:
         """As :meth:`dsmoe_core.network.DSMoE.forward`."""
-        features, pyramid = self.image_encoder(images)  # 3
+        features, pyramid = self.image_encoder(images, maps)  # 3
         aligned = None
         if self.cbam is not None:
             features = self.cbam(features)  # 4

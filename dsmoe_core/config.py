@@ -175,7 +175,14 @@ class TrainingConfig(Frozen):
     """How to train. Budgets count pictures seen, so that a run repeats on any machine."""
 
     pictures_seen: int = Field(4000, ge=1, description="training length, in pictures shown to the network")
-    batch: int = Field(8, ge=1)
+    batch: int = Field(8, ge=1, description="pictures a step, over all processes")
+    at_once: int | None = Field(
+        None, ge=1, description="pictures in memory at once; none: all of the batch, fewer if they do not fit"
+    )
+    encoder: Literal["train", "frozen"] = Field(
+        "train",
+        description="frozen: keep the image encoder of the model to start from, and its features on disk",
+    )
     learning_rate: float = Field(2e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")

@@ -5,6 +5,10 @@ Paper: ``Total = 2 alpha QFL + lambda CIoU`` with alpha = 0.45 and lambda = 0.05
 (1-y)(1-alpha)" in one place and "gamma = 2, alpha = 0.25" in another. We: the form is kept, the default
 weights are ours, because lambda = 0.05 leaves the boxes almost untrained next to a classification loss that
 is summed over all cells; ``LossWeights.paper()`` has theirs.
+
+A batch that does not fit into memory, or that several processes share, is learned in parts. Every loss is a
+sum over pictures or cells divided by something that is counted over the batch, so each part divides
+by the count of the whole (:class:`Whole`); the losses and gradients of the parts then add up to the whole's.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
 from dsmoe_core import poincare
-from dsmoe_core.assign import assign, flatten
+from dsmoe_core.assign import Targets, assign, flatten
 from dsmoe_core.config import LossWeights
 from dsmoe_core.network import Output, Read
 from dsmoe_core.signals import Aligned
@@ -43,6 +47,28 @@ class Families(NamedTuple):
     parent: Int[Tensor, " p"]
 
 
+class Whole(NamedTuple):
+    """What is counted over a whole batch, and divides the losses of each part of it."""
+
+    pictures: Float[Tensor, ""]
+    mass: Float[Tensor, ""]
+    """Sum of the soft labels."""
+    present: Float[Tensor, ""]
+    """Pairs of a picture and a class that is in it."""
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets], truth: Sequence[Boxes]) -> Whole:
+        """Of these pictures alone."""
+        scores = torch.stack([t.scores for t in targets])
+        present = _present(truth, scores.shape[-1])
+        return cls(scores.new_tensor(len(truth)), scores.sum(), present.sum())
+
+    @classmethod
+    def together(cls, parts: Sequence[Whole]) -> Whole:
+        """Of a batch in parts."""
+        return cls(*(torch.stack(counts).sum(0) for counts in zip(*parts, strict=True)))
+
+
 def quality_focal(
     logits: Float[Tensor, "*s"], target: Float[Tensor, "*s"], *, beta: float = 2.0
 ) -> Float[Tensor, "*s"]:
@@ -51,13 +77,11 @@ def quality_focal(
     return (target - logits.sigmoid()).abs().pow(beta) * entropy
 
 
-def detection_losses(
-    output: Output, truth: Sequence[Boxes], weights: LossWeights, *, plain: bool = False
-) -> dict[str, Float[Tensor, ""]]:
-    """``class`` and ``box``, weighted, over a batch.
+def targets_of(output: Output, truth: Sequence[Boxes], *, plain: bool = False) -> list[Targets]:
+    """What the cells of every picture should say.
 
     Args:
-        plain: cross-entropy with labels of 0 and 1, and 1 - IoU, as rows A to E of the ablation have them.
+        plain: labels of 0 and 1, as rows A to E of the ablation have them.
     """
     flat = flatten(output.levels)
     scores = flat.logits.detach().sigmoid()
@@ -65,13 +89,24 @@ def detection_losses(
         assign(scores[i], flat.boxes[i].detach(), flat.centres, t.boxes, t.labels)
         for i, t in enumerate(truth)
     ]
+    return [t._replace(scores=(t.scores > 0).to(t.scores.dtype)) for t in targets] if plain else targets
+
+
+def detection_losses(
+    output: Output, targets: Sequence[Targets], whole: Whole, weights: LossWeights, *, plain: bool = False
+) -> dict[str, Float[Tensor, ""]]:
+    """``class`` and ``box``, weighted, of a batch or of a part of one.
+
+    Args:
+        plain: cross-entropy, and 1 - IoU, as rows A to E of the ablation have them.
+    """
+    flat = flatten(output.levels)
     wanted = torch.stack([t.scores for t in targets])
     if plain:
-        wanted = (wanted > 0).to(wanted.dtype)
         element = F.binary_cross_entropy_with_logits(flat.logits, wanted, reduction="none")
     else:
         element = quality_focal(flat.logits, wanted)
-    mass = wanted.sum().clamp_min(1.0)
+    mass = whole.mass.clamp_min(1.0)
     if weights.balance_alpha is not None:
         element = element * (wanted * weights.balance_alpha + (1 - wanted) * (1 - weights.balance_alpha))
     positive = torch.stack([t.positive for t in targets])
@@ -113,16 +148,18 @@ def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Families) -> Float[T
     return hinge.sum() / strangers.sum().clamp_min(1)
 
 
-def angle_hinge(aligned: Aligned, present: Float[Tensor, "b c"]) -> Float[Tensor, ""]:
+def angle_hinge(
+    aligned: Aligned, present: Float[Tensor, "b c"], pairs: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
     """Eq. 13 as a hinge: t^_i and P(v_i) lie within 15 degrees of each other, for classes in the picture.
 
     Paper: "the angle between grad t^_i and grad P(v_i)", of a function that is not named. We: of d_H to the
     origin, whose gradients are the two radii. A class that is not in the picture has no visual descriptor to
-    align, so it is left out.
+    align, so it is left out. ``pairs``: how many are present in the whole batch.
     """
     cosine = F.cosine_similarity(aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1)
     angle = torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4))
-    return (F.relu(angle - CONE) * present).sum() / present.sum().clamp_min(1)
+    return (F.relu(angle - CONE) * present).sum() / pairs.clamp_min(1)
 
 
 def auxiliary_losses(
@@ -131,17 +168,22 @@ def auxiliary_losses(
     inner_anchors: Float[Tensor, "i n"] | None,
     families: Families,
     truth: Sequence[Boxes],
+    whole: Whole,
     weights: LossWeights,
 ) -> dict[str, Float[Tensor, ""]]:
-    """The losses, by name and weighted, of the stages that the network has."""
-    losses = {"value_overlap": weights.value_overlap * read.value_overlap}
+    """The losses, by name and weighted, of the stages that the network has.
+
+    Of what hangs on the words alone, or is a mean over pictures, a part of a batch has its share.
+    """
+    share = len(truth) / whole.pictures
+    losses = {"value_overlap": share * weights.value_overlap * read.value_overlap}
     if output.aligned is not None and inner_anchors is not None:
         anchors = torch.cat([output.aligned.anchors, inner_anchors])
         present = _present(truth, len(read.classes))
-        losses["taxonomy"] = weights.taxonomy * taxonomy_hinge(anchors, families)
-        losses["angle"] = weights.angle * angle_hinge(output.aligned, present)
+        losses["taxonomy"] = share * weights.taxonomy * taxonomy_hinge(anchors, families)
+        losses["angle"] = weights.angle * angle_hinge(output.aligned, present, whole.present)
     if output.gated is not None:
-        losses["misalignment"] = weights.misalignment * output.misalignment
+        losses["misalignment"] = share * weights.misalignment * output.misalignment
     return losses
 
 

@@ -116,10 +116,18 @@ class DSMoE(Reader):
         self.head_levels = head_levels
 
     def forward(
-        self, images: Float[Tensor, "b 3 H W"], text: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        text: Float[Tensor, "s t"],
+        classes: Float[Tensor, "c t"],
+        maps: list[Tensor] | None = None,
     ) -> Output:
-        """Stages 3 to 10 and the head, for RGB pictures in [0, 1], T^ of steering and of scored classes."""
-        f_enc, pyramid = self.image_encoder(images)  # 3
+        """Stages 3 to 10 and the head, for RGB pictures in [0, 1], T^ of steering and of scored classes.
+
+        Args:
+            maps: what the backbone of stage 3 makes of the pictures, where that is known.
+        """
+        f_enc, pyramid = self.image_encoder(images, maps)  # 3
         f_cs = self.cbam(f_enc)  # 4
         aligned = self.alignment(f_cs, text)  # 5
         f_b = self.broadcasting(f_cs, aligned, text)  # 6

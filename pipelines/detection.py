@@ -42,7 +42,7 @@ class Detection(Protocol):
 
         Args:
             start_from: folder of the model to start from; None: from scratch.
-            progress: called with (step, steps, losses).
+            progress: called with (step, steps, figures by name: losses, learning_rate, gradient_norm).
         """
         ...
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from math import isfinite
@@ -18,6 +18,7 @@ from pipelines.gate import verdict
 from pipelines.journal import RoundRecord
 from pipelines.registry import Scores, new_card
 from pipelines.rounds import count_round
+from pipelines.tracking import tracked
 
 HARVEST_OVERLAP = timedelta(minutes=1)  # an annotation may be stored a moment after a later one
 
@@ -79,14 +80,23 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
     recipe = [dataset, record.champion, *settings, detector.start, detector.kind]
     model = f"r{record.round}-{content_id(recipe)[:8]}"
     if not registry.has(model):
-        summary = crew.detection.fit(
-            pictures=workspace.dataset_version(dataset).labelled(workspace.by_key()),
-            vocabulary=vocabulary,
-            training=training,
-            out=registry.folder(model),
-            start_from=registry.folder(record.champion) if record.champion else None,
-            progress=lambda step, steps, losses: crew.reporter.advance(step, steps, _losses(losses.items())),
-        )
+        pictures = workspace.dataset_version(dataset).labelled(workspace.by_key())
+        about = {"dataset": dataset, "pictures": len(pictures), "champion": record.champion}
+        with tracked(workspace, model, {**about, **training.model_dump()}) as curves:
+
+            def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
+                crew.reporter.advance(step, steps, losses_of(figures))
+                if curves is not None:
+                    curves(step, steps, figures)
+
+            summary = crew.detection.fit(
+                pictures=pictures,
+                vocabulary=vocabulary,
+                training=training,
+                out=registry.folder(model),
+                start_from=registry.folder(record.champion) if record.champion else None,
+                progress=progress,
+            )
         _refuse_diverged(model, summary)
         registry.register(
             new_card(
@@ -115,8 +125,10 @@ def _refuse_diverged(model: str, summary: Mapping[str, Any]) -> None:
         )
 
 
-def _losses(losses: Iterable[tuple[str, float]]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in losses)
+def losses_of(figures: Mapping[str, float]) -> str:
+    """The loss terms among the figures of a training step, on a line."""
+    shown = {n: v for n, v in figures.items() if n not in ("learning_rate", "gradient_norm")}
+    return " ".join(f"{name} {value:.3f}" for name, value in shown.items())
 
 
 def judge_candidate(crew: Crew, candidate: str, champion: str | None) -> dict[str, Any]:

@@ -141,6 +141,9 @@ class WorkspaceSettings(Frozen):
     gate: GateSettings = GateSettings()
     studio: StudioSettings = StudioSettings()
     detector: DetectorSettings = DetectorSettings()
+    tracking: Literal["mlflow", "none"] = Field(
+        "mlflow", description="where the curves of trainings are kept: MLflow in tracking/, or nowhere"
+    )
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -200,6 +203,11 @@ class Environment(Frozen):
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+def keep_mlflow_to_itself() -> None:
+    """Before it is imported: it reports its use to its makers, unless the environment says not to."""
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
 def checked(

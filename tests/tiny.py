@@ -1,13 +1,17 @@
-"""A network and a text encoder small enough to train within a test."""
+"""A network, a text encoder and a training small enough for a test."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from dsmoe_core.config import ModelConfig
+from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.train import TrainingSummary, fit
 
 SMALL = ModelConfig(
     image_px=64,
@@ -38,3 +42,38 @@ class HashEncoder:
         seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in texts]
         rows = [torch.randn(16, generator=torch.Generator().manual_seed(s)) for s in seeds]
         return torch.stack(rows) if rows else torch.zeros(0, 16)
+
+
+QUICK = TrainingConfig(pictures_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
+"""Six steps, each with a checkpoint."""
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler of ours may catch it."""
+
+
+def train(
+    out: Path,
+    pictures: list[LabelledPicture],
+    vocabulary: Vocabulary,
+    *,
+    training: TrainingConfig = QUICK,
+    kill_at: int | None = None,
+    model: ModelConfig = SMALL,
+    **others: Any,
+) -> TrainingSummary:
+    """Train the small detector; killed after this step, before its checkpoint."""
+
+    def progress(step: int, steps: int, figures: dict[str, float]) -> None:
+        if step == kill_at:
+            raise Killed
+
+    return fit(
+        pictures=pictures,
+        vocabulary=vocabulary,
+        text_encoder=HashEncoder(),
+        model=model,
+        training=training,
+        out=out,
+        **{"progress": progress, **others},
+    )

@@ -45,6 +45,10 @@ class Batch(NamedTuple):
     boxes: list[Float[np.ndarray, "_ 4"]]
     labels: list[Int[np.ndarray, " _"]]
 
+    def part(self, first: int, end: int) -> Batch:
+        """The pictures from ``first`` to before ``end``."""
+        return Batch(self.pixels[first:end], self.boxes[first:end], self.labels[first:end])
+
 
 class Chance:
     """The random numbers of one step.

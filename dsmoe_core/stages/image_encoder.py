@@ -69,9 +69,13 @@ class ImageEncoder(nn.Module):
         )
         self.mix = nn.Sequential(nn.Conv2d(share * len(widths), width, 1, bias=False), nn.BatchNorm2d(width))
 
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Encoded:
-        """F_enc; ``images`` are RGB in [0, 1], H and W multiples of 32."""
-        pyramid = self.backbone.forward_intermediates(images - 0.5, intermediates_only=True)  # type: ignore[operator]
+    def maps(self, images: Float[Tensor, "b 3 H W"]) -> list[Tensor]:
+        """The backbone's four maps, finest first."""
+        return list(self.backbone.forward_intermediates(images - 0.5, intermediates_only=True))  # type: ignore[operator]
+
+    def forward(self, images: Float[Tensor, "b 3 H W"], maps: list[Tensor] | None = None) -> Encoded:
+        """F_enc; ``images`` are RGB in [0, 1], H and W multiples of 32; ``maps`` are theirs, where known."""
+        pyramid = self.maps(images) if maps is None else maps
         height, width = (s // self.grid_stride for s in images.shape[-2:])
         resolution = resolution_factor(images, self.grid_stride)
         on_grid = []

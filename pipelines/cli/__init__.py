@@ -24,6 +24,7 @@ from pipelines.cli import (
     rounds,
     runtimes,
     services,
+    train,
     weights,
 )
 
@@ -39,6 +40,7 @@ app.command("init")(init.init)
 app.command("status")(rounds.status)
 app.add_typer(rounds.app, name="round")
 app.command("annotate")(rounds.annotate)
+app.command("train")(train.train)
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(benchmark.app, name="benchmark")

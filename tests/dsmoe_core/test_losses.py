@@ -15,11 +15,13 @@ from dsmoe_core.config import LossWeights
 from dsmoe_core.losses import (
     Boxes,
     Families,
+    Whole,
     angle_hinge,
     auxiliary_losses,
     detection_losses,
     iou_loss,
     quality_focal,
+    targets_of,
     taxonomy_hinge,
 )
 from dsmoe_core.network import Output, Read
@@ -162,7 +164,8 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
                 pair = flat.boxes[i, cell], next(positives)
                 missed = 1 - iou(*pair) if plain else complete_iou(*pair, trade_off(*pair))
                 located = located + missed * wanted.max()
-    found = detection_losses(output, TRUTH, weights, plain=plain)
+    assigned = targets_of(output, TRUTH, plain=plain)
+    found = detection_losses(output, assigned, Whole.of(assigned, TRUTH), weights, plain=plain)
     assert set(found) == {"class", "box"}
     close(found["class"], (quality * classified / mass.clamp_min(1)).double(), 1e-4)
     close(found["box"], (box * located / mass.clamp_min(1)).double(), 1e-4)
@@ -170,7 +173,9 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
 
 def test_without_any_box_only_the_classes_learn() -> None:
     output = answer(1)
-    found = detection_losses(output, [TRUTH[1]], LossWeights(quality=1.0))
+    assigned = targets_of(output, [TRUTH[1]])
+    whole = Whole.of(assigned, [TRUTH[1]])
+    found = detection_losses(output, assigned, whole, LossWeights(quality=1.0))
     logits = torch.cat([level.logits.flatten() for level in output.levels]).double()
     close(found["class"], sum(focal(z, torch.zeros(())) for z in logits), 1e-5)
     assert found["box"] == 0
@@ -230,8 +235,12 @@ def test_angle_hinge_is_a_loop_over_the_classes_in_the_picture() -> None:
     signal = aligned(3, 4, 5, 2, 2)
     shown = torch.zeros(3, 4)
     shown[0, 1] = shown[0, 3] = shown[2, 0] = 1
-    close(angle_hinge(signal, shown), cone_hinge(signal.anchors, signal.points, [[1, 3], [], [0]]), 1e-7)
-    assert angle_hinge(signal, torch.zeros(3, 4)) == 0
+    close(
+        angle_hinge(signal, shown, shown.sum()),
+        cone_hinge(signal.anchors, signal.points, [[1, 3], [], [0]]),
+        1e-7,
+    )
+    assert angle_hinge(signal, torch.zeros(3, 4), torch.zeros(())) == 0
 
 
 @pytest.mark.parametrize(("degrees", "free"), [(0.0, True), (14.0, True), (16.0, False), (180.0, False)])
@@ -241,7 +250,7 @@ def test_fifteen_degrees_are_free(degrees: float, free: bool) -> None:
         anchors=torch.tensor([[0.5, 0.0]]), points=torch.tensor([[[math.cos(a), math.sin(a)]]]) * 0.3
     )
     signal.points.requires_grad_()
-    loss = angle_hinge(signal, torch.ones(1, 1))
+    loss = angle_hinge(signal, torch.ones(1, 1), torch.ones(()))
     loss.backward()
     assert (loss == 0) == free
     assert signal.points.grad is not None
@@ -262,7 +271,8 @@ def test_auxiliary_losses_are_weighed_by_name() -> None:
         "angle": 5 * cone_hinge(signal.anchors, signal.points, [[0, 2], [], [2]]),
         "misalignment": torch.tensor(7 * 0.7),
     }
-    found = auxiliary_losses(output, read, inner, families(tree), TRUTH, weights)
+    whole = Whole.of(targets_of(output, TRUTH), TRUTH)
+    found = auxiliary_losses(output, read, inner, families(tree), TRUTH, whole, weights)
     assert set(found) == set(expected)
     for name, value in found.items():
         close(value, expected[name].double(), 1e-6)

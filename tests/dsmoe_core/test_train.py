@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import pickle
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,64 +14,79 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import SMALL, HashEncoder
+from tiny import QUICK, SMALL, HashEncoder, Killed, train
 
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_model, read_tensors
-from dsmoe_core.config import ModelConfig, Tiles, TrainingConfig
+from dsmoe_core.config import Tiles, TrainingConfig
 from dsmoe_core.data.square_cache import PictureCache, squares_of
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
 from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
 from dsmoe_core.tiling import training_views
-from dsmoe_core.train import TrainingSummary, fit
+from dsmoe_core.train import fit
 
-QUICK = TrainingConfig(pictures_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
-
-
-class Killed(BaseException):
-    """Stands for a kill: no handler of ours may catch it."""
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def train(
-    out: Path,
-    pictures: list[LabelledPicture],
-    vocabulary: Vocabulary,
-    *,
-    training: TrainingConfig = QUICK,
-    kill_at: int | None = None,
-    start_from: Path | None = None,
-    model: ModelConfig = SMALL,
-) -> TrainingSummary:
-    def progress(step: int, steps: int, losses: dict[str, float]) -> None:
-        if step == kill_at:
-            raise Killed
-
-    return fit(
-        pictures=pictures,
-        vocabulary=vocabulary,
-        text_encoder=HashEncoder(),
-        model=model,
-        training=training,
-        out=out,
-        start_from=start_from,
-        progress=progress,
-    )
-
-
-@pytest.mark.parametrize("kill_at", [2, 5])
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, kill_at: int
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_run_killed_at_every_step_ends_bit_for_bit_like_an_uninterrupted_one(
+    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, precision: str
 ) -> None:
-    train(tmp_path / "whole", pictures, vocabulary)
-    with pytest.raises(Killed):
-        train(tmp_path / "cut", pictures, vocabulary, kill_at=kill_at)
-    assert (tmp_path / "cut" / UNFINISHED).is_file()
-    assert not (tmp_path / "cut" / WEIGHTS).exists()
-    summary = train(tmp_path / "cut", pictures, vocabulary)
-    assert summary.steps == 6
-    whole, cut = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("whole", "cut"))
-    for name, tensor in whole.items():
-        torch.testing.assert_close(cut[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
+    training = QUICK.model_copy(update={"precision": precision})
+    whole = train(tmp_path / "whole", pictures, vocabulary, training=training)
+    for step in range(1, 7):
+        with pytest.raises(Killed):
+            train(tmp_path / "cut", pictures, vocabulary, training=training, kill_at=step)
+        assert (tmp_path / "cut" / UNFINISHED).is_file() == (step > 1)
+        assert not (tmp_path / "cut" / WEIGHTS).exists()
+    cut = train(tmp_path / "cut", pictures, vocabulary, training=training)
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert (cut.steps, cut.losses) == (whole.steps, whole.losses)
     assert not (tmp_path / "cut" / UNFINISHED).exists()
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    """To the last bit."""
+    first, second = (read_tensors(folder / WEIGHTS)[0] for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert [name for name, tensor in first.items() if not torch.equal(tensor, second[name])] == []
+
+
+PROGRAM = """
+import pickle, sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
+from tiny import train
+def tell(step, steps, figures):
+    print(step, flush=True)
+train(Path(sys.argv[1]), *pickle.loads(Path(sys.argv[2]).read_bytes()), progress=tell)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_killed_again_and_again_ends_bit_for_bit_like_one_that_was_not(
+    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    """SIGKILL, wherever it strikes: in a step, while a checkpoint is written, between them."""
+    (tmp_path / "data").write_bytes(pickle.dumps((pictures, vocabulary)))
+
+    def start(out: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-c", PROGRAM.format(root=str(ROOT)), str(tmp_path / out)]
+        return subprocess.Popen([*words, str(tmp_path / "data")], stdout=subprocess.PIPE, text=True)
+
+    train(tmp_path / "whole", pictures, vocabulary)
+    went_on_at = []
+    for lines in (3, 2):
+        with start("cut") as run:
+            assert run.stdout is not None
+            went_on_at.append([int(run.stdout.readline()) for _ in range(lines)][0])  # noqa: RUF015
+            run.kill()
+        assert run.returncode == -signal.SIGKILL
+        assert not (tmp_path / "cut" / WEIGHTS).exists()
+    assert went_on_at[0] == 1 < went_on_at[1]
+    with start("cut") as run:
+        run.communicate()
+    assert run.returncode == 0
+    assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_a_cache_of_pictures_changes_no_weight(

@@ -135,10 +135,10 @@ FILL = """
 import sys
 from hashlib import sha256
 from pathlib import Path
-from dsmoe_core.data import square_cache
+from dsmoe_core.data import square_cache, store
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.schema import Picture
-square_cache.COMMIT_BYTES = 1
+store.COMMIT_BYTES = 1
 cache = square_cache.SquareCache(Squares(64), square_cache.PictureCache(Path(sys.argv[1])))
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):
@@ -229,7 +229,7 @@ def test_a_full_disk_is_told_and_leaves_a_whole_cache(
     tmp_path: Path, pictures: list[LabelledPicture], room: int
 ) -> None:
     folder = tmp_path / "cache"
-    with files_of_at_most(room), pytest.raises(PrerequisiteError, match="disk full: the picture cache"):
+    with files_of_at_most(room), pytest.raises(PrerequisiteError, match="disk full: the cache"):
         filled(folder, pictures)
     assert_right(folder, pictures)
 

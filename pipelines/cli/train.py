@@ -1,0 +1,68 @@
+"""dsmoe train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipelines.cli.options import BookOption, WorkspaceOption, opened_or_none
+from pipelines.cli.show import TerminalReporter, line
+
+
+def train(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the model.")],
+    annotations: Annotated[
+        Path, typer.Option("--annotations", metavar="FILE|DIR", help="COCO file, VOC or YOLO folder.")
+    ],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the pictures.")],
+    workspace: WorkspaceOption = None,
+    class_book: BookOption = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", metavar="MODEL", help="Folder or id of a model to go on from.")
+    ] = None,
+    pictures_seen: Annotated[
+        int | None, typer.Option("--pictures-seen", min=1, help="Training length, in pictures shown.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option("--batch", min=1, help="Pictures a step, over all processes.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights and batches.")] = None,
+) -> None:
+    """Train one model on labelled files, outside of any round, with a workspace's settings or the preset's.
+
+    Started by torchrun in several processes, they share every batch. Interrupted, the same command goes on.
+
+    Example: `dsmoe train model --annotations train.json --images photos --workspace boards`
+    """
+    from dsmoe_core.training.processes import joined
+    from pipelines.settings import Environment
+    from pipelines.train_files import Files, train_files
+
+    changes = {"pictures_seen": pictures_seen, "batch": batch, "seed": seed}
+    given = tuple((name, value) for name, value in changes.items() if value is not None)
+    files = Files(annotations, images, out, class_book, start_from, given)
+    with joined() as processes, opened_or_none(workspace) as opened, TerminalReporter() as reporter:
+        told = reporter if processes.first else Silent()
+        ended = train_files(files, opened, Environment.read(), told)
+    if processes.first:
+        _show(ended, out)
+
+
+class Silent:
+    """Of several processes one speaks."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """Nothing."""
+
+
+def _show(ended: dict[str, Any], out: Path) -> None:
+    for one in ended["left_out"]:
+        line(f"left out: {one['name']}: {one['reason']}", "yellow")
+    losses = ", ".join(f"{name} {value:.3f}" for name, value in ended["losses"].items())
+    course = f"{ended['steps']} steps on {ended['pictures']} pictures in {ended['seconds']:.0f} s"
+    line(f"{out}: {course}; {losses}")

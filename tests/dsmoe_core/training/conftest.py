@@ -1,0 +1,64 @@
+"""A small network with what it is trained for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from lightning.fabric import Fabric
+from tiny import SMALL, HashEncoder
+from torch import Tensor, nn
+
+from dsmoe_core.build import build
+from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
+from dsmoe_core.data.batches import Batch, TrainingSet
+from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.stages.gating import AttentionGating
+from dsmoe_core.training.gradients import Objective
+from dsmoe_core.training.processes import Processes
+from dsmoe_core.words import Words, words_of
+
+
+class Learner(NamedTuple):
+    """A network in training, a batch, and the objective."""
+
+    network: Any
+    objective: Objective
+    words: Words
+    batch: Batch
+
+    def gradients(
+        self, at_once: int, batch: Batch | None = None
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Losses and gradients by name."""
+        self.network.zero_grad(set_to_none=True)
+        words = self.words
+        losses = self.objective.gradients(words.classes, words.inner, batch or self.batch, at_once)
+        named = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
+        return {name: float(loss) for name, loss in losses.items()}, named
+
+
+def freeze_statistics(network: nn.Module) -> None:
+    """Norms and router go by what they have counted so far, which no part of a batch changes."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d | AttentionGating):
+            module.eval()
+
+
+@pytest.fixture(params=["F", "A"])
+def learner(
+    request: pytest.FixtureRequest, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> Learner:
+    """Of the whole network, and of row A, which has neither experts nor text."""
+    torch.manual_seed(0)
+    model: ModelConfig = SMALL.model_copy(update={"ablation": request.param})
+    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    network = fabric.setup(build(model).train())
+    network.mark_forward_method("read")
+    words = words_of(vocabulary, HashEncoder())
+    plain = not model.paper_losses
+    objective = Objective(fabric, network, words.families, LossWeights(), plain, Processes(), None)
+    data = TrainingSet(pictures, vocabulary, Squares(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
+    return Learner(network, objective, words, data.batch(0))

@@ -1,0 +1,61 @@
+"""A batch in parts is learned as the whole batch is."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import Learner, freeze_statistics
+
+# Pictures have none to several boxes each, so every part has another mass of positives.
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_parts_give_the_losses_and_gradients_of_the_whole(learner: Learner, at_once: int) -> None:
+    """With the statistics fixed; they are all that looks from picture to picture."""
+    freeze_statistics(learner.network)
+    assert len({len(boxes) for boxes in learner.batch.boxes}) > 1
+    losses, gradients = learner.gradients(6)
+    in_parts, gradients_in_parts = learner.gradients(at_once)
+    assert set(in_parts) == set(losses)
+    for name, loss in losses.items():
+        assert in_parts[name] == pytest.approx(loss, rel=1e-4, abs=1e-7), name
+    assert set(gradients_in_parts) == set(gradients)
+    largest = max(float(g.abs().max()) for g in gradients.values())
+    for name, gradient in gradients.items():
+        apart = float((gradients_in_parts[name] - gradient).abs().max())
+        assert apart < 1e-4 * largest, f"{name}: {apart}"
+
+
+def test_the_mass_is_the_whole_batch_s(learner: Learner) -> None:
+    """Losses of parts that each divide by their own count add up to something else."""
+    freeze_statistics(learner.network)
+    losses, _ = learner.gradients(6)
+    alone = [learner.gradients(1, learner.batch.part(i, i + 1))[0] for i in range(6)]
+    assert sum(a["class"] for a in alone) / 6 != pytest.approx(losses["class"], rel=0.05)
+
+
+def test_parts_leave_statistics_as_one_pass_each(learner: Learner) -> None:
+    """The pass that only counts leaves none: six parts are six steps of every running mean."""
+    before = {n: int(b) for n, b in learner.network.named_buffers() if n.endswith("num_batches_tracked")}
+    learner.gradients(1)
+    after = {n: int(b) for n, b in learner.network.named_buffers() if n in before}
+    assert {after[name] - count for name, count in before.items()} == {6}
+
+
+def test_a_part_of_the_batch_s_size_is_the_whole(learner: Learner) -> None:
+    """In one pass, and to the last bit."""
+    passes: list[int] = []
+    hook = learner.network.register_forward_pre_hook(lambda *_: passes.append(1))
+    before = [b.clone() for b in learner.network.buffers()]
+    once = learner.gradients(6)[0]
+    assert len(passes) <= 2, "the words and the pictures"
+    for buffer, was in zip(learner.network.buffers(), before, strict=True):
+        buffer.copy_(was)
+    assert learner.gradients(99)[0] == once
+    hook.remove()
+
+
+@pytest.mark.parametrize("learner", ["F"], indirect=True)
+def test_the_words_are_read_once_a_step(learner: Learner) -> None:
+    learner.gradients(1)
+    assert learner.network.text_prompt.centre.seen == 1

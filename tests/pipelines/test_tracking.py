@@ -1,0 +1,135 @@
+"""The course of a training is in MLflow: every term by its name, not too many points, nothing sent away."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Killed
+
+from pipelines.crew import Crew
+from pipelines.loop import close_round, open_round
+from pipelines.settings import WorkspaceSettings
+from pipelines.tracking import DATABASE, EXPERIMENT, FOLDER, POINTS, tracked
+from pipelines.workspace import Workspace
+
+pytest.importorskip("mlflow")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+ROOT = Path(__file__).resolve().parents[2]
+ABOUT = {"pictures": 12, "learning_rate": 0.002}
+
+
+@pytest.fixture
+def network(workspace: Workspace) -> Workspace:
+    """The workspace as it is with a real detector."""
+    settings = workspace.settings.model_dump()
+    settings["detector"]["kind"] = "ds-moe"
+    workspace.settings = WorkspaceSettings.model_validate(settings)
+    return workspace
+
+
+def run_of(workspace: Workspace) -> tuple[Any, Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace.path / FOLDER / DATABASE}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    return client, run
+
+
+def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
+    steps, names = 1000, ("class", "box", "learning_rate", "gradient_norm")
+
+    def train(first: int, end: int) -> None:
+        with tracked(network, "r1-abc", ABOUT) as curves:
+            assert curves is not None
+            for step in range(first, steps + 1):
+                if step == end:
+                    raise Killed
+                curves(step, steps, {name: step + i for i, name in enumerate(names)})
+
+    with pytest.raises(Killed):
+        train(1, end=501)
+    train(501, end=steps + 1)
+    client, run = run_of(network)
+    assert (run.info.run_name, run.info.status) == ("r1-abc", "FINISHED")
+    assert run.data.params == {"pictures": "12", "learning_rate": "0.002"}
+    for i, name in enumerate(names):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert len(history) == POINTS
+        assert all(point.value == point.step + i for point in history)
+        assert max(point.step for point in history) == steps
+    assert {p.name for p in (network.path / FOLDER).iterdir()} <= {DATABASE, "artifacts"}
+
+
+def test_a_round_s_training_is_tracked_under_its_model_s_name(
+    network: Workspace, crew: Crew, label: Callable[[Crew], None]
+) -> None:
+    open_round(crew)
+    label(crew)
+    row = close_round(crew)
+    client, run = run_of(network)
+    assert run.info.run_name == row.model
+    (steps,) = {len(client.get_metric_history(run.info.run_id, name)) for name in run.data.metrics}
+    assert 1 <= steps <= POINTS
+
+
+def test_a_training_that_fails_is_marked(network: Workspace) -> None:
+    with pytest.raises(ValueError, match="broken"), tracked(network, "r0-def", ABOUT):
+        raise ValueError("broken")
+    assert run_of(network)[1].info.status == "FAILED"
+
+
+PROGRAM = """
+import socket, sys, time
+from pathlib import Path
+asked = []
+def refuse(host, *rest, **named):
+    asked.append(host)
+    raise OSError("refused")
+socket.getaddrinfo = refuse
+from pipelines import tracking
+client = tracking._client(Path(sys.argv[1]))
+run = tracking._run(client, Path(sys.argv[1]), "r0", {})
+tracking.Curves(client, run)(1, 1, {"class": 1.0})
+client.set_terminated(run)
+time.sleep(2)
+print(asked)
+"""
+
+
+def test_no_other_machine_is_asked(tmp_path: Path) -> None:
+    """In a process of its own: MLflow keeps to itself where it sees that it is tested."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "tracking")],
+        cwd=ROOT,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert not list(Path.home().glob(".*")), "it leaves nothing in the home folder"
+
+
+def test_where_it_is_not_wanted_or_not_there_a_training_goes_on(
+    network: Workspace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with tracked(network, "r0", {}) as curves:
+        assert curves is None
+    assert "mlflow is not installed" in caplog.text
+    network.settings = network.settings.model_copy(update={"tracking": "none"})
+    with tracked(network, "r0", {}) as curves:
+        assert curves is None
+    assert len(caplog.records) == 1
+    assert not (network.path / FOLDER).exists()
