@@ -11,8 +11,9 @@ from urllib.parse import quote
 from annotate.studio import harvest as harvesting
 from annotate.studio import prelabel
 from annotate.studio.api import Api
+from annotate.studio.controls import CONTROL
 from annotate.studio.convert import Json
-from annotate.studio.label_config import CONTROL, label_config
+from annotate.studio.label_config import label_config
 from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region, Task
 from dsmoe_core.errors import StudioError
 from dsmoe_core.schema import Harvest, Vocabulary

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from math import cos, radians, sin
 from typing import Any
 
-from annotate.studio.label_config import CONTROL, OBJECT
+from annotate.studio.controls import CONTROL, OBJECT, is_remark
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
 from dsmoe_core.schema import Box, Finding, PictureFindings
@@ -115,9 +115,14 @@ def from_result(result: Mapping[str, Any], width: int, height: int) -> Region:
 def readable_regions(
     results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
 ) -> tuple[Region, ...]:
-    """All regions of a list of results; one that cannot be read is left out, with a warning that names it."""
+    """All regions of a list of results; one that cannot be read is left out, with a warning that names it.
+
+    What is said about the picture as a whole is no region: see controls.remark.
+    """
     regions: dict[str, Region] = {}
     for result in results:
+        if is_remark(result):
+            continue
         try:
             region = from_result(result, width, height)
         except BoxError as error:

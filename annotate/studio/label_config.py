@@ -5,11 +5,9 @@ from __future__ import annotations
 import colorsys
 from xml.sax.saxutils import quoteattr
 
+from annotate.studio.controls import CONTROL, OBJECT
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
-
-CONTROL = "label"  # from_name of every region
-OBJECT = "image"  # to_name of every region, and the field of a task's data that holds the picture's address
 
 # The keys Label Studio itself gives to labels, in its order: they collide with none of its shortcuts.
 _HOTKEYS = "1234567890qwetasdfgzxcvbyiopjklnm"
