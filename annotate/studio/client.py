@@ -14,7 +14,7 @@ from annotate.studio.api import Api
 from annotate.studio.controls import CONTROL
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region, Task
+from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region, Several, Task
 from dsmoe_core.errors import StudioError
 from dsmoe_core.schema import Harvest, Vocabulary
 
@@ -137,7 +137,9 @@ class LabelStudio:
         with self._api.asked_to(f"take the annotation of task {task.task_id}", once=True) as sdk:
             sdk.annotations.create(task.task_id, **body)
 
-    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
+    def harvest(
+        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+    ) -> list[Harvest]:
         """See Studio.harvest."""
         filters: Json = {
             "conjunction": "or",
@@ -152,7 +154,7 @@ class LabelStudio:
             }
             filters = {"conjunction": "and", "items": [{**changed, "value": moment}]}
         # Naming the fields here ("include") would turn every annotation into its bare id.
-        return harvesting.read(self._rows(project, filters, fields="all"), since)
+        return harvesting.read(self._rows(project, filters, fields="all"), since, several)
 
     # ---- tasks
 

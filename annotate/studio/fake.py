@@ -13,7 +13,7 @@ from annotate.studio import harvest as harvesting
 from annotate.studio import prelabel
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.protocol import CountProgress, OpenTask, Region, Task
+from annotate.studio.protocol import CountProgress, OpenTask, Region, Several, Task
 from dsmoe_core.errors import StudioError
 from dsmoe_core.schema import Harvest, Vocabulary
 
@@ -66,6 +66,7 @@ class FakeStudio:
             if prelabel.is_open(row):
                 row["data"] = body["data"]
                 row["predictions"] += [{**p, "id": self._next_id()} for p in prelabel.missing(row, body)]
+                self._stamp(row)
             if progress:
                 progress(done, len(sent))
         self._save()
@@ -89,20 +90,56 @@ class FakeStudio:
         """See Studio.submit."""
         prelabel.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
         body = prelabel.annotation_json(task, regions, seconds, skipped)
-        row = next((r for r in self._rows(project) if r["id"] == task.task_id), None)
-        if row is None:
-            raise StudioError(
-                f"task {task.task_id} does not exist in project {project}", "Ask for the open tasks again."
-            )
-        if any(a["unique_id"] == body["unique_id"] for a in row["annotations"]):
+        if any(a.get("unique_id") == body["unique_id"] for a in self._row(task.task_id)["annotations"]):
             return
-        row["annotations"].append({**body, "id": self._next_id(), "updated_at": self._now().isoformat()})
-        self._save()
+        self.annotate(task.task_id, body)
 
-    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
+    def harvest(
+        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+    ) -> list[Harvest]:
         """See Studio.harvest."""
         self._project(project)
-        return harvesting.read(self._rows(project), since)
+        return harvesting.read(self._rows(project), since, several)
+
+    # What people do on the page besides submitting once.
+
+    def annotate(self, task_id: int, annotation: Json) -> int:
+        """Add an annotation as Label Studio stores it; returns its number."""
+        row = self._row(task_id)
+        added = {"was_cancelled": False, **annotation, "id": self._next_id(), "updated_at": self._stamp(row)}
+        row["annotations"].append(added)
+        self._save()
+        return int(added["id"])
+
+    def change(self, annotation_id: int, **fields: Any) -> None:
+        """Edit an annotation."""
+        row, annotation = self._annotation(annotation_id)
+        annotation.update(fields, updated_at=self._stamp(row))
+        self._save()
+
+    def take_back(self, annotation_id: int) -> None:
+        """Delete an annotation."""
+        row, annotation = self._annotation(annotation_id)
+        row["annotations"].remove(annotation)
+        self._stamp(row)
+        self._save()
+
+    def _annotation(self, annotation_id: int) -> tuple[Json, Json]:
+        """With the row of its task."""
+        return next(
+            (row, a) for row in self._state["tasks"] for a in row["annotations"] if a["id"] == annotation_id
+        )
+
+    def _row(self, task_id: int) -> Json:
+        row = next((row for row in self._state["tasks"] if row["id"] == task_id), None)
+        if row is None:
+            raise StudioError(f"task {task_id} does not exist", "Ask for the open tasks again.")
+        return row  # type: ignore[no-any-return]
+
+    def _stamp(self, row: Json) -> str:
+        """Mark a task as changed now."""
+        row["updated_at"] = self._now().isoformat()
+        return str(row["updated_at"])
 
     def _project(self, project: int) -> Json:
         found = next((p for p in self._state["projects"] if p["id"] == project), None)

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 from dsmoe_core.schema import Box, Harvest, Picture, PictureFindings, Vocabulary
 
+Several = Literal["latest", "majority", "union"]
 Origin = Literal["manual", "prediction", "prediction-changed"]
 CountProgress = Callable[[int, int], None]  # done, of how many
 
@@ -137,11 +138,18 @@ class Studio(Protocol):
         """
         ...
 
-    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
-        """The newest annotation of every annotated picture, oldest first.
+    def harvest(
+        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+    ) -> list[Harvest]:
+        """What every annotated picture's annotators say together, oldest first.
 
         Args:
-            since: leave out what was last changed before this moment (with a time zone). What changed at
-                exactly this moment comes again: tell repeats by ``annotation_id`` and ``updated_at``.
+            since: leave out what was last changed before this moment of the server's clock (with a time
+                zone). What changed at exactly this moment comes again: tell repeats by ``annotation_id`` and
+                ``updated_at``. With it, a changed task without annotations comes too, with ``annotators``
+                0: they were taken back, or never given.
+            several: where several people annotated one picture: the ``latest`` alone counts, the boxes that
+                the ``majority`` drew, or the ``union`` of all boxes. An annotation that is marked as ground
+                truth outweighs them all.
         """
         ...
