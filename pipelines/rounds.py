@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from statistics import fmean
 from typing import Any
 
 from dsmoe_core.schema import Harvest, Outcome
+from pipelines.effort import Effort, effort
 from pipelines.journal import RoundRecord, SentTask, State
 
 
@@ -25,6 +27,9 @@ class RoundRow:
         added: boxes drawn by hand in this round, counted.
         map50, map: of this round's model on the fixed test set, 0 to 1; None until it was judged.
         promoted: None until it was decided.
+        doubtful: pictures of this round that came back in doubt; they are answered, not labelled.
+        agreement: of several annotators of a picture, 0 to 1, mean over such pictures; None where none were.
+        effort: see pipelines.effort.
     """
 
     round: int
@@ -48,6 +53,9 @@ class RoundRow:
     dataset_version: str | None
     opened_at: datetime
     closed_at: datetime | None
+    doubtful: int = 0
+    agreement: float | None = None
+    effort: Mapping[str, Effort] = field(default_factory=dict)
 
     @property
     def shown(self) -> int:
@@ -77,17 +85,28 @@ class RoundRow:
         }
 
 
-def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, int]:
-    """What people did in a round, from what came back for its tasks; skipped pictures are answered only."""
+def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, Any]:
+    """What people did in a round, from what came back for its tasks, as JSON can hold it.
+
+    Pictures that were skipped or came back in doubt are answered only.
+    """
     tasks = list(tasks)
     back = [harvests[task.key] for task in tasks if task.key in harvests]
-    kept = [h for h in back if not h.skipped]
+    kept = [h for h in back if h.labelled]
     outcomes: Counter[Outcome] = Counter()
     for harvest in kept:
         outcomes.update(harvest.outcomes)
-    counts = {str(outcome): outcomes[outcome] for outcome in Outcome}
-    boxes = sum(len(h.annotations) for h in kept)
-    return counts | {"sent": len(tasks), "answered": len(back), "new_pictures": len(kept), "new_boxes": boxes}
+    agreed = [h.agreement for h in back if h.agreement is not None]
+    return {
+        **{str(outcome): outcomes[outcome] for outcome in Outcome},
+        "sent": len(tasks),
+        "answered": len(back),
+        "new_pictures": len(kept),
+        "new_boxes": sum(len(h.annotations) for h in kept),
+        "doubtful": sum(h.doubt is not None for h in back),
+        "agreement": fmean(agreed) if agreed else None,
+        "effort": {kind: asdict(spent) for kind, spent in effort(back).items()},
+    }
 
 
 def round_rows(
@@ -122,7 +141,7 @@ def round_rows(
                 dataset_version=result.get("dataset_version"),
                 opened_at=record.opened_at,
                 closed_at=record.closed_at,
-                **counts,
+                **(counts | {"effort": {kind: Effort(**e) for kind, e in counts.get("effort", {}).items()}}),
                 **verdict,
             )
         )

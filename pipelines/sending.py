@@ -45,9 +45,13 @@ def choose(crew: Crew, record: RoundRecord) -> dict[str, Any]:
 
 
 def push(crew: Crew, number: int) -> dict[str, Any]:
-    """Send a round's planned pictures with their pre-labels; what is there already is not doubled."""
+    """Send a round's planned pictures with their pre-labels; what is there already is not doubled.
+
+    What came back is left alone, so that nobody labels it twice where its task is gone.
+    """
     workspace = crew.workspace
-    planned = workspace.journal.tasks(number)
+    known = workspace.journal.harvests()
+    planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
     pictures = workspace.by_key()
     versions = {task.version for task in planned if task.version}
     found = {v: workspace.findings(v) for v in versions}

@@ -53,6 +53,10 @@ class StudioSettings(Frozen):
 
     kind: Literal["label-studio", "stand-in"] = "label-studio"
     port: int = Field(8080, ge=1, le=65535)
+    several: Literal["latest", "majority", "union"] = Field(
+        "latest",
+        description="of several people on a picture: the latest counts, boxes that most drew, or all boxes",
+    )
 
 
 class PackagedText(Frozen):
