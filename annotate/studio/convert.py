@@ -153,6 +153,12 @@ def prelabels(findings: PictureFindings) -> tuple[tuple[Region, str], ...]:
 
 
 def _why(finding: Finding) -> str:
-    other = finding.second_best
+    """The score, the runner-up, and what the detector is unsure of, if anything."""
+    other, score = finding.second_best, finding.score
     but = f", or {other[0]} {other[1]:.0%}" if other and other[1] >= 0.01 else ""
-    return f"{finding.label} {finding.score:.0%}{but}"
+    doubts = []
+    if other and other[1] >= score / 2:
+        doubts.append("unsure which class")
+    if score < 0.5:
+        doubts.append("unsure whether it is a defect")
+    return f"{finding.label} {score:.0%}{but}" + (f": {' and '.join(doubts)}" if doubts else "")
