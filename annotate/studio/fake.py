@@ -11,6 +11,7 @@ from typing import Any
 
 from annotate.studio import harvest as harvesting
 from annotate.studio import prelabel
+from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
 from annotate.studio.protocol import CountProgress, OpenTask, Region, Several, Task
@@ -37,18 +38,37 @@ class FakeStudio:
         if path is not None and path.exists():
             self._state = json.loads(path.read_text())
 
-    def ensure_project(self, title: str, vocabulary: Vocabulary) -> int:
+    def ensure_project(
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        resolve: Resolve = no_aliases,
+        progress: CountProgress | None = None,
+    ) -> int:
         """See Studio.ensure_project."""
         prelabel.check_title(title)
         config = label_config(vocabulary)
-        project = next((p for p in self._state["projects"] if p["title"] == title), None)
+        change = self.class_change(title, vocabulary, resolve=resolve)
+        change.check()
+        project = self._find(title)
         if project is None:
             project = {"id": self._next_id(), "title": title}
             self._state["projects"].append(project)
-        prelabel.check_kept(self._used(project["id"]), vocabulary.names)
+        self._rewrite(int(project["id"]), change, progress)
         project.update(classes=list(vocabulary.names), label_config=config)
         self._save()
         return int(project["id"])
+
+    def class_change(
+        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+    ) -> ClassChange:
+        """See Studio.class_change."""
+        project = self._find(title)
+        if project is None:
+            return ClassChange(vocabulary.names)
+        change = ClassChange.between(project["classes"], vocabulary.names, resolve)
+        return change.counted(self._rows(project["id"]))
 
     def push(
         self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
@@ -150,9 +170,24 @@ class FakeStudio:
     def _rows(self, project: int) -> list[Json]:
         return [row for row in self._state["tasks"] if row["project"] == project]
 
-    def _used(self, project: int) -> set[str]:
-        annotations = [a for row in self._rows(project) for a in row["annotations"]]
-        return {label for a in annotations for r in a["result"] for label in r["value"]["rectanglelabels"]}
+    def _find(self, title: str) -> Json | None:
+        return next((p for p in self._state["projects"] if p["title"] == title), None)
+
+    def _rewrite(self, project: int, change: ClassChange, progress: CountProgress | None) -> None:
+        total = sum(change.annotations.values()) + sum(change.prelabels.values())
+        done = 0
+        for row in self._rows(project):
+            for kind in ("annotations", "predictions"):
+                for one in row[kind]:
+                    drop = kind == "predictions" and prelabel.is_open(row)
+                    after = change.rewritten(one["result"], drop=drop)
+                    if after is not None:
+                        one["result"] = after
+                        done += 1
+                        if kind == "annotations":
+                            one["updated_at"] = self._stamp(row)
+                        if progress:
+                            progress(min(done, total), total)
 
     def _next_id(self) -> int:
         self._state["last_id"] += 1

@@ -12,6 +12,7 @@ from dsmoe_core.schema import ClassText, Vocabulary
 # The keys Label Studio itself gives to labels, in its order: they collide with none of its shortcuts.
 _HOTKEYS = "1234567890qwetasdfgzxcvbyiopjklnm"
 _ROW = '  <View style="display: flex; flex-wrap: wrap; align-items: center; gap: 0 16px">\n'
+_SMART = 'smart="true" smartOnly="true"'
 _GOLDEN = 0.618033988749895  # steps of this share round the colour wheel never meet
 
 
@@ -36,11 +37,11 @@ def label_config(vocabulary: Vocabulary) -> str:
         "  </RectangleLabels>\n"
         f"{_ROW}"
         '  <Header value="Smart click" size="6"/>\n'
-        f'  <KeyPointLabels name="{CLICK}" toName="{OBJECT}" smart="true" smartOnly="true">\n'
+        f'  <KeyPointLabels name="{CLICK}" toName="{OBJECT}" {_SMART}>\n'
         f"{smart}\n"
         "  </KeyPointLabels>\n"
         '  <Header value="Smart box" size="6"/>\n'
-        f'  <RectangleLabels name="{FRAME}" toName="{OBJECT}" canRotate="false" smart="true" smartOnly="true">\n'
+        f'  <RectangleLabels name="{FRAME}" toName="{OBJECT}" canRotate="false" {_SMART}>\n'
         f"{smart}\n"
         "  </RectangleLabels>\n"
         "  </View>\n"
@@ -52,7 +53,7 @@ def label_config(vocabulary: Vocabulary) -> str:
         ' placeholder="A note for the domain expert"/>\n'
         "  </View>\n"
         f'  <Image name="{OBJECT}" value="${OBJECT}" zoom="true" zoomControl="true"/>\n'
-        "</View>\n"
+        "</View>"
     )
 
 

@@ -12,6 +12,7 @@ from annotate.studio.protocol import OpenTask, Region, Task
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.schema import PictureFindings
 
+BLIND = "blind"  # data.audit of a task whose pre-labels are held back to see what people find alone
 _NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed: a retry must make the same id
 _ARMS = {
     "seed": "chosen before there was a model",
@@ -36,6 +37,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "round": task.round,
         "rank": task.rank,
         "arm": task.arm,
+        "audit": BLIND if task.findings is None and task.arm != "seed" else "",
         "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: the view can order by one field only
         "why": _why(task),
     }
@@ -110,19 +112,6 @@ def check_labels(regions: Sequence[Region], classes: Collection[str], where: str
                 f"{where} has a box of class {region.label!r}; the project has {', '.join(sorted(classes))}",
                 "Add the class to the class book and open the project again.",
             )
-
-
-def check_kept(used: Collection[str], classes: Collection[str]) -> None:
-    """Refuse to take away a class that annotations use.
-
-    Raises:
-        StudioError
-    """
-    if gone := sorted(set(used) - set(classes)):
-        raise StudioError(
-            f"annotations use the class {', '.join(map(repr, gone))}, which the class book has no more",
-            "Put it back into the class book, or start a project with another title.",
-        )
 
 
 def check_title(title: str) -> None:

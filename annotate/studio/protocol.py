@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from dsmoe_core.schema import Box, Harvest, Picture, PictureFindings, Vocabulary
 
 Several = Literal["latest", "majority", "union"]
@@ -93,14 +94,34 @@ class Studio(Protocol):
     All calls raise StudioError where the server refuses, hangs or is gone.
     """
 
-    def ensure_project(self, title: str, vocabulary: Vocabulary) -> int:
+    def ensure_project(
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        resolve: Resolve = no_aliases,
+        progress: CountProgress | None = None,
+    ) -> int:
         """The project of that title, made if missing, with exactly these classes to choose from.
+
+        A class that the project has and the vocabulary has not is renamed where ``resolve`` knows its new
+        name: annotations and pre-labels are rewritten. Else it is removed, and no annotation may have it.
+
+        Args:
+            resolve: the class of an old name; ClassBookError where there is none.
+            progress: of the rewriting.
 
         Raises:
             ClassBookError: a class name cannot be shown on the page.
             StudioError: the title is not 3 to 50 characters long, or a class that annotations use is gone
-                from the vocabulary.
+                from the vocabulary. Nothing was changed.
         """
+        ...
+
+    def class_change(
+        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+    ) -> ClassChange:
+        """What ``ensure_project`` would change about the classes and how much it touches; changes nothing."""
         ...
 
     def push(
@@ -110,6 +131,9 @@ class Studio(Protocol):
 
         A picture that is there already is not sent again. While nobody has annotated it, it takes over the
         new round, rank and pre-labels; afterwards it is left as it is.
+
+        Args:
+            tasks: looked at twice and never held, so a sequence may make each one when it is asked for.
 
         Raises:
             ClassBookError: a finding has a class that the project lacks. Nothing was sent.

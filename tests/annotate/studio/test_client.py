@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from annotate.studio import prelabel
+from annotate.studio import prelabel, push, views
 from annotate.studio.api import Api
-from annotate.studio.client import VIEW, VIEW_OF_ALL, LabelStudio
+from annotate.studio.client import LabelStudio
 from annotate.studio.protocol import Connection, Task
+from annotate.studio.rows import DATA, rows
 from dsmoe_core.errors import PrerequisiteError, StudioError
 from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
 
@@ -57,7 +58,7 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
     ids = real_studio.push(project, tasks)
     in_order = [ids[t.picture.key] for t in sorted(tasks, key=lambda t: t.rank)]
     with Api(connection).asked_to("show what it has") as sdk:
-        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == VIEW]
+        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == views.MOST_USEFUL]
         assert [task.id for task in sdk.tasks.list(view=view.id)] == in_order
     streamed = []
     for _ in tasks:
@@ -69,10 +70,10 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
     real_studio.ensure_project(title, vocabulary)
     with Api(connection).asked_to("show what it has") as sdk:
         assert sdk.projects.get(project).model_version == "model+book"
-        views = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
-        assert views.keys() == {VIEW, VIEW_OF_ALL}
-        assert list(sdk.tasks.list(view=views[VIEW])) == []  # all are done
-        assert [task.id for task in sdk.tasks.list(view=views[VIEW_OF_ALL])] == in_order
+        tabs = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
+        assert tabs.keys() == views.FILTERS.keys()
+        assert list(sdk.tasks.list(view=tabs[views.MOST_USEFUL])) == []  # all are done
+        assert [task.id for task in sdk.tasks.list(view=tabs[views.EVERYTHING])] == in_order
 
 
 @real
@@ -87,7 +88,7 @@ def test_pictures_are_served_and_nothing_beside_them(
     project = real_studio.ensure_project(title, vocabulary)
     picture = pictures("Ä & b%20")
     real_studio.push(project, [make_task(picture, bare=True)])
-    (row,) = real_studio._open_rows(project)
+    (row,) = rows(real_studio._api, project, DATA)
     assert get(connection, row["data"]["image"]).content == picture.path.read_bytes()
     for beside in ("studio/credentials.json", "pictures/../studio/credentials.json"):
         assert get(connection, f"/data/local-files/?d={beside}").status_code in (403, 404)
@@ -105,6 +106,7 @@ def test_a_picture_outside_the_document_root_is_refused(
 
 @real
 def test_prelabels_that_the_server_drops_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
@@ -115,13 +117,19 @@ def test_prelabels_that_the_server_drops_are_noticed(
     project = real_studio.ensure_project(title, vocabulary)
     picture = pictures("a")
     real_studio.push(project, [make_task(picture, bare=True)])
-    body: dict[str, Any] = prelabel.task_json(
-        make_task(picture, make_finding((1, 1, 9, 9))), real_studio._address(picture.path), vocabulary.names
-    )
-    body["predictions"][0]["score"] = 7.0  # past our own checks: Label Studio drops it without a word
-    with pytest.raises(StudioError, match="took 0 of 1 sets of pre-labels"):
-        real_studio._refresh(project, {picture.key: body})
-    real_studio.push(project, [make_task(picture, make_finding((1, 1, 9, 9)))])
+    task = make_task(picture, make_finding((1, 1, 9, 9)))
+    with monkeypatch.context() as past_our_checks:
+        good = prelabel.task_json
+
+        def bad(*arguments: Any) -> dict[str, Any]:
+            body = good(*arguments)
+            body["predictions"][0]["score"] = 7.0  # Label Studio drops it without a word
+            return body
+
+        past_our_checks.setattr(prelabel, "task_json", bad)
+        with pytest.raises(StudioError, match="took 0 of 1 sets of pre-labels"):
+            real_studio.push(project, [task])
+    real_studio.push(project, [task])
     assert len(real_studio.open_tasks(project)[0].prelabels) == 1
 
 
@@ -137,13 +145,15 @@ def test_a_task_doubled_by_a_kill_is_removed_by_the_next_push(
     project = real_studio.ensure_project(title, vocabulary)
     tasks = [make_task(pictures(n), make_finding((1, 1, 9, 9)), rank=i) for i, n in enumerate("ab")]
     sent = real_studio.push(project, tasks)
-    a, b = (prelabel.task_json(t, real_studio._address(t.picture.path), vocabulary.names) for t in tasks)
-    (later_a, later_b) = real_studio._import(project, [a, b])
+    root = real_studio.connection.document_root
+    racing = push.Push(real_studio._api, project, root, vocabulary.names, tasks)
+    racing._check()
+    (later_a, later_b) = racing._import([racing._body(t.picture.key) for t in tasks])
     opened = {task.task_id: task for task in real_studio.open_tasks(project)}
     real_studio.submit(project, opened[later_b], [], seconds=1.0)  # someone was quick: that work counts
     assert real_studio.push(project, tasks) == {**sent, tasks[1].picture.key: later_b}
     assert [task.task_id for task in real_studio.open_tasks(project)] == [sent[tasks[0].picture.key]]
-    assert later_a not in real_studio._ids_by_key(project).values()
+    assert later_a not in [row["id"] for row in rows(real_studio._api, project, DATA)]
     assert [h.key for h in real_studio.harvest(project)] == [tasks[1].picture.key]
 
 
