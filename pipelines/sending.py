@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from annotate.studio.protocol import Task
 from dsmoe_core.schema import Picture, PictureFindings
 from pipelines import acquire
 from pipelines.crew import Crew
 from pipelines.journal import RoundRecord, SentTask
+from pipelines.settings import RoundSettings
 from pipelines.workspace import Workspace
 
 
@@ -52,26 +54,37 @@ def push(crew: Crew, number: int) -> dict[str, Any]:
     workspace = crew.workspace
     known = workspace.journal.harvests()
     planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
-    pictures = workspace.by_key()
-    versions = {task.version for task in planned if task.version}
-    found = {v: workspace.findings(v) for v in versions}
-    tasks = [
-        Task(
-            pictures[t.key],
-            number,
-            t.arm,
-            t.rank,
-            _prelabels(crew, found[t.version][t.key]) if t.version else None,
-        )
-        for t in planned
-    ]
-    ids = crew.studio.push(crew.project(), tasks, progress=crew.reporter.advance)
+    ids = crew.studio.push(crew.project(), Planned(workspace, planned), progress=crew.reporter.advance)
     workspace.journal.mark_sent(ids)
     return {"tasks": len(ids)}
 
 
-def _prelabels(crew: Crew, found: PictureFindings) -> PictureFindings:
+class Planned(Sequence[Task]):
+    """Planned tasks as the labelling server takes them; findings are read when their task is asked for."""
+
+    def __init__(self, workspace: Workspace, planned: Sequence[SentTask]) -> None:
+        self._planned = planned
+        self._pictures = workspace.by_key()
+        self._settings = workspace.settings.round
+        versions = {task.version for task in planned if task.version}
+        self._found = {version: workspace.findings_store.lookup(version) for version in versions}
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Task]: ...
+    def __getitem__(self, place: int | slice) -> Task | list[Task]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        task = self._planned[place]
+        found = shown(self._found[task.version][task.key], self._settings) if task.version else None
+        return Task(self._pictures[task.key], task.round, task.arm, task.rank, found)
+
+
+def shown(found: PictureFindings, settings: RoundSettings) -> PictureFindings:
     """The findings sure enough to show; a page full of wrong boxes is slower than an empty one."""
-    settings = crew.workspace.settings.round
-    shown = [f for f in found.findings if f.score >= settings.prelabel_score]
-    return replace(found, findings=tuple(shown[: settings.prelabel_most]))
+    sure = [f for f in found.findings if f.score >= settings.prelabel_score]
+    return replace(found, findings=tuple(sure[: settings.prelabel_most]))

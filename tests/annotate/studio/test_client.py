@@ -182,6 +182,7 @@ def test_an_annotation_changed_later_is_harvested_as_it_is_now(
 
 @real
 def test_many_tasks_go_and_come_in_batches(
+    monkeypatch: pytest.MonkeyPatch,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
@@ -189,6 +190,7 @@ def test_many_tasks_go_and_come_in_batches(
     make_task: MakeTask,
     make_finding: MakeFinding,
 ) -> None:
+    monkeypatch.setattr(push, "BATCH", 100)
     project = real_studio.ensure_project(title, vocabulary)
     one = pictures("one")
     many = [Picture(f"{one.key}-{i}", one.name, one.path, one.width, one.height) for i in range(230)]
