@@ -49,6 +49,8 @@ def _take_in(crew: Crew, project: int, since: datetime | None) -> None:
     ours = {task.key for task in workspace.journal.tasks()}
     back = crew.studio.harvest(project, since=since, several=workspace.settings.studio.several)
     workspace.journal.record([h for h in back if h.key in ours])
+    agreement = {h.key: h.agreement for h in back if h.key in ours and h.agreement is not None}
+    crew.studio.tell_agreement(project, agreement)
 
 
 def _still_out(crew: Crew, project: int, out: Sequence[SentTask], sent: int) -> WorkspaceError:

@@ -38,10 +38,17 @@ def choose(crew: Crew, record: RoundRecord) -> dict[str, Any]:
         found = crew.look(record.champion, [left[key] for key in drawn])
         uncertainty = {f.key: f.uncertainty for f in found}
         choices = acquire.ranked_round(
-            uncertainty, budget=settings.budget, random_share=settings.random_share, seed=seed
+            uncertainty,
+            budget=settings.budget,
+            random_share=settings.random_share,
+            blind_share=settings.blind_share,
+            seed=seed,
         )
     workspace.journal.plan_tasks(
-        [SentTask(c.key, record.round, c.arm, c.rank, c.uncertainty, version) for c in choices]
+        [
+            SentTask(c.key, record.round, c.arm, c.rank, c.uncertainty, None if c.blind else version)
+            for c in choices
+        ]
     )
     return {"pictures": len(choices), "pool": len(left)}
 

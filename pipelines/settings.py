@@ -31,6 +31,9 @@ class RoundSettings(Frozen):
     random_share: float = Field(
         0.2, ge=0, le=1, description="share of the budget drawn at random: the control arm"
     )
+    blind_share: float = Field(
+        0.0, ge=0, le=1, description="share of what a model chose that is shown without pre-labels"
+    )
     candidates: int | None = Field(
         None, ge=1, description="rank a random part of the pool of this size; none: all of it"
     )

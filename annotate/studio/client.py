@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from annotate.studio import harvest as harvesting
@@ -14,7 +14,7 @@ from annotate.studio.label_config import label_config
 from annotate.studio.migrate import migrate
 from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region, Several, Task
 from annotate.studio.push import Push
-from annotate.studio.rows import ANSWERED, EVERYTHING, OPEN, PRELABELS, changed_since, rows
+from annotate.studio.rows import ANSWERED, DATA, EVERYTHING, OPEN, PRELABELS, changed_since, counted, rows
 from annotate.studio.views import ensure_views
 from dsmoe_core.schema import Harvest, Vocabulary
 
@@ -104,6 +104,15 @@ class LabelStudio:
         else:
             found = rows(self._api, project, EVERYTHING, [changed_since(since)])
         return harvesting.read(found, since, several)
+
+    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """See Studio.tell_agreement."""
+        if agreement:
+            for row in rows(self._api, project, DATA, [counted("annotations", "greater")]):
+                told = prelabel.told(row["data"], agreement)
+                if told != row["data"]:
+                    with self._api.asked_to(f"update task {row['id']}") as sdk:
+                        sdk.tasks.update(str(row["id"]), data=told)
 
     # ---- project
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,13 @@ class FakeStudio:
         """See Studio.harvest."""
         self._project(project)
         return harvesting.read(self._rows(project), since, several)
+
+    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """See Studio.tell_agreement."""
+        self._project(project)
+        for row in self._rows(project):
+            row["data"] = prelabel.told(row["data"], agreement)
+        self._save()
 
     # What people do on the page besides submitting once.
 

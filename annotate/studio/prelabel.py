@@ -37,7 +37,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "round": task.round,
         "rank": task.rank,
         "arm": task.arm,
-        "audit": BLIND if task.findings is None and task.arm != "seed" else "",
+        "audit": BLIND if _is_blind(task) else "",
         "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: the view can order by one field only
         "why": _why(task),
     }
@@ -87,6 +87,12 @@ def open_task(row: Mapping[str, Any]) -> OpenTask | None:
 def is_open(row: Mapping[str, Any]) -> bool:
     """Whether nobody has annotated or skipped this task."""
     return not row.get("annotations")
+
+
+def told(data: Mapping[str, Any], agreement: Mapping[str, float]) -> Json:
+    """A task's data with how far its annotators agree, where that is known."""
+    known = agreement.get(data.get("key", ""))
+    return {**data} if known is None else {**data, "agreement": round(known, 3)}
 
 
 def missing(row: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
@@ -149,4 +155,10 @@ def _prediction(task: Task, findings: PictureFindings, classes: Collection[str])
 
 def _why(task: Task) -> str:
     doubt = f", uncertainty {task.findings.uncertainty:.2f}" if task.findings is not None else ""
-    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}. {task.picture.name}"
+    blind = ", shown without pre-labels to check them" if _is_blind(task) else ""
+    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}{blind}. {task.picture.name}"
+
+
+def _is_blind(task: Task) -> bool:
+    """Whether a model chose it, and what the model found is held back."""
+    return task.findings is None and task.arm != "seed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -175,5 +175,13 @@ class Studio(Protocol):
             several: where several people annotated one picture: the ``latest`` alone counts, the boxes that
                 the ``majority`` drew, or the ``union`` of all boxes. An annotation that is marked as ground
                 truth outweighs them all.
+        """
+        ...
+
+    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """Write how far several annotators of a picture agree beside it, for the view of disagreements.
+
+        Args:
+            agreement: by picture key, 0 to 1.
         """
         ...

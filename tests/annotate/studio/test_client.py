@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from annotate.studio import prelabel, push, views
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
+from annotate.studio.controls import OBJECT, VERDICT, Verdict
 from annotate.studio.protocol import Connection, Task
 from annotate.studio.rows import DATA, rows
 from dsmoe_core.errors import PrerequisiteError, StudioError
@@ -74,6 +76,46 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
         assert tabs.keys() == views.FILTERS.keys()
         assert list(sdk.tasks.list(view=tabs[views.MOST_USEFUL])) == []  # all are done
         assert [task.id for task in sdk.tasks.list(view=tabs[views.EVERYTHING])] == in_order
+
+
+@real
+def test_each_tab_shows_what_it_says(
+    connection: Connection,
+    real_studio: LabelStudio,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+    make_finding: MakeFinding,
+) -> None:
+    project = real_studio.ensure_project(title, vocabulary)
+    seed, blind, expert, several, agreed = (pictures(name) for name in ("s", "b", "e", "d", "a"))
+    tasks = [make_task(seed, bare=True), make_task(blind, rank=1)]
+    tasks[1] = replace(tasks[1], findings=None)
+    others = enumerate((expert, several, agreed), start=2)
+    tasks += [make_task(p, make_finding((1, 1, 9, 9)), rank=rank) for rank, p in others]
+    ids = real_studio.push(project, tasks)
+    said = {"from_name": VERDICT, "to_name": OBJECT, "type": "choices", "id": "v"}
+    with Api(connection).asked_to("annotate") as sdk:
+        choices = [{**said, "value": {"choices": [str(Verdict.NEEDS_EXPERT)]}}]
+        sdk.annotations.create(ids[expert.key], result=choices)
+        for picture in (several, several, agreed):
+            sdk.annotations.create(ids[picture.key], result=[])
+    agreement = {several.key: 0.5, agreed.key: 1.0, blind.key: 0.0}
+    for _ in range(2):
+        real_studio.tell_agreement(project, agreement)
+    shown = {}
+    with Api(connection).asked_to("show what it has") as sdk:
+        for view in sdk.views.list(project=project):
+            found = sdk.tasks.list(view=view.id)
+            shown[view.data["title"]] = [key for task in found for key in ids if ids[key] == task.id]
+    assert shown == {
+        views.MOST_USEFUL: [seed.key, blind.key],
+        views.DISAGREEMENTS: [several.key],  # nobody has answered the blind one yet
+        views.NEEDS_EXPERT: [expert.key],
+        views.BLIND_AUDIT: [blind.key],
+        views.EVERYTHING: [p.key for p in (seed, blind, expert, several, agreed)],
+    }
 
 
 @real
