@@ -134,7 +134,9 @@ def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
 def show_sign_in(connection: Connection, page: str) -> None:
     """Where people label, and how they sign in; the password goes to a terminal only, never into a log."""
     line(f"Label Studio: {page}")
-    if console.is_terminal:
+    if not connection.username:
+        line("Sign in with your own account")
+    elif console.is_terminal:
         line(f"Sign in as {connection.username}, password {connection.password}")
     else:
         kept = connection.document_root / "studio" / "credentials.json"
