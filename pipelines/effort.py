@@ -10,6 +10,7 @@ from dsmoe_core.schema import Harvest, Outcome
 
 ALL, NOTHING, SKIPPED = "all", "nothing drawn", "skipped"
 _BY_LABOUR = (Outcome.ADDED, Outcome.DELETED, Outcome.RELABELLED, Outcome.MOVED, Outcome.ACCEPTED)
+KINDS = (ALL, *map(str, reversed(_BY_LABOUR)), NOTHING, SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,7 @@ def effort(harvests: Iterable[Harvest]) -> dict[str, Effort]:
             kinds.setdefault(_kind(harvest), []).append(harvest)
             if not harvest.skipped:
                 kinds.setdefault(ALL, []).append(harvest)
-    order = (ALL, *reversed(_BY_LABOUR), NOTHING, SKIPPED)
-    return {str(kind): _effort(kinds[kind]) for kind in order if kind in kinds}
+    return {kind: _effort(kinds[kind]) for kind in KINDS if kind in kinds}
 
 
 def _kind(harvest: Harvest) -> str:

@@ -67,6 +67,16 @@ class RoundRow:
         of = self.new_boxes if outcome is Outcome.ADDED else self.shown
         return int(getattr(self, str(outcome))) / of if of else None
 
+    def as_effort(self) -> dict[str, Any]:
+        """How the round stands and what it cost; not part of ``as_result``, for times never come twice."""
+        return {
+            "state": self.state,
+            "answered": self.answered,
+            "doubtful": self.doubtful,
+            "agreement": self.agreement,
+            "effort": {kind: asdict(spent) for kind, spent in self.effort.items()},
+        }
+
     def as_result(self) -> dict[str, Any]:
         """The round as benchmarks/results/demo.json has it; what was not measured is absent."""
         row: dict[str, Any] = {
@@ -83,6 +93,32 @@ class RoundRow:
             for name, value in optional.items()
             if value is not None
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A picture that somebody who knows more should look at.
+
+    Attributes:
+        task_id: in Label Studio; None until it is known.
+        doubt: "unsure", "needs an expert"; None where the picture counts and has a note only.
+    """
+
+    key: str
+    round: int
+    task_id: int | None
+    doubt: str | None
+    note: str
+
+
+def notes(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> list[Note]:
+    """Pictures in doubt and pictures with a note, in doubt first, then in the order they were sent."""
+    found = [
+        Note(task.key, task.round, task.task_id, harvest.doubt, harvest.note)
+        for task in tasks
+        if (harvest := harvests.get(task.key)) is not None and (harvest.doubt or harvest.note)
+    ]
+    return sorted(found, key=lambda note: note.doubt is None)
 
 
 def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, Any]:

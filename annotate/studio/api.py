@@ -152,10 +152,12 @@ class Api:
             said = self._said(body)
             problem, remedy = next((p, r) for words, p, r in _REFUSALS if words in said)
             return StudioError(f"Label Studio at {self._connection.url} {problem}", remedy)
-        return StudioError(
-            f"Label Studio refused to {what} ({status}): {self._said(body)}",
-            "Correct what it names, then run this again.",
-        )
+        remedy = "Correct what it names, then run this again."
+        if status == httpx.codes.NOT_FOUND:
+            remedy = "Somebody has deleted it; open the round again to send out what is missing."
+        elif status is not None and httpx.codes.is_server_error(status):
+            remedy = "Look at its log, then run this again."
+        return StudioError(f"Label Studio refused to {what} ({status}): {self._said(body)}", remedy)
 
     def _said(self, body: Any) -> str:
         """The server's own words, short, on one line, without our secrets."""
@@ -163,6 +165,8 @@ class Api:
         if isinstance(body, dict):
             words = body.get("validation_errors") or body.get("detail") or body
         text = words if isinstance(words, str) else json.dumps(words, default=str)
+        if text.lstrip().startswith("<"):
+            return "it sent a page for people"
         for secret in filter(None, (self._connection.token, self._connection.password)):
             text = text.replace(secret, "***")
         return " ".join(text.split())[:_ANSWER_CHARS]
