@@ -173,9 +173,8 @@ def notes_table(notes: Sequence[Note], pictures: Mapping[str, str]) -> Table:
         table.add_column(name, overflow="fold")
     for note in notes:
         task = "-" if note.task_id is None else str(note.task_id)
-        words = (pictures.get(note.key, note.key), note.doubt or "-", note.note)
-        name, doubt, text = (Text(word) for word in words)  # people write brackets: no markup
-        table.add_row(name, str(note.round), task, doubt, text)
+        words = (pictures.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
+        table.add_row(*map(Text, words))  # people write brackets: no markup
     return table
 
 
