@@ -41,9 +41,9 @@ class ExistingServer:
         """
         if progress:
             progress(f"looking at {self.url}")
-        if not (self._token.isascii() and self._token.isprintable() and " " not in self._token):
+        if not self._token or not all("!" <= letter <= "~" for letter in self._token):
             raise StudioError(
-                f"the token for {self.url} has characters that no token has",
+                f"the token for {self.url} is empty, or has characters that no token has",
                 "Copy it again from the page Account & Settings.",
             )
         self.version()
