@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sqlite3
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -104,6 +105,8 @@ class Scene:
         pid = self.server.status().pid
         assert pid is not None
         os.killpg(pid, sign)
+        while sign is signal.SIGKILL and Api.is_up(self.connection.url):
+            time.sleep(0.05)  # it takes a moment to be gone
 
     def whole(self) -> None:
         """Every picture of the round is there once, and once everybody has answered, all of it comes back."""
