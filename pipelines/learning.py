@@ -28,10 +28,10 @@ def harvest(crew: Crew, number: int, partial: bool) -> dict[str, Any]:
     project, last = crew.project(), journal.last_harvest()
     since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
     _take_in(crew, project, since)
-    tasks = journal.tasks(number)
-    if since is not None and any(task.key not in journal.harvests() for task in tasks):
+    tasks, known = journal.tasks(number), journal.harvests()
+    if since is not None and any(task.key not in known for task in tasks):
         _take_in(crew, project, None)  # before anything is called missing, all is asked for
-    known = journal.harvests()
+        known = journal.harvests()
     out = [task for task in tasks if task.key not in known]
     if out and not partial:
         raise _still_out(crew, project, out, len(tasks))

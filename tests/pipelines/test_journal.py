@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -124,3 +126,16 @@ def test_a_change_dated_before_what_it_changes_counts(journal: Journal) -> None:
     journal.record([changed])  # the overlap brings it again
     (kept,) = journal.harvests().values()
     assert kept == replace(changed, updated_at=NOON + timedelta(minutes=60, microseconds=1))
+
+
+def test_a_journal_from_before_there_were_remarks_opens_and_takes_them(tmp_path: Path) -> None:
+    path, old = tmp_path / "journal.sqlite", harvest("a", 1, "spur")
+    with closing(Journal.at(path)) as journal:
+        journal.record([old])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE remarks")
+    with closing(Journal.at(path)) as journal:
+        assert journal.harvests() == {"a": old}
+        doubted = replace(old, updated_at=NOON + timedelta(hours=1), doubt="unsure")
+        journal.record([doubted])
+        assert journal.harvests() == {"a": doubted}
