@@ -10,6 +10,7 @@ from dsmoe_core.schema import Harvest, Outcome
 
 ALL, NOTHING, SKIPPED = "all", "nothing drawn", "skipped"
 _BY_LABOUR = (Outcome.ADDED, Outcome.DELETED, Outcome.RELABELLED, Outcome.MOVED, Outcome.ACCEPTED)
+_BY_PEOPLE_S = 0.1  # nobody looks at a picture in less: a program answered
 KINDS = (ALL, *map(str, reversed(_BY_LABOUR)), NOTHING, SKIPPED)
 
 
@@ -18,7 +19,7 @@ class Effort:
     """The time that one kind of picture took.
 
     Attributes:
-        pictures: whose time is known.
+        pictures: whose time is known; those that a simulated annotator answered do not count.
         per_picture: seconds; the median, for people leave their desks with a picture open.
         per_box: seconds per box that was judged or drawn, the median over the pictures; None without boxes.
     """
@@ -29,14 +30,14 @@ class Effort:
 
 
 def effort(harvests: Iterable[Harvest]) -> dict[str, Effort]:
-    """Effort by what was done on a picture, and of ``all`` pictures; a kind that did not occur is absent.
+    """People's effort by what was done on a picture, and of ``all`` pictures; what did not occur is absent.
 
     A picture counts once, under the most laborious thing that was done on it: drawing a box, then deleting,
     relabelling, moving, and accepting. What good pre-labels save is the way from ``added`` to ``accepted``.
     """
     kinds: dict[str, list[Harvest]] = {}
     for harvest in harvests:
-        if harvest.seconds is not None:
+        if harvest.seconds is not None and harvest.seconds >= _BY_PEOPLE_S:
             kinds.setdefault(_kind(harvest), []).append(harvest)
             if not harvest.skipped:
                 kinds.setdefault(ALL, []).append(harvest)

@@ -51,6 +51,10 @@ def test_someone_who_left_the_desk_does_not_spoil_the_figure() -> None:
     assert effort(harvest(str(t), t, accepted=1) for t in times)["accepted"] == Effort(3, 5.0, 5.0)
 
 
+def test_a_program_spends_no_effort() -> None:
+    assert effort([harvest("a", 0.0003, accepted=1)]) == {}
+
+
 def test_a_doubtful_picture_is_answered_and_not_labelled() -> None:
     back = {"a": doubt("a", "unsure", "", 0.5), "b": doubt("b", None, "", 1.0)}
     counts = count_round([sent("a", 0), sent("b", 1), sent("c", 2)], back)
