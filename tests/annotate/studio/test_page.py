@@ -154,7 +154,9 @@ def test_the_prelabels_are_drawn(page: Page, connection: Connection, opened: Ope
     picture = open_page(page, connection, project, task)
     named = page.locator(f"{REGION}__title").all_inner_texts()
     assert [text.split("\n")[-1] for text in named] == [region.label for region in task.prelabels]
-    expect(page.locator("h4").first).to_contain_text("Round 1, place 1: chosen because the model is unsure here")
+    expect(page.locator("h4").first).to_contain_text(
+        "Round 1, place 1: chosen because the model is unsure here"
+    )
     screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
 
     def seen(x: float, y: float) -> tuple[int, ...]:
