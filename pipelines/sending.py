@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
@@ -61,9 +61,26 @@ def push(crew: Crew, number: int) -> dict[str, Any]:
     workspace = crew.workspace
     known = workspace.journal.harvests()
     planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
+    planned += _left_over(crew, number, known)
     ids = crew.studio.push(crew.project(), Planned(workspace, planned), progress=crew.reporter.advance)
     workspace.journal.mark_sent(ids)
     return {"tasks": len(ids)}
+
+
+def _left_over(crew: Crew, number: int, known: Collection[str]) -> list[SentTask]:
+    """Tasks of earlier rounds that are still out, with this round's model's findings in place of older ones.
+
+    The label stream shows the pre-labels of one version only: others would come without any.
+    """
+    workspace = crew.workspace
+    champion = workspace.journal.rounds()[number].champion
+    out = [t for t in workspace.journal.tasks() if t.round < number and t.key not in known and t.version]
+    if champion is None or not out:
+        return []
+    pictures = workspace.by_key()
+    for _ in crew.look(champion, [pictures[task.key] for task in out]):
+        pass  # now they are in the store
+    return [replace(task, version=workspace.version_of(champion)) for task in out]
 
 
 class Planned(Sequence[Task]):
