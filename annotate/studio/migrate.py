@@ -6,8 +6,6 @@ on: the new classes come first, then annotations and pre-labels are rewritten, a
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange
 from annotate.studio.convert import Json
@@ -31,8 +29,7 @@ def migrate(
     change.check()
     if change.renamed:
         before = tuple(ClassText(old, f"now called {new}") for old, new in change.renamed.items())
-        both = replace(vocabulary, classes=(*vocabulary.classes, *before))
-        _set(api, project, label_config(both))
+        _set(api, project, label_config(Vocabulary((*vocabulary.classes, *before))))
     if change.gone:
         _rewrite(api, project, change, progress)
     config = label_config(vocabulary)

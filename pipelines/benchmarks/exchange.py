@@ -90,7 +90,7 @@ def measure_exchange(
         pictures: pushed and harvested for the times, and pushed for the smaller peak.
         many: pushed for the larger peak.
         singly: pushed once more with one call each.
-        repeats: pushed and harvested so often; the least time counts, for other work on the machine only adds.
+        repeats: pushed and harvested so often; the least time counts, as other work on the machine only adds.
         say: told what goes on.
 
     Returns:

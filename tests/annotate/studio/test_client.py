@@ -16,10 +16,11 @@ from annotate.studio import prelabel, push, views
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
 from annotate.studio.controls import OBJECT, VERDICT, Verdict
-from annotate.studio.protocol import Connection, Task
+from annotate.studio.convert import to_result
+from annotate.studio.protocol import Connection, Region, Task
 from annotate.studio.rows import DATA, rows
 from dsmoe_core.errors import PrerequisiteError, StudioError
-from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
+from dsmoe_core.schema import Box, Finding, Outcome, Picture, Vocabulary
 
 MakePicture = Callable[[str], Picture]
 MakeTask = Callable[..., Task]
@@ -76,6 +77,26 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
         assert tabs.keys() == views.FILTERS.keys()
         assert list(sdk.tasks.list(view=tabs[views.MOST_USEFUL])) == []  # all are done
         assert [task.id for task in sdk.tasks.list(view=tabs[views.EVERYTHING])] == in_order
+
+
+@real
+def test_a_class_in_unfinished_work_is_not_taken_away(
+    connection: Connection,
+    real_studio: LabelStudio,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+) -> None:
+    project = real_studio.ensure_project(title, vocabulary)
+    ids = real_studio.push(project, [make_task(pictures("a"), bare=True)])
+    drawn = to_result(Region("r", Box(1.0, 1.0, 9.0, 9.0), "spur", "manual", None), 320, 200)
+    api, (task,) = Api(connection), ids.values()
+    api.ask("keep a draft", "POST", f"api/tasks/{task}/drafts", body={"result": [drawn], "lead_time": 1})
+    smaller = Vocabulary(vocabulary.classes[:2])
+    with pytest.raises(StudioError, match=r"refused to change the classes .* \(400\).*spur"):
+        real_studio.ensure_project(title, smaller)
+    assert real_studio._read_classes(project) == frozenset(vocabulary.names)
 
 
 @real
