@@ -53,6 +53,7 @@ class Push:
         self._folder = lru_cache(_folder)
         self._places: dict[str, int] = {}  # key -> place among the tasks, most useful first
         self._version: str | None = None
+        self._dropped = False  # whether the server took tasks without all of their pre-labels
 
     def run(self, progress: CountProgress | None = None) -> dict[str, int]:
         """Check everything, then send it; see Studio.push."""
@@ -67,6 +68,8 @@ class Push:
             if progress:
                 progress(known + number * self._batch, len(self._places))
             ids.update(zip(keys, self._import([self._body(key) for key in keys]), strict=True))
+        if self._dropped:  # seen once on a busy server: tasks without the pre-labels they came with
+            self._refresh(ids)
         if progress:
             progress(len(self._places), len(self._places))
         self._show_version()
@@ -96,12 +99,12 @@ class Push:
         answer = self._api.ask(what, "POST", path, params={"return_task_ids": "true"}, body=bodies)
         ids, taken = [int(i) for i in answer.get("task_ids", [])], answer.get("prediction_count")
         shown = sum(len(body["predictions"]) for body in bodies)
-        if len(ids) != len(bodies) or taken != shown:
+        if len(ids) != len(bodies):
             raise StudioError(
-                f"Label Studio took {len(ids)} of {len(bodies)} tasks and {taken} of {shown} sets of "
-                "pre-labels",
+                f"Label Studio took {len(ids)} of {len(bodies)} tasks",
                 "Run this again: what is missing is sent again.",
             )
+        self._dropped = self._dropped or taken != shown
         return ids
 
     def _refresh(self, ids: Mapping[str, int]) -> None:

@@ -197,6 +197,30 @@ def test_prelabels_that_the_server_drops_are_noticed(
 
 
 @real
+def test_prelabels_that_an_import_drops_are_sent_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+    real_studio: LabelStudio,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+    make_finding: MakeFinding,
+) -> None:
+    project = real_studio.ensure_project(title, vocabulary)
+    ask = real_studio._api.ask
+
+    def without_predictions(what: str, method: str, path: str, **more: Any) -> Any:
+        if path.endswith("/import"):
+            more["body"] = [{**body, "predictions": []} for body in more["body"]]
+        return ask(what, method, path, **more)
+
+    monkeypatch.setattr(real_studio._api, "ask", without_predictions)
+    real_studio.push(project, [make_task(pictures("a"), make_finding((1, 1, 9, 9)))])
+    (task,) = real_studio.open_tasks(project)
+    assert len(task.prelabels) == 1
+
+
+@real
 def test_a_task_doubled_by_a_kill_is_removed_by_the_next_push(
     real_studio: LabelStudio,
     title: str,
