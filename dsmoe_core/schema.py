@@ -261,6 +261,10 @@ class Harvest:
         outcomes: how many pre-labelled boxes were accepted, moved, ..., and how many boxes were added.
         version: of the pre-labels shown, ``MODEL+BOOK``; None where none were shown.
         seconds: how long it took, where the server knows.
+        doubt: what keeps it from counting as labelled ("unsure", "needs an expert"); None where nothing does.
+        note: what the annotator wrote for the domain expert.
+        annotators: whose answers this is made of; 0 where all were taken back, or none was given yet.
+        agreement: of several annotators on boxes and classes, 0 to 1; None where fewer than two judged it.
     """
 
     key: str
@@ -271,3 +275,12 @@ class Harvest:
     outcomes: Mapping[Outcome, int]
     version: str | None
     seconds: float | None
+    doubt: str | None = None
+    note: str = ""
+    annotators: int = 1
+    agreement: float | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its annotations are to be learned from."""
+        return self.annotators > 0 and not self.skipped and self.doubt is None

@@ -14,12 +14,17 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One chosen picture: why (arm), and its place in the round, 0 first."""
+    """One chosen picture: why (arm), and its place in the round, 0 first.
+
+    Attributes:
+        blind: shown without pre-labels, to see what people find who are not led by them.
+    """
 
     key: str
     arm: Literal["seed", "ranked", "random"]
     rank: int
     uncertainty: float | None
+    blind: bool = False
 
 
 def seed_round(keys: Iterable[str], *, budget: int, seed: int) -> tuple[Choice, ...]:
@@ -29,7 +34,7 @@ def seed_round(keys: Iterable[str], *, budget: int, seed: int) -> tuple[Choice, 
 
 
 def ranked_round(
-    uncertainty: Mapping[str, float], *, budget: int, random_share: float, seed: int
+    uncertainty: Mapping[str, float], *, budget: int, random_share: float, seed: int, blind_share: float = 0.0
 ) -> tuple[Choice, ...]:
     """The most uncertain pictures, and a random share of the rest, in one order: most useful first.
 
@@ -40,6 +45,7 @@ def ranked_round(
         uncertainty: per picture key; higher = label sooner.
         budget: at most so many pictures.
         random_share: share of the budget for the control arm, 0 to 1; rounded to whole pictures.
+        blind_share: share of the chosen ones, of both arms, to show without pre-labels; drawn at random.
     """
     shuffled = sample(uncertainty, len(uncertainty), seed=seed)  # ties fall at random, not by name
     by_use = sorted(shuffled, key=lambda key: -uncertainty[key])
@@ -50,7 +56,10 @@ def ranked_round(
     arms: dict[str, Literal["seed", "ranked", "random"]] = dict.fromkeys(asked, "ranked")
     arms.update(dict.fromkeys(drawn, "random"))
     order = [key for key in by_use if key in arms]
-    return tuple(Choice(key, arms[key], rank, uncertainty[key]) for rank, key in enumerate(order))
+    blind = set(sample(order, round(len(order) * blind_share), seed=seed + 2))
+    return tuple(
+        Choice(key, arms[key], rank, uncertainty[key], key in blind) for rank, key in enumerate(order)
+    )
 
 
 def sample(keys: Iterable[str], count: int, *, seed: int) -> list[str]:

@@ -52,8 +52,12 @@ class Crew:
 
     def project(self) -> int:
         """The labelling project of this workspace."""
+        book = self.workspace.class_book()
         return self.studio.ensure_project(
-            self.workspace.settings.title, self.workspace.class_book().vocabulary()
+            self.workspace.settings.title,
+            book.vocabulary(),
+            resolve=book.resolve,
+            progress=self.reporter.advance,
         )
 
     def look(self, model: str, pictures: Sequence[Picture]) -> Iterator[PictureFindings]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class FindingsStore:
             return {}
         return {found.key: found for found in _whole_lines(path)}
 
+    def lookup(self, version: str) -> Mapping[str, PictureFindings]:
+        """The same as ``load``, but each picture's findings are read when they are asked for."""
+        return _Lookup(self.path(version))
+
     def add(self, version: str, findings: Iterable[PictureFindings]) -> Iterator[PictureFindings]:
         """Append findings as they stream by, and pass each on once it is on the disk.
 
@@ -48,6 +52,33 @@ class FindingsStore:
                 file.flush()
                 yield found
             os.fsync(file.fileno())
+
+
+class _Lookup(Mapping[str, PictureFindings]):
+    """Knows where in the file each picture's newest line begins."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._starts: dict[str, int] = {}
+        if path.exists():
+            with path.open("rb") as file:
+                start = 0
+                for line in file:
+                    if line.endswith(b"\n"):
+                        self._starts[json.loads(line)["key"]] = start
+                    start += len(line)
+
+    def __getitem__(self, key: str) -> PictureFindings:
+        start = self._starts[key]
+        with self._path.open("rb") as file:
+            file.seek(start)
+            return from_json(json.loads(file.readline()))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._starts)
+
+    def __len__(self) -> int:
+        return len(self._starts)
 
 
 def to_json(found: PictureFindings) -> dict[str, Any]:

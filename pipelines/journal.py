@@ -14,9 +14,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import Annotation, Box, Harvest, Outcome, Picture
+from dsmoe_core.schema import Harvest, Picture
 from pipelines import journal_tables as t
 from pipelines.database import Database
+from pipelines.journal_harvests import as_text, harvest_of, harvest_row, news, remark_row
 
 Role = Literal["pool", "test"]
 State = Literal["opening", "open", "closing", "closed"]
@@ -62,11 +63,6 @@ class AliasChange:
 def now() -> str:
     """The present in the journal's notation."""
     return as_text(datetime.now(UTC))
-
-
-def as_text(moment: datetime) -> str:
-    """UTC with microseconds, so that text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 class Journal(Database):
@@ -178,28 +174,29 @@ class Journal(Database):
 
     # what people said
     def record(self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio") -> None:
-        """Append states of annotations; a state that is there already is left alone."""
-        rows = [
-            {
-                "key": h.key,
-                "annotation_id": h.annotation_id,
-                "updated_at": as_text(h.updated_at),
-                "source": source,
-                "skipped": h.skipped,
-                "boxes": [[*a.box.corners, a.label] for a in h.annotations],
-                "outcomes": {str(outcome): count for outcome, count in h.outcomes.items()},
-                "version": h.version,
-                "seconds": h.seconds,
-            }
-            for h in harvests
-        ]
-        self._insert(t.harvests, rows)
+        """Append states of annotations; a state that is there already, or says nothing new, is left alone."""
+        fresh = news(harvests, self._states()) if source == "studio" else harvests
+        # First, for nobody may be killed between them and find a doubtful picture labelled.
+        self._insert(t.remarks, [remark_row(h) for h in fresh if h.doubt or h.note or h.annotators != 1])
+        self._insert(t.harvests, [harvest_row(h, source) for h in fresh])
 
     def harvests(self) -> dict[str, Harvest]:
         """The latest state of each picture that came back, by key; imported labels included."""
-        order = (t.harvests.c.updated_at, t.harvests.c.annotation_id)
-        rows = self._rows(sa.select(t.harvests).order_by(*order))
-        return {r.key: _harvest(r) for r in rows}
+        return {key: h for key, h in self._latest().items() if h.annotators}
+
+    def _latest(self) -> dict[str, Harvest]:
+        """The latest state of each picture, those included whose annotations were all taken back."""
+        return {h.key: h for h in self._states()}
+
+    def _states(self) -> list[Harvest]:
+        """Every state that was seen, oldest first."""
+        same = [t.remarks.c[name] == t.harvests.c[name] for name in ("key", "annotation_id", "updated_at")]
+        said = [t.remarks.c[name] for name in ("doubt", "note", "annotators", "agreement")]
+        query = sa.select(t.harvests, *said).outerjoin(t.remarks, sa.and_(*same))
+        return [
+            harvest_of(r)
+            for r in self._rows(query.order_by(t.harvests.c.updated_at, t.harvests.c.annotation_id))
+        ]
 
     def last_harvest(self) -> datetime | None:
         """The labelling server's time of the newest annotation seen."""
@@ -250,16 +247,3 @@ class Journal(Database):
         return [
             AliasChange(r.model, r.action, r.reason, datetime.fromisoformat(r.at)) for r in self._rows(query)
         ]
-
-
-def _harvest(row: sa.Row[Any]) -> Harvest:
-    return Harvest(
-        key=row.key,
-        annotations=tuple(Annotation(Box(*map(float, b[:4])), b[4]) for b in row.boxes),
-        annotation_id=row.annotation_id,
-        updated_at=datetime.fromisoformat(row.updated_at),
-        skipped=row.skipped,
-        outcomes={Outcome(name): count for name, count in row.outcomes.items()},
-        version=row.version,
-        seconds=row.seconds,
-    )

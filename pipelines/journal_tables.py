@@ -65,6 +65,19 @@ harvests = Table(
     Column("seconds", Float),
 )
 
+# Of harvests that say more than boxes; a table of its own, so that older journals need no change.
+remarks = Table(
+    "remarks",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("annotation_id", Integer, primary_key=True, autoincrement=False),
+    Column("updated_at", String(40), primary_key=True, comment="as in harvests"),
+    Column("doubt", String(24), comment="unsure, needs an expert: does not count as labelled"),
+    Column("note", Text, nullable=False, comment="for the domain expert"),
+    Column("annotators", Integer, nullable=False, comment="0: taken back"),
+    Column("agreement", Float),
+)
+
 steps = Table(
     "steps",
     metadata,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -15,36 +15,59 @@ from pipelines.crew import Crew
 from pipelines.dataset_version import DatasetVersion
 from pipelines.detection import judge
 from pipelines.gate import verdict
-from pipelines.journal import RoundRecord
+from pipelines.journal import RoundRecord, SentTask
 from pipelines.registry import Scores, new_card
 from pipelines.rounds import count_round
 from pipelines.tracking import tracked
 
-HARVEST_OVERLAP = timedelta(minutes=1)  # an annotation may be stored a moment after a later one
+HARVEST_OVERLAP = timedelta(minutes=10)  # one may be stored after a later one, and clocks are put right
 
 
 def harvest(crew: Crew, number: int, partial: bool) -> dict[str, Any]:
     """Take in all that came back, from earlier rounds too; refuse while pictures of this one are out."""
-    workspace = crew.workspace
-    last = workspace.journal.last_harvest()
-    since = last - HARVEST_OVERLAP if last else None
-    ours = {task.key for task in workspace.journal.tasks()}
-    back = [h for h in crew.studio.harvest(crew.project(), since=since) if h.key in ours]
-    workspace.journal.record(back)
-    known = workspace.journal.harvests()
-    tasks = workspace.journal.tasks(number)
+    journal = crew.workspace.journal
+    project, last = crew.project(), journal.last_harvest()
+    since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
+    _take_in(crew, project, since)
+    tasks, known = journal.tasks(number), journal.harvests()
+    if since is not None and any(task.key not in known for task in tasks):
+        _take_in(crew, project, None)  # before anything is called missing, all is asked for
+        known = journal.harvests()
     out = [task for task in tasks if task.key not in known]
     if out and not partial:
+        raise _still_out(crew, project, out, len(tasks))
+    if not any(h.labelled for h in known.values()):
         raise WorkspaceError(
-            f"{len(out)} of {len(tasks)} pictures of round {number} are not annotated yet",
-            "Annotate them in Label Studio, or close the round without them: `dsmoe round close --partial`.",
-        )
-    if all(h.skipped for h in known.values()):
-        raise WorkspaceError(
-            "no annotated picture came back, all were skipped; expected at least one",
+            "no labelled picture came back, all were skipped or left in doubt; expected at least one",
             "Annotate some in Label Studio and run the same command again.",
         )
     return {"counts": count_round(tasks, known)}
+
+
+def _take_in(crew: Crew, project: int, since: datetime | None) -> None:
+    """Record what changed since then; pictures that the journal did not send are somebody else's."""
+    workspace = crew.workspace
+    ours = {task.key for task in workspace.journal.tasks()}
+    back = crew.studio.harvest(project, since=since, several=workspace.settings.studio.several)
+    workspace.journal.record([h for h in back if h.key in ours])
+    agreement = {h.key: h.agreement for h in back if h.key in ours and h.agreement is not None}
+    crew.studio.tell_agreement(project, agreement)
+
+
+def _still_out(crew: Crew, project: int, out: Sequence[SentTask], sent: int) -> WorkspaceError:
+    """Why a round cannot be closed; a task that somebody deleted will never come back by itself."""
+    there = {task.key for task in crew.studio.open_tasks(project)}
+    gone = sum(task.key not in there for task in out)
+    if gone:
+        return WorkspaceError(
+            f"{gone} of {sent} pictures of round {out[0].round} are no longer in Label Studio, and came back "
+            "without an annotation",
+            "Send them again: `dsmoe round open`, or close without them: `dsmoe round close --partial`.",
+        )
+    return WorkspaceError(
+        f"{len(out)} of {sent} pictures of round {out[0].round} are not annotated yet",
+        "Annotate them in Label Studio, or close the round without them: `dsmoe round close --partial`.",
+    )
 
 
 def make_dataset(crew: Crew, number: int) -> dict[str, Any]:

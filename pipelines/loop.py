@@ -17,7 +17,7 @@ from pipelines.workspace import Workspace
 
 
 def open_round(crew: Crew) -> RoundRow:
-    """Choose pictures, pre-label them and send them out; an open round is returned as it is.
+    """Choose pictures, pre-label them, send them out; what the server lost of an open round goes out again.
 
     Raises:
         WorkspaceError: no picture is left in the pool, or another process works on the workspace.
@@ -31,6 +31,8 @@ def open_round(crew: Crew) -> RoundRow:
             crew.run_step(number, "choose", lambda: choose(crew, record))
             crew.run_step(number, "push", lambda: push(crew, number))
             workspace.journal.set_state(number, "open")
+        elif record.state == "open":
+            push(crew, number)
         return workspace.rounds()[number]
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from statistics import fmean
 from typing import Any
 
 from dsmoe_core.schema import Harvest, Outcome
+from pipelines.effort import Effort, effort
 from pipelines.journal import RoundRecord, SentTask, State
 
 
@@ -25,6 +27,9 @@ class RoundRow:
         added: boxes drawn by hand in this round, counted.
         map50, map: of this round's model on the fixed test set, 0 to 1; None until it was judged.
         promoted: None until it was decided.
+        doubtful: pictures of this round that came back in doubt; they are answered, not labelled.
+        agreement: of several annotators of a picture, 0 to 1, mean over such pictures; None where none were.
+        effort: see pipelines.effort.
     """
 
     round: int
@@ -48,6 +53,9 @@ class RoundRow:
     dataset_version: str | None
     opened_at: datetime
     closed_at: datetime | None
+    doubtful: int = 0
+    agreement: float | None = None
+    effort: Mapping[str, Effort] = field(default_factory=dict)
 
     @property
     def shown(self) -> int:
@@ -58,6 +66,16 @@ class RoundRow:
         """Share of the shown pre-labels with this outcome; for ADDED, of the new boxes. None of nothing."""
         of = self.new_boxes if outcome is Outcome.ADDED else self.shown
         return int(getattr(self, str(outcome))) / of if of else None
+
+    def as_effort(self) -> dict[str, Any]:
+        """How the round stands and what it cost; not part of ``as_result``, for times never come twice."""
+        return {
+            "state": self.state,
+            "answered": self.answered,
+            "doubtful": self.doubtful,
+            "agreement": self.agreement,
+            "effort": {kind: asdict(spent) for kind, spent in self.effort.items()},
+        }
 
     def as_result(self) -> dict[str, Any]:
         """The round as benchmarks/results/demo.json has it; what was not measured is absent."""
@@ -77,17 +95,54 @@ class RoundRow:
         }
 
 
-def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, int]:
-    """What people did in a round, from what came back for its tasks; skipped pictures are answered only."""
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A picture that somebody who knows more should look at.
+
+    Attributes:
+        task_id: in Label Studio; None until it is known.
+        doubt: "unsure", "needs an expert"; None where the picture counts and has a note only.
+    """
+
+    key: str
+    round: int
+    task_id: int | None
+    doubt: str | None
+    note: str
+
+
+def notes(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> list[Note]:
+    """Pictures in doubt and pictures with a note, in doubt first, then in the order they were sent."""
+    found = [
+        Note(task.key, task.round, task.task_id, harvest.doubt, harvest.note)
+        for task in tasks
+        if (harvest := harvests.get(task.key)) is not None and (harvest.doubt or harvest.note)
+    ]
+    return sorted(found, key=lambda note: note.doubt is None)
+
+
+def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, Any]:
+    """What people did in a round, from what came back for its tasks, as JSON can hold it.
+
+    Pictures that were skipped or came back in doubt are answered only.
+    """
     tasks = list(tasks)
     back = [harvests[task.key] for task in tasks if task.key in harvests]
-    kept = [h for h in back if not h.skipped]
+    kept = [h for h in back if h.labelled]
     outcomes: Counter[Outcome] = Counter()
     for harvest in kept:
         outcomes.update(harvest.outcomes)
-    counts = {str(outcome): outcomes[outcome] for outcome in Outcome}
-    boxes = sum(len(h.annotations) for h in kept)
-    return counts | {"sent": len(tasks), "answered": len(back), "new_pictures": len(kept), "new_boxes": boxes}
+    agreed = [h.agreement for h in back if h.agreement is not None]
+    return {
+        **{str(outcome): outcomes[outcome] for outcome in Outcome},
+        "sent": len(tasks),
+        "answered": len(back),
+        "new_pictures": len(kept),
+        "new_boxes": sum(len(h.annotations) for h in kept),
+        "doubtful": sum(h.doubt is not None for h in back),
+        "agreement": fmean(agreed) if agreed else None,
+        "effort": {kind: asdict(spent) for kind, spent in effort(back).items()},
+    }
 
 
 def round_rows(
@@ -122,7 +177,7 @@ def round_rows(
                 dataset_version=result.get("dataset_version"),
                 opened_at=record.opened_at,
                 closed_at=record.closed_at,
-                **counts,
+                **(counts | {"effort": {kind: Effort(**e) for kind, e in counts.get("effort", {}).items()}}),
                 **verdict,
             )
         )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 from annotate.studio.protocol import Task
 from dsmoe_core.schema import Picture, PictureFindings
 from pipelines import acquire
 from pipelines.crew import Crew
 from pipelines.journal import RoundRecord, SentTask
+from pipelines.settings import RoundSettings
 from pipelines.workspace import Workspace
 
 
@@ -36,38 +38,77 @@ def choose(crew: Crew, record: RoundRecord) -> dict[str, Any]:
         found = crew.look(record.champion, [left[key] for key in drawn])
         uncertainty = {f.key: f.uncertainty for f in found}
         choices = acquire.ranked_round(
-            uncertainty, budget=settings.budget, random_share=settings.random_share, seed=seed
+            uncertainty,
+            budget=settings.budget,
+            random_share=settings.random_share,
+            blind_share=settings.blind_share,
+            seed=seed,
         )
     workspace.journal.plan_tasks(
-        [SentTask(c.key, record.round, c.arm, c.rank, c.uncertainty, version) for c in choices]
+        [
+            SentTask(c.key, record.round, c.arm, c.rank, c.uncertainty, None if c.blind else version)
+            for c in choices
+        ]
     )
     return {"pictures": len(choices), "pool": len(left)}
 
 
 def push(crew: Crew, number: int) -> dict[str, Any]:
-    """Send a round's planned pictures with their pre-labels; what is there already is not doubled."""
+    """Send a round's planned pictures with their pre-labels; what is there already is not doubled.
+
+    What came back is left alone, so that nobody labels it twice where its task is gone.
+    """
     workspace = crew.workspace
-    planned = workspace.journal.tasks(number)
-    pictures = workspace.by_key()
-    versions = {task.version for task in planned if task.version}
-    found = {v: workspace.findings(v) for v in versions}
-    tasks = [
-        Task(
-            pictures[t.key],
-            number,
-            t.arm,
-            t.rank,
-            _prelabels(crew, found[t.version][t.key]) if t.version else None,
-        )
-        for t in planned
-    ]
-    ids = crew.studio.push(crew.project(), tasks, progress=crew.reporter.advance)
+    known = workspace.journal.harvests()
+    planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
+    planned += _left_over(crew, number, known)
+    ids = crew.studio.push(crew.project(), Planned(workspace, planned), progress=crew.reporter.advance)
     workspace.journal.mark_sent(ids)
     return {"tasks": len(ids)}
 
 
-def _prelabels(crew: Crew, found: PictureFindings) -> PictureFindings:
+def _left_over(crew: Crew, number: int, known: Collection[str]) -> list[SentTask]:
+    """Tasks of earlier rounds that are still out, with this round's model's findings in place of older ones.
+
+    The label stream shows the pre-labels of one version only: others would come without any.
+    """
+    workspace = crew.workspace
+    champion = workspace.journal.rounds()[number].champion
+    out = [t for t in workspace.journal.tasks() if t.round < number and t.key not in known and t.version]
+    if champion is None or not out:
+        return []
+    pictures = workspace.by_key()
+    for _ in crew.look(champion, [pictures[task.key] for task in out]):
+        pass  # now they are in the store
+    return [replace(task, version=workspace.version_of(champion)) for task in out]
+
+
+class Planned(Sequence[Task]):
+    """Planned tasks as the labelling server takes them; findings are read when their task is asked for."""
+
+    def __init__(self, workspace: Workspace, planned: Sequence[SentTask]) -> None:
+        self._planned = planned
+        self._pictures = workspace.by_key()
+        self._settings = workspace.settings.round
+        versions = {task.version for task in planned if task.version}
+        self._found = {version: workspace.findings_store.lookup(version) for version in versions}
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    @overload
+    def __getitem__(self, place: int) -> Task: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Task]: ...
+    def __getitem__(self, place: int | slice) -> Task | list[Task]:
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        task = self._planned[place]
+        found = shown(self._found[task.version][task.key], self._settings) if task.version else None
+        return Task(self._pictures[task.key], task.round, task.arm, task.rank, found)
+
+
+def shown(found: PictureFindings, settings: RoundSettings) -> PictureFindings:
     """The findings sure enough to show; a page full of wrong boxes is slower than an empty one."""
-    settings = crew.workspace.settings.round
-    shown = [f for f in found.findings if f.score >= settings.prelabel_score]
-    return replace(found, findings=tuple(shown[: settings.prelabel_most]))
+    sure = [f for f in found.findings if f.score >= settings.prelabel_score]
+    return replace(found, findings=tuple(sure[: settings.prelabel_most]))

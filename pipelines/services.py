@@ -10,12 +10,14 @@ import platformdirs
 
 from annotate.studio.protocol import Connection, Studio
 from dsmoe_core.config import ModelConfig
+from dsmoe_core.errors import SettingsError
 from pipelines.crew import Crew, Reporter
 from pipelines.detection import Detection, DSMoEDetection
 from pipelines.settings import Environment
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
+    from annotate.studio.existing import ExistingServer
     from annotate.studio.server import LabelStudioServer
     from dsmoe_core.data.square_cache import PictureCache
 
@@ -24,18 +26,33 @@ Say = Callable[[str], None]
 
 def server(
     workspace: Workspace, environment: Environment, port: int | None = None
-) -> LabelStudioServer | None:
-    """The workspace's own Label Studio, running or not; None where the settings have the stand-in."""
+) -> LabelStudioServer | ExistingServer | None:
+    """The workspace's Label Studio, running or not: its own, or the one that the settings name.
+
+    Returns:
+        None where the settings have the stand-in.
+
+    Raises:
+        SettingsError: there is an address without a token.
+    """
+    from annotate.studio.existing import ExistingServer
     from annotate.studio.server import LabelStudioServer
 
-    if workspace.settings.studio.kind == "stand-in":
+    settings = workspace.settings.studio
+    if settings.kind == "stand-in":
         return None
-    return LabelStudioServer(
-        workspace.path / "studio",
-        workspace.path,  # pictures/ is a strict sub-folder of it, as Label Studio demands
-        environment.environments,
-        port or workspace.settings.studio.port,
-    )
+    url = environment.studio_url or settings.url
+    # Pictures lie in pictures/, for Label Studio shows strict sub-folders of its document root only.
+    if url is None:
+        port = port or settings.port
+        return LabelStudioServer(workspace.path / "studio", workspace.path, environment.environments, port)
+    if environment.studio_token is None:
+        raise SettingsError(
+            f"there is no token for {url}",
+            "Set DSMOE_STUDIO_TOKEN to the one on its page Account & Settings.",
+        )
+    root = settings.document_root or workspace.path
+    return ExistingServer(url, environment.studio_token.get_secret_value(), root)
 
 
 def studio(
@@ -44,7 +61,8 @@ def studio(
     """A labelling server that answers; started if need be.
 
     Raises:
-        StudioError: it does not start, or the port is in use.
+        StudioError: it does not start, the port is in use, or a server of others does not take us.
+        SettingsError: see ``server``.
         PrerequisiteError: its environment cannot be built, or the disk is full.
     """
     own = server(workspace, environment, port)

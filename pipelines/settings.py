@@ -31,6 +31,9 @@ class RoundSettings(Frozen):
     random_share: float = Field(
         0.2, ge=0, le=1, description="share of the budget drawn at random: the control arm"
     )
+    blind_share: float = Field(
+        0.0, ge=0, le=1, description="share of what a model chose that is shown without pre-labels"
+    )
     candidates: int | None = Field(
         None, ge=1, description="rank a random part of the pool of this size; none: all of it"
     )
@@ -53,6 +56,16 @@ class StudioSettings(Frozen):
 
     kind: Literal["label-studio", "stand-in"] = "label-studio"
     port: int = Field(8080, ge=1, le=65535)
+    url: str | None = Field(
+        None, pattern=r"^https?://", description="of a Label Studio that runs already; none: one of our own"
+    )
+    document_root: Path | None = Field(
+        None, description="the folder with this workspace that the server of url shows; none: the workspace"
+    )
+    several: Literal["latest", "majority", "union"] = Field(
+        "latest",
+        description="of several people on a picture: the latest counts, boxes that most drew, or all boxes",
+    )
 
 
 class PackagedText(Frozen):
@@ -185,6 +198,10 @@ class Environment(Frozen):
     llm_api_key: SecretStr | None = None
     llm_model: str | None = None
     embeddings_api_key: SecretStr | None = Field(None, description="of a text encoder behind a server")
+    studio_url: str | None = Field(
+        None, pattern=r"^https?://", description="a Label Studio that runs already, before dsmoe.yaml's"
+    )
+    studio_token: SecretStr | None = Field(None, description="for it: legacy or personal access token")
     review_uri: str | None = Field(
         None, pattern=r"^mongodb(\+srv)?://", description="your MongoDB for FiftyOne"
     )
@@ -231,7 +248,7 @@ def _problem(error: Mapping[str, Any], naming: Any) -> str:
         return f"{path} is not known"
     if error["type"] == "missing":
         return f"{path} is missing"
-    secret = "api_key" in path.lower()
+    secret = path.lower().endswith(("api_key", "token"))
     value = "" if secret or isinstance(error["input"], dict) else f" (got {error['input']!r})"
     return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
 

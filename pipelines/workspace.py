@@ -158,7 +158,7 @@ class Workspace:
         harvests = self.journal.harvests()
         sent = self.journal.tasks()
         queried = {task.key for task in sent}
-        imported = [h for key, h in harvests.items() if key not in queried and not h.skipped]
+        imported = [h for key, h in harvests.items() if key not in queried and h.labelled]
         before = (len(imported), sum(len(h.annotations) for h in imported))
         return round_rows(self.journal.rounds(), sent, harvests, before)
 
@@ -180,12 +180,12 @@ class Workspace:
         return self.findings_store.load(version)
 
     def annotations(self) -> dict[str, LabelledPicture]:
-        """What people said, by picture key: the latest of each picture, without skipped ones."""
+        """What people said, by picture key: the latest of each picture that counts as labelled."""
         pictures = self.by_key()
         return {
             key: LabelledPicture(pictures[key], harvest.annotations)
             for key, harvest in self.journal.harvests().items()
-            if not harvest.skipped
+            if harvest.labelled
         }
 
     def dataset_version(self, version: str) -> DatasetVersion:

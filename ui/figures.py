@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from annotate.review.sample import expert_name, weights_vector
 from dsmoe_core.schema import Outcome
+from pipelines.effort import ALL
 from pipelines.rounds import RoundRow
 from ui.snapshot import Snapshot
 
@@ -75,6 +76,8 @@ def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
             "Boxes": row.boxes,
             "New": row.new_boxes,
             **{str(outcome).capitalize(): _per_cent(row.share(outcome)) for outcome in Outcome},
+            "s/picture": row.effort[ALL].per_picture if ALL in row.effort else None,
+            "s/box": row.effort[ALL].per_box if ALL in row.effort else None,
             "mAP@.5": row.map50,
             "mAP@.5:.95": row.map,
             "Decision": row.reason or decision(row),

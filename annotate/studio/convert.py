@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from math import cos, radians, sin
 from typing import Any
 
-from annotate.studio.label_config import CONTROL, OBJECT
+from annotate.studio.controls import CONTROL, OBJECT, is_remark
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
 from dsmoe_core.schema import Box, Finding, PictureFindings
@@ -115,9 +115,14 @@ def from_result(result: Mapping[str, Any], width: int, height: int) -> Region:
 def readable_regions(
     results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
 ) -> tuple[Region, ...]:
-    """All regions of a list of results; one that cannot be read is left out, with a warning that names it."""
+    """All regions of a list of results; one that cannot be read is left out, with a warning that names it.
+
+    What is said about the picture as a whole is no region: see controls.remark.
+    """
     regions: dict[str, Region] = {}
     for result in results:
+        if is_remark(result):
+            continue
         try:
             region = from_result(result, width, height)
         except BoxError as error:
@@ -148,6 +153,12 @@ def prelabels(findings: PictureFindings) -> tuple[tuple[Region, str], ...]:
 
 
 def _why(finding: Finding) -> str:
-    other = finding.second_best
+    """The score, the runner-up, and what the detector is unsure of, if anything."""
+    other, score = finding.second_best, finding.score
     but = f", or {other[0]} {other[1]:.0%}" if other and other[1] >= 0.01 else ""
-    return f"{finding.label} {finding.score:.0%}{but}"
+    doubts = []
+    if other and other[1] >= score / 2:
+        doubts.append("unsure which class")
+    if score < 0.5:
+        doubts.append("unsure whether it is a defect")
+    return f"{finding.label} {score:.0%}{but}" + (f": {' and '.join(doubts)}" if doubts else "")

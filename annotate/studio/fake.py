@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from annotate.studio import harvest as harvesting
 from annotate.studio import prelabel
+from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.protocol import CountProgress, OpenTask, Region, Task
+from annotate.studio.protocol import CountProgress, OpenTask, Region, Several, Task
 from dsmoe_core.errors import StudioError
 from dsmoe_core.schema import Harvest, Vocabulary
 
@@ -37,18 +38,37 @@ class FakeStudio:
         if path is not None and path.exists():
             self._state = json.loads(path.read_text())
 
-    def ensure_project(self, title: str, vocabulary: Vocabulary) -> int:
+    def ensure_project(
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        resolve: Resolve = no_aliases,
+        progress: CountProgress | None = None,
+    ) -> int:
         """See Studio.ensure_project."""
         prelabel.check_title(title)
         config = label_config(vocabulary)
-        project = next((p for p in self._state["projects"] if p["title"] == title), None)
+        change = self.class_change(title, vocabulary, resolve=resolve)
+        change.check()
+        project = self._find(title)
         if project is None:
             project = {"id": self._next_id(), "title": title}
             self._state["projects"].append(project)
-        prelabel.check_kept(self._used(project["id"]), vocabulary.names)
+        self._rewrite(int(project["id"]), change, progress)
         project.update(classes=list(vocabulary.names), label_config=config)
         self._save()
         return int(project["id"])
+
+    def class_change(
+        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+    ) -> ClassChange:
+        """See Studio.class_change."""
+        project = self._find(title)
+        if project is None:
+            return ClassChange(vocabulary.names)
+        change = ClassChange.between(project["classes"], vocabulary.names, resolve)
+        return change.counted(self._rows(project["id"]))
 
     def push(
         self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
@@ -66,6 +86,7 @@ class FakeStudio:
             if prelabel.is_open(row):
                 row["data"] = body["data"]
                 row["predictions"] += [{**p, "id": self._next_id()} for p in prelabel.missing(row, body)]
+                self._stamp(row)
             if progress:
                 progress(done, len(sent))
         self._save()
@@ -89,20 +110,63 @@ class FakeStudio:
         """See Studio.submit."""
         prelabel.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
         body = prelabel.annotation_json(task, regions, seconds, skipped)
-        row = next((r for r in self._rows(project) if r["id"] == task.task_id), None)
-        if row is None:
-            raise StudioError(
-                f"task {task.task_id} does not exist in project {project}", "Ask for the open tasks again."
-            )
-        if any(a["unique_id"] == body["unique_id"] for a in row["annotations"]):
+        if any(a.get("unique_id") == body["unique_id"] for a in self._row(task.task_id)["annotations"]):
             return
-        row["annotations"].append({**body, "id": self._next_id(), "updated_at": self._now().isoformat()})
-        self._save()
+        self.annotate(task.task_id, body)
 
-    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
+    def harvest(
+        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+    ) -> list[Harvest]:
         """See Studio.harvest."""
         self._project(project)
-        return harvesting.read(self._rows(project), since)
+        return harvesting.read(self._rows(project), since, several)
+
+    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """See Studio.tell_agreement."""
+        self._project(project)
+        for row in self._rows(project):
+            row["data"] = prelabel.told(row["data"], agreement)
+        self._save()
+
+    # What people do on the page besides submitting once.
+
+    def annotate(self, task_id: int, annotation: Json) -> int:
+        """Add an annotation as Label Studio stores it; returns its number."""
+        row = self._row(task_id)
+        added = {"was_cancelled": False, **annotation, "id": self._next_id(), "updated_at": self._stamp(row)}
+        row["annotations"].append(added)
+        self._save()
+        return int(added["id"])
+
+    def change(self, annotation_id: int, **fields: Any) -> None:
+        """Edit an annotation."""
+        row, annotation = self._annotation(annotation_id)
+        annotation.update(fields, updated_at=self._stamp(row))
+        self._save()
+
+    def take_back(self, annotation_id: int) -> None:
+        """Delete an annotation."""
+        row, annotation = self._annotation(annotation_id)
+        row["annotations"].remove(annotation)
+        self._stamp(row)
+        self._save()
+
+    def _annotation(self, annotation_id: int) -> tuple[Json, Json]:
+        """With the row of its task."""
+        return next(
+            (row, a) for row in self._state["tasks"] for a in row["annotations"] if a["id"] == annotation_id
+        )
+
+    def _row(self, task_id: int) -> Json:
+        row = next((row for row in self._state["tasks"] if row["id"] == task_id), None)
+        if row is None:
+            raise StudioError(f"task {task_id} does not exist", "Ask for the open tasks again.")
+        return row  # type: ignore[no-any-return]
+
+    def _stamp(self, row: Json) -> str:
+        """Mark a task as changed now."""
+        row["updated_at"] = self._now().isoformat()
+        return str(row["updated_at"])
 
     def _project(self, project: int) -> Json:
         found = next((p for p in self._state["projects"] if p["id"] == project), None)
@@ -113,9 +177,24 @@ class FakeStudio:
     def _rows(self, project: int) -> list[Json]:
         return [row for row in self._state["tasks"] if row["project"] == project]
 
-    def _used(self, project: int) -> set[str]:
-        annotations = [a for row in self._rows(project) for a in row["annotations"]]
-        return {label for a in annotations for r in a["result"] for label in r["value"]["rectanglelabels"]}
+    def _find(self, title: str) -> Json | None:
+        return next((p for p in self._state["projects"] if p["title"] == title), None)
+
+    def _rewrite(self, project: int, change: ClassChange, progress: CountProgress | None) -> None:
+        total = sum(change.annotations.values()) + sum(change.prelabels.values())
+        done = 0
+        for row in self._rows(project):
+            for kind in ("annotations", "predictions"):
+                for one in row[kind]:
+                    drop = kind == "predictions" and prelabel.is_open(row)
+                    after = change.rewritten(one["result"], drop=drop)
+                    if after is not None:
+                        one["result"] = after
+                        done += 1
+                        if kind == "annotations":
+                            one["updated_at"] = self._stamp(row)
+                        if progress:
+                            progress(min(done, total), total)
 
     def _next_id(self) -> int:
         self._state["last_id"] += 1

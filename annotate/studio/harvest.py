@@ -1,48 +1,97 @@
-"""What came back: from a Label Studio task with annotations to a Harvest with every box's outcome."""
+"""What came back: from Label Studio's tasks with annotations to Harvests with every box's outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from annotate.studio.agreement import agreement, merged
+from annotate.studio.controls import Verdict, remark
 from annotate.studio.convert import readable_regions
-from annotate.studio.protocol import Region
+from annotate.studio.protocol import Region, Several
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 
 _SAME_PX = 0.05  # the page turns a box into screen pixels and back: a corner this near did not move
+_DOUBTS = (Verdict.NEEDS_EXPERT, Verdict.UNSURE)  # the graver first
 
 
-def read(rows: Iterable[Mapping[str, Any]], since: datetime | None = None) -> list[Harvest]:
-    """Harvests of all annotated rows that changed since then, oldest first. Drafts do not count."""
-    found = [harvest for row in rows if (harvest := harvest_of(row)) is not None]
-    found = [h for h in found if since is None or h.updated_at >= since]
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one annotator says about a picture.
+
+    Attributes:
+        doubt: keeps it from counting: said by the annotator, or seen in a contradiction.
+    """
+
+    annotation: Mapping[str, Any]
+    regions: tuple[Region, ...]
+    doubt: Verdict | None
+    note: str
+
+    @property
+    def skipped(self) -> bool:
+        return bool(self.annotation.get("was_cancelled"))
+
+    @property
+    def annotator(self) -> object:
+        """Tells annotators apart; the server names them by number, or with more about them."""
+        who = self.annotation.get("completed_by")
+        return who.get("id") if isinstance(who, Mapping) else who
+
+    @property
+    def age(self) -> tuple[datetime, int]:
+        return datetime.fromisoformat(self.annotation["updated_at"]), int(self.annotation["id"])
+
+
+def read(
+    rows: Iterable[Mapping[str, Any]], since: datetime | None = None, several: Several = "latest"
+) -> list[Harvest]:
+    """Harvests of all rows of ours that changed since then, oldest first. Drafts do not count.
+
+    A row without annotations tells that they were taken back, which is news only where something was known:
+    it is left out where ``since`` is None.
+
+    Args:
+        since: leave out what changed before; with a time zone.
+    """
+    found = [harvest for row in rows if (harvest := harvest_of(row, several)) is not None]
+    found = [h for h in found if (h.updated_at >= since if since else h.annotators)]
     return sorted(found, key=lambda h: (h.updated_at, h.annotation_id))
 
 
-def harvest_of(row: Mapping[str, Any]) -> Harvest | None:
-    """The newest annotation of one task; None where it has none or is no task of ours.
+def harvest_of(row: Mapping[str, Any], several: Several = "latest") -> Harvest | None:
+    """What a task's annotators say together; None where it is no task of ours, or has no time of its own.
 
-    A region that cannot be read is left out with a warning; the rest counts.
+    Of each annotator the newest annotation counts. One marked as ground truth outweighs all others; else
+    ``several`` decides, see Studio.harvest. A region that cannot be read is left out with a warning.
     """
-    data, annotations = row["data"], row.get("annotations") or []
-    if "key" not in data or not annotations:
+    if "key" not in row["data"]:
         return None
-    newest = max(annotations, key=lambda a: (datetime.fromisoformat(a["updated_at"]), int(a["id"])))
-    skipped = bool(newest.get("was_cancelled"))
-    width, height = int(data["width"]), int(data["height"])
-    regions = [] if skipped else readable_regions(newest["result"], width, height, f"task {row['id']}")
-    shown = _parent(newest, regions, row.get("predictions") or [])
-    before = readable_regions(shown["result"], width, height, f"task {row['id']}") if shown else []
+    answers = _answers(row)
+    if not answers:
+        return _taken_back(row) if row.get("updated_at") else None
+    chosen = _chosen(answers, several)
+    regions = merged([a.regions for a in chosen], "majority" if several == "majority" else "union")
+    skipped = all(a.skipped for a in chosen)
+    doubts = [doubt for doubt in _DOUBTS if any(a.doubt is doubt for a in chosen)]
+    shown = _parent(chosen[-1].annotation, regions, row.get("predictions") or [])
+    before = _regions(shown, row) if shown else ()
+    times = [float(t) for a in chosen if (t := a.annotation.get("lead_time")) is not None]
     return Harvest(
-        key=str(data["key"]),
+        key=str(row["data"]["key"]),
         annotations=tuple(Annotation(r.box, r.label) for r in regions),
-        annotation_id=int(newest["id"]),
-        updated_at=datetime.fromisoformat(newest["updated_at"]),
+        annotation_id=chosen[-1].age[1],
+        updated_at=_changed_at(row, answers),
         skipped=skipped,
         outcomes=dict.fromkeys(Outcome, 0) if skipped else outcomes(before, regions),
         version=str(shown["model_version"]) if shown else None,
-        seconds=float(newest["lead_time"]) if newest.get("lead_time") is not None else None,
+        seconds=sum(times) if times else None,
+        doubt=str(doubts[0]) if doubts else None,
+        note="\n".join(dict.fromkeys(a.note for a in answers if a.note)),
+        annotators=len(answers),
+        agreement=agreement([a.regions for a in answers if not a.skipped]),
     )
 
 
@@ -59,6 +108,57 @@ def outcomes(shown: Sequence[Region], left: Sequence[Region]) -> dict[Outcome, i
         counts[_outcome(before.pop(region.id, None), region)] += 1
     counts[Outcome.DELETED] = len(before)
     return counts
+
+
+def _answers(row: Mapping[str, Any]) -> list[_Answer]:
+    """The newest answer of each annotator, oldest first."""
+    answers = sorted((_answer(a, row) for a in row.get("annotations") or []), key=lambda a: a.age)
+    return sorted({a.annotator: a for a in answers}.values(), key=lambda a: a.age)
+
+
+def _answer(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> _Answer:
+    if annotation.get("was_cancelled"):
+        return _Answer(annotation, (), None, remark(annotation["result"]).note)
+    regions, said = _regions(annotation, row), remark(annotation["result"])
+    doubt = next((doubt for doubt in _DOUBTS if doubt in said.verdicts), None)
+    if doubt is None and regions and Verdict.NO_DEFECT in said.verdicts:
+        contradiction = f'(says "{Verdict.NO_DEFECT}", and has {len(regions)} boxes)'
+        return _Answer(annotation, regions, Verdict.UNSURE, f"{said.note} {contradiction}".strip())
+    return _Answer(annotation, regions, doubt, said.note)
+
+
+def _chosen(answers: Sequence[_Answer], several: Several) -> Sequence[_Answer]:
+    """The answers that count, oldest first; never none.
+
+    A skip is no vote. Merging asks that more than half of those who voted are sure; else those who are not
+    sure speak for all.
+    """
+    judged = [a for a in answers if not a.skipped]
+    checked = [a for a in judged if a.annotation.get("ground_truth")]
+    if checked:
+        return checked[-1:]
+    if several == "latest" or not judged:
+        return answers[-1:]
+    sure = [a for a in judged if a.doubt is None]
+    return sure if 2 * len(sure) > len(judged) else [a for a in judged if a.doubt is not None]
+
+
+def _taken_back(row: Mapping[str, Any]) -> Harvest:
+    none: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+    return Harvest(
+        str(row["data"]["key"]), (), 0, _changed_at(row, ()), False, none, None, None, annotators=0
+    )
+
+
+def _changed_at(row: Mapping[str, Any], answers: Sequence[_Answer]) -> datetime:
+    """When the server last touched the task: an annotation that is taken back leaves no other time."""
+    times = [a.age[0] for a in answers]
+    return max(times + [datetime.fromisoformat(t) for t in (row.get("updated_at"),) if t])
+
+
+def _regions(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Region, ...]:
+    width, height = int(row["data"]["width"]), int(row["data"]["height"])
+    return readable_regions(annotation["result"], width, height, f"task {row['id']}")
 
 
 def _outcome(shown: Region | None, left: Region) -> Outcome:

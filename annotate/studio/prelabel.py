@@ -12,6 +12,7 @@ from annotate.studio.protocol import OpenTask, Region, Task
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.schema import PictureFindings
 
+BLIND = "blind"  # data.audit of a task whose pre-labels are held back to see what people find alone
 _NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed: a retry must make the same id
 _ARMS = {
     "seed": "chosen before there was a model",
@@ -36,6 +37,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "round": task.round,
         "rank": task.rank,
         "arm": task.arm,
+        "audit": BLIND if _is_blind(task) else "",
         "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: the view can order by one field only
         "why": _why(task),
     }
@@ -87,6 +89,12 @@ def is_open(row: Mapping[str, Any]) -> bool:
     return not row.get("annotations")
 
 
+def told(data: Mapping[str, Any], agreement: Mapping[str, float]) -> Json:
+    """A task's data with how far its annotators agree, where that is known."""
+    known = agreement.get(data.get("key", ""))
+    return {**data} if known is None else {**data, "agreement": round(known, 3)}
+
+
 def missing(row: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
     """The predictions of a task to send that the server's row has not got yet, told by model version."""
     there = {p["model_version"] for p in row.get("predictions") or []}
@@ -110,19 +118,6 @@ def check_labels(regions: Sequence[Region], classes: Collection[str], where: str
                 f"{where} has a box of class {region.label!r}; the project has {', '.join(sorted(classes))}",
                 "Add the class to the class book and open the project again.",
             )
-
-
-def check_kept(used: Collection[str], classes: Collection[str]) -> None:
-    """Refuse to take away a class that annotations use.
-
-    Raises:
-        StudioError
-    """
-    if gone := sorted(set(used) - set(classes)):
-        raise StudioError(
-            f"annotations use the class {', '.join(map(repr, gone))}, which the class book has no more",
-            "Put it back into the class book, or start a project with another title.",
-        )
 
 
 def check_title(title: str) -> None:
@@ -160,4 +155,10 @@ def _prediction(task: Task, findings: PictureFindings, classes: Collection[str])
 
 def _why(task: Task) -> str:
     doubt = f", uncertainty {task.findings.uncertainty:.2f}" if task.findings is not None else ""
-    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}. {task.picture.name}"
+    blind = ", shown without pre-labels to check them" if _is_blind(task) else ""
+    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}{blind}. {task.picture.name}"
+
+
+def _is_blind(task: Task) -> bool:
+    """Whether a model chose it, and what the model found is held back."""
+    return task.findings is None and task.arm != "seed"

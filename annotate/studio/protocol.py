@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from dsmoe_core.schema import Box, Harvest, Picture, PictureFindings, Vocabulary
 
+Several = Literal["latest", "majority", "union"]
 Origin = Literal["manual", "prediction", "prediction-changed"]
 CountProgress = Callable[[int, int], None]  # done, of how many
 
@@ -92,14 +94,34 @@ class Studio(Protocol):
     All calls raise StudioError where the server refuses, hangs or is gone.
     """
 
-    def ensure_project(self, title: str, vocabulary: Vocabulary) -> int:
+    def ensure_project(
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        resolve: Resolve = no_aliases,
+        progress: CountProgress | None = None,
+    ) -> int:
         """The project of that title, made if missing, with exactly these classes to choose from.
+
+        A class that the project has and the vocabulary has not is renamed where ``resolve`` knows its new
+        name: annotations and pre-labels are rewritten. Else it is removed, and no annotation may have it.
+
+        Args:
+            resolve: the class of an old name; ClassBookError where there is none.
+            progress: of the rewriting.
 
         Raises:
             ClassBookError: a class name cannot be shown on the page.
             StudioError: the title is not 3 to 50 characters long, or a class that annotations use is gone
-                from the vocabulary.
+                from the vocabulary. Nothing was changed.
         """
+        ...
+
+    def class_change(
+        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+    ) -> ClassChange:
+        """What ``ensure_project`` would change about the classes and how much it touches; changes nothing."""
         ...
 
     def push(
@@ -109,6 +131,9 @@ class Studio(Protocol):
 
         A picture that is there already is not sent again. While nobody has annotated it, it takes over the
         new round, rank and pre-labels; afterwards it is left as it is.
+
+        Args:
+            tasks: looked at twice and never held, so a sequence may make each one when it is asked for.
 
         Raises:
             ClassBookError: a finding has a class that the project lacks. Nothing was sent.
@@ -137,11 +162,26 @@ class Studio(Protocol):
         """
         ...
 
-    def harvest(self, project: int, *, since: datetime | None = None) -> list[Harvest]:
-        """The newest annotation of every annotated picture, oldest first.
+    def harvest(
+        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+    ) -> list[Harvest]:
+        """What every annotated picture's annotators say together, oldest first.
 
         Args:
-            since: leave out what was last changed before this moment (with a time zone). What changed at
-                exactly this moment comes again: tell repeats by ``annotation_id`` and ``updated_at``.
+            since: leave out what was last changed before this moment of the server's clock (with a time
+                zone). What changed at exactly this moment comes again: tell repeats by ``annotation_id`` and
+                ``updated_at``. With it, a changed task without annotations comes too, with ``annotators``
+                0: they were taken back, or never given.
+            several: where several people annotated one picture: the ``latest`` alone counts, the boxes that
+                the ``majority`` drew, or the ``union`` of all boxes. An annotation that is marked as ground
+                truth outweighs them all.
+        """
+        ...
+
+    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """Write how far several annotators of a picture agree beside it, for the view of disagreements.
+
+        Args:
+            agreement: by picture key, 0 to 1.
         """
         ...

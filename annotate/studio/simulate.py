@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from annotate.studio.agreement import iou
 from annotate.studio.protocol import CountProgress, Region, Studio
-from dsmoe_core.schema import Annotation, Box, LabelledPicture
+from dsmoe_core.schema import Annotation, LabelledPicture
 
 log = logging.getLogger(__name__)
 
@@ -22,15 +23,6 @@ class _Pair(NamedTuple):
     iou: float
     region: int
     annotation: int
-
-
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union, 0 to 1."""
-    w = min(one.x2, other.x2) - max(one.x1, other.x1)
-    h = min(one.y2, other.y2) - max(one.y1, other.y1)
-    if w <= 0 or h <= 0:
-        return 0.0
-    return w * h / (one.area + other.area - w * h)
 
 
 def correct(

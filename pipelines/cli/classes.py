@@ -1,4 +1,4 @@
-"""dsmoe classes list, draft"""
+"""dsmoe classes list, draft, migrate"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
 from pipelines.cli.show import TerminalReporter, console, line
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
@@ -71,3 +71,45 @@ def draft(
         written.save(opened.path / "classes.yaml")
     for name in dict.fromkeys(map(book.resolve, chosen)):
         line(f"{name}: {written.entry(name).description}")
+
+
+@app.command("migrate")
+def migrate(
+    workspace: WorkspaceArgument = HERE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
+    ] = False,
+    port: PortOption = None,
+) -> None:
+    """Bring the labelling project to the class book: new, renamed and removed classes.
+
+    A class that is now another's alias is renamed, in annotations and pre-labels too. A class that is gone
+    is removed, unless annotations have it. `dsmoe round open` does the same.
+
+    Example: `dsmoe classes migrate boards --dry-run`
+    """
+    from pipelines import services
+    from pipelines.settings import Environment
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
+        studio, _ = services.studio(opened, Environment.read(), reporter.say, port)
+        book, title = opened.class_book(), opened.settings.title
+        change = studio.class_change(title, book.vocabulary(), resolve=book.resolve)
+        if not dry_run:
+            progress = reporter.advance
+            studio.ensure_project(title, book.vocabulary(), resolve=book.resolve, progress=progress)
+    if not change.added and not change.gone:
+        console.print("The labelling project has the classes of the class book; nothing is to be done.")
+        return
+    table = Table("class", "what becomes of it", "annotations", "sets of pre-labels")
+    for name in change.added:
+        table.add_row(name, "added", "-", "-")
+    fates = {old: f"renamed to {new}" for old, new in change.renamed.items()}
+    for name, fate in (fates | dict.fromkeys(change.removed, "removed")).items():
+        counts = change.annotations.get(name, 0), change.prelabels.get(name, 0)
+        table.add_row(name, fate, *map(str, counts))
+    console.print(table)
+    if dry_run:
+        change.check()
+        console.print("Nothing was changed.")

@@ -1,4 +1,4 @@
-"""dsmoe round open, round close, status, annotate"""
+"""dsmoe round open, round close, round notes, status, annotate"""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, console, line, rounds_table, show_sign_in
+from pipelines.cli.show import (
+    TerminalReporter,
+    console,
+    effort_table,
+    line,
+    notes_table,
+    rounds_table,
+    show_sign_in,
+)
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
@@ -67,6 +75,26 @@ def close(
     line(f"round {row.round} is closed; {row.reason}")
 
 
+@app.command("notes")
+def notes(workspace: WorkspaceArgument = HERE) -> None:
+    """List the pictures that annotators were not sure of or left a note on, for the domain expert.
+
+    What is in doubt does not count as labelled until somebody decides it in Label Studio.
+
+    Example: `dsmoe round notes boards`
+    """
+    from pipelines.rounds import notes as noted
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened:
+        pictures = {key: picture.name for key, picture in opened.by_key().items()}
+        found = noted(opened.journal.tasks(), opened.journal.harvests())
+    if not found:
+        line("No picture is in doubt, and no note was left")
+        return
+    console.print(notes_table(found, pictures))
+
+
 def status(
     workspace: WorkspaceArgument = HERE,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -83,12 +111,14 @@ def status(
         pool, test = len(opened.pictures("pool")), len(opened.pictures("test"))
     if as_json:
         shown = {"title": title, "champion": champion, "pool": pool, "test": test}
-        states = [row.as_result() | {"state": row.state, "answered": row.answered} for row in rows]
+        states = [row.as_result() | row.as_effort() for row in rows]
         typer.echo(json.dumps({**shown, "rounds": states}, indent=2))
         return
     console.print(rounds_table(rows, f"{title}: {pool} pictures in the pool, {test} in the test set"))
     for sentence in sentences(rows):
         line(sentence)
+    if any(row.effort for row in rows):
+        console.print(effort_table(rows))
     line(f"champion: {champion or 'none yet'}")
 
 

@@ -11,13 +11,14 @@ from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
 from pipelines.cli.show import TerminalReporter, line, show_sign_in
 
 if TYPE_CHECKING:
+    from annotate.studio.existing import ExistingServer
     from annotate.studio.server import LabelStudioServer
     from pipelines.workspace import Workspace
 
 app = typer.Typer(help="The labelling server of a workspace.", no_args_is_help=True)
 
 
-def _server(workspace: Workspace, port: int | None) -> LabelStudioServer:
+def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | ExistingServer:
     from dsmoe_core.errors import SettingsError
     from pipelines import services
     from pipelines.settings import Environment
@@ -34,6 +35,8 @@ def _server(workspace: Workspace, port: int | None) -> LabelStudioServer:
 def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
     """Start Label Studio, or find it running, and say where it is.
 
+    One that runs already is named by studio.url in dsmoe.yaml or DSMOE_STUDIO_URL, with DSMOE_STUDIO_TOKEN.
+
     Example: `dsmoe services up boards --port 8090`
     """
     from pipelines.workspace import Workspace
@@ -45,15 +48,19 @@ def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
 
 @app.command("down")
 def down(workspace: WorkspaceArgument = HERE) -> None:
-    """Stop Label Studio.
+    """Stop Label Studio; one that was named by its address is not ours to stop.
 
     Example: `dsmoe services down boards`
     """
+    from annotate.studio.existing import ExistingServer
     from pipelines.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        ran = _server(opened, None).down()
-    line("Label Studio is stopped" if ran else "Label Studio was not running")
+        found = _server(opened, None)
+    if isinstance(found, ExistingServer):
+        line(f"Label Studio at {found.url} is not ours; it was not stopped")
+        return
+    line("Label Studio is stopped" if found.down() else "Label Studio was not running")
 
 
 @app.command("status")
@@ -62,10 +69,16 @@ def status(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe services status boards`
     """
+    from annotate.studio.existing import ExistingServer
     from pipelines.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        found = _server(opened, None).status()
+        server = _server(opened, None)
+    if isinstance(server, ExistingServer):
+        server.up()
+        line(f"Label Studio {server.version()} at {server.url} takes our token")
+        return
+    found = server.status()
     state = "up" if found.answers else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
     line(f"Label Studio is {state}{where}; log: {found.log}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -19,10 +19,12 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
-    from pipelines.rounds import RoundRow
+    from pipelines.effort import Effort
+    from pipelines.rounds import Note, RoundRow
 
 WORDS = {
     "draw": "drawing a synthetic set",
@@ -123,7 +125,7 @@ def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
             *(percent(row.share(outcome)) for outcome in Outcome),
             score(row.map50),
             score(row.map),
-            row.reason or f"{row.state}: {row.answered} of {row.sent} came back",
+            row.reason or f"{row.state}: {row.answered} of {row.sent} came back{_in_doubt(row)}",
         )
     table.caption = (
         "in brackets: new. accepted, moved, relabelled, deleted: of the boxes shown; added: of the new"
@@ -131,10 +133,57 @@ def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
     return table
 
 
+def _in_doubt(row: RoundRow) -> str:
+    return f", {row.doubtful} in doubt" if row.doubtful else ""
+
+
+def effort_table(rows: Sequence[RoundRow]) -> Table:
+    """What the rounds cost people: seconds a picture (seconds a box), by what had to be done."""
+    from pipelines.effort import KINDS
+
+    table = Table(
+        title="Effort: seconds a picture (a box)",
+        title_justify="left",
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    shown = [kind for kind in KINDS if any(kind in row.effort for row in rows)]
+    for name in ("round", *shown, "agreement"):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows:
+        if row.effort:
+            cells = (_seconds(row.effort.get(kind)) for kind in shown)
+            table.add_row(str(row.round), *cells, "-" if row.agreement is None else f"{row.agreement:.2f}")
+    table.caption = "medians; a picture counts under the most laborious thing that was done on it"
+    return table
+
+
+def _seconds(spent: Effort | None) -> str:
+    if spent is None:
+        return "-"
+    per_box = "" if spent.per_box is None else f" ({spent.per_box:.1f})"
+    return f"{spent.per_picture:.1f}{per_box}"
+
+
+def notes_table(notes: Sequence[Note], pictures: Mapping[str, str]) -> Table:
+    """Pictures in doubt or with a note; names by key."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("picture", "round", "task", "doubt", "note"):
+        table.add_column(name, overflow="fold")
+    for note in notes:
+        task = "-" if note.task_id is None else str(note.task_id)
+        words = (pictures.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
+        table.add_row(*map(Text, words))  # people write brackets: no markup
+    return table
+
+
 def show_sign_in(connection: Connection, page: str) -> None:
     """Where people label, and how they sign in; the password goes to a terminal only, never into a log."""
     line(f"Label Studio: {page}")
-    if console.is_terminal:
+    if not connection.username:
+        line("Sign in with your own account")
+    elif console.is_terminal:
         line(f"Sign in as {connection.username}, password {connection.password}")
     else:
         kept = connection.document_root / "studio" / "credentials.json"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,16 @@ def test_a_round_is_within_budget_unique_and_most_useful_first(
     doubts = [pool[c.key] for c in chosen]
     assert doubts == sorted(doubts, reverse=True)
     assert sum(c.arm == "random" for c in chosen) == round(len(chosen) * share)
+
+
+@given(POOLS, st.integers(1, 12), st.floats(0, 1))
+def test_a_share_is_shown_blind_and_changes_nothing_else(
+    pool: dict[str, float], budget: int, share: float
+) -> None:
+    plain = ranked_round(pool, budget=budget, random_share=0.2, seed=1)
+    chosen = ranked_round(pool, budget=budget, random_share=0.2, blind_share=share, seed=1)
+    assert sum(c.blind for c in chosen) == round(len(chosen) * share)
+    assert tuple(replace(c, blind=False) for c in chosen) == plain
 
 
 @given(POOLS, st.integers(1, 12), st.floats(0, 1))

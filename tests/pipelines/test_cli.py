@@ -16,6 +16,7 @@ from pipelines import cli
 from pipelines.registry import new_card
 from pipelines.settings import PackagedText, TextSettings, TransformersText, WorkspaceSettings
 from pipelines.workspace import Workspace
+from prompts.class_book import ClassBook, checked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,6 +113,31 @@ def test_a_workspace_from_its_making_to_a_rollback(
     dsmoe(capsys, "models", "promote", second, w)
     assert f"champion: {first}" in dsmoe(capsys, "models", "rollback", w)
     assert '"new_pictures": 3' in dsmoe(capsys, "status", w, "--json")
+
+
+def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
+    blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w, truth = tmp_path / "w", blocks / "train.json"
+    dsmoe(capsys, "init", w, "--images", blocks / "images", "--classes", "rust,brick,plum", "--dry-run")
+    dsmoe(capsys, "round", "open", w)
+    dsmoe(capsys, "annotate", w, "--simulated", truth)
+    assert "nothing is to be done" in dsmoe(capsys, "classes", "migrate", w)
+    book = ClassBook.load(w / "classes.yaml").model_dump(mode="json")
+    for entry in book["classes"]:
+        if entry["name"] == "rust":
+            entry.update(name="corrosion", aliases=[*entry["aliases"], "rust"])
+    checked(book, "as changed").save(w / "classes.yaml")
+    for options in (["--dry-run"], [], None):
+        said = " ".join(dsmoe(capsys, "classes", "migrate", w, *(options or [])).split())
+        assert ("rust │ renamed to corrosion" in said.replace("|", "│")) == (options is not None)
+        assert ("Nothing was changed" in said) == (options == ["--dry-run"])
+    drawn = {a.label for h in FakeStudio(w / "studio" / "stand-in.json").harvest(1) for a in h.annotations}
+    assert drawn == {"corrosion", "brick", "plum"}
+    book["classes"] = [entry for entry in book["classes"] if entry["name"] != "plum"]
+    checked(book, "as changed").save(w / "classes.yaml")
+    assert cli.run(["classes", "migrate", str(w), "--dry-run"]) == 2
+    assert "annotations use the class 'plum'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

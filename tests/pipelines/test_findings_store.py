@@ -37,6 +37,17 @@ def test_a_second_search_adds_to_the_first(tmp_path: Path) -> None:
     }
 
 
+def test_a_look_up_reads_the_newest_line_of_a_picture_and_no_torn_one(tmp_path: Path) -> None:
+    store = FindingsStore(tmp_path)
+    assert dict(store.lookup("m+b")) == {}
+    list(store.add("m+b", [found("a", 0.5), found("b"), found("a", 0.25)]))
+    with store.path("m+b").open("ab") as file:
+        file.write(b'{"key": "torn"')
+    looked = store.lookup("m+b")
+    assert (dict(looked), len(looked)) == (store.load("m+b"), 2)
+    assert looked["a"] == found("a", 0.25)
+
+
 @pytest.mark.parametrize("torn", [1, 7, 60])
 def test_a_torn_line_is_dropped_and_written_over(tmp_path: Path, torn: int) -> None:
     store = FindingsStore(tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -85,3 +88,54 @@ def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     journal.close()
     with pytest.raises(WorkspaceError, match="version 99; expected 1"):
         Journal.at(tmp_path / "journal.sqlite")
+
+
+def test_what_is_doubted_is_remembered_with_its_note(journal: Journal) -> None:
+    doubted = replace(
+        harvest("a", 1, "spur"), doubt="unsure", note="rust, or [red] paint?", annotators=2, agreement=0.5
+    )
+    journal.record([doubted])
+    assert journal.harvests() == {"a": doubted}
+    assert not journal.harvests()["a"].labelled
+
+
+def test_what_says_nothing_new_is_not_written_again(journal: Journal) -> None:
+    first = harvest("a", 1, "spur")
+    journal.record([first])
+    journal.record([replace(first, updated_at=first.updated_at + timedelta(minutes=5))])
+    assert journal.harvests() == {"a": first}
+
+
+def test_an_answer_taken_back_is_gone_and_one_never_given_is_no_news(journal: Journal) -> None:
+    given, later = harvest("a", 1, "spur"), NOON + timedelta(minutes=2)
+    nothing = Harvest("a", (), 0, later, False, {}, None, None, annotators=0)
+    journal.record([given, replace(nothing, key="never")])
+    journal.record([nothing])
+    assert journal.harvests() == {}
+    assert journal.last_harvest() == later
+    again = harvest("a", 3, "short")
+    journal.record([again])
+    assert journal.harvests() == {"a": again}
+
+
+def test_a_change_dated_before_what_it_changes_counts(journal: Journal) -> None:
+    """The server's clock was put back in between."""
+    journal.record([harvest("a", 60, "spur")])
+    changed = harvest("a", 5, "short")
+    journal.record([changed])
+    journal.record([changed])  # the overlap brings it again
+    (kept,) = journal.harvests().values()
+    assert kept == replace(changed, updated_at=NOON + timedelta(minutes=60, microseconds=1))
+
+
+def test_a_journal_from_before_there_were_remarks_opens_and_takes_them(tmp_path: Path) -> None:
+    path, old = tmp_path / "journal.sqlite", harvest("a", 1, "spur")
+    with closing(Journal.at(path)) as journal:
+        journal.record([old])
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("DROP TABLE remarks")
+    with closing(Journal.at(path)) as journal:
+        assert journal.harvests() == {"a": old}
+        doubted = replace(old, updated_at=NOON + timedelta(hours=1), doubt="unsure")
+        journal.record([doubted])
+        assert journal.harvests() == {"a": doubted}

@@ -110,6 +110,33 @@ def test_a_round_closes_only_when_all_came_back_or_when_told_so(
     assert crew.workspace.rounds()[1].pictures == 6  # the two latecomers count from now on
 
 
+def test_pictures_that_stayed_out_are_shown_what_the_next_model_finds(crew: Crew, label: Label) -> None:
+    play(crew, label, 1)
+    open_round(crew)
+    project = crew.project()
+    first, *others = crew.studio.open_tasks(project)
+    crew.studio.submit(project, first, [], seconds=1.0)
+    row = close_round(crew, partial=True)
+    crew.workspace.registry.promote(row.model or "", "by hand, so that the champion is another one")
+    open_round(crew)
+    left = {task.key: task for task in crew.studio.open_tasks(project) if task.round == 1}
+    assert left.keys() == {task.key for task in others}
+    for task in left.values():
+        crew.studio.submit(project, task, task.prelabels, seconds=1.0)
+    shown = {h.key: h.version for h in crew.studio.harvest(project)}
+    assert {shown[key] for key in left} == {crew.workspace.version_of(row.model or "")}
+
+
+def test_a_blind_share_is_sent_without_prelabels(crew: Crew, label: Label) -> None:
+    settings = crew.workspace.settings
+    blind = settings.round.model_copy(update={"blind_share": 0.34})
+    crew.workspace.settings = settings.model_copy(update={"round": blind})
+    play(crew, label, 1)
+    open_round(crew)
+    tasks = crew.studio.open_tasks(crew.project())
+    assert sorted(task.prediction_id is None for task in tasks) == [False, False, True]
+
+
 def test_skipped_pictures_teach_nothing(crew: Crew, label: Label) -> None:
     open_round(crew)
     project = crew.project()

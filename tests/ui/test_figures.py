@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipelines.effort import ALL, Effort
 from tests.ui.snapshots import finding, found, labelled, row, snapshot
 from ui.figures import count_experts, decision, expert_use, key_figures, load, round_table
 
@@ -18,6 +19,12 @@ def test_the_table_has_shares_in_per_cent_and_gaps_where_there_is_nothing_to_sha
     assert shares == [60.0, 20.0, 10.0, 10.0, 25.0]
     assert (second["Pictures"], second["Boxes"], second["mAP@.5"]) == (20, 40, 0.5)
     assert second["Decision"] == "refused: worse"
+
+
+def test_the_table_says_what_a_picture_and_a_box_cost_where_that_is_known() -> None:
+    timed, untimed = round_table([row(0, effort={ALL: Effort(4, 12.5, 2.5)}), row(1)])
+    assert (timed["s/picture"], timed["s/box"]) == (12.5, 2.5)
+    assert (untimed["s/picture"], untimed["s/box"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,7 @@ def _columns() -> Mapping[str, ColumnConfig]:
         "New": st.column_config.NumberColumn(width=60, help="boxes labelled in this round"),
         **dict.fromkeys((str(outcome).capitalize() for outcome in Outcome), share),
         "Added": st.column_config.NumberColumn(format="%.0f %%", width=76, help=by_hand),
+        **dict.fromkeys(("s/picture", "s/box"), st.column_config.NumberColumn(format="%.1f", width=76)),
         **dict.fromkeys(("mAP@.5", "mAP@.5:.95"), quality),
         "Decision": st.column_config.TextColumn(width="large"),
     }

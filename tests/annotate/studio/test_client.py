@@ -5,18 +5,22 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from annotate.studio import prelabel
+from annotate.studio import prelabel, push, views
 from annotate.studio.api import Api
-from annotate.studio.client import VIEW, VIEW_OF_ALL, LabelStudio
-from annotate.studio.protocol import Connection, Task
+from annotate.studio.client import LabelStudio
+from annotate.studio.controls import OBJECT, VERDICT, Verdict
+from annotate.studio.convert import to_result
+from annotate.studio.protocol import Connection, Region, Task
+from annotate.studio.rows import DATA, rows
 from dsmoe_core.errors import PrerequisiteError, StudioError
-from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
+from dsmoe_core.schema import Box, Finding, Outcome, Picture, Vocabulary
 
 MakePicture = Callable[[str], Picture]
 MakeTask = Callable[..., Task]
@@ -57,7 +61,7 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
     ids = real_studio.push(project, tasks)
     in_order = [ids[t.picture.key] for t in sorted(tasks, key=lambda t: t.rank)]
     with Api(connection).asked_to("show what it has") as sdk:
-        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == VIEW]
+        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == views.MOST_USEFUL]
         assert [task.id for task in sdk.tasks.list(view=view.id)] == in_order
     streamed = []
     for _ in tasks:
@@ -69,10 +73,70 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
     real_studio.ensure_project(title, vocabulary)
     with Api(connection).asked_to("show what it has") as sdk:
         assert sdk.projects.get(project).model_version == "model+book"
-        views = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
-        assert views.keys() == {VIEW, VIEW_OF_ALL}
-        assert list(sdk.tasks.list(view=views[VIEW])) == []  # all are done
-        assert [task.id for task in sdk.tasks.list(view=views[VIEW_OF_ALL])] == in_order
+        tabs = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
+        assert tabs.keys() == views.FILTERS.keys()
+        assert list(sdk.tasks.list(view=tabs[views.MOST_USEFUL])) == []  # all are done
+        assert [task.id for task in sdk.tasks.list(view=tabs[views.EVERYTHING])] == in_order
+
+
+@real
+def test_a_class_in_unfinished_work_is_not_taken_away(
+    connection: Connection,
+    real_studio: LabelStudio,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+) -> None:
+    project = real_studio.ensure_project(title, vocabulary)
+    ids = real_studio.push(project, [make_task(pictures("a"), bare=True)])
+    drawn = to_result(Region("r", Box(1.0, 1.0, 9.0, 9.0), "spur", "manual", None), 320, 200)
+    api, (task,) = Api(connection), ids.values()
+    api.ask("keep a draft", "POST", f"api/tasks/{task}/drafts", body={"result": [drawn], "lead_time": 1})
+    smaller = Vocabulary(vocabulary.classes[:2])
+    with pytest.raises(StudioError, match=r"refused to change the classes .* \(400\).*spur"):
+        real_studio.ensure_project(title, smaller)
+    assert real_studio._read_classes(project) == frozenset(vocabulary.names)
+
+
+@real
+def test_each_tab_shows_what_it_says(
+    connection: Connection,
+    real_studio: LabelStudio,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+    make_finding: MakeFinding,
+) -> None:
+    project = real_studio.ensure_project(title, vocabulary)
+    seed, blind, expert, several, agreed = (pictures(name) for name in ("s", "b", "e", "d", "a"))
+    tasks = [make_task(seed, bare=True), make_task(blind, rank=1)]
+    tasks[1] = replace(tasks[1], findings=None)
+    others = enumerate((expert, several, agreed), start=2)
+    tasks += [make_task(p, make_finding((1, 1, 9, 9)), rank=rank) for rank, p in others]
+    ids = real_studio.push(project, tasks)
+    said = {"from_name": VERDICT, "to_name": OBJECT, "type": "choices", "id": "v"}
+    with Api(connection).asked_to("annotate") as sdk:
+        choices = [{**said, "value": {"choices": [str(Verdict.NEEDS_EXPERT)]}}]
+        sdk.annotations.create(ids[expert.key], result=choices)
+        for picture in (several, several, agreed):
+            sdk.annotations.create(ids[picture.key], result=[])
+    agreement = {several.key: 0.5, agreed.key: 1.0, blind.key: 0.0}
+    for _ in range(2):
+        real_studio.tell_agreement(project, agreement)
+    shown = {}
+    with Api(connection).asked_to("show what it has") as sdk:
+        for view in sdk.views.list(project=project):
+            found = sdk.tasks.list(view=view.id)
+            shown[view.data["title"]] = [key for task in found for key in ids if ids[key] == task.id]
+    assert shown == {
+        views.MOST_USEFUL: [seed.key, blind.key],
+        views.DISAGREEMENTS: [several.key],  # nobody has answered the blind one yet
+        views.NEEDS_EXPERT: [expert.key],
+        views.BLIND_AUDIT: [blind.key],
+        views.EVERYTHING: [p.key for p in (seed, blind, expert, several, agreed)],
+    }
 
 
 @real
@@ -87,7 +151,7 @@ def test_pictures_are_served_and_nothing_beside_them(
     project = real_studio.ensure_project(title, vocabulary)
     picture = pictures("Ä & b%20")
     real_studio.push(project, [make_task(picture, bare=True)])
-    (row,) = real_studio._open_rows(project)
+    (row,) = rows(real_studio._api, project, DATA)
     assert get(connection, row["data"]["image"]).content == picture.path.read_bytes()
     for beside in ("studio/credentials.json", "pictures/../studio/credentials.json"):
         assert get(connection, f"/data/local-files/?d={beside}").status_code in (403, 404)
@@ -105,6 +169,7 @@ def test_a_picture_outside_the_document_root_is_refused(
 
 @real
 def test_prelabels_that_the_server_drops_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
@@ -115,14 +180,44 @@ def test_prelabels_that_the_server_drops_are_noticed(
     project = real_studio.ensure_project(title, vocabulary)
     picture = pictures("a")
     real_studio.push(project, [make_task(picture, bare=True)])
-    body: dict[str, Any] = prelabel.task_json(
-        make_task(picture, make_finding((1, 1, 9, 9))), real_studio._address(picture.path), vocabulary.names
-    )
-    body["predictions"][0]["score"] = 7.0  # past our own checks: Label Studio drops it without a word
-    with pytest.raises(StudioError, match="took 0 of 1 sets of pre-labels"):
-        real_studio._refresh(project, {picture.key: body})
-    real_studio.push(project, [make_task(picture, make_finding((1, 1, 9, 9)))])
+    task = make_task(picture, make_finding((1, 1, 9, 9)))
+    with monkeypatch.context() as past_our_checks:
+        good = prelabel.task_json
+
+        def bad(*arguments: Any) -> dict[str, Any]:
+            body = good(*arguments)
+            body["predictions"][0]["score"] = 7.0  # Label Studio drops it without a word
+            return body
+
+        past_our_checks.setattr(prelabel, "task_json", bad)
+        with pytest.raises(StudioError, match="took 0 of 1 sets of pre-labels"):
+            real_studio.push(project, [task])
+    real_studio.push(project, [task])
     assert len(real_studio.open_tasks(project)[0].prelabels) == 1
+
+
+@real
+def test_prelabels_that_an_import_drops_are_sent_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+    real_studio: LabelStudio,
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+    make_finding: MakeFinding,
+) -> None:
+    project = real_studio.ensure_project(title, vocabulary)
+    ask = real_studio._api.ask
+
+    def without_predictions(what: str, method: str, path: str, **more: Any) -> Any:
+        if path.endswith("/import"):
+            more["body"] = [{**body, "predictions": []} for body in more["body"]]
+        return ask(what, method, path, **more)
+
+    monkeypatch.setattr(real_studio._api, "ask", without_predictions)
+    real_studio.push(project, [make_task(pictures("a"), make_finding((1, 1, 9, 9)))])
+    (task,) = real_studio.open_tasks(project)
+    assert len(task.prelabels) == 1
 
 
 @real
@@ -137,13 +232,15 @@ def test_a_task_doubled_by_a_kill_is_removed_by_the_next_push(
     project = real_studio.ensure_project(title, vocabulary)
     tasks = [make_task(pictures(n), make_finding((1, 1, 9, 9)), rank=i) for i, n in enumerate("ab")]
     sent = real_studio.push(project, tasks)
-    a, b = (prelabel.task_json(t, real_studio._address(t.picture.path), vocabulary.names) for t in tasks)
-    (later_a, later_b) = real_studio._import(project, [a, b])
+    root = real_studio.connection.document_root
+    racing = push.Push(real_studio._api, project, root, vocabulary.names, tasks)
+    racing._check()
+    (later_a, later_b) = racing._import([racing._body(t.picture.key) for t in tasks])
     opened = {task.task_id: task for task in real_studio.open_tasks(project)}
     real_studio.submit(project, opened[later_b], [], seconds=1.0)  # someone was quick: that work counts
     assert real_studio.push(project, tasks) == {**sent, tasks[1].picture.key: later_b}
     assert [task.task_id for task in real_studio.open_tasks(project)] == [sent[tasks[0].picture.key]]
-    assert later_a not in real_studio._ids_by_key(project).values()
+    assert later_a not in [row["id"] for row in rows(real_studio._api, project, DATA)]
     assert [h.key for h in real_studio.harvest(project)] == [tasks[1].picture.key]
 
 
@@ -172,6 +269,7 @@ def test_an_annotation_changed_later_is_harvested_as_it_is_now(
 
 @real
 def test_many_tasks_go_and_come_in_batches(
+    monkeypatch: pytest.MonkeyPatch,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
@@ -179,6 +277,7 @@ def test_many_tasks_go_and_come_in_batches(
     make_task: MakeTask,
     make_finding: MakeFinding,
 ) -> None:
+    monkeypatch.setattr(push, "BATCH", 100)
     project = real_studio.ensure_project(title, vocabulary)
     one = pictures("one")
     many = [Picture(f"{one.key}-{i}", one.name, one.path, one.width, one.height) for i in range(230)]

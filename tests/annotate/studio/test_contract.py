@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from annotate.studio import client
+from annotate.studio import push
 from annotate.studio.protocol import OpenTask, Region, Studio, Task
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
@@ -67,7 +67,7 @@ def test_a_class_in_use_cannot_be_taken_away(
     studio.push(project, [make_task(pictures("a"), bare=True)])
     drawn = Region("hand", box(1, 2, 30, 40), "spur", "manual", None)
     studio.submit(project, studio.open_tasks(project)[0], [drawn], seconds=1.0)
-    with pytest.raises(StudioError, match="annotations use the class 'spur'"):
+    with pytest.raises(StudioError, match=r"annotations use the class 'spur' \(1\)"):
         studio.ensure_project(title, Vocabulary(vocabulary.classes[:2]))
     assert studio.ensure_project(title, Vocabulary(vocabulary.classes[1:])) == project
 
@@ -130,7 +130,7 @@ def test_a_push_killed_half_way_goes_on(
     make_finding: MakeFinding,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client, "_BATCH", 2)
+    monkeypatch.setattr(push, "BATCH", 2)
     project = again().ensure_project(title, vocabulary)
     tasks = [make_task(pictures(n), make_finding((1, 1, 9, 9)), rank=i) for i, n in enumerate("abcde")]
 

@@ -94,7 +94,16 @@ def test_prelabel_ids_depend_on_picture_version_and_place_alone() -> None:
     assert len({*ids("k", "v1", 0.5), *ids("k", "v2", 0.5), *ids("l", "v1", 0.5)}) == 6
 
 
-def test_the_reason_names_the_runner_up() -> None:
-    found = Finding(Box(1.0, 1.0, 9.0, 9.0), "open", 0.61, {"open": 0.61, "spur": 0.34}, 0.1)
+@pytest.mark.parametrize(
+    ("score", "other", "said"),
+    [
+        (0.9, 0.05, "open 90%, or spur 5%"),
+        (0.61, 0.34, "open 61%, or spur 34%: unsure which class"),
+        (0.4, 0.001, "open 40%: unsure whether it is a defect"),
+        (0.4, 0.3, "open 40%, or spur 30%: unsure which class and unsure whether it is a defect"),
+    ],
+)
+def test_the_reason_names_the_runner_up_and_the_doubt(score: float, other: float, said: str) -> None:
+    found = Finding(Box(1.0, 1.0, 9.0, 9.0), "open", score, {"open": score, "spur": other}, 0.1)
     findings = PictureFindings("k", (found,), Routing((0,), (1.0,), 0.0), 0.5, "v")
-    assert prelabels(findings)[0][1] == "open 61%, or spur 34%"
+    assert prelabels(findings)[0][1] == said

@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from annotate.studio.client import LabelStudio
+from annotate.studio.controls import Verdict
 from annotate.studio.protocol import Connection, OpenTask, Task
 from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
 
@@ -40,6 +41,7 @@ def page(connection: Connection) -> Iterator[Page]:
         pytest.skip(f"no Chromium at {CHROMIUM}")
     quiet = [
         "--disable-gpu",
+        "--disable-dev-shm-usage",
         "--disable-quic",
         "--disable-background-networking",
         "--disable-component-update",
@@ -82,9 +84,51 @@ def opened(
     return studio, project, studio.open_tasks(project)[0]
 
 
+def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted(
+    page: Page, connection: Connection, opened: Opened, tmp_path: Path
+) -> None:
+    studio, project, task = opened
+    page.goto(f"{connection.url}/projects/{project}/data")  # opens the first tab: most useful first
+    page.get_by_text(re.compile("^Round 1, place 1:")).first.click()
+    picture = when_drawn(page, task)
+    regions = page.locator(REGION)
+    regions.nth(0).click()
+    expect(page.get_by_text("open 90%, or spur 10%")).to_be_visible()  # why, beside the region
+    page.screenshot(path=tmp_path / "opened.png")
+    drag(page, picture, (70, 60), (100, 75))  # moved
+    regions.nth(2).click()
+    page.keyboard.press("Backspace")  # deleted
+    expect(regions).to_have_count(3)
+    page.keyboard.press("Escape")
+    page.keyboard.press("3")
+    drag(page, picture, (150, 150), (200, 185))  # added, of the third class
+    expect(regions).to_have_count(4)
+    page.keyboard.press("Escape")
+    page.get_by_text(str(Verdict.NEEDS_EXPERT)).click()
+    page.get_by_placeholder("A note for the domain expert").fill("etched or scratched?")
+    page.screenshot(path=tmp_path / "corrected.png")
+    with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
+        page.get_by_test_id("bottombar-submit-button").click()
+    assert posted.value.status == 201
+    (got,) = studio.harvest(project)
+    expected = {Outcome.ACCEPTED: 2, Outcome.MOVED: 1, Outcome.DELETED: 1, Outcome.ADDED: 1}
+    assert got.outcomes == {Outcome.RELABELLED: 0, **expected}
+    assert [a.box.corners for a in got.annotations if a.label == "spur"] == [
+        pytest.approx((150, 150, 200, 185), abs=1.0)
+    ]
+    moved = next(a.box for a in got.annotations if a.label == "open" and a.box.x1 < 200)
+    assert moved.corners == pytest.approx((50, 45, 150, 105), abs=1.0)
+    assert (got.doubt, got.note) == (str(Verdict.NEEDS_EXPERT), "etched or scratched?")
+
+
 def open_page(page: Page, connection: Connection, project: int, task: OpenTask) -> Locator:
-    """Opens the task and gives what lies exactly on the picture (the page may cut the picture's edges)."""
+    """Opens the task and gives what lies exactly on the picture (the page may cut its edges)."""
     page.goto(f"{connection.url}/projects/{project}/data?task={task.task_id}")
+    return when_drawn(page, task)
+
+
+def when_drawn(page: Page, task: OpenTask) -> Locator:
+    """Waits for the task's pre-labels, and gives what lies exactly on the picture."""
     expect(page.locator(REGION)).to_have_count(len(task.prelabels))
     page.locator(".konvajs-content").first.click(trial=True)  # waits until the page has come to rest
     return page.locator(".lsf-image canvas").first
@@ -110,7 +154,9 @@ def test_the_prelabels_are_drawn(page: Page, connection: Connection, opened: Ope
     picture = open_page(page, connection, project, task)
     named = page.locator(f"{REGION}__title").all_inner_texts()
     assert [text.split("\n")[-1] for text in named] == [region.label for region in task.prelabels]
-    expect(page.locator("h4")).to_contain_text("Round 1, place 1: chosen because the model is unsure here")
+    expect(page.locator("h4").first).to_contain_text(
+        "Round 1, place 1: chosen because the model is unsure here"
+    )
     screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
 
     def seen(x: float, y: float) -> tuple[int, ...]:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotate.studio.agreement import iou
 from annotate.studio.harvest import outcomes
 from annotate.studio.protocol import Region
-from annotate.studio.simulate import EDIT_IOU, correct, iou
+from annotate.studio.simulate import EDIT_IOU, correct
 from dsmoe_core.schema import Annotation, Box, Outcome
 
 LABELS = st.sampled_from(["open", "short", "spur"])

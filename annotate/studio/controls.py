@@ -1,0 +1,58 @@
+"""The controls of the labelling page by name, and what a person says about a picture as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+OBJECT: Final = "image"  # to_name of every result, and the field of a task's data with the picture's address
+CONTROL: Final = "label"  # from_name of every box, drawn by hand, pre-labelled or answered to a smart click
+CLICK: Final = "click"  # from_name of the smart key-point: sent to the back end, answered with a box
+FRAME: Final = "frame"  # from_name of the smart box: sent to the back end, answered with a tighter box
+VERDICT: Final = "verdict"  # from_name of the choices for the picture as a whole
+NOTE: Final = "note"  # from_name of the text that reaches the domain expert
+
+
+class Verdict(StrEnum):
+    """What a person may say about a picture as a whole; the value is the word on the page."""
+
+    NO_DEFECT = "no defect"
+    UNSURE = "unsure"
+    NEEDS_EXPERT = "needs an expert"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What one annotation says about its picture, besides the boxes.
+
+    Attributes:
+        verdicts: the choices made, in the order of Verdict.
+        note: what was written for the domain expert; empty where nothing was.
+    """
+
+    verdicts: tuple[Verdict, ...] = ()
+    note: str = ""
+
+
+def remark(results: Iterable[Mapping[str, Any]]) -> Remark:
+    """What an annotation's results say about the picture as a whole; words we do not know are left out."""
+    chosen: set[str] = set()
+    written: list[str] = []
+    for result in results:
+        value = result.get("value") or {}
+        if result.get("from_name") == VERDICT:
+            chosen.update(map(str, value.get("choices") or []))
+        elif result.get("from_name") == NOTE:
+            text = value.get("text") or []
+            written += [text] if isinstance(text, str) else map(str, text)
+    return Remark(
+        tuple(v for v in Verdict if v in chosen),
+        "\n".join(stripped for t in written if (stripped := t.strip())),
+    )
+
+
+def is_remark(result: Mapping[str, Any]) -> bool:
+    """Whether this result is about the picture as a whole, and so no box."""
+    return result.get("from_name") in (VERDICT, NOTE)

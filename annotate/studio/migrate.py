@@ -1,0 +1,69 @@
+"""Gives a project of the real server other classes, without ever orphaning what people drew.
+
+The order is such that a kill at any moment leaves a page that has every class in use, and the next run goes
+on: the new classes come first, then annotations and pre-labels are rewritten, and only then the old names go.
+"""
+
+from __future__ import annotations
+
+from annotate.studio.api import Api
+from annotate.studio.class_change import ClassChange
+from annotate.studio.convert import Json
+from annotate.studio.label_config import label_config
+from annotate.studio.protocol import CountProgress
+from annotate.studio.rows import EVERYTHING, rows
+from dsmoe_core.schema import ClassText, Vocabulary
+
+
+def migrate(
+    api: Api, project: int, change: ClassChange, vocabulary: Vocabulary, progress: CountProgress | None = None
+) -> None:
+    """Change a project's classes as planned.
+
+    Args:
+        change: with what it touches counted.
+
+    Raises:
+        StudioError: annotations, or drafts of people who work right now, use a class that would go.
+    """
+    change.check()
+    if change.renamed:
+        before = tuple(ClassText(old, f"now called {new}") for old, new in change.renamed.items())
+        _set(api, project, label_config(Vocabulary((*vocabulary.classes, *before))))
+    if change.gone:
+        _rewrite(api, project, change, progress)
+    config = label_config(vocabulary)
+    # The server does not ask itself before it changes: it would leave annotations with a class that is no
+    # more. What it counts by goes stale as annotations change, so it is made to count again.
+    what = f"change the classes of project {project}"
+    api.ask(what, "POST", f"api/projects/{project}/summary/reset/")
+    api.ask(what, "POST", f"api/projects/{project}/validate/", body={"label_config": config})
+    _set(api, project, config)
+
+
+def _set(api: Api, project: int, config: str) -> None:
+    with api.asked_to(f"change the classes of project {project}") as sdk:
+        sdk.projects.update(project, label_config=config)
+
+
+def _rewrite(api: Api, project: int, change: ClassChange, progress: CountProgress | None) -> None:
+    """Bring annotations and pre-labels under the new names.
+
+    The server stamps what is changed: annotations of one task are changed in the order of their stamps, so
+    that the last one stays the last. Pre-labels that were answered keep a removed class, as a record.
+    """
+    total = sum(change.annotations.values()) + sum(change.prelabels.values())
+    done = 0
+    for row in rows(api, project, EVERYTHING):
+        for kind in ("annotations", "predictions"):
+            open_pre_labels = kind == "predictions" and not row["annotations"]
+            for one in sorted(row[kind], key=lambda one: str(one["updated_at"])):
+                after = change.rewritten(one["result"], drop=open_pre_labels)
+                if after is not None:
+                    body: Json = {"result": after}
+                    api.ask(
+                        f"rewrite {kind[:-1]} {one['id']}", "PATCH", f"api/{kind}/{one['id']}/", body=body
+                    )
+                    done += 1
+                    if progress:
+                        progress(min(done, total), total)

@@ -1,0 +1,57 @@
+"""The tabs that every project has in Label Studio, and which tasks each of them shows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from annotate.studio.api import Api
+from annotate.studio.controls import Verdict
+from annotate.studio.convert import Json
+from annotate.studio.prelabel import BLIND
+from annotate.studio.rows import OPEN
+
+MOST_USEFUL: Final = "Most useful first"
+DISAGREEMENTS: Final = "Disagreements"
+NEEDS_EXPERT: Final = "Needs an expert"
+BLIND_AUDIT: Final = "Blind audit"
+EVERYTHING: Final = "Everything"
+
+_HIDDEN = [
+    f"tasks:{column}"
+    for column in (
+        *("id", "inner_id", "completed_at", "created_at", "updated_at", "updated_by", "draft_exists"),
+        *("annotators", "avg_lead_time", "annotations_ids", "annotations_results", "cancelled_annotations"),
+        *("predictions_results", "predictions_score", "predictions_model_versions", "total_predictions"),
+        *("file_upload", "storage_filename", "data.key", "data.width", "data.height", "data.queue"),
+        *("data.name", "data.round", "data.rank", "data.arm", "data.audit", "data.agreement"),
+    )
+]
+
+
+def _filter(column: str, operator: str, kind: str, value: str) -> Json:
+    return {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+
+
+FILTERS: Final[dict[str, list[Json]]] = {
+    MOST_USEFUL: [*OPEN],
+    DISAGREEMENTS: [_filter("data.agreement", "less", "Number", "1")],
+    NEEDS_EXPERT: [_filter("annotations_results", "contains", "String", Verdict.NEEDS_EXPERT)],
+    BLIND_AUDIT: [_filter("data.audit", "equal", "String", BLIND)],
+    EVERYTHING: [],
+}
+
+
+def ensure_views(api: Api, project: int) -> None:
+    """Make the tabs that are missing, most useful first; those that are there stay as people left them."""
+    common = {
+        "type": "list",
+        "target": "tasks",
+        "ordering": ["tasks:data.queue"],
+        "hiddenColumns": {"explore": _HIDDEN, "labeling": _HIDDEN},
+    }
+    with api.asked_to(f"keep the views of project {project}") as sdk:
+        there = {view.data.get("title") for view in sdk.views.list(project=project)}
+        for title, items in FILTERS.items():
+            if title not in there:
+                filters = {"conjunction": "and", "items": items}
+                sdk.views.create(project=project, data={**common, "title": title, "filters": filters})
