@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 
+from annotate.environments import Say
 from annotate.studio.api import Api, on_loopback
-from annotate.studio.environment import Say
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 
