@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from dsmoe_core.text_encoders.protocol import TextEncoder
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
+Look = Callable[[Iterable[Picture]], Iterator[PictureFindings]]
+FAINT = 0.01
+"""Who points at a place asks what may be there, not what is sure to be."""
 
 
 class Detection(Protocol):
@@ -50,6 +53,14 @@ class Detection(Protocol):
         self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
     ) -> Iterator[PictureFindings]:
         """What the model in this folder finds, picture by picture in the same order.
+
+        Raises:
+            ModelError: there is no model in the folder, or it does not fit.
+        """
+        ...
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        """The model in memory, to be asked again and again; faint findings are told too.
 
         Raises:
             ModelError: there is no model in the folder, or it does not fit.
@@ -131,6 +142,13 @@ class DSMoEDetection:
         detector = Detector.load(model, self.text_encoder, cache=self._pictures)
         detector.use(vocabulary)
         yield from detector.findings(pictures)
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        from dsmoe_core.predict import Detector
+
+        detector = Detector.load(model, self.text_encoder)
+        detector.use(vocabulary)
+        return partial(detector.findings, min_score=FAINT)
 
 
 def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:

@@ -56,6 +56,7 @@ class StudioSettings(Frozen):
 
     kind: Literal["label-studio", "stand-in"] = "label-studio"
     port: int = Field(8080, ge=1, le=65535)
+    back_end_port: int = Field(9090, ge=1, le=65535, description="of live pre-labels and smart tools")
     url: str | None = Field(
         None, pattern=r"^https?://", description="of a Label Studio that runs already; none: one of our own"
     )

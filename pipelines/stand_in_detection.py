@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from math import log
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import Box, Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
 from pipelines.atomic import write_whole
-from pipelines.detection import TrainingProgress
+from pipelines.detection import Look, TrainingProgress
 
 SIDE = 128  # pixels; larger pictures are looked at coarsely, since a dry run should take seconds
 CELL = 4  # pixels of the coarse picture; blocks closer together than this are seen as one
@@ -80,6 +81,10 @@ class StandInDetection:
             found.sort(key=lambda f: -f.score)
             doubt = max((f.entropy for f in found), default=0.0)
             yield PictureFindings(picture.key, tuple(found), Routing((0,), (1.0,), 0.0), doubt, "")
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        _load(model)
+        return partial(self.findings, model, vocabulary)
 
 
 def _load(model: Path) -> dict[str, Floats]:

@@ -14,6 +14,7 @@ import typer
 from dsmoe_core.errors import NO_ROOM, DsmoeError
 from pipelines.atomic import disk_full
 from pipelines.cli import (
+    backend,
     benchmark,
     classes,
     data,
@@ -47,6 +48,7 @@ app.add_typer(benchmark.app, name="benchmark")
 app.command("export")(runtimes.export)
 app.command("predict")(runtimes.predict)
 app.add_typer(services.app, name="services")
+app.command("backend")(backend.backend)
 app.command("review")(services.review)
 app.command("ui")(services.ui)
 app.add_typer(classes.app, name="classes")
