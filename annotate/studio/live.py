@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs
 from xml.etree import ElementTree as ET
@@ -103,25 +103,23 @@ def predict_request(body: Any) -> PredictRequest:
     return PredictRequest(tuple(map(_task, tasks)), classes, None if results is None else _prompt(results))
 
 
-def local_picture(address: str, root: Path, folder: Path) -> Path:
-    """The file behind a local-files address, which must lie in one folder.
+def local_picture(address: str, folder: Path) -> Path:
+    """The picture behind a local-files address: the one of its name in our folder.
 
-    Args:
-        root: the server's document root.
-        folder: of the pictures; nothing else is read.
+    Nothing else of the address is followed, and no foreign address is fetched.
 
     Raises:
-        PictureError: the address is no local file's, or leads out of the folder, or no file is there.
+        PictureError: the address is no local file's, or names no picture in the folder.
     """
     query = parse_qs(address.removeprefix(_LOCAL_FILES)) if address.startswith(_LOCAL_FILES) else {}
+    path = folder / PurePosixPath(query.get("d", [""])[0]).name
     try:
-        path = (root / query["d"][0]).resolve(strict=True)
-    except (KeyError, OSError, ValueError, RuntimeError):  # none, missing, with a zero byte, in a circle
-        path = None
-    if path is None or folder.resolve() not in path.parents or not path.is_file():
+        inside = path.resolve(strict=True).parent == folder.resolve() and path.is_file()
+    except (OSError, ValueError, RuntimeError):  # missing, with a zero byte, in a circle
+        inside = False
+    if not inside:
         raise PictureError(
-            f"{address[:200]!r} is no picture of this workspace",
-            "Ask about the workspace's tasks.",
+            f"{address[:200]!r} is no picture of this workspace", "Ask about the workspace's tasks."
         )
     return path
 

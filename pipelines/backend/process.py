@@ -65,11 +65,11 @@ class BackEnd:
         self.log = folder / "back-end.log"
         self._port = port
         self._lock = folder / "back-end.lock"
-        self._credentials = folder / "back-end.json"
+        self.kept = folder / "back-end.json"
 
     def credentials(self) -> Credentials:
         """See ``kept_credentials``."""
-        return kept_credentials(self._credentials)
+        return kept_credentials(self.kept)
 
     def up(self, say: Say) -> str:
         """Start it unless it runs, wait until its model answers, and return its address.

@@ -37,15 +37,16 @@ def service(workspace: Workspace, environment: Environment) -> Service:
     """Everything behind the web face, as the workspace's settings say."""
     return Service(
         Champion(workspace, services.detection(workspace, environment)),
-        workspace.path,
         workspace.path / "pictures",
         Limits(max_pixels=workspace.settings.max_pixels),
-        _masks(environment),
+        _masks(workspace, environment),
     )
 
 
-def _masks(environment: Environment) -> PromptedMask | None:
-    """MobileSAM, where `dsmoe weights mobile-sam` put its weights."""
+def _masks(workspace: Workspace, environment: Environment) -> PromptedMask | None:
+    """MobileSAM, where `dsmoe weights mobile-sam` put its weights; a dry run does without."""
+    if workspace.settings.detector.kind == "stand-in":
+        return None
     from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
     from dsmoe_core.mobile_sam.weights import FILE
 

@@ -82,22 +82,20 @@ class Service:
     threads and memory stays flat.
 
     Args:
-        pictures: the folder whose pictures may be read, in ``root``.
-        root: Label Studio's document root.
+        pictures: the folder whose pictures may be read, and nothing else.
         masks: MobileSAM, where its weights are there.
     """
 
     def __init__(
         self,
         champion: Champion,
-        root: Path,
         pictures: Path,
         limits: Limits | None = None,
         masks: PromptedMask | None = None,
     ) -> None:
         self.champion = champion
         self.limits = limits or Limits()
-        self._root, self._pictures = root, pictures
+        self._pictures = pictures
         self._masks = masks
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._known: OrderedDict[tuple[str, Picture, int], PictureFindings] = OrderedDict()
@@ -133,7 +131,7 @@ class Service:
         Raises:
             PictureError: its picture is not in our folder, damaged, or too large.
         """
-        path = local_picture(task.address, self._root, self._pictures)
+        path = local_picture(task.address, self._pictures)
         width, height = upright_size(path)
         if width * height > self.limits.max_pixels:
             raise PictureError(

@@ -33,30 +33,39 @@ def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | Exist
 
 @app.command("up")
 def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
-    """Start Label Studio, or find it running, and say where it is.
+    """Start Label Studio and, once a model was promoted, live pre-labels; say where they are.
 
     One that runs already is named by studio.url in dsmoe.yaml or DSMOE_STUDIO_URL, with DSMOE_STUDIO_TOKEN.
 
     Example: `dsmoe services up boards --port 8090`
     """
+    from annotate.studio.client import LabelStudio
+    from pipelines.backend import beside
     from pipelines.workspace import Workspace
 
-    with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
-        connection = _server(opened, port).up(reporter.say)
-    show_sign_in(connection, connection.url)
+    with Workspace.open(workspace) as opened:
+        with TerminalReporter() as reporter:
+            connection = _server(opened, port).up(reporter.say)
+        show_sign_in(connection, connection.url)
+        with TerminalReporter() as reporter:
+            beside.bring_up(opened, LabelStudio(connection), connection, reporter.say)
+        line(beside.told(opened, connection.url))
 
 
 @app.command("down")
 def down(workspace: WorkspaceArgument = HERE) -> None:
-    """Stop Label Studio; one that was named by its address is not ours to stop.
+    """Stop Label Studio and live pre-labels; a server named by its address is not ours to stop.
 
     Example: `dsmoe services down boards`
     """
     from annotate.studio.existing import ExistingServer
+    from pipelines.backend import beside
     from pipelines.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         found = _server(opened, None)
+        if beside.back_end(opened).down():
+            line("live pre-labels are stopped")
     if isinstance(found, ExistingServer):
         line(f"Label Studio at {found.url} is not ours; it was not stopped")
         return
@@ -65,23 +74,27 @@ def down(workspace: WorkspaceArgument = HERE) -> None:
 
 @app.command("status")
 def status(workspace: WorkspaceArgument = HERE) -> None:
-    """Say whether Label Studio runs and where.
+    """Say whether Label Studio and live pre-labels run, and where.
 
     Example: `dsmoe services status boards`
     """
     from annotate.studio.existing import ExistingServer
+    from pipelines.backend import beside
     from pipelines.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         server = _server(opened, None)
-    if isinstance(server, ExistingServer):
-        server.up()
-        line(f"Label Studio {server.version()} at {server.url} takes our token")
-        return
-    found = server.status()
+        if isinstance(server, ExistingServer):
+            server.up()
+            line(f"Label Studio {server.version()} at {server.url} takes our token")
+            line(beside.told(opened, server.url))
+            return
+        found = server.status()
+        live = beside.told(opened, found.url or "http://127.0.0.1")
     state = "up" if found.answers else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
     line(f"Label Studio is {state}{where}; log: {found.log}")
+    line(live)
 
 
 def review(

@@ -61,7 +61,7 @@ def play(workspace: Workspace) -> Play:
     ) -> Service:
         champion = Champion(workspace, detection or StandInDetection())
         limits = limits or Limits(look_s=0.01)
-        service = Service(champion, workspace.path, workspace.path / "pictures", limits)
+        service = Service(champion, workspace.path / "pictures", limits)
         app = make_app(service, WHO, workspace.settings.round)
 
         async def main() -> None:
@@ -70,7 +70,9 @@ def play(workspace: Workspace) -> Play:
                 while ready and service.version is None:
                     await asyncio.sleep(0.005)
                 auth = (WHO.username, WHO.password)
-                async with httpx.AsyncClient(transport=transport, base_url="http://back", auth=auth) as client:
+                async with httpx.AsyncClient(
+                    transport=transport, base_url="http://back", auth=auth
+                ) as client:
                     await scene(client)
 
         asyncio.run(main())

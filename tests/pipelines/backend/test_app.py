@@ -334,10 +334,15 @@ def test_a_full_line_sends_away_at_once_and_says_when_to_come_back(
 
     async def scene(client: httpx.AsyncClient) -> None:
         detection.go.clear()
-        asked = [
-            asyncio.create_task(client.post("/predict", json=request_body(task(p)))) for p in pictures[:3]
-        ]
-        while (await client.get("/health")).json()["waiting"] < 2:  # one is being answered, two wait
+
+        def ask(picture: Picture) -> asyncio.Task[httpx.Response]:
+            return asyncio.create_task(client.post("/predict", json=request_body(task(picture))))
+
+        asked = [ask(pictures[0])]
+        while len(detection.looks) < 2:  # it is being answered; the first look was when the model came in
+            await asyncio.sleep(0.005)
+        asked += [ask(picture) for picture in pictures[1:3]]
+        while (await client.get("/health")).json()["waiting"] < 2:
             await asyncio.sleep(0.005)
         refused = await client.post("/predict", json=request_body(task(pictures[3])))
         assert refused.status_code == 503
