@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -78,21 +79,14 @@ class BackEnd:
             StudioError: the port is in use, or it ended or hung while starting.
         """
         self.credentials()
-        if self._holder() is None:
-            self._need_port()
-            self._start()
-        began = time.monotonic()
-        while True:
-            now = self.status()
-            if now.version or now.problem:
-                return now.url
-            seconds = time.monotonic() - began
-            if seconds > 2 and not now.running:
-                raise self._failed("ended while it was starting")
-            if seconds > _START_S:
-                raise self._failed(f"did not answer within {seconds:.0f} s")
-            say(f"reading the model for live pre-labels ({seconds:.0f} s)")
-            time.sleep(0.2)
+        if self._holder() is not None:
+            return self._answering(say, lambda: self._holder() is None)
+        self._need_port()
+        end = self._start()
+        try:
+            return self._answering(say, lambda: bool(select.select([end], [], [], 0)[0]))
+        finally:
+            os.close(end)
 
     def down(self) -> bool:
         """Stop it; says whether it ran."""
@@ -159,16 +153,43 @@ class BackEnd:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _start(self) -> None:
+    def _start(self) -> int:
+        """Start it; gives the end of a pipe that can be read once the process is gone."""
         command = [sys.executable, "-m", "pipelines.cli", "backend", str(self._workspace)]
+        command += ["--port", str(self._port)]
         self.log.touch(0o600)
         # Through a shell that ends at once: the process is nobody's child, so nobody has to wait for it.
         detach = 'log=$1; shift; "$@" </dev/null >"$log" 2>&1 &'
-        subprocess.run(
-            ["/bin/sh", "-c", detach, "sh", str(self.log), *command, "--port", str(self._port)],
-            check=True,
-            start_new_session=True,  # Ctrl-C in our terminal must not reach it
-        )
+        ours, its = os.pipe()
+        try:
+            subprocess.run(
+                ["/bin/sh", "-c", detach, "sh", str(self.log), *command],
+                check=True,
+                pass_fds=(its,),
+                start_new_session=True,  # Ctrl-C in our terminal must not reach it
+            )
+        finally:
+            os.close(its)
+        return ours
+
+    def _answering(self, say: Say, ended: Callable[[], bool]) -> str:
+        """Its address, once its model answers or is known not to.
+
+        Raises:
+            StudioError: it ended or hung.
+        """
+        began = time.monotonic()
+        while True:
+            gone, now = ended(), self.status()  # in this order: another may have taken its place
+            if now.version or now.problem:
+                return now.url
+            seconds = time.monotonic() - began
+            if gone and not now.running:
+                raise self._failed("ended while it was starting")
+            if seconds > _START_S:
+                raise self._failed(f"did not answer within {seconds:.0f} s")
+            say(f"reading the model for live pre-labels ({seconds:.0f} s)")
+            time.sleep(0.2)
 
     def _need_port(self) -> None:
         try:
