@@ -1,0 +1,202 @@
+"""Live pre-labels and smart tools as annotators meet them: a real Label Studio and the real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from annotate.studio.api import Api
+from annotate.studio.client import LabelStudio
+from annotate.studio.protocol import Connection, OpenTask, Task
+from dsmoe_core.config import TrainingConfig
+from dsmoe_core.data import coco
+from dsmoe_core.schema import Annotation, LabelledPicture, PictureFindings
+from pipelines import cli, services
+from pipelines.backend import beside
+from pipelines.demo import truth_of
+from pipelines.ingest import Source, make_workspace
+from pipelines.registry import new_card
+from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
+from pipelines.stand_in_detection import StandInDetection
+from pipelines.workspace import Workspace
+from tests.pipelines.blocks import COLOURS, write_blocks
+
+CHROMIUM = Path("/usr/bin/chromium")
+SIDE = 96  # of the pictures
+pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(600)]
+Json = dict[str, Any]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Room:
+    """A workspace with a champion, its Label Studio, and bare tasks of its pool."""
+
+    workspace: Workspace
+    connection: Connection
+    studio: LabelStudio
+    project: int
+    truth: dict[str, LabelledPicture]
+    tasks: list[OpenTask]
+
+    def ask(self, path: str, body: Json | None = None) -> Json:
+        """As the page's own script asks."""
+        sign = {"Authorization": f"Token {self.connection.token}"}
+        address = self.connection.url + path
+        answer = httpx.post(address, json=body, headers=sign, timeout=60) if body else None
+        answer = answer or httpx.get(address, headers=sign, timeout=60)
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def opened(self, task: OpenTask) -> list[Json]:
+        """The pre-labels of a task that someone opens."""
+        return list(self.ask(f"/api/tasks/{task.task_id}?project={self.project}")["predictions"])
+
+    def clicked(self, task: OpenTask, there: Annotation) -> Json:
+        """What a smart click on the middle of a box is answered with."""
+        with Api(self.connection).asked_to("list back ends") as sdk:
+            (row,) = sdk.ml.list(project=self.project)
+        box = there.box
+        value = {"x": 50 * (box.x1 + box.x2) / SIDE, "y": 50 * (box.y1 + box.y2) / SIDE, "width": 0.4}
+        region = {"type": "keypointlabels", "from_name": "click", "to_name": "image", "id": "k"}
+        region |= {"value": {**value, "keypointlabels": [there.label]}, "is_positive": True}
+        body = {"task": task.task_id, "context": {"result": [region]}}
+        return self.ask(f"/api/ml/{row.id}/interactive-annotating", body)
+
+
+def train(workspace: Workspace, truth: dict[str, LabelledPicture], model: str) -> None:
+    """Make a new champion."""
+    StandInDetection().fit(
+        pictures=list(truth.values()),
+        vocabulary=workspace.class_book().vocabulary(),
+        training=TrainingConfig(),
+        out=workspace.registry.folder(model),
+        start_from=None,
+    )
+    workspace.registry.register(
+        new_card(model, number=0, parent=None, dataset_version="d", class_book="b", training={})
+    )
+    workspace.registry.promote(model, "for a test")
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterator[Room]:
+    folder = tmp_path_factory.mktemp("room")
+    blocks = write_blocks(folder / "data", train=14, px=SIDE)
+    settings = WorkspaceSettings(
+        title="live blocks",
+        studio=StudioSettings(port=free_port(), back_end_port=free_port()),
+        detector=DetectorSettings(kind="stand-in"),
+    )
+    source = Source(blocks / "images", test=coco.read(blocks / "val.json"), classes=list(COLOURS))
+    workspace, _ = make_workspace(folder / "workspace", source, settings)
+    workspace.complete()
+    truth = truth_of(blocks / "train.json", workspace)
+    environment = Environment(environments=environments)
+    with workspace:
+        train(workspace, truth, "m1")
+        studio, connection = services.studio(workspace, environment, print)
+        assert isinstance(studio, LabelStudio)
+        assert connection is not None
+        beside.bring_up(workspace, studio, connection, print)
+        project = studio.ensure_project(settings.title, workspace.class_book().vocabulary())
+        pictures = [labelled.picture for labelled in truth.values()]
+        studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(pictures)])
+        yield Room(workspace, connection, studio, project, truth, studio.open_tasks(project))
+        assert cli.run(["services", "down", str(workspace.path)]) == 0
+        assert not beside.back_end(workspace).status().running
+
+
+def close(prediction: Json, labelled: LabelledPicture) -> bool:
+    """Whether a prediction has the boxes that are there, to two pixels."""
+    found = sorted((r["value"]["x"], r["value"]["y"]) for r in prediction["result"])
+    there = sorted((100 * a.box.x1 / SIDE, 100 * a.box.y1 / SIDE) for a in labelled.annotations)
+    return bool(found) and all(pytest.approx(t, abs=2.1) == f for f, t in zip(found, there, strict=False))
+
+
+def test_an_opened_task_has_live_prelabels_and_a_click_is_answered_beside_them(room: Room) -> None:
+    task = room.tasks[0]
+    (prediction,) = room.opened(task)
+    assert prediction["model_version"] == room.workspace.version_of("m1")
+    assert close(prediction, room.truth[task.key])
+    streamed = room.ask(f"/api/projects/{room.project}/next")
+    assert [p["model_version"] for p in streamed["predictions"]] == [room.workspace.version_of("m1")]
+    for there in room.truth[task.key].annotations:  # each of them has a pre-label of the same class already
+        (region,) = room.clicked(task, there)["data"]["result"]
+        assert region["value"]["rectanglelabels"] == [there.label]
+        assert region["value"]["x"] == pytest.approx(100 * there.box.x1 / SIDE, abs=2.1)
+
+
+def test_connecting_again_leaves_one_back_end(room: Room) -> None:
+    for _ in range(2):
+        beside.bring_up(room.workspace, room.studio, room.connection, print)
+    with Api(room.connection).asked_to("list back ends") as sdk:
+        (row,) = sdk.ml.list(project=room.project)
+    assert (row.title, row.state) == ("dsmoe", "CO")
+    assert "live pre-labels: m1+" in beside.told(room.workspace, room.connection.url)
+
+
+def test_killed_people_go_on_working_and_restarted_prelabels_come_back(room: Room) -> None:
+    one, other = room.tasks[1:3]
+    back_end = beside.back_end(room.workspace)
+    pid = back_end.status().pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    while back_end.status().running:
+        time.sleep(0.01)
+    assert room.opened(one) == []
+    assert room.ask(f"/api/projects/{room.project}/next")["id"]  # the stream goes on
+    assert "errors" in room.clicked(one, room.truth[one.key].annotations[0])
+    room.studio.submit(room.project, one, [], seconds=1.0)
+    assert beside.told(room.workspace, room.connection.url).startswith("live pre-labels are down")
+    beside.bring_up(room.workspace, room.studio, room.connection, print)
+    (prediction,) = room.opened(other)
+    assert close(prediction, room.truth[other.key])
+    assert room.clicked(other, room.truth[other.key].annotations[0])["data"]["result"]
+
+
+def test_a_promotion_reaches_the_next_task_without_a_restart(room: Room) -> None:
+    train(room.workspace, room.truth, "m2")
+    version = room.workspace.version_of("m2")
+    while beside.back_end(room.workspace).status().version != version:
+        time.sleep(0.05)
+    (prediction,) = room.opened(room.tasks[3])
+    assert prediction["model_version"] == version
+
+
+def test_pushed_prelabels_stay_whether_the_back_end_runs_or_not(room: Room) -> None:
+    """The stream shows those of the project's version; a back end of that name would take them away."""
+    pictures = [room.truth[task.key].picture for task in room.tasks[4:6]]
+    vocabulary = room.workspace.class_book().vocabulary()
+    found = StandInDetection().findings(room.workspace.registry.folder("m2"), vocabulary, pictures)
+    tasks = [
+        Task(p, 1, "ranked", rank, pushed(f)) for rank, (p, f) in enumerate(zip(pictures, found, strict=True))
+    ]
+    ids = room.studio.push(room.project, tasks)
+    beside.back_end(room.workspace).down()
+    for task in room.studio.open_tasks(room.project):
+        if task.task_id not in ids.values():
+            room.studio.submit(room.project, task, [], seconds=1.0)
+    streamed = room.ask(f"/api/projects/{room.project}/next")
+    assert [p["model_version"] for p in streamed["predictions"]] == ["pushed+book"]
+    beside.bring_up(room.workspace, room.studio, room.connection, print)
+    streamed = room.ask(f"/api/projects/{room.project}/next")
+    assert [p["model_version"] for p in streamed["predictions"]] == ["pushed+book"]
+
+
+def pushed(found: PictureFindings) -> PictureFindings:
+    return PictureFindings(found.key, found.findings, found.routing, found.uncertainty, "pushed+book")
