@@ -1,4 +1,4 @@
-"""dsmoe benchmark demo, experts, latency, tables; the others are in contest.py"""
+"""dsmoe benchmark demo, experts, latency, studio, tables; the others are in contest.py"""
 
 from __future__ import annotations
 
@@ -140,6 +140,59 @@ def latency(
         watch=lambda rounds: track(rounds, "measuring", console=console),
     )
     write("latency", out, {**measured, **found}, [seed])
+
+
+@app.command("studio")
+def studio(
+    size: Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")] = "base",
+    px: Annotated[
+        int | None, typer.Option("--px", help="Side of the picture; default: the preset's.")
+    ] = None,
+    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Drawn, for the back end.")] = 300,
+    clicks: Annotated[int, typer.Option("--clicks", min=1, help="Pictures that are clicked on.")] = 40,
+    annotators: Annotated[int, typer.Option("--annotators", min=1, help="At once.")] = 8,
+    seconds: Annotated[float, typer.Option("--seconds", min=2, help="They work so long.")] = 60.0,
+    pushed: Annotated[int, typer.Option("--push", min=1, help="Pictures pushed and harvested.")] = 1000,
+    many: Annotated[int, typer.Option("--push-many", min=1, help="Pushed for the peak of memory.")] = 20_000,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the back end has the next.")
+    ] = 8090,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the pictures.")] = 42,
+    out: OutOption = RESULTS,
+) -> None:
+    """Time pushes and harvests, smart clicks, and many annotators at once, on a Label Studio of its own.
+
+    Example: `dsmoe benchmark studio --annotators 8 --seconds 60`
+    """
+    import tempfile
+
+    from pipelines.benchmarks import back_end as benchmark
+    from pipelines.benchmarks.exchange import measure_exchange
+    from pipelines.cli.show import TerminalReporter
+    from pipelines.settings import Environment
+
+    config, environment = _config(size, px), Environment.read()
+    with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch, TerminalReporter() as reporter:
+        room = benchmark.benchmark_room(
+            Path(scratch),
+            config,
+            environment,
+            pictures=pictures,
+            seed=seed,
+            ports=(port, port + 1),
+            say=reporter.say,
+        )
+        with room as (workspace, connection):
+            measured = benchmark.measure_back_end(
+                workspace,
+                connection,
+                clicks=clicks,
+                annotators=annotators,
+                seconds=seconds,
+                say=reporter.say,
+            )
+            measured |= measure_exchange(connection, pictures=pushed, many=many, say=reporter.say)
+    write("studio", out, measured, [seed])
 
 
 @app.command("tables")

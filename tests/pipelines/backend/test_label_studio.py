@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect, sync_playwright
 
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
@@ -176,6 +178,85 @@ def test_a_promotion_reaches_the_next_task_without_a_restart(room: Room) -> None
         time.sleep(0.05)
     (prediction,) = room.opened(room.tasks[3])
     assert prediction["model_version"] == version
+
+
+@pytest.fixture
+def page(room: Room) -> Iterator[Page]:
+    """A page that is signed in."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"no Chromium at {CHROMIUM}")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.set_default_timeout(60_000)
+        expect.set_options(timeout=60_000)  # two busy cores
+        page.goto(f"{room.connection.url}/user/login/")
+        page.fill("input[name=email]", room.connection.username)
+        page.fill("input[name=password]", room.connection.password)
+        page.click("button[type=submit]")
+        page.wait_for_url(re.compile(r"/(projects)?/?$"))
+        yield page
+        browser.close()
+
+
+def choose(page: Page, tool: str, label: str, control: int) -> None:
+    """Takes up a smart tool with a class; controls stand in the order: boxes, smart click, smart box."""
+    page.locator(".lsf-tool_smart").first.hover()
+    page.locator(f'.lsf-toolbar__smart [aria-label="{tool}"]').last.click()
+    page.locator(".lsf-label", has_text=label).nth(control).click()
+    expect(page.locator(".lsf-label_selected")).to_have_count(1)
+
+
+@pytest.mark.browser
+def test_smart_tools_make_boxes_on_the_page_beside_a_prelabel_of_the_same_class(
+    room: Room, page: Page, tmp_path: Path
+) -> None:
+    task = next(t for t in room.tasks[6:] if len(room.truth[t.key].annotations) > 1)
+    (prediction,) = room.opened(task)
+    (shown, *others) = prediction["result"]
+    label = shown["value"]["rectanglelabels"][0]
+    drawn = (shown["value"]["x"], shown["value"]["y"])
+    boxes = [a.box for a in room.truth[task.key].annotations]
+    meant = next(b for b in boxes if (100 * b.x1 / SIDE, 100 * b.y1 / SIDE) != pytest.approx(drawn, abs=2.1))
+    page.goto(f"{room.connection.url}/projects/{room.project}/data?task={task.task_id}")
+    regions = page.locator(".lsf-outliner-item")
+    expect(regions).to_have_count(1 + len(others))
+    for _ in others:  # of the pre-labels one is left, so that there is room to click
+        regions.last.click()
+        page.keyboard.press("Backspace")
+    expect(regions).to_have_count(1)
+    page.get_by_test_id("bottombar-auto-annotation-toggle").click(force=True)
+    choose(page, "key-point-tool", label, 1)
+    picture = page.locator(".lsf-image canvas").first
+
+    def on_screen(x: float, y: float) -> tuple[float, float]:
+        area = picture.bounding_box()
+        assert area is not None
+        return area["x"] + x * area["width"] / SIDE, area["y"] + y * area["height"] / SIDE
+
+    accept = page.get_by_test_id("bottombar-accept-suggestions-button")
+    page.mouse.click(*on_screen((meant.x1 + meant.x2) / 2, (meant.y1 + meant.y2) / 2))
+    expect(accept).to_have_count(1)
+    page.screenshot(path=tmp_path / "suggested.png")
+    page.get_by_test_id("bottombar-reject-suggestions-button").click()
+    expect(regions).to_have_count(1)  # the point is gone with the suggestion
+    choose(page, "rectangle-tool", label, 2)
+    page.mouse.move(*on_screen(meant.x1 - 3, meant.y1 - 3))
+    page.mouse.down()
+    page.mouse.move(*on_screen(meant.x2 + 2, meant.y2 + 3), steps=8)
+    page.mouse.up()
+    accept.click()
+    expect(regions).to_have_count(2)
+    page.screenshot(path=tmp_path / "accepted.png")
+    with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
+        page.get_by_test_id("bottombar-submit-button").click()
+    assert posted.value.status == 201
+    got = next(h for h in room.studio.harvest(room.project) if h.key == task.key)
+    assert {a.label for a in got.annotations} == {label}
+    assert any(a.box.corners == pytest.approx(meant.corners, abs=2.1) for a in got.annotations)
+    assert len(got.annotations) == 2
 
 
 def test_pushed_prelabels_stay_whether_the_back_end_runs_or_not(room: Room) -> None:
