@@ -66,10 +66,12 @@ class LiveTask:
     Attributes:
         address: of its picture, as the server knows it; not checked yet.
         key: of its picture, where the task is one of ours.
+        blind: it is shown without pre-labels on purpose, to see what people find alone.
     """
 
     address: str
     key: str | None
+    blind: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,9 @@ def _task(raw: Any) -> LiveTask:
     if not isinstance(data, dict):
         raise _unexpected("a task has no data")
     key = data.get("key")
-    return LiveTask(str(data.get(OBJECT, "")), key if isinstance(key, str) else None)
+    return LiveTask(
+        str(data.get(OBJECT, "")), key if isinstance(key, str) else None, data.get("audit") == prelabel.BLIND
+    )
 
 
 def _prompt(results: Any) -> Prompt:

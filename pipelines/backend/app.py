@@ -146,6 +146,8 @@ async def _prelabels(service: Service, asked: PredictRequest, showing: RoundSett
 async def _prelabel(
     service: Service, task: LiveTask, asked: PredictRequest, showing: RoundSettings, deadline: float
 ) -> Json | list[Json]:
+    if task.blind:
+        return NO_PREDICTION
     question: Question = await asyncio.to_thread(service.question, task, None)
     answer = await service.ask(question, within_s=max(deadline - time.monotonic(), 0))
     if answer.found is None:

@@ -29,7 +29,7 @@ from pipelines.backend.credentials import Credentials, kept_credentials
 Say = Callable[[str], None]
 
 _STOP_S = 10.0
-_START_S = 120.0  # torch alone takes seconds to import, on a busy machine many
+_START_S = 240.0  # torch alone takes seconds to import, on a busy machine many
 _LOG_LINES = 10
 _LOOK_S = 1.0  # whoever looks whether the lock is held, holds it for a moment
 
@@ -189,7 +189,7 @@ class BackEnd:
             if seconds > _START_S:
                 raise self._failed(f"did not answer within {seconds:.0f} s")
             say(f"reading the model for live pre-labels ({seconds:.0f} s)")
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def _need_port(self) -> None:
         try:

@@ -150,7 +150,8 @@ def _click_through(
     """Milliseconds of the first and of the second click on each picture, through Label Studio."""
     with Api(connection).asked_to("list the back ends") as sdk:
         (row,) = [row.id for row in sdk.ml.list(project=project) if row.title == TITLE]
-    first, again = [], []
+    first: list[float] = []
+    again: list[float] = []
     sign = {"Authorization": f"Token {connection.token}"}
     with httpx.Client(base_url=connection.url, headers=sign, timeout=60, trust_env=False) as client:
         for task in tasks:

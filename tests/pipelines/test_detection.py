@@ -56,6 +56,10 @@ def test_a_trained_model_finds_things_on_every_picture_in_order(
     found = list(named(detection.findings(tmp_path / "a", words, iter(pictures)), "a+b"))
     assert [f.key for f in found] == [p.key for p in pictures]
     assert {f.version for f in found} == {"a+b"}
+    ready = detection.opened(tmp_path / "a", words)
+    again = [one for picture in pictures for one in named(ready([picture]), "a+b")]  # asked over and over
+    assert [f.key for f in again] == [f.key for f in found]
+    assert all(len(a.findings) >= len(f.findings) for a, f in zip(again, found, strict=True))
     for picture, one in zip(pictures, found, strict=True):
         scores = [f.score for f in one.findings]
         assert scores == sorted(scores, reverse=True)

@@ -81,6 +81,26 @@ def test_live_prelabels_are_those_that_would_have_been_pushed(
     play(scene)
 
 
+def test_a_task_of_the_blind_audit_stays_bare_and_its_clicks_are_answered(
+    play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
+) -> None:
+    promote("m1")
+    picture = workspace.pictures()[0]
+    box = found_by(workspace, "m1", picture).findings[0].box
+    blind = task(picture)
+    blind["data"]["audit"] = prelabel.BLIND
+    point = click(50 * (box.x1 + box.x2) / picture.width, 50 * (box.y1 + box.y2) / picture.height, "rust")
+
+    async def scene(client: httpx.AsyncClient) -> None:
+        assert (await client.post("/predict", json=request_body(blind))).json() == {"results": [[]]}
+        (answer,) = (await client.post("/predict", json=request_body(blind, result=[point]))).json()[
+            "results"
+        ]
+        assert len(answer["result"]) == 1
+
+    play(scene)
+
+
 def test_a_class_that_the_page_lacks_is_left_out(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
