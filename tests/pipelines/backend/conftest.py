@@ -58,10 +58,11 @@ def play(workspace: Workspace) -> Play:
         detection: Detection | None = None,
         limits: Limits | None = None,
         ready: bool = True,
+        masks: Any = None,
     ) -> Service:
         champion = Champion(workspace, detection or StandInDetection())
         limits = limits or Limits(look_s=0.01)
-        service = Service(champion, workspace.path / "pictures", limits)
+        service = Service(champion, workspace.path / "pictures", limits, masks)
         app = make_app(service, WHO, workspace.settings.round)
 
         async def main() -> None:

@@ -14,7 +14,7 @@ from annotate.studio.protocol import Task
 from pipelines.backend.app import MOST_BYTES
 from pipelines.sending import shown
 from pipelines.workspace import Workspace
-from tests.pipelines.backend.asking import click, found_by, rectangle
+from tests.pipelines.backend.asking import Scissors, click, found_by, rectangle
 
 Json = dict[str, Any]
 Play = Callable[..., Any]
@@ -145,6 +145,27 @@ def test_a_click_is_answered_with_the_box_under_it_in_the_class_of_the_tool(
             assert again == [answer]  # the same thing clicked twice is one box
 
     play(scene)
+
+
+def test_with_mobile_sam_the_box_is_drawn_tight_around_the_mask(
+    play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
+) -> None:
+    promote("m1")
+    picture = workspace.pictures()[0]
+    box = found_by(workspace, "m1", picture).findings[0].box
+    tight = (int(box.x1) + 1, int(box.y1) + 1, int(box.x2) - 1, int(box.y2))
+    point = click(50 * (box.x1 + box.x2) / picture.width, 50 * (box.y1 + box.y2) / picture.height, "rust")
+    scissors = Scissors(picture.width, picture.height, tight)
+
+    async def scene(client: httpx.AsyncClient) -> None:
+        body = request_body(task(picture), result=[point])
+        (answer,) = (await client.post("/predict", json=body)).json()["results"]
+        (region,) = answer["result"]
+        corners = [region["value"][name] * picture.width / 100 for name in ("x", "y", "width", "height")]
+        assert corners == pytest.approx([*tight[:2], tight[2] - tight[0], tight[3] - tight[1]])
+        assert scissors.asked["box"] == box
+
+    play(scene, masks=scissors)
 
 
 def test_the_new_frame_counts_and_not_the_box_that_was_there(

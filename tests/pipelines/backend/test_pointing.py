@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from annotate.studio.agreement import iou
 from annotate.studio.live import Click, Prompt
-from dsmoe_core.mobile_sam.prompted_mask import Masks
 from dsmoe_core.schema import Box, Finding
 from pipelines.backend.pointing import MIN_OVERLAP, Pointed, pointed_at, tightened, wand, without_detector
+from tests.pipelines.backend.asking import Scissors
 
 WIDTH, HEIGHT = 200, 100
 
@@ -125,37 +125,22 @@ def test_without_the_detector_a_frame_stays_as_it_was_drawn_and_no_class_is_gues
     assert without_detector(plate(), Prompt(frame=prompt.frame)) is None
 
 
-class Scissors:
-    """Answers every prompt with these masks; remembers the prompt."""
-
-    def __init__(self, *boxes: tuple[int, int, int, int]) -> None:
-        masks = np.zeros((len(boxes), HEIGHT, WIDTH), bool)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
-            mask[y1:y2, x1:x2] = True
-        self.masks = Masks(masks, np.linspace(1, 0, len(boxes), dtype=np.float32))
-        self.asked: dict[str, Any] = {}
-
-    def segment(self, image: object, **prompt: Any) -> Masks:
-        self.asked = prompt
-        return self.masks
-
-
 def test_a_mask_makes_the_detector_s_box_tight_but_never_another_thing() -> None:
     said = Pointed(Box(20, 20, 60, 60), "open", 0.7, "open 70%")
     prompt = Prompt((Click(0.2, 0.4), Click(0.9, 0.9, positive=False)), label="open")
-    tight = Scissors((24, 22, 58, 59))
+    tight = Scissors(WIDTH, HEIGHT, (24, 22, 58, 59))
     got = tightened(said, plate(), prompt, tight)  # type: ignore[arg-type]  # asks for no more than this
     assert got == said._replace(box=Box(24, 22, 58, 59))
     assert tight.asked == {"points": [(40, 40), (180, 90)], "labels": [1, 0], "box": said.box}
     for other in ((100, 20, 140, 60), (0, 0, 200, 100), (30, 30, 30, 30)):
-        assert tightened(said, plate(), prompt, Scissors(other)) == said  # type: ignore[arg-type]
+        assert tightened(said, plate(), prompt, Scissors(WIDTH, HEIGHT, other)) == said  # type: ignore[arg-type]
 
 
 def test_without_a_box_of_the_detector_s_the_best_mask_that_is_no_background_counts() -> None:
     prompt = Prompt((Click(0.2, 0.4),), label="open")
-    several = Scissors((0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
+    several = Scissors(WIDTH, HEIGHT, (0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
     got = tightened(None, plate(), prompt, several)  # type: ignore[arg-type]
     assert got is not None
     assert (got.box, got.label, got.score) == (Box(30, 30, 50, 50), "open", None)
     assert tightened(None, plate(), Prompt((Click(0.2, 0.4),)), several) is None  # type: ignore[arg-type]
-    assert tightened(None, plate(), prompt, Scissors((0, 0, 200, 90))) is None  # type: ignore[arg-type]
+    assert tightened(None, plate(), prompt, Scissors(WIDTH, HEIGHT, (0, 0, 200, 90))) is None  # type: ignore[arg-type]
