@@ -198,7 +198,8 @@ class Service:
                 fresh[question.picture] = question
         pictures = list(fresh)
         try:
-            found |= zip(pictures, served.findings(pictures), strict=True)
+            if pictures:
+                found |= zip(pictures, served.findings(pictures), strict=True)
         except Exception as error:  # noqa: BLE001
             for picture in pictures:
                 found[picture] = self._alone(served, picture) if len(pictures) > 1 else error

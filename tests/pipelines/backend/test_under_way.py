@@ -119,6 +119,21 @@ def test_a_picture_is_looked_at_once_however_often_it_is_asked_for(
     play(scene, detection=detection)
 
 
+def test_no_more_pictures_are_remembered_than_allowed(
+    play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
+) -> None:
+    promote("m1")
+    one, other = workspace.pictures()[:2]
+    detection = Held()
+
+    async def scene(client: httpx.AsyncClient) -> None:
+        for picture in (one, one, other, other, one):
+            await client.post("/predict", json=request_body(task(picture)))
+        assert detection.looks == [1, 1, 1, 1]  # the first when it was loaded
+
+    play(scene, detection=detection, limits=Limits(pictures=1, look_s=0.01))
+
+
 def test_a_damaged_picture_costs_nobody_else_an_answer(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
