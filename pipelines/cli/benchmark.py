@@ -144,10 +144,8 @@ def latency(
 
 @app.command("studio")
 def studio(
-    size: Annotated[str, typer.Option("--size", help="Preset of the detector: nano or base.")] = "base",
-    px: Annotated[
-        int | None, typer.Option("--px", help="Side of the picture; default: the preset's.")
-    ] = None,
+    size: SizeOption = Size.BASE,
+    px: PxOption = None,
     pictures: Annotated[int, typer.Option("--pictures", min=1, help="Drawn, for the back end.")] = 300,
     clicks: Annotated[int, typer.Option("--clicks", min=1, help="Pictures that are clicked on.")] = 40,
     annotators: Annotated[int, typer.Option("--annotators", min=1, help="At once.")] = 8,
