@@ -15,7 +15,7 @@ import platformdirs
 import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
 from pipelines.atomic import write_whole
 
@@ -249,6 +249,7 @@ class DemoPlan(Frozen):
     training: TrainingConfig = TrainingConfig()
     port: int = Field(8080, ge=1, le=65535)
     dry_run: bool = False
+    drawn: DrawnKind = Field("pcb", description="what a demo without data draws")
     synthetic_train: int = Field(400, ge=1, description="pictures of the pool where the demo draws its own")
     synthetic_val: int = Field(100, ge=1, description="pictures of the test set where the demo draws its own")
 
