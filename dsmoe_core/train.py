@@ -35,12 +35,12 @@ from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.square_cache import PictureCache, squares_of
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
-from dsmoe_core.mobile_sam.weights import load_encoder
 from dsmoe_core.network import Read
 from dsmoe_core.runtimes.protocol import as_images
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
+from dsmoe_core.warm_start.checkpoint import load_start
 from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -77,7 +77,8 @@ def fit(
     Args:
         pictures: labelled completely; a picture without annotations teaches what is no defect.
         start_from: folder of the model to go on from; fresh weights where there is none.
-        encoder_from: file of MobileSAM's weights for the image encoder of fresh ones (mobile_sam/weights.py).
+        encoder_from: file of the image encoder's first weights, where the others are fresh: MobileSAM's
+            (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py), told apart by what is in it.
         cache: where letter-boxed pictures are kept from one training to the next; by default in memory only.
 
     Raises:
@@ -97,10 +98,10 @@ def fit(
         need_text_encoder(start_from, text_encoder)
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
     elif encoder_from is not None:
-        load_encoder(network, encoder_from)
+        load_start(network, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = _optimizer(network, training)
+    optimizer = adamw(network, training)
     step, spent = _restore(out / UNFINISHED, fingerprint, network, average, optimizer)
     words = words_of(vocabulary, text_encoder)
     views = training_views(pictures, model.tiles)
@@ -113,7 +114,7 @@ def fit(
     network.train()
     while step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * _schedule(step / steps, training.warmup)
+            group["lr"] = training.learning_rate * schedule(step / steps, training.warmup)
         rng = np.random.default_rng([training.seed, 1 << 21, step])
         read = wrapped.read(words.draw(rng).to(fabric.device), words.inner.to(fabric.device))
         losses = _losses(wrapped, read, data.batch(step), words.families, model, training.losses)
@@ -161,7 +162,7 @@ def _losses(
     }
 
 
-def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
+def adamw(network: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
     """AdamW; norms, biases and scalars do not decay."""
     matrices = [p for p in network.parameters() if p.ndim > 1]
     vectors = [p for p in network.parameters() if p.ndim <= 1]
@@ -172,7 +173,7 @@ def _optimizer(network: nn.Module, training: TrainingConfig) -> torch.optim.Adam
     return torch.optim.AdamW(groups, lr=training.learning_rate)
 
 
-def _schedule(share: float, warmup: float) -> float:
+def schedule(share: float, warmup: float) -> float:
     """Factor on the learning rate: linear up, then a cosine down to a hundredth."""
     if share < warmup:
         return (share + 1e-3) / (warmup + 1e-3)
