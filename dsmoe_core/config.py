@@ -11,6 +11,8 @@ STRIDES = (4, 8, 16, 32)
 """Of the encoder's four maps."""
 TINY_STRIDE = 4
 AblationRow = Literal["A", "B", "C", "D", "E", "F"]
+DrawnKind = Literal["pcb", "aluminium", "glass"]
+"""What ``data/synthetic`` can draw."""
 
 
 class Frozen(BaseModel):

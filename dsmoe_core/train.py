@@ -21,7 +21,6 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.square_cache import PictureCache, squares_of
 from dsmoe_core.errors import DataError
-from dsmoe_core.mobile_sam.weights import load_encoder
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -33,6 +32,7 @@ from dsmoe_core.training.optimise import adamw, follow, set_rate
 from dsmoe_core.training.processes import Processes
 from dsmoe_core.training.run import Run, TrainingSummary, fingerprint
 from dsmoe_core.training.synchronised import synchronise
+from dsmoe_core.warm_start.checkpoint import load_start
 from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -65,7 +65,8 @@ def fit(
     Args:
         pictures: labelled completely; a picture without annotations teaches what is no defect.
         start_from: folder of the model to go on from; fresh weights where there is none.
-        encoder_from: file of MobileSAM's weights for the image encoder of fresh ones (mobile_sam/weights.py).
+        encoder_from: file of the image encoder's first weights, where the others are fresh: MobileSAM's
+            (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py), told apart by what is in it.
         cache: where letter-boxed pictures are kept from one training to the next, and the features of a
             frozen encoder; by default in memory only.
 
@@ -139,7 +140,7 @@ def _first_weights(
         need_text_encoder(start_from, text_encoder)
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
     elif encoder_from is not None:
-        load_encoder(network, encoder_from)
+        load_start(network, encoder_from)
     return network
 
 

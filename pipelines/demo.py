@@ -30,7 +30,6 @@ from pipelines.sending import pool
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
 from pipelines.workspace import Workspace, is_begun
 
-SYNTHETIC = "synthetic-pcb"
 POLL_S = 5.0
 Wait = Callable[[int, int], None]
 
@@ -44,7 +43,7 @@ class Data:
 
 
 def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: Reporter) -> Data:
-    """The data folder, checked; or a synthetic PCB set, drawn once for each seed and size.
+    """The data folder, checked; or a synthetic set, drawn once for each seed and size.
 
     Raises:
         DataError: the folder, images/, train.json or val.json is missing.
@@ -58,17 +57,19 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: 
                 )
         return Data(data, data.resolve().name)
     px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
-    folder = workspaces / "data" / f"{SYNTHETIC}-{px}px-{counts}-seed{plan.seed}"
+    name = f"synthetic-{plan.drawn}"
+    folder = workspaces / "data" / f"{name}-{px}px-{counts}-seed{plan.seed}"
     reporter.step(0, "draw")
     write_set(
         folder,
+        plan.drawn,
         train=plan.synthetic_train,
         val=plan.synthetic_val,
         seed=plan.seed,
         px=px,
         progress=reporter.advance,
     )
-    return Data(folder, SYNTHETIC)
+    return Data(folder, name)
 
 
 def open_workspace(path: Path, data: Data, plan: DemoPlan, reporter: Reporter) -> Workspace:

@@ -101,6 +101,7 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
     training = detector.training_of(record.round)
     settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
     recipe = [dataset, record.champion, *settings, detector.start, detector.kind]
+    recipe += [detector.warm_start] if detector.warm_start else []
     model = f"r{record.round}-{content_id(recipe)[:8]}"
     if not registry.has(model):
         pictures = workspace.dataset_version(dataset).labelled(workspace.by_key())

@@ -13,7 +13,7 @@ from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError
 from pipelines.crew import Crew, Reporter
 from pipelines.detection import Detection, DSMoEDetection
-from pipelines.settings import Environment
+from pipelines.settings import DetectorSettings, Environment
 from pipelines.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def network(workspace: Workspace | None, environment: Environment) -> DSMoEDetec
         workspace.path / "cache" / "texts",
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
-        encoder_from=_mobile_sam(environment) if settings.start == "mobile-sam" else None,
+        encoder_from=_first_weights(settings, environment),
         pictures=_picture_cache(workspace),
     )
 
@@ -108,10 +108,17 @@ def _picture_cache(workspace: Workspace) -> PictureCache | None:
     return PictureCache(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
 
 
-def _mobile_sam(environment: Environment) -> Path:
-    from dsmoe_core.mobile_sam.weights import FILE
+def _first_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
+    """The file of the image encoder's first weights; whether it is there matters to a first training only."""
+    if settings.start == "scratch":
+        return None
+    if settings.start == "mobile-sam":
+        from dsmoe_core.mobile_sam.weights import FILE
 
-    return environment.weights / FILE
+        return environment.weights / FILE
+    from dsmoe_core.warm_start.checkpoint import shipped
+
+    return Path(settings.warm_start).expanduser() if settings.warm_start else shipped(settings.model.size)
 
 
 def crew(

@@ -15,7 +15,7 @@ import platformdirs
 import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
-from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
 from pipelines.atomic import write_whole
 
@@ -115,9 +115,13 @@ class DetectorSettings(Frozen):
         PackagedText(),
         description="reads the class book; a model works with the one that it was trained with",
     )
-    start: Literal["scratch", "mobile-sam"] = Field(
+    start: Literal["scratch", "mobile-sam", "warm"] = Field(
         "scratch",
-        description="the image encoder's first weights; `dsmoe weights mobile-sam` fetches the latter",
+        description="the image encoder's first weights: fresh, MobileSAM's (`dsmoe weights mobile-sam`), or "
+        "learned from drawn pictures",
+    )
+    warm_start: str | None = Field(
+        None, pattern="^[/~]", description="file of `dsmoe pretrain`; none: the one that comes with dsmoe"
     )
     training: TrainingConfig = TrainingConfig()
     picture_cache_gb: float = Field(
@@ -136,6 +140,17 @@ class DetectorSettings(Frozen):
                 f"start is mobile-sam, model is {self.model.size}, row {self.model.ablation}; "
                 "expected size base and a row from C on, whose encoder it is"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _encoder_is_tiny_vit(self) -> Self:
+        if self.start == "warm" and not self.model.mobile_sam:
+            raise ValueError(
+                f"start is warm, model is row {self.model.ablation}; "
+                "expected a row from C on, whose encoder it is"
+            )
+        if self.warm_start is not None and self.start != "warm":
+            raise ValueError(f"warm_start is given and start is {self.start}; expected warm")
         return self
 
     def training_of(self, number: int) -> TrainingConfig:
@@ -275,6 +290,7 @@ class DemoPlan(Frozen):
     training: TrainingConfig = TrainingConfig()
     port: int = Field(8080, ge=1, le=65535)
     dry_run: bool = False
+    drawn: DrawnKind = Field("pcb", description="what a demo without data draws")
     synthetic_train: int = Field(400, ge=1, description="pictures of the pool where the demo draws its own")
     synthetic_val: int = Field(100, ge=1, description="pictures of the test set where the demo draws its own")
 

@@ -22,6 +22,7 @@ from pipelines.cli import (
     evaluate,
     init,
     models,
+    pretrain,
     rounds,
     runtimes,
     services,
@@ -54,6 +55,7 @@ app.command("ui")(services.ui)
 app.add_typer(classes.app, name="classes")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+app.command("pretrain")(pretrain.pretrain)
 app.add_typer(weights.app, name="weights")
 
 

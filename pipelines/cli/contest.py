@@ -96,7 +96,7 @@ def warmstart(
         str, typer.Option("--start", metavar="NAME,NAME", help="scratch, warm.")
     ] = "scratch,warm",
     warm: Annotated[
-        Path | None, typer.Option("--warm", metavar="FILE", help="Weights of the warm start.")
+        Path | None, typer.Option("--warm", metavar="FILE", help="A warm start; by default what ships.")
     ] = None,
     size: SizeOption = Size.NANO,
     minutes: MinutesOption = None,
@@ -109,12 +109,13 @@ def warmstart(
 ) -> None:
     """What a warm start brings where few pictures are labelled.
 
-    Example: `dsmoe benchmark warmstart --data neu_det --warm encoder.safetensors --minutes 4`
+    Example: `dsmoe benchmark warmstart --data neu_det --minutes 4`
     """
+    from dsmoe_core.warm_start.checkpoint import shipped
     from pipelines.benchmarks.contest import entrants
 
-    numbers = _shares(shares)
-    field = entrants.starts(_names(start), numbers, entrants.size(size), px, _texts(), warm)
+    numbers, first = _shares(shares), warm or shipped(size.value)
+    field = entrants.starts(_names(start), numbers, entrants.size(size), px, _texts(), first)
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 
 

@@ -1,4 +1,4 @@
-"""dsmoe data preview, anchors"""
+"""dsmoe data synthesize, preview, anchors"""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import PxOption
-from pipelines.cli.show import console, line
+from pipelines.cli.options import Drawn, PxOption
+from pipelines.cli.show import TerminalReporter, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.data.anchors import Advice
     from pipelines.labelled_data import LabelledData
 
-app = typer.Typer(help="Look at labelled data before and as it is trained on.", no_args_is_help=True)
+app = typer.Typer(help="Draw labelled data, and look at data as it is trained on.", no_args_is_help=True)
 
 WorkspaceArgument = Annotated[
     Path | None,
@@ -38,6 +38,29 @@ TileOption = Annotated[
     typer.Option("--tile", min=64, help="Cut into tiles of so many pixels; default: the settings'."),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
+
+
+@app.command("synthesize")
+def synthesize(
+    kind: Annotated[Drawn, typer.Argument(metavar="KIND", help="pcb, aluminium or glass.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    train: Annotated[int, typer.Option("--train", min=1, help="Pictures in train.json.")] = 400,
+    val: Annotated[int, typer.Option("--val", min=1, help="Pictures in val.json.")] = 100,
+    px: Annotated[int, typer.Option("--px", min=64, max=4096, help="Side of the pictures.")] = 320,
+    seed: SeedOption = 42,
+) -> None:
+    """Draw pictures with known defects: boards, aluminium lids and sheets, or bottoms of glass bottles.
+
+    Example: `dsmoe data synthesize glass --out bottles --train 400 --val 100`
+    """
+    from dsmoe_core.data.synthetic import SET_PARTS, write_set
+    from pipelines.atomic import disk_full_is_an_error, refuse_strange
+
+    refuse_strange(out, SET_PARTS)
+    with TerminalReporter() as reporter, disk_full_is_an_error(out):
+        reporter.say(f"drawing {kind.value}")
+        write_set(out, kind.value, train, val, seed=seed, px=px, progress=reporter.advance)
+    line(f"{out}: {train} pictures in train.json, {val} in val.json")
 
 
 @app.command("preview")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import AblationOption, StudioPortOption, TinyHeadOption, shaped
+from pipelines.cli.options import AblationOption, Drawn, StudioPortOption, TinyHeadOption, shaped
 from pipelines.cli.show import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ SeenOption = Annotated[
 
 def demo(
     data: DataOption = None,
+    drawn: Annotated[Drawn, typer.Option("--drawn", help="What to draw without --data.")] = Drawn.PCB,
     workspace: Annotated[
         Path | None,
         typer.Option("--workspace", help="Default: workspaces/demo-NAME, stable for each data set."),
@@ -74,6 +75,7 @@ def demo(
         "annotator": annotator.value,
         "seed": seed,
         "port": port,
+        "drawn": drawn.value,
         "dry_run": dry_run,
         "model": shaped({"image_px": px}, ablation, tiny_head),
     }

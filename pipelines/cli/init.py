@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,13 +14,6 @@ if TYPE_CHECKING:
     from dsmoe_core.data.pictures import Ingest
     from pipelines.settings import WorkspaceSettings
     from pipelines.workspace import Workspace
-
-
-class Start(StrEnum):
-    """What training starts from."""
-
-    SCRATCH = "scratch"
-    MOBILE_SAM = "mobile-sam"
 
 
 def init(
@@ -44,8 +36,11 @@ def init(
     budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
     size: SizeOption = Size.NANO,
     start: Annotated[
-        Start, typer.Option("--start", help="The image encoder's first weights; mobile-sam needs size base.")
-    ] = Start.SCRATCH,
+        str,
+        typer.Option(
+            "--start", metavar="WHICH", help="scratch, mobile-sam (base), warm, or a file of dsmoe pretrain."
+        ),
+    ] = "scratch",
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     text_encoder: Annotated[
@@ -70,7 +65,7 @@ def init(
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    detector = {"model": model, "text_encoder": _text(text_encoder), "start": start.value}
+    detector = {"model": model, "text_encoder": _text(text_encoder), **_first_weights(start, size)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:
@@ -102,6 +97,27 @@ def _settings(
         "detector": {"kind": kinds[1], **detector},
     }
     return checked(WorkspaceSettings, raw, "the command line")
+
+
+def _first_weights(which: str, size: Size) -> dict[str, str]:
+    """Settings of the image encoder's first weights; a warm start is looked at now, not a round later."""
+    if which in ("scratch", "mobile-sam"):
+        return {"start": which}
+    from dsmoe_core.errors import SettingsError
+    from dsmoe_core.warm_start.checkpoint import read_card, shipped
+
+    own = None if which == "warm" else Path(which).expanduser().resolve()
+    if own is not None and own.suffix != ".safetensors":
+        raise SettingsError(
+            f"--start is {which}; expected scratch, mobile-sam, warm or a file of dsmoe pretrain",
+            "Give one of these.",
+        )
+    card = read_card(own or shipped(size.value))
+    if card.size != size.value:
+        raise SettingsError(
+            f"{which} is for size {card.size}; expected {size.value}", f"Give --size {card.size} too."
+        )
+    return {"start": "warm"} if own is None else {"start": "warm", "warm_start": str(own)}
 
 
 def _text(which: str) -> dict[str, str]:

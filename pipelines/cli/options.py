@@ -55,6 +55,14 @@ PxOption = Annotated[
 ]
 
 
+class Drawn(StrEnum):
+    """Kinds of pictures that we can draw."""
+
+    PCB = "pcb"
+    ALUMINIUM = "aluminium"
+    GLASS = "glass"
+
+
 class AblationRow(StrEnum):
     """Rows of the paper's ablation."""
 

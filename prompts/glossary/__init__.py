@@ -9,7 +9,7 @@ import yaml
 
 from prompts.class_book import ClassBook, ClassEntry, InnerNode, checked, plain
 
-DOMAINS = ("pcb", "aluminium", "steel")
+DOMAINS = ("pcb", "aluminium", "steel", "glass")
 
 
 @cache

@@ -169,3 +169,26 @@ def test_labels_of_another_size_than_the_picture_are_refused(
     assert run("preview", *source, "--out", tmp_path / "a.png") == 2
     assert "a size of 97x96 pixels, but upright it has 96x96" in capsys.readouterr().err
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_set_is_drawn_and_can_be_previewed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "synthesize", "glass", "--train", "3", "--val", "2", "--px", "96", "--out"]
+    folder = tmp_path / "bottles"
+    for _ in range(2):
+        assert cli.run([*words, str(folder)]) == 0
+        assert capsys.readouterr().out.endswith(f"{folder}: 3 pictures in train.json, 2 in val.json\n")
+    assert len(json.loads((folder / "train.json").read_text())["categories"]) == 18
+    assert len(list((folder / "images").iterdir())) == 5
+    preview = ["data", "preview", "--annotations", str(folder / "train.json"), "--images"]
+    sheet_path = tmp_path / "sheet.png"
+    assert cli.run([*preview, str(folder / "images"), "--out", str(sheet_path), "--count", "3"]) == 0
+    assert sheet_path.is_file()
+
+
+def test_drawing_into_a_folder_of_something_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert cli.run(["data", "synthesize", "pcb", "--out", str(tmp_path)]) == 2
+    assert "thesis.txt, which would be lost" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]

@@ -13,8 +13,9 @@ from typing import Literal
 
 import numpy as np
 
+from dsmoe_core.data.synthetic.picture import Point
+
 CELLS = 20
-Point = tuple[float, float]
 Cell = tuple[int, int]
 _STEPS = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
 _WIDTHS = (0.4, 0.45, 0.5, 0.58)  # of a trace, in cells

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dsmoe_core.data.synthetic.board import Board, Pad, Point
+from dsmoe_core.data.synthetic.board import Board, Pad
+from dsmoe_core.data.synthetic.picture import Point
 
 FINE = 3  # mask pixels a picture pixel
 

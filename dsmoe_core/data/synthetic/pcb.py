@@ -5,24 +5,23 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, lay_out
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
+from dsmoe_core.data.synthetic.picture import (
+    Colour,
+    SyntheticPicture,
+    Values,
+    blend,
+    light,
+    photographed,
+)
 from dsmoe_core.schema import Annotation
 
+__all__ = ["CLASSES", "draw"]
 _SOUND = 0.12  # share of pictures without a defect
-Colour = tuple[int, int, int]
-Values = NDArray[np.float32]
-
-
-class SyntheticPicture(NamedTuple):
-    """A drawn picture (8-bit RGB, square) and what is on it."""
-
-    image: Image.Image
-    annotations: tuple[Annotation, ...]
 
 
 class _Look(NamedTuple):
@@ -68,25 +67,18 @@ def _render(board: Board, masks: Masks, rng: np.random.Generator) -> Image.Image
     copper, pads, holes = (_share(mask) for mask in (masks.copper, masks.pads, masks.holes))
     plate = _relief(copper, float(rng.uniform(10, 22)))
     laminate = np.array(look.laminate, np.float32) + _grain(board.px, rng, 5.0)
-    picture = _blend(laminate, look.conductor, copper)
-    picture = _blend(picture, look.pad, np.minimum(pads, copper)) + plate
+    picture = blend(laminate, look.conductor, copper)
+    picture = blend(picture, look.pad, np.minimum(pads, copper)) + plate
     if rng.random() < 0.7:
-        picture = _blend(picture, look.print, _outlines(board) * (1 - copper) * np.float32(0.85))
-    picture = _blend(picture, look.hole, holes)
-    picture *= _light(board.px, rng)
-    picture += rng.normal(0, float(rng.uniform(1.5, 5)), (board.px, board.px, 1)).astype(np.float32)
-    image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
-    return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.8)) * board.px / 320))
+        picture = blend(picture, look.print, _outlines(board) * (1 - copper) * np.float32(0.85))
+    picture = blend(picture, look.hole, holes)
+    picture *= light(board.px, rng)
+    return photographed(picture, rng)
 
 
 def _share(mask: Image.Image) -> Values:
     """How much of every picture pixel a fine mask covers, (px, px, 1), 0 to 1."""
     return np.asarray(mask.reduce(FINE), dtype=np.float32)[..., None] / np.float32(255)
-
-
-def _blend(below: Values, colour: Colour, share: Values) -> Values:
-    blended: Values = below + (np.array(colour, np.float32) - below) * share
-    return blended
 
 
 def _relief(copper: Values, strength: float) -> Values:
@@ -104,15 +96,6 @@ def _grain(px: int, rng: np.random.Generator, strength: float) -> Values:
     weave = lines[:, None] * 0.3 + lines[None, :] * 0.3
     grain: Values = ((blotches + weave) * strength)[..., None].astype(np.float32)
     return grain
-
-
-def _light(px: int, rng: np.random.Generator) -> Values:
-    """Uneven lighting, (px, px, 1), about one."""
-    along = np.linspace(-1, 1, px, dtype=np.float32)
-    gain, tilt_x, tilt_y = rng.uniform(0.88, 1.12), rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)
-    light = gain + tilt_x * along[None, :] + tilt_y * along[:, None]
-    gains: Values = light[..., None].astype(np.float32)
-    return gains
 
 
 def _outlines(board: Board) -> Values:

@@ -3,37 +3,43 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from dsmoe_core.config import DrawnKind
 from dsmoe_core.data import coco
 from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
-from dsmoe_core.data.synthetic.pcb import draw
-from dsmoe_core.data.synthetic.pcb_defects import CLASSES
+from dsmoe_core.data.synthetic.kinds import KINDS, generator_version
 
 _DRAWN = ".drawn.json"
+SET_PARTS = ("images", "train.json", "val.json", _DRAWN)
+"""What a set is made of; all of it is ours."""
 _SEEDS = 1_000_000  # so that sets of different seeds share no picture
 
 
 def write_set(
     folder: Path,
+    kind: DrawnKind,
     train: int,
     val: int,
     seed: int,
     px: int,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draws ``train`` and ``val`` boards of px x px pixels; a set that is already there is left alone.
+    """Draws ``train`` and ``val`` pictures of a kind, px x px; a set that is already there is left alone.
 
     Args:
         progress: called with (pictures done, pictures in all).
     """
-    plan = {"train": train, "val": val, "seed": seed, "px": px}
+    draw, classes = KINDS[kind]
+    plan = {"kind": kind, "train": train, "val": val, "seed": seed, "px": px, "by": generator_version()}
     done_before = folder / _DRAWN
     if done_before.is_file() and json.loads(done_before.read_text()) == plan:
         return
     done_before.unlink(missing_ok=True)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "images", ignore_errors=True)  # another set's, or of a run that was killed
+    (folder / "images").mkdir(parents=True)
     done = 0
     for part, count in (("train", train), ("val", val)):
         drawn = []
@@ -45,5 +51,5 @@ def write_set(
             done += 1
             if progress is not None:
                 progress(done, train + val)
-        coco.write(AnnotationSet(CLASSES, tuple(drawn)), folder / f"{part}.json")
+        coco.write(AnnotationSet(classes, tuple(drawn)), folder / f"{part}.json")
     done_before.write_text(json.dumps(plan))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dsmoe_core.data import coco
-from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.data.synthetic.board import Board, lay_out
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
-from dsmoe_core.data.synthetic.pcb import SyntheticPicture, draw
+from dsmoe_core.data.synthetic.pcb import draw
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
+from dsmoe_core.data.synthetic.picture import SyntheticPicture
 from dsmoe_core.schema import Box
 
 PX = 320
@@ -25,13 +23,6 @@ Mask = NDArray[np.bool_]
 @pytest.fixture(scope="module")
 def pictures() -> list[SyntheticPicture]:
     return [draw(seed, PX) for seed in range(32)]
-
-
-def test_the_same_seed_draws_the_same_picture(pictures: list[SyntheticPicture]) -> None:
-    again = draw(7, PX)
-    assert again.image.tobytes() == pictures[7].image.tobytes()
-    assert again.annotations == pictures[7].annotations
-    assert draw(8, PX).image.tobytes() != again.image.tobytes()
 
 
 def test_pictures_hold_two_to_six_defects_or_none(pictures: list[SyntheticPicture]) -> None:
@@ -47,16 +38,10 @@ def test_no_class_is_rare(pictures: list[SyntheticPicture]) -> None:
     assert min(labels.values()) * 3 > max(labels.values())
 
 
-def test_boxes_lie_inside_and_can_be_seen_and_do_not_meet(pictures: list[SyntheticPicture]) -> None:
+def test_boxes_can_be_seen(pictures: list[SyntheticPicture]) -> None:
     for picture in pictures:
         boxes = [a.box for a in picture.annotations]
-        assert all(box.inside(PX, PX, tolerance=0.0) for box in boxes)
         assert all(min(box.width, box.height) >= 9 and max(box.width, box.height) <= 32 for box in boxes)
-        assert not any(meet(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def meet(a: Box, b: Box) -> bool:
-    return a.x1 < b.x2 and b.x1 < a.x2 and a.y1 < b.y2 and b.y1 < a.y2
 
 
 def test_a_larger_picture_shows_larger_defects() -> None:
@@ -164,23 +149,3 @@ def test_a_missing_hole_leaves_the_pad_and_fills_the_hole() -> None:
         (pad,) = [p for p in board.pads if box.x1 < p.x < box.x2 and box.y1 < p.y < box.y2]
         assert pad.kind == "round"
         assert masks.holes.getpixel((int(pad.x * FINE), int(pad.y * FINE))) == 0
-
-
-def test_writes_a_set_in_the_layout_of_the_real_ones(tmp_path: Path) -> None:
-    calls: list[tuple[int, int]] = []
-    write_set(tmp_path, 3, 2, seed=1, px=128, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
-    train, val = coco.read(tmp_path / "train.json"), coco.read(tmp_path / "val.json")
-    assert train.classes == val.classes == CLASSES
-    assert (len(train.pictures), len(val.pictures)) == (3, 2)
-    names = {p.name for p in (*train.pictures, *val.pictures)}
-    assert names == {p.name for p in (tmp_path / "images").iterdir()}
-    assert train.pictures[2].annotations == draw(1_000_002, 128).annotations
-
-
-def test_a_set_already_drawn_is_left_alone(tmp_path: Path) -> None:
-    calls: list[int] = []
-    for seed in (1, 1, 2):
-        write_set(tmp_path, 1, 1, seed=seed, px=96, progress=lambda done, total: calls.append(done))
-        calls.append(0)
-    assert calls == [1, 2, 0, 0, 1, 2, 0]

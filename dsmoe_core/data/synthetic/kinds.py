@@ -1,0 +1,41 @@
+"""The kinds of pictures that can be drawn, by the name that commands and settings know them by."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from dsmoe_core.config import DrawnKind
+from dsmoe_core.data.synthetic import aluminium, glass, pcb
+from dsmoe_core.data.synthetic.picture import SyntheticPicture
+
+
+class Generator(NamedTuple):
+    """Draws pictures of one kind.
+
+    Attributes:
+        draw: from a seed and the side in pixels; the same give the same picture.
+        classes: of everything that may be on one.
+    """
+
+    draw: Callable[[int, int], SyntheticPicture]
+    classes: tuple[str, ...]
+
+
+KINDS: dict[DrawnKind, Generator] = {
+    "pcb": Generator(pcb.draw, pcb.CLASSES),
+    "aluminium": Generator(aluminium.draw, aluminium.CLASSES),
+    "glass": Generator(glass.draw, glass.CLASSES),
+}
+
+
+@cache
+def generator_version() -> str:
+    """A hash of the code that draws, 12 hexadecimal digits: as long as it stays, so do the pictures."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()[:12]
