@@ -76,7 +76,7 @@ def various(config: ModelConfig = SMALL) -> DSMoE:
 
     Fresh weights answer every picture alike, so the running statistics are fitted to the pictures first.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(11)  # what its router prefers, it prefers clearly
     network = build_whole(config)
     images, text = as_images(squares(4)), texts(3)
     with torch.no_grad():

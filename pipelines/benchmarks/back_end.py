@@ -63,7 +63,7 @@ def benchmark_room(
         ports: of Label Studio and of the back end.
     """
     say("drawing pictures")
-    write_set(folder / "data", train=pictures, val=1, seed=seed, px=config.image_px)
+    write_set(folder / "data", "pcb", train=pictures, val=1, seed=seed, px=config.image_px)
     shape = {**config.model_dump(), "text_width": SentenceEncoder().width}
     settings = WorkspaceSettings(
         title="back end benchmark",

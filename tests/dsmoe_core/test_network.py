@@ -12,7 +12,14 @@ from torch import Tensor
 
 from dsmoe_core.build import build_whole
 from dsmoe_core.config import LossWeights, ModelConfig, PaperForms
-from dsmoe_core.losses import Boxes, Families, auxiliary_losses, detection_losses
+from dsmoe_core.losses import (
+    Boxes,
+    Families,
+    Whole,
+    auxiliary_losses,
+    detection_losses,
+    targets_of,
+)
 from dsmoe_core.network import DSMoE
 
 SMALL = ModelConfig(
@@ -187,8 +194,10 @@ def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, te
         read = network.read(text, torch.randn(2, 32))
         output = network(images, read.steering, read.classes)
         inner = network.alignment.anchors(read.inner)
-        losses = detection_losses(output, truth, LossWeights())
-        losses |= auxiliary_losses(output, read, inner, families, truth, LossWeights())
+        targets = targets_of(output, truth)
+        whole = Whole.of(targets, truth)
+        losses = detection_losses(output, targets, whole, LossWeights())
+        losses |= auxiliary_losses(output, read, inner, families, truth, whole, LossWeights())
     sum(losses.values(), start=torch.zeros(())).backward()
     assert all(torch.isfinite(v) for v in losses.values()), losses
     assert set(losses) == {"class", "box", "value_overlap", "taxonomy", "angle", "misalignment"}
