@@ -73,13 +73,13 @@ class Curves:
 
 def _client(folder: Path) -> MlflowClient | None:
     keep_mlflow_to_itself()
-    for chatty in ("mlflow", "alembic"):  # they tell how they make their tables
-        logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         from mlflow import MlflowClient
     except ImportError:
         _log.warning("mlflow is not installed, so no curves are kept: `pip install 'dsmoe[schedule]'`")
         return None
+    for chatty in ("mlflow", "alembic"):  # they tell how they make their tables, and are set to by the import
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     folder.mkdir(exist_ok=True)
     return MlflowClient(tracking_uri=f"sqlite:///{folder / DATABASE}")
 
