@@ -163,6 +163,31 @@ def _findings(found: Mapping[str, Any]) -> str:
     return title + markdown(head, rows)
 
 
+def _studio(found: Mapping[str, Any]) -> str:
+    """What people wait for, and how many at once it bears."""
+    people = found["back_end"]
+    rows = [
+        [f"{found['pictures']:,} pictures, {found['boxes']:,} boxes pushed", f"{found['push_s']:.2f} s"],
+        ["taken back", f"{found['harvest_s']:.2f} s"],
+        ["one picture pushed by itself", f"{found['one_by_one_ms']:.0f} ms"],
+        ["memory for 20,000 against 1,000", f"{found['peak_mb_20000'] / found['peak_mb_1000']:.2f}"],
+        ["a click on a new picture, 95th percentile", f"{found['click_ms_p95']:.0f} ms"],
+        ["a second click on it", f"{found['click_again_ms_p95']:.0f} ms"],
+        [
+            f"{people['annotators']} annotators at once for {people['seconds']:.0f} s: 95th percentile",
+            f"{people['p95_ms']:.0f} ms",
+        ],
+        ["their requests, and those that failed", f"{people['requests']:,}, {people['errors']}"],
+        [
+            "memory of the back end, after ten seconds and in the end",
+            f"{people['rss_mb_settled']:.0f} MB, {people['rss_mb_end']:.0f} MB",
+        ],
+    ]
+    model = found["model"]
+    title = f"{model['size']}, {model['image_px']} px, both servers on this machine\n\n"
+    return title + markdown(("what", "figure"), rows)
+
+
 def _trained(**keys: str) -> Callable[[Mapping[str, Any]], str]:
     """Tables of a file whose rows are trainings; ``keys`` are the rows' and what they are called."""
 
@@ -215,6 +240,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": _demo,
     "experts": _experts,
     "latency": _latency,
+    "studio": _studio,
     "accuracy": _trained(model="model", image_px="px", start="start"),
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
