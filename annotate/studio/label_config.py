@@ -32,7 +32,8 @@ def label_config(vocabulary: Vocabulary) -> str:
     return (
         "<View>\n"
         '  <Header value="$why" size="6"/>\n'
-        f'  <RectangleLabels name="{CONTROL}" toName="{OBJECT}" canRotate="false" strokeWidth="2">\n'
+        f'  <RectangleLabels name="{CONTROL}" toName="{OBJECT}" canRotate="false" strokeWidth="2"'
+        ' smart="false">\n'  # else Auto-Detect offers it among the smart tools
         f"{labels}\n"
         "  </RectangleLabels>\n"
         f"{_ROW}"
