@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotate.uv import find_uv
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import NO_ROOM, PrerequisiteError
 
 Say = Callable[[str], None]  # one line on what is being done now
@@ -51,7 +51,7 @@ def ensure(wanted: Locked, environments: Path, say: Say) -> Path:
     Raises:
         PrerequisiteError: uv is missing, the disk is full, or a package cannot be had.
     """
-    identity = hashlib.sha256(wanted.lock.read_bytes()).hexdigest()[:12]
+    identity = sha256_of(wanted.lock)[:12]
     folder = environments / f"{wanted.name}-{identity}"
     ready = folder / "READY"
     if not ready.exists():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from dsmoe_core.checkpoint import WEIGHTS, Model, load_model, need_text_encoder
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.data.in_place import evenly
 from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, ModelError, SettingsError
 from dsmoe_core.network import Read
 from dsmoe_core.runtimes.eager import EagerRuntime
@@ -80,7 +80,7 @@ def export(
         outputs={value.name: _shape(value) for value in graph.graph.output},
         vocabulary=vocabulary.plain(),
         text_encoder=text_encoder.name,
-        source=_digest(model),
+        source=sha256_of(model / WEIGHTS),
         difference=None if precision == "int8" else _difference(loaded, path, form, read),
         tools={name: version(name) for name in ("torch", *_tools(form, precision))},
     )
@@ -160,8 +160,3 @@ def _difference(model: Model, path: Path, form: Form, read: Read) -> tuple[float
 
 def _shape(value: Any) -> tuple[str | int, ...]:
     return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
-
-
-def _digest(model: Path) -> str:
-    with (model / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

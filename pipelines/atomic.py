@@ -14,8 +14,11 @@ from typing import Any
 from dsmoe_core.errors import NO_ROOM, PrerequisiteError, WorkspaceError
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text file so that a reader sees the old content or the new one, never half of it.
+
+    Args:
+        private: nobody else may read it, at any moment.
 
     Raises:
         PrerequisiteError: the disk is full.
@@ -27,13 +30,21 @@ def write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with disk_full_is_an_error(path), draft.open("w", encoding="utf-8") as file:
+        draft.unlink(missing_ok=True)  # of a process of the same number that was killed
+        with (
+            disk_full_is_an_error(path),
+            open(draft, "x", encoding="utf-8", opener=_private if private else None) as file,
+        ):
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 @contextmanager

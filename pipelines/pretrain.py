@@ -7,7 +7,6 @@ al., ICLR 2022) comes between learning without labels and the task. What the enc
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import partial
 from math import ceil
@@ -20,6 +19,7 @@ from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.pictures import ingest_folder
 from dsmoe_core.data.synthetic import KINDS, generator_version, write_set
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, DsmoeError
 from dsmoe_core.schema import LabelledPicture, Picture, Vocabulary
 from pipelines.atomic import content_id
@@ -211,7 +211,7 @@ def _labelled(folder: Path) -> list[LabelledPicture]:
 
 
 def _picture(path: Path, width: int, height: int) -> Picture:
-    return Picture(hashlib.sha256(path.read_bytes()).hexdigest(), path.name, path, width, height)
+    return Picture(sha256_of(path), path.name, path, width, height)
 
 
 def _told(losses: Mapping[str, float]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass, replace
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any, Protocol
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.in_place import read_in_place
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledPicture
 from pipelines import services
 from pipelines.learning import in_the_books_words, losses_of
@@ -92,6 +92,5 @@ def train_files(
 
 def _by_content(labelled: LabelledPicture) -> LabelledPicture:
     """The same under the hash of the file, so that what is kept of it is found again wherever it lies."""
-    with labelled.picture.path.open("rb") as file:
-        key = file_digest(file, "sha256").hexdigest()
+    key = sha256_of(labelled.picture.path)
     return replace(labelled, picture=replace(labelled.picture, key=key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import NO_ROOM, PrerequisiteError, SettingsError
 from dsmoe_core.mobile_sam.weights import FILE, FORMAT, Report, keep, read_original, translate
 
@@ -47,7 +47,7 @@ def keep_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], N
     """
     path = folder / FILE
     there = _noted(path)
-    digest = _sha256(given) if given else None
+    digest = sha256_of(given) if given else None
     if there and digest in (None, there.get("sha256")):
         return Kept(path, there.get("from", "an unknown place"), new=False)
     _writable(folder)
@@ -55,7 +55,7 @@ def keep_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], N
     name = str(given) if given else f"{HUB_REPOSITORY}/{HUB_FILE}"
     tensors, report = translate(read_original(source))
     tell(report)
-    keep(tensors, report, path, {"from": name, "sha256": digest or _sha256(source)})
+    keep(tensors, report, path, {"from": name, "sha256": digest or sha256_of(source)})
     return Kept(path, name, new=True)
 
 
@@ -97,8 +97,3 @@ def _writable(folder: Path) -> None:
     raise SettingsError(
         f"{folder} cannot be written ({reason})", "Give a folder of yours with --to or DSMOE_WEIGHTS."
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pipelines.benchmarks.tables import render
 from pipelines.cli import app
-from pipelines.cli.benchmark import RESULTS
+from pipelines.cli.options import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

@@ -6,7 +6,6 @@ which key, so that only new and changed files are read. What was quarantined is 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsmoe_core.data.decode import decode
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import NO_ROOM, DataError, PictureError, PrerequisiteError
 from dsmoe_core.schema import Picture
 
@@ -134,8 +134,7 @@ def _take(path: Path, images: Path, store: Path, max_pixels: int, index: dict[st
     same = seen is not None and (seen.size, seen.changed_ns) == (status.st_size, status.st_mtime_ns)
     if seen is None or not same or seen.width * seen.height > max_pixels or not (store / seen.file).is_file():
         decoded = decode(path, max_pixels=max_pixels)
-        with path.open("rb") as file:
-            key = hashlib.file_digest(file, "sha256").hexdigest()
+        key = sha256_of(path)
         kept = store / f"{key}{decoded.suffix}"
         if not kept.is_file():
             draft = store / f".{key}.draft"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from dsmoe_core.checkpoint import WEIGHTS, load_model, read_card, refuse_other_encoder
 from dsmoe_core.config import ModelConfig
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.network import Reader
 from dsmoe_core.runtimes.eager import EagerRuntime
@@ -127,7 +127,7 @@ def open_model(folder: Path, how: How) -> Opened:
             "PyTorch does not run int8 here", "Export with --format openvino --precision int8."
         )
     network, config, vocabulary, text_encoder = load_model(folder)
-    version = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()[:12]
+    version = sha256_of(folder / WEIGHTS)[:12]
     runtime = EagerRuntime(network, precision)
     return Opened(folder, runtime, network, config, vocabulary, text_encoder, {}, version)
 

@@ -29,6 +29,7 @@ from dsmoe_core.checkpoint import (
     write_tensors,
 )
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 
@@ -170,6 +171,6 @@ def fingerprint(
     texts = [
         (c.name, c.description, c.parent, c.paraphrases) for c in (*vocabulary.classes, *vocabulary.inner)
     ]
-    begun = hashlib.sha256(start.read_bytes()).hexdigest() if start is not None and start.is_file() else None
+    begun = sha256_of(start) if start is not None and start.is_file() else None
     parts = [labels, texts, model.model_dump(mode="json"), training.model_dump(mode="json"), begun, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

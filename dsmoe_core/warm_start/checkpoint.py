@@ -7,7 +7,6 @@ statistics, whose values span more) in 32, which keeps ``base`` below MOST_BYTES
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.checkpoint import Fit, read_tensors, write_tensors
 from dsmoe_core.config import Frozen
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam import weights as mobile_sam
 
@@ -67,7 +67,7 @@ def save_warm_start(
     path.parent.mkdir(parents=True, exist_ok=True)
     card_path(path).unlink(missing_ok=True)
     write_tensors(path, kept, {"format": FORMAT})
-    card = Card(size=size, licence=licence, sha256=_sha256(path), made=made)
+    card = Card(size=size, licence=licence, sha256=sha256_of(path), made=made)
     part = card_path(path).with_suffix(".json.part")
     part.write_text(json.dumps(card.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     part.replace(card_path(path))
@@ -87,7 +87,7 @@ def read_card(path: Path) -> Card:
         card = Card.model_validate_json(card_path(path).read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise ModelError(f"{card_path(path)} is no card of a warm start", _REMEDY) from error
-    if card.sha256 != _sha256(path):
+    if card.sha256 != sha256_of(path):
         raise ModelError(f"{path} is not the file that its card describes (another sha256)", _REMEDY)
     return card
 
@@ -155,8 +155,3 @@ def need(path: Path) -> None:
 
 def _stored(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

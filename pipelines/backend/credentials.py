@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dsmoe_core.errors import WorkspaceError
+from pipelines.atomic import write_whole
 
 _USERNAME = "label-studio"
 
@@ -28,10 +28,8 @@ def kept_credentials(path: Path) -> Credentials:
         WorkspaceError: the file is damaged.
     """
     if not path.exists():
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({"username": _USERNAME, "password": secrets.token_urlsafe(24)}, file)
-        beside.replace(path)
+        made = {"username": _USERNAME, "password": secrets.token_urlsafe(24)}
+        write_whole(path, json.dumps(made), private=True)
     try:
         kept = json.loads(path.read_text("utf-8"))
         return Credentials(str(kept["username"]), str(kept["password"]))

@@ -10,6 +10,7 @@ import typer
 from pipelines.cli import contest
 from pipelines.cli import demo as demo_command
 from pipelines.cli.options import (
+    RESULTS,
     PxOption,
     Size,
     SizeOption,
@@ -29,7 +30,6 @@ app = typer.Typer(
 for command in (contest.accuracy, contest.ablation, contest.warmstart, contest.words):
     app.command(command.__name__)(command)
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
-RESULTS = Path("benchmarks/results")
 
 
 def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import Size, SizeOption
+from pipelines.cli.options import RESULTS, Size, SizeOption
 from pipelines.cli.show import TerminalReporter, command_line, line
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from pipelines.benchmarks.contest.protocol import Budget
     from pipelines.benchmarks.contest.series import Field, Report
 
-RESULTS = Path("benchmarks/results")
 DataOption = Annotated[
     list[Path],
     typer.Option("--data", metavar="DIR", help="images/, train.json, val.json; may be given several times."),
@@ -35,6 +34,7 @@ WorkOption = Annotated[
     Path, typer.Option("--work", metavar="DIR", help="Where trainings are kept; none is done twice.")
 ]
 WORK = Path("workspaces/benchmarks")
+JsonOption = Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")]
 
 
 def accuracy(
@@ -46,8 +46,7 @@ def accuracy(
     epochs: EpochsOption = None,
     px: SideOption = 320,
     seeds: SeedsOption = 3,
-    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
-    / "accuracy.json",
+    as_json: JsonOption = RESULTS / "accuracy.json",
     work: WorkOption = WORK,
 ) -> None:
     """DS-MoE against YOLOv8, both from scratch: same pictures, size, budget and judge.
@@ -73,8 +72,7 @@ def ablation(
     epochs: EpochsOption = None,
     px: SideOption = 320,
     seeds: SeedsOption = 3,
-    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
-    / "ablation.json",
+    as_json: JsonOption = RESULTS / "ablation.json",
     work: WorkOption = WORK,
 ) -> None:
     """Rows A to F of the paper's ablation, with the tiny-object head, and F without it.
@@ -83,7 +81,7 @@ def ablation(
     """
     from pipelines.benchmarks.contest import entrants
 
-    field = entrants.ablation(_names(rows), entrants.size(size), px, _texts())
+    field = entrants.ablation(_names(rows), size.value, px, _texts())
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 
 
@@ -103,8 +101,7 @@ def warmstart(
     epochs: EpochsOption = None,
     px: SideOption = 320,
     seeds: SeedsOption = 3,
-    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
-    / "warmstart.json",
+    as_json: JsonOption = RESULTS / "warmstart.json",
     work: WorkOption = WORK,
 ) -> None:
     """What a warm start brings where few pictures are labelled.
@@ -115,7 +112,7 @@ def warmstart(
     from pipelines.benchmarks.contest import entrants
 
     numbers, first = _shares(shares), warm or shipped(size.value)
-    field = entrants.starts(_names(start), numbers, entrants.size(size), px, _texts(), first)
+    field = entrants.starts(_names(start), numbers, size.value, px, _texts(), first)
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 
 
@@ -129,8 +126,7 @@ def words(
     epochs: EpochsOption = None,
     px: SideOption = 320,
     seeds: SeedsOption = 3,
-    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
-    / "words.json",
+    as_json: JsonOption = RESULTS / "words.json",
     work: WorkOption = WORK,
 ) -> None:
     """Do the words matter? One model, asked in right, bare, random and swapped words.
@@ -141,7 +137,7 @@ def words(
     from pipelines.benchmarks.contest import words as benchmark
     from pipelines.benchmarks.results import write_into
 
-    make = partial(entrants.ours, entrants.size(size), px, _texts())
+    make = partial(entrants.ours, size.value, px, _texts())
     budget = _budget(minutes, epochs)
     with TerminalReporter() as reporter:
         benchmark.run(

@@ -48,6 +48,8 @@ class Size(StrEnum):
     BASE = "base"
 
 
+RESULTS = Path("benchmarks/results")
+"""Where the benchmarks leave their result files."""
 SizeOption = Annotated[Size, typer.Option("--size", help="Preset of the detector.")]
 PxOption = Annotated[
     int | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import dsmoe_core
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -64,7 +64,7 @@ class DsmoeContestant:
 
     def identity(self, lesson: Lesson) -> dict[str, Any]:
         """All settings, the words, the first weights and the code of ``dsmoe_core``."""
-        begun = self._encoder_from and hashlib.sha256(self._encoder_from.read_bytes()).hexdigest()
+        begun = self._encoder_from and sha256_of(self._encoder_from)
         return {
             "model": self.model.model_dump(mode="json"),
             "training": self._training.model_dump(mode="json", exclude={"pictures_seen", "seed"}),

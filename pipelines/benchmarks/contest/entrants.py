@@ -35,7 +35,8 @@ def detectors(names: Sequence[str], px: int, texts: TextEncoder, yolo: Interpret
     _refuse_others(names, known, "model")
 
     def contestant(name: str) -> Contestant:
-        return YoloContestant(name, px, yolo) if name in SIZES else ours(size(name), px, texts)
+        preset = next((size for size in OURS if size == name), None)
+        return ours(preset, px, texts) if preset else YoloContestant(name, px, yolo)
 
     entrants = [
         Entrant({"model": name, "image_px": px, "start": "scratch"}, contestant(name)) for name in names
@@ -134,16 +135,6 @@ def ours(
 ) -> DsmoeContestant:
     """DS-MoE of a preset; see :class:`DsmoeContestant`."""
     return DsmoeContestant(name, _shape(name, px), texts, words=words, encoder_from=encoder_from)
-
-
-def size(name: str) -> Size:
-    """A preset of ours.
-
-    Raises:
-        SettingsError: there is none of this name.
-    """
-    _refuse_others([name], OURS, "size")
-    return "base" if name == "base" else "nano"
 
 
 def _shape(preset: Size, px: int) -> ModelConfig:

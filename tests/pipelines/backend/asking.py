@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from pipelines.stand_in_detection import StandInDetection
 from pipelines.workspace import Workspace
 
 Json = dict[str, Any]
+Play = Callable[..., Any]
+Make = Callable[..., Json]
+Promote = Callable[[str], None]
 
 
 class Held(StandInDetection):

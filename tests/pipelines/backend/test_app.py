@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,7 @@ from annotate.studio.protocol import Task
 from pipelines.backend.app import MOST_BYTES
 from pipelines.sending import shown
 from pipelines.workspace import Workspace
-from tests.pipelines.backend.asking import Scissors, click, found_by, rectangle
-
-Json = dict[str, Any]
-Play = Callable[..., Any]
-Make = Callable[..., Json]
-Promote = Callable[[str], None]
+from tests.pipelines.backend.asking import Make, Play, Promote, Scissors, click, found_by, rectangle
 
 
 def test_everything_but_the_hint_asks_who_is_there(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,7 @@ from pipelines.backend.model import AGAIN_S, Champion
 from pipelines.detection import Look
 from pipelines.stand_in_detection import StandInDetection
 from pipelines.workspace import Workspace
-
-Promote = Callable[[str], None]
+from tests.pipelines.backend.asking import Promote
 
 
 class Diverged(StandInDetection):

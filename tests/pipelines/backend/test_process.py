@@ -7,7 +7,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -16,8 +16,7 @@ from dsmoe_core.errors import StudioError, WorkspaceError
 from pipelines import cli
 from pipelines.backend.process import BackEnd
 from pipelines.workspace import Workspace
-
-Promote = Callable[[str], None]
+from tests.pipelines.backend.asking import Promote
 
 
 def free_port() -> int:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from dsmoe_core.schema import Picture
 from pipelines.backend.service import Limits
 from pipelines.workspace import Workspace
-from tests.pipelines.backend.asking import Held, click, found_by
-
-Json = dict[str, Any]
-Play = Callable[..., Any]
-Make = Callable[..., Json]
-Promote = Callable[[str], None]
+from tests.pipelines.backend.asking import Held, Make, Play, Promote, click, found_by
 
 
 def test_a_full_line_sends_away_at_once_and_says_when_to_come_back(
