@@ -241,7 +241,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "experts": _experts,
     "latency": _latency,
     "studio": _studio,
-    "accuracy": _trained(model="model", image_px="px", start="start"),
+    "accuracy": _trained(model="model", image_px="px", start="start", labels="labels"),
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
     "words": _trained(words="asked in", trained="trained"),

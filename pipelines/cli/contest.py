@@ -42,6 +42,10 @@ def accuracy(
     models: Annotated[
         str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
     ] = "nano,yolov8n",
+    labels: Annotated[
+        float,
+        typer.Option("--labels", metavar="X", help="Share of the training pictures that all learn from."),
+    ] = 1.0,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
     px: SideOption = 320,
@@ -58,7 +62,7 @@ def accuracy(
     from pipelines.settings import Environment
 
     interpreter = yolo.built(Environment.read().environments)
-    field = entrants.detectors(_names(models), px, _texts(), interpreter)
+    field = entrants.detectors(_names(models), px, _texts(), interpreter, labels)
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 
 

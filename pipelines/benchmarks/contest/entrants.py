@@ -25,22 +25,27 @@ ROWS = ("A", "B", "C", "D", "E", WHOLE, NO_TINY_HEAD)
 STARTS = ("scratch", "warm")
 
 
-def detectors(names: Sequence[str], px: int, texts: TextEncoder, yolo: Interpreter) -> Field:
+def detectors(
+    names: Sequence[str], px: int, texts: TextEncoder, yolo: Interpreter, labels: float = 1.0
+) -> Field:
     """DS-MoE and YOLOv8 of several sizes, all from scratch; each of ours is compared with each of theirs.
 
+    Args:
+        labels: share of the training pictures that all learn from.
+
     Raises:
-        SettingsError: a name is none of them.
+        SettingsError: a name is none of them, or the share is none.
     """
     known = (*OURS, *SIZES)
     _refuse_others(names, known, "model")
+    _refuse_no_shares([labels])
 
     def contestant(name: str) -> Contestant:
         preset = next((size for size in OURS if size == name), None)
         return ours(preset, px, texts) if preset else YoloContestant(name, px, yolo)
 
-    entrants = [
-        Entrant({"model": name, "image_px": px, "start": "scratch"}, contestant(name)) for name in names
-    ]
+    said = {"image_px": px, "start": "scratch", "labels": labels}
+    entrants = [Entrant({"model": name, **said}, contestant(name), labels) for name in names]
     pairs = [
         Pair(i, k, {"model": one, "against": other})
         for i, one in enumerate(names)
@@ -96,8 +101,7 @@ def starts(
         SettingsError: a start is unknown, a share is none, or there is no file for the warm start.
     """
     _refuse_others(names, STARTS, "start")
-    if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise SettingsError(f"{wrong[0]} is no share of the labels", "Give some above 0 and at most 1.")
+    _refuse_no_shares(shares)
     if "warm" in names and (warm is None or not warm.is_file()):
         raise SettingsError(
             f"there is no file for the warm start at {warm}", "Name one with --warm, or leave out `warm`."
@@ -156,3 +160,8 @@ def _refuse_others(names: Sequence[str], known: Sequence[str], what: str) -> Non
         raise SettingsError(f"{wrong[0]!r} is no {what}; there are {', '.join(known)}", "Name some of these.")
     if len(set(names)) != len(names):
         raise SettingsError(f"a {what} comes twice in {', '.join(names)}", "Name each once.")
+
+
+def _refuse_no_shares(shares: Sequence[float]) -> None:
+    if wrong := [share for share in shares if not 0 < share <= 1]:
+        raise SettingsError(f"{wrong[0]} is no share of the labels", "Give some above 0 and at most 1.")

@@ -49,7 +49,7 @@ def test_accuracy_is_measured_written_and_not_measured_again(run: Any, tmp_path:
     asked = ("accuracy", "--models", "nano,yolov8n", "--epochs", "2", "--px", "64", "--seeds", "2")
     assert run(*asked) == 0
     said = capsys.readouterr().out
-    assert "4 of 4: squares, yolov8n, 64, scratch, seed 2" in said
+    assert "4 of 4: squares, yolov8n, 64, scratch, 1.0, seed 2" in said
     found = read_result(tmp_path / "out.json")
     assert found["seeds"] == [1, 2]
     assert found["budget"] == {"epochs": 2}
@@ -63,6 +63,17 @@ def test_accuracy_is_measured_written_and_not_measured_again(run: Any, tmp_path:
     assert run(*asked) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert read_result(tmp_path / "out.json") == found
+
+
+def test_accuracy_of_few_labels(run: Any, tmp_path: Path) -> None:
+    asked = ("accuracy", "--models", "nano", "--labels", "0.5", "--epochs", "1", "--px", "64", "--seeds", "1")
+    assert run(*asked) == 0
+    (few,) = read_result(tmp_path / "out.json")["rows"]
+    assert few["labels"] == 0.5
+    (bout,) = (tmp_path / "work").iterdir()
+    assert json.loads((bout / "result.json").read_text())["notes"]["steps"] == 1, (
+        "half of the pictures fit into a step"
+    )
 
 
 def test_ablation_shares_the_store(run: Any, tmp_path: Path) -> None:
@@ -106,6 +117,7 @@ def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
         (["accuracy"], "a budget is --minutes or --epochs"),
         (["accuracy", "--minutes", "1", "--epochs", "1"], "a budget is --minutes or --epochs"),
         (["accuracy", "--epochs", "1", "--models", "detr"], "'detr' is no model"),
+        (["accuracy", "--epochs", "1", "--labels", "0"], "0.0 is no share"),
         (["ablation", "--epochs", "1", "--rows", "G"], "'G' is no row"),
         (["warmstart", "--epochs", "1", "--shares", "much"], "is no list of numbers"),
         (["warmstart", "--epochs", "1"], "no file for the warm start"),
@@ -121,8 +133,8 @@ def test_a_mistake_is_one_line(run: Any, words: list[str], said: str, capsys: Ou
     [
         (
             "accuracy",
-            {"model": "nano", "image_px": 320, "start": "scratch"},
-            "| deeppcb | nano | 320 | scratch |",
+            {"model": "nano", "image_px": 320, "start": "scratch", "labels": 0.16},
+            "| deeppcb | nano | 320 | scratch | 0.16 |",
         ),
         ("ablation", {"row": "F", "size": "nano", "image_px": 320}, "| deeppcb | F | nano | 320 |"),
         ("warmstart", {"labels": 0.05, "start": "warm", "model": "nano"}, "| deeppcb | 0.05 | warm | nano |"),
