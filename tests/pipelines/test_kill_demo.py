@@ -34,6 +34,11 @@ def annotating(number: int) -> Reached:
     return lambda journal: any(r.round == number and r.state == "open" for r in journal.rounds())
 
 
+def hears_ctrl_c() -> None:
+    """What a shell starts in the background ignores SIGINT, and so do its children."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Demo:
     """The demo's command, started again and again."""
 
@@ -60,6 +65,7 @@ class Demo:
             [sys.executable, "-m", "pipelines.cli", *map(str, words)],
             cwd=self._folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "DSMOE_ENVIRONMENTS": str(self._environments)},
+            preexec_fn=hears_ctrl_c,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
