@@ -71,6 +71,7 @@ def make_workspace(
         book.save(workspace.path / "classes.yaml")
         _take_pictures(workspace, source, taken)
         _take_labels(workspace, source, book)
+        workspace.class_books.begin_with(book)
         workspace.complete()
     return workspace, taken
 

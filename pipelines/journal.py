@@ -40,7 +40,11 @@ class SentTask:
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """A round as the journal holds it; ``result`` is None until it is closed."""
+    """A round as the journal holds it; ``result`` is None until it is closed.
+
+    Attributes:
+        class_book: version that it was opened with; None of rounds from before this was noted.
+    """
 
     round: int
     state: State
@@ -48,6 +52,7 @@ class RoundRecord:
     opened_at: datetime
     closed_at: datetime | None
     result: Mapping[str, Any] | None
+    class_book: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +127,8 @@ class Journal(Database):
 
     # rounds and the tasks that were sent
     def rounds(self) -> list[RoundRecord]:
-        query = sa.select(t.rounds).order_by(t.rounds.c.round)
+        query = sa.select(t.rounds, t.round_books.c.class_book).order_by(t.rounds.c.round)
+        query = query.outerjoin(t.round_books, t.round_books.c.round == t.rounds.c.round)
         return [
             RoundRecord(
                 r.round,
@@ -131,11 +137,16 @@ class Journal(Database):
                 datetime.fromisoformat(r.opened_at),
                 datetime.fromisoformat(r.closed_at) if r.closed_at else None,
                 r.result,
+                r.class_book,
             )
             for r in self._rows(query)
         ]
 
-    def start_round(self, number: int, champion: str | None) -> None:
+    def start_round(self, number: int, champion: str | None, class_book: str | None = None) -> None:
+        """Begin a round; its words are noted first, for nobody may be killed between and find it without."""
+        if class_book is not None:
+            words = {"round": number, "class_book": class_book}
+            self._insert(t.round_books, [words], update=["class_book"])
         row = {"round": number, "state": "opening", "champion": champion, "opened_at": now()}
         self._insert(t.rounds, [row])
 

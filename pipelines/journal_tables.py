@@ -37,6 +37,14 @@ rounds = Table(
     Column("result", JSON, comment="frozen when the round closes"),
 )
 
+# The words of a round; a table of its own, so that older journals need no change.
+round_books = Table(
+    "round_books",
+    metadata,
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("class_book", String(64), nullable=False, comment="version that it was opened with"),
+)
+
 # The primary key is the picture alone: the database itself refuses to send a picture twice.
 tasks = Table(
     "tasks",

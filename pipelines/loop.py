@@ -76,5 +76,6 @@ def _current(workspace: Workspace) -> RoundRecord:
             raise WorkspaceError(
                 "no picture is left in the pool; all were sent out", "Add pictures, or stop here."
             )
-        workspace.journal.start_round(len(records), workspace.champion())
+        book = workspace.class_book().version
+        workspace.journal.start_round(len(records), workspace.champion(), book)
     return workspace.journal.rounds()[-1]

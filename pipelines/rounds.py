@@ -30,6 +30,7 @@ class RoundRow:
         doubtful: pictures of this round that came back in doubt; they are answered, not labelled.
         agreement: of several annotators of a picture, 0 to 1, mean over such pictures; None where none were.
         effort: see pipelines.effort.
+        class_book: version that the round was opened with; None of rounds from before this was noted.
     """
 
     round: int
@@ -56,6 +57,7 @@ class RoundRow:
     doubtful: int = 0
     agreement: float | None = None
     effort: Mapping[str, Effort] = field(default_factory=dict)
+    class_book: str | None = None
 
     @property
     def shown(self) -> int:
@@ -71,6 +73,7 @@ class RoundRow:
         """How the round stands and what it cost; not part of ``as_result``, for times never come twice."""
         return {
             "state": self.state,
+            "class_book": self.class_book,
             "answered": self.answered,
             "doubtful": self.doubtful,
             "agreement": self.agreement,
@@ -175,6 +178,7 @@ def round_rows(
                 pictures=pictures,
                 boxes=boxes,
                 dataset_version=result.get("dataset_version"),
+                class_book=record.class_book,
                 opened_at=record.opened_at,
                 closed_at=record.closed_at,
                 **(counts | {"effort": {kind: Effort(**e) for kind, e in counts.get("effort", {}).items()}}),

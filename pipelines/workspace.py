@@ -17,6 +17,7 @@ from typing import Self
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings
 from pipelines.atomic import disk_full_is_an_error
+from pipelines.class_books import ClassBooks
 from pipelines.dataset_version import DatasetVersion
 from pipelines.findings_store import FindingsStore
 from pipelines.journal import Journal, Role
@@ -27,7 +28,8 @@ from prompts.class_book import ClassBook
 
 LAYOUT = """
 dsmoe.yaml       settings; written last, so a folder with it is whole
-classes.yaml     the class book
+classes.yaml     the class book that people edit; in use is the published version of
+class_books.sqlite  its versions
 pictures/        every usable picture, KEY.ext
 quarantine.json  pictures that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
@@ -51,6 +53,7 @@ class Workspace:
         self.journal = journal
         self.findings_store = FindingsStore(path / "findings")
         self.registry = Registry(path / "models", journal)
+        self.class_books = ClassBooks(path, settings.detector.text_encoder)
         self._holds_lock = False
 
     @classmethod
@@ -112,8 +115,10 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Be the only writer; inside another ``locked`` of this workspace it does nothing.
 
+        A workspace from before class books had versions publishes its first one here.
+
         Raises:
-            WorkspaceError: another process is.
+            WorkspaceError: another process is. ClassBookError: the first class book is wrong.
         """
         if self._holds_lock:
             yield
@@ -133,17 +138,27 @@ class Workspace:
             file.flush()
             self._holds_lock = True
             try:
+                if (self.path / "dsmoe.yaml").is_file():
+                    self.class_books.publish_first()
                 yield
             finally:
                 self._holds_lock = False
 
     @cached_property
     def _class_book(self) -> ClassBook:
-        return ClassBook.load(self.path / "classes.yaml")
+        return self.class_books.published()
 
     def class_book(self) -> ClassBook:
-        """The class book as it was when this workspace was opened."""
+        """The published class book, as it was when this workspace was opened: what the detector goes by."""
         return self._class_book
+
+    def working_book(self) -> ClassBook:
+        """``classes.yaml``, which people edit; it counts once it is published.
+
+        Raises:
+            ClassBookError: it is missing or wrong.
+        """
+        return self.class_books.working()
 
     def pictures(self, role: Role | None = None) -> list[Picture]:
         """Usable pictures, by name: of the pool, of the test set, or all."""
@@ -167,7 +182,7 @@ class Workspace:
         return self.registry.champion()
 
     def version_of(self, model: str) -> str:
-        """A model's findings' version, ``MODEL+BOOK``, with the class book as it is now."""
+        """A model's findings' version, ``MODEL+BOOK``, with the published class book."""
         return f"{model}+{self.class_book().version}"
 
     def findings(self, version: str | None = None) -> dict[str, PictureFindings]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,7 +19,13 @@ from pydantic import AfterValidator, Field, StringConstraints, ValidationError, 
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
+from prompts.book_checks import Cut, InconsistentError, inconsistencies, plain, texts_cut
+from prompts.yaml_lines import Location, Mistake, read_yaml, wrong
 
+__all__ = ["ATTRIBUTES", "ClassBook", "ClassEntry", "InnerNode", "Source", "book_text", "checked", "plain"]
+
+ATTRIBUTES = ("shape", "edge", "texture", "orientation", "size", "contrast", "place")
+"""What is said of how a class looks, apart from its description."""
 Source = Literal["name", "glossary", "person", "model"]
 
 
@@ -32,10 +38,20 @@ def _printable(text: str) -> str:
 Name = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_printable)
 ]
-# The packaged encoder reads 256 word pieces, which 800 characters of prose stay below.
+# Of prose, the packaged encoder reads some 800 characters. Its real limit is in word pieces and is known to
+# those who know the encoder: see ``cut``.
 Text = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, max_length=800), AfterValidator(_printable)
 ]
+
+
+def _attribute(name: str) -> str:
+    if name not in ATTRIBUTES:
+        raise ValueError(f"this attribute is unknown; allowed are {', '.join(ATTRIBUTES)}")
+    return name
+
+
+Attribute = Annotated[str, AfterValidator(_attribute)]
 
 
 class InnerNode(Frozen):
@@ -51,7 +67,8 @@ class ClassEntry(Frozen):
 
     Attributes:
         description: what is seen, the text the detector goes by.
-        attributes: the same in parts (shape, edge, texture, orientation, size, contrast, place), for people.
+        attributes: the same in parts (see ATTRIBUTES), for people and for the language model.
+        confusable: names of the classes that it is easily taken for.
         aliases: other names for it, in any language.
         paraphrases: other ways to say the description; training draws from them.
         source: who wrote it: nobody yet (only its name), our glossary, a person or a language model.
@@ -61,16 +78,12 @@ class ClassEntry(Frozen):
     name: Name
     description: Text
     parent: Name | None = None
-    attributes: dict[Name, Text] = Field(default_factory=dict)
+    attributes: dict[Attribute, Text] = Field(default_factory=dict)
+    confusable: tuple[Name, ...] = ()
     aliases: tuple[Name, ...] = ()
     paraphrases: tuple[Text, ...] = ()
     source: Source = "person"
     author: str = Field("", max_length=200)
-
-
-def plain(name: str) -> str:
-    """A name as it is compared: without case, spaces, underscores and hyphens."""
-    return "".join(c for c in name.casefold() if c not in " _-")
 
 
 class ClassBook(Frozen):
@@ -81,40 +94,47 @@ class ClassBook(Frozen):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        problems = [*_twice(self), *_bad_parents(self)]
-        if not self.classes:
-            problems.append("it has no class; add one")
-        if problems:
-            raise ValueError("; ".join(problems))
+        mistakes = list(inconsistencies(self))
+        if mistakes:
+            raise InconsistentError(mistakes)
         return self
 
     @classmethod
-    def load(cls, path: Path) -> ClassBook:
-        """Reads a book.
+    def load(cls, path: Path, *, cut: Cut | None = None) -> ClassBook:
+        """Reads a book; see ``parsed``.
 
         Raises:
-            ClassBookError: missing, no YAML, or wrong; names every wrong class at once.
+            ClassBookError: missing, no YAML, or wrong; names every wrong class and its line at once.
         """
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise ClassBookError(
-                f"the class book {path} cannot be read: {error}", "Check the path."
-            ) from None
-        except (yaml.YAMLError, RecursionError) as error:
-            said = " ".join(str(error).split())
-            raise ClassBookError(
-                f"the class book {path} is not YAML: {said}", "Correct it at that line."
-            ) from None
-        return checked(raw, str(path))
+        return cls.parsed(book_text(path), str(path), cut=cut)
+
+    @classmethod
+    def parsed(cls, text: str, source: str, *, cut: Cut | None = None) -> ClassBook:
+        """The book that this YAML holds.
+
+        Args:
+            source: what the text is of, for the message.
+            cut: knows how much of a text is read; None: whoever reads the book reads all of it.
+
+        Raises:
+            ClassBookError: no YAML, or wrong, or a text would be cut; names every wrong class and its line.
+        """
+        content, lines = read_yaml(text, source)
+        book = checked(content, source, lines)
+        mistakes = list(texts_cut(book, cut)) if cut is not None else []
+        if mistakes:
+            raise wrong(source, mistakes, lines, "Say it in fewer words.")
+        return book
+
+    def as_yaml(self) -> str:
+        """The book as it stands in its file; the same book always gives the same text."""
+        return yaml.safe_dump(self._content(), sort_keys=False, allow_unicode=True, width=100)
 
     def save(self, path: Path) -> None:
-        """Writes the book, whole or not at all; the same book always gives the same bytes."""
+        """Writes the book, whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.draft")
-        draft.write_text(
-            yaml.safe_dump(self._content(), sort_keys=False, allow_unicode=True, width=100), encoding="utf-8"
-        )
+        draft.write_text(self.as_yaml(), encoding="utf-8")
         draft.replace(path)
 
     @classmethod
@@ -214,47 +234,29 @@ def _dumped(node: Frozen) -> dict[str, Any]:
     return {key: value for key, value in node.model_dump(mode="json").items() if value}
 
 
-def _nodes(book: ClassBook) -> tuple[InnerNode | ClassEntry, ...]:
-    return (*book.inner, *book.classes)
-
-
-def _twice(book: ClassBook) -> Iterator[str]:
-    """Names and aliases that stand for two things."""
-    owners: dict[str, str] = {}
-    for node in _nodes(book):
-        kind = "class" if isinstance(node, ClassEntry) else "inner node"
-        if plain(node.name) in owners:
-            yield f"{kind} {node.name!r} comes twice; give every class and inner node a name of its own"
-        owners[plain(node.name)] = node.name
-    for entry in book.classes:
-        for alias in entry.aliases:
-            other = owners.setdefault(plain(alias), entry.name)
-            if other != entry.name:
-                yield f"class {entry.name!r} has the alias {alias!r}, which belongs to {other!r}; remove one"
-
-
-def _bad_parents(book: ClassBook) -> Iterator[str]:
-    """Parents that are no inner node, and circles of them."""
-    above = {node.name: node.parent for node in book.inner}
-    for node in _nodes(book):
-        if node.parent is not None and node.parent not in above:
-            known = ", ".join(above) or "none"
-            yield f"{node.name!r} has the unknown parent {node.parent!r}; known inner nodes are {known}"
-    for inner in book.inner:
-        seen, parent = {inner.name}, inner.parent
-        while parent is not None and parent not in seen:
-            seen.add(parent)
-            parent = above.get(parent)
-        if parent == inner.name:
-            yield f"inner node {inner.name!r} is its own ancestor; break the circle"
-
-
-def checked(raw: object, source: str) -> ClassBook:
-    """The class book that this content describes.
+def book_text(path: Path) -> str:
+    """The text of a class book's file.
 
     Raises:
-        ClassBookError: naming ``source`` and everything that is wrong, each by its class.
+        ClassBookError: it cannot be read.
     """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClassBookError(f"the class book {path} cannot be read: {error}", "Check the path.") from None
+
+
+def checked(raw: object, source: str, lines: Mapping[Location, int] | None = None) -> ClassBook:
+    """The class book that this content describes.
+
+    Args:
+        source: what the content is of, for the message.
+        lines: where each part of it stands, if that is known.
+
+    Raises:
+        ClassBookError: naming ``source`` and everything that is wrong, each by its class and line.
+    """
+    lines = lines or {}
     if not isinstance(raw, dict):
         raise ClassBookError(
             f"the class book {source} holds {type(raw).__name__}; expected 'classes' and 'inner'",
@@ -263,23 +265,25 @@ def checked(raw: object, source: str) -> ClassBook:
     try:
         return ClassBook.model_validate(raw)
     except ValidationError as error:
-        said = [_said(one["loc"], one["msg"], raw) for one in error.errors()]
-        raise ClassBookError(
-            f"the class book {source} has {len(said)} mistakes: " + "; ".join(said)
-            if len(said) > 1
-            else f"the class book {source} is wrong: {said[0]}",
-            "Correct the class book.",
-        ) from None
+        mistakes: list[Mistake] = []
+        for one in error.errors():
+            cause = one.get("ctx", {}).get("error")
+            if isinstance(cause, InconsistentError):
+                mistakes += cause.mistakes
+            else:
+                mistakes.append(_said(one["loc"], one["msg"], raw))
+        raise wrong(source, mistakes, lines) from None
 
 
-def _said(location: tuple[int | str, ...], message: str, raw: dict[str, Any]) -> str:
+def _said(location: Location, message: str, raw: dict[str, Any]) -> Mistake:
     message = message.removeprefix("Value error, ")
+    location = tuple(part for part in location if part != "[key]")
     if len(location) < 2 or not isinstance(location[1], int):
-        return f"{'.'.join(map(str, location))}: {message}" if location else message
+        return Mistake(location, f"{'.'.join(map(str, location))}: {message}" if location else message)
     section, number, *rest = location
     try:
         name = repr(raw[str(section)][number]["name"])
     except (KeyError, TypeError, IndexError):
         name = f"number {int(number) + 1}"
     kind = "class" if section == "classes" else "inner node"
-    return f"{kind} {name}: {'.'.join(map(str, rest)) or 'it'}: {message}"
+    return Mistake(location, f"{kind} {name}: {'.'.join(map(str, rest)) or 'it'}: {message}")

@@ -9,7 +9,8 @@ import streamlit as st
 from pipelines.workspace import Workspace
 from ui.snapshot import Snapshot
 
-WATCHED = ("journal.sqlite", "journal.sqlite-wal", "classes.yaml", "dsmoe.yaml", "findings")
+_BOOKS = ("classes.yaml", "class_books.sqlite")
+WATCHED = ("journal.sqlite", "journal.sqlite-wal", "dsmoe.yaml", "findings", *_BOOKS)
 
 
 def read(path: Path) -> Snapshot:

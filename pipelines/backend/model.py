@@ -6,13 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dsmoe_core.errors import DsmoeError
 from dsmoe_core.schema import Picture, PictureFindings
 from pipelines.detection import Detection, Look, named
 from pipelines.workspace import Workspace
-from prompts.class_book import ClassBook
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +39,7 @@ class Served:
 
 
 class Champion:
-    """Follows a workspace's champion and class book.
+    """Follows a workspace's champion and its published class book.
 
     ``served`` is one reference, replaced when a new model has proven on a picture that it works: whoever took
     the old one before finishes with it. One that cannot be used leaves the old one in its place.
@@ -57,7 +55,7 @@ class Champion:
         self._workspace = workspace
         self._detection = detection
         self._clock = clock
-        self._seen: tuple[str, int] | None = None
+        self._seen: tuple[str, str] | None = None
         self._again: float | None = None
         self.served: Served | None = None
         self.problem: str | None = None
@@ -76,14 +74,14 @@ class Champion:
             return False
 
     def _refresh(self) -> bool:
-        model, book = self._workspace.champion(), self._workspace.path / "classes.yaml"
+        model = self._workspace.champion()
         if model is None:
             return False
-        seen = (model, book.stat().st_mtime_ns)
+        seen = (model, self._workspace.class_books.published_version())
         if seen == self._seen and (self._again is None or self._clock() < self._again):
             return False
         self._seen, self._again = seen, None
-        fresh = self._opened(model, book)
+        fresh = self._opened(model)
         self.problem = None
         if fresh is None:
             return False
@@ -91,9 +89,9 @@ class Champion:
         log.info("%s answers from now on", fresh.version)
         return True
 
-    def _opened(self, model: str, book: Path) -> Served | None:
-        """The model with its class book, tried on one picture; None where just this one answers already."""
-        vocabulary = ClassBook.load(book).vocabulary()
+    def _opened(self, model: str) -> Served | None:
+        """The model with the published class book, tried on one picture; None where this answers already."""
+        vocabulary = self._workspace.class_books.published().vocabulary()
         version = f"{model}+{vocabulary.version}"
         if self.served is not None and self.served.version == version:
             return None

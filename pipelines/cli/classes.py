@@ -1,4 +1,4 @@
-"""dsmoe classes list, draft, migrate"""
+"""dsmoe classes list, draft, migrate; the commands on versions are registered here too."""
 
 from __future__ import annotations
 
@@ -7,26 +7,31 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from pipelines.cli import class_versions
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
 from pipelines.cli.show import TerminalReporter, console, line
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
+for command in class_versions.COMMANDS:
+    app.command()(command)
 
 
 @app.command("list")
 def list_(workspace: WorkspaceArgument = HERE) -> None:
-    """Show the classes with their descriptions.
+    """Show the published classes with their descriptions.
 
     Example: `dsmoe classes list boards`
     """
     from pipelines.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        vocabulary = opened.class_book().vocabulary()
+        vocabulary, note = opened.class_book().vocabulary(), opened.class_books.note()
     table = Table("class", "parent", "description", title=f"class book {vocabulary.version}")
     for text in vocabulary:
         table.add_row(text.name, text.parent or "-", text.description)
     console.print(table)
+    if note:
+        line(note)
 
 
 @app.command("draft")
@@ -43,7 +48,7 @@ def draft(
         str | None, typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL.")
     ] = None,
 ) -> None:
-    """Ask a language model for class descriptions and write them into the class book.
+    """Ask a language model for class descriptions and write them into `classes.yaml`.
 
     Example: `dsmoe classes draft boards --llm http://127.0.0.1:8000/v1 --model qwen --classes spur`
     """
@@ -63,7 +68,7 @@ def draft(
         )
     key = environment.llm_api_key.get_secret_value() if environment.llm_api_key else None
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
-        book = opened.class_book()
+        book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
         reporter.say("asking the language model")
         asked = OpenAIModel(url, wanted, api_key=key, timeout_s=environment.llm_timeout_s)
@@ -81,7 +86,7 @@ def migrate(
     ] = False,
     port: PortOption = None,
 ) -> None:
-    """Bring the labelling project to the class book: new, renamed and removed classes.
+    """Bring the labelling project to the published class book: new, renamed and removed classes.
 
     A class that is now another's alias is renamed, in annotations and pre-labels too. A class that is gone
     is removed, unless annotations have it. `dsmoe round open` does the same.
@@ -94,11 +99,13 @@ def migrate(
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         studio, _ = services.studio(opened, Environment.read(), reporter.say, port)
-        book, title = opened.class_book(), opened.settings.title
+        book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
         change = studio.class_change(title, book.vocabulary(), resolve=book.resolve)
         if not dry_run:
             progress = reporter.advance
             studio.ensure_project(title, book.vocabulary(), resolve=book.resolve, progress=progress)
+    if note:
+        line(note)
     if not change.added and not change.gone:
         console.print("The labelling project has the classes of the class book; nothing is to be done.")
         return

@@ -50,8 +50,10 @@ def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
 
     with at_work(workspace, port) as (crew, connection):
         row = open_round(crew)
-        project = crew.project()
+        project, note = crew.project(), crew.workspace.class_books.note()
     line(f"round {row.round} is open: {row.answered} of {row.sent} pictures came back")
+    if note:
+        line(note)
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")
 
@@ -109,8 +111,9 @@ def status(
     with Workspace.open(workspace) as opened:
         rows, champion, title = opened.rounds(), opened.champion(), opened.settings.title
         pool, test = len(opened.pictures("pool")), len(opened.pictures("test"))
+        book, note = opened.class_book().version, opened.class_books.note()
     if as_json:
-        shown = {"title": title, "champion": champion, "pool": pool, "test": test}
+        shown = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
         states = [row.as_result() | row.as_effort() for row in rows]
         typer.echo(json.dumps({**shown, "rounds": states}, indent=2))
         return
@@ -119,7 +122,9 @@ def status(
         line(sentence)
     if any(row.effort for row in rows):
         console.print(effort_table(rows))
-    line(f"champion: {champion or 'none yet'}")
+    line(f"champion: {champion or 'none yet'}; class book: {book}")
+    if note:
+        line(note)
 
 
 def annotate(

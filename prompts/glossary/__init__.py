@@ -5,18 +5,16 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-import yaml
+from prompts.class_book import ClassBook, ClassEntry, InnerNode, plain
 
-from prompts.class_book import ClassBook, ClassEntry, InnerNode, checked, plain
-
-DOMAINS = ("pcb", "aluminium", "steel", "glass")
+DOMAINS = ("pcb", "aluminium", "steel", "glass", "plastic", "castings", "welds", "coatings")
 
 
 @cache
 def domain(name: str) -> ClassBook:
     """The glossary of one of DOMAINS."""
     text = files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return checked(yaml.safe_load(text), f"glossary {name}")
+    return ClassBook.parsed(text, f"glossary {name}")
 
 
 def entries_for(names: list[str]) -> tuple[list[InnerNode], list[ClassEntry]]:
@@ -43,7 +41,16 @@ def entries_for(names: list[str]) -> tuple[list[InnerNode], list[ClassEntry]]:
         taken.update(plain(a) for a in aliases)
         parent = above[0].name if above else None
         classes.append(known.model_copy(update={"name": name, "aliases": tuple(aliases), "parent": parent}))
-    return [_rooted(node, inner) for node in inner.values()], classes
+    known_here = [_among(entry, classes) for entry in classes]
+    return [_rooted(node, inner) for node in inner.values()], known_here
+
+
+def _among(entry: ClassEntry, classes: list[ClassEntry]) -> ClassEntry:
+    """The entry with its confusable classes as they are called here; those that are not here are left out."""
+    called = {plain(name): c.name for c in classes for name in (*c.aliases, c.name)}
+    here = (called.get(plain(name)) for name in entry.confusable)
+    confusable = tuple(dict.fromkeys(name for name in here if name is not None and name != entry.name))
+    return entry.model_copy(update={"confusable": confusable})
 
 
 def _knows(book: ClassBook, name: str) -> bool:

@@ -119,6 +119,7 @@ def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
     blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     w, truth = tmp_path / "w", blocks / "train.json"
+    publish = ("classes", "publish", "--workspace", w, "--force", "no model knows it yet")
     dsmoe(capsys, "init", w, "--images", blocks / "images", "--classes", "rust,brick,plum", "--dry-run")
     dsmoe(capsys, "round", "open", w)
     dsmoe(capsys, "annotate", w, "--simulated", truth)
@@ -126,16 +127,21 @@ def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
     book = ClassBook.load(w / "classes.yaml").model_dump(mode="json")
     for entry in book["classes"]:
         if entry["name"] == "rust":
-            entry.update(name="corrosion", aliases=[*entry["aliases"], "rust"])
+            entry.update(name="red_block", aliases=[*entry["aliases"], "rust"])
     checked(book, "as changed").save(w / "classes.yaml")
+    said = dsmoe(capsys, "classes", "migrate", w)
+    assert "classes.yaml differs from version" in said
+    assert "nothing is to be done" in said
+    assert "run `dsmoe classes migrate" in dsmoe(capsys, *publish)
     for options in (["--dry-run"], [], None):
         said = " ".join(dsmoe(capsys, "classes", "migrate", w, *(options or [])).split())
-        assert ("rust │ renamed to corrosion" in said.replace("|", "│")) == (options is not None)
+        assert ("rust │ renamed to red_block" in said.replace("|", "│")) == (options is not None)
         assert ("Nothing was changed" in said) == (options == ["--dry-run"])
     drawn = {a.label for h in FakeStudio(w / "studio" / "stand-in.json").harvest(1) for a in h.annotations}
-    assert drawn == {"corrosion", "brick", "plum"}
+    assert drawn == {"red_block", "brick", "plum"}
     book["classes"] = [entry for entry in book["classes"] if entry["name"] != "plum"]
     checked(book, "as changed").save(w / "classes.yaml")
+    dsmoe(capsys, *publish)
     assert cli.run(["classes", "migrate", str(w), "--dry-run"]) == 2
     assert "annotations use the class 'plum'" in capsys.readouterr().err
 

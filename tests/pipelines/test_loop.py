@@ -181,6 +181,7 @@ def test_a_class_book_that_changed_judges_the_champion_anew(
     book.with_description("rust", "an orange-brown block", "person", "someone").save(
         workspace.path / "classes.yaml"
     )
+    workspace.class_books.publish(None, author="someone", force_reason="for a test")
     changed = replace(crew, workspace=Workspace.open(workspace.path))
     changed = replace(changed, studio=FakeStudio(workspace.path / "studio" / "fake.json"))
     row = close_round(changed)

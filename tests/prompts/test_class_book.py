@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError
-from prompts.class_book import ClassBook, checked
+from pipelines.settings import PackagedText
+from pipelines.text_limit import cut_by
+from prompts.class_book import ATTRIBUTES, ClassBook, checked
 from prompts.glossary import DOMAINS, domain
 
 PCB = ("missing_hole", "mouse_bite", "open_circuit", "short", "spur", "spurious_copper")
@@ -42,7 +45,12 @@ def raw_books(draw: st.DrawFn) -> dict[str, Any]:
                 "description": draw(TEXT),
                 "parent": draw(parents),
                 "paraphrases": draw(st.lists(TEXT, max_size=3)),
-                "attributes": draw(st.dictionaries(WORD, TEXT, max_size=2)),
+                "attributes": draw(st.dictionaries(st.sampled_from(ATTRIBUTES), TEXT, max_size=2)),
+                "confusable": draw(
+                    st.lists(st.sampled_from([n for n in names if n != name] or [name]), unique=True)
+                    if len(names) > 1
+                    else st.just([])
+                ),
                 "source": draw(st.sampled_from(["name", "glossary", "person", "model"])),
                 "author": draw(WORD),
             }
@@ -80,18 +88,44 @@ def test_the_glossary_knows_the_published_sets(names: tuple[str, ...]) -> None:
     assert all(text.parent in inner and len(text.paraphrases) >= 4 for text in vocabulary)
 
 
-@pytest.mark.parametrize("name", DOMAINS)
-def test_every_glossary_entry_is_complete_and_of_its_own_words(name: str) -> None:
+def test_every_glossary_entry_is_complete_and_of_its_own_words() -> None:
     seen: set[str] = set()
-    for entry in domain(name).classes:
-        assert set(entry.attributes) == {
-            "shape", "edge", "texture", "orientation", "size", "contrast", "place",
-        }  # fmt: skip
+    for entry in (entry for name in DOMAINS for entry in domain(name).classes):
+        assert tuple(entry.attributes) == ATTRIBUTES
+        assert entry.aliases
+        assert entry.confusable
         texts = [entry.description, *entry.paraphrases]
         assert len(texts) >= 5
         assert not seen & set(texts)
         seen |= set(texts)
         assert all(4 <= len(text.split()) <= 60 for text in texts)
+        assert (entry.source, entry.author) == ("glossary", "")
+
+
+def test_the_glossary_knows_more_than_sixty_defects_of_eight_trades() -> None:
+    known = {name: [e for e in domain(name).classes if "mold_" not in e.name] for name in DOMAINS}
+    assert len(DOMAINS) == 8
+    assert min(map(len, known.values())) >= 5
+    assert sum(map(len, known.values())) > 60
+
+
+@pytest.mark.parametrize("names", [PCB, DEEP_PCB, ALUMINIUM, STEEL])
+def test_of_the_classes_that_are_easily_confused_only_those_of_the_book_are_named(
+    names: tuple[str, ...],
+) -> None:
+    book = ClassBook.from_glossary(names)
+    confusable = {entry.name: entry.confusable for entry in book.classes}
+    assert all(set(others) <= set(names) - {name} for name, others in confusable.items())
+    assert sum(map(bool, confusable.values())) >= 3
+    if "mousebite" in names:
+        assert confusable["spur"] == ("spurious_copper", "short", "mousebite")
+
+
+def test_the_packaged_encoder_reads_the_whole_glossary() -> None:
+    cut = cut_by(PackagedText())
+    for name in DOMAINS:
+        text = files("prompts.glossary").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+        assert ClassBook.parsed(text, name, cut=cut) == domain(name)
 
 
 def test_a_name_in_two_domains_is_taken_from_the_one_its_company_is_of() -> None:
@@ -174,10 +208,10 @@ classes:
         (
             WRONG,
             [
-                "class 'Spur' comes twice; give every",
-                "class 'short' has the alias 'BURR', which belongs to 'spur'",
-                "'spur' has the unknown parent 'nowhere'; known inner nodes are a, b",
-                "inner node 'a' is its own ancestor; break the circle",
+                "line 7: class 'Spur': the name comes twice; give every",
+                "line 8: class 'short': the alias 'BURR' belongs to 'spur'",
+                "line 6: class 'spur': the parent 'nowhere' is unknown; known inner nodes are a, b",
+                "line 3: inner node 'a': it is its own ancestor; break the circle",
             ],
         ),
         (
@@ -186,16 +220,49 @@ classes:
         ),
         ("classes: [{description: x}]", ["class number 1: name: Field required"]),
         ("classes: [{name: 5, description: x}]", ["class 5: name: Input should be a valid string"]),
+        (
+            "classes:\n- name: spur\n  description: x\n  attributes:\n    shape: y\n    colour: red",
+            [
+                "c.yaml, line 6: class 'spur': attributes.colour: this attribute is unknown; allowed are "
+                "shape, edge, texture, orientation, size, contrast, place"
+            ],
+        ),
+        (
+            "classes:\n- {name: a, description: x, confusable: [a]}\n- name: b\n  description: x\n"
+            "  confusable:\n  - a\n  - c\n  - a",
+            [
+                "line 2: class 'a': confusable: 'a' is the class itself",
+                "line 7: class 'b': confusable: 'c' is no class of this book; its classes are a, b",
+                "line 8: class 'b': confusable: 'a' comes twice",
+            ],
+        ),
+        (
+            "classes:\n- name: spur\n  description: ''\n- name: b\n  description: |\n    one\n    two\n"
+            f"- name: c\n  description: {'x' * 801}",
+            [
+                "line 3: class 'spur': description: String should have at least 1",
+                "line 5: class 'b': description: has the control character '\\n'",
+                "line 9: class 'c': description: String should have at most 800",
+            ],
+        ),
+        (
+            "classes:\n- name: spur\n  description: x\n  description: y",
+            ["c.yaml, line 4: 'description' comes twice, first on line 3. Remove one"],
+        ),
+        ("classes:\n- name: 2026-02-31\n  description: x", ["is not YAML", "day"]),
+        ("classes:\n- name: a\x07", ["line 2 is not YAML", "special characters are not allowed"]),
+        ("&a [*a]", ["c.yaml holds list"]),
+        ("classes: &a [*a]", ["class number 1"]),
         ("classes: []", ["it has no class; add one"]),
         ("{}", ["classes: Field required"]),
         ("hello", ["holds str; expected 'classes'"]),
         ("", ["holds NoneType"]),
-        ("classes: [", ["is not YAML", "line 1"]),
+        ("classes: [", ["c.yaml, line 1 is not YAML"]),
         ("!!python/object/apply:os.getcwd []", ["is not YAML"]),
     ],
 )
 def test_every_mistake_is_named_at_once(tmp_path: Path, text: str, messages: list[str]) -> None:
-    path = tmp_path / "classes.yaml"
+    path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ClassBookError) as caught:
         ClassBook.load(path)

@@ -39,7 +39,7 @@ def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Pr
     assert champion.served is served
 
 
-def test_a_rollback_and_a_changed_class_book_are_followed_a_comment_is_not(
+def test_a_rollback_and_a_published_class_book_are_followed_an_edited_one_is_not(
     workspace: Workspace, promote: Promote
 ) -> None:
     champion = Champion(workspace, StandInDetection())
@@ -52,11 +52,12 @@ def test_a_rollback_and_a_changed_class_book_are_followed_a_comment_is_not(
     assert champion.refresh()
     assert champion.served is not None
     assert champion.served.version == versions[0] != versions[1]
-    book = workspace.path / "classes.yaml"
-    book.write_text(book.read_text() + "\n# a comment\n")
+    workspace.working_book().with_description("rust", "a rusty block", "person", "Ada").save(
+        workspace.path / "classes.yaml"
+    )
     assert not champion.refresh()
     assert champion.served.version == versions[0]
-    book.write_text(book.read_text().replace("rust", "rusty spot"))
+    workspace.class_books.publish(None, author="Ada", force_reason="for a test")
     assert champion.refresh()
     assert champion.served.version.startswith("m1+")
     assert champion.served.version != versions[0]
@@ -86,7 +87,7 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     assert champion.served.version == workspace.version_of("m2")
 
 
-def test_a_book_that_is_being_edited_and_a_diverged_model_are_problems_and_no_swap(
+def test_torn_versions_of_the_class_book_and_a_diverged_model_are_problems_and_no_swap(
     workspace: Workspace, promote: Promote
 ) -> None:
     promote("m1")
@@ -96,5 +97,7 @@ def test_a_book_that_is_being_edited_and_a_diverged_model_are_problems_and_no_sw
     assert "not finite" in str(champion.problem)
     (workspace.path / "classes.yaml").write_text("{")
     champion = Champion(workspace, StandInDetection())
+    assert champion.refresh()  # what is being edited is nobody's business
+    workspace.class_books.store.path.write_bytes(b"torn" * 2000)
     assert not champion.refresh()
-    assert "classes.yaml" in str(champion.problem)
+    assert "class_books.sqlite cannot be used" in str(champion.problem)
