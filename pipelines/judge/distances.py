@@ -73,5 +73,6 @@ def distances(detection: Detection, folder: Path, vocabulary: Vocabulary) -> Dis
             return Distances(embedding.numpy(), None)
         read = model.reader.read(*(v.to(device) for v in (words.classes, words.inner, steering.classes)))
         anchors = alignment.anchors(read.classes).double()
-        ball = poincare.distance(anchors[:, None], anchors[None]).fill_diagonal_(0.0)
+        pairs = anchors.expand(len(anchors), *anchors.shape)
+        ball = poincare.distance(pairs, pairs.transpose(0, 1)).fill_diagonal_(0.0)
     return Distances(embedding.numpy(), ball.cpu().numpy())

@@ -66,7 +66,7 @@ def reads_the_words(gain: Mapping[str, Any]) -> dict[str, Any]:
     elif high < 0:
         answer, sentence = (
             "backwards",
-            f"The model does worse in these words than in random ones ({measured})",
+            f"The model does better in random words than in these ({measured})",
         )
     else:
         answer, sentence = "not shown", f"The model does not read these words, as far as shown ({measured})"
