@@ -16,7 +16,7 @@ from pipelines.judge.fixed_set import FixedSet
 from pipelines.judge.margin import rivals
 from pipelines.judge.reading import Bench, Gains, Reading, difference, gains
 from pipelines.judge.routing import Routed
-from pipelines.judge.verdict import reads_the_words, reason, verdict
+from pipelines.judge.verdict import is_blind, reads_the_words, reason, verdict
 from pipelines.registry import source_commit
 from pipelines.report.contender import Contender
 from pipelines.told import Told
@@ -78,7 +78,7 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
     compared = gains(this, other)
     gain = compared.total["map"]
     low, high = gain["ci95"]
-    said = verdict(low, high, question.tolerance)
+    said = verdict(low, high, question.tolerance, blind=is_blind(gain))
     controls = {words: gains(this, one) for words, one in readings.items() if words != "right"}
     words = reads_the_words(_difference(controls["random"].total["map"]))
     told.say("comparing the experts")

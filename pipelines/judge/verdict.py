@@ -11,7 +11,7 @@ TOLERANCE = 0.01
 """So much mAP@.5:.95 may a book cost without being worse."""
 
 
-def verdict(low: float, high: float, tolerance: float) -> Verdict:
+def verdict(low: float, high: float, tolerance: float, *, blind: bool = False) -> Verdict:
     """What the paired 95 % interval of a book's gain in mean mAP@.5:.95 says; each interval gets one answer.
 
     In this order:
@@ -22,10 +22,15 @@ def verdict(low: float, high: float, tolerance: float) -> Verdict:
     - ``worse``: all of it lies below zero.
     - ``undecided``: it holds a loss beyond the tolerance as well as a gain; more pictures would decide.
 
+    A model that finds nothing right in either book has no say: that is undecided, whatever the tolerance.
+
     Args:
         low, high: ends of the interval.
         tolerance: 0 or more.
+        blind: nothing that was found is right, in either book.
     """
+    if blind:
+        return "undecided"
     if low > 0:
         return "better"
     if low >= -tolerance:
@@ -37,16 +42,23 @@ def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, pictures: i
     """The verdict with its figures.
 
     Args:
-        gain: ``delta`` and ``ci95`` of the mean mAP@.5:.95.
+        gain: ``this``, ``other``, ``delta`` and ``ci95`` of the mean mAP@.5:.95.
     """
+    if is_blind(gain):
+        return f"undecided: the model finds nothing right on {pictures:,} pictures, in neither book"
     measured = f"mAP@.5:.95 {shown(gain)} on {pictures:,} pictures"
     return {
         "better": f"better: {measured}; the whole interval is a gain",
         "no worse": f"no worse: {measured}; no loss beyond the tolerated {tolerance:g} is in the interval",
-        "worse": f"worse: {measured}; the whole interval is a loss, beyond the tolerated {tolerance:g} too",
-        "undecided": f"undecided: {measured}; a gain and a loss beyond the tolerated {tolerance:g} are both "
-        "in the interval, and more pictures would decide",
+        "worse": f"worse: {measured}; the whole interval is a loss, up to more than the tolerated {tolerance:g}",
+        "undecided": f"undecided: {measured}; the interval holds a loss beyond the tolerated {tolerance:g} as "
+        "well as none, and more pictures would decide",
     }[said]
+
+
+def is_blind(gain: Mapping[str, Any]) -> bool:
+    """Whether nothing that was found is right, in either book."""
+    return max(gain["this"], gain["other"]) <= 0
 
 
 def reads_the_words(gain: Mapping[str, Any]) -> dict[str, Any]:

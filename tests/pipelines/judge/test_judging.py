@@ -54,6 +54,16 @@ def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledPicture
         assert back["total"][name]["ci95"] == pytest.approx([-ends[1], -ends[0]])
 
 
+def test_a_model_that_finds_nothing_decides_nothing(
+    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+) -> None:
+    reader.truth = ()
+    found = judged(model, book(spur="a spike"), book(), truth)
+    assert found["verdict"] == "undecided"
+    assert "finds nothing right on 24 pictures, in neither book" in found["reason"]
+    assert all("rival" not in row for row in found["classes"])
+
+
 def test_the_controls_say_whether_words_are_read(model: Contender, truth: list[LabelledPicture]) -> None:
     found = judged(model, book(), book(), truth)
     assert [one["words"] for one in found["controls"]] == ["name", "random", "swapped"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.judge.verdict import reads_the_words, reason, verdict
+from pipelines.judge.verdict import is_blind, reads_the_words, reason, verdict
 
 TABLE = [
     # low, high, tolerance, verdict
@@ -27,10 +27,21 @@ TABLE = [
 @pytest.mark.parametrize(("low", "high", "tolerance", "said"), TABLE)
 def test_an_interval_s_verdict(low: float, high: float, tolerance: float, said: str) -> None:
     assert verdict(low, high, tolerance) == said
-    gain = {"delta": (low + high) / 2, "ci95": [low, high]}
+    gain = {"this": 0.5, "other": 0.5, "delta": (low + high) / 2, "ci95": [low, high]}
     sentence = reason(verdict(low, high, tolerance), gain, tolerance, 1200)
     assert sentence.startswith(f"{said}: mAP@.5:.95 ")
     assert f"[{low:+.3f}, {high:+.3f}] on 1,200 pictures" in sentence
+
+
+def test_a_model_that_finds_nothing_has_no_say() -> None:
+    """Else a model that was never trained would let any text be published."""
+    gain = {"this": 0.0, "other": 0.0, "delta": 0.0, "ci95": [0.0, 0.0]}
+    assert is_blind(gain)
+    assert not is_blind({**gain, "other": 0.1})
+    assert verdict(0.0, 0.0, 0.01, blind=True) == "undecided"
+    assert reason("undecided", gain, 0.01, 7) == (
+        "undecided: the model finds nothing right on 7 pictures, in neither book"
+    )
 
 
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=2).map(sorted), st.floats(0, 1), st.floats(0, 1))
