@@ -46,14 +46,14 @@ def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, pictures: i
     """
     if is_blind(gain):
         return f"undecided: the model finds nothing right on {pictures:,} pictures, in neither book"
-    measured = f"mAP@.5:.95 {shown(gain)} on {pictures:,} pictures"
-    return {
-        "better": f"better: {measured}; the whole interval is a gain",
-        "no worse": f"no worse: {measured}; no loss beyond the tolerated {tolerance:g} is in the interval",
-        "worse": f"worse: {measured}; the whole interval is a loss, up to more than the tolerated {tolerance:g}",
-        "undecided": f"undecided: {measured}; the interval holds a loss beyond the tolerated {tolerance:g} as "
-        "well as none, and more pictures would decide",
-    }[said]
+    beyond = f"beyond the tolerated {tolerance:g}"
+    says = {
+        "better": "the whole interval is a gain",
+        "no worse": f"no loss {beyond} is in the interval",
+        "worse": f"the whole interval is a loss, and reaches {beyond}",
+        "undecided": f"the interval holds a loss {beyond} as well as none, and more pictures would decide",
+    }
+    return f"{said}: mAP@.5:.95 {shown(gain)} on {pictures:,} pictures; {says[said]}"
 
 
 def is_blind(gain: Mapping[str, Any]) -> bool:
