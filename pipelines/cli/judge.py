@@ -62,6 +62,7 @@ def judge(
 
     Example: `dsmoe classes judge new.yaml published --workspace boards --json judge.json --report out`
     """
+    from pipelines.judge import page
     from pipelines.judge.books import book_named
     from pipelines.judge.fixed_set import fixed_set
     from pipelines.judge.judging import Question
@@ -69,9 +70,7 @@ def judge(
     from pipelines.settings import Environment
 
     if report is not None:
-        from pipelines.judge.page import check
-
-        check(report)
+        page.check(report)
     with opened_or_none(workspace) as opened, TerminalReporter() as reporter:
         books = book_named(this, opened), book_named(other, opened)
         question = Question(*books, tolerance=tolerance, resamples=resamples, seed=seed)
@@ -80,9 +79,8 @@ def judge(
             measured = _judged(question, reader, data, reporter)
         _keep(measured, as_json, report)
     _show(measured)
-    for written in (report / "report.html" if report else None, as_json):
-        if written is not None:
-            line(f"{written} is written")
+    for written in filter(None, (report and report / "report.html", as_json)):
+        line(f"{written} is written")
 
 
 def _judged(question: Question, model: Contender, data: FixedSet, told: TerminalReporter) -> dict[str, Any]:

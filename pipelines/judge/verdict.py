@@ -58,7 +58,7 @@ def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, pictures: i
 
 def is_blind(gain: Mapping[str, Any]) -> bool:
     """Whether nothing that was found is right, in either book."""
-    return max(gain["this"], gain["other"]) <= 0
+    return not any(gain[side] > 0 for side in ("this", "other"))
 
 
 def reads_the_words(gain: Mapping[str, Any]) -> dict[str, Any]:
