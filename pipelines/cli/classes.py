@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipelines.cli import class_versions
+from pipelines.cli import class_versions, judge
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
 from pipelines.cli.show import TerminalReporter, console, line
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
+app.command("judge")(judge.judge)
 for command in class_versions.COMMANDS:
     app.command()(command)
 

@@ -1,4 +1,4 @@
-"""dsmoe benchmark accuracy, ablation, warmstart, words: everything that trains several times"""
+"""dsmoe benchmark accuracy, ablation, warmstart, words, held-out: everything that trains several times"""
 
 from __future__ import annotations
 
@@ -153,6 +153,38 @@ def words(
             _report(as_json, write_into),
             anew=anew,
         )
+    line(f"{as_json} is written")
+
+
+def held_out(
+    data: DataOption,
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--class", metavar="CLASS", help="Which one; default: that with most boxes to learn from."
+        ),
+    ] = None,
+    size: SizeOption = Size.NANO,
+    minutes: MinutesOption = None,
+    epochs: EpochsOption = None,
+    px: SideOption = 320,
+    seeds: SeedsOption = 3,
+    as_json: JsonOption = RESULTS / "words.json",
+    work: WorkOption = WORK,
+) -> None:
+    """Train without a class, describe it, and look for it: in right words, its bare name, random words.
+
+    Example: `dsmoe benchmark held-out --data deeppcb --class mousebite --epochs 30 --seeds 3`
+    """
+    from pipelines.benchmarks.contest import entrants
+    from pipelines.benchmarks.contest import held_out as benchmark
+    from pipelines.benchmarks.results import write_into
+
+    contestant = entrants.ours(size.value, px, _texts())
+    budget = _budget(minutes, epochs)
+    with TerminalReporter() as reporter:
+        bouts, report = _bouts(work, reporter), _report(as_json, write_into)
+        benchmark.run(contestant, data, label, budget, range(1, seeds + 1), bouts, report)
     line(f"{as_json} is written")
 
 

@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY, INK = "#0b6e99", "#b06a00", "#9aa7b0", "#17242d"
+MOST_FIGURES = 12
+"""In so many columns of a heat map there is room for figures."""
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
@@ -53,6 +56,55 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> str:
         sizes = [12 + 110 * b["count"] / most for b in known]
         xs, ys = [b["score"] for b in known], [b["right"] for b in known]
         axes.scatter(xs, ys, s=sizes, color=BLUE, clip_on=False, zorder=3)
+        return _svg(axes)
+
+
+def forest_chart(rows: Sequence[tuple[str, float, tuple[float, float]]], across: str) -> str:
+    """Differences with their intervals, one below the other; blue where the whole interval is a gain, orange
+    where it is a loss, grey where it holds zero.
+
+    Args:
+        rows: name, difference, ends of the interval.
+    """
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 0.8 + 0.32 * len(rows)), layout="constrained")
+        axes = figure.add_subplot()
+        for y, (_, delta, (low, high)) in enumerate(rows):
+            colour = BLUE if low > 0 else ORANGE if high < 0 else GREY
+            axes.plot([low, high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
+            axes.plot([delta], [y], "o", color=colour, markersize=6)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=across)
+        axes.grid(visible=True, axis="x", color="#e3e8eb", linewidth=0.8)
+        axes.set_axisbelow(True)
+        return _svg(axes)
+
+
+def heat_chart(
+    tables: Mapping[str, Sequence[Sequence[float]]], rows: Sequence[str], columns: Sequence[str]
+) -> str:
+    """Tables side by side on one scale of colours, with the figures in them while there is room.
+
+    Args:
+        tables: by their titles, all of one shape.
+    """
+    most = max((value for table in tables.values() for row in table for value in row), default=0.0)
+    side = max(0.46 * len(columns), 2.2)
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(1.6 + side * len(tables), 1.3 + 0.36 * len(rows)), layout="constrained")
+        for place, axes in enumerate(np.atleast_1d(figure.subplots(1, len(tables), sharey=True))):
+            title, table = list(tables.items())[place]
+            axes.imshow(table, cmap="Blues", vmin=0.0, vmax=most or 1.0, aspect="auto")
+            axes.set_title(title, fontsize=9)
+            axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(len(rows)), rows)
+            for y, row in enumerate(table if len(columns) <= MOST_FIGURES else ()):
+                for x, value in enumerate(row):
+                    dark = value > 0.6 * most
+                    axes.text(
+                        x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if dark else INK
+                    )
         return _svg(axes)
 
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.evaluation.matching import Matched
 from pipelines.atomic import refuse_strange, whole_folder
 from pipelines.report.worst import COLOURS, draw
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 OURS = ("report.html", "evaluation.json", "worst")
 NOTHING = "-"
 
 
-def check(folder: Path) -> None:
+def check(folder: Path, ours: Collection[str] = OURS) -> None:
     """Find out before the work begins that a report can be written there.
+
+    Args:
+        ours: what an older report may have left in it.
 
     Raises:
         PrerequisiteError: what draws it is not installed.
@@ -29,7 +35,7 @@ def check(folder: Path) -> None:
         raise PrerequisiteError(
             f"the package {missing[0]} is not installed", "Install the extra: `pip install 'dsmoe[report]'`."
         )
-    refuse_strange(folder, OURS)
+    refuse_strange(folder, ours)
 
 
 def write(
@@ -63,12 +69,31 @@ def rendered(measured: Mapping[str, Any], pictures: Sequence[tuple[Mapping[str, 
     Args:
         pictures: what is said of each of the worst pictures, and its drawing as a data URI.
     """
-    from jinja2 import ChainableUndefined, Environment, FileSystemLoader
-
     from pipelines.report.charts import curve_chart, reliability_chart
 
+    total = measured["total"]
+    curves = [
+        (c["name"], svg(curve_chart(c["curve"], c.get("best") or c["given"])))
+        for c in measured["classes"]
+        if "curve" in c
+    ]
+    return template(Path(__file__).with_name("page.html")).render(
+        m=measured,
+        total=total,
+        point=total.get("best") or total["given"],
+        curves=curves,
+        reliability=svg(reliability_chart(measured["calibration"]["bins"])),
+        colours=COLOURS,
+        pictures=pictures,
+    )
+
+
+def template(path: Path) -> Template:
+    """A page's template, which may extend base.html, with what shows figures as filters."""
+    from jinja2 import ChainableUndefined, Environment, FileSystemLoader
+
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([path.parent, Path(__file__).parent]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -76,24 +101,11 @@ def rendered(measured: Mapping[str, Any], pictures: Sequence[tuple[Mapping[str, 
     )
     for show in (share, signed, interval, count, boxes):
         environment.filters[show.__name__] = show
-    total = measured["total"]
-    curves = [
-        (c["name"], _svg(curve_chart(c["curve"], c.get("best") or c["given"])))
-        for c in measured["classes"]
-        if "curve" in c
-    ]
-    return environment.get_template("page.html").render(
-        m=measured,
-        total=total,
-        point=total.get("best") or total["given"],
-        curves=curves,
-        reliability=_svg(reliability_chart(measured["calibration"]["bins"])),
-        colours=COLOURS,
-        pictures=pictures,
-    )
+    return environment.get_template(path.name)
 
 
-def _svg(text: str) -> str:
+def svg(text: str) -> str:
+    """A drawing as a data URI."""
     return _data("image/svg+xml", text.encode())
 
 

@@ -7,6 +7,7 @@ that reads any fixed vector as a code for a class falls in the former and not in
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,10 +18,10 @@ from pipelines.atomic import content_id
 from pipelines.benchmarks.contest import lesson as lessons
 from pipelines.benchmarks.contest.bouts import Bouts, Result
 from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
-from pipelines.benchmarks.contest.other_words import WORDS
 from pipelines.benchmarks.contest.protocol import Budget, Lesson
 from pipelines.benchmarks.contest.rows import differences, row
 from pipelines.benchmarks.contest.series import Report
+from prompts.controls import WORDS
 
 ONCE, ANEW = "once", "anew"
 Key = tuple[str, str, str]
@@ -63,18 +64,24 @@ def run(
                         bouts,
                     )
                 for words in [w for w in WORDS if anew and w != "right"]:
-                    other = make(WORDS[words](lesson, seed))
+                    other = make(in_words(words, lesson, seed))
                     _note(
                         results, (lesson.name, ANEW, words), bouts.fight(other, lesson, budget, seed), bouts
                     )
                 report({"budget": budget.plain, **_measured(results)}, seeds[: seeds.index(seed) + 1])
 
 
+def in_words(words: str, lesson: Lesson, seed: int) -> Vocabulary:
+    """The lesson's vocabulary in these words (``prompts.controls.WORDS``)."""
+    boxes = Counter(a.label for one in lesson.val for a in one.annotations)
+    return WORDS[words](lesson.vocabulary, boxes, seed)
+
+
 def _asked(contestant: DsmoeContestant, trained: Result, words: str, lesson: Lesson, bouts: Bouts) -> Result:
     """What the trained model finds when it is asked in these words."""
     if words == "right":
         return trained
-    vocabulary = WORDS[words](lesson, trained.seed)
+    vocabulary = in_words(words, lesson, trained.seed)
     pictures = [one.picture for one in lesson.val]
     return bouts.again(
         trained,

@@ -100,6 +100,17 @@ def test_words_keep_what_others_wrote_into_the_file(run: Any, tmp_path: Path) ->
     assert set(found["right_minus_random"]) == {"squares"}
 
 
+def test_a_held_out_class_goes_beside_what_others_wrote(run: Any, tmp_path: Path, capsys: Out) -> None:
+    write_result(tmp_path / "out.json", {"structured_ok": 3, "rows": []}, command="dsmoe other", seeds=[7])
+    assert run("held-out", "--class", "plum", "--epochs", "1", "--px", "64", "--seeds", "1") == 0
+    found = read_result(tmp_path / "out.json")
+    assert found["structured_ok"] == 3
+    for row in found["held_out_class"]:
+        assert (row["data"], row["class"], row["budget"]) == ("squares", "plum", {"epochs": 1})
+        assert len(row["right"]) == len(row["random"]) == 1
+    assert "squares without plum, seed 1" in capsys.readouterr().out
+
+
 def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
     path = tmp_path / "words.json"
     write_into(path, {"a": 1}, command="first", seeds=[1])
@@ -121,6 +132,7 @@ def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
         (["ablation", "--epochs", "1", "--rows", "G"], "'G' is no row"),
         (["warmstart", "--epochs", "1", "--shares", "much"], "is no list of numbers"),
         (["warmstart", "--epochs", "1"], "no file for the warm start"),
+        (["held-out", "--epochs", "1", "--class", "dent"], "squares lacks boxes of 'dent' in a part"),
     ],
 )
 def test_a_mistake_is_one_line(run: Any, words: list[str], said: str, capsys: Out) -> None:

@@ -14,8 +14,8 @@ from dsmoe_core.schema import ClassText, Vocabulary
 from pipelines.benchmarks.contest import dsmoe, entrants, words
 from pipelines.benchmarks.contest.bouts import Bouts
 from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
-from pipelines.benchmarks.contest.other_words import WORDS
 from pipelines.benchmarks.contest.protocol import Budget, Lesson
+from prompts.controls import WORDS
 from tests.pipelines.contest.conftest import Quiet
 
 QUICK = TrainingConfig(batch=5, checkpoint_every_s=1e-9, precision="32-true")
@@ -121,59 +121,6 @@ def test_first_weights_and_other_words_reach_the_training(
     assert given["training"].seed == 7
     assert given["training"].pictures_seen == 30
     assert given["model"].text_width == HashEncoder.width
-
-
-def rich(lesson: Lesson) -> Lesson:
-    """The same with descriptions, paraphrases and a taxonomy."""
-    classes = tuple(
-        ClassText(n, f"{n} seen on the ground", "block", (f"a {n} thing",)) for n in lesson.vocabulary.names
-    )
-    vocabulary = Vocabulary(classes, (ClassText("block", "a square of colour"),), "v")
-    return Lesson(lesson.name, vocabulary, lesson.train, lesson.val)
-
-
-def test_other_words_change_texts_and_nothing_else(lesson: Lesson) -> None:
-    known = rich(lesson)
-    for make in WORDS.values():
-        other = make(known, 1)
-        assert other.names == known.vocabulary.names
-        assert [c.parent for c in other.classes] == [c.parent for c in known.vocabulary.classes]
-        assert make(known, 1) == other
-    assert WORDS["right"](known, 1) is known.vocabulary
-    bare = WORDS["name"](known, 1)
-    assert {(c.description, c.paraphrases) for c in (*bare.classes, *bare.inner)} == {("", ())}
-
-
-def test_random_words_are_as_many_and_of_no_class(lesson: Lesson) -> None:
-    known = rich(lesson)
-    drawn = [WORDS["random"](known, seed) for seed in (1, 2)]
-    assert drawn[0] != drawn[1]
-    for one, right in zip(drawn[0].classes, known.vocabulary.classes, strict=True):
-        assert len(one.description.split()) == len(right.description.split())
-        assert [len(p.split()) for p in one.paraphrases] == [len(p.split()) for p in right.paraphrases]
-        assert not {"rust", "brick", "plum", "seen", "ground"} & set(one.description.split())
-    bare = Lesson("l", Vocabulary((ClassText("pin_hole", ""),)), lesson.train, lesson.val)
-    assert len(WORDS["random"](bare, 1).classes[0].description.split()) == 2
-
-
-def test_the_two_classes_with_most_boxes_swap_texts(lesson: Lesson) -> None:
-    known = rich(lesson)
-    other = WORDS["swapped"](known, 1)
-    moved = [
-        (one.name, two.description)
-        for one, two in zip(known.vocabulary.classes, other.classes, strict=True)
-        if one.description != two.description
-    ]
-    (a, of_b), (b, of_a) = moved
-    assert of_b.startswith(b)
-    assert of_a.startswith(a)
-    boxes = {n: sum(x.label == n for p in known.val for x in p.annotations) for n in known.vocabulary.names}
-    assert min(boxes[a], boxes[b]) >= max(n for name, n in boxes.items() if name not in (a, b))
-
-
-def test_one_class_has_nothing_to_swap(lesson: Lesson) -> None:
-    one = Lesson("l", Vocabulary((ClassText("rust", "red"),)), (), ())
-    assert WORDS["swapped"](one, 1).classes == one.vocabulary.classes
 
 
 def test_one_model_is_asked_in_all_words_and_others_are_trained_where_wanted(

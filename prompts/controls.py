@@ -1,14 +1,16 @@
-"""A vocabulary in other words: class names alone, random words, two classes' texts swapped."""
+"""A vocabulary in other words: class names alone, random words, two classes' texts swapped.
+
+What a text is worth shows against these. Whoever asks a detector in them changes texts and nothing else: the
+classes, their names, their order and the taxonomy stay.
+"""
 
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from dsmoe_core.schema import ClassText, Vocabulary
-from pipelines.benchmarks.contest.protocol import Lesson
 
 _SAY_NOTHING_OF_DEFECTS = """
 afternoon answer autumn bakery banjo barley basket bishop blanket breakfast bridge brother camel candle
@@ -26,19 +28,12 @@ PLAIN = tuple(_SAY_NOTHING_OF_DEFECTS.split())
 SWAPPED = 2
 
 
-def right(lesson: Lesson, seed: int) -> Vocabulary:
-    """The descriptions and paraphrases as they are."""
-    del seed
-    return lesson.vocabulary
-
-
-def names_only(lesson: Lesson, seed: int) -> Vocabulary:
+def names_only(vocabulary: Vocabulary) -> Vocabulary:
     """Every class and inner node by its name, which is what the encoder is given where there is no text."""
-    del seed
-    return _each(lesson.vocabulary, lambda text: replace(text, description="", paraphrases=()))
+    return _each(vocabulary, lambda text: replace(text, description="", paraphrases=()))
 
 
-def random_words(lesson: Lesson, seed: int) -> Vocabulary:
+def random_words(vocabulary: Vocabulary, seed: int) -> Vocabulary:
     """As many random words in place of every description and paraphrase as it has words."""
     drawn = random.Random(seed)  # noqa: S311 - no secret
 
@@ -46,25 +41,25 @@ def random_words(lesson: Lesson, seed: int) -> Vocabulary:
         return " ".join(drawn.choices(PLAIN, k=len(text.split())))
 
     def each(text: ClassText) -> ClassText:
-        said = text.description or text.name.replace("_", " ")
-        return replace(text, description=other(said), paraphrases=tuple(map(other, text.paraphrases)))
+        return replace(text, description=other(_said(text)), paraphrases=tuple(map(other, text.paraphrases)))
 
-    return _each(lesson.vocabulary, each)
+    return _each(vocabulary, each)
 
 
-def swapped(lesson: Lesson, seed: int) -> Vocabulary:
+def swapped(vocabulary: Vocabulary, boxes: Mapping[str, int]) -> Vocabulary:
     """The two classes that have most boxes to be judged on, each with the other one's texts.
 
     In a set of one class there is nothing to swap.
+
+    Args:
+        boxes: number of true boxes by class.
     """
-    del seed
-    classes = lesson.vocabulary.classes
-    boxes = Counter(a.label for one in lesson.val for a in one.annotations)
-    most = sorted(range(len(classes)), key=lambda i: -boxes[classes[i].name])[:SWAPPED]
+    classes = vocabulary.classes
+    most = sorted(range(len(classes)), key=lambda i: -boxes.get(classes[i].name, 0))[:SWAPPED]
     other = dict(zip(most, reversed(most), strict=True))
     given = [classes[other.get(i, i)] for i in range(len(classes))]
     return replace(
-        lesson.vocabulary,
+        vocabulary,
         classes=tuple(
             replace(one, description=_said(text), paraphrases=text.paraphrases)
             for one, text in zip(classes, given, strict=True)
@@ -72,12 +67,13 @@ def swapped(lesson: Lesson, seed: int) -> Vocabulary:
     )
 
 
-WORDS: dict[str, Callable[[Lesson, int], Vocabulary]] = {
-    "right": right,
-    "name": names_only,
-    "random": random_words,
-    "swapped": swapped,
+WORDS: dict[str, Callable[[Vocabulary, Mapping[str, int], int], Vocabulary]] = {
+    "right": lambda vocabulary, _boxes, _seed: vocabulary,
+    "name": lambda vocabulary, _boxes, _seed: names_only(vocabulary),
+    "random": lambda vocabulary, _boxes, seed: random_words(vocabulary, seed),
+    "swapped": lambda vocabulary, boxes, _seed: swapped(vocabulary, boxes),
 }
+"""The four, each from a vocabulary, the number of true boxes of its classes, and a seed."""
 
 
 def _said(text: ClassText) -> str:

@@ -1,0 +1,183 @@
+"""One model that is asked in one book after the other, on the same pictures and the same resamples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dsmoe_core.evaluation import bootstrap
+from dsmoe_core.evaluation.figures import judged
+from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
+from pipelines.detection import named
+from pipelines.judge.margin import SeenAs, mean_margins, seen_as
+from pipelines.report.contender import Contender
+from pipelines.told import Told
+
+Floats = NDArray[np.float64]
+FIGURES = ("map50", "map", "margin")
+"""AP at IoU 0.5, AP over 0.5 to 0.95, confusion margin (``margin.margins``), in the order of a table."""
+
+
+class Reading(NamedTuple):
+    """What came of one book, for c classes and b resamples.
+
+    Attributes:
+        findings: by picture key, under the names of the fixed set.
+        figures: FIGURES of each class, (c, 3); NaN for a class without a true box.
+        resampled: the same in each resample, (b, c, 3).
+    """
+
+    findings: dict[str, PictureFindings]
+    seen: SeenAs
+    figures: Floats
+    resampled: Floats
+
+    @property
+    def means(self) -> Floats:
+        """FIGURES over the classes that have them, (3,)."""
+        mean: Floats = bootstrap.mean_over_classes(self.figures[None])[0]
+        return mean
+
+
+def asked(
+    model: Contender, vocabulary: Vocabulary, pictures: Sequence[Picture], told: Told
+) -> dict[str, PictureFindings]:
+    """What a model finds when it is asked in these words, faint findings too, by picture key.
+
+    Raises:
+        ModelError: its folder holds no whole model, or it answers with figures that are not finite.
+    """
+    found = {}
+    look = model.detection.opened(model.folder, vocabulary)
+    for one in named(look(pictures), f"{model.name}+{vocabulary.version}"):
+        found[one.key] = one
+        told.advance(len(found), len(pictures))
+    return found
+
+
+class Bench:
+    """A model and a fixed set of pictures. Books are read on it and then compared, pair by pair.
+
+    Args:
+        truth: labelled under ``classes``.
+        resamples: of the pictures, drawn once and used for every reading, so that all comparisons are paired.
+    """
+
+    def __init__(
+        self,
+        model: Contender,
+        truth: Sequence[LabelledPicture],
+        classes: Sequence[str],
+        *,
+        resamples: int,
+        seed: int,
+        told: Told,
+    ) -> None:
+        self.model, self.truth, self.classes = model, truth, tuple(classes)
+        self.counts = bootstrap.draws(len(truth), resamples, seed)
+        self._told = told
+        self._read: dict[tuple[Any, ...], Reading] = {}
+
+    def read(self, vocabulary: Vocabulary, name: str, names: Mapping[str, str] | None = None) -> Reading:
+        """Ask in these words and judge what is found; words that were asked in already are not asked again.
+
+        Args:
+            name: for who waits.
+            names: class of the fixed set by the vocabulary's name for it, where they differ.
+
+        Raises:
+            ModelError: as :func:`asked`.
+        """
+        key = (vocabulary.classes, vocabulary.inner)
+        if key not in self._read:
+            self._told.say(f"{name}: looking at pictures")
+            found = asked(self.model, vocabulary, [one.picture for one in self.truth], self._told)
+            self._told.say(f"{name}: resampling")
+            self._read[key] = self._judged(_renamed(found, names or {}))
+        return self._read[key]
+
+    def _judged(self, found: dict[str, PictureFindings]) -> Reading:
+        one = judged(found, self.truth, self.classes, self.counts, self._told.advance)
+        seen = seen_as(one.matched, self.classes)
+        margin, resampled = mean_margins(seen, self.counts)
+        precisions = [one.tables.mean(label=label) or (np.nan, np.nan) for label in self.classes]
+        return Reading(
+            found,
+            seen,
+            np.column_stack([np.array(precisions, dtype=np.float64), margin]),
+            np.concatenate([one.resampled, resampled[..., None]], axis=2),
+        )
+
+
+class Gains(NamedTuple):
+    """One reading less another, as plain values (:func:`difference`), by FIGURES.
+
+    Attributes:
+        total: of the means over classes.
+        classes: of each class, in order; empty for one without a true box.
+    """
+
+    total: dict[str, Any]
+    classes: list[dict[str, Any]]
+
+
+def gains(this: Reading, other: Reading) -> Gains:
+    """Compare two readings of one bench, paired: both figures are taken in the same resamples."""
+    means = [bootstrap.mean_over_classes(one.resampled) for one in (this, other)]
+    return Gains(
+        _compared(this.means, other.means, *means),
+        [
+            _compared(this.figures[i], other.figures[i], this.resampled[:, i], other.resampled[:, i])
+            for i in range(len(this.figures))
+        ],
+    )
+
+
+def difference(this: float, other: float, these: Floats, others: Floats) -> dict[str, Any]:
+    """One figure of two readings as plain values; empty where it is not defined.
+
+    Args:
+        these, others: the figure in the same resamples, (b,).
+    """
+    compared = bootstrap.compare(this - other, these, others)
+    if compared is None or np.isnan(compared.delta):
+        return {}
+    return {
+        "this": round(this, 6),
+        "other": round(other, 6),
+        "delta": round(compared.delta, 6),
+        "ci95": [round(end, 6) for end in compared.ci95],
+        "p": round(compared.p, 5),
+    }
+
+
+def _compared(this: Floats, other: Floats, these: Floats, others: Floats) -> dict[str, Any]:
+    each = {
+        name: difference(float(this[i]), float(other[i]), these[:, i], others[:, i])
+        for i, name in enumerate(FIGURES)
+    }
+    return {name: one for name, one in each.items() if one}
+
+
+def _renamed(found: dict[str, PictureFindings], names: Mapping[str, str]) -> dict[str, PictureFindings]:
+    """The same under other names."""
+    if all(old == new for old, new in names.items()):
+        return found
+    return {
+        key: replace(
+            one,
+            findings=tuple(
+                replace(
+                    f,
+                    label=names.get(f.label, f.label),
+                    probabilities={names.get(n, n): p for n, p in f.probabilities.items()},
+                )
+                for f in one.findings
+            ),
+        )
+        for key, one in found.items()
+    }

@@ -1,0 +1,153 @@
+"""Two books and one model whose reading is known: what is planted is found, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scenes import labelled
+
+from dsmoe_core.errors import ClassBookError, DataError
+from dsmoe_core.schema import Box, LabelledPicture
+from pipelines.judge.fixed_set import FixedSet
+from pipelines.judge.judging import Question, judge
+from pipelines.judge.reading import FIGURES, Bench, gains
+from pipelines.report.contender import Contender
+from prompts.class_book import ClassBook, ClassEntry
+from prompts.judge_report import JudgeReport
+from tests.pipelines.judge.conftest import SHAPES, Quiet, WordReader, book
+
+
+def judged(
+    model: Contender, this: ClassBook, other: ClassBook, truth: list[LabelledPicture]
+) -> dict[str, Any]:
+    question = Question(this, other, tolerance=0.01, resamples=200, seed=1)
+    return judge(question, model, FixedSet("boards", truth), "dsmoe classes judge", Quiet())
+
+
+def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
+    model: Contender, reader: WordReader, truth: list[LabelledPicture], tmp_path: Path
+) -> None:
+    found = judged(model, book(), book(), truth)
+    assert found["verdict"] == "no worse"
+    for figures in (found["total"], *found["classes"]):
+        assert {name: figures[name]["delta"] for name in FIGURES} == dict.fromkeys(FIGURES, 0.0)
+        assert all(figures[name]["ci95"] == [0.0, 0.0] for name in FIGURES)
+    assert len(reader.asked) == 4  # right, name, random, swapped: the same words are not asked twice
+
+
+def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledPicture]) -> None:
+    wrong = judged(model, book(spur=SHAPES["hole"]), book(), truth)
+    assert wrong["verdict"] == "worse"
+    assert wrong["reason"].startswith("worse: mAP@.5:.95 -0.")
+    rows = {row["name"]: row for row in wrong["classes"]}
+    assert rows["spur"]["map"]["ci95"][1] < 0
+    assert rows["spur"]["margin"]["ci95"][1] < 0
+    assert rows["short"]["map"]["delta"] == 0
+    back = judged(model, book(), book(spur=SHAPES["hole"]), truth)
+    assert back["verdict"] == "better"
+    for name in FIGURES:
+        assert back["total"][name]["delta"] == pytest.approx(-wrong["total"][name]["delta"])
+        ends = wrong["total"][name]["ci95"]
+        assert back["total"][name]["ci95"] == pytest.approx([-ends[1], -ends[0]])
+
+
+def test_a_model_that_finds_nothing_decides_nothing(
+    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+) -> None:
+    reader.truth = ()
+    found = judged(model, book(spur="a spike"), book(), truth)
+    assert found["verdict"] == "undecided"
+    assert "finds nothing right on 24 pictures, in neither book" in found["reason"]
+    assert all("rival" not in row for row in found["classes"])
+
+
+def test_the_controls_say_whether_words_are_read(model: Contender, truth: list[LabelledPicture]) -> None:
+    found = judged(model, book(), book(), truth)
+    assert [one["words"] for one in found["controls"]] == ["name", "random", "swapped"]
+    assert all(one["total"]["map"]["ci95"][0] > 0 for one in found["controls"])
+    assert found["reads_the_words"]["answer"] == "yes"
+    assert "random" not in found["reason"]
+    deaf = Contender("d1", Path("nowhere"), model.vocabulary, {}, WordReader(truth, deaf=True))
+    found = judged(deaf, book(spur="nonsense"), book(), truth)
+    assert found["verdict"] == "no worse"
+    assert found["reads_the_words"]["answer"] == "not shown"
+    assert "The model does not read these words" in found["reason"]
+
+
+def test_comparisons_are_paired(model: Contender, truth: list[LabelledPicture]) -> None:
+    """The interval of a difference is that of differences within resamples, the same ones for both."""
+    vocabulary = book().vocabulary()
+    bench = Bench(model, truth, vocabulary.names, resamples=150, seed=3, told=Quiet())
+    one, other = (bench.read(b.vocabulary(), "x") for b in (book(), book(hole="nothing")))
+    within = one.resampled[:, 2, 1] - other.resampled[:, 2, 1]
+    assert gains(one, other).classes[2]["map"]["ci95"] == pytest.approx(
+        np.percentile(within, [2.5, 97.5]), abs=1e-6
+    )
+    again = Bench(model, truth, vocabulary.names, resamples=150, seed=3, told=Quiet()).read(vocabulary, "x")
+    assert np.array_equal(again.resampled, one.resampled, equal_nan=True)
+
+
+def test_routing_and_rivals_are_told(model: Contender, truth: list[LabelledPicture]) -> None:
+    found = judged(model, book(), book(), truth)
+    row = found["classes"][0]
+    assert row["rival"] in SHAPES
+    assert row["routing"]["this"] == row["routing"]["other"]
+    assert sum(row["routing"]["pictures"]) > 0
+    table = np.array(found["experts"]["this"])
+    assert table.shape == (3, 4)
+    assert table.sum(axis=1) == pytest.approx([1, 1, 1])
+    assert found["distances"] == {}  # this detector has no encoder
+
+
+def other_classes() -> ClassBook:
+    """Lacks hole, has dent, and calls spur by another name."""
+    return ClassBook(
+        classes=(
+            ClassEntry(name="dent", description="a hollow"),
+            ClassEntry(name="short", description="a bridge between tracks in the copper"),
+            ClassEntry(name="burr", description="a pointed outgrowth in the copper", aliases=("Spur",)),
+        )
+    )
+
+
+def test_books_of_different_classes_are_judged_on_the_common_ones(
+    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+) -> None:
+    holes = sum(a.label == "hole" for one in truth for a in one.annotations)
+    found = judged(model, book(), other_classes(), truth)
+    assert [row["name"] for row in found["classes"]] == ["spur", "short"]
+    assert found["left_out"] == {"this": ["hole"], "other": ["dent"], "boxes": holes, "pictures": []}
+    assert found["total"]["map"]["delta"] == 0  # both say the same of both classes, one under another name
+    assert {v.names for v in reader.asked} == {("spur", "short"), ("short", "burr")}
+    turned = judged(model, other_classes(), book(), truth)
+    assert [row["name"] for row in turned["classes"]] == ["short", "burr"]
+    assert turned["left_out"]["this"] == ["dent"]
+
+
+def test_what_cannot_be_judged_is_refused(model: Contender, truth: list[LabelledPicture]) -> None:
+    rust = ClassBook(classes=(ClassEntry(name="rust", description="red"),))
+    with pytest.raises(ClassBookError, match="no class in common: spur, short, hole; rust"):
+        judged(model, book(), rust, truth)
+    strange = [labelled("x", (Box(0, 0, 9, 9), "scratch"))]
+    with pytest.raises(ClassBookError, match="neither class book knows 'scratch'"):
+        judged(model, book(), book(), strange)
+    holes = [labelled("x", (Box(0, 0, 9, 9), "hole"))]
+    with pytest.raises(DataError, match="no true box of spur, short, which both books have"):
+        judged(model, book(), other_classes(), holes)
+
+
+def test_the_report_is_one_that_publishing_reads(
+    model: Contender, truth: list[LabelledPicture], tmp_path: Path
+) -> None:
+    from pipelines.report.page import as_text
+
+    found = judged(model, book(), book(spur="a spike"), truth)
+    (tmp_path / "judge.json").write_text(as_text(found))
+    report = JudgeReport.load(tmp_path / "judge.json")
+    assert report.book == book().version
+    assert report.against == book(spur="a spike").version
+    assert (report.model, report.data) == ("r1", "boards, 24 pictures")
+    assert report.lets_publish
