@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from dsmoe_core.config import Frozen
-from prompts.class_book import ClassBook, Text
+from prompts.class_book import ClassBook
 from prompts.llm import Message
 from prompts.refinement import Candidate, Confused, Refinement, Scores, Wording
 
-_Sentence = Annotated[Text, StringConstraints(min_length=20, max_length=400)]
+
+def _one_line(text: object) -> object:
+    """Small models break lines, which a class book cannot hold and which mean nothing."""
+    return " ".join(text.split()) if isinstance(text, str) else text
+
+
+_Sentence = Annotated[str, BeforeValidator(_one_line), StringConstraints(min_length=20, max_length=400)]
 MOST_ATTEMPTS = 4
 """Earlier attempts that are told: a small model loses sight of the question among more."""
 
