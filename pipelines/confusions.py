@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from annotate.studio.simulate import EDIT_IOU
 from dsmoe_core.errors import ClassBookError
-from dsmoe_core.evaluation.confusion import confusion
-from dsmoe_core.evaluation.matching import match_pictures, overlaps
-from dsmoe_core.evaluation.operating_point import best_threshold
+from dsmoe_core.evaluation.matching import overlaps
+from dsmoe_core.evaluation.surest import surest
 from dsmoe_core.schema import Annotation, Finding, Harvest, LabelledPicture, Outcome, PictureFindings
 from pipelines.sending import shown
 from pipelines.workspace import Workspace
@@ -21,26 +20,19 @@ from prompts.refinement import Confused
 Pair = tuple[str, str]
 
 
-def confusions(
-    findings: Mapping[str, PictureFindings], truth: Sequence[LabelledPicture], classes: Sequence[str]
-) -> Counter[Pair]:
-    """How many true boxes of one class (first) the detector calls another one (second).
+def confusions(findings: Mapping[str, PictureFindings], truth: Iterable[LabelledPicture]) -> Counter[Pair]:
+    """How many true boxes of one class (first) the detector takes for another one (second).
 
-    At the score threshold of the best F1 on these pictures; nothing where nothing found is right.
+    Args:
+        findings: by picture key.
     """
-    matched = match_pictures(findings, truth)
-    threshold = best_threshold(matched)
-    if threshold is None:
-        return Counter()
-    table = confusion(matched, classes, threshold)
-    return Counter(
-        {
-            (true, called): int(table[i, j])
-            for i, true in enumerate(classes)
-            for j, called in enumerate(classes)
-            if i != j and table[i, j]
-        }
-    )
+    taken: Counter[Pair] = Counter()
+    for one in truth:
+        there = findings[one.picture.key].findings if one.picture.key in findings else ()
+        for annotation, finding in zip(one.annotations, surest(one.annotations, there), strict=True):
+            if finding is not None and finding.label != annotation.label:
+                taken[annotation.label, finding.label] += 1
+    return taken
 
 
 def corrections(workspace: Workspace) -> Counter[Pair]:

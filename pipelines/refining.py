@@ -166,7 +166,7 @@ def _pair(book: ClassBook, pair: Pair) -> Pair:
 def _chosen(
     workspace: Workspace, book: ClassBook, reader: ChampionReader, pairs: Sequence[Pair], most: int
 ) -> list[Confused]:
-    found = confusions(reader.findings(book), reader.truth, book.names)
+    found = confusions(reader.findings(book), reader.truth)
     corrected = corrections(workspace)
     if pairs:
         return [confused(pair, found, corrected) for pair in pairs]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from dsmoe_core.errors import DataError
-from dsmoe_core.evaluation.matching import IOU, overlaps
 from dsmoe_core.evaluation.scores import coco_tables
+from dsmoe_core.evaluation.surest import surest
 from dsmoe_core.schema import LabelledPicture, PictureFindings
 from pipelines.detection import Detection, named
 from prompts.class_book import ClassBook
@@ -71,8 +71,8 @@ class ChampionReader:
         if self._last is None or self._last[0] != book.version:
             found: dict[str, PictureFindings] = {}
             pictures = [p.picture for p in self.truth]
-            looked = self._detection.findings(self._model, book.vocabulary(), pictures)
-            for one in named(looked, f"{self._model.name}+{book.version}"):
+            look = self._detection.opened(self._model, book.vocabulary())  # what is faint tells of words too
+            for one in named(look(pictures), f"{self._model.name}+{book.version}"):
                 found[one.key] = one
                 self._progress(len(found), len(pictures))
             self._last = (book.version, found)
@@ -99,7 +99,10 @@ class WordsEvaluator:
 
     def score(self, book: ClassBook) -> Scores:
         """See Evaluator."""
-        found, truth = self._reader.findings(book), self._reader.truth
+        truth = self._reader.truth
+        for label in labels_of(truth):
+            book.resolve(label)
+        found = self._reader.findings(book)
         tables = coco_tables(found, truth, book.names)
         means = {name: tables.mean(label=name) for name in book.names}
         return Scores(
@@ -120,11 +123,8 @@ def _margin(pair: Confused, found: Mapping[str, PictureFindings], truth: Sequenc
     for labelled in truth:
         boxes = [a for a in labelled.annotations if a.label in other]
         there = found[labelled.picture.key].findings if labelled.picture.key in found else ()
-        overlap = overlaps([f.box for f in there], [a.box for a in boxes])
-        for column, annotation in enumerate(boxes):
-            on_it = [there[row] for row in np.flatnonzero(overlap[:, column] >= IOU)]
-            surest = max(on_it, key=lambda f: f.score, default=None)
-            p = surest.probabilities if surest is not None else {}
+        for annotation, finding in zip(boxes, surest(boxes, there), strict=True):
+            p = finding.probabilities if finding is not None else {}
             margins[annotation.label].append(
                 p.get(annotation.label, 0.0) - p.get(other[annotation.label], 0.0)
             )

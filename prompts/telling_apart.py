@@ -18,7 +18,7 @@ def _one_line(text: object) -> object:
     return " ".join(text.split()) if isinstance(text, str) else text
 
 
-_Sentence = Annotated[str, BeforeValidator(_one_line), StringConstraints(min_length=20, max_length=400)]
+_Sentence = Annotated[str, StringConstraints(min_length=20, max_length=400), BeforeValidator(_one_line)]
 MOST_ATTEMPTS = 4
 """Earlier attempts that are told: a small model loses sight of the question among more."""
 
