@@ -15,6 +15,7 @@ from dsmoe_core.errors import PictureError
 from dsmoe_core.schema import Box, LabelledPicture, Picture
 from pipelines.learning import in_the_books_words
 from pipelines.workspace import Workspace
+from prompts.class_book import ClassBook
 
 MOST_OPENED = 500
 """Pictures that are looked into for contrast and orientation; sizes and places are taken from all."""
@@ -79,9 +80,9 @@ class _Boxes:
 
 
 def of_workspace(
-    workspace: Workspace, progress: Callable[[int, int], None] | None = None
+    workspace: Workspace, book: ClassBook, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, ClassFacts]:
-    """Facts of every class of the class book, from what people labelled.
+    """Facts of every class of this class book, from what people labelled.
 
     The test set is left out: words that are made to fit it could not be judged on it.
 
@@ -89,7 +90,6 @@ def of_workspace(
         ClassBookError: the class book lacks a class that is annotated.
         PictureError: a picture cannot be read.
     """
-    book = workspace.class_book()
     labelled = [in_the_books_words(p, book.resolve) for p in workspace.annotations().values()]
     return measure(labelled, book.names, progress)
 

@@ -15,6 +15,7 @@ from dsmoe_core.evaluation.surest import surest
 from dsmoe_core.schema import Annotation, Finding, Harvest, LabelledPicture, Outcome, PictureFindings
 from pipelines.sending import shown
 from pipelines.workspace import Workspace
+from prompts.class_book import ClassBook
 from prompts.refinement import Confused
 
 Pair = tuple[str, str]
@@ -35,13 +36,13 @@ def confusions(findings: Mapping[str, PictureFindings], truth: Iterable[Labelled
     return taken
 
 
-def corrections(workspace: Workspace) -> Counter[Pair]:
+def corrections(workspace: Workspace, book: ClassBook) -> Counter[Pair]:
     """How many pre-labels were shown as one class (first) and made another one (second) by people.
 
     The journal holds how many were relabelled on a picture; which they were is told by the places of what was
-    shown and of what came back. Classes that the class book no longer has are left out.
+    shown and of what came back. Classes that the class book does not have are left out.
     """
-    book, settings = workspace.class_book(), workspace.settings.round
+    settings = workspace.settings.round
     changed: Counter[Pair] = Counter()
     found: dict[str, Mapping[str, PictureFindings]] = {}
     for harvest in workspace.journal.harvests().values():

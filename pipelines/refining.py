@@ -167,7 +167,7 @@ def _chosen(
     workspace: Workspace, book: ClassBook, reader: ChampionReader, pairs: Sequence[Pair], most: int
 ) -> list[Confused]:
     found = confusions(reader.findings(book), reader.truth)
-    corrected = corrections(workspace)
+    corrected = corrections(workspace, book)
     if pairs:
         return [confused(pair, found, corrected) for pair in pairs]
     there = labels_of(reader.truth)

@@ -65,7 +65,7 @@ def draft(
         chosen = [n.strip() for n in names.split(",")] if names else book.names
         said = read_notes(book, notes, note or ())
         reporter.say("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, reporter.advance)
+        measured = class_facts.of_workspace(opened, book, reporter.advance)
         reporter.say("asking the language model")
         facts = {name: in_words(one) for name, one in measured.items()}
         written = write(book, chosen, asked, facts, notes=said, progress=reporter.advance)

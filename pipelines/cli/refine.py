@@ -38,7 +38,7 @@ def facts(workspace: WorkspaceArgument = HERE) -> None:
 
     with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
         reporter.say("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, reporter.advance)
+        measured = class_facts.of_workspace(opened, opened.class_book(), reporter.advance)
     names = ("class", "boxes", "a picture", "size", "aspect", "contrast", "lines", "place")
     table = Table(*names, title="Annotated boxes", title_justify="left", show_lines=True)
     words = (said.number, said.size, said.aspect, said.contrast, said.orientation, said.place)
@@ -99,7 +99,7 @@ def refine(
             return
         _tell(ready, reporter)
         reporter.say("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, reporter.advance)
+        measured = class_facts.of_workspace(opened, book, reporter.advance)
         reporter.say("asking the language model and scoring its texts")
         try:
             state = improve(

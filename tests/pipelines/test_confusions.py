@@ -75,12 +75,12 @@ def test_people_s_corrections_are_told_by_what_was_shown_and_what_came_back(work
         relabelled=2,
     )
     came_back(workspace, (("rust", 0, 0.5),), (("brick", box(0)),), relabelled=1, number=1)
-    assert corrections(workspace) == {("rust", "brick"): 2, ("plum", "brick"): 1}
+    assert corrections(workspace, workspace.class_book()) == {("rust", "brick"): 2, ("plum", "brick"): 1}
 
 
 def test_a_box_that_was_deleted_and_drawn_anew_is_no_correction(workspace: Workspace) -> None:
     came_back(workspace, (("rust", 0, 0.9),), (("brick", box(0)),), relabelled=0)
-    assert corrections(workspace) == Counter()
+    assert corrections(workspace, workspace.class_book()) == Counter()
 
 
 def test_no_more_are_counted_than_the_journal_says_and_those_in_place_first(workspace: Workspace) -> None:
@@ -90,7 +90,7 @@ def test_no_more_are_counted_than_the_journal_says_and_those_in_place_first(work
         (("brick", box(0, 12)), ("rust", box(1))),
         relabelled=1,
     )
-    assert corrections(workspace) == {("plum", "rust"): 1}
+    assert corrections(workspace, workspace.class_book()) == {("plum", "rust"): 1}
 
 
 def test_a_class_that_is_gone_or_is_one_with_the_other_does_not_count(workspace: Workspace) -> None:
@@ -100,7 +100,7 @@ def test_a_class_that_is_gone_or_is_one_with_the_other_does_not_count(workspace:
         (("rust", box(0)), ("brick", box(1))),
         relabelled=2,
     )
-    assert corrections(workspace) == Counter()
+    assert corrections(workspace, workspace.class_book()) == Counter()
 
 
 def test_pairs_are_in_the_order_of_how_often_they_are_confused() -> None:

@@ -129,6 +129,7 @@ def test_the_part_is_as_large_as_it_can_be_and_has_no_picture_twice(rows: list[s
     assert len(keys) == len(set(keys)) == min(most, len(rows))
 
 
+@pytest.mark.slow
 def test_a_network_s_figures_hang_on_the_words(blocks: Path, tmp_path: Path) -> None:
     """Six steps of training teach nothing; that other words are other figures is in the architecture."""
     known = coco.read(blocks / "train.json")
