@@ -21,7 +21,10 @@ from pipelines.cli.show import TerminalReporter, console, line
 
 if TYPE_CHECKING:
     from pipelines.refining import Prepared
+    from pipelines.workspace import Workspace
     from prompts.class_book import ClassBook
+    from prompts.llm import OpenAIModel
+    from prompts.refine import Budget
     from prompts.refinement import Refinement
 
 
@@ -78,13 +81,11 @@ def refine(
 
     Example: `dsmoe classes refine boards --pair spur,spurious_copper --rounds 4 --minutes 20`
     """
-    from dsmoe_core.errors import LanguageModelError
-    from pipelines import class_facts, refining, services
+    from pipelines import refining, services
     from pipelines.settings import Environment
     from pipelines.workspace import Workspace
     from prompts.notes import read_notes
     from prompts.refine import Budget
-    from prompts.refine import refine as improve
 
     asked = language_model(llm, model)
     wanted = refining.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
@@ -98,30 +99,46 @@ def refine(
             reporter.line("No two classes are confused; there is nothing to refine.")
             return
         _tell(ready, reporter)
-        reporter.say("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, book, reporter.advance)
-        reporter.say("asking the language model and scoring its texts")
-        try:
-            state = improve(
-                ready.state,
-                book,
-                asked,
-                ready.evaluator,
-                budget=budget,
-                known=refining.known_lines(measured, said),
-                seed=seed,
-                keep=partial(refining.keep, opened),
-            )
-        except LanguageModelError:
-            reporter.line(f"classes.yaml is unchanged; refine/{ready.state.id}.json has what was tried.")
-            reporter.line("The same command goes on with it.")
-            raise
+        state = _improved(opened, ready, book, said, asked, budget, seed, reporter)
         _show(state, book)
         better = refining.take_over(opened, book, state)
     if better is None:
         line("No candidate is better than the class book as it is; classes.yaml is unchanged.")
     else:
         line(f"classes.yaml has the texts of candidate {state.best.id}: {book.version} -> {better.version}")
+
+
+def _improved(
+    opened: Workspace,
+    ready: Prepared,
+    book: ClassBook,
+    notes: dict[str, str],
+    model: OpenAIModel,
+    budget: Budget,
+    seed: int,
+    reporter: TerminalReporter,
+) -> Refinement:
+    """The refinement once its budget is used up.
+
+    Raises:
+        LanguageModelError: see prompts.refine; what is known is kept, and that is said.
+    """
+    from dsmoe_core.errors import LanguageModelError
+    from pipelines import class_facts, refining
+    from prompts.refine import refine as improve
+
+    reporter.say("measuring what is annotated")
+    measured = class_facts.of_workspace(opened, book, reporter.advance)
+    reporter.say("asking the language model and scoring its texts")
+    known, keep = refining.known_lines(measured, notes), partial(refining.keep, opened)
+    try:
+        return improve(
+            ready.state, book, model, ready.evaluator, budget=budget, known=known, seed=seed, keep=keep
+        )
+    except LanguageModelError:
+        reporter.line(f"classes.yaml is unchanged; refine/{ready.state.id}.json has what was tried.")
+        reporter.line("The same command goes on with it.")
+        raise
 
 
 def _pair(words: str) -> tuple[str, str]:

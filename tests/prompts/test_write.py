@@ -90,7 +90,8 @@ def test_an_unknown_class_is_refused_before_anything_is_asked() -> None:
     model = FakeModel([answer("one")])
     with pytest.raises(ClassBookError, match="class 'dent' is not in the class book"):
         draft(BOOK, ["spur", "dent"], model)
-    for known in ({"facts": {"dent": "round"}}, {"notes": {"dent": "round"}}):
-        with pytest.raises(ClassBookError, match="class 'dent'"):
-            draft(BOOK, ["spur"], model, **known)
+    with pytest.raises(ClassBookError, match="class 'dent'"):
+        draft(BOOK, ["spur"], model, facts={"dent": "round"})
+    with pytest.raises(ClassBookError, match="class 'dent'"):
+        draft(BOOK, ["spur"], model, notes={"dent": "round"})
     assert model.asked == []
