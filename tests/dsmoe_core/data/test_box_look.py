@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jaxtyping import Float
+from numpy.typing import NDArray
 
 from dsmoe_core.data.box_look import Orientation, contrast, orientation
 from dsmoe_core.schema import Box
 
 
-def plate(ground: float = 100.0, px: int = 60) -> Float[np.ndarray, "h w"]:
+def plate(ground: float = 100.0, px: int = 60) -> NDArray[np.float64]:
     return np.full((px, px), float(ground))
 
 
-def bar(angle: float, px: int = 60) -> Float[np.ndarray, "h w"]:
+def bar(angle: float, px: int = 60) -> NDArray[np.float64]:
     """A dark bar 40 long and 6 wide through the middle, at this angle to the horizontal."""
     y, x = np.mgrid[0:px, 0:px] - (px - 1) / 2
     along = x * cos(radians(angle)) + y * sin(radians(angle))
