@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotate.studio.simulate import EDIT_IOU
 from dsmoe_core.errors import ClassBookError
@@ -92,13 +93,13 @@ def _relabelled(before: Sequence[Finding], harvest: Harvest) -> list[Pair]:
     return changed[: harvest.outcomes[Outcome.RELABELLED]]
 
 
-def _same_class(before: Sequence[Finding], after: Sequence[Annotation]) -> np.ndarray:
+def _same_class(before: Sequence[Finding], after: Sequence[Annotation]) -> NDArray[np.bool_]:
     return np.array([[f.label == a.label for a in after] for f in before], dtype=bool).reshape(
         len(before), len(after)
     )
 
 
-def _by_overlap(overlap: np.ndarray) -> list[tuple[int, int]]:
+def _by_overlap(overlap: NDArray[np.float64]) -> list[tuple[int, int]]:
     """Rows and columns one to one, by falling overlap, down to where people draw anew."""
     left, pairs = overlap.copy(), []
     while left.size and left.max() >= EDIT_IOU:

@@ -39,8 +39,8 @@ def fixed_part(
     for label in cycle(tuple(queues)):
         if len(part) >= min(most, len(waiting)):
             break
-        one = next((p for p in queues[label] if p.picture.key not in part), None)
-        part |= {one.picture.key: one} if one else {}
+        chosen = next((p for p in queues[label] if p.picture.key not in part), None)
+        part |= {chosen.picture.key: chosen} if chosen else {}
     return list(part.values())
 
 
