@@ -37,6 +37,7 @@ datasets/        ID.json, immutable
 models/          ID/{model.safetensors, model.json, card.json}
 findings/        MODEL+BOOK.jsonl
 tracking/        curves of trainings, by MLflow; made when the first one begins
+refine/          ID.json: refinements of texts, with everything that was tried; made when the first one begins
 studio/          Label Studio's data, credentials (0600) and log
 review/          FiftyOne's database
 cache/           may be deleted

@@ -42,11 +42,14 @@ class Draft(Frozen):
     paraphrases: tuple[_Sentence, ...] = Field(min_length=3, max_length=6)
 
 
-def draft_messages(book: ClassBook, entry: ClassEntry, facts: str | None = None) -> list[Message]:
+def draft_messages(
+    book: ClassBook, entry: ClassEntry, facts: str | None = None, note: str | None = None
+) -> list[Message]:
     """The question for one class: its name, its siblings to tell it apart from, and what is known of it.
 
     Args:
-        facts: what was measured or noted about this class, in words; the model is told to keep to it.
+        facts: what was measured of this class, in words.
+        note: what an expert says of it; the model is told to keep to both, and to this one first.
     """
     lines = [f"Describe the defect class {entry.name!r}."]
     if entry.aliases:
@@ -61,7 +64,9 @@ def draft_messages(book: ClassBook, entry: ClassEntry, facts: str | None = None)
         lines.append("It must be told apart from:")
         lines += [f"- {c.name}: {c.description}" for c in _closest_first(entry, others)]
     if facts:
-        lines.append(f"Known facts, keep to them: {facts}")
+        lines.append(f"Measured on the annotated boxes, keep to it: {facts}")
+    if note:
+        lines.append(f"An expert says, and it outweighs all else: {note}")
     lines.append(
         "Give a description of 15 to 40 words, the attributes, and 4 paraphrases of the description."
     )

@@ -16,6 +16,7 @@ def draft(
     model: LanguageModel,
     facts: Mapping[str, str] | None = None,
     *,
+    notes: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ClassBook:
     """A new book in which the model has described these classes; the given one stays as it is.
@@ -25,7 +26,8 @@ def draft(
 
     Args:
         names: classes or aliases of the book.
-        facts: per class or alias, what is known of it, such as measured sizes; the model keeps to it.
+        facts: per class or alias, what was measured of it, in words; the model keeps to it.
+        notes: per class or alias, what an expert says of it.
         progress: called with (classes done, classes in all).
 
     Raises:
@@ -33,10 +35,12 @@ def draft(
         LanguageModelError: the server failed, or gave no valid text.
     """
     wanted = list(dict.fromkeys(book.resolve(name) for name in names))
-    known = {book.resolve(name): text for name, text in (facts or {}).items()}
+    measured, said = (
+        {book.resolve(n): text for n, text in (given or {}).items()} for given in (facts, notes)
+    )
     drafted = book
     for done, name in enumerate(wanted, start=1):
-        messages = draft_messages(drafted, drafted.entry(name), known.get(name))
+        messages = draft_messages(drafted, drafted.entry(name), measured.get(name), said.get(name))
         answer = ask(model, messages, Draft)
         try:
             drafted = drafted.with_description(

@@ -23,6 +23,7 @@ from pipelines.cli import (
     init,
     models,
     pretrain,
+    refine,
     rounds,
     runtimes,
     services,
@@ -53,6 +54,8 @@ app.command("backend")(backend.backend)
 app.command("review")(services.review)
 app.command("ui")(services.ui)
 app.add_typer(classes.app, name="classes")
+classes.app.command("facts")(refine.facts)
+classes.app.command("refine")(refine.refine)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)

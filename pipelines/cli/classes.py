@@ -8,6 +8,13 @@ import typer
 from rich.table import Table
 
 from pipelines.cli import class_versions, judge
+from pipelines.cli.language_model import (
+    LlmModelOption,
+    LlmOption,
+    NoteOption,
+    NotesOption,
+    language_model,
+)
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
 from pipelines.cli.show import TerminalReporter, console, line
 
@@ -41,39 +48,33 @@ def draft(
     names: Annotated[
         str | None, typer.Option("--classes", metavar="A,B,C", help="Which classes; default: all.")
     ] = None,
-    llm: Annotated[
-        str | None,
-        typer.Option("--llm", metavar="URL", help="OpenAI-compatible server; default: DSMOE_LLM_URL."),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL.")
-    ] = None,
+    notes: NotesOption = None,
+    note: NoteOption = None,
+    llm: LlmOption = None,
+    model: LlmModelOption = None,
 ) -> None:
     """Ask a language model for class descriptions and write them into `classes.yaml`.
 
-    Example: `dsmoe classes draft boards --llm http://127.0.0.1:8000/v1 --model qwen --classes spur`
+    What is measured of each class's annotated boxes goes into the question, and what experts note.
+
+    Example: `dsmoe classes draft boards --classes spur --note "spur: a thorn with a tip, on a track"`
     """
-    from dsmoe_core.errors import SettingsError
-    from pipelines.settings import Environment
+    from pipelines import class_facts
+    from pipelines.facts_in_words import in_words
     from pipelines.workspace import Workspace
-    from prompts.llm import OpenAIModel
+    from prompts.notes import read_notes
     from prompts.write import draft as write
 
-    environment = Environment.read()
-    url, wanted = llm or environment.llm_url, model or environment.llm_model
-    if url is None:
-        raise SettingsError("no language model is known", "Give its server with --llm or DSMOE_LLM_URL.")
-    if wanted is None:
-        raise SettingsError(
-            f"{url} may have several models", "Name the one to ask with --model or DSMOE_LLM_MODEL."
-        )
-    key = environment.llm_api_key.get_secret_value() if environment.llm_api_key else None
+    asked = language_model(llm, model)
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
+        said = read_notes(book, notes, note or ())
+        reporter.say("measuring what is annotated")
+        measured = class_facts.of_workspace(opened, book, reporter.advance)
         reporter.say("asking the language model")
-        asked = OpenAIModel(url, wanted, api_key=key, timeout_s=environment.llm_timeout_s)
-        written = write(book, chosen, asked, progress=reporter.advance)
+        facts = {name: in_words(one) for name, one in measured.items()}
+        written = write(book, chosen, asked, facts, notes=said, progress=reporter.advance)
         written.save(opened.path / "classes.yaml")
     for name in dict.fromkeys(map(book.resolve, chosen)):
         line(f"{name}: {written.entry(name).description}")

@@ -48,13 +48,16 @@ def test_a_draft_goes_into_a_new_book(scripted: Callable[[list[Line]], LanguageM
 
 def test_the_question_names_what_is_known() -> None:
     model = FakeModel([answer("one"), answer("two")])
-    draft(BOOK, ["spur", "fish_eye"], model, facts={"Fish-Eye": "12 px wide, at the rim"})
+    facts, notes = {"Fish-Eye": "12 px wide, at the rim"}, {"spur": "ends in a tip"}
+    draft(BOOK, ["spur", "fish_eye"], model, facts=facts, notes=notes)
     first, second = (talk[1].text for talk in model.asked)
     assert "'spur'" in first
     assert "burr" in first
     assert "belongs to 'excess_copper'" in first
     assert BOOK.entry("short").description in first
     assert "12 px" not in first
+    assert "An expert says, and it outweighs all else: ends in a tip" in first
+    assert "ends in a tip" not in second
     assert "So far" not in second
     assert "12 px wide, at the rim" in second
     assert "- spur: one: a description" in second
@@ -89,4 +92,6 @@ def test_an_unknown_class_is_refused_before_anything_is_asked() -> None:
         draft(BOOK, ["spur", "dent"], model)
     with pytest.raises(ClassBookError, match="class 'dent'"):
         draft(BOOK, ["spur"], model, facts={"dent": "round"})
+    with pytest.raises(ClassBookError, match="class 'dent'"):
+        draft(BOOK, ["spur"], model, notes={"dent": "round"})
     assert model.asked == []

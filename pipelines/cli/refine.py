@@ -1,0 +1,186 @@
+"""dsmoe classes facts, refine"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.cli.language_model import (
+    LlmModelOption,
+    LlmOption,
+    NoteOption,
+    NotesOption,
+    language_model,
+)
+from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.show import TerminalReporter, console, line
+
+if TYPE_CHECKING:
+    from pipelines.refining import Prepared
+    from pipelines.workspace import Workspace
+    from prompts.class_book import ClassBook
+    from prompts.llm import OpenAIModel
+    from prompts.refine import Budget
+    from prompts.refinement import Refinement
+
+
+def facts(workspace: WorkspaceArgument = HERE) -> None:
+    """Show what is measured of each class's annotated boxes.
+
+    Medians, and in brackets the quartiles. The test set is left out.
+
+    Example: `dsmoe classes facts boards`
+    """
+    from pipelines import class_facts
+    from pipelines import facts_in_words as said
+    from pipelines.workspace import Workspace
+
+    with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
+        reporter.say("measuring what is annotated")
+        measured = class_facts.of_workspace(opened, opened.working_book(), reporter.advance)
+    names = ("class", "boxes", "a picture", "size", "aspect", "contrast", "lines", "place")
+    table = Table(*names, title="Annotated boxes", title_justify="left", show_lines=True)
+    words = (said.number, said.size, said.aspect, said.contrast, said.orientation, said.place)
+    for name, one in measured.items():
+        cells = [word(one) for word in words] if one.boxes else ["-"] * len(words)
+        table.add_row(escape(name), str(one.boxes), *cells)
+    console.print(table)
+    if not any(one.boxes for one in measured.values()):
+        line("Nothing is annotated yet; close a round, or bring labels with `dsmoe init`.")
+
+
+def refine(
+    workspace: WorkspaceArgument = HERE,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option("--pair", metavar="A,B", help="Classes to tell apart; default: the most confused."),
+    ] = None,
+    most_pairs: Annotated[int, typer.Option("--pairs", min=1, help="So many pairs, without --pair.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every pair has its turn.")] = 3,
+    calls: Annotated[
+        int | None, typer.Option("--calls", min=1, help="Stop after so many calls of the model.")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long.")] = None,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=1, help="Labelled pictures to score texts on, at most.")
+    ] = 60,
+    notes: NotesOption = None,
+    note: NoteOption = None,
+    llm: LlmOption = None,
+    model: LlmModelOption = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws of candidates.")] = 42,
+) -> None:
+    """Sharpen the texts of classes that are confused, and keep what the champion does better with.
+
+    Scored on labelled pictures, never on the test set. Interrupted, the same command goes on; budgets count
+    over all its runs.
+
+    Example: `dsmoe classes refine boards --pair spur,spurious_copper --rounds 4 --minutes 20`
+    """
+    from pipelines import refining, services
+    from pipelines.settings import Environment
+    from pipelines.workspace import Workspace
+    from prompts.notes import read_notes
+    from prompts.refine import Budget
+
+    asked = language_model(llm, model)
+    wanted = refining.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
+    budget = Budget(rounds, calls, None if minutes is None else 60 * minutes)
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
+        book = opened.working_book()
+        said = read_notes(book, notes, note or ())
+        detection = services.detection(opened, Environment.read())
+        ready = refining.prepare(opened, book, detection, wanted, reporter)
+        if ready is None:
+            reporter.line("No two classes are confused; there is nothing to refine.")
+            return
+        _tell(ready, reporter)
+        state = _improved(opened, ready, book, said, asked, budget, seed, reporter)
+        _show(state, book)
+        better = refining.take_over(opened, book, state)
+    if better is None:
+        line("No candidate is better than the class book as it is; classes.yaml is unchanged.")
+    else:
+        line(f"classes.yaml has the texts of candidate {state.best.id}: {book.version} -> {better.version}")
+
+
+def _improved(
+    opened: Workspace,
+    ready: Prepared,
+    book: ClassBook,
+    notes: dict[str, str],
+    model: OpenAIModel,
+    budget: Budget,
+    seed: int,
+    reporter: TerminalReporter,
+) -> Refinement:
+    """The refinement once its budget is used up.
+
+    Raises:
+        LanguageModelError: see prompts.refine; what is known is kept, and that is said.
+    """
+    from dsmoe_core.errors import LanguageModelError
+    from pipelines import class_facts, refining
+    from prompts.refine import refine as improve
+
+    reporter.say("measuring what is annotated")
+    measured = class_facts.of_workspace(opened, book, reporter.advance)
+    reporter.say("asking the language model and scoring its texts")
+    known, keep = refining.known_lines(measured, notes), partial(refining.keep, opened)
+    try:
+        return improve(
+            ready.state, book, model, ready.evaluator, budget=budget, known=known, seed=seed, keep=keep
+        )
+    except LanguageModelError:
+        reporter.line(f"classes.yaml is unchanged; refine/{ready.state.id}.json has what was tried.")
+        reporter.line("The same command goes on with it.")
+        raise
+
+
+def _pair(words: str) -> tuple[str, str]:
+    from dsmoe_core.errors import SettingsError
+
+    names = [name.strip() for name in words.split(",")]
+    if len(names) != 2 or not all(names):
+        raise SettingsError(f"--pair is {words!r}; expected two classes", "Write --pair A,B.")
+    return names[0], names[1]
+
+
+def _tell(ready: Prepared, reporter: TerminalReporter) -> None:
+    """What is refined, on what, and whether it goes on."""
+    state = ready.state
+    if ready.begun:
+        tried = len(state.candidates) - 1
+        reporter.line(f"refinement {state.id} goes on: {tried} tried, {state.spent.calls} calls")
+    else:
+        reporter.line(f"refinement {state.id} begins")
+    reporter.line(f"scored by {state.evaluator}")
+    for pair in state.pairs:
+        reporter.line(
+            f"{pair.title}: taken for the other by the detector {pair.found[0]} and {pair.found[1]} times, "
+            f"relabelled by people {pair.corrected[0]} and {pair.corrected[1]} times"
+        )
+
+
+def _show(state: Refinement, start: ClassBook) -> None:
+    """The candidates with their figures, why it stopped, and the best one's texts beside the start's."""
+    front = {c.id for c in state.front()}
+    titles = [pair.title for pair in state.pairs]
+    names = ("candidate", "from", "for", "mAP@.5", *(f"margin {title}" for title in titles), "total", "")
+    table = Table(*map(escape, names), title=f"refinement {state.id}", title_justify="left")
+    for one in state.candidates:
+        mark = "best" if one is state.best else "not dominated" if one.id in front else ""
+        origin = ("-", "the start") if one.parent is None else (str(one.parent), escape(one.pair or "-"))
+        figures = (one.scores.mean_ap, *(one.scores.pairs[t] for t in titles), one.scores.total)
+        table.add_row(str(one.id), *origin, *(f"{figure:.3f}" for figure in figures), mark)
+    console.print(table)
+    spent = state.spent
+    line(f"stopped: {state.stopped}; {spent.calls} calls, {spent.seconds:.0f} s")
+    for name, wording in state.best.texts.items():
+        line(name)
+        line(f"- {start.entry(name).description}", "red")
+        line(f"+ {wording.description}", "green")

@@ -1,0 +1,211 @@
+"""Refining: what is asked, what is kept, when it stops, and that it goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dsmoe_core.errors import LanguageModelError
+from prompts.class_book import ClassBook
+from prompts.fake_evaluator import FakeEvaluator
+from prompts.llm import FakeModel, LanguageModel
+from prompts.refine import Budget, refine
+from prompts.refinement import Confused, Refinement, worded
+
+from .conftest import Line, Server
+
+BOOK = ClassBook.from_glossary(["spur", "spurious_copper", "short"])
+PAIR = Confused(first="spur", second="spurious_copper", found=(9, 2), corrected=(14, 0))
+OTHER = Confused(first="spur", second="short", found=(1, 0))
+TELLING = {"spur": ["thorn", "attached"], "spurious_copper": ["island", "free"], "short": ["bridge"]}
+
+
+def start() -> ClassBook:
+    """A book that has none of the telling words."""
+    book = BOOK
+    for name in TELLING:
+        book = book.with_description(name, "copper where no copper belongs", "person", "Ada")
+    return book
+
+
+def begun(*pairs: Confused) -> Refinement:
+    return Refinement(id="x", book=start().version, evaluator="words", pairs=pairs or (PAIR,))
+
+
+def evaluator(*pairs: Confused) -> FakeEvaluator:
+    return FakeEvaluator(TELLING, pairs or (PAIR,))
+
+
+def answer(first: str, second: str, **changes: Any) -> dict[str, Any]:
+    def text(words: str) -> dict[str, Any]:
+        said = [f"copper that is {words} , said in way {i}" for i in range(3)]
+        return {"description": f"copper that is {words} on the board", "paraphrases": said}
+
+    difference = "one hangs on a track and the other one does not"
+    return {"difference": difference, "first": text(first), "second": text(second), **changes}
+
+
+GOOD = answer("a thorn attached", "an island free")
+HALF = answer("a thorn", "an island")
+BAD = answer("an island free", "a thorn attached")
+
+
+def test_it_finds_the_better_texts(scripted: Callable[[list[Line]], LanguageModel]) -> None:
+    model = scripted([HALF, GOOD, BAD])
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3))
+    assert state.stopped == "all 3 rounds are done"
+    assert [c.id for c in state.candidates] == [0, 1, 2, 3]
+    assert (state.best.id, state.gained, state.spent.calls) == (2, True, 3)
+    assert [c.id for c in state.front()] == [2]
+    best = worded(start(), state.best.texts)
+    entry = best.entry("spur")
+    assert entry.description == "copper that is a thorn attached on the board"
+    assert (entry.source, entry.author, len(entry.paraphrases)) == ("model", "tiny", 3)
+    assert best.entry("short") == start().entry("short")
+    assert state.best.scores.pairs[PAIR.title] == 1
+    assert state.candidates[3].scores.pairs[PAIR.title] == -1
+
+
+def test_the_question_tells_facts_numbers_and_what_was_tried() -> None:
+    model = FakeModel([HALF, BAD])
+    known = {"spur": ["Measured on its annotated boxes: 12 px wide"], "short": ["not asked"]}
+    refine(begun(), start(), model, evaluator(), budget=Budget(rounds=2), known=known)
+    first, second = (talk[1].text for talk in model.asked)
+    for words in (
+        "first 'spur', second 'spurious_copper'",
+        "called 9 boxes that are 'spur' 'spurious_copper', and 2 that are 'spurious_copper' 'spur'",
+        "corrected 'spur' to 'spurious_copper' 14 times",
+        "- Measured on its annotated boxes: 12 px wide",
+        "- short: copper where no copper belongs",
+    ):
+        assert words in first
+        assert words in second
+    assert "Tried before" not in first
+    assert "not asked" not in first
+    assert "'spur': copper that is a thorn on the board" in second
+    assert "margin between the two 0.000 -> 0.500 (better)" in second
+    assert "precision of 'spur' 0.000 -> 0.500 (better)" in second
+    assert "precision of the others 0.000 -> 0.000 (as before)" in second
+
+
+def test_every_pair_has_its_turn_and_keeps_what_the_others_gained() -> None:
+    pairs = (PAIR, OTHER)
+    model = FakeModel([GOOD, answer("a thorn attached", "a bridge")])
+    state = refine(begun(*pairs), start(), model, evaluator(*pairs), budget=Budget(rounds=1))
+    assert [c.pair for c in state.candidates] == [None, PAIR.title, OTHER.title]
+    assert state.rounds == 1
+    assert set(state.best.texts) == {"spur", "spurious_copper", "short"}
+    assert state.best.scores.mean_ap == 1
+
+
+def test_texts_that_were_tried_are_not_scored_again() -> None:
+    judged = evaluator()
+    state = refine(begun(), start(), FakeModel([GOOD, GOOD]), judged, budget=Budget(rounds=2))
+    assert len(state.candidates) == 3
+    assert len(judged.scored) == 2
+    assert [c.id for c in state.front()] == [1]
+
+
+def test_calls_are_a_budget_wrong_answers_included() -> None:
+    model = FakeModel([GOOD, "nonsense", "nonsense", HALF])
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=3))
+    assert state.stopped == "the budget of 3 calls is used up"
+    assert (state.spent.calls, len(state.candidates), len(model.asked)) == (3, 2, 3)
+    again = refine(state, start(), model, evaluator(), budget=Budget(rounds=9, calls=3))
+    assert again.candidates == state.candidates
+    assert len(model.asked) == 3
+    more = refine(again, start(), model, evaluator(), budget=Budget(rounds=9, calls=4))
+    assert [c.id for c in more.candidates] == [0, 1, 2]
+
+
+def test_time_is_a_budget_over_all_runs() -> None:
+    ticks = iter(range(0, 9000, 20))
+    model = FakeModel([GOOD, HALF, BAD, GOOD])
+
+    def clock() -> float:
+        return float(next(ticks))
+
+    budget = Budget(rounds=9, seconds=150)
+    state = refine(begun(), start(), model, evaluator(), budget=budget, clock=clock)
+    assert state.stopped == "the budget of 2.5 minutes is used up"
+    assert state.spent.seconds >= 150
+    asked = len(model.asked)
+    assert 0 < asked < 4
+    refine(state, start(), model, evaluator(), budget=budget, clock=clock)
+    assert len(model.asked) == asked
+
+
+def test_nothing_is_better_than_a_good_book() -> None:
+    good = worded(
+        start(), refine(begun(), start(), FakeModel([GOOD]), evaluator(), budget=Budget(1)).best.texts
+    )
+    state = begun().model_copy(update={"book": good.version})
+    state = refine(state, good, FakeModel([HALF, BAD]), evaluator(), budget=Budget(rounds=2))
+    assert (state.best.id, state.gained) == (0, False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"difference": "none"}, "difference: String should have at least 20"),
+        ({"second": None}, "second: Input should be"),
+        ({"first": {"description": "a thorn that is attached"}}, "first.paraphrases: Field required"),
+        ({"opinion": "x"}, "opinion: Extra inputs"),
+    ],
+)
+def test_nonsense_ends_in_an_error_and_what_is_known_is_kept(
+    scripted: Callable[[list[Line]], LanguageModel], changes: dict[str, Any], problem: str
+) -> None:
+    kept: list[Refinement] = []
+    before = start().version
+    script: list[Line] = [GOOD, *[{**HALF, **changes}] * 3]
+    with pytest.raises(LanguageModelError, match=problem):
+        refine(begun(), start(), scripted(script), evaluator(), budget=Budget(), keep=kept.append)
+    assert len(kept[-1].candidates) == 2
+    assert kept[-1].spent.calls == 4
+    assert "no valid answer in 3 attempts" in kept[-1].stopped
+    assert start().version == before
+
+
+def test_line_breaks_do_no_harm_and_what_a_book_cannot_hold_is_named() -> None:
+    def with_line(text: str) -> dict[str, Any]:
+        return {**GOOD, "first": {**GOOD["first"], "description": text}}
+
+    model = FakeModel([with_line("a thorn\n attached\tto a track"), with_line("a thorn \a attached to it")])
+    kept: list[Refinement] = []
+    with pytest.raises(LanguageModelError, match=r"cannot hold: .*control character"):
+        refine(begun(), start(), model, evaluator(), budget=Budget(), keep=kept.append)
+    assert kept[-1].best.texts["spur"].description == "a thorn attached to a track"
+
+
+def test_a_server_that_goes_in_the_middle_and_comes_back(
+    server: Server, scripted: Callable[[list[Line]], LanguageModel]
+) -> None:
+    """The second run ends with what an undisturbed one has."""
+    kept: list[Refinement] = []
+    model = scripted([HALF])
+    server.script.append((503, b"gone", 0.0))  # the fake, out of lines, refuses by itself
+    with pytest.raises(LanguageModelError):
+        refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3), keep=kept.append)
+    assert [len(state.candidates) for state in kept] == [1, 2, 2]
+    assert kept[-1].spent.calls == 2
+    server.script.clear()
+    judged = evaluator()
+    state = refine(kept[-1], start(), scripted([GOOD, BAD]), judged, budget=Budget(rounds=3))
+    whole = refine(begun(), start(), scripted([HALF, GOOD, BAD]), evaluator(), budget=Budget(rounds=3))
+    assert state.candidates == whole.candidates
+    assert len(judged.scored) == 2
+
+
+def test_ctrl_c_keeps_the_calls_that_were_made() -> None:
+    kept: list[Refinement] = []
+
+    class Interrupted(FakeModel):
+        def reply(self, *_: Any) -> Any:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        refine(begun(), start(), Interrupted([]), evaluator(), budget=Budget(), keep=kept.append)
+    assert (kept[-1].spent.calls, kept[-1].stopped) == (1, "it was interrupted")
