@@ -21,6 +21,7 @@ from pipelines.cli import (
     demo,
     evaluate,
     init,
+    llm,
     models,
     pretrain,
     rounds,
@@ -53,6 +54,7 @@ app.command("backend")(backend.backend)
 app.command("review")(services.review)
 app.command("ui")(services.ui)
 app.add_typer(classes.app, name="classes")
+app.add_typer(llm.app, name="llm")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)

@@ -47,35 +47,30 @@ def draft(
     model: Annotated[
         str | None, typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL.")
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Ask anew; else answers to the same questions are taken again.")
+    ] = False,
 ) -> None:
     """Ask a language model for class descriptions and write them into `classes.yaml`.
 
     Example: `dsmoe classes draft boards --llm http://127.0.0.1:8000/v1 --model qwen --classes spur`
     """
-    from dsmoe_core.errors import SettingsError
+    from pipelines.language_model.connect import connect, remembering
     from pipelines.settings import Environment
     from pipelines.workspace import Workspace
-    from prompts.llm import OpenAIModel
     from prompts.write import draft as write
 
     environment = Environment.read()
-    url, wanted = llm or environment.llm_url, model or environment.llm_model
-    if url is None:
-        raise SettingsError("no language model is known", "Give its server with --llm or DSMOE_LLM_URL.")
-    if wanted is None:
-        raise SettingsError(
-            f"{url} may have several models", "Name the one to ask with --model or DSMOE_LLM_MODEL."
-        )
-    key = environment.llm_api_key.get_secret_value() if environment.llm_api_key else None
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
         reporter.say("asking the language model")
-        asked = OpenAIModel(url, wanted, api_key=key, timeout_s=environment.llm_timeout_s)
+        asked = remembering(connect(environment, llm, model, heard=reporter.heard), opened.path, fresh=fresh)
         written = write(book, chosen, asked, progress=reporter.advance)
         written.save(opened.path / "classes.yaml")
     for name in dict.fromkeys(map(book.resolve, chosen)):
         line(f"{name}: {written.entry(name).description}")
+    line(str(asked.usage), style="dim")
 
 
 @app.command("migrate")

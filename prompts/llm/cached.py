@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from prompts.llm.asking import ask
 from prompts.llm.protocol import CountingModel, Message, Reply, Usage
@@ -19,8 +19,8 @@ from prompts.llm.protocol import CountingModel, Message, Reply, Usage
 class CachedModel:
     """Replies with valid answers only, and keeps each in a file of its own.
 
-    A question is the model's name, the messages, the schema of the answer and the model's settings; which server
-    answers does not matter. Answers that were of no use are asked for again, as ``ask`` says, and not kept.
+    A question is the model's name, the messages, the schema of the answer and the model's settings; which
+    server answers does not matter. Answers that were of no use are asked for again, as ``ask`` says, and not kept.
     Whoever wants a second answer to a question says so in the question.
 
     Args:

@@ -102,8 +102,9 @@ class OpenAIModel:
             if said.take(chunk):
                 self._heard(said.written, not said.content)
             if time.monotonic() - began > self._limit_s:
+                tokens = f"{said.written} tokens"
                 raise LanguageModelError(
-                    f"{self._server.url} was still answering after {self._limit_s:g} s ({said.written} tokens)",
+                    f"{self._server.url} was still answering after {self._limit_s:g} s ({tokens})",
                     "Choose a smaller model, or give it fewer tokens to think.",
                 )
         if not said.begun:
@@ -132,7 +133,7 @@ class _Said:
         used = getattr(chunk, "usage", None)
         if used is not None:  # the server's own count is the right one
             self.read, self.written = used.prompt_tokens or 0, used.completion_tokens or 0
-        choices = getattr(chunk, "choices", None)
+        choices: Any = getattr(chunk, "choices", None)
         delta = getattr(choices[0], "delta", None) if choices else None
         if delta is None:
             return False
