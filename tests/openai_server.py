@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 Reply = tuple[int, Any]
-"""Status and body: bytes as they are; an iterator's as they come, and then the connection breaks; else JSON."""
+"""Status and body: bytes; an iterator of bytes, after which the connection breaks; anything else is JSON."""
 
 
 def told_in_pieces(

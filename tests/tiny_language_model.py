@@ -39,8 +39,8 @@ def write_language_model(
     Args:
         side: where the tokenizer says to pad; it has no token to pad with.
         positions: most tokens that it reads and writes.
-        talks: it has a template for conversations, has the tokens around thoughts, and knows ASCII only, so that
-            what it babbles is short.
+        talks: it has a template for conversations and the tokens around thoughts, and knows ASCII only, so
+            that what it babbles is short.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 

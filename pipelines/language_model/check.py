@@ -24,8 +24,8 @@ QUESTION = [
     Message("system", "Answer as one JSON object of the given schema, and with nothing else."),
     Message(
         "user",
-        "A scratch crosses a copper pad from edge to edge. Which defect is it, can it be seen, and how severe is "
-        "it from 0 to 9?",
+        "A scratch crosses a copper pad from edge to edge. "
+        "Which defect is it, can it be seen, and how severe is it from 0 to 9?",
     ),
 ]
 

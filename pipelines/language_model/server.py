@@ -1,4 +1,4 @@
-"""A language model's server as a process below ours: started, waited for, and stopped with us, however we end."""
+"""A language model's server as a process below ours: started, waited for, stopped with us, however we end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TAIL_LINES = 15
 _PREFIX = re.compile(r"^(\(.*?pid=\d+\) )?([A-Z]+ \d\d-\d\d [\d:]+ )?(\[\S+:\d+\] )?")
 _CAUSE = re.compile(r"^\w*(Error|Exception)\b: .+")
 # Ours holds a pipe to it; where that closes, the engine's whole group is ended.
-_GUARD = 'read _; kill -TERM -- "-$1"; sleep 15; kill -KILL -- "-$1"'
+_GUARD = 'read _; kill -s TERM -- "-$1"; sleep 15; kill -s KILL -- "-$1"'
 
 
 class Engine:
@@ -132,7 +132,7 @@ def running(
 
 @contextmanager
 def ended_like_ctrl_c() -> Iterator[None]:
-    """While the block lasts, being told to end (SIGTERM, SIGHUP) is a KeyboardInterrupt, so that it ends well."""
+    """While the block lasts, SIGTERM and SIGHUP are a KeyboardInterrupt, so that it ends well."""
     kinds = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
     try:

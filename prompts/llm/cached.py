@@ -20,8 +20,8 @@ class CachedModel:
     """Replies with valid answers only, and keeps each in a file of its own.
 
     A question is the model's name, the messages, the schema of the answer and the model's settings; which
-    server answers does not matter. Answers that were of no use are asked for again, as ``ask`` says, and not kept.
-    Whoever wants a second answer to a question says so in the question.
+    server answers does not matter. Replies that were of no use are asked for again, as ``ask`` says, and not
+    kept. Whoever wants a second answer to a question says so in the question.
 
     Args:
         model: asked only what is not known.

