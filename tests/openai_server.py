@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
 Reply = tuple[int, Any]
-"""Status and body: bytes as they are, anything else as JSON."""
+"""Status and body: bytes; an iterator of bytes, after which the connection breaks; anything else is JSON."""
+
+
+def told_in_pieces(
+    message: dict[str, Any], *, finish: str | None = "stop", usage: int | None = None
+) -> bytes:
+    """A completion as a stream: a piece for each word of reasoning and content.
+
+    Args:
+        finish: why it ends; None where it does not.
+        usage: the tokens that the server counted; None where it does not count.
+    """
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
+    for field in ("reasoning", "reasoning_content", "content"):
+        deltas += [{field: piece} for piece in re.findall(r"\S+\s*", message.get(field) or "")]
+    head = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
+    events: list[dict[str, Any]] = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+    ]
+    if finish:
+        events.append({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]})
+    if usage is not None:
+        events.append(
+            {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": usage, "total_tokens": 0}}
+        )
+    said = [json.dumps(head | event) for event in events] + (["[DONE]"] if finish else [])
+    return "".join(f"data: {event}\n\n" for event in said).encode()
 
 
 class OpenAIServer(ThreadingHTTPServer):
@@ -21,6 +48,7 @@ class OpenAIServer(ThreadingHTTPServer):
     def __init__(self, reply: Callable[[dict[str, Any]], Reply]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
+        self.models = ["tiny"]
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
@@ -49,13 +77,24 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.bodies.append({"path": self.path, **body})
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         status, said = self.server.reply(body)
-        content = said if isinstance(said, bytes) else json.dumps(said).encode()
+        self._send(status, said)
+
+    def do_GET(self) -> None:
+        self._send(
+            200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]}
+        )
+
+    def _send(self, status: int, said: Any) -> None:
+        pieces = said if isinstance(said, Iterator) else None
+        content = b"" if pieces else said if isinstance(said, bytes) else json.dumps(said).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Content-Length", str(10**9 if pieces else len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            for piece in pieces or [content]:
+                self.wfile.write(piece)
+                self.wfile.flush()
         except OSError:  # the client had enough of waiting
             return
 

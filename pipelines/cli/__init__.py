@@ -21,6 +21,7 @@ from pipelines.cli import (
     demo,
     evaluate,
     init,
+    llm,
     models,
     pretrain,
     refine,
@@ -56,6 +57,7 @@ app.command("ui")(services.ui)
 app.add_typer(classes.app, name="classes")
 classes.app.command("facts")(refine.facts)
 classes.app.command("refine")(refine.refine)
+app.add_typer(llm.app, name="llm")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 app.command("pretrain")(pretrain.pretrain)

@@ -1,4 +1,4 @@
-"""dsmoe benchmark demo, experts, latency, studio, tables; the others are in contest.py"""
+"""dsmoe benchmark demo, experts, latency, structured, studio, tables; the others are in contest.py"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from pipelines.cli import contest
 from pipelines.cli import demo as demo_command
+from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
     RESULTS,
     PxOption,
@@ -191,6 +192,31 @@ def studio(
             )
             measured |= measure_exchange(connection, pictures=pushed, many=many, say=reporter.say)
     write("studio", out, measured, [seed])
+
+
+@app.command("structured")
+def structured(
+    llm: LlmOption = None,
+    model: LlmModelOption = None,
+    questions: Annotated[int, typer.Option("--questions", min=1, help="Drafts that are asked for.")] = 50,
+    out: OutOption = RESULTS,
+) -> None:
+    """How many of a language model's first replies are valid class descriptions.
+
+    Example: `dsmoe benchmark structured --llm http://127.0.0.1:8000/v1 --questions 50`
+    """
+    from pipelines.benchmarks.results import write_into
+    from pipelines.benchmarks.structured import measure
+    from pipelines.cli.show import TerminalReporter
+    from pipelines.language_model.connect import connect
+    from pipelines.settings import Environment
+
+    with TerminalReporter() as reporter:
+        asked = connect(Environment.read(), llm, model, heard=reporter.heard)
+        measured = measure(asked, questions, reporter.advance)
+    path = out / "words.json"
+    write_into(path, measured, command=command_line(), seeds=[])
+    line(f"{measured['structured_ok']} of {questions} answers are valid; {path} is written")
 
 
 @app.command("tables")

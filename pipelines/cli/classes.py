@@ -9,6 +9,7 @@ from rich.table import Table
 
 from pipelines.cli import class_versions, judge
 from pipelines.cli.language_model import (
+    FreshOption,
     LlmModelOption,
     LlmOption,
     NoteOption,
@@ -52,6 +53,7 @@ def draft(
     note: NoteOption = None,
     llm: LlmOption = None,
     model: LlmModelOption = None,
+    fresh: FreshOption = False,
 ) -> None:
     """Ask a language model for class descriptions and write them into `classes.yaml`.
 
@@ -65,11 +67,11 @@ def draft(
     from prompts.notes import read_notes
     from prompts.write import draft as write
 
-    asked = language_model(llm, model)
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
         said = read_notes(book, notes, note or ())
+        asked = language_model(llm, model, opened.path, reporter, fresh=fresh)
         reporter.say("measuring what is annotated")
         measured = class_facts.of_workspace(opened, book, reporter.advance)
         reporter.say("asking the language model")
@@ -78,6 +80,7 @@ def draft(
         written.save(opened.path / "classes.yaml")
     for name in dict.fromkeys(map(book.resolve, chosen)):
         line(f"{name}: {written.entry(name).description}")
+    line(str(asked.usage), style="dim")
 
 
 @app.command("migrate")

@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from prompts.llm import OpenAIModel
+    from pipelines.cli.show import TerminalReporter
+    from prompts.llm import CachedModel
 
 LlmOption = Annotated[
     str | None,
     typer.Option("--llm", metavar="URL", help="OpenAI-compatible server; default: DSMOE_LLM_URL."),
 ]
 LlmModelOption = Annotated[
-    str | None, typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL.")
+    str | None,
+    typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL, or the only one there is."),
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Ask anew; else answers to the same questions are taken again.")
 ]
 NotesOption = Annotated[
     Path | None,
@@ -27,25 +32,15 @@ NoteOption = Annotated[
 ]
 
 
-def language_model(llm: str | None, model: str | None) -> OpenAIModel:
-    """The model of the options or of the environment.
+def language_model(
+    llm: str | None, model: str | None, workspace: Path, reporter: TerminalReporter, *, fresh: bool
+) -> CachedModel:
+    """The model of the options or of the environment, with its answers kept in the workspace.
 
     Raises:
-        SettingsError: neither says which.
-        LanguageModelError: the address is none.
-        PrerequisiteError: the package openai is missing.
+        SettingsError, LanguageModelError, PrerequisiteError: see pipelines.language_model.connect.
     """
-    from dsmoe_core.errors import SettingsError
+    from pipelines.language_model.connect import connect, remembering
     from pipelines.settings import Environment
-    from prompts.llm import OpenAIModel
 
-    environment = Environment.read()
-    url, wanted = llm or environment.llm_url, model or environment.llm_model
-    if url is None:
-        raise SettingsError("no language model is known", "Give its server with --llm or DSMOE_LLM_URL.")
-    if wanted is None:
-        raise SettingsError(
-            f"{url} may have several models", "Name the one to ask with --model or DSMOE_LLM_MODEL."
-        )
-    key = environment.llm_api_key.get_secret_value() if environment.llm_api_key else None
-    return OpenAIModel(url, wanted, api_key=key, timeout_s=environment.llm_timeout_s)
+    return remembering(connect(Environment.read(), llm, model, heard=reporter.heard), workspace, fresh=fresh)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.language_model import (
+    FreshOption,
     LlmModelOption,
     LlmOption,
     NoteOption,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.refining import Prepared
     from pipelines.workspace import Workspace
     from prompts.class_book import ClassBook
-    from prompts.llm import OpenAIModel
+    from prompts.llm import LanguageModel
     from prompts.refine import Budget
     from prompts.refinement import Refinement
 
@@ -72,6 +73,7 @@ def refine(
     note: NoteOption = None,
     llm: LlmOption = None,
     model: LlmModelOption = None,
+    fresh: FreshOption = False,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draws of candidates.")] = 42,
 ) -> None:
     """Sharpen the texts of classes that are confused, and keep what the champion does better with.
@@ -87,12 +89,12 @@ def refine(
     from prompts.notes import read_notes
     from prompts.refine import Budget
 
-    asked = language_model(llm, model)
     wanted = refining.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
     budget = Budget(rounds, calls, None if minutes is None else 60 * minutes)
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
         said = read_notes(book, notes, note or ())
+        asked = language_model(llm, model, opened.path, reporter, fresh=fresh)
         detection = services.detection(opened, Environment.read())
         ready = refining.prepare(opened, book, detection, wanted, reporter)
         if ready is None:
@@ -113,7 +115,7 @@ def _improved(
     ready: Prepared,
     book: ClassBook,
     notes: dict[str, str],
-    model: OpenAIModel,
+    model: LanguageModel,
     budget: Budget,
     seed: int,
     reporter: TerminalReporter,

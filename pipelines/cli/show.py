@@ -101,6 +101,11 @@ class TerminalReporter:
         """A note while something starts."""
         self._progress.update(self._task, description=text, visible=True)
 
+    def heard(self, tokens: int, thinks: bool) -> None:
+        """What a language model has said so far."""
+        said = f"the language model {'thinks' if thinks else 'writes'}: {tokens} tokens"
+        self._progress.update(self._task, description=said, visible=True)
+
     def line(self, text: str, style: str = "") -> None:
         """A line that stays."""
         line(text, style)

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from openai_server import OpenAIServer
+from openai_server import OpenAIServer, told_in_pieces
 
-from prompts.llm import FakeModel, LanguageModel, OpenAIModel, Reply
+from prompts.llm import CountingModel, FakeModel, Heard, OpenAIModel, Reply
 
 KEY = "sk-very-secret"
 Line = dict[str, Any] | str | Reply
@@ -21,16 +21,14 @@ class Server(OpenAIServer):
 
     def __init__(self) -> None:
         super().__init__(self._next)
-        self.script: list[tuple[int, bytes, float]] = []
+        self.script: list[tuple[int, Any, float]] = []
         self.wake = threading.Event()
 
-    def say(self, message: dict[str, Any]) -> None:
+    def say(self, message: dict[str, Any], **options: Any) -> None:
         """Adds a completion with this message to the script."""
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
-        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        self.script.append((200, json.dumps(body).encode(), 0.0))
+        self.script.append((200, told_in_pieces(message, **options), 0.0))
 
-    def _next(self, _body: dict[str, Any]) -> tuple[int, bytes]:
+    def _next(self, _body: dict[str, Any]) -> tuple[int, Any]:
         status, said, wait = self.script.pop(0)
         self.wake.wait(wait)
         return status, said
@@ -60,17 +58,18 @@ def connect(server: Server) -> Iterator[Callable[..., OpenAIModel]]:
 @pytest.fixture(params=["openai", "fake"])
 def scripted(
     request: pytest.FixtureRequest, server: Server, connect: Callable[..., OpenAIModel]
-) -> Callable[[list[Line]], LanguageModel]:
+) -> Callable[..., CountingModel]:
     """Makes a model that says these lines; the real client over HTTP, and the fake."""
 
-    def make(lines: list[Line]) -> LanguageModel:
+    def make(lines: list[Line], heard: Heard | None = None) -> CountingModel:
         if request.param == "fake":
-            return FakeModel(lines, name="tiny")
+            return FakeModel(lines, name="tiny", heard=heard)
         for line in lines:
             if isinstance(line, Reply):
-                server.say({"content": line.content, "reasoning": line.reasoning})
+                finish = "length" if line.cut else "stop"
+                server.say({"content": line.content, "reasoning": line.reasoning}, finish=finish)
             else:
                 server.say({"content": line if isinstance(line, str) else json.dumps(line)})
-        return connect()
+        return connect(heard=heard)
 
     return make

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 
 import pytest
+from openai_server import told_in_pieces
 from pydantic import BaseModel, Field
 
 from dsmoe_core.errors import LanguageModelError
-from prompts.llm import FakeModel, LanguageModel, Message, OpenAIModel, Reply, ask
+from prompts.llm import CountingModel, FakeModel, Message, OpenAIModel, Reply, Usage, ask
 
 from .conftest import KEY, Line, Server
 
@@ -21,7 +23,7 @@ class Colour(BaseModel):
 
 RED = {"name": "red", "brightness": 3}
 ASKED = [Message("system", "be brief"), Message("user", "which colour?")]
-Scripted = Callable[[list[Line]], LanguageModel]
+Scripted = Callable[..., CountingModel]
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,29 @@ def test_reasoning_is_told_apart(scripted: Scripted) -> None:
     assert scripted([Reply("yes", "because")]).reply(ASKED, Colour) == Reply("yes", "because")
 
 
+def test_tokens_are_counted_and_heard(scripted: Scripted) -> None:
+    heard: list[tuple[int, bool]] = []
+    model = scripted(
+        [Reply('{"name": "red", "brightness": 3}', "because I say"), RED],
+        heard=lambda tokens, thinks: heard.append((tokens, thinks)),
+    )
+    assert model.usage == Usage()
+    ask(model, ASKED, Colour)
+    assert heard == [(1, True), (2, True), (3, True), (4, False), (5, False), (6, False), (7, False)]
+    assert (model.usage.asked, model.usage.written) == (1, 7)
+    ask(model, ASKED, Colour)
+    assert (model.usage.asked, model.usage.written) == (2, 11)
+    assert model.usage.seconds >= 0
+
+
+def test_a_failure_is_not_counted(scripted: Scripted, server: Server) -> None:
+    model = scripted([])
+    server.script.append((400, b"{}", 0.0))
+    with pytest.raises(LanguageModelError):
+        model.reply(ASKED, Colour)
+    assert model.usage == Usage()
+
+
 @pytest.mark.parametrize("nonsense", ["no idea", "{", '{"name": "r", "brightness": 3}', "[]", ""])
 def test_nonsense_is_sent_back_and_asked_again(scripted: Scripted, nonsense: str) -> None:
     assert ask(scripted([nonsense, RED]), ASKED, Colour).name == "red"
@@ -54,6 +79,9 @@ def test_nonsense_is_sent_back_and_asked_again(scripted: Scripted, nonsense: str
         ("no idea", "holds no JSON object"),
         ({"name": "red", "brightness": "very"}, "brightness: Input should be a valid integer"),
         (Reply(None, "hm " * 10), "the answer was empty after 30 characters of reasoning"),
+        (Reply(None, "hm " * 10, cut=True), "of reasoning, cut off at the most tokens of a reply"),
+        (Reply('{"name": "re', None, cut=True), "holds no JSON object, cut off"),
+        (Reply('{"name": {}', None, cut=True), r"brightness: Field required|EOF.* \(it was cut off"),
     ],
 )
 def test_it_gives_up_after_so_many_attempts(scripted: Scripted, line: Line, problem: str) -> None:
@@ -79,7 +107,9 @@ def test_a_fake_out_of_lines_refuses_and_raises_what_it_was_told() -> None:
 
 def test_what_is_sent(server: Server, connect: Callable[..., OpenAIModel]) -> None:
     server.say({"content": "{}"})
-    connect(max_tokens=99, thinking_tokens=7).reply(ASKED, Colour)
+    model = connect(max_tokens=99, thinking_tokens=7)
+    model.reply(ASKED, Colour)
+    assert model.settings == {"max_tokens": 99, "thinking_token_budget": 7}
     (body,) = server.bodies
     assert body["path"] == "/v1/chat/completions"
     assert body["model"] == "tiny"
@@ -112,7 +142,14 @@ def test_older_servers_name_their_reasoning_otherwise(
         (200, b"<html>welcome</html>", "answered"),
         (200, b'{"choices": []}', "without any message"),
         (200, b'{"choices": [{"index": 0}]}', "without any message"),
-        (200, b"{", "answered what is no reply"),
+        (200, b"{", "answered without any message"),
+        (200, b"data: {\n\n", "answered what is no reply"),
+        (
+            200,
+            b'data: {"error": {"message": "sk-very-secret out of memory"}}\n\n',
+            "no reply: .* out of memory",
+        ),
+        (200, b"data: [DONE]\n\n", "without any message"),
         (200, b"[]", "answered"),
     ],
 )
@@ -140,6 +177,54 @@ def test_a_slow_server_is_given_up(server: Server, connect: Callable[..., OpenAI
     server.script.append((200, b"{}", 30.0))
     with pytest.raises(LanguageModelError, match=r"did not answer within 0.2 s. Wait until"):
         connect(timeout_s=0.2).reply(ASKED, Colour)
+
+
+def test_the_server_s_own_count_is_taken(server: Server, connect: Callable[..., OpenAIModel]) -> None:
+    server.say({"content": "one two"}, usage=17)
+    model = connect()
+    model.reply(ASKED, Colour)
+    assert (model.usage.read, model.usage.written) == (5, 17)
+
+
+@pytest.mark.parametrize("broken", ["connection", "no end"])
+def test_a_server_that_dies_in_the_middle_of_its_answer(
+    server: Server, connect: Callable[..., OpenAIModel], broken: str
+) -> None:
+    begun = told_in_pieces({"content": '{"name": "re'}, finish=None)
+    server.script.append((200, iter([begun]) if broken == "connection" else begun, 0.0))
+    with pytest.raises(LanguageModelError, match=r"/v1 broke off in the middle of its answer. See its log"):
+        connect(retries=2).reply(ASKED, Colour)
+    assert len(server.bodies) == 1
+
+
+def test_a_server_that_falls_silent_or_never_ends(
+    server: Server, connect: Callable[..., OpenAIModel]
+) -> None:
+    begun = told_in_pieces({"reasoning": "well"}, finish=None)
+
+    def silent() -> Iterator[bytes]:
+        yield begun
+        server.wake.wait(30)
+
+    server.script.append((200, silent(), 0.0))
+    with pytest.raises(LanguageModelError, match=r"fell silent in its answer for 0.2 s. Wait until"):
+        connect(timeout_s=0.2).reply(ASKED, Colour)
+    server.script.append((200, repeat(begun), 0.0))
+    with pytest.raises(LanguageModelError, match=r"still answering after 0.1 s \(\d+ tokens\)"):
+        connect(limit_s=0.1).reply(ASKED, Colour)
+
+
+def test_which_models_there_are(server: Server, connect: Callable[..., OpenAIModel]) -> None:
+    server.models = ["tiny", "large"]
+    assert connect().served() == ["tiny", "large"]
+
+
+def test_usage_is_told() -> None:
+    spent = Usage(1, 0, 1200, 300, 10.0) + Usage(kept=2)
+    assert (
+        str(spent) == "1 reply, 2 known from before, 1,200 tokens read, 300 written in 10.0 s (30.0 a second)"
+    )
+    assert str(Usage(kept=2)) == "0 replies, 2 known from before"
 
 
 def test_no_server_at_all(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:

