@@ -195,7 +195,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "no protocol": (lambda: (200, b"<html>"), "answered without any message"),
     "refusing": (
         lambda: (404, b'{"error": {"message": "no such model"}}'),
-        "refused model 'tiny' .status 404",
+        "refused model 'tiny' (status 404)",
     ),
     "reasoning only": (
         lambda: (200, told_in_pieces({"reasoning": "hm"})),

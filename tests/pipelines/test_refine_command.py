@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_server import OpenAIServer
+from openai_server import OpenAIServer, told_in_pieces
 
 from pipelines import cli, services
 from pipelines.crew import Crew
@@ -42,9 +42,7 @@ class Model:
             return 503, b"gone"
         said = self.script.pop(0)
         content = said if isinstance(said, str) else json.dumps(said)
-        message = {"role": "assistant", "content": content}
-        choice = {"index": 0, "finish_reason": "stop", "message": message}
-        return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        return 200, told_in_pieces({"content": content})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from prompts.write import draft
 
 from .conftest import Line
 
-BOOK = ClassBook.from_glossary(["spur", "short", "fish_eye"])
+BOOK = ClassBook.from_glossary(["spur", "short", "odd_patch"])
 
 
 def answer(text: str, **changes: Any) -> dict[str, Any]:
@@ -32,12 +32,12 @@ def test_a_draft_goes_into_a_new_book(scripted: Callable[[list[Line]], LanguageM
     calls: list[tuple[int, int]] = []
     book = draft(
         BOOK,
-        ["fish eye", "spur", "fish_eye"],
+        ["odd patch", "spur", "odd_patch"],
         scripted([answer("one"), answer("two")]),
         progress=lambda done, total: calls.append((done, total)),
     )
     assert calls == [(1, 2), (2, 2)]
-    entry = book.entry("fish_eye")
+    entry = book.entry("odd_patch")
     assert entry.description == "one: a description of what is seen"
     assert (entry.source, entry.author, len(entry.paraphrases)) == ("model", "tiny", 4)
     assert entry.attributes["place"] == "place of it"
@@ -48,8 +48,8 @@ def test_a_draft_goes_into_a_new_book(scripted: Callable[[list[Line]], LanguageM
 
 def test_the_question_names_what_is_known() -> None:
     model = FakeModel([answer("one"), answer("two")])
-    facts, notes = {"Fish-Eye": "12 px wide, at the rim"}, {"spur": "ends in a tip"}
-    draft(BOOK, ["spur", "fish_eye"], model, facts=facts, notes=notes)
+    facts, notes = {"Odd-Patch": "12 px wide, at the rim"}, {"spur": "ends in a tip"}
+    draft(BOOK, ["spur", "odd_patch"], model, facts=facts, notes=notes)
     first, second = (talk[1].text for talk in model.asked)
     assert "'spur'" in first
     assert "burr" in first
