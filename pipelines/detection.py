@@ -190,6 +190,30 @@ def named(findings: Iterable[PictureFindings], version: str) -> Iterator[Picture
         yield replace(found, version=version)
 
 
+def asked(
+    detection: Detection,
+    model: Path,
+    vocabulary: Vocabulary,
+    pictures: Sequence[Picture],
+    progress: Callable[[int, int], None],
+) -> dict[str, PictureFindings]:
+    """What a model finds when it is asked in these words, faint findings too, by picture key.
+
+    Args:
+        model: its folder.
+        progress: called with (pictures looked at, pictures in all).
+
+    Raises:
+        ModelError: the folder holds no whole model, or it answers with figures that are not finite.
+    """
+    found: dict[str, PictureFindings] = {}
+    look = detection.opened(model, vocabulary)
+    for one in named(look(pictures), f"{model.name}+{vocabulary.version}"):
+        found[one.key] = one
+        progress(len(found), len(pictures))
+    return found
+
+
 def judge(
     findings: Iterable[PictureFindings],
     truth: Sequence[LabelledPicture],

@@ -12,7 +12,7 @@ from dsmoe_core.errors import DataError
 from dsmoe_core.evaluation.scores import coco_tables
 from dsmoe_core.evaluation.surest import surest
 from dsmoe_core.schema import LabelledPicture, PictureFindings
-from pipelines.detection import Detection, named
+from pipelines.detection import Detection, asked
 from prompts.class_book import ClassBook
 from prompts.refinement import Confused, Scores
 
@@ -69,12 +69,8 @@ class ChampionReader:
             ModelError: there is no whole model, or its figures are not finite.
         """
         if self._last is None or self._last[0] != book.version:
-            found: dict[str, PictureFindings] = {}
             pictures = [p.picture for p in self.truth]
-            look = self._detection.opened(self._model, book.vocabulary())  # what is faint tells of words too
-            for one in named(look(pictures), f"{self._model.name}+{book.version}"):
-                found[one.key] = one
-                self._progress(len(found), len(pictures))
+            found = asked(self._detection, self._model, book.vocabulary(), pictures, self._progress)
             self._last = (book.version, found)
         return self._last[1]
 

@@ -29,19 +29,24 @@ ATTRIBUTES = ("shape", "edge", "texture", "orientation", "size", "contrast", "pl
 Source = Literal["name", "glossary", "person", "model"]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """The same text.
+
+    Raises:
+        ValueError: it has a control character.
+    """
     if odd := [character for character in text if not character.isprintable()]:
         raise ValueError(f"has the control character {odd[0]!r}; expected plain text on one line")
     return text
 
 
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(_printable)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80), AfterValidator(printable)
 ]
 # Of prose, the packaged encoder reads some 800 characters. Its real limit is in word pieces and is known to
 # those who know the encoder: see ``cut``.
 Text = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=800), AfterValidator(_printable)
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=800), AfterValidator(printable)
 ]
 
 

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import Field
 
 from dsmoe_core.config import Frozen
 from prompts.class_book import ClassBook
 from prompts.llm import Message
 from prompts.refinement import Candidate, Confused, Refinement, Scores, Wording
+from prompts.template import Sentence
 
-
-def _one_line(text: object) -> object:
-    """Small models break lines, which a class book cannot hold and which mean nothing."""
-    return " ".join(text.split()) if isinstance(text, str) else text
-
-
-_Sentence = Annotated[str, StringConstraints(min_length=20, max_length=400), BeforeValidator(_one_line)]
 MOST_ATTEMPTS = 4
 """Earlier attempts that are told: a small model loses sight of the question among more."""
 
@@ -33,8 +26,8 @@ _ROLE = (
 class NewText(Frozen):
     """One class in words."""
 
-    description: _Sentence
-    paraphrases: tuple[_Sentence, ...] = Field(min_length=3, max_length=6)
+    description: Sentence
+    paraphrases: tuple[Sentence, ...] = Field(min_length=3, max_length=6)
 
     def by(self, author: str) -> Wording:
         """As a candidate holds it."""
@@ -49,7 +42,7 @@ class TellingApart(Frozen):
         difference: what is seen in the first class and not in the second.
     """
 
-    difference: _Sentence
+    difference: Sentence
     first: NewText
     second: NewText
 

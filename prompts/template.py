@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
 from dsmoe_core.config import Frozen
-from prompts.class_book import ClassBook, ClassEntry
+from prompts.class_book import ClassBook, ClassEntry, printable
 from prompts.llm import Message
 
-_Sentence = Annotated[str, StringConstraints(strip_whitespace=True, min_length=20, max_length=400)]
-_Phrase = Annotated[str, StringConstraints(strip_whitespace=True, min_length=2, max_length=120)]
+
+def _one_line(text: object) -> object:
+    """Small models break lines and write tabs, which a class book cannot hold and which mean nothing."""
+    return " ".join(text.split()) if isinstance(text, str) else text
+
+
+Sentence = Annotated[
+    str,
+    StringConstraints(min_length=20, max_length=400),
+    BeforeValidator(_one_line),
+    AfterValidator(printable),
+]
+_Phrase = Annotated[
+    str,
+    StringConstraints(min_length=2, max_length=120),
+    BeforeValidator(_one_line),
+    AfterValidator(printable),
+]
 
 _ROLE = (
     "You describe defects for an inspector who looks at pictures of industrial parts. Say only what can be "
@@ -37,9 +53,9 @@ class DraftedAttributes(Frozen):
 class Draft(Frozen):
     """A model's answer: one class in words."""
 
-    description: _Sentence
+    description: Sentence
     attributes: DraftedAttributes
-    paraphrases: tuple[_Sentence, ...] = Field(min_length=3, max_length=6)
+    paraphrases: tuple[Sentence, ...] = Field(min_length=3, max_length=6)
 
 
 def draft_messages(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsmoe_core.evaluation.matching import IOU, Matched
+from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.surest import surest_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -35,9 +36,8 @@ def seen_as(matched: Sequence[Matched], classes: Sequence[str]) -> SeenAs:
     place = {name: i for i, name in enumerate(classes)}
     pictures, labels, rows = [], [], []
     for number, one in enumerate(matched):
-        for column, annotation in enumerate(one.truth):
-            near = np.flatnonzero(one.overlap[:, column] >= IOU)  # findings lie by score, the highest first
-            found = one.findings[near[0]].probabilities if near.size else {}
+        for annotation, finding in zip(one.truth, surest_of(one.findings, one.overlap), strict=True):
+            found = finding.probabilities if finding else {}
             pictures.append(number)
             labels.append(place[annotation.label])
             rows.append([found.get(name, 0.0) for name in classes])

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.figures import judged
-from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
-from pipelines.detection import named
+from dsmoe_core.schema import LabelledPicture, PictureFindings, Vocabulary
+from pipelines.detection import asked
 from pipelines.judge.margin import SeenAs, mean_margins, seen_as
 from pipelines.report.contender import Contender
 from pipelines.told import Told
@@ -41,22 +41,6 @@ class Reading(NamedTuple):
         """FIGURES over the classes that have them, (3,)."""
         mean: Floats = bootstrap.mean_over_classes(self.figures[None])[0]
         return mean
-
-
-def asked(
-    model: Contender, vocabulary: Vocabulary, pictures: Sequence[Picture], told: Told
-) -> dict[str, PictureFindings]:
-    """What a model finds when it is asked in these words, faint findings too, by picture key.
-
-    Raises:
-        ModelError: its folder holds no whole model, or it answers with figures that are not finite.
-    """
-    found = {}
-    look = model.detection.opened(model.folder, vocabulary)
-    for one in named(look(pictures), f"{model.name}+{vocabulary.version}"):
-        found[one.key] = one
-        told.advance(len(found), len(pictures))
-    return found
 
 
 class Bench:
@@ -90,12 +74,14 @@ class Bench:
             names: class of the fixed set by the vocabulary's name for it, where they differ.
 
         Raises:
-            ModelError: as :func:`asked`.
+            ModelError: as :func:`pipelines.detection.asked`.
         """
         key = (vocabulary.classes, vocabulary.inner)
         if key not in self._read:
             self._told.say(f"{name}: looking at pictures")
-            found = asked(self.model, vocabulary, [one.picture for one in self.truth], self._told)
+            pictures = [one.picture for one in self.truth]
+            model = self.model
+            found = asked(model.detection, model.folder, vocabulary, pictures, self._told.advance)
             self._told.say(f"{name}: resampling")
             self._read[key] = self._judged(_renamed(found, names or {}))
         return self._read[key]

@@ -12,6 +12,9 @@ from dsmoe_core.errors import LanguageModelError
 from dsmoe_core.openai_server import OpenAIServer
 from prompts.llm.protocol import Heard, Message, Reply, Usage
 
+THINKING = "thinking_token_budget"
+NO_THOUGHT = {THINKING: 0}
+
 
 class OpenAIModel:
     """Asks for JSON-schema answers and reads them as they come in, so that a slow model is no silent one.
@@ -49,7 +52,7 @@ class OpenAIModel:
         self._server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
         self._limit_s = limit_s
         self._max_tokens = max_tokens
-        self._extra = {} if thinking_tokens is None else {"thinking_token_budget": thinking_tokens}
+        self._extra = {} if thinking_tokens is None else {THINKING: thinking_tokens}
         self._heard = heard or (lambda _tokens, _thinks: None)
 
     @property
@@ -71,7 +74,16 @@ class OpenAIModel:
             return [model.id for model in self._server.client.models.list().data or ()]
 
     def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-        """One reply, by JSON-schema ``response_format``; see LanguageModel."""
+        """One reply, by JSON-schema ``response_format``; see LanguageModel.
+
+        A model that ends within its thoughts is asked once more, without any, where the server sees to that.
+        """
+        said = self._asked(messages, shape, self._extra)
+        if not said.content and self._extra:
+            said = self._asked(messages, shape, NO_THOUGHT)
+        return said.reply()
+
+    def _asked(self, messages: Sequence[Message], shape: type[BaseModel], extra: Mapping[str, Any]) -> _Said:
         talk: Any = [{"role": m.role, "content": m.text} for m in messages]
         schema = {"name": shape.__name__, "schema": shape.model_json_schema(), "strict": True}
         form: Any = {"type": "json_schema", "json_schema": schema}
@@ -84,12 +96,12 @@ class OpenAIModel:
                 max_tokens=self._max_tokens,
                 stream=True,
                 stream_options={"include_usage": True},
-                extra_body=self._extra,
+                extra_body=dict(extra),
             )
         with stream, self._server.told_clearly(self.name, begun=True):
             said = self._listen(stream, began)
         self.usage += Usage(1, 0, said.read, said.written, time.monotonic() - began)
-        return said.reply()
+        return said
 
     def _listen(self, chunks: Iterable[Any], began: float) -> _Said:
         """The reply as it comes in.

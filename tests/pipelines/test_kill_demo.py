@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ctrl_c import hears_ctrl_c
 
 from annotate.studio.api import Api
 from annotate.studio.server import LabelStudioServer
@@ -32,11 +33,6 @@ def begun(number: int, step: str) -> Reached:
 def annotating(number: int) -> Reached:
     """The round is with the annotator."""
     return lambda journal: any(r.round == number and r.state == "open" for r in journal.rounds())
-
-
-def hears_ctrl_c() -> None:
-    """What a shell starts in the background ignores SIGINT, and so do its children."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Demo:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ctrl_c import hears_ctrl_c
 from openai_server import OpenAIServer, told_in_pieces
 
 from dsmoe_core.digest import sha256_of
@@ -87,6 +88,7 @@ def serving(model: Path, port: int) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, "--model", str(model), "--port", str(port)],
         cwd=ROOT,
+        preexec_fn=hears_ctrl_c,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

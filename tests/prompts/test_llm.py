@@ -121,6 +121,20 @@ def test_what_is_sent(server: Server, connect: Callable[..., OpenAIModel]) -> No
     assert server.headers[0]["authorization"] == f"Bearer {KEY}"
 
 
+def test_thoughts_without_an_answer_are_answered_without_thoughts(
+    server: Server, connect: Callable[..., OpenAIModel]
+) -> None:
+    server.say({"reasoning": "hm hm"})
+    server.say({"content": "{}"})
+    model = connect(thinking_tokens=7)
+    assert model.reply(ASKED, Colour) == Reply("{}", None)
+    assert [body["thinking_token_budget"] for body in server.bodies] == [7, 0]
+    assert model.usage.asked == 2
+    server.say({"reasoning": "hm hm"})
+    assert connect().reply(ASKED, Colour).content is None, "other servers do not know how"
+    assert len(server.bodies) == 3
+
+
 def test_older_servers_name_their_reasoning_otherwise(
     server: Server, connect: Callable[..., OpenAIModel]
 ) -> None:

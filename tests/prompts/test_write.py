@@ -74,7 +74,7 @@ def test_the_question_names_what_is_known() -> None:
         ),
         ({"attributes": {}}, r"attributes.shape: Field required"),
         ({"opinion": "x"}, "opinion: Extra inputs"),
-        ({"description": "a text with\na line break in it"}, "control character"),
+        ({"description": "a text with \a a bell in it"}, "control character"),
     ],
 )
 def test_a_bad_draft_leaves_the_book_alone(
@@ -84,6 +84,11 @@ def test_a_bad_draft_leaves_the_book_alone(
     with pytest.raises(LanguageModelError, match=problem):
         draft(BOOK, ["spur", "short"], scripted([answer("one"), *[answer("two", **changes)] * 3]))
     assert BOOK.version == before
+
+
+def test_line_breaks_and_tabs_do_no_harm() -> None:
+    said = answer("one", description="a thorn\n attached\tto a track")
+    assert draft(BOOK, ["spur"], FakeModel([said])).entry("spur").description == "a thorn attached to a track"
 
 
 def test_an_unknown_class_is_refused_before_anything_is_asked() -> None:

@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ctrl_c import hears_ctrl_c
 
 from annotate.review.app import launch, page
 from annotate.review.dataset import Built
@@ -57,12 +58,10 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """FiftyOne on twelve plates in a process of its own, its link, and the workspace."""
-    # A background job of a shell ignores Ctrl-C; Python would inherit that.
-    restore: Callable[[], object] = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     command = [sys.executable, "-c", LAUNCH, str(tmp_path), str(free_port())]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment, preexec_fn=restore
+        command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment, preexec_fn=hears_ctrl_c
     ) as process:
         assert process.stdout is not None
         link = next((line.split()[1] for line in process.stdout if line.startswith("OPEN")), "")
