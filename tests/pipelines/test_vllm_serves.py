@@ -96,5 +96,6 @@ def test_a_server_that_dies_in_the_middle_leaves_the_class_book(
     killer.start()
     assert cli.run(["classes", "draft", str(workspace.path), "--fresh"]) == 2
     killer.join()
+    assert serving.wait(timeout=120) == 0
     assert capsys.readouterr().err.startswith("error: ")
     assert (workspace.path / "classes.yaml").read_bytes() == before
