@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from dsmoe_core.config import Frozen
 from prompts.class_book import ClassBook, ClassEntry, printable
@@ -14,20 +14,21 @@ from prompts.llm import Message
 
 def _one_line(text: object) -> object:
     """Small models break lines and write tabs, which a class book cannot hold and which mean nothing."""
-    return " ".join(text.split()) if isinstance(text, str) else text
+    return printable(" ".join(text.split())) if isinstance(text, str) else text
 
 
+_WORD = r"[^\s\x00-\x1f\x7f-\x9f]+"
+WORDS = rf"^{_WORD}( {_WORD})*$"
+"""For the server, which then keeps the model from writing what ``printable`` refuses."""
 Sentence = Annotated[
     str,
-    StringConstraints(min_length=20, max_length=400),
+    StringConstraints(min_length=20, max_length=400, pattern=WORDS),
     BeforeValidator(_one_line),
-    AfterValidator(printable),
 ]
 _Phrase = Annotated[
     str,
-    StringConstraints(min_length=2, max_length=120),
+    StringConstraints(min_length=2, max_length=120, pattern=WORDS),
     BeforeValidator(_one_line),
-    AfterValidator(printable),
 ]
 
 _ROLE = (
