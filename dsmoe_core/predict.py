@@ -67,18 +67,13 @@ class Detector:
         """
         return cls(open_model(folder, how or How()), text_encoder, cache)
 
-    @torch.no_grad()
     def use(self, vocabulary: Vocabulary) -> None:
         """Read a class book: stages 1 and 2, once.
 
         Its classes may be others than those of the training. These go on steering the pixels, in the book's
         words where it has them; the book's classes are scored.
         """
-        asked = words_of(vocabulary, self._encoder)
-        steering = words_of(steering_of(self.model.vocabulary, vocabulary), self._encoder)
-        reader = self.model.reader
-        device = next(reader.parameters(), asked.classes).device
-        self._read = reader.read(*(v.to(device) for v in (asked.classes, asked.inner, steering.classes)))
+        self._read = read_book(self.model, vocabulary, self._encoder)
         self._vocabulary = vocabulary
 
     def findings(
@@ -131,6 +126,16 @@ class Detector:
         version = f"{self.model.version}+{vocabulary.version}"
         routing = _routing(answer.chosen, index)
         return PictureFindings(picture.key, findings, routing, picture_uncertainty(findings), version)
+
+
+@torch.no_grad()
+def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> Read:
+    """Stages 1 and 2: these classes are scored, those of the training steer, in the words of the book."""
+    asked = words_of(vocabulary, encoder)
+    steering = words_of(steering_of(model.vocabulary, vocabulary), encoder)
+    device = next(model.reader.parameters(), asked.classes).device
+    read: Read = model.reader.read(*(v.to(device) for v in (asked.classes, asked.inner, steering.classes)))
+    return read
 
 
 def _suppress(

@@ -24,6 +24,7 @@ from pipelines.words_evaluator import ChampionReader, WordsEvaluator, fixed_part
 from pipelines.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.refinement import Confused, Refinement, worded
+from prompts.template import expert_says
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def known_lines(facts: Mapping[str, ClassFacts], notes: Mapping[str, str]) -> di
     """Per class, what is measured and noted, as lines for the model."""
     lines = {name: [f"Measured on its annotated boxes: {in_words(one)}"] for name, one in facts.items()}
     for name, note in notes.items():
-        lines.setdefault(name, []).append(f"An expert says, and it outweighs all else: {note}")
+        lines.setdefault(name, []).append(expert_says(note))
     return lines
 
 

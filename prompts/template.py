@@ -83,11 +83,16 @@ def draft_messages(
     if facts:
         lines.append(f"Measured on the annotated boxes, keep to it: {facts}")
     if note:
-        lines.append(f"An expert says, and it outweighs all else: {note}")
+        lines.append(expert_says(note))
     lines.append(
         "Give a description of 15 to 40 words, the attributes, and 4 paraphrases of the description."
     )
     return [Message("system", _ROLE), Message("user", "\n".join(lines))]
+
+
+def expert_says(note: str) -> str:
+    """What a domain expert noted of a class, as a language model is told it."""
+    return f"An expert says, and it outweighs all else: {note}"
 
 
 def _closest_first(entry: ClassEntry, others: Sequence[ClassEntry]) -> list[ClassEntry]:

@@ -15,6 +15,8 @@ from prompts.template import Draft, draft_messages
 def measure(model: OpenAIModel, questions: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
     """Ask for drafts of the glossary's classes, once each; a reply that is not valid is not asked for again.
 
+    One that ended within its thoughts is: without thoughts, by ``OpenAIModel.reply`` itself.
+
     Raises:
         LanguageModelError: the server failed.
     """

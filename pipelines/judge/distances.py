@@ -57,22 +57,20 @@ def distances(detection: Detection, folder: Path, vocabulary: Vocabulary) -> Dis
     import torch.nn.functional as F
 
     from dsmoe_core import poincare
+    from dsmoe_core.predict import read_book
     from dsmoe_core.runtimes.opening import How, KnownTexts, open_model
-    from dsmoe_core.words import steering_of, words_of
+    from dsmoe_core.words import words_of
 
     model = open_model(folder, How())
     encoder = KnownTexts(model, detection.text_encoder)
     words = words_of(vocabulary, encoder)
-    steering = words_of(steering_of(model.vocabulary, vocabulary), encoder)
-    device = next(model.reader.parameters(), words.classes).device
     with torch.no_grad():
         unit = F.normalize(words.classes.double(), dim=-1)
         embedding = (1 - unit @ unit.T).fill_diagonal_(0.0).clamp(0.0, 2.0)
         alignment = getattr(model.reader, "alignment", None)
         if alignment is None:
             return Distances(embedding.numpy(), None)
-        read = model.reader.read(*(v.to(device) for v in (words.classes, words.inner, steering.classes)))
-        anchors = alignment.anchors(read.classes).double()
+        anchors = alignment.anchors(read_book(model, vocabulary, encoder).classes).double()
         pairs = anchors.expand(len(anchors), *anchors.shape)
         ball = poincare.distance(pairs, pairs.transpose(0, 1)).fill_diagonal_(0.0)
     return Distances(embedding.numpy(), ball.cpu().numpy())
