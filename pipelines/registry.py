@@ -176,7 +176,10 @@ def new_card(
 
 
 def source_commit() -> str | None:
-    """The git commit of this software, with "+changes" where files differ; None where it is not known."""
+    """The git commit of this software, with "+changes" where files differ; None where it is not known.
+
+    Result files may differ: a benchmark that has written one does not change what the next one measures.
+    """
     here = Path(__file__).resolve().parents[1]
     if not (here / ".git").exists():
         return None
@@ -186,7 +189,8 @@ def source_commit() -> str | None:
         return done.stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+        changed = git("status", "--porcelain", "-uno", "--", ".", ":(exclude)benchmarks/results")
+        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

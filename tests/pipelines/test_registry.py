@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from dsmoe_core.errors import ModelError
+from pipelines import registry as module
 from pipelines.gate import verdict
 from pipelines.journal import Journal
-from pipelines.registry import Registry, Scores, new_card
+from pipelines.registry import Registry, Scores, new_card, source_commit
 
 
 @pytest.fixture
@@ -71,3 +73,23 @@ def test_only_what_is_better_is_promoted_and_the_reason_is_said() -> None:
     assert reason == "refused: mAP 0.250 is not above the champion's 0.250"
     assert not verdict(scores(0.26), scores(0.25), first=False, min_gain=0.02)[0]
     assert verdict(None, None, first=False)[1] == "promoted: there is no test set to judge it on"
+
+
+def test_the_source_commit_tells_changed_code_and_not_new_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, result = tmp_path / "pipelines/registry.py", tmp_path / "benchmarks/results/demo.json"
+    for file in (code, result):
+        file.parent.mkdir(parents=True)
+        file.write_text("before")
+    who = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-qm", "all")):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(module, "__file__", str(code))
+    commit = source_commit()
+    assert commit is not None
+    assert len(commit) == 40
+    result.write_text("after")
+    assert source_commit() == commit
+    code.write_text("after")
+    assert source_commit() == f"{commit}+changes"
