@@ -186,6 +186,12 @@ class TrainingConfig(Frozen):
         description="frozen: keep the image encoder of the model to start from, and its features on disk",
     )
     learning_rate: float = Field(2e-3, gt=0)
+    words_rate: float = Field(
+        0.1, ge=0, description="learning rate of stages 1 and 2 and the head's words, in learning_rate"
+    )
+    matrix_rate: float = Field(
+        5.0, ge=0, description="learning rate of Muon's matrices, in learning_rate; 0: AdamW moves them"
+    )
     weight_decay: float = Field(0.02, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"

@@ -28,7 +28,7 @@ from dsmoe_core.tiling import training_views
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
 from dsmoe_core.training.gradients import Objective
 from dsmoe_core.training.memory import Memory
-from dsmoe_core.training.optimise import adamw, follow, set_rate
+from dsmoe_core.training.optimise import follow, optimizer_of, set_rate
 from dsmoe_core.training.processes import Processes
 from dsmoe_core.training.run import Run, TrainingSummary, fingerprint
 from dsmoe_core.training.synchronised import synchronise
@@ -92,7 +92,7 @@ def fit(
     if processes.count > 1:
         synchronise(network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = adamw(network, training)
+    optimizer = optimizer_of(network, training)
     reached = run.restore(network, average, optimizer, processes.at_once(training))
     processes.need_the_same(reached.step)
     words = words_of(vocabulary, text_encoder)

@@ -1,31 +1,64 @@
-"""How weights move: AdamW, its learning rate over a run, and the average that becomes the model."""
+"""How weights move: the optimizer, its learning rate over a run, and the average that becomes the model."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from dsmoe_core.config import TrainingConfig
+from dsmoe_core.stages.distillation import SemanticDistillation
+from dsmoe_core.stages.head import Head
+from dsmoe_core.stages.text_prompt import TextPrompt
+from dsmoe_core.training.muon import Muon
+
+MATRIX = 16
+"""Rows and columns from which on a weight is a matrix to Muon; a depthwise kernel is none."""
 
 
-def adamw(network: nn.Module, training: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over what learns; norms, biases and scalars do not decay."""
-    learning = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": training.weight_decay},
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=training.learning_rate)
+def optimizer_of(network: nn.Module, training: TrainingConfig) -> Muon:
+    """Muon over what learns; norms, biases and scalars do not decay.
+
+    What places the classes, stages 1 and 2 and the head's projection of them, moves at ``words_rate``: every
+    cell learns towards these vectors, and learns no class while they run away.
+    """
+    words = set(_placing_words(network))
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = defaultdict(list)
+    for weight in network.parameters():
+        if weight.requires_grad:
+            matrix = bool(training.matrix_rate) and weight not in words and _is_matrix(weight)
+            groups[weight.ndim > 1, weight in words, matrix].append(weight)
+    return Muon(
+        {
+            "params": weights,
+            "weight_decay": training.weight_decay if decays else 0.0,
+            "rate": training.words_rate if of_words else 1.0,
+            "matrix_rate": training.matrix_rate if matrix else 0.0,
+        }
+        for (decays, of_words, matrix), weights in groups.items()
+    )
+
+
+def _placing_words(network: nn.Module) -> Iterator[nn.Parameter]:
+    for module in network.modules():
+        if isinstance(module, TextPrompt | SemanticDistillation):
+            yield from module.parameters()
+        elif isinstance(module, Head):
+            yield from module.words.parameters()
+
+
+def _is_matrix(weight: nn.Parameter) -> bool:
+    return weight.ndim in (2, 4) and min(weight.flatten(1).shape) >= MATRIX
 
 
 def set_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, share: float) -> float:
     """Set the learning rate for after this share of the run, and return it."""
     rate = training.learning_rate * schedule(share, training.warmup)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
     return rate
 
 

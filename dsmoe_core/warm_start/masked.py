@@ -36,7 +36,7 @@ from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.square_cache import PictureCache, squares_of
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.schema import ClassText, LabelledPicture, Picture, Vocabulary
-from dsmoe_core.training.optimise import adamw, set_rate
+from dsmoe_core.training.optimise import optimizer_of, set_rate
 
 PATCH = 32
 HIDDEN = 0.6
@@ -93,7 +93,7 @@ def fit_masked(
     network = build(model)
     masked = MaskedPictures(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])
     masked = fabric.to_device(masked).to(memory_format=torch.channels_last)
-    optimizer = adamw(masked, training)
+    optimizer = optimizer_of(masked, training)
     unlabelled = [LabelledPicture(picture, ()) for picture in pictures]
     data = TrainingSet(unlabelled, _NOTHING, squares_of(model, cache), training)
     steps = ceil(training.pictures_seen / training.batch)

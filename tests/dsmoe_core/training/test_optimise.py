@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import QUICK, train
+from tiny import QUICK, SMALL, train
 from torch import Tensor, nn
 
+from dsmoe_core.build import build
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.train import MOST_GRADIENT
-from dsmoe_core.training.optimise import adamw, follow, set_rate
+from dsmoe_core.training.muon import Muon
+from dsmoe_core.training.optimise import follow, optimizer_of, set_rate
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
     training = TrainingConfig(learning_rate=0.5, warmup=0.2)
-    optimizer = adamw(nn.Linear(2, 2), training)
+    optimizer = optimizer_of(nn.Linear(2, 2), training)
     rates = [set_rate(optimizer, training, step / 100) for step in range(100)]
     assert rates[0] < 0.01
     assert rates.index(max(rates)) == 20
@@ -36,10 +38,38 @@ def test_the_rate_rises_then_falls_along_a_cosine() -> None:
 def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
     network[2].requires_grad_(False)
-    matrices, vectors = adamw(network, TrainingConfig(weight_decay=0.3)).param_groups
+    matrices, vectors = optimizer_of(network, TrainingConfig(weight_decay=0.3)).param_groups
     assert [p.shape for p in matrices["params"]] == [(2, 1, 3, 3)]
     assert [p.shape for p in vectors["params"]] == [(2,)] * 3
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+
+
+def test_words_move_slowly_and_matrices_by_muon() -> None:
+    training = TrainingConfig(learning_rate=0.5, words_rate=0.25, matrix_rate=4.0)
+    network = build(SMALL)
+    optimizer = optimizer_of(network, training)
+    set_rate(optimizer, training, training.warmup)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == len(list(network.parameters()))
+    placing = [
+        *network.text_prompt.parameters(),
+        *network.distillation.parameters(),
+        network.head.words.weight,
+    ]
+    assert {groups[id(p)]["lr"] for p in placing} == {0.125}
+    assert {groups[id(p)]["matrix_rate"] for p in placing} == {0.0}
+    others = [groups[id(p)] for p in network.cbam.parameters()]
+    assert {group["lr"] for group in others} == {0.5}
+    by_muon = {id(p) for group in optimizer.param_groups if group["matrix_rate"] for p in group["params"]}
+    assert id(network.image_encoder.mix[0].weight) in by_muon
+    kernels = [p for n, p in network.named_parameters() if "depthwise" in n]
+    assert kernels
+    assert not by_muon & {id(p) for p in (*kernels, network.experts.cross.visual)}
+
+
+def test_without_a_matrix_rate_there_is_adamw_alone() -> None:
+    optimizer = optimizer_of(build(SMALL), TrainingConfig(matrix_rate=0.0))
+    assert not any(group["matrix_rate"] for group in optimizer.param_groups)
 
 
 def test_the_average_follows_slowly_and_quickly_at_the_start() -> None:
@@ -104,16 +134,16 @@ def test_gradients_are_clipped_before_the_step(
 ) -> None:
     """Loss weights a thousand times too large give gradients that are; the optimiser never sees them."""
     norms: list[float] = []
-    step = torch.optim.AdamW.step
+    step = Muon.step
 
-    def watched(optimizer: torch.optim.AdamW, *rest: Any, **named: Any) -> Any:
+    def watched(optimizer: Muon, *rest: Any, **named: Any) -> Any:
         gradients = [
             p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
         norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
         return step(optimizer, *rest, **named)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    monkeypatch.setattr(Muon, "step", watched)
     told: list[dict[str, float]] = []
     training = QUICK.model_copy(update={"losses": QUICK.losses.model_copy(update={"box": 2000.0})})
     train(
