@@ -141,8 +141,10 @@ def fit(
 
 def _checked(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
     """The sets, where something can be learned from each."""
-    if not all(one.pictures for one in sets):
-        raise DataError("the training set has no picture", "Label at least one picture before training.")
+    for number, one in enumerate(sets, start=1):
+        if not one.pictures:
+            which = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
+            raise DataError(f"{which} has no picture", "Label at least one picture before training.")
     if len(sets) > 1 and not model.reads_text:
         raise SettingsError(
             f"{len(sets)} sets are to be learned together by row {model.ablation}, which reads no words and "

@@ -50,12 +50,11 @@ class Question(NamedTuple):
 
     @classmethod
     def about(
-        cls, asked: Int[np.ndarray, " a"], batch: Batch, classes: Float[Tensor, "c t"], words: Words
+        cls, asked: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], words: Words
     ) -> Question:
         """Ask about these classes of a book alone."""
-        rows = torch.from_numpy(asked)
-        families = words.families.of_part(rows, len(classes), len(words.inner))
-        return cls(batch.about(asked), classes, words.inner, rows, families)
+        families = words.families.of_part(asked, len(classes), len(words.inner))
+        return cls(batch.about(asked.numpy()), classes, words.inner, asked, families)
 
 
 class Questions:
@@ -93,12 +92,12 @@ def turn_of(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:
     return own, done * batches[own] + int((order[:place] == own).sum())
 
 
-def asked_classes(classes: int, share: float, rng: np.random.Generator) -> Int[np.ndarray, " a"]:
+def asked_classes(classes: int, share: float, rng: np.random.Generator) -> Int[Tensor, " a"]:
     """Rows of the classes that a step asks about, rising: all, or in this share of the steps a part.
 
     A book of one class has no part that is less.
     """
     if classes < 2 or rng.random() >= share:
-        return np.arange(classes)
+        return torch.arange(classes)
     count = int(rng.integers((classes + 1) // 2, classes))
-    return np.sort(rng.choice(classes, count, replace=False))
+    return torch.from_numpy(np.sort(rng.choice(classes, count, replace=False)))

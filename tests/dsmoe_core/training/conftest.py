@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from lightning.fabric import Fabric
@@ -37,7 +36,7 @@ class Learner(NamedTuple):
         """Losses and gradients by name."""
         self.network.zero_grad(set_to_none=True)
         words = self.words
-        everything = np.arange(len(words.classes))
+        everything = torch.arange(len(words.classes))
         question = Question.about(everything, batch or self.batch, words.classes, words)
         losses = self.objective.gradients(question, at_once)
         named = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
