@@ -206,6 +206,9 @@ class TrainingConfig(Frozen):
     noise: float = Field(0.0, ge=0, le=1, description="share with Gaussian noise")
     blur: float = Field(0.0, ge=0, le=1, description="share blurred a little")
     paste: float = Field(0.0, ge=0, le=1, description="share with defects of another picture pasted on")
+    class_subsets: float = Field(
+        0.0, ge=0, le=1, description="share of steps that ask about a random part of the classes alone"
+    )
     ema: float = Field(0.998, ge=0, lt=1)
     losses: LossWeights = LossWeights()
     seed: int = 42

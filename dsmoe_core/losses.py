@@ -46,6 +46,14 @@ class Families(NamedTuple):
     child: Int[Tensor, " p"]
     parent: Int[Tensor, " p"]
 
+    def of_part(self, asked: Int[Tensor, " a"], classes: int, inner: int) -> Families:
+        """Of these leaf rows, out of so many classes, and all so many inner nodes; rows are counted anew."""
+        kept = torch.cat([asked, torch.arange(classes, classes + inner)])
+        row = torch.full((classes + inner,), -1).scatter(0, kept, torch.arange(len(kept)))
+        child, parent = row[self.child], row[self.parent]
+        both = (child >= 0) & (parent >= 0)
+        return Families(child[both], parent[both])
+
 
 class Whole(NamedTuple):
     """What is counted over a whole batch, and divides the losses of each part of it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsmoe_core.signals import Aligned, Gated, Level
@@ -35,6 +35,13 @@ class Read(NamedTuple):
     inner: Float[Tensor, "i t"]
     """The taxonomy's inner nodes; the taxonomy loss alone reads them."""
     value_overlap: Float[Tensor, ""]
+
+    def about(self, asked: Int[Tensor, " a"]) -> Read:
+        """The same book where these rows of its classes alone are asked about, and steer.
+
+        Both are the same classes, as in training.
+        """
+        return self._replace(steering=self.steering[asked], classes=self.classes[asked])
 
 
 class Output(NamedTuple):

@@ -7,12 +7,12 @@ upright), x to the right, y down, ``x1 <= x < x2``; formats and services convert
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dsmoe_core.errors import BoxError, ClassBookError
 
@@ -249,6 +249,13 @@ class Outcome(StrEnum):
     RELABELLED = "relabelled"
     DELETED = "deleted"
     ADDED = "added"
+
+
+class LabelledSet(NamedTuple):
+    """Pictures labelled completely with the classes of one class book."""
+
+    pictures: Sequence[LabelledPicture]
+    vocabulary: Vocabulary
 
 
 @dataclass(frozen=True, slots=True)

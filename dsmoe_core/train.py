@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 
@@ -20,9 +19,9 @@ from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_weights, need_text_e
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.square_cache import PictureCache, squares_of
-from dsmoe_core.errors import DataError
+from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.network import DSMoE
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
@@ -30,6 +29,7 @@ from dsmoe_core.training.gradients import Objective
 from dsmoe_core.training.memory import Memory
 from dsmoe_core.training.optimise import follow, optimizer_of, set_rate
 from dsmoe_core.training.processes import Processes
+from dsmoe_core.training.questions import Questions
 from dsmoe_core.training.run import Run, TrainingSummary, fingerprint
 from dsmoe_core.training.synchronised import synchronise
 from dsmoe_core.warm_start.checkpoint import load_start
@@ -54,6 +54,7 @@ def fit(
     start_from: Path | None = None,
     encoder_from: Path | None = None,
     cache: PictureCache | None = None,
+    also: Sequence[LabelledSet] = (),
     progress: Progress | None = None,
 ) -> TrainingSummary:
     """Train and leave ``model.safetensors`` and ``model.json`` in ``out``.
@@ -69,16 +70,19 @@ def fit(
             (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py), told apart by what is in it.
         cache: where letter-boxed pictures are kept from one training to the next, and the features of a
             frozen encoder; by default in memory only.
+        also: other labelled sets to learn from along with it, in their own words, so that words have to be
+            told apart that no single set has side by side; ``pictures_seen`` counts all sets' pictures.
+            The model's vocabulary is ``vocabulary`` alone.
 
     Raises:
-        DataError: there is no picture to learn from. ModelError: the model to start from does not fit.
+        DataError: there is no picture to learn from, or in one of the sets. SettingsError: there are several
+            sets for a network without words. ModelError: the model to start from does not fit.
         PrerequisiteError: one picture does not fit into memory, or the disk is full.
     """
-    if not pictures:
-        raise DataError("the training set has no picture", "Label at least one picture before training.")
+    sets = _checked([LabelledSet(pictures, vocabulary), *also], model)
     processes = Processes.present()
     start = start_from / WEIGHTS if start_from is not None else encoder_from
-    run = Run(out, fingerprint(pictures, vocabulary, model, training, start, text_encoder.name))
+    run = Run(out, fingerprint(sets, model, training, start, text_encoder.name))
     if (done := run.finished()) is not None:
         (out / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed right after its end
         return done
@@ -95,19 +99,27 @@ def fit(
     optimizer = optimizer_of(network, training)
     reached = run.restore(network, average, optimizer, processes.at_once(training))
     processes.need_the_same(reached.step)
-    words = words_of(vocabulary, text_encoder)
-    data = TrainingSet(training_views(pictures, model.tiles), vocabulary, squares_of(model, cache), training)
+    squares = squares_of(model, cache)
+    questions = Questions(
+        [
+            (
+                TrainingSet(training_views(shown, model.tiles), book, squares, training),
+                words_of(book, text_encoder),
+            )
+            for shown, book in sets
+        ],
+        training,
+    )
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("read")
     plain = not model.paper_losses
-    objective = Objective(fabric, wrapped, words.families, training.losses, plain, processes, frozen)
+    objective = Objective(fabric, wrapped, training.losses, plain, processes, frozen)
     memory = Memory(network, reached.at_once, processes)
     steps = math.ceil(training.pictures_seen / training.batch)
     began = saved = time.monotonic() - reached.seconds
     for step in range(reached.step, steps):
         rate = set_rate(optimizer, training, step / steps)
-        drawn = words.draw(np.random.default_rng([training.seed, 1 << 21, step]))
-        losses = memory.fitting(partial(objective.gradients, drawn, words.inner, data.batch(step)))
+        losses = memory.fitting(partial(objective.gradients, questions.of(step)))
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MOST_GRADIENT, error_if_nonfinite=False)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -125,6 +137,21 @@ def fit(
         run.finish(average, model, vocabulary, reached, card)
     processes.wait()
     return reached.summary()
+
+
+def _checked(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
+    """The sets, where something can be learned from each."""
+    for number, one in enumerate(sets, start=1):
+        if not one.pictures:
+            which = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
+            raise DataError(f"{which} has no picture", "Label at least one picture before training.")
+    if len(sets) > 1 and not model.reads_text:
+        raise SettingsError(
+            f"{len(sets)} sets are to be learned together by row {model.ablation}, which reads no words and "
+            "would take the first class of each for the same",
+            "Take a row from B on, or one set.",
+        )
+    return sets
 
 
 def _first_weights(

@@ -49,6 +49,17 @@ class Batch(NamedTuple):
         """The pictures from ``first`` to before ``end``."""
         return Batch(self.pixels[first:end], self.boxes[first:end], self.labels[first:end])
 
+    def about(self, asked: Int[np.ndarray, " a"]) -> Batch:
+        """The same pictures with the boxes of these classes alone, which are counted anew.
+
+        Args:
+            asked: rows of the class book, rising.
+        """
+        kept = [np.isin(labels, asked) for labels in self.labels]
+        boxes = [b[k] for b, k in zip(self.boxes, kept, strict=True)]
+        labels = [np.searchsorted(asked, one[k]) for one, k in zip(self.labels, kept, strict=True)]
+        return Batch(self.pixels, boxes, labels)
+
 
 class Chance:
     """The random numbers of one step.
@@ -109,6 +120,9 @@ class TrainingSet:
                 self._held.append(square)
         if isinstance(squares, SquareCache):
             squares.flush()
+
+    def __len__(self) -> int:
+        return len(self._pictures)
 
     def batch(self, step: int) -> Batch:
         """The batch of this step: every picture once before any comes again."""

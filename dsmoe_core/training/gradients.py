@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from dsmoe_core.network import Output, Read
 from dsmoe_core.runtimes.protocol import as_images
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
 from dsmoe_core.training.processes import Processes
+from dsmoe_core.training.questions import Question
 from dsmoe_core.training.statistics import statistics_untouched
 
 
@@ -35,27 +35,21 @@ class Objective:
 
     Attributes:
         network: as Fabric has wrapped it.
-        families: of the class book.
         plain: losses of rows A to E of the ablation.
         encoder: where the image encoder does not learn.
     """
 
     fabric: Fabric
     network: Any
-    families: Families
     weights: LossWeights
     plain: bool
     processes: Processes
     encoder: FrozenEncoder | None
 
-    def gradients(
-        self, classes: Float[Tensor, "c t"], inner: Float[Tensor, "i t"], batch: Batch, at_once: int
-    ) -> dict[str, Tensor]:
-        """Add the gradients of this batch's losses to the network's.
+    def gradients(self, question: Question, at_once: int) -> dict[str, Tensor]:
+        """Add the gradients of this step's losses to the network's.
 
         Args:
-            classes, inner: vectors of the class book's words, of this step.
-            batch: of all processes.
             at_once: pictures that go through the network at once, in each process.
 
         Returns:
@@ -64,8 +58,10 @@ class Objective:
         Raises:
             torch.OutOfMemoryError: they do not fit; some gradients and statistics are left behind.
         """
-        own, device = self.processes.share(batch), self.fabric.device
-        read = self.network.read(classes.to(device), inner.to(device))
+        own, device = self.processes.share(question.batch), self.fabric.device
+        whole_book = self.network.read(question.classes.to(device), question.inner.to(device))
+        read = whole_book.about(question.asked.to(device))
+        families = Families(*(rows.to(device) for rows in question.families))
         held = _held(read)  # so that the words' gradients are gathered, and go back once
         pictures = len(own.boxes)
         parts = [own.part(i, min(i + at_once, pictures)) for i in range(0, pictures, at_once)]
@@ -75,7 +71,7 @@ class Objective:
             truth = self._truth(part)
             output = self._output(held, part)
             targets, whole = (known[0][i], known[1]) if known else self._counted(output, truth)
-            for name, loss in self._learn(held, output, truth, targets, whole).items():
+            for name, loss in self._learn(held, families, output, truth, targets, whole).items():
                 total[name] = total.get(name, 0.0) + loss
         _go_back(read, held)
         self.processes.add_up_gradients(self.network)
@@ -84,10 +80,15 @@ class Objective:
         return dict(zip(total, summed, strict=True))
 
     def _learn(
-        self, read: Read, output: Output, truth: list[Boxes], targets: Sequence[Targets], whole: Whole
+        self,
+        read: Read,
+        families: Families,
+        output: Output,
+        truth: list[Boxes],
+        targets: Sequence[Targets],
+        whole: Whole,
     ) -> dict[str, Tensor]:
         inner = self.network.alignment.anchors(read.inner) if output.aligned is not None else None
-        families = Families(*(rows.to(self.fabric.device) for rows in self.families))
         losses = {
             **detection_losses(output, targets, whole, self.weights, plain=self.plain),
             **auxiliary_losses(output, read, inner, families, truth, whole, self.weights),

@@ -31,7 +31,7 @@ from dsmoe_core.checkpoint import (
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledSet, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,7 @@ class Run:
 
 
 def fingerprint(
-    pictures: Sequence[LabelledPicture],
-    vocabulary: Vocabulary,
+    sets: Sequence[LabelledSet],
     model: ModelConfig,
     training: TrainingConfig,
     start: Path | None,
@@ -163,14 +162,17 @@ def fingerprint(
     """Hash of everything that decides what comes out of a run.
 
     Args:
-        pictures: in their order, which is that of the batches.
+        sets: in their order, and that of their pictures, which are those of the batches.
         start: file of the first weights.
         encoder: name of the text encoder.
     """
-    labels = [(p.picture.key, [(*a.box.corners, a.label) for a in p.annotations]) for p in pictures]
-    texts = [
-        (c.name, c.description, c.parent, c.paraphrases) for c in (*vocabulary.classes, *vocabulary.inner)
+    learned = [
+        (
+            [(p.picture.key, [(*a.box.corners, a.label) for a in p.annotations]) for p in pictures],
+            [(c.name, c.description, c.parent, c.paraphrases) for c in (*book.classes, *book.inner)],
+        )
+        for pictures, book in sets
     ]
     begun = sha256_of(start) if start is not None and start.is_file() else None
-    parts = [labels, texts, model.model_dump(mode="json"), training.model_dump(mode="json"), begun, encoder]
+    parts = [learned, model.model_dump(mode="json"), training.model_dump(mode="json"), begun, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -33,6 +33,20 @@ SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of e
 WorkOption = Annotated[
     Path, typer.Option("--work", metavar="DIR", help="Where trainings are kept; none is done twice.")
 ]
+WithOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        metavar="DIR",
+        help="Another set as --data, trained on along with it in its own words; may be given several times.",
+    ),
+]
+SubsetsOption = Annotated[
+    float,
+    typer.Option(
+        "--class-subsets", min=0.0, max=1.0, help="Share of steps that ask about a part of the classes alone."
+    ),
+]
 WORK = Path("workspaces/benchmarks")
 JsonOption = Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")]
 
@@ -126,6 +140,8 @@ def words(
     anew: Annotated[
         bool, typer.Option("--anew", help="Also train with the other words, four trainings a seed.")
     ] = False,
+    along: WithOption = None,
+    class_subsets: SubsetsOption = 0.0,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
     px: SideOption = 320,
@@ -135,13 +151,13 @@ def words(
 ) -> None:
     """Do the words matter? One model, asked in right, bare, random and swapped words.
 
-    Example: `dsmoe benchmark words --data deeppcb --data neu_det --minutes 8`
+    Example: `dsmoe benchmark words --data deeppcb --with aluminium --class-subsets 0.5 --minutes 8`
     """
     from pipelines.benchmarks.contest import entrants
     from pipelines.benchmarks.contest import words as benchmark
     from pipelines.benchmarks.results import write_into
 
-    make = partial(entrants.ours, size.value, px, _texts())
+    make = partial(entrants.ours, size.value, px, _texts(), class_subsets=class_subsets)
     budget = _budget(minutes, epochs)
     with TerminalReporter() as reporter:
         benchmark.run(
@@ -152,6 +168,7 @@ def words(
             _bouts(work, reporter),
             _report(as_json, write_into),
             anew=anew,
+            along=along or (),
         )
     line(f"{as_json} is written")
 
@@ -164,6 +181,8 @@ def held_out(
             "--class", metavar="CLASS", help="Which one; default: that with most boxes to learn from."
         ),
     ] = None,
+    along: WithOption = None,
+    class_subsets: SubsetsOption = 0.0,
     size: SizeOption = Size.NANO,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
@@ -180,11 +199,12 @@ def held_out(
     from pipelines.benchmarks.contest import held_out as benchmark
     from pipelines.benchmarks.results import write_into
 
-    contestant = entrants.ours(size.value, px, _texts())
+    contestant = entrants.ours(size.value, px, _texts(), class_subsets=class_subsets)
     budget = _budget(minutes, epochs)
     with TerminalReporter() as reporter:
         bouts, report = _bouts(work, reporter), _report(as_json, write_into)
-        benchmark.run(contestant, data, label, budget, range(1, seeds + 1), bouts, report)
+        series = range(1, seeds + 1)
+        benchmark.run(contestant, data, label, budget, series, bouts, report, along=along or ())
     line(f"{as_json} is written")
 
 

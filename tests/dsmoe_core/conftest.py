@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsmoe_core.schema import Annotation, Box, ClassText, LabelledPicture, Picture, Vocabulary
+from dsmoe_core.schema import (
+    Annotation,
+    Box,
+    ClassText,
+    LabelledPicture,
+    LabelledSet,
+    Picture,
+    Vocabulary,
+)
 
 
 @pytest.fixture
@@ -38,3 +46,21 @@ def pictures(tmp_path: Path) -> list[LabelledPicture]:
         key = hashlib.sha256(path.read_bytes()).hexdigest()
         made.append(LabelledPicture(Picture(key, path.name, path, 100, 80), annotations))
     return made
+
+
+@pytest.fixture
+def bars(tmp_path: Path) -> LabelledSet:
+    """Another trade: black pictures with a white bar or block each, in words of their own."""
+    rng = np.random.default_rng(1)
+    shapes = {"flat": (30, 8), "upright": (8, 30), "block": (24, 24)}
+    book = Vocabulary(tuple(ClassText(name, f"{name} and white on black") for name in shapes), version="v2")
+    made = []
+    for i, (name, (width, height)) in enumerate([*shapes.items(), ("flat", (30, 8))]):
+        pixels = np.zeros((90, 90, 3), np.uint8)
+        x, y = int(rng.integers(5, 50)), int(rng.integers(5, 50))
+        pixels[y : y + height, x : x + width] = 255
+        path = tmp_path / f"bar-{i}.png"
+        Image.fromarray(pixels).save(path)
+        box = Box(float(x), float(y), float(x + width), float(y + height))
+        made.append(LabelledPicture(Picture(f"bar{i}", path.name, path, 90, 90), (Annotation(box, name),)))
+    return LabelledSet(made, book)

@@ -90,7 +90,7 @@ class Bouts:
                 "data": lesson.name,
                 "budget": budget.plain,
                 **({"commit": commit} if commit else {}),
-                "epochs": round(learned.pictures_seen / len(lesson.train), 2),
+                "epochs": round(learned.pictures_seen / lesson.to_learn, 2),
                 "minutes": round(learned.seconds / 60, 2),
                 "notes": learned.notes,
                 **self._judged(learned.findings, lesson),

@@ -32,4 +32,6 @@ def of_lesson(lesson: Lesson) -> str:
             whole.update(json.dumps([one.picture.name, boxes]).encode())
             whole.update(hashlib.sha256(one.picture.path.read_bytes()).digest())
         whole.update(b"|")
+    for other in lesson.along:
+        whole.update(json.dumps([other.vocabulary.plain(), of_lesson(other)]).encode())
     return whole.hexdigest()

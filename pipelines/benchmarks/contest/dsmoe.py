@@ -15,7 +15,7 @@ import dsmoe_core
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
-from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
+from dsmoe_core.schema import LabelledSet, Picture, PictureFindings, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.train import fit
 from pipelines.atomic import write_whole
@@ -57,6 +57,10 @@ class DsmoeContestant:
         for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
             logging.getLogger(chatty).setLevel(logging.WARNING)
 
+    def how(self, lesson: Lesson) -> dict[str, Any]:
+        """How it learns words, for the rows of a result."""
+        return {"class_subsets": self._training.class_subsets, "with": [one.name for one in lesson.along]}
+
     @property
     def image_px(self) -> int:
         """Side of the picture that it is shown."""
@@ -93,6 +97,7 @@ class DsmoeContestant:
             training=training,
             out=folder / "model",
             encoder_from=self._encoder_from,
+            also=_along(lesson),
             progress=lambda step, steps, _: told.advance(step, steps),
         )
         told.say(f"{self.name}: looking at pictures")
@@ -124,7 +129,7 @@ class DsmoeContestant:
     ) -> int:
         """Pictures to be shown. What minutes allow is measured once and kept, as the schedule hangs on it."""
         if budget.epochs is not None:
-            return budget.epochs * len(lesson.train)
+            return budget.epochs * lesson.to_learn
         if kept.is_file():
             return int(json.loads(kept.read_text(encoding="utf-8"))["pictures_seen"])
         told.say(f"{self.name}: measuring its speed")
@@ -154,10 +159,15 @@ class DsmoeContestant:
                 ),
                 out=Path(scratch),
                 encoder_from=self._encoder_from,
+                also=_along(lesson),
                 progress=note,
             )
         timed = moments[WARM_UP:]
         return training.batch * (len(timed) - 1) / (timed[-1] - timed[0])
+
+
+def _along(lesson: Lesson) -> list[LabelledSet]:
+    return [LabelledSet(one.train, one.vocabulary) for one in lesson.along]
 
 
 class _MeasuredError(Exception):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
-from dsmoe_core.config import ModelConfig
+from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -136,9 +136,13 @@ def ours(
     *,
     words: Vocabulary | None = None,
     encoder_from: Path | None = None,
+    class_subsets: float = 0.0,
 ) -> DsmoeContestant:
-    """DS-MoE of a preset; see :class:`DsmoeContestant`."""
-    return DsmoeContestant(name, _shape(name, px), texts, words=words, encoder_from=encoder_from)
+    """DS-MoE of a preset; see :class:`DsmoeContestant`, and ``TrainingConfig`` for the subsets."""
+    training = TrainingConfig(class_subsets=class_subsets)
+    return DsmoeContestant(
+        name, _shape(name, px), texts, training=training, words=words, encoder_from=encoder_from
+    )
 
 
 def _shape(preset: Size, px: int) -> ModelConfig:

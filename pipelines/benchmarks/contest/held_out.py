@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,20 +46,24 @@ def run(
     seeds: Sequence[int],
     bouts: Bouts,
     report: Report,
+    *,
+    along: Sequence[Path] = (),
 ) -> None:
     """Train without the class, once a seed and data set, and ask for it; report after each training.
 
     Args:
         label: the class; None for the one with most boxes in each data set.
+        along: other data sets to train on along with each.
 
     Raises:
-        DataError: a data set cannot be read, lacks the class, or has no other.
+        DataError: a data set cannot be read, lacks the class, has no other, or another one teaches it.
+        SettingsError: a set is to be learned along with itself.
         ModelError: the contestant cannot.
     """
     results: dict[Key, list[Result]] = {}
     held: dict[str, str] = {}
-    with ExitStack() as stack:
-        read = [stack.enter_context(lessons.read(folder, bouts.told)) for folder in data]
+    with lessons.read_along(data, along, bouts.told) as read:
+        how = contestant.how(read[0])
         held = {lesson.name: _chosen(lesson, label) for lesson in read}
         for seed in seeds:
             for lesson in read:
@@ -75,7 +78,10 @@ def run(
                         results.setdefault((lesson.name, asked, words), []).append(result)
                         figures = f"AP@.5 {result.total['map50']:.3f}, AP@.5:.95 {result.total['map']:.3f}"
                         bouts.told.line(f"  {asked}, {words} words: {figures}")
-            report({"held_out_class": _rows(results, held, budget)}, seeds[: seeds.index(seed) + 1])
+            report(
+                {"held_out_class": _rows(results, held, {"budget": budget.plain, **how})},
+                seeds[: seeds.index(seed) + 1],
+            )
 
 
 def split(lesson: Lesson, label: str) -> tuple[Lesson, Lesson]:
@@ -119,12 +125,14 @@ def _asked(
     return bouts.again(trained, name, look, judged_on)
 
 
-def _rows(results: dict[Key, list[Result]], held: dict[str, str], budget: Budget) -> list[dict[str, Any]]:
+def _rows(
+    results: dict[Key, list[Result]], held: dict[str, str], how: dict[str, Any]
+) -> list[dict[str, Any]]:
     """One a data set and way of asking; AP@.5:.95 one a seed, AP@.5 beside it."""
     rows = []
     for name, asked in dict.fromkeys((name, asked) for name, asked, _ in results):
         of = {words: results[name, asked, words] for words in SAID}
-        row: dict[str, Any] = {"data": name, "class": held[name], "asked": asked, "budget": budget.plain}
+        row: dict[str, Any] = {"data": name, "class": held[name], "asked": asked, **how}
         row["seeds"] = [one.seed for one in of["right"]]
         for words, known in of.items():
             row[words] = [round(one.total["map"], 4) for one in known]
@@ -140,7 +148,7 @@ def _chosen(lesson: Lesson, label: str | None) -> str:
     """The class to hold out.
 
     Raises:
-        DataError: the data set lacks it on one of its parts, or has no other.
+        DataError: the data set lacks it on one of its parts, or has no other; or another set teaches it.
     """
     boxes, to_find = (
         Counter(a.label for one in part for a in one.annotations) for part in (lesson.train, lesson.val)
@@ -153,7 +161,20 @@ def _chosen(lesson: Lesson, label: str | None) -> str:
         )
     if {chosen} in (set(boxes), set(to_find)):
         raise DataError(f"{lesson.name} has no other class than {chosen!r}", "Give a set of several classes.")
+    _refuse_taught(lesson, chosen)
     return chosen
+
+
+def _refuse_taught(lesson: Lesson, label: str) -> None:
+    """A class is known, too, where a set that is learned along has it, under whichever name."""
+    text = lesson.vocabulary.classes[lesson.vocabulary.index(label)]
+    for other in lesson.along:
+        for one in other.vocabulary:
+            if one.name == label or (text.description and one.description == text.description):
+                raise DataError(
+                    f"{other.name} teaches {one.name!r}, which {lesson.name} is to do without",
+                    "Hold out another class, or leave that set out of --with.",
+                )
 
 
 def _texts(vocabulary: Vocabulary, wanted: Callable[[str], bool]) -> Vocabulary:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dsmoe_core.data import coco
 from dsmoe_core.data.in_place import read_in_place
-from dsmoe_core.errors import DataError
+from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledPicture
 from pipelines.benchmarks.contest.protocol import Lesson
 from pipelines.settings import MAX_PIXELS
@@ -50,6 +50,22 @@ def read(data: Path, told: Told) -> Iterator[Lesson]:
             parts[part] = taken.labelled
         vocabulary = ClassBook.from_glossary(names).vocabulary()
         yield Lesson(data.resolve().name, vocabulary, parts["train"], parts["val"])
+
+
+@contextmanager
+def read_along(data: Sequence[Path], along: Sequence[Path], told: Told) -> Iterator[list[Lesson]]:
+    """The lessons of data sets, each of which is learned along with all those of ``along``.
+
+    Raises:
+        SettingsError: a set is to be learned along with itself. DataError, FormatError: as :func:`read`.
+    """
+    if twice := {folder.resolve() for folder in data} & {folder.resolve() for folder in along}:
+        raise SettingsError(
+            f"{min(twice)} is given as --data and as --with", "Learn a set along with others than itself."
+        )
+    with ExitStack() as stack:
+        others = tuple(stack.enter_context(read(folder, told)) for folder in along)
+        yield [replace(stack.enter_context(read(folder, told)), along=others) for folder in data]
 
 
 def with_share(lesson: Lesson, share: float, seed: int) -> Lesson:

@@ -38,6 +38,7 @@ class Lesson:
         name: of the data set.
         vocabulary: its classes in their order, with our built-in descriptions.
         labels: share of the training pictures that ``train`` is.
+        along: other sets whose training pictures are learned along with it, in their own words.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Lesson:
     train: Sequence[LabelledPicture]
     val: Sequence[LabelledPicture]
     labels: float = 1.0
+    along: tuple[Lesson, ...] = ()
+
+    @property
+    def to_learn(self) -> int:
+        """Pictures that are learned from, of all sets."""
+        return len(self.train) + sum(len(one.train) for one in self.along)
 
 
 @dataclass(frozen=True, slots=True)

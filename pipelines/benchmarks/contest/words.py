@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +36,23 @@ def run(
     report: Report,
     *,
     anew: bool,
+    along: Sequence[Path] = (),
 ) -> None:
     """Train with the right words, once a seed, and ask in all of them; then train anew in each, if wanted.
 
     Args:
         make: a contestant that reads this vocabulary; the lesson's own for None.
         anew: also train with each of the other words.
+        along: other data sets to train on along with each, in their right words.
 
     Raises:
         DataError, ModelError: as :func:`pipelines.benchmarks.contest.series.run`.
+        SettingsError: a set is to be learned along with itself.
     """
     results: dict[Key, list[Result]] = {}
     told = bouts.told
-    with ExitStack() as stack:
-        read = [stack.enter_context(lessons.read(folder, told)) for folder in data]
+    with lessons.read_along(data, along, told) as read:
+        how = make(None).how(read[0])
         for seed in seeds:
             for lesson in read:
                 told.line(f"{lesson.name}, seed {seed}")
@@ -68,7 +70,7 @@ def run(
                     _note(
                         results, (lesson.name, ANEW, words), bouts.fight(other, lesson, budget, seed), bouts
                     )
-                report({"budget": budget.plain, **_measured(results)}, seeds[: seeds.index(seed) + 1])
+                report({"budget": budget.plain, **_measured(results, how)}, seeds[: seeds.index(seed) + 1])
 
 
 def in_words(words: str, lesson: Lesson, seed: int) -> Vocabulary:
@@ -99,11 +101,11 @@ def _note(results: dict[Key, list[Result]], key: Key, result: Result, bouts: Bou
     )
 
 
-def _measured(results: dict[Key, list[Result]]) -> dict[str, Any]:
+def _measured(results: dict[Key, list[Result]], how: dict[str, Any]) -> dict[str, Any]:
     rows, compared = [], []
     right_minus_random: dict[str, Any] = {}
     for (name, trained, words), known in results.items():
-        rows.append({"data": name, "words": words, "trained": trained, **row(known)})
+        rows.append({"data": name, "words": words, "trained": trained, **how, **row(known)})
         if words == "right":
             continue
         found = differences(results[name, ONCE, "right"], known)

@@ -18,6 +18,7 @@ from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.gradients import Objective
 from dsmoe_core.training.processes import Processes
+from dsmoe_core.training.questions import Question
 from dsmoe_core.words import Words, words_of
 
 
@@ -35,7 +36,9 @@ class Learner(NamedTuple):
         """Losses and gradients by name."""
         self.network.zero_grad(set_to_none=True)
         words = self.words
-        losses = self.objective.gradients(words.classes, words.inner, batch or self.batch, at_once)
+        everything = torch.arange(len(words.classes))
+        question = Question.about(everything, batch or self.batch, words.classes, words)
+        losses = self.objective.gradients(question, at_once)
         named = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
         return {name: float(loss) for name, loss in losses.items()}, named
 
@@ -59,6 +62,6 @@ def learner(
     network.mark_forward_method("read")
     words = words_of(vocabulary, HashEncoder())
     plain = not model.paper_losses
-    objective = Objective(fabric, network, words.families, LossWeights(), plain, Processes(), None)
+    objective = Objective(fabric, network, LossWeights(), plain, Processes(), None)
     data = TrainingSet(pictures, vocabulary, Squares(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
     return Learner(network, objective, words, data.batch(0))

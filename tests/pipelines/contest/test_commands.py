@@ -17,6 +17,7 @@ from pipelines.benchmarks.contest.yolo import contestant as yolo
 from pipelines.benchmarks.results import read_result, write_into, write_result
 from pipelines.benchmarks.tables import render
 from pipelines.cli import contest
+from tests.pipelines.blocks import write_blocks
 
 Out = pytest.CaptureFixture[str]
 
@@ -35,6 +36,7 @@ def run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         entrants, "_shape", lambda preset, px: SMALL.model_copy(update={"head_strides": (8, 16)})
     )
     monkeypatch.setattr(dsmoe, "TrainingConfig", lambda: quick)
+    monkeypatch.setattr(entrants, "TrainingConfig", lambda **given: quick.model_copy(update=given))
     monkeypatch.setattr(contest, "_texts", HashEncoder)
     monkeypatch.setattr(bouts, "RESAMPLES", 50)
 
@@ -109,6 +111,22 @@ def test_a_held_out_class_goes_beside_what_others_wrote(run: Any, tmp_path: Path
         assert (row["data"], row["class"], row["budget"]) == ("squares", "plum", {"epochs": 1})
         assert len(row["right"]) == len(row["random"]) == 1
     assert "squares without plum, seed 1" in capsys.readouterr().out
+
+
+def test_words_learned_with_another_set_and_in_parts(run: Any, tmp_path: Path, capsys: Out) -> None:
+    other = write_blocks(tmp_path / "others", train=5, val=2, px=96)
+    asked = ("words", "--epochs", "1", "--px", "64", "--seeds", "1", "--class-subsets", "0.5")
+    assert run(*asked, "--with", str(other)) == 0
+    rows = read_result(tmp_path / "out.json")["rows"]
+    assert {(row["data"], *row["with"], row["class_subsets"]) for row in rows} == {("squares", "others", 0.5)}
+    (bout,) = (tmp_path / "work").iterdir()
+    kept = json.loads((bout / "result.json").read_text())
+    assert (kept["notes"]["steps"], kept["epochs"]) == (3, 1.0), "ten pictures and five, five a step"
+    capsys.readouterr()
+    assert run(*asked, "--with", str(tmp_path / "nowhere")) == 2
+    assert "nowhere/train.json cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert run(*asked, "--with", str(other), "--data", str(other)) == 2
+    assert "is given as --data and as --with" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from tiny import SMALL, HashEncoder
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.schema import ClassText, Vocabulary
+from dsmoe_core.schema import ClassText, LabelledSet, Vocabulary
 from pipelines.benchmarks.contest import dsmoe, entrants, words
 from pipelines.benchmarks.contest.bouts import Bouts
+from pipelines.benchmarks.contest.digests import of_lesson
 from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
 from pipelines.benchmarks.contest.protocol import Budget, Lesson
 from prompts.controls import WORDS
@@ -100,6 +102,22 @@ def test_its_identity_is_all_that_decides(lesson: Lesson, tmp_path: Path) -> Non
     assert str(tiny().identity(lesson)) == said[0]
     weights.write_bytes(b"others")
     assert str(contestants[2].identity(lesson)) != said[2]
+
+
+def test_other_sets_are_learned_along_and_make_another_training(
+    lesson: Lesson, told: Quiet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    fit = dsmoe.fit
+    monkeypatch.setattr(dsmoe, "fit", lambda **settings: given.update(settings) or fit(**settings))
+    other = replace(lesson, name="more", train=lesson.train[:5])
+    along = replace(lesson, along=(other,))
+    learned = tiny().learn(along, Budget(epochs=2), 1, tmp_path, told)
+    assert given["also"] == [LabelledSet(other.train, other.vocabulary)]
+    assert learned.pictures_seen == 2 * (10 + 5)
+    reworded = replace(other, vocabulary=Vocabulary(other.vocabulary.classes[::-1]))
+    told_apart = [lesson, along, replace(lesson, along=(reworded,)), replace(lesson, along=(other, other))]
+    assert len({of_lesson(one) for one in told_apart}) == 4
 
 
 def test_first_weights_and_other_words_reach_the_training(

@@ -44,6 +44,17 @@ def test_only_the_words_of_the_class_change() -> None:
     assert held_out.described(known, "rust", "random", "alone", 2) != alone
 
 
+@pytest.mark.parametrize("name", ["rust", "iron oxide"])
+def test_a_class_that_another_set_teaches_is_not_held_out(lesson: Lesson, name: str) -> None:
+    """Under its own name or another one for the same words."""
+    described = tuple(replace(c, description=f"{c.name} on grey") for c in lesson.vocabulary.classes)
+    other = replace(lesson, name="more", vocabulary=Vocabulary((ClassText(name, "rust on grey"),)))
+    along = replace(lesson, vocabulary=Vocabulary(described), along=(other,))
+    with pytest.raises(DataError, match=f"more teaches '{name}', which squares is to do without"):
+        held_out._chosen(along, "rust")
+    assert held_out._chosen(along, "plum") == "plum"
+
+
 def test_one_training_a_seed_is_asked_in_all_words(
     small: Path, bouts: Bouts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
