@@ -93,14 +93,16 @@ class ClassBookStore:
         author: str,
         report: JudgeReport | None = None,
         force_reason: str | None = None,
+        text: str | None = None,
     ) -> Act:
         """Put a version in the place of the one in use; does nothing where it is in use already.
 
         Args:
-            version: id of a saved one.
+            version: id of a saved one, or that of the text.
             over: id of the one that it is meant to replace; None: it is the first.
             report: a judge's, on this version against the one in use, that lets it be published.
             force_reason: why it is published without; recorded. A retired version needs one.
+            text: its YAML, which becomes a version by this; where it is refused, none is made.
 
         Returns:
             The act that put it in use, this one or an earlier one.
@@ -110,11 +112,14 @@ class ClassBookStore:
             ClassBookError: there is neither a fitting report nor a reason, or no such version.
         """
         with writing(self.path) as db:
+            if text is not None:
+                add_version(db, version, "saved to be published", author, text)
             chosen, current = version_of(db, version), in_use(db)
             if current is not None and current.version == chosen.id:
                 return current
             _refuse_overtaken(chosen.id, over, current)
-            reason = _fit(chosen, report, over).reason if force_reason is None else force_reason
+            named = chosen.id if text is None else "working"  # where it is refused, it is no version
+            reason = force_reason if force_reason is not None else _fit(chosen, report, over, named).reason
             forced = force_reason is not None
             return add_act(
                 db, "publish", chosen.id, author=author, reason=reason, forced=forced, report=report
@@ -194,8 +199,11 @@ def _refuse_overtaken(version: str, over: str | None, current: Act | None) -> No
     )
 
 
-def _fit(chosen: Version, report: JudgeReport | None, current: str | None) -> JudgeReport:
+def _fit(chosen: Version, report: JudgeReport | None, current: str | None, named: str) -> JudgeReport:
     """The report, if it lets this version be published in the place of the current one.
+
+    Args:
+        named: what the judge knows the version by.
 
     Raises:
         ClassBookError: it does not, or there is none.
@@ -205,7 +213,8 @@ def _fit(chosen: Version, report: JudgeReport | None, current: str | None) -> Ju
         raise ClassBookError(f"version {chosen.id} is retired", f"Publish another one, {force}")
     if report is None:
         raise ClassBookError(
-            f"version {chosen.id} has no judge's report", f"Judge it with `dsmoe classes judge`, {force}"
+            f"version {chosen.id} has no judge's report",
+            f"Make one with `dsmoe classes judge {named} --json FILE` and give it with --report, {force}",
         )
     if report.book != chosen.id:
         raise ClassBookError(
