@@ -230,7 +230,8 @@ class ClassBooks:
         here = f"--workspace {self._workspace}"
         return (
             f"classes.yaml differs from version {published.version}, which is published and in use: see "
-            f"`dsmoe classes diff {here}`, then `dsmoe classes publish {here}`"
+            f"`dsmoe classes diff {here}`, then `dsmoe classes judge working {here} --json judge.json` and "
+            f"`dsmoe classes publish {here} --report judge.json`"
         )
 
 

@@ -216,9 +216,11 @@ def rollback(
         line(f"version {act.version} is in use already: {act}")
         return
     line(f"version {act.version} is in use again, in the place of {act.before}")
-    line(
-        "classes.yaml went back too" if follows else "classes.yaml holds edits of its own and was left alone"
-    )
+    if follows:
+        line("classes.yaml went back too")
+    else:
+        back = f"dsmoe classes checkout published --workspace {workspace}"
+        line(f"classes.yaml holds edits of its own and was left alone; `{back}` brings it back")
 
 
 def retire(

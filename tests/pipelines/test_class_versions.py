@@ -148,7 +148,8 @@ def test_a_rollback_leaves_edits_alone(workspace: Workspace, dsmoe: Said) -> Non
     edit(workspace, "a red block")
     dsmoe("publish", "--force", "a test")
     mine = edit(workspace, "not yet said to anybody")
-    assert "holds edits of its own and was left alone" in dsmoe("rollback")
+    said = dsmoe("rollback")
+    assert "holds edits of its own and was left alone; `dsmoe classes checkout published --workspace" in said
     assert workspace.working_book().version == mine
 
 

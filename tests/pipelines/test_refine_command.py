@@ -118,6 +118,7 @@ def test_a_draft_is_asked_for_with_facts_and_notes(
     name = "rust"
     shown = dsmoe("draft", "--classes", name, "--notes", str(notes), "--note", "rust: always dull")
     assert "rust: a spot that is crimson all over" in shown
+    assert f"see `dsmoe classes diff --workspace {labelled.path}`" in shown
     question = asked(server, 0)
     assert "An expert says, and it outweighs all else: never in the corners always dull" in question
     boxes = sum(a.label == name for p in labelled.annotations().values() for a in p.annotations)
@@ -141,6 +142,7 @@ def test_better_texts_go_into_the_book(
     assert "stopped: all 2 rounds are done; 2 calls, " in shown
     assert f"calls, {states(labelled)[0].spent.tokens:,} tokens, " in shown
     assert f"classes.yaml has the texts of candidate 2: {before.version} -> {after.version}" in shown
+    assert f"then `dsmoe classes judge working --workspace {labelled.path} --json judge.json`" in shown
     (state,) = states(labelled)
     assert [c.id for c in state.candidates] == [0, 1, 2]
     assert state.pairs[0].times > 0
@@ -225,7 +227,7 @@ def test_labels_that_change_begin_anew_for_old_figures_say_nothing(
     (state,) = states(labelled)
     keep(labelled, state.model_copy(update={"evaluator": "of other boxes"}))
     assert f"refinement {state.id} begins" in dsmoe("refine", *words)
-    assert states(labelled)[0].spent.calls == 1
+    assert states(labelled)[0].spent.calls == 0  # its answer is known from before
 
 
 def test_a_book_that_a_person_changed_meanwhile_is_left_to_them(
