@@ -191,7 +191,7 @@ class Vocabulary:
     classes: tuple[ClassText, ...]
     inner: tuple[ClassText, ...] = ()
     version: str = ""
-    _index: dict[str, int] = field(default_factory=dict, repr=False, compare=False)
+    _index: dict[str, int] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.classes:

@@ -98,8 +98,7 @@ class ClassBooks:
             ClassBookError: it is missing or wrong, or the text encoder would cut a text.
         """
         self.publish_first(author)
-        text = book_text(self.file)
-        ClassBook.parsed(text, str(self.file), cut=cut_by(self._text))
+        text, _ = self._whole()
         return self.store.save(text, message=message, author=author)
 
     def publish(
@@ -111,7 +110,7 @@ class ClassBooks:
         force_reason: str | None = None,
         over: str | None = None,
     ) -> tuple[Act, BookDiff | None]:
-        """Publish a version, by default ``classes.yaml``, which becomes one.
+        """Publish a version, by default ``classes.yaml``, which becomes one unless it is refused.
 
         A change of the list of classes is published as any other: a judge compares the classes that both
         books have, and where no model knows the new ones yet a person gives the reason.
@@ -126,20 +125,23 @@ class ClassBooks:
         Raises:
             ClassBookError: see ``ClassBookStore.publish``.
         """
+        if name is None:
+            self.publish_first(author)
         before = self.store.published()
-        version = self.save("saved to be published", author) if name is None else self.store.version(name)
+        text, book = self._whole() if name is None else (None, self.store.version(name).book)
         if over is not None:
             over = self.store.version(over).id
-        elif report is not None and report.book == version.id:
+        elif report is not None and report.book == book.version:
             over = report.against
         else:
-            over = version.parent
+            saved = {version.id: version.parent for version in self.store.versions()}
+            over = saved.get(book.version, before and before.id)
         act = self.store.publish(
-            version.id, over=over, author=author, report=report, force_reason=force_reason
+            book.version, over=over, author=author, report=report, force_reason=force_reason, text=text
         )
         if before is None or before.id == act.version:
             return act, None
-        return act, book_diff(before.book, version.book)
+        return act, book_diff(before.book, book)
 
     def rollback(self, name: str | None, *, author: str, reason: str) -> tuple[Act, bool]:
         """Put an earlier published version back.
@@ -156,10 +158,65 @@ class ClassBooks:
         left = self.store.published()
         target = None if name is None else self.store.version(name).id
         act = self.store.rollback(target, over=left and left.id, author=author, reason=reason)
-        follows = left is not None and left.id != act.version and self._holds(left.text)
+        follows = left is not None and left.id != act.version and _is(self.file, left.text)
         if follows:
             write_whole(self.file, self.store.version(act.version).text)
         return act, follows
+
+    def checkout(self, name: str, to: Path | None = None, *, force: bool = False) -> tuple[Version, bool]:
+        """Write a version into ``classes.yaml``, or into another file, to the letter as it was saved.
+
+        Args:
+            name: as ``named``.
+            force: also over what is in no version.
+
+        Returns:
+            The version, and whether the file is another one now.
+
+        Raises:
+            ClassBookError: there is no such version, or the file holds what would be lost.
+            PrerequisiteError: the disk is full.
+        """
+        version = self.store.published() if name == PUBLISHED else self.store.version(name)
+        if version is None:
+            raise ClassBookError("nothing is published yet", "Save a version with `dsmoe classes save`.")
+        path = to or self.file
+        if path.is_dir():
+            raise ClassBookError(f"{path} is a folder; expected a file", "Name the file to write.")
+        if _is(path, version.text):
+            return version, False
+        if path.is_file() and not force:
+            self._refuse_loss(path)
+        write_whole(path, version.text)
+        return version, True
+
+    def _whole(self) -> tuple[str, ClassBook]:
+        """The text of ``classes.yaml``, every description of which the text encoder reads to its end."""
+        text = book_text(self.file)
+        return text, ClassBook.parsed(text, str(self.file), cut=cut_by(self._text))
+
+    def _refuse_loss(self, path: Path) -> None:
+        """Let only what can be brought back be written over.
+
+        Raises:
+            ClassBookError: the file is not, to the letter, one of the versions.
+        """
+        versions = self.store.versions()
+        if any(_is(path, version.text) for version in versions):
+            return
+        try:
+            known = ClassBook.load(path).version in {version.id for version in versions}
+        except ClassBookError:
+            known = False
+        if known:  # saving would say that it is a version already
+            raise ClassBookError(
+                f"{path} has comments or an order of lines that no version has",
+                "Keep a copy of it, then check out with --force.",
+            )
+        raise ClassBookError(
+            f"{path} holds what is in no version and would be lost",
+            "Save it with `dsmoe classes save -m MESSAGE`, or check out with --force.",
+        )
 
     def note(self) -> str | None:
         """One line on ``classes.yaml`` where it is not what is published; None where it is."""
@@ -173,11 +230,13 @@ class ClassBooks:
         here = f"--workspace {self._workspace}"
         return (
             f"classes.yaml differs from version {published.version}, which is published and in use: see "
-            f"`dsmoe classes diff {here}`, then `dsmoe classes publish {here}`"
+            f"`dsmoe classes diff {here}`, then `dsmoe classes judge working {here} --json judge.json` and "
+            f"`dsmoe classes publish {here} --report judge.json`"
         )
 
-    def _holds(self, text: str) -> bool:
-        return self.file.is_file() and self.file.read_bytes() == text.encode("utf-8")
+
+def _is(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
 def whoever() -> str:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from dsmoe_core.errors import ClassBookError, LanguageModelError
 from prompts.class_book import ClassBook
-from prompts.llm import LanguageModel, Message, Reply, ask
+from prompts.llm import CountingModel, LanguageModel, Message, Reply, ask
 from prompts.refinement import Candidate, Evaluator, Refinement, Spent, worded
 from prompts.telling_apart import TellingApart, pair_messages
 
@@ -24,20 +24,24 @@ from prompts.telling_apart import TellingApart, pair_messages
 class Budget:
     """When a refinement stops, over all its runs, whichever comes first.
 
+    It is looked at before each question, so that the last one may go beyond it.
+
     Attributes:
         rounds: in each of which every pair has its turn.
-        calls: of the language model, those included that are answered wrongly.
-        seconds: scoring included.
+        calls, tokens, seconds: see ``Spent``.
     """
 
     rounds: int = 3
     calls: int | None = None
+    tokens: int | None = None
     seconds: float | None = None
 
     def over(self, spent: Spent) -> str | None:
-        """Which of calls and time is used up; None while both last."""
+        """Which of calls, tokens and time is used up; None while all last."""
         if self.calls is not None and spent.calls >= self.calls:
             return f"the budget of {self.calls} calls is used up"
+        if self.tokens is not None and spent.tokens >= self.tokens:
+            return f"the budget of {self.tokens:,} tokens is used up"
         if self.seconds is not None and spent.seconds >= self.seconds:
             return f"the budget of {self.seconds / 60:g} minutes is used up"
         return None
@@ -48,33 +52,38 @@ class _BudgetSpentError(Exception):
 
 
 class _Metered:
-    """The model, with its calls counted and none let through that the budget does not have."""
+    """The model, with what it costs, and no question let through that the budget does not have."""
 
     def __init__(
-        self, model: LanguageModel, budget: Budget, before: Spent, clock: Callable[[], float]
+        self, model: CountingModel, budget: Budget, before: Spent, clock: Callable[[], float]
     ) -> None:
         self.name = model.name
         self._model = model
         self._budget = budget
-        self._calls = before.calls
+        self._before = before
+        self._usage = model.usage
         self._clock = clock
         self._since = clock() - before.seconds
 
     @property
     def spent(self) -> Spent:
-        return Spent(calls=self._calls, seconds=self._clock() - self._since)
+        before, began, now = self._before, self._usage, self._model.usage
+        return Spent(
+            calls=before.calls + now.asked - began.asked,
+            tokens=before.tokens + now.tokens - began.tokens,
+            seconds=self._clock() - self._since,
+        )
 
     def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
         if why := self._budget.over(self.spent):
             raise _BudgetSpentError(why)
-        self._calls += 1
         return self._model.reply(messages, shape)
 
 
 def refine(
     state: Refinement,
     start: ClassBook,
-    model: LanguageModel,
+    model: CountingModel,
     evaluator: Evaluator,
     *,
     budget: Budget,
@@ -108,7 +117,7 @@ def refine(
             keep(state)
     except _BudgetSpentError as spent:
         why = str(spent)
-    except BaseException as error:  # Ctrl-C too: calls that were made are counted
+    except BaseException as error:  # Ctrl-C too: what was asked is counted
         said = error.problem if isinstance(error, LanguageModelError) else "it was interrupted"
         keep(state.model_copy(update={"spent": metered.spent, "stopped": said}))
         raise
@@ -147,7 +156,7 @@ def _candidate(
     except ClassBookError as error:
         raise LanguageModelError(
             f"model {model.name} wrote for {pair.title} what a class book cannot hold: {error.problem}",
-            "Run it again: what is known is kept.",
+            "Ask anew with --fresh, or write this text yourself; what is known is kept.",
         ) from None
     same = next((c for c in state.candidates if c.texts == texts), None)
     scores = evaluator.score(book) if same is None else same.scores

@@ -109,10 +109,21 @@ class Candidate(Frozen):
 
 
 class Spent(Frozen):
-    """What a refinement has cost so far, over all its runs."""
+    """What a refinement has cost so far, over all its runs.
+
+    Attributes:
+        calls: replies of the language model, those included that were of no use.
+        tokens: of it, read and written, reasoning included.
+        seconds: scoring included.
+    """
 
     calls: int = 0
+    tokens: int = 0
     seconds: float = 0.0
+
+    def __str__(self) -> str:
+        calls = "1 call" if self.calls == 1 else f"{self.calls} calls"
+        return f"{calls}, {self.tokens:,} tokens, {self.seconds:.0f} s"
 
 
 class Refinement(Frozen):

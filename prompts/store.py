@@ -27,6 +27,7 @@ from prompts.store_file import (
 )
 
 __all__ = ["Act", "ClassBookStore", "State", "Version"]
+_FORCE = "or publish it with --force REASON, which is recorded."
 
 
 class ClassBookStore:
@@ -93,14 +94,16 @@ class ClassBookStore:
         author: str,
         report: JudgeReport | None = None,
         force_reason: str | None = None,
+        text: str | None = None,
     ) -> Act:
         """Put a version in the place of the one in use; does nothing where it is in use already.
 
         Args:
-            version: id of a saved one.
+            version: id of a saved one, or that of the text.
             over: id of the one that it is meant to replace; None: it is the first.
             report: a judge's, on this version against the one in use, that lets it be published.
             force_reason: why it is published without; recorded. A retired version needs one.
+            text: its YAML, which becomes a version by this; where it is refused, none is made.
 
         Returns:
             The act that put it in use, this one or an earlier one.
@@ -110,11 +113,16 @@ class ClassBookStore:
             ClassBookError: there is neither a fitting report nor a reason, or no such version.
         """
         with writing(self.path) as db:
+            if text is not None:
+                add_version(db, version, "saved to be published", author, text)
             chosen, current = version_of(db, version), in_use(db)
             if current is not None and current.version == chosen.id:
                 return current
+            if chosen.state == "retired" and force_reason is None:
+                raise ClassBookError(f"version {chosen.id} is retired", f"Publish another one, {_FORCE}")
             _refuse_overtaken(chosen.id, over, current)
-            reason = _fit(chosen, report, over).reason if force_reason is None else force_reason
+            named = chosen.id if text is None else "working"  # where it is refused, it is no version
+            reason = force_reason if force_reason is not None else _fit(chosen, report, over, named).reason
             forced = force_reason is not None
             return add_act(
                 db, "publish", chosen.id, author=author, reason=reason, forced=forced, report=report
@@ -134,7 +142,7 @@ class ClassBookStore:
             current, done = in_use(db), acts(db)
             if version is not None and current is not None and current.version == version:
                 return current
-            _refuse_overtaken(version or "the version before it", over, current)
+            _refuse_overtaken(version, over, current)
             before = (v for v in _below(done) if version_of(db, v).state != "retired")
             target = version or next(before, None)
             if target is None:
@@ -178,8 +186,11 @@ def _below(done: list[Act]) -> list[str]:
     return [version for version in stack[::-1] if version != stack[-1]]
 
 
-def _refuse_overtaken(version: str, over: str | None, current: Act | None) -> None:
+def _refuse_overtaken(version: str | None, over: str | None, current: Act | None) -> None:
     """Compare before the set.
+
+    Args:
+        version: id of what is to be put in use; None: the one before.
 
     Raises:
         ClassBookError: what is in use is not what the caller believes.
@@ -187,39 +198,44 @@ def _refuse_overtaken(version: str, over: str | None, current: Act | None) -> No
     now = current.version if current else None
     if now == over:
         return
+    look = f"dsmoe classes diff published {version}" if version else "dsmoe classes log"
     knowingly = f"; or replace it knowingly with `dsmoe classes publish --over {now}`" if now else ""
     raise ClassBookError(
-        f"{version} was to replace {over or 'nothing'}, but {current or 'nothing is published'}",
-        f"Look at it with `dsmoe classes diff`, and bring your changes on top of it{knowingly}.",
+        f"{version or 'the version before it'} was to replace {over or 'nothing'}, "
+        f"but {current or 'nothing is published'}",
+        f"Look at it with `{look}`, and bring your changes on top of "
+        f"`dsmoe classes checkout published`{knowingly}.",
     )
 
 
-def _fit(chosen: Version, report: JudgeReport | None, current: str | None) -> JudgeReport:
+def _fit(chosen: Version, report: JudgeReport | None, current: str | None, named: str) -> JudgeReport:
     """The report, if it lets this version be published in the place of the current one.
+
+    Args:
+        named: what the judge knows the version by.
 
     Raises:
         ClassBookError: it does not, or there is none.
     """
-    force = "or publish it with --force REASON, which is recorded."
-    if chosen.state == "retired":
-        raise ClassBookError(f"version {chosen.id} is retired", f"Publish another one, {force}")
     if report is None:
         raise ClassBookError(
-            f"version {chosen.id} has no judge's report", f"Judge it with `dsmoe classes judge`, {force}"
+            f"version {chosen.id} has no judge's report",
+            f"Make one with `dsmoe classes judge {named} --json FILE` and give it with --report, {_FORCE}",
         )
     if report.book != chosen.id:
         raise ClassBookError(
             f"the report judges version {report.book}; expected one on {chosen.id}",
-            f"Judge this one with `dsmoe classes judge`, {force}",
+            f"Judge this one with `dsmoe classes judge`, {_FORCE}",
         )
     if report.against != current:
         raise ClassBookError(
             f"the report compares with {report.against}; expected {current or 'none'}, which is published",
-            f"Judge it anew with `dsmoe classes judge`, {force}",
+            f"Judge it anew with `dsmoe classes judge`, {_FORCE}",
         )
     if not report.lets_publish:
+        said = report.reason.removeprefix(f"{report.verdict}: ")
         raise ClassBookError(
-            f"the report's verdict on {chosen.id} is {report.verdict!r}: {report.reason}",
-            f"Improve the words, {force}",
+            f"the report's verdict on {chosen.id} is {report.verdict!r}: {said}",
+            f"Improve the words, {_FORCE}",
         )
     return report

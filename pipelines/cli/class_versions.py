@@ -1,4 +1,4 @@
-"""dsmoe classes validate, save, log, diff, publish, rollback, retire"""
+"""dsmoe classes validate, save, log, diff, checkout, publish, rollback, retire"""
 
 from __future__ import annotations
 
@@ -77,6 +77,7 @@ def save(
         line(f"classes.yaml is version {version.id} already: {_told(version)}")
         return
     line(f"saved version {version.id}, a draft; its parent is {version.parent}")
+    line(f"Judge it with `dsmoe classes judge {version.id} --workspace {workspace} --json judge.json`")
 
 
 def log(
@@ -127,9 +128,35 @@ def diff(
     with _books(workspace) as books:
         old, new = books.named(one), books.named(other)
     lines = book_diff(old, new).lines()
-    line(f"from {one} ({old.version}) to {other} ({new.version})" if lines else f"Both are {old.version}")
+    names = f"{one} ({old.version}) to {other} ({new.version})"
+    line(f"from {names}" if lines else f"{one} and {other} are the same: version {old.version}")
     for text in lines:
         line(text, style={"+": "green", "-": "red"}.get(text.strip()[0], ""))
+
+
+def checkout(
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="First digits of a version, or published.")
+    ],
+    workspace: InOption = HERE,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write it there; default: `classes.yaml`.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Also over edits that are in no version.")] = False,
+) -> None:
+    """Write a saved version back into `classes.yaml`, comments included, to go on from it.
+
+    Nothing is published by it. A file that is not one of the versions is left alone without --force.
+
+    Example: `dsmoe classes checkout 3f2a --workspace boards --out older.yaml`
+    """
+    with _books(workspace) as books:
+        chosen, changed = books.checkout(version, out, force=force)
+        note = books.note() if out is None else None
+    when = "now" if changed else "already"
+    line(f"{out or 'classes.yaml'} is {when} version {chosen.id}: {_told(chosen)}")
+    if note:
+        line(note)
 
 
 def publish(
@@ -189,9 +216,11 @@ def rollback(
         line(f"version {act.version} is in use already: {act}")
         return
     line(f"version {act.version} is in use again, in the place of {act.before}")
-    line(
-        "classes.yaml went back too" if follows else "classes.yaml holds edits of its own and was left alone"
-    )
+    if follows:
+        line("classes.yaml went back too")
+    else:
+        back = f"dsmoe classes checkout published --workspace {workspace}"
+        line(f"classes.yaml holds edits of its own and was left alone; `{back}` brings it back")
 
 
 def retire(
@@ -210,7 +239,7 @@ def retire(
     line(f"{act}")
 
 
-COMMANDS = (validate, save, log, diff, publish, rollback, retire)
+COMMANDS = (validate, save, log, diff, checkout, publish, rollback, retire)
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from pipelines.cli.options import WorkspaceOption, opened_or_none
 from pipelines.cli.show import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
-    from pipelines.judge.fixed_set import FixedSet
     from pipelines.judge.judging import Question
-    from pipelines.report.contender import Contender
+    from pipelines.workspace import Workspace
 
 SHOWN = ("map", "margin")  # the terminal is narrow; the page has mAP@.5 too
 COLOURS = {"better": "green", "no worse": "green", "worse": "red", "undecided": "yellow"}
@@ -53,6 +52,7 @@ def judge(
     resamples: Annotated[
         int, typer.Option("--resamples", min=100, help="Of the pictures, for intervals and p.")
     ] = 1000,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Of random words; their mean counts.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of resamples and random words.")] = 42,
 ) -> None:
     """Judge a class book by what it does: one model reads it, another book, names, random and swapped texts.
@@ -64,32 +64,43 @@ def judge(
     """
     from pipelines.judge import page
     from pipelines.judge.books import book_named
-    from pipelines.judge.fixed_set import fixed_set
     from pipelines.judge.judging import Question
-    from pipelines.report.contender import contender
-    from pipelines.settings import Environment
 
     if report is not None:
         page.check(report)
     with opened_or_none(workspace) as opened, TerminalReporter() as reporter:
         books = book_named(this, opened), book_named(other, opened)
-        question = Question(*books, tolerance=tolerance, resamples=resamples, seed=seed)
-        reader = contender(model, opened, books[0], Environment.read())
-        with fixed_set(opened, annotations, images, reporter) as data:
-            measured = _judged(question, reader, data, reporter)
-        _keep(measured, as_json, report)
+        question = Question(*books, tolerance=tolerance, resamples=resamples, seed=seed, draws=draws)
+        measured = _judged(question, model, annotations, images, opened, reporter)
+        written = _keep(measured, as_json, report)
+        publishing = _publishing(opened, this, measured)
     _show(measured)
-    for written in filter(None, (report and report / "report.html", as_json)):
-        line(f"{written} is written")
+    if as_json and publishing:
+        written.append(f"Publish it with `{publishing} --report {as_json} --workspace {workspace or Path()}`")
+    for words in written:
+        line(words)
 
 
-def _judged(question: Question, model: Contender, data: FixedSet, told: TerminalReporter) -> dict[str, Any]:
+def _judged(
+    question: Question,
+    model: str,
+    annotations: Path | None,
+    images: Path | None,
+    opened: Workspace | None,
+    told: TerminalReporter,
+) -> dict[str, Any]:
+    from pipelines.judge.fixed_set import fixed_set
     from pipelines.judge.judging import judge
+    from pipelines.report.contender import contender
+    from pipelines.settings import Environment
 
-    return judge(question, model, data, command_line(), told)
+    reader = contender(model, opened, question.this, Environment.read())
+    with fixed_set(opened, annotations, images, told) as data:
+        return judge(question, reader, data, command_line(), told)
 
 
-def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
+def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> list[str]:
+    """Write what is asked for, and say so."""
     from pipelines.atomic import write_whole
     from pipelines.judge import page
     from pipelines.report.page import as_text
@@ -98,6 +109,23 @@ def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -
         page.write(report, measured)
     if as_json is not None:
         write_whole(as_json, as_text(measured))
+    return [f"{path} is written" for path in (report and report / "report.html", as_json) if path]
+
+
+def _publishing(opened: Workspace | None, this: str, measured: dict[str, Any]) -> str | None:
+    """The command that publishes what was judged; None where that is not what comes next."""
+    from prompts.judge_report import JudgeReport
+
+    report = JudgeReport.model_validate(measured)
+    if opened is None or not report.lets_publish or report.book == report.against:
+        return None
+    books = opened.class_books
+    if report.against != books.published_version():
+        return None
+    if this == "working":
+        return "dsmoe classes publish"
+    saved = {version.id for version in books.store.versions()}
+    return f"dsmoe classes publish {report.book}" if report.book in saved else None
 
 
 def _show(measured: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipelines.refining import Prepared
     from pipelines.workspace import Workspace
     from prompts.class_book import ClassBook
-    from prompts.llm import LanguageModel
+    from prompts.llm import CountingModel
     from prompts.refine import Budget
     from prompts.refinement import Refinement
 
@@ -65,6 +65,9 @@ def refine(
     calls: Annotated[
         int | None, typer.Option("--calls", min=1, help="Stop after so many calls of the model.")
     ] = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="Stop after so many tokens, read and written.")
+    ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long.")] = None,
     pictures: Annotated[
         int, typer.Option("--pictures", min=1, help="Labelled pictures to score texts on, at most.")
@@ -79,9 +82,9 @@ def refine(
     """Sharpen the texts of classes that are confused, and keep what the champion does better with.
 
     Scored on labelled pictures, never on the test set. Interrupted, the same command goes on; budgets count
-    over all its runs.
+    over all its runs, and are looked at before each question.
 
-    Example: `dsmoe classes refine boards --pair spur,spurious_copper --rounds 4 --minutes 20`
+    Example: `dsmoe classes refine boards --pair spur,spurious_copper --tokens 20000 --minutes 20`
     """
     from pipelines import refining, services
     from pipelines.settings import Environment
@@ -90,7 +93,7 @@ def refine(
     from prompts.refine import Budget
 
     wanted = refining.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
-    budget = Budget(rounds, calls, None if minutes is None else 60 * minutes)
+    budget = Budget(rounds, calls, tokens, None if minutes is None else 60 * minutes)
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
         said = read_notes(book, notes, note or ())
@@ -104,10 +107,13 @@ def refine(
         state = _improved(opened, ready, book, said, asked, budget, seed, reporter)
         _show(state, book)
         better = refining.take_over(opened, book, state)
+        note = opened.class_books.note()
     if better is None:
         line("No candidate is better than the class book as it is; classes.yaml is unchanged.")
-    else:
-        line(f"classes.yaml has the texts of candidate {state.best.id}: {book.version} -> {better.version}")
+        return
+    line(f"classes.yaml has the texts of candidate {state.best.id}: {book.version} -> {better.version}")
+    if note:
+        line(note)
 
 
 def _improved(
@@ -115,7 +121,7 @@ def _improved(
     ready: Prepared,
     book: ClassBook,
     notes: dict[str, str],
-    model: LanguageModel,
+    model: CountingModel,
     budget: Budget,
     seed: int,
     reporter: TerminalReporter,
@@ -138,8 +144,9 @@ def _improved(
             ready.state, book, model, ready.evaluator, budget=budget, known=known, seed=seed, keep=keep
         )
     except LanguageModelError:
-        reporter.line(f"classes.yaml is unchanged; refine/{ready.state.id}.json has what was tried.")
-        reporter.line("The same command goes on with it.")
+        kept = refining.load(opened, ready.state.id) or ready.state
+        reporter.line(f"classes.yaml is unchanged; spent so far: {kept.spent}")
+        reporter.line(f"refine/{kept.id}.json has what was tried, and the next run goes on with it.")
         raise
 
 
@@ -157,7 +164,7 @@ def _tell(ready: Prepared, reporter: TerminalReporter) -> None:
     state = ready.state
     if ready.begun:
         tried = len(state.candidates) - 1
-        reporter.line(f"refinement {state.id} goes on: {tried} tried, {state.spent.calls} calls")
+        reporter.line(f"refinement {state.id} goes on: {tried} tried, {state.spent}")
     else:
         reporter.line(f"refinement {state.id} begins")
     reporter.line(f"scored by {state.evaluator}")
@@ -180,8 +187,7 @@ def _show(state: Refinement, start: ClassBook) -> None:
         figures = (one.scores.mean_ap, *(one.scores.pairs[t] for t in titles), one.scores.total)
         table.add_row(str(one.id), *origin, *(f"{figure:.3f}" for figure in figures), mark)
     console.print(table)
-    spent = state.spent
-    line(f"stopped: {state.stopped}; {spent.calls} calls, {spent.seconds:.0f} s")
+    line(f"stopped: {state.stopped}; {state.spent}")
     for name, wording in state.best.texts.items():
         line(name)
         line(f"- {start.entry(name).description}", "red")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dsmoe_core.errors import DataError
+from dsmoe_core.schema import Vocabulary
 from pipelines.judge.books import Common
 from pipelines.judge.distances import Distances, distances
 from pipelines.judge.fixed_set import FixedSet
@@ -34,7 +35,8 @@ class Question:
         this: the book that is judged.
         other: what it is compared with.
         tolerance: loss of mAP@.5:.95 that is no loss (``verdict.verdict``).
-        seed: of the resamples and of the random words.
+        seed: of the resamples and of the first random words; each further draw has the next seed.
+        draws: of random words, whose figures are averaged.
     """
 
     this: ClassBook
@@ -42,6 +44,7 @@ class Question:
     tolerance: float
     resamples: int
     seed: int
+    draws: int = 3
 
 
 def judge(question: Question, model: Contender, data: FixedSet, command: str, told: Told) -> Plain:
@@ -67,11 +70,8 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
             "Give annotated pictures of these classes.",
         )
     bench = Bench(model, truth, classes, resamples=question.resamples, seed=question.seed, told=told)
-    readings = {
-        words: bench.read(make(common.this, boxes, question.seed), f"{words} words")
-        for words, make in WORDS.items()
-    }
-    this = readings["right"]
+    readings = {words: _readings(bench, words, common.this, boxes, question) for words in WORDS}
+    (this,) = readings["right"]
     other = bench.read(common.other, "the book compared with", common.names)
     told.say("measuring distances")
     apart = _distances(model, common)
@@ -79,7 +79,7 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
     gain = compared.total["map"]
     low, high = gain["ci95"]
     said = verdict(low, high, question.tolerance, blind=is_blind(gain))
-    controls = {words: gains(this, one) for words, one in readings.items() if words != "right"}
+    controls = {words: gains(this, *drawn) for words, drawn in readings.items() if words != "right"}
     words = reads_the_words(_difference(controls["random"].total["map"]))
     told.say("comparing the experts")
     return {
@@ -102,6 +102,19 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
     }
 
 
+def _readings(
+    bench: Bench, words: str, vocabulary: Vocabulary, boxes: Counter[str], question: Question
+) -> list[Reading]:
+    """What comes of these words; where they are random, of several draws of them."""
+    draws = question.draws if words == "random" else 1
+    seeds = range(question.seed, question.seed + draws)
+    said = [f"{words} words{f' {i} of {draws}' if draws > 1 else ''}" for i in range(1, draws + 1)]
+    return [
+        bench.read(WORDS[words](vocabulary, boxes, seed), name)
+        for seed, name in zip(seeds, said, strict=True)
+    ]
+
+
 def _head(question: Question, model: Contender, data: FixedSet, pictures: int, command: str) -> Plain:
     commit = source_commit()
     return {
@@ -117,6 +130,7 @@ def _head(question: Question, model: Contender, data: FixedSet, pictures: int, c
         "tolerance": question.tolerance,
         "resamples": question.resamples,
         "seed": question.seed,
+        "draws": question.draws,
     }
 
 
@@ -132,7 +146,7 @@ def _control(name: str, gain: Gains, classes: tuple[str, ...]) -> Plain:
 
 
 def _difference(one: Plain) -> Plain:
-    return {key: one[key] for key in ("delta", "ci95", "p")}
+    return {key: one[key] for key in ("delta", "ci95", "p", "spread") if key in one}
 
 
 def _distances(model: Contender, common: Common) -> tuple[Distances | None, Distances | None]:

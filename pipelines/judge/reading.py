@@ -111,13 +111,23 @@ class Gains(NamedTuple):
     classes: list[dict[str, Any]]
 
 
-def gains(this: Reading, other: Reading) -> Gains:
-    """Compare two readings of one bench, paired: both figures are taken in the same resamples."""
-    means = [bootstrap.mean_over_classes(one.resampled) for one in (this, other)]
+def gains(this: Reading, *others: Reading) -> Gains:
+    """Compare readings of one bench, paired: all figures are taken in the same resamples.
+
+    Args:
+        others: one, or several draws of the same kind, of whose figures the mean is taken; then ``spread``
+            stands beside each difference, the least and the largest against a single draw.
+    """
+    means = [bootstrap.mean_over_classes(one.resampled) for one in (this, *others)]
     return Gains(
-        _compared(this.means, other.means, *means),
+        _compared(this.means, [one.means for one in others], means[0], means[1:]),
         [
-            _compared(this.figures[i], other.figures[i], this.resampled[:, i], other.resampled[:, i])
+            _compared(
+                this.figures[i],
+                [one.figures[i] for one in others],
+                this.resampled[:, i],
+                [one.resampled[:, i] for one in others],
+            )
             for i in range(len(this.figures))
         ],
     )
@@ -141,12 +151,25 @@ def difference(this: float, other: float, these: Floats, others: Floats) -> dict
     }
 
 
-def _compared(this: Floats, other: Floats, these: Floats, others: Floats) -> dict[str, Any]:
-    each = {
-        name: difference(float(this[i]), float(other[i]), these[:, i], others[:, i])
-        for i, name in enumerate(FIGURES)
-    }
-    return {name: one for name, one in each.items() if one}
+def _compared(
+    this: Floats, drawn: Sequence[Floats], these: Floats, resampled: Sequence[Floats]
+) -> dict[str, Any]:
+    """FIGURES of one reading less the mean of those of the draws.
+
+    Args:
+        drawn: of each draw, (3,).
+        resampled: the same in the same resamples, (b, 3).
+    """
+    other, others = np.mean(drawn, axis=0), np.mean(resampled, axis=0)
+    answer = {}
+    for i, name in enumerate(FIGURES):
+        found = difference(float(this[i]), float(other[i]), these[:, i], others[:, i])
+        if found and len(drawn) > 1:
+            each = [round(float(this[i] - one[i]), 6) for one in drawn]
+            found["spread"] = [min(each), max(each)]
+        if found:
+            answer[name] = found
+    return answer
 
 
 def _renamed(found: dict[str, PictureFindings], names: Mapping[str, str]) -> dict[str, PictureFindings]:

@@ -69,10 +69,12 @@ def reads_the_words(gain: Mapping[str, Any]) -> dict[str, Any]:
     done as well.
 
     Args:
-        gain: ``delta``, ``ci95`` and ``p`` of the mean mAP@.5:.95, right words less random words.
+        gain: ``delta``, ``ci95`` and ``p`` of the mean mAP@.5:.95, right words less random words; of several
+            draws of those the mean, and ``spread``, the least and the largest.
     """
     low, high = gain["ci95"]
-    measured = f"right less random words of the same length: mAP@.5:.95 {shown(gain)}"
+    spread = "; {:+.3f} to {:+.3f} by draw".format(*gain["spread"]) if "spread" in gain else ""
+    measured = f"right less random words of the same length: mAP@.5:.95 {shown(gain)}{spread}"
     if low > 0:
         answer, sentence = "yes", f"The model reads these words ({measured})"
     elif high < 0:

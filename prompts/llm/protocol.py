@@ -60,6 +60,11 @@ class Usage:
             self.seconds + other.seconds,
         )
 
+    @property
+    def tokens(self) -> int:
+        """Read and written."""
+        return self.read + self.written
+
     def __str__(self) -> str:
         pace = f" ({self.written / self.seconds:.1f} a second)" if self.seconds and self.written else ""
         parts = [f"{self.asked} {'reply' if self.asked == 1 else 'replies'}"]

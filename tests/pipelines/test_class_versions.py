@@ -61,15 +61,18 @@ def in_use(workspace: Workspace) -> str:
 
 def test_the_round_trip_of_an_expert(workspace: Workspace, dsmoe: Said) -> None:
     first = workspace.class_book().version
-    assert "Both are" in dsmoe("diff")
+    assert f"published and working are the same: version {first}" in dsmoe("diff")
     draft = edit(workspace, "a brick-red block with grainy borders")
     assert in_use(workspace) == first  # what is edited does not count yet
     assert workspace.working_book().version == draft
     assert "classes.yaml differs from version" in dsmoe("list")
     assert "+ description: a brick-red block with grainy borders" in dsmoe("diff")
-    assert f"saved version {draft}" in dsmoe("save", "-m", "say that it is grainy", "--author", "Ada")
+    assert "has no judge's report. Make one with" in dsmoe("publish", refused=True)
+    said = dsmoe("save", "-m", "say that it is grainy", "--author", "Ada")  # the refused one saved nothing
+    assert f"saved version {draft}, a draft" in said
+    assert f"Judge it with `dsmoe classes judge {draft} --workspace . --json judge.json`" in said
     assert f"is version {draft} already: say that it is grainy, Ada" in dsmoe("save", "-m", "again")
-    assert "has no judge's report. Judge it with" in dsmoe("publish", refused=True)
+    assert "has no judge's report. Make one with" in dsmoe("publish", refused=True)
     worse = judged(workspace, draft, first, "worse")
     assert "verdict on" in dsmoe("publish", draft, "--report", worse, refused=True)
     elsewhere = judged(workspace, "0123456789ab", first)
@@ -107,11 +110,46 @@ def test_the_round_trip_of_an_expert(workspace: Workspace, dsmoe: Said) -> None:
     assert kept["history"][1]["report"]["verdict"] == "better"
 
 
+def test_an_older_version_comes_back_into_the_working_copy(
+    workspace: Workspace, dsmoe: Said, tmp_path: Path
+) -> None:
+    file, first = workspace.path / "classes.yaml", workspace.class_book().version
+    older = edit(workspace, "a brick-red block")
+    text = file.read_bytes()
+    dsmoe("save", "-m", "say that it is red", "--author", "Ada")
+    edit(workspace, "a block like rust")
+    lost = f"{file} holds what is in no version and would be lost. Save it with `dsmoe classes save -m"
+    assert lost in dsmoe("checkout", older, refused=True)
+    dsmoe("save", "-m", "another one")
+    said = dsmoe("checkout", older[:6])
+    assert f"classes.yaml is now version {older}: say that it is red, Ada, 20" in said
+    assert f"classes.yaml differs from version {first}, which is published" in said
+    assert file.read_bytes() == text
+    assert f"classes.yaml is already version {older}" in dsmoe("checkout", older)
+    file.write_bytes(text + b"# and at line 4\n")
+    assert "has comments or an order of lines that no version has" in dsmoe("checkout", first, refused=True)
+    said = dsmoe("checkout", "published", "--force")
+    assert f"classes.yaml is now version {first}" in said
+    assert "differs" not in said
+    assert workspace.working_book().version == in_use(workspace) == first
+    assert "'zz' is no version" in dsmoe("checkout", "zz", refused=True)
+    file.write_text("classes: [")
+    assert "holds what is in no version" in dsmoe("checkout", older, refused=True)
+    out = tmp_path / "older.yaml"
+    assert f"{out} is now version {older}" in dsmoe("checkout", older, "--out", out)
+    assert (out.read_bytes(), file.read_text()) == (text, "classes: [")
+    assert f"{out} is already version {older}" in dsmoe("checkout", older, "--out", out)
+    out.write_text("mine\n")
+    assert "would be lost" in dsmoe("checkout", older, "--out", out, refused=True)
+    assert "is a folder; expected a file" in dsmoe("checkout", older, "--out", tmp_path, refused=True)
+
+
 def test_a_rollback_leaves_edits_alone(workspace: Workspace, dsmoe: Said) -> None:
     edit(workspace, "a red block")
     dsmoe("publish", "--force", "a test")
     mine = edit(workspace, "not yet said to anybody")
-    assert "holds edits of its own and was left alone" in dsmoe("rollback")
+    said = dsmoe("rollback")
+    assert "holds edits of its own and was left alone; `dsmoe classes checkout published --workspace" in said
     assert workspace.working_book().version == mine
 
 

@@ -118,6 +118,7 @@ def test_a_draft_is_asked_for_with_facts_and_notes(
     name = "rust"
     shown = dsmoe("draft", "--classes", name, "--notes", str(notes), "--note", "rust: always dull")
     assert "rust: a spot that is crimson all over" in shown
+    assert f"see `dsmoe classes diff --workspace {labelled.path}`" in shown
     question = asked(server, 0)
     assert "An expert says, and it outweighs all else: never in the corners always dull" in question
     boxes = sum(a.label == name for p in labelled.annotations().values() for a in p.annotations)
@@ -138,8 +139,10 @@ def test_better_texts_go_into_the_book(
     assert (after.entry(first).source, after.entry(first).author) == ("model", "tiny")
     assert f"- {before.entry(first).description}" in shown
     assert f"+ {after.entry(first).description}" in shown
-    assert "stopped: all 2 rounds are done; 2 calls" in shown
+    assert "stopped: all 2 rounds are done; 2 calls, " in shown
+    assert f"calls, {states(labelled)[0].spent.tokens:,} tokens, " in shown
     assert f"classes.yaml has the texts of candidate 2: {before.version} -> {after.version}" in shown
+    assert f"then `dsmoe classes judge working --workspace {labelled.path} --json judge.json`" in shown
     (state,) = states(labelled)
     assert [c.id for c in state.candidates] == [0, 1, 2]
     assert state.pairs[0].times > 0
@@ -171,6 +174,19 @@ def test_worse_texts_change_nothing_and_the_same_command_asks_nothing_more(
     assert (labelled.path / "classes.yaml").read_bytes() == before
 
 
+def test_a_budget_of_tokens_ends_it_and_a_larger_one_goes_on(
+    dsmoe: Say, server: OpenAIServer, model: Model, labelled: Workspace
+) -> None:
+    words = ("--pair", ",".join(pair_of(labelled)), "--rounds", "2", "--tokens")
+    model.script = [apart("dull", "dull"), apart("grey", "grey")]
+    for _ in range(2):
+        shown = dsmoe("refine", *words, "1")
+        assert "stopped: the budget of 1 tokens is used up; 1 call, " in shown
+        assert "No candidate is better" in shown
+        assert len(server.bodies) == 1
+    assert "stopped: all 2 rounds are done; 2 calls, " in dsmoe("refine", *words, "100000")
+
+
 def test_a_server_that_is_gone_in_the_middle_leaves_the_book_alone_and_the_next_run_goes_on(
     dsmoe: Say, model: Model, labelled: Workspace
 ) -> None:
@@ -179,13 +195,13 @@ def test_a_server_that_is_gone_in_the_middle_leaves_the_book_alone_and_the_next_
     model.script = [apart(TELLING[first], TELLING[second])]
     words = ("--pair", f"{first},{second}", "--rounds", "2")
     shown = dsmoe("refine", *words, code=2)
-    assert "classes.yaml is unchanged" in shown
-    assert "The same command goes on with it." in shown
+    assert "classes.yaml is unchanged; spent so far: 1 call, " in shown
+    assert "and the next run goes on with it." in shown
     assert (labelled.path / "classes.yaml").read_bytes() == before
     (state,) = states(labelled)
     assert len(state.candidates) == 2
     model.script = [apart("dull", "dull")]
-    assert "goes on: 1 tried, 2 calls" in dsmoe("refine", *words)
+    assert "goes on: 1 tried, 1 call" in dsmoe("refine", *words)
     assert [len(state.candidates) for state in states(labelled)] == [3]
     assert TELLING[first] in book_of(labelled).entry(first).description
 
@@ -211,7 +227,7 @@ def test_labels_that_change_begin_anew_for_old_figures_say_nothing(
     (state,) = states(labelled)
     keep(labelled, state.model_copy(update={"evaluator": "of other boxes"}))
     assert f"refinement {state.id} begins" in dsmoe("refine", *words)
-    assert states(labelled)[0].spent.calls == 1
+    assert states(labelled)[0].spent.calls == 0  # its answer is known from before
 
 
 def test_a_book_that_a_person_changed_meanwhile_is_left_to_them(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from dsmoe_core.errors import LanguageModelError
 from prompts.class_book import ClassBook
 from prompts.fake_evaluator import FakeEvaluator
-from prompts.llm import FakeModel, LanguageModel
+from prompts.llm import CachedModel, CountingModel, FakeModel, Message, Reply
 from prompts.refine import Budget, refine
 from prompts.refinement import Confused, Refinement, worded
 
@@ -52,7 +54,7 @@ HALF = answer("a thorn", "an island")
 BAD = answer("an island free", "a thorn attached")
 
 
-def test_it_finds_the_better_texts(scripted: Callable[[list[Line]], LanguageModel]) -> None:
+def test_it_finds_the_better_texts(scripted: Callable[[list[Line]], CountingModel]) -> None:
     model = scripted([HALF, GOOD, BAD])
     state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3))
     assert state.stopped == "all 3 rounds are done"
@@ -120,6 +122,39 @@ def test_calls_are_a_budget_wrong_answers_included() -> None:
     assert [c.id for c in more.candidates] == [0, 1, 2]
 
 
+def test_tokens_are_a_budget_over_all_runs_read_and_written(
+    scripted: Callable[[list[Line]], CountingModel],
+) -> None:
+    """The question that goes beyond it is still answered, and none is asked after that."""
+    model = scripted([HALF, "nonsense", BAD])
+    one = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1))
+    assert one.spent.tokens == model.usage.read + model.usage.written > 0
+    enough = Budget(rounds=9, tokens=one.spent.tokens + 1)
+    state = refine(one, start(), model, evaluator(), budget=enough)
+    assert state.stopped == f"the budget of {enough.tokens:,} tokens is used up"
+    assert state.candidates == one.candidates  # stopped within a question, whose first answer was of no use
+    assert (state.spent.calls, state.spent.tokens) == (2, model.usage.tokens)
+    again = refine(state, start(), FakeModel([]), evaluator(), budget=enough)
+    assert (again.spent.tokens, again.stopped) == (state.spent.tokens, state.stopped)
+    more = refine(again, start(), model, evaluator(), budget=Budget(rounds=2, tokens=10**6))
+    assert [c.id for c in more.candidates] == [0, 1, 2]
+    assert more.spent.tokens == model.usage.tokens > state.spent.tokens
+
+
+def test_an_answer_that_is_known_already_costs_nothing(tmp_path: Path) -> None:
+    for calls in (1, 0):
+        model = CachedModel(FakeModel([GOOD][:calls]), tmp_path)
+        state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1))
+        assert (state.best.id, state.spent.calls, state.spent.tokens > 0) == (1, calls, calls == 1)
+
+
+def test_calls_behind_a_cache_are_counted_one_by_one(tmp_path: Path) -> None:
+    model = CachedModel(FakeModel(["nonsense", "nonsense", HALF, GOOD]), tmp_path)
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=2))
+    assert (len(state.candidates), state.spent.calls) == (2, 3)
+    assert state.stopped == "the budget of 2 calls is used up"
+
+
 def test_time_is_a_budget_over_all_runs() -> None:
     ticks = iter(range(0, 9000, 20))
     model = FakeModel([GOOD, HALF, BAD, GOOD])
@@ -156,7 +191,7 @@ def test_nothing_is_better_than_a_good_book() -> None:
     ],
 )
 def test_nonsense_ends_in_an_error_and_what_is_known_is_kept(
-    scripted: Callable[[list[Line]], LanguageModel], changes: dict[str, Any], problem: str
+    scripted: Callable[[list[Line]], CountingModel], changes: dict[str, Any], problem: str
 ) -> None:
     kept: list[Refinement] = []
     before = start().version
@@ -182,7 +217,7 @@ def test_line_breaks_do_no_harm_and_what_a_book_cannot_hold_is_named() -> None:
 
 
 def test_a_server_that_goes_in_the_middle_and_comes_back(
-    server: Server, scripted: Callable[[list[Line]], LanguageModel]
+    server: Server, scripted: Callable[[list[Line]], CountingModel]
 ) -> None:
     """The second run ends with what an undisturbed one has."""
     kept: list[Refinement] = []
@@ -191,7 +226,7 @@ def test_a_server_that_goes_in_the_middle_and_comes_back(
     with pytest.raises(LanguageModelError):
         refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3), keep=kept.append)
     assert [len(state.candidates) for state in kept] == [1, 2, 2]
-    assert kept[-1].spent.calls == 2
+    assert kept[-1].spent.calls == 1  # one that failed on its way gave nothing
     server.script.clear()
     judged = evaluator()
     state = refine(kept[-1], start(), scripted([GOOD, BAD]), judged, budget=Budget(rounds=3))
@@ -200,13 +235,26 @@ def test_a_server_that_goes_in_the_middle_and_comes_back(
     assert len(judged.scored) == 2
 
 
-def test_ctrl_c_keeps_the_calls_that_were_made() -> None:
+def test_a_text_that_no_book_can_hold_would_come_from_the_cache_again(tmp_path: Path) -> None:
+    """Its author is too long a name."""
+    kept: list[Refinement] = []
+    for script in ([GOOD], []):
+        model = CachedModel(FakeModel(script, name="m" * 201), tmp_path)
+        with pytest.raises(LanguageModelError, match=r"what a class book cannot hold.*with --fresh"):
+            refine(begun(), start(), model, evaluator(), budget=Budget(), keep=kept.append)
+    assert len(kept[-1].candidates) == 1
+
+
+def test_ctrl_c_keeps_what_was_spent() -> None:
     kept: list[Refinement] = []
 
     class Interrupted(FakeModel):
-        def reply(self, *_: Any) -> Any:
-            raise KeyboardInterrupt
+        def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
+            if self.asked:
+                raise KeyboardInterrupt
+            return super().reply(messages, shape)
 
     with pytest.raises(KeyboardInterrupt):
-        refine(begun(), start(), Interrupted([]), evaluator(), budget=Budget(), keep=kept.append)
+        refine(begun(), start(), Interrupted([GOOD]), evaluator(), budget=Budget(), keep=kept.append)
     assert (kept[-1].spent.calls, kept[-1].stopped) == (1, "it was interrupted")
+    assert kept[-1].spent.tokens > 0

@@ -129,7 +129,7 @@ def test_who_was_overtaken_is_told_by_whom(store: ClassBookStore, first: Version
     with pytest.raises(
         ClassBookError,
         match=rf"{mine.id} was to replace {first.id}, but Bob published {theirs.id} at 20\d\d-.* \(a test\)"
-        rf".*--over {theirs.id}",
+        rf".*diff published {mine.id}.*checkout published.*--over {theirs.id}",
     ):
         store.publish(mine.id, over=mine.parent, author="Ada", force_reason="mine is better")
     store.publish(mine.id, over=theirs.id, author="Ada", force_reason="mine is better")
@@ -159,6 +159,8 @@ def test_a_retired_version_comes_back_on_a_persons_word_only(store: ClassBookSto
     assert store.version(draft.id).state == "retired"
     with pytest.raises(ClassBookError, match="is retired"):
         store.publish(draft.id, over=first.id, author="Ada", report=report(draft, first))
+    with pytest.raises(ClassBookError, match="is retired"):  # that comes first, for --over would not help
+        store.publish(draft.id, over="overtaken", author="Ada", report=report(draft, first))
     with pytest.raises(ClassBookError, match=f"{first.id} is published"):
         store.retire(first.id, author="Ada", reason="wrong")
     store.publish(draft.id, over=first.id, author="Ada", force_reason="it was right after all")

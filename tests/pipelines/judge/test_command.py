@@ -64,7 +64,14 @@ def test_a_workspace_s_champion_reads_its_own_book(models: Path, tmp_path: Path,
     assert report.reason in said
     assert "The model does not read these words, as far as shown" in report.reason
     assert f"{out} is written" in said
+    assert "Publish it with" not in said  # it is what is published
+    with Workspace.open(models) as opened:
+        opened.working_book().with_description("rust", "red", "person", "Ada").save(models / "classes.yaml")
     assert cli.run(asked) == 0  # again, over the old file
+    (next_one,) = (said for said in capsys.readouterr().out.splitlines() if said.startswith("Publish it"))
+    assert cli.run(next_one.split("`")[1].split()[1:]) == 0
+    with Workspace.open(models) as opened:
+        assert opened.class_book() == opened.working_book()
 
 
 def test_a_network_reads_two_files_on_pictures_from_anywhere(

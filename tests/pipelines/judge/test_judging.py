@@ -35,7 +35,9 @@ def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
     for figures in (found["total"], *found["classes"]):
         assert {name: figures[name]["delta"] for name in FIGURES} == dict.fromkeys(FIGURES, 0.0)
         assert all(figures[name]["ci95"] == [0.0, 0.0] for name in FIGURES)
-    assert len(reader.asked) == 4  # right, name, random, swapped: the same words are not asked twice
+    assert (
+        len(reader.asked) == 3 + 3
+    )  # right, name, swapped, random words thrice: the same words are asked once
 
 
 def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledPicture]) -> None:
@@ -88,6 +90,44 @@ def test_comparisons_are_paired(model: Contender, truth: list[LabelledPicture]) 
     )
     again = Bench(model, truth, vocabulary.names, resamples=150, seed=3, told=Quiet()).read(vocabulary, "x")
     assert np.array_equal(again.resampled, one.resampled, equal_nan=True)
+
+
+def test_of_several_draws_the_mean_counts_and_the_spread_is_told(
+    model: Contender, truth: list[LabelledPicture]
+) -> None:
+    bench = Bench(model, truth, book().vocabulary().names, resamples=150, seed=3, told=Quiet())
+    right, some, none = (
+        bench.read(b.vocabulary(), "x")
+        for b in (book(), book(hole="nothing"), book(hole="nothing", spur="nothing"))
+    )
+    found, one, two = gains(right, some, none), gains(right, some), gains(right, none)
+    assert "spread" not in one.total["map"]
+    pairs = [(found.total, one.total, two.total), *zip(found.classes, one.classes, two.classes, strict=True)]
+    for mean, *each in pairs:
+        for name in FIGURES:
+            deltas = [single[name]["delta"] for single in each]
+            assert mean[name]["delta"] == pytest.approx(np.mean(deltas), abs=2e-6)
+            assert mean[name]["spread"] == pytest.approx([min(deltas), max(deltas)], abs=2e-6)
+    assert found.total["map"]["spread"][0] < found.total["map"]["delta"] < found.total["map"]["spread"][1]
+    means = [np.nanmean(reading.resampled, axis=1)[:, 1] for reading in (right, some, none)]
+    within = means[0] - (means[1] + means[2]) / 2
+    assert found.total["map"]["ci95"] == pytest.approx(np.percentile(within, [2.5, 97.5]), abs=1e-6)
+
+
+def test_each_draw_of_random_words_is_another_and_all_come_again(
+    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+) -> None:
+    def asked(draws: int, seed: int) -> list[str]:
+        reader.asked.clear()
+        question = Question(book(), book(), tolerance=0.01, resamples=100, seed=seed, draws=draws)
+        judge(question, model, FixedSet("boards", truth), "x", Quiet())
+        return [one.classes[0].description for one in reader.asked[2:-1]]
+
+    three = asked(3, seed=1)
+    assert len(set(three)) == 3
+    assert asked(3, seed=1) == three
+    assert asked(1, seed=1) == three[:1]
+    assert asked(1, seed=2) == three[1:2]
 
 
 def test_routing_and_rivals_are_told(model: Contender, truth: list[LabelledPicture]) -> None:

@@ -65,6 +65,11 @@ def test_figures_stand_on_it_as_they_are_in_the_json(measured: dict[str, Any], t
     assert "torn.png (2 boxes): it is damaged" in text
     assert "3 crowd regions left out" in text
     assert "nan" not in text.lower().split()
+    low, high = next(one for one in measured["controls"] if one["words"] == "random")["total"]["map"][
+        "spread"
+    ]
+    assert f"by draw {low:+.3f} to {high:+.3f}" in text
+    assert "Random words are the mean of 3 draws, with seeds from 1 on" in text
 
 
 def test_what_is_not_there_is_said(measured: dict[str, Any], tmp_path: Path) -> None:

@@ -66,3 +66,7 @@ def test_whether_words_are_read_is_said_plainly(ends: list[float], answer: str, 
     assert found["answer"] == answer
     assert found["sentence"].startswith(said)
     assert f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" in found["sentence"]
+    assert "by draw" not in found["sentence"]
+    of_three = reads_the_words({"delta": 0.0, "ci95": ends, "p": 0.5, "spread": [-0.03, 0.06]})
+    assert of_three["answer"] == answer
+    assert "; -0.030 to +0.060 by draw)" in of_three["sentence"]
