@@ -78,12 +78,12 @@ def draft(
         facts = {name: in_words(one) for name, one in measured.items()}
         written = write(book, chosen, asked, facts, notes=said, progress=reporter.advance)
         written.save(opened.path / "classes.yaml")
-        note = opened.class_books.note()
+        differs = opened.class_books.note()
     for name in dict.fromkeys(map(book.resolve, chosen)):
         line(f"{name}: {written.entry(name).description}")
     line(str(asked.usage), style="dim")
-    if note:
-        line(note)
+    if differs:
+        line(differs)
 
 
 @app.command("migrate")

@@ -107,13 +107,13 @@ def refine(
         state = _improved(opened, ready, book, said, asked, budget, seed, reporter)
         _show(state, book)
         better = refining.take_over(opened, book, state)
-        note = opened.class_books.note()
+        differs = opened.class_books.note()
     if better is None:
         line("No candidate is better than the class book as it is; classes.yaml is unchanged.")
         return
     line(f"classes.yaml has the texts of candidate {state.best.id}: {book.version} -> {better.version}")
-    if note:
-        line(note)
+    if differs:
+        line(differs)
 
 
 def _improved(
