@@ -215,6 +215,42 @@ def _trained(**keys: str) -> Callable[[Mapping[str, Any]], str]:
     return render
 
 
+def _words(found: Mapping[str, Any]) -> str:
+    """One model asked in several words, classes that it never saw, and a language model's valid answers."""
+    parts = [_trained(words="asked in", trained="trained")(found)]
+    if held := found.get("held_out_class"):
+        said = ("right", "name", "random")
+        lines = [
+            [
+                *(row["data"], row["class"], row["asked"]),
+                *(_spread(row[words]) for words in said),
+                _over_seeds(row["tests"]),
+            ]
+            for row in held
+        ]
+        head = ("data", "class", "asked", "right words", "bare name", "random words", "right less random, p")
+        parts.append(
+            f"A class that was not trained on, AP@.5:.95 of it; trained for {_budget(held[0]['budget'])}.\n\n"
+            + markdown(head, lines)
+        )
+    if "structured_n" in found:
+        parts.append(
+            f"Valid answers of the language model `{found['structured_model']}` to a JSON schema: "
+            f"{found['structured_ok']} of {found['structured_n']}."
+        )
+    return "\n\n".join(parts)
+
+
+def _over_seeds(tests: Sequence[Mapping[str, Any]]) -> str:
+    """Right less random words over seeds; over pictures, where there is one seed."""
+    against = {test["over"]: test for test in tests if test["against"] == "random"}
+    test = against.get("seeds", against.get("pictures"))
+    if test is None:
+        return "-"
+    low, high = test["ci95"]
+    return f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}], {test['p']:.3g}"
+
+
 def _difference(test: Mapping[str, Any]) -> list[str]:
     """A row of ``tests``; what is compared is named by all its keys but the figures and ``against``."""
     figures = ("data", "against", "over", "delta_map", "ci95", "p")
@@ -244,5 +280,5 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "accuracy": _trained(model="model", image_px="px", start="start", labels="labels"),
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
-    "words": _trained(words="asked in", trained="trained"),
+    "words": _words,
 }

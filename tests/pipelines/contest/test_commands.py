@@ -191,3 +191,20 @@ def test_tables_show_rows_and_tests(tmp_path: Path, name: str, keys: dict[str, A
     assert f"{shown} 12.2 | 8.1 | 0.700 |" in render(mark, tmp_path)
     (tmp_path / f"{name}.json").write_text(json.dumps(one | {"rows": []}))
     assert "Nothing was trained yet." in render(mark, tmp_path)
+
+
+def test_the_table_of_words_has_the_class_that_was_held_out_and_the_valid_answers(tmp_path: Path) -> None:
+    test = {"against": "random", "over": "pictures", "delta_map": 0.12, "ci95": [0.1, 0.14], "p": 0.002}
+    held = {"data": "deeppcb", "class": "spur", "asked": "alone", "budget": {"epochs": 8}, "seeds": [1]}
+    held |= {"right": [0.2], "name": [0.1], "random": [0.08], "tests": [test]}
+    measured = {"held_out_class": [held], "structured_ok": 49, "structured_n": 50, "structured_model": "tiny"}
+    write_result(tmp_path / "words.json", measured, command="dsmoe", seeds=[1])
+    mark = "<!-- results:words -->\n<!-- /results:words -->\n"
+    text = render(mark, tmp_path)
+    assert "trained for 8 epochs" in text
+    assert "| deeppcb | spur | alone | 0.200 | 0.100 | 0.080 | +0.120 [+0.100, +0.140], 0.002 |" in text
+    assert "`tiny` to a JSON schema: 49 of 50." in text
+    over_seeds = test | {"over": "seeds", "delta_map": 0.3}
+    held["tests"] = [over_seeds, test]
+    write_result(tmp_path / "words.json", measured, command="dsmoe", seeds=[1])
+    assert "| +0.300 [+0.100, +0.140], 0.002 |" in render(mark, tmp_path)
