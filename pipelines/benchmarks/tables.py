@@ -55,12 +55,18 @@ def update(document: Path, results: Path) -> bool:
 
 
 def _origin(found: Mapping[str, Any]) -> str:
+    """Every command that wrote figures of the file, the last one with the machine."""
     machine = found["machine"]
     where = ", ".join(
         str(part) for part in (machine["cpu"], f"{machine['cores']} cores", machine.get("gpu")) if part
     )
-    commit = f", commit {found['commit'][:10]}" if found.get("commit") else ""
-    return f"\n`{found['command']}`, {found['date']}, {where}{commit}."
+    others = dict.fromkeys(_run(one) for one in found.get("origins", {}).values())
+    return "\n" + "; ".join([*others, _run(found, where)]) + "."
+
+
+def _run(one: Mapping[str, Any], where: str | None = None) -> str:
+    commit = f"commit {one['commit'][:10]}" if one.get("commit") else None
+    return ", ".join(filter(None, (f"`{one['command']}`", one["date"], where, commit)))
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -245,19 +251,19 @@ def _over_seeds(tests: Sequence[Mapping[str, Any]]) -> str:
     """Right less random words over seeds; over pictures, where there is one seed."""
     against = {test["over"]: test for test in tests if test["against"] == "random"}
     test = against.get("seeds", against.get("pictures"))
-    if test is None:
-        return "-"
-    low, high = test["ci95"]
-    return f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}], {test['p']:.3g}"
+    return "-" if test is None else f"{_gain(test)}, {test['p']:.3g}"
 
 
 def _difference(test: Mapping[str, Any]) -> list[str]:
     """A row of ``tests``; what is compared is named by all its keys but the figures and ``against``."""
     figures = ("data", "against", "over", "delta_map", "ci95", "p")
     what = " ".join(str(value) for key, value in test.items() if key not in figures)
+    return [test["data"], what, str(test["against"]), _gain(test), f"{test['p']:.3g}", test["over"]]
+
+
+def _gain(test: Mapping[str, Any]) -> str:
     low, high = test["ci95"]
-    difference = f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return [test["data"], what, str(test["against"]), difference, f"{test['p']:.3g}", test["over"]]
+    return f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _budget(budget: Mapping[str, Any]) -> str:

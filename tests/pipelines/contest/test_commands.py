@@ -208,3 +208,12 @@ def test_the_table_of_words_has_the_class_that_was_held_out_and_the_valid_answer
     held["tests"] = [over_seeds, test]
     write_result(tmp_path / "words.json", measured, command="dsmoe", seeds=[1])
     assert "| +0.300 [+0.100, +0.140], 0.002 |" in render(mark, tmp_path)
+
+
+def test_a_table_names_every_command_that_its_figures_come_from(tmp_path: Path) -> None:
+    answers = {"structured_ok": 50, "structured_n": 50, "structured_model": "tiny"}
+    write_into(tmp_path / "words.json", answers, command="dsmoe first", seeds=[])
+    write_into(tmp_path / "words.json", {"rows": []}, command="dsmoe second", seeds=[1])
+    text = render("<!-- results:words -->\n<!-- /results:words -->\n", tmp_path)
+    assert text.count("`dsmoe first`, ") == 1
+    assert text.index("`dsmoe first`, ") < text.index("`dsmoe second`, ")
