@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms
 
@@ -111,7 +111,7 @@ class Detector:
     def _describe(
         self, picture: Picture, answer: Answer, index: int, min_score: float, vocabulary: Vocabulary
     ) -> PictureFindings:
-        boxes, rows = _suppress(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
+        boxes, rows, labels = suppressed(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
         letterbox = LetterBox.of(picture.width, picture.height, self.model.config.image_px)
         in_picture = letterbox.back(boxes.cpu().numpy()).clip(
             0, np.array([picture.width, picture.height] * 2, dtype=np.float32)
@@ -119,7 +119,7 @@ class Detector:
         table = rows.cpu().numpy().astype(np.float64)
         entropies = binary_entropy(table)
         findings = tuple(
-            _finding(in_picture[i], table[i], float(entropies[i]), vocabulary.names)
+            _finding(corners, table[i], int(labels[i]), float(entropies[i]), vocabulary.names)
             for i, corners in enumerate(in_picture)
             if corners[2] > corners[0] and corners[3] > corners[1]
         )
@@ -138,23 +138,31 @@ def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> Re
     return read
 
 
-def _suppress(
+def suppressed(
     probabilities: Float[Tensor, "N c"], boxes: Float[Tensor, "N 4"], min_score: float
-) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"]]:
-    """Best boxes and their class probabilities: one finding a place and class, highest score first."""
-    score, label = probabilities.max(-1)
+) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"], Int[Tensor, " f"]]:
+    """Boxes, their class probabilities and the class that each is found as, highest score first.
+
+    Every class is looked for in every cell, and its findings suppress each other alone. So no rounding
+    decides which of two equally likely classes a place has, and a class more in the book takes none away.
+    """
+    cell, label = (probabilities >= min_score).nonzero(as_tuple=True)
+    score = probabilities[cell, label]
     best = score.topk(min(MOST_CANDIDATES, len(score))).indices
-    best = best[score[best] >= min_score]
-    kept = best[batched_nms(boxes[best], score[best], label[best], NMS_IOU)[:MOST_FINDINGS]]
-    return boxes[kept], probabilities[kept]
+    cell, label, score = cell[best], label[best], score[best]
+    kept = batched_nms(boxes[cell], score, label, NMS_IOU)[:MOST_FINDINGS]
+    return boxes[cell[kept]], probabilities[cell[kept]], label[kept]
 
 
 def _finding(
-    corners: Float[np.ndarray, " 4"], row: Float[np.ndarray, " c"], entropy: float, names: tuple[str, ...]
+    corners: Float[np.ndarray, " 4"],
+    row: Float[np.ndarray, " c"],
+    label: int,
+    entropy: float,
+    names: tuple[str, ...],
 ) -> Finding:
-    best = int(row.argmax())
     probabilities = dict(zip(names, map(float, row), strict=True))
-    return Finding(Box(*map(float, corners)), names[best], float(row[best]), probabilities, entropy)
+    return Finding(Box(*map(float, corners)), names[label], float(row[label]), probabilities, entropy)
 
 
 def _routing(chosen: Chosen | None, index: int) -> Routing:

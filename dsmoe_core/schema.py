@@ -117,10 +117,10 @@ class LabelledPicture:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What the detector says about one place.
+    """What the detector says about one place and one class; a place may be found as several.
 
     Attributes:
-        label: the most probable class.
+        label: the class that it is found as.
         score: its probability, 0 to 1.
         probabilities: per class, 0 to 1 each; independent (sigmoid), they need not sum to one.
         entropy: mean binary entropy over the classes in nats, 0 (sure) to ln 2.
@@ -133,8 +133,14 @@ class Finding:
     entropy: float
 
     @property
+    def likeliest(self) -> bool:
+        """Whether no other class is more probable here."""
+        other = self.second_best
+        return other is None or other[1] <= self.score
+
+    @property
     def second_best(self) -> tuple[str, float] | None:
-        """The next most probable class and its probability; None where there is one class only."""
+        """The most probable other class and its probability; None where there is one class only."""
         others = [(name, p) for name, p in self.probabilities.items() if name != self.label]
         return max(others, key=lambda item: item[1]) if others else None
 

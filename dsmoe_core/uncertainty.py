@@ -23,6 +23,6 @@ def picture_uncertainty(findings: Sequence[Finding]) -> float:
 
     The sum, not the mean, because a picture with many doubtful places teaches more than one with a single
     one (Brust et al., "Active learning for deep object detection", 2019: sum beats mean and maximum). Empty
-    pictures come last, at zero.
+    pictures come last, at zero. A place that is found as several classes counts once, as the likeliest.
     """
-    return math.fsum(f.entropy for f in findings)
+    return math.fsum(f.entropy for f in findings if f.likeliest)

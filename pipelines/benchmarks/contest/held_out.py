@@ -7,8 +7,8 @@ seen; leaving the pictures out would leave a set of another size, and other clas
 
 The trained model is then asked in the right words for the class, in its bare name and in random words of the
 same length. The other classes keep their right words throughout, so that nothing but these words differs. It
-is asked twice: ``beside`` the classes that it was trained on, as one would use it, where a finding goes to
-the most probable class; and ``alone``, where nothing takes a finding away. AP is of the class, on all
+is asked twice: ``beside`` the classes that it was trained on, as one would use it, where all classes share a
+hundred findings a picture; and ``alone``, where nothing takes a finding away. AP is of the class, on all
 validation pictures.
 """
 
