@@ -113,7 +113,7 @@ def look(network: Any, job: dict[str, Any]) -> list[list[list[float]]]:
     Every class is looked for in every cell, as we do; its ``predict`` does not, and mAP is lower so.
     """
     from ultralytics import YOLO  # type: ignore[import-not-found]
-    from ultralytics.utils import nms
+    from ultralytics.utils import nms  # type: ignore[import-not-found]
 
     nms.non_max_suppression = partial(nms.non_max_suppression, multi_label=True)
     model = YOLO(f"{job['model']}.yaml")
