@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from dsmoe_core.errors import DsmoeError
 
 LOOPBACK = "127.0.0.1"
+
+
+def on_loopback(url: str) -> bool:
+    """Whether an address is this machine's own: a proxy for the outside would swallow it."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def need_free_port(port: int, what: str, error: type[DsmoeError]) -> None:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from dsmoe_core.errors import LanguageModelError, PrerequisiteError
+from dsmoe_core.loopback import on_loopback
 
 
 class OpenAIServer:
@@ -60,7 +60,7 @@ class OpenAIServer:
             timeout=timeout_s,
             max_retries=retries,
             # A proxy from the environment cannot reach this machine's own servers.
-            http_client=DefaultHttpxClient(trust_env=not _is_local(url), timeout=timeout_s),
+            http_client=DefaultHttpxClient(trust_env=not on_loopback(url), timeout=timeout_s),
         )
 
     def close(self) -> None:
@@ -126,11 +126,3 @@ def _without_login(url: str) -> str:
     """The address without a user name or password in it."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _is_local(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name
-        return False

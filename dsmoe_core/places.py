@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dsmoe_core.evaluation.matching import overlaps
 from dsmoe_core.schema import Finding
 
-SAME_PLACE = 0.6
-"""Findings that overlap so much (intersection over union) are of one place; as within a class."""
+SAME_PLACE = 0.4
+"""Findings that overlap so much (intersection over union) are of one place."""
 
 
 def one_a_place(findings: Iterable[Finding]) -> list[Finding]:

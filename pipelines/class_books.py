@@ -11,8 +11,8 @@ import os
 import pwd
 from pathlib import Path
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.errors import ClassBookError
-from pipelines.atomic import write_whole
 from pipelines.settings import TextSettings
 from pipelines.text_limit import cut_by
 from prompts.book_diff import BookDiff, book_diff

@@ -13,10 +13,10 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
+from dsmoe_core.atomic import canonical, content_id, write_whole
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import BoxError, WorkspaceError
 from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
-from pipelines.atomic import canonical, content_id, write_whole
 
 
 class LabelledBox(Frozen):

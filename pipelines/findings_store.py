@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dsmoe_core.atomic import canonical, disk_full_is_an_error
 from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
-from pipelines.atomic import canonical, disk_full_is_an_error
 
 
 class FindingsStore:

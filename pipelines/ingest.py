@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from dsmoe_core.atomic import disk_full_is_an_error, write_whole
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.pictures import Ingest, ingest_folder
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import Annotation, Harvest, LabelledPicture, Picture
-from pipelines.atomic import disk_full_is_an_error, write_whole
 from pipelines.dataset_version import DatasetVersion
 from pipelines.journal import EPOCH
 from pipelines.settings import WorkspaceSettings

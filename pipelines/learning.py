@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Any
 
+from dsmoe_core.atomic import content_id
 from dsmoe_core.errors import ModelError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
-from pipelines.atomic import content_id
 from pipelines.crew import Crew
 from pipelines.dataset_version import DatasetVersion
 from pipelines.detection import judge

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import Field
 
+from dsmoe_core.atomic import content_id
 from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.pictures import ingest_folder
@@ -22,7 +23,6 @@ from dsmoe_core.data.synthetic import KINDS, generator_version, write_set
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, DsmoeError
 from dsmoe_core.schema import LabelledPicture, Picture, Vocabulary
-from pipelines.atomic import content_id
 from pipelines.detection import DSMoEDetection, judge
 from pipelines.registry import source_commit
 from pipelines.settings import MAX_PIXELS

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from dsmoe_core.atomic import content_id, write_whole
 from dsmoe_core.errors import ClassBookError, DataError, ModelError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
-from pipelines.atomic import content_id, write_whole
 from pipelines.class_facts import ClassFacts
 from pipelines.confusions import Pair, confused, confused_pairs, confusions, corrections
 from pipelines.detection import Detection

@@ -15,9 +15,9 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ModelError
-from pipelines.atomic import write_whole
 from pipelines.journal import AliasChange, Journal
 
 CHAMPION = "champion"

@@ -15,9 +15,9 @@ import platformdirs
 import yaml
 from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
-from pipelines.atomic import write_whole
 
 PREFIX = "DSMOE_"
 MAX_PIXELS = 120_000_000

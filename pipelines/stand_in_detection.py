@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import Box, Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
-from pipelines.atomic import write_whole
 from pipelines.detection import Look, TrainingProgress
 
 SIDE = 128  # pixels; larger pictures are looked at coarsely, since a dry run should take seconds

@@ -14,9 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from dsmoe_core.atomic import disk_full_is_an_error
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings
-from pipelines.atomic import disk_full_is_an_error
 from pipelines.class_books import ClassBooks
 from pipelines.dataset_version import DatasetVersion
 from pipelines.findings_store import FindingsStore

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
@@ -136,11 +137,12 @@ class ClassBook(Frozen):
         return yaml.safe_dump(self._content(), sort_keys=False, allow_unicode=True, width=100)
 
     def save(self, path: Path) -> None:
-        """Writes the book, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.draft")
-        draft.write_text(self.as_yaml(), encoding="utf-8")
-        draft.replace(path)
+        """Writes the book, whole or not at all.
+
+        Raises:
+            PrerequisiteError: the disk is full.
+        """
+        write_whole(path, self.as_yaml())
 
     @classmethod
     def from_glossary(cls, names: Iterable[str]) -> ClassBook:

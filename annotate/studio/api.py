@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import httpx
 
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import PrerequisiteError, StudioError
-from dsmoe_core.loopback import LOOPBACK
+from dsmoe_core.loopback import on_loopback
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio as Sdk
@@ -170,11 +169,6 @@ class Api:
         for secret in filter(None, (self._connection.token, self._connection.password)):
             text = text.replace(secret, "***")
         return " ".join(text.split())[:_ANSWER_CHARS]
-
-
-def on_loopback(url: str) -> bool:
-    """Whether an address is this machine's own: a proxy for the outside would swallow it."""
-    return urlsplit(url).hostname in (LOOPBACK, "localhost", "::1")
 
 
 def _need_client() -> None:

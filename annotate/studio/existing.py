@@ -8,9 +8,10 @@ from pathlib import Path
 import httpx
 
 from annotate.environments import Say
-from annotate.studio.api import Api, on_loopback
+from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
+from dsmoe_core.loopback import on_loopback
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.data.annotation_set import (
     AnnotatedName,
     AnnotationSet,
@@ -151,7 +152,11 @@ def _annotation(
 
 
 def write(annotations: AnnotationSet, path: Path) -> None:
-    """Writes a COCO file, whole or not at all; ids count from 1 in the set's order."""
+    """Writes a COCO file, whole or not at all; ids count from 1 in the set's order.
+
+    Raises:
+        PrerequisiteError: the disk is full.
+    """
     ids = {name: i for i, name in enumerate(annotations.classes, start=1)}
     images: list[Entry] = []
     boxes: list[Entry] = []
@@ -173,7 +178,4 @@ def write(annotations: AnnotationSet, path: Path) -> None:
             )
     categories = [{"id": i, "name": name} for name, i in ids.items()]
     content = {"images": images, "annotations": boxes, "categories": categories}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, ensure_ascii=False))

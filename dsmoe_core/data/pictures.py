@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.data.decode import decode
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import NO_ROOM, DataError, PictureError, PrerequisiteError
@@ -188,6 +189,4 @@ def _load_index(store: Path) -> dict[str, _Seen]:
 
 
 def _save_index(store: Path, index: dict[str, _Seen]) -> None:
-    draft = store / f"{_INDEX}.draft"
-    draft.write_text(json.dumps({place: asdict(seen) for place, seen in index.items()}))
-    draft.replace(store / _INDEX)
+    write_whole(store / _INDEX, json.dumps({place: asdict(seen) for place, seen in index.items()}))

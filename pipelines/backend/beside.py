@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from annotate.studio.api import on_loopback
 from annotate.studio.back_end import connect
 from annotate.studio.protocol import Connection, Studio
+from dsmoe_core.loopback import on_loopback
 from pipelines.backend.process import BackEnd, Say
 from pipelines.workspace import Workspace
 

@@ -7,8 +7,8 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.errors import WorkspaceError
-from pipelines.atomic import write_whole
 
 _USERNAME = "label-studio"
 

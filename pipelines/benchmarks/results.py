@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.errors import FormatError
-from pipelines.atomic import write_whole
 from pipelines.registry import source_commit
 
 

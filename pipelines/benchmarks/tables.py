@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.errors import FormatError
 from dsmoe_core.evaluation.over_seeds import mean_over_seeds
-from pipelines.atomic import write_whole
 from pipelines.benchmarks.results import read_result
 
 _MARK = re.compile(

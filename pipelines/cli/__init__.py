@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import typer
 
+from dsmoe_core.atomic import disk_full
 from dsmoe_core.errors import NO_ROOM, DsmoeError
-from pipelines.atomic import disk_full
 from pipelines.cli import (
     backend,
     benchmark,

@@ -53,8 +53,8 @@ def synthesize(
 
     Example: `dsmoe data synthesize glass --out bottles --train 400 --val 100`
     """
+    from dsmoe_core.atomic import disk_full_is_an_error, refuse_strange
     from dsmoe_core.data.synthetic import SET_PARTS, write_set
-    from pipelines.atomic import disk_full_is_an_error, refuse_strange
 
     refuse_strange(out, SET_PARTS)
     with TerminalReporter() as reporter, disk_full_is_an_error(out):
@@ -81,10 +81,10 @@ def preview(
 
     Example: `dsmoe data preview boards --out sheet.png --each`
     """
+    from dsmoe_core.atomic import disk_full_is_an_error
     from dsmoe_core.data.letterbox import Squares
     from dsmoe_core.errors import SettingsError
     from dsmoe_core.tiling import training_views
-    from pipelines.atomic import disk_full_is_an_error
     from pipelines.contact_sheet import as_trained, each_alone, sheet
 
     if out.suffix.lower() != ".png":

@@ -90,7 +90,7 @@ def _judge(
 
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
-    from pipelines.atomic import write_whole
+    from dsmoe_core.atomic import write_whole
     from pipelines.report.page import as_text
 
     if as_json is not None:

@@ -101,7 +101,7 @@ def _judged(
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> list[str]:
     """Write what is asked for, and say so."""
-    from pipelines.atomic import write_whole
+    from dsmoe_core.atomic import write_whole
     from pipelines.judge import page
     from pipelines.report.page import as_text
 

@@ -40,8 +40,8 @@ def pretrain(
     """
     import platformdirs
 
+    from dsmoe_core.atomic import disk_full_is_an_error
     from dsmoe_core.errors import SettingsError
-    from pipelines.atomic import disk_full_is_an_error
     from pipelines.pretrain import Plan
     from pipelines.pretrain import pretrain as make
     from pipelines.settings import checked

@@ -68,12 +68,12 @@ def export(
 
     Example: `dsmoe export champion --workspace boards --format openvino --precision bf16 --out line-3`
     """
+    from dsmoe_core.atomic import whole_folder
     from dsmoe_core.data.in_place import folder_in_place
     from dsmoe_core.export import export as run
     from dsmoe_core.runtimes.exported import FILES
     from dsmoe_core.runtimes.int8 import MOST_SAMPLES
     from pipelines import services
-    from pipelines.atomic import whole_folder
     from pipelines.named_model import named_model
     from pipelines.settings import MAX_PIXELS, Environment
 
@@ -130,10 +130,10 @@ def predict(
 
     Example: `dsmoe predict line-3 --images today --min-score 0.3 --json today.json`
     """
+    from dsmoe_core.atomic import write_whole
     from dsmoe_core.predict import Detector
     from dsmoe_core.runtimes.opening import How
     from pipelines import services
-    from pipelines.atomic import write_whole
     from pipelines.named_model import named_model
     from pipelines.predict import predict as run
     from pipelines.settings import Environment

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.atomic import whole_folder
+from dsmoe_core.atomic import whole_folder
 from pipelines.judge.reading import FIGURES
 from pipelines.report import page
 from pipelines.report.page import svg

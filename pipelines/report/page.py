@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsmoe_core.atomic import refuse_strange, whole_folder
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.evaluation.matching import Matched
-from pipelines.atomic import refuse_strange, whole_folder
 from pipelines.report.worst import COLOURS, draw
 
 if TYPE_CHECKING:

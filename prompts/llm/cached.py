@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from dsmoe_core.atomic import write_whole
 from prompts.llm.asking import ask
 from prompts.llm.protocol import CountingModel, Message, Reply, Usage
 
@@ -63,7 +62,8 @@ class CachedModel:
         answer = None if self._fresh else _read(path, shape)
         if answer is None:
             answer = ask(self._model, messages, shape, attempts=self._attempts)
-            _write(path, {**question, "answer": answer.model_dump(mode="json")})
+            kept = {**question, "answer": answer.model_dump(mode="json")}
+            write_whole(path, json.dumps(kept, ensure_ascii=False, indent=1))
         else:
             self._kept += 1
         return Reply(answer.model_dump_json(), None)
@@ -76,15 +76,3 @@ def _read(path: Path, shape: type[BaseModel]) -> BaseModel | None:
         return shape.model_validate_json(json.dumps(kept))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Whole or not at all, also where two processes write the same answer."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
-        Path(draft).replace(path)
-    finally:
-        Path(draft).unlink(missing_ok=True)

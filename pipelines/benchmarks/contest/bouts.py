@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from annotate.environments import only_one
 from dsmoe_core import evaluation
+from dsmoe_core.atomic import content_id, write_whole
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.figures import figures, judged
 from dsmoe_core.schema import PictureFindings
-from pipelines.atomic import content_id, write_whole
 from pipelines.benchmarks.contest.digests import of_code, of_lesson
 from pipelines.benchmarks.contest.protocol import Budget, Contestant, Lesson
 from pipelines.registry import source_commit

@@ -12,13 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dsmoe_core
+from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import LabelledSet, Picture, PictureFindings, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.train import fit
-from pipelines.atomic import write_whole
 from pipelines.benchmarks.contest.digests import of_code
 from pipelines.benchmarks.contest.protocol import MIN_SCORE, Budget, Learned, Lesson
 from pipelines.told import Told

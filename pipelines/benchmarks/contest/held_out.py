@@ -20,9 +20,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dsmoe_core.atomic import content_id
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
-from pipelines.atomic import content_id
 from pipelines.benchmarks.contest import lesson as lessons
 from pipelines.benchmarks.contest.bouts import Bouts, Result
 from pipelines.benchmarks.contest.digests import of_lesson

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsmoe_core.atomic import content_id
 from dsmoe_core.schema import Vocabulary
-from pipelines.atomic import content_id
 from pipelines.benchmarks.contest import lesson as lessons
 from pipelines.benchmarks.contest.bouts import Bouts, Result
 from pipelines.benchmarks.contest.dsmoe import DsmoeContestant

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dsmoe_core.atomic import whole_folder
 from dsmoe_core.errors import WorkspaceError
-from pipelines.atomic import whole_folder
 
 OURS = ("page", "more")
 
