@@ -49,7 +49,6 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
     from ultralytics.models.yolo.detect import DetectionTrainer  # type: ignore[import-not-found]
 
     utils.check_font = lambda *_: None  # it downloads one, for plots that nobody makes
-    torch.set_num_threads(job["threads"])
     gpu = torch.cuda.is_available()
 
     class Trainer(DetectionTrainer):  # type: ignore[misc]
@@ -79,8 +78,10 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
         overrides={"model": f"{job['model']}.yaml", "data": job["data"], **settings, **fixed, **where}
     )
     counted = follow(trainer, job, progress)
+    # Ultralytics takes all cores but one when it chooses a processor, so it is told as late as can be.
+    trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(job["threads"]))
     trainer.train()
-    return trainer.ema.ema, {**counted, "settings": settings}
+    return trainer.ema.ema, {**counted, "settings": {**settings, "threads": torch.get_num_threads()}}
 
 
 def follow(trainer: Any, job: dict[str, Any], progress: Path) -> dict[str, Any]:
