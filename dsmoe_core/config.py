@@ -209,6 +209,9 @@ class TrainingConfig(Frozen):
     class_subsets: float = Field(
         0.0, ge=0, le=1, description="share of steps that ask about a random part of the classes alone"
     )
+    paraphrases: float = Field(
+        0.5, ge=0, le=1, description="share of a class's paraphrases that a step reads, drawn anew each time"
+    )
     ema: float = Field(0.998, ge=0, lt=1)
     losses: LossWeights = LossWeights()
     seed: int = 42

@@ -25,13 +25,13 @@ class Words(NamedTuple):
     """Per class: the description first, then its paraphrases."""
     families: Families
 
-    def draw(self, rng: np.random.Generator) -> Float[Tensor, "c t"]:
-        """The mean of the description and a random half of the paraphrases, so that no wording is a code.
+    def draw(self, rng: np.random.Generator, share: float = 0.5) -> Float[Tensor, "c t"]:
+        """The mean of the description and this random share of the paraphrases, so that no wording is a code.
 
         Not a single wording: a small sentence encoder puts two wordings of one defect hardly closer together
         than wordings of two defects, and a detector that reads another one at each step learns classes late.
         """
-        return torch.stack([_mean_of_some(v, rng) for v in self.variants])
+        return torch.stack([_mean_of_some(v, rng, share) for v in self.variants])
 
 
 def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
@@ -65,8 +65,10 @@ def steering_of(trained: Vocabulary, asked: Vocabulary) -> Vocabulary:
     return replace(trained, classes=tuple(current.get(c.name, c) for c in trained.classes))
 
 
-def _mean_of_some(variants: Float[Tensor, "v t"], rng: np.random.Generator) -> Float[Tensor, " t"]:
-    kept = rng.random(len(variants)) < 0.5
+def _mean_of_some(
+    variants: Float[Tensor, "v t"], rng: np.random.Generator, share: float
+) -> Float[Tensor, " t"]:
+    kept = rng.random(len(variants)) < share
     kept[0] = True
     return variants[torch.from_numpy(kept)].mean(0)
 

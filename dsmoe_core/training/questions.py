@@ -62,19 +62,20 @@ class Questions:
 
     Args:
         sets: each with the words of its class book.
-        training: seed and share of the steps that ask about a part of the classes.
+        training: seed, share of the steps that ask about a part of the classes, and of paraphrases read.
     """
 
     def __init__(self, sets: Sequence[tuple[TrainingSet, Words]], training: TrainingConfig) -> None:
         self._sets = sets
         self._seed, self._share = training.seed, training.class_subsets
+        self._paraphrases = training.paraphrases
         self._batches = [math.ceil(len(pictures) / training.batch) for pictures, _ in sets]
 
     def of(self, step: int) -> Question:
         """What this step asks."""
         own, turn = turn_of(step, self._batches, self._seed)
         pictures, words = self._sets[own]
-        drawn = words.draw(np.random.default_rng([self._seed, WORDINGS, step]))
+        drawn = words.draw(np.random.default_rng([self._seed, WORDINGS, step]), self._paraphrases)
         asked = asked_classes(len(drawn), self._share, np.random.default_rng([self._seed, SUBSETS, step]))
         return Question.about(asked, pictures.batch(turn), drawn, words)
 

@@ -284,7 +284,9 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "latency": _latency,
     "studio": _studio,
     "accuracy": _trained(model="model", image_px="px", start="start", labels="labels"),
+    "few_labels": _trained(model="model", image_px="px", start="start", labels="labels"),
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
+    "settings": _trained(settings="settings", size="size", image_px="px", labels="labels"),
     "words": _words,
 }

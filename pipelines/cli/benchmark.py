@@ -28,7 +28,14 @@ app = typer.Typer(
     help="Measure something and write benchmarks/results/NAME.json.",
     no_args_is_help=True,
 )
-for command in (contest.accuracy, contest.ablation, contest.warmstart, contest.words, contest.held_out):
+for command in (
+    contest.accuracy,
+    contest.ablation,
+    contest.warmstart,
+    contest.settings,
+    contest.words,
+    contest.held_out,
+):
     app.command(command.__name__.replace("_", "-"))(command)
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
 

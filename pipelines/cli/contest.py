@@ -1,4 +1,4 @@
-"""dsmoe benchmark accuracy, ablation, warmstart, words, held-out: everything that trains several times"""
+"""dsmoe benchmark accuracy, ablation, warmstart, settings, words, held-out: all that trains several times"""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ SubsetsOption = Annotated[
         "--class-subsets", min=0.0, max=1.0, help="Share of steps that ask about a part of the classes alone."
     ),
 ]
+LabelsOption = Annotated[
+    float, typer.Option("--labels", metavar="X", help="Share of the training pictures that all learn from.")
+]
 WORK = Path("workspaces/benchmarks")
 JsonOption = Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")]
 
@@ -56,10 +59,7 @@ def accuracy(
     models: Annotated[
         str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
     ] = "nano,yolov8n",
-    labels: Annotated[
-        float,
-        typer.Option("--labels", metavar="X", help="Share of the training pictures that all learn from."),
-    ] = 1.0,
+    labels: LabelsOption = 1.0,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
     px: SideOption = 320,
@@ -131,6 +131,36 @@ def warmstart(
 
     numbers, first = _shares(shares), warm or shipped(size.value)
     field = entrants.starts(_names(start), numbers, size.value, px, _texts(), first)
+    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+
+
+def settings(
+    data: DataOption,
+    tries: Annotated[
+        list[str],
+        typer.Option(
+            "--try",
+            metavar="NAME=VALUE",
+            help="Settings as in dsmoe.yaml under `detector`, with spaces between; may be given "
+            "several times, for a training each.",
+        ),
+    ],
+    labels: LabelsOption = 1.0,
+    size: SizeOption = Size.NANO,
+    minutes: MinutesOption = None,
+    epochs: EpochsOption = None,
+    px: SideOption = 320,
+    seeds: SeedsOption = 3,
+    as_json: JsonOption = RESULTS / "settings.json",
+    work: WorkOption = WORK,
+) -> None:
+    """What a setting is worth: trained as it is, and with each of those that are tried.
+
+    Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
+    """
+    from pipelines.benchmarks.contest import entrants
+
+    field = entrants.settings(tries, size.value, px, _texts(), labels)
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from tiny import HashEncoder
 
@@ -25,6 +26,17 @@ def test_drawing_always_has_the_description_and_sometimes_each_paraphrase(vocabu
     kinds = {torch.equal(d, alone) for d in drawn}
     assert kinds == {True, False}
     assert all(torch.equal(d, alone) or torch.allclose(d, words.classes[0]) for d in drawn)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_none_reads_the_description_alone_and_of_one_every_paraphrase(
+    vocabulary: Vocabulary, share: float
+) -> None:
+    words = words_of(vocabulary, HashEncoder())
+    for seed in range(5):
+        drawn = words.draw(np.random.default_rng(seed), share)
+        expected = words.classes if share else torch.stack([v[0] for v in words.variants])
+        assert torch.allclose(drawn, expected)
 
 
 def test_the_taxonomy_is_told_by_rows() -> None:

@@ -1,12 +1,15 @@
-"""Who enters which benchmark: detectors by name, rows of the paper's ablation, first weights."""
+"""Who enters which benchmark: detectors by name, rows of the paper's ablation, first weights, settings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from dsmoe_core.config import ModelConfig, TrainingConfig
+import yaml
+
+from dsmoe_core.atomic import content_id
+from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -23,6 +26,9 @@ WHOLE = "F"
 NO_TINY_HEAD = "no-tiny-head"
 ROWS = ("A", "B", "C", "D", "E", WHOLE, NO_TINY_HEAD)
 STARTS = ("scratch", "warm")
+AS_IT_IS = "as it is"
+BUDGETED = ("training.pictures_seen", "training.seed")
+"""Settings that a benchmark's budget and seeds decide."""
 
 
 def detectors(
@@ -127,6 +133,54 @@ def starts(
         if set(names) == set(STARTS)
     ]
     return Field(entrants, pairs)
+
+
+class Tried(Frozen):
+    """What may be tried, by its names in dsmoe.yaml under ``detector``."""
+
+    model: ModelConfig
+    training: TrainingConfig
+
+
+def settings(tries: Sequence[str], preset: Size, px: int, texts: TextEncoder, labels: float = 1.0) -> Field:
+    """One detector as it is and with other settings; each of these is compared with the former.
+
+    Args:
+        tries: each ``training.NAME=VALUE`` or ``model.NAME=VALUE``, or several with spaces between.
+        labels: share of the training pictures that all learn from.
+
+    Raises:
+        SettingsError: one is none, has a wrong value, is decided otherwise or comes twice.
+    """
+    _refuse_no_shares([labels])
+    if len(set(tries)) != len(tries):
+        raise SettingsError(f"a setting comes twice in {', '.join(tries)}", "Name each once.")
+    said = {"size": preset, "image_px": px, "labels": labels}
+    first = Entrant({"settings": AS_IT_IS, **said}, ours(preset, px, texts), labels)
+    others = [Entrant({"settings": text, **said}, _trying(text, preset, px, texts), labels) for text in tries]
+    pairs = [Pair(i, 0, {"settings": text, "against": AS_IT_IS}) for i, text in enumerate(tries, start=1)]
+    return Field([first, *others], pairs)
+
+
+def _trying(text: str, preset: Size, px: int, texts: TextEncoder) -> DsmoeContestant:
+    raw: dict[str, Any] = {
+        "model": _shape(preset, px).model_dump(),
+        "training": TrainingConfig().model_dump(),
+    }
+    for part in text.split():
+        path, _, value = part.partition("=")
+        if not value or path in BUDGETED:
+            why = "decided by budget and seeds" if value else "not of the form NAME=VALUE"
+            raise SettingsError(f"{part!r} is {why}", "Give some such as training.matrix_rate=0.")
+        *rooms, name = path.split(".")
+        place = raw
+        for room in rooms:
+            place[room] = dict(place.get(room) or {})
+            place = place[room]
+        place[name] = yaml.safe_load(value)
+    found = checked(Tried, raw, f"--try {text!r}")
+    name = f"{preset}-{content_id(found.model_dump(mode='json'))[:6]}"
+    return DsmoeContestant(name, found.model, texts, training=found.training)
 
 
 def ours(

@@ -92,6 +92,17 @@ def test_warmstart_takes_shares(run: Any, tmp_path: Path) -> None:
     assert [row["labels"] for row in read_result(tmp_path / "out.json")["rows"]] == [0.5, 1.0]
 
 
+def test_settings_are_tried_one_training_each(run: Any, tmp_path: Path) -> None:
+    tries = ("--try", "training.words_rate=1", "--try", "training.losses.box=0.05 model.experts=4")
+    assert run("settings", *tries, "--labels", "0.5", "--epochs", "1", "--px", "64", "--seeds", "1") == 0
+    found = read_result(tmp_path / "out.json")
+    assert [row["settings"] for row in found["rows"]] == ["as it is", *tries[1::2]]
+    assert [(test["settings"], test["against"]) for test in found["tests"]] == [
+        (text, "as it is") for text in tries[1::2]
+    ]
+    assert len(list((tmp_path / "work").iterdir())) == 3
+
+
 def test_words_keep_what_others_wrote_into_the_file(run: Any, tmp_path: Path) -> None:
     write_result(tmp_path / "out.json", {"structured_ok": 3, "rows": []}, command="dsmoe other", seeds=[7])
     assert run("words", "--epochs", "1", "--px", "64", "--seeds", "1") == 0
@@ -148,6 +159,11 @@ def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
         (["accuracy", "--epochs", "1", "--models", "detr"], "'detr' is no model"),
         (["accuracy", "--epochs", "1", "--labels", "0"], "0.0 is no share"),
         (["ablation", "--epochs", "1", "--rows", "G"], "'G' is no row"),
+        (["settings", "--epochs", "1", "--try", "training.speed=2"], "training.speed is not known"),
+        (["settings", "--epochs", "1", "--try", "training.words_rate=fast"], "training.words_rate: "),
+        (["settings", "--epochs", "1", "--try", "training.words_rate"], "is not of the form NAME=VALUE"),
+        (["settings", "--epochs", "1", "--try", "training.seed=2"], "is decided by budget and seeds"),
+        (["settings", "--epochs", "1", *["--try", "training.mixup=1"] * 2], "a setting comes twice"),
         (["warmstart", "--epochs", "1", "--shares", "much"], "is no list of numbers"),
         (["warmstart", "--epochs", "1"], "no file for the warm start"),
         (["held-out", "--epochs", "1", "--class", "dent"], "squares lacks boxes of 'dent' in a part"),
@@ -168,6 +184,11 @@ def test_a_mistake_is_one_line(run: Any, words: list[str], said: str, capsys: Ou
         ),
         ("ablation", {"row": "F", "size": "nano", "image_px": 320}, "| deeppcb | F | nano | 320 |"),
         ("warmstart", {"labels": 0.05, "start": "warm", "model": "nano"}, "| deeppcb | 0.05 | warm | nano |"),
+        (
+            "settings",
+            {"settings": "training.mixup=1", "size": "nano", "image_px": 320, "labels": 0.16},
+            "| deeppcb | training.mixup=1 | nano | 320 | 0.16 |",
+        ),
         ("words", {"words": "random", "trained": "once"}, "| deeppcb | random | once |"),
     ],
 )

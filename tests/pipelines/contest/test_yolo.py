@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from dsmoe_core.errors import ModelError, PrerequisiteError
@@ -47,6 +48,7 @@ def test_it_trains_and_finds_in_order(
             assert 0 <= finding.score <= 1
             assert finding.box.inside(labelled.picture.width, labelled.picture.height)
     assert learned.notes["settings"]["imgsz"] == 96
+    assert learned.notes["settings"]["threads"] == torch.get_num_threads()
     assert told.done[-1][0] <= told.done[-1][1]
     assert {path: path.read_bytes() for path in before} == before
     assert [path.name for path in (tmp_path / "bout").iterdir()] == ["log.txt"]
