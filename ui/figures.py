@@ -109,8 +109,7 @@ def classes_of(snapshot: Snapshot, key: str, by: Literal["findings", "annotation
     """The classes on one picture, as the detector or as people see it."""
     if by == "annotations":
         return {a.label for a in snapshot.truth(key) or ()}
-    found = snapshot.findings.get(key)
-    return {f.label for f in found.findings if f.score >= snapshot.least_score} if found else set()
+    return {f.label for f in snapshot.shown(key)}
 
 
 def count_experts(snapshot: Snapshot) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
+from dsmoe_core.places import one_a_place
 from dsmoe_core.schema import Finding, Picture, PictureFindings
 from ui.figures import classes_of
 from ui.snapshot import Snapshot
@@ -45,9 +46,10 @@ def reasons(found: PictureFindings | None, least_score: float) -> list[str]:
     """Why a picture is worth a person's time, in words; the strongest reason first."""
     if found is None:
         return ["The detector has not looked at it yet."]
-    shown = [f for f in found.findings if f.score >= least_score]
+    places = one_a_place(found.findings)
+    shown = [f for f in places if f.score >= least_score]
     said = [_question(f) for f in sorted(shown, key=lambda f: -f.entropy)[:2]]
-    faint = [f for f in found.findings if f.score < least_score]
+    faint = [f for f in places if f.score < least_score]
     if faint:
         best = max(faint, key=lambda f: f.score)
         noun = "place" if len(faint) == 1 else "places"

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from annotate.studio.label_config import colour
-from dsmoe_core.schema import Annotation, LabelledPicture, Picture, PictureFindings
+from dsmoe_core.places import one_a_place
+from dsmoe_core.schema import Annotation, Finding, LabelledPicture, Picture, PictureFindings
 from pipelines.rounds import RoundRow
 
 Kind = Literal["waiting", "sent", "labelled", "test"]
@@ -45,6 +46,11 @@ class Snapshot:
         """What is known to be on a picture; None where nobody has looked."""
         known = self.annotations.get(key) or self.test.get(key)
         return None if known is None else known.annotations
+
+    def shown(self, key: str) -> tuple[Finding, ...]:
+        """The findings on a picture that are sure enough to be shown, one a place."""
+        found = self.findings.get(key)
+        return tuple(one_a_place(f for f in found.findings if f.score >= self.least_score)) if found else ()
 
     def kind(self, key: str) -> Kind:
         """Where a picture stands."""

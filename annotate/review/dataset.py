@@ -33,7 +33,7 @@ SAMPLE_FIELDS = {
 }
 FINDING_FIELDS = {
     "entropy": ("FloatField", "mean binary entropy over the classes, in nats, 0 to ln 2"),
-    "second_best": ("StringField", "the next most probable class"),
+    "second_best": ("StringField", "the most probable other class"),
     "second_probability": ("FloatField", "its probability"),
     "probs": ("ListField", "probability per class, in the order of the data set's info"),
 }

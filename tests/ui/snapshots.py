@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ def finding(label: str, score: float, entropy: float = 0.1, **others: float) -> 
 def found(
     name: str, *findings: Finding, experts: dict[int, float] | None = None, doubt: float = 0.1
 ) -> PictureFindings:
+    """The findings lie side by side."""
     chosen = experts or {0: 1.0}
     routing = Routing(tuple(chosen), tuple(chosen.values()), 0.5)
-    return PictureFindings(f"key of {name}", findings, routing, doubt, "m1+b1")
+    apart = tuple(replace(f, box=Box(20.0 * i, 10.0, 20.0 * i + 20, 30.0)) for i, f in enumerate(findings))
+    return PictureFindings(f"key of {name}", apart, routing, doubt, "m1+b1")
 
 
 def snapshot(**changes: Any) -> Snapshot:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.ui.snapshots import finding, found, labelled, snapshot
@@ -58,6 +60,19 @@ def test_the_reasons_begin_with_the_greatest_doubt() -> None:
         "dent 70%, or scratch 20%",
         "2 more places too faint to show, best scratch 25%",
     ]
+
+
+def test_a_place_that_is_found_as_two_classes_is_shown_and_counted_once() -> None:
+    sure, rival = (
+        finding("dent", 0.6, entropy=0.5, scratch=0.5),
+        finding("scratch", 0.5, entropy=0.5, dent=0.6),
+    )
+    faint, other = finding("dent", 0.2), finding("scratch", 0.1)
+    apart = found("a", sure, faint).findings
+    doubled = (apart[0], replace(rival, box=apart[0].box), apart[1], replace(other, box=apart[1].box))
+    seen = replace(found("a"), findings=doubled)
+    assert reasons(seen, 0.3) == ["dent 60%, or scratch 50%", "1 more place too faint to show, best dent 20%"]
+    assert snapshot(findings={seen.key: seen}).shown(seen.key) == doubled[:1]
 
 
 def test_a_sure_finding_names_no_rival() -> None:

@@ -54,11 +54,10 @@ def show(snapshot: Snapshot) -> None:
 
 
 def _card(snapshot: Snapshot, picture: Picture) -> None:
-    found = snapshot.findings.get(picture.key)
-    visible = tuple(f for f in found.findings if f.score >= snapshot.least_score) if found else ()
+    found, shown = snapshot.findings.get(picture.key), snapshot.shown(picture.key)
     with st.container(border=True, height="stretch"):
         try:
-            image = _image(picture.path, snapshot.truth(picture.key) or (), visible, snapshot.colours())
+            image = _image(picture.path, snapshot.truth(picture.key) or (), shown, snapshot.colours())
         except OSError as error:
             st.warning(f"{picture.name} cannot be read ({error}).", icon=":material/broken_image:")
         else:
