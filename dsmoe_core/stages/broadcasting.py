@@ -86,8 +86,9 @@ class SpaceBroadcasting(nn.Module):
         context = torch.cat([mean_fused, aligned.spread(words)], dim=1)
         reach = aligned.spread(aligned.distance[..., None])
         psi = torch.cat([f_cs, gamma_map.to(f_cs.dtype)], dim=1)
-        total = sum(branch(psi, context, gate, reach) for branch in self.scales)
-        return F.silu(f_cs + self.norm(total))
+        first, *others = (branch(psi, context, gate, reach) for branch in self.scales)
+        total: Tensor = sum(others, first)
+        return F.silu(f_cs + self.norm(total.contiguous(memory_format=torch.channels_last)))
 
 
 class ScaleBranch(nn.Module):
@@ -122,9 +123,13 @@ class ScaleBranch(nn.Module):
             dilation = dilation + (dilation.floor() - dilation).detach()
         length, turn = length.sigmoid(), turn.tanh() * CONE  # away from the middle, never back to it
         samples = sample_taps(features.float(), length, turn, dilation, 1 / self.scale)
-        modulated = samples.to(psi.dtype) * torch.sigmoid(self.gate(gate.to(psi.dtype)))[:, :, None]
-        mixed: Tensor = self.mix(modulated.flatten(1, 2))
-        return mixed
+        # Everything stays as grid_sample has laid it out, here and in the gradients: copies cost more than
+        # the arithmetic. So the 1 x 1 convolution is written as the product that it is.
+        gates = torch.sigmoid(self.gate(gate.to(psi.dtype))).contiguous()
+        modulated = rearrange(samples.to(psi.dtype) * gates[:, None], "b d k h w -> b (d k) (h w)")
+        weights = rearrange(self.mix.weight, "o (k d) 1 1 -> o (d k)", k=TAPS)
+        mixed = torch.bmm(weights.expand(psi.shape[0], -1, -1), modulated)
+        return rearrange(mixed, "b o (h w) -> b o h w", h=psi.shape[-2])
 
 
 def sample_taps(
@@ -133,7 +138,7 @@ def sample_taps(
     turn: Float[Tensor, "b k h w"],
     dilation: Float[Tensor, "b 1 h w"],
     step: float,
-) -> Float[Tensor, "b k d h w"]:
+) -> Float[Tensor, "b d k h w"]:
     """Bilinear samples at ``step * (dilation * p + Delta p)`` around every grid position, zeros outside.
 
     ``length`` (cells) and ``turn`` (radians, from the tap's own direction) are the polar offset Delta p;
@@ -150,4 +155,4 @@ def sample_taps(
     x = xs + step * (dilation * dx + push * angle.cos())
     grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1).flatten(1, 2)
     samples = F.grid_sample(features, grid, mode="bilinear", align_corners=False)
-    return rearrange(samples, "b d (k h) w -> b k d h w", k=TAPS)
+    return rearrange(samples, "b d (k h) w -> b d k h w", k=TAPS)

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -110,8 +109,8 @@ def gradient_aware_pool(
 
     With ``as_stride`` the other way round.
     """
-    windows = rearrange(x, "b d (h p) (w q) -> b d h w (p q)", p=ratio, q=ratio)
     detail = ((resolution - 1) / (ratio - 1)).clamp(0, 1).to(x.dtype)
     if as_stride:
         detail = 1 - detail
-    return torch.lerp(windows.mean(-1), windows.amax(-1), detail.expand(-1, x.shape[1], -1, -1))
+    mean, strongest = F.avg_pool2d(x, ratio), F.max_pool2d(x, ratio)
+    return torch.lerp(mean, strongest, detail.expand(-1, x.shape[1], -1, -1))

@@ -37,6 +37,7 @@ def optimizer_of(network: nn.Module, training: TrainingConfig) -> Muon:
             "weight_decay": training.weight_decay if decays else 0.0,
             "rate": training.words_rate if of_words else 1.0,
             "matrix_rate": training.matrix_rate if matrix else 0.0,
+            "fused": True,  # hundreds of small weights
         }
         for (decays, of_words, matrix), weights in groups.items()
     )
