@@ -1,7 +1,7 @@
 """Tables of README and docs, rendered from benchmarks/results/NAME.json and from nowhere else.
 
 A document marks the place with ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between
-them is replaced.
+them is replaced. ``NAME_errors`` are the kinds of error of the trainings in NAME.json.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from dsmoe_core.atomic import write_whole
@@ -16,6 +17,7 @@ from dsmoe_core.errors import FormatError
 from dsmoe_core.evaluation.over_seeds import mean_over_seeds
 from pipelines.benchmarks.results import read_result
 
+ERRORS = "_errors"
 _MARK = re.compile(
     r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL
 )
@@ -35,12 +37,14 @@ def render(text: str, results: Path) -> str:
 
     def table(match: re.Match[str]) -> str:
         name = match["name"]
-        if name not in _TABLES:
+        file = name.removesuffix(ERRORS)
+        if file not in _TABLES:
             raise FormatError(
                 f"no table is known for results:{name}; there are {', '.join(_TABLES)}", "Correct the mark."
             )
-        found = read_result(results / f"{name}.json")
-        return f"{match[1]}{_TABLES[name](found)}\n{_origin(found)}\n{match[4]}"
+        found = read_result(results / f"{file}.json")
+        shown = _errors if name.endswith(ERRORS) else _TABLES[file]
+        return f"{match[1]}{shown(found)}\n{_origin(found)}\n{match[4]}"
 
     return _MARK.sub(table, text)
 
@@ -219,6 +223,21 @@ def _trained(**keys: str) -> Callable[[Mapping[str, Any]], str]:
         return title + markdown(head, lines) + (f"\n\n{markdown(said, tests)}" if tests else "")
 
     return render
+
+
+def _errors(found: Mapping[str, Any]) -> str:
+    """What each kind of error costs each training; the mean over its seeds."""
+    rows = [row for row in found.get("rows", ()) if row.get("errors")]
+    if not rows:
+        return "Nothing was trained yet."
+    kinds = list(rows[0]["errors"])
+    lines = [[row["data"], _who(row), *(score(fmean(row["errors"][kind])) for kind in kinds)] for row in rows]
+    return "mAP@.5 that an error of each kind costs\n\n" + markdown(("data", "what", *kinds), lines)
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    """What tells a row from the others of its file."""
+    return str(next(row[key] for key in ("settings", "row", "words", "model") if key in row))
 
 
 def _words(found: Mapping[str, Any]) -> str:

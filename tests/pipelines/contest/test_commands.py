@@ -210,6 +210,12 @@ def test_tables_show_rows_and_tests(tmp_path: Path, name: str, keys: dict[str, A
     one["rows"][0] |= {"seeds": [1], "map50": [0.7], "epochs": 12.25, "minutes": 8.1}
     (tmp_path / f"{name}.json").write_text(json.dumps(one | {"tests": []}))
     assert f"{shown} 12.2 | 8.1 | 0.700 |" in render(mark, tmp_path)
+    errors = mark.replace(name, f"{name}_errors")
+    assert "Nothing was trained yet." in render(errors, tmp_path), "no kinds of error are known"
+    one["rows"][0]["errors"] = {"class": [0.1, 0.2], "missed": [0.01, 0.02]}
+    (tmp_path / f"{name}.json").write_text(json.dumps(one))
+    assert "| data | what | class | missed |" in render(errors, tmp_path)
+    assert " | 0.150 | 0.015 |" in render(errors, tmp_path)
     (tmp_path / f"{name}.json").write_text(json.dumps(one | {"rows": []}))
     assert "Nothing was trained yet." in render(mark, tmp_path)
 
