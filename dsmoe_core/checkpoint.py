@@ -207,7 +207,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of :func:`optimizer_tensors`."""
+    """The inverse of :func:`optimizer_tensors`; moments lie in memory as their weights do, as fused steps need."""
     whole = optimizer.state_dict()
     whole["state"] = {}
     for name, value in tensors.items():
@@ -215,3 +215,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tenso
             _, index, key = name.split(".")
             whole["state"].setdefault(int(index), {})[key] = value
     optimizer.load_state_dict(whole)
+    for weight, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == weight.shape:
+                state[key] = torch.empty_like(weight).copy_(value)

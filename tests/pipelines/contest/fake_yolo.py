@@ -39,7 +39,7 @@ def main(job: Path, answer: Path, progress: Path) -> None:
                 "steps": epochs,
                 "pictures_seen": epochs * len(train),
                 "seconds": 1.5,
-                "settings": {"imgsz": asked["px"]},
+                "settings": {"imgsz": asked["px"], "threads": asked["threads"]},
             }
         )
     )
