@@ -177,7 +177,7 @@ class TrainingConfig(Frozen):
     """How to train. Budgets count pictures seen, so that a run repeats on any machine."""
 
     pictures_seen: int = Field(4000, ge=1, description="training length, in pictures shown to the network")
-    batch: int = Field(8, ge=1, description="pictures a step, over all processes")
+    batch: int = Field(4, ge=1, description="pictures a step, over all processes")
     at_once: int | None = Field(
         None, ge=1, description="pictures in memory at once; none: all of the batch, fewer if they do not fit"
     )

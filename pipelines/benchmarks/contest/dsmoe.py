@@ -25,7 +25,7 @@ from pipelines.told import Told
 
 WARM_UP = 3
 """Steps that are slower than the others, for what is made at the first use."""
-SPEED_S, SPEED_STEPS = 15.0, 4
+SPEED_S, SPEED_STEPS = 30.0, 4
 """How long, and for how many steps, the speed is measured."""
 
 
