@@ -84,9 +84,10 @@ def assign(
     positive = owner.values >= 0
     owners = owner.indices[positive]
     own = alignment[owners, positive.nonzero()[:, 0]]
-    kept = torch.where(chosen, alignment, 0.0)
-    peak = kept.amax(1).clamp_min(1e-9)
-    reach = torch.where(chosen, overlap, 0.0).amax(1)
+    owned = torch.zeros_like(chosen)
+    owned[owners, positive.nonzero()[:, 0]] = True
+    peak = torch.where(owned, alignment, 0.0).amax(1).clamp_min(1e-9)
+    reach = torch.where(owned, overlap, 0.0).amax(1)
     soft = (own / peak[owners] * reach[owners]).clamp(0, 1)
     target[positive, labels[owners]] = soft.to(target.dtype)
     return Targets(target, positive, boxes[owners])

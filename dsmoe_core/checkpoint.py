@@ -207,7 +207,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of :func:`optimizer_tensors`; moments lie in memory as their weights do, as fused steps need."""
+    """The inverse of :func:`optimizer_tensors`; moments lie as their weights do, which fused steps need."""
     whole = optimizer.state_dict()
     whole["state"] = {}
     for name, value in tensors.items():

@@ -22,7 +22,7 @@ from dsmoe_core.runtimes.protocol import Answer, Chosen
 from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import tiled
-from dsmoe_core.uncertainty import binary_entropy, picture_uncertainty
+from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, picture_uncertainty
 from dsmoe_core.words import steering_of, words_of
 
 NMS_IOU = 0.6
@@ -77,7 +77,7 @@ class Detector:
         self._vocabulary = vocabulary
 
     def findings(
-        self, pictures: Iterable[Picture], *, min_score: float = 0.05, batch: int = 8
+        self, pictures: Iterable[Picture], *, min_score: float = MIN_SCORE, batch: int = 8
     ) -> Iterator[PictureFindings]:
         """Findings on each picture, streamed in order; through tiles where the model was trained on tiles.
 

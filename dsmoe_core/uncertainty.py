@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from dsmoe_core.schema import Finding
+from dsmoe_core.schema import Finding, PictureFindings
+
+MIN_SCORE = 0.05
+"""Below this probability a finding is not worth a person's look."""
 
 
 def binary_entropy(probabilities: Float[np.ndarray, "*s c"]) -> Float[np.ndarray, "*s"]:
@@ -26,3 +30,9 @@ def picture_uncertainty(findings: Sequence[Finding]) -> float:
     pictures come last, at zero. A place that is found as several classes counts once, as the likeliest.
     """
     return math.fsum(f.entropy for f in findings if f.likeliest)
+
+
+def surer(one: PictureFindings, min_score: float = MIN_SCORE) -> PictureFindings:
+    """What would have been found above this score, from what was found above a lower one."""
+    kept = tuple(f for f in one.findings if f.score >= min_score)
+    return replace(one, findings=kept, uncertainty=picture_uncertainty(kept))

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from annotate.studio.protocol import Studio
 from dsmoe_core.schema import Picture, PictureFindings
-from pipelines.detection import Detection, named
+from dsmoe_core.uncertainty import surer
+from pipelines.detection import Detection, asked, named
 from pipelines.workspace import Workspace
 
 
@@ -74,3 +75,16 @@ class Crew:
         for done, one in enumerate(stored, start=1):
             self.reporter.advance(done, len(fresh))
             yield one
+
+    def judged(self, model: str, pictures: Sequence[Picture]) -> list[PictureFindings]:
+        """What a model finds, faint findings too, to judge it by; the store keeps the others."""
+        workspace = self.workspace
+        version = workspace.version_of(model)
+        book = workspace.class_book().vocabulary()
+        folder = workspace.registry.folder(model)
+        found = asked(self.detection, folder, book, pictures, self.reporter.advance)
+        known = workspace.findings_store.lookup(version)
+        fresh = [surer(one) for key, one in found.items() if key not in known]
+        for _ in workspace.findings_store.add(version, named(fresh, version)):
+            pass
+        return list(found.values())

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
 Look = Callable[[Iterable[Picture]], Iterator[PictureFindings]]
-FAINT = 0.01
-"""Who points at a place asks what may be there, not what is sure to be."""
+FAINT = 0.001
+"""Who points at a place asks what may be there, not what is sure to be; mAP is a mean over all recalls."""
 
 
 class Detection(Protocol):

@@ -172,7 +172,7 @@ def _scores(crew: Crew, model: str) -> Scores | None:
     card = workspace.registry.card(model)
     against = f"{test_set}+{book.version}"
     if card.evaluation is None or card.evaluation.judged_on != against:
-        found = crew.look(model, [t.picture for t in truth])
+        found = crew.judged(model, [t.picture for t in truth])
         scores = judge(found, truth, book.vocabulary(), against)
         card = card.model_copy(update={"evaluation": scores})
         workspace.registry.register(card)

@@ -23,7 +23,7 @@ from dsmoe_core.data.synthetic import KINDS, generator_version, write_set
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, DsmoeError
 from dsmoe_core.schema import LabelledPicture, Picture, Vocabulary
-from pipelines.detection import DSMoEDetection, judge
+from pipelines.detection import DSMoEDetection, asked, judge
 from pipelines.registry import source_commit
 from pipelines.settings import MAX_PIXELS
 from prompts.class_book import ClassBook
@@ -167,8 +167,8 @@ def _learn_drawn(
     scores = {}
     for kind, truth in held_out.items():
         watch.say(f"looking at held-out pictures: {kind}")
-        found = detection.findings(model, vocabulary, [t.picture for t in truth])
-        judged = judge(found, truth, vocabulary, f"held-out {kind}")
+        found = asked(detection, model, vocabulary, [t.picture for t in truth], watch.advance)
+        judged = judge(found.values(), truth, vocabulary, f"held-out {kind}")
         scores[kind] = {"pictures": len(truth), "map50": round(judged.map50, 4), "map": round(judged.map, 4)}
     network = load_model(model).network
     learned = {"steps": summary["steps"], "seconds": round(summary["seconds"]), "losses": summary["losses"]}

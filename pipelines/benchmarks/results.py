@@ -17,12 +17,11 @@ from pipelines.registry import source_commit
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores that this process may use, and the GPU if torch is in use and sees one."""
-    found: dict[str, Any] = {"cpu": _processor(), "cores": len(os.sched_getaffinity(0))}
+    """The processor, the cores that this process may use, and the GPU; none where torch sees or uses none."""
     torch = sys.modules.get("torch")  # where nothing imported it, no GPU took part
-    if torch is not None and torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name(0)
-    return found
+    there = torch is not None and torch.cuda.is_available()
+    gpu = torch.cuda.get_device_name(0) if torch is not None and there else None
+    return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu}
 
 
 def write_result(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:

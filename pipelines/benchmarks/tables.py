@@ -1,7 +1,8 @@
 """Tables of README and docs, rendered from benchmarks/results/NAME.json and from nowhere else.
 
 A document marks the place with ``<!-- results:NAME -->`` and ``<!-- /results:NAME -->``; what is between
-them is replaced. ``NAME_errors`` are the kinds of error of the trainings in NAME.json.
+them is replaced. ``NAME_errors`` and ``NAME_classes`` are the kinds of error and the classes of the
+trainings in NAME.json.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dsmoe_core.errors import FormatError
 from dsmoe_core.evaluation.over_seeds import mean_over_seeds
 from pipelines.benchmarks.results import read_result
 
-ERRORS = "_errors"
 _MARK = re.compile(
     r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL
 )
@@ -37,13 +37,15 @@ def render(text: str, results: Path) -> str:
 
     def table(match: re.Match[str]) -> str:
         name = match["name"]
-        file = name.removesuffix(ERRORS)
-        if file not in _TABLES:
+        file, shown = next(
+            ((name.removesuffix(view), shown) for view, shown in _VIEWS.items() if name.endswith(view)),
+            (name, _TABLES.get(name)),
+        )
+        if shown is None or file not in _TABLES:
             raise FormatError(
                 f"no table is known for results:{name}; there are {', '.join(_TABLES)}", "Correct the mark."
             )
         found = read_result(results / f"{file}.json")
-        shown = _errors if name.endswith(ERRORS) else _TABLES[file]
         return f"{match[1]}{shown(found)}\n{_origin(found)}\n{match[4]}"
 
     return _MARK.sub(table, text)
@@ -61,9 +63,7 @@ def update(document: Path, results: Path) -> bool:
 def _origin(found: Mapping[str, Any]) -> str:
     """Every command that wrote figures of the file, the last one with the machine."""
     machine = found["machine"]
-    where = ", ".join(
-        str(part) for part in (machine["cpu"], f"{machine['cores']} cores", machine.get("gpu")) if part
-    )
+    where = f"{machine['cpu']}, {machine['cores']} cores, {machine.get('gpu') or 'no GPU'}"
     others = dict.fromkeys(_run(one) for one in found.get("origins", {}).values())
     return "\n" + "; ".join([*others, _run(found, where)]) + "."
 
@@ -235,6 +235,20 @@ def _errors(found: Mapping[str, Any]) -> str:
     return "mAP@.5 that an error of each kind costs\n\n" + markdown(("data", "what", *kinds), lines)
 
 
+def _classes(found: Mapping[str, Any]) -> str:
+    """AP@.5 and recall of each class of each training; the mean over its seeds."""
+    lines = [
+        [row["data"], _who(row), label, *(score(fmean(figures[name])) for name in ("map50", "recall"))]
+        for row in found.get("rows", ())
+        for label, figures in row["classes"].items()
+    ]
+    if not lines:
+        return "Nothing was trained yet."
+    return "By class; recall at the best threshold\n\n" + markdown(
+        ("data", "what", "class", "AP@.5", "recall"), lines
+    )
+
+
 def _who(row: Mapping[str, Any]) -> str:
     """What tells a row from the others of its file."""
     return str(next(row[key] for key in ("settings", "row", "words", "model") if key in row))
@@ -310,3 +324,6 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settings_all": _trained(settings="settings", size="size", image_px="px", labels="labels"),
     "words": _words,
 }
+
+_VIEWS = {"_errors": _errors, "_classes": _classes}
+"""Of any file of trainings, by the end of the mark's name."""

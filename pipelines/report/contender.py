@@ -9,7 +9,7 @@ from pathlib import Path
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import Annotation, LabelledPicture, Picture, PictureFindings, Vocabulary
 from pipelines import services
-from pipelines.detection import Detection, named
+from pipelines.detection import Detection, asked
 from pipelines.named_model import named_model
 from pipelines.settings import Environment
 from pipelines.workspace import Workspace
@@ -58,16 +58,13 @@ class Contender:
     def look(
         self, pictures: Sequence[Picture], progress: Callable[[int, int], None]
     ) -> dict[str, PictureFindings]:
-        """What it finds, by picture key.
+        """What it finds, faint findings too, by picture key.
 
         Raises:
             ModelError: its folder holds no whole model, or it answers with figures that are not finite.
         """
-        found = {}
-        for one in named(self.detection.findings(self.folder, self.vocabulary, pictures), self.version):
-            found[one.key] = one
-            progress(len(found), len(pictures))
-        return found
+        found = asked(self.detection, self.folder, self.vocabulary, pictures, progress)
+        return {key: replace(one, version=self.version) for key, one in found.items()}
 
 
 def contender(

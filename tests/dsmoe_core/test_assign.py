@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import close, random
+from torchvision.ops import box_iou
 
 from dsmoe_core.assign import assign, flatten
 from dsmoe_core.signals import Level
@@ -55,6 +56,20 @@ def test_the_best_cell_of_a_box_gets_its_iou_as_label() -> None:
     assert targets.scores[27, 2] == targets.scores.max()
     torch.testing.assert_close(targets.scores[27, 2], torch.tensor(256 / 320))
     assert not targets.scores[:, :2].any()
+
+
+def test_the_best_cell_that_a_box_keeps_gets_its_iou_as_label_though_another_box_took_a_better_one() -> None:
+    """Two boxes want cell 27; the one that loses it is taught by what it keeps, as any other box is."""
+    flat = flatten(LEVELS)
+    ours = flat.boxes[0, [27]]
+    boxes = torch.cat([ours, ours + torch.tensor([-1.0, 0.0, -1.0, 0.0])])
+    targets = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes, torch.tensor([0, 1]))
+    overlap = box_iou(boxes, flat.boxes[0])
+    for label in range(2):
+        cells = targets.scores[:, label] > 0
+        assert targets.positive[cells].all()
+        torch.testing.assert_close(targets.scores[:, label].max(), overlap[label, cells].max())
+    assert targets.scores[27, 0] > 0 == targets.scores[27, 1]
 
 
 @settings(max_examples=50)

@@ -21,6 +21,7 @@ from dsmoe_core.data.square_cache import PictureCache
 from dsmoe_core.errors import ModelError
 from dsmoe_core.predict import Detector, suppressed
 from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
+from dsmoe_core.uncertainty import surer
 from dsmoe_core.words import steering_of
 
 
@@ -66,6 +67,17 @@ def test_findings_lie_in_the_picture_with_everything_filled_in(
             assert finding.probabilities.keys() == {"dark", "light"}
             assert finding.probabilities[finding.label] == finding.score
             assert 0 <= finding.entropy <= math.log(2) + 1e-9
+
+
+def test_of_findings_with_faint_ones_the_surer_are_those_of_a_higher_score(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    detector = Detector.load(model, HashEncoder())
+    detector.use(vocabulary)
+    asked = [p.picture for p in pictures]
+    faint, sure = (list(detector.findings(asked, min_score=score)) for score in (0.001, 0.49))
+    assert faint != sure
+    assert [surer(one, 0.49) for one in faint] == sure
 
 
 def test_the_batch_does_not_change_the_findings(

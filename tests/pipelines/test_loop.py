@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +10,12 @@ import pytest
 
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import Outcome
+from dsmoe_core.schema import Outcome, Picture, PictureFindings, Vocabulary
 from pipelines.crew import Crew
+from pipelines.learning import judge_candidate
 from pipelines.loop import close_round, open_round
 from pipelines.rounds import sentences
+from pipelines.stand_in_detection import StandInDetection
 from pipelines.workspace import Workspace
 
 Label = Callable[[Crew], None]
@@ -39,6 +41,35 @@ def test_the_seed_round_is_random_and_bare_and_its_model_becomes_champion(crew: 
     assert row.share(Outcome.ACCEPTED) is None
     assert row.pictures == row.new_pictures == 3
     assert 0 < (row.map or 0) <= 1
+
+
+class Hesitant(StandInDetection):
+    """Says nearly nothing aloud."""
+
+    def findings(
+        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
+    ) -> Iterator[PictureFindings]:
+        for one in super().findings(model, vocabulary, pictures):
+            yield replace(one, findings=tuple(replace(f, score=f.score * 0.04) for f in one.findings))
+
+
+def test_models_are_judged_by_what_they_find_faintly_too_but_nobody_is_shown_it(
+    crew: Crew, label: Label
+) -> None:
+    play(crew, label, 1)
+    usual = crew.workspace.rounds()[0].map or 0
+    model = crew.workspace.champion() or ""
+    card = crew.workspace.registry.card(model)
+    crew.workspace.registry.register(card.model_copy(update={"evaluation": None}))
+    crew.workspace.findings_store.path(crew.workspace.version_of(model)).unlink()
+    hesitant = replace(crew, detection=Hesitant())
+    judge_candidate(hesitant, model, None)
+    scores = crew.workspace.registry.card(model).evaluation
+    assert scores is not None
+    assert scores.map == usual > 0
+    kept = crew.workspace.findings_store.load(crew.workspace.version_of(model))
+    assert kept.keys() == {p.key for p in crew.workspace.pictures("test")}
+    assert not any(one.findings for one in kept.values())
 
 
 def test_later_rounds_have_prelabels_most_useful_first_with_a_control_arm(crew: Crew, label: Label) -> None:

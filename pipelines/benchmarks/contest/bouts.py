@@ -24,6 +24,7 @@ from dsmoe_core.evaluation.figures import figures, judged
 from dsmoe_core.schema import PictureFindings
 from pipelines.benchmarks.contest.digests import of_code, of_lesson
 from pipelines.benchmarks.contest.protocol import Budget, Contestant, Lesson
+from pipelines.benchmarks.results import machine
 from pipelines.registry import source_commit
 from pipelines.told import Told
 
@@ -127,6 +128,7 @@ class Bouts:
             "budget": budget.plain,
             "seed": seed,
             "resamples": self._resamples,
+            **({"gpu": gpu} if (gpu := machine()["gpu"]) else {}),  # minutes are longer there
         }
         identity = content_id(decides)
         return self._work / f"{lesson.name}-{contestant.name}-seed{seed}-{identity}"

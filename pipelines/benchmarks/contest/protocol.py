@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 from dsmoe_core.predict import MOST_FINDINGS
 from dsmoe_core.schema import LabelledPicture, PictureFindings, Vocabulary
+from pipelines.detection import FAINT
 from pipelines.told import Told
 
-MIN_SCORE = 0.001
-"""For everybody: COCO's mean over recalls wants the improbable findings too."""
+MIN_SCORE = FAINT
+"""For everybody."""
 MOST = MOST_FINDINGS
 """Findings a picture, for everybody; COCO looks at no more of a class."""
 
