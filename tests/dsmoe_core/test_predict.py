@@ -69,15 +69,17 @@ def test_findings_lie_in_the_picture_with_everything_filled_in(
             assert 0 <= finding.entropy <= math.log(2) + 1e-9
 
 
-def test_of_findings_with_faint_ones_the_surer_are_those_of_a_higher_score(
+def test_the_surer_findings_stay_with_the_uncertainty_of_themselves_alone(
     model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
 ) -> None:
-    detector = Detector.load(model, HashEncoder())
-    detector.use(vocabulary)
-    asked = [p.picture for p in pictures]
-    faint, sure = (list(detector.findings(asked, min_score=score)) for score in (0.001, 0.49))
-    assert faint != sure
-    assert [surer(one, 0.49) for one in faint] == sure
+    (faint, *_) = look(model, pictures, vocabulary, batch=4)
+    scores = sorted({f.score for f in faint.findings})
+    middle = (scores[len(scores) // 2] + scores[len(scores) // 2 - 1]) / 2
+    sure = surer(faint, middle)
+    assert 0 < len(sure.findings) < len(faint.findings)
+    assert {f.score for f in sure.findings} == {score for score in scores if score > middle}
+    assert sure.uncertainty == pytest.approx(sum(f.entropy for f in sure.findings if f.likeliest))
+    assert sure.uncertainty < faint.uncertainty
 
 
 def test_the_batch_does_not_change_the_findings(
