@@ -165,10 +165,10 @@ def judge_candidate(crew: Crew, candidate: str, champion: str | None) -> dict[st
 def _scores(crew: Crew, model: str) -> Scores | None:
     """A model's figures on today's test set and class book, from its card where they are there."""
     workspace = crew.workspace
-    truth, test_set = workspace.test_set(), workspace.journal.fact("test_set")
+    book, test_set = workspace.class_book(), workspace.journal.fact("test_set")
+    truth = [in_the_books_words(p, book.resolve) for p in workspace.test_set()]
     if not truth:
         return None
-    book = workspace.class_book()
     card = workspace.registry.card(model)
     against = f"{test_set}+{book.version}"
     if card.evaluation is None or card.evaluation.judged_on != against:
