@@ -15,7 +15,7 @@ from pipelines.crew import Crew
 from pipelines.dataset_version import DatasetVersion
 from pipelines.detection import judge
 from pipelines.gate import verdict
-from pipelines.journal import RoundRecord, SentTask
+from pipelines.journal import SentTask
 from pipelines.registry import Scores, new_card
 from pipelines.rounds import count_round
 from pipelines.tracking import tracked
@@ -93,19 +93,19 @@ def in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str])
     )
 
 
-def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
-    """Retrain from the champion on the whole dataset version."""
-    workspace = crew.workspace
+def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
+    """Retrain from today's champion, which may be another than the one that the round was opened with."""
+    workspace, champion = crew.workspace, crew.workspace.champion()
     registry, vocabulary = workspace.registry, workspace.class_book().vocabulary()
     detector = workspace.settings.detector
-    training = detector.training_of(record.round)
+    training = detector.training_of(number)
     settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
-    recipe = [dataset, record.champion, *settings, detector.start, detector.kind]
+    recipe = [dataset, champion, *settings, detector.start, detector.kind]
     recipe += [detector.warm_start] if detector.warm_start else []
-    model = f"r{record.round}-{content_id(recipe)[:8]}"
+    model = f"r{number}-{content_id(recipe)[:8]}"
     if not registry.has(model):
         pictures = workspace.dataset_version(dataset).labelled(workspace.by_key())
-        about = {"dataset": dataset, "pictures": len(pictures), "champion": record.champion}
+        about = {"dataset": dataset, "pictures": len(pictures), "champion": champion}
         with tracked(workspace, model, {**about, **training.model_dump()}) as curves:
 
             def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -118,15 +118,15 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
                 vocabulary=vocabulary,
                 training=training,
                 out=registry.folder(model),
-                start_from=registry.folder(record.champion) if record.champion else None,
+                start_from=registry.folder(champion) if champion else None,
                 progress=progress,
             )
         _refuse_diverged(model, summary)
         registry.register(
             new_card(
                 model,
-                number=record.round,
-                parent=record.champion,
+                number=number,
+                parent=champion,
                 dataset_version=dataset,
                 class_book=vocabulary.version,
                 training={"config": training.model_dump(), **summary},
@@ -155,9 +155,9 @@ def losses_of(figures: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3f}" for name, value in shown.items())
 
 
-def judge_candidate(crew: Crew, candidate: str, champion: str | None) -> dict[str, Any]:
+def judge_candidate(crew: Crew, candidate: str) -> dict[str, Any]:
     """Judge the candidate on the fixed test set; the champion too where its figures are of other words."""
-    for model in filter(None, (candidate, champion)):
+    for model in filter(None, (candidate, crew.workspace.champion())):
         _scores(crew, model)
     return {}
 
@@ -179,14 +179,11 @@ def _scores(crew: Crew, model: str) -> Scores | None:
     return card.evaluation
 
 
-def promote(crew: Crew, number: int, candidate: str, champion: str | None) -> dict[str, Any]:
+def promote(crew: Crew, number: int, candidate: str) -> dict[str, Any]:
     """Decide, turn the alias, and return the figures that the round closes with."""
     workspace = crew.workspace
     mine = _scores(crew, candidate)
-    best = _scores(crew, champion) if champion else None
-    promoted, reason = verdict(mine, best, first=champion is None, min_gain=workspace.settings.gate.min_gain)
-    if promoted:
-        workspace.registry.promote(candidate, f"round {number}, {reason}")
+    promoted, reason = _decided(crew, number, candidate, mine)
     harvest = workspace.journal.finished(number, "harvest") or {}
     dataset = workspace.journal.finished(number, "dataset") or {}
     result = {
@@ -199,3 +196,20 @@ def promote(crew: Crew, number: int, candidate: str, champion: str | None) -> di
     if mine is not None:
         result |= {"map50": mine.map50, "map": mine.map}
     return result
+
+
+def _decided(crew: Crew, number: int, candidate: str, mine: Scores | None) -> tuple[bool, str]:
+    """Whether the candidate is champion now, and why; judged against whoever is champion at this moment.
+
+    People turn the alias while a round is open. A candidate that has it already got it from a run that was
+    killed before it could say so, or by hand.
+    """
+    workspace, head = crew.workspace, f"round {number}, "
+    champion = workspace.champion()
+    if champion == candidate:
+        return True, workspace.registry.history()[-1].reason.removeprefix(head)
+    best = _scores(crew, champion) if champion else None
+    promoted, reason = verdict(mine, best, first=champion is None, min_gain=workspace.settings.gate.min_gain)
+    if promoted:
+        workspace.registry.promote(candidate, head + reason)
+    return promoted, reason
