@@ -96,7 +96,7 @@ def in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str])
 def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
     """Retrain from today's champion, which may be another than the one that the round was opened with."""
     workspace, champion = crew.workspace, crew.workspace.champion()
-    registry, vocabulary = workspace.registry, workspace.class_book().vocabulary()
+    registry, book = workspace.registry, workspace.class_book()
     detector = workspace.settings.detector
     training = detector.training_of(number)
     settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
@@ -104,7 +104,8 @@ def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
     recipe += [detector.warm_start] if detector.warm_start else []
     model = f"r{number}-{content_id(recipe)[:8]}"
     if not registry.has(model):
-        pictures = workspace.dataset_version(dataset).labelled(workspace.by_key())
+        version = workspace.dataset_version(dataset)  # of the book of its day
+        pictures = [in_the_books_words(p, book.resolve) for p in version.labelled(workspace.by_key())]
         about = {"dataset": dataset, "pictures": len(pictures), "champion": champion}
         with tracked(workspace, model, {**about, **training.model_dump()}) as curves:
 
@@ -115,7 +116,7 @@ def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
 
             summary = crew.detection.fit(
                 pictures=pictures,
-                vocabulary=vocabulary,
+                vocabulary=book.vocabulary(),
                 training=training,
                 out=registry.folder(model),
                 start_from=registry.folder(champion) if champion else None,
@@ -128,7 +129,7 @@ def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
                 number=number,
                 parent=champion,
                 dataset_version=dataset,
-                class_book=vocabulary.version,
+                class_book=book.version,
                 training={"config": training.model_dump(), **summary},
             )
         )

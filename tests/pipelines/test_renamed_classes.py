@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
 from pipelines.crew import Crew
 from pipelines.loop import close_round, open_round
 from pipelines.sending import as_called_now
+from pipelines.stand_in_detection import StandInDetection
 from pipelines.workspace import Workspace
 from prompts.class_book import ClassBook, ClassEntry, checked
 
@@ -43,6 +47,24 @@ def test_the_test_set_is_judged_under_the_new_name(crew: Crew, label: Label) -> 
     assert judged.per_class.keys() == {"red_block", "brick", "plum"}
 
 
+def test_an_interrupted_training_goes_on_under_the_new_name(
+    crew: Crew, label: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> dict[str, Any]:
+        raise KeyboardInterrupt
+
+    open_round(crew)
+    label(crew)
+    with monkeypatch.context() as patch:
+        patch.setattr(StandInDetection, "fit", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            close_round(crew)
+    renamed = published(crew, rust="red_block")
+    row = close_round(renamed)
+    card = renamed.workspace.registry.card(row.model or "")
+    assert (row.promoted, card.class_book) == (True, renamed.workspace.class_book().version)
+
+
 def test_a_round_chosen_before_is_sent_under_the_new_name(crew: Crew, label: Label) -> None:
     open_round(crew)
     label(crew)
@@ -72,6 +94,7 @@ def test_findings_of_a_class_that_is_gone_are_not_sent() -> None:
     found = tuple(
         Finding(box, name, odds[name], odds, 0.1) for box, name in zip(boxes, ("paint", "plum"), strict=True)
     )
-    (kept,) = as_called_now(PictureFindings("k", found, Routing((0,), (1.0,), 0.0), 0.4, "m+b"), book).findings
+    picture = PictureFindings("k", found, Routing((0,), (1.0,), 0.0), 0.4, "m+b")
+    (kept,) = as_called_now(picture, book).findings
     assert (kept.box, kept.label, kept.score) == (boxes[0], "rust", 0.6)
     assert kept.probabilities == {"rust": 0.6, "dent": 0.1}
