@@ -64,20 +64,26 @@ def push(crew: Crew, number: int) -> dict[str, Any]:
     workspace = crew.workspace
     known = workspace.journal.harvests()
     planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
-    planned += _left_over(crew, number, known)
-    ids = crew.studio.push(crew.project(), Planned(workspace, planned), progress=crew.reporter.advance)
+    project = crew.project()
+    planned += _left_over(crew, number, known, project)
+    ids = crew.studio.push(project, Planned(workspace, planned), progress=crew.reporter.advance)
     workspace.journal.mark_sent(ids)
+    workspace.journal.set_fact("project", project)
     return {"tasks": len(ids)}
 
 
-def _left_over(crew: Crew, number: int, known: Collection[str]) -> list[SentTask]:
+def _left_over(crew: Crew, number: int, known: Collection[str], project: int) -> list[SentTask]:
     """Tasks of earlier rounds that are still out, with this round's model's findings in place of older ones.
 
-    The label stream shows the pre-labels of one version only: others would come without any.
+    The label stream shows the pre-labels of one version only: others would come without any. A task that
+    somebody deleted stays deleted, for its round was closed without it; a new project gets all of them.
     """
     workspace = crew.workspace
     champion = workspace.journal.rounds()[number].champion
     out = [t for t in workspace.journal.tasks() if t.round < number and t.key not in known and t.version]
+    if out and workspace.journal.fact("project") == project:
+        there = {task.key for task in crew.studio.open_tasks(project)}
+        out = [task for task in out if task.key in there]
     if champion is None or not out:
         return []
     pictures = workspace.by_key()

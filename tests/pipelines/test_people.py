@@ -103,6 +103,26 @@ def test_a_project_that_somebody_deleted_costs_no_answer_that_was_taken_in(crew:
     assert close_round(crew).answered == sent
 
 
+@pytest.mark.parametrize("project_too", [False, True])
+def test_a_deleted_task_whose_round_was_closed_without_it_stays_deleted(
+    crew: Crew, label: Label, project_too: bool
+) -> None:
+    """Unless the whole project is gone: then nobody decided about this one."""
+    open_round(crew)
+    label(crew)
+    close_round(crew)
+    open_round(crew)
+    first, *_ = crew.studio.open_tasks(crew.project())
+    state = fake(crew)._state
+    state["tasks"] = [row for row in state["tasks"] if row["id"] != first.task_id]
+    label(crew)
+    close_round(crew, partial=True)
+    if project_too:
+        state.update(tasks=[], projects=[])
+    open_round(crew)
+    assert (first.key in {task.key for task in crew.studio.open_tasks(crew.project())}) == project_too
+
+
 def test_a_label_taken_back_is_out_again(crew: Crew, label: Label) -> None:
     open_round(crew)
     label(crew)
