@@ -25,14 +25,15 @@ HARVEST_OVERLAP = timedelta(minutes=10)  # one may be stored after a later one, 
 
 def harvest(crew: Crew, number: int, partial: bool) -> dict[str, Any]:
     """Take in all that came back, from earlier rounds too; refuse while pictures of this one are out."""
-    journal = crew.workspace.journal
+    journal, several = crew.workspace.journal, crew.workspace.settings.studio.several
     project, last = crew.project(), journal.last_harvest()
     since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
     _take_in(crew, project, since)
     tasks, known = journal.tasks(number), journal.harvests()
-    if since is not None and any(task.key not in known for task in tasks):
+    if since is not None and (journal.fact("several") != several or any(t.key not in known for t in tasks)):
         _take_in(crew, project, None)  # before anything is called missing, all is asked for
         known = journal.harvests()
+    journal.set_fact("several", several)  # all that is known was put together in this way
     out = [task for task in tasks if task.key not in known]
     if out and not partial:
         raise _still_out(crew, project, out, len(tasks))

@@ -31,7 +31,6 @@ def harvest(key: str, minute: int, *labels: str, skipped: bool = False, number: 
 def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_came(journal: Journal) -> None:
     old, new = harvest("a", 1, "spur"), harvest("a", 2, "short", "short")
     journal.record([new, old])
-    journal.record([old])
     assert journal.harvests() == {"a": new}
     assert journal.last_harvest() == new.updated_at
 
@@ -126,6 +125,18 @@ def test_a_change_dated_before_what_it_changes_counts(journal: Journal) -> None:
     journal.record([changed])  # the overlap brings it again
     (kept,) = journal.harvests().values()
     assert kept == replace(changed, updated_at=NOON + timedelta(minutes=60, microseconds=1))
+
+
+def test_a_state_that_holds_again_counts_again(journal: Journal) -> None:
+    """The server's database was put back from a backup."""
+    old, new = harvest("a", 1, "spur"), harvest("a", 2, "short")
+    journal.record([old])
+    journal.record([new])
+    for _ in range(2):
+        journal.record([old])
+        assert journal.harvests() == {
+            "a": replace(old, updated_at=new.updated_at + timedelta(microseconds=1))
+        }
 
 
 def test_a_journal_from_before_there_were_remarks_opens_and_takes_them(tmp_path: Path) -> None:

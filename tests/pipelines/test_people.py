@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from annotate.studio.controls import NOTE, OBJECT, VERDICT, Verdict
+from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
+from annotate.studio.protocol import Region
 from dsmoe_core.errors import WorkspaceError
+from dsmoe_core.schema import Box
 from pipelines.cli import run
 from pipelines.crew import Crew
 from pipelines.learning import harvest
@@ -132,6 +135,26 @@ def test_a_label_taken_back_is_out_again(crew: Crew, label: Label) -> None:
     with pytest.raises(WorkspaceError, match="are not annotated yet"):
         harvest(crew, 0, False)
     assert key not in crew.workspace.annotations()
+
+
+def test_another_way_to_put_annotators_together_reaches_what_was_taken_in(crew: Crew, tmp_path: Path) -> None:
+    moment = datetime(2025, 1, 1, tzinfo=UTC)
+    studio = FakeStudio(tmp_path / "clock.json", now=lambda: moment)
+    crew = Crew(crew.workspace, studio, crew.detection, crew.reporter)
+    open_round(crew)
+    first, second, *_ = studio.open_tasks(crew.project())
+    for who in (1, 2):
+        box = Region(f"box {who}", Box(30.0 * who, 5.0, 30.0 * who + 20, 25.0), "rust", "manual", None)
+        drawn = {"result": [to_result(box, first.width, first.height)], "completed_by": who}
+        studio.annotate(first.task_id, drawn | {"lead_time": 3.0})
+    moment += timedelta(days=1)  # what is older than the newest is not asked for again
+    studio.submit(crew.project(), second, [], seconds=1.0)
+    settings = crew.workspace.settings
+    for several, boxes in (("latest", 1), ("union", 2), ("latest", 1)):
+        way = settings.studio.model_copy(update={"several": several})
+        crew.workspace.settings = settings.model_copy(update={"studio": way})
+        harvest(crew, 0, partial=True)
+        assert len(crew.workspace.journal.harvests()[first.key].annotations) == boxes
 
 
 def test_a_server_whose_clock_was_put_back_loses_nothing(crew: Crew, tmp_path: Path) -> None:
