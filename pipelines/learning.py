@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -30,13 +30,16 @@ def harvest(crew: Crew, number: int, partial: bool) -> dict[str, Any]:
     since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
     _take_in(crew, project, since)
     tasks, known = journal.tasks(number), journal.harvests()
-    if since is not None and (journal.fact("several") != several or any(t.key not in known for t in tasks)):
+    waiting: set[str] = set()
+    anew = since is not None and journal.fact("several") != several
+    if anew or any(task.key not in known for task in tasks):
+        waiting = {task.key for task in crew.studio.open_tasks(project)}  # first, for people answer meanwhile
         _take_in(crew, project, None)  # before anything is called missing, all is asked for
         known = journal.harvests()
     journal.set_fact("several", several)  # all that is known was put together in this way
     out = [task for task in tasks if task.key not in known]
     if out and not partial:
-        raise _still_out(crew, project, out, len(tasks))
+        raise _still_out(waiting, out, len(tasks))
     if not any(h.labelled for h in known.values()):
         raise WorkspaceError(
             "no labelled picture came back, all were skipped or left in doubt; expected at least one",
@@ -55,10 +58,13 @@ def _take_in(crew: Crew, project: int, since: datetime | None) -> None:
     crew.studio.tell_agreement(project, agreement)
 
 
-def _still_out(crew: Crew, project: int, out: Sequence[SentTask], sent: int) -> WorkspaceError:
-    """Why a round cannot be closed; a task that somebody deleted will never come back by itself."""
-    there = {task.key for task in crew.studio.open_tasks(project)}
-    gone = sum(task.key not in there for task in out)
+def _still_out(waiting: Collection[str], out: Sequence[SentTask], sent: int) -> WorkspaceError:
+    """Why a round cannot be closed; a task that somebody deleted will never come back by itself.
+
+    Args:
+        waiting: keys of the tasks that were open just before the last answers were taken in.
+    """
+    gone = sum(task.key not in waiting for task in out)
     if gone:
         return WorkspaceError(
             f"{gone} of {sent} pictures of round {out[0].round} are no longer in Label Studio, and came back "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import Box
+from dsmoe_core.schema import Box, Harvest
 from pipelines.cli import run
 from pipelines.crew import Crew
 from pipelines.learning import harvest
@@ -87,6 +88,26 @@ def test_a_task_that_somebody_deleted_is_named_and_sent_again(crew: Crew, label:
     assert [task.key for task in crew.studio.open_tasks(crew.project())] == [gone["data"]["key"]]
     label(crew)
     assert close_round(crew).new_pictures == sent
+
+
+def test_what_is_answered_while_the_round_is_closed_is_not_called_gone(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = open_round(crew).sent
+    studio, taken = fake(crew), FakeStudio.harvest
+
+    def answered_just_after(self: FakeStudio, project: int, **how: Any) -> list[Harvest]:
+        back = taken(self, project, **how)
+        for task in studio.open_tasks(project)[: 2 if back else 1]:
+            studio.submit(project, task, [], seconds=1.0)
+        return back
+
+    monkeypatch.setattr(FakeStudio, "harvest", answered_just_after)
+    with pytest.raises(
+        WorkspaceError, match=rf"{sent - 1} of {sent} pictures of round 0 are not annotated yet"
+    ):
+        close_round(crew)
+    assert close_round(crew).answered == sent
 
 
 def test_a_project_that_somebody_deleted_costs_no_answer_that_was_taken_in(crew: Crew, label: Label) -> None:
