@@ -12,6 +12,7 @@ import pytest
 
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome, Picture
+from pipelines import database
 from pipelines.journal import Journal, SentTask
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -79,6 +80,21 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_text("not a database, and long enough to be looked at as one" * 40)
     with pytest.raises(WorkspaceError, match="journal"):
         Journal.at(tmp_path / "journal.sqlite")
+
+
+def test_a_journal_that_another_process_writes_to_says_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    impatient = "PRAGMA busy_timeout=0"
+    monkeypatch.setattr(database, "_sqlite_pragmas", lambda connection, _: connection.execute(impatient))
+    with closing(Journal.at(path)) as journal, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(WorkspaceError, match="database is locked, for another process writes") as caught:
+            journal.set_fact("a", 1)
+        assert caught.value.remedy.startswith("Wait until that is done and run the same command again")
+        other.rollback()
+        journal.set_fact("a", 1)
 
 
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
