@@ -76,8 +76,13 @@ def _explain(error: sa.exc.DBAPIError) -> DsmoeError | sa.exc.DBAPIError:
             f"disk full: the journal could not be written ({text})",
             "Free some space and run the same command again; it goes on where it was.",
         )
+    if "locked" in text:
+        return WorkspaceError(
+            f"the journal cannot be used: {text}, for another process writes to it",
+            "Wait until that is done and run the same command again; it goes on where it was.",
+        )
     if isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and (
-        "not a database" in text or "malformed" in text or "unable to open" in text or "locked" in text
+        "not a database" in text or "malformed" in text or "unable to open" in text
     ):
         return WorkspaceError(f"the journal cannot be used: {text}", "Check the file journal.sqlite.")
     return error

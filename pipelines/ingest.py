@@ -49,7 +49,8 @@ def make_workspace(
     """Make a workspace; every file is checked before the first picture is taken in.
 
     Raises:
-        DataError: a folder or file is missing or wrong, a box is outside its picture, no picture is usable.
+        DataError: a folder or file is missing or wrong, a box is outside its picture, no picture is usable,
+            or annotations are of other pictures only.
         ClassBookError: the annotations use a class that ``classes`` lacks.
         WorkspaceError: there is one already.
     """
@@ -69,8 +70,7 @@ def make_workspace(
         quarantine = [{"name": q.name, "reason": q.reason} for q in taken.quarantined]
         write_whole(workspace.path / "quarantine.json", json.dumps(quarantine, indent=1) + "\n")
         book.save(workspace.path / "classes.yaml")
-        _take_pictures(workspace, source, taken)
-        _take_labels(workspace, source, book)
+        _take_in(workspace, source, taken.pictures, book)
         workspace.class_books.begin_with(book)
         workspace.complete()
     return workspace, taken
@@ -102,29 +102,40 @@ def _class_book(source: Source) -> ClassBook:
     return book
 
 
-def _take_pictures(workspace: Workspace, source: Source, taken: Ingest) -> None:
-    """Record the roles: the test set first, since a picture keeps the role it got first."""
-    test = {p.name for p in source.test.pictures} if source.test else set()
-    pool = source.pool
-    workspace.journal.add_pictures((p for p in taken.pictures if p.name in test), "test", workspace.path)
-    workspace.journal.add_pictures(
-        (p for p in taken.pictures if p.name not in test and (pool is None or p.name in pool)),
-        "pool",
-        workspace.path,
-    )
-
-
-def _take_labels(workspace: Workspace, source: Source, book: ClassBook) -> None:
-    """Record the test set as a dataset version, and labels of the pool as imported annotations."""
+def _take_in(workspace: Workspace, source: Source, pictures: Sequence[Picture], book: ClassBook) -> None:
+    """Record roles and labels once all are checked, for a picture keeps the role that it got first."""
+    test, known = (_labelled(a, source.images, pictures, book) for a in (source.test, source.annotations))
+    held = {p.picture.key for p in test}
+    pool = [p for p in pictures if p.key not in held and (source.pool is None or p.name in source.pool)]
+    queried = {p.key for p in pool}
+    imported = [p for p in known if p.picture.key in queried]
+    version = DatasetVersion.of(test, book.vocabulary())
+    DatasetVersion.of(imported, book.vocabulary())  # the same checks as for any other labels
+    journal = workspace.journal
+    journal.add_pictures([p.picture for p in test], "test", workspace.path)
+    journal.add_pictures(pool, "pool", workspace.path)
     if source.test is not None:
-        labelled = matched(source.test, workspace.pictures("test"), book)
-        version = DatasetVersion.of(labelled, book.vocabulary())
         version.save(workspace.path / "datasets")
-        workspace.journal.set_fact("test_set", version.id)
-    if source.annotations is not None:
-        labelled = matched(source.annotations, workspace.pictures("pool"), book)
-        DatasetVersion.of(labelled, book.vocabulary())  # the same checks as for any other labels
-        workspace.journal.record([_imported(p, EPOCH) for p in labelled], source="import")
+        journal.set_fact("test_set", version.id)
+    journal.record([_imported(p, EPOCH) for p in imported], source="import")
+
+
+def _labelled(
+    known: AnnotationSet | None, images: Path, pictures: Sequence[Picture], book: ClassBook
+) -> list[LabelledPicture]:
+    """Annotations with their pictures; without this check a test set of other names would judge nothing.
+
+    Raises:
+        DataError: not one of the annotated names is that of a picture.
+    """
+    found = [] if known is None else matched(known, pictures, book)
+    if known is not None and known.pictures and not found:
+        raise DataError(
+            f"none of {len(known.pictures)} annotated pictures, such as {known.pictures[0].name}, "
+            f"is a usable one of {images}",
+            "Give the folder that the annotations' file names are relative to.",
+        )
+    return found
 
 
 def _imported(labelled: LabelledPicture, moment: datetime) -> Harvest:

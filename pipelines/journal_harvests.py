@@ -21,17 +21,16 @@ def news(harvests: Sequence[Harvest], states: Sequence[Harvest]) -> list[Harvest
     """Of what the labelling server says now, what is not known yet; oldest first.
 
     The server says what holds, whatever its clock says: where that was put back, a change is dated just after
-    what it changes.
+    what it changes. So is a state that was seen before and holds again, as after a backup was restored.
 
     Args:
         states: every state that is known, oldest first.
     """
-    seen = {(h.key, h.annotation_id, h.updated_at) for h in states}
     latest = {h.key: h for h in states}
     found = []
     for harvest in sorted(harvests, key=lambda h: (h.updated_at, h.annotation_id)):
         known = latest.get(harvest.key)
-        if (harvest.key, harvest.annotation_id, harvest.updated_at) in seen or _says_nothing(harvest, known):
+        if _says_nothing(harvest, known):
             continue
         moment = harvest.updated_at
         if known is not None and moment <= known.updated_at:

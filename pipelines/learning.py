@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from math import isfinite
@@ -15,7 +15,7 @@ from pipelines.crew import Crew
 from pipelines.dataset_version import DatasetVersion
 from pipelines.detection import judge
 from pipelines.gate import verdict
-from pipelines.journal import RoundRecord, SentTask
+from pipelines.journal import SentTask
 from pipelines.registry import Scores, new_card
 from pipelines.rounds import count_round
 from pipelines.tracking import tracked
@@ -25,17 +25,21 @@ HARVEST_OVERLAP = timedelta(minutes=10)  # one may be stored after a later one, 
 
 def harvest(crew: Crew, number: int, partial: bool) -> dict[str, Any]:
     """Take in all that came back, from earlier rounds too; refuse while pictures of this one are out."""
-    journal = crew.workspace.journal
+    journal, several = crew.workspace.journal, crew.workspace.settings.studio.several
     project, last = crew.project(), journal.last_harvest()
     since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
     _take_in(crew, project, since)
     tasks, known = journal.tasks(number), journal.harvests()
-    if since is not None and any(task.key not in known for task in tasks):
+    waiting: set[str] = set()
+    anew = since is not None and journal.fact("several") != several
+    if anew or any(task.key not in known for task in tasks):
+        waiting = {task.key for task in crew.studio.open_tasks(project)}  # first, for people answer meanwhile
         _take_in(crew, project, None)  # before anything is called missing, all is asked for
         known = journal.harvests()
+    journal.set_fact("several", several)  # all that is known was put together in this way
     out = [task for task in tasks if task.key not in known]
     if out and not partial:
-        raise _still_out(crew, project, out, len(tasks))
+        raise _still_out(waiting, out, len(tasks))
     if not any(h.labelled for h in known.values()):
         raise WorkspaceError(
             "no labelled picture came back, all were skipped or left in doubt; expected at least one",
@@ -54,10 +58,13 @@ def _take_in(crew: Crew, project: int, since: datetime | None) -> None:
     crew.studio.tell_agreement(project, agreement)
 
 
-def _still_out(crew: Crew, project: int, out: Sequence[SentTask], sent: int) -> WorkspaceError:
-    """Why a round cannot be closed; a task that somebody deleted will never come back by itself."""
-    there = {task.key for task in crew.studio.open_tasks(project)}
-    gone = sum(task.key not in there for task in out)
+def _still_out(waiting: Collection[str], out: Sequence[SentTask], sent: int) -> WorkspaceError:
+    """Why a round cannot be closed; a task that somebody deleted will never come back by itself.
+
+    Args:
+        waiting: keys of the tasks that were open just before the last answers were taken in.
+    """
+    gone = sum(task.key not in waiting for task in out)
     if gone:
         return WorkspaceError(
             f"{gone} of {sent} pictures of round {out[0].round} are no longer in Label Studio, and came back "
@@ -93,19 +100,20 @@ def in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str])
     )
 
 
-def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
-    """Retrain from the champion on the whole dataset version."""
-    workspace = crew.workspace
-    registry, vocabulary = workspace.registry, workspace.class_book().vocabulary()
+def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
+    """Retrain from today's champion, which may be another than the one that the round was opened with."""
+    workspace, champion = crew.workspace, crew.workspace.champion()
+    registry, book = workspace.registry, workspace.class_book()
     detector = workspace.settings.detector
-    training = detector.training_of(record.round)
+    training = detector.training_of(number)
     settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
-    recipe = [dataset, record.champion, *settings, detector.start, detector.kind]
+    recipe = [dataset, champion, *settings, detector.start, detector.kind]
     recipe += [detector.warm_start] if detector.warm_start else []
-    model = f"r{record.round}-{content_id(recipe)[:8]}"
+    model = f"r{number}-{content_id(recipe)[:8]}"
     if not registry.has(model):
-        pictures = workspace.dataset_version(dataset).labelled(workspace.by_key())
-        about = {"dataset": dataset, "pictures": len(pictures), "champion": record.champion}
+        version = workspace.dataset_version(dataset)  # of the book of its day
+        pictures = [in_the_books_words(p, book.resolve) for p in version.labelled(workspace.by_key())]
+        about = {"dataset": dataset, "pictures": len(pictures), "champion": champion}
         with tracked(workspace, model, {**about, **training.model_dump()}) as curves:
 
             def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
@@ -115,20 +123,20 @@ def train(crew: Crew, record: RoundRecord, dataset: str) -> dict[str, Any]:
 
             summary = crew.detection.fit(
                 pictures=pictures,
-                vocabulary=vocabulary,
+                vocabulary=book.vocabulary(),
                 training=training,
                 out=registry.folder(model),
-                start_from=registry.folder(record.champion) if record.champion else None,
+                start_from=registry.folder(champion) if champion else None,
                 progress=progress,
             )
         _refuse_diverged(model, summary)
         registry.register(
             new_card(
                 model,
-                number=record.round,
-                parent=record.champion,
+                number=number,
+                parent=champion,
                 dataset_version=dataset,
-                class_book=vocabulary.version,
+                class_book=book.version,
                 training={"config": training.model_dump(), **summary},
             )
         )
@@ -155,9 +163,9 @@ def losses_of(figures: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3f}" for name, value in shown.items())
 
 
-def judge_candidate(crew: Crew, candidate: str, champion: str | None) -> dict[str, Any]:
+def judge_candidate(crew: Crew, candidate: str) -> dict[str, Any]:
     """Judge the candidate on the fixed test set; the champion too where its figures are of other words."""
-    for model in filter(None, (candidate, champion)):
+    for model in filter(None, (candidate, crew.workspace.champion())):
         _scores(crew, model)
     return {}
 
@@ -165,10 +173,10 @@ def judge_candidate(crew: Crew, candidate: str, champion: str | None) -> dict[st
 def _scores(crew: Crew, model: str) -> Scores | None:
     """A model's figures on today's test set and class book, from its card where they are there."""
     workspace = crew.workspace
-    truth, test_set = workspace.test_set(), workspace.journal.fact("test_set")
+    book, test_set = workspace.class_book(), workspace.journal.fact("test_set")
+    truth = [in_the_books_words(p, book.resolve) for p in workspace.test_set()]
     if not truth:
         return None
-    book = workspace.class_book()
     card = workspace.registry.card(model)
     against = f"{test_set}+{book.version}"
     if card.evaluation is None or card.evaluation.judged_on != against:
@@ -179,14 +187,11 @@ def _scores(crew: Crew, model: str) -> Scores | None:
     return card.evaluation
 
 
-def promote(crew: Crew, number: int, candidate: str, champion: str | None) -> dict[str, Any]:
+def promote(crew: Crew, number: int, candidate: str) -> dict[str, Any]:
     """Decide, turn the alias, and return the figures that the round closes with."""
     workspace = crew.workspace
     mine = _scores(crew, candidate)
-    best = _scores(crew, champion) if champion else None
-    promoted, reason = verdict(mine, best, first=champion is None, min_gain=workspace.settings.gate.min_gain)
-    if promoted:
-        workspace.registry.promote(candidate, f"round {number}, {reason}")
+    promoted, reason = _decided(crew, number, candidate, mine)
     harvest = workspace.journal.finished(number, "harvest") or {}
     dataset = workspace.journal.finished(number, "dataset") or {}
     result = {
@@ -199,3 +204,20 @@ def promote(crew: Crew, number: int, candidate: str, champion: str | None) -> di
     if mine is not None:
         result |= {"map50": mine.map50, "map": mine.map}
     return result
+
+
+def _decided(crew: Crew, number: int, candidate: str, mine: Scores | None) -> tuple[bool, str]:
+    """Whether the candidate is champion now, and why; judged against whoever is champion at this moment.
+
+    People turn the alias while a round is open. A candidate that has it already got it from a run that was
+    killed before it could say so, or by hand.
+    """
+    workspace, head = crew.workspace, f"round {number}, "
+    champion = workspace.champion()
+    if champion == candidate:
+        return True, workspace.registry.history()[-1].reason.removeprefix(head)
+    best = _scores(crew, champion) if champion else None
+    promoted, reason = verdict(mine, best, first=champion is None, min_gain=workspace.settings.gate.min_gain)
+    if promoted:
+        workspace.registry.promote(candidate, head + reason)
+    return promoted, reason

@@ -39,6 +39,8 @@ def open_round(crew: Crew) -> RoundRow:
 def close_round(crew: Crew, *, partial: bool = False) -> RoundRow:
     """Take the corrections in, retrain from the champion, judge, and promote or refuse.
 
+    The champion is the one of that moment: it may have been turned by hand since the round was opened.
+
     Args:
         partial: close although some pictures have not come back; they count when they do.
 
@@ -51,14 +53,13 @@ def close_round(crew: Crew, *, partial: bool = False) -> RoundRow:
         records = workspace.journal.rounds()
         if not records or records[-1].state in ("opening", "closed"):
             raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
-        record = records[-1]
-        number = record.round
+        number = records[-1].round
         crew.run_step(number, "harvest", lambda: harvest(crew, number, partial))
         workspace.journal.set_state(number, "closing")
         dataset = crew.run_step(number, "dataset", lambda: make_dataset(crew, number))["dataset_version"]
-        model = crew.run_step(number, "train", lambda: train(crew, record, dataset))["model"]
-        crew.run_step(number, "judge", lambda: judge_candidate(crew, model, record.champion))
-        result = crew.run_step(number, "promote", lambda: promote(crew, number, model, record.champion))
+        model = crew.run_step(number, "train", lambda: train(crew, number, dataset))["model"]
+        crew.run_step(number, "judge", lambda: judge_candidate(crew, model))
+        result = crew.run_step(number, "promote", lambda: promote(crew, number, model))
         workspace.journal.finish_round(number, result)
         return workspace.rounds()[number]
 

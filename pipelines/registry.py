@@ -137,7 +137,7 @@ class Registry:
         """Make the champion before the present one champion again, and return its id.
 
         Raises:
-            ModelError: there was none before.
+            ModelError: there was none before, or it is not there any more.
         """
         stack: list[str] = []
         for change in self.history():
@@ -149,8 +149,9 @@ class Registry:
             raise ModelError(
                 f"there is no champion before {stack[-1] if stack else 'the first'}", "Promote another model."
             )
-        self._journal.turn_alias(CHAMPION, stack[-2], "rollback", reason)
-        return stack[-2]
+        before = self.card(stack[-2]).id
+        self._journal.turn_alias(CHAMPION, before, "rollback", reason)
+        return before
 
 
 def new_card(

@@ -189,7 +189,7 @@ def round_rows(
 
 
 def sentences(rows: Sequence[RoundRow]) -> list[str]:
-    """For each judged round that is not better than the best before it: one sentence that says so and why."""
+    """Of each judged round that is not better than the last promoted one, or was refused: why, in a line."""
     said = []
     best: tuple[int, float] | None = None
     for row in rows:
@@ -208,6 +208,8 @@ def sentences(rows: Sequence[RoundRow]) -> list[str]:
                 f"({best[1]:.3f}): trained on {row.new_boxes} more boxes, the model {change} "
                 f"on the test set, so {fate}."
             )
-        else:
+        elif not row.promoted:  # better than that one, but not by enough, or than a champion promoted by hand
+            said.append(f"Round {row.round}'s model did not become champion; {row.reason}.")
+        if row.promoted:
             best = (row.round, row.map)
     return said

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, overload
 
 from annotate.studio.protocol import Task
+from dsmoe_core.errors import ClassBookError
 from dsmoe_core.places import one_a_place
 from dsmoe_core.schema import Picture, PictureFindings
 from pipelines import acquire
@@ -14,6 +15,7 @@ from pipelines.crew import Crew
 from pipelines.journal import RoundRecord, SentTask
 from pipelines.settings import RoundSettings
 from pipelines.workspace import Workspace
+from prompts.class_book import ClassBook
 
 
 def pool(workspace: Workspace) -> dict[str, Picture]:
@@ -62,20 +64,26 @@ def push(crew: Crew, number: int) -> dict[str, Any]:
     workspace = crew.workspace
     known = workspace.journal.harvests()
     planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
-    planned += _left_over(crew, number, known)
-    ids = crew.studio.push(crew.project(), Planned(workspace, planned), progress=crew.reporter.advance)
+    project = crew.project()
+    planned += _left_over(crew, number, known, project)
+    ids = crew.studio.push(project, Planned(workspace, planned), progress=crew.reporter.advance)
     workspace.journal.mark_sent(ids)
+    workspace.journal.set_fact("project", project)
     return {"tasks": len(ids)}
 
 
-def _left_over(crew: Crew, number: int, known: Collection[str]) -> list[SentTask]:
+def _left_over(crew: Crew, number: int, known: Collection[str], project: int) -> list[SentTask]:
     """Tasks of earlier rounds that are still out, with this round's model's findings in place of older ones.
 
-    The label stream shows the pre-labels of one version only: others would come without any.
+    The label stream shows the pre-labels of one version only: others would come without any. A task that
+    somebody deleted stays deleted, for its round was closed without it; a new project gets all of them.
     """
     workspace = crew.workspace
     champion = workspace.journal.rounds()[number].champion
     out = [t for t in workspace.journal.tasks() if t.round < number and t.key not in known and t.version]
+    if out and workspace.journal.fact("project") == project:
+        there = {task.key for task in crew.studio.open_tasks(project)}
+        out = [task for task in out if task.key in there]
     if champion is None or not out:
         return []
     pictures = workspace.by_key()
@@ -91,6 +99,7 @@ class Planned(Sequence[Task]):
         self._planned = planned
         self._pictures = workspace.by_key()
         self._settings = workspace.settings.round
+        self._book = workspace.class_book()
         versions = {task.version for task in planned if task.version}
         self._found = {version: workspace.findings_store.lookup(version) for version in versions}
 
@@ -105,8 +114,37 @@ class Planned(Sequence[Task]):
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
         task = self._planned[place]
-        found = shown(self._found[task.version][task.key], self._settings) if task.version else None
+        found = self._shown(task.key, task.version) if task.version else None
         return Task(self._pictures[task.key], task.round, task.arm, task.rank, found)
+
+    def _shown(self, key: str, version: str) -> PictureFindings:
+        found = self._found[version][key]
+        if not version.endswith(f"+{self._book.version}"):
+            found = as_called_now(found, self._book)
+        return shown(found, self._settings)
+
+
+def as_called_now(found: PictureFindings, book: ClassBook) -> PictureFindings:
+    """Findings made with another class book under this one's names, without the classes that it has no more.
+
+    A book may be published while a round is open; what was found before is sent all the same.
+    """
+
+    def name_of(old: str) -> str | None:
+        try:
+            return book.resolve(old)
+        except ClassBookError:
+            return None
+
+    kept = []
+    for finding in found.findings:
+        probabilities: dict[str, float] = {}
+        for old, probability in finding.probabilities.items():
+            if (name := name_of(old)) is not None:
+                probabilities[name] = max(probability, probabilities.get(name, 0.0))
+        if (label := name_of(finding.label)) is not None:
+            kept.append(replace(finding, label=label, probabilities=probabilities))
+    return replace(found, findings=tuple(kept))
 
 
 def shown(found: PictureFindings, settings: RoundSettings) -> PictureFindings:

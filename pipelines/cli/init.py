@@ -11,6 +11,9 @@ from pipelines.cli.options import AblationOption, Size, SizeOption, StudioPortOp
 from pipelines.cli.show import TerminalReporter, line
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dsmoe_core.data.annotation_set import AnnotationSet
     from dsmoe_core.data.pictures import Ingest
     from pipelines.settings import WorkspaceSettings
     from pipelines.workspace import Workspace
@@ -71,10 +74,10 @@ def init(
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
         made, taken = make_workspace(workspace, source, settings, progress=reporter.advance)
-    _tell(made, taken)
+    _tell(made, taken, {"--annotations": known, "--test": judged})
 
 
-def _tell(made: Workspace, taken: Ingest) -> None:
+def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | None]) -> None:
     """What was made, and what was left out."""
     with made:
         pool, held = len(made.pictures("pool")), len(made.pictures("test"))
@@ -82,6 +85,10 @@ def _tell(made: Workspace, taken: Ingest) -> None:
     if taken.quarantined:
         first = taken.quarantined[0]
         line(f"{len(taken.quarantined)} left out, see quarantine.json; {first.name}: {first.reason}")
+    for option, labels in given.items():
+        if labels is not None and (lost := labels.match(taken.pictures).missing):
+            of = f"{len(lost)} of {len(labels.pictures)} pictures of {option}"
+            line(f"{of} are not there, such as {lost[0]}")
 
 
 def _settings(

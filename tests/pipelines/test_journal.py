@@ -12,6 +12,7 @@ import pytest
 
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome, Picture
+from pipelines import database
 from pipelines.journal import Journal, SentTask
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -31,7 +32,6 @@ def harvest(key: str, minute: int, *labels: str, skipped: bool = False, number: 
 def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_came(journal: Journal) -> None:
     old, new = harvest("a", 1, "spur"), harvest("a", 2, "short", "short")
     journal.record([new, old])
-    journal.record([old])
     assert journal.harvests() == {"a": new}
     assert journal.last_harvest() == new.updated_at
 
@@ -82,6 +82,21 @@ def test_what_is_no_journal_is_refused(tmp_path: Path) -> None:
         Journal.at(tmp_path / "journal.sqlite")
 
 
+def test_a_journal_that_another_process_writes_to_says_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    impatient = "PRAGMA busy_timeout=0"
+    monkeypatch.setattr(database, "_sqlite_pragmas", lambda connection, _: connection.execute(impatient))
+    with closing(Journal.at(path)) as journal, closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(WorkspaceError, match="database is locked, for another process writes") as caught:
+            journal.set_fact("a", 1)
+        assert caught.value.remedy.startswith("Wait until that is done and run the same command again")
+        other.rollback()
+        journal.set_fact("a", 1)
+
+
 def test_a_journal_of_another_version_is_refused(tmp_path: Path) -> None:
     journal = Journal.at(tmp_path / "journal.sqlite")
     journal.set_fact("schema_version", 99)
@@ -126,6 +141,18 @@ def test_a_change_dated_before_what_it_changes_counts(journal: Journal) -> None:
     journal.record([changed])  # the overlap brings it again
     (kept,) = journal.harvests().values()
     assert kept == replace(changed, updated_at=NOON + timedelta(minutes=60, microseconds=1))
+
+
+def test_a_state_that_holds_again_counts_again(journal: Journal) -> None:
+    """The server's database was put back from a backup."""
+    old, new = harvest("a", 1, "spur"), harvest("a", 2, "short")
+    journal.record([old])
+    journal.record([new])
+    for _ in range(2):
+        journal.record([old])
+        assert journal.harvests() == {
+            "a": replace(old, updated_at=new.updated_at + timedelta(microseconds=1))
+        }
 
 
 def test_a_journal_from_before_there_were_remarks_opens_and_takes_them(tmp_path: Path) -> None:

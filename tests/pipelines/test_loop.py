@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_models_are_judged_by_what_they_find_faintly_too_but_nobody_is_shown_it(
     crew.workspace.registry.register(card.model_copy(update={"evaluation": None}))
     crew.workspace.findings_store.path(crew.workspace.version_of(model)).unlink()
     hesitant = replace(crew, detection=Hesitant())
-    judge_candidate(hesitant, model, None)
+    judge_candidate(hesitant, model)
     scores = crew.workspace.registry.card(model).evaluation
     assert scores is not None
     assert scores.map == usual > 0
@@ -121,6 +122,25 @@ def test_a_candidate_that_is_no_better_is_refused_and_the_table_says_why(crew: C
     assert refused, "the blocks are chosen so that colours saturate; without a refusal this tests nothing"
     assert len(sentences(rows)) == refused
     assert f"round {best.round}'s model stays champion" in sentences(rows)[-1]
+
+
+def test_a_champion_turned_by_hand_while_people_label_is_the_parent_and_the_measure(
+    crew: Crew, label: Label
+) -> None:
+    play(crew, label, 1)
+    registry, first = crew.workspace.registry, crew.workspace.champion() or ""
+    open_round(crew)
+    shutil.copytree(registry.folder(first), registry.folder("by-hand"))
+    card = registry.card(first)
+    assert card.evaluation is not None
+    perfect = card.evaluation.model_copy(update={"map": 1.0})
+    registry.register(card.model_copy(update={"id": "by-hand", "evaluation": perfect}))
+    registry.promote("by-hand", "it is perfect")
+    label(crew)
+    row = close_round(crew)
+    assert registry.card(row.model or "").parent == "by-hand"
+    assert row.reason == f"refused: mAP {row.map:.3f} is not above the champion's 1.000"
+    assert crew.workspace.champion() == "by-hand"
 
 
 def test_a_round_closes_only_when_all_came_back_or_when_told_so(

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from annotate.studio.controls import NOTE, OBJECT, VERDICT, Verdict
+from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
+from annotate.studio.protocol import Region
 from dsmoe_core.errors import WorkspaceError
+from dsmoe_core.schema import Box, Harvest
 from pipelines.cli import run
 from pipelines.crew import Crew
 from pipelines.learning import harvest
@@ -86,6 +90,26 @@ def test_a_task_that_somebody_deleted_is_named_and_sent_again(crew: Crew, label:
     assert close_round(crew).new_pictures == sent
 
 
+def test_what_is_answered_while_the_round_is_closed_is_not_called_gone(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = open_round(crew).sent
+    studio, taken = fake(crew), FakeStudio.harvest
+
+    def answered_just_after(self: FakeStudio, project: int, **how: Any) -> list[Harvest]:
+        back = taken(self, project, **how)
+        for task in studio.open_tasks(project)[: 2 if back else 1]:
+            studio.submit(project, task, [], seconds=1.0)
+        return back
+
+    monkeypatch.setattr(FakeStudio, "harvest", answered_just_after)
+    with pytest.raises(
+        WorkspaceError, match=rf"{sent - 1} of {sent} pictures of round 0 are not annotated yet"
+    ):
+        close_round(crew)
+    assert close_round(crew).answered == sent
+
+
 def test_a_project_that_somebody_deleted_costs_no_answer_that_was_taken_in(crew: Crew, label: Label) -> None:
     sent = open_round(crew).sent
     first, *_ = crew.studio.open_tasks(crew.project())
@@ -103,6 +127,26 @@ def test_a_project_that_somebody_deleted_costs_no_answer_that_was_taken_in(crew:
     assert close_round(crew).answered == sent
 
 
+@pytest.mark.parametrize("project_too", [False, True])
+def test_a_deleted_task_whose_round_was_closed_without_it_stays_deleted(
+    crew: Crew, label: Label, project_too: bool
+) -> None:
+    """Unless the whole project is gone: then nobody decided about this one."""
+    open_round(crew)
+    label(crew)
+    close_round(crew)
+    open_round(crew)
+    first, *_ = crew.studio.open_tasks(crew.project())
+    state = fake(crew)._state
+    state["tasks"] = [row for row in state["tasks"] if row["id"] != first.task_id]
+    label(crew)
+    close_round(crew, partial=True)
+    if project_too:
+        state.update(tasks=[], projects=[])
+    open_round(crew)
+    assert (first.key in {task.key for task in crew.studio.open_tasks(crew.project())}) == project_too
+
+
 def test_a_label_taken_back_is_out_again(crew: Crew, label: Label) -> None:
     open_round(crew)
     label(crew)
@@ -112,6 +156,26 @@ def test_a_label_taken_back_is_out_again(crew: Crew, label: Label) -> None:
     with pytest.raises(WorkspaceError, match="are not annotated yet"):
         harvest(crew, 0, False)
     assert key not in crew.workspace.annotations()
+
+
+def test_another_way_to_put_annotators_together_reaches_what_was_taken_in(crew: Crew, tmp_path: Path) -> None:
+    moment = datetime(2025, 1, 1, tzinfo=UTC)
+    studio = FakeStudio(tmp_path / "clock.json", now=lambda: moment)
+    crew = Crew(crew.workspace, studio, crew.detection, crew.reporter)
+    open_round(crew)
+    first, second, *_ = studio.open_tasks(crew.project())
+    for who in (1, 2):
+        box = Region(f"box {who}", Box(30.0 * who, 5.0, 30.0 * who + 20, 25.0), "rust", "manual", None)
+        drawn = {"result": [to_result(box, first.width, first.height)], "completed_by": who}
+        studio.annotate(first.task_id, drawn | {"lead_time": 3.0})
+    moment += timedelta(days=1)  # what is older than the newest is not asked for again
+    studio.submit(crew.project(), second, [], seconds=1.0)
+    settings = crew.workspace.settings
+    for several, boxes in (("latest", 1), ("union", 2), ("latest", 1)):
+        way = settings.studio.model_copy(update={"several": several})
+        crew.workspace.settings = settings.model_copy(update={"studio": way})
+        harvest(crew, 0, partial=True)
+        assert len(crew.workspace.journal.harvests()[first.key].annotations) == boxes
 
 
 def test_a_server_whose_clock_was_put_back_loses_nothing(crew: Crew, tmp_path: Path) -> None:

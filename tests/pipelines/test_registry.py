@@ -65,6 +65,15 @@ def test_the_champion_can_be_rolled_back_to_each_one_before_it(registry: Registr
         registry.promote("z", "unknown")
 
 
+def test_a_champion_whose_files_are_gone_does_not_come_back(registry: Registry) -> None:
+    registry.promote("a", "better")
+    registry.promote("b", "better")
+    (registry.folder("a") / "card.json").unlink()
+    with pytest.raises(ModelError, match=r"'a' is not in .*there are: b, c"):
+        registry.rollback()
+    assert registry.champion() == "b"
+
+
 def test_only_what_is_better_is_promoted_and_the_reason_is_said() -> None:
     assert verdict(scores(0.2), None, first=True) == (True, "promoted: first model, mAP 0.200")
     assert verdict(scores(0.31), scores(0.25), first=False) == (True, "promoted: mAP 0.310 > 0.250")

@@ -227,6 +227,27 @@ def test_a_task_is_deleted(scene: Scene) -> None:
     scene.whole()
 
 
+def test_a_task_is_deleted_and_its_round_is_closed_without_it(scene: Scene) -> None:
+    settings = scene.workspace.settings
+    small = settings.round.model_copy(update={"budget": 3})
+    scene.workspace.settings = settings.model_copy(update={"round": small})
+    scene.open()
+    for task in scene.open_tasks():
+        scene.label(task)
+    loop.close_round(scene.crew())
+    scene.open()
+    first, second, *others = scene.open_tasks()
+    with scene.sdk() as sdk:
+        sdk.tasks.delete(str(first.task_id))
+    for task in others:
+        scene.label(task)
+    loop.close_round(scene.crew(), partial=True)
+    scene.open()
+    again = {task.key for task in scene.open_tasks()}
+    assert second.key in again  # it is still there, with newer pre-labels
+    assert first.key not in again
+
+
 def test_the_project_is_deleted(scene: Scene) -> None:
     scene.open()
     crew, project = scene.crew(), scene.project

@@ -19,8 +19,8 @@ from pipelines import services
 from pipelines.crew import Crew
 from pipelines.demo import truth_of
 from pipelines.detection import Detection, DSMoEDetection, text_encoder
-from pipelines.learning import train
-from pipelines.loop import close_round, open_round
+from pipelines.learning import harvest, make_dataset, train
+from pipelines.loop import open_round
 from pipelines.settings import DetectorSettings, Environment, ServerText, TextSettings, TransformersText
 from pipelines.workspace import Workspace
 
@@ -127,12 +127,12 @@ def test_another_encoder_makes_another_model(crew: Crew, label: Callable[[Crew],
     workspace = crew.workspace
     open_round(crew)
     label(crew)
-    close_round(crew)
-    (first,) = workspace.registry.cards()
-    (record,) = workspace.journal.rounds()
-    assert train(crew, record, first.dataset_version) == {"model": first.id}
+    harvest(crew, 0, partial=False)
+    dataset = make_dataset(crew, 0)["dataset_version"]
+    first = train(crew, 0, dataset)
+    assert train(crew, 0, dataset) == first
     detector = workspace.settings.detector.model_copy(
         update={"text_encoder": TransformersText(model="acme/words")}
     )
     workspace.settings = workspace.settings.model_copy(update={"detector": detector})
-    assert train(crew, record, first.dataset_version) != {"model": first.id}
+    assert train(crew, 0, dataset) != first

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dsmoe_core.data import coco
+from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import ClassBookError, DataError, FormatError, SettingsError, WorkspaceError
+from pipelines import cli
 from pipelines.ingest import Source, make_workspace
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace import Workspace
@@ -107,3 +110,48 @@ def test_wrong_input_is_refused_before_anything_is_made(
     with pytest.raises(FormatError, match="holds no annotations"):
         read_annotations(blocks / "images", blocks / "images")
     assert not target.exists()
+
+
+def in_folder(names: AnnotationSet, folder: str, most: int | None = None) -> AnnotationSet:
+    """The same annotations with their first pictures, by default all, named as if they lay in a folder."""
+    moved = [replace(p, name=f"{folder}/{p.name}") for p in names.pictures[:most]]
+    kept = [] if most is None else names.pictures[most:]
+    return replace(names, pictures=(*moved, *kept))
+
+
+def test_annotations_of_other_pictures_are_refused(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings
+) -> None:
+    test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
+    for number, source in enumerate(
+        (
+            Source(blocks / "images", test=in_folder(test, "val")),
+            Source(blocks / "images", test=test, annotations=in_folder(train, "train")),
+        )
+    ):
+        with pytest.raises(DataError, match=r"none of \d+ annotated pictures, such as (val|train)/"):
+            make_workspace(tmp_path / f"w{number}", source, settings)
+
+
+def test_annotations_some_of_which_have_no_picture_are_told(
+    tmp_path: Path, blocks: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco.write(in_folder(coco.read(blocks / "val.json"), "val", most=2), tmp_path / "val.json")
+    words = (tmp_path / "w", "--images", blocks / "images", "--test", tmp_path / "val.json", "--dry-run")
+    assert cli.run(["init", *map(str, words)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "14 pictures in the pool, 3 in the test set" in said
+    assert "2 of 5 pictures of --test are not there, such as val/val-000.png" in said
+
+
+def test_another_test_set_after_one_that_was_refused_is_the_only_one(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings
+) -> None:
+    test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
+    wide = replace(train, pictures=tuple(replace(p, width=p.width + 1) for p in train.pictures))
+    with pytest.raises(FormatError, match="size"):
+        make_workspace(tmp_path / "w", Source(blocks / "images", test=wide), settings)
+    made, _ = make_workspace(tmp_path / "w", Source(blocks / "images", test=test), settings)
+    with made:
+        assert {p.name for p in made.pictures("test")} == {p.name for p in test.pictures}
+        assert len(made.pictures("pool")) == 12
