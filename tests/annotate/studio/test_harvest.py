@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from annotate.studio.controls import FRAME, VERDICT
 from annotate.studio.convert import to_result
 from annotate.studio.harvest import harvest_of, outcomes, read
 from annotate.studio.protocol import Origin, Region
@@ -94,6 +95,45 @@ def test_a_region_without_a_class_is_named_and_the_rest_counts(caplog: pytest.Lo
     assert got is not None
     assert len(got.annotations) == 1
     assert "task 7: region zz" in caplog.text
+
+
+def frame(label: str = "open") -> dict[str, Any]:
+    """What a smart box was drawn around, still there when the annotation is handed in."""
+    return {**to_result(region("f", label, "manual", shift=3.0), 100, 100), "from_name": FRAME}
+
+
+def no_defect() -> dict[str, Any]:
+    return {"id": "c", "type": "choices", "from_name": VERDICT, "value": {"choices": ["no defect"]}}
+
+
+def test_a_left_over_smart_frame_is_no_box() -> None:
+    answered = annotation(1, 1, region("new", origin="manual"), parent_prediction=None)
+    answered["result"].append(frame())
+    got = harvest_of(row(answered))
+    assert got is not None
+    assert (len(got.annotations), got.outcomes[Outcome.ADDED], got.labelled) == (1, 1, True)
+    answered["result"].append(no_defect())
+    got = harvest_of(row(answered))
+    assert got is not None
+    assert (got.doubt, got.note) == ("unsure", '(says "no defect", and has 1 boxes)')
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [frame()],
+        [frame(), no_defect()],
+        [frame(), to_result(region(label="spur"), 100, 100)],
+        [frame(), to_result(region(shift=45.0), 100, 100)],
+    ],
+)
+def test_a_smart_frame_without_a_box_is_a_doubt_and_never_no_defect(left: list[dict[str, Any]]) -> None:
+    got = harvest_of(row(annotation(1, 1, result=left)))
+    assert got is not None
+    assert (got.labelled, got.doubt) == (False, "unsure")
+    assert "open" not in [a.label for a in got.annotations if a.box.x1 < 50]
+    if len(left) == 1:
+        assert got.note == '(points at "open" with a smart tool, and has no such box there)'
 
 
 def test_oldest_first_and_since() -> None:
