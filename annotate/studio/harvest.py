@@ -10,6 +10,7 @@ from typing import Any
 from annotate.studio.agreement import agreement, iou, merged
 from annotate.studio.controls import Verdict, remark
 from annotate.studio.convert import readable_prompts, readable_regions
+from annotate.studio.prelabel import is_ours
 from annotate.studio.protocol import Region, Several
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 
@@ -67,7 +68,7 @@ def harvest_of(row: Mapping[str, Any], several: Several = "latest") -> Harvest |
     Of each annotator the newest annotation counts. One marked as ground truth outweighs all others; else
     ``several`` decides, see Studio.harvest. A region that cannot be read is left out with a warning.
     """
-    if "key" not in row["data"]:
+    if not is_ours(row["data"]):
         return None
     answers = _answers(row)
     if not answers:

@@ -10,6 +10,7 @@ import pytest
 from annotate.studio.controls import FRAME, VERDICT
 from annotate.studio.convert import to_result
 from annotate.studio.harvest import harvest_of, outcomes, read
+from annotate.studio.prelabel import open_task
 from annotate.studio.protocol import Origin, Region
 from dsmoe_core.schema import Box, Outcome
 
@@ -56,6 +57,12 @@ def test_a_later_skip_outweighs() -> None:
 @pytest.mark.parametrize("odd", [row(), row(annotation(1, 1), key=None)])
 def test_what_is_not_annotated_or_not_ours_is_left_out(odd: dict[str, Any]) -> None:
     assert harvest_of(odd) is None
+
+
+def test_a_task_of_somebody_else_may_have_a_key_of_its_own() -> None:
+    odd = row(annotation(1, 1)) | {"data": {"key": "A 17", "image": "/data/upload/a.png"}}
+    assert harvest_of(odd) is None
+    assert open_task(odd) is None
 
 
 @pytest.mark.parametrize(
