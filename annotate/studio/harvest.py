@@ -37,9 +37,13 @@ class _Answer:
 
     @property
     def annotator(self) -> object:
-        """Tells annotators apart; the server names them by number, or with more about them."""
+        """Tells annotators apart; the server names them by number, or with more about them.
+
+        Whose account was deleted has no name any more, and is told by the annotation.
+        """
         who = self.annotation.get("completed_by")
-        return who.get("id") if isinstance(who, Mapping) else who
+        number = who.get("id") if isinstance(who, Mapping) else who
+        return f"of annotation {self.annotation['id']}" if number is None else number
 
     @property
     def age(self) -> tuple[datetime, int]:

@@ -31,6 +31,7 @@ def annotation(identity: int, minute: int, *regions: Region, **more: Any) -> dic
         "was_cancelled": False,
         "lead_time": 3,
         "parent_prediction": 5,
+        "completed_by": 1,
         **more,
     }
 
@@ -52,6 +53,15 @@ def test_a_later_skip_outweighs() -> None:
     got = harvest_of(row(annotation(1, 1, region()), annotation(2, 2, region(), was_cancelled=True)))
     assert got is not None
     assert (got.skipped, got.annotations) == (True, ())
+
+
+def test_people_whose_accounts_were_deleted_are_told_apart() -> None:
+    """The server then says ``null`` for each of them."""
+    people = [region("a", origin="manual"), region("b", origin="manual", shift=50.0)]
+    gone = [annotation(n, n, one, completed_by=None) for n, one in enumerate(people, start=1)]
+    got = harvest_of(row(*gone), "union")
+    assert got is not None
+    assert (len(got.annotations), got.annotators, got.agreement) == (2, 2, 0.0)
 
 
 @pytest.mark.parametrize("odd", [row(), row(annotation(1, 1), key=None)])
