@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 
 from annotate.review.sample import ReviewSample
@@ -10,9 +11,24 @@ from pipelines.journal import Role
 from pipelines.workspace import Workspace
 
 
-def dataset_name(workspace: Workspace) -> str:
-    """The workspace's name in FiftyOne, which allows few characters."""
-    return "dsmoe-" + (re.sub(r"[^a-z0-9]+", "-", workspace.settings.title.lower()).strip("-") or "workspace")
+def dataset_name(workspace: Workspace, *, shared: bool) -> str:
+    """The workspace's name in FiftyOne, which allows few characters.
+
+    Args:
+        shared: the database may have data sets of other workspaces. Then it is no other workspace's name,
+            whatever the titles; it stays the same when the workspace is moved.
+    """
+    name = "dsmoe-" + (re.sub(r"[^a-z0-9]+", "-", workspace.settings.title.lower()).strip("-") or "workspace")
+    return f"{name}-{_mark(workspace)}" if shared else name
+
+
+def _mark(workspace: Workspace) -> str:
+    """Drawn once for a workspace."""
+    mark = workspace.journal.fact("review_mark")
+    if mark is None:
+        mark = secrets.token_hex(4)
+        workspace.journal.set_fact("review_mark", mark)
+    return str(mark)
 
 
 def samples(workspace: Workspace) -> Iterator[ReviewSample]:

@@ -10,10 +10,19 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
@@ -22,6 +31,15 @@ from dsmoe_core.errors import SettingsError
 PREFIX = "DSMOE_"
 MAX_PIXELS = 120_000_000
 """Of a picture, where nothing else is set."""
+
+
+def _without_login(url: str) -> str:
+    if "@" in urlsplit(url).netloc:
+        raise ValueError("it has a login in it, which messages would show; a token is all that is needed")
+    return url
+
+
+_StudioUrl = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_without_login)]
 
 
 class RoundSettings(Frozen):
@@ -57,8 +75,8 @@ class StudioSettings(Frozen):
     kind: Literal["label-studio", "stand-in"] = "label-studio"
     port: int = Field(8080, ge=1, le=65535)
     back_end_port: int = Field(9090, ge=1, le=65535, description="of live pre-labels and smart tools")
-    url: str | None = Field(
-        None, pattern=r"^https?://", description="of a Label Studio that runs already; none: one of our own"
+    url: _StudioUrl | None = Field(
+        None, description="of a Label Studio that runs already; none: one of our own"
     )
     document_root: Path | None = Field(
         None, description="the folder with this workspace that the server of url shows; none: the workspace"
@@ -214,8 +232,8 @@ class Environment(Frozen):
     llm_api_key: SecretStr | None = None
     llm_model: str | None = None
     embeddings_api_key: SecretStr | None = Field(None, description="of a text encoder behind a server")
-    studio_url: str | None = Field(
-        None, pattern=r"^https?://", description="a Label Studio that runs already, before dsmoe.yaml's"
+    studio_url: _StudioUrl | None = Field(
+        None, description="a Label Studio that runs already, before dsmoe.yaml's"
     )
     studio_token: SecretStr | None = Field(None, description="for it: legacy or personal access token")
     review_uri: str | None = Field(
@@ -272,7 +290,7 @@ def _problem(error: Mapping[str, Any], naming: Any) -> str:
         return f"{path} is not known"
     if error["type"] == "missing":
         return f"{path} is missing"
-    secret = path.lower().endswith(("api_key", "token"))
+    secret = path.lower().endswith(("api_key", "token", "url", "uri"))  # an address may have a login in it
     value = "" if secret or isinstance(error["input"], dict) else f" (got {error['input']!r})"
     return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
 

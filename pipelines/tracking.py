@@ -1,8 +1,8 @@
 """The course of every training in MLflow: each loss term by its name, learning rate, gradient norm.
 
 MLflow writes into ``tracking/`` of the workspace, an SQLite file; no server is asked, and it is kept from
-sending word of its use to its makers. A training goes on without it: curves are for people to look at, and
-nothing of ours reads them.
+sending word of its use to its makers. A training goes on without MLflow, and where MLflow fails: curves are
+for people to look at, and nothing of ours reads them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,24 +42,23 @@ def tracked(workspace: Workspace, name: str, about: Mapping[str, Any]) -> Iterat
     if settings.tracking == "none" or settings.detector.kind == "stand-in":
         yield None
         return
-    client = _client(workspace.path / FOLDER)
-    if client is None:
-        yield None
-        return
-    run = _run(client, workspace.path / FOLDER, name, about)
+    curves = _begun(workspace.path / FOLDER, name, about)
     try:
-        yield Curves(client, run)
+        yield curves
     except Exception:
-        client.set_terminated(run, "FAILED")
+        if curves is not None:
+            curves.end("FAILED")
         raise
-    client.set_terminated(run)
+    if curves is not None:
+        curves.end("FINISHED")
 
 
 class Curves:
-    """Writes some of the steps of a training, evenly, and the last."""
+    """Writes some of the steps of a training, evenly, and the last; nothing more once MLflow has failed."""
 
     def __init__(self, client: MlflowClient, run: str) -> None:
         self._client, self._run = client, run
+        self._failed = False
 
     def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
         """Progress of a training."""
@@ -68,7 +67,35 @@ class Curves:
         if step % math.ceil(steps / POINTS) and step != steps:
             return
         now = int(time.time() * 1000)
-        self._client.log_batch(self._run, [Metric(name, value, now, step) for name, value in figures.items()])
+        points = [Metric(name, value, now, step) for name, value in figures.items()]
+        self._write(lambda: self._client.log_batch(self._run, points))
+
+    def end(self, status: str) -> None:
+        """Mark the run as FINISHED or FAILED."""
+        self._write(lambda: self._client.set_terminated(self._run, status))
+
+    def _write(self, write: Callable[[], object]) -> None:
+        if self._failed:
+            return
+        try:
+            write()
+        except Exception as error:  # noqa: BLE001  # whatever it is, no training ends by it
+            self._failed = True
+            _tell(error)
+
+
+def _begun(folder: Path, name: str, about: Mapping[str, Any]) -> Curves | None:
+    try:
+        client = _client(folder)
+        return None if client is None else Curves(client, _run(client, folder, name, about))
+    except Exception as error:  # noqa: BLE001  # as above
+        _tell(error)
+        return None
+
+
+def _tell(error: Exception) -> None:
+    said = str(error).strip().partition("\n")[0] or type(error).__name__
+    _log.warning("MLflow fails, so the training goes on without its curves: %s", said)
 
 
 def _client(folder: Path) -> MlflowClient | None:

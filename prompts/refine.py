@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 
 from dsmoe_core.errors import ClassBookError, LanguageModelError
 from prompts.class_book import ClassBook
-from prompts.llm import CountingModel, LanguageModel, Message, Reply, ask
+from prompts.llm import CountingModel, LanguageModel, Message, Reply, Usage, ask
 from prompts.refinement import Candidate, Evaluator, Refinement, Spent, worded
 from prompts.telling_apart import TellingApart, pair_messages
 
@@ -24,7 +25,8 @@ from prompts.telling_apart import TellingApart, pair_messages
 class Budget:
     """When a refinement stops, over all its runs, whichever comes first.
 
-    It is looked at before each question, so that the last one may go beyond it.
+    It is looked at before each question and each repeat of one, so that the last may go beyond it: by the
+    tokens and time of one reply, or of two where a model ends within its thoughts (see OpenAIModel.reply).
 
     Attributes:
         rounds: in each of which every pair has its turn.
@@ -61,13 +63,21 @@ class _Metered:
         self._model = model
         self._budget = budget
         self._before = before
-        self._usage = model.usage
+        self._began = model.usage
         self._clock = clock
         self._since = clock() - before.seconds
 
     @property
+    def settings(self) -> Mapping[str, Any]:
+        return self._model.settings
+
+    @property
+    def usage(self) -> Usage:
+        return self._model.usage
+
+    @property
     def spent(self) -> Spent:
-        before, began, now = self._before, self._usage, self._model.usage
+        before, began, now = self._before, self._began, self.usage
         return Spent(
             calls=before.calls + now.asked - began.asked,
             tokens=before.tokens + now.tokens - began.tokens,
@@ -87,6 +97,7 @@ def refine(
     evaluator: Evaluator,
     *,
     budget: Budget,
+    cached: Callable[[CountingModel], LanguageModel] = lambda model: model,
     known: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
     keep: Callable[[Refinement], None] = lambda _: None,
@@ -96,6 +107,8 @@ def refine(
 
     Args:
         start: the book that the state is of.
+        model: as it is, without a cache around it: whatever a cache asks it again counts, too.
+        cached: puts a cache around the model that it is given.
         known: per class, lines of what is measured and noted of it.
         seed: of the draws of parents.
         keep: called with the state after every candidate, and before an error leaves.
@@ -105,13 +118,14 @@ def refine(
         ModelError, ClassBookError: see Evaluator.
     """
     metered = _Metered(model, budget, state.spent, clock)
+    asked = cached(metered)
     try:
         if not state.candidates:
             first = Candidate(id=0, scores=evaluator.score(start))
             state = state.model_copy(update={"candidates": (first,)})
             keep(state)
         while (why := _over(budget, state, metered.spent)) is None:
-            candidate = _candidate(state, start, metered, evaluator, known or {}, seed)
+            candidate = _candidate(state, start, asked, evaluator, known or {}, seed)
             candidates = (*state.candidates, candidate)
             state = state.model_copy(update={"candidates": candidates, "spent": metered.spent, "stopped": ""})
             keep(state)

@@ -56,3 +56,8 @@ def remark(results: Iterable[Mapping[str, Any]]) -> Remark:
 def is_remark(result: Mapping[str, Any]) -> bool:
     """Whether this result is about the picture as a whole, and so no box."""
     return result.get("from_name") in (VERDICT, NOTE)
+
+
+def is_prompt(result: Mapping[str, Any]) -> bool:
+    """Whether this result is what a smart tool was pointed at, and so a question, not an answer."""
+    return result.get("from_name") in (CLICK, FRAME)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import cos, radians, sin
 from typing import Any
 
-from annotate.studio.controls import CONTROL, OBJECT, is_remark
+from annotate.studio.controls import CONTROL, FRAME, OBJECT, is_prompt, is_remark
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
 from dsmoe_core.schema import Box, Finding, PictureFindings
@@ -40,18 +40,18 @@ def to_percent(box: Box, width: int, height: int) -> Json:
     }
 
 
-def from_percent(value: Mapping[str, float], width: int, height: int) -> Box:
+def from_percent(value: Mapping[str, Any], width: int, height: int) -> Box:
     """The pixels of a percent box, cut at the picture's edges.
 
     A rotated box (Label Studio turns it clockwise about its top-left corner) becomes the upright box
     around it: other tools than our page can send one.
 
     Raises:
-        BoxError: nothing of it is inside the picture, or it has no area.
+        BoxError: nothing of it is inside the picture, it has no area, or a part is missing or no number.
     """
-    left, top = value["x"] * width / 100, value["y"] * height / 100
-    w, h = value["width"] * width / 100, value["height"] * height / 100
-    turn = radians(value.get("rotation") or 0)
+    left, top = _number(value, "x") * width / 100, _number(value, "y") * height / 100
+    w, h = _number(value, "width") * width / 100, _number(value, "height") * height / 100
+    turn = radians(_number(value, "rotation") if value.get("rotation") else 0)
     if turn == 0:
         return Box(left, top, left + w, top + h).clipped(width, height)
     corners = [
@@ -59,6 +59,20 @@ def from_percent(value: Mapping[str, float], width: int, height: int) -> Box:
     ]
     xs, ys = [x for x, _ in corners], [y for _, y in corners]
     return Box(left + min(xs), top + min(ys), left + max(xs), top + max(ys)).clipped(width, height)
+
+
+def _number(value: Mapping[str, Any], name: str) -> float:
+    """A part of a value: the server stores whatever another program sends.
+
+    Raises:
+        BoxError: it is missing, or no number.
+    """
+    number = value.get(name)
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise BoxError(
+            f"a region's {name} is {number!r}; expected a number", "Correct or remove it in Label Studio."
+        )
+    return number
 
 
 def to_result(region: Region, width: int, height: int, why: str | None = None) -> Json:
@@ -112,19 +126,52 @@ def from_result(result: Mapping[str, Any], width: int, height: int) -> Region:
     )
 
 
+def from_prompt(result: Mapping[str, Any], width: int, height: int) -> Region:
+    """What a smart tool was pointed at: a frame as it was drawn, a click as a box of two pixels around it.
+
+    Raises:
+        BoxError: see from_result.
+    """
+    if result.get("from_name") == FRAME:
+        return from_result(result, width, height)
+    value = result.get("value") or {}
+    x, y = _number(value, "x") - 100 / width, _number(value, "y") - 100 / height
+    dot = {"x": x, "y": y, "width": 200 / width, "height": 200 / height}
+    box = {**dot, "rectanglelabels": value.get("keypointlabels")}
+    return from_result({**result, "type": "rectanglelabels", "value": box}, width, height)
+
+
 def readable_regions(
     results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
 ) -> tuple[Region, ...]:
-    """All regions of a list of results; one that cannot be read is left out, with a warning that names it.
+    """All boxes of a list of results; one that cannot be read is left out, with a warning that names it.
 
-    What is said about the picture as a whole is no region: see controls.remark.
+    What is said about the picture as a whole is no box (see controls.remark), nor is what a smart tool was
+    pointed at (see readable_prompts).
     """
+    boxes = (result for result in results if not is_remark(result) and not is_prompt(result))
+    return _readable(boxes, from_result, width, height, where)
+
+
+def readable_prompts(
+    results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
+) -> tuple[Region, ...]:
+    """All that smart tools were pointed at and that is still there; else like readable_regions."""
+    meant = (result for result in results if is_prompt(result) and result.get("is_positive") is not False)
+    return _readable(meant, from_prompt, width, height, where)
+
+
+def _readable(
+    results: Iterable[Mapping[str, Any]],
+    read: Callable[[Mapping[str, Any], int, int], Region],
+    width: int,
+    height: int,
+    where: str,
+) -> tuple[Region, ...]:
     regions: dict[str, Region] = {}
     for result in results:
-        if is_remark(result):
-            continue
         try:
-            region = from_result(result, width, height)
+            region = read(result, width, height)
         except BoxError as error:
             log.warning("%s: %s", where, error)
             continue

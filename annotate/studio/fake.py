@@ -131,9 +131,14 @@ class FakeStudio:
     # What people do on the page besides submitting once.
 
     def annotate(self, task_id: int, annotation: Json) -> int:
-        """Add an annotation as Label Studio stores it; returns its number."""
+        """Add an annotation as Label Studio stores it, by annotator 0 unless it says whose it is.
+
+        Returns:
+            Its number.
+        """
         row = self._row(task_id)
-        added = {"was_cancelled": False, **annotation, "id": self._next_id(), "updated_at": self._stamp(row)}
+        given = {"was_cancelled": False, "completed_by": 0, **annotation}
+        added = {**given, "id": self._next_id(), "updated_at": self._stamp(row)}
         row["annotations"].append(added)
         self._save()
         return int(added["id"])

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from annotate.studio.agreement import agreement, merged
+from annotate.studio.agreement import agreement, iou, merged
 from annotate.studio.controls import Verdict, remark
-from annotate.studio.convert import readable_regions
+from annotate.studio.convert import readable_prompts, readable_regions
+from annotate.studio.prelabel import is_ours
 from annotate.studio.protocol import Region, Several
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 
@@ -36,9 +37,13 @@ class _Answer:
 
     @property
     def annotator(self) -> object:
-        """Tells annotators apart; the server names them by number, or with more about them."""
+        """Tells annotators apart; the server names them by number, or with more about them.
+
+        Whose account was deleted has no name any more, and is told by the annotation.
+        """
         who = self.annotation.get("completed_by")
-        return who.get("id") if isinstance(who, Mapping) else who
+        number = who.get("id") if isinstance(who, Mapping) else who
+        return f"of annotation {self.annotation['id']}" if number is None else number
 
     @property
     def age(self) -> tuple[datetime, int]:
@@ -67,7 +72,7 @@ def harvest_of(row: Mapping[str, Any], several: Several = "latest") -> Harvest |
     Of each annotator the newest annotation counts. One marked as ground truth outweighs all others; else
     ``several`` decides, see Studio.harvest. A region that cannot be read is left out with a warning.
     """
-    if "key" not in row["data"]:
+    if not is_ours(row["data"]):
         return None
     answers = _answers(row)
     if not answers:
@@ -121,10 +126,25 @@ def _answer(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> _Answer:
         return _Answer(annotation, (), None, remark(annotation["result"]).note)
     regions, said = _regions(annotation, row), remark(annotation["result"])
     doubt = next((doubt for doubt in _DOUBTS if doubt in said.verdicts), None)
-    if doubt is None and regions and Verdict.NO_DEFECT in said.verdicts:
-        contradiction = f'(says "{Verdict.NO_DEFECT}", and has {len(regions)} boxes)'
-        return _Answer(annotation, regions, Verdict.UNSURE, f"{said.note} {contradiction}".strip())
+    odd = _unanswered(annotation, row, regions)
+    if regions and Verdict.NO_DEFECT in said.verdicts:
+        odd = f'(says "{Verdict.NO_DEFECT}", and has {len(regions)} boxes)'
+    if doubt is None and odd:
+        return _Answer(annotation, regions, Verdict.UNSURE, f"{said.note} {odd}".strip())
     return _Answer(annotation, regions, doubt, said.note)
+
+
+def _unanswered(
+    annotation: Mapping[str, Any], row: Mapping[str, Any], regions: Sequence[Region]
+) -> str | None:
+    """Names what a smart tool was pointed at without a box coming of it; None where there is no such thing.
+
+    With the back end down it may be all that tells of a defect.
+    """
+    for prompt in readable_prompts(annotation["result"], *_place(row)):
+        if not any(r.label == prompt.label and iou(r.box, prompt.box) for r in regions):
+            return f'(points at "{prompt.label}" with a smart tool, and has no such box there)'
+    return None
 
 
 def _chosen(answers: Sequence[_Answer], several: Several) -> Sequence[_Answer]:
@@ -157,8 +177,12 @@ def _changed_at(row: Mapping[str, Any], answers: Sequence[_Answer]) -> datetime:
 
 
 def _regions(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Region, ...]:
-    width, height = int(row["data"]["width"]), int(row["data"]["height"])
-    return readable_regions(annotation["result"], width, height, f"task {row['id']}")
+    return readable_regions(annotation["result"], *_place(row))
+
+
+def _place(row: Mapping[str, Any]) -> tuple[int, int, str]:
+    """Width and height of a task's picture in pixels, and what to call the task in messages."""
+    return int(row["data"]["width"]), int(row["data"]["height"]), f"task {row['id']}"
 
 
 def _outcome(shown: Region | None, left: Region) -> Outcome:

@@ -56,14 +56,21 @@ def _rewrite(api: Api, project: int, change: ClassChange, progress: CountProgres
     done = 0
     for row in rows(api, project, EVERYTHING):
         for kind in ("annotations", "predictions"):
-            open_pre_labels = kind == "predictions" and not row["annotations"]
+            drop = kind == "predictions" and not row["annotations"]
             for one in sorted(row[kind], key=lambda one: str(one["updated_at"])):
-                after = change.rewritten(one["result"], drop=open_pre_labels)
-                if after is not None:
-                    body: Json = {"result": after}
-                    api.ask(
-                        f"rewrite {kind[:-1]} {one['id']}", "PATCH", f"api/{kind}/{one['id']}/", body=body
-                    )
+                if change.rewritten(one["result"], drop=drop) is not None:
+                    _rewrite_one(api, kind, one, change, drop)
                     done += 1
                     if progress:
                         progress(min(done, total), total)
+
+
+def _rewrite_one(api: Api, kind: str, one: Json, change: ClassChange, drop: bool) -> None:
+    """Rewrite one annotation or set of pre-labels as it is now."""
+    what, path = f"rewrite {kind[:-1]} {one['id']}", f"api/{kind}/{one['id']}/"
+    if kind == "annotations":  # its annotator may have changed it since the page of tasks was read
+        one = api.ask(what, "GET", path)
+    after = change.rewritten(one["result"], drop=drop)
+    if after is not None:
+        body: Json = {"result": after}
+        api.ask(what, "PATCH", path, body=body)

@@ -64,10 +64,15 @@ def annotation_json(task: OpenTask, regions: Sequence[Region], seconds: float, s
     return body
 
 
+def is_ours(data: Mapping[str, Any]) -> bool:
+    """Whether a task's data is as we send it; others may put tasks of their own beside them."""
+    return data.keys() >= {"key", "width", "height", "round", "rank"}
+
+
 def open_task(row: Mapping[str, Any]) -> OpenTask | None:
-    """An open task from the server's row; None where the row is no task of ours (no key: someone's own)."""
+    """An open task from the server's row; None where the row is no task of ours."""
     data = row["data"]
-    if "key" not in data:
+    if not is_ours(data):
         return None
     predictions = row.get("predictions") or []
     newest = max(predictions, key=lambda p: int(p["id"])) if predictions else None

@@ -21,13 +21,16 @@ def bring_up(workspace: Workspace, studio: Studio, connection: Connection, say: 
 
     Raises:
         StudioError: it does not start, or Label Studio does not take it.
+        WorkspaceError: another process is changing the workspace, and perhaps this very project.
     """
     if workspace.champion() is None or not on_loopback(connection.url):
         return
     own = back_end(workspace)
     url = own.up(say)
     say("making live pre-labels known to Label Studio")
-    project = studio.ensure_project(workspace.settings.title, workspace.class_book().vocabulary())
+    with workspace.locked():
+        book = workspace.class_book()
+        project = studio.ensure_project(workspace.settings.title, book.vocabulary(), resolve=book.resolve)
     signed = own.credentials()
     connect(connection, project, url, signed.username, signed.password)
 

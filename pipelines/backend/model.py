@@ -63,15 +63,22 @@ class Champion:
     def refresh(self) -> bool:
         """Look whether another model or class book is in use, and load it; says whether one was swapped in.
 
-        Takes milliseconds where nothing changed, seconds otherwise. Never raises what a user can mend: it is
-        logged and kept in ``problem``.
+        Takes milliseconds where nothing changed, seconds otherwise. Never raises, or nobody would look again:
+        what went wrong, such as a GPU whose memory a training fills, is logged and kept in ``problem``.
         """
         try:
             return self._refresh()
         except (DsmoeError, OSError) as error:
-            self.problem, self._again = str(error), self._clock() + AGAIN_S
+            self._fails(error)
             log.error("the champion cannot be used, %s goes on: %s", self._name(), error)  # noqa: TRY400
-            return False
+        except Exception as error:
+            self._fails(error)
+            log.exception("the champion cannot be used, %s goes on", self._name())
+        return False
+
+    def _fails(self, error: Exception) -> None:
+        self.problem = str(error) or type(error).__name__
+        self._again = self._clock() + AGAIN_S
 
     def _refresh(self) -> bool:
         model = self._workspace.champion()

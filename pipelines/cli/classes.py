@@ -71,7 +71,8 @@ def draft(
         book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
         said = read_notes(book, notes, note or ())
-        asked = language_model(llm, model, opened.path, reporter, fresh=fresh)
+        bare, cached = language_model(llm, model, opened.path, reporter, fresh=fresh)
+        asked = cached(bare)
         reporter.say("measuring what is annotated")
         measured = class_facts.of_workspace(opened, book, reporter.advance)
         reporter.say("asking the language model")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.cli.show import TerminalReporter
-    from prompts.llm import CachedModel
+    from prompts.llm import CachedModel, CountingModel, OpenAIModel
 
 LlmOption = Annotated[
     str | None,
@@ -34,8 +37,8 @@ NoteOption = Annotated[
 
 def language_model(
     llm: str | None, model: str | None, workspace: Path, reporter: TerminalReporter, *, fresh: bool
-) -> CachedModel:
-    """The model of the options or of the environment, with its answers kept in the workspace.
+) -> tuple[OpenAIModel, Callable[[CountingModel], CachedModel]]:
+    """The model of the options or of the environment, and what keeps its answers in the workspace.
 
     Raises:
         SettingsError, LanguageModelError, PrerequisiteError: see pipelines.language_model.connect.
@@ -43,4 +46,5 @@ def language_model(
     from pipelines.language_model.connect import connect, remembering
     from pipelines.settings import Environment
 
-    return remembering(connect(Environment.read(), llm, model, heard=reporter.heard), workspace, fresh=fresh)
+    asked = connect(Environment.read(), llm, model, heard=reporter.heard)
+    return asked, partial(remembering, workspace=workspace, fresh=fresh)

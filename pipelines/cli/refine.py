@@ -21,10 +21,12 @@ from pipelines.cli.options import HERE, WorkspaceArgument
 from pipelines.cli.show import TerminalReporter, console, line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pipelines.refining import Prepared
     from pipelines.workspace import Workspace
     from prompts.class_book import ClassBook
-    from prompts.llm import CountingModel
+    from prompts.llm import CountingModel, LanguageModel
     from prompts.refine import Budget
     from prompts.refinement import Refinement
 
@@ -121,12 +123,15 @@ def _improved(
     ready: Prepared,
     book: ClassBook,
     notes: dict[str, str],
-    model: CountingModel,
+    asked: tuple[CountingModel, Callable[[CountingModel], LanguageModel]],
     budget: Budget,
     seed: int,
     reporter: TerminalReporter,
 ) -> Refinement:
     """The refinement once its budget is used up.
+
+    Args:
+        asked: the model, and what keeps its answers.
 
     Raises:
         LanguageModelError: see prompts.refine; what is known is kept, and that is said.
@@ -139,10 +144,10 @@ def _improved(
     measured = class_facts.of_workspace(opened, book, reporter.advance)
     reporter.say("asking the language model and scoring its texts")
     known, keep = refining.known_lines(measured, notes), partial(refining.keep, opened)
+    model, cached = asked
+    improving = partial(improve, budget=budget, cached=cached, known=known, seed=seed, keep=keep)
     try:
-        return improve(
-            ready.state, book, model, ready.evaluator, budget=budget, known=known, seed=seed, keep=keep
-        )
+        return improving(ready.state, book, model, ready.evaluator)
     except LanguageModelError:
         kept = refining.load(opened, ready.state.id) or ready.state
         reporter.line(f"classes.yaml is unchanged; spent so far: {kept.spent}")

@@ -118,7 +118,7 @@ def review(
     with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
         reporter.say("bringing pictures into FiftyOne")
         launch(
-            dataset_name(opened),
+            dataset_name(opened, shared=environment.review_uri is not None),
             samples(opened),
             folder=opened.path / "review",
             port=port,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsmoe_core.errors import SettingsError
 from pipelines.settings import Environment
-from prompts.llm import CachedModel, Heard, OpenAIModel
+from prompts.llm import CachedModel, CountingModel, Heard, OpenAIModel
 
 
 def connect(
@@ -27,7 +27,7 @@ def connect(
     return _model(environment, url, name, heard)
 
 
-def remembering(model: OpenAIModel, workspace: Path, *, fresh: bool) -> CachedModel:
+def remembering(model: CountingModel, workspace: Path, *, fresh: bool) -> CachedModel:
     """The same, with its answers kept in a workspace's cache."""
     return CachedModel(model, workspace / "cache" / "answers", fresh=fresh)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -223,7 +224,7 @@ def test_review_gives_fiftyone_every_picture_with_truth_findings_and_tags(
     crew: object, label: Callable[[object], None], workspace: Workspace
 ) -> None:
     from pipelines.loop import close_round, open_round
-    from pipelines.review import dataset_name, samples
+    from pipelines.review import samples
 
     open_round(crew)  # type: ignore[arg-type]
     label(crew)
@@ -236,4 +237,21 @@ def test_review_gives_fiftyone_every_picture_with_truth_findings_and_tags(
         assert (sample.truth is not None) == (judged or key in sent)
         assert (sample.findings is not None) == judged  # the champion has looked at the test set so far
         assert ("seed" in sample.tags) == ("round 0" in sample.tags) == (key in sent)
-    assert dataset_name(workspace) == "dsmoe-blocks"
+
+
+def test_in_a_database_that_workspaces_share_each_has_a_data_set_of_its_own(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    from pipelines.review import dataset_name
+
+    workspace.complete()
+    assert dataset_name(workspace, shared=False) == "dsmoe-blocks"
+    name = dataset_name(workspace, shared=True)
+    assert re.fullmatch(r"dsmoe-blocks-[0-9a-f]{8}", name)
+    workspace.close()
+    moved = workspace.path.rename(tmp_path / "moved")
+    with Workspace.open(moved) as again:
+        assert dataset_name(again, shared=True) == name
+    with Workspace.create(tmp_path / "other", workspace.settings) as other:
+        assert dataset_name(other, shared=False) == "dsmoe-blocks"
+        assert dataset_name(other, shared=True) != name

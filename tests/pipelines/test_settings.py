@@ -24,6 +24,29 @@ from pipelines.settings import (
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("STUDIO_URL", "https://ada:hush@labels.example.com"),
+        ("STUDIO_URL", "ftp://ada:hush@labels.example.com"),
+        ("LLM_URL", "ftp://ada:hush@llm.example.com"),
+        ("REVIEW_URI", "ada:hush@mongo.example.com"),
+    ],
+)
+def test_a_login_in_an_address_is_never_shown(name: str, address: str) -> None:
+    with pytest.raises(SettingsError, match=f"DSMOE_{name}: ") as error:
+        Environment.read({f"DSMOE_{name}": address})
+    assert "hush" not in str(error.value)
+
+
+def test_the_settings_take_no_login_in_the_studio_s_address(tmp_path: Path) -> None:
+    path = tmp_path / "dsmoe.yaml"
+    path.write_text("title: boards\nstudio: {url: 'https://ada:hush@labels.example.com'}\n")
+    with pytest.raises(SettingsError, match=r"studio\.url: .*has a login in it") as error:
+        WorkspaceSettings.read(path)
+    assert "hush" not in str(error.value)
+
+
 def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
     wanted = DemoPlan(budget=7, pictures_seen=(10, 20)).workspace_settings("boards")
     wanted.write(tmp_path / "dsmoe.yaml")

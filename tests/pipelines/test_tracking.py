@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,52 @@ def test_a_round_s_training_is_tracked_under_its_model_s_name(
     assert 1 <= steps <= POINTS
 
 
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Asked of the logger itself: other libraries in this process have had their way with logging."""
+    said: list[str] = []
+    monkeypatch.setattr(tracking._log, "warning", lambda words, *parts: said.append(words % parts))
+    return said
+
+
+def broken(*_: object, **__: object) -> None:
+    from mlflow.exceptions import MlflowException
+
+    raise MlflowException("database is locked\n(while it wrote)")
+
+
+def test_where_mlflow_fails_half_way_the_training_goes_on(
+    network: Workspace, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    with tracked(network, "r0", ABOUT) as curves:
+        assert curves is not None
+        curves(1, 3, {"class": 1.0})
+        for name in ("log_batch", "set_terminated"):
+            monkeypatch.setattr(MlflowClient, name, broken)
+        curves(2, 3, {"class": 1.0})
+        curves(3, 3, {"class": 1.0})
+    assert warned == ["MLflow fails, so the training goes on without its curves: database is locked"]
+    with pytest.raises(ValueError, match="the training's own"), tracked(network, "r1", ABOUT):
+        raise ValueError("the training's own")
+
+
+def test_tables_of_another_mlflow_leave_a_training_without_curves(
+    network: Workspace, warned: list[str]
+) -> None:
+    folder = network.path / FOLDER
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / DATABASE)) as tables:
+        tables.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        tables.execute("INSERT INTO alembic_version VALUES ('of_tomorrow')")
+        tables.commit()
+    with tracked(network, "r0", ABOUT) as curves:
+        assert curves is None
+    (warning,) = warned
+    assert "of_tomorrow" in warning
+
+
 def test_a_training_that_fails_is_marked(network: Workspace) -> None:
     with pytest.raises(ValueError, match="broken"), tracked(network, "r0-def", ABOUT):
         raise ValueError("broken")
@@ -123,18 +171,15 @@ def test_no_other_machine_is_asked(tmp_path: Path) -> None:
 
 
 def test_where_it_is_not_wanted_or_not_there_a_training_goes_on(
-    network: Workspace, monkeypatch: pytest.MonkeyPatch
+    network: Workspace, monkeypatch: pytest.MonkeyPatch, warned: list[str]
 ) -> None:
-    """Asked of the logger itself: other libraries in this process have had their way with logging."""
-    said: list[str] = []
-    monkeypatch.setattr(tracking._log, "warning", said.append)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with tracked(network, "r0", {}) as curves:
         assert curves is None
-    (warning,) = said
+    (warning,) = warned
     assert "mlflow is not installed" in warning
     network.settings = network.settings.model_copy(update={"tracking": "none"})
     with tracked(network, "r0", {}) as curves:
         assert curves is None
-    assert len(said) == 1
+    assert len(warned) == 1
     assert not (network.path / FOLDER).exists()

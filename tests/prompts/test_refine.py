@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,17 +143,30 @@ def test_tokens_are_a_budget_over_all_runs_read_and_written(
 
 
 def test_an_answer_that_is_known_already_costs_nothing(tmp_path: Path) -> None:
+    cached = partial(CachedModel, folder=tmp_path)
     for calls in (1, 0):
-        model = CachedModel(FakeModel([GOOD][:calls]), tmp_path)
-        state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1))
+        model = FakeModel([GOOD][:calls])
+        state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1), cached=cached)
         assert (state.best.id, state.spent.calls, state.spent.tokens > 0) == (1, calls, calls == 1)
 
 
-def test_calls_behind_a_cache_are_counted_one_by_one(tmp_path: Path) -> None:
-    model = CachedModel(FakeModel(["nonsense", "nonsense", HALF, GOOD]), tmp_path)
-    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=2))
-    assert (len(state.candidates), state.spent.calls) == (2, 3)
+def test_behind_a_cache_too_every_repeat_needs_a_budget(tmp_path: Path) -> None:
+    model = FakeModel(["nonsense", "nonsense", HALF, GOOD])
+    cached = partial(CachedModel, folder=tmp_path)
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=2), cached=cached)
+    assert (len(state.candidates), state.spent.calls, len(model.asked)) == (1, 2, 2)
     assert state.stopped == "the budget of 2 calls is used up"
+    more = refine(state, start(), model, evaluator(), budget=Budget(rounds=9, calls=4), cached=cached)
+    assert [c.id for c in more.candidates] == [0, 1, 2]
+    assert more.spent.calls == 4
+
+
+def test_behind_a_cache_tokens_are_looked_at_before_every_repeat(tmp_path: Path) -> None:
+    model, cached = FakeModel(["nonsense", HALF]), partial(CachedModel, folder=tmp_path)
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, tokens=1), cached=cached)
+    assert (len(state.candidates), len(model.asked)) == (1, 1)
+    assert state.spent.tokens == model.usage.tokens > 1
+    assert state.stopped == "the budget of 1 tokens is used up"
 
 
 def test_time_is_a_budget_over_all_runs() -> None:
@@ -239,9 +253,9 @@ def test_a_text_that_no_book_can_hold_would_come_from_the_cache_again(tmp_path: 
     """Its author is too long a name."""
     kept: list[Refinement] = []
     for script in ([GOOD], []):
-        model = CachedModel(FakeModel(script, name="m" * 201), tmp_path)
+        model, cached = FakeModel(script, name="m" * 201), partial(CachedModel, folder=tmp_path)
         with pytest.raises(LanguageModelError, match=r"what a class book cannot hold.*with --fresh"):
-            refine(begun(), start(), model, evaluator(), budget=Budget(), keep=kept.append)
+            refine(begun(), start(), model, evaluator(), budget=Budget(), cached=cached, keep=kept.append)
     assert len(kept[-1].candidates) == 1
 
 

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotate.studio.controls import CLICK, FRAME
 from annotate.studio.convert import (
     from_percent,
     from_result,
     prelabels,
+    readable_prompts,
     readable_regions,
     to_percent,
     to_result,
@@ -71,6 +73,9 @@ def test_a_turned_box_becomes_the_upright_box_around_it() -> None:
         ({"value": {"x": 1, "y": 1, "width": 0, "height": 5, "rectanglelabels": ["a"]}}, "no area"),
         ({"value": {"x": 120, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["a"]}}, "no area"),
         ({"value": {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["a", "b"]}}, "one class"),
+        ({"value": {"y": 1, "width": 5, "height": 5, "rectanglelabels": ["a"]}}, "x is None; expected"),
+        ({"value": {"x": 1, "y": None, "width": 5, "height": 5, "rectanglelabels": ["a"]}}, "y is None"),
+        ({"value": {"x": 1, "y": 1, "width": "5", "height": 5, "rectanglelabels": ["a"]}}, "width is '5'"),
     ],
 )
 def test_what_is_no_box_with_one_class_is_refused_and_the_rest_goes_on(
@@ -82,6 +87,22 @@ def test_what_is_no_box_with_one_class_is_refused_and_the_rest_goes_on(
         from_result(bad, 100, 100)
     assert [r.id for r in readable_regions([bad, good], 100, 100, "task 7")] == ["good"]
     assert "task 7" in caplog.text
+
+
+def prompt(control: str, kind: str, **value: object) -> dict[str, object]:
+    return {"id": control, "type": kind, "from_name": control, "value": {"x": 10, "y": 20, **value}}
+
+
+def test_what_a_smart_tool_was_pointed_at_is_no_box(caplog: pytest.LogCaptureFixture) -> None:
+    frame = prompt(FRAME, "rectanglelabels", width=30, height=40, rectanglelabels=["a"])
+    click = prompt(CLICK, "keypointlabels", width=0.4, keypointlabels=["b"])
+    not_this = {**click, "id": "not", "is_positive": False}
+    results = [frame, click, not_this]
+    assert readable_regions(results, 200, 100, "task 7") == ()
+    first, second = readable_prompts(results, 200, 100, "task 7")
+    assert (first.label, first.box.corners) == ("a", pytest.approx((20.0, 20.0, 80.0, 60.0)))
+    assert (second.label, second.box.corners) == ("b", pytest.approx((19.0, 19.0, 21.0, 21.0)))
+    assert not caplog.text
 
 
 def test_prelabel_ids_depend_on_picture_version_and_place_alone() -> None:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from annotate.studio.controls import FRAME, VERDICT
 from annotate.studio.convert import to_result
 from annotate.studio.harvest import harvest_of, outcomes, read
+from annotate.studio.prelabel import open_task
 from annotate.studio.protocol import Origin, Region
 from dsmoe_core.schema import Box, Outcome
 
@@ -29,6 +31,7 @@ def annotation(identity: int, minute: int, *regions: Region, **more: Any) -> dic
         "was_cancelled": False,
         "lead_time": 3,
         "parent_prediction": 5,
+        "completed_by": 1,
         **more,
     }
 
@@ -52,9 +55,24 @@ def test_a_later_skip_outweighs() -> None:
     assert (got.skipped, got.annotations) == (True, ())
 
 
+def test_people_whose_accounts_were_deleted_are_told_apart() -> None:
+    """The server then says ``null`` for each of them."""
+    people = [region("a", origin="manual"), region("b", origin="manual", shift=50.0)]
+    gone = [annotation(n, n, one, completed_by=None) for n, one in enumerate(people, start=1)]
+    got = harvest_of(row(*gone), "union")
+    assert got is not None
+    assert (len(got.annotations), got.annotators, got.agreement) == (2, 2, 0.0)
+
+
 @pytest.mark.parametrize("odd", [row(), row(annotation(1, 1), key=None)])
 def test_what_is_not_annotated_or_not_ours_is_left_out(odd: dict[str, Any]) -> None:
     assert harvest_of(odd) is None
+
+
+def test_a_task_of_somebody_else_may_have_a_key_of_its_own() -> None:
+    odd = row(annotation(1, 1)) | {"data": {"key": "A 17", "image": "/data/upload/a.png"}}
+    assert harvest_of(odd) is None
+    assert open_task(odd) is None
 
 
 @pytest.mark.parametrize(
@@ -94,6 +112,45 @@ def test_a_region_without_a_class_is_named_and_the_rest_counts(caplog: pytest.Lo
     assert got is not None
     assert len(got.annotations) == 1
     assert "task 7: region zz" in caplog.text
+
+
+def frame(label: str = "open") -> dict[str, Any]:
+    """What a smart box was drawn around, still there when the annotation is handed in."""
+    return {**to_result(region("f", label, "manual", shift=3.0), 100, 100), "from_name": FRAME}
+
+
+def no_defect() -> dict[str, Any]:
+    return {"id": "c", "type": "choices", "from_name": VERDICT, "value": {"choices": ["no defect"]}}
+
+
+def test_a_left_over_smart_frame_is_no_box() -> None:
+    answered = annotation(1, 1, region("new", origin="manual"), parent_prediction=None)
+    answered["result"].append(frame())
+    got = harvest_of(row(answered))
+    assert got is not None
+    assert (len(got.annotations), got.outcomes[Outcome.ADDED], got.labelled) == (1, 1, True)
+    answered["result"].append(no_defect())
+    got = harvest_of(row(answered))
+    assert got is not None
+    assert (got.doubt, got.note) == ("unsure", '(says "no defect", and has 1 boxes)')
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        [frame()],
+        [frame(), no_defect()],
+        [frame(), to_result(region(label="spur"), 100, 100)],
+        [frame(), to_result(region(shift=45.0), 100, 100)],
+    ],
+)
+def test_a_smart_frame_without_a_box_is_a_doubt_and_never_no_defect(left: list[dict[str, Any]]) -> None:
+    got = harvest_of(row(annotation(1, 1, result=left)))
+    assert got is not None
+    assert (got.labelled, got.doubt) == (False, "unsure")
+    assert "open" not in [a.label for a in got.annotations if a.box.x1 < 50]
+    if len(left) == 1:
+        assert got.note == '(points at "open" with a smart tool, and has no such box there)'
 
 
 def test_oldest_first_and_since() -> None:

@@ -185,6 +185,19 @@ def test_no_defect_is_a_label_and_contradicted_by_a_box_a_doubt(
     assert got.note == '(says "no defect", and has 1 boxes)'
 
 
+def test_what_another_program_wrote_and_cannot_be_read_is_left_out(
+    studio: Studio, people: People, project: int, task_id: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server asks only that an annotation's regions are a list."""
+    odd = body(drawn(10), drawn(100), drawn(200))
+    del odd["result"][1]["value"]["x"]
+    odd["result"][2]["value"]["height"] = None
+    people.annotate(task_id, 0, odd)
+    assert [a.box.x1 for a in one(studio, project).annotations] == [pytest.approx(10)]
+    assert "x is None" in caplog.text
+    assert "height is None" in caplog.text
+
+
 def test_an_annotation_taken_back_is_told_and_the_task_is_open_again(
     studio: Studio, people: People, project: int, task_id: int
 ) -> None:

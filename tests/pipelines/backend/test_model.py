@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
 from pipelines.backend.model import AGAIN_S, Champion
 from pipelines.detection import Look
@@ -85,6 +87,33 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     assert champion.problem is None
     assert champion.served is not None
     assert champion.served.version == workspace.version_of("m2")
+
+
+class FullGpu(StandInDetection):
+    """Has no room for its models while something else runs."""
+
+    full = True
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        if self.full:
+            raise RuntimeError("CUDA out of memory")
+        return super().opened(model, vocabulary)
+
+
+def test_whatever_goes_wrong_is_told_and_tried_again_later(
+    workspace: Workspace, promote: Promote, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, detection = 0.0, FullGpu()
+    champion = Champion(workspace, detection, clock=lambda: now)
+    promote("m1")
+    assert not champion.refresh()
+    assert str(champion.problem) == "CUDA out of memory"
+    assert "Traceback" in caplog.text  # it is no message of ours: where it comes from is of use
+    detection.full = False
+    now += AGAIN_S + 1
+    assert champion.refresh()
+    assert champion.problem is None
+    assert champion.served is not None
 
 
 def test_torn_versions_of_the_class_book_and_a_diverged_model_are_problems_and_no_swap(
