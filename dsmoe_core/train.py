@@ -77,8 +77,8 @@ def fit(
 
     Raises:
         DataError: there is no picture to learn from, or in one of the sets. SettingsError: there are several
-            sets for a network without words. ModelError: the model to start from does not fit, or the training
-            diverged.
+            sets for a network without words. ModelError: the model to start from does not fit, or the
+            training diverged.
         PrerequisiteError: one picture does not fit into memory, or the disk is full.
     """
     sets = _checked([LabelledSet(pictures, vocabulary), *also], model)

@@ -2,9 +2,9 @@
 
 In parts, the gradients are those of the whole batch, but that batch normalisation and the router's centre see
 a part at a time. Each part moves the router's handicap by its share of the batch. What the losses are divided
-by is known only when every picture has been through the network, so a batch in parts goes through twice: first
-without gradients, to assign the targets and count (``losses.Whole``), then to learn. A third more work; divided
-by its own count instead, a part with one defect would weigh as much as one with twenty.
+by is known only when every picture has been through the network, so a batch in parts goes through twice:
+first without gradients, to assign the targets and count (``losses.Whole``), then to learn. A third more work;
+divided by its own count instead, a part with one defect would weigh as much as one with twenty.
 """
 
 from __future__ import annotations
