@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -20,6 +21,10 @@ _NAMES: dict[Known, str] = {
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
+_AFTER: dict[Known, tuple[Known, ...]] = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}
+"""Who computes what a provider does not."""
+_NO_ROOM = ("failed to allocate memory", "out of memory", "available memory of")
+"""How ONNX Runtime, CUDA and ONNX Runtime's arena say it."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +58,17 @@ class OnnxRuntime:
         steering: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
-        return answer_of(self._session.run(None, feed_of(squares, steering, classes)))
+        """One pass.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit on the GPU.
+        """
+        try:
+            return answer_of(self._session.run(None, feed_of(squares, steering, classes)))
+        except Exception as error:  # as above
+            if any(words in str(error).lower() for words in _NO_ROOM):
+                raise torch.OutOfMemoryError(_first_line(error)) from error
+            raise
 
 
 def _session(graph: Path, provider: Known, precision: Precision) -> Any:
@@ -69,9 +84,10 @@ def _session(graph: Path, provider: Known, precision: Precision) -> Any:
     if provider == "tensorrt":  # an engine takes minutes to build, so it is kept beside the graph
         cache = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(graph.parent / "tensorrt")}
         options = {**cache, "trt_bf16_enable": precision == "bf16"}
+    after: list[Known] = [one for one in _AFTER[provider] if one in providers()]
     try:
         session = runtime.InferenceSession(
-            str(graph), providers=[(_NAMES[provider], options), _NAMES["cpu"]][: 1 + (provider != "cpu")]
+            str(graph), providers=[(_NAMES[provider], options), *(_NAMES[one] for one in after)]
         )
     except Exception as error:  # it raises a type of its own for every fault of a file
         raise ModelError(f"{graph} cannot be run ({_first_line(error)})", "Export it again.") from error
