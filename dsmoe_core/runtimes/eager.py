@@ -78,7 +78,6 @@ class EagerRuntime:
 def _compiled(graph: Graph, device: torch.device) -> Any:
     """One graph for each size of its inputs: sizes that are left open cost speed."""
     torch._dynamo.config.recompile_limit = MOST_GRAPHS
-    options = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
-    return torch.compile(
-        graph, fullgraph=True, dynamic=False, options=options if device.type == "cuda" else None
-    )
+    graphs: dict[str, Any] = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
+    options = graphs if device.type == "cuda" else None
+    return torch.compile(graph, fullgraph=True, dynamic=False, options=options)
