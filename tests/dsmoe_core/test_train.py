@@ -182,10 +182,15 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("boxes", [0, 3])
-@pytest.mark.parametrize("shown", SHOWN)
+@pytest.mark.parametrize(
+    ("shown", "boxes", "steps"),
+    [
+        *((shown, boxes, 12) for shown in SHOWN for boxes in (0, 3)),
+        pytest.param("noise", 3, 500, marks=pytest.mark.slow),
+    ],
+)
 def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
-    shown: str, boxes: int, tmp_path: Path, vocabulary: Vocabulary
+    shown: str, boxes: int, steps: int, tmp_path: Path, vocabulary: Vocabulary
 ) -> None:
     """Labels at random places, of all sizes down to a pixel, or none at all."""
     rng = np.random.default_rng(0)
@@ -205,11 +210,11 @@ def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL,
-        training=TrainingConfig(pictures_seen=48, batch=4, precision="bf16-mixed"),
+        training=TrainingConfig(pictures_seen=4 * steps, batch=4, precision="bf16-mixed"),
         out=tmp_path / "out",
         progress=lambda step, steps, losses: seen.append(dict(losses)),
     )
-    assert len(seen) == 12
+    assert len(seen) == steps
     assert [losses for losses in seen if not all(map(math.isfinite, losses.values()))] == []
     weights, _ = read_tensors(tmp_path / "out" / WEIGHTS)
     assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == []
