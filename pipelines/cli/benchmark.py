@@ -50,13 +50,22 @@ class Where(StrEnum):
     ALL = "all"
 
 
+DeviceOption = Annotated[Where, typer.Option("--device", help="What computes; default: all that is there.")]
+BatchesOption = Annotated[
+    str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
+]
+GpuBatchesOption = Annotated[str, typer.Option("--gpu-batches", metavar="N,N,...", help="The same on a GPU.")]
+
+
 def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> None:
-    """Write a result file and say where it is."""
+    """Write a result file, and say where it is and what was left out."""
     from pipelines.benchmarks.results import write_result
 
     path = out / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, measured, command=command_line(), seeds=seeds)
+    for who, why in measured.get("left_out", {}).items():
+        line(f"left out: {who}: {why}", "yellow")
     line(f"{path} is written")
 
 
@@ -107,15 +116,9 @@ def latency(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often each runtime is timed.")] = 20,
-    device: Annotated[
-        Where, typer.Option("--device", help="What computes; default: all that is there.")
-    ] = Where.ALL,
-    batches: Annotated[
-        str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
-    ] = "4",
-    gpu_batches: Annotated[
-        str, typer.Option("--gpu-batches", metavar="N,N,...", help="The same on a GPU.")
-    ] = "8,32,64,128",
+    device: DeviceOption = Where.ALL,
+    batches: BatchesOption = "4",
+    gpu_batches: GpuBatchesOption = "8,32,64,128",
     compiled: Annotated[
         bool, typer.Option("--compile", help="torch.compile on the processor too; it takes minutes.")
     ] = False,
@@ -164,8 +167,6 @@ def latency(
         compiled=compiled,
         watch=lambda rounds: track(rounds, "measuring", console=console),
     )
-    for name, reason in measured.get("left_out", {}).items():
-        line(f"left out: {name}: {reason}", "yellow")
     write("latency", out, {**measured, **found}, [seed])
 
 
