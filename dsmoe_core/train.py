@@ -6,12 +6,13 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.build import build
@@ -19,7 +20,7 @@ from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_weights, need_text_e
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.square_cache import PictureCache, squares_of
-from dsmoe_core.errors import DataError, SettingsError
+from dsmoe_core.errors import DataError, ModelError, SettingsError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -76,7 +77,8 @@ def fit(
 
     Raises:
         DataError: there is no picture to learn from, or in one of the sets. SettingsError: there are several
-            sets for a network without words. ModelError: the model to start from does not fit.
+            sets for a network without words. ModelError: the model to start from does not fit, or the
+            training diverged.
         PrerequisiteError: one picture does not fit into memory, or the disk is full.
     """
     sets = _checked([LabelledSet(pictures, vocabulary), *also], model)
@@ -121,6 +123,7 @@ def fit(
         rate = set_rate(optimizer, training, step / steps)
         losses = memory.fitting(partial(objective.gradients, questions.of(step)))
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MOST_GRADIENT, error_if_nonfinite=False)
+        _refuse_diverged(step, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         follow(average, network, training.ema, step + 1)
@@ -169,6 +172,21 @@ def _first_weights(
     elif encoder_from is not None:
         load_start(network, encoder_from)
     return network
+
+
+def _refuse_diverged(step: int, figures: Mapping[str, Tensor], learning_rate: float) -> None:
+    """Stop before the weights and the checkpoint are spoiled; no precision of ours scales its losses.
+
+    Raises:
+        ModelError: a figure is not finite.
+    """
+    if torch.stack(list(figures.values())).isfinite().all():  # one question to a GPU, not one a figure
+        return
+    name, value = next((n, float(v)) for n, v in figures.items() if not torch.isfinite(v))
+    raise ModelError(
+        f"the training diverged in step {step + 1}: its {name} is {value}; expected a finite number",
+        f"Lower detector.training.learning_rate, which is {learning_rate:g}, and train again.",
+    )
 
 
 def _frozen(

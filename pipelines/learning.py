@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from math import isfinite
 from typing import Any
 
 from dsmoe_core.atomic import content_id
-from dsmoe_core.errors import ModelError, WorkspaceError
+from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import LabelledPicture
 from pipelines.crew import Crew
 from pipelines.dataset_version import DatasetVersion
@@ -129,7 +128,6 @@ def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
                 start_from=registry.folder(champion) if champion else None,
                 progress=progress,
             )
-        _refuse_diverged(model, summary)
         registry.register(
             new_card(
                 model,
@@ -141,20 +139,6 @@ def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
             )
         )
     return {"model": model}
-
-
-def _refuse_diverged(model: str, summary: Mapping[str, Any]) -> None:
-    """Stop before a model of nonsense is registered; with other settings it is another model.
-
-    Raises:
-        ModelError: a loss is not finite.
-    """
-    bad = [name for name, value in summary.get("losses", {}).items() if not isfinite(value)]
-    if bad:
-        raise ModelError(
-            f"the training of {model} diverged: its loss {bad[0]} is not a finite number",
-            "Lower detector.training.learning_rate in dsmoe.yaml and close the round again.",
-        )
 
 
 def losses_of(figures: Mapping[str, float]) -> str:

@@ -45,6 +45,9 @@ class AttentionGating(nn.Module):
         unit: compare vectors of length one.
         share: make the chosen weights sum to one.
         hidden: of the projectors.
+
+    Attributes:
+        share_of_batch: what the next pictures of a training are of their batch; their part of the levelling.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class AttentionGating(nn.Module):
         self.log_tau = nn.Parameter(torch.tensor(0.1).log())
         self.handicap: Tensor
         self.register_buffer("handicap", torch.zeros(experts))
+        self.share_of_batch = 1.0
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Gated:
         """Chosen experts, best first, with weights that sum to one."""
@@ -108,4 +112,4 @@ class AttentionGating(nn.Module):
         """Make it easier for the experts that were chosen too seldom, harder for the others."""
         experts = len(self.handicap)
         share = torch.bincount(chosen.flatten(), minlength=experts) / chosen.numel()
-        self.handicap += LEVELLING * (1 / experts - share)
+        self.handicap += LEVELLING * self.share_of_batch * (1 / experts - share)

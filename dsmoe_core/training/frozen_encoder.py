@@ -61,15 +61,17 @@ class FrozenEncoder:
 
     def maps(self, pixels: UInt8[np.ndarray, "b side side 3"]) -> list[Tensor]:
         """The backbone's maps of these pictures, finest first."""
+        device = self._fabric.device
         levels = list(zip(*(self._maps_of(p) for p in pixels), strict=True))
         if self._store is not None:
             self._store.flush()
         return [
-            torch.cat(level).to(self._fabric.device).contiguous(memory_format=torch.channels_last)
+            torch.cat([one.to(device) for one in level]).contiguous(memory_format=torch.channels_last)
             for level in levels
         ]
 
     def _maps_of(self, pixels: UInt8[np.ndarray, "side side 3"]) -> list[Tensor]:
+        """Kept ones come from the disk to the processor, computed ones are where they were computed."""
         key = hashlib.sha256(pixels.tobytes()).digest()
         kept = self._store.get(key) if self._store is not None else None
         if kept is not None:

@@ -1,10 +1,10 @@
 """The losses of a batch and their gradients: whole or in parts, in one process or several.
 
 In parts, the gradients are those of the whole batch, but that batch normalisation and the router's centre see
-a part at a time. What the losses are divided by is known only when every picture has been through the
-network, so a batch in parts goes through twice: first without gradients, to assign the targets and count
-(``losses.Whole``), then to learn. A third more work; divided by its own count instead, a part with one defect
-would weigh as much as one with twenty.
+a part at a time. Each part moves the router's handicap by its share of the batch. What the losses are divided
+by is known only when every picture has been through the network, so a batch in parts goes through twice:
+first without gradients, to assign the targets and count (``losses.Whole``), then to learn. A third more work;
+divided by its own count instead, a part with one defect would weigh as much as one with twenty.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dsmoe_core.data.batches import Batch
 from dsmoe_core.losses import Boxes, Families, Whole, auxiliary_losses, detection_losses, targets_of
 from dsmoe_core.network import Output, Read
 from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
 from dsmoe_core.training.processes import Processes
 from dsmoe_core.training.questions import Question
@@ -69,7 +70,7 @@ class Objective:
         total: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             truth = self._truth(part)
-            output = self._output(held, part)
+            output = self._output(held, part, len(part.boxes) / pictures)
             targets, whole = (known[0][i], known[1]) if known else self._counted(output, truth)
             for name, loss in self._learn(held, families, output, truth, targets, whole).items():
                 total[name] = total.get(name, 0.0) + loss
@@ -99,10 +100,11 @@ class Objective:
     def _count(self, read: Read, parts: Sequence[Batch]) -> tuple[list[list[Targets]], Whole]:
         """The targets of every part, and the counts of the whole batch."""
         assigned, counts = [], []
+        pictures = sum(len(part.boxes) for part in parts)
         with torch.no_grad(), statistics_untouched(self.network):
             for part in parts:
                 truth = self._truth(part)
-                output = self._output(read, part)
+                output = self._output(read, part, len(part.boxes) / pictures)
                 assigned.append(targets_of(output, truth, plain=self.plain))
                 counts.append(Whole.of(assigned[-1], truth))
         return assigned, self._of_all(Whole.together(counts))
@@ -114,7 +116,10 @@ class Objective:
     def _of_all(self, counts: Whole) -> Whole:
         return Whole(*(self.processes.add_up(count) for count in counts))
 
-    def _output(self, read: Read, batch: Batch) -> Output:
+    def _output(self, read: Read, batch: Batch, share: float) -> Output:
+        for module in self.network.modules():
+            if isinstance(module, AttentionGating):
+                module.share_of_batch = share
         images = as_images(torch.from_numpy(batch.pixels).to(self.fabric.device))
         images = images.contiguous(memory_format=torch.channels_last)
         maps = None if self.encoder is None else self.encoder.maps(batch.pixels)

@@ -33,6 +33,9 @@ from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledSet, Vocabulary
 
+HOW_IT_RUNS = {"at_once", "checkpoint_every_s"}
+"""Settings of a training that do not make it another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
@@ -161,6 +164,8 @@ def fingerprint(
 ) -> str:
     """Hash of everything that decides what comes out of a run.
 
+    Not of how it runs: what somebody changes because memory ran out must not cost the steps done so far.
+
     Args:
         sets: in their order, and that of their pictures, which are those of the batches.
         start: file of the first weights.
@@ -174,5 +179,6 @@ def fingerprint(
         for pictures, book in sets
     ]
     begun = sha256_of(start) if start is not None and start.is_file() else None
-    parts = [learned, model.model_dump(mode="json"), training.model_dump(mode="json"), begun, encoder]
+    settings = training.model_dump(mode="json", exclude=HOW_IT_RUNS)
+    parts = [learned, model.model_dump(mode="json"), settings, begun, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

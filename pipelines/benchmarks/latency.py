@@ -2,65 +2,47 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from dsmoe_core.build import build
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import Read
-from dsmoe_core.runtimes.eager import EagerRuntime
-from dsmoe_core.runtimes.graph import onnx_graph
-from dsmoe_core.runtimes.int8 import quantised
-from dsmoe_core.runtimes.onnx import OnnxRuntime, providers
-from dsmoe_core.runtimes.openvino import OpenVinoRuntime, has_bf16
-from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import Runtime
+from pipelines.benchmarks.contestants import Contestant, Device, contestants, random_squares
 
 CLASSES, INNER = 6, 2
-WARM_UP = 3
-CALIBRATION = 8
-PAUSE_S = 0.02
+WARM_UP = {"cpu": 3, "cuda": 20}
+"""Passes of each that do not count; a GPU that was idle takes a while to come up to its clock."""
+PAUSE_S = {"cpu": 0.02, "cuda": 0.0}
 """Between two runtimes: threads of the one before spin on for some milliseconds."""
 Watch = Callable[[Sequence[Any]], Iterable[Any]]
-
-
-class Contestant(NamedTuple):
-    """One runtime on one device."""
-
-    device: str
-    runtime: Runtime
-
-    @property
-    def names(self) -> dict[str, str]:
-        return {"device": self.device, "runtime": self.runtime.name, "dtype": self.runtime.precision}
 
 
 def measure(
     config: ModelConfig,
     *,
     rounds: int,
-    batches: Sequence[int],
+    batches: Mapping[Device, Sequence[int]],
     seed: int,
     compiled: bool = False,
     watch: Watch = iter,
 ) -> dict[str, Any]:
     """One network with fresh weights on all runtimes, each timed once a round, so that drift hits all alike.
 
-    Random pictures and fresh weights do: time does not depend on them, but for which experts are chosen.
+    Each device's runtimes are timed among themselves, so that a GPU does not wait for a processor and rest.
 
     Args:
         rounds: how often each is timed; the median counts.
-        batches: pictures at once, beside one; several show where throughput is best.
+        batches: the devices, and what each is shown at once, beside one picture; several show where
+            throughput is best.
         compiled: torch.compile too, also on the processor, where compiling takes minutes.
         watch: is handed the rounds and gives them back one by one, for a progress bar.
 
@@ -72,13 +54,16 @@ def measure(
     with torch.no_grad():
         read = network.read(torch.randn(CLASSES, config.text_width), torch.randn(INNER, config.text_width))
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as folder:
-        field = contestants(network, config, read, Path(folder), compiled=compiled)
-        first: Any = field[0].runtime
-        halves = Halves(first.network)
+        field = contestants(network, config, read, Path(folder), devices=batches, compiled=compiled)
+        first: Any = field.running[0]
+        halves = Halves(first.runtime.network, first.device)
         rows: list[dict[str, Any]] = []
-        for batch in sorted({1, *batches}):
-            times = _time(field, halves, read, config.image_px, batch, rounds, seed, watch)
-            rows += _rows(times, config.image_px, batch)
+        for device, several in batches.items():
+            own = [one for one in field.running if one.device == device]
+            for batch in sorted({1, *several}):
+                shown = _shown(device, batch, config.image_px, seed)
+                times = _time(own, first, halves, read, shown, rounds, watch)
+                rows += _rows(times, config.image_px, batch)
     with FlopCounterMode(display=False) as counter:
         network.cpu()(torch.rand(1, 3, config.image_px, config.image_px), read.steering, read.classes)
     gflops = counter.get_total_flops() / 1e9
@@ -90,49 +75,26 @@ def measure(
         "gflops": round(gflops, 2),
         "encoder_ms": round(statistics.median(halves.encoder_ms), 2),
         "after_encoder_ms": round(statistics.median(halves.after_encoder_ms), 2),
-        **_share_of_peak(rows, gflops),
+        **(_share_of_peak(rows, gflops) if "cuda" in batches else {}),
         "rows": rows,
+        **({"left_out": field.left_out} if field.left_out else {}),
     }
-
-
-def contestants(
-    network: nn.Module, config: ModelConfig, read: Read, folder: Path, *, compiled: bool
-) -> list[Contestant]:
-    """Everything on this machine that can run the network; eager fp32 first on every device."""
-    field = []
-    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
-        own: Any = copy.deepcopy(network)
-        field += [Contestant(device, EagerRuntime(own, p, device=device)) for p in ("fp32", "bf16")]
-        if compiled or device == "cuda":
-            own = copy.deepcopy(network)
-            field.append(Contestant(device, EagerRuntime(own, "bf16", device=device, compiled=True)))
-    path = folder / "model.onnx"
-    graph: Any = onnx_graph(copy.deepcopy(network), config)  # type: ignore[arg-type]
-    need("onnx").save(graph, path)
-    for provider in providers():
-        runtime = OnnxRuntime(path, provider, "bf16" if provider == "tensorrt" else "fp32")
-        field.append(Contestant("cpu" if provider == "cpu" else "cuda", runtime))
-    field.append(Contestant("cpu", OpenVinoRuntime(path)))
-    if has_bf16():
-        field.append(Contestant("cpu", OpenVinoRuntime(path, "bf16")))
-    openvino, eight = need("openvino"), folder / "int8.xml"
-    squares = _squares(CALIBRATION, config.image_px, seed=0).numpy()
-    openvino.save_model(quantised(openvino.Core().read_model(path), list(squares), read), eight)
-    return [*field, Contestant("cpu", OpenVinoRuntime(eight, "int8"))]
 
 
 class Halves:
     """Times an encoder from within the passes over its network."""
 
-    def __init__(self, network: Any) -> None:
+    def __init__(self, network: Any, device: str) -> None:
         self.encoder_ms: list[float] = []
         self.after_encoder_ms: list[float] = []
         self._marks = [0.0, 0.0]
+        self._device = device
         encoder = network.image_encoder
         encoder.register_forward_pre_hook(lambda *_: self._mark(0))
         encoder.register_forward_hook(lambda *_: self._mark(1))
 
     def _mark(self, which: int) -> None:
+        _wait_for(self._device)
         self._marks[which] = time.perf_counter()
 
     def note(self) -> None:
@@ -142,47 +104,55 @@ class Halves:
         self.after_encoder_ms.append((time.perf_counter() - ended) * 1e3)
 
 
+def _shown(device: Device, batch: int, side: int, seed: int) -> Callable[[int], Tensor]:
+    """The pictures of a round; for a GPU a few are made beforehand, in memory that it reads at full speed."""
+    if device == "cpu":
+        return lambda number: random_squares(batch, side, seed=seed + number)
+    kept = [random_squares(batch, side, seed=seed + number).pin_memory() for number in range(2)]
+    return lambda number: kept[number % len(kept)]
+
+
 def _time(
     field: Sequence[Contestant],
+    first: Contestant,
     halves: Halves,
     read: Read,
-    side: int,
-    batch: int,
+    shown: Callable[[int], Tensor],
     rounds: int,
-    seed: int,
     watch: Watch,
 ) -> dict[Contestant, list[float]]:
-    """Milliseconds of every contestant, round by round."""
+    """Milliseconds of every contestant on one device, round by round; ``halves`` are of the first of all."""
     times: dict[Contestant, list[float]] = {one: [] for one in field}
-    for number in watch(range(WARM_UP + rounds)):
-        squares = _squares(batch, side, seed=seed + number)
+    warm_up = max((WARM_UP[one.device] for one in field), default=0)
+    for number in watch(range(warm_up + rounds)):
+        squares = shown(number)
         for one in list(times):
             took = _look(one, squares, read)
             if took is None:
                 del times[one]
-            elif number >= WARM_UP:
+                torch.cuda.empty_cache()  # what PyTorch holds back, no other runtime can have
+            elif number >= warm_up:
                 times[one].append(took)
-                if one is field[0] and batch == 1:
+                if one is first and len(squares) == 1:
                     halves.note()
     return times
 
 
 def _look(one: Contestant, squares: Tensor, read: Read) -> float | None:
     """Milliseconds of one pass; None where the batch does not fit."""
-    time.sleep(PAUSE_S)
+    time.sleep(PAUSE_S[one.device])
     began = time.perf_counter()
     try:
         one.runtime.look(squares, read.steering, read.classes)
-        if one.device == "cuda":
-            torch.cuda.synchronize()
+        _wait_for(one.device)
     except torch.OutOfMemoryError:
         return None
     return (time.perf_counter() - began) * 1e3
 
 
-def _squares(batch: int, side: int, *, seed: int) -> Tensor:
-    pixels = np.random.default_rng(seed).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
-    return torch.from_numpy(pixels)
+def _wait_for(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _rows(times: dict[Contestant, list[float]], side: int, batch: int) -> list[dict[str, Any]]:
@@ -209,9 +179,7 @@ def _rows(times: dict[Contestant, list[float]], side: int, batch: int) -> list[d
 
 
 def _share_of_peak(rows: Sequence[dict[str, Any]], gflops: float) -> dict[str, Any]:
-    """On a GPU: what a large bf16 product reaches, and what share of it the fastest row does."""
-    if not torch.cuda.is_available():
-        return {}
+    """What a large bf16 product reaches on the GPU, and what share of it the fastest row does."""
     n, repeats = 8192, 20
     a = torch.randn(n, n, device="cuda", dtype=torch.bfloat16)
     for _ in range(3):

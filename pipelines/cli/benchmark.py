@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from pipelines.cli.show import command_line, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.config import ModelConfig
+    from pipelines.benchmarks.contestants import Device
 
 app = typer.Typer(
     help="Measure something and write benchmarks/results/NAME.json.",
@@ -40,13 +42,30 @@ for command in (
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
 
 
+class Where(StrEnum):
+    """What a runtime may compute on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+    ALL = "all"
+
+
+DeviceOption = Annotated[Where, typer.Option("--device", help="What computes; default: all that is there.")]
+BatchesOption = Annotated[
+    str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
+]
+GpuBatchesOption = Annotated[str, typer.Option("--gpu-batches", metavar="N,N,...", help="The same on a GPU.")]
+
+
 def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> None:
-    """Write a result file and say where it is."""
+    """Write a result file, and say where it is and what was left out."""
     from pipelines.benchmarks.results import write_result
 
     path = out / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, measured, command=command_line(), seeds=seeds)
+    for who, why in measured.get("left_out", {}).items():
+        line(f"left out: {who}: {why}", "yellow")
     line(f"{path} is written")
 
 
@@ -97,9 +116,9 @@ def latency(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often each runtime is timed.")] = 20,
-    batches: Annotated[
-        str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
-    ] = "4",
+    device: DeviceOption = Where.ALL,
+    batches: BatchesOption = "4",
+    gpu_batches: GpuBatchesOption = "8,32,64,128",
     compiled: Annotated[
         bool, typer.Option("--compile", help="torch.compile on the processor too; it takes minutes.")
     ] = False,
@@ -132,6 +151,7 @@ def latency(
     if (model is None) != (data is None):
         raise SettingsError("--model and --data go together; one was given", "Give both, or neither.")
     config = _config(size, px)
+    shown = _shown(device, _numbers(batches), _numbers(gpu_batches))
     found: dict[str, Any] = {}
     if model is not None and data is not None:
         environment = Environment.read()
@@ -142,7 +162,7 @@ def latency(
     measured = benchmark.measure(
         config,
         rounds=rounds,
-        batches=_numbers(batches),
+        batches=shown,
         seed=seed,
         compiled=compiled,
         watch=lambda rounds: track(rounds, "measuring", console=console),
@@ -248,6 +268,27 @@ def _config(size: Size, px: int | None) -> ModelConfig:
 
     raw = ModelConfig.of_size(size.value).model_dump()
     return checked(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
+
+
+def _shown(device: Where, cpu: list[int], cuda: list[int]) -> dict[Device, list[int]]:
+    """The devices that are asked for and are there, with the numbers of pictures that each is shown at once.
+
+    Raises:
+        PrerequisiteError: a GPU is asked for where there is none.
+    """
+    import torch
+
+    from dsmoe_core.errors import PrerequisiteError
+
+    gpu = torch.cuda.is_available()
+    if device is Where.CUDA and not gpu:
+        raise PrerequisiteError("PyTorch sees no GPU on this machine", "Take --device cpu.")
+    shown: dict[Device, list[int]] = {}
+    if device is not Where.CUDA:
+        shown["cpu"] = cpu
+    if device is not Where.CPU and gpu:
+        shown["cuda"] = cuda
+    return shown
 
 
 def _numbers(text: str) -> list[int]:

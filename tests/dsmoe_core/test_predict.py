@@ -19,7 +19,8 @@ from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.data.letterbox import powered
 from dsmoe_core.data.square_cache import PictureCache
 from dsmoe_core.errors import ModelError
-from dsmoe_core.predict import Detector, suppressed
+from dsmoe_core.predict import Detector, _routing, suppressed
+from dsmoe_core.runtimes.protocol import Chosen
 from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
 from dsmoe_core.uncertainty import surer
 from dsmoe_core.words import steering_of
@@ -127,6 +128,28 @@ def test_a_tie_of_two_classes_that_rounding_breaks_changes_no_finding() -> None:
         for boxes, _, labels in found
     ]
     assert places[0] == places[1]
+
+
+def test_the_routing_entropy_is_that_of_the_router_s_probabilities() -> None:
+    probabilities = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.25, 0.125, 0.125]])
+    chosen = Chosen(torch.tensor([[0, 1]] * 3), torch.full((3, 2), 0.5), probabilities)
+    entropies = [_routing(chosen, picture).entropy for picture in range(3)]
+    assert entropies == pytest.approx([0, math.log(4), 1.75 * math.log(2)], abs=1e-9)
+
+
+def test_a_book_is_read_once_however_many_pictures_are_looked_at(
+    model: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    encoder = HashEncoder()
+    detector = Detector.load(model, encoder)
+    detector.use(vocabulary)
+    asked, read = len(encoder.asked), []
+    for stage in (detector.model.reader.text_prompt, detector.model.reader.distillation):
+        stage.register_forward_hook(lambda *_: read.append(1))
+    assert len(list(detector.findings((p.picture for p in pictures), batch=2))) == 6
+    assert (len(encoder.asked) - asked, read) == (0, [])
+    detector.use(vocabulary)
+    assert read, "or nothing was listened to"
 
 
 def test_nothing_is_found_where_nothing_is_likely() -> None:

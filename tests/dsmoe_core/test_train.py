@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dsmoe_core.errors import ClassBookError, DataError, ModelError
 from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
+from dsmoe_core.training.gradients import Objective
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -180,10 +182,15 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("boxes", [0, 3])
-@pytest.mark.parametrize("shown", SHOWN)
+@pytest.mark.parametrize(
+    ("shown", "boxes", "steps"),
+    [
+        *((shown, boxes, 12) for shown in SHOWN for boxes in (0, 3)),
+        pytest.param("noise", 3, 500, marks=pytest.mark.slow),
+    ],
+)
 def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
-    shown: str, boxes: int, tmp_path: Path, vocabulary: Vocabulary
+    shown: str, boxes: int, steps: int, tmp_path: Path, vocabulary: Vocabulary
 ) -> None:
     """Labels at random places, of all sizes down to a pixel, or none at all."""
     rng = np.random.default_rng(0)
@@ -203,14 +210,43 @@ def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL,
-        training=TrainingConfig(pictures_seen=48, batch=4, precision="bf16-mixed"),
+        training=TrainingConfig(pictures_seen=4 * steps, batch=4, precision="bf16-mixed"),
         out=tmp_path / "out",
         progress=lambda step, steps, losses: seen.append(dict(losses)),
     )
-    assert len(seen) == 12
+    assert len(seen) == steps
     assert [losses for losses in seen if not all(map(math.isfinite, losses.values()))] == []
     weights, _ = read_tensors(tmp_path / "out" / WEIGHTS)
     assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("figure", ["box", "gradient norm"])
+def test_a_training_that_diverges_stops_and_its_last_checkpoint_stays_whole(
+    figure: str,
+    tmp_path: Path,
+    pictures: list[LabelledPicture],
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gradients, steps = Objective.gradients, []
+
+    def spoiled(objective: Objective, *args: Any) -> dict[str, torch.Tensor]:
+        losses = gradients(objective, *args)
+        steps.append(1)
+        if len(steps) == 3 and figure == "gradient norm":
+            next(p for p in objective.network.parameters() if p.grad is not None).grad.fill_(math.inf)
+        elif len(steps) == 3:
+            losses[figure] = losses[figure] * math.nan
+        return losses
+
+    monkeypatch.setattr(Objective, "gradients", spoiled)
+    with pytest.raises(ModelError, match=rf"diverged in step 3: its {figure} is (nan|inf)") as raised:
+        train(tmp_path, pictures, vocabulary)
+    assert "learning_rate, which is 0.002" in raised.value.remedy
+    tensors, metadata = read_tensors(tmp_path / UNFINISHED)
+    assert metadata["step"] == "2"
+    assert [name for name, tensor in tensors.items() if not tensor.isfinite().all()] == []
+    assert not (tmp_path / WEIGHTS).exists()
 
 
 def test_going_on_from_a_model_of_another_size_is_refused(

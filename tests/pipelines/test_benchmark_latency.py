@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from exports import Exports
+from exports import Exports, texts, various
 from tiny import SMALL, HashEncoder
 
+from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.network import Read
 from dsmoe_core.runtimes.openvino import has_bf16
 from dsmoe_core.runtimes.protocol import Answer
 from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
 from pipelines.benchmarks import latency, same_findings
+from pipelines.benchmarks.contestants import Contestant, contestants
 from pipelines.benchmarks.results import write_result
 from pipelines.benchmarks.same_findings import agreement
 from pipelines.benchmarks.tables import render
+from pipelines.cli.benchmark import Where, _shown
 from pipelines.detection import DSMoEDetection
 from pipelines.report.contender import contender
 from pipelines.settings import Environment
@@ -44,12 +48,11 @@ class Stub:
 
 def timed(batch: int, *stubs: Stub, rounds: int = 2) -> dict[str, list[float]]:
     one = torch.zeros(1, 16)
-    field = [latency.Contestant("cpu", stub) for stub in stubs]
+    field = [Contestant("cpu", stub) for stub in stubs]
     network = torch.nn.Module()
     network.image_encoder = torch.nn.Identity()
-    times = latency._time(
-        field, latency.Halves(network), Read(one, one, one, one.sum()), 32, batch, rounds, 1, iter
-    )
+    halves, shown = latency.Halves(network, "cpu"), latency._shown("cpu", batch, 32, 1)
+    times = latency._time(field, field[0], halves, Read(one, one, one, one.sum()), shown, rounds, iter)
     return {c.runtime.name: ms for c, ms in times.items()}
 
 
@@ -57,7 +60,7 @@ def test_everyone_is_timed_in_every_round_after_warming_up() -> None:
     stubs = Stub("one"), Stub("two")
     times = timed(2, *stubs, rounds=4)
     assert {name: len(ms) for name, ms in times.items()} == {"one": 4, "two": 4}
-    assert all(s.looked == [2] * (latency.WARM_UP + 4) for s in stubs)
+    assert all(s.looked == [2] * (latency.WARM_UP["cpu"] + 4) for s in stubs)
 
 
 def test_whom_a_batch_is_too_large_for_is_left_out() -> None:
@@ -67,8 +70,8 @@ def test_whom_a_batch_is_too_large_for_is_left_out() -> None:
 
 
 def test_a_row_is_compared_with_eager_fp32_on_its_device() -> None:
-    def one(device: str, name: str) -> latency.Contestant:
-        return latency.Contestant(device, Stub(name))
+    def one(device: str, name: str) -> Contestant:
+        return Contestant(device, Stub(name))
 
     times = {
         one("cpu", "eager"): [10.0, 10.0, 10.0],
@@ -86,7 +89,7 @@ def test_a_row_is_compared_with_eager_fp32_on_its_device() -> None:
 def test_the_halves_are_those_of_one_pass() -> None:
     network = torch.nn.Module()
     network.image_encoder = torch.nn.Identity()
-    halves = latency.Halves(network)
+    halves = latency.Halves(network, "cpu")
     network.image_encoder(torch.zeros(1))
     halves.note()
     assert len(halves.encoder_ms) == len(halves.after_encoder_ms) == 1
@@ -158,16 +161,90 @@ def test_the_table_shows_one_picture_the_best_batch_and_the_loss(tmp_path: Path)
     write_result(tmp_path / "latency.json", MEASURED, command="dsmoe", seeds=[1])
     text = render(mark, tmp_path)
     assert "the encoder takes 200 ms and everything after it 80 ms, 40% of that" in text
-    assert "| eager, fp32, cpu | 280 (1 to 3) | 1.00 | 5.0 (4) |" in text
+    assert "| eager, fp32, cpu | 280 (1.00 to 3.00) | 1.00 | 5.0 (4) |" in text
     assert "int8" not in text
     write_result(tmp_path / "latency.json", MEASURED | {"findings": FOUND}, command="dsmoe", seeds=[1])
     text = render(mark, tmp_path)
     assert "| openvino, int8 | 9 | 100.00% | 1.0000 | 0.0000 | 0.450 | -0.050 |" in text
 
 
+def test_a_gpu_is_held_against_the_goals_and_who_did_not_run_is_named(tmp_path: Path) -> None:
+    gpu = {**ROW, "device": "cuda", "runtime": "compile", "dtype": "bf16"}
+    rows = [
+        *MEASURED["rows"],
+        {**gpu, "batch": 1, "ms": 2.514, "pictures_per_s": 397.8},
+        {**gpu, "batch": 64, "ms": 30.0, "pictures_per_s": 2133.4},
+    ]
+    measured = MEASURED | {"rows": rows, "peak_tflops": 712.3, "share_of_peak": 0.0987}
+    left_out = {"openvino, fp32, cpu": "the package openvino is missing"}
+    write_result(tmp_path / "latency.json", measured | {"left_out": left_out}, command="dsmoe", seeds=[1])
+    text = render("<!-- results:latency -->\n<!-- /results:latency -->\n", tmp_path)
+    assert "| compile, bf16, cuda | 2.51 (1.00 to 3.00) | 1.00 | 2133.4 (64) |" in text
+    assert "one picture takes 2.51 ms at best (goal: 3)" in text
+    assert "2,133 pictures a second (goal: 2,000): 9.9% of the 712 TFLOP/s" in text
+    assert "Left out: openvino, fp32, cpu: the package openvino is missing." in text
+
+
+@pytest.mark.parametrize(
+    ("where", "gpu", "shown"),
+    [
+        (Where.ALL, True, {"cpu": [4], "cuda": [64]}),
+        (Where.ALL, False, {"cpu": [4]}),
+        (Where.CPU, True, {"cpu": [4]}),
+        (Where.CUDA, True, {"cuda": [64]}),
+    ],
+)
+def test_each_device_has_batches_of_its_own(
+    where: Where, gpu: bool, shown: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert _shown(where, [4], [64]) == shown
+
+
+def test_a_gpu_that_is_not_there_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PrerequisiteError, match="sees no GPU"):
+        _shown(Where.CUDA, [4], [64])
+
+
+def test_a_runtime_whose_package_is_missing_is_left_out_and_named(
+    exports: Exports, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(package: str) -> Any:
+        if package in ("openvino", "nncf"):
+            raise PrerequisiteError(f"the package {package} is missing", "Install it.")
+        return import_module(package)
+
+    monkeypatch.setattr("pipelines.benchmarks.contestants.need", lacking)
+    monkeypatch.setattr("pipelines.benchmarks.contestants.onnx_graph", lambda *_: exports.graph)
+    read, network = Read(texts(3), texts(3), texts(1), torch.zeros(())), various()
+    field = contestants(network, SMALL, read, tmp_path, devices=["cpu"], compiled=False)
+    assert [(c.runtime.name, c.runtime.precision) for c in field.running] == [
+        ("eager", "fp32"),
+        ("eager", "bf16"),
+        ("onnxruntime", "fp32"),
+    ]
+    missing = "the package openvino is missing"
+    assert field.left_out == {f"openvino, {p}, cpu": missing for p in ("fp32", "bf16", "int8")}
+
+
+def test_a_network_that_cannot_be_compiled_is_left_out_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("skipping cudagraphs due to a copy\nand more")
+
+    monkeypatch.setattr(torch, "compile", lambda graph, **options: refuse)
+    monkeypatch.setattr("pipelines.benchmarks.contestants._exported", lambda *_: [])
+    read = Read(texts(3), texts(3), texts(1), torch.zeros(()))
+    field = contestants(various(), SMALL, read, tmp_path, devices=["cpu"], compiled=True)
+    assert [c.runtime.name for c in field.running] == ["eager", "eager"]
+    assert field.left_out == {"compile, bf16, cpu": "skipping cudagraphs due to a copy"}
+
+
 @pytest.mark.slow
 def test_a_small_network_on_every_runtime() -> None:
-    measured = latency.measure(SMALL, rounds=2, batches=[2], seed=1)
+    measured = latency.measure(SMALL, rounds=2, batches={"cpu": [2]}, seed=1)
     names = [(row["runtime"], row["dtype"], row["batch"]) for row in measured["rows"]]
     ours = [("eager", "fp32"), ("eager", "bf16"), ("onnxruntime", "fp32"), ("openvino", "fp32")]
     ours += [("openvino", "bf16")] if has_bf16() else []

@@ -13,9 +13,10 @@ import typer
 from typer.testing import CliRunner
 
 from annotate.studio.fake import FakeStudio
+from dsmoe_core.config import ModelConfig
 from pipelines import cli
 from pipelines.registry import new_card
-from pipelines.settings import PackagedText, TextSettings, TransformersText, WorkspaceSettings
+from pipelines.settings import DemoPlan, PackagedText, TextSettings, TransformersText, WorkspaceSettings
 from pipelines.workspace import Workspace
 from prompts.class_book import ClassBook, checked
 
@@ -169,6 +170,32 @@ def test_a_workspace_is_made_with_a_text_encoder(
     dsmoe(capsys, *made)
     wanted = kept or TransformersText(model=str((tmp_path / "words").resolve()))
     assert WorkspaceSettings.read(tmp_path / "w" / "dsmoe.yaml").detector.text_encoder == wanted
+
+
+NETWORK = [("--tiny-head", True), ("--no-tiny-head", False)]
+
+
+@pytest.mark.parametrize(("option", "tiny"), NETWORK)
+def test_a_workspace_is_made_with_a_row_of_the_ablation_and_a_head(
+    option: str, tiny: bool, blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    w, images = tmp_path / "w", blocks / "images"
+    dsmoe(capsys, "init", w, "--images", images, "--classes", "rust", "--ablation", "d", option)
+    model = WorkspaceSettings.read(w / "dsmoe.yaml").detector.model
+    assert model == ModelConfig.of_size("nano").model_copy(update={"ablation": "D"}).with_tiny_head(tiny)
+    assert (4 in model.head_strides) is tiny
+
+
+@pytest.mark.parametrize(("option", "tiny"), NETWORK)
+def test_a_demo_is_run_with_a_row_of_the_ablation_and_a_head(
+    option: str, tiny: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[DemoPlan] = []
+    monkeypatch.setattr("pipelines.cli.demo.run", lambda plan, *_, **__: plans.append(plan))
+    dsmoe(capsys, "demo", "--ablation", "d", option)
+    (plan,) = plans
+    assert plan.model.ablation == "D"
+    assert (4 in plan.model.head_strides) is tiny
 
 
 @pytest.mark.parametrize(

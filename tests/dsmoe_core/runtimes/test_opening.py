@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from exports import VOCABULARY, Exports
+from exports import VOCABULARY, Exports, squares, texts
 from tiny import HashEncoder
 
 from dsmoe_core.errors import DsmoeError, ModelError, PrerequisiteError, SettingsError
@@ -64,6 +64,15 @@ def test_a_provider_that_is_not_there_is_named(
     monkeypatch.setattr("dsmoe_core.runtimes.onnx.providers", lambda: ["cpu"])
     with pytest.raises(PrerequisiteError, match=r"has no (CUDA|Tensorrt)ExecutionProvider"):
         open_model(exports.onnx, How(provider=provider))
+
+
+def test_a_gpu_that_onnx_runtime_was_built_for_and_cannot_use_leaves_the_processor(
+    exports: Exports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dsmoe_core.runtimes.onnx.providers", lambda: ["cpu", "cuda", "tensorrt"])
+    answer = open_model(exports.onnx, How()).runtime.look(squares(1), texts(3), texts(2))
+    assert answer.logits.isfinite().all()
+    assert "ONNX Runtime computes on the processor" in caplog.text
 
 
 def test_a_processor_without_bf16_is_not_asked_for_it(

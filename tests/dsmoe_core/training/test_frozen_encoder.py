@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
+from lightning.fabric import Fabric
 from tiny import QUICK, train
+from torch import nn
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.square_cache import PictureCache
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
-from dsmoe_core.training.frozen_encoder import fixed_views
+from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
 
 BACKBONE = "image_encoder.backbone."
 FROZEN = QUICK.model_copy(update={"encoder": "frozen"})
@@ -71,6 +76,18 @@ def test_the_backbone_stays_and_kept_maps_change_nothing(
                 assert torch.equal(tensor, before[name]), name
     changed = [n for n in before if not torch.equal(before[n], after[0][n])]
     assert {"head", "image_encoder"} <= {name.split(".")[0] for name in changed}
+
+
+def test_kept_maps_and_fresh_ones_meet_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The device without memory stands for a GPU."""
+    fabric = Mock(spec=Fabric, device=torch.device("meta"))
+    network = SimpleNamespace(image_encoder=SimpleNamespace(backbone=nn.Identity()))
+    encoder = FrozenEncoder(fabric, network, "32-true", None)
+    kept_then_fresh = iter([[torch.zeros(1, 4, 2, 2)], [torch.zeros(1, 4, 2, 2, device="meta")]])
+    monkeypatch.setattr(encoder, "_maps_of", lambda pixels: next(kept_then_fresh))
+    (level,) = encoder.maps(np.zeros((2, 8, 8, 3), np.uint8))
+    assert level.shape == (2, 4, 2, 2)
+    assert level.device.type == "meta"
 
 
 def test_another_encoder_never_finds_what_one_has_kept(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
+
+from dsmoe_core.stages.gating import LEVELLING
 
 from .conftest import Learner, freeze_statistics
 
@@ -40,6 +43,17 @@ def test_parts_leave_statistics_as_one_pass_each(learner: Learner) -> None:
     learner.gradients(1)
     after = {n: int(b) for n, b in learner.network.named_buffers() if n in before}
     assert {after[name] - count for name, count in before.items()} == {6}
+
+
+@pytest.mark.parametrize("at_once", [6, 4, 1])
+@pytest.mark.parametrize("learner", ["F"], indirect=True)
+def test_a_batch_levels_the_experts_once_in_however_many_parts(learner: Learner, at_once: int) -> None:
+    """Two experts of four get all pictures, whatever the levelling does meanwhile."""
+    before = torch.tensor([2.0, 2.0, 0.0, 0.0])
+    learner.network.gating.handicap.copy_(before)
+    learner.gradients(at_once)
+    moved = (learner.network.gating.handicap - before) / LEVELLING
+    assert moved.tolist() == pytest.approx([-0.25, -0.25, 0.25, 0.25], abs=1e-4)
 
 
 def test_a_part_of_the_batch_s_size_is_the_whole(learner: Learner) -> None:

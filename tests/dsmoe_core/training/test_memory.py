@@ -79,6 +79,21 @@ def test_a_resumed_run_knows_what_fits(
     assert set(network.seen) == {2}
 
 
+def test_what_is_changed_because_memory_ran_out_does_not_begin_the_run_anew(
+    tmp_path: Path,
+    pictures: list[LabelledPicture],
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = Limited(monkeypatch, ERRORS["gpu"])
+    with pytest.raises(Killed):
+        train(tmp_path, pictures, vocabulary, training=FOUR, kill_at=2)
+    network.seen = []
+    other = FOUR.model_copy(update={"at_once": 2, "checkpoint_every_s": 1e6})
+    assert train(tmp_path, pictures, vocabulary, training=other).steps == 3
+    assert network.seen == [2] * 4 * 2, "each of the two steps that were left counts, then learns"
+
+
 def test_one_picture_that_does_not_fit_is_an_error_with_a_remedy(
     tmp_path: Path,
     pictures: list[LabelledPicture],
