@@ -47,6 +47,9 @@ def build_whole(config: ModelConfig) -> DSMoE:
             top_k=config.top_k,
             unit=not paper.free_product,
             share=not paper.raw_weights,
+            ask=not paper.class_experts,
+            level=not paper.free_choice,
+            tau=0.07 if paper.calibrated_tau else 0.1,
         ),
         experts=SparseExperts(
             width=d, text_width=d_t, experts=config.experts, grid_stride=config.grid_stride
@@ -58,7 +61,7 @@ def build_whole(config: ModelConfig) -> DSMoE:
             experts=config.experts,
             summed=paper.summed_ensemble,
         ),
-        aggregation=Aggregation(width=d),
+        aggregation=Aggregation(width=d, minimise_cosine=paper.minimised_cosine),
         head=_head(config, config.encoder_widths),
         head_levels=_head_levels(config),
     )
@@ -89,7 +92,10 @@ def build_reader(config: ModelConfig) -> Reader:
 
 
 def _text_prompt(config: ModelConfig) -> TextPrompt:
-    return TextPrompt(width=config.text_width, position=config.paper.class_position)
+    paper = config.paper
+    return TextPrompt(
+        width=config.text_width, position=paper.class_position, centred=not paper.uncentred_text
+    )
 
 
 def _distillation(config: ModelConfig) -> SemanticDistillation:
@@ -124,6 +130,7 @@ def _broadcasting(config: ModelConfig) -> SpaceBroadcasting:
         text_width=config.text_width,
         ball_dim=config.ball_dim,
         whole_dilation=config.paper.floor_dilation,
+        mapped=config.paper.mapped_fusion,
     )
 
 

@@ -27,6 +27,7 @@ class PaperForms(Frozen):
     Each stage's docstring says "Paper: ... We: ...", docs/decisions.md says why.
     """
 
+    uncentred_text: bool = Field(False, description="stage 1: T with what all descriptions have in common")
     class_position: bool = Field(False, description="stage 1: add the positional code over the class index")
     stride_pooling: bool = Field(
         False, description="stage 3: s_l is a stride, so that detail is averaged and flat ground kept"
@@ -35,9 +36,16 @@ class PaperForms(Frozen):
     floor_dilation: bool = Field(
         False, description="stage 6: floor() of the dilation, its gradient passed straight through"
     )
+    mapped_fusion: bool = Field(False, description="stage 6: Log_0 of G, which is a sum of tangent vectors")
     free_product: bool = Field(False, description="stage 7: inner product of vectors of any length")
+    class_experts: bool = Field(
+        False, description="stage 7: expert i reads T^_i (modulo C) instead of asking all classes"
+    )
+    calibrated_tau: bool = Field(False, description="stage 7: tau from 0.07, as the text has it elsewhere")
+    free_choice: bool = Field(False, description="stage 7: the k best as they are, nobody is handicapped")
     raw_weights: bool = Field(False, description="stage 8: chosen weights as the softmax gives them")
     summed_ensemble: bool = Field(False, description="stage 9: the two parts are summed, not concatenated")
+    minimised_cosine: bool = Field(False, description="stage 10: L_align is the cosine, not 1 - cos")
 
     @classmethod
     def to_the_letter(cls) -> PaperForms:

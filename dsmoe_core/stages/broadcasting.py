@@ -1,8 +1,8 @@
 """Stage 6: space broadcasting, ``F_b = sum_s G_s(Gamma(G)) * D_s(Psi(F_cs, G))``, s in {0.5, 1, 2} (eq.
 14-19).
 
-- ``Gamma(G) = Conv1x1(Log_0(G))``. G is a sum of tangent vectors at the origin already; Log_0 of it is
-  itself.
+- ``Gamma(G) = Conv1x1(Log_0(G))``. G is a sum of tangent vectors at the origin already, so we take it as it
+  is; the letter is ``mapped``, which first pulls to the rim what lies outside the ball.
 - ``Psi_s = Upsample_s(F_cs (+) Gamma(G))``, Gamma(G) spread over space by the class-position affinity.
 - ``D_s = sum_k G^(k) (Delta p^(k) + p^(k))``: a modulated deformable convolution with 3 x 3 taps.
 - offsets ``Delta p = Phi_s(AvgPool(G) (+) T^)`` and gates ``G^(k) = sigmoid(W_g^(k) [Gamma(G) . T^])``.
@@ -28,6 +28,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsmoe_core import poincare
 from dsmoe_core.convolution import AnisotropicDSConv
 from dsmoe_core.signals import Aligned
 
@@ -45,6 +46,7 @@ class SpaceBroadcasting(nn.Module):
         ball_dim: n; Gamma(G) has n / 2 channels (d_e).
         scales: s.
         whole_dilation: round the dilation down to whole cells.
+        mapped: take Log_0 of G.
     """
 
     def __init__(
@@ -55,8 +57,10 @@ class SpaceBroadcasting(nn.Module):
         ball_dim: int,
         scales: Sequence[float] = (0.5, 1.0, 2.0),
         whole_dilation: bool = False,
+        mapped: bool = False,
     ) -> None:
         super().__init__()
+        self.mapped = mapped
         d_e = ball_dim // 2
         self.gamma = nn.Linear(ball_dim, d_e)
         self.text = nn.Linear(text_width, d_e)
@@ -79,7 +83,7 @@ class SpaceBroadcasting(nn.Module):
         """F_b, same shape as F_cs."""
         height, width = f_cs.shape[-2:]
         fused = aligned.fused.to(f_cs.dtype)
-        gamma, words = self.gamma(fused), self.text(text)
+        gamma, words = self.gamma(self._tangent(aligned.fused).to(f_cs.dtype)), self.text(text)
         gamma_map = aligned.spread(gamma)
         gate = aligned.spread(gamma * words)
         mean_fused = fused.mean(1)[..., None, None].expand(-1, -1, height, width)
@@ -89,6 +93,12 @@ class SpaceBroadcasting(nn.Module):
         first, *others = (branch(psi, context, gate, reach) for branch in self.scales)
         total: Tensor = sum(others, first)
         return F.silu(f_cs + self.norm(total.contiguous(memory_format=torch.channels_last)))
+
+    def _tangent(self, fused: Float[Tensor, "b c n"]) -> Float[Tensor, "b c n"]:
+        if not self.mapped:
+            return fused
+        with torch.autocast(fused.device.type, enabled=False):
+            return poincare.log0(fused)
 
 
 class ScaleBranch(nn.Module):

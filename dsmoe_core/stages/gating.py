@@ -2,10 +2,11 @@
 picture.
 
 ``phi(F_b) = GAP(W_phi F_b)`` and ``psi(T^_i) = W_psi T^_i``, projectors with two hidden layers of 128; tau is
-learnable from 0.1.
+learnable from 0.1; elsewhere in the text from 0.07.
 
 Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We: every expert has
-a learned query that attends over T^, so classes come and go without touching the experts. The inner product
+a learned query that attends over T^, so classes come and go without touching the experts. The letter is
+``ask=False``: T^_i, counted again from the first class where there are more experts. The inner product
 is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once, and what all
 pictures or all experts have in common is taken off them first: the factory's pictures, and experts that are
 read by one projector, otherwise point the same way, every expert gets 1 / N_e of every picture, and rounding
@@ -16,7 +17,7 @@ The paper does not say what keeps an expert from never being chosen, and one tha
 learns. We: a handicap for every expert, which training moves and which counts in the choice alone, not in
 the weights (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"). A
 balance loss as in Switch Transformers is at its least, too, when all experts are the same to every picture,
-and that is where it led.
+and that is where it led. The letter is ``level=False``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class AttentionGating(nn.Module):
         top_k: k.
         unit: compare vectors of length one.
         share: make the chosen weights sum to one.
+        ask: give every expert what its query finds in T^.
+        level: handicap the experts that are chosen too often.
+        tau: to begin with.
         hidden: of the projectors.
 
     Attributes:
@@ -59,10 +63,13 @@ class AttentionGating(nn.Module):
         top_k: int,
         unit: bool = True,
         share: bool = True,
+        ask: bool = True,
+        level: bool = True,
+        tau: float = 0.1,
         hidden: int = 128,
     ) -> None:
         super().__init__()
-        self.top_k, self.unit, self.share = top_k, unit, share
+        self.top_k, self.unit, self.share, self.ask, self.level = top_k, unit, share, ask, level
         self.queries = nn.Parameter(torch.randn(experts, text_width))
         self.image = nn.Sequential(
             nn.Conv2d(width, hidden, 1),
@@ -79,15 +86,14 @@ class AttentionGating(nn.Module):
             nn.Linear(hidden, DESCRIPTOR),
         )
         self.centre = RunningMean(DESCRIPTOR, momentum=CENTRE_MOMENTUM)
-        self.log_tau = nn.Parameter(torch.tensor(0.1).log())
+        self.log_tau = nn.Parameter(torch.tensor(tau).log())
         self.handicap: Tensor
         self.register_buffer("handicap", torch.zeros(experts))
         self.share_of_batch = 1.0
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Gated:
         """Chosen experts, best first, with weights that sum to one."""
-        attention = (self.queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
-        expert_text = attention @ text
+        expert_text = self._texts(text)
         picture = self.image(f_b).mean((2, 3))
         expert = self.text(torch.cat([expert_text, self.queries], dim=-1))
         with torch.autocast(f_b.device.type, enabled=False):  # small differences decide who is chosen
@@ -99,13 +105,19 @@ class AttentionGating(nn.Module):
                 expert = F.normalize(expert - expert.mean(0), dim=-1)
             probabilities = (picture @ expert.T / self.log_tau.exp()).softmax(-1)
         chosen = (probabilities + self.handicap).topk(self.top_k, dim=-1).indices
-        if self.training:
+        if self.training and self.level:
             self._level(chosen)
         weights, best_first = probabilities.gather(-1, chosen).sort(-1, descending=True)
         chosen = chosen.gather(-1, best_first)
         if self.share:
             weights = weights / weights.sum(-1, keepdim=True)
         return Gated(chosen, weights, probabilities, expert_text)
+
+    def _texts(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "e t"]:
+        if not self.ask:
+            return text[torch.arange(len(self.queries), device=text.device) % len(text)]
+        attention = (self.queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
+        return attention @ text
 
     @torch.no_grad()
     def _level(self, chosen: Int[Tensor, "b k"]) -> None:

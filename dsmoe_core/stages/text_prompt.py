@@ -6,7 +6,7 @@ they can be cached per class book and exported models take them as an input.
 Paper: T is used as the encoder gives it. We: take off what all classes have in common, because sentence
 vectors of one trade's defects point almost the same way, and a network that starts from them learns boxes
 long before classes. The centre is learned as a running mean while training and is fixed afterwards, so that
-a class that is added or removed does not move the others.
+a class that is added or removed does not move the others. The letter is ``centred=False``.
 
 Paper: PE is a learnable trigonometric projection of the class index. That makes the result depend on the
 order of the classes. We: keep it switchable and off by default, because classes are added, removed and
@@ -31,17 +31,19 @@ class TextPrompt(nn.Module):
     Args:
         width: d_t.
         position: add the learnable trigonometric code.
+        centred: take off what all classes have in common.
     """
 
-    def __init__(self, *, width: int, position: bool) -> None:
+    def __init__(self, *, width: int, position: bool, centred: bool = True) -> None:
         super().__init__()
-        self.centre = RunningMean(width, momentum=CENTRE_MOMENTUM)
+        self.centre = RunningMean(width, momentum=CENTRE_MOMENTUM) if centred else None
         self.frequency = nn.Parameter(torch.logspace(0, -4, width // 2)) if position else None
         self.amplitude = nn.Parameter(torch.full((width // 2 * 2,), 0.02)) if position else None
 
     def forward(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c t"]:
         """T of eq. 1, from Enc(P)."""
-        text = self.centre(text)
+        if self.centre is not None:
+            text = self.centre(text)
         if self.frequency is None or self.amplitude is None:
             return text
         phase = torch.arange(len(text), device=text.device)[:, None] * self.frequency
@@ -50,7 +52,7 @@ class TextPrompt(nn.Module):
 
     def follow(self, text: Float[Tensor, "c t"]) -> None:
         """Move the centre towards the mean of these classes; one alone has nothing in common."""
-        if len(text) > 1:
+        if self.centre is not None and len(text) > 1:
             self.centre.follow(text)
 
 

@@ -15,9 +15,10 @@ def at(stage: Aggregation, e: Tensor, m: Tensor) -> Tensor:
     return linear(e * torch.sigmoid(linear(m, stage.attend)), stage.point)
 
 
+@pytest.mark.parametrize("letter", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (1, 1)])
-def test_equals_the_equations(height: int, width: int) -> None:
-    stage = stirred(Aggregation(width=6)).train()
+def test_equals_the_equations(height: int, width: int, letter: bool) -> None:
+    stage = stirred(Aggregation(width=6, minimise_cosine=letter)).train()
     f_e, f_moe = random(2, 6, height, width), random(2, 6, height, width, seed=1)
     expected, misaligned = torch.zeros_like(f_e), []
     for b in range(2):
@@ -26,7 +27,8 @@ def test_equals_the_equations(height: int, width: int) -> None:
                 e, m = (f[b, :, y, x].clone().requires_grad_() for f in (f_e, f_moe))
                 out = at(stage, e, m)
                 by_e, by_m = torch.autograd.grad(out.sum(), (e, m))
-                misaligned.append(1 - by_e.dot(by_m) / (by_e.norm() * by_m.norm()))
+                cosine = by_e.dot(by_m) / (by_e.norm() * by_m.norm())
+                misaligned.append(cosine if letter else 1 - cosine)
                 expected[b, :, y, x] = out.detach()
     f_out, loss = stage(f_e, f_moe)
     close(f_out, expected, 1e-10)

@@ -68,7 +68,10 @@ def scaled(branch: ScaleBranch, psi: Tensor, context: Tensor, gate: Tensor, reac
 
 
 def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: Aligned, text: Tensor) -> Tensor:
-    gamma = linear(signal.fused, stage.gamma)
+    length = signal.fused.norm(dim=-1, keepdim=True)
+    inside = length.clamp(max=1 - 1e-5)  # Log_0 is known within the ball alone
+    tangent = torch.atanh(inside) / length * signal.fused if stage.mapped else signal.fused
+    gamma = linear(tangent, stage.gamma)
     words = linear(text, stage.text)
     psi = torch.cat([f_cs, spread(signal, gamma)], dim=1)
     mean = signal.fused.mean(1)[:, :, None, None].expand(-1, -1, *f_cs.shape[-2:])
@@ -80,10 +83,10 @@ def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: Aligned, text: Ten
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("letter", [{}, {"whole_dilation": True}, {"mapped": True}])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 4, 6), (3, 5, 3)])
-def test_equals_the_equations(classes: int, height: int, width: int, whole: bool) -> None:
-    stage = stirred(SpaceBroadcasting(width=8, text_width=10, ball_dim=4, whole_dilation=whole))
+def test_equals_the_equations(classes: int, height: int, width: int, letter: dict[str, bool]) -> None:
+    stage = stirred(SpaceBroadcasting(width=8, text_width=10, ball_dim=4, **letter))
     f_cs, text = random(2, 8, height, width), random(classes, 10, seed=1)
     signal = aligned(2, classes, 4, height, width)
     found = stage(f_cs, signal._replace(distance=signal.distance.float()), text)

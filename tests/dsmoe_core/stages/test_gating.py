@@ -23,7 +23,7 @@ def projector(x: Tensor, layers: torch.nn.Sequential) -> Tensor:
 
 
 def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gated:
-    """Eq. 20, with what the stage's docstring says of lengths (``unit``) and sums (``share``)."""
+    """Eq. 20, with what the stage's docstring says of lengths (``unit``), sums (``share``) and words (``ask``)."""
     stage = copy.deepcopy(stage).double()
     count, tau = len(stage.queries), torch.exp(stage.log_tau)
     expert_text, probabilities = (
@@ -31,6 +31,9 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
         torch.zeros(len(f_b), count).double(),
     )
     for e in range(count):
+        if not stage.ask:
+            expert_text[e] = text[e % len(text)]
+            continue
         strength = torch.exp(text @ stage.queries[e] / text.shape[1] ** 0.5)
         expert_text[e] = sum(s * row for s, row in zip(strength / strength.sum(), text, strict=True))
     reads = [
@@ -57,10 +60,12 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
 
 @torch.no_grad()
 @pytest.mark.parametrize("k", [1, 3, 7])
-@pytest.mark.parametrize(("unit", "share"), [(True, True), (False, True), (True, False)])
-@pytest.mark.parametrize(("classes", "height", "width"), [(1, 3, 5), (4, 5, 3)])
-def test_equals_the_equation(k: int, classes: int, height: int, width: int, unit: bool, share: bool) -> None:
-    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=k, unit=unit, share=share))
+@pytest.mark.parametrize("letter", [{}, {"unit": False}, {"share": False}, {"ask": False}, {"tau": 0.07}])
+@pytest.mark.parametrize(("classes", "height", "width"), [(1, 3, 5), (4, 5, 3), (7, 2, 2), (9, 2, 2)])
+def test_equals_the_equation(
+    k: int, classes: int, height: int, width: int, letter: dict[str, float]
+) -> None:
+    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=k, **letter))
     f_b, text = random(3, 6, height, width), random(classes, 10, seed=1)
     expected, found = reference(stage, f_b, text, k), stage(f_b, text)
     assert found.experts.tolist() == expected.experts.tolist()
@@ -114,6 +119,14 @@ def test_training_brings_every_expert_its_share_and_leaves_the_weights_to_the_ro
     assert (shares(after) - 1 / 8).abs().max() < 0.25 * (before - 1 / 8).abs().max()
     close(after.weights, F.normalize(after.probabilities.gather(1, after.experts), p=1).double(), 1e-6)
     assert (after.weights.diff(dim=1) <= 0).all()  # best first
+
+
+@torch.no_grad()
+def test_to_the_letter_nobody_is_handicapped() -> None:
+    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=2, level=False)).train()
+    before = stage.handicap.clone()
+    stage(random(3, 6, 4, 4), random(4, 10, seed=1))
+    assert torch.equal(stage.handicap, before)
 
 
 def shares(routed: Gated) -> Tensor:

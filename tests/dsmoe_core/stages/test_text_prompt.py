@@ -33,6 +33,14 @@ def test_without_the_code_a_class_does_not_know_the_others() -> None:
     close(stage(text), torch.stack([row - stage.centre.mean for row in text]), 1e-12)
 
 
+def test_the_letter_takes_the_text_as_it_is_and_learns_no_centre() -> None:
+    stage = TextPrompt(width=6, position=False, centred=False)
+    text = random(5, 6)
+    stage.follow(text)
+    assert torch.equal(stage(text), text)
+    assert not list(stage.buffers())
+
+
 def test_the_centre_is_the_mean_of_what_was_read_and_later_a_slow_one() -> None:
     stage = TextPrompt(width=6, position=False).double()
     expected, counted = torch.zeros(6, dtype=torch.float64), 0
