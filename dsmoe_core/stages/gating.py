@@ -116,7 +116,7 @@ class AttentionGating(nn.Module):
     def _texts(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "e t"]:
         if not self.ask:
             return text[torch.arange(len(self.queries), device=text.device) % len(text)]
-        attention = (self.queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
+        attention: Tensor = (self.queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
         return attention @ text
 
     @torch.no_grad()

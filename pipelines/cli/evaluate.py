@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pipelines.workspace import Workspace
 
 
+MAPS = (("map50", "mAP@.5"), ("map", "mAP@.5:.95"))
 TruthOption = Annotated[
     Path, typer.Option("--annotations", metavar="FILE|DIR", help="The truth: COCO file, VOC or YOLO folder.")
 ]
@@ -27,8 +29,15 @@ def evaluate(
     annotations: TruthOption,
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the pictures.")],
     workspace: WorkspaceOption = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option("--also", metavar="MODEL", help="The same trained from another seed; several times."),
+    ] = None,
     against: Annotated[
-        str | None, typer.Option("--against", metavar="MODEL", help="Compare with this model, paired.")
+        list[str] | None,
+        typer.Option(
+            "--against", metavar="MODEL", help="Compare with this model, paired; as many as with --also."
+        ),
     ] = None,
     class_book: BookOption = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
@@ -59,14 +68,14 @@ def evaluate(
     with opened_or_none(workspace) as opened:
         most = opened.settings.max_pixels if opened else MAX_PIXELS
         question = Question(known, annotations, images, score, resamples, seed, most)
-        measured = _judge(question, model, against, opened, class_book, report)
+        measured = _judge(question, [model, *(also or ())], against or (), opened, class_book, report)
     _keep(measured, as_json, report)
 
 
 def _judge(
     question: Question,
-    model: str,
-    against: str | None,
+    models: Sequence[str],
+    against: Sequence[str],
     workspace: Workspace | None,
     class_book: Path | None,
     report: Path | None,
@@ -80,11 +89,10 @@ def _judge(
 
     environment = Environment.read()
     book = ClassBook.load(class_book) if class_book else None
-    this = contender(model, workspace, book, environment)
-    other = contender(against, workspace, book, environment) if against else None
-    with TerminalReporter() as reporter, answered(question, this, other, command_line(), reporter) as answer:
+    these, others = ([contender(m, workspace, book, environment) for m in side] for side in (models, against))
+    with TerminalReporter() as told, answered(question, these, others, command_line(), told) as answer:
         if report is not None:
-            reporter.say("writing the report")
+            told.say("writing the report")
             page.write(report, answer.measured, answer.worst)
         return answer.measured
 
@@ -123,10 +131,36 @@ def _show(measured: dict[str, Any]) -> None:
         shown = ("-" if share is None else f"{share:.3f}" for share in shares)
         table.add_row(escape(row["name"]), str(row["boxes"]), str(row["findings"]), *shown)
     console.print(table)
-    other = measured.get("against")
-    for name, label in (("map50", "mAP@.5"), ("map", "mAP@.5:.95")):
-        if other and name in other["figures"]:
+    other, trainings = measured.get("against"), measured.get("trainings")
+    if trainings:
+        _show_trainings(trainings)
+    for name, label in MAPS:
+        if other and not trainings and name in other["figures"]:
             row = other["figures"][name]
             low, high = row["ci95"]
             gain = f"{row['delta']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p']:.3f}"
             line(f"{label} against {other['name']}: {gain}")
+
+
+def _show_trainings(measured: dict[str, Any]) -> None:
+    """Each figure over trainings, and what the tests say of the others."""
+    other = measured.get("against", {"figures": {}, "tests": {}})
+    columns = ("over trainings", "against", "difference", "p over seeds", "p over pictures")
+    title = f"{len(measured['models'])} trainings: mean and 95 % interval"
+    table = Table("", *columns[: 5 if other["tests"] else 1], title=title, title_justify="left")
+    for name, label in (*MAPS, ("precision", "precision"), ("recall", "recall"), ("f1", "F1")):
+        if name not in measured["figures"]:
+            continue
+        row = [label, _mean(measured["figures"][name])]
+        if name in other["tests"]:
+            seeds, pictures = other["tests"][name]["seeds"], other["tests"][name].get("pictures")
+            low, high = seeds["ci95"]
+            row += [_mean(other["figures"][name]), f"{seeds['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"]
+            row += [f"{seeds['p']:.3f}", f"{pictures['p']:.3f}" if pictures else "-"]
+        table.add_row(*map(escape, row))
+    console.print(table)
+
+
+def _mean(figure: dict[str, Any]) -> str:
+    low, high = figure["ci95"]
+    return f"{figure['mean']:.3f} [{low:.3f}, {high:.3f}]"

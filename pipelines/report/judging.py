@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +18,7 @@ from dsmoe_core.evaluation.matching import Matched
 from dsmoe_core.schema import LabelledPicture, PictureFindings
 from pipelines.registry import source_commit
 from pipelines.report.contender import Contender
+from pipelines.report.trainings import need_pairs, over_trainings
 from pipelines.report.worst import worst
 from pipelines.told import Told
 from prompts.class_book import plain
@@ -52,17 +53,23 @@ class Answer(NamedTuple):
 
 @contextmanager
 def answered(
-    question: Question, this: Contender, other: Contender | None, command: str, told: Told
+    question: Question, these: Sequence[Contender], others: Sequence[Contender], command: str, told: Told
 ) -> Iterator[Answer]:
-    """Judge one model, and compare it with another where one is given.
+    """Judge the first model in full, and compare it with the first of others where there are some.
+
+    Where there are several, they are trainings of one thing from different seeds, whose figures are also told
+    over all of them (``trainings.py``).
 
     Within the block the worst pictures can be drawn; afterwards converted copies of pictures are gone.
 
     Raises:
         DataError: pictures or annotations cannot be used.
+        SettingsError: there are several, and not as many others.
         ClassBookError: a model does not know a class that is annotated.
         ModelError: a model cannot be used.
     """
+    this = these[0]
+    need_pairs(len(these), len(others))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         told.say("reading pictures")
         taken = read_in_place(
@@ -80,28 +87,47 @@ def answered(
             told.say(f"{name}: resampling")
             return judged(found, truth, classes, counts, told.advance)
 
-        if other is not None:
-            other.in_its_words(taken.labelled)  # refuses before the long work what it does not know
-        found = _look(this, truth, told)
-        compared: dict[str, Any] = {}
-        if other is not None:
-            others = {key: _renamed(f, this) for key, f in _look(other, truth, told).items()}
-            classes += sorted({one.label for f in others.values() for one in f.findings} - set(classes))
-        one = judge(found, this.name)
-        if other is not None:
-            figured = against(one, judge(others, other.name))
-            book = {"name": other.name, "class_book": other.vocabulary.version}
-            compared = {"against": {**book, "figures": figured}}
+        for model in (*these[1:], *others):
+            model.in_its_words(taken.labelled)  # refuses before the long work what it does not know
+        models = (*these, *others)
+        found = [_look(model, this, truth, told) for model in models]
+        labels = {one.label for seen in found for f in seen.values() for one in f.findings}
+        classes += sorted(labels - set(classes))
+        all_judged = [judge(seen, model.name) for seen, model in zip(found, models, strict=True)]
+        one, ours, theirs = all_judged[0], all_judged[: len(these)], all_judged[len(these) :]
         told.say("counting")
+        compared: dict[str, Any] = {}
+        if others:
+            compared["against"] = {**_named(others[0]), "figures": against(one, theirs[0])}
+        if len(these) > 1:
+            compared["trainings"] = _over_trainings(
+                these, others, over_trainings(ours, theirs, question.score)
+            )
         measured = figures(one, counts, given=question.score, seed=question.seed)
         shown = worst(one.matched, measured["threshold"])
         head = _head(question, this, taken, command)
         yield Answer({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)
 
 
-def _look(model: Contender, truth: list[LabelledPicture], told: Told) -> dict[str, PictureFindings]:
+def _look(
+    model: Contender, this: Contender, truth: list[LabelledPicture], told: Told
+) -> dict[str, PictureFindings]:
     told.say(f"{model.name}: looking at pictures")
-    return model.look([p.picture for p in truth], told.advance)
+    found = model.look([p.picture for p in truth], told.advance)
+    return found if model is this else {key: _renamed(one, this) for key, one in found.items()}
+
+
+def _named(model: Contender) -> dict[str, str]:
+    return {"name": model.name, "class_book": model.vocabulary.version}
+
+
+def _over_trainings(
+    these: Sequence[Contender], others: Sequence[Contender], figured: dict[str, Any]
+) -> dict[str, Any]:
+    """The figures with the models' names in front."""
+    if others:
+        figured["against"] = {"models": [_named(model) for model in others], **figured["against"]}
+    return {"models": [_named(model) for model in these], **figured}
 
 
 def _renamed(found: PictureFindings, this: Contender) -> PictureFindings:
@@ -120,7 +146,7 @@ def _head(question: Question, this: Contender, taken: InPlace, command: str) -> 
         "date": datetime.now(UTC).date().isoformat(),
         "seed": question.seed,
         "resamples": question.resamples,
-        "model": {"name": this.name, "class_book": this.vocabulary.version},
+        "model": _named(this),
         "data": {
             "name": question.source.resolve().name,
             "annotations": str(question.source),

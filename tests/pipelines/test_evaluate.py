@@ -105,6 +105,39 @@ def test_two_models_are_compared(
     assert row["other"] == alone["total"]["map"]
 
 
+def test_trainings_from_several_seeds_have_means_and_are_paired(
+    models: Path, data: Path, tmp_path: Path, capsys: Out
+) -> None:
+    names = ("late", "--also", "early", "--against", "early", "--against", "early")
+    answer = judged(data, *names, "--workspace", models, "--report", tmp_path / "report")
+    late, early = (judged(data, name, "--workspace", models)["total"] for name in ("late", "early"))
+    over = answer["trainings"]
+    assert [one["name"] for one in over["models"]] == ["late", "early"]
+    assert over["figures"]["map"]["values"] == [late["map"], early["map"]]
+    assert over["figures"]["map"]["mean"] == pytest.approx((late["map"] + early["map"]) / 2)
+    assert over["figures"]["recall"]["values"] == [late["best"]["recall"], early["best"]["recall"]]
+    test = over["against"]["tests"]["map"]
+    assert test["seeds"]["delta"] == pytest.approx((late["map"] - early["map"]) / 2)
+    assert test["seeds"]["p"] == pytest.approx(0.5)  # Student's t of (d, 0): t = 1 with one degree of freedom
+    assert test["pictures"]["ci95"][0] <= test["pictures"]["delta"] <= test["pictures"]["ci95"][1]
+    assert answer["total"] == late
+    said, page = capsys.readouterr().out, (tmp_path / "report" / "report.html").read_text()
+    assert "2 trainings: mean and 95 % interval" in said
+    assert "Over 2 trainings" in page
+
+
+def test_equal_trainings_do_not_differ(models: Path, data: Path) -> None:
+    same = ("late", "--also", "late", "--against", "late", "--against", "late", "--workspace", models)
+    tests = judged(data, *same)["trainings"]["against"]["tests"]
+    assert {one["seeds"]["p"] for one in tests.values()} == {1.0}
+
+
+def test_trainings_are_compared_with_as_many(models: Path, data: Path, capsys: Out) -> None:
+    assert evaluate(data, "late", "--also", "early", "--against", "early", "--workspace", models) == 2
+    assert "2 trainings are to be compared with 1" in capsys.readouterr().err
+    assert evaluate(data, "late", "--against", "early", "--against", "late", "--workspace", models) == 2
+
+
 def test_every_format_gives_the_same_figures(models: Path, data: Path, tmp_path: Path) -> None:
     known = coco.read(data / "val.json")
     voc.write(known, tmp_path / "voc")

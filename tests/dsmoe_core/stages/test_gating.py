@@ -23,7 +23,7 @@ def projector(x: Tensor, layers: torch.nn.Sequential) -> Tensor:
 
 
 def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gated:
-    """Eq. 20, with what the stage's docstring says of lengths (``unit``), sums (``share``) and words (``ask``)."""
+    """Eq. 20, with what the stage says of lengths (``unit``), sums (``share``) and words (``ask``)."""
     stage = copy.deepcopy(stage).double()
     count, tau = len(stage.queries), torch.exp(stage.log_tau)
     expert_text, probabilities = (
@@ -62,9 +62,7 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
 @pytest.mark.parametrize("k", [1, 3, 7])
 @pytest.mark.parametrize("letter", [{}, {"unit": False}, {"share": False}, {"ask": False}, {"tau": 0.07}])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 3, 5), (4, 5, 3), (7, 2, 2), (9, 2, 2)])
-def test_equals_the_equation(
-    k: int, classes: int, height: int, width: int, letter: dict[str, float]
-) -> None:
+def test_equals_the_equation(k: int, classes: int, height: int, width: int, letter: dict[str, float]) -> None:
     stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=k, **letter))
     f_b, text = random(3, 6, height, width), random(classes, 10, seed=1)
     expected, found = reference(stage, f_b, text, k), stage(f_b, text)

@@ -1,0 +1,90 @@
+"""Several trainings of one thing: how far their figures wander, and whether two things really differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dsmoe_core.errors import SettingsError
+from dsmoe_core.evaluation.bootstrap import compare, mean_over_classes
+from dsmoe_core.evaluation.figures import Judged
+from dsmoe_core.evaluation.operating_point import best_threshold, operating_point
+from dsmoe_core.evaluation.over_seeds import mean_over_seeds, paired_t_test
+
+FIGURES = ("map50", "map", "precision", "recall", "f1")
+RESAMPLED = ("map50", "map")
+"""In the order of ``Judged.resampled``."""
+
+
+def need_pairs(these: int, others: int) -> None:
+    """Two things are compared seed by seed.
+
+    Raises:
+        SettingsError: there are not as many of one as of the other.
+    """
+    if others and these != others:
+        raise SettingsError(
+            f"{these} trainings are to be compared with {others}",
+            "Give --against as often as there are models, in the same order of seeds.",
+        )
+
+
+def over_trainings(these: Sequence[Judged], others: Sequence[Judged], given: float) -> dict[str, Any]:
+    """Mean and 95 % interval of each figure over trainings, and the paired tests where others are given.
+
+    Precision, recall and F1 are each training's at its own best threshold, or at ``given`` where it has none.
+    A figure that one training lacks is absent.
+
+    Returns:
+        ``figures``: by name ``values``, ``mean``, ``ci95``. With others, ``against``: the same of them and
+        their ``tests``, over ``seeds`` (Student's paired t) and, for mAP, over ``pictures`` (paired bootstrap
+        of the means over seeds).
+    """
+    ours, theirs = (_values(side, given) for side in (these, others))
+    answer: dict[str, Any] = {"figures": _figures(ours)}
+    if others:
+        tests = {name: _tests(name, ours, theirs, these, others) for name in ours if name in theirs}
+        answer["against"] = {"figures": _figures(theirs), "tests": tests}
+    return answer
+
+
+def _values(side: Sequence[Judged], given: float) -> dict[str, list[float]]:
+    each = [_of(one, given) for one in side]
+    return {name: [e[name] for e in each] for name in FIGURES if each and all(name in e for e in each)}
+
+
+def _of(one: Judged, given: float) -> dict[str, float]:
+    best, mean = best_threshold(one.matched), one.tables.mean()
+    point = operating_point(one.matched, one.tables.classes, given if best is None else best).total
+    shares = {"precision": point.precision, "recall": point.recall, "f1": point.f1}
+    found = {name: value for name, value in shares.items() if value is not None}
+    return found if mean is None else {"map50": mean[0], "map": mean[1], **found}
+
+
+def _figures(values: dict[str, list[float]]) -> dict[str, Any]:
+    return {name: {"values": row, **mean_over_seeds(row)._asdict()} for name, row in values.items()}
+
+
+def _tests(
+    name: str,
+    ours: dict[str, list[float]],
+    theirs: dict[str, list[float]],
+    these: Sequence[Judged],
+    others: Sequence[Judged],
+) -> dict[str, Any]:
+    test = paired_t_test(ours[name], theirs[name])
+    answer: dict[str, Any] = {"seeds": {"delta": test.delta, "ci95": test.ci95, "p": test.p}}
+    if math.isfinite(test.t):  # infinite where all differences are equal
+        answer["seeds"]["t"] = test.t
+    if name in RESAMPLED:
+        place = RESAMPLED.index(name)
+        means = [
+            np.mean([mean_over_classes(one.resampled)[:, place] for one in side], axis=0)
+            for side in (these, others)
+        ]
+        if (compared := compare(test.delta, *means)) is not None:
+            answer["pictures"] = compared._asdict()
+    return answer
