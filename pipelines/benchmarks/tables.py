@@ -251,6 +251,23 @@ def _trained(**keys: str) -> Callable[[Mapping[str, Any]], str]:
     return render
 
 
+def _curve(found: Mapping[str, Any]) -> str:
+    """mAP@.5 / mAP@.5:.95 of each model after so many minutes; the mean over its seeds."""
+    rows = found.get("rows", ())
+    if not rows:
+        return "Nothing was trained yet."
+    budgets = sorted({row["after"] for row in rows})
+    lines: dict[tuple[str, str, str], dict[float, str]] = {}
+    for row in rows:
+        line = lines.setdefault((row["data"], str(row["labels"]), row["model"]), dict.fromkeys(budgets, "-"))
+        line[row["after"]] = f"{score(fmean(row['map50']))} / {score(fmean(row['map']))}"
+    seeds = max(len(row["seeds"]) for row in rows)
+    head = ("data", "labels", "model", *(f"{budget:g} min" for budget in budgets))
+    table = markdown(head, [[*who, *line.values()] for who, line in lines.items()])
+    what = "mAP@.5 / mAP@.5:.95, trained for just that long"
+    return f"{what}; {seeds} seed{'s' * (seeds > 1)}.\n\n{table}"
+
+
 def _errors(found: Mapping[str, Any]) -> str:
     """What each kind of error costs each training; the mean over its seeds."""
     rows = [row for row in found.get("rows", ()) if row.get("errors")]
@@ -344,6 +361,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "studio": _studio,
     "accuracy": _trained(model="model", image_px="px", start="start", labels="labels"),
     "few_labels": _trained(model="model", image_px="px", start="start", labels="labels"),
+    "curve": _curve,
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
     "settings": _trained(settings="settings", size="size", image_px="px", labels="labels"),

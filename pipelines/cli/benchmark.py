@@ -32,6 +32,7 @@ app = typer.Typer(
 )
 for command in (
     contest.accuracy,
+    contest.curve,
     contest.ablation,
     contest.warmstart,
     contest.settings,

@@ -1,4 +1,4 @@
-"""dsmoe benchmark accuracy, ablation, warmstart, settings, words, held-out: all that trains several times"""
+"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out: trainings in a row"""
 
 from __future__ import annotations
 
@@ -47,6 +47,9 @@ SubsetsOption = Annotated[
         "--class-subsets", min=0.0, max=1.0, help="Share of steps that ask about a part of the classes alone."
     ),
 ]
+ModelsOption = Annotated[
+    str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
+]
 LabelsOption = Annotated[
     float, typer.Option("--labels", metavar="X", help="Share of the training pictures that all learn from.")
 ]
@@ -56,9 +59,7 @@ JsonOption = Annotated[Path, typer.Option("--json", metavar="FILE", help="Result
 
 def accuracy(
     data: DataOption,
-    models: Annotated[
-        str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
-    ] = "nano,yolov8n",
+    models: ModelsOption = "nano,yolov8n",
     labels: LabelsOption = 1.0,
     minutes: MinutesOption = None,
     epochs: EpochsOption = None,
@@ -71,13 +72,31 @@ def accuracy(
 
     Example: `dsmoe benchmark accuracy --data deeppcb --minutes 8 --px 320 --seeds 3`
     """
-    from pipelines.benchmarks.contest import entrants
-    from pipelines.benchmarks.contest.yolo import contestant as yolo
-    from pipelines.settings import Environment
+    _run(_detectors(models, px, labels), data, _budget(minutes, epochs), seeds, work, as_json)
 
-    interpreter = yolo.built(Environment.read().environments)
-    field = entrants.detectors(_names(models), px, _texts(), interpreter, labels)
-    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+
+def curve(
+    data: DataOption,
+    minutes: Annotated[
+        str, typer.Option("--minutes", metavar="X,X,...", help="Wall-clock; a training for each.")
+    ] = "1,2,4,8",
+    models: ModelsOption = "nano,yolov8n",
+    labels: LabelsOption = 1.0,
+    px: SideOption = 320,
+    seeds: SeedsOption = 1,
+    as_json: JsonOption = RESULTS / "curve.json",
+    work: WorkOption = WORK,
+) -> None:
+    """Learning curves: what each detector reaches in so many minutes, trained for just that long.
+
+    Example: `dsmoe benchmark curve --data deeppcb --labels 0.16 --minutes 1,2,4,8`
+    """
+    from pipelines.benchmarks.contest import entrants
+    from pipelines.benchmarks.contest.protocol import Budget
+
+    budgets = _numbers(minutes)
+    field = entrants.curve(_detectors(models, px, labels), budgets)
+    _run(field, data, Budget(minutes=max(budgets)), seeds, work, as_json)
 
 
 def ablation(
@@ -129,7 +148,7 @@ def warmstart(
     from dsmoe_core.warm_start.checkpoint import shipped
     from pipelines.benchmarks.contest import entrants
 
-    numbers, first = _shares(shares), warm or shipped(size.value)
+    numbers, first = _numbers(shares), warm or shipped(size.value)
     field = entrants.starts(_names(start), numbers, size.value, px, _texts(), first)
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 
@@ -286,11 +305,21 @@ def _budget(minutes: float | None, epochs: int | None) -> Budget:
     return Budget(minutes, epochs)
 
 
+def _detectors(models: str, px: int, labels: float) -> Field:
+    """Ours and YOLOv8, which has an environment of its own."""
+    from pipelines.benchmarks.contest import entrants
+    from pipelines.benchmarks.contest.yolo import contestant as yolo
+    from pipelines.settings import Environment
+
+    interpreter = yolo.built(Environment.read().environments)
+    return entrants.detectors(_names(models), px, _texts(), interpreter, labels)
+
+
 def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _shares(text: str) -> list[float]:
+def _numbers(text: str) -> list[float]:
     """Numbers with commas between.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from pipelines.benchmarks.contest.dsmoe import DsmoeContestant
-from pipelines.benchmarks.contest.protocol import Contestant
+from pipelines.benchmarks.contest.protocol import Budget, Contestant
 from pipelines.benchmarks.contest.series import Entrant, Field, Pair
 from pipelines.benchmarks.contest.yolo.contestant import SIZES, YoloContestant
 from pipelines.settings import checked
@@ -57,6 +58,32 @@ def detectors(
         for i, one in enumerate(names)
         for k, other in enumerate(names)
         if one in OURS and other in SIZES
+    ]
+    return Field(entrants, pairs)
+
+
+def curve(field: Field, minutes: Sequence[float]) -> Field:
+    """The same entrants and pairs at several budgets, each trained anew for its own.
+
+    Args:
+        minutes: of wall-clock.
+
+    Raises:
+        SettingsError: there are none, one is not above 0, or one comes twice.
+    """
+    if not minutes or min(minutes) <= 0 or len(set(minutes)) != len(minutes):
+        given = ",".join(f"{one:g}" for one in minutes)
+        raise SettingsError(f"{given!r} are no budgets", "Give different minutes above 0, such as 1,2,4.")
+    count = len(field.entrants)
+    entrants = [
+        replace(one, keys={"after": budget, **one.keys}, budget=Budget(minutes=budget))
+        for budget in minutes
+        for one in field.entrants
+    ]
+    pairs = [
+        Pair(i * count + pair.one, i * count + pair.other, {"after": budget, **pair.keys})
+        for i, budget in enumerate(minutes)
+        for pair in field.pairs
     ]
     return Field(entrants, pairs)
 

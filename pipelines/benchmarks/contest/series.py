@@ -24,11 +24,13 @@ class Entrant:
     Attributes:
         keys: what the row says of it, beside its figures.
         labels: share of the training pictures that it learns from.
+        budget: its own, where the entrants of a series have several.
     """
 
     keys: dict[str, Any]
     contestant: Contestant
     labels: float = 1.0
+    budget: Budget | None = None
 
 
 class Pair(NamedTuple):
@@ -53,6 +55,7 @@ def run(
 
     Args:
         data: folders with images/, train.json and val.json.
+        budget: of all entrants that have none of their own.
 
     Raises:
         DataError: a data set cannot be read.
@@ -67,7 +70,7 @@ def run(
             name = f"{whole.name}, {', '.join(map(str, entrant.keys.values()))}, seed {seed}"
             bouts.told.line(f"{done} of {len(todo)}: {name}")
             lesson = lessons.with_share(whole, entrant.labels, seed)
-            result = bouts.fight(entrant.contestant, lesson, budget, seed)
+            result = bouts.fight(entrant.contestant, lesson, entrant.budget or budget, seed)
             results.setdefault((whole.name, i), []).append(result)
             shown = result.total
             bouts.told.line(f"  mAP@.5 {shown['map50']:.3f}, mAP@.5:.95 {shown['map']:.3f}")

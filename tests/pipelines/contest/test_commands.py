@@ -32,6 +32,7 @@ def run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     quick = TrainingConfig(batch=5, precision="32-true")
     monkeypatch.setattr(yolo, "built", lambda _: lambda say: program)
     monkeypatch.setattr(yolo, "LOOK_S", 0.05)
+    monkeypatch.setattr(dsmoe, "SPEED_S", 0.05)
     monkeypatch.setattr(
         entrants, "_shape", lambda preset, px: SMALL.model_copy(update={"head_strides": (8, 16)})
     )
@@ -76,6 +77,29 @@ def test_accuracy_of_few_labels(run: Any, tmp_path: Path) -> None:
     assert json.loads((bout / "result.json").read_text())["notes"]["steps"] == 1, (
         "half of the pictures fit into a step"
     )
+
+
+def test_a_curve_has_a_training_for_each_budget(run: Any, tmp_path: Path, capsys: Out) -> None:
+    asked = ("curve", "--models", "nano,yolov8n", "--px", "64", "--seeds", "1")
+    assert run(*asked, "--minutes", "0.02,0.01") == 0
+    found = read_result(tmp_path / "out.json")
+    assert [(row["after"], row["model"]) for row in found["rows"]] == [
+        (0.02, "nano"),
+        (0.02, "yolov8n"),
+        (0.01, "nano"),
+        (0.01, "yolov8n"),
+    ]
+    assert [(test["after"], test["against"]) for test in found["tests"]] == [
+        (0.02, "yolov8n"),
+        (0.01, "yolov8n"),
+    ]
+    write_result(tmp_path / "curve.json", found, command="dsmoe benchmark curve", seeds=[1])
+    table = render("<!-- results:curve -->\n<!-- /results:curve -->", tmp_path)
+    assert "| data | labels | model | 0.01 min | 0.02 min |" in table
+    first = found["rows"][0]
+    assert f"{first['map50'][0]:.3f} / {first['map'][0]:.3f} |" in table
+    for wrong in ("", "0", "1,1", "soon"):
+        assert run(*asked, "--minutes", wrong) == 2
 
 
 def test_ablation_shares_the_store(run: Any, tmp_path: Path) -> None:
