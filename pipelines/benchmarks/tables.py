@@ -364,8 +364,10 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "curve": _curve,
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
-    "settings": _trained(settings="settings", size="size", image_px="px", labels="labels"),
-    "settings_all": _trained(settings="settings", size="size", image_px="px", labels="labels"),
+    **dict.fromkeys(
+        ("settings", "settings_all", "settings_losses", "pinholes"),
+        _trained(settings="settings", size="size", image_px="px", labels="labels"),
+    ),
     "words": _words,
 }
 
