@@ -181,6 +181,10 @@ class LossWeights(Frozen):
         return cls(quality=0.9, balance_alpha=0.45, box=0.05)
 
 
+HOW_IT_RUNS = {"at_once", "checkpoint_every_s"}
+"""Settings of a training that do not make it another one."""
+
+
 class TrainingConfig(Frozen):
     """How to train. Budgets count pictures seen, so that a run repeats on any machine."""
 

@@ -13,7 +13,7 @@ from dsmoe_core.data.box_look import Grey, Orientation, contrast, orientation
 from dsmoe_core.data.in_place import evenly
 from dsmoe_core.errors import PictureError
 from dsmoe_core.schema import Box, LabelledPicture, Picture
-from pipelines.learning import in_the_books_words
+from pipelines.book_words import in_the_books_words
 from pipelines.workspace import Workspace
 from prompts.class_book import ClassBook
 

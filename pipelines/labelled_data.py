@@ -12,7 +12,7 @@ from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.in_place import InPlace, read_in_place
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import LabelledPicture, Picture
-from pipelines.learning import in_the_books_words
+from pipelines.book_words import in_the_books_words
 from pipelines.settings import MAX_PIXELS
 from pipelines.workspace import Workspace
 

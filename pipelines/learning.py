@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsmoe_core.atomic import content_id
+from dsmoe_core.config import HOW_IT_RUNS
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import LabelledPicture
+from pipelines.book_words import in_the_books_words
 from pipelines.crew import Crew
 from pipelines.dataset_version import DatasetVersion
 from pipelines.detection import judge
@@ -92,20 +92,14 @@ def make_dataset(crew: Crew, number: int) -> dict[str, Any]:
     return {"dataset_version": version.id, "pictures": len(version.train), "boxes": version.boxes}
 
 
-def in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str]) -> LabelledPicture:
-    """The same annotations under the class book's own names, which ``resolve`` finds."""
-    return replace(
-        labelled, annotations=tuple(replace(a, label=resolve(a.label)) for a in labelled.annotations)
-    )
-
-
 def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
     """Retrain from today's champion, which may be another than the one that the round was opened with."""
     workspace, champion = crew.workspace, crew.workspace.champion()
     registry, book = workspace.registry, workspace.class_book()
     detector = workspace.settings.detector
     training = detector.training_of(number)
-    settings = [s.model_dump() for s in (training, detector.model, detector.text_encoder)]
+    settings = [training.model_dump(exclude=HOW_IT_RUNS)]
+    settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]
     recipe = [dataset, champion, *settings, detector.start, detector.kind]
     recipe += [detector.warm_start] if detector.warm_start else []
     model = f"r{number}-{content_id(recipe)[:8]}"

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from dsmoe_core.atomic import content_id, write_whole
 from dsmoe_core.errors import ClassBookError, DataError, ModelError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
+from pipelines.book_words import in_the_books_words
 from pipelines.class_facts import ClassFacts
 from pipelines.confusions import Pair, confused, confused_pairs, confusions, corrections
 from pipelines.detection import Detection
 from pipelines.facts_in_words import in_words
-from pipelines.learning import in_the_books_words
 from pipelines.told import Told
 from pipelines.words_evaluator import ChampionReader, WordsEvaluator, fixed_part, labels_of
 from pipelines.workspace import Workspace

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterator
 
 from annotate.review.sample import ReviewSample
+from pipelines.book_words import as_shown
 from pipelines.journal import Role
 from pipelines.workspace import Workspace
 
@@ -33,9 +34,9 @@ def _mark(workspace: Workspace) -> str:
 
 def samples(workspace: Workspace) -> Iterator[ReviewSample]:
     """All usable pictures; tags say role, round and arm."""
-    findings = workspace.findings()
-    truth = {p.picture.key: p.annotations for p in workspace.test_set()}
-    truth |= {key: p.annotations for key, p in workspace.annotations().items()}
+    findings, book = workspace.findings(), workspace.class_book()
+    labelled = [*workspace.test_set(), *workspace.annotations().values()]
+    truth = {p.picture.key: as_shown(p, book).annotations for p in labelled}
     sent = {task.key: task for task in workspace.journal.tasks()}
     roles: tuple[tuple[Role, str], ...] = (("pool", "pool"), ("test", "test set"))
     for role, tag in roles:

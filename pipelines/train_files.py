@@ -13,7 +13,8 @@ from dsmoe_core.data.in_place import read_in_place
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledPicture
 from pipelines import services
-from pipelines.learning import in_the_books_words, losses_of
+from pipelines.book_words import in_the_books_words
+from pipelines.learning import losses_of
 from pipelines.named_model import named_model
 from pipelines.settings import MAX_PIXELS, Environment
 from pipelines.workspace import Workspace

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pipelines.book_words import as_shown
 from pipelines.workspace import Workspace
 from ui.snapshot import Snapshot
 
@@ -21,17 +22,17 @@ def read(path: Path) -> Snapshot:
         SettingsError, ClassBookError: one of its files is wrong.
     """
     with Workspace.open(path) as workspace:
-        answered = workspace.journal.harvests()
+        answered, book = workspace.journal.harvests(), workspace.class_book()
         return Snapshot(
             title=workspace.settings.title,
             path=workspace.path,
             rounds=tuple(workspace.rounds()),
             champion=workspace.champion(),
-            classes=workspace.class_book().vocabulary().names,
+            classes=book.vocabulary().names,
             pictures={picture.key: picture for picture in workspace.pictures("pool")},
             findings=workspace.findings(),
-            annotations=workspace.annotations(),
-            test={labelled.picture.key: labelled for labelled in workspace.test_set()},
+            annotations={key: as_shown(one, book) for key, one in workspace.annotations().items()},
+            test={one.picture.key: as_shown(one, book) for one in workspace.test_set()},
             sent=frozenset(task.key for task in workspace.journal.tasks() if task.key not in answered),
             least_score=workspace.settings.round.prelabel_score,
         )

@@ -28,13 +28,10 @@ from dsmoe_core.checkpoint import (
     save_model,
     write_tensors,
 )
-from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.config import HOW_IT_RUNS, ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledSet, Vocabulary
-
-HOW_IT_RUNS = {"at_once", "checkpoint_every_s"}
-"""Settings of a training that do not make it another one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from annotate.studio.fake import FakeStudio
-from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
+from dsmoe_core.schema import Annotation, Box, Finding, PictureFindings, Routing
+from pipelines.book_words import as_shown
 from pipelines.crew import Crew
 from pipelines.loop import close_round, open_round
+from pipelines.review import samples
 from pipelines.sending import as_called_now
 from pipelines.stand_in_detection import StandInDetection
 from pipelines.workspace import Workspace
 from prompts.class_book import ClassBook, ClassEntry, checked
+from ui.state import read
 
 Label = Callable[[Crew], None]
 
@@ -84,6 +87,23 @@ def test_a_round_chosen_before_is_sent_under_the_new_name(crew: Crew, label: Lab
     assert shown(renamed) == [
         (key, ["new_name" if name == old else name for name in labels]) for key, labels in before
     ]
+
+
+def test_people_are_shown_all_boxes_under_todays_names(crew: Crew, label: Label) -> None:
+    open_round(crew)
+    label(crew)
+    close_round(crew)
+    renamed = published(crew, rust="red_block")
+    truth = [a.label for sample in samples(renamed.workspace) for a in sample.truth or ()]
+    snapshot = read(renamed.workspace.path)
+    labelled = [*snapshot.annotations.values(), *snapshot.test.values()]
+    assert {"red_block", "brick", "plum"} == set(truth) == {a.label for p in labelled for a in p.annotations}
+
+
+def test_boxes_of_a_class_that_is_gone_are_shown_under_their_old_name(workspace: Workspace) -> None:
+    (first, *_) = workspace.test_set()
+    box = Annotation(Box(0.0, 0.0, 5.0, 5.0), "long_gone")
+    assert as_shown(replace(first, annotations=(box,)), workspace.class_book()).annotations == (box,)
 
 
 def test_findings_of_a_class_that_is_gone_are_not_sent() -> None:
