@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ def line(text: str, style: str = "") -> None:
 
 def command_line() -> str:
     """The command that runs, for what is written to be traced back to it."""
-    return " ".join(["dsmoe", *sys.argv[1:]])
+    return shlex.join(["dsmoe", *sys.argv[1:]])
 
 
 class TerminalReporter:
