@@ -4,6 +4,11 @@ A cell can learn a box when its centre lies in the box; of those the ``top`` wit
 ``t = s^a u^b`` (s the score of the box's class, u the IoU of the predicted box) do. A box so small that it
 covers no cell's centre takes the nearest cell. A cell wanted by several boxes learns the one it overlaps
 most.
+
+There the box loss of a cell is weighed by its soft label, hence by its IoU. A box of three pixels is met by
+no prediction of a young network: its cell gets label 0 and its box loss weight 0, so that it is never learned.
+We weigh the box loss by the cell's alignment against the best of its box, so that the best one always counts
+in full; the soft label stays the IoU.
 """
 
 from __future__ import annotations
@@ -39,6 +44,10 @@ class Targets(NamedTuple):
     positive: Bool[Tensor, " N"]
     boxes: Float[Tensor, "P 4"]
     """Boxes of the positive cells, in their order."""
+    labels: Int[Tensor, " P"]
+    """Of these boxes."""
+    shares: Float[Tensor, " P"]
+    """Alignment of the positive cells against the best cell of the same box."""
 
 
 def flatten(levels: Sequence[Level]) -> Flat:
@@ -73,7 +82,8 @@ def assign(
     """Targets of one picture, from the detector's present probabilities and boxes and the true ones."""
     target = torch.zeros_like(scores)
     if not len(boxes):
-        return Targets(target, torch.zeros(len(scores), dtype=torch.bool, device=scores.device), boxes)
+        nowhere = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+        return Targets(target, nowhere, boxes, labels, scores.new_zeros(0))
     overlap = box_iou(boxes, predicted)
     alignment = scores[:, labels].T.clamp_min(1e-6) ** SCORE_POWER * overlap**IOU_POWER
     allowed = _may_learn(centres, boxes)
@@ -86,11 +96,11 @@ def assign(
     own = alignment[owners, positive.nonzero()[:, 0]]
     owned = torch.zeros_like(chosen)
     owned[owners, positive.nonzero()[:, 0]] = True
-    peak = torch.where(owned, alignment, 0.0).amax(1).clamp_min(1e-9)
-    reach = torch.where(owned, overlap, 0.0).amax(1)
-    soft = (own / peak[owners] * reach[owners]).clamp(0, 1)
-    target[positive, labels[owners]] = soft.to(target.dtype)
-    return Targets(target, positive, boxes[owners])
+    peak = torch.where(owned, alignment, 0.0).amax(1)[owners]
+    reach = torch.where(owned, overlap, 0.0).amax(1)[owners]
+    shares = torch.where(peak > 0, own / peak, 1.0)
+    target[positive, labels[owners]] = (shares * reach).to(target.dtype)
+    return Targets(target, positive, boxes[owners], labels[owners], shares)
 
 
 def _may_learn(centres: Float[Tensor, "N 2"], boxes: Float[Tensor, "M 4"]) -> Bool[Tensor, "M N"]:

@@ -61,6 +61,8 @@ class Whole(NamedTuple):
     pictures: Float[Tensor, ""]
     mass: Float[Tensor, ""]
     """Sum of the soft labels."""
+    shares: Float[Tensor, ""]
+    """Sum of the weights of the box loss."""
     present: Float[Tensor, ""]
     """Pairs of a picture and a class that is in it."""
 
@@ -69,7 +71,8 @@ class Whole(NamedTuple):
         """Of these pictures alone."""
         scores = torch.stack([t.scores for t in targets])
         present = _present(truth, scores.shape[-1])
-        return cls(scores.new_tensor(len(truth)), scores.sum(), present.sum())
+        shares = torch.cat([t.shares for t in targets])
+        return cls(scores.new_tensor(len(truth)), scores.sum(), shares.sum(), present.sum())
 
     @classmethod
     def together(cls, parts: Sequence[Whole]) -> Whole:
@@ -89,7 +92,7 @@ def targets_of(output: Output, truth: Sequence[Boxes], *, plain: bool = False) -
     """What the cells of every picture should say.
 
     Args:
-        plain: labels of 0 and 1, as rows A to E of the ablation have them.
+        plain: labels of 0 and 1, every positive cell alike, as rows A to E of the ablation have them.
     """
     flat = flatten(output.levels)
     scores = flat.logits.detach().sigmoid()
@@ -97,7 +100,13 @@ def targets_of(output: Output, truth: Sequence[Boxes], *, plain: bool = False) -
         assign(scores[i], flat.boxes[i].detach(), flat.centres, t.boxes, t.labels)
         for i, t in enumerate(truth)
     ]
-    return [t._replace(scores=(t.scores > 0).to(t.scores.dtype)) for t in targets] if plain else targets
+    return [_plain(t) for t in targets] if plain else targets
+
+
+def _plain(targets: Targets) -> Targets:
+    scores = torch.zeros_like(targets.scores)
+    scores[targets.positive, targets.labels] = 1.0
+    return targets._replace(scores=scores, shares=torch.ones_like(targets.shares))
 
 
 def detection_losses(
@@ -122,8 +131,11 @@ def detection_losses(
         return {"class": weights.quality * element.sum() / mass, "box": flat.boxes.sum() * 0.0}
     found, true = flat.boxes[positive], torch.cat([t.boxes for t in targets])
     missed = iou_loss(found, true) if plain else complete_box_iou_loss(found, true, reduction="none")
-    missed = missed * wanted[positive].sum(-1)
-    return {"class": weights.quality * element.sum() / mass, "box": weights.box * missed.sum() / mass}
+    missed = missed * torch.cat([t.shares for t in targets])
+    return {
+        "class": weights.quality * element.sum() / mass,
+        "box": weights.box * missed.sum() / whole.shares.clamp_min(1.0),
+    }
 
 
 def iou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:

@@ -72,6 +72,20 @@ def test_the_best_cell_that_a_box_keeps_gets_its_iou_as_label_though_another_box
     assert targets.scores[27, 0] > 0 == targets.scores[27, 1]
 
 
+def test_the_best_cell_of_every_box_has_a_whole_share_whatever_its_iou() -> None:
+    flat = flatten(LEVELS)
+    far = torch.tensor([[1.0, 1.0, 3.0, 3.0], [20.0, 20.0, 44.0, 44.0]])
+    predicted = flat.boxes[0] + 100.0
+    targets = assign(flat.logits[0].sigmoid(), predicted, flat.centres, far, torch.tensor([0, 1]))
+    assert targets.labels.tolist().count(0) == 1
+    assert not targets.scores.any()
+    assert (targets.shares == 1).all()
+    near = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, far, torch.tensor([0, 1]))
+    for label in range(2):
+        assert near.shares[near.labels == label].max() == 1
+    assert near.shares.min() < 1
+
+
 @settings(max_examples=50)
 @given(
     st.lists(
@@ -90,7 +104,8 @@ def test_every_lone_box_has_a_cell_and_every_cell_at_most_one_box(
     labels = torch.tensor([label for *_, label in rows])
     targets = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes, labels)
     assert ((targets.scores > 0).sum(-1) <= 1).all()
-    assert len(targets.boxes) == targets.positive.sum()
+    assert len(targets.boxes) == len(targets.labels) == len(targets.shares) == targets.positive.sum()
+    assert ((targets.shares >= 0) & (targets.shares <= 1)).all()
     assert ((targets.scores >= 0) & (targets.scores <= 1)).all()
     alone = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes[:1], labels[:1])
     assert alone.positive.any()

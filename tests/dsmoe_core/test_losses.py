@@ -148,27 +148,47 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
     """Eq. 31 and 33, or cross-entropy and IoU; which cell learns which box is test_assign.py's."""
     output = answer()
     flat = flatten(output.levels)
-    classified = located = mass = torch.zeros(())
+    classified = located = mass = shares = torch.zeros(())
     for i, truth in enumerate(TRUTH):
         targets = assign(flat.logits[i].sigmoid(), flat.boxes[i], flat.centres, truth.boxes, truth.labels)
         assert targets.positive.any() == (len(truth.boxes) > 0)
-        positives = iter(targets.boxes)
+        positives = iter(zip(targets.boxes, targets.labels, targets.shares, strict=True))
         for cell, wanted in enumerate(targets.scores):
-            if plain:
-                wanted = wanted.ceil()
+            learned = next(positives) if targets.positive[cell] else None
+            if plain and learned is not None:
+                wanted = torch.eye(3)[learned[1]]
             for logit, y in zip(flat.logits[i, cell], wanted, strict=True):
                 weight = 1.0 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
                 classified = classified + weight * focal(logit, y, beta=0.0 if plain else 2.0)
                 mass = mass + y
-            if targets.positive[cell]:
-                pair = flat.boxes[i, cell], next(positives)
+            if learned is not None:
+                pair, share = (flat.boxes[i, cell], learned[0]), 1.0 if plain else learned[2]
                 missed = 1 - iou(*pair) if plain else complete_iou(*pair, trade_off(*pair))
-                located = located + missed * wanted.max()
+                located, shares = located + missed * share, shares + share
     assigned = targets_of(output, TRUTH, plain=plain)
     found = detection_losses(output, assigned, Whole.of(assigned, TRUTH), weights, plain=plain)
     assert set(found) == {"class", "box"}
     close(found["class"], (quality * classified / mass.clamp_min(1)).double(), 1e-4)
-    close(found["box"], (box * located / mass.clamp_min(1)).double(), 1e-4)
+    close(found["box"], (box * located / shares.clamp_min(1)).double(), 1e-4)
+
+
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_box_that_no_prediction_meets_is_learned_all_the_same(plain: bool) -> None:
+    """A pinhole of two pixels, and a network that so far predicts eight pixels beside it."""
+    distances = torch.full((1, 4, 8, 8), -8.0)
+    distances[:, 2:] = 12.0  # right and below of the cell's centre
+    distances.requires_grad_()
+    logits = torch.zeros(1, 3, 8, 8, requires_grad=True)
+    output = answer(1)._replace(levels=[Level(8, logits, distances)])
+    truth = [Boxes(torch.tensor([[18.0, 18.0, 20.0, 20.0]]), torch.tensor([1]))]
+    assigned = targets_of(output, truth, plain=plain)
+    assert assigned[0].shares.tolist() == [1.0]
+    losses = detection_losses(output, assigned, Whole.of(assigned, truth), LossWeights(), plain=plain)
+    assert losses["box"].item() >= LossWeights().box
+    if not plain:  # 1 - IoU has no gradient where boxes do not meet
+        losses["box"].backward()
+        assert distances.grad is not None
+        assert distances.grad[0, :, 2, 2].abs().min() > 0
 
 
 def test_without_any_box_only_the_classes_learn() -> None:
