@@ -6,9 +6,9 @@ covers no cell's centre takes the nearest cell. A cell wanted by several boxes l
 most.
 
 There the box loss of a cell is weighed by its soft label, hence by its IoU. A box of three pixels is met by
-no prediction of a young network: its cell gets label 0 and its box loss weight 0, so that it is never learned.
-We weigh the box loss by the cell's alignment against the best of its box, so that the best one always counts
-in full; the soft label stays the IoU.
+no prediction of a young network: its cell gets label 0 and its box loss weight 0, so it is never learned. We
+weigh the box loss by the cell's alignment against the best of its box, so that the best one always counts in
+full; the soft label stays the IoU.
 """
 
 from __future__ import annotations
