@@ -5,8 +5,8 @@ A cell can learn a box when its centre lies in the box; of those the ``top`` wit
 covers no cell's centre takes the nearest cell. A cell wanted by several boxes learns the one it overlaps
 most.
 
-There the box loss of a cell is weighed by its soft label, hence by its IoU. A box of three pixels is met by
-no prediction of a young network: its cell gets label 0 and its box loss weight 0, so it is never learned. We
+In TOOD the box loss of a cell is weighed by its soft label, hence by its IoU. A box of three pixels is met
+by no prediction of a young network: its cell gets label 0, its box loss weight 0, and it is never learned. We
 weigh the box loss by the cell's alignment against the best of its box, so that the best one always counts in
 full; the soft label stays the IoU.
 """
