@@ -97,7 +97,7 @@ class ModelConfig(Frozen):
     text_heads: int = Field(8, ge=1)
     experts: int = Field(8, ge=3, description="N_e")
     top_k: int = Field(3, ge=1, description="k; the paper takes floor(log2 N_e)")
-    head_strides: tuple[int, ...] = (8, 16)
+    head_strides: tuple[int, ...] = (4, 8, 16)
     head_width: int = Field(64, ge=16, multiple_of=8)
     paper: PaperForms = PaperForms()
     ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the whole method")

@@ -32,14 +32,17 @@ def optimizer_of(network: nn.Module, training: TrainingConfig) -> Muon:
             matrix = bool(training.matrix_rate) and weight not in words and _is_matrix(weight)
             groups[weight.ndim > 1, weight in words, matrix].append(weight)
     return Muon(
-        {
-            "params": weights,
-            "weight_decay": training.weight_decay if decays else 0.0,
-            "rate": training.words_rate if of_words else 1.0,
-            "matrix_rate": training.matrix_rate if matrix else 0.0,
-            "fused": True,  # hundreds of small weights
-        }
-        for (decays, of_words, matrix), weights in groups.items()
+        (
+            {
+                "params": weights,
+                "weight_decay": training.weight_decay if decays else 0.0,
+                "rate": training.words_rate if of_words else 1.0,
+                "matrix_rate": training.matrix_rate if matrix else 0.0,
+                "fused": True,  # hundreds of small weights
+            }
+            for (decays, of_words, matrix), weights in groups.items()
+        ),
+        large_in=torch.bfloat16 if training.precision == "bf16-mixed" else torch.float32,
     )
 
 

@@ -91,14 +91,11 @@ def curve(field: Field, minutes: Sequence[float]) -> Field:
 def ablation(rows: Sequence[str], preset: Size, px: int, texts: TextEncoder) -> Field:
     """Rows A to F of the paper's ablation, and F without the tiny-object head; F is compared with each.
 
-    Paper: the whole method has that head (Tables 6 and 7). We: so all lettered rows do here, of ``nano`` too,
-    whose preset leaves it out for speed and is the row without it.
-
     Raises:
         SettingsError: a row is none of them.
     """
     _refuse_others(rows, ROWS, "row")
-    whole = _shape(preset, px).with_tiny_head(True)
+    whole = _shape(preset, px)
 
     def shape(row: str) -> ModelConfig:
         return whole.with_tiny_head(False) if row == NO_TINY_HEAD else _of_row(whole, row)

@@ -9,7 +9,7 @@ from hypothesis import given
 from torch import Tensor, nn
 
 from dsmoe_core.checkpoint import optimizer_tensors, restore_optimizer
-from dsmoe_core.training.muon import MOMENTUM, Muon, orthogonal
+from dsmoe_core.training.muon import LARGE, MOMENTUM, Muon, orthogonal
 
 
 @given(st.integers(16, 40), st.integers(16, 80), st.integers(0, 1000))
@@ -35,9 +35,12 @@ def test_nothing_stays_nothing() -> None:
     assert not orthogonal(torch.zeros(2, 16, 16)).any()
 
 
-def _moved(weight: Tensor, gradients: list[Tensor], **group: float) -> tuple[Tensor, Muon]:
+def _moved(
+    weight: Tensor, gradients: list[Tensor], large_in: torch.dtype = torch.float32, **group: float
+) -> tuple[Tensor, Muon]:
     parameter = nn.Parameter(weight.clone())
-    optimizer = Muon([{"params": [parameter], "lr": 0.1, "weight_decay": 0.0, **group}])
+    groups = [{"params": [parameter], "lr": 0.1, "weight_decay": 0.0, **group}]
+    optimizer = Muon(groups, large_in=large_in)
     for gradient in gradients:
         parameter.grad = gradient.clone()
         optimizer.step()
@@ -78,6 +81,18 @@ def test_other_weights_move_as_by_adamw() -> None:
         parameter.grad = gradient.clone()
         adamw.step()
     assert torch.equal(moved, parameter.detach())
+
+
+def test_large_matrices_are_found_in_bf16_and_small_ones_as_exactly_as_before() -> None:
+    draw = torch.Generator().manual_seed(1)
+    for side, alike in ((LARGE - 1, True), (LARGE, False)):
+        weight, gradient = (torch.randn(side, 2 * LARGE, generator=draw) for _ in range(2))
+        exact, _ = _moved(weight, [gradient], matrix_rate=1.0)
+        rough, _ = _moved(weight, [gradient], torch.bfloat16, matrix_rate=1.0)
+        assert torch.equal(exact, rough) is alike
+        steps = (exact - weight).flatten(), (rough - weight).flatten()
+        assert torch.nn.functional.cosine_similarity(*steps, dim=0) > 0.999
+        assert rough.dtype == torch.float32
 
 
 def test_a_weight_without_a_gradient_stays() -> None:

@@ -33,9 +33,7 @@ def run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(yolo, "built", lambda _: lambda say: program)
     monkeypatch.setattr(yolo, "LOOK_S", 0.05)
     monkeypatch.setattr(dsmoe, "SPEED_S", 0.05)
-    monkeypatch.setattr(
-        entrants, "_shape", lambda preset, px: SMALL.model_copy(update={"head_strides": (8, 16)})
-    )
+    monkeypatch.setattr(entrants, "_shape", lambda preset, px: SMALL.with_tiny_head(True))
     monkeypatch.setattr(dsmoe, "TrainingConfig", lambda: quick)
     monkeypatch.setattr(entrants, "TrainingConfig", lambda **given: quick.model_copy(update=given))
     monkeypatch.setattr(contest, "_texts", HashEncoder)

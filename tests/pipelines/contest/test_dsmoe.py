@@ -207,8 +207,8 @@ def test_the_ablation_s_rows_have_the_tiny_head_but_one() -> None:
     assert entrants.ablation(["A", "B"], "nano", 320, HashEncoder()).pairs == []
 
 
-def test_without_the_tiny_head_nano_is_the_nano_of_the_other_benchmarks(lesson: Lesson) -> None:
-    (row,) = entrants.ablation(["no-tiny-head"], "nano", 320, HashEncoder()).entrants
+def test_the_ablation_s_whole_nano_is_the_nano_of_the_other_benchmarks(lesson: Lesson) -> None:
+    (row,) = entrants.ablation(["F"], "nano", 320, HashEncoder()).entrants
     assert row.contestant.identity(lesson) == entrants.ours("nano", 320, HashEncoder()).identity(lesson)
 
 
