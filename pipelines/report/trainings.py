@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.evaluation.bootstrap import compare, mean_over_classes
+from dsmoe_core.evaluation.bootstrap import mean_over_classes
 from dsmoe_core.evaluation.figures import Judged
 from dsmoe_core.evaluation.operating_point import best_threshold, operating_point
-from dsmoe_core.evaluation.over_seeds import mean_over_seeds, paired_t_test
+from dsmoe_core.evaluation.over_seeds import mean_over_seeds
+from pipelines.report.paired import paired
 
 FIGURES = ("map50", "map", "precision", "recall", "f1")
 RESAMPLED = ("map50", "map")
@@ -75,16 +74,13 @@ def _tests(
     these: Sequence[Judged],
     others: Sequence[Judged],
 ) -> dict[str, Any]:
-    test = paired_t_test(ours[name], theirs[name])
-    answer: dict[str, Any] = {"seeds": {"delta": test.delta, "ci95": test.ci95, "p": test.p}}
-    if math.isfinite(test.t):  # infinite where all differences are equal
-        answer["seeds"]["t"] = test.t
-    if name in RESAMPLED:
-        place = RESAMPLED.index(name)
-        means = [
-            np.mean([mean_over_classes(one.resampled)[:, place] for one in side], axis=0)
-            for side in (these, others)
-        ]
-        if (compared := compare(test.delta, *means)) is not None:
-            answer["pictures"] = compared._asdict()
+    resampled = (_resampled(name, these), _resampled(name, others)) if name in RESAMPLED else None
+    over = paired(ours[name], theirs[name], resampled)
+    answer = {kind: test._asdict() for kind, test in over._asdict().items() if test is not None}
+    if over.seeds is not None and math.isinf(over.seeds.t):  # where all differences are equal; JSON has none
+        del answer["seeds"]["t"]
     return answer
+
+
+def _resampled(name: str, side: Sequence[Judged]) -> list[Any]:
+    return [mean_over_classes(one.resampled)[:, RESAMPLED.index(name)] for one in side]

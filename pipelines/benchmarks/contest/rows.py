@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dsmoe_core.evaluation.bootstrap import compare
-from dsmoe_core.evaluation.over_seeds import paired_t_test
+from dsmoe_core.evaluation.bootstrap import Comparison
+from dsmoe_core.evaluation.over_seeds import PairedTest
 from pipelines.benchmarks.contest.bouts import Result
+from pipelines.report.paired import paired
 
 FIGURES = ("map50", "map", "precision", "recall", "f1")
 
@@ -34,28 +35,23 @@ def row(results: Sequence[Result]) -> dict[str, Any]:
 def differences(one: Sequence[Result], other: Sequence[Result]) -> list[dict[str, Any]]:
     """Whether the first one's mAP@.5:.95 is another than the second one's, on the seeds that both have.
 
-    ``seeds``: Student's paired t over seeds, from two on. ``pictures``: the paired bootstrap over pictures,
-    of the means over seeds; it says nothing of other trainings, the former nothing of other pictures.
+    One entry a test of :class:`pipelines.report.paired.Paired` that there is.
     """
     pairs = [(a, b) for a in one for b in other if a.seed == b.seed]
     if not pairs:
         return []
     ours, theirs = zip(*pairs, strict=True)
-    answer = []
-    if len(pairs) > 1:
-        test = paired_t_test([r.total["map"] for r in ours], [r.total["map"] for r in theirs])
-        answer.append(_test("seeds", test.delta, test.ci95, test.p))
-    delta = float(np.mean([a.total["map"] - b.total["map"] for a, b in pairs]))
-    resampled = [np.mean([r.resampled[:, 1] for r in side], axis=0) for side in (ours, theirs)]
-    compared = compare(delta, *resampled)
-    if compared is not None:
-        answer.append(_test("pictures", compared.delta, compared.ci95, compared.p))
-    return answer
+    over = paired(
+        [one.total["map"] for one in ours],
+        [one.total["map"] for one in theirs],
+        ([one.resampled[:, 1] for one in ours], [one.resampled[:, 1] for one in theirs]),
+    )
+    return [_test(kind, test) for kind, test in over._asdict().items() if test is not None]
 
 
-def _test(over: str, delta: float, ci95: tuple[float, float], p: float) -> dict[str, Any]:
-    ends = [round(end, 4) for end in ci95]
-    return {"over": over, "delta_map": round(delta, 4), "ci95": ends, "p": round(p, 5)}
+def _test(over: str, test: PairedTest | Comparison) -> dict[str, Any]:
+    ends = [round(end, 4) for end in test.ci95]
+    return {"over": over, "delta_map": round(test.delta, 4), "ci95": ends, "p": round(test.p, 5)}
 
 
 def _labels(figures: Sequence[dict[str, Any]]) -> list[str]:
