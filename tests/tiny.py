@@ -24,6 +24,7 @@ SMALL = ModelConfig(
     ball_dim=8,
     experts=4,
     top_k=2,
+    head_strides=(8, 16),
     head_width=32,
 )
 
