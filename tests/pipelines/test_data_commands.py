@@ -15,7 +15,7 @@ from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.tiling import training_views
-from pipelines import cli
+from pipelines import cli, labelled_data
 from pipelines.contact_sheet import Row, each_alone, sheet
 from pipelines.labelled_data import LabelledData, of_files, of_workspace
 from pipelines.workspace import Workspace
@@ -106,12 +106,14 @@ def test_anchors_tell_sizes_fit_and_advice(blocks: Path, capsys: pytest.CaptureF
     assert f"{len(labels)} boxes as the network sees them: whole pictures at a side of 96 px" in shown
     squares = [min(s, np.mean(sides)) ** 2 / max(s, np.mean(sides)) ** 2 for s in sides]
     assert f"Mean best IoU of 1 sizes: {np.mean(squares):.3f}" in shown
-    assert "finest stride, 8, is fine enough" in shown
+    assert "finest stride, 4, is fine enough for these boxes; 8 would do" in shown
 
 
 def test_anchors_ask_for_a_finer_head_or_tiles_where_boxes_are_small(
-    blocks: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    blocks: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    coarse = ModelConfig(head_strides=(8, 16))
+    monkeypatch.setattr(labelled_data, "of_files", lambda file, images, _: of_files(file, images, coarse))
     content = json.loads((blocks / "train.json").read_text())
     for image in content["images"]:
         image |= {"width": 960, "height": 960}
