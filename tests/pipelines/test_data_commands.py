@@ -21,7 +21,7 @@ from pipelines.labelled_data import LabelledData, of_files, of_workspace
 from pipelines.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
 
-SMALL = ModelConfig(image_px=96, head_strides=(8, 16))
+SMALL = ModelConfig(image_px=96)
 
 
 @pytest.fixture
