@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 def tracked(workspace: Workspace, name: str, about: Mapping[str, Any]) -> Iterator[TrainingProgress | None]:
     """What a training is to tell its progress to, while it runs; None where nobody keeps it.
 
-    A training that was killed and is run again goes on with its curves.
+    A training that was killed and is run again goes on with its curves, each step in them once; one that has
+    to begin again has a run of its own.
 
     Args:
         name: of the run: the model's.
@@ -56,15 +57,23 @@ def tracked(workspace: Workspace, name: str, about: Mapping[str, Any]) -> Iterat
 class Curves:
     """Writes some of the steps of a training, evenly, and the last; nothing more once MLflow has failed."""
 
-    def __init__(self, client: MlflowClient, run: str) -> None:
+    def __init__(self, client: MlflowClient, run: str, written: int, begin: Callable[[], str]) -> None:
+        """
+        Args:
+            written: last step that the run has.
+            begin: makes another run.
+        """
         self._client, self._run = client, run
+        self._written, self._begin = written, begin
         self._failed = False
 
     def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
         """Progress of a training."""
         from mlflow.entities import Metric
 
-        if step % math.ceil(steps / POINTS) and step != steps:
+        if step == 1 and self._written:
+            self._write(self._start_over)
+        if step <= self._written or (step % math.ceil(steps / POINTS) and step != steps):
             return
         now = int(time.time() * 1000)
         points = [Metric(name, value, now, step) for name, value in figures.items()]
@@ -73,6 +82,10 @@ class Curves:
     def end(self, status: str) -> None:
         """Mark the run as FINISHED or FAILED."""
         self._write(lambda: self._client.set_terminated(self._run, status))
+
+    def _start_over(self) -> None:
+        self._client.set_terminated(self._run, "KILLED")
+        self._run, self._written = self._begin(), 0
 
     def _write(self, write: Callable[[], object]) -> None:
         if self._failed:
@@ -87,7 +100,7 @@ class Curves:
 def _begun(folder: Path, name: str, about: Mapping[str, Any]) -> Curves | None:
     try:
         client = _client(folder)
-        return None if client is None else Curves(client, _run(client, folder, name, about))
+        return None if client is None else _curves(client, folder, name, about)
     except Exception as error:  # noqa: BLE001  # as above
         _tell(error)
         return None
@@ -111,17 +124,23 @@ def _client(folder: Path) -> MlflowClient | None:
     return MlflowClient(tracking_uri=f"sqlite:///{folder / DATABASE}")
 
 
-def _run(client: MlflowClient, folder: Path, name: str, about: Mapping[str, Any]) -> str:
-    """The unfinished run of this name, or a new one."""
+def _curves(client: MlflowClient, folder: Path, name: str, about: Mapping[str, Any]) -> Curves:
+    """Those of the unfinished run of this name, or of a new one."""
     found = client.get_experiment_by_name(EXPERIMENT)
     if found is None:
         experiment = client.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
     else:
         experiment = found.experiment_id
+
+    def begin() -> str:
+        run = str(client.create_run(experiment, run_name=name).info.run_id)
+        for key, value in about.items():
+            client.log_param(run, key, value)
+        return run
+
     wanted = f"attributes.run_name = '{name}' and attributes.status = 'RUNNING'"
     for begun in client.search_runs([experiment], wanted, max_results=1):
-        return str(begun.info.run_id)
-    run = str(client.create_run(experiment, run_name=name).info.run_id)
-    for key, value in about.items():
-        client.log_param(run, key, value)
-    return run
+        run = str(begun.info.run_id)
+        points = (client.get_metric_history(run, metric) for metric in begun.data.metrics)
+        return Curves(client, run, max((one.step for curve in points for one in curve), default=0), begin)
+    return Curves(client, begin(), 0, begin)

@@ -37,14 +37,16 @@ def network(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def run_of(workspace: Workspace) -> tuple[Any, Any]:
+def run_of(workspace: Workspace, runs: int = 1) -> tuple[Any, ...]:
+    """The client and the runs, the latest first."""
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=f"sqlite:///{workspace.path / FOLDER / DATABASE}")
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    (run,) = client.search_runs([experiment.experiment_id])
-    return client, run
+    found = client.search_runs([experiment.experiment_id])
+    assert len(found) == runs
+    return client, *found
 
 
 def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
@@ -60,7 +62,7 @@ def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
 
     with pytest.raises(Killed):
         train(1, end=501)
-    train(501, end=steps + 1)
+    train(401, end=steps + 1)  # its last checkpoint is older than the kill
     client, run = run_of(network)
     assert (run.info.run_name, run.info.status) == ("r1-abc", "FINISHED")
     assert run.data.params == {"pictures": "12", "learning_rate": "0.002"}
@@ -70,6 +72,26 @@ def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
         assert all(point.value == point.step + i for point in history)
         assert max(point.step for point in history) == steps
     assert {p.name for p in (network.path / FOLDER).iterdir()} <= {DATABASE, "artifacts"}
+
+
+def test_a_killed_training_that_begins_again_has_a_run_of_its_own(network: Workspace) -> None:
+    def train(end: int) -> None:
+        with tracked(network, "r1-abc", ABOUT) as curves:
+            assert curves is not None
+            for step in range(1, 11):
+                if step == end:
+                    raise Killed
+                curves(step, 10, {"class": float(end)})
+
+    with pytest.raises(Killed):
+        train(end=6)
+    train(end=11)
+    client, last, first = run_of(network, runs=2)
+    assert [run.info.status for run in (first, last)] == ["KILLED", "FINISHED"]
+    for run, points, value in ((first, 5, 6.0), (last, 10, 11.0)):
+        history = client.get_metric_history(run.info.run_id, "class")
+        assert [(point.step, point.value) for point in history] == [(i, value) for i in range(1, points + 1)]
+        assert run.data.params["pictures"] == "12"
 
 
 def test_a_round_s_training_is_tracked_under_its_model_s_name(
@@ -146,9 +168,9 @@ def refuse(host, *rest, **named):
 socket.getaddrinfo = refuse
 from pipelines import tracking
 client = tracking._client(Path(sys.argv[1]))
-run = tracking._run(client, Path(sys.argv[1]), "r0", {})
-tracking.Curves(client, run)(1, 1, {"class": 1.0})
-client.set_terminated(run)
+curves = tracking._curves(client, Path(sys.argv[1]), "r0", {})
+curves(1, 1, {"class": 1.0})
+curves.end("FINISHED")
 time.sleep(2)
 print(asked)
 """
