@@ -40,6 +40,12 @@ def evaluate(
         ),
     ] = None,
     class_book: BookOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", metavar="REGEX", help="Figures for each part of file names too: '^[^/]+': folder."
+        ),
+    ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts and pictures.")
@@ -57,9 +63,11 @@ def evaluate(
     Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
     """
     from dsmoe_core.data.formats import read_annotations
+    from pipelines.report.groups import pattern_of
     from pipelines.report.judging import Question
     from pipelines.settings import MAX_PIXELS
 
+    pattern = None if by is None else pattern_of(by)
     if report is not None:
         from pipelines.report.page import check
 
@@ -67,7 +75,7 @@ def evaluate(
     known = read_annotations(annotations, images)
     with opened_or_none(workspace) as opened:
         most = opened.settings.max_pixels if opened else MAX_PIXELS
-        question = Question(known, annotations, images, score, resamples, seed, most)
+        question = Question(known, annotations, images, score, resamples, seed, most, pattern)
         measured = _judge(question, [model, *(also or ())], against or (), opened, class_book, report)
     _keep(measured, as_json, report)
 
@@ -131,6 +139,8 @@ def _show(measured: dict[str, Any]) -> None:
         shown = ("-" if share is None else f"{share:.3f}" for share in shares)
         table.add_row(escape(row["name"]), str(row["boxes"]), str(row["findings"]), *shown)
     console.print(table)
+    if "groups" in measured:
+        _show_groups(measured["groups"])
     other, trainings = measured.get("against"), measured.get("trainings")
     if trainings:
         _show_trainings(trainings)
@@ -140,6 +150,18 @@ def _show(measured: dict[str, Any]) -> None:
             low, high = row["ci95"]
             gain = f"{row['delta']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p']:.3f}"
             line(f"{label} against {other['name']}: {gain}")
+
+
+def _show_groups(groups: Sequence[dict[str, Any]]) -> None:
+    """Each group's figures, at the threshold of all pictures, and the class that it is worst at."""
+    names = (*MAPS, ("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+    table = Table("group", "pictures", "boxes", *(label for _, label in names), "worst class")
+    for row in groups:
+        worst = min(row["classes"].items(), key=lambda one: one[1], default=None)
+        shown = (f"{row[name]:.3f}" if name in row else "-" for name, _ in names)
+        last = f"{worst[0]} {worst[1]:.3f}" if worst else "-"
+        table.add_row(escape(row["name"]), str(row["pictures"]), str(row["boxes"]), *shown, escape(last))
+    console.print(table)
 
 
 def _show_trainings(measured: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from dsmoe_core.evaluation.matching import Matched
 from dsmoe_core.schema import LabelledPicture, PictureFindings
 from pipelines.registry import source_commit
 from pipelines.report.contender import Contender
+from pipelines.report.groups import by_group, grouped
 from pipelines.report.trainings import need_pairs, over_trainings
 from pipelines.report.worst import worst
 from pipelines.told import Told
@@ -33,6 +35,7 @@ class Question:
         score: threshold to judge at, beside that of the best F1.
         seed: of the resamples, and of the halves for temperature scaling.
         max_pixels: larger pictures are left out.
+        by: what to group the pictures by (``groups.py``), where they are to be.
     """
 
     annotations: AnnotationSet
@@ -42,6 +45,7 @@ class Question:
     resamples: int
     seed: int
     max_pixels: int
+    by: re.Pattern[str] | None = None
 
 
 class Answer(NamedTuple):
@@ -64,7 +68,7 @@ def answered(
 
     Raises:
         DataError: pictures or annotations cannot be used.
-        SettingsError: there are several, and not as many others.
+        SettingsError: there are several, and not as many others; or too many groups.
         ClassBookError: a model does not know a class that is annotated.
         ModelError: a model cannot be used.
     """
@@ -80,6 +84,7 @@ def answered(
             progress=told.advance,
         )
         truth = this.in_its_words(taken.labelled)
+        groups = grouped(question.by, truth) if question.by else {}
         classes = list(this.vocabulary.names)
         counts = draws(len(truth), question.resamples, question.seed)
 
@@ -104,6 +109,8 @@ def answered(
                 these, others, over_trainings(ours, theirs, question.score)
             )
         measured = figures(one, counts, given=question.score, seed=question.seed)
+        if groups:
+            measured["groups"] = by_group(groups, found[0], classes, measured["threshold"])
         shown = worst(one.matched, measured["threshold"])
         head = _head(question, this, taken, command)
         yield Answer({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)

@@ -148,6 +148,41 @@ def test_every_format_gives_the_same_figures(models: Path, data: Path, tmp_path:
         assert answer["total"] == expected["total"]
 
 
+def test_groups_by_a_part_of_the_name_are_judged_as_if_alone(
+    models: Path, data: Path, tmp_path: Path, capsys: Out
+) -> None:
+    model = ("early", "--workspace", models)
+    answer = judged(data, *model, "--by", r"^val-00([01])|\.jpg", "--report", tmp_path / "report")
+    assert [(g["name"], g["pictures"]) for g in answer["groups"]] == [("0", 1), ("1", 1), ("(others)", 3)]
+    assert "(others)" in capsys.readouterr().out
+    assert "Groups of pictures" in (tmp_path / "report" / "report.html").read_text()
+    text = json.loads((data / "val.json").read_text())
+    for group in answer["groups"]:
+        names = {"0": ["val-000.png"], "1": ["val-001.png"]}.get(group["name"])
+        images = [
+            i for i in text["images"] if (i["file_name"] in (names or ())) or (not names and i["id"] > 2)
+        ]
+        ids = {image["id"] for image in images}
+        boxes = [a for a in text["annotations"] if a["image_id"] in ids]
+        (data / "part.json").write_text(json.dumps({**text, "images": images, "annotations": boxes}))
+        alone = judged(data, *model, "--annotations", data / "part.json")
+        assert {n: group.get(n) for n in ("map50", "map", "boxes")} == {
+            n: alone["total"].get(n) for n in ("map50", "map", "boxes")
+        }
+        assert group["classes"] == {c["name"]: c["map50"] for c in alone["classes"] if "map50" in c}
+
+
+def test_one_group_of_all_is_the_whole_and_none_is_asked_for_is_none(models: Path, data: Path) -> None:
+    answer = judged(data, "late", "--workspace", models, "--by", "^val")
+    (group,) = answer["groups"]
+    total = answer["total"]
+    assert (group["name"], group["map50"], group["map"]) == ("val", total["map50"], total["map"])
+    assert {n: group[n] for n in ("precision", "recall", "f1")} == {
+        n: total["best"][n] for n in ("precision", "recall", "f1")
+    }
+    assert "groups" not in judged(data, "late", "--workspace", models)
+
+
 def test_pictures_that_cannot_be_read_are_named_and_in_no_figure(
     models: Path, data: Path, capsys: Out
 ) -> None:
@@ -212,6 +247,7 @@ def test_mistakes_are_one_line_and_found_before_the_work(
         (("late", *workspace, "--annotations", tmp_path / "gone.json"), "gone.json is not there"),
         (("late", *workspace, "--images", tmp_path / "mine"), "none of 5 annotated pictures"),
         (("late", "--workspace", tmp_path), "no workspace"),
+        (("late", *workspace, "--by", "("), "--by is '(', which is no regular expression"),
     ]
     for words, expected in orders:
         assert evaluate(data, *words) == 2, words
