@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import AblationOption, Size, SizeOption, StudioPortOption, TinyHeadOption, shaped
+from pipelines.cli.options import (
+    AblationOption,
+    AblationRow,
+    Size,
+    SizeOption,
+    StudioPortOption,
+    TinyHeadOption,
+    shaped,
+)
 from pipelines.cli.show import TerminalReporter, line
 
 if TYPE_CHECKING:
@@ -39,11 +47,14 @@ def init(
     budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
     size: SizeOption = Size.NANO,
     start: Annotated[
-        str,
+        str | None,
         typer.Option(
-            "--start", metavar="WHICH", help="scratch, mobile-sam (base), warm, or a file of dsmoe pretrain."
+            "--start",
+            metavar="WHICH",
+            help="First weights: warm (the default of nano), scratch (elsewhere), mobile-sam (base), "
+            "or a file of dsmoe pretrain.",
         ),
-    ] = "scratch",
+    ] = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     text_encoder: Annotated[
@@ -68,13 +79,16 @@ def init(
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    detector = {"model": model, "text_encoder": _text(text_encoder), **_first_weights(start, size)}
+    first = _first_weights(start or _best_start(size, ablation), size)
+    detector = {"model": model, "text_encoder": _text(text_encoder), **first}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
         made, taken = make_workspace(workspace, source, settings, progress=reporter.advance)
     _tell(made, taken, {"--annotations": known, "--test": judged})
+    if start is None and first["start"] == "warm" and not dry_run:
+        line("the image encoder starts from weights that come with dsmoe, learned from drawn pictures")
 
 
 def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | None]) -> None:
@@ -104,6 +118,15 @@ def _settings(
         "detector": {"kind": kinds[1], **detector},
     }
     return checked(WorkspaceSettings, raw, "the command line")
+
+
+def _best_start(size: Size, row: AblationRow | None) -> str:
+    """A warm start, where one comes with dsmoe and the row of the ablation has the encoder that it is of."""
+    from dsmoe_core.config import ModelConfig
+    from dsmoe_core.warm_start.checkpoint import shipped
+
+    fits = row is None or ModelConfig(ablation=row.value).mobile_sam
+    return "warm" if fits and shipped(size.value).is_file() else "scratch"
 
 
 def _first_weights(which: str, size: Size) -> dict[str, str]:

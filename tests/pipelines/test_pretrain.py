@@ -198,6 +198,36 @@ def test_a_workspace_starts_from_what_ships_or_says_what_to_do(
 
 
 @pytest.mark.parametrize(
+    ("words", "ships", "start"),
+    [
+        ((), True, "warm"),
+        (("--ablation", "c"), True, "warm"),
+        (("--ablation", "b"), True, "scratch"),
+        (("--size", "base"), True, "scratch"),
+        (("--start", "scratch"), True, "scratch"),
+        ((), False, "scratch"),
+    ],
+)
+def test_a_workspace_starts_warm_where_that_is_possible_unless_told_otherwise(
+    words: tuple[str, ...],
+    ships: bool,
+    start: str,
+    warm: Path,
+    blocks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(checkpoint, "_HERE", tmp_path)
+    for file in (warm, checkpoint.card_path(warm)) if ships else ():
+        (tmp_path / f"nano{file.suffix}").write_bytes(file.read_bytes())
+    said = run(capsys, "init", tmp_path / "w", "--images", blocks / "images", "--classes", "rust", *words)
+    detector = yaml.safe_load((tmp_path / "w" / "dsmoe.yaml").read_text())["detector"]
+    assert detector.get("start", "scratch") == start
+    assert ("come with dsmoe" in " ".join(said.split())) is (start == "warm")
+
+
+@pytest.mark.parametrize(
     ("raw", "problem"),
     [
         ({"start": "warm", "model": {"ablation": "B"}}, "start is warm, model is row B"),
