@@ -57,6 +57,7 @@ class Crew:
         return self.studio.ensure_project(
             self.workspace.settings.title,
             book.vocabulary(),
+            owner=self.workspace.mark(),
             resolve=book.resolve,
             progress=self.reporter.advance,
         )

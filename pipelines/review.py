@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Iterator
 
 from annotate.review.sample import ReviewSample
@@ -20,16 +19,7 @@ def dataset_name(workspace: Workspace, *, shared: bool) -> str:
             whatever the titles; it stays the same when the workspace is moved.
     """
     name = "dsmoe-" + (re.sub(r"[^a-z0-9]+", "-", workspace.settings.title.lower()).strip("-") or "workspace")
-    return f"{name}-{_mark(workspace)}" if shared else name
-
-
-def _mark(workspace: Workspace) -> str:
-    """Drawn once for a workspace."""
-    mark = workspace.journal.fact("review_mark")
-    if mark is None:
-        mark = secrets.token_hex(4)
-        workspace.journal.set_fact("review_mark", mark)
-    return str(mark)
+    return f"{name}-{workspace.mark()}" if shared else name
 
 
 def samples(workspace: Workspace) -> Iterator[ReviewSample]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -42,6 +43,7 @@ studio/          Label Studio's data, credentials (0600) and log
 review/          FiftyOne's database
 cache/           may be deleted
 """
+_MARK = "review_mark"  # by its first use, in FiftyOne
 _FOLDERS = ("pictures", "datasets", "models", "findings", "studio", "review", "cache")
 
 
@@ -101,6 +103,14 @@ class Workspace:
             )
         settings = WorkspaceSettings.read(path / "dsmoe.yaml")
         return cls(path, settings, Journal.at(path / "journal.sqlite"))
+
+    def mark(self) -> str:
+        """What tells it from every other, wherever it is moved and whatever its title: drawn once."""
+        mark = self.journal.fact(_MARK)
+        if mark is None:
+            mark = secrets.token_hex(4)
+            self.journal.set_fact(_MARK, mark)
+        return str(mark)
 
     def close(self) -> None:
         """Let go of the journal."""

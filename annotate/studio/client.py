@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from annotate.studio import harvest as harvesting
 from annotate.studio import prelabel
@@ -12,11 +13,20 @@ from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.controls import CONTROL
 from annotate.studio.label_config import label_config
 from annotate.studio.migrate import migrate
+from annotate.studio.ownership import chosen, described, owner_of
 from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region, Several, Task
 from annotate.studio.push import Push
 from annotate.studio.rows import ANSWERED, DATA, EVERYTHING, OPEN, PRELABELS, changed_since, counted, rows
 from annotate.studio.views import ensure_views
 from dsmoe_core.schema import Harvest, Vocabulary
+
+
+class _Found(NamedTuple):
+    """A project that is there."""
+
+    project: int
+    label_config: str
+    description: str
 
 
 class LabelStudio:
@@ -41,32 +51,40 @@ class LabelStudio:
         title: str,
         vocabulary: Vocabulary,
         *,
+        owner: str = "",
         resolve: Resolve = no_aliases,
         progress: CountProgress | None = None,
     ) -> int:
         """See Studio.ensure_project."""
         prelabel.check_title(title)
         config = label_config(vocabulary)
-        found = self._find(title)
+        found = self._find(title, owner)
         if found is None:
+            said = {
+                "label_config": config,
+                "description": described(owner),
+                "sampling": "Sequential sampling",
+            }
             with self._api.asked_to(f"make the project {title!r}") as sdk:
-                made = sdk.projects.create(title=title, label_config=config, sampling="Sequential sampling")
-            project = int(made.id)
+                project = int(sdk.projects.create(title=title, **said).id)
         else:
-            project, old = found
-            if old != config:
+            project = found.project
+            if found.label_config != config:
                 change = self._change(project, vocabulary, resolve)
                 migrate(self._api, project, change, vocabulary, progress)
+            if owner and owner_of(found.description) is None:
+                with self._api.asked_to(f"say whose the project {title!r} is") as sdk:
+                    sdk.projects.update(project, description=described(owner, found.description))
         self._classes[project] = frozenset(vocabulary.names)
         ensure_views(self._api, project)
         return project
 
     def class_change(
-        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+        self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
     ) -> ClassChange:
         """See Studio.class_change."""
-        found = self._find(title)
-        return self._change(found[0], vocabulary, resolve) if found else ClassChange(vocabulary.names)
+        found = self._find(title, owner)
+        return self._change(found.project, vocabulary, resolve) if found else ClassChange(vocabulary.names)
 
     def push(
         self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
@@ -116,12 +134,14 @@ class LabelStudio:
 
     # ---- project
 
-    def _find(self, title: str) -> tuple[int, str] | None:
-        """The oldest project of this title, with its label config."""
+    def _find(self, title: str, owner: str) -> _Found | None:
+        wanted = "id,title,label_config,description"
         with self._api.asked_to(f"list the projects called {title!r}") as sdk:
-            found = list(sdk.projects.list(title=title, page_size=1000, include="id,title,label_config"))
+            found = list(sdk.projects.list(title=title, page_size=1000, include=wanted))
         same = sorted((p for p in found if p.title == title), key=lambda p: int(p.id))
-        return (int(same[0].id), str(same[0].label_config)) if same else None
+        rows = [_Found(int(p.id), str(p.label_config), p.description or "") for p in same]
+        index = chosen([row.description for row in rows], title, owner)
+        return None if index is None else rows[index]
 
     def _change(self, project: int, vocabulary: Vocabulary, resolve: Resolve) -> ClassChange:
         change = ClassChange.between(self._read_classes(project), vocabulary.names, resolve)

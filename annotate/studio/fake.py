@@ -14,6 +14,7 @@ from annotate.studio import prelabel
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
+from annotate.studio.ownership import chosen, described, owner_of
 from annotate.studio.protocol import CountProgress, OpenTask, Region, Several, Task
 from dsmoe_core.errors import StudioError
 from dsmoe_core.schema import Harvest, Vocabulary
@@ -43,28 +44,31 @@ class FakeStudio:
         title: str,
         vocabulary: Vocabulary,
         *,
+        owner: str = "",
         resolve: Resolve = no_aliases,
         progress: CountProgress | None = None,
     ) -> int:
         """See Studio.ensure_project."""
         prelabel.check_title(title)
         config = label_config(vocabulary)
-        change = self.class_change(title, vocabulary, resolve=resolve)
+        change = self.class_change(title, vocabulary, owner=owner, resolve=resolve)
         change.check()
-        project = self._find(title)
+        project = self._find(title, owner)
         if project is None:
             project = {"id": self._next_id(), "title": title}
             self._state["projects"].append(project)
+        if owner_of(project.get("description", "")) is None:
+            project["description"] = described(owner, project.get("description", ""))
         self._rewrite(int(project["id"]), change, progress)
         project.update(classes=list(vocabulary.names), label_config=config)
         self._save()
         return int(project["id"])
 
     def class_change(
-        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+        self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
     ) -> ClassChange:
         """See Studio.class_change."""
-        project = self._find(title)
+        project = self._find(title, owner)
         if project is None:
             return ClassChange(vocabulary.names)
         change = ClassChange.between(project["classes"], vocabulary.names, resolve)
@@ -182,8 +186,10 @@ class FakeStudio:
     def _rows(self, project: int) -> list[Json]:
         return [row for row in self._state["tasks"] if row["project"] == project]
 
-    def _find(self, title: str) -> Json | None:
-        return next((p for p in self._state["projects"] if p["title"] == title), None)
+    def _find(self, title: str, owner: str) -> Json | None:
+        same = [p for p in self._state["projects"] if p["title"] == title]
+        index = chosen([p.get("description", "") for p in same], title, owner)
+        return None if index is None else same[index]
 
     def _rewrite(self, project: int, change: ClassChange, progress: CountProgress | None) -> None:
         total = sum(change.annotations.values()) + sum(change.prelabels.values())

@@ -99,6 +99,7 @@ class Studio(Protocol):
         title: str,
         vocabulary: Vocabulary,
         *,
+        owner: str = "",
         resolve: Resolve = no_aliases,
         progress: CountProgress | None = None,
     ) -> int:
@@ -108,18 +109,19 @@ class Studio(Protocol):
         name: annotations and pre-labels are rewritten. Else it is removed, and no annotation may have it.
 
         Args:
+            owner: whose it is, letters and digits; one that is nobody's becomes theirs. "": does not matter.
             resolve: the class of an old name; ClassBookError where there is none.
             progress: of the rewriting.
 
         Raises:
             ClassBookError: a class name cannot be shown on the page.
-            StudioError: the title is not 3 to 50 characters long, or a class that annotations use is gone
-                from the vocabulary. Nothing was changed.
+            StudioError: the title is not 3 to 50 characters long, the project is another owner's, or a class
+                that annotations use is gone from the vocabulary. Nothing was changed.
         """
         ...
 
     def class_change(
-        self, title: str, vocabulary: Vocabulary, *, resolve: Resolve = no_aliases
+        self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
     ) -> ClassChange:
         """What ``ensure_project`` would change about the classes and how much it touches; changes nothing."""
         ...

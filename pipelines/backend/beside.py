@@ -30,7 +30,9 @@ def bring_up(workspace: Workspace, studio: Studio, connection: Connection, say: 
     say("making live pre-labels known to Label Studio")
     with workspace.locked():
         book = workspace.class_book()
-        project = studio.ensure_project(workspace.settings.title, book.vocabulary(), resolve=book.resolve)
+        project = studio.ensure_project(
+            workspace.settings.title, book.vocabulary(), owner=workspace.mark(), resolve=book.resolve
+        )
     signed = own.credentials()
     connect(connection, project, url, signed.username, signed.password)
 

@@ -129,7 +129,8 @@ def measure_back_end(
     """
     studio = LabelStudio(connection)
     beside.bring_up(workspace, studio, connection, say)
-    project = studio.ensure_project(workspace.settings.title, workspace.class_book().vocabulary())
+    words = workspace.class_book().vocabulary()
+    project = studio.ensure_project(workspace.settings.title, words, owner=workspace.mark())
     pictures = workspace.pictures()
     studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(pictures[:clicks])])
     say(f"clicking on {clicks} pictures")

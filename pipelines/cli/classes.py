@@ -109,10 +109,11 @@ def migrate(
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         studio, _ = services.studio(opened, Environment.read(), reporter.say, port)
         book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
-        change = studio.class_change(title, book.vocabulary(), resolve=book.resolve)
+        words, owner = book.vocabulary(), opened.mark()
+        change = studio.class_change(title, words, owner=owner, resolve=book.resolve)
         if not dry_run:
             progress = reporter.advance
-            studio.ensure_project(title, book.vocabulary(), resolve=book.resolve, progress=progress)
+            studio.ensure_project(title, words, owner=owner, resolve=book.resolve, progress=progress)
     if note:
         line(note)
     if not change.added and not change.gone:

@@ -54,6 +54,35 @@ def test_a_project_is_made_once_and_takes_new_classes(
     assert again().ensure_project(f"{title} b", vocabulary) != project
 
 
+def test_a_project_of_one_workspace_is_no_other_s(
+    again: Callable[[], Studio],
+    title: str,
+    vocabulary: Vocabulary,
+    pictures: MakePicture,
+    make_task: MakeTask,
+) -> None:
+    project = again().ensure_project(title, vocabulary, owner="aaaa1111")
+    again().push(project, [make_task(pictures("a"), bare=True)])
+    smaller = Vocabulary(vocabulary.classes[:1])
+    for ask in (again().ensure_project, again().class_change):
+        with pytest.raises(StudioError, match=f"project {title!r} is another workspace's, aaaa1111"):
+            ask(title, smaller, owner="bbbb2222")
+    assert not again().class_change(title, vocabulary, owner="aaaa1111").gone
+    assert again().ensure_project(title, vocabulary, owner="aaaa1111") == project
+    assert again().ensure_project(title, vocabulary) == project
+    assert again().ensure_project(f"{title} b", vocabulary, owner="bbbb2222") != project
+
+
+def test_a_project_that_is_nobody_s_becomes_the_first_one_s(
+    again: Callable[[], Studio], title: str, vocabulary: Vocabulary
+) -> None:
+    project = again().ensure_project(title, vocabulary)
+    for _ in range(2):
+        assert again().ensure_project(title, vocabulary, owner="aaaa1111") == project
+    with pytest.raises(StudioError, match="another workspace's"):
+        again().ensure_project(title, vocabulary, owner="bbbb2222")
+
+
 @pytest.mark.parametrize("bad", ["ab", "x" * 51])
 def test_a_title_that_does_not_fit_is_refused(studio: Studio, vocabulary: Vocabulary, bad: str) -> None:
     with pytest.raises(StudioError, match=f"{len(bad)} characters; expected 3 to 50"):
