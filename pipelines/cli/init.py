@@ -79,16 +79,13 @@ def init(
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    first = _first_weights(start or _best_start(size, ablation), size)
-    detector = {"model": model, "text_encoder": _text(text_encoder), **first}
+    detector = {"model": model, "text_encoder": _text(text_encoder), **_first_weights(start, size, ablation)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
     with TerminalReporter() as reporter:
         reporter.step(0, "ingest")
         made, taken = make_workspace(workspace, source, settings, progress=reporter.advance)
     _tell(made, taken, {"--annotations": known, "--test": judged})
-    if start is None and first["start"] == "warm" and not dry_run:
-        line("the image encoder starts from weights that come with dsmoe, learned from drawn pictures")
 
 
 def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | None]) -> None:
@@ -96,6 +93,9 @@ def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | No
     with made:
         pool, held = len(made.pictures("pool")), len(made.pictures("test"))
     line(f"{made.path}: {pool} pictures in the pool, {held} in the test set")
+    detector = made.settings.detector
+    if detector.kind == "ds-moe" and detector.start == "warm" and detector.warm_start is None:
+        line("the image encoder starts from weights that come with dsmoe, learned from drawn pictures")
     if taken.quarantined:
         first = taken.quarantined[0]
         line(f"{len(taken.quarantined)} left out, see quarantine.json; {first.name}: {first.reason}")
@@ -129,8 +129,9 @@ def _best_start(size: Size, row: AblationRow | None) -> str:
     return "warm" if fits and shipped(size.value).is_file() else "scratch"
 
 
-def _first_weights(which: str, size: Size) -> dict[str, str]:
+def _first_weights(given: str | None, size: Size, row: AblationRow | None) -> dict[str, str]:
     """Settings of the image encoder's first weights; a warm start is looked at now, not a round later."""
+    which = given or _best_start(size, row)
     if which in ("scratch", "mobile-sam"):
         return {"start": which}
     from dsmoe_core.errors import SettingsError

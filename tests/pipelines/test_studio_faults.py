@@ -265,6 +265,15 @@ def test_the_project_is_deleted(scene: Scene) -> None:
     assert scene.take_in()["new_boxes"] == BUDGET
 
 
+def test_another_workspace_has_a_project_of_this_title(scene: Scene) -> None:
+    settings, book = scene.workspace.settings, scene.workspace.class_book()
+    scene.crew().studio.ensure_project(settings.title, book.vocabulary(), owner="1f0c9a2e")
+    documented(said(scene.open), settings.title, "1f0c9a2e", scene.workspace.mark())
+    scene.workspace.settings = settings.model_copy(update={"title": f"{settings.title} b"})
+    scene.open()
+    scene.whole()
+
+
 def test_a_label_is_renamed_on_the_server(scene: Scene) -> None:
     scene.open()
     project, vocabulary = scene.project, scene.workspace.class_book().vocabulary()
