@@ -365,7 +365,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ablation": _trained(row="row", size="size", image_px="px"),
     "warmstart": _trained(labels="labels", start="start", model="model"),
     **dict.fromkeys(
-        ("settings", "settings_all", "settings_losses"),
+        ("settings", "settings_all", "settings_losses", "settings_rows"),
         _trained(settings="settings", size="size", image_px="px", labels="labels"),
     ),
     "words": _words,
