@@ -65,7 +65,8 @@ def update(document: Path, results: Path) -> bool:
 def _origin(found: Mapping[str, Any]) -> str:
     """Every command that wrote figures of the file, the last one with the machine."""
     machine = found["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine.get('gpu') or 'no GPU'}"
+    cores = f"{machine['cores']} core{'s' * (machine['cores'] != 1)}"
+    where = f"{machine['cpu']}, {cores}, {machine.get('gpu') or 'no GPU'}"
     others = dict.fromkeys(_run(one) for one in found.get("origins", {}).values())
     return "\n" + "; ".join([*others, _run(found, where)]) + "."
 
