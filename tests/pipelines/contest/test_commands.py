@@ -187,7 +187,7 @@ def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
         (["settings", "--epochs", "1", "--try", "training.seed=2"], "is decided by budget and seeds"),
         (["settings", "--epochs", "1", *["--try", "training.mixup=1"] * 2], "a setting comes twice"),
         (["warmstart", "--epochs", "1", "--shares", "much"], "is no list of numbers"),
-        (["warmstart", "--epochs", "1"], "no file for the warm start"),
+        (["warmstart", "--epochs", "1", "--warm", "gone.safetensors"], "no file for the warm start at gone"),
         (["held-out", "--epochs", "1", "--class", "dent"], "squares lacks boxes of 'dent' in a part"),
     ],
 )
