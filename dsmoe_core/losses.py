@@ -31,6 +31,8 @@ from dsmoe_core.signals import Aligned
 
 CONE = math.radians(15)
 MARGIN = 0.1
+NARROW = 0.1
+"""Pixels. In CIoU a narrower predicted box is so wide, about the same middle: its slope at 0 is no number."""
 
 
 class Boxes(NamedTuple):
@@ -130,12 +132,23 @@ def detection_losses(
     if not positive.any():
         return {"class": weights.quality * element.sum() / mass, "box": flat.boxes.sum() * 0.0}
     found, true = flat.boxes[positive], torch.cat([t.boxes for t in targets])
-    missed = iou_loss(found, true) if plain else complete_box_iou_loss(found, true, reduction="none")
+    missed = iou_loss(found, true) if plain else ciou_loss(found, true)
     missed = missed * torch.cat([t.shares for t in targets])
     return {
         "class": weights.quality * element.sum() / mass,
         "box": weights.box * missed.sum() / whole.shares.clamp_min(1.0),
     }
+
+
+def ciou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
+    """CIoU (eq. 33 and 34) of every pair of boxes; finite also for a predicted box without width or height.
+
+    Boxes that cover no cell's centre draw predictions together until a side is 0 in float32.
+    """
+    grow = ((NARROW - (found[:, 2:] - found[:, :2])) / 2).clamp_min(0)
+    whole = torch.cat([found[:, :2] - grow, found[:, 2:] + grow], dim=1)
+    loss: Tensor = complete_box_iou_loss(whole, true, reduction="none")
+    return loss
 
 
 def iou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:

@@ -18,6 +18,7 @@ from dsmoe_core.losses import (
     Whole,
     angle_hinge,
     auxiliary_losses,
+    ciou_loss,
     detection_losses,
     iou_loss,
     quality_focal,
@@ -94,7 +95,7 @@ def test_complete_iou_is_that_of_zheng() -> None:
     expected = torch.stack([complete_iou(a, b, trade_off(a, b)) for a, b in zip(found, true, strict=True)])
     assert (expected > 1).any(), "some lie apart"
     assert (expected < 0.5).any(), "some overlap"
-    close(complete_box_iou_loss(found, true, reduction="none"), expected, 1e-6)
+    close(ciou_loss(found, true), expected, 1e-6)
     close(iou_loss(found, true), torch.stack([1 - iou(a, b) for a, b in zip(found, true, strict=True)]), 1e-6)
 
 
@@ -104,7 +105,7 @@ def test_complete_iou_has_the_right_gradient() -> None:
         moved, alpha = box.clone().requires_grad_(), trade_off(box, true)
         assert torch.autograd.gradcheck(lambda b, t=true, a=alpha: complete_iou(b, t, a), (moved,))
         (by_equation,) = torch.autograd.grad(complete_iou(moved, true, alpha), moved)
-        (in_use,) = torch.autograd.grad(complete_box_iou_loss(moved, true, reduction="sum"), moved)
+        (in_use,) = torch.autograd.grad(ciou_loss(moved[None], true[None]).sum(), moved)
         close(in_use, by_equation, 1e-6)
 
 
@@ -296,3 +297,21 @@ def test_auxiliary_losses_are_weighed_by_name() -> None:
     assert set(found) == set(expected)
     for name, value in found.items():
         close(value, expected[name].double(), 1e-6)
+
+
+@pytest.mark.parametrize("found", [(11, 11, 11, 11), (11, 11, 12, 11), (11, 11, 11, 12), (30, 30, 30, 30)])
+def test_a_predicted_box_without_width_or_height_has_a_loss_and_a_slope(found: tuple[float, ...]) -> None:
+    box = torch.tensor([found], dtype=torch.float32, requires_grad=True)
+    loss = ciou_loss(box, torch.tensor([[10.0, 10.0, 12.0, 13.0]]))
+    loss.sum().backward()
+    assert box.grad is not None
+    assert loss.isfinite().all()
+    assert box.grad.isfinite().all()
+    assert box.grad.abs().sum() > 0
+
+
+def test_wider_boxes_have_the_ciou_of_torchvision_to_the_bit() -> None:
+    found = torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) * 300
+    found = torch.cat([found, found + 0.11 + random(200, 2).abs() * 40], dim=1)
+    true = found + random(200, 4, seed=2) * 0.02
+    assert torch.equal(ciou_loss(found, true), complete_box_iou_loss(found, true, reduction="none"))
