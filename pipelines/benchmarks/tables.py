@@ -364,7 +364,9 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "few_labels": _trained(model="model", image_px="px", start="start", labels="labels"),
     "curve": _curve,
     "ablation": _trained(row="row", size="size", image_px="px"),
-    "warmstart": _trained(labels="labels", start="start", model="model"),
+    **dict.fromkeys(
+        ("warmstart", "warmstart_boards"), _trained(labels="labels", start="start", model="model")
+    ),
     **dict.fromkeys(
         ("settings", "settings_all", "settings_losses", "settings_rows"),
         _trained(settings="settings", size="size", image_px="px", labels="labels"),
