@@ -143,7 +143,7 @@ def detection_losses(
 def ciou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:
     """CIoU (eq. 33 and 34) of every pair of boxes; finite also for a predicted box without width or height.
 
-    Boxes that cover no cell's centre draw predictions together until a side is 0 in float32.
+    Cells of a coarse level that lie in a box of few pixels draw theirs together until a side is 0 in float32.
     """
     grow = ((NARROW - (found[:, 2:] - found[:, :2])) / 2).clamp_min(0)
     whole = torch.cat([found[:, :2] - grow, found[:, 2:] + grow], dim=1)
