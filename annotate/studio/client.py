@@ -60,13 +60,14 @@ class LabelStudio:
         config = label_config(vocabulary)
         found = self._find(title, owner)
         if found is None:
-            said = {
-                "label_config": config,
-                "description": described(owner),
-                "sampling": "Sequential sampling",
-            }
             with self._api.asked_to(f"make the project {title!r}") as sdk:
-                project = int(sdk.projects.create(title=title, **said).id)
+                made = sdk.projects.create(
+                    title=title,
+                    description=described(owner),
+                    label_config=config,
+                    sampling="Sequential sampling",
+                )
+            project = int(made.id)
         else:
             project = found.project
             if found.label_config != config:

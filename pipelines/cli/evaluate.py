@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MAPS = (("map50", "mAP@.5"), ("map", "mAP@.5:.95"))
+FIGURES = (*MAPS, ("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
 TruthOption = Annotated[
     Path, typer.Option("--annotations", metavar="FILE|DIR", help="The truth: COCO file, VOC or YOLO folder.")
 ]
@@ -154,11 +155,10 @@ def _show(measured: dict[str, Any]) -> None:
 
 def _show_groups(groups: Sequence[dict[str, Any]]) -> None:
     """Each group's figures, at the threshold of all pictures, and the class that it is worst at."""
-    names = (*MAPS, ("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
-    table = Table("group", "pictures", "boxes", *(label for _, label in names), "worst class")
+    table = Table("group", "pictures", "boxes", *(label for _, label in FIGURES), "worst class")
     for row in groups:
         worst = min(row["classes"].items(), key=lambda one: one[1], default=None)
-        shown = (f"{row[name]:.3f}" if name in row else "-" for name, _ in names)
+        shown = (f"{row[name]:.3f}" if name in row else "-" for name, _ in FIGURES)
         last = f"{worst[0]} {worst[1]:.3f}" if worst else "-"
         table.add_row(escape(row["name"]), str(row["pictures"]), str(row["boxes"]), *shown, escape(last))
     console.print(table)
@@ -170,7 +170,7 @@ def _show_trainings(measured: dict[str, Any]) -> None:
     columns = ("over trainings", "against", "difference", "p over seeds", "p over pictures")
     title = f"{len(measured['models'])} trainings: mean and 95 % interval"
     table = Table("", *columns[: 5 if other["tests"] else 1], title=title, title_justify="left")
-    for name, label in (*MAPS, ("precision", "precision"), ("recall", "recall"), ("f1", "F1")):
+    for name, label in FIGURES:
         if name not in measured["figures"]:
             continue
         row = [label, _mean(measured["figures"][name])]

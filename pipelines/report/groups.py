@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.evaluation.matching import match_pictures
+from dsmoe_core.evaluation.figures import Judged
+from dsmoe_core.evaluation.matching import Matched
 from dsmoe_core.evaluation.operating_point import operating_point
-from dsmoe_core.evaluation.scores import coco_tables
+from dsmoe_core.evaluation.scores import CocoTables, coco_tables
 from dsmoe_core.schema import LabelledPicture, PictureFindings
 
 OTHERS = "(others)"
@@ -57,32 +58,37 @@ def grouped(pattern: re.Pattern[str], truth: Sequence[LabelledPicture]) -> dict[
 def by_group(
     groups: Mapping[str, Sequence[LabelledPicture]],
     findings: Mapping[str, PictureFindings],
-    classes: Sequence[str],
+    whole: Judged,
     threshold: float,
 ) -> list[dict[str, Any]]:
     """The figures of each group, as if it were the test set, but at the threshold of all pictures.
 
     Args:
         findings: by picture key.
+        whole: these findings, judged on the pictures of all groups.
 
     Returns:
         Of each group ``name``, ``pictures``, ``boxes``, ``map50`` and ``map`` (absent without boxes),
         ``precision``, ``recall`` and ``f1`` (absent where undefined), and ``classes``: the mAP@.5 of each
         that the group has boxes of.
     """
-    return [{"name": name, **_figures(truth, findings, classes, threshold)} for name, truth in groups.items()]
+    classes, matched = whole.tables.classes, {one.picture.key: one for one in whole.matched}
+    return [
+        {
+            "name": name,
+            **_figures(truth, coco_tables(findings, truth, classes), matched, threshold),
+        }
+        for name, truth in groups.items()
+    ]
 
 
 def _figures(
-    truth: Sequence[LabelledPicture],
-    findings: Mapping[str, PictureFindings],
-    classes: Sequence[str],
-    threshold: float,
+    truth: Sequence[LabelledPicture], tables: CocoTables, matched: Mapping[str, Matched], threshold: float
 ) -> dict[str, Any]:
-    tables = coco_tables(findings, truth, classes)
-    counts = operating_point(match_pictures(findings, truth), classes, threshold).total
+    own = [matched[one.picture.key] for one in truth]
+    counts = operating_point(own, tables.classes, threshold).total
     mean = tables.mean()
-    each = {name: tables.mean(label=name) for name in classes}
+    each = {name: tables.mean(label=name) for name in tables.classes}
     shares = {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
     return {
         "pictures": len(truth),

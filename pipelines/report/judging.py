@@ -110,7 +110,7 @@ def answered(
             )
         measured = figures(one, counts, given=question.score, seed=question.seed)
         if groups:
-            measured["groups"] = by_group(groups, found[0], classes, measured["threshold"])
+            measured["groups"] = by_group(groups, found[0], one, measured["threshold"])
         shown = worst(one.matched, measured["threshold"])
         head = _head(question, this, taken, command)
         yield Answer({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)

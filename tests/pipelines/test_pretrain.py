@@ -176,6 +176,13 @@ def test_a_workspace_starts_from_a_file_of_one_s_own(
     assert not (tmp_path / "b").exists()
 
 
+def ship(warm: Path, package: Path) -> None:
+    """As if it came with dsmoe."""
+    package.mkdir(exist_ok=True)
+    for file in (warm, checkpoint.card_path(warm)):
+        (package / f"nano{file.suffix}").write_bytes(file.read_bytes())
+
+
 def test_a_workspace_starts_from_what_ships_or_says_what_to_do(
     warm: Path,
     blocks: Path,
@@ -188,9 +195,7 @@ def test_a_workspace_starts_from_what_ships_or_says_what_to_do(
     refused = run(capsys, *made, code=2)
     assert "no warm start for size nano comes with dsmoe. Make one with `dsmoe pretrain`" in refused
     assert not (tmp_path / "w").exists()
-    (tmp_path / "package").mkdir()
-    for file in (warm, checkpoint.card_path(warm)):
-        (tmp_path / "package" / f"nano{file.suffix}").write_bytes(file.read_bytes())
+    ship(warm, tmp_path / "package")
     run(capsys, *made)
     with Workspace.open(tmp_path / "w") as workspace:
         first = services.network(workspace, Environment.read())._encoder_from
@@ -218,9 +223,9 @@ def test_a_workspace_starts_warm_where_that_is_possible_unless_told_otherwise(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_HERE", tmp_path)
-    for file in (warm, checkpoint.card_path(warm)) if ships else ():
-        (tmp_path / f"nano{file.suffix}").write_bytes(file.read_bytes())
+    monkeypatch.setattr(checkpoint, "_HERE", tmp_path / "package")
+    if ships:
+        ship(warm, tmp_path / "package")
     said = run(capsys, "init", tmp_path / "w", "--images", blocks / "images", "--classes", "rust", *words)
     detector = yaml.safe_load((tmp_path / "w" / "dsmoe.yaml").read_text())["detector"]
     assert detector.get("start", "scratch") == start

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.errors import SettingsError
+from dsmoe_core.evaluation.bootstrap import draws
+from dsmoe_core.evaluation.figures import judged
 from dsmoe_core.schema import LabelledPicture, Picture
 from pipelines.report.groups import MOST, OTHERS, by_group, grouped
 
@@ -40,5 +42,7 @@ def test_a_group_for_every_picture_is_refused() -> None:
 
 
 def test_a_group_without_boxes_and_findings_has_no_figures() -> None:
-    (row,) = by_group({"a": pictures("a")}, {}, ["rust"], 0.5)
+    truth = pictures("a")
+    whole = judged({}, truth, ["rust"], draws(1, 100, seed=1), lambda *_: None)
+    (row,) = by_group({"a": truth}, {}, whole, 0.5)
     assert row == {"name": "a", "pictures": 1, "boxes": 0, "classes": {}}
