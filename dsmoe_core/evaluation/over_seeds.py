@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtr, stdtrit
 
 
 class Mean(NamedTuple):
@@ -59,23 +59,13 @@ def paired_t_test(one: Sequence[float], other: Sequence[float]) -> PairedTest:
 
 
 def two_sided_p(t: float, freedom: int) -> float:
-    """P(|T| > |t|) for Student's T.
-
-    With t = sqrt(freedom) tan(a) the density becomes cos(a) ** (freedom - 1), which is smooth, so
-    Gauss-Legendre quadrature of it is exact to rounding for the few seeds that anyone trains.
-    """
-    start = math.atan(abs(t) / math.sqrt(freedom))
-    return _cosine_power(start, freedom - 1) / _cosine_power(0.0, freedom - 1)
+    """P(|T| > |t|) for Student's T."""
+    return 2 * float(stdtr(freedom, -abs(t)))
 
 
-@cache
 def t_quantile(freedom: int, p: float = 0.05) -> float:
     """The t that |T| exceeds with probability p."""
-    low, high = 0.0, math.pi / 2  # of the angle, in which halving is safe: the tail of t has no end
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if two_sided_p(math.tan(middle), freedom) > p else (low, middle)
-    return math.tan((low + high) / 2)
+    return float(stdtrit(freedom, 1 - p / 2))
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -83,12 +73,3 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
         raise ValueError(f"{len(values)} values; expected at least two seeds")
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return float(np.mean(values)), 0.0 if max(values) == min(values) else error
-
-
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(200)
-
-
-def _cosine_power(start: float, power: int) -> float:
-    """The integral of cos ** power from ``start`` to a right angle."""
-    half = (math.pi / 2 - start) / 2
-    return float(half * (_WEIGHTS * np.cos(start + half * (_NODES + 1)) ** power).sum())
