@@ -25,6 +25,7 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
+from dsmoe_core.training.ahead import drawn_ahead, threads_for
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
 from dsmoe_core.training.gradients import Objective
 from dsmoe_core.training.memory import Memory
@@ -119,9 +120,10 @@ def fit(
     memory = Memory(network, reached.at_once, processes)
     steps = math.ceil(training.pictures_seen / training.batch)
     began = saved = time.monotonic() - reached.seconds
-    for step in range(reached.step, steps):
+    asked = drawn_ahead(questions.of, range(reached.step, steps), threads_for(fabric.device))
+    for step, question in enumerate(asked, start=reached.step):
         rate = set_rate(optimizer, training, step / steps)
-        losses = memory.fitting(partial(objective.gradients, questions.of(step)))
+        losses = memory.fitting(partial(objective.gradients, question))
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MOST_GRADIENT, error_if_nonfinite=False)
         _refuse_diverged(step, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()

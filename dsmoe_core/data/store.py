@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import shutil
+import threading
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Store:
-    """Values by key. Many processes may use one at a time.
+    """Values by key. Many processes may use one at a time, and many threads.
 
     Args:
         folder: made if missing; there is one store in it for all settings. Those whose ``made_by`` is another
@@ -53,7 +54,8 @@ class Store:
 
     def get(self, key: bytes) -> bytes | None:
         """What is there under this key; None where nothing is, or where its checksum is wrong."""
-        return self._waiting.get(key) or self._file.get(key)
+        with self._file.lock:
+            return self._waiting.get(key) or self._file.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Keep a value; it is written with the next :meth:`flush`, or when many are waiting.
@@ -61,10 +63,11 @@ class Store:
         Raises:
             PrerequisiteError: the disk is full.
         """
-        self._waiting[key] = value
-        self._waiting_bytes += len(value)
-        if self._waiting_bytes >= COMMIT_BYTES:
-            self.flush()
+        with self._file.lock:
+            self._waiting[key] = value
+            self._waiting_bytes += len(value)
+            if self._waiting_bytes >= COMMIT_BYTES:
+                self.flush()
 
     def flush(self) -> None:
         """Write what was put since the last time.
@@ -72,9 +75,10 @@ class Store:
         Raises:
             PrerequisiteError: the disk is full.
         """
-        waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
-        if waiting:
-            self._file.put(waiting)
+        with self._file.lock:
+            waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
+            if waiting:
+                self._file.put(waiting)
 
 
 class _File:
@@ -83,6 +87,7 @@ class _File:
     _open: ClassVar[weakref.WeakValueDictionary[Path, _File]] = weakref.WeakValueDictionary()
 
     def __init__(self, home: Path, settings: bytes, most_bytes: int) -> None:
+        self.lock = threading.RLock()
         self._home = home
         self._takes_more = True
         with _clear_errors(home):
