@@ -8,7 +8,8 @@ most.
 In TOOD the box loss of a cell is weighed by its soft label, hence by its IoU. A box of three pixels is met
 by no prediction of a young network: its cell gets label 0, its box loss weight 0, and it is never learned. We
 weigh the box loss by the cell's alignment against the best of its box, so that the best one always counts in
-full; the soft label stays the IoU.
+full. A soft label that is the IoU alone has the same fault for the class: long thin scratches lie badly for
+long, and were hardly told from the ground by then. So labels may begin at a floor and rise to 1 with the IoU.
 """
 
 from __future__ import annotations
@@ -78,8 +79,13 @@ def assign(
     labels: Int[Tensor, " M"],
     *,
     top: int = 10,
+    floor: float = 0.0,
 ) -> Targets:
-    """Targets of one picture, from the detector's present probabilities and boxes and the true ones."""
+    """Targets of one picture, from the detector's present probabilities and boxes and the true ones.
+
+    Args:
+        floor: soft label of a box's best cell where its IoU is 0; at an IoU of 1 it is 1.
+    """
     target = torch.zeros_like(scores)
     if not len(boxes):
         nowhere = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
@@ -99,7 +105,7 @@ def assign(
     peak = torch.where(owned, alignment, 0.0).amax(1)[owners]
     reach = torch.where(owned, overlap, 0.0).amax(1)[owners]
     shares = torch.where(peak > 0, own / peak, 1.0)
-    target[positive, labels[owners]] = (shares * reach).to(target.dtype)
+    target[positive, labels[owners]] = (shares * (floor + (1 - floor) * reach)).to(target.dtype)
     return Targets(target, positive, boxes[owners], labels[owners], shares)
 
 

@@ -165,10 +165,19 @@ class ModelConfig(Frozen):
 
 
 class LossWeights(Frozen):
-    """Weight of every loss term, by its name in ``losses.py``."""
+    """Weight of every loss term, by its name in ``losses.py``, and the form of QFL and its labels."""
 
     quality: float = Field(1.0, ge=0)
     balance_alpha: float | None = Field(None, description="alpha of alpha_t in QFL; none: no such weighing")
+    label_floor: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="soft label of a box's best cell before anything lies right; the paper has 0",
+    )
+    positive_beta: float = Field(
+        0.0, ge=0, description="focus of QFL on cells that have a label; the paper has 2, as for the others"
+    )
     box: float = Field(2.0, ge=0)
     value_overlap: float = Field(0.01, ge=0)
     taxonomy: float = Field(0.05, ge=0)
@@ -178,7 +187,7 @@ class LossWeights(Frozen):
     @classmethod
     def paper(cls) -> LossWeights:
         """``2 alpha QFL + lambda CIoU`` to the letter: alpha = 0.45, lambda = 0.05 (eq. 31)."""
-        return cls(quality=0.9, balance_alpha=0.45, box=0.05)
+        return cls(quality=0.9, balance_alpha=0.45, box=0.05, label_floor=0.0, positive_beta=2.0)
 
 
 HOW_IT_RUNS = {"at_once", "checkpoint_every_s"}

@@ -83,23 +83,32 @@ class Whole(NamedTuple):
 
 
 def quality_focal(
-    logits: Float[Tensor, "*s"], target: Float[Tensor, "*s"], *, beta: float = 2.0
+    logits: Float[Tensor, "*s"], target: Float[Tensor, "*s"], *, positive_beta: float, beta: float = 2.0
 ) -> Float[Tensor, "*s"]:
-    """QFL (eq. 32) of every element: ``|y - s|^beta`` times the cross-entropy with the soft label y."""
+    """QFL (eq. 32) of every element: ``|y - s|^beta`` times the cross-entropy with the soft label y.
+
+    Paper: one beta, 2. We: ``positive_beta`` where there is a label. Cells without one are many and mostly
+    easy, which the focus is for; those with one are few (Zhang et al., "VarifocalNet", 2021, focus on the
+    others alone).
+    """
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return (target - logits.sigmoid()).abs().pow(beta) * entropy
+    gap = (target - logits.sigmoid()).abs()
+    return torch.where(target > 0, gap.pow(positive_beta), gap.pow(beta)) * entropy
 
 
-def targets_of(output: Output, truth: Sequence[Boxes], *, plain: bool = False) -> list[Targets]:
+def targets_of(
+    output: Output, truth: Sequence[Boxes], *, label_floor: float = 0.0, plain: bool = False
+) -> list[Targets]:
     """What the cells of every picture should say.
 
     Args:
+        label_floor: as :func:`assign` has it.
         plain: labels of 0 and 1, every positive cell alike, as rows A to E of the ablation have them.
     """
     flat = flatten(output.levels)
     scores = flat.logits.detach().sigmoid()
     targets = [
-        assign(scores[i], flat.boxes[i].detach(), flat.centres, t.boxes, t.labels)
+        assign(scores[i], flat.boxes[i].detach(), flat.centres, t.boxes, t.labels, floor=label_floor)
         for i, t in enumerate(truth)
     ]
     return [_plain(t) for t in targets] if plain else targets
@@ -124,7 +133,7 @@ def detection_losses(
     if plain:
         element = F.binary_cross_entropy_with_logits(flat.logits, wanted, reduction="none")
     else:
-        element = quality_focal(flat.logits, wanted)
+        element = quality_focal(flat.logits, wanted, positive_beta=weights.positive_beta)
     mass = whole.mass.clamp_min(1.0)
     if weights.balance_alpha is not None:
         element = element * (wanted * weights.balance_alpha + (1 - wanted) * (1 - weights.balance_alpha))

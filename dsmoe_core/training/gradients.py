@@ -105,13 +105,16 @@ class Objective:
             for part in parts:
                 truth = self._truth(part)
                 output = self._output(read, part, len(part.boxes) / pictures)
-                assigned.append(targets_of(output, truth, plain=self.plain))
+                assigned.append(self._targets(output, truth))
                 counts.append(Whole.of(assigned[-1], truth))
         return assigned, self._of_all(Whole.together(counts))
 
     def _counted(self, output: Output, truth: list[Boxes]) -> tuple[list[Targets], Whole]:
-        targets = targets_of(output, truth, plain=self.plain)
+        targets = self._targets(output, truth)
         return targets, self._of_all(Whole.of(targets, truth))
+
+    def _targets(self, output: Output, truth: list[Boxes]) -> list[Targets]:
+        return targets_of(output, truth, label_floor=self.weights.label_floor, plain=self.plain)
 
     def _of_all(self, counts: Whole) -> Whole:
         return Whole(*(self.processes.add_up(count) for count in counts))

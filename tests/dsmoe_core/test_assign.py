@@ -109,3 +109,18 @@ def test_every_lone_box_has_a_cell_and_every_cell_at_most_one_box(
     assert ((targets.scores >= 0) & (targets.scores <= 1)).all()
     alone = assign(flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes[:1], labels[:1])
     assert alone.positive.any()
+
+
+def test_a_floor_lifts_the_labels_of_boxes_that_lie_badly_and_leaves_shares_and_perfect_ones_alone() -> None:
+    flat = flatten(LEVELS)
+    boxes = torch.stack([flat.boxes[0, 9], torch.tensor([36.0, 36.0, 62.0, 60.0])])
+    seen = flat.logits[0].sigmoid(), flat.boxes[0], flat.centres, boxes, torch.tensor([0, 1])
+    bare, lifted = assign(*seen), assign(*seen, floor=0.5)
+    torch.testing.assert_close(lifted.shares, bare.shares)
+    assert lifted.positive.tolist() == bare.positive.tolist()
+    assert lifted.scores[9, 0] == bare.scores[9, 0] == 1
+    overlap = bare.scores[:, 1].max()
+    assert 0 < overlap < 1
+    torch.testing.assert_close(lifted.scores[:, 1].max(), 0.5 + 0.5 * overlap)
+    nowhere = assign(seen[0], seen[1] + 200, *seen[2:], floor=0.5)
+    assert nowhere.scores.amax(0).tolist() == [0.5, 0.5, 0.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -31,10 +32,11 @@ from dsmoe_core.signals import Level
 CONE, MARGIN = math.radians(15), 0.1
 
 
-def focal(logit: Tensor, y: Tensor, beta: float = 2.0) -> Tensor:
-    """Eq. 32 without alpha_t."""
+def focal(logit: Tensor, y: Tensor, beta: float = 2.0, positive_beta: float = 2.0) -> Tensor:
+    """Eq. 32 without alpha_t, of the paper or with another focus where there is a label."""
     s = 1 / (1 + torch.exp(-logit))
-    return -((y - s).abs() ** beta) * ((1 - y) * torch.log(1 - s) + y * torch.log(s))
+    power = positive_beta if y > 0 else beta
+    return -((y - s).abs() ** power) * ((1 - y) * torch.log(1 - s) + y * torch.log(s))
 
 
 def iou(box: Tensor, true: Tensor) -> Tensor:
@@ -70,20 +72,24 @@ def box_pairs(count: int) -> tuple[Tensor, Tensor]:
     return both[0], both[1]
 
 
-@pytest.mark.parametrize("beta", [1.0, 2.0, 3.0])
-def test_quality_focal_is_the_equation(beta: float) -> None:
+@pytest.mark.parametrize(
+    ("beta", "positive_beta"), [(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (2.0, 0.0), (2.0, 0.5)]
+)
+def test_quality_focal_is_the_equation(beta: float, positive_beta: float) -> None:
     logits, target = random(40) * 4, random(40, seed=1).sigmoid()
     target[:10], target[10:20] = 0, 1
-    expected = torch.stack([focal(z, y, beta) for z, y in zip(logits, target, strict=True)])
-    close(quality_focal(logits, target, beta=beta), expected, 1e-10)
+    expected = torch.stack([focal(z, y, beta, positive_beta) for z, y in zip(logits, target, strict=True)])
+    close(quality_focal(logits, target, beta=beta, positive_beta=positive_beta), expected, 1e-10)
 
 
-def test_quality_focal_has_the_right_gradient() -> None:
+@pytest.mark.parametrize("positive_beta", [2.0, 0.0])
+def test_quality_focal_has_the_right_gradient(positive_beta: float) -> None:
+    focused = partial(quality_focal, positive_beta=positive_beta)
     logits, target = random(12).requires_grad_(), random(12, seed=1).sigmoid()
     target[:3], target[3:6] = 0, 1
-    assert torch.autograd.gradcheck(quality_focal, (logits, target))
+    assert torch.autograd.gradcheck(lambda z: focused(z, target), (logits,))
     far = torch.tensor([-200.0, 200.0, -200.0, 200.0], requires_grad=True)
-    loss = quality_focal(far, torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    loss = focused(far, torch.tensor([0.0, 1.0, 1.0, 0.0]))
     loss.sum().backward()
     assert far.grad is not None
     assert loss.tolist() == [0, 0, 200, 200]
@@ -135,16 +141,16 @@ def answer(pictures: int = 3, classes: int = 3) -> Output:
 
 
 @pytest.mark.parametrize(
-    ("weights", "quality", "alpha", "box", "plain"),
+    ("weights", "quality", "alpha", "positive_beta", "box", "plain"),
     [
-        (LossWeights(quality=1.5, box=2.5), 1.5, None, 2.5, False),
-        (LossWeights.paper(), 2 * 0.45, 0.45, 0.05, False),
-        (LossWeights(quality=1.5, box=2.5), 1.5, None, 2.5, True),
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, False),
+        (LossWeights.paper(), 2 * 0.45, 0.45, 2.0, 0.05, False),
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, True),
     ],
     ids=["ours", "paper", "plain"],
 )
 def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
-    weights: LossWeights, quality: float, alpha: float | None, box: float, plain: bool
+    weights: LossWeights, quality: float, alpha: float | None, positive_beta: float, box: float, plain: bool
 ) -> None:
     """Eq. 31 and 33, or cross-entropy and IoU; which cell learns which box is test_assign.py's."""
     output = answer()
@@ -160,7 +166,8 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
                 wanted = torch.eye(3)[learned[1]]
             for logit, y in zip(flat.logits[i, cell], wanted, strict=True):
                 weight = 1.0 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
-                classified = classified + weight * focal(logit, y, beta=0.0 if plain else 2.0)
+                betas = (0.0, 0.0) if plain else (2.0, positive_beta)
+                classified = classified + weight * focal(logit, y, *betas)
                 mass = mass + y
             if learned is not None:
                 pair, share = (flat.boxes[i, cell], learned[0]), 1.0 if plain else learned[2]
