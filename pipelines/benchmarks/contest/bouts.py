@@ -91,7 +91,7 @@ class Bouts:
                 "data": lesson.name,
                 "budget": budget.plain,
                 **({"commit": commit} if commit else {}),
-                "epochs": round(learned.pictures_seen / lesson.to_learn, 2),
+                "epochs": round(learned.epochs, 2),
                 "minutes": round(learned.seconds / 60, 2),
                 "notes": learned.notes,
                 **self._judged(learned.findings, lesson),

@@ -18,6 +18,7 @@ from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import LabelledSet, Picture, PictureFindings, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
+from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
 from pipelines.benchmarks.contest.digests import of_code
 from pipelines.benchmarks.contest.protocol import MIN_SCORE, Budget, Learned, Lesson
@@ -103,7 +104,8 @@ class DsmoeContestant:
         told.say(f"{self.name}: looking at pictures")
         findings = self.look(folder / "model", vocabulary, [p.picture for p in lesson.val], told)
         notes = {"losses": summary.losses, "steps": summary.steps}
-        return Learned(findings, summary.steps * training.batch, summary.seconds, notes)
+        epochs = summary.steps * training.batch / self._shown_in_a_pass(lesson)
+        return Learned(findings, epochs, summary.seconds, notes)
 
     def look(
         self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture], told: Told
@@ -129,7 +131,7 @@ class DsmoeContestant:
     ) -> int:
         """Pictures to be shown. What minutes allow is measured once and kept, as the schedule hangs on it."""
         if budget.epochs is not None:
-            return budget.epochs * lesson.to_learn
+            return budget.epochs * self._shown_in_a_pass(lesson)
         if kept.is_file():
             return int(json.loads(kept.read_text(encoding="utf-8"))["pictures_seen"])
         told.say(f"{self.name}: measuring its speed")
@@ -137,6 +139,10 @@ class DsmoeContestant:
         length = max(training.batch, int(speed * 60 * (budget.minutes or 0.0)))
         write_whole(kept, json.dumps({"pictures_per_s": round(speed, 2), "pictures_seen": length}) + "\n")
         return length
+
+    def _shown_in_a_pass(self, lesson: Lesson) -> int:
+        """Pictures of all sets, or the tiles of large ones."""
+        return sum(len(training_views(one.train, self.model.tiles)) for one in (lesson, *lesson.along))
 
     def _speed(self, lesson: Lesson, training: TrainingConfig) -> float:
         """Pictures a second that a training is shown, from the beginning of one that is thrown away."""

@@ -49,11 +49,6 @@ class Lesson:
     labels: float = 1.0
     along: tuple[Lesson, ...] = ()
 
-    @property
-    def to_learn(self) -> int:
-        """Pictures that are learned from, of all sets."""
-        return len(self.train) + sum(len(one.train) for one in self.along)
-
 
 @dataclass(frozen=True, slots=True)
 class Learned:
@@ -61,12 +56,13 @@ class Learned:
 
     Attributes:
         findings: on the pictures of ``val``, in their order.
+        epochs: passes over what was learned from: pictures, or the tiles of large ones.
         seconds: of the training alone.
         notes: what else is worth keeping with the figures; plain values.
     """
 
     findings: Sequence[PictureFindings]
-    pictures_seen: int
+    epochs: float
     seconds: float
     notes: dict[str, Any]
 

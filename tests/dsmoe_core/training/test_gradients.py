@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -73,3 +75,18 @@ def test_a_part_of_the_batch_s_size_is_the_whole(learner: Learner) -> None:
 def test_the_words_are_read_once_a_step(learner: Learner) -> None:
     learner.gradients(1)
     assert learner.network.text_prompt.centre.seen == 1
+
+
+@pytest.mark.parametrize("at_once", [6, 2])
+@pytest.mark.parametrize("change", [{"label_floor": 0.0}, {"positive_beta": 2.0}], ids=str)
+def test_what_the_settings_say_of_labels_and_focus_is_what_is_learned(
+    learner: Learner, change: dict[str, float], at_once: int
+) -> None:
+    """In one pass and in parts; rows without QFL have neither."""
+    freeze_statistics(learner.network)
+    losses, _ = learner.gradients(at_once)
+    weights = learner.objective.weights.model_copy(update=change)
+    other = learner._replace(objective=replace(learner.objective, weights=weights))
+    changed, _ = other.gradients(at_once)
+    assert (changed["class"] != pytest.approx(losses["class"], rel=1e-3)) == (not learner.objective.plain)
+    assert changed["box"] == pytest.approx(losses["box"], rel=1e-6)

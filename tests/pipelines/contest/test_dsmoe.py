@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import SMALL, HashEncoder
 
-from dsmoe_core.config import TrainingConfig
+from dsmoe_core.config import Tiles, TrainingConfig
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import ClassText, LabelledSet, Vocabulary
+from dsmoe_core.tiling import labelled_views
 from pipelines.benchmarks.contest import dsmoe, entrants, words
 from pipelines.benchmarks.contest.bouts import Bouts
 from pipelines.benchmarks.contest.digests import of_lesson
@@ -42,9 +44,22 @@ class Stop(Quiet):
 
 def test_it_trains_for_epochs_and_finds_in_order(lesson: Lesson, told: Quiet, tmp_path: Path) -> None:
     learned = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path, told)
-    assert learned.pictures_seen == 20
+    assert learned.epochs == 2
     assert [one.key for one in learned.findings] == [one.picture.key for one in lesson.val]
     assert (4, 4) in told.done
+
+
+def test_a_pass_goes_through_all_tiles(lesson: Lesson, told: Quiet, tmp_path: Path) -> None:
+    """Pictures of 96 px in tiles of 64: four each, those with a box, and the whole."""
+    model = SMALL.model_copy(update={"tiles": Tiles(px=64, empty=0)})
+    shown = sum(len(labelled_views(p, Tiles(px=64, empty=0))) for p in lesson.train)
+    assert 20 <= shown <= 50
+    contestant = DsmoeContestant("tiles", model, HashEncoder(), training=QUICK)
+    learned = contestant.learn(lesson, Budget(epochs=2), 1, tmp_path, told)
+    steps = ceil(2 * shown / 5)
+    assert (steps, steps) in told.done
+    assert learned.epochs == steps * 5 / shown
+    assert [one.key for one in learned.findings] == [one.picture.key for one in lesson.val]
 
 
 def test_killed_it_goes_on_from_its_checkpoint_and_ends_the_same(
@@ -68,7 +83,7 @@ def test_minutes_become_a_length_that_is_measured_once(
     monkeypatch.setattr(contestant, "_speed", lambda *_: pytest.fail("measured again"))
     learned = contestant.learn(lesson, Budget(minutes=0.2), 1, tmp_path, told)
     assert told.done[0][1] == 3  # 15 pictures, five a step
-    assert learned.pictures_seen == 15
+    assert learned.epochs == 1.5, "of ten pictures"
 
 
 def test_its_speed_is_that_of_the_steps_after_the_first(
@@ -114,7 +129,7 @@ def test_other_sets_are_learned_along_and_make_another_training(
     along = replace(lesson, along=(other,))
     learned = tiny().learn(along, Budget(epochs=2), 1, tmp_path, told)
     assert given["also"] == [LabelledSet(other.train, other.vocabulary)]
-    assert learned.pictures_seen == 2 * (10 + 5)
+    assert learned.epochs == 2, "of ten pictures and five"
     reworded = replace(other, vocabulary=Vocabulary(other.vocabulary.classes[::-1]))
     told_apart = [lesson, along, replace(lesson, along=(reworded,)), replace(lesson, along=(other, other))]
     assert len({of_lesson(one) for one in told_apart}) == 4

@@ -85,7 +85,7 @@ class YoloContestant:
             for row, labelled in zip(answer["findings"], lesson.val, strict=True)
         ]
         notes = {"steps": answer["steps"], "settings": answer["settings"]}
-        return Learned(findings, answer["pictures_seen"], answer["seconds"], notes)
+        return Learned(findings, answer["pictures_seen"] / len(lesson.train), answer["seconds"], notes)
 
     def _run(self, python: Path, job: Mapping[str, Any], home: Path, log: Path, told: Told) -> dict[str, Any]:
         asked, answer, progress = (home / f"{name}.json" for name in ("job", "answer", "progress"))
