@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotate.environments import Say, make_folder, need_space, only_one
+from annotate.logs import end_of
 from annotate.studio import environment
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
@@ -21,7 +22,6 @@ from dsmoe_core.loopback import LOOPBACK, need_free_port
 
 DATA_BYTES = 200_000_000  # a fresh database and its logs take 20 MB; below this it fails at the next round
 _USERNAME = "annotator@dsmoe.local"
-_LOG_LINES = 15
 _STOP_S = 15.0
 _RELEASE_S = 2.0  # a server that was killed a moment ago lets go of its port only now
 
@@ -193,12 +193,11 @@ class LabelStudioServer:
             sdk.users.whoami()
 
     def _failed(self, what: str, connection: Connection) -> StudioError:
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if self.log.exists() else []
-        last = "\n".join(f"  {line}" for line in lines)
+        last = end_of(self.log)
         for secret in (connection.password, connection.token):
             last = last.replace(secret, "***")
         return StudioError(
-            f"Label Studio {what}. The end of its log:\n{last or '  (nothing)'}\n",
+            f"Label Studio {what}. The end of its log:\n{last}\n",
             f"Read the whole log in {self.log}, then start it again.",
         )
 

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 import httpx
 
+from annotate.logs import end_of
 from dsmoe_core.errors import StudioError, WorkspaceError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
 from pipelines.backend.credentials import Credentials, kept_credentials
@@ -30,7 +31,6 @@ Say = Callable[[str], None]
 
 _STOP_S = 10.0
 _START_S = 240.0  # torch alone takes seconds to import, on a busy machine many
-_LOG_LINES = 10
 _LOOK_S = 1.0  # whoever looks whether the lock is held, holds it for a moment
 
 
@@ -200,10 +200,8 @@ class BackEnd:
             ) from error
 
     def _failed(self, what: str) -> StudioError:
-        lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:] if self.log.exists() else []
-        last = "\n".join(f"  {line}" for line in lines)
         return StudioError(
-            f"the back end for live pre-labels {what}. The end of its log:\n{last or '  (nothing)'}\n",
+            f"the back end for live pre-labels {what}. The end of its log:\n{end_of(self.log)}\n",
             f"Read the whole log in {self.log}, then run `dsmoe services up` again.",
         )
 
