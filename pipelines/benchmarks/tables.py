@@ -245,11 +245,18 @@ def _trained(**keys: str) -> Callable[[Mapping[str, Any]], str]:
             for row in rows
         ]
         title = f"Trained for {_budget(found['budget'])} each, {seeds} seed{'s' * (seeds > 1)}{spread}.\n\n"
-        tests = [_difference(test) for test in found.get("tests", ())]
-        said = ("data", "what", "against", "mAP@.5:.95 [95 % interval]", "p", "over")
-        return title + markdown(head, lines) + (f"\n\n{markdown(said, tests)}" if tests else "")
+        return title + markdown(head, lines) + _differences(found, seeds)
 
     return render
+
+
+def _differences(found: Mapping[str, Any], seeds: int) -> str:
+    lines = [_difference(test) for test in found.get("tests", ())]
+    if not lines:
+        return ""
+    head = ("data", "what", "against", "mAP@.5:.95 [95 % interval]", "p", "over")
+    alone = f"\n\n{_ONE_SEED}" if seeds == 1 else ""
+    return f"\n\n{markdown(head, lines)}{alone}"
 
 
 def _curve(found: Mapping[str, Any]) -> str:
@@ -354,6 +361,8 @@ def _spread(values: Sequence[float]) -> str:
     mean, (low, high) = mean_over_seeds(values)
     return f"{score(mean)} [{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]"
 
+
+_ONE_SEED = "Over pictures: these trainings on other pictures. What another seed would do is not in it."
 
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": _demo,

@@ -123,6 +123,12 @@ def test_settings_are_tried_one_training_each(run: Any, tmp_path: Path) -> None:
         (text, "as it is") for text in tries[1::2]
     ]
     assert len(list((tmp_path / "work").iterdir())) == 3
+    for seeds in ([1], [1, 2]):
+        for row in found["rows"]:
+            row["seeds"] = seeds
+        write_result(tmp_path / "settings.json", found, command="dsmoe benchmark settings", seeds=seeds)
+        table = render("<!-- results:settings -->\n<!-- /results:settings -->", tmp_path)
+        assert ("What another seed would do is not in it." in table) == (seeds == [1])
 
 
 def test_words_keep_what_others_wrote_into_the_file(run: Any, tmp_path: Path) -> None:
