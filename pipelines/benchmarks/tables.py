@@ -377,10 +377,7 @@ _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         ("warmstart", "warmstart_boards"), _trained(labels="labels", start="start", model="model")
     ),
     **dict.fromkeys(
-        (
-            *("settings", "settings_all", "settings_labels", "settings_losses", "settings_rows"),
-            "settings_tiles",
-        ),
+        [f"settings{of}" for of in ("", "_all", "_labels", "_losses", "_rows", "_tiles")],
         _trained(settings="settings", size="size", image_px="px", labels="labels"),
     ),
     "words": _words,
