@@ -103,7 +103,7 @@ def _class_book(source: Source) -> ClassBook:
 
 
 def _take_in(workspace: Workspace, source: Source, pictures: Sequence[Picture], book: ClassBook) -> None:
-    """Record roles and labels once all are checked, for a picture keeps the role that it got first."""
+    """Record roles and labels, alone: once all are checked, and without those of a run that was killed."""
     test, known = (_labelled(a, source.images, pictures, book) for a in (source.test, source.annotations))
     held = {p.picture.key for p in test}
     pool = [p for p in pictures if p.key not in held and (source.pool is None or p.name in source.pool)]
@@ -112,6 +112,7 @@ def _take_in(workspace: Workspace, source: Source, pictures: Sequence[Picture], 
     version = DatasetVersion.of(test, book.vocabulary())
     DatasetVersion.of(imported, book.vocabulary())  # the same checks as for any other labels
     journal = workspace.journal
+    journal.begin_anew()
     journal.add_pictures([p.picture for p in test], "test", workspace.path)
     journal.add_pictures(pool, "pool", workspace.path)
     if source.test is not None:

@@ -103,6 +103,15 @@ class Journal(Database):
         self._insert(t.facts, [{"name": name, "value": value}], update=["value"])
 
     # pictures
+    def begin_anew(self) -> None:
+        """Forget pictures and imported labels of a making that was killed; a round holds on to all of them."""
+        if self.rounds():
+            return
+        with self._connect() as db:
+            for table in (t.pictures, t.harvests, t.remarks):
+                db.execute(sa.delete(table))
+            db.execute(sa.delete(t.facts).where(t.facts.c.name == "test_set"))
+
     def add_pictures(self, pictures: Iterable[Picture], role: Role, root: Path) -> None:
         """Record pictures; one that is there already keeps its role, so a test picture stays one."""
         rows = [

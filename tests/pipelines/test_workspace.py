@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -155,3 +156,31 @@ def test_another_test_set_after_one_that_was_refused_is_the_only_one(
     with made:
         assert {p.name for p in made.pictures("test")} == {p.name for p in test.pictures}
         assert len(made.pictures("pool")) == 12
+
+
+def test_what_a_killed_run_took_in_is_forgotten_by_the_next(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Workspace, "complete", Mock(side_effect=KeyboardInterrupt))
+        make_workspace(tmp_path / "w", Source(blocks / "images", test=train, annotations=test), settings)
+    make_workspace(tmp_path / "w", Source(blocks / "images", annotations=train), settings)[0].close()
+    with Workspace.open(tmp_path / "w") as made:
+        assert not made.pictures("test")
+        assert made.test_set() == []
+        assert len(made.pictures("pool")) == 17
+        assert {a.picture.name for a in made.annotations().values()} == {p.name for p in train.pictures}
+
+
+def test_a_workspace_that_lost_its_settings_keeps_its_rounds(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings
+) -> None:
+    source = Source(blocks / "images", annotations=coco.read(blocks / "train.json"))
+    made, _ = make_workspace(tmp_path / "w", source, settings)
+    with made:
+        made.journal.start_round(0, None)
+    (tmp_path / "w" / "dsmoe.yaml").unlink()
+    again, _ = make_workspace(tmp_path / "w", Source(blocks / "images", classes=list(COLOURS)), settings)
+    with again:
+        assert len(again.annotations()) == 12
