@@ -128,7 +128,7 @@ class Bouts:
             "budget": budget.plain,
             "seed": seed,
             "resamples": self._resamples,
-            **({"gpu": gpu} if (gpu := machine()["gpu"]) else {}),  # minutes are longer there
+            **_where(budget),
         }
         identity = content_id(decides)
         return self._work / f"{lesson.name}-{contestant.name}-seed{seed}-{identity}"
@@ -144,6 +144,14 @@ class Bouts:
             "figures": figures(one, counts, given=SHOWN, seed=DRAWS_SEED),
             "resampled": np.nan_to_num(means).round(6).tolist(),
         }
+
+
+def _where(budget: Budget) -> dict[str, Any]:
+    """What the machine decides: how far minutes lead; of passes, only the rounding of a GPU."""
+    here = machine()
+    if budget.minutes is not None:
+        return {"machine": here}
+    return {"gpu": here["gpu"]} if here["gpu"] else {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -61,6 +61,19 @@ def test_whatever_decides_makes_another_bout(bouts: Bouts, lesson: Lesson, tmp_p
     assert len(list((tmp_path / "work").iterdir())) == 8
 
 
+@pytest.mark.parametrize(
+    ("budget", "trainings"), [(Budget(minutes=2), 3), (SHORT, 2)], ids=["minutes", "passes"]
+)
+def test_minutes_of_another_machine_are_another_bout(
+    bouts: Bouts, lesson: Lesson, budget: Budget, trainings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guesser, here = Guesser("a", 0.5), {"cpu": "one", "cores": 2, "gpu": None}
+    for machine in (here, here | {"cores": 1}, here | {"gpu": "H200"}):
+        monkeypatch.setattr("pipelines.benchmarks.contest.bouts.machine", lambda there=machine: there)
+        bouts.fight(guesser, lesson, budget, 1)
+    assert len(guesser.learned) == trainings
+
+
 def test_a_changed_line_of_code_is_another_code(tmp_path: Path) -> None:
     package = tmp_path / "package"
     (package / "inner").mkdir(parents=True)
