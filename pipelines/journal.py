@@ -104,7 +104,7 @@ class Journal(Database):
 
     # pictures
     def begin_anew(self) -> None:
-        """Forget pictures and imported labels of a making that was killed; a round holds on to all of them."""
+        """Forget pictures and imported labels of a making that was killed; a round holds on to them all."""
         if self.rounds():
             return
         with self._connect() as db:

@@ -162,9 +162,11 @@ def test_what_a_killed_run_took_in_is_forgotten_by_the_next(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    first = Source(blocks / "images", test=train, annotations=test)
+    with monkeypatch.context() as patch:
         patch.setattr(Workspace, "complete", Mock(side_effect=KeyboardInterrupt))
-        make_workspace(tmp_path / "w", Source(blocks / "images", test=train, annotations=test), settings)
+        with pytest.raises(KeyboardInterrupt):
+            make_workspace(tmp_path / "w", first, settings)
     make_workspace(tmp_path / "w", Source(blocks / "images", annotations=train), settings)[0].close()
     with Workspace.open(tmp_path / "w") as made:
         assert not made.pictures("test")
