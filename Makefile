@@ -15,8 +15,8 @@ UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
 
-YOLO := pipelines/benchmarks/contest/yolo
-ENGINES := pipelines/language_model/engines
+YOLO := pipelines/benchmarks/comparison/yolo
+ENGINES := pipelines/services/language_model/engines
 
 .PHONY: help install demo test test-marked test-all check lock clean
 

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from dsmoe_core.signals import Level
+from dsmoe_core.outputs import Level
 
 SCORE_POWER, IOU_POWER = 0.5, 4.0
 

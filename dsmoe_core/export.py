@@ -13,7 +13,7 @@ import torch
 from dsmoe_core.build import build_reader
 from dsmoe_core.checkpoint import WEIGHTS, Model, load_model, need_text_encoder
 from dsmoe_core.config import ModelConfig
-from dsmoe_core.data.in_place import evenly
+from dsmoe_core.data.external_images import evenly
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, ModelError, SettingsError
@@ -27,9 +27,9 @@ from dsmoe_core.runtimes.openvino import OpenVinoRuntime
 from dsmoe_core.runtimes.packages import Package, need
 from dsmoe_core.runtimes.protocol import Precision
 from dsmoe_core.schema import Picture
+from dsmoe_core.text_embeddings import texts_of, words_of
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import views_of
-from dsmoe_core.words import texts_of, words_of
 
 MOST_DIFFERENCE = 0.01
 """Of a logit, from PyTorch's; more is a wrong graph, not rounding."""

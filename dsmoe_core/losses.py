@@ -27,7 +27,7 @@ from dsmoe_core import poincare
 from dsmoe_core.assign import Targets, assign, flatten
 from dsmoe_core.config import LossWeights
 from dsmoe_core.network import Output, Read
-from dsmoe_core.signals import Aligned
+from dsmoe_core.outputs import Aligned
 
 CONE = math.radians(15)
 MARGIN = 0.1

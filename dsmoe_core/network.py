@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsmoe_core.signals import Aligned, Gated, Level
+from dsmoe_core.outputs import Aligned, Gated, Level
 from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 from dsmoe_core.stages.broadcasting import SpaceBroadcasting

@@ -14,16 +14,16 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from dsmoe_core.data.letterbox import LetterBox
-from dsmoe_core.data.square_cache import PictureCache, SquareCache, squares_of
+from dsmoe_core.data.letterbox_cache import PictureCache, SquareCache, squares_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import Read
-from dsmoe_core.runtimes.opening import How, KnownTexts, Opened, open_model
+from dsmoe_core.runtimes.loading import How, KnownTexts, Opened, open_model
 from dsmoe_core.runtimes.protocol import Answer, Chosen
 from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
+from dsmoe_core.text_embeddings import steering_of, words_of
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import tiled
 from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, picture_uncertainty
-from dsmoe_core.words import steering_of, words_of
 
 NMS_IOU = 0.6
 MOST_CANDIDATES = 1000

@@ -24,7 +24,7 @@ from dsmoe_core.schema import (
     PictureFindings,
     Routing,
 )
-from dsmoe_core.seams import Cut, Seen, merged
+from dsmoe_core.tile_merge import Cut, Seen, merged
 from dsmoe_core.uncertainty import picture_uncertainty
 
 _EDGE = 0.01

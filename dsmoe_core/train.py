@@ -19,23 +19,23 @@ from dsmoe_core.build import build
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_weights, need_text_encoder, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
-from dsmoe_core.data.square_cache import PictureCache, squares_of
+from dsmoe_core.data.letterbox_cache import PictureCache, squares_of
 from dsmoe_core.errors import DataError, ModelError, SettingsError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
+from dsmoe_core.text_embeddings import words_of
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
-from dsmoe_core.training.ahead import drawn_ahead, threads_for
+from dsmoe_core.training.distributed import Processes
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
-from dsmoe_core.training.gradients import Objective
-from dsmoe_core.training.memory import Memory
-from dsmoe_core.training.optimise import follow, optimizer_of, set_rate
-from dsmoe_core.training.processes import Processes
-from dsmoe_core.training.questions import Questions
+from dsmoe_core.training.microbatch import Memory
+from dsmoe_core.training.objective import Objective
+from dsmoe_core.training.optimizer import follow, optimizer_of, set_rate
+from dsmoe_core.training.prefetch import drawn_ahead, threads_for
 from dsmoe_core.training.run import Run, TrainingSummary, fingerprint
+from dsmoe_core.training.step_sampler import Questions
 from dsmoe_core.training.synchronised import synchronise
 from dsmoe_core.warm_start.checkpoint import load_start
-from dsmoe_core.words import words_of
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, figures by name): the smoothed losses, and of the last step

@@ -21,14 +21,14 @@ from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from dsmoe_core.schema import LabelledPicture
-from pipelines import services
-from pipelines.crew import Crew, Reporter
-from pipelines.ingest import Source, make_workspace, matched
-from pipelines.loop import close_round, open_round
-from pipelines.rounds import RoundRow
-from pipelines.sending import pool
+from pipelines.rounds.context import Crew, Reporter
+from pipelines.rounds.dispatch import pool
+from pipelines.rounds.loop import close_round, open_round
+from pipelines.services import factory
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
-from pipelines.workspace import Workspace, is_begun
+from pipelines.workspace.ingest import Source, make_workspace, matched
+from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.workspace import Workspace, is_begun
 
 POLL_S = 5.0
 Wait = Callable[[int, int], None]
@@ -115,7 +115,7 @@ def remove(path: Path, environment: Environment) -> None:
         raise WorkspaceError(f"{path} is no workspace; it was not deleted", "Choose another --workspace.")
     if (path / "dsmoe.yaml").exists():
         with Workspace.open(path) as workspace, workspace.locked():
-            own = services.server(workspace, environment)
+            own = factory.server(workspace, environment)
             if own is not None:
                 own.down()
     shutil.rmtree(path)

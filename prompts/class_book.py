@@ -20,7 +20,7 @@ from dsmoe_core.atomic import write_whole
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
-from prompts.book_checks import Cut, InconsistentError, inconsistencies, plain, texts_cut
+from prompts.validation import Cut, InconsistentError, inconsistencies, plain, texts_cut
 from prompts.yaml_lines import Location, Mistake, read_yaml, wrong
 
 __all__ = ["ATTRIBUTES", "ClassBook", "ClassEntry", "InnerNode", "Source", "book_text", "checked", "plain"]

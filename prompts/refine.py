@@ -16,9 +16,9 @@ from pydantic import BaseModel
 
 from dsmoe_core.errors import ClassBookError, LanguageModelError
 from prompts.class_book import ClassBook
+from prompts.contrast_prompt import TellingApart, pair_messages
 from prompts.llm import CountingModel, LanguageModel, Message, Reply, Usage, ask
 from prompts.refinement import Candidate, Evaluator, Refinement, Spent, worded
-from prompts.telling_apart import TellingApart, pair_messages
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dsmoe_core.errors import ClassBookError
 from prompts.class_book import ClassBook
-from prompts.judge_report import JudgeReport
+from prompts.evaluation_report import JudgeReport
 from prompts.store_file import (
     Act,
     State,

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from dsmoe_core.errors import ClassBookError, PrerequisiteError, WorkspaceError
 from prompts.class_book import ClassBook
-from prompts.judge_report import JudgeReport
+from prompts.evaluation_report import JudgeReport
 
 State = Literal["draft", "published", "retired"]
 Action = Literal["publish", "rollback", "retire"]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import AnisotropicDSConv
-from dsmoe_core.signals import Aligned, Gated
+from dsmoe_core.outputs import Aligned, Gated
 
 M = TypeVar("M", bound=nn.Module)
 

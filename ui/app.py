@@ -10,7 +10,7 @@ import streamlit as st
 
 from dsmoe_core.errors import DsmoeError, WorkspaceError
 from ui.state import current
-from ui.views import experts, pictures, rounds
+from ui.views import experts, images, rounds
 
 ICON = Path(__file__).with_name("icon.svg")  # a Material icon as page icon would be fetched from the internet
 
@@ -52,7 +52,7 @@ def main() -> None:
                 lambda: experts.show(snapshot), title="Experts", icon=":material/groups:", url_path="experts"
             ),
             st.Page(
-                lambda: pictures.show(snapshot),
+                lambda: images.show(snapshot),
                 title="Pictures",
                 icon=":material/photo_library:",
                 url_path="pictures",

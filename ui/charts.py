@@ -7,8 +7,8 @@ from typing import Any
 
 from annotate.review.sample import expert_name
 from dsmoe_core.schema import Outcome
-from pipelines.rounds import RoundRow
-from ui.figures import decision
+from pipelines.workspace.round_summary import RoundRow
+from ui.tables import decision
 
 Spec = dict[str, Any]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dsmoe_core.schema import Annotation, Finding
-from pipelines import drawing
-from pipelines.drawing import Mark
+from pipelines.datasets import drawing
+from pipelines.datasets.drawing import Mark
 
 UNKNOWN = "#7a7a7a"
 """For a class that the class book lacks by now."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from dsmoe_core.places import one_a_place
+from dsmoe_core.cross_class_nms import one_a_place
 from dsmoe_core.schema import Finding, Picture, PictureFindings
-from ui.figures import classes_of
 from ui.snapshot import Snapshot
+from ui.tables import classes_of
 
 Wanted = Literal["to label", "labelled", "test set", "all"]
 STANDING = {

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from annotate.studio.label_config import colour
-from dsmoe_core.places import one_a_place
+from dsmoe_core.cross_class_nms import one_a_place
 from dsmoe_core.schema import Annotation, Finding, LabelledPicture, Picture, PictureFindings
-from pipelines.rounds import RoundRow
+from pipelines.workspace.round_summary import RoundRow
 
 Kind = Literal["waiting", "sent", "labelled", "test"]
 

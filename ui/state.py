@@ -6,8 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from pipelines.book_words import as_shown
-from pipelines.workspace import Workspace
+from pipelines.datasets.relabel import as_shown
+from pipelines.workspace.workspace import Workspace
 from ui.snapshot import Snapshot
 
 _BOOKS = ("classes.yaml", "class_books.sqlite")

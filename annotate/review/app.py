@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from annotate.review import keeper
+from annotate.review import process_guard
 from annotate.review.dataset import MOST_USEFUL_FIRST, Built, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
@@ -90,7 +90,7 @@ def _server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """
     words = [sys.executable, "-m", "fiftyone.server.main", "--address", LOOPBACK, "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
-    server = keeper.start(words, log)
+    server = process_guard.start(words, log)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _answers(port):
@@ -103,7 +103,7 @@ def _server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             time.sleep(0.2)
         yield server
     finally:
-        keeper.stop(server)
+        process_guard.stop(server)
 
 
 def _answers(port: int) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from annotate.review import keeper
+from annotate.review import process_guard
 from annotate.review.database import find_mongod
 from dsmoe_core.errors import ReviewError
 from dsmoe_core.loopback import LOOPBACK
@@ -58,7 +58,7 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
         yield address
     finally:
         _let_go(address)
-        keeper.stop(server)
+        process_guard.stop(server)
 
 
 def point_fiftyone_at(uri: str) -> None:
@@ -105,7 +105,7 @@ def _start(program: Path, folder: Path, log: Path) -> tuple[subprocess.Popen[byt
     command += ["--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket"]
     # By default mongod takes half of the machine's memory for its cache; training needs that more.
     command += ["--wiredTigerCacheSizeGB", "0.5"]
-    return keeper.start(command, folder / "mongod.out"), f"mongodb://{LOOPBACK}:{port}"
+    return process_guard.start(command, folder / "mongod.out"), f"mongodb://{LOOPBACK}:{port}"
 
 
 def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: float, where: str) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from annotate.studio import harvest as harvesting
-from annotate.studio import prelabel
+from annotate.studio import pre_annotation
 from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.controls import CONTROL
@@ -56,7 +56,7 @@ class LabelStudio:
         progress: CountProgress | None = None,
     ) -> int:
         """See Studio.ensure_project."""
-        prelabel.check_title(title)
+        pre_annotation.check_title(title)
         config = label_config(vocabulary)
         found = self._find(title, owner)
         if found is None:
@@ -96,8 +96,8 @@ class LabelStudio:
 
     def open_tasks(self, project: int) -> list[OpenTask]:
         """See Studio.open_tasks."""
-        found = (prelabel.open_task(row) for row in rows(self._api, project, PRELABELS, OPEN))
-        return prelabel.in_order([task for task in found if task is not None])
+        found = (pre_annotation.open_task(row) for row in rows(self._api, project, PRELABELS, OPEN))
+        return pre_annotation.in_order([task for task in found if task is not None])
 
     def submit(
         self,
@@ -109,8 +109,8 @@ class LabelStudio:
         skipped: bool = False,
     ) -> None:
         """See Studio.submit."""
-        prelabel.check_labels(regions, self._classes_of(project), f"task {task.task_id}")
-        body = prelabel.annotation_json(task, regions, seconds, skipped)
+        pre_annotation.check_labels(regions, self._classes_of(project), f"task {task.task_id}")
+        body = pre_annotation.annotation_json(task, regions, seconds, skipped)
         with self._api.asked_to(f"take the annotation of task {task.task_id}", once=True) as sdk:
             sdk.annotations.create(task.task_id, **body)
 
@@ -128,7 +128,7 @@ class LabelStudio:
         """See Studio.tell_agreement."""
         if agreement:
             for row in rows(self._api, project, DATA, [counted("annotations", "greater")]):
-                told = prelabel.told(row["data"], agreement)
+                told = pre_annotation.told(row["data"], agreement)
                 if told != row["data"]:
                     with self._api.asked_to(f"update task {row['id']}") as sdk:
                         sdk.tasks.update(str(row["id"]), data=told)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.studio import harvest as harvesting
-from annotate.studio import prelabel
+from annotate.studio import pre_annotation
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
@@ -49,7 +49,7 @@ class FakeStudio:
         progress: CountProgress | None = None,
     ) -> int:
         """See Studio.ensure_project."""
-        prelabel.check_title(title)
+        pre_annotation.check_title(title)
         config = label_config(vocabulary)
         change = self.class_change(title, vocabulary, owner=owner, resolve=resolve)
         change.check()
@@ -79,7 +79,7 @@ class FakeStudio:
     ) -> dict[str, int]:
         """See Studio.push."""
         classes = self._project(project)["classes"]
-        sent = {t.picture.key: prelabel.task_json(t, t.picture.path.as_uri(), classes) for t in tasks}
+        sent = {t.picture.key: pre_annotation.task_json(t, t.picture.path.as_uri(), classes) for t in tasks}
         there = {row["data"]["key"]: row for row in self._rows(project)}
         for done, (key, body) in enumerate(sent.items(), start=1):
             row = there.get(key)
@@ -87,9 +87,11 @@ class FakeStudio:
                 row = {"id": self._next_id(), "project": project, "predictions": [], "annotations": []}
                 self._state["tasks"].append(row)
                 there[key] = row
-            if prelabel.is_open(row):
+            if pre_annotation.is_open(row):
                 row["data"] = body["data"]
-                row["predictions"] += [{**p, "id": self._next_id()} for p in prelabel.missing(row, body)]
+                row["predictions"] += [
+                    {**p, "id": self._next_id()} for p in pre_annotation.missing(row, body)
+                ]
                 self._stamp(row)
             if progress:
                 progress(done, len(sent))
@@ -99,8 +101,8 @@ class FakeStudio:
     def open_tasks(self, project: int) -> list[OpenTask]:
         """See Studio.open_tasks."""
         self._project(project)
-        rows = [prelabel.open_task(row) for row in self._rows(project) if prelabel.is_open(row)]
-        return prelabel.in_order([task for task in rows if task is not None])
+        rows = [pre_annotation.open_task(row) for row in self._rows(project) if pre_annotation.is_open(row)]
+        return pre_annotation.in_order([task for task in rows if task is not None])
 
     def submit(
         self,
@@ -112,8 +114,8 @@ class FakeStudio:
         skipped: bool = False,
     ) -> None:
         """See Studio.submit."""
-        prelabel.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
-        body = prelabel.annotation_json(task, regions, seconds, skipped)
+        pre_annotation.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
+        body = pre_annotation.annotation_json(task, regions, seconds, skipped)
         if any(a.get("unique_id") == body["unique_id"] for a in self._row(task.task_id)["annotations"]):
             return
         self.annotate(task.task_id, body)
@@ -129,7 +131,7 @@ class FakeStudio:
         """See Studio.tell_agreement."""
         self._project(project)
         for row in self._rows(project):
-            row["data"] = prelabel.told(row["data"], agreement)
+            row["data"] = pre_annotation.told(row["data"], agreement)
         self._save()
 
     # What people do on the page besides submitting once.
@@ -197,7 +199,7 @@ class FakeStudio:
         for row in self._rows(project):
             for kind in ("annotations", "predictions"):
                 for one in row[kind]:
-                    drop = kind == "predictions" and prelabel.is_open(row)
+                    drop = kind == "predictions" and pre_annotation.is_open(row)
                     after = change.rewritten(one["result"], drop=drop)
                     if after is not None:
                         one["result"] = after

@@ -10,7 +10,7 @@ from typing import Any
 from annotate.studio.agreement import agreement, iou, merged
 from annotate.studio.controls import Verdict, remark
 from annotate.studio.convert import readable_prompts, readable_regions
-from annotate.studio.prelabel import is_ours
+from annotate.studio.pre_annotation import is_ours
 from annotate.studio.protocol import Region, Several
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 

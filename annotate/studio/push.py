@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from annotate.studio import prelabel
+from annotate.studio import pre_annotation
 from annotate.studio.api import Api
 from annotate.studio.convert import Json
 from annotate.studio.protocol import CountProgress, Task
@@ -81,7 +81,7 @@ class Push:
         folders = set()
         newest = (-1, -1)
         for place, task in enumerate(self._tasks):
-            prelabel.task_json(task, self._address(task.picture.path), self._classes)
+            pre_annotation.task_json(task, self._address(task.picture.path), self._classes)
             folders.add(self._folder(task.picture.path.parent))
             order.append((task.round, task.rank, place, task.picture.key))
             if task.findings is not None and (task.round, task.rank) > newest:
@@ -91,7 +91,7 @@ class Push:
 
     def _body(self, key: str) -> Json:
         task = self._tasks[self._places[key]]
-        return prelabel.task_json(task, self._address(task.picture.path), self._classes)
+        return pre_annotation.task_json(task, self._address(task.picture.path), self._classes)
 
     def _import(self, bodies: Sequence[Json]) -> list[int]:
         path = f"api/projects/{self._project}/import"
@@ -132,7 +132,7 @@ class Push:
             if row["data"] != body["data"]:
                 with self._api.asked_to(f"update task {row['id']}") as sdk:
                     sdk.tasks.update(str(row["id"]), data=body["data"])
-            yield from ({**p, "task": row["id"]} for p in prelabel.missing(row, body))
+            yield from ({**p, "task": row["id"]} for p in pre_annotation.missing(row, body))
 
     def _show_version(self) -> None:
         """Name the newest pre-labels as the project's: the label stream shows no others."""

@@ -7,7 +7,7 @@ from typing import Final
 from annotate.studio.api import Api
 from annotate.studio.controls import Verdict
 from annotate.studio.convert import Json
-from annotate.studio.prelabel import BLIND
+from annotate.studio.pre_annotation import BLIND
 from annotate.studio.rows import OPEN
 
 MOST_USEFUL: Final = "Most useful first"

@@ -15,12 +15,12 @@ from jaxtyping import Float, Int, UInt8
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.augment.geometry import shift, turn
-from dsmoe_core.data.augment.light import add_noise, blur, brighten, stretch
 from dsmoe_core.data.augment.mixup import mix
 from dsmoe_core.data.augment.paste import paste
+from dsmoe_core.data.augment.photometric import add_noise, blur, brighten, stretch
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.letterbox import LetterBox, Squares, corners
-from dsmoe_core.data.square_cache import SquareCache
+from dsmoe_core.data.letterbox_cache import SquareCache
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 
 AUGMENTATIONS = (

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dsmoe_core.evaluation.average_precision import average_precision
+from dsmoe_core.evaluation.coco_metrics import CocoTables
 from dsmoe_core.evaluation.matching import Matched
-from dsmoe_core.evaluation.scores import CocoTables
 
 TAILS = (2.5, 97.5)
 """Percentiles that a 95 % interval ends at."""

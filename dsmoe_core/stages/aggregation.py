@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.signals import Aggregated
+from dsmoe_core.outputs import Aggregated
 
 
 class Aggregation(nn.Module):

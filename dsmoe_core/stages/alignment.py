@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core import poincare
-from dsmoe_core.signals import Aligned
+from dsmoe_core.outputs import Aligned
 
 
 class HyperbolicAlignment(nn.Module):

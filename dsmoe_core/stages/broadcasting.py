@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from dsmoe_core import poincare
 from dsmoe_core.convolution import AnisotropicDSConv
-from dsmoe_core.signals import Aligned
+from dsmoe_core.outputs import Aligned
 
 TAPS = 9
 CONE = math.radians(15)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.signals import Distilled
+from dsmoe_core.outputs import Distilled
 
 
 class SemanticDistillation(nn.Module):

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import on_phases
-from dsmoe_core.signals import Aligned, Gated
+from dsmoe_core.outputs import Aligned, Gated
 
 
 class HeterogeneousEnsemble(nn.Module):

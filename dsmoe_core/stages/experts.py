@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsmoe_core.signals import Gated
+from dsmoe_core.outputs import Gated
 
 
 class LocalExpert(nn.Module):

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsmoe_core.outputs import Gated
 from dsmoe_core.running_mean import RunningMean
-from dsmoe_core.signals import Gated
 
 DESCRIPTOR = 64  # d_g
 CENTRE_MOMENTUM = 0.05

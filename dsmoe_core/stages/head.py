@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import CBS
-from dsmoe_core.signals import Level
+from dsmoe_core.outputs import Level
 
 TINY = 4
 """Stride of the tiny-object head."""

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import AnisotropicDSConv
-from dsmoe_core.signals import Encoded
+from dsmoe_core.outputs import Encoded
 
 THETA = 0.25
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.signals import Encoded
+from dsmoe_core.outputs import Encoded
 
 
 class ResNetEncoder(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.square_cache import PictureCache
+from dsmoe_core.data.letterbox_cache import PictureCache
 from dsmoe_core.data.store import Store
 from dsmoe_core.runtimes.protocol import as_images
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dsmoe_core.build import build
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import Read
-from pipelines.benchmarks.contestants import Contestant, Device, contestants, random_squares
+from pipelines.benchmarks.runtimes import Contestant, Device, contestants, random_squares
 
 CLASSES, INNER = 6, 2
 WARM_UP = {"cpu": 3, "cuda": 20}

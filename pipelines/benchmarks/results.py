@@ -13,7 +13,7 @@ from typing import Any
 
 from dsmoe_core.atomic import write_whole
 from dsmoe_core.errors import FormatError
-from pipelines.registry import source_commit
+from pipelines.workspace.registry import source_commit
 
 
 def machine() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from dsmoe_core.atomic import write_whole
 from dsmoe_core.errors import FormatError
-from dsmoe_core.evaluation.over_seeds import mean_over_seeds
+from dsmoe_core.evaluation.seed_stats import mean_over_seeds
 from pipelines.benchmarks.results import read_result
 
 GOAL_MS, GOAL_PER_S = 3, 2000

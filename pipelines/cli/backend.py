@@ -8,7 +8,7 @@ import typer
 
 from dsmoe_core.loopback import LOOPBACK
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import console
+from pipelines.cli.terminal import console
 
 
 def backend(
@@ -27,9 +27,9 @@ def backend(
 
     Example: `dsmoe backend boards --port 9091`
     """
-    from pipelines.backend.run import run
+    from pipelines.services.ml_backend.run import run
     from pipelines.settings import Environment
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         listens = port or opened.settings.studio.back_end_port

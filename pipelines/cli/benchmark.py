@@ -1,4 +1,4 @@
-"""dsmoe benchmark demo, experts, latency, structured, studio, tables; the others are in contest.py"""
+"""dsmoe benchmark demo, experts, latency, structured, studio, tables; the others are in comparison.py"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli import contest
+from pipelines.cli import comparison
 from pipelines.cli import demo as demo_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
@@ -20,24 +20,24 @@ from pipelines.cli.options import (
     WorkspaceOption,
     opened_or_none,
 )
-from pipelines.cli.show import command_line, console, line
+from pipelines.cli.terminal import command_line, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.config import ModelConfig
-    from pipelines.benchmarks.contestants import Device
+    from pipelines.benchmarks.runtimes import Device
 
 app = typer.Typer(
     help="Measure something and write benchmarks/results/NAME.json.",
     no_args_is_help=True,
 )
 for command in (
-    contest.accuracy,
-    contest.curve,
-    contest.ablation,
-    contest.warmstart,
-    contest.settings,
-    contest.words,
-    contest.held_out,
+    comparison.accuracy,
+    comparison.curve,
+    comparison.ablation,
+    comparison.warmstart,
+    comparison.settings,
+    comparison.words,
+    comparison.held_out,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
@@ -143,10 +143,10 @@ def latency(
     from rich.progress import track
 
     from dsmoe_core.errors import SettingsError
-    from pipelines import services
     from pipelines.benchmarks import latency as benchmark
-    from pipelines.benchmarks import same_findings
-    from pipelines.report.contender import contender
+    from pipelines.benchmarks import parity
+    from pipelines.evaluation.report.evaluated_model import contender
+    from pipelines.services import factory
     from pipelines.settings import Environment
 
     if (model is None) != (data is None):
@@ -158,8 +158,8 @@ def latency(
         environment = Environment.read()
         with opened_or_none(workspace) as opened:
             this = contender(model, opened, None, environment)
-            texts = services.network(opened, environment).text_encoder
-            found = {"findings": same_findings.measure(this, texts, data, pictures=pictures, say=line)}
+            texts = factory.network(opened, environment).text_encoder
+            found = {"findings": parity.measure(this, texts, data, pictures=pictures, say=line)}
     measured = benchmark.measure(
         config,
         rounds=rounds,
@@ -193,9 +193,9 @@ def studio(
     """
     import tempfile
 
-    from pipelines.benchmarks import back_end as benchmark
-    from pipelines.benchmarks.exchange import measure_exchange
-    from pipelines.cli.show import TerminalReporter
+    from pipelines.benchmarks import ml_backend as benchmark
+    from pipelines.benchmarks.label_studio_io import measure_exchange
+    from pipelines.cli.terminal import TerminalReporter
     from pipelines.settings import Environment
 
     config, environment = _config(size, px), Environment.read()
@@ -234,9 +234,9 @@ def structured(
     Example: `dsmoe benchmark structured --llm http://127.0.0.1:8000/v1 --questions 50`
     """
     from pipelines.benchmarks.results import write_into
-    from pipelines.benchmarks.structured import measure
-    from pipelines.cli.show import TerminalReporter
-    from pipelines.language_model.connect import connect
+    from pipelines.benchmarks.structured_output import measure
+    from pipelines.cli.terminal import TerminalReporter
+    from pipelines.services.language_model.connect import connect
     from pipelines.settings import Environment
 
     with TerminalReporter() as reporter:

@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import console, line
+from pipelines.cli.terminal import console, line
 
 if TYPE_CHECKING:
-    from pipelines.class_books import ClassBooks
+    from pipelines.workspace.class_books import ClassBooks
     from prompts.class_book import ClassBook
     from prompts.store import Version
 
@@ -41,8 +41,8 @@ def validate(
     Example: `dsmoe classes validate boards`
     """
     from pipelines.settings import PackagedText, WorkspaceSettings
-    from pipelines.text_limit import cut_by
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.token_limit import cut_by
+    from pipelines.workspace.workspace import Workspace
     from prompts.class_book import ClassBook
 
     text: Any = PackagedText()
@@ -182,7 +182,7 @@ def publish(
 
     Example: `dsmoe classes publish --report judged.json --workspace boards`
     """
-    from prompts.judge_report import JudgeReport
+    from prompts.evaluation_report import JudgeReport
 
     judged = JudgeReport.load(report) if report is not None else None
     with _books(workspace) as books:
@@ -245,14 +245,14 @@ COMMANDS = (validate, save, log, diff, checkout, publish, rollback, retire)
 @contextmanager
 def _books(path: Path) -> Iterator[ClassBooks]:
     """The class books of a workspace. Not its lock: versions are edited while a round is trained."""
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(path) as opened:
         yield opened.class_books
 
 
 def _who(author: str | None) -> str:
-    from pipelines.class_books import whoever
+    from pipelines.workspace.class_books import whoever
 
     return whoever() if author is None else author
 

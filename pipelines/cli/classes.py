@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipelines.cli import class_versions, judge
+from pipelines.cli import class_evaluation, class_versions
 from pipelines.cli.language_model import (
     FreshOption,
     LlmModelOption,
@@ -17,10 +17,10 @@ from pipelines.cli.language_model import (
     language_model,
 )
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, console, line
+from pipelines.cli.terminal import TerminalReporter, console, line
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
-app.command("judge")(judge.judge)
+app.command("judge")(class_evaluation.judge)
 for command in class_versions.COMMANDS:
     app.command()(command)
 
@@ -31,7 +31,7 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe classes list boards`
     """
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         vocabulary, note = opened.class_book().vocabulary(), opened.class_books.note()
@@ -61,11 +61,11 @@ def draft(
 
     Example: `dsmoe classes draft boards --classes spur --note "spur: a thorn with a tip, on a track"`
     """
-    from pipelines import class_facts
-    from pipelines.facts_in_words import in_words
-    from pipelines.workspace import Workspace
+    from pipelines.class_text import class_facts
+    from pipelines.class_text.facts_text import in_words
+    from pipelines.workspace.workspace import Workspace
+    from prompts.draft import draft as write
     from prompts.notes import read_notes
-    from prompts.write import draft as write
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
@@ -102,12 +102,12 @@ def migrate(
 
     Example: `dsmoe classes migrate boards --dry-run`
     """
-    from pipelines import services
+    from pipelines.services import factory
     from pipelines.settings import Environment
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
-        studio, _ = services.studio(opened, Environment.read(), reporter.say, port)
+        studio, _ = factory.studio(opened, Environment.read(), reporter.say, port)
         book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
         words, owner = book.vocabulary(), opened.mark()
         change = studio.class_change(title, words, owner=owner, resolve=book.resolve)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import Drawn, PxOption
-from pipelines.cli.show import TerminalReporter, console, line
+from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.data.anchors import Advice
-    from pipelines.labelled_data import LabelledData
+    from pipelines.datasets.labelled_data import LabelledData
 
 app = typer.Typer(help="Draw labelled data, and look at data as it is trained on.", no_args_is_help=True)
 
@@ -85,7 +85,7 @@ def preview(
     from dsmoe_core.data.letterbox import Squares
     from dsmoe_core.errors import SettingsError
     from dsmoe_core.tiling import training_views
-    from pipelines.contact_sheet import as_trained, each_alone, sheet
+    from pipelines.datasets.contact_sheet import as_trained, each_alone, sheet
 
     if out.suffix.lower() != ".png":
         raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Name a PNG file.")
@@ -175,7 +175,7 @@ def _data(
     """
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.errors import SettingsError
-    from pipelines.labelled_data import of_files, of_workspace
+    from pipelines.datasets.labelled_data import of_files, of_workspace
     from pipelines.settings import checked
 
     if annotations is not None and workspace is not None:

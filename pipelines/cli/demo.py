@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli.options import AblationOption, Drawn, StudioPortOption, TinyHeadOption, shaped
-from pipelines.cli.show import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
+from pipelines.cli.terminal import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
     from pipelines.settings import DemoPlan
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
 WORKSPACES = Path("workspaces")
 
@@ -105,8 +105,8 @@ def run(
 ) -> None:
     """One demo from beginning, or from where it was, to end."""
     from pipelines import demo as journey
-    from pipelines import services
     from pipelines.benchmarks.results import write_result
+    from pipelines.services import factory
     from pipelines.settings import Environment
 
     started, environment = time.monotonic(), Environment.read()
@@ -117,7 +117,7 @@ def run(
             journey.remove(path, environment)
         workspace = journey.open_workspace(path, prepared, plan, reporter)
     with workspace, workspace.locked():
-        own = services.server(workspace, environment, plan.port)
+        own = factory.server(workspace, environment, plan.port)
         try:
             if not journey.finished(workspace, plan):
                 with journey.timed(workspace, started):
@@ -138,11 +138,11 @@ def run(
 def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any) -> None:
     """All rounds that are still to do."""
     from pipelines import demo as journey
-    from pipelines import services
+    from pipelines.services import factory
 
     with TerminalReporter() as reporter:
         reporter.step(len(workspace.rounds()), "start")
-        crew, connection = services.crew(workspace, environment, reporter, reporter.say, plan.port)
+        crew, connection = factory.crew(workspace, environment, reporter, reporter.say, plan.port)
         if plan.annotator == "simulated":
             annotate = journey.simulated(journey.truth_of(folder / "train.json", workspace))
         else:
@@ -158,7 +158,7 @@ def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any
 
 
 def _show(workspace: Workspace, plan: DemoPlan) -> None:
-    from pipelines.rounds import sentences
+    from pipelines.workspace.round_summary import sentences
 
     rows = workspace.rounds()
     note = " (dry run: stand-ins, the figures mean nothing)" if plan.dry_run else ""
@@ -170,10 +170,10 @@ def _show(workspace: Workspace, plan: DemoPlan) -> None:
 
 def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
     """Leave Label Studio up and say where it is."""
-    from pipelines import services
+    from pipelines.services import factory
 
     with TerminalReporter() as reporter:
-        crew, connection = services.crew(workspace, environment, reporter, reporter.say, plan.port)
+        crew, connection = factory.crew(workspace, environment, reporter, reporter.say, plan.port)
         project = crew.project()
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")

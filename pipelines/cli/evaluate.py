@@ -11,11 +11,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
-from pipelines.cli.show import TerminalReporter, command_line, console, line
+from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
-    from pipelines.report.judging import Question
-    from pipelines.workspace import Workspace
+    from pipelines.evaluation.report.evaluate import Question
+    from pipelines.workspace.workspace import Workspace
 
 
 MAPS = (("map50", "mAP@.5"), ("map", "mAP@.5:.95"))
@@ -64,13 +64,13 @@ def evaluate(
     Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
     """
     from dsmoe_core.data.formats import read_annotations
-    from pipelines.report.groups import pattern_of
-    from pipelines.report.judging import Question
+    from pipelines.evaluation.report.evaluate import Question
+    from pipelines.evaluation.report.groups import pattern_of
     from pipelines.settings import MAX_PIXELS
 
     pattern = None if by is None else pattern_of(by)
     if report is not None:
-        from pipelines.report.page import check
+        from pipelines.evaluation.report.page import check
 
         check(report)
     known = read_annotations(annotations, images)
@@ -90,9 +90,9 @@ def _judge(
     report: Path | None,
 ) -> dict[str, Any]:
     """All figures; the report is drawn while the pictures are at hand."""
-    from pipelines.report import page
-    from pipelines.report.contender import contender
-    from pipelines.report.judging import answered
+    from pipelines.evaluation.report import page
+    from pipelines.evaluation.report.evaluate import answered
+    from pipelines.evaluation.report.evaluated_model import contender
     from pipelines.settings import Environment
     from prompts.class_book import ClassBook
 
@@ -108,7 +108,7 @@ def _judge(
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
     from dsmoe_core.atomic import write_whole
-    from pipelines.report.page import as_text
+    from pipelines.evaluation.report.page import as_text
 
     if as_json is not None:
         write_whole(as_json, as_text(measured))

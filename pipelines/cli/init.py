@@ -16,15 +16,15 @@ from pipelines.cli.options import (
     TinyHeadOption,
     shaped,
 )
-from pipelines.cli.show import TerminalReporter, line
+from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dsmoe_core.data.annotation_set import AnnotationSet
-    from dsmoe_core.data.pictures import Ingest
+    from dsmoe_core.data.image_folder import Ingest
     from pipelines.settings import WorkspaceSettings
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
 
 def init(
@@ -74,7 +74,7 @@ def init(
     """
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.data.formats import read_annotations
-    from pipelines.ingest import Source, make_workspace
+    from pipelines.workspace.ingest import Source, make_workspace
 
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines.cli.show import TerminalReporter
+    from pipelines.cli.terminal import TerminalReporter
     from prompts.llm import CachedModel, CountingModel, OpenAIModel
 
 LlmOption = Annotated[
@@ -41,9 +41,9 @@ def language_model(
     """The model of the options or of the environment, and what keeps its answers in the workspace.
 
     Raises:
-        SettingsError, LanguageModelError, PrerequisiteError: see pipelines.language_model.connect.
+        SettingsError, LanguageModelError, PrerequisiteError: see pipelines.services.language_model.connect.
     """
-    from pipelines.language_model.connect import connect, remembering
+    from pipelines.services.language_model.connect import connect, remembering
     from pipelines.settings import Environment
 
     asked = connect(Environment.read(), llm, model, heard=reporter.heard)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from pipelines.cli.language_model import LlmModelOption, LlmOption
-from pipelines.cli.show import TerminalReporter, line
+from pipelines.cli.terminal import TerminalReporter, line
 
 app = typer.Typer(help="A language model that writes about defects.", no_args_is_help=True)
 THINKING_TOKENS = 1024
@@ -55,9 +55,9 @@ def serve(
     from annotate import environments
     from dsmoe_core.errors import LanguageModelError
     from dsmoe_core.loopback import LOOPBACK, need_free_port
-    from pipelines.language_model.engines import ENGINES, fitting
-    from pipelines.language_model.server import ended_like_ctrl_c, running
-    from pipelines.language_model.source import DEFAULT, find_model
+    from pipelines.services.language_model.engines import ENGINES, fitting
+    from pipelines.services.language_model.server import ended_like_ctrl_c, running
+    from pipelines.services.language_model.source import DEFAULT, find_model
     from pipelines.settings import Environment, inherited
 
     folder = Environment.read().environments
@@ -95,8 +95,8 @@ def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
 
     Example: `dsmoe llm check --llm http://127.0.0.1:8000/v1`
     """
-    from pipelines.language_model.check import check as ask_it
-    from pipelines.language_model.connect import connect
+    from pipelines.services.language_model.check import check as ask_it
+    from pipelines.services.language_model.connect import connect
     from pipelines.settings import Environment
 
     environment = Environment.read()

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import console, line
+from pipelines.cli.terminal import console, line
 
 app = typer.Typer(help="The models of a workspace and which is champion.", no_args_is_help=True)
 
@@ -20,7 +20,7 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
     Example: `dsmoe models list boards`
     """
     from pipelines.benchmarks.tables import score
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         champion, cards = opened.champion(), opened.registry.cards()
@@ -52,7 +52,7 @@ def promote(
 
     Example: `dsmoe models promote r2-1f0c77aa boards --reason "fewer false alarms on the line"`
     """
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked():
         opened.registry.promote(model, reason)
@@ -68,7 +68,7 @@ def rollback(
 
     Example: `dsmoe models rollback boards`
     """
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked():
         model = opened.registry.rollback(reason)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
 WorkspaceArgument = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace.")]
 PortOption = Annotated[
@@ -94,7 +94,7 @@ TinyHeadOption = Annotated[
 @contextmanager
 def opened_or_none(path: Path | None) -> Iterator[Workspace | None]:
     """The workspace that is named; the present folder where that is one; else none."""
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     if path is None and not Path("dsmoe.yaml").is_file():
         yield None

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.options import Size, SizeOption
-from pipelines.cli.show import TerminalReporter, line
+from pipelines.cli.terminal import TerminalReporter, line
 
 
 def pretrain(
@@ -42,9 +42,9 @@ def pretrain(
 
     from dsmoe_core.atomic import disk_full_is_an_error
     from dsmoe_core.errors import SettingsError
-    from pipelines.pretrain import Plan
-    from pipelines.pretrain import pretrain as make
     from pipelines.settings import checked
+    from pipelines.training.pretrain import Plan
+    from pipelines.training.pretrain import pretrain as make
 
     if out.suffix != ".safetensors":
         raise SettingsError(f"the file is {out}; expected a name that ends in .safetensors", "Name one.")

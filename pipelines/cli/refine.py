@@ -18,13 +18,13 @@ from pipelines.cli.language_model import (
     language_model,
 )
 from pipelines.cli.options import HERE, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, console, line
+from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pipelines.refining import Prepared
-    from pipelines.workspace import Workspace
+    from pipelines.class_text.refinement_runner import Prepared
+    from pipelines.workspace.workspace import Workspace
     from prompts.class_book import ClassBook
     from prompts.llm import CountingModel, LanguageModel
     from prompts.refine import Budget
@@ -38,9 +38,9 @@ def facts(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe classes facts boards`
     """
-    from pipelines import class_facts
-    from pipelines import facts_in_words as said
-    from pipelines.workspace import Workspace
+    from pipelines.class_text import class_facts
+    from pipelines.class_text import facts_text as said
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
         reporter.say("measuring what is annotated")
@@ -88,27 +88,28 @@ def refine(
 
     Example: `dsmoe classes refine boards --pair spur,spurious_copper --tokens 20000 --minutes 20`
     """
-    from pipelines import refining, services
+    from pipelines.class_text import refinement_runner
+    from pipelines.services import factory
     from pipelines.settings import Environment
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
     from prompts.notes import read_notes
     from prompts.refine import Budget
 
-    wanted = refining.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
+    wanted = refinement_runner.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
     budget = Budget(rounds, calls, tokens, None if minutes is None else 60 * minutes)
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
         book = opened.working_book()
         said = read_notes(book, notes, note or ())
         asked = language_model(llm, model, opened.path, reporter, fresh=fresh)
-        detection = services.detection(opened, Environment.read())
-        ready = refining.prepare(opened, book, detection, wanted, reporter)
+        detection = factory.detection(opened, Environment.read())
+        ready = refinement_runner.prepare(opened, book, detection, wanted, reporter)
         if ready is None:
             reporter.line("No two classes are confused; there is nothing to refine.")
             return
         _tell(ready, reporter)
         state = _improved(opened, ready, book, said, asked, budget, seed, reporter)
         _show(state, book)
-        better = refining.take_over(opened, book, state)
+        better = refinement_runner.take_over(opened, book, state)
         differs = opened.class_books.note()
     if better is None:
         line("No candidate is better than the class book as it is; classes.yaml is unchanged.")
@@ -137,19 +138,19 @@ def _improved(
         LanguageModelError: see prompts.refine; what is known is kept, and that is said.
     """
     from dsmoe_core.errors import LanguageModelError
-    from pipelines import class_facts, refining
+    from pipelines.class_text import class_facts, refinement_runner
     from prompts.refine import refine as improve
 
     reporter.say("measuring what is annotated")
     measured = class_facts.of_workspace(opened, book, reporter.advance)
     reporter.say("asking the language model and scoring its texts")
-    known, keep = refining.known_lines(measured, notes), partial(refining.keep, opened)
+    known, keep = refinement_runner.known_lines(measured, notes), partial(refinement_runner.keep, opened)
     model, cached = asked
     improving = partial(improve, budget=budget, cached=cached, known=known, seed=seed, keep=keep)
     try:
         return improving(ready.state, book, model, ready.evaluator)
     except LanguageModelError:
-        kept = refining.load(opened, ready.state.id) or ready.state
+        kept = refinement_runner.load(opened, ready.state.id) or ready.state
         reporter.line(f"classes.yaml is unchanged; spent so far: {kept.spent}")
         reporter.line(f"refine/{kept.id}.json has what was tried, and the next run goes on with it.")
         raise

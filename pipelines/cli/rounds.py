@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
-from pipelines.cli.show import (
+from pipelines.cli.terminal import (
     TerminalReporter,
     console,
     effort_table,
@@ -23,7 +23,7 @@ from pipelines.cli.show import (
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
-    from pipelines.crew import Crew
+    from pipelines.rounds.context import Crew
 
 app = typer.Typer(help="Send pictures out; take the corrections in.", no_args_is_help=True)
 
@@ -31,13 +31,13 @@ app = typer.Typer(help="Send pictures out; take the corrections in.", no_args_is
 @contextmanager
 def at_work(path: Path, port: int | None) -> Iterator[tuple[Crew, Connection | None]]:
     """A locked workspace with everybody who works on it."""
-    from pipelines import services
+    from pipelines.services import factory
     from pipelines.settings import Environment
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     environment = Environment.read()
     with Workspace.open(path) as workspace, workspace.locked(), TerminalReporter() as reporter:
-        yield services.crew(workspace, environment, reporter, reporter.say, port)
+        yield factory.crew(workspace, environment, reporter, reporter.say, port)
 
 
 @app.command("open")
@@ -46,7 +46,7 @@ def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
 
     Example: `dsmoe round open boards`
     """
-    from pipelines.loop import open_round
+    from pipelines.rounds.loop import open_round
 
     with at_work(workspace, port) as (crew, connection):
         row = open_round(crew)
@@ -70,7 +70,7 @@ def close(
 
     Example: `dsmoe round close boards`
     """
-    from pipelines.loop import close_round
+    from pipelines.rounds.loop import close_round
 
     with at_work(workspace, port) as (crew, _):
         row = close_round(crew, partial=partial)
@@ -85,8 +85,8 @@ def notes(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe round notes boards`
     """
-    from pipelines.rounds import notes as noted
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.round_summary import notes as noted
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         pictures = {key: picture.name for key, picture in opened.by_key().items()}
@@ -105,8 +105,8 @@ def status(
 
     Example: `dsmoe status boards`
     """
-    from pipelines.rounds import sentences
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.round_summary import sentences
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         rows, champion, title = opened.rounds(), opened.champion(), opened.settings.title

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
-from pipelines.cli.show import TerminalReporter, line
+from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
     from dsmoe_core.schema import Picture
@@ -69,13 +69,13 @@ def export(
     Example: `dsmoe export champion --workspace boards --format openvino --precision bf16 --out line-3`
     """
     from dsmoe_core.atomic import whole_folder
-    from dsmoe_core.data.in_place import folder_in_place
+    from dsmoe_core.data.external_images import folder_in_place
     from dsmoe_core.export import export as run
     from dsmoe_core.runtimes.exported import FILES
     from dsmoe_core.runtimes.int8 import MOST_SAMPLES
-    from pipelines import services
-    from pipelines.named_model import named_model
+    from pipelines.services import factory
     from pipelines.settings import MAX_PIXELS, Environment
+    from pipelines.workspace.model_ref import named_model
 
     with (
         opened_or_none(workspace) as opened,
@@ -94,7 +94,7 @@ def export(
             draft,
             form=form.value,
             precision=precision.value,
-            text_encoder=services.network(opened, Environment.read()).text_encoder,
+            text_encoder=factory.network(opened, Environment.read()).text_encoder,
             calibration=pictures,
         )
     if card.difference is not None:
@@ -132,11 +132,11 @@ def predict(
     """
     from dsmoe_core.atomic import write_whole
     from dsmoe_core.predict import Detector
-    from dsmoe_core.runtimes.opening import How
-    from pipelines import services
-    from pipelines.named_model import named_model
-    from pipelines.predict import predict as run
+    from dsmoe_core.runtimes.loading import How
+    from pipelines.detectors.predict import predict as run
+    from pipelines.services import factory
     from pipelines.settings import Environment
+    from pipelines.workspace.model_ref import named_model
     from prompts.class_book import ClassBook
 
     book = ClassBook.load(class_book) if class_book is not None else None
@@ -144,7 +144,7 @@ def predict(
     with opened_or_none(workspace) as opened, TerminalReporter() as reporter:
         reporter.say("loading the model")
         named = named_model(model, opened)
-        detector = Detector.load(named.folder, services.network(opened, Environment.read()).text_encoder, how)
+        detector = Detector.load(named.folder, factory.network(opened, Environment.read()).text_encoder, how)
         book = book or (named.workspace.class_book() if named.workspace else None)
         found = run(
             detector,

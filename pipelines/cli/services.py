@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
-from pipelines.cli.show import TerminalReporter, line, show_sign_in
+from pipelines.cli.terminal import TerminalReporter, line, show_sign_in
 
 if TYPE_CHECKING:
-    from annotate.studio.existing import ExistingServer
+    from annotate.studio.external_server import ExistingServer
     from annotate.studio.server import LabelStudioServer
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
 app = typer.Typer(help="The labelling server of a workspace.", no_args_is_help=True)
 
 
 def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | ExistingServer:
     from dsmoe_core.errors import SettingsError
-    from pipelines import services
+    from pipelines.services import factory
     from pipelines.settings import Environment
 
-    own = services.server(workspace, Environment.read(), port)
+    own = factory.server(workspace, Environment.read(), port)
     if own is None:
         raise SettingsError(
             f"{workspace.path} is a dry run without a labelling server", "Make a workspace without --dry-run."
@@ -40,16 +40,16 @@ def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
     Example: `dsmoe services up boards --port 8090`
     """
     from annotate.studio.client import LabelStudio
-    from pipelines.backend import beside
-    from pipelines.workspace import Workspace
+    from pipelines.services.ml_backend import lifecycle
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         with TerminalReporter() as reporter:
             connection = _server(opened, port).up(reporter.say)
         show_sign_in(connection, connection.url)
         with TerminalReporter() as reporter:
-            beside.bring_up(opened, LabelStudio(connection), connection, reporter.say)
-        line(beside.told(opened, connection.url))
+            lifecycle.bring_up(opened, LabelStudio(connection), connection, reporter.say)
+        line(lifecycle.told(opened, connection.url))
 
 
 @app.command("down")
@@ -58,13 +58,13 @@ def down(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe services down boards`
     """
-    from annotate.studio.existing import ExistingServer
-    from pipelines.backend import beside
-    from pipelines.workspace import Workspace
+    from annotate.studio.external_server import ExistingServer
+    from pipelines.services.ml_backend import lifecycle
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         found = _server(opened, None)
-        if beside.back_end(opened).down():
+        if lifecycle.back_end(opened).down():
             line("live pre-labels are stopped")
     if isinstance(found, ExistingServer):
         line(f"Label Studio at {found.url} is not ours; it was not stopped")
@@ -78,19 +78,19 @@ def status(workspace: WorkspaceArgument = HERE) -> None:
 
     Example: `dsmoe services status boards`
     """
-    from annotate.studio.existing import ExistingServer
-    from pipelines.backend import beside
-    from pipelines.workspace import Workspace
+    from annotate.studio.external_server import ExistingServer
+    from pipelines.services.ml_backend import lifecycle
+    from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         server = _server(opened, None)
         if isinstance(server, ExistingServer):
             server.up()
             line(f"Label Studio {server.version()} at {server.url} takes our token")
-            line(beside.told(opened, server.url))
+            line(lifecycle.told(opened, server.url))
             return
         found = server.status()
-        live = beside.told(opened, found.url or "http://127.0.0.1")
+        live = lifecycle.told(opened, found.url or "http://127.0.0.1")
     state = "up" if found.answers else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
     line(f"Label Studio is {state}{where}; log: {found.log}")
@@ -106,9 +106,9 @@ def review(
     Example: `dsmoe review boards`
     """
     from annotate.review.app import Page, launch
-    from pipelines.review import dataset_name, samples
+    from pipelines.services.review import dataset_name, samples
     from pipelines.settings import Environment
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     def announce(page: Page) -> None:
         reporter.line(f"FiftyOne: {page.address}")
@@ -136,7 +136,7 @@ def ui(
 
     Example: `dsmoe ui boards`
     """
-    from pipelines.workspace import Workspace
+    from pipelines.workspace.workspace import Workspace
 
     Workspace.open(workspace).close()  # whatever is wrong with it is said here, not in the browser
     # By name: the command line is the front door of all rooms, yet nothing here is built on the page.

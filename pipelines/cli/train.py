@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from pipelines.cli.options import BookOption, WorkspaceOption, opened_or_none
-from pipelines.cli.show import TerminalReporter, line
+from pipelines.cli.terminal import TerminalReporter, line
 
 
 def train(
@@ -36,9 +36,9 @@ def train(
 
     Example: `dsmoe train model --annotations train.json --images photos --workspace boards`
     """
-    from dsmoe_core.training.processes import joined
+    from dsmoe_core.training.distributed import joined
     from pipelines.settings import Environment
-    from pipelines.train_files import Files, train_files
+    from pipelines.training.standalone_training import Files, train_files
 
     changes = {"pictures_seen": pictures_seen, "batch": batch, "seed": seed}
     given = tuple((name, value) for name, value in changes.items() if value is not None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.show import line
+from pipelines.cli.terminal import line
 
 if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.weights import Report
@@ -43,7 +43,7 @@ def mobile_sam(
     Example: `dsmoe weights mobile-sam --from mobile_sam.pt`
     """
     from pipelines.settings import Environment
-    from pipelines.weights import keep_mobile_sam
+    from pipelines.training.weights import keep_mobile_sam
 
     kept = keep_mobile_sam(folder or Environment.read().weights, source, _tell)
     words = "kept at" if kept.new else "already at"

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from dsmoe_core.atomic import write_whole
-from prompts.llm.asking import ask
 from prompts.llm.protocol import CountingModel, Message, Reply, Usage
+from prompts.llm.structured_reply import ask
 
 
 class CachedModel:

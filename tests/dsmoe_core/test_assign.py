@@ -11,7 +11,7 @@ from references import close, random
 from torchvision.ops import box_iou
 
 from dsmoe_core.assign import assign, flatten
-from dsmoe_core.signals import Level
+from dsmoe_core.outputs import Level
 
 LEVELS = [
     Level(8, torch.zeros(1, 3, 8, 8), torch.full((1, 4, 8, 8), 8.0)),

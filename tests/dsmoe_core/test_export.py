@@ -16,7 +16,7 @@ from dsmoe_core.checkpoint import save_model
 from dsmoe_core.errors import DataError, ModelError, PrerequisiteError, SettingsError
 from dsmoe_core.export import export
 from dsmoe_core.runtimes.exported import FILES, ExportCard
-from dsmoe_core.runtimes.opening import How, open_model
+from dsmoe_core.runtimes.loading import How, open_model
 from dsmoe_core.schema import Picture
 
 

@@ -27,7 +27,7 @@ from dsmoe_core.losses import (
     taxonomy_hinge,
 )
 from dsmoe_core.network import Output, Read
-from dsmoe_core.signals import Level
+from dsmoe_core.outputs import Level
 
 CONE, MARGIN = math.radians(15), 0.1
 

@@ -15,7 +15,7 @@ from tiny import QUICK, HashEncoder, train
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.square_cache import PictureCache
+from dsmoe_core.data.letterbox_cache import PictureCache
 from dsmoe_core.mobile_sam.network import MobileSam
 from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
 from dsmoe_core.predict import Detector

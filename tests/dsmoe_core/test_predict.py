@@ -17,13 +17,13 @@ from tiny import SMALL, HashEncoder
 from dsmoe_core.build import build_whole
 from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.data.letterbox import powered
-from dsmoe_core.data.square_cache import PictureCache
+from dsmoe_core.data.letterbox_cache import PictureCache
 from dsmoe_core.errors import ModelError
 from dsmoe_core.predict import Detector, _routing, suppressed
 from dsmoe_core.runtimes.protocol import Chosen
 from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
+from dsmoe_core.text_embeddings import steering_of
 from dsmoe_core.uncertainty import surer
-from dsmoe_core.words import steering_of
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from PIL import Image
 from dsmoe_core.config import Tiles
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, Picture, PictureFindings, Routing
-from dsmoe_core.seams import Cut, Seen, merged
+from dsmoe_core.tile_merge import Cut, Seen, merged
 from dsmoe_core.tiling import Look, labelled_views, tiled, tiles_of, training_views, views_of
 
 TILES = st.builds(Tiles, px=st.integers(64, 200), overlap=st.floats(0, 0.6), whole=st.booleans())

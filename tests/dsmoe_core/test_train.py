@@ -19,12 +19,12 @@ from tiny import QUICK, SMALL, HashEncoder, Killed, train
 
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_model, read_tensors
 from dsmoe_core.config import Tiles, TrainingConfig
-from dsmoe_core.data.square_cache import PictureCache, squares_of
+from dsmoe_core.data.letterbox_cache import PictureCache, squares_of
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
 from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
-from dsmoe_core.training.gradients import Objective
+from dsmoe_core.training.objective import Objective
 
 ROOT = Path(__file__).resolve().parents[2]
 

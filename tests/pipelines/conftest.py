@@ -9,12 +9,12 @@ import pytest
 
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.data import coco
-from pipelines.crew import Crew
 from pipelines.demo import truth_of
-from pipelines.ingest import Source, make_workspace
+from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.rounds.context import Crew
 from pipelines.settings import DemoPlan, WorkspaceSettings
-from pipelines.stand_in_detection import StandInDetection
-from pipelines.workspace import Workspace
+from pipelines.workspace.ingest import Source, make_workspace
+from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS, write_blocks
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from annotate.studio.fake import FakeStudio
 from pipelines import demo
-from pipelines.crew import Crew
-from pipelines.journal import Journal
+from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.rounds.context import Crew
 from pipelines.settings import DemoPlan
-from pipelines.stand_in_detection import StandInDetection
-from pipelines.workspace import Workspace
+from pipelines.workspace.journal import Journal
+from pipelines.workspace.workspace import Workspace
 
 PLAN = DemoPlan(rounds=2, budget=2, random_share=0.5, candidates=None, dry_run=True)
 WRITES = (

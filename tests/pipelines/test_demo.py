@@ -10,10 +10,10 @@ import pytest
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines import cli, demo
 from pipelines.benchmarks.tables import render, update
-from pipelines.crew import Crew
-from pipelines.loop import open_round
+from pipelines.rounds.context import Crew
+from pipelines.rounds.loop import open_round
 from pipelines.settings import DemoPlan, Environment
-from pipelines.workspace import Workspace
+from pipelines.workspace.workspace import Workspace
 from tests.pipelines.conftest import Silent
 
 

@@ -17,8 +17,8 @@ from ctrl_c import hears_ctrl_c
 
 from annotate.studio.api import Api
 from annotate.studio.server import LabelStudioServer
-from pipelines.journal import Journal
-from pipelines.workspace import Workspace
+from pipelines.workspace.journal import Journal
+from pipelines.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
 BUDGET, ROUNDS, PATIENCE_S = 6, 2, 900.0

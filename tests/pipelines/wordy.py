@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.schema import Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
-from pipelines.detection import Look
+from pipelines.detectors.backend import Look
 
 RIGHT, BLIND, TAKEN = 0.9, 0.3, 0.6
 """Probability of the true class with its word and without it, and of the class that it is taken for."""

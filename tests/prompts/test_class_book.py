@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError
 from pipelines.settings import PackagedText
-from pipelines.text_limit import cut_by
+from pipelines.workspace.token_limit import cut_by
 from prompts.class_book import ATTRIBUTES, ClassBook, checked
 from prompts.glossary import DOMAINS, domain
 
@@ -285,7 +285,7 @@ def test_the_file_is_plain_to_read(tmp_path: Path) -> None:
 
 def test_prompts_reach_no_torch() -> None:
     code = (
-        "import sys, prompts.class_book, prompts.glossary, prompts.llm, prompts.template, prompts.write\n"
+        "import sys, prompts.class_book, prompts.glossary, prompts.llm, prompts.template, prompts.draft\n"
         "prompts.class_book.ClassBook.from_glossary(['spur'])\n"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError, WorkspaceError
 from prompts.class_book import ClassBook
-from prompts.judge_report import JudgeReport
+from prompts.evaluation_report import JudgeReport
 from prompts.store import ClassBookStore, Version
 
 FIRST = ClassBook.from_glossary(["spur", "short"])

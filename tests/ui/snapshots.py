@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, Picture, PictureFindings, Routing
-from pipelines.rounds import RoundRow
+from pipelines.workspace.round_summary import RoundRow
 from ui.snapshot import Snapshot
 
 BOX = Box(10.0, 10.0, 30.0, 30.0)

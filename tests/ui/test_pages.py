@@ -13,7 +13,7 @@ from tests.ui.workspaces import make
 from ui.app import workspace_path
 from ui.gallery import select
 from ui.state import current, read, stamp
-from ui.views import experts, pictures, rounds
+from ui.views import experts, images, rounds
 
 APP = Path(__file__).parents[2] / "ui" / "app.py"
 
@@ -109,8 +109,8 @@ def test_experts_of_a_grown_workspace(grown: Path) -> None:
 
 def test_pictures_before_the_detector_looked_stand_by_name(seeding: Path) -> None:
     drawn = page("pictures", seeding)
-    assert [i.value for i in drawn.info] == [pictures.NO_FINDINGS]
-    assert len(drawn.image) == pictures.PAGE
+    assert [i.value for i in drawn.info] == [images.NO_FINDINGS]
+    assert len(drawn.image) == images.PAGE
     assert "train\\-000.png" in said(drawn)
     assert "with the annotators" in said(drawn)
     assert "The detector has not looked at it yet." in said(drawn)
@@ -145,7 +145,7 @@ def test_a_picture_whose_file_is_gone_is_named_and_the_rest_goes_on(grown: Path,
 
 
 def test_names_from_outside_are_no_markup() -> None:
-    assert pictures._plain("a_*b*_[x](y)<i>:red[z]$") == (r"a\_\*b\*\_\[x\]\(y\)\<i\>\:red\[z\]\$")
+    assert images._plain("a_*b*_[x](y)<i>:red[z]$") == (r"a\_\*b\*\_\[x\]\(y\)\<i\>\:red\[z\]\$")
 
 
 def test_the_snapshot_is_read_anew_only_when_the_workspace_changes(grown: Path, tmp_path: Path) -> None:

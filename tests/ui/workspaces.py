@@ -9,12 +9,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from annotate.studio.fake import FakeStudio
-from pipelines.crew import Crew
 from pipelines.demo import Data, open_workspace, run_rounds, simulated, truth_of
-from pipelines.loop import open_round
+from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.rounds.context import Crew
+from pipelines.rounds.loop import open_round
 from pipelines.settings import DemoPlan
-from pipelines.stand_in_detection import StandInDetection
-from pipelines.workspace import Workspace
+from pipelines.workspace.workspace import Workspace
 
 COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 230)}
 

@@ -7,8 +7,8 @@ from typing import Literal
 import streamlit as st
 
 from ui.charts import heat_map
-from ui.figures import expert_use, load
 from ui.snapshot import Snapshot
+from ui.tables import expert_use, load
 
 NO_MODEL = "No model yet. Expert use is known once the first round is closed and its model is promoted."
 NO_FINDINGS = "The model in use has not looked at any picture yet. It does when the next round is opened."

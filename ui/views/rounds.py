@@ -8,10 +8,10 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from dsmoe_core.schema import Outcome
-from pipelines.rounds import sentences
+from pipelines.workspace.round_summary import sentences
 from ui.charts import corrections, learning_curve
-from ui.figures import decision, key_figures, round_table
 from ui.snapshot import Snapshot
+from ui.tables import decision, key_figures, round_table
 
 NO_ROUND = "No round yet. Send the first pictures to the annotators with `dsmoe round open`."
 NO_MODEL = "No model has been judged yet. The curve starts when the first round is closed."

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from dsmoe_core.data.synthetic.aluminium_defects import CLASSES, CREASE, add_defect
-from dsmoe_core.data.synthetic.picture import (
+from dsmoe_core.data.synthetic.image import (
     SyntheticPicture,
     Values,
     light,

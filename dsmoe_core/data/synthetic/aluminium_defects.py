@@ -11,7 +11,7 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.picture import (
+from dsmoe_core.data.synthetic.image import (
     Point,
     Values,
     box_of,

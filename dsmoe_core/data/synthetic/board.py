@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.picture import Point
+from dsmoe_core.data.synthetic.image import Point
 
 CELLS = 20
 Cell = tuple[int, int]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, Pad
-from dsmoe_core.data.synthetic.picture import Point
+from dsmoe_core.data.synthetic.image import Point
 
 FINE = 3  # mask pixels a picture pixel
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.mold_points import CLASSES, FORMS, TYPES, raise_mark, raise_point
-from dsmoe_core.data.synthetic.picture import (
+from dsmoe_core.data.synthetic.image import (
     Colour,
     SyntheticPicture,
     Values,
@@ -24,6 +23,7 @@ from dsmoe_core.data.synthetic.picture import (
     smooth_step,
     stroked,
 )
+from dsmoe_core.data.synthetic.mold_points import CLASSES, FORMS, TYPES, raise_mark, raise_point
 from dsmoe_core.schema import Annotation
 
 __all__ = ["CLASSES", "draw"]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dsmoe_core.config import DrawnKind
 from dsmoe_core.data.synthetic import aluminium, glass, pcb
-from dsmoe_core.data.synthetic.picture import SyntheticPicture
+from dsmoe_core.data.synthetic.image import SyntheticPicture
 
 
 class Generator(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.picture import Values, box_of
+from dsmoe_core.data.synthetic.image import Values, box_of
 from dsmoe_core.schema import Annotation
 
 Form = Literal["round", "radial", "along"]

@@ -9,8 +9,7 @@ from PIL import Image, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, lay_out
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
-from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
-from dsmoe_core.data.synthetic.picture import (
+from dsmoe_core.data.synthetic.image import (
     Colour,
     SyntheticPicture,
     Values,
@@ -18,6 +17,7 @@ from dsmoe_core.data.synthetic.picture import (
     light,
     photographed,
 )
+from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
 from dsmoe_core.schema import Annotation
 
 __all__ = ["CLASSES", "draw"]

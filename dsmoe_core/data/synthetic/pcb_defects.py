@@ -14,7 +14,7 @@ from PIL import ImageChops, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, Pad, Trace
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_shape
-from dsmoe_core.data.synthetic.picture import Point
+from dsmoe_core.data.synthetic.image import Point
 from dsmoe_core.schema import Annotation, Box
 
 CLASSES = ("missing_hole", "mouse_bite", "open_circuit", "short", "spur", "spurious_copper")

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from annotate.review import keeper, server
+from annotate.review import process_guard, server
 from dsmoe_core.errors import ReviewError
 
-KEEPER = Path(keeper.__file__)
+KEEPER = Path(process_guard.__file__)
 
 
 def until(condition: str, path: Path, seconds: float = 20.0) -> bool:
@@ -63,12 +63,12 @@ def test_the_kept_program_ends_even_when_its_owner_is_killed(tmp_path: Path) -> 
 def test_a_program_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "keeper.py"
     own.write_text(KEEPER.read_text().replace("GRACE_SECONDS = 15.0", "GRACE_SECONDS = 0.3"))
-    monkeypatch.setattr(keeper, "__file__", str(own))
+    monkeypatch.setattr(process_guard, "__file__", str(own))
     pid = tmp_path / "pid"
     stubborn = f"trap '' TERM; echo $$ > {pid}.new; mv {pid}.new {pid}; while :; do sleep 0.1; done"
-    kept = keeper.start(["sh", "-c", stubborn], tmp_path / "log")
+    kept = process_guard.start(["sh", "-c", stubborn], tmp_path / "log")
     assert until("there", pid)
-    keeper.stop(kept)
+    process_guard.stop(kept)
     assert kept.returncode == 256 - signal.SIGKILL
     assert until("gone", pid)
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from annotate.studio import prelabel, push, views
+from annotate.studio import pre_annotation, push, views
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
 from annotate.studio.controls import OBJECT, VERDICT, Verdict
@@ -65,7 +65,7 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
         assert [task.id for task in sdk.tasks.list(view=view.id)] == in_order
     streamed = []
     for _ in tasks:
-        task = prelabel.open_task(get(connection, f"/api/projects/{project}/next").json())
+        task = pre_annotation.open_task(get(connection, f"/api/projects/{project}/next").json())
         assert task is not None
         streamed.append(task.task_id)
         real_studio.submit(project, task, [], seconds=1.0)
@@ -182,14 +182,14 @@ def test_prelabels_that_the_server_drops_are_noticed(
     real_studio.push(project, [make_task(picture, bare=True)])
     task = make_task(picture, make_finding((1, 1, 9, 9)))
     with monkeypatch.context() as past_our_checks:
-        good = prelabel.task_json
+        good = pre_annotation.task_json
 
         def bad(*arguments: Any) -> dict[str, Any]:
             body = good(*arguments)
             body["predictions"][0]["score"] = 7.0  # Label Studio drops it without a word
             return body
 
-        past_our_checks.setattr(prelabel, "task_json", bad)
+        past_our_checks.setattr(pre_annotation, "task_json", bad)
         with pytest.raises(StudioError, match="took 0 of 1 sets of pre-labels"):
             real_studio.push(project, [task])
     real_studio.push(project, [task])

@@ -10,7 +10,7 @@ import pytest
 from annotate.studio.controls import FRAME, VERDICT
 from annotate.studio.convert import to_result
 from annotate.studio.harvest import harvest_of, outcomes, read
-from annotate.studio.prelabel import open_task
+from annotate.studio.pre_annotation import open_task
 from annotate.studio.protocol import Origin, Region
 from dsmoe_core.schema import Box, Outcome
 

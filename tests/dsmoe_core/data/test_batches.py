@@ -13,7 +13,7 @@ from PIL import Image
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS, Batch, TrainingSet
 from dsmoe_core.data.letterbox import GREY, LetterBox, Squares, corners
-from dsmoe_core.data.square_cache import PictureCache, SquareCache
+from dsmoe_core.data.letterbox_cache import PictureCache, SquareCache
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 
 SIDE = 64

@@ -15,9 +15,9 @@ from dsmoe_core.evaluation.bootstrap import (
     resampled_map,
     resampled_shares,
 )
+from dsmoe_core.evaluation.coco_metrics import coco_tables
 from dsmoe_core.evaluation.matching import match_pictures
 from dsmoe_core.evaluation.operating_point import operating_point
-from dsmoe_core.evaluation.scores import coco_tables
 from dsmoe_core.schema import Box
 
 

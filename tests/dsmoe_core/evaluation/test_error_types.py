@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from scenes import CLASSES, Scene, crowded, crowds, found, labelled, random_scene
 
+from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.evaluation.error_types import ErrorType, _missed, _rows, error_costs
 from dsmoe_core.evaluation.matching import Matched, match_pictures
-from dsmoe_core.evaluation.scores import evaluate
 from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, PictureFindings
 
 A, B, C, D, E = (Box(40.0 * i, 0.0, 40.0 * i + 20, 20.0) for i in range(5))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import crowded, crowds, random_scene
 
+from dsmoe_core.evaluation.coco_metrics import coco_tables
 from dsmoe_core.evaluation.matching import IOU, NONE, Matched, greedy, match_pictures, overlaps
-from dsmoe_core.evaluation.scores import coco_tables
 from dsmoe_core.schema import Box, LabelledPicture, PictureFindings
 
 sides = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 6), st.integers(1, 6))

@@ -12,11 +12,11 @@ from tiny import SMALL
 
 from dsmoe_core.build import build
 from dsmoe_core.config import ModelConfig, PaperForms
+from dsmoe_core.outputs import Gated
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.graph import INPUTS, OUTPUTS, onnx_graph
 from dsmoe_core.runtimes.packages import need
 from dsmoe_core.runtimes.protocol import as_images
-from dsmoe_core.signals import Gated
 from dsmoe_core.stages.experts import SparseExperts
 
 COUNT = 6

@@ -9,7 +9,7 @@ import torch
 from references import close, linear, random, stirred
 from torch import Tensor
 
-from dsmoe_core.signals import Aligned
+from dsmoe_core.outputs import Aligned
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 
 

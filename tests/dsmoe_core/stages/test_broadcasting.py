@@ -21,7 +21,7 @@ from references import (
 )
 from torch import Tensor
 
-from dsmoe_core.signals import Aligned
+from dsmoe_core.outputs import Aligned
 from dsmoe_core.stages.broadcasting import CONE, MOST_DILATION, ScaleBranch, SpaceBroadcasting, sample_taps
 
 TAPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]

@@ -19,7 +19,7 @@ from references import (
 )
 from torch import Tensor
 
-from dsmoe_core.signals import Aligned, Gated
+from dsmoe_core.outputs import Aligned, Gated
 from dsmoe_core.stages.ensemble import HeterogeneousEnsemble
 
 

@@ -7,7 +7,7 @@ import torch
 from references import close, convolved, gated, pointwise, pooled, random, resized, stirred
 from torch import Tensor
 
-from dsmoe_core.signals import Gated
+from dsmoe_core.outputs import Gated
 from dsmoe_core.stages.experts import CrossModalExperts, GlobalExpert, LocalExpert, SparseExperts
 
 

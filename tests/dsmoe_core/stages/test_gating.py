@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from references import close, linear, random, stirred
 from torch import Tensor
 
-from dsmoe_core.signals import Gated
+from dsmoe_core.outputs import Gated
 from dsmoe_core.stages.gating import AttentionGating
 
 

@@ -10,7 +10,7 @@ import torch
 from references import cbs, close, linear, pointwise, random, resized, stirred
 from torch import Tensor
 
-from dsmoe_core.signals import Level
+from dsmoe_core.outputs import Level
 from dsmoe_core.stages.head import C2F, PRIOR, SPPF, Head, HeadLevel
 
 

@@ -16,10 +16,10 @@ from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.gating import AttentionGating
-from dsmoe_core.training.gradients import Objective
-from dsmoe_core.training.processes import Processes
-from dsmoe_core.training.questions import Question
-from dsmoe_core.words import Words, words_of
+from dsmoe_core.text_embeddings import Words, words_of
+from dsmoe_core.training.distributed import Processes
+from dsmoe_core.training.objective import Objective
+from dsmoe_core.training.step_sampler import Question
 
 
 class Learner(NamedTuple):

@@ -16,7 +16,7 @@ from torch import nn
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.square_cache import PictureCache
+from dsmoe_core.data.letterbox_cache import PictureCache
 from dsmoe_core.schema import LabelledPicture, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dsmoe_core.data.synthetic.aluminium_defects import CLASSES, add_defect
-from dsmoe_core.data.synthetic.picture import Values
+from dsmoe_core.data.synthetic.image import Values
 from dsmoe_core.schema import Annotation, Box
 
 PX = 200

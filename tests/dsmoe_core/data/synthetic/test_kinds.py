@@ -11,7 +11,7 @@ import pytest
 from dsmoe_core.config import DrawnKind
 from dsmoe_core.data import coco
 from dsmoe_core.data.synthetic import KINDS, write_set
-from dsmoe_core.data.synthetic.picture import SyntheticPicture, meet
+from dsmoe_core.data.synthetic.image import SyntheticPicture, meet
 
 PX, SEEDS = 128, 60
 each_kind = pytest.mark.parametrize("kind", KINDS)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
+from dsmoe_core.data.synthetic.image import Values, positions
 from dsmoe_core.data.synthetic.mold_points import CLASSES, TYPES, Mark, MoldType, raise_mark
-from dsmoe_core.data.synthetic.picture import Values, positions
 
 PX, FINE = 200, 3
 GRID = positions(PX, FINE)

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, lay_out
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
+from dsmoe_core.data.synthetic.image import SyntheticPicture
 from dsmoe_core.data.synthetic.pcb import draw
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
-from dsmoe_core.data.synthetic.picture import SyntheticPicture
 from dsmoe_core.schema import Box
 
 PX = 320

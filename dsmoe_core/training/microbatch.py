@@ -1,0 +1,79 @@
+"""When memory runs out: fewer pictures at once, the same batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from dsmoe_core.errors import PrerequisiteError
+from dsmoe_core.training.distributed import Processes
+from dsmoe_core.training.statistics import Statistics
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class Memory:
+    """Finds out how many pictures fit at once.
+
+    Attributes:
+        at_once: so many are tried next.
+    """
+
+    def __init__(self, network: nn.Module, at_once: int, processes: Processes) -> None:
+        self.at_once = at_once
+        self._network = network
+        self._processes = processes
+
+    def fitting(self, work: Callable[[int], _T]) -> _T:
+        """Do a step's forward and backward work with as many pictures at once as fit.
+
+        A try that failed leaves nothing behind: gradients are dropped, statistics are put back.
+
+        Raises:
+            PrerequisiteError: one picture is too many; or memory runs out in one of several processes,
+                where the others wait for its share.
+        """
+        before = Statistics(self._network)
+        while True:
+            try:
+                return work(self.at_once)
+            except RuntimeError as error:
+                if not _says_out_of_memory(error):
+                    raise
+                reason = str(error).splitlines()[0]
+            # Not within the handler: there the traceback still holds the tensors of the try.
+            self._shrink(reason)
+            self._network.zero_grad(set_to_none=True)
+            before.put_back()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _shrink(self, reason: str) -> None:
+        if self.at_once == 1:
+            raise PrerequisiteError(
+                f"one picture at a time does not fit into memory ({reason})",
+                "Lower detector.model.image_px, take the size nano, or a machine with more memory.",
+            )
+        fewer = self.at_once // 2
+        if self._processes.count > 1:
+            raise PrerequisiteError(
+                f"{self.at_once} pictures at once do not fit into the memory of process "
+                f"{self._processes.rank} ({reason})",
+                f"Set detector.training.at_once to {fewer} or less.",
+            )
+        _log.warning(
+            "%d pictures at once do not fit into memory: going on with %d at a time, the batch stays (%s)",
+            self.at_once,
+            fewer,
+            reason,
+        )
+        self.at_once = fewer
+
+
+def _says_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)

@@ -1,0 +1,1 @@
+"""Class facts, confusions, and refinement of class descriptions."""

@@ -1,0 +1,1 @@
+"""Detector backends, prediction over folders of images, and experiment tracking."""

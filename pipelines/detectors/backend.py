@@ -1,0 +1,226 @@
+"""What the loop asks of a detector: train, look at pictures, be judged. No torch before it is used."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.errors import ModelError
+from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
+from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, checked
+from pipelines.workspace.registry import Scores, plain
+
+if TYPE_CHECKING:
+    from dsmoe_core.data.letterbox_cache import PictureCache
+    from dsmoe_core.text_encoders.protocol import TextEncoder
+
+TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
+Look = Callable[[Iterable[Picture]], Iterator[PictureFindings]]
+FAINT = 0.001
+"""Who points at a place asks what may be there, not what is sure to be; mAP is a mean over all recalls."""
+
+
+class Detection(Protocol):
+    """A detector that can be trained. Models are folders; both calls may be repeated after a kill."""
+
+    def fit(
+        self,
+        *,
+        pictures: Sequence[LabelledPicture],
+        vocabulary: Vocabulary,
+        training: TrainingConfig,
+        out: Path,
+        start_from: Path | None,
+        progress: TrainingProgress | None = None,
+    ) -> dict[str, Any]:
+        """Train, write the model into ``out``, and return a summary for its card.
+
+        Interrupted and called again with the same arguments, it ends with a whole model.
+
+        Args:
+            start_from: folder of the model to start from; None: from scratch.
+            progress: called with (step, steps, figures by name: losses, learning_rate, gradient_norm).
+        """
+        ...
+
+    def findings(
+        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
+    ) -> Iterator[PictureFindings]:
+        """What the model in this folder finds, picture by picture in the same order.
+
+        Raises:
+            ModelError: there is no model in the folder, or it does not fit.
+        """
+        ...
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        """The model in memory, to be asked again and again; faint findings are told too.
+
+        Raises:
+            ModelError: there is no model in the folder, or it does not fit.
+        """
+        ...
+
+
+class DSMoEDetection:
+    """The DS-MoE detector.
+
+    Args:
+        model: shape of the network, whose ``text_width`` gives way to that of the text encoder.
+        cache: folder for embedded texts.
+        text: which text encoder.
+        api_key: of a text encoder behind a server.
+        encoder_from: file of the image encoder's first weights; none: fresh ones.
+        pictures: where letter-boxed pictures are kept; none: nowhere.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        cache: Path,
+        text: TextSettings | None = None,
+        *,
+        api_key: str | None = None,
+        encoder_from: Path | None = None,
+        pictures: PictureCache | None = None,
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._text = text or PackagedText()
+        self._api_key = api_key
+        self._encoder_from = encoder_from
+        self._pictures = pictures
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """Reads class books; nothing is loaded yet."""
+        from dsmoe_core.text_encoders.cached import CachedTextEncoder
+
+        return CachedTextEncoder(text_encoder(self._text, self._api_key), self._cache)
+
+    def fit(
+        self,
+        *,
+        pictures: Sequence[LabelledPicture],
+        vocabulary: Vocabulary,
+        training: TrainingConfig,
+        out: Path,
+        start_from: Path | None,
+        progress: TrainingProgress | None = None,
+    ) -> dict[str, Any]:
+        from dsmoe_core.train import fit
+
+        for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        encoder = self.text_encoder
+        shape = {**self._model.model_dump(), "text_width": encoder.width}
+        summary = fit(
+            pictures=pictures,
+            vocabulary=vocabulary,
+            text_encoder=encoder,
+            model=checked(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
+            training=training,
+            out=out,
+            start_from=start_from,
+            encoder_from=self._encoder_from,
+            cache=self._pictures,
+            progress=progress,
+        )
+        return {**plain(summary), "text_encoder": encoder.name}
+
+    def findings(
+        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
+    ) -> Iterator[PictureFindings]:
+        from dsmoe_core.predict import Detector
+
+        detector = Detector.load(model, self.text_encoder, cache=self._pictures)
+        detector.use(vocabulary)
+        yield from detector.findings(pictures)
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        from dsmoe_core.predict import Detector
+
+        detector = Detector.load(model, self.text_encoder)
+        detector.use(vocabulary)
+        return partial(detector.findings, min_score=FAINT)
+
+
+def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
+    """The text encoder of the settings; nothing is loaded or asked yet."""
+    if isinstance(text, ServerText):
+        from dsmoe_core.text_encoders.server import ServerEncoder
+
+        return ServerEncoder(text.url, text.model, api_key=api_key, timeout_s=text.timeout_s)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # of reading 100 tensors; the step has one of its own
+    transformers_logging.set_verbosity_error()  # it reports the language head that no embedding needs
+    if isinstance(text, TransformersText):
+        from dsmoe_core.text_encoders.pretrained import PretrainedEncoder
+
+        return PretrainedEncoder(
+            Path(text.model).expanduser(),
+            revision=text.revision,
+            dtype=text.dtype,
+            device_map=text.device_map,
+        )
+    from dsmoe_core.text_encoders.sentence import SentenceEncoder
+
+    return SentenceEncoder()
+
+
+def named(findings: Iterable[PictureFindings], version: str) -> Iterator[PictureFindings]:
+    """The same findings under the workspace's name for the model, ``MODEL+BOOK``.
+
+    Raises:
+        ModelError: a figure is not finite; nothing can be ranked, judged or shown by such a model.
+    """
+    for found in findings:
+        if not all(map(isfinite, (found.uncertainty, found.routing.entropy, *found.routing.weights))):
+            raise ModelError(
+                f"model {version} answers with figures that are not finite: its training diverged",
+                "Lower detector.training.learning_rate in dsmoe.yaml and run the same command again.",
+            )
+        yield replace(found, version=version)
+
+
+def asked(
+    detection: Detection,
+    model: Path,
+    vocabulary: Vocabulary,
+    pictures: Sequence[Picture],
+    progress: Callable[[int, int], None],
+) -> dict[str, PictureFindings]:
+    """What a model finds when it is asked in these words, faint findings too, by picture key.
+
+    Args:
+        model: its folder.
+        progress: called with (pictures looked at, pictures in all).
+
+    Raises:
+        ModelError: the folder holds no whole model, or it answers with figures that are not finite.
+    """
+    found: dict[str, PictureFindings] = {}
+    look = detection.opened(model, vocabulary)
+    for one in named(look(pictures), f"{model.name}+{vocabulary.version}"):
+        found[one.key] = one
+        progress(len(found), len(pictures))
+    return found
+
+
+def judge(
+    findings: Iterable[PictureFindings],
+    truth: Sequence[LabelledPicture],
+    vocabulary: Vocabulary,
+    judged_on: str,
+) -> Scores:
+    """COCO scores of findings against a test set; the same for every detector."""
+    from dsmoe_core.evaluation.coco_metrics import evaluate
+
+    return Scores.of(evaluate(findings, truth, vocabulary.names), judged_on)

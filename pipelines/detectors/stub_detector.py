@@ -1,0 +1,150 @@
+"""A detector that learns each class's colour: a stand-in for dry runs and fast tests, no toy in its manners.
+
+It obeys the same contract as the network: it learns from labels alone, writes safetensors, can be
+interrupted anywhere, and gets better with more labels as long as classes differ in colour on a plain
+background.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from math import log
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from dsmoe_core.atomic import write_whole
+from dsmoe_core.config import TrainingConfig
+from dsmoe_core.errors import ModelError
+from dsmoe_core.schema import Box, Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
+from pipelines.detectors.backend import Look, TrainingProgress
+
+SIDE = 128  # pixels; larger pictures are looked at coarsely, since a dry run should take seconds
+CELL = 4  # pixels of the coarse picture; blocks closer together than this are seen as one
+CONTRAST = 48.0  # distance in RGB from the background from which on a pixel belongs to a block
+SOFTNESS = 24.0  # distance in RGB at which a class's probability falls to 1/e
+
+Floats = NDArray[np.float64]
+
+
+class StandInDetection:
+    """Finds blocks that stand out and names them by the class with the nearest colour."""
+
+    def fit(
+        self,
+        *,
+        pictures: Sequence[LabelledPicture],
+        vocabulary: Vocabulary,
+        training: TrainingConfig,
+        out: Path,
+        start_from: Path | None,
+        progress: TrainingProgress | None = None,
+    ) -> dict[str, Any]:
+        sums = np.zeros((len(vocabulary), 3))
+        counts = np.zeros(len(vocabulary))
+        if start_from is not None:
+            _load(start_from)  # a torn parent is an error here as it is for the network
+        for step, labelled in enumerate(pictures, start=1):
+            pixels = _pixels(labelled.picture)
+            for annotation in labelled.annotations:
+                index = vocabulary.index(annotation.label)
+                sums[index] += _colour(pixels, annotation.box)
+                counts[index] += 1
+            if progress is not None:
+                progress(step, len(pictures), {"loss": 1.0 / step})
+        colours = sums / np.maximum(counts, 1)[:, None]
+        out.mkdir(parents=True, exist_ok=True)
+        draft = out / ".model.safetensors.tmp"
+        save_file({"colours": colours, "counts": counts}, draft)
+        draft.replace(out / "model.safetensors")
+        write_whole(out / "model.json", json.dumps({"classes": vocabulary.names}))
+        return {"steps": len(pictures), "pictures_seen": training.pictures_seen}
+
+    def findings(
+        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
+    ) -> Iterator[PictureFindings]:
+        weights = _load(model)
+        if len(weights["counts"]) != len(vocabulary):
+            raise ModelError(
+                f"{model} knows {len(weights['counts'])} classes; the class book has {len(vocabulary)}",
+                "Train it again with this class book.",
+            )
+        for picture in pictures:
+            pixels = _pixels(picture)
+            found = [_finding(pixels, box, weights, vocabulary) for box in _blocks(pixels)]
+            found.sort(key=lambda f: -f.score)
+            doubt = max((f.entropy for f in found), default=0.0)
+            yield PictureFindings(picture.key, tuple(found), Routing((0,), (1.0,), 0.0), doubt, "")
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        _load(model)
+        return partial(self.findings, model, vocabulary)
+
+
+def _load(model: Path) -> dict[str, Floats]:
+    try:
+        weights: dict[str, Floats] = load_file(model / "model.safetensors")
+    except FileNotFoundError as error:
+        raise ModelError(f"there is no model in {model}", "Train one first.") from error
+    return weights
+
+
+def _pixels(picture: Picture) -> Floats:
+    """(height, width, 3), 0 to 255."""
+    with Image.open(picture.path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float64)
+
+
+def _colour(pixels: Floats, box: Box) -> Floats:
+    """Mean RGB of the inner half of a box, whose edges people draw with a few pixels to spare."""
+    x1, x2 = int(box.x1 + box.width / 4), int(box.x2 - box.width / 4) + 1
+    y1, y2 = int(box.y1 + box.height / 4), int(box.y2 - box.height / 4) + 1
+    mean: Floats = pixels[y1:y2, x1:x2].reshape(-1, 3).mean(axis=0)
+    return mean
+
+
+def _blocks(pixels: Floats) -> list[Box]:
+    """Tight boxes around connected regions unlike the background, found on cells of CELL pixels."""
+    stride = -(-max(pixels.shape[:2]) // SIDE)
+    coarse = pixels[::stride, ::stride]
+    background = np.median(coarse.reshape(-1, 3), axis=0)
+    stands_out = np.linalg.norm(coarse - background, axis=2) > CONTRAST
+    ys, xs = np.nonzero(stands_out)
+    cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
+        cells.setdefault((y // CELL, x // CELL), []).append((y, x))
+    boxes = []
+    while cells:
+        front = [next(iter(cells))]
+        points = cells.pop(front[0])
+        while front:
+            row, column = front.pop()
+            for neighbour in ((row + dy, column + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)):
+                if neighbour in cells:
+                    points += cells.pop(neighbour)
+                    front.append(neighbour)
+        top, left = (min(p[axis] for p in points) for axis in (0, 1))
+        bottom, right = (max(p[axis] for p in points) + 1 for axis in (0, 1))
+        height, width = pixels.shape[:2]
+        box = Box(float(left), float(top), float(right), float(bottom))
+        boxes.append(Box(*(stride * v for v in box.corners)).clipped(width, height))
+    return boxes
+
+
+def _finding(pixels: Floats, box: Box, weights: dict[str, Floats], vocabulary: Vocabulary) -> Finding:
+    distance = np.linalg.norm(weights["colours"] - _colour(pixels, box), axis=1)
+    likely = np.where(weights["counts"] > 0, np.exp(-distance / SOFTNESS), 0.0)
+    probabilities = {name: float(p) for name, p in zip(vocabulary.names, likely, strict=True)}
+    label = max(probabilities, key=lambda name: probabilities[name])
+    entropy = sum(_binary_entropy(p) for p in probabilities.values()) / len(probabilities)
+    return Finding(box, label, probabilities[label], probabilities, entropy)
+
+
+def _binary_entropy(p: float) -> float:
+    return 0.0 if p <= 0 or p >= 1 else -p * log(p) - (1 - p) * log(1 - p)

@@ -1,0 +1,164 @@
+"""From a model, annotations and pictures to all figures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from dsmoe_core.data.annotation_set import AnnotationSet
+from dsmoe_core.data.external_images import InPlace, read_in_place
+from dsmoe_core.evaluation.bootstrap import draws
+from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.metrics import Judged, against, figures, judged
+from dsmoe_core.schema import LabelledPicture, PictureFindings
+from pipelines.evaluation.report.evaluated_model import Contender
+from pipelines.evaluation.report.groups import by_group, grouped
+from pipelines.evaluation.report.trainings import need_pairs, over_trainings
+from pipelines.evaluation.report.worst import worst
+from pipelines.progress import Told
+from pipelines.workspace.registry import source_commit
+from prompts.class_book import plain
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to judge on, and how.
+
+    Attributes:
+        source: where the annotations were read from.
+        score: threshold to judge at, beside that of the best F1.
+        seed: of the resamples, and of the halves for temperature scaling.
+        max_pixels: larger pictures are left out.
+        by: what to group the pictures by (``groups.py``), where they are to be.
+    """
+
+    annotations: AnnotationSet
+    source: Path
+    images: Path
+    score: float
+    resamples: int
+    seed: int
+    max_pixels: int
+    by: re.Pattern[str] | None = None
+
+
+class Answer(NamedTuple):
+    """All figures as plain values, and the worst pictures with what is said of them."""
+
+    measured: dict[str, Any]
+    worst: list[tuple[Matched, dict[str, Any]]]
+
+
+@contextmanager
+def answered(
+    question: Question, these: Sequence[Contender], others: Sequence[Contender], command: str, told: Told
+) -> Iterator[Answer]:
+    """Judge the first model in full, and compare it with the first of others where there are some.
+
+    Where there are several, they are trainings of one thing from different seeds, whose figures are also told
+    over all of them (``trainings.py``).
+
+    Within the block the worst pictures can be drawn; afterwards converted copies of pictures are gone.
+
+    Raises:
+        DataError: pictures or annotations cannot be used.
+        SettingsError: there are several, and not as many others; or too many groups.
+        ClassBookError: a model does not know a class that is annotated.
+        ModelError: a model cannot be used.
+    """
+    this = these[0]
+    need_pairs(len(these), len(others))
+    with TemporaryDirectory(prefix="dsmoe-") as scratch:
+        told.say("reading pictures")
+        taken = read_in_place(
+            question.annotations,
+            question.images,
+            Path(scratch),
+            max_pixels=question.max_pixels,
+            progress=told.advance,
+        )
+        truth = this.in_its_words(taken.labelled)
+        groups = grouped(question.by, truth) if question.by else {}
+        classes = list(this.vocabulary.names)
+        counts = draws(len(truth), question.resamples, question.seed)
+
+        def judge(found: Mapping[str, PictureFindings], name: str) -> Judged:
+            told.say(f"{name}: resampling")
+            return judged(found, truth, classes, counts, told.advance)
+
+        for model in (*these[1:], *others):
+            model.in_its_words(taken.labelled)  # refuses before the long work what it does not know
+        models = (*these, *others)
+        found = [_look(model, this, truth, told) for model in models]
+        labels = {one.label for seen in found for f in seen.values() for one in f.findings}
+        classes += sorted(labels - set(classes))
+        all_judged = [judge(seen, model.name) for seen, model in zip(found, models, strict=True)]
+        one, ours, theirs = all_judged[0], all_judged[: len(these)], all_judged[len(these) :]
+        told.say("counting")
+        compared: dict[str, Any] = {}
+        if others:
+            compared["against"] = {**_named(others[0]), "figures": against(one, theirs[0])}
+        if len(these) > 1:
+            compared["trainings"] = _over_trainings(
+                these, others, over_trainings(ours, theirs, question.score)
+            )
+        measured = figures(one, counts, given=question.score, seed=question.seed)
+        if groups:
+            measured["groups"] = by_group(groups, found[0], one, measured["threshold"])
+        shown = worst(one.matched, measured["threshold"])
+        head = _head(question, this, taken, command)
+        yield Answer({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)
+
+
+def _look(
+    model: Contender, this: Contender, truth: list[LabelledPicture], told: Told
+) -> dict[str, PictureFindings]:
+    told.say(f"{model.name}: looking at pictures")
+    found = model.look([p.picture for p in truth], told.advance)
+    return found if model is this else {key: _renamed(one, this) for key, one in found.items()}
+
+
+def _named(model: Contender) -> dict[str, str]:
+    return {"name": model.name, "class_book": model.vocabulary.version}
+
+
+def _over_trainings(
+    these: Sequence[Contender], others: Sequence[Contender], figured: dict[str, Any]
+) -> dict[str, Any]:
+    """The figures with the models' names in front."""
+    if others:
+        figured["against"] = {"models": [_named(model) for model in others], **figured["against"]}
+    return {"models": [_named(model) for model in these], **figured}
+
+
+def _renamed(found: PictureFindings, this: Contender) -> PictureFindings:
+    """Findings of another model under this one's names, where it has them."""
+    return replace(
+        found,
+        findings=tuple(replace(f, label=this.aliases.get(plain(f.label), f.label)) for f in found.findings),
+    )
+
+
+def _head(question: Question, this: Contender, taken: InPlace, command: str) -> dict[str, Any]:
+    commit = source_commit()
+    return {
+        "command": command,
+        **({"commit": commit} if commit else {}),
+        "date": datetime.now(UTC).date().isoformat(),
+        "seed": question.seed,
+        "resamples": question.resamples,
+        "model": _named(this),
+        "data": {
+            "name": question.source.resolve().name,
+            "annotations": str(question.source),
+            "images": str(question.images),
+            "left_out": [one._asdict() for one in taken.left_out],
+            "notes": list(question.annotations.notes),
+        },
+    }

@@ -1,0 +1,94 @@
+"""The model that is judged: from a workspace by its id, or a folder of weights from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dsmoe_core.errors import ClassBookError
+from dsmoe_core.schema import Annotation, LabelledPicture, Picture, PictureFindings, Vocabulary
+from pipelines.detectors.backend import Detection, asked
+from pipelines.services import factory
+from pipelines.settings import Environment
+from pipelines.workspace.model_ref import named_model
+from pipelines.workspace.workspace import Workspace
+from prompts.class_book import ClassBook, plain
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A model, the words that it reads, and the detector that runs it.
+
+    Attributes:
+        aliases: class by every name that it goes by, as ``prompts.class_book.plain`` writes names.
+    """
+
+    name: str
+    folder: Path
+    vocabulary: Vocabulary
+    aliases: dict[str, str]
+    detection: Detection
+
+    @property
+    def version(self) -> str:
+        """``MODEL+BOOK``."""
+        return f"{self.name}+{self.vocabulary.version}"
+
+    def in_its_words(self, truth: Iterable[LabelledPicture]) -> list[LabelledPicture]:
+        """The same annotations under the names of its class book.
+
+        Raises:
+            ClassBookError: it lacks a class that is annotated; all such are named.
+        """
+        truth = list(truth)
+        used = {a.label for p in truth for a in p.annotations}
+        if strange := sorted(label for label in used if plain(label) not in self.aliases):
+            raise ClassBookError(
+                f"model {self.name} does not know {', '.join(map(repr, strange))}; "
+                f"it knows {', '.join(self.vocabulary.names)}",
+                "Give a class book that has them, as classes or aliases, with --class-book.",
+            )
+
+        def renamed(annotation: Annotation) -> Annotation:
+            return replace(annotation, label=self.aliases[plain(annotation.label)])
+
+        return [replace(p, annotations=tuple(map(renamed, p.annotations))) for p in truth]
+
+    def look(
+        self, pictures: Sequence[Picture], progress: Callable[[int, int], None]
+    ) -> dict[str, PictureFindings]:
+        """What it finds, faint findings too, by picture key.
+
+        Raises:
+            ModelError: its folder holds no whole model, or it answers with figures that are not finite.
+        """
+        found = asked(self.detection, self.folder, self.vocabulary, pictures, progress)
+        return {key: replace(one, version=self.version) for key, one in found.items()}
+
+
+def contender(
+    model: str, workspace: Workspace | None, book: ClassBook | None, environment: Environment
+) -> Contender:
+    """A model by its id in a workspace (or ``champion``), or by its folder.
+
+    Args:
+        workspace: where ids are looked up, and whose text encoder a folder's model is run with.
+        book: the words to read; by default the workspace's, or those that a folder's model was trained on.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    name, folder, its_workspace = named_model(model, workspace)
+    if its_workspace is not None:
+        book = book or its_workspace.class_book()
+        detection = factory.detection(its_workspace, environment)
+        vocabulary = book.vocabulary()
+    else:
+        from dsmoe_core.runtimes.loading import trained_on
+
+        detection = factory.network(workspace, environment)
+        vocabulary = book.vocabulary() if book else trained_on(folder)
+    others = {plain(alias): entry.name for entry in (book.classes if book else ()) for alias in entry.aliases}
+    aliases = others | {plain(name): name for name in vocabulary.names}
+    return Contender(name, folder, vocabulary, aliases, detection)

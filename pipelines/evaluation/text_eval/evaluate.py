@@ -1,0 +1,202 @@
+"""Two class books, one model, one fixed set of pictures: everything that is measured of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from dsmoe_core.errors import DataError
+from dsmoe_core.schema import Vocabulary
+from pipelines.evaluation.report.evaluated_model import Contender
+from pipelines.evaluation.text_eval.class_pairing import Common
+from pipelines.evaluation.text_eval.distances import Distances, distances
+from pipelines.evaluation.text_eval.eval_set import FixedSet
+from pipelines.evaluation.text_eval.margin import rivals
+from pipelines.evaluation.text_eval.routing import Routed
+from pipelines.evaluation.text_eval.runs import Bench, Gains, Reading, difference, gains
+from pipelines.evaluation.text_eval.verdict import is_blind, reads_the_words, reason, verdict
+from pipelines.progress import Told
+from pipelines.workspace.registry import source_commit
+from prompts.class_book import ClassBook
+from prompts.text_controls import WORDS
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to judge, and how.
+
+    Attributes:
+        this: the book that is judged.
+        other: what it is compared with.
+        tolerance: loss of mAP@.5:.95 that is no loss (``verdict.verdict``).
+        seed: of the resamples and of the first random words; each further draw has the next seed.
+        draws: of random words, whose figures are averaged.
+    """
+
+    this: ClassBook
+    other: ClassBook
+    tolerance: float
+    resamples: int
+    seed: int
+    draws: int = 3
+
+
+def judge(question: Question, model: Contender, data: FixedSet, command: str, told: Told) -> Plain:
+    """Ask one model in both books and in the controls of the first, and say what it comes to.
+
+    All are asked in the classes that both books have, and boxes of other classes are taken off the truth.
+
+    Returns:
+        What judge.json holds: the fields of ``prompts.evaluation_report.JudgeReport``, and every
+        metric. What is
+        not defined is absent.
+
+    Raises:
+        ClassBookError: the books have no class in common, or an annotation is of neither.
+        ModelError: the model cannot be used.
+    """
+    common = Common.of(question.this, question.other)
+    truth, strange = common.in_its_words(data.truth)
+    classes = common.this.names
+    boxes = Counter(a.label for one in truth for a in one.annotations)
+    if not boxes:
+        raise DataError(
+            f"{data.name} has no true box of {', '.join(classes)}, which both books have",
+            "Give annotated pictures of these classes.",
+        )
+    bench = Bench(model, truth, classes, resamples=question.resamples, seed=question.seed, told=told)
+    readings = {words: _readings(bench, words, common.this, boxes, question) for words in WORDS}
+    (this,) = readings["right"]
+    other = bench.read(common.other, "the book compared with", common.names)
+    told.say("measuring distances")
+    apart = _distances(model, common)
+    compared = gains(this, other)
+    gain = compared.total["map"]
+    low, high = gain["ci95"]
+    said = verdict(low, high, question.tolerance, blind=is_blind(gain))
+    controls = {words: gains(this, *drawn) for words, drawn in readings.items() if words != "right"}
+    words = reads_the_words(_difference(controls["random"].total["map"]))
+    told.say("comparing the experts")
+    return {
+        **_head(question, model, data, len(truth), command),
+        "verdict": said,
+        "reason": _with_words(reason(said, gain, question.tolerance, len(truth)), words),
+        "reads_the_words": words,
+        "boxes": sum(boxes.values()),
+        "left_out": {
+            "this": list(common.left_out[0]),
+            "other": list(common.left_out[1]),
+            "boxes": strange,
+            "pictures": list(data.left_out),
+        },
+        "total": compared.total,
+        "classes": _classes(bench, this, other, compared, boxes, apart),
+        "controls": [_control(name, one, classes) for name, one in controls.items()],
+        "distances": {side: one.plain() for side, one in zip(("this", "other"), apart, strict=True) if one},
+        "experts": _experts(bench, {"this": this, "other": other}),
+    }
+
+
+def _readings(
+    bench: Bench, words: str, vocabulary: Vocabulary, boxes: Counter[str], question: Question
+) -> list[Reading]:
+    """What comes of these words; where they are random, of several draws of them."""
+    draws = question.draws if words == "random" else 1
+    seeds = range(question.seed, question.seed + draws)
+    said = [f"{words} words{f' {i} of {draws}' if draws > 1 else ''}" for i in range(1, draws + 1)]
+    return [
+        bench.read(WORDS[words](vocabulary, boxes, seed), name)
+        for seed, name in zip(seeds, said, strict=True)
+    ]
+
+
+def _head(question: Question, model: Contender, data: FixedSet, pictures: int, command: str) -> Plain:
+    commit = source_commit()
+    return {
+        "book": question.this.version,
+        "against": question.other.version,
+        "model": model.name,
+        "data": f"{data.name}, {pictures:,} pictures",
+        "made": datetime.now(UTC).date().isoformat(),
+        "command": command,
+        **({"commit": commit} if commit else {}),
+        "pictures": pictures,
+        "notes": list(data.notes),
+        "tolerance": question.tolerance,
+        "resamples": question.resamples,
+        "seed": question.seed,
+        "draws": question.draws,
+    }
+
+
+def _with_words(said: str, words: Plain) -> str:
+    """The verdict, and beside it that the words do not matter to this model where that is so."""
+    return said if words["answer"] == "yes" else f"{said}. {words['sentence']}"
+
+
+def _control(name: str, gain: Gains, classes: tuple[str, ...]) -> Plain:
+    """One of the controls; ``this`` is the right words, ``other`` the control."""
+    by_class = [{"name": label, **one} for label, one in zip(classes, gain.classes, strict=True)]
+    return {"words": name, "total": gain.total, "classes": by_class}
+
+
+def _difference(one: Plain) -> Plain:
+    return {key: one[key] for key in ("delta", "ci95", "p", "spread") if key in one}
+
+
+def _distances(model: Contender, common: Common) -> tuple[Distances | None, Distances | None]:
+    """Of both books, the other one's in this one's order."""
+    this, other = (distances(model.detection, model.folder, book) for book in (common.this, common.other))
+    place = [common.other.names.index(name) for name in common.names]
+    return this, other and other.ordered(place)
+
+
+def _classes(
+    bench: Bench,
+    this: Reading,
+    other: Reading,
+    compared: Gains,
+    boxes: Counter[str],
+    apart: tuple[Distances | None, Distances | None],
+) -> list[Plain]:
+    """Each class: its figures, the class that it is most taken for, and how the two are told apart.
+
+    The rival is that of the other book, which is in use, so that both books answer for the same pair.
+    """
+    routed = _routed(bench, this), _routed(bench, other)
+    rows: list[Plain] = []
+    for i, (name, rival) in enumerate(zip(bench.classes, rivals(other.seen), strict=True)):
+        row: Plain = {"name": name, "boxes": boxes[name], **compared.classes[i]}
+        if rival is not None:
+            row["rival"] = bench.classes[rival]
+            sides = zip(("this", "other"), apart, strict=True)
+            row["to_rival"] = {side: one.between(i, rival) for side, one in sides if one is not None}
+            row["routing"] = _routing(bench, routed, i, rival)
+        rows.append(row)
+    return rows
+
+
+def _routed(bench: Bench, reading: Reading) -> Routed:
+    return Routed.of(reading.findings, bench.truth, bench.classes)
+
+
+def _routing(bench: Bench, routed: tuple[Routed, Routed], one: int, rival: int) -> Plain:
+    """How differently pictures of two classes are routed, in both books; empty where that is not defined."""
+    if not all(side.weights.shape[1] for side in routed):
+        return {}
+    counts = np.vstack([np.ones(len(bench.truth)), bench.counts])
+    this, other = (side.apart(one, rival, counts) for side in routed)
+    compared = difference(float(this[0]), float(other[0]), this[1:], other[1:])
+    return compared and {"pictures": list(routed[0].pictures(one, rival)), **compared}
+
+
+def _experts(bench: Bench, readings: dict[str, Reading]) -> Plain:
+    """The mean weight of every expert on the pictures that show each class, (c, e), in each book."""
+    tables = {side: _routed(bench, one).per_class() for side, one in readings.items()}
+    return {side: table.round(6).tolist() for side, table in tables.items() if table.shape[1]}

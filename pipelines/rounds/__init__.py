@@ -1,0 +1,1 @@
+"""The active-learning loop: open a round, close a round."""

@@ -1,0 +1,1 @@
+"""Label Studio, the ML backend, language models and FiftyOne, started and connected."""

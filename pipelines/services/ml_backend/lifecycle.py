@@ -1,0 +1,55 @@
+"""The back end beside Label Studio: brought up once there is a model, and made known to the project."""
+
+from __future__ import annotations
+
+from annotate.studio.ml_backend_connection import connect
+from annotate.studio.protocol import Connection, Studio
+from dsmoe_core.loopback import on_loopback
+from pipelines.services.ml_backend.process import BackEnd, Say
+from pipelines.workspace.workspace import Workspace
+
+
+def back_end(workspace: Workspace) -> BackEnd:
+    """The workspace's, running or not."""
+    return BackEnd(workspace.path, workspace.settings.studio.back_end_port)
+
+
+def bring_up(workspace: Workspace, studio: Studio, connection: Connection, say: Say) -> None:
+    """Start it unless it runs, and make it the project's. May be repeated.
+
+    Without a champion, or for a Label Studio on another machine, which would not reach it, do nothing.
+
+    Raises:
+        StudioError: it does not start, or Label Studio does not take it.
+        WorkspaceError: another process is changing the workspace, and perhaps this very project.
+    """
+    if workspace.champion() is None or not on_loopback(connection.url):
+        return
+    own = back_end(workspace)
+    url = own.up(say)
+    say("making live pre-labels known to Label Studio")
+    with workspace.locked():
+        book = workspace.class_book()
+        project = studio.ensure_project(
+            workspace.settings.title, book.vocabulary(), owner=workspace.mark(), resolve=book.resolve
+        )
+    signed = own.credentials()
+    connect(connection, project, url, signed.username, signed.password)
+
+
+def told(workspace: Workspace, studio_url: str) -> str:
+    """One line on live pre-labels and smart tools, for people."""
+    if not on_loopback(studio_url):
+        return (
+            f"live pre-labels: run `dsmoe backend --host` where {studio_url} can reach it, and connect it "
+            f"in the project's settings with the user name and password of {back_end(workspace).kept}"
+        )
+    if workspace.champion() is None:
+        return "live pre-labels: from the first promoted model on"
+    now = back_end(workspace).status()
+    if not now.running:
+        return "live pre-labels are down; `dsmoe services up` starts them"
+    if now.version is None and now.problem is None:
+        return f"live pre-labels are starting or hung (process {now.pid}); log: {now.log}"
+    line = f"live pre-labels: {now.version or 'no model'} at {now.url} (process {now.pid})"
+    return f"{line}; {now.problem}" if now.problem else line

@@ -1,0 +1,111 @@
+"""The model that answers: the workspace's champion, in memory, swapped whole when another is promoted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dsmoe_core.errors import DsmoeError
+from dsmoe_core.schema import Picture, PictureFindings
+from pipelines.detectors.backend import Detection, Look, named
+from pipelines.workspace.workspace import Workspace
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 30.0
+"""A model or class book that cannot be used is tried again so often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One model with one class book, in memory.
+
+    Attributes:
+        version: ``MODEL+BOOK``, as in the workspace's findings.
+    """
+
+    version: str
+    _look: Look
+
+    def findings(self, pictures: Sequence[Picture]) -> list[PictureFindings]:
+        """What it finds on each picture; the caller sees to it that only one asks at a time.
+
+        Raises:
+            ModelError: its answers are not finite. PictureError, OSError: a picture cannot be read.
+        """
+        return list(named(self._look(pictures), self.version))
+
+
+class Champion:
+    """Follows a workspace's champion and its published class book.
+
+    ``served`` is one reference, replaced when a new model has proven on a picture that it works: whoever took
+    the old one before finishes with it. One that cannot be used leaves the old one in its place.
+
+    Args:
+        workspace: opened for as long as this is used.
+        detection: runs its models.
+    """
+
+    def __init__(
+        self, workspace: Workspace, detection: Detection, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._workspace = workspace
+        self._detection = detection
+        self._clock = clock
+        self._seen: tuple[str, str] | None = None
+        self._again: float | None = None
+        self.served: Served | None = None
+        self.problem: str | None = None
+
+    def refresh(self) -> bool:
+        """Look whether another model or class book is in use, and load it; says whether one was swapped in.
+
+        Takes milliseconds where nothing changed, seconds otherwise. Never raises, or nobody would look again:
+        what went wrong, such as a GPU whose memory a training fills, is logged and kept in ``problem``.
+        """
+        try:
+            return self._refresh()
+        except (DsmoeError, OSError) as error:
+            self._fails(error)
+            log.error("the champion cannot be used, %s goes on: %s", self._name(), error)  # noqa: TRY400
+        except Exception as error:
+            self._fails(error)
+            log.exception("the champion cannot be used, %s goes on", self._name())
+        return False
+
+    def _fails(self, error: Exception) -> None:
+        self.problem = str(error) or type(error).__name__
+        self._again = self._clock() + AGAIN_S
+
+    def _refresh(self) -> bool:
+        model = self._workspace.champion()
+        if model is None:
+            return False
+        seen = (model, self._workspace.class_books.published_version())
+        if seen == self._seen and (self._again is None or self._clock() < self._again):
+            return False
+        self._seen, self._again = seen, None
+        fresh = self._opened(model)
+        self.problem = None
+        if fresh is None:
+            return False
+        self.served = fresh
+        log.info("%s answers from now on", fresh.version)
+        return True
+
+    def _opened(self, model: str) -> Served | None:
+        """The model with the published class book, tried on one picture; None where this answers already."""
+        vocabulary = self._workspace.class_books.published().vocabulary()
+        version = f"{model}+{vocabulary.version}"
+        if self.served is not None and self.served.version == version:
+            return None
+        folder = self._workspace.registry.folder(model)
+        fresh = Served(version, self._detection.opened(folder, vocabulary))
+        fresh.findings(self._workspace.pictures()[:1])
+        return fresh
+
+    def _name(self) -> str:
+        return self.served.version if self.served else "none"

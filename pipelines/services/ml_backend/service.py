@@ -1,0 +1,247 @@
+"""Questions about pictures, answered by the model in memory: pre-labels, and what a prompt means."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+from PIL import Image
+
+from annotate.studio.ml_backend import LiveTask, Prompt, local_picture
+from dsmoe_core.data.decode import upright_size
+from dsmoe_core.errors import PictureError
+from dsmoe_core.schema import Picture, PictureFindings
+from pipelines.services.ml_backend.model import Champion, Served
+from pipelines.services.ml_backend.queue import Line
+from pipelines.services.ml_backend.smart_tools import Pixels, Pointed, pointed_at, tightened, without_detector
+
+if TYPE_CHECKING:
+    from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+
+log = logging.getLogger(__name__)
+
+NO_MODEL = "no model"
+"""Stands for the version where none was promoted yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the back end takes on.
+
+    Attributes:
+        waiting: requests in line; more are refused.
+        batch: pictures in one pass of the network.
+        pictures: whose findings are remembered, 0.2 MB each at most.
+        seconds: until a request counts as failed. Label Studio itself gives up after 100.
+        look_s: how often the champion is looked up.
+        max_pixels: larger pictures are refused.
+    """
+
+    waiting: int = 64
+    batch: int = 4
+    pictures: int = 256
+    seconds: float = 20.0
+    look_s: float = 2.0
+    max_pixels: int = 120_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """About one picture as it is on the disk now; without a prompt: everything that is on it."""
+
+    picture: Picture
+    changed_ns: int
+    prompt: Prompt | None = None
+
+
+class Answer(NamedTuple):
+    """What one model says.
+
+    Attributes:
+        version: of the model that was asked.
+        found: None where there is no model yet.
+        pointed: None where nothing was pointed at, or nothing is there.
+    """
+
+    version: str
+    found: PictureFindings | None
+    pointed: Pointed | None
+
+
+class Service:
+    """Answers questions in the order of their urgency; use it in an ``async with``.
+
+    Everything that computes runs in one thread of its own, so that requests are never slowed by each other's
+    threads and memory stays flat.
+
+    Args:
+        pictures: the folder whose pictures may be read, and nothing else.
+        masks: MobileSAM, where its weights are there.
+    """
+
+    def __init__(
+        self,
+        champion: Champion,
+        pictures: Path,
+        limits: Limits | None = None,
+        masks: PromptedMask | None = None,
+    ) -> None:
+        self.champion = champion
+        self.limits = limits or Limits()
+        self._pictures = pictures
+        self._masks = masks
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._known: OrderedDict[tuple[str, Picture, int], PictureFindings] = OrderedDict()
+        self._line: Line[Question, Answer] = Line(
+            self._in_thread, most=self.limits.waiting, batch=self.limits.batch
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._line.serve()), asyncio.create_task(self._follow())]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def version(self) -> str | None:
+        """Of the model that answers now; None before the first promotion."""
+        served = self.champion.served
+        return served.version if served else None
+
+    @property
+    def waiting(self) -> int:
+        """Requests in line."""
+        return self._line.waiting
+
+    def question(self, task: LiveTask, prompt: Prompt | None) -> Question:
+        """What is asked about a task of the server's.
+
+        Raises:
+            PictureError: its picture is not in our folder, damaged, or too large.
+        """
+        path = local_picture(task.address, self._pictures)
+        width, height = upright_size(path)
+        if width * height > self.limits.max_pixels:
+            raise PictureError(
+                f"{path.name} has {width} x {height} pixels, more than {self.limits.max_pixels}", "Scale it."
+            )
+        picture = Picture(task.key or path.stem, path.name, path, width, height)
+        return Question(picture, path.stat().st_mtime_ns, prompt)
+
+    async def ask(self, question: Question, *, within_s: float) -> Answer:
+        """The answer; at once where it needs no network.
+
+        Raises:
+            ServiceError: too many are waiting. TimeoutError: it took too long.
+            ModelError, PictureError, OSError: see ``Served.findings``.
+        """
+        served = self.champion.served
+        found = self._remembered(served, question) if served else None
+        if served and found and (question.prompt is None or self._masks is None):
+            pointed = _pointed(found, question)
+            if question.prompt is None or pointed is not None:
+                return Answer(served.version, found, pointed)
+        return await self._line.ask(question, urgent=question.prompt is not None, within_s=within_s)
+
+    async def _in_thread(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
+        served = self.champion.served  # taken once: a swap while it works is the next batch's affair
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._answers, served, questions
+        )
+
+    async def _follow(self) -> None:
+        """Look for a new champion, in a thread: the old one goes on answering while the new one is read."""
+        while True:
+            if await asyncio.to_thread(self.champion.refresh):
+                self._known.clear()
+            await asyncio.sleep(self.limits.look_s)
+
+    # ---- in the model's thread
+
+    def _answers(self, served: Served | None, questions: Sequence[Question]) -> list[Answer | Exception]:
+        found = self._findings(served, questions) if served else {}
+        answers: list[Answer | Exception] = []
+        for question in questions:
+            one = found.get(question.picture)
+            if isinstance(one, Exception):
+                answers.append(one)
+                continue
+            try:
+                answers.append(self._answer(served, one, question))
+            except Exception as error:  # noqa: BLE001  # told to whoever asked; the others get their answers
+                answers.append(error)
+        return answers
+
+    def _findings(
+        self, served: Served, questions: Sequence[Question]
+    ) -> dict[Picture, PictureFindings | Exception]:
+        """On every picture, in one pass; where that fails, one by one, to tell which is at fault."""
+        found: dict[Picture, PictureFindings | Exception] = {}
+        fresh: dict[Picture, Question] = {}
+        for question in questions:
+            known = self._remembered(served, question)
+            if known is not None:
+                found[question.picture] = known
+            else:
+                fresh[question.picture] = question
+        pictures = list(fresh)
+        try:
+            if pictures:
+                found |= zip(pictures, served.findings(pictures), strict=True)
+        except Exception as error:  # noqa: BLE001
+            for picture in pictures:
+                found[picture] = self._alone(served, picture) if len(pictures) > 1 else error
+        for picture, one in found.items():
+            if picture in fresh and isinstance(one, PictureFindings):
+                self._remember(served, fresh[picture], one)
+        return found
+
+    def _alone(self, served: Served, picture: Picture) -> PictureFindings | Exception:
+        try:
+            return served.findings([picture])[0]
+        except Exception as error:  # noqa: BLE001
+            return error
+
+    def _answer(self, served: Served | None, found: PictureFindings | None, question: Question) -> Answer:
+        version, prompt = served.version if served else NO_MODEL, question.prompt
+        if prompt is None:
+            return Answer(version, found, None)
+        pointed = _pointed(found, question) if found else None
+        if pointed is None or self._masks is not None:
+            pixels = _pixels(question.picture)
+            if self._masks is not None:
+                pointed = tightened(pointed, pixels, prompt, self._masks)
+            pointed = pointed or without_detector(pixels, prompt)
+        return Answer(version, found, pointed)
+
+    # ---- memory
+
+    def _remembered(self, served: Served, question: Question) -> PictureFindings | None:
+        return self._known.get((served.version, question.picture, question.changed_ns))
+
+    def _remember(self, served: Served, question: Question, found: PictureFindings) -> None:
+        self._known[(served.version, question.picture, question.changed_ns)] = found
+        while len(self._known) > self.limits.pictures:
+            self._known.popitem(last=False)
+
+
+def _pointed(found: PictureFindings, question: Question) -> Pointed | None:
+    picture, prompt = question.picture, question.prompt
+    return pointed_at(found.findings, prompt, picture.width, picture.height) if prompt else None
+
+
+def _pixels(picture: Picture) -> Pixels:
+    with Image.open(picture.path) as image:
+        return np.asarray(image.convert("RGB"))

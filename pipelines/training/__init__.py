@@ -1,0 +1,1 @@
+"""Stand-alone training, pre-training and pretrained weights."""

@@ -1,0 +1,97 @@
+"""One training on labelled files, outside of any round; in one process, or in those that torchrun starts."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dsmoe_core.config import TrainingConfig
+from dsmoe_core.data.external_images import read_in_place
+from dsmoe_core.data.formats import read_annotations
+from dsmoe_core.digest import sha256_of
+from dsmoe_core.schema import LabelledPicture
+from pipelines.datasets.relabel import in_the_books_words
+from pipelines.rounds.retraining import losses_of
+from pipelines.services import factory
+from pipelines.settings import MAX_PIXELS, Environment
+from pipelines.workspace.model_ref import named_model
+from pipelines.workspace.workspace import Workspace
+from prompts.class_book import ClassBook
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a training is asked to do.
+
+    Attributes:
+        annotations: COCO file, VOC or YOLO folder.
+        images: folder that its names are relative to.
+        out: folder of the model.
+        class_book: by default the workspace's, or the glossary's texts for the annotations' classes.
+        start_from: model to go on from.
+        changes: settings of the training that are not the workspace's.
+    """
+
+    annotations: Path
+    images: Path
+    out: Path
+    class_book: Path | None = None
+    start_from: str | None = None
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+class Told(Protocol):
+    """Who is told how it goes."""
+
+    def say(self, text: str) -> None:
+        """Something begins."""
+        ...
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        """So much of it is done."""
+        ...
+
+
+def train_files(
+    files: Files, workspace: Workspace | None, environment: Environment, told: Told
+) -> dict[str, Any]:
+    """Train and return how it ended; what cannot be read is left out, and listed.
+
+    Args:
+        workspace: whose settings and class book are used; by default those of a new one.
+
+    Raises:
+        DataError: no picture can be read, or a class is not in the class book. ModelError: there is no such
+            model to start from.
+    """
+    known = read_annotations(files.annotations, files.images)
+    if files.class_book is not None:
+        book = ClassBook.load(files.class_book)
+    else:
+        book = workspace.class_book() if workspace else ClassBook.from_glossary(known.classes)
+    start = named_model(files.start_from, workspace).folder if files.start_from else None
+    settings = workspace.settings.detector.training if workspace else TrainingConfig()
+    most = workspace.settings.max_pixels if workspace else MAX_PIXELS
+    detection = factory.network(workspace, environment)
+    with tempfile.TemporaryDirectory() as scratch:
+        told.say("reading the pictures")
+        read = read_in_place(known, files.images, Path(scratch), max_pixels=most, progress=told.advance)
+        labelled = [_by_content(in_the_books_words(p, book.resolve)) for p in read.labelled]
+        told.say("training")
+        summary = detection.fit(
+            pictures=labelled,
+            vocabulary=book.vocabulary(),
+            training=settings.model_copy(update=dict(files.changes)),
+            out=files.out,
+            start_from=start,
+            progress=lambda step, steps, figures: told.advance(step, steps, losses_of(figures)),
+        )
+    return {**summary, "pictures": len(labelled), "left_out": [one._asdict() for one in read.left_out]}
+
+
+def _by_content(labelled: LabelledPicture) -> LabelledPicture:
+    """The same under the hash of the file, so that what is kept of it is found again wherever it lies."""
+    key = sha256_of(labelled.picture.path)
+    return replace(labelled, picture=replace(labelled.picture, key=key))

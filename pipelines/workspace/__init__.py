@@ -1,0 +1,1 @@
+"""A workspace and everything stored in it: journal, images, dataset versions, predictions, models."""

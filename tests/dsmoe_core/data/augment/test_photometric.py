@@ -1,0 +1,55 @@
+"""Light, noise and blur change pixels as they say, and no box."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsmoe_core.data.augment.photometric import add_noise, blur, brighten, stretch
+from dsmoe_core.data.augment.sample import Sample
+from tests.dsmoe_core.data.augment.marked import SQUARES, bright, with_square
+
+
+@given(SQUARES, st.floats(0.7, 1.4), st.floats(2, 12), st.floats(0.3, 1.2), st.integers(0, 99))
+def test_the_box_stays_on_its_pixels(
+    sample: Sample, contrast: float, sigma: float, width: float, seed: int
+) -> None:
+    changed = brighten(sample, gain=0.9, offset=5.0)
+    changed = stretch(changed, contrast=contrast)
+    changed = add_noise(changed, sigma=sigma, rng=np.random.default_rng(seed))
+    changed = blur(changed, sigma=width)
+    assert tuple(sample.boxes[0]) == tuple(changed.boxes[0])
+    assert np.abs(np.array(bright(changed)) - sample.boxes[0]).max() <= 1
+    assert len(changed.done) == 4
+    np.testing.assert_array_equal(sample.pixels, with_square(*_at(sample)).pixels)  # the input is not written
+
+
+def _at(sample: Sample) -> tuple[int, int, int, int]:
+    x1, y1, x2, y2 = map(int, sample.boxes[0])
+    return x1, y1, x2 - x1, y2 - y1
+
+
+def grey(value: int) -> Sample:
+    return Sample(np.full((64, 64, 3), value, np.uint8), np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+
+
+def test_contrast_is_about_the_mean() -> None:
+    halves = grey(100)._replace(pixels=np.repeat([[[100] * 3], [[140] * 3]], 2, axis=1).astype(np.uint8))
+    assert stretch(halves, contrast=0.5).pixels[:, 0, 0].tolist() == [110, 130]
+    assert stretch(halves, contrast=2.0).pixels[:, 0, 0].tolist() == [80, 160]
+
+
+def test_noise_has_the_sigma_it_was_given_and_is_grey() -> None:
+    noisy = add_noise(grey(128), sigma=8.0, rng=np.random.default_rng(0)).pixels
+    assert abs(noisy[..., 0].std() - 8.0) < 0.5
+    assert (noisy[..., 0] == noisy[..., 2]).all()
+
+
+def test_blur_makes_an_edge_soft() -> None:
+    sharp = with_square(20, 20, 20, 20)
+    steps = [
+        int(np.abs(np.diff(s.pixels[30, :, 0].astype(int))).max()) for s in (sharp, blur(sharp, sigma=1.2))
+    ]
+    assert steps[0] == 255
+    assert steps[1] < 128

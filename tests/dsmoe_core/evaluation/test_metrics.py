@@ -1,0 +1,102 @@
+"""All figures together, as plain values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from scenes import CLASSES, Scene, found, labelled, random_scene
+
+from dsmoe_core.evaluation.bootstrap import draws
+from dsmoe_core.evaluation.coco_metrics import evaluate
+from dsmoe_core.evaluation.metrics import Judged, against, figures, judged
+from dsmoe_core.schema import Box
+
+BOX = Box(10, 10, 50, 50)
+
+
+def judge(scene: Scene, resamples: int = 30) -> Judged:
+    return judged(*scene, CLASSES, draws(len(scene[1]), resamples, 0), lambda done, total: None)
+
+
+def measured(scene: Scene, given: float = 0.3) -> dict[str, Any]:
+    return figures(judge(scene), draws(len(scene[1]), 30, 0), given=given, seed=0)
+
+
+def test_they_are_those_of_evaluate_and_agree_with_each_other() -> None:
+    findings, truth = random_scene(2, pictures=20)
+    answer = measured((findings, truth))
+    expected = evaluate(findings.values(), truth, CLASSES)
+    total = answer["total"]
+    assert (total["map50"], total["map"]) == (expected.map50, expected.map)
+    assert total["best"]["threshold"] == answer["threshold"] == expected.threshold
+    assert total["best"]["f1"] == expected.f1
+    assert total["best"]["f1"] >= total["given"]["f1"]
+    assert total["given"]["threshold"] == 0.3
+    for rows in (answer["classes"], answer["sizes"]):
+        assert sum(row["boxes"] for row in rows) == total["boxes"]
+        for key in ("right", "false", "missed"):
+            assert sum(row["best"][key] for row in rows) == total["best"][key]
+    for row in answer["classes"]:
+        assert row["map50"] == expected.per_class[row["name"]].map50
+        assert sum(row["curve"]["precision"]) / 101 == pytest.approx(row["map50"], abs=1e-6)
+        assert row["own_best"]["f1"] >= row["best"]["f1"]
+    table = answer["confusion"]["table"]
+    assert sum(map(sum, table[:-1])) == total["boxes"]
+    assert sum(table[i][i] for i in range(len(CLASSES))) == total["best"]["right"]
+
+
+@pytest.mark.parametrize("figure", ["map50", "map", "precision", "recall", "f1"])
+def test_every_headline_figure_has_an_interval_around_it(figure: str) -> None:
+    total = measured(random_scene(2, pictures=20))["total"]
+    low, high = total[f"{figure}_ci95"] if figure.startswith("map") else total["ci95"][figure]
+    value = total.get(figure, total["best"].get(figure))
+    assert low < value < high
+
+
+def keys(value: object) -> set[str]:
+    if isinstance(value, dict):
+        return set(value) | {key for one in value.values() for key in keys(one)}
+    return {key for one in value for key in keys(one)} if isinstance(value, list) else set()
+
+
+def test_no_true_box_no_finding_and_neither_leave_figures_out_and_are_json() -> None:
+    row = (BOX, "spur", 0.9)
+    no_truth = measured(({"p": found("p", row)}, [labelled("p")]))
+    no_findings = measured(({}, [labelled("p", (BOX, "spur"))]))
+    neither = measured(({}, [labelled("p")]))
+    for answer in (no_truth, no_findings, neither):
+        text = json.dumps(answer, allow_nan=False)
+        assert "null" not in text
+        assert answer["threshold"] == 0.3
+        assert "best" not in keys(answer)
+    assert not {"map50", "map", "recall", "curve"} & keys(no_truth)
+    assert no_truth["total"]["given"]["precision"] == 0
+    assert (no_findings["total"]["map50"], no_findings["total"]["given"]["recall"]) == (0, 0)
+    assert "precision" not in no_findings["total"]["given"]
+    assert not {"error", "scaling"} & keys(no_findings["calibration"])
+    assert not {"map50", "precision", "recall", "f1"} & keys(neither)
+
+
+def test_a_class_that_never_occurs_is_there_without_a_map() -> None:
+    answer = measured(({"p": found("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]))
+    (hole,) = [row for row in answer["classes"] if row["name"] == "hole"]
+    assert (hole["boxes"], hole["findings"], hole["given"]["false"]) == (0, 1, 1)
+    assert "map50" not in hole
+    assert answer["total"]["map50"] == 0
+
+
+def test_two_models_are_compared_on_the_same_draws() -> None:
+    findings, truth = random_scene(2, pictures=20)
+    perfect = {
+        p.picture.key: found(p.picture.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in truth
+    }
+    one, other = judge((perfect, truth)), judge((findings, truth))
+    answer = against(one, other)
+    for name in ("map50", "map"):
+        row = answer[name]
+        assert row["this"] == pytest.approx(1)
+        assert row["delta"] == row["this"] - row["other"]
+        assert 0 < row["ci95"][0] < row["delta"] < row["ci95"][1]
+    assert against(judge(({}, [labelled("p")])), judge(({}, [labelled("p")]))) == {}

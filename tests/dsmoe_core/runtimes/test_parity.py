@@ -1,0 +1,133 @@
+"""Every runtime answers as eager PyTorch does, whatever the batch, the classes and the experts chosen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from exports import Exports, squares, texts
+from tiny import HashEncoder
+
+from dsmoe_core.predict import Detector
+from dsmoe_core.runtimes.loading import How, open_model
+from dsmoe_core.runtimes.openvino import has_bf16
+from dsmoe_core.runtimes.protocol import Answer, Runtime
+from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
+
+NAMES = ("onnx", "openvino", "onnx by openvino")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def runtime(request: pytest.FixtureRequest, exports: Exports) -> Runtime:
+    folder = exports.openvino if request.param == "openvino" else exports.onnx
+    how = How("openvino") if "by" in request.param else How()
+    return open_model(folder, how).runtime
+
+
+@pytest.fixture(scope="module")
+def eager(exports: Exports) -> Runtime:
+    return open_model(exports.model, How(precision="fp32")).runtime
+
+
+def largest_difference(one: Answer, other: Answer) -> float:
+    assert one.chosen is not None
+    assert other.chosen is not None
+    assert one.chosen.experts.tolist() == other.chosen.experts.tolist()
+    pairs = [*zip(one[:2], other[:2], strict=True), *zip(one.chosen[1:], other.chosen[1:], strict=True)]
+    pairs = [(a.cpu(), b.cpu()) for a, b in pairs]  # eager PyTorch takes a GPU where there is one
+    assert all(a.shape == b.shape for a, b in pairs)
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4])
+@pytest.mark.parametrize(("steering", "asked"), [(3, 2), (3, 5), (5, 1), (1, 3)])
+def test_a_graph_answers_as_pytorch_does(
+    runtime: Runtime, eager: Runtime, batch: int, steering: int, asked: int
+) -> None:
+    words = texts(steering), texts(asked, seed=1)
+    answer = runtime.look(squares(batch), *words)
+    assert answer.logits.shape == (batch, 80, asked)
+    assert largest_difference(answer, eager.look(squares(batch), *words)) < 1e-4
+
+
+def test_the_pictures_choose_different_experts(eager: Runtime) -> None:
+    """Else the tests above would show less than they say."""
+    chosen = eager.look(squares(4), texts(3), texts(3)).chosen
+    assert chosen is not None
+    kinds = {(choice < 2).sum().item() for choice in chosen.experts}
+    assert kinds == {0, 1, 2}  # cross-modal experts only, one of each, task experts only
+
+
+def test_a_picture_s_answer_does_not_hang_on_its_batch(runtime: Runtime) -> None:
+    words = texts(3), texts(3)
+    together = runtime.look(squares(4), *words)
+    for i in range(4):
+        alone = runtime.look(squares(4)[i : i + 1], *words)
+        assert (together.logits[i] - alone.logits[0]).abs().max() < 1e-4
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bf16")
+def test_bf16_is_near_and_really_another_precision(exports: Exports, eager: Runtime) -> None:
+    words = texts(3), texts(2, seed=1)
+    exact, half = (
+        r.look(squares(1), *words).logits.sigmoid().cpu()
+        for r in (eager, open_model(exports.openvino, How(precision="bf16")).runtime)
+    )
+    assert 1e-6 < (exact - half).abs().mean() < 0.02
+
+
+COMPILED = """
+from exports import squares, texts, various
+from dsmoe_core.runtimes.eager import EagerRuntime
+network, words = various(), (texts(3), texts(2, seed=1))
+eager, compiled = (EagerRuntime(network, "fp32", compiled=c).look(squares(4), *words) for c in (False, True))
+assert eager.chosen.experts.equal(compiled.chosen.experts)
+print("DIFFERENCE", float((eager.logits - compiled.logits).abs().max()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a compiler")
+def test_torch_compile_makes_one_graph_that_answers_as_eager_does() -> None:
+    """In a process of its own, as it cannot look through the checks of shapes that tests run under."""
+    root = Path(__file__).resolve().parents[3]
+    paths = os.pathsep.join((str(root), str(root / "tests")))
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout.rpartition("DIFFERENCE ")[2]) < 1e-4
+
+
+def look(
+    folder: Path, how: How, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> list[PictureFindings]:
+    detector = Detector.load(folder, HashEncoder(), how)
+    detector.use(vocabulary)
+    return list(detector.findings(p.picture for p in pictures))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_findings_are_the_same_for_classes_old_and_new(
+    exports: Exports, pictures: list[LabelledPicture], vocabulary: Vocabulary, name: str
+) -> None:
+    book = Vocabulary((*vocabulary.classes, ClassText("torn", "a torn edge")), vocabulary.inner, "v2")
+    folder = exports.openvino if name == "openvino" else exports.onnx
+    how = How("openvino") if "by" in name else How()
+    ours = look(exports.model, How(precision="fp32"), pictures, book)
+    theirs = look(folder, how, pictures, book)
+    for one, other in zip(ours, theirs, strict=True):
+        assert len(one.findings) == len(other.findings) > 0
+        assert one.version == other.version
+        assert one.routing.experts == other.routing.experts
+        for a, b in zip(one.findings, other.findings, strict=True):
+            assert a.label == b.label
+            assert a.box.corners == pytest.approx(b.box.corners, abs=0.01)
+            assert dict(a.probabilities) == pytest.approx(dict(b.probabilities), abs=1e-4)

@@ -1,0 +1,161 @@
+"""What the settings of the optimiser promise is in effect."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import QUICK, SMALL, train
+from torch import Tensor, nn
+
+from dsmoe_core.build import build
+from dsmoe_core.checkpoint import WEIGHTS, read_tensors
+from dsmoe_core.config import TrainingConfig
+from dsmoe_core.network import DSMoE
+from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.train import MOST_GRADIENT
+from dsmoe_core.training.muon import Muon
+from dsmoe_core.training.optimizer import follow, optimizer_of, set_rate
+
+
+def test_the_rate_rises_then_falls_along_a_cosine() -> None:
+    training = TrainingConfig(learning_rate=0.5, warmup=0.2)
+    optimizer = optimizer_of(nn.Linear(2, 2), training)
+    rates = [set_rate(optimizer, training, step / 100) for step in range(100)]
+    assert rates[0] < 0.01
+    assert rates.index(max(rates)) == 20
+    assert max(rates) == pytest.approx(0.5)
+    assert all(a < b for a, b in pairwise(rates[:21]))
+    assert all(a > b for a, b in pairwise(rates[20:]))
+    assert rates[60] == pytest.approx(0.5 * (0.01 + 0.99 / 2))
+    assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
+
+
+def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    network[2].requires_grad_(False)
+    matrices, vectors = optimizer_of(network, TrainingConfig(weight_decay=0.3)).param_groups
+    assert [p.shape for p in matrices["params"]] == [(2, 1, 3, 3)]
+    assert [p.shape for p in vectors["params"]] == [(2,)] * 3
+    assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
+
+
+def test_words_move_slowly_and_matrices_by_muon() -> None:
+    training = TrainingConfig(learning_rate=0.5, words_rate=0.25, matrix_rate=4.0)
+    network = build(SMALL)
+    optimizer = optimizer_of(network, training)
+    set_rate(optimizer, training, training.warmup)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    assert len(groups) == len(list(network.parameters()))
+    placing = [
+        *network.text_prompt.parameters(),
+        *network.distillation.parameters(),
+        network.head.words.weight,
+    ]
+    assert {groups[id(p)]["lr"] for p in placing} == {0.125}
+    assert {groups[id(p)]["matrix_rate"] for p in placing} == {0.0}
+    others = [groups[id(p)] for p in network.cbam.parameters()]
+    assert {group["lr"] for group in others} == {0.5}
+    by_muon = {id(p) for group in optimizer.param_groups if group["matrix_rate"] for p in group["params"]}
+    assert id(network.image_encoder.mix[0].weight) in by_muon
+    kernels = [p for n, p in network.named_parameters() if "depthwise" in n]
+    assert kernels
+    assert not by_muon & {id(p) for p in (*kernels, network.experts.cross.visual)}
+
+
+def test_without_a_matrix_rate_there_is_adamw_alone() -> None:
+    optimizer = optimizer_of(build(SMALL), TrainingConfig(matrix_rate=0.0))
+    assert not any(group["matrix_rate"] for group in optimizer.param_groups)
+
+
+def test_the_average_follows_slowly_and_quickly_at_the_start() -> None:
+    average, network = (nn.BatchNorm1d(1).requires_grad_(False) for _ in range(2))
+    nn.init.constant_(network.weight, 3.0)
+    network.num_batches_tracked += 7
+    follow(average, network, 0.99, step=1)
+    assert float(average.weight) == pytest.approx(1 + 2 * (1 - 2 / 11))
+    assert average.num_batches_tracked == 7
+    before = float(average.weight)
+    follow(average, network, 0.99, step=10**6)
+    assert float(average.weight) == pytest.approx(before + 0.01 * (3 - before))
+
+
+def test_the_model_that_is_left_is_the_average(
+    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+) -> None:
+    ends = {}
+    for ema in (0.0, 0.5):
+        train(tmp_path / f"{ema}", pictures, vocabulary, training=QUICK.model_copy(update={"ema": ema}))
+        ends[ema] = read_tensors(tmp_path / f"{ema}" / WEIGHTS)[0]
+    apart = [name for name, tensor in ends[0.0].items() if not torch.equal(tensor, ends[0.5][name])]
+    assert len(apart) > len(ends[0.0]) / 2
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
+def test_the_network_computes_in_this_precision_and_channels_last(
+    precision: str,
+    dtype: torch.dtype,
+    tmp_path: Path,
+    pictures: list[LabelledPicture],
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maps: list[Tensor] = []
+    forward = DSMoE.forward
+
+    def watched(network: DSMoE, images: Tensor, *rest: Any) -> Any:
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        kernel = network.image_encoder.mix[0].weight
+        assert kernel.is_contiguous(memory_format=torch.channels_last)
+        hook = network.image_encoder.mix[0].register_forward_hook(lambda m, i, o: maps.append(o))
+        output = forward(network, images, *rest)
+        hook.remove()
+        return output
+
+    monkeypatch.setattr(DSMoE, "forward", watched)
+    training = QUICK.model_copy(update={"precision": precision, "pictures_seen": 2})
+    train(tmp_path, pictures, vocabulary, training=training)
+    assert {m.dtype for m in maps} == {dtype}
+    assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
+    assert {t.dtype for n, t in read_tensors(tmp_path / WEIGHTS)[0].items() if n.endswith("weight")} == {
+        torch.float32
+    }
+
+
+def test_gradients_are_clipped_before_the_step(
+    tmp_path: Path,
+    pictures: list[LabelledPicture],
+    vocabulary: Vocabulary,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Loss weights a thousand times too large give gradients that are; the optimiser never sees them."""
+    norms: list[float] = []
+    step = Muon.step
+
+    def watched(optimizer: Muon, *rest: Any, **named: Any) -> Any:
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
+        return step(optimizer, *rest, **named)
+
+    monkeypatch.setattr(Muon, "step", watched)
+    told: list[dict[str, float]] = []
+    training = QUICK.model_copy(update={"losses": QUICK.losses.model_copy(update={"box": 2000.0})})
+    train(
+        tmp_path,
+        pictures,
+        vocabulary,
+        training=training,
+        progress=lambda step, steps, figures: told.append(figures),
+    )
+    assert len(norms) == 6
+    assert all(norm <= MOST_GRADIENT * 1.001 for norm in norms)
+    assert max(figures["gradient_norm"] for figures in told) > 10 * MOST_GRADIENT
+    rates = [figures["learning_rate"] for figures in told]
+    assert rates[1] == pytest.approx(QUICK.learning_rate, rel=0.1)
+    assert rates[-1] < rates[1]

@@ -1,0 +1,114 @@
+"""What is taken for what: by the detector on labelled pictures, and in pre-labels that people relabelled."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dsmoe_core.schema import (
+    Annotation,
+    Box,
+    Finding,
+    Harvest,
+    LabelledPicture,
+    Outcome,
+    Picture,
+    PictureFindings,
+    Routing,
+)
+from pipelines.class_text.confusions import confused_pairs, confusions, corrections
+from pipelines.workspace.workspace import Workspace
+from prompts.refinement import Confused
+
+VERSION = "r0-model+book"
+
+
+def box(place: int, shift: float = 0.0) -> Box:
+    return Box(30.0 * place + shift, 10.0, 30.0 * place + 20 + shift, 30.0)
+
+
+def findings(key: str, *found: tuple[str, int, float]) -> PictureFindings:
+    """Class, place and score of each."""
+    marks = tuple(Finding(box(place), label, score, {label: score}, 0.1) for label, place, score in found)
+    return PictureFindings(key, marks, Routing((0,), (1.0,), 0.0), 0.1, VERSION)
+
+
+def test_the_detector_s_confusions_are_counted_in_both_directions() -> None:
+    truth = [
+        LabelledPicture(
+            Picture(key, key, Path(key), 200, 100),
+            (Annotation(box(0), "rust"), Annotation(box(1), "brick"), Annotation(box(2), "plum")),
+        )
+        for key in ("a", "b")
+    ]
+    found = {
+        "a": findings("a", ("brick", 0, 0.8), ("brick", 1, 0.9), ("plum", 2, 0.9)),
+        "b": findings("b", ("brick", 0, 0.02), ("plum", 0, 0.01), ("rust", 1, 0.8), ("plum", 2, 0.9)),
+    }
+    counts = confusions(found, truth)
+    assert counts == {("rust", "brick"): 2, ("brick", "rust"): 1}
+    assert confusions({}, truth) == Counter()
+
+
+def came_back(
+    workspace: Workspace,
+    shown: tuple[tuple[str, int, float], ...],
+    left: tuple[tuple[str, Box], ...],
+    relabelled: int,
+    number: int = 0,
+) -> None:
+    """A picture whose pre-labels people corrected, as findings store and journal hold it."""
+    key = workspace.pictures("pool")[number].key
+    list(workspace.findings_store.add(VERSION, [findings(key, *shown)]))
+    outcomes = dict.fromkeys(Outcome, 0) | {Outcome.RELABELLED: relabelled}
+    annotations = tuple(Annotation(place, label) for label, place in left)
+    moment = datetime(2026, 1, 1 + number, tzinfo=UTC)
+    workspace.journal.record([Harvest(key, annotations, 1, moment, False, outcomes, VERSION, 9.0)])
+
+
+def test_people_s_corrections_are_told_by_what_was_shown_and_what_came_back(workspace: Workspace) -> None:
+    came_back(
+        workspace,
+        (("rust", 0, 0.9), ("rust", 1, 0.9), ("plum", 2, 0.9), ("plum", 0, 0.1)),
+        (("brick", box(0, 2)), ("rust", box(1)), ("brick", box(2)), ("plum", Box(0, 60, 20, 80))),
+        relabelled=2,
+    )
+    came_back(workspace, (("rust", 0, 0.5),), (("brick", box(0)),), relabelled=1, number=1)
+    assert corrections(workspace, workspace.class_book()) == {("rust", "brick"): 2, ("plum", "brick"): 1}
+
+
+def test_a_box_that_was_deleted_and_drawn_anew_is_no_correction(workspace: Workspace) -> None:
+    came_back(workspace, (("rust", 0, 0.9),), (("brick", box(0)),), relabelled=0)
+    assert corrections(workspace, workspace.class_book()) == Counter()
+
+
+def test_no_more_are_counted_than_the_journal_says_and_those_in_place_first(workspace: Workspace) -> None:
+    came_back(
+        workspace,
+        (("rust", 0, 0.9), ("plum", 1, 0.9)),
+        (("brick", box(0, 12)), ("rust", box(1))),
+        relabelled=1,
+    )
+    assert corrections(workspace, workspace.class_book()) == {("plum", "rust"): 1}
+
+
+def test_a_class_that_is_gone_or_is_one_with_the_other_does_not_count(workspace: Workspace) -> None:
+    came_back(
+        workspace,
+        (("Rust", 0, 0.9), ("dent", 1, 0.9)),
+        (("rust", box(0)), ("brick", box(1))),
+        relabelled=2,
+    )
+    assert corrections(workspace, workspace.class_book()) == Counter()
+
+
+def test_pairs_are_in_the_order_of_how_often_they_are_confused() -> None:
+    found = Counter({("b", "a"): 3, ("a", "c"): 1})
+    corrected = Counter({("c", "a"): 14, ("x", "a"): 99})
+    pairs = confused_pairs(found, corrected, ["a", "b", "c"], 5)
+    assert pairs == [
+        Confused(first="a", second="c", found=(1, 0), corrected=(0, 14)),
+        Confused(first="a", second="b", found=(0, 3), corrected=(0, 0)),
+    ]
+    assert confused_pairs(found, corrected, ["a", "b", "c"], 1) == pairs[:1]

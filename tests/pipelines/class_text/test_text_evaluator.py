@@ -1,0 +1,146 @@
+"""Evaluators: one contract for the one that asks a detector and for the fake; and what the real one reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import SMALL, HashEncoder, train
+
+from dsmoe_core.data import coco
+from dsmoe_core.data.external_images import read_in_place
+from dsmoe_core.errors import ClassBookError, DataError
+from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture
+from pipelines.class_text.text_evaluator import ChampionReader, WordsEvaluator, fixed_part
+from pipelines.detectors.backend import DSMoEDetection
+from prompts.class_book import ClassBook
+from prompts.fake_evaluator import FakeEvaluator
+from prompts.refinement import Confused, Evaluator
+from tests.pipelines.wordy import BLIND, RIGHT, TAKEN, WordyDetection
+
+TELLING = {"rust": "crimson", "brick": "orange", "plum": "violet"}
+PAIRS = (Confused(first="rust", second="brick"), Confused(first="brick", second="plum"))
+MakeEvaluator = Callable[[tuple[Confused, ...]], Evaluator]
+
+
+def book(**texts: str) -> ClassBook:
+    start = ClassBook.from_glossary(list(TELLING))
+    for name, text in texts.items():
+        start = start.with_description(name, text, "person", "Ada")
+    return start
+
+
+def labelled(key: str, *labels: str) -> LabelledPicture:
+    boxes = tuple(
+        Annotation(Box(10.0 + 20 * i, 10.0, 22.0 + 20 * i, 22.0), label) for i, label in enumerate(labels)
+    )
+    return LabelledPicture(Picture(key, key, Path(f"{key}.png"), 96, 96), boxes)
+
+
+TRUTH = [labelled("a", "rust", "brick"), labelled("b", "rust", "rust", "plum"), labelled("c")]
+
+
+def silent(_done: int, _total: int) -> None:
+    """Nobody is told."""
+
+
+def read_by(detection: WordyDetection, pairs: tuple[Confused, ...] = PAIRS) -> WordsEvaluator:
+    return WordsEvaluator(ChampionReader(detection, Path("model"), TRUTH, silent), pairs)
+
+
+@pytest.fixture(params=["real", "fake"])
+def make(request: pytest.FixtureRequest) -> MakeEvaluator:
+    if request.param == "fake":
+        return lambda pairs: FakeEvaluator({n: [word] for n, word in TELLING.items()}, pairs)
+    return lambda pairs: read_by(WordyDetection(TRUTH, TELLING), pairs)
+
+
+def test_there_is_a_figure_for_every_class_and_pair(make: MakeEvaluator) -> None:
+    scores = make(PAIRS).score(book())
+    assert set(scores.classes) == set(TELLING)
+    assert set(scores.pairs) == {"rust / brick", "brick / plum"}
+    assert all(0 <= figure <= 1 for figure in scores.classes.values())
+    assert all(-1 <= figure <= 1 for figure in scores.pairs.values())
+
+
+def test_the_same_book_has_the_same_scores_whatever_came_between(make: MakeEvaluator) -> None:
+    evaluator = make(PAIRS)
+    first = evaluator.score(book())
+    assert evaluator.score(book(rust="a crimson spot")) != first
+    assert evaluator.score(book()) == first == make(PAIRS).score(book())
+
+
+def test_the_right_word_is_better_for_its_class_and_its_pair_alone(make: MakeEvaluator) -> None:
+    before = make(PAIRS).score(book(brick="an orange spot"))
+    after = make(PAIRS).score(book(brick="an orange spot", rust="a crimson spot"))
+    assert after.classes["rust"] > before.classes["rust"]
+    assert after.pairs["rust / brick"] > before.pairs["rust / brick"]
+    assert after.pairs["brick / plum"] == before.pairs["brick / plum"]
+    assert after.total > before.total
+
+
+def test_a_book_without_a_judged_class_is_refused(make: MakeEvaluator) -> None:
+    with pytest.raises(ClassBookError, match="class 'plum' is not in the class book"):
+        make(PAIRS).score(ClassBook.from_glossary(["rust", "brick"]))
+
+
+def test_a_margin_is_the_mean_over_both_classes_of_the_surest_finding_on_each_box() -> None:
+    scores = read_by(WordyDetection(TRUTH, TELLING)).score(book(rust="a crimson spot"))
+    rust, brick = RIGHT - 0.1, BLIND - 0.05  # three boxes of rust weigh as much as one of brick
+    assert scores.pairs["rust / brick"] == pytest.approx((rust + brick) / 2)
+    assert scores.pairs["brick / plum"] == pytest.approx(((BLIND - TAKEN) + (BLIND - 0.05)) / 2)
+
+
+def test_nothing_found_on_a_box_is_no_margin() -> None:
+    empty = [LabelledPicture(p.picture, ()) for p in TRUTH]
+    scores = read_by(WordyDetection(empty, TELLING)).score(book())
+    assert set(scores.pairs.values()) == {0.0}
+    assert set(scores.classes.values()) == {0.0}
+
+
+def test_a_pair_without_a_labelled_box_is_refused() -> None:
+    with pytest.raises(DataError, match="no labelled picture has a box of 'dent'; there are boxes of brick"):
+        read_by(WordyDetection(TRUTH, TELLING), (Confused(first="dent", second="rust"),))
+
+
+def test_a_book_that_was_read_last_is_not_read_again() -> None:
+    detection = WordyDetection(TRUTH, TELLING)
+    reader = ChampionReader(detection, Path("model"), TRUTH, silent)
+    reader.findings(book())
+    WordsEvaluator(reader, PAIRS).score(book())
+    assert detection.books == [book().version]
+
+
+def test_the_part_has_every_class_and_what_is_new_to_the_model_first() -> None:
+    many = [labelled(f"{i:02d}", "rust") for i in range(20)]
+    rare = [labelled("x", "plum"), labelled("y", "brick"), labelled("z")]
+    part = fixed_part([*many, *rare], {f"{i:02d}" for i in range(15)} | {"x"}, 6)
+    assert {p.picture.key for p in part} == {"x", "y", "z", "15", "16", "17"}
+    assert fixed_part([*rare, *many], {f"{i:02d}" for i in range(15)} | {"x"}, 6) == part
+
+
+@given(st.lists(st.sets(st.sampled_from(list(TELLING))), max_size=12), st.integers(1, 15))
+def test_the_part_is_as_large_as_it_can_be_and_has_no_picture_twice(rows: list[set[str]], most: int) -> None:
+    pictures = [labelled(f"{i:02d}", *sorted(labels)) for i, labels in enumerate(rows)]
+    keys = [p.picture.key for p in fixed_part(pictures, set(), most)]
+    assert len(keys) == len(set(keys)) == min(most, len(rows))
+
+
+@pytest.mark.slow
+def test_a_network_s_figures_hang_on_the_words(blocks: Path, tmp_path: Path) -> None:
+    """Six steps of training teach nothing; that other words are other figures is in the architecture."""
+    known = coco.read(blocks / "train.json")
+    truth = read_in_place(known, blocks / "images", tmp_path, max_pixels=10**6).labelled[:4]
+    train(tmp_path / "model", list(truth), book().vocabulary())
+    detection = DSMoEDetection(SMALL, tmp_path / "cache")
+    detection.__dict__["text_encoder"] = HashEncoder()
+    reader = ChampionReader(detection, tmp_path / "model", truth, silent)
+    first, other = reader.findings(book()), reader.findings(book(rust="a crimson spot"))
+    assert {f.version for f in first.values()} == {f"model+{book().version}"}
+    assert [f.findings for f in first.values()] != [f.findings for f in other.values()]
+    scores = WordsEvaluator(reader, PAIRS).score(book())
+    assert scores == WordsEvaluator(reader, PAIRS).score(book())
+    assert set(scores.pairs) == {p.title for p in PAIRS}

@@ -1,0 +1,197 @@
+"""``dsmoe data``: what is drawn is what is trained on, and sizes are told with what follows from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from annotate.studio.label_config import colour
+from dsmoe_core.config import ModelConfig, Tiles
+from dsmoe_core.data.augment.sample import Sample
+from dsmoe_core.data.batches import AUGMENTATIONS
+from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.tiling import training_views
+from pipelines import cli
+from pipelines.datasets import labelled_data
+from pipelines.datasets.contact_sheet import Row, each_alone, sheet
+from pipelines.datasets.labelled_data import LabelledData, of_files, of_workspace
+from pipelines.workspace.workspace import Workspace
+from tests.pipelines.blocks import COLOURS
+
+SMALL = ModelConfig(image_px=96)
+
+
+@pytest.fixture
+def data(blocks: Path) -> LabelledData:
+    return of_files(blocks / "train.json", blocks / "images", SMALL)
+
+
+def rows(data: LabelledData, tmp_path: Path, model: ModelConfig = SMALL) -> list[Row]:
+    views = training_views(data.drawn(6, 42, tmp_path).labelled, model.tiles)
+    return each_alone(views, data.classes, Squares.of(model), data.training, columns=6)
+
+
+def assert_boxes_are_on_blocks(sample: Sample) -> None:
+    """Blocks are red, whatever the light; everything else is grey."""
+    for box in sample.boxes:
+        x1, y1, x2, y2 = (np.array([*(box[:2] + 2), *(box[2:] - 2)])).astype(int)
+        if x2 > x1 and y2 > y1:
+            inside = sample.pixels[y1:y2, x1:x2].reshape(-1, 3).mean(0)
+            assert inside[0] - inside[1] > 30
+
+
+def test_a_row_for_each_augmentation_with_boxes_on_their_blocks(data: LabelledData, tmp_path: Path) -> None:
+    drawn = rows(data, tmp_path)
+    assert [row.title.split(":")[0] for row in drawn] == ["as they are", *AUGMENTATIONS]
+    assert drawn[1].title == "flips: 100% of the pictures in training"
+    assert drawn[-1].title == "mixup: off in training"
+    for row in drawn[:-1]:  # mixed pictures show two blocks at one place
+        for sample in row.samples:
+            assert_boxes_are_on_blocks(sample)
+    assert all("pasted" in s.done[0] for s in drawn[AUGMENTATIONS.index("paste") + 1].samples if s.done)
+
+
+def test_tiles_have_boxes_on_their_blocks_too(data: LabelledData, tmp_path: Path) -> None:
+    model = SMALL.model_copy(update={"tiles": Tiles(px=64, visible=0.3)})
+    for sample in rows(data, tmp_path, model)[0].samples:
+        assert_boxes_are_on_blocks(sample)
+
+
+def test_the_sheet_draws_each_box_in_its_class_s_colour(data: LabelledData, tmp_path: Path) -> None:
+    (row,) = rows(data, tmp_path)[:1]
+    picture = np.asarray(sheet([row], data.classes, cell=192))
+    top = 8 + 22  # the gap and the title
+    for i, sample in enumerate(row.samples):
+        for box, label in zip(sample.boxes, sample.labels, strict=True):
+            x, y = 8 + i * 200 + round(float(box[0]) * 2) + 6, top + round(float(box[1]) * 2) - 1
+            assert "#" + picture[y, x].tobytes().hex() == colour(int(label))
+
+
+def run(*words: str | Path) -> int:
+    return cli.run(["data", *map(str, words)])
+
+
+def test_preview_of_a_workspace_and_of_files(
+    workspace: Workspace, blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources: list[tuple[str | Path, ...]] = [
+        (workspace.path,),
+        ("--annotations", blocks / "train.json", "--images", blocks / "images", "--px", "96", "--tile", "64"),
+    ]
+    for i, source in enumerate(sources):
+        out = tmp_path / "sheets" / f"{i}.png"
+        assert run("preview", *source, "--out", out, "--count", "4") == 0
+        assert "is written" in capsys.readouterr().out
+        with Image.open(out) as image:
+            assert image.width == 8 + 3 * 248
+        assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_labels_of_a_workspace_come_before_its_test_set(workspace: Workspace) -> None:
+    found = of_workspace(workspace.path)  # nothing was labelled yet
+    assert {p.picture.key for p in found.pictures} == {p.picture.key for p in workspace.test_set()}
+    assert found.classes == tuple(COLOURS)
+
+
+def test_anchors_tell_sizes_fit_and_advice(blocks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labels = json.loads((blocks / "train.json").read_text())["annotations"]
+    source = ("--annotations", blocks / "train.json")
+    assert run("anchors", *source, "-k", "1", "--px", "96") == 0
+    shown = capsys.readouterr().out
+    sides = [a["bbox"][2] for a in labels]
+    assert f"{np.mean(sides):.1f}" in shown  # at 96 px nothing is scaled
+    assert f"{len(labels)} boxes as the network sees them: whole pictures at a side of 96 px" in shown
+    squares = [min(s, np.mean(sides)) ** 2 / max(s, np.mean(sides)) ** 2 for s in sides]
+    assert f"Mean best IoU of 1 sizes: {np.mean(squares):.3f}" in shown
+    assert "finest stride, 4, is fine enough for these boxes; 8 would do" in shown
+
+
+def test_anchors_ask_for_a_finer_head_or_tiles_where_boxes_are_small(
+    blocks: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    coarse = ModelConfig(head_strides=(8, 16))
+    monkeypatch.setattr(labelled_data, "of_files", lambda file, images, _: of_files(file, images, coarse))
+    content = json.loads((blocks / "train.json").read_text())
+    for image in content["images"]:
+        image |= {"width": 960, "height": 960}
+    (tmp_path / "large.json").write_text(json.dumps(content))
+    assert run("anchors", "--annotations", tmp_path / "large.json") == 0
+    shown = capsys.readouterr().out
+    assert "too coarse for these boxes. Take a head with stride 4 (--tiny-head" in shown
+    assert "or tiles of 480 px or less (detector.model.tiles.px)" in shown
+    assert run("anchors", "--annotations", tmp_path / "large.json", "--tile", "480") == 0
+    shown = capsys.readouterr().out
+    assert "tiles of 480 px at a side of 320 px" in shown
+    assert "is fine enough" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("preview", "--out", "sheet.gif"), "expected a name that ends in .png"),
+        (("anchors", "boards", "--annotations", "x.json"), "both a workspace and --annotations are given"),
+        (("anchors", "--images", "x"), "--images is given without --annotations"),
+        (("anchors", "--annotations", "gone.json"), "gone.json is not there"),
+        (("anchors", "{blocks}", "--px", "96"), "workspace; expected dsmoe.yaml in it"),
+        (("anchors", "--annotations", "{blocks}/train.json", "--px", "100"), "image_px: "),
+        (
+            ("preview", "--annotations", "{blocks}/train.json", "--out", "a.png"),
+            "annotated pictures can be read from {blocks}",
+        ),
+        (("anchors", "--annotations", "{empty}"), "holds no labelled box"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    words: tuple[str, ...],
+    complaint: str,
+    blocks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    empty = json.loads((blocks / "train.json").read_text()) | {"annotations": []}
+    (tmp_path / "empty.json").write_text(json.dumps(empty))
+    assert run(*(w.format(blocks=blocks, empty="empty.json") for w in words)) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert complaint.format(blocks=blocks) in line
+
+
+def test_labels_of_another_size_than_the_picture_are_refused(
+    blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((blocks / "train.json").read_text())
+    for image in content["images"]:
+        image["width"] = 97
+    (tmp_path / "wrong.json").write_text(json.dumps(content))
+    source = ("--annotations", tmp_path / "wrong.json", "--images", blocks / "images")
+    assert run("preview", *source, "--out", tmp_path / "a.png") == 2
+    assert "a size of 97x96 pixels, but upright it has 96x96" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_set_is_drawn_and_can_be_previewed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "synthesize", "glass", "--train", "3", "--val", "2", "--px", "96", "--out"]
+    folder = tmp_path / "bottles"
+    for _ in range(2):
+        assert cli.run([*words, str(folder)]) == 0
+        assert capsys.readouterr().out.endswith(f"{folder}: 3 pictures in train.json, 2 in val.json\n")
+    assert len(json.loads((folder / "train.json").read_text())["categories"]) == 18
+    assert len(list((folder / "images").iterdir())) == 5
+    preview = ["data", "preview", "--annotations", str(folder / "train.json"), "--images"]
+    sheet_path = tmp_path / "sheet.png"
+    assert cli.run([*preview, str(folder / "images"), "--out", str(sheet_path), "--count", "3"]) == 0
+    assert sheet_path.is_file()
+
+
+def test_drawing_into_a_folder_of_something_else_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert cli.run(["data", "synthesize", "pcb", "--out", str(tmp_path)]) == 2
+    assert "thesis.txt, which would be lost" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]

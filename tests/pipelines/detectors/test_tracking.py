@@ -1,0 +1,207 @@
+"""The course of a training is in MLflow: every term by its name, not too many points, nothing sent away."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Killed
+
+from pipelines.detectors import tracking
+from pipelines.detectors.tracking import DATABASE, EXPERIMENT, FOLDER, POINTS, tracked
+from pipelines.rounds.context import Crew
+from pipelines.rounds.loop import close_round, open_round
+from pipelines.settings import WorkspaceSettings
+from pipelines.workspace.workspace import Workspace
+
+pytest.importorskip("mlflow")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+
+ROOT = Path(__file__).resolve().parents[3]
+ABOUT = {"pictures": 12, "learning_rate": 0.002}
+
+
+@pytest.fixture
+def network(workspace: Workspace) -> Workspace:
+    """The workspace as it is with a real detector."""
+    settings = workspace.settings.model_dump()
+    settings["detector"]["kind"] = "ds-moe"
+    workspace.settings = WorkspaceSettings.model_validate(settings)
+    return workspace
+
+
+def run_of(workspace: Workspace, runs: int = 1) -> tuple[Any, ...]:
+    """The client and the runs, the latest first."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{workspace.path / FOLDER / DATABASE}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id])
+    assert len(found) == runs
+    return client, *found
+
+
+def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
+    steps, names = 1000, ("class", "box", "learning_rate", "gradient_norm")
+
+    def train(first: int, end: int) -> None:
+        with tracked(network, "r1-abc", ABOUT) as curves:
+            assert curves is not None
+            for step in range(first, steps + 1):
+                if step == end:
+                    raise Killed
+                curves(step, steps, {name: step + i for i, name in enumerate(names)})
+
+    with pytest.raises(Killed):
+        train(1, end=501)
+    train(401, end=steps + 1)  # its last checkpoint is older than the kill
+    client, run = run_of(network)
+    assert (run.info.run_name, run.info.status) == ("r1-abc", "FINISHED")
+    assert run.data.params == {"pictures": "12", "learning_rate": "0.002"}
+    for i, name in enumerate(names):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert len(history) == POINTS
+        assert all(point.value == point.step + i for point in history)
+        assert max(point.step for point in history) == steps
+    assert {p.name for p in (network.path / FOLDER).iterdir()} <= {DATABASE, "artifacts"}
+
+
+def test_a_killed_training_that_begins_again_has_a_run_of_its_own(network: Workspace) -> None:
+    def train(end: int) -> None:
+        with tracked(network, "r1-abc", ABOUT) as curves:
+            assert curves is not None
+            for step in range(1, 11):
+                if step == end:
+                    raise Killed
+                curves(step, 10, {"class": float(end)})
+
+    with pytest.raises(Killed):
+        train(end=6)
+    train(end=11)
+    client, last, first = run_of(network, runs=2)
+    assert [run.info.status for run in (first, last)] == ["KILLED", "FINISHED"]
+    for run, points, value in ((first, 5, 6.0), (last, 10, 11.0)):
+        history = client.get_metric_history(run.info.run_id, "class")
+        assert [(point.step, point.value) for point in history] == [(i, value) for i in range(1, points + 1)]
+        assert run.data.params["pictures"] == "12"
+
+
+def test_a_round_s_training_is_tracked_under_its_model_s_name(
+    network: Workspace, crew: Crew, label: Callable[[Crew], None]
+) -> None:
+    open_round(crew)
+    label(crew)
+    row = close_round(crew)
+    client, run = run_of(network)
+    assert run.info.run_name == row.model
+    (steps,) = {len(client.get_metric_history(run.info.run_id, name)) for name in run.data.metrics}
+    assert 1 <= steps <= POINTS
+
+
+@pytest.fixture
+def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Asked of the logger itself: other libraries in this process have had their way with logging."""
+    said: list[str] = []
+    monkeypatch.setattr(tracking._log, "warning", lambda words, *parts: said.append(words % parts))
+    return said
+
+
+def broken(*_: object, **__: object) -> None:
+    from mlflow.exceptions import MlflowException
+
+    raise MlflowException("database is locked\n(while it wrote)")
+
+
+def test_where_mlflow_fails_half_way_the_training_goes_on(
+    network: Workspace, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    with tracked(network, "r0", ABOUT) as curves:
+        assert curves is not None
+        curves(1, 3, {"class": 1.0})
+        for name in ("log_batch", "set_terminated"):
+            monkeypatch.setattr(MlflowClient, name, broken)
+        curves(2, 3, {"class": 1.0})
+        curves(3, 3, {"class": 1.0})
+    assert warned == ["MLflow fails, so the training goes on without its curves: database is locked"]
+    with pytest.raises(ValueError, match="the training's own"), tracked(network, "r1", ABOUT):
+        raise ValueError("the training's own")
+
+
+def test_tables_of_another_mlflow_leave_a_training_without_curves(
+    network: Workspace, warned: list[str]
+) -> None:
+    folder = network.path / FOLDER
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / DATABASE)) as tables:
+        tables.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        tables.execute("INSERT INTO alembic_version VALUES ('of_tomorrow')")
+        tables.commit()
+    with tracked(network, "r0", ABOUT) as curves:
+        assert curves is None
+    (warning,) = warned
+    assert "of_tomorrow" in warning
+
+
+def test_a_training_that_fails_is_marked(network: Workspace) -> None:
+    with pytest.raises(ValueError, match="broken"), tracked(network, "r0-def", ABOUT):
+        raise ValueError("broken")
+    assert run_of(network)[1].info.status == "FAILED"
+
+
+PROGRAM = """
+import socket, sys, time
+from pathlib import Path
+asked = []
+def refuse(host, *rest, **named):
+    asked.append(host)
+    raise OSError("refused")
+socket.getaddrinfo = refuse
+from pipelines.detectors import tracking
+client = tracking._client(Path(sys.argv[1]))
+curves = tracking._curves(client, Path(sys.argv[1]), "r0", {})
+curves(1, 1, {"class": 1.0})
+curves.end("FINISHED")
+time.sleep(2)
+print(asked)
+"""
+
+
+def test_no_other_machine_is_asked(tmp_path: Path) -> None:
+    """In a process of its own: MLflow keeps to itself where it sees that it is tested."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "tracking")],
+        cwd=ROOT,
+        env={**kept, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+    assert not list(Path.home().glob(".*")), "it leaves nothing in the home folder"
+
+
+def test_where_it_is_not_wanted_or_not_there_a_training_goes_on(
+    network: Workspace, monkeypatch: pytest.MonkeyPatch, warned: list[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with tracked(network, "r0", {}) as curves:
+        assert curves is None
+    (warning,) = warned
+    assert "mlflow is not installed" in warning
+    network.settings = network.settings.model_copy(update={"tracking": "none"})
+    with tracked(network, "r0", {}) as curves:
+        assert curves is None
+    assert len(warned) == 1
+    assert not (network.path / FOLDER).exists()

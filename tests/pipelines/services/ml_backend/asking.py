@@ -1,0 +1,85 @@
+"""What annotators point at, in Label Studio's JSON, and a detector that can be held back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsmoe_core.mobile_sam.prompted_mask import Masks
+from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
+from pipelines.detectors.backend import Look, named
+from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.workspace.workspace import Workspace
+
+Json = dict[str, Any]
+Play = Callable[..., Any]
+Make = Callable[..., Json]
+Promote = Callable[[str], None]
+
+
+class Held(StandInDetection):
+    """Answers only when it is let; counts how often and on what it was asked."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.looks: list[int] = []
+
+    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+        look = super().opened(model, vocabulary)
+
+        def held(pictures: Iterable[Picture]) -> Iterator[PictureFindings]:
+            several = list(pictures)
+            self.looks.append(len(several))
+            assert self.go.wait(30)
+            return look(several)
+
+        return held
+
+
+def click(x: float, y: float, label: str, **more: object) -> Json:
+    value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [label], "labels": [label]}
+    return {
+        "id": "k1",
+        "type": "keypointlabels",
+        "from_name": "click",
+        "to_name": "image",
+        "original_width": 96,
+        "original_height": 96,
+        "image_rotation": 0,
+        "value": value,
+        "is_positive": True,
+        "origin": "manual",
+        **more,
+    }
+
+
+def rectangle(x: float, y: float, w: float, h: float, label: str, **more: object) -> Json:
+    value = {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": [label]}
+    shape = {"id": "r1", "type": "rectanglelabels", "from_name": "label", "to_name": "image"}
+    return {**shape, "value": value, "origin": "manual", **more}
+
+
+def found_by(workspace: Workspace, model: str, picture: Picture) -> PictureFindings:
+    vocabulary = workspace.class_book().vocabulary()
+    found = StandInDetection().findings(workspace.registry.folder(model), vocabulary, [picture])
+    return next(named(found, workspace.version_of(model)))
+
+
+class Scissors:
+    """Answers every prompt with masks of these boxes; remembers the prompt."""
+
+    def __init__(self, width: int, height: int, *boxes: tuple[int, int, int, int]) -> None:
+        masks = np.zeros((len(boxes), height, width), bool)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+            mask[y1:y2, x1:x2] = True
+        self.masks = Masks(masks, np.linspace(1, 0, len(boxes), dtype=np.float32))
+        self.asked: dict[str, Any] = {}
+
+    def segment(self, image: object, **prompt: Any) -> Masks:
+        self.asked = prompt
+        return self.masks

@@ -1,0 +1,112 @@
+"""A workspace on coloured blocks with a champion, and the back end's application in this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from annotate.studio.label_config import label_config
+from dsmoe_core.config import TrainingConfig
+from dsmoe_core.schema import Picture
+from pipelines.demo import truth_of
+from pipelines.detectors.backend import Detection
+from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.services.ml_backend.app import make_app
+from pipelines.services.ml_backend.credentials import Credentials
+from pipelines.services.ml_backend.model import Champion
+from pipelines.services.ml_backend.service import Limits, Service
+from pipelines.workspace.registry import new_card
+from pipelines.workspace.workspace import Workspace
+
+WHO = Credentials("label-studio", "a secret")
+Json = dict[str, Any]
+Scene = Callable[[httpx.AsyncClient], Awaitable[None]]
+Play = Callable[..., Service]
+
+
+@pytest.fixture
+def promote(workspace: Workspace, blocks: Path) -> Callable[[str], None]:
+    """Trains a stand-in on the blocks, registers it under this name and makes it champion."""
+
+    def work(model: str) -> None:
+        StandInDetection().fit(
+            pictures=list(truth_of(blocks / "train.json", workspace).values()),
+            vocabulary=workspace.class_book().vocabulary(),
+            training=TrainingConfig(),
+            out=workspace.registry.folder(model),
+            start_from=None,
+        )
+        card = new_card(model, number=0, parent=None, dataset_version="d", class_book="b", training={})
+        workspace.registry.register(card)
+        workspace.registry.promote(model, "for a test")
+
+    return work
+
+
+@pytest.fixture
+def play(workspace: Workspace) -> Play:
+    """Runs a scene with a client of the application, once its champion is in memory."""
+
+    def run(
+        scene: Scene,
+        *,
+        detection: Detection | None = None,
+        limits: Limits | None = None,
+        ready: bool = True,
+        masks: Any = None,
+    ) -> Service:
+        champion = Champion(workspace, detection or StandInDetection())
+        limits = limits or Limits(look_s=0.01)
+        service = Service(champion, workspace.path / "pictures", limits, masks)
+        app = make_app(service, WHO, workspace.settings.round)
+
+        async def main() -> None:
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with app.router.lifespan_context(app), asyncio.timeout(60):
+                while ready and service.version is None:
+                    await asyncio.sleep(0.005)
+                auth = (WHO.username, WHO.password)
+                async with httpx.AsyncClient(
+                    transport=transport, base_url="http://back", auth=auth
+                ) as client:
+                    await scene(client)
+
+        asyncio.run(main())
+        return service
+
+    return run
+
+
+@pytest.fixture
+def task(workspace: Workspace) -> Callable[[Picture], Json]:
+    """A task as Label Studio sends it."""
+
+    def make(picture: Picture) -> Json:
+        address = f"/data/local-files/?d={picture.path.relative_to(workspace.path).as_posix()}"
+        return {"id": 7, "project": 1, "data": {"image": address, "key": picture.key, "name": picture.name}}
+
+    return make
+
+
+@pytest.fixture
+def request_body(workspace: Workspace) -> Callable[..., Json]:
+    """The body of POST /predict as ml/api_connector.py makes it."""
+
+    def make(*tasks: Json, result: list[Json] | None = None) -> Json:
+        return {
+            "tasks": list(tasks),
+            "project": "1.1700000000",
+            "label_config": label_config(workspace.class_book().vocabulary()),
+            "params": {
+                "login": None,
+                "password": None,
+                "context": None if result is None else {"result": result},
+            },
+        }
+
+    return make

@@ -1,0 +1,88 @@
+"""The back end beside a project: what is done to the project on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from annotate.studio.fake import FakeStudio
+from annotate.studio.protocol import Connection, Task
+from dsmoe_core.errors import WorkspaceError
+from pipelines.detectors.backend import named
+from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.services.ml_backend import lifecycle
+from pipelines.services.ml_backend.credentials import Credentials
+from pipelines.workspace.workspace import Workspace
+from prompts.class_book import checked
+from tests.pipelines.services.ml_backend.asking import Promote
+
+URL = "http://127.0.0.1:8080"
+
+
+@pytest.fixture
+def connected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The projects that were given the back end, which is taken to run."""
+    projects: list[int] = []
+    running = SimpleNamespace(up=lambda _say: URL, credentials=lambda: Credentials("dsmoe", "hush"))
+    monkeypatch.setattr(lifecycle, "back_end", lambda _workspace: running)
+    monkeypatch.setattr(lifecycle, "connect", lambda _connection, project, *_: projects.append(project))
+    return projects
+
+
+def bring_up(workspace: Workspace, studio: FakeStudio) -> None:
+    lifecycle.bring_up(workspace, studio, Connection(URL, "", "", "", Path()), print)
+
+
+def rename(workspace: Workspace, old: str, new: str) -> None:
+    """Publish the class book with another name for a class."""
+    book = workspace.class_book().model_dump(mode="json")
+    for entry in book["classes"]:
+        if entry["name"] == old:
+            entry.update(name=new, aliases=[*entry["aliases"], old])
+    checked(book, "as changed").save(workspace.path / "classes.yaml")
+    workspace.class_books.publish(None, author="Ada", force_reason="for a test")
+
+
+def test_open_prelabels_of_a_renamed_class_keep_their_boxes(
+    workspace: Workspace, promote: Promote, connected: list[int]
+) -> None:
+    promote("m1")
+    workspace.complete()
+    studio, vocabulary = FakeStudio(), workspace.class_book().vocabulary()
+    project = studio.ensure_project(workspace.settings.title, vocabulary)
+    pictures = workspace.pictures("pool")
+    found = named(
+        StandInDetection().findings(workspace.registry.folder("m1"), vocabulary, pictures), "m1+book"
+    )
+    pairs = enumerate(zip(pictures, found, strict=True))
+    studio.push(project, [Task(p, 1, "ranked", rank, f) for rank, (p, f) in pairs])
+
+    def shown() -> list[str]:
+        return [region.label for task in studio.open_tasks(project) for region in task.prelabels]
+
+    before = shown()
+    assert "rust" in before
+    rename(workspace, "rust", "red_block")
+    with Workspace.open(workspace.path) as opened:
+        bring_up(opened, studio)
+    assert connected == [project]
+    assert shown() == ["red_block" if label == "rust" else label for label in before]
+
+
+def test_a_project_that_another_process_may_be_changing_is_left_alone(
+    workspace: Workspace, promote: Promote, connected: list[int]
+) -> None:
+    promote("m1")
+    workspace.complete()
+    studio = FakeStudio()
+    with (
+        Workspace.open(workspace.path) as other,
+        other.locked(),
+        pytest.raises(WorkspaceError, match="in use"),
+    ):
+        bring_up(workspace, studio)
+    assert connected == []
+    bring_up(workspace, studio)
+    assert len(connected) == 1
