@@ -1,1 +1,1 @@
-"""Where people meet pictures: Label Studio for correcting, FiftyOne for looking."""
+"""Where people meet images: Label Studio for correcting, FiftyOne for looking."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,7 @@ from pathlib import Path
 from annotate.uv import find_uv
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import NO_ROOM, PrerequisiteError
-
-Say = Callable[[str], None]  # one line on what is being done now
+from dsmoe_core.progress import StatusCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Locked:
     size: str
 
 
-def ensure(wanted: Locked, environments: Path, say: Say) -> Path:
+def ensure(wanted: Locked, environments: Path, on_status: StatusCallback) -> Path:
     """The folder ``environments/NAME-HASH``; built first if it is not there.
 
     A build that was killed is thrown away and begun again: only the ready-marker, written last, counts. Two
@@ -56,19 +55,19 @@ def ensure(wanted: Locked, environments: Path, say: Say) -> Path:
     ready = folder / "READY"
     if not ready.exists():
         make_folder(environments)
-        with only_one(environments / f"{folder.name}.lock", say):
+        with only_one(environments / f"{folder.name}.lock", on_status):
             if not ready.exists():
-                _build(wanted, folder, say)
+                _build(wanted, folder, on_status)
                 ready.touch()
     return folder
 
 
-def _build(wanted: Locked, folder: Path, say: Say) -> None:
+def _build(wanted: Locked, folder: Path, on_status: StatusCallback) -> None:
     uv = find_uv(f"builds {wanted.title}'s environment")
     need_space(folder.parent, wanted.space_bytes, f"{wanted.title}'s environment")
-    say(f"making an environment for {wanted.title} (once; {wanted.size})")
+    on_status(f"making an environment for {wanted.title} (once; {wanted.size})")
     _run(wanted, [uv, "venv", "--clear", "--quiet", "--python", sys.executable, str(folder)])
-    say(f"installing {wanted.title} (once; under a minute after the downloads)")
+    on_status(f"installing {wanted.title} (once; under a minute after the downloads)")
     python = folder / "bin" / "python"
     sync = [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(python), str(wanted.lock)]
     _run(wanted, sync)
@@ -118,14 +117,14 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_one(lock: Path, say: Say) -> Iterator[None]:
+def only_one(lock: Path, on_status: StatusCallback) -> Iterator[None]:
     """Hold a lock between processes; it goes with the process, however that ends."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another process is at it; waiting for it")
+            on_status("another process is at it; waiting for it")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

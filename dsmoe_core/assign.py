@@ -38,7 +38,7 @@ class Flat(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the cells of one picture should say."""
+    """What the cells of one image should say."""
 
     scores: Float[Tensor, "N c"]
     """Soft labels in [0, 1], zero off the box's class and on unassigned cells."""
@@ -81,7 +81,7 @@ def assign(
     top: int = 10,
     floor: float = 0.0,
 ) -> Targets:
-    """Targets of one picture, from the detector's present probabilities and boxes and the true ones.
+    """Targets of one image, from the detector's present probabilities and boxes and the true ones.
 
     Args:
         floor: soft label of a box's best cell where its IoU is 0; at an IoU of 1 it is 1.

@@ -14,7 +14,7 @@ from typing import Any
 from dsmoe_core.errors import NO_ROOM, PrerequisiteError, WorkspaceError
 
 
-def write_whole(path: Path, text: str, *, private: bool = False) -> None:
+def atomic_write(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text file so that a reader sees the old content or the new one, never half of it.
 
     Args:
@@ -24,7 +24,7 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
         PrerequisiteError: the disk is full.
     """
     if path.exists() and not path.is_file():  # /dev/stdout or a pipe: nothing to replace
-        with disk_full_is_an_error(path), path.open("w", encoding="utf-8") as file:
+        with disk_full_as_error(path), path.open("w", encoding="utf-8") as file:
             file.write(text)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def write_whole(path: Path, text: str, *, private: bool = False) -> None:
     try:
         draft.unlink(missing_ok=True)  # of a process of the same number that was killed
         with (
-            disk_full_is_an_error(path),
+            disk_full_as_error(path),
             open(draft, "x", encoding="utf-8", opener=_private if private else None) as file,
         ):
             file.write(text)
@@ -48,7 +48,7 @@ def _private(path: str, flags: int) -> int:
 
 
 @contextmanager
-def whole_folder(path: Path, ours: Collection[str]) -> Iterator[Path]:
+def atomic_folder(path: Path, ours: Collection[str]) -> Iterator[Path]:
     """A draft of a folder, which takes the place of ``path`` when the block ends well, or else is removed.
 
     Killed at any moment, ``path`` is never half old and half new; in the instant between putting the old one
@@ -58,18 +58,18 @@ def whole_folder(path: Path, ours: Collection[str]) -> Iterator[Path]:
         ours: names of files and folders that may be replaced.
 
     Raises:
-        WorkspaceError: see ``refuse_strange``.
+        WorkspaceError: see ``refuse_unknown_files``.
         PrerequisiteError: the disk is full.
     """
     path = path.expanduser().resolve()
-    refuse_strange(path, ours)
+    refuse_unknown_files(path, ours)
     draft, old = (path.with_name(f".{path.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))
     shutil.rmtree(draft, ignore_errors=True)  # of a process of the same number that was killed
     try:
-        with disk_full_is_an_error(path):
+        with disk_full_as_error(path):
             draft.mkdir(parents=True)
             yield draft
-            refuse_strange(path, ours)
+            refuse_unknown_files(path, ours)
             if path.exists():
                 path.rename(old)
             draft.rename(path)
@@ -79,7 +79,7 @@ def whole_folder(path: Path, ours: Collection[str]) -> Iterator[Path]:
             shutil.rmtree(old) if path.exists() else old.rename(path)
 
 
-def refuse_strange(path: Path, ours: Collection[str]) -> None:
+def refuse_unknown_files(path: Path, ours: Collection[str]) -> None:
     """Make sure that nothing of the user's is lost when a folder is replaced.
 
     Raises:
@@ -107,7 +107,7 @@ def content_id(value: Any) -> str:
 
 
 @contextmanager
-def disk_full_is_an_error(path: Path) -> Iterator[None]:
+def disk_full_as_error(path: Path) -> Iterator[None]:
     """Turn "no space left" and its kin into the line a user can act on.
 
     Raises:

@@ -27,10 +27,10 @@ RESNET_WIDTHS = (256, 512, 1024, 2048)
 
 def build(config: ModelConfig) -> DSMoE | AblatedDSMoE:
     """The network of this shape, with fresh weights from torch's global generator."""
-    return build_whole(config) if config.dynamic_experts else _ablated(config)
+    return build_full_network(config) if config.dynamic_experts else _ablated(config)
 
 
-def build_whole(config: ModelConfig) -> DSMoE:
+def build_full_network(config: ModelConfig) -> DSMoE:
     """All ten stages, whatever the row."""
     d, d_t, n, paper = config.width, config.text_width, config.ball_dim, config.paper
     return DSMoE(

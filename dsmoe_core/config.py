@@ -11,7 +11,7 @@ STRIDES = (4, 8, 16, 32)
 """Of the encoder's four maps."""
 TINY_STRIDE = 4
 AblationRow = Literal["A", "B", "C", "D", "E", "F"]
-DrawnKind = Literal["pcb", "aluminium", "glass"]
+SyntheticKind = Literal["pcb", "aluminium", "glass"]
 """What ``data/synthetic`` can draw."""
 
 
@@ -54,7 +54,7 @@ class PaperForms(Frozen):
 
 
 class Preprocessing(Frozen):
-    """What is done to a picture before the network sees it; a model is only right with its own."""
+    """What is done to an image before the network sees it; a model is only right with its own."""
 
     gamma: float = Field(
         1.0,
@@ -63,19 +63,19 @@ class Preprocessing(Frozen):
         description="exponent of s = r^gamma for pixels r of 0 to 1; the paper has 1.5",
     )
     resampling: Literal["area", "bilinear"] = Field(
-        "area", description="how a picture is made smaller; the paper has bilinear"
+        "area", description="how an image is made smaller; the paper has bilinear"
     )
 
 
 class Tiles(Frozen):
-    """Large pictures are trained on and looked at in overlapping tiles."""
+    """Large images are trained on and looked at in overlapping tiles."""
 
-    px: int = Field(ge=64, description="side of a tile, in picture pixels; smaller pictures are left whole")
+    px: int = Field(ge=64, description="side of a tile, in image pixels; smaller images are left whole")
     overlap: float = Field(0.25, ge=0, lt=0.9, description="share of a tile's side that the next one has too")
     visible: float = Field(
         0.5, gt=0, le=1, description="training: a box belongs to tiles that show so much of it"
     )
-    whole: bool = Field(True, description="look at the whole picture too, for defects larger than a tile")
+    whole: bool = Field(True, description="look at the whole image too, for defects larger than a tile")
     empty: float = Field(0.25, ge=0, le=1, description="training: share of tiles without a box that is kept")
 
 
@@ -85,7 +85,7 @@ class ModelConfig(Frozen):
     size: Literal["nano", "base"] = "nano"
     image_px: int = Field(320, ge=64, multiple_of=32, description="side of the letter-boxed square")
     preprocessing: Preprocessing = Preprocessing()
-    tiles: Tiles | None = Field(None, description="cut large pictures into tiles; none: look at them whole")
+    tiles: Tiles | None = Field(None, description="cut large images into tiles; none: look at them whole")
     text_width: int = Field(384, ge=8, description="d_t; a workspace takes it from its text encoder")
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
@@ -190,24 +190,24 @@ class LossWeights(Frozen):
         return cls(quality=0.9, balance_alpha=0.45, box=0.05, label_floor=0.0, positive_beta=2.0)
 
 
-HOW_IT_RUNS = {"at_once", "checkpoint_every_s"}
+NOT_IN_FINGERPRINT = {"micro_batch", "checkpoint_every_s"}
 """Settings of a training that do not make it another one."""
 
 
 class TrainingConfig(Frozen):
-    """How to train. Budgets count pictures seen, so that a run repeats on any machine."""
+    """How to train. Budgets count images seen, so that a run repeats on any machine."""
 
-    pictures_seen: int = Field(4000, ge=1, description="training length, in pictures shown to the network")
-    batch: int = Field(4, ge=1, description="pictures a step, over all processes")
-    at_once: int | None = Field(
-        None, ge=1, description="pictures in memory at once; none: all of the batch, fewer if they do not fit"
+    images_seen: int = Field(4000, ge=1, description="training length, in images shown to the network")
+    batch: int = Field(4, ge=1, description="images a step, over all processes")
+    micro_batch: int | None = Field(
+        None, ge=1, description="images in memory at once; none: all of the batch, fewer if they do not fit"
     )
     encoder: Literal["train", "frozen"] = Field(
         "train",
         description="frozen: keep the image encoder of the model to start from, and its features on disk",
     )
     learning_rate: float = Field(2e-3, gt=0)
-    words_rate: float = Field(
+    text_rate: float = Field(
         0.1, ge=0, description="learning rate of stages 1 and 2 and the head's words, in learning_rate"
     )
     matrix_rate: float = Field(
@@ -216,17 +216,15 @@ class TrainingConfig(Frozen):
     weight_decay: float = Field(0.02, ge=0)
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
-    mixup: float = Field(
-        0.0, ge=0, le=1, description="share of pictures mixed with another; the paper has 0.5"
-    )
-    zoom: float = Field(0.5, ge=0, le=1, description="share of pictures zoomed and shifted")
+    mixup: float = Field(0.0, ge=0, le=1, description="share of images mixed with another; the paper has 0.5")
+    zoom: float = Field(0.5, ge=0, le=1, description="share of images zoomed and shifted")
     flips: float = Field(1.0, ge=0, le=1, description="share for which a coin decides whether it is mirrored")
     turns: float = Field(1.0, ge=0, le=1, description="share turned by 0 to 3 quarters, each as likely")
     brightness: float = Field(1.0, ge=0, le=1, description="share made brighter or darker")
     contrast: float = Field(0.0, ge=0, le=1, description="share with more or less contrast")
     noise: float = Field(0.0, ge=0, le=1, description="share with Gaussian noise")
     blur: float = Field(0.0, ge=0, le=1, description="share blurred a little")
-    paste: float = Field(0.0, ge=0, le=1, description="share with defects of another picture pasted on")
+    paste: float = Field(0.0, ge=0, le=1, description="share with defects of another image pasted on")
     class_subsets: float = Field(
         0.0, ge=0, le=1, description="share of steps that ask about a random part of the classes alone"
     )

@@ -55,7 +55,7 @@ def on_phases(
 ) -> Float[Tensor, "b i h w"]:
     """Run a size-keeping convolution as if it were dilated by (rows, columns).
 
-    Every ``rows``-th row and ``columns``-th column is a picture of its own, which the undilated kernel sees;
+    Every ``rows``-th row and ``columns``-th column is an image of its own, which the undilated kernel sees;
     exactly the dilated convolution. Not PyTorch's own dilation, because oneDNN's bf16 weight gradient of a
     dilated depthwise convolution in channels_last holds uninitialised memory (torch 2.13, CPU;
     ``tests/dsmoe_core/test_convolution.py`` shows what we rely on).

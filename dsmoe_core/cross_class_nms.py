@@ -1,21 +1,21 @@
-"""Findings of several classes on one place brought down to one, for whoever looks at a picture."""
+"""Detections of several classes on one place brought down to one, for whoever looks at an image."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from dsmoe_core.evaluation.matching import overlaps
-from dsmoe_core.schema import Finding
+from dsmoe_core.schema import Detection
 
-SAME_PLACE = 0.4
-"""Findings that overlap so much (intersection over union) are of one place."""
+SAME_PLACE_IOU = 0.4
+"""Detections that overlap so much (intersection over union) are of one place."""
 
 
-def one_a_place(findings: Iterable[Finding]) -> list[Finding]:
-    """Of findings on top of each other the surest alone, of whatever class; highest score first."""
-    kept: list[Finding] = []
-    for finding in sorted(findings, key=lambda f: -f.score):
-        over = overlaps([finding.box], [other.box for other in kept])
-        if not (over >= SAME_PLACE).any():
-            kept.append(finding)
+def suppress_across_classes(detections: Iterable[Detection]) -> list[Detection]:
+    """Of detections on top of each other the surest alone, of whatever class; highest score first."""
+    kept: list[Detection] = []
+    for detection in sorted(detections, key=lambda f: -f.score):
+        over = overlaps([detection.box], [other.box for other in kept])
+        if not (over >= SAME_PLACE_IOU).any():
+            kept.append(detection)
     return kept

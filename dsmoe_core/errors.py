@@ -7,8 +7,8 @@
     |-- WorkspaceError              the workspace is missing, half made, from another version, or busy
     |-- DataError                   what came in from outside cannot be used
     |   |-- FormatError             a file is not in the format it was given for
-    |   |-- PictureError            one picture cannot be read (goes to quarantine)
-    |   |-- BoxError                one box is empty, not finite, or outside its picture
+    |   |-- ImageError            one image cannot be read (goes to quarantine)
+    |   |-- BoxError                one box is empty, not finite, or outside its image
     |   `-- ClassBookError          the class book is wrong or lacks a class
     |-- ModelError                  weights do not fit, a checkpoint is torn, no model was promoted yet
     |-- PrerequisiteError           a tool, package, file or disk space is missing; names the remedy
@@ -63,12 +63,12 @@ class FormatError(DataError):
     """A file is not in the format it was given for."""
 
 
-class PictureError(DataError):
-    """One picture cannot be read; it goes to quarantine and the rest goes on."""
+class ImageError(DataError):
+    """One image cannot be read; it goes to quarantine and the rest goes on."""
 
 
 class BoxError(DataError):
-    """One box is empty, not finite, or outside its picture."""
+    """One box is empty, not finite, or outside its image."""
 
 
 class ClassBookError(DataError):

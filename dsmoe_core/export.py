@@ -17,21 +17,21 @@ from dsmoe_core.data.external_images import evenly
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, ModelError, SettingsError
-from dsmoe_core.network import Read
+from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.exported import CARD, GRAPHS, ExportCard, Form, write_text
 from dsmoe_core.runtimes.graph import onnx_graph
-from dsmoe_core.runtimes.int8 import MOST_SAMPLES, Pixels, quantised
+from dsmoe_core.runtimes.int8 import MAX_SAMPLES, Pixels, quantised
 from dsmoe_core.runtimes.onnx import OnnxRuntime
 from dsmoe_core.runtimes.openvino import OpenVinoRuntime
 from dsmoe_core.runtimes.packages import Package, need
 from dsmoe_core.runtimes.protocol import Precision
-from dsmoe_core.schema import Picture
-from dsmoe_core.text_embeddings import texts_of, words_of
+from dsmoe_core.schema import ImageRecord
+from dsmoe_core.text_embeddings import embed_vocabulary, vocabulary_texts
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import views_of
 
-MOST_DIFFERENCE = 0.01
+MAX_DIFFERENCE = 0.01
 """Of a logit, from PyTorch's; more is a wrong graph, not rounding."""
 
 
@@ -42,27 +42,27 @@ def export(
     form: Form,
     precision: Precision = "fp32",
     text_encoder: TextEncoder,
-    calibration: Sequence[Picture] = (),
+    calibration: Sequence[ImageRecord] = (),
 ) -> ExportCard:
     """Export the model of a folder into another, which is there and empty; the card is written last.
 
     Args:
         precision: something else than fp32 for OpenVINO alone: bf16 is a wish that goes with the fp32 graph,
             int8 needs ``calibration``.
-        calibration: pictures like those that the model will see.
+        calibration: images like those that the model will see.
 
     Raises:
         ModelError: no whole model is there, the text encoder is another, or the graph does not answer as
             PyTorch does.
         SettingsError: the precision is not one of the form.
-        DataError: int8 without a picture to calibrate with.
+        DataError: int8 without an image to calibrate with.
         PrerequisiteError: a package of the extra ``export`` is missing.
     """
     _check(form, precision, calibration)
     need_text_encoder(model, text_encoder)
     loaded = load_model(model)
     network, config, vocabulary, _ = loaded
-    words = words_of(vocabulary, text_encoder)
+    words = embed_vocabulary(vocabulary, text_encoder)
     with torch.no_grad():
         read = network.read(words.classes, words.inner)
     graph = onnx_graph(network, config)
@@ -88,7 +88,7 @@ def export(
     return card
 
 
-def _check(form: Form, precision: Precision, calibration: Sequence[Picture]) -> None:
+def _check(form: Form, precision: Precision, calibration: Sequence[ImageRecord]) -> None:
     """Find out before the work what cannot be."""
     if form == "onnx" and precision != "fp32":
         raise SettingsError(
@@ -96,7 +96,7 @@ def _check(form: Form, precision: Precision, calibration: Sequence[Picture]) -> 
             "Take --format openvino, or --precision fp32 and let TensorRT build with --bf16.",
         )
     if precision == "int8" and not calibration:
-        raise DataError("int8 needs pictures to calibrate with", "Give a folder of them with --calibration.")
+        raise DataError("int8 needs images to calibrate with", "Give a folder of them with --calibration.")
     for tool in _tools(form, precision):
         need(tool)
 
@@ -110,7 +110,7 @@ def _tools(form: Form, precision: Precision) -> tuple[Package, ...]:
 def _write_text(model: Model, folder: Path, text_encoder: TextEncoder) -> None:
     """Stages 1 and 2, and the vectors of what the training read."""
     reader = build_reader(model.config).state_dict().keys()
-    texts = texts_of(model.vocabulary)
+    texts = vocabulary_texts(model.vocabulary)
     write_text(
         folder,
         {name: value for name, value in model.network.state_dict().items() if name in reader},
@@ -118,15 +118,15 @@ def _write_text(model: Model, folder: Path, text_encoder: TextEncoder) -> None:
     )
 
 
-def _squares(config: ModelConfig, pictures: Sequence[Picture]) -> list[Pixels]:
-    """What the network is shown of the pictures: their tiles, where it looks at tiles."""
+def _squares(config: ModelConfig, images: Sequence[ImageRecord]) -> list[Pixels]:
+    """What the network is shown of the images: their tiles, where it looks at tiles."""
     tiles, squares = config.tiles, Squares.of(config)
-    views = pictures if tiles is None else [v for p in pictures for v in views_of(p, tiles)]
-    return [squares.read(view) for view in evenly(views, MOST_SAMPLES)]
+    views = images if tiles is None else [v for p in images for v in views_of(p, tiles)]
+    return [squares.read(view) for view in evenly(views, MAX_SAMPLES)]
 
 
-def _to_openvino(path: Path, squares: Sequence[Pixels], read: Read) -> Path:
-    """Turn the ONNX file into OpenVINO's two; 8 bits where there are pictures to calibrate with."""
+def _to_openvino(path: Path, squares: Sequence[Pixels], read: ClassEncoding) -> Path:
+    """Turn the ONNX file into OpenVINO's two; 8 bits where there are images to calibrate with."""
     openvino = need("openvino")
     graph = openvino.Core().read_model(path)
     if squares:
@@ -137,8 +137,8 @@ def _to_openvino(path: Path, squares: Sequence[Pixels], read: Read) -> Path:
     return made
 
 
-def _difference(model: Model, path: Path, form: Form, read: Read) -> tuple[float, float]:
-    """How far the graph is from eager PyTorch, both in fp32, on a random picture.
+def _difference(model: Model, path: Path, form: Form, read: ClassEncoding) -> tuple[float, float]:
+    """How far the graph is from eager PyTorch, both in fp32, on a random image.
 
     Raises:
         ModelError: further than rounding explains.
@@ -150,7 +150,7 @@ def _difference(model: Model, path: Path, form: Form, read: Read) -> tuple[float
     theirs = runtime.look(squares, read.steering, read.classes)
     logits = float((ours.logits.cpu() - theirs.logits).abs().max())
     boxes = float((ours.boxes.cpu() - theirs.boxes).abs().max())
-    if not logits <= MOST_DIFFERENCE:
+    if not logits <= MAX_DIFFERENCE:
         raise ModelError(
             f"the exported graph does not answer as PyTorch does: a logit differs by {logits:.3g}",
             "Try other versions of onnxscript and of the runtime, and report it.",

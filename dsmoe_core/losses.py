@@ -7,8 +7,9 @@ weights are ours, because lambda = 0.05 leaves the boxes almost untrained next t
 is summed over all cells; ``LossWeights.paper()`` has theirs.
 
 A batch that does not fit into memory, or that several processes share, is learned in parts. Every loss is a
-sum over pictures or cells divided by something that is counted over the batch, so each part divides
-by the count of the whole (:class:`Whole`); the losses and gradients of the parts then add up to the whole's.
+sum over images or cells divided by something that is counted over the batch, so each part divides
+by the count of the whole (:class:`BatchCounts`); the losses and gradients of the parts then add up to the
+whole's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torchvision.ops import complete_box_iou_loss
 from dsmoe_core import poincare
 from dsmoe_core.assign import Targets, assign, flatten
 from dsmoe_core.config import LossWeights
-from dsmoe_core.network import Output, Read
+from dsmoe_core.network import ClassEncoding, Output
 from dsmoe_core.outputs import Aligned
 
 CONE = math.radians(15)
@@ -36,48 +37,48 @@ NARROW = 0.1
 
 
 class Boxes(NamedTuple):
-    """The true boxes of one picture, in pixels of the network's input."""
+    """The true boxes of one image, in pixels of the network's input."""
 
     boxes: Float[Tensor, "m 4"]
     labels: Int[Tensor, " m"]
 
 
-class Families(NamedTuple):
+class Taxonomy(NamedTuple):
     """The taxonomy by rows: ``child`` has ``parent``; leaf rows first, then inner nodes."""
 
     child: Int[Tensor, " p"]
     parent: Int[Tensor, " p"]
 
-    def of_part(self, asked: Int[Tensor, " a"], classes: int, inner: int) -> Families:
+    def of_part(self, asked: Int[Tensor, " a"], classes: int, inner: int) -> Taxonomy:
         """Of these leaf rows, out of so many classes, and all so many inner nodes; rows are counted anew."""
         kept = torch.cat([asked, torch.arange(classes, classes + inner)])
         row = torch.full((classes + inner,), -1).scatter(0, kept, torch.arange(len(kept)))
         child, parent = row[self.child], row[self.parent]
         both = (child >= 0) & (parent >= 0)
-        return Families(child[both], parent[both])
+        return Taxonomy(child[both], parent[both])
 
 
-class Whole(NamedTuple):
+class BatchCounts(NamedTuple):
     """What is counted over a whole batch, and divides the losses of each part of it."""
 
-    pictures: Float[Tensor, ""]
+    images: Float[Tensor, ""]
     mass: Float[Tensor, ""]
     """Sum of the soft labels."""
     shares: Float[Tensor, ""]
     """Sum of the weights of the box loss."""
     present: Float[Tensor, ""]
-    """Pairs of a picture and a class that is in it."""
+    """Pairs of an image and a class that is in it."""
 
     @classmethod
-    def of(cls, targets: Sequence[Targets], truth: Sequence[Boxes]) -> Whole:
-        """Of these pictures alone."""
+    def of(cls, targets: Sequence[Targets], truth: Sequence[Boxes]) -> BatchCounts:
+        """Of these images alone."""
         scores = torch.stack([t.scores for t in targets])
         present = _present(truth, scores.shape[-1])
         shares = torch.cat([t.shares for t in targets])
         return cls(scores.new_tensor(len(truth)), scores.sum(), shares.sum(), present.sum())
 
     @classmethod
-    def together(cls, parts: Sequence[Whole]) -> Whole:
+    def together(cls, parts: Sequence[BatchCounts]) -> BatchCounts:
         """Of a batch in parts."""
         return cls(*(torch.stack(counts).sum(0) for counts in zip(*parts, strict=True)))
 
@@ -99,7 +100,7 @@ def quality_focal(
 def targets_of(
     output: Output, truth: Sequence[Boxes], *, label_floor: float = 0.0, plain: bool = False
 ) -> list[Targets]:
-    """What the cells of every picture should say.
+    """What the cells of every image should say.
 
     Args:
         label_floor: as :func:`assign` has it.
@@ -121,7 +122,12 @@ def _plain(targets: Targets) -> Targets:
 
 
 def detection_losses(
-    output: Output, targets: Sequence[Targets], whole: Whole, weights: LossWeights, *, plain: bool = False
+    output: Output,
+    targets: Sequence[Targets],
+    whole: BatchCounts,
+    weights: LossWeights,
+    *,
+    plain: bool = False,
 ) -> dict[str, Float[Tensor, ""]]:
     """``class`` and ``box``, weighted, of a batch or of a part of one.
 
@@ -172,7 +178,7 @@ def iou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[T
     return 1 - common / either.clamp_min(1e-7)
 
 
-def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Families) -> Float[Tensor, ""]:
+def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Taxonomy) -> Float[Tensor, ""]:
     """Eq. 12 as a hinge: a parent is nearer to each child than to any class that is not its child."""
     if not len(families.child):
         return anchors.sum() * 0.0
@@ -193,10 +199,10 @@ def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Families) -> Float[T
 def angle_hinge(
     aligned: Aligned, present: Float[Tensor, "b c"], pairs: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
-    """Eq. 13 as a hinge: t^_i and P(v_i) lie within 15 degrees of each other, for classes in the picture.
+    """Eq. 13 as a hinge: t^_i and P(v_i) lie within 15 degrees of each other, for classes in the image.
 
     Paper: "the angle between grad t^_i and grad P(v_i)", of a function that is not named. We: of d_H to the
-    origin, whose gradients are the two radii. A class that is not in the picture has no visual descriptor to
+    origin, whose gradients are the two radii. A class that is not in the image has no visual descriptor to
     align, so it is left out. ``pairs``: how many are present in the whole batch.
     """
     cosine = F.cosine_similarity(aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1)
@@ -206,18 +212,18 @@ def angle_hinge(
 
 def auxiliary_losses(
     output: Output,
-    read: Read,
+    read: ClassEncoding,
     inner_anchors: Float[Tensor, "i n"] | None,
-    families: Families,
+    families: Taxonomy,
     truth: Sequence[Boxes],
-    whole: Whole,
+    whole: BatchCounts,
     weights: LossWeights,
 ) -> dict[str, Float[Tensor, ""]]:
     """The losses, by name and weighted, of the stages that the network has.
 
-    Of what hangs on the words alone, or is a mean over pictures, a part of a batch has its share.
+    Of what hangs on the words alone, or is a mean over images, a part of a batch has its share.
     """
-    share = len(truth) / whole.pictures
+    share = len(truth) / whole.images
     losses = {"value_overlap": share * weights.value_overlap * read.value_overlap}
     if output.aligned is not None and inner_anchors is not None:
         anchors = torch.cat([output.aligned.anchors, inner_anchors])
@@ -230,7 +236,7 @@ def auxiliary_losses(
 
 
 def _present(truth: Sequence[Boxes], classes: int) -> Float[Tensor, "b c"]:
-    """One where a picture has a box of the class."""
+    """One where an image has a box of the class."""
     rows = [
         F.one_hot(t.labels, classes).amax(0) if len(t.labels) else t.labels.new_zeros(classes) for t in truth
     ]

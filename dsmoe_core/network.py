@@ -1,4 +1,4 @@
-"""DS-MoE, as in Figure 2: text and picture meet in the Poincare ball, steer sparse experts, become boxes."""
+"""DS-MoE, as in Figure 2: text and image meet in the Poincare ball, steer sparse experts, become boxes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
 
-class Read(NamedTuple):
+class ClassEncoding(NamedTuple):
     """A class book as the network reads it, all in T^.
 
     What steers the pixels and what is scored are apart, so that a class which is added or removed at run time
@@ -36,7 +36,7 @@ class Read(NamedTuple):
     """The taxonomy's inner nodes; the taxonomy loss alone reads them."""
     value_overlap: Float[Tensor, ""]
 
-    def about(self, asked: Int[Tensor, " a"]) -> Read:
+    def about(self, asked: Int[Tensor, " a"]) -> ClassEncoding:
         """The same book where these rows of its classes alone are asked about, and steer.
 
         Both are the same classes, as in training.
@@ -70,7 +70,7 @@ class Reader(nn.Module):
         classes: Float[Tensor, "c t"],
         inner: Float[Tensor, "i t"],
         steering: Float[Tensor, "s t"] | None = None,
-    ) -> Read:
+    ) -> ClassEncoding:
         """Once per class book: the encoder's vectors of the descriptions to T^.
 
         Added classes attend over the steering ones, which therefore stay as they are.
@@ -84,11 +84,11 @@ class Reader(nn.Module):
         text = self.text_prompt(of_training)  # 1
         asked = text if steering is None else self.text_prompt(classes)
         if self.distillation is None:
-            return Read(text, asked, self.text_prompt(inner), text.new_zeros(()))
+            return ClassEncoding(text, asked, self.text_prompt(inner), text.new_zeros(()))
         distilled = self.distillation(text, text)  # 2
         scored = distilled.text if steering is None else self.distillation(asked, text).text
         above = self.distillation(self.text_prompt(inner), text).text
-        return Read(distilled.text, scored, above, distilled.value_overlap)
+        return ClassEncoding(distilled.text, scored, above, distilled.value_overlap)
 
 
 class DSMoE(Reader):
@@ -129,10 +129,10 @@ class DSMoE(Reader):
         classes: Float[Tensor, "c t"],
         maps: list[Tensor] | None = None,
     ) -> Output:
-        """Stages 3 to 10 and the head, for RGB pictures in [0, 1], T^ of steering and of scored classes.
+        """Stages 3 to 10 and the head, for RGB images in [0, 1], T^ of steering and of scored classes.
 
         Args:
-            maps: what the backbone of stage 3 makes of the pictures, where that is known.
+            maps: what the backbone of stage 3 makes of the images, where that is known.
         """
         f_enc, pyramid = self.image_encoder(images, maps)  # 3
         f_cs = self.cbam(f_enc)  # 4

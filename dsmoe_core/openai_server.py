@@ -68,7 +68,7 @@ class OpenAIServer:
         self.client.close()
 
     @contextmanager
-    def told_clearly(self, model: str, *, begun: bool = False) -> Iterator[None]:
+    def clear_errors(self, model: str, *, begun: bool = False) -> Iterator[None]:
         """Around a request to this model: whatever goes wrong is one of our errors, without the key in it.
 
         Args:

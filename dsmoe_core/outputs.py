@@ -23,7 +23,7 @@ class Encoded(NamedTuple):
 
 
 class Aligned(NamedTuple):
-    """Stage 5: what the Poincare ball says of every class in every picture."""
+    """Stage 5: what the Poincare ball says of every class in every image."""
 
     fused: Float[Tensor, "b c n"]
     """G, tangent vectors at the origin."""
@@ -44,7 +44,7 @@ class Aligned(NamedTuple):
 
 
 class Gated(NamedTuple):
-    """Stage 7: the router's choice for every picture, best expert first."""
+    """Stage 7: the router's choice for every image, best expert first."""
 
     experts: Int[Tensor, "b k"]
     weights: Float[Tensor, "b k"]

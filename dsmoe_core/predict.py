@@ -1,4 +1,4 @@
-"""Pictures to findings."""
+"""Images to detections."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from dsmoe_core.data.letterbox import LetterBox
-from dsmoe_core.data.letterbox_cache import PictureCache, SquareCache, squares_of
+from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache, squares_of
 from dsmoe_core.errors import ModelError
-from dsmoe_core.network import Read
+from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.loading import How, KnownTexts, Opened, open_model
 from dsmoe_core.runtimes.protocol import Answer, Chosen
-from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing, Vocabulary
-from dsmoe_core.text_embeddings import steering_of, words_of
+from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing, Vocabulary
+from dsmoe_core.text_embeddings import embed_vocabulary, steering_of
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import tiled
-from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, picture_uncertainty
+from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, image_uncertainty
 
 NMS_IOU = 0.6
-MOST_CANDIDATES = 1000
-MOST_FINDINGS = 100
+MAX_CANDIDATES = 1000
+MAX_DETECTIONS = 100
 
 
 class Detector:
@@ -36,18 +36,18 @@ class Detector:
     Args:
         model: the network, where it runs, and the classes that it was trained on.
         text_encoder: the one that it was trained with.
-        cache: where letter-boxed pictures are kept; by default nowhere.
+        cache: where letter-boxed images are kept; by default nowhere.
 
     Raises:
         ModelError: the text encoder is another.
     """
 
-    def __init__(self, model: Opened, text_encoder: TextEncoder, cache: PictureCache | None = None) -> None:
+    def __init__(self, model: Opened, text_encoder: TextEncoder, cache: ImageCache | None = None) -> None:
         self.model = model
         self._squares = squares_of(model.config, cache)
         self._encoder = KnownTexts(model, text_encoder)
         self._vocabulary: Vocabulary | None = None
-        self._read: Read | None = None
+        self._read: ClassEncoding | None = None
 
     @classmethod
     def load(
@@ -56,7 +56,7 @@ class Detector:
         text_encoder: TextEncoder,
         how: How | None = None,
         *,
-        cache: PictureCache | None = None,
+        cache: ImageCache | None = None,
     ) -> Detector:
         """From a model folder or an exported one; by default the former is run by PyTorch in bf16.
 
@@ -76,14 +76,14 @@ class Detector:
         self._read = read_book(self.model, vocabulary, self._encoder)
         self._vocabulary = vocabulary
 
-    def findings(
-        self, pictures: Iterable[Picture], *, min_score: float = MIN_SCORE, batch: int = 8
-    ) -> Iterator[PictureFindings]:
-        """Findings on each picture, streamed in order; through tiles where the model was trained on tiles.
+    def predict(
+        self, images: Iterable[ImageRecord], *, min_score: float = MIN_SCORE, batch: int = 8
+    ) -> Iterator[Prediction]:
+        """Detections on each image, streamed in order; through tiles where the model was trained on tiles.
 
         Args:
-            min_score: below this probability nothing is a finding.
-            batch: pictures at once.
+            min_score: below this probability nothing is a detection.
+            batch: images at once.
 
         Raises:
             ModelError: no class book was given to :meth:`use`.
@@ -94,47 +94,55 @@ class Detector:
             self._stream, read=self._read, vocabulary=self._vocabulary, min_score=min_score, batch=batch
         )
         tiles = self.model.config.tiles
-        yield from look(pictures) if tiles is None else tiled(look, pictures, tiles)
+        yield from look(images) if tiles is None else tiled(look, images, tiles)
 
     def _stream(
-        self, pictures: Iterable[Picture], *, read: Read, vocabulary: Vocabulary, min_score: float, batch: int
-    ) -> Iterator[PictureFindings]:
-        stream = iter(pictures)
+        self,
+        images: Iterable[ImageRecord],
+        *,
+        read: ClassEncoding,
+        vocabulary: Vocabulary,
+        min_score: float,
+        batch: int,
+    ) -> Iterator[Prediction]:
+        stream = iter(images)
         while group := list(islice(stream, batch)):
             squares = np.stack([self._squares.read(p) for p in group])
             answer = self.model.runtime.look(torch.from_numpy(squares), read.steering, read.classes)
-            for i, picture in enumerate(group):
-                yield self._describe(picture, answer, i, min_score, vocabulary)
+            for i, image in enumerate(group):
+                yield self._describe(image, answer, i, min_score, vocabulary)
         if isinstance(self._squares, SquareCache):
             self._squares.flush()
 
     def _describe(
-        self, picture: Picture, answer: Answer, index: int, min_score: float, vocabulary: Vocabulary
-    ) -> PictureFindings:
+        self, image: ImageRecord, answer: Answer, index: int, min_score: float, vocabulary: Vocabulary
+    ) -> Prediction:
         boxes, rows, labels = suppressed(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
-        letterbox = LetterBox.of(picture.width, picture.height, self.model.config.image_px)
-        in_picture = letterbox.back(boxes.cpu().numpy()).clip(
-            0, np.array([picture.width, picture.height] * 2, dtype=np.float32)
+        letterbox = LetterBox.of(image.width, image.height, self.model.config.image_px)
+        in_image = letterbox.back(boxes.cpu().numpy()).clip(
+            0, np.array([image.width, image.height] * 2, dtype=np.float32)
         )
         table = rows.cpu().numpy().astype(np.float64)
         entropies = binary_entropy(table)
-        findings = tuple(
-            _finding(corners, table[i], int(labels[i]), float(entropies[i]), vocabulary.names)
-            for i, corners in enumerate(in_picture)
+        detections = tuple(
+            _detection(corners, table[i], int(labels[i]), float(entropies[i]), vocabulary.names)
+            for i, corners in enumerate(in_image)
             if corners[2] > corners[0] and corners[3] > corners[1]
         )
         version = f"{self.model.version}+{vocabulary.version}"
         routing = _routing(answer.chosen, index)
-        return PictureFindings(picture.key, findings, routing, picture_uncertainty(findings), version)
+        return Prediction(image.key, detections, routing, image_uncertainty(detections), version)
 
 
 @torch.no_grad()
-def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> Read:
+def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> ClassEncoding:
     """Stages 1 and 2: these classes are scored, those of the training steer, in the words of the book."""
-    asked = words_of(vocabulary, encoder)
-    steering = words_of(steering_of(model.vocabulary, vocabulary), encoder)
+    asked = embed_vocabulary(vocabulary, encoder)
+    steering = embed_vocabulary(steering_of(model.vocabulary, vocabulary), encoder)
     device = next(model.reader.parameters(), asked.classes).device
-    read: Read = model.reader.read(*(v.to(device) for v in (asked.classes, asked.inner, steering.classes)))
+    read: ClassEncoding = model.reader.read(
+        *(v.to(device) for v in (asked.classes, asked.inner, steering.classes))
+    )
     return read
 
 
@@ -143,26 +151,26 @@ def suppressed(
 ) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"], Int[Tensor, " f"]]:
     """Boxes, their class probabilities and the class that each is found as, highest score first.
 
-    Every class is looked for in every cell, and its findings suppress each other alone. So no rounding
+    Every class is looked for in every cell, and its detections suppress each other alone. So no rounding
     decides which of two equally likely classes a place has, and a class more in the book takes none away.
     """
     cell, label = (probabilities >= min_score).nonzero(as_tuple=True)
     score = probabilities[cell, label]
-    best = score.topk(min(MOST_CANDIDATES, len(score))).indices
+    best = score.topk(min(MAX_CANDIDATES, len(score))).indices
     cell, label, score = cell[best], label[best], score[best]
-    kept = batched_nms(boxes[cell], score, label, NMS_IOU)[:MOST_FINDINGS]
+    kept = batched_nms(boxes[cell], score, label, NMS_IOU)[:MAX_DETECTIONS]
     return boxes[cell[kept]], probabilities[cell[kept]], label[kept]
 
 
-def _finding(
+def _detection(
     corners: Float[np.ndarray, " 4"],
     row: Float[np.ndarray, " c"],
     label: int,
     entropy: float,
     names: tuple[str, ...],
-) -> Finding:
+) -> Detection:
     probabilities = dict(zip(names, map(float, row), strict=True))
-    return Finding(Box(*map(float, corners)), names[label], float(row[label]), probabilities, entropy)
+    return Detection(Box(*map(float, corners)), names[label], float(row[label]), probabilities, entropy)
 
 
 def _routing(chosen: Chosen | None, index: int) -> Routing:

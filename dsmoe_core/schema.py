@@ -1,6 +1,6 @@
-"""The words everyone shares: boxes, pictures, classes, findings, annotations, outcomes. No torch here.
+"""The words everyone shares: boxes, images, classes, detections, annotations, outcomes. No torch here.
 
-One boundary type per thing. Coordinates are absolute pixels of the *workspace's* picture (already turned
+One boundary type per thing. Coordinates are absolute pixels of the *workspace's* image (already turned
 upright), x to the right, y down, ``x1 <= x < x2``; formats and services convert at their own edge.
 """
 
@@ -57,7 +57,7 @@ class Box:
         return self.width * self.height
 
     def inside(self, width: int, height: int, tolerance: float = 1.0) -> bool:
-        """Whether the box lies in a picture of this size, up to a rounding tolerance in pixels."""
+        """Whether the box lies in an image of this size, up to a rounding tolerance in pixels."""
         return (
             self.x1 >= -tolerance
             and self.y1 >= -tolerance
@@ -66,7 +66,7 @@ class Box:
         )
 
     def clipped(self, width: int, height: int) -> Box:
-        """The part inside a picture of this size.
+        """The part inside an image of this size.
 
         Raises:
             BoxError: nothing of it is inside.
@@ -80,8 +80,8 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture of the workspace: readable, upright, 8 bit.
+class ImageRecord:
+    """An image of the workspace: readable, upright, 8 bit.
 
     Attributes:
         key: sha256 (hex) of the bytes as they came in; the identity everywhere.
@@ -108,15 +108,15 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledPicture:
-    """A picture with everything a person says is on it; no annotations means: no defect."""
+class LabelledImage:
+    """An image with everything a person says is on it; no annotations means: no defect."""
 
-    picture: Picture
+    image: ImageRecord
     annotations: tuple[Annotation, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Detection:
     """What the detector says about one place and one class; a place may be found as several.
 
     Attributes:
@@ -147,7 +147,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Which experts looked at a picture (stage 7).
+    """Which experts looked at an image (stage 7).
 
     Attributes:
         experts: the chosen experts' indices, best first.
@@ -161,8 +161,8 @@ class Routing:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFindings:
-    """All findings on one picture, highest score first, with how they came about.
+class Prediction:
+    """All detections on one image, highest score first, with how they came about.
 
     Attributes:
         uncertainty: what an acquisition function may rank by; higher = label sooner.
@@ -170,7 +170,7 @@ class PictureFindings:
     """
 
     key: str
-    findings: tuple[Finding, ...]
+    detections: tuple[Detection, ...]
     routing: Routing
     uncertainty: float
     version: str
@@ -258,21 +258,21 @@ class Outcome(StrEnum):
 
 
 class LabelledSet(NamedTuple):
-    """Pictures labelled completely with the classes of one class book."""
+    """Images labelled completely with the classes of one class book."""
 
-    pictures: Sequence[LabelledPicture]
+    images: Sequence[LabelledImage]
     vocabulary: Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """One picture as it came back from annotation.
+    """One image as it came back from annotation.
 
     Attributes:
         annotation_id, updated_at: identify this state of it; a later state replaces an earlier one.
         skipped: the annotator passed it over; its annotations count for nothing.
-        outcomes: how many pre-labelled boxes were accepted, moved, ..., and how many boxes were added.
-        version: of the pre-labels shown, ``MODEL+BOOK``; None where none were shown.
+        outcomes: how many pre-annotated boxes were accepted, moved, ..., and how many boxes were added.
+        version: of the pre-annotations shown, ``MODEL+BOOK``; None where none were shown.
         seconds: how long it took, where the server knows.
         doubt: what keeps it from counting as labelled ("unsure", "needs an expert"); None where nothing does.
         note: what the annotator wrote for the domain expert.

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsmoe_core.losses import Families
+from dsmoe_core.losses import Taxonomy
 from dsmoe_core.schema import ClassText, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 
 
-class Words(NamedTuple):
+class TextEmbeddings(NamedTuple):
     """Everything the network reads of a class book."""
 
     classes: Float[Tensor, "c t"]
@@ -23,7 +23,7 @@ class Words(NamedTuple):
     inner: Float[Tensor, "i t"]
     variants: list[Float[Tensor, "_ t"]]
     """Per class: the description first, then its paraphrases."""
-    families: Families
+    families: Taxonomy
 
     def draw(self, rng: np.random.Generator, share: float = 0.5) -> Float[Tensor, "c t"]:
         """The mean of the description and this random share of the paraphrases, so that no wording is a code.
@@ -34,12 +34,12 @@ class Words(NamedTuple):
         return torch.stack([_mean_of_some(v, rng, share) for v in self.variants])
 
 
-def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
+def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder) -> TextEmbeddings:
     """Encode a vocabulary; texts that were seen before come from the encoder's cache."""
-    vectors = encoder.encode(texts_of(vocabulary))
+    vectors = encoder.encode(vocabulary_texts(vocabulary))
     of_classes = len(vectors) - len(vocabulary.inner)
     variants = list(torch.split(vectors[:of_classes], [1 + len(c.paraphrases) for c in vocabulary.classes]))
-    return Words(
+    return TextEmbeddings(
         torch.stack([v.mean(0) for v in variants]),
         vectors[of_classes:],
         variants,
@@ -47,7 +47,7 @@ def words_of(vocabulary: Vocabulary, encoder: TextEncoder) -> Words:
     )
 
 
-def texts_of(vocabulary: Vocabulary) -> list[str]:
+def vocabulary_texts(vocabulary: Vocabulary) -> list[str]:
     """Everything of a vocabulary that is encoded: each class with its paraphrases, then the inner nodes."""
     return [
         *(text for c in vocabulary.classes for text in (_sentence(c), *c.paraphrases)),
@@ -77,9 +77,9 @@ def _sentence(text: ClassText) -> str:
     return text.description or text.name.replace("_", " ")
 
 
-def _families(vocabulary: Vocabulary) -> Families:
+def _families(vocabulary: Vocabulary) -> Taxonomy:
     nodes = [*vocabulary.classes, *vocabulary.inner]
     row = {node.name: i for i, node in enumerate(nodes)}
     pairs = [(row[n.name], row[n.parent]) for n in nodes if n.parent is not None and n.parent in row]
     child, parent = (torch.tensor([p[k] for p in pairs], dtype=torch.long) for k in (0, 1))
-    return Families(child, parent)
+    return Taxonomy(child, parent)

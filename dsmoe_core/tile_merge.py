@@ -1,10 +1,10 @@
-"""Findings of overlapping tiles brought together: each defect once, whole, whatever seam it lies on.
+"""Detections of overlapping tiles brought together: each defect once, whole, whatever seam it lies on.
 
 Rules, in this order, within each class:
 
-1. A piece cut by a tile's inner edge gives way to a finding that shows the same place whole.
+1. A piece cut by a tile's inner edge gives way to a detection that shows the same place whole.
 2. Pieces that meet at a seam, or lie in each other, are one defect: the box around both.
-3. Of findings of the same place the one seen whole gives the box, and the surest one the probabilities.
+3. Of detections of the same place the one seen whole gives the box, and the surest one the probabilities.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dsmoe_core.schema import Box, Finding
+from dsmoe_core.schema import Box, Detection
 
 SAME_IOU = 0.5
-"""Findings that overlap so much are one."""
+"""Detections that overlap so much are one."""
 COVERED = 0.6
-"""A piece of which so much lies in a whole finding is a piece of that."""
+"""A piece of which so much lies in a whole detection is a piece of that."""
 SURE = 0.5
-"""A whole finding takes a piece's place only with at least this share of its score."""
+"""A whole detection takes a piece's place only with at least this share of its score."""
 MEET = 0.2
 """Pieces meet where, along the seam, they share so much of the shorter one: little in a slanting scratch."""
 
 
-class Cut(NamedTuple):
-    """The sides of a finding at which an inner edge of its tile cuts it."""
+class CutEdges(NamedTuple):
+    """The sides of a detection at which an inner edge of its tile cuts it."""
 
     left: bool = False
     top: bool = False
@@ -37,11 +37,11 @@ class Cut(NamedTuple):
     bottom: bool = False
 
 
-class Seen(NamedTuple):
-    """A finding in picture pixels, and how its tile cut it."""
+class TileDetection(NamedTuple):
+    """A detection in image pixels, and how its tile cut it."""
 
-    finding: Finding
-    cut: Cut
+    detection: Detection
+    cut: CutEdges
 
     @property
     def whole(self) -> bool:
@@ -49,30 +49,30 @@ class Seen(NamedTuple):
         return not any(self.cut)
 
 
-def merged(seen: Sequence[Seen]) -> list[Finding]:
+def merged(seen: Sequence[TileDetection]) -> list[Detection]:
     """Each defect once, highest score first."""
-    found: list[Finding] = []
-    for label in dict.fromkeys(s.finding.label for s in seen):
-        same = [s for s in seen if s.finding.label == label]
+    found: list[Detection] = []
+    for label in dict.fromkeys(s.detection.label for s in seen):
+        same = [s for s in seen if s.detection.label == label]
         whole = [s for s in same if s.whole]
         pieces = [s for s in same if not s.whole and not _explained(s, whole)]
         found += _once([*whole, *_joined(pieces)])
     return sorted(found, key=lambda f: -f.score)
 
 
-def _explained(piece: Seen, whole: Sequence[Seen]) -> bool:
-    """Whether a finding seen whole shows what this is a piece of."""
-    sure = [w.finding.box for w in whole if w.finding.score >= SURE * piece.finding.score]
+def _explained(piece: TileDetection, whole: Sequence[TileDetection]) -> bool:
+    """Whether a detection seen whole shows what this is a piece of."""
+    sure = [w.detection.box for w in whole if w.detection.score >= SURE * piece.detection.score]
     if not sure:
         return False
-    common = _common(_corners([piece.finding.box]), _corners(sure))[0]
-    return bool(common.max() >= COVERED * piece.finding.box.area)
+    common = _common(_corners([piece.detection.box]), _corners(sure))[0]
+    return bool(common.max() >= COVERED * piece.detection.box.area)
 
 
-def _joined(pieces: Sequence[Seen]) -> list[Seen]:
+def _joined(pieces: Sequence[TileDetection]) -> list[TileDetection]:
     """Pieces that meet at a seam, grown together until none meets another."""
-    left = sorted(pieces, key=lambda s: -s.finding.score)
-    grown: list[Seen] = []
+    left = sorted(pieces, key=lambda s: -s.detection.score)
+    grown: list[TileDetection] = []
     while left:
         one = left.pop(0)
         partner = next((other for other in left if _meet(one, other)), None)
@@ -85,9 +85,9 @@ def _joined(pieces: Sequence[Seen]) -> list[Seen]:
     return grown
 
 
-def _meet(one: Seen, other: Seen) -> bool:
+def _meet(one: TileDetection, other: TileDetection) -> bool:
     """Whether these are two pieces of one defect: on two sides of a seam, or one seen by two tiles."""
-    a, b = one.finding.box, other.finding.box
+    a, b = one.detection.box, other.detection.box
     wide, high = min(a.x2, b.x2) - max(a.x1, b.x1), min(a.y2, b.y2) - max(a.y1, b.y1)
     if wide <= 0 or high <= 0:
         return False
@@ -100,25 +100,25 @@ def _meet(one: Seen, other: Seen) -> bool:
     return (along_y and left.cut.right and right.cut.left) or (along_x and upper.cut.bottom and lower.cut.top)
 
 
-def _union(one: Seen, other: Seen) -> Seen:
+def _union(one: TileDetection, other: TileDetection) -> TileDetection:
     """The box around both, still cut where its outermost piece is, with the surer one's probabilities."""
-    a, b = one.finding.box, other.finding.box
+    a, b = one.detection.box, other.detection.box
     box = Box(min(a.x1, b.x1), min(a.y1, b.y1), max(a.x2, b.x2), max(a.y2, b.y2))
     reaches = (b.x1 - a.x1, b.y1 - a.y1, a.x2 - b.x2, a.y2 - b.y2)  # above 0 where `one` goes further
-    cut = Cut(
+    cut = CutEdges(
         *(
             (mine and its) if reach == 0 else (mine if reach > 0 else its)
             for reach, mine, its in zip(reaches, one.cut, other.cut, strict=True)
         )
     )
-    surer = one if one.finding.score >= other.finding.score else other
-    return Seen(replace(surer.finding, box=box), cut)
+    confident = one if one.detection.score >= other.detection.score else other
+    return TileDetection(replace(confident.detection, box=box), cut)
 
 
-def _once(seen: Sequence[Seen]) -> list[Finding]:
-    """One finding a place: boxes that were never cut first, then by score."""
-    order = sorted(seen, key=lambda s: (not s.whole, -s.finding.score))
-    corners = _corners([s.finding.box for s in order])
+def _once(seen: Sequence[TileDetection]) -> list[Detection]:
+    """One detection a place: boxes that were never cut first, then by score."""
+    order = sorted(seen, key=lambda s: (not s.whole, -s.detection.score))
+    corners = _corners([s.detection.box for s in order])
     areas = (corners[:, 2:] - corners[:, :2]).prod(1)
     common = _common(corners, corners)
     same = common >= SAME_IOU * (areas[:, None] + areas[None] - common)
@@ -129,8 +129,8 @@ def _once(seen: Sequence[Seen]) -> list[Finding]:
             continue
         group = np.flatnonzero(free & same[i])
         free[group] = False
-        surest = max((order[j].finding for j in group), key=lambda f: f.score)
-        found.append(replace(surest, box=one.finding.box))
+        best_matches = max((order[j].detection for j in group), key=lambda f: f.score)
+        found.append(replace(best_matches, box=one.detection.box))
     return found
 
 

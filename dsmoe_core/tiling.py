@@ -1,4 +1,4 @@
-"""Large pictures in overlapping tiles: training on them, and looking through them.
+"""Large images in overlapping tiles: training on them, and looking through them.
 
 A defect of a few pixels on a board of thousands is gone once the board is letter-boxed to 640 (or 320). A
 tile keeps it. Tiles overlap, so that whatever is smaller than the overlap is whole in one of them;
@@ -18,24 +18,24 @@ from dsmoe_core.config import Tiles
 from dsmoe_core.schema import (
     Annotation,
     Box,
-    Finding,
-    LabelledPicture,
-    Picture,
-    PictureFindings,
+    Detection,
+    ImageRecord,
+    LabelledImage,
+    Prediction,
     Routing,
 )
-from dsmoe_core.tile_merge import Cut, Seen, merged
-from dsmoe_core.uncertainty import picture_uncertainty
+from dsmoe_core.tile_merge import CutEdges, TileDetection, merged
+from dsmoe_core.uncertainty import image_uncertainty
 
 _EDGE = 0.01
 """A box that ends within this share of a tile's side of an inner edge is taken as cut by it."""
 _SMALLEST_PX = 1.0
-Look = Callable[[Iterable[Picture]], Iterator[PictureFindings]]
-"""Finds things on pictures, streamed in order."""
+Predict = Callable[[Iterable[ImageRecord]], Iterator[Prediction]]
+"""Finds things on images, streamed in order."""
 
 
 class Tile(NamedTuple):
-    """A part of a picture, in its pixels."""
+    """A part of an image, in its pixels."""
 
     left: int
     top: int
@@ -44,7 +44,7 @@ class Tile(NamedTuple):
 
 
 def tiles_of(width: int, height: int, tiles: Tiles) -> list[Tile]:
-    """Tiles that cover a picture of this size, row by row; one that is all of it where it fits into a tile.
+    """Tiles that cover an image of this size, row by row; one that is all of it where it fits into a tile.
 
     They lie evenly, each shares at least ``tiles.overlap`` of its side with the next.
     """
@@ -63,38 +63,38 @@ def _starts(length: int, tiles: Tiles) -> list[int]:
     return [i * room // steps for i in range(steps + 1)]
 
 
-def views_of(picture: Picture, tiles: Tiles) -> list[Picture]:
-    """What to look at instead of a picture: its tiles, and itself if ``tiles.whole`` or if it fits."""
-    places = tiles_of(picture.width, picture.height, tiles)
+def views_of(image: ImageRecord, tiles: Tiles) -> list[ImageRecord]:
+    """What to look at instead of an image: its tiles, and itself if ``tiles.whole`` or if it fits."""
+    places = tiles_of(image.width, image.height, tiles)
     if len(places) == 1:
-        return [picture]
-    parts = [_part(picture, place) for place in places]
-    return [*parts, picture] if tiles.whole else parts
+        return [image]
+    parts = [_part(image, place) for place in places]
+    return [*parts, image] if tiles.whole else parts
 
 
-def _part(picture: Picture, tile: Tile) -> Picture:
+def _part(image: ImageRecord, tile: Tile) -> ImageRecord:
     place = ",".join(map(str, tile))
-    return Picture(
-        f"{picture.key}@{place}",
-        f"{picture.name} [{place}]",
-        picture.path,
+    return ImageRecord(
+        f"{image.key}@{place}",
+        f"{image.name} [{place}]",
+        image.path,
         tile.right - tile.left,
         tile.bottom - tile.top,
         tile,
     )
 
 
-def labelled_views(labelled: LabelledPicture, tiles: Tiles) -> list[LabelledPicture]:
-    """The views of a picture to train on, each with the boxes that it shows.
+def labelled_views(labelled: LabelledImage, tiles: Tiles) -> list[LabelledImage]:
+    """The views of an image to train on, each with the boxes that it shows.
 
     A box belongs to every tile that shows at least ``tiles.visible`` of it, cut at the tile's edges, and
     where none does to the one that shows most of it. Of the tiles without a box a share of ``tiles.empty`` is
     kept, always the same ones.
     """
-    views = views_of(labelled.picture, tiles)
+    views = views_of(labelled.image, tiles)
     if len(views) == 1:
         return [labelled]
-    whole = [LabelledPicture(v, labelled.annotations) for v in views if v.region is None]
+    whole = [LabelledImage(v, labelled.annotations) for v in views if v.region is None]
     parts = [v for v in views if v.region is not None]
     shown: list[list[Annotation]] = [[] for _ in parts]
     for annotation in labelled.annotations:
@@ -104,24 +104,24 @@ def labelled_views(labelled: LabelledPicture, tiles: Tiles) -> list[LabelledPict
             if share >= enough and (cut := _cut_out(annotation.box, view)) is not None:
                 found.append(replace(annotation, box=cut))
     kept = [
-        LabelledPicture(view, tuple(found))
+        LabelledImage(view, tuple(found))
         for view, found in zip(parts, shown, strict=True)
         if found or zlib.crc32(view.key.encode()) < tiles.empty * (1 << 32)
     ]
-    return [*kept, *whole] or [LabelledPicture(parts[0], ())]
+    return [*kept, *whole] or [LabelledImage(parts[0], ())]
 
 
-def training_views(pictures: Sequence[LabelledPicture], tiles: Tiles | None) -> Sequence[LabelledPicture]:
-    """Pictures to train on, with tiles in the place of large ones."""
-    return pictures if tiles is None else [view for p in pictures for view in labelled_views(p, tiles)]
+def training_views(images: Sequence[LabelledImage], tiles: Tiles | None) -> Sequence[LabelledImage]:
+    """Images to train on, with tiles in the place of large ones."""
+    return images if tiles is None else [view for p in images for view in labelled_views(p, tiles)]
 
 
-def _visible(box: Box, view: Picture) -> float:
+def _visible(box: Box, view: ImageRecord) -> float:
     cut = _cut_out(box, view)
     return cut.area / box.area if cut is not None else 0.0
 
 
-def _cut_out(box: Box, view: Picture) -> Box | None:
+def _cut_out(box: Box, view: ImageRecord) -> Box | None:
     """The part of a box that a tile shows, in the tile's pixels; None where that is less than a pixel."""
     left, top = _corner(view)
     x1, y1 = max(box.x1 - left, 0.0), max(box.y1 - top, 0.0)
@@ -131,55 +131,53 @@ def _cut_out(box: Box, view: Picture) -> Box | None:
     return Box(x1, y1, x2, y2)
 
 
-def _corner(view: Picture) -> tuple[int, int]:
+def _corner(view: ImageRecord) -> tuple[int, int]:
     return (view.region[0], view.region[1]) if view.region is not None else (0, 0)
 
 
-def tiled(look: Look, pictures: Iterable[Picture], tiles: Tiles) -> Iterator[PictureFindings]:
-    """What ``look`` finds on the views of each picture, brought together; streamed in order.
+def tiled(look: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterator[Prediction]:
+    """What ``look`` finds on the views of each image, brought together; streamed in order.
 
-    A picture that fits into a tile is looked at as ever. ``look`` gets one stream of views, so that its
+    An image that fits into a tile is looked at as ever. ``look`` gets one stream of views, so that its
     batches are full.
     """
-    waiting: deque[tuple[Picture, list[Picture]]] = deque()
+    waiting: deque[tuple[ImageRecord, list[ImageRecord]]] = deque()
 
-    def views() -> Iterator[Picture]:
-        for picture in pictures:
-            its_views = views_of(picture, tiles)
-            waiting.append((picture, its_views))
+    def views() -> Iterator[ImageRecord]:
+        for image in images:
+            its_views = views_of(image, tiles)
+            waiting.append((image, its_views))
             yield from its_views
 
     stream = look(views())
     for first in stream:
-        picture, its_views = waiting.popleft()
+        image, its_views = waiting.popleft()
         if len(its_views) == 1:
             yield first
             continue
         seen = [first, *(next(stream) for _ in its_views[1:])]
-        yield _together(picture, list(zip(its_views, seen, strict=True)), tiles)
+        yield _together(image, list(zip(its_views, seen, strict=True)), tiles)
 
 
-def _together(
-    picture: Picture, seen: Sequence[tuple[Picture, PictureFindings]], tiles: Tiles
-) -> PictureFindings:
-    found = [_in_picture(one, view, picture, tiles) for view, page in seen for one in page.findings]
-    findings = tuple(merged(found))
+def _together(image: ImageRecord, seen: Sequence[tuple[ImageRecord, Prediction]], tiles: Tiles) -> Prediction:
+    found = [_in_image(one, view, image, tiles) for view, page in seen for one in page.detections]
+    detections = tuple(merged(found))
     routing = _mean_routing([page.routing for _, page in seen])
-    return PictureFindings(picture.key, findings, routing, picture_uncertainty(findings), seen[0][1].version)
+    return Prediction(image.key, detections, routing, image_uncertainty(detections), seen[0][1].version)
 
 
-def _in_picture(finding: Finding, view: Picture, picture: Picture, tiles: Tiles) -> Seen:
-    """A tile's finding in the picture's pixels, with the sides at which an inner edge of the tile cuts it."""
+def _in_image(detection: Detection, view: ImageRecord, image: ImageRecord, tiles: Tiles) -> TileDetection:
+    """A tile's detection in the image's pixels, with the sides at which an inner edge of the tile cuts it."""
     left, top = _corner(view)
-    box, slack = finding.box, max(2.0, _EDGE * tiles.px)
+    box, slack = detection.box, max(2.0, _EDGE * tiles.px)
     moved = Box(box.x1 + left, box.y1 + top, box.x2 + left, box.y2 + top)
-    cut = Cut(
+    cut = CutEdges(
         left=left > 0 and box.x1 < slack,
         top=top > 0 and box.y1 < slack,
-        right=left + view.width < picture.width and box.x2 > view.width - slack,
-        bottom=top + view.height < picture.height and box.y2 > view.height - slack,
+        right=left + view.width < image.width and box.x2 > view.width - slack,
+        bottom=top + view.height < image.height and box.y2 > view.height - slack,
     )
-    return Seen(replace(finding, box=moved), cut)
+    return TileDetection(replace(detection, box=moved), cut)
 
 
 def _mean_routing(routings: Sequence[Routing]) -> Routing:

@@ -19,11 +19,11 @@ from dsmoe_core.build import build
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_weights, need_text_encoder, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
-from dsmoe_core.data.letterbox_cache import PictureCache, squares_of
+from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
 from dsmoe_core.errors import DataError, ModelError, SettingsError
 from dsmoe_core.network import DSMoE
-from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
-from dsmoe_core.text_embeddings import words_of
+from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
+from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.training.distributed import Processes
@@ -40,14 +40,14 @@ from dsmoe_core.warm_start.checkpoint import load_start
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, figures by name): the smoothed losses, and of the last step
 ``learning_rate`` and ``gradient_norm``, before clipping."""
-MOST_GRADIENT = 10.0
+MAX_GRADIENT = 10.0
 """Gradients are clipped to this norm."""
 _log = logging.getLogger(__name__)
 
 
 def fit(
     *,
-    pictures: Sequence[LabelledPicture],
+    images: Sequence[LabelledImage],
     vocabulary: Vocabulary,
     text_encoder: TextEncoder,
     model: ModelConfig,
@@ -55,7 +55,7 @@ def fit(
     out: Path,
     start_from: Path | None = None,
     encoder_from: Path | None = None,
-    cache: PictureCache | None = None,
+    cache: ImageCache | None = None,
     also: Sequence[LabelledSet] = (),
     progress: Progress | None = None,
 ) -> TrainingSummary:
@@ -66,23 +66,23 @@ def fit(
     together, and the first one writes.
 
     Args:
-        pictures: labelled completely; a picture without annotations teaches what is no defect.
+        images: labelled completely; an image without annotations teaches what is no defect.
         start_from: folder of the model to go on from; fresh weights where there is none.
         encoder_from: file of the image encoder's first weights, where the others are fresh: MobileSAM's
             (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py), told apart by what is in it.
-        cache: where letter-boxed pictures are kept from one training to the next, and the features of a
+        cache: where letter-boxed images are kept from one training to the next, and the features of a
             frozen encoder; by default in memory only.
         also: other labelled sets to learn from along with it, in their own words, so that words have to be
-            told apart that no single set has side by side; ``pictures_seen`` counts all sets' pictures.
+            told apart that no single set has side by side; ``images_seen`` counts all sets' images.
             The model's vocabulary is ``vocabulary`` alone.
 
     Raises:
-        DataError: there is no picture to learn from, or in one of the sets. SettingsError: there are several
+        DataError: there is no image to learn from, or in one of the sets. SettingsError: there are several
             sets for a network without words. ModelError: the model to start from does not fit, or the
             training diverged.
-        PrerequisiteError: one picture does not fit into memory, or the disk is full.
+        PrerequisiteError: one image does not fit into memory, or the disk is full.
     """
-    sets = _checked([LabelledSet(pictures, vocabulary), *also], model)
+    sets = _checked([LabelledSet(images, vocabulary), *also], model)
     processes = Processes.present()
     start = start_from / WEIGHTS if start_from is not None else encoder_from
     run = Run(out, fingerprint(sets, model, training, start, text_encoder.name))
@@ -100,14 +100,14 @@ def fit(
         synchronise(network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = optimizer_of(network, training)
-    reached = run.restore(network, average, optimizer, processes.at_once(training))
+    reached = run.restore(network, average, optimizer, processes.micro_batch(training))
     processes.need_the_same(reached.step)
     squares = squares_of(model, cache)
     questions = Questions(
         [
             (
                 TrainingSet(training_views(shown, model.tiles), book, squares, training),
-                words_of(book, text_encoder),
+                embed_vocabulary(book, text_encoder),
             )
             for shown, book in sets
         ],
@@ -117,19 +117,19 @@ def fit(
     wrapped.mark_forward_method("read")
     plain = not model.paper_losses
     objective = Objective(fabric, wrapped, training.losses, plain, processes, frozen)
-    memory = Memory(network, reached.at_once, processes)
-    steps = math.ceil(training.pictures_seen / training.batch)
+    memory = Memory(network, reached.micro_batch, processes)
+    steps = math.ceil(training.images_seen / training.batch)
     began = saved = time.monotonic() - reached.seconds
     asked = drawn_ahead(questions.of, range(reached.step, steps), threads_for(fabric.device))
     for step, question in enumerate(asked, start=reached.step):
         rate = set_rate(optimizer, training, step / steps)
         losses = memory.fitting(partial(objective.gradients, question))
-        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MOST_GRADIENT, error_if_nonfinite=False)
+        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MAX_GRADIENT, error_if_nonfinite=False)
         _refuse_diverged(step, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         follow(average, network, training.ema, step + 1)
-        reached.advance(losses, memory.at_once, time.monotonic() - began)
+        reached.advance(losses, memory.micro_batch, time.monotonic() - began)
         if progress is not None and processes.first:
             figures = {"learning_rate": rate, "gradient_norm": float(norm)}
             progress(reached.step, steps, reached.losses | figures)
@@ -147,9 +147,9 @@ def fit(
 def _checked(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
     """The sets, where something can be learned from each."""
     for number, one in enumerate(sets, start=1):
-        if not one.pictures:
+        if not one.images:
             which = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
-            raise DataError(f"{which} has no picture", "Label at least one picture before training.")
+            raise DataError(f"{which} has no image", "Label at least one image before training.")
     if len(sets) > 1 and not model.reads_text:
         raise SettingsError(
             f"{len(sets)} sets are to be learned together by row {model.ablation}, which reads no words and "
@@ -196,7 +196,7 @@ def _frozen(
     network: DSMoE | AblatedDSMoE,
     training: TrainingConfig,
     start: Path | None,
-    cache: PictureCache | None,
+    cache: ImageCache | None,
 ) -> FrozenEncoder | None:
     """The image encoder, where it is to stay as it is; a fresh one has to learn in any case."""
     if training.encoder == "train":

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from dsmoe_core.schema import Finding, PictureFindings
+from dsmoe_core.schema import Detection, Prediction
 
 MIN_SCORE = 0.05
-"""Below this probability a finding is not worth a person's look."""
+"""Below this probability a detection is not worth a person's look."""
 
 
 def binary_entropy(probabilities: Float[np.ndarray, "*s c"]) -> Float[np.ndarray, "*s"]:
@@ -22,17 +22,17 @@ def binary_entropy(probabilities: Float[np.ndarray, "*s c"]) -> Float[np.ndarray
     return entropy
 
 
-def picture_uncertainty(findings: Sequence[Finding]) -> float:
-    """How useful a person's look at this picture would be: the summed entropy of its findings.
+def image_uncertainty(detections: Sequence[Detection]) -> float:
+    """How useful a person's look at this image would be: the summed entropy of its detections.
 
-    The sum, not the mean, because a picture with many doubtful places teaches more than one with a single
+    The sum, not the mean, because an image with many doubtful places teaches more than one with a single
     one (Brust et al., "Active learning for deep object detection", 2019: sum beats mean and maximum). Empty
-    pictures come last, at zero. A place that is found as several classes counts once, as the likeliest.
+    images come last, at zero. A place that is found as several classes counts once, as the likeliest.
     """
-    return math.fsum(f.entropy for f in findings if f.likeliest)
+    return math.fsum(f.entropy for f in detections if f.likeliest)
 
 
-def surer(one: PictureFindings, min_score: float = MIN_SCORE) -> PictureFindings:
+def confident(one: Prediction, min_score: float = MIN_SCORE) -> Prediction:
     """What would have been found above this score, from what was found above a lower one."""
-    kept = tuple(f for f in one.findings if f.score >= min_score)
-    return replace(one, findings=kept, uncertainty=picture_uncertainty(kept))
+    kept = tuple(f for f in one.detections if f.score >= min_score)
+    return replace(one, detections=kept, uncertainty=image_uncertainty(kept))

@@ -1,1 +1,1 @@
-"""The journey of a picture: workspace, rounds, dataset versions, models, the command line."""
+"""The journey of an image: workspace, rounds, dataset versions, models, the command line."""

@@ -20,8 +20,10 @@ from dsmoe_core.data import coco
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
-from dsmoe_core.schema import LabelledPicture
-from pipelines.rounds.context import Crew, Reporter
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import LabelledImage
+from pipelines.progress import ProgressReporter
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import pool
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.services import factory
@@ -31,7 +33,7 @@ from pipelines.workspace.round_summary import RoundRow
 from pipelines.workspace.workspace import Workspace, is_begun
 
 POLL_S = 5.0
-Wait = Callable[[int, int], None]
+Wait = CountCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Data:
     name: str
 
 
-def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: Reporter) -> Data:
+def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: ProgressReporter) -> Data:
     """The data folder, checked; or a synthetic set, drawn once for each seed and size.
 
     Raises:
@@ -59,7 +61,7 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: 
     px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
     name = f"synthetic-{plan.drawn}"
     folder = workspaces / "data" / f"{name}-{px}px-{counts}-seed{plan.seed}"
-    reporter.step(0, "draw")
+    progress.step(0, "draw")
     write_set(
         folder,
         plan.drawn,
@@ -67,12 +69,12 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, reporter: 
         val=plan.synthetic_val,
         seed=plan.seed,
         px=px,
-        progress=reporter.advance,
+        progress=progress.advance,
     )
     return Data(folder, name)
 
 
-def open_workspace(path: Path, data: Data, plan: DemoPlan, reporter: Reporter) -> Workspace:
+def open_workspace(path: Path, data: Data, plan: DemoPlan, progress: ProgressReporter) -> Workspace:
     """The demo's workspace: made, or the one of an earlier run of the same demo.
 
     Raises:
@@ -80,13 +82,13 @@ def open_workspace(path: Path, data: Data, plan: DemoPlan, reporter: Reporter) -
     """
     settings = plan.workspace_settings(f"dsmoe demo {data.name}"[:50])
     if not (path / "dsmoe.yaml").exists():
-        reporter.step(0, "ingest")
+        progress.step(0, "ingest")
         train, test = (coco.read(data.folder / name) for name in ("train.json", "val.json"))
         classes = list(dict.fromkeys((*train.classes, *test.classes)))
         source = Source(
-            data.folder / "images", test=test, classes=classes, pool={p.name for p in train.pictures}
+            data.folder / "images", test=test, classes=classes, pool={p.name for p in train.images}
         )
-        make_workspace(path, source, settings, progress=reporter.advance)[0].close()
+        make_workspace(path, source, settings, progress=progress.advance)[0].close()
     workspace = Workspace.open(path)
     other = _differences(settings, workspace.settings)
     if other:
@@ -126,57 +128,64 @@ def finished(workspace: Workspace, plan: DemoPlan) -> bool:
     return sum(row.state == "closed" for row in workspace.rounds()) > plan.rounds
 
 
-def run_rounds(crew: Crew, plan: DemoPlan, annotate: Callable[[Crew, RoundRow], None]) -> Iterator[RoundRow]:
+def run_rounds(
+    context: LoopContext, plan: DemoPlan, annotate: Callable[[LoopContext, RoundRow], None]
+) -> Iterator[RoundRow]:
     """Go on with the rounds until all are closed; yields each as it closes."""
-    while not finished(crew.workspace, plan):
-        rows = crew.workspace.rounds()
+    while not finished(context.workspace, plan):
+        rows = context.workspace.rounds()
         if not rows or rows[-1].state != "closing":
-            annotate(crew, open_round(crew))
-        yield close_round(crew)
+            annotate(context, open_round(context))
+        yield close_round(context)
 
 
-def leave_open(crew: Crew) -> RoundRow | None:
-    """Pre-label once more, with the last champion, for whoever looks in; None where the pool is empty."""
-    rows = crew.workspace.rounds()
-    if (rows and rows[-1].state == "open") or pool(crew.workspace):
-        return open_round(crew)
+def leave_open(context: LoopContext) -> RoundRow | None:
+    """Pre-annotation once more, with the last champion, for whoever looks in.
+
+    None where the pool is empty.
+    """
+    rows = context.workspace.rounds()
+    if (rows and rows[-1].state == "open") or pool(context.workspace):
+        return open_round(context)
     return None
 
 
-def truth_of(path: Path, workspace: Workspace) -> dict[str, LabelledPicture]:
-    """What is really on the pool's pictures, by key, from a COCO file (or VOC, YOLO folder).
+def truth_of(path: Path, workspace: Workspace) -> dict[str, LabelledImage]:
+    """What is really on the pool's images, by key, from a COCO file (or VOC, YOLO folder).
 
     Raises:
         FormatError, BoxError, ClassBookError: the file is wrong.
     """
     known = read_annotations(path, path)
-    labelled = matched(known, workspace.pictures("pool"), workspace.class_book())
+    labelled = matched(known, workspace.images("pool"), workspace.class_book())
     if not labelled:
-        raise DataError(f"{path} knows no picture of this workspace", "Name the file that labels them.")
-    return {p.picture.key: p for p in labelled}
+        raise DataError(f"{path} knows no image of this workspace", "Name the file that labels them.")
+    return {p.image.key: p for p in labelled}
 
 
-def simulated(truth: Mapping[str, LabelledPicture]) -> Callable[[Crew, RoundRow], None]:
+def simulated(truth: Mapping[str, LabelledImage]) -> Callable[[LoopContext, RoundRow], None]:
     """An annotator that knows the truth and corrects through the labelling server, as a person does."""
 
-    def annotate(crew: Crew, row: RoundRow) -> None:
-        crew.reporter.step(row.round, "annotate")
-        SimulatedAnnotator(crew.studio, truth).work(crew.project(), crew.reporter.advance)
-        crew.reporter.finished(row.round, "annotate")
+    def annotate(context: LoopContext, row: RoundRow) -> None:
+        context.progress.step(row.round, "annotate")
+        SimulatedAnnotator(context.studio, truth).work(context.project(), context.progress.advance)
+        context.progress.finished(row.round, "annotate")
 
     return annotate
 
 
-def human(invite: Callable[[RoundRow], None], *, poll_s: float = POLL_S) -> Callable[[Crew, RoundRow], None]:
-    """Wait until people have annotated every picture of the round."""
+def human(
+    invite: Callable[[RoundRow], None], *, poll_s: float = POLL_S
+) -> Callable[[LoopContext, RoundRow], None]:
+    """Wait until people have annotated every image of the round."""
 
-    def annotate(crew: Crew, row: RoundRow) -> None:
+    def annotate(context: LoopContext, row: RoundRow) -> None:
         invite(row)
-        crew.reporter.step(row.round, "people")
-        project, ours = crew.project(), {t.key for t in crew.workspace.journal.tasks(row.round)}
+        context.progress.step(row.round, "people")
+        project, ours = context.project(), {t.key for t in context.workspace.journal.tasks(row.round)}
         while True:
-            left = sum(task.key in ours for task in crew.studio.open_tasks(project))
-            crew.reporter.advance(len(ours) - left, len(ours))
+            left = sum(task.key in ours for task in context.studio.open_tasks(project))
+            context.progress.advance(len(ours) - left, len(ours))
             if not left:
                 return
             time.sleep(poll_s)
@@ -204,7 +213,7 @@ def result(workspace: Workspace, data: Data, plan: DemoPlan) -> dict[str, Any]:
         "annotator": plan.annotator,
         "dry_run": plan.dry_run,
         "budget": plan.budget,
-        "pool": len(workspace.pictures("pool")),
-        "test_pictures": len(workspace.pictures("test")),
+        "pool": len(workspace.images("pool")),
+        "test_images": len(workspace.images("test")),
         "rounds": [row.as_result() for row in workspace.rounds() if row.state == "closed"],
     }

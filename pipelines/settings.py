@@ -24,13 +24,13 @@ from pydantic import (
     model_validator,
 )
 
-from dsmoe_core.atomic import write_whole
-from dsmoe_core.config import DrawnKind, Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.atomic import atomic_write
+from dsmoe_core.config import Frozen, ModelConfig, SyntheticKind, TrainingConfig
 from dsmoe_core.errors import SettingsError
 
 PREFIX = "DSMOE_"
 MAX_PIXELS = 120_000_000
-"""Of a picture, where nothing else is set."""
+"""Of an image, where nothing else is set."""
 
 
 def _without_login(url: str) -> str:
@@ -43,22 +43,24 @@ _StudioUrl = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_withou
 
 
 class RoundSettings(Frozen):
-    """How pictures are chosen for a round and what is shown on them."""
+    """How images are chosen for a round and what is shown on them."""
 
-    budget: int = Field(40, ge=1, description="pictures sent out in a round")
+    budget: int = Field(40, ge=1, description="images sent out in a round")
     random_share: float = Field(
         0.2, ge=0, le=1, description="share of the budget drawn at random: the control arm"
     )
     blind_share: float = Field(
-        0.0, ge=0, le=1, description="share of what a model chose that is shown without pre-labels"
+        0.0, ge=0, le=1, description="share of what a model chose that is shown without pre-annotations"
     )
     candidates: int | None = Field(
         None, ge=1, description="rank a random part of the pool of this size; none: all of it"
     )
-    prelabel_score: float = Field(
-        0.3, ge=0, le=1, description="show findings from this score up as pre-labels"
+    pre_annotation_score: float = Field(
+        0.3, ge=0, le=1, description="show detections from this score up as pre-annotations"
     )
-    prelabel_most: int = Field(50, ge=1, description="show at most so many boxes on a picture, best first")
+    max_pre_annotations: int = Field(
+        50, ge=1, description="show at most so many boxes on an image, best first"
+    )
 
 
 class GateSettings(Frozen):
@@ -70,20 +72,20 @@ class GateSettings(Frozen):
 
 
 class StudioSettings(Frozen):
-    """The labelling server. ``stand-in`` is a file instead of Label Studio, for dry runs."""
+    """The labelling server. ``stub`` is a file instead of Label Studio, for dry runs."""
 
-    kind: Literal["label-studio", "stand-in"] = "label-studio"
+    kind: Literal["label-studio", "stub"] = "label-studio"
     port: int = Field(8080, ge=1, le=65535)
-    back_end_port: int = Field(9090, ge=1, le=65535, description="of live pre-labels and smart tools")
+    ml_backend_port: int = Field(9090, ge=1, le=65535, description="of live pre-annotations and smart tools")
     url: _StudioUrl | None = Field(
         None, description="of a Label Studio that runs already; none: one of our own"
     )
     document_root: Path | None = Field(
         None, description="the folder with this workspace that the server of url shows; none: the workspace"
     )
-    several: Literal["latest", "majority", "union"] = Field(
+    consensus: Literal["latest", "majority", "union"] = Field(
         "latest",
-        description="of several people on a picture: the latest counts, boxes that most drew, or all boxes",
+        description="of several people on an image: the latest counts, boxes that most drew, or all boxes",
     )
 
 
@@ -125,9 +127,9 @@ TextSettings = Annotated[PackagedText | TransformersText | ServerText, Field(dis
 
 
 class DetectorSettings(Frozen):
-    """The detector. ``stand-in`` knows classes by their colour, for dry runs."""
+    """The detector. ``stub`` knows classes by their colour, for dry runs."""
 
-    kind: Literal["ds-moe", "stand-in"] = "ds-moe"
+    kind: Literal["ds-moe", "stub"] = "ds-moe"
     model: ModelConfig = ModelConfig()
     text_encoder: TextSettings = Field(
         PackagedText(),
@@ -136,16 +138,16 @@ class DetectorSettings(Frozen):
     start: Literal["scratch", "mobile-sam", "warm"] = Field(
         "scratch",
         description="the image encoder's first weights: fresh, MobileSAM's (`dsmoe weights mobile-sam`), or "
-        "learned from drawn pictures",
+        "learned from drawn images",
     )
     warm_start: str | None = Field(
         None, pattern="^[/~]", description="file of `dsmoe pretrain`; none: the one that comes with dsmoe"
     )
     training: TrainingConfig = TrainingConfig()
-    picture_cache_gb: float = Field(
-        8.0, ge=0, description="keep so much of letter-boxed pictures per way of reading them; 0: none"
+    image_cache_gb: float = Field(
+        8.0, ge=0, description="keep so much of letter-boxed images per way of reading them; 0: none"
     )
-    pictures_seen: tuple[int, ...] = Field(
+    images_seen: tuple[int, ...] = Field(
         (4000,),
         min_length=1,
         description="training length of round 0, 1, ...; the last one holds from there on",
@@ -173,8 +175,8 @@ class DetectorSettings(Frozen):
 
     def training_of(self, number: int) -> TrainingConfig:
         """The training of a round: its length, and a seed of its own."""
-        seen = self.pictures_seen[min(number, len(self.pictures_seen) - 1)]
-        return self.training.model_copy(update={"pictures_seen": seen, "seed": self.training.seed + number})
+        seen = self.images_seen[min(number, len(self.images_seen) - 1)]
+        return self.training.model_copy(update={"images_seen": seen, "seed": self.training.seed + number})
 
 
 class WorkspaceSettings(Frozen):
@@ -183,7 +185,7 @@ class WorkspaceSettings(Frozen):
     version: Literal[1] = 1
     title: str = Field(min_length=3, max_length=50, description="of the project in Label Studio")
     seed: int = 42
-    max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger pictures go to quarantine")
+    max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger images go to quarantine")
     round: RoundSettings = RoundSettings()
     gate: GateSettings = GateSettings()
     studio: StudioSettings = StudioSettings()
@@ -212,7 +214,7 @@ class WorkspaceSettings(Frozen):
     def write(self, path: Path) -> None:
         """Write dsmoe.yaml, whole or not at all."""
         text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_whole(path, "# Settings of this workspace; `dsmoe` checks them whenever it opens it.\n" + text)
+        atomic_write(path, "# Settings of this workspace; `dsmoe` checks them whenever it opens it.\n" + text)
 
 
 class Environment(Frozen):
@@ -300,9 +302,9 @@ SEEN_OF_DRAWN = (900, 1000, 1200, 1600)
 
 
 class DemoPlan(Frozen):
-    """A whole demo: rounds 0..``rounds`` with ``budget`` pictures each, sized for two cores.
+    """A whole demo: rounds 0..``rounds`` with ``budget`` images each, sized for two cores.
 
-    With the defaults 160 pictures are labelled: 40 in the seed round and in each of the rounds 1 to 3.
+    With the defaults 160 images are labelled: 40 in the seed round and in each of the rounds 1 to 3.
     """
 
     rounds: int = Field(3, ge=0, le=100)
@@ -311,14 +313,14 @@ class DemoPlan(Frozen):
     annotator: Literal["simulated", "human"] = "simulated"
     random_share: float = Field(0.2, ge=0, le=1)
     candidates: int | None = Field(400, ge=1)
-    pictures_seen: tuple[int, ...] = (1500, 2000, 2500, 4000)
+    images_seen: tuple[int, ...] = (1500, 2000, 2500, 4000)
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     port: int = Field(8080, ge=1, le=65535)
     dry_run: bool = False
-    drawn: DrawnKind = Field("pcb", description="what a demo without data draws")
-    synthetic_train: int = Field(400, ge=1, description="pictures of the pool where the demo draws its own")
-    synthetic_val: int = Field(100, ge=1, description="pictures of the test set where the demo draws its own")
+    drawn: SyntheticKind = Field("pcb", description="what a demo without data draws")
+    synthetic_train: int = Field(400, ge=1, description="images of the pool where the demo draws its own")
+    synthetic_val: int = Field(100, ge=1, description="images of the test set where the demo draws its own")
 
     @model_validator(mode="after")
     def _pool_is_enough(self) -> Self:
@@ -328,7 +330,7 @@ class DemoPlan(Frozen):
 
     def workspace_settings(self, title: str) -> WorkspaceSettings:
         """The settings of the workspace that this demo makes."""
-        kind: Literal["label-studio", "stand-in"] = "stand-in" if self.dry_run else "label-studio"
+        kind: Literal["label-studio", "stub"] = "stub" if self.dry_run else "label-studio"
         return WorkspaceSettings(
             title=title,
             seed=self.seed,
@@ -337,9 +339,9 @@ class DemoPlan(Frozen):
             ),
             studio=StudioSettings(kind=kind, port=self.port),
             detector=DetectorSettings(
-                kind="stand-in" if self.dry_run else "ds-moe",
+                kind="stub" if self.dry_run else "ds-moe",
                 model=self.model,
                 training=self.training,
-                pictures_seen=self.pictures_seen,
+                images_seen=self.images_seen,
             ),
         )

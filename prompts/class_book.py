@@ -16,11 +16,11 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, model_validator
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
-from prompts.validation import Cut, InconsistentError, inconsistencies, plain, texts_cut
+from prompts.validation import CutEdges, InconsistentError, inconsistencies, plain, texts_cut
 from prompts.yaml_lines import Location, Mistake, read_yaml, wrong
 
 __all__ = ["ATTRIBUTES", "ClassBook", "ClassEntry", "InnerNode", "Source", "book_text", "checked", "plain"]
@@ -106,7 +106,7 @@ class ClassBook(Frozen):
         return self
 
     @classmethod
-    def load(cls, path: Path, *, cut: Cut | None = None) -> ClassBook:
+    def load(cls, path: Path, *, cut: CutEdges | None = None) -> ClassBook:
         """Reads a book; see ``parsed``.
 
         Raises:
@@ -115,7 +115,7 @@ class ClassBook(Frozen):
         return cls.parsed(book_text(path), str(path), cut=cut)
 
     @classmethod
-    def parsed(cls, text: str, source: str, *, cut: Cut | None = None) -> ClassBook:
+    def parsed(cls, text: str, source: str, *, cut: CutEdges | None = None) -> ClassBook:
         """The book that this YAML holds.
 
         Args:
@@ -142,7 +142,7 @@ class ClassBook(Frozen):
         Raises:
             PrerequisiteError: the disk is full.
         """
-        write_whole(path, self.as_yaml())
+        atomic_write(path, self.as_yaml())
 
     @classmethod
     def from_glossary(cls, names: Iterable[str]) -> ClassBook:

@@ -12,7 +12,7 @@ from prompts.llm import Message
 from prompts.refinement import Candidate, Confused, Refinement, Scores, Wording
 from prompts.template import Sentence
 
-MOST_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 """Earlier attempts that are told: a small model loses sight of the question among more."""
 
 _ROLE = (
@@ -72,7 +72,7 @@ def pair_messages(
         lines += [f"- {_reflection(candidate, state, pair)}" for candidate in tried]
         lines.append("Keep what helped, leave what harmed, and say something that was not tried yet.")
     lines.append(
-        "Say first what tells the two apart in a picture. Then give for each a description of 15 to 40 words "
+        "Say first what tells the two apart in an image. Then give for each a description of 15 to 40 words "
         "in which this difference stands first, and 4 paraphrases of it."
     )
     return [Message("system", _ROLE), Message("user", "\n".join(lines))]
@@ -93,8 +93,8 @@ def _numbers(pair: Confused) -> str:
 def _attempts(pair: Confused, state: Refinement) -> list[Candidate]:
     """Of the candidates for this pair the best half and the latest, in their order."""
     own = [c for c in state.candidates if c.pair == pair.title]
-    best = sorted(own, key=lambda c: -c.scores.total)[: MOST_ATTEMPTS // 2]
-    latest = [c for c in own if c not in best][-(MOST_ATTEMPTS - len(best)) :]
+    best = sorted(own, key=lambda c: -c.scores.total)[: MAX_ATTEMPTS // 2]
+    latest = [c for c in own if c not in best][-(MAX_ATTEMPTS - len(best)) :]
     return sorted([*best, *latest], key=lambda c: c.id)
 
 

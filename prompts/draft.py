@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from dsmoe_core.errors import ClassBookError, LanguageModelError
+from dsmoe_core.progress import CountCallback
 from prompts.class_book import ClassBook
 from prompts.llm import LanguageModel, ask
 from prompts.template import Draft, draft_messages
@@ -17,7 +18,7 @@ def draft(
     facts: Mapping[str, str] | None = None,
     *,
     notes: Mapping[str, str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
 ) -> ClassBook:
     """A new book in which the model has described these classes; the given one stays as it is.
 

@@ -12,14 +12,14 @@ from dsmoe_core.errors import ClassBookError
 Verdict = Literal["better", "no worse", "worse", "undecided"]
 
 
-class JudgeReport(BaseModel):
-    """One class book against another, read by one model, on one fixed set of pictures.
+class TextEvaluationReport(BaseModel):
+    """One class book against another, read by one model, on one fixed set of images.
 
     Attributes:
         book: version that was judged.
         against: version that it was compared with.
         model: id of the model that read both.
-        data: name of the set, with the number of its pictures.
+        data: name of the set, with the number of its images.
         verdict: ``undecided`` where the interval holds both a gain and a loss that matter.
         reason: the verdict in one sentence, with its figures.
         made: day, ISO 8601.
@@ -41,7 +41,7 @@ class JudgeReport(BaseModel):
         return self.verdict in ("better", "no worse")
 
     @classmethod
-    def load(cls, path: Path) -> JudgeReport:
+    def load(cls, path: Path) -> TextEvaluationReport:
         """Read a report's JSON; what more it holds (curves, classes, controls) is for people.
 
         Raises:

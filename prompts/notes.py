@@ -11,7 +11,7 @@ from dsmoe_core.errors import ClassBookError
 from prompts.class_book import ClassBook
 
 _REMEDY = "Write it as CLASS: TEXT."
-MOST_CHARACTERS = 2000
+MAX_CHARACTERS = 2000
 """Of the notes on a class; a question that is longer leaves a small model no room to answer."""
 
 
@@ -34,9 +34,9 @@ def read_notes(book: ClassBook, file: Path | None, given: Iterable[str] = ()) ->
             raise ClassBookError(f"the note on {name!r} is empty", _REMEDY)
         notes[resolved] = f"{notes[resolved]} {said}" if resolved in notes else said
     for name, text in notes.items():
-        if len(text) > MOST_CHARACTERS:
+        if len(text) > MAX_CHARACTERS:
             raise ClassBookError(
-                f"the note on {name!r} has {len(text)} characters; expected at most {MOST_CHARACTERS}",
+                f"the note on {name!r} has {len(text)} characters; expected at most {MAX_CHARACTERS}",
                 "Shorten it to what can be seen.",
             )
     return notes

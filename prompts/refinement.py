@@ -17,7 +17,8 @@ class Confused(Frozen):
 
     Attributes:
         found: boxes that are the first and that the detector calls the second, and the other way round.
-        corrected: pre-labels that were shown as the first and that people made the second, and the other way.
+        corrected: pre-annotations that were shown as the first and that people made the second, and the
+        other way.
     """
 
     first: str
@@ -132,14 +133,14 @@ class Refinement(Frozen):
     Attributes:
         book: version of the class book that it starts from.
         evaluator: what scores it, in words; candidates of another evaluator cannot be compared.
-        pictures: keys of those that it is scored on.
+        images: keys of those that it is scored on.
         stopped: why it last stopped; empty while it runs.
     """
 
     id: str
     book: str
     evaluator: str
-    pictures: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
     pairs: tuple[Confused, ...] = Field(min_length=1)
     candidates: tuple[Candidate, ...] = ()
     spent: Spent = Spent()

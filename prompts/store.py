@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dsmoe_core.errors import ClassBookError
 from prompts.class_book import ClassBook
-from prompts.evaluation_report import JudgeReport
+from prompts.evaluation_report import TextEvaluationReport
 from prompts.store_file import (
     Act,
     State,
@@ -92,7 +92,7 @@ class ClassBookStore:
         *,
         over: str | None,
         author: str,
-        report: JudgeReport | None = None,
+        report: TextEvaluationReport | None = None,
         force_reason: str | None = None,
         text: str | None = None,
     ) -> Act:
@@ -203,12 +203,14 @@ def _refuse_overtaken(version: str | None, over: str | None, current: Act | None
     raise ClassBookError(
         f"{version or 'the version before it'} was to replace {over or 'nothing'}, "
         f"but {current or 'nothing is published'}",
-        f"Look at it with `{look}`, and bring your changes on top of "
+        f"See it with `{look}`, and bring your changes on top of "
         f"`dsmoe classes checkout published`{knowingly}.",
     )
 
 
-def _fit(chosen: Version, report: JudgeReport | None, current: str | None, named: str) -> JudgeReport:
+def _fit(
+    chosen: Version, report: TextEvaluationReport | None, current: str | None, named: str
+) -> TextEvaluationReport:
     """The report, if it lets this version be published in the place of the current one.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from dsmoe_core.errors import ClassBookError, PrerequisiteError, WorkspaceError
 from prompts.class_book import ClassBook
-from prompts.evaluation_report import JudgeReport
+from prompts.evaluation_report import TextEvaluationReport
 
 State = Literal["draft", "published", "retired"]
 Action = Literal["publish", "rollback", "retire"]
@@ -86,7 +86,7 @@ class Act(NamedTuple):
     before: str | None
     reason: str
     forced: bool
-    report: JudgeReport | None
+    report: TextEvaluationReport | None
     author: str
     at: datetime
 
@@ -172,7 +172,7 @@ def add_act(
     author: str,
     reason: str,
     forced: bool = False,
-    report: JudgeReport | None = None,
+    report: TextEvaluationReport | None = None,
 ) -> Act:
     """Write down what somebody does.
 
@@ -204,7 +204,7 @@ def need(value: str, what: str, remedy: str) -> None:
 
 def _as_act(row: Sequence[Any]) -> Act:
     action, version, before, reason, forced, report, author, at = row
-    read = JudgeReport.model_validate_json(report) if report else None
+    read = TextEvaluationReport.model_validate_json(report) if report else None
     return Act(action, version, before, reason, bool(forced), read, author, datetime.fromisoformat(at))
 
 

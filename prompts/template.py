@@ -32,7 +32,7 @@ _Phrase = Annotated[
 ]
 
 _ROLE = (
-    "You describe defects for an inspector who looks at pictures of industrial parts. Say only what can be "
+    "You describe defects for an inspector who looks at images of industrial parts. Say only what can be "
     "seen: shape, edge, texture, orientation, size, contrast, place. No causes, no consequences, no "
     "measurements that were not given to you. Say what tells the defect from those it is confused with. "
     "Answer in English, as one JSON object of the given schema."

@@ -33,7 +33,7 @@ def names_only(vocabulary: Vocabulary) -> Vocabulary:
     return _each(vocabulary, lambda text: replace(text, description="", paraphrases=()))
 
 
-def random_words(vocabulary: Vocabulary, seed: int) -> Vocabulary:
+def random_texts(vocabulary: Vocabulary, seed: int) -> Vocabulary:
     """As many random words in place of every description and paraphrase as it has words."""
     drawn = random.Random(seed)  # noqa: S311 - no secret
 
@@ -70,7 +70,7 @@ def swapped(vocabulary: Vocabulary, boxes: Mapping[str, int]) -> Vocabulary:
 WORDS: dict[str, Callable[[Vocabulary, Mapping[str, int], int], Vocabulary]] = {
     "right": lambda vocabulary, _boxes, _seed: vocabulary,
     "name": lambda vocabulary, _boxes, _seed: names_only(vocabulary),
-    "random": lambda vocabulary, _boxes, seed: random_words(vocabulary, seed),
+    "random": lambda vocabulary, _boxes, seed: random_texts(vocabulary, seed),
     "swapped": lambda vocabulary, boxes, _seed: swapped(vocabulary, boxes),
 }
 """The four, each from a vocabulary, the number of true boxes of its classes, and a seed."""

@@ -1,4 +1,4 @@
-"""What must hold between the parts of a class book; each finding with its place."""
+"""What must hold between the parts of a class book; each detection with its place."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prompts.yaml_lines import Location, Mistake
 if TYPE_CHECKING:
     from prompts.class_book import ClassBook, ClassEntry, InnerNode
 
-Cut = Callable[[str], str | None]
+CutEdges = Callable[[str], str | None]
 """Says how a text would be cut by whoever reads it; None where it is read whole."""
 
 
@@ -36,7 +36,7 @@ def inconsistencies(book: ClassBook) -> Iterator[Mistake]:
     yield from _bad_confusable(book)
 
 
-def texts_cut(book: ClassBook, cut: Cut) -> Iterator[Mistake]:
+def texts_cut(book: ClassBook, cut: CutEdges) -> Iterator[Mistake]:
     """Texts that the detector would not read to their end."""
     for location, owner, node in _nodes(book):
         texts: dict[Location, str] = {("description",): node.description}

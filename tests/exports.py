@@ -1,4 +1,4 @@
-"""A tiny model whose pictures choose different experts, exported; traced once in a session."""
+"""A tiny model whose images choose different experts, exported; traced once in a session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unittest.mock import patch
 import torch
 from tiny import SMALL, HashEncoder
 
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import load_model, save_model
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.export import export
@@ -72,12 +72,12 @@ def texts(count: int, seed: int = 0, width: int = SMALL.text_width) -> torch.Ten
 
 
 def various(config: ModelConfig = SMALL) -> DSMoE:
-    """A network that finds things everywhere and whose router tells the four pictures apart.
+    """A network that finds things everywhere and whose router tells the four images apart.
 
-    Fresh weights answer every picture alike, so the running statistics are fitted to the pictures first.
+    Fresh weights answer every image alike, so the running statistics are fitted to the images first.
     """
     torch.manual_seed(11)  # what its router prefers, it prefers clearly
-    network = build_whole(config)
+    network = build_full_network(config)
     images, text = as_images(squares(4)), texts(3)
     with torch.no_grad():
         for _ in range(80):

@@ -50,7 +50,7 @@ def aligned(batch: int, classes: int, ball_dim: int, height: int, width: int, se
 
 
 def gated(batch: int, experts: int, top_k: int, text_width: int, seed: int = 0) -> Gated:
-    """Stage 7's signal: every picture makes a choice of its own."""
+    """Stage 7's signal: every image makes a choice of its own."""
     probabilities = random(batch, experts, seed=seed).softmax(-1)
     weights, chosen = probabilities.topk(top_k)
     weights = weights / weights.sum(-1, keepdim=True)

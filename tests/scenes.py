@@ -1,4 +1,4 @@
-"""Truth and findings made by hand or by chance, so that judging needs no network."""
+"""Truth and detections made by hand or by chance, so that judging needs no network."""
 
 from __future__ import annotations
 
@@ -9,30 +9,33 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, Picture, PictureFindings, Routing
+from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
 
 CLASSES = ("spur", "short", "hole")
 SIDE = 200
-"""Pixels, of every picture."""
+"""Pixels, of every image."""
 
-Scene = tuple[dict[str, PictureFindings], list[LabelledPicture]]
-
-
-def labelled(key: str, *truth: tuple[Box, str]) -> LabelledPicture:
-    picture = Picture(key, f"{key}.png", Path(f"{key}.png"), SIDE, SIDE)
-    return LabelledPicture(picture, tuple(Annotation(box, label) for box, label in truth))
+Scene = tuple[dict[str, Prediction], list[LabelledImage]]
 
 
-def found(key: str, *rows: tuple[Box, str, float]) -> PictureFindings:
-    findings = tuple(Finding(box, label, score, {label: score}, 0.0) for box, label, score in rows)
-    return PictureFindings(key, findings, Routing((0,), (1.0,), 0.0), 0.0, "m+b")
+def labelled(key: str, *truth: tuple[Box, str]) -> LabelledImage:
+    image = ImageRecord(key, f"{key}.png", Path(f"{key}.png"), SIDE, SIDE)
+    return LabelledImage(image, tuple(Annotation(box, label) for box, label in truth))
 
 
-def random_scene(seed: int, pictures: int = 12) -> Scene:
-    """Findings that are right, shifted, of a wrong class, doubled, invented or lacking; all scores differ."""
+def found(key: str, *rows: tuple[Box, str, float]) -> Prediction:
+    detections = tuple(Detection(box, label, score, {label: score}, 0.0) for box, label, score in rows)
+    return Prediction(key, detections, Routing((0,), (1.0,), 0.0), 0.0, "m+b")
+
+
+def random_scene(seed: int, images: int = 12) -> Scene:
+    """Detections that are right, shifted, of a wrong class, doubled, invented or lacking.
+
+    All scores differ.
+    """
     rng = np.random.default_rng(seed)
-    findings, truth = {}, []
-    for number in range(pictures):
+    detections, truth = {}, []
+    for number in range(images):
         key = f"p{number}"
         true = [(_random_box(rng), str(rng.choice(CLASSES))) for _ in range(rng.integers(0, 5))]
         rows = [
@@ -42,9 +45,9 @@ def random_scene(seed: int, pictures: int = 12) -> Scene:
         ]
         rows += [(_random_box(rng), str(rng.choice(CLASSES))) for _ in range(rng.integers(0, 4))]
         scored = [(box, label, float(rng.uniform(0.05, 1))) for box, label in rows]
-        findings[key] = found(key, *sorted(scored, key=lambda row: -row[2]))
+        detections[key] = found(key, *sorted(scored, key=lambda row: -row[2]))
         truth.append(labelled(key, *true))
-    return findings, truth
+    return detections, truth
 
 
 def _random_box(rng: np.random.Generator) -> Box:
@@ -59,28 +62,28 @@ def _shifted(rng: np.random.Generator, box: Box) -> Box:
 
 
 def drawn_again(scene: Scene, counts: Sequence[int]) -> Scene:
-    """Every picture as often as said, the copies under keys of their own."""
-    findings, truth = scene
-    copies = [(p, f"{p.picture.key}-{i}") for p, n in zip(truth, counts, strict=True) for i in range(n)]
+    """Every image as often as said, the copies under keys of their own."""
+    detections, truth = scene
+    copies = [(p, f"{p.image.key}-{i}") for p, n in zip(truth, counts, strict=True) for i in range(n)]
     return (
-        {key: replace(findings[p.picture.key], key=key) for p, key in copies},
-        [replace(p, picture=replace(p.picture, key=key, name=key)) for p, key in copies],
+        {key: replace(detections[p.image.key], key=key) for p, key in copies},
+        [replace(p, image=replace(p.image, key=key, name=key)) for p, key in copies],
     )
 
 
 _RANGES = (3, 2, 8, 8, 5, 5, len(CLASSES), 3)
-"""Of a crowded scene: picture, found or true, left, top, width, height, class, score."""
+"""Of a crowded scene: image, found or true, left, top, width, height, class, score."""
 crowds = st.lists(st.integers(0, int(np.prod(_RANGES)) - 1), max_size=18)
 """What :func:`crowded` makes a scene of; plain numbers, since they are quick to draw and to shrink."""
 
 
 def crowded(numbers: Sequence[int]) -> Scene:
-    """Three pictures with small whole-numbered boxes among which many overlap, and many are equal in all."""
-    findings, truth = {}, []
+    """Three images with small whole-numbered boxes among which many overlap, and many are equal in all."""
+    detections, truth = {}, []
     rows = [[int(v) for v in np.unravel_index(number, _RANGES)] for number in numbers]
     boxes = [(r, Box(float(r[2]), float(r[3]), r[2] + r[4] + 1.0, r[3] + r[5] + 1.0)) for r in rows]
     for i in range(3):
         here = [(r[1], box, CLASSES[r[6]], (0.1, 0.5, 0.9)[r[7]]) for r, box in boxes if r[0] == i]
-        findings[f"p{i}"] = found(f"p{i}", *(row[1:] for row in here if row[0]))
+        detections[f"p{i}"] = found(f"p{i}", *(row[1:] for row in here if row[0]))
         truth.append(labelled(f"p{i}", *(row[1:3] for row in here if not row[0])))
-    return findings, truth
+    return detections, truth

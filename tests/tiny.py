@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.train import TrainingSummary, fit
 
 SMALL = ModelConfig(
@@ -45,7 +45,7 @@ class HashEncoder:
         return torch.stack(rows) if rows else torch.zeros(0, 16)
 
 
-QUICK = TrainingConfig(pictures_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
+QUICK = TrainingConfig(images_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
 """Six steps, each with a checkpoint."""
 
 
@@ -55,7 +55,7 @@ class Killed(BaseException):
 
 def train(
     out: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     *,
     training: TrainingConfig = QUICK,
@@ -70,7 +70,7 @@ def train(
             raise Killed
 
     return fit(
-        pictures=pictures,
+        images=images,
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=model,

@@ -53,9 +53,9 @@ def main() -> None:
             ),
             st.Page(
                 lambda: images.show(snapshot),
-                title="Pictures",
+                title="Images",
                 icon=":material/photo_library:",
-                url_path="pictures",
+                url_path="images",
             ),
         ]
     )
@@ -64,7 +64,7 @@ def main() -> None:
         st.markdown(f"**{snapshot.title}**")
         st.caption(f"`{snapshot.path}`")
         st.caption(f"Model in use: {snapshot.champion or 'none yet'}")
-        st.button("Look again", icon=":material/refresh:", help="read what changed in the workspace")
+        st.button("Reload", icon=":material/refresh:", help="read what changed in the workspace")
     chosen.run()
 
 

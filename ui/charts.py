@@ -83,7 +83,7 @@ def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
 
 
 def corrections(rounds: Sequence[RoundRow]) -> Spec | None:
-    """What happened to the pre-labels, as shares per round; None where none was shown yet."""
+    """What happened to the pre-annotations, as shares per round; None where none was shown yet."""
     bars = [
         {"round": f"round {row.round}", "outcome": str(outcome), "share": share, "place": place}
         for row in rounds
@@ -102,7 +102,7 @@ def corrections(rounds: Sequence[RoundRow]) -> Spec | None:
             "x": {
                 "field": "share",
                 "type": "quantitative",
-                "title": "share of the pre-labelled boxes",
+                "title": "share of the pre-annotated boxes",
                 "axis": {"format": "%"},
                 "scale": {"domain": [0, 1]},
             },

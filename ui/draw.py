@@ -1,11 +1,11 @@
-"""A picture with boxes on it: people's in whole lines, the detector's in broken ones."""
+"""An image with boxes on it: people's in whole lines, the detector's in broken ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from dsmoe_core.schema import Annotation, Finding
+from dsmoe_core.schema import Annotation, Detection
 from pipelines.datasets import drawing
 from pipelines.datasets.drawing import Mark
 
@@ -16,7 +16,7 @@ UNKNOWN = "#7a7a7a"
 def drawn(
     path: Path,
     truth: Sequence[Annotation],
-    findings: Sequence[Finding],
+    detections: Sequence[Detection],
     colours: Mapping[str, str],
     width: int = 480,
 ) -> bytes:
@@ -27,13 +27,13 @@ def drawn(
         width: pixels.
 
     Raises:
-        OSError: the picture cannot be read.
+        OSError: the image cannot be read.
     """
 
-    def mark(one: Annotation | Finding, text: str, *, broken: bool) -> Mark:
+    def mark(one: Annotation | Detection, text: str, *, broken: bool) -> Mark:
         return Mark(one.box, text, colours.get(one.label, UNKNOWN), broken)
 
-    # The most probable finding on top of the others, and people's boxes on top of all.
-    marks = [mark(f, f"{f.label} {f.score:.0%}", broken=True) for f in reversed(findings)]
+    # The most probable detection on top of the others, and people's boxes on top of all.
+    marks = [mark(f, f"{f.label} {f.score:.0%}", broken=True) for f in reversed(detections)]
     marks += [mark(a, a.label, broken=False) for a in truth]
     return drawing.drawn(path, marks, width)

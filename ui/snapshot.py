@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from annotate.studio.label_config import colour
-from dsmoe_core.cross_class_nms import one_a_place
-from dsmoe_core.schema import Annotation, Finding, LabelledPicture, Picture, PictureFindings
+from dsmoe_core.cross_class_nms import suppress_across_classes
+from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage, Prediction
 from pipelines.workspace.round_summary import RoundRow
 
 Kind = Literal["waiting", "sent", "labelled", "test"]
@@ -22,12 +22,12 @@ class Snapshot:
     Attributes:
         champion: the model in use; None before the first promotion.
         classes: of the class book, in its order.
-        pictures: of the pool, by key.
-        findings: the champion's, by picture key.
-        annotations: what people said, by picture key.
-        test: the fixed test set, by picture key.
-        sent: the open round's pictures that have not come back.
-        least_score: findings below it are not shown to annotators, and not counted here.
+        images: of the pool, by key.
+        detections: the champion's, by image key.
+        annotations: what people said, by image key.
+        test: the fixed test set, by image key.
+        sent: the open round's images that have not come back.
+        least_score: detections below it are not shown to annotators, and not counted here.
     """
 
     title: str
@@ -35,25 +35,29 @@ class Snapshot:
     rounds: tuple[RoundRow, ...]
     champion: str | None
     classes: tuple[str, ...]
-    pictures: Mapping[str, Picture]
-    findings: Mapping[str, PictureFindings]
-    annotations: Mapping[str, LabelledPicture]
-    test: Mapping[str, LabelledPicture]
+    images: Mapping[str, ImageRecord]
+    detections: Mapping[str, Prediction]
+    annotations: Mapping[str, LabelledImage]
+    test: Mapping[str, LabelledImage]
     sent: frozenset[str]
     least_score: float
 
     def truth(self, key: str) -> tuple[Annotation, ...] | None:
-        """What is known to be on a picture; None where nobody has looked."""
+        """What is known to be on an image; None where nobody has looked."""
         known = self.annotations.get(key) or self.test.get(key)
         return None if known is None else known.annotations
 
-    def shown(self, key: str) -> tuple[Finding, ...]:
-        """The findings on a picture that are sure enough to be shown, one a place."""
-        found = self.findings.get(key)
-        return tuple(one_a_place(f for f in found.findings if f.score >= self.least_score)) if found else ()
+    def shown(self, key: str) -> tuple[Detection, ...]:
+        """The detections on an image that are sure enough to be shown, one a place."""
+        found = self.detections.get(key)
+        return (
+            tuple(suppress_across_classes(f for f in found.detections if f.score >= self.least_score))
+            if found
+            else ()
+        )
 
     def kind(self, key: str) -> Kind:
-        """Where a picture stands."""
+        """Where an image stands."""
         if key in self.test:
             return "test"
         if key in self.annotations:

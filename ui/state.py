@@ -6,12 +6,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from pipelines.datasets.relabel import as_shown
+from pipelines.datasets.relabel import in_published_classes
 from pipelines.workspace.workspace import Workspace
 from ui.snapshot import Snapshot
 
 _BOOKS = ("classes.yaml", "class_books.sqlite")
-WATCHED = ("journal.sqlite", "journal.sqlite-wal", "dsmoe.yaml", "findings", *_BOOKS)
+WATCHED = ("journal.sqlite", "journal.sqlite-wal", "dsmoe.yaml", "predictions", *_BOOKS)
 
 
 def read(path: Path) -> Snapshot:
@@ -29,12 +29,14 @@ def read(path: Path) -> Snapshot:
             rounds=tuple(workspace.rounds()),
             champion=workspace.champion(),
             classes=book.vocabulary().names,
-            pictures={picture.key: picture for picture in workspace.pictures("pool")},
-            findings=workspace.findings(),
-            annotations={key: as_shown(one, book) for key, one in workspace.annotations().items()},
-            test={one.picture.key: as_shown(one, book) for one in workspace.test_set()},
+            images={image.key: image for image in workspace.images("pool")},
+            detections=workspace.predictions(),
+            annotations={
+                key: in_published_classes(one, book) for key, one in workspace.annotations().items()
+            },
+            test={one.image.key: in_published_classes(one, book) for one in workspace.test_set()},
             sent=frozenset(task.key for task in workspace.journal.tasks() if task.key not in answered),
-            least_score=workspace.settings.round.prelabel_score,
+            least_score=workspace.settings.round.pre_annotation_score,
         )
 
 

@@ -29,7 +29,7 @@ class KeyFigure(NamedTuple):
 
 
 def key_figures(snapshot: Snapshot) -> list[KeyFigure]:
-    """How good the model is, how much is labelled, and how much work the pre-labels save."""
+    """How good the model is, how much is labelled, and how much work the pre-annotations save."""
     promoted = [row for row in snapshot.rounds if row.promoted and row.map50 is not None]
     # The model in use need not be the last promoted one: somebody may have gone back.
     used = next((i for i in reversed(range(len(promoted))) if promoted[i].model == snapshot.champion), None)
@@ -37,7 +37,7 @@ def key_figures(snapshot: Snapshot) -> list[KeyFigure]:
     before = promoted[used - 1].map50 if used else None
     kept = [share for row in snapshot.rounds if (share := row.share(Outcome.ACCEPTED)) is not None]
     more = round(100 * (kept[-1] - kept[-2])) if len(kept) > 1 else 0
-    done = sum(key in snapshot.annotations for key in snapshot.pictures)
+    done = sum(key in snapshot.annotations for key in snapshot.images)
     boxes = sum(len(known.annotations) for known in snapshot.annotations.values())
     return [
         KeyFigure(
@@ -46,13 +46,13 @@ def key_figures(snapshot: Snapshot) -> list[KeyFigure]:
             None if quality is None or before is None else f"{quality - before:+.2f}",
             "of the model in use, on the fixed test set; the arrow compares it with the model before",
         ),
-        KeyFigure("Pictures labelled", f"{done:,}", None, f"of {len(snapshot.pictures):,} in the workspace"),
+        KeyFigure("Images labelled", f"{done:,}", None, f"of {len(snapshot.images):,} in the workspace"),
         KeyFigure("Boxes labelled", f"{boxes:,}"),
         KeyFigure(
-            "Pre-labels kept as is",
+            "Pre-annotations kept as is",
             f"{kept[-1]:.0%}" if kept else "none shown",
             f"{more:+} %-points" if more else None,
-            "share of the last round's pre-labelled boxes that people accepted without a change",
+            "share of the last round's pre-annotated boxes that people accepted without a change",
         ),
         KeyFigure("Rounds", str(len(snapshot.rounds))),
     ]
@@ -72,11 +72,11 @@ def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
     return [
         {
             "Round": row.round,
-            "Pictures": row.pictures,
+            "Images": row.images,
             "Boxes": row.boxes,
             "New": row.new_boxes,
             **{str(outcome).capitalize(): _per_cent(row.share(outcome)) for outcome in Outcome},
-            "s/picture": row.effort[ALL].per_picture if ALL in row.effort else None,
+            "s/image": row.effort[ALL].per_image if ALL in row.effort else None,
             "s/box": row.effort[ALL].per_box if ALL in row.effort else None,
             "mAP@.5": row.map50,
             "mAP@.5:.95": row.map,
@@ -86,41 +86,41 @@ def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
     ]
 
 
-def expert_use(snapshot: Snapshot, by: Literal["findings", "annotations"]) -> dict[str, list[float]]:
-    """Mean weight of every expert over the pictures that show a class, for each class that any picture shows.
+def expert_use(snapshot: Snapshot, by: Literal["detections", "annotations"]) -> dict[str, list[float]]:
+    """Mean weight of every expert over the images that show a class, for each class that any image shows.
 
-    A router weighs experts per picture, so a picture with two classes counts for both.
+    A router weighs experts per image, so an image with two classes counts for both.
     """
     experts = count_experts(snapshot)
     sums: dict[str, list[float]] = {}
-    pictures: dict[str, int] = {}
-    for key, found in snapshot.findings.items():
+    images: dict[str, int] = {}
+    for key, found in snapshot.detections.items():
         weights = weights_vector(found.routing, experts)
         for name in classes_of(snapshot, key, by):
             total = sums.setdefault(name, [0.0] * experts)
             sums[name] = [a + b for a, b in zip(total, weights, strict=True)]
-            pictures[name] = pictures.get(name, 0) + 1
+            images[name] = images.get(name, 0) + 1
     order = {name: place for place, name in enumerate(snapshot.classes)}
     shown = sorted(sums, key=lambda name: (order.get(name, len(order)), name))
-    return {name: [value / pictures[name] for value in sums[name]] for name in shown}
+    return {name: [value / images[name] for value in sums[name]] for name in shown}
 
 
-def classes_of(snapshot: Snapshot, key: str, by: Literal["findings", "annotations"]) -> set[str]:
-    """The classes on one picture, as the detector or as people see it."""
+def classes_of(snapshot: Snapshot, key: str, by: Literal["detections", "annotations"]) -> set[str]:
+    """The classes on one image, as the detector or as people see it."""
     if by == "annotations":
         return {a.label for a in snapshot.truth(key) or ()}
     return {f.label for f in snapshot.shown(key)}
 
 
 def count_experts(snapshot: Snapshot) -> int:
-    """Experts up to the highest one that ever looked at a picture."""
-    return 1 + max((max(f.routing.experts, default=-1) for f in snapshot.findings.values()), default=-1)
+    """Experts up to the highest one that ever looked at an image."""
+    return 1 + max((max(f.routing.experts, default=-1) for f in snapshot.detections.values()), default=-1)
 
 
 def load(snapshot: Snapshot) -> list[Row]:
-    """Per expert: on what share of the pictures it looks, and its mean weight over all pictures."""
-    experts, total = count_experts(snapshot), len(snapshot.findings)
-    vectors = [weights_vector(found.routing, experts) for found in snapshot.findings.values()]
+    """Per expert: on what share of the images it looks, and its mean weight over all images."""
+    experts, total = count_experts(snapshot), len(snapshot.detections)
+    vectors = [weights_vector(found.routing, experts) for found in snapshot.detections.values()]
     return [
         {
             "Expert": expert_name(i),

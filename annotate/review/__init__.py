@@ -1,1 +1,1 @@
-"""FiftyOne: ground truth, findings, uncertainty and routing of a workspace."""
+"""FiftyOne: ground truth, detections, uncertainty and routing of a workspace."""

@@ -14,11 +14,12 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from annotate.review import process_guard
-from annotate.review.dataset import MOST_USEFUL_FIRST, Built, build
+from annotate.review.dataset import MAX_USEFUL_FIRST, Built, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.progress import CountCallback
 
 START_SECONDS = 300.0
 """FiftyOne imports for a quarter of a minute on an idle machine, and for minutes on a busy one."""
@@ -29,7 +30,7 @@ class Page(NamedTuple):
 
     Attributes:
         address: the whole data set.
-        most_useful: deep link to the saved view, pictures worth a person's time first.
+        most_useful: deep link to the saved view, images worth a person's time first.
     """
 
     address: str
@@ -45,7 +46,7 @@ def launch(
     port: int = 5151,
     uri: str | None = None,
     announce: Callable[[Page], None],
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
     until: threading.Event | None = None,
 ) -> None:
     """Show these samples in FiftyOne and return when the user presses Ctrl-C.
@@ -77,7 +78,7 @@ def launch(
 def page(name: str, port: int, built: Built) -> Page:
     """The links to a data set."""
     address = f"http://{LOOPBACK}:{port}/datasets/{quote(name)}"
-    view = MOST_USEFUL_FIRST.lower().replace(" ", "-")
+    view = MAX_USEFUL_FIRST.lower().replace(" ", "-")
     return Page(address, f"{address}?view={view}", built)
 
 
@@ -98,7 +99,7 @@ def _server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
             if time.monotonic() > deadline:
                 raise ReviewError(
                     f"FiftyOne did not answer on port {port} within {START_SECONDS:.0f} s",
-                    f"Look into {log}.",
+                    f"See {log}.",
                 )
             time.sleep(0.2)
         yield server
@@ -119,5 +120,5 @@ def _need_alive(server: subprocess.Popen[bytes], log: Path) -> None:
         said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise ReviewError(
             f"FiftyOne ended with code {server.returncode}: {said[-1] if said else 'it said nothing'}",
-            f"Look into {log}.",
+            f"See {log}.",
         )

@@ -1,4 +1,4 @@
-"""The FiftyOne data set of a workspace: one sample per picture, updated in place.
+"""The FiftyOne data set of a workspace: one sample per image, updated in place.
 
 Needs :func:`annotate.review.server.database` around it, which says where FiftyOne's database is before
 FiftyOne is imported; that is also why FiftyOne is only imported inside functions.
@@ -6,32 +6,33 @@ FiftyOne is imported; that is also why FiftyOne is only imported inside function
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
 from annotate.review.sample import Layout, ReviewSample, describe, fingerprint
 from dsmoe_core.errors import ReviewError
+from dsmoe_core.progress import CountCallback
 
-MOST_USEFUL_FIRST = "Most useful first"
+MAX_USEFUL_FIRST = "Most useful first"
 BATCH = 200
 """Samples written at once: large enough to be quick, small enough for a moving progress bar."""
 
 SAMPLE_FIELDS = {
-    "picture_key": ("StringField", "sha256 of the picture's bytes; its identity everywhere"),
-    "picture_name": ("StringField", "the name it came in under"),
+    "image_key": ("StringField", "sha256 of the image's bytes; its identity everywhere"),
+    "image_name": ("StringField", "the name it came in under"),
     "labelled": ("BooleanField", "whether people have said what is on it"),
     "uncertainty": ("FloatField", "the detector's doubt; higher = label sooner"),
     "routing_entropy": ("FloatField", "the router's doubt about which experts to ask, in nats"),
     "lead_expert": ("StringField", "the expert with the highest weight"),
-    "version": ("StringField", "model version + class-book version of the findings"),
+    "version": ("StringField", "model version + class-book version of the detections"),
     "loop_tags": ("ListField", "the tags that the loop gave; all other tags are people's"),
-    "experts": ("ListField", "the experts that looked at the picture, best first"),
+    "experts": ("ListField", "the experts that looked at the image, best first"),
     "gating_weights": ("ListField", "one weight per expert, zero for those that did not look"),
     "fingerprint": ("StringField", "of all the above; an unchanged sample is not written again"),
 }
-FINDING_FIELDS = {
+DETECTION_FIELDS = {
     "entropy": ("FloatField", "mean binary entropy over the classes, in nats, 0 to ln 2"),
     "second_best": ("StringField", "the most probable other class"),
     "second_probability": ("FloatField", "its probability"),
@@ -43,13 +44,13 @@ ITEMS = {
     "gating_weights": "FloatField",
     "probs": "FloatField",
 }
-COLOURS = {"ground_truth": "#00e5ff", "findings": "#ff9f1c", "uncertainty": "#ff9f1c"}
+COLOURS = {"ground_truth": "#00e5ff", "predictions": "#ff9f1c", "uncertainty": "#ff9f1c"}
 """People cyan, the detector orange: told apart on copper, steel and green, by colour-blind people too."""
 POOL = ["#00e5ff", "#ff9f1c", "#c3a6ff", "#8bd450", "#ff7a9c", "#f2e34c"]
 
 
 class Built(NamedTuple):
-    """What :func:`build` did, in pictures."""
+    """What :func:`build` did, in images."""
 
     name: str
     added: int
@@ -58,31 +59,29 @@ class Built(NamedTuple):
     removed: int
 
 
-def build(
-    name: str, samples: Iterable[ReviewSample], *, progress: Callable[[int, int], None] | None = None
-) -> Built:
+def build(name: str, samples: Iterable[ReviewSample], *, progress: CountCallback | None = None) -> Built:
     """Make the data set of this name show exactly these samples; what is there already stays in place.
 
     People's own tags, saved views and fields are kept. A sample whose content did not change is not written.
 
     Args:
-        samples: one per picture; a later sample of the same picture replaces an earlier one.
+        samples: one per image; a later sample of the same image replaces an earlier one.
         progress: called with (samples done, samples in all).
 
     Raises:
         ReviewError: FiftyOne or its database refused.
     """
-    wanted = {sample.picture.key: sample for sample in samples}
+    wanted = {sample.image.key: sample for sample in samples}
     layout = Layout.of(wanted.values())
     with database_errors(name):
         dataset = _open(name, layout)
-        known: dict[str, str] = dict(zip(*dataset.values(["picture_key", "fingerprint"]), strict=True))
+        known: dict[str, str] = dict(zip(*dataset.values(["image_key", "fingerprint"]), strict=True))
         gone = [key for key in known if key not in wanted]
         if gone:
             dataset.delete_samples(_of_keys(dataset, gone))
         added = updated = done = 0
         for batch in _batches(wanted.values(), BATCH):
-            described = {s.picture.key: describe(s, layout) for s in batch}
+            described = {s.image.key: describe(s, layout) for s in batch}
             marks = {key: fingerprint(fields) for key, fields in described.items()}
             new = [key for key in described if key not in known]
             changed = [key for key in described if key in known and known[key] != marks[key]]
@@ -102,14 +101,14 @@ def _open(name: str, layout: Layout) -> Any:
     dataset.persistent = True
     dataset.media_type = "image"
     schema: dict[str, tuple[str, str]] = dict(SAMPLE_FIELDS)
-    for field in ("ground_truth", "findings"):
+    for field in ("ground_truth", "predictions"):
         dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    schema.update({f"findings.detections.{field}": kind for field, kind in FINDING_FIELDS.items()})
+    schema.update({f"detections.detections.{field}": kind for field, kind in DETECTION_FIELDS.items()})
     for path, (kind, description) in schema.items():
         item = ITEMS.get(path.rsplit(".", 1)[-1])
         subfield = getattr(fo, item) if item else None
         dataset.add_sample_field(path, getattr(fo, kind), subfield=subfield, description=description)
-    for indexed in ("picture_key", "uncertainty"):
+    for indexed in ("image_key", "uncertainty"):
         dataset.create_index(indexed)
     dataset.default_classes = list(layout.classes)
     dataset.info = {"classes": list(layout.classes), "experts": layout.experts}
@@ -125,7 +124,7 @@ def _arrange(dataset: Any) -> None:
     groups: dict[str, list[str]] = {
         "tags": ["tags", "_label_tags"],
         "what people say": ["labelled", "ground_truth"],
-        "what the detector says": ["findings", "uncertainty", "version"],
+        "what the detector says": ["predictions", "uncertainty", "version"],
         "who looked": ["lead_expert", "experts", "routing_entropy", "gating_weights"],
     }
     named = {path for paths in groups.values() for path in paths}
@@ -139,7 +138,7 @@ def _arrange(dataset: Any) -> None:
     ]
     fields = [{"path": name, "fieldColor": colour} for name, colour in COLOURS.items()]
     dataset.app_config.color_scheme = fo.ColorScheme(color_by="field", color_pool=POOL, fields=fields)
-    dataset.app_config.active_fields = fo.ActiveFields(paths=["ground_truth", "findings", "uncertainty"])
+    dataset.app_config.active_fields = fo.ActiveFields(paths=["ground_truth", "predictions", "uncertainty"])
 
 
 def _add(dataset: Any, described: Sequence[tuple[dict[str, Any], str]]) -> None:
@@ -160,7 +159,7 @@ def _update(dataset: Any, described: Mapping[str, tuple[dict[str, Any], str]]) -
     if not described:
         return
     for sample in _of_keys(dataset, list(described)).iter_samples(autosave=True):
-        fields, mark = described[sample["picture_key"]]
+        fields, mark = described[sample["image_key"]]
         ours = set(sample["loop_tags"] or ())
         sample.tags = list(dict.fromkeys([*fields["loop_tags"], *(t for t in sample.tags if t not in ours)]))
         sample.filepath = fields["filepath"]
@@ -172,7 +171,7 @@ def _fill(sample: Any, fields: Mapping[str, Any], mark: str) -> None:
 
     for name in SAMPLE_FIELDS:
         sample[name] = mark if name == "fingerprint" else fields[name]
-    for name in ("ground_truth", "findings"):
+    for name in ("ground_truth", "predictions"):
         boxes = fields[name]
         sample[name] = None if boxes is None else fo.Detections(detections=[fo.Detection(**b) for b in boxes])
 
@@ -182,9 +181,9 @@ def _save_view(dataset: Any) -> None:
 
     unlabelled = dataset.exists("uncertainty").match(ViewField("labelled") == False)  # noqa: E712 (a query)
     dataset.save_view(
-        MOST_USEFUL_FIRST,
+        MAX_USEFUL_FIRST,
         unlabelled.sort_by("uncertainty", reverse=True),
-        description="Pictures nobody has labelled yet, those in which the detector doubts most first",
+        description="Images nobody has labelled yet, those in which the detector doubts most first",
         overwrite=True,
     )
 
@@ -192,7 +191,7 @@ def _save_view(dataset: Any) -> None:
 def _of_keys(dataset: Any, keys: list[str]) -> Any:
     from fiftyone import ViewField
 
-    return dataset.match(ViewField("picture_key").is_in(keys))
+    return dataset.match(ViewField("image_key").is_in(keys))
 
 
 def _batches(samples: Iterable[ReviewSample], size: int) -> Iterator[list[ReviewSample]]:

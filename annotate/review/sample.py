@@ -1,4 +1,4 @@
-"""What FiftyOne shows of one picture, as plain values: no FiftyOne here, so this is quick to test."""
+"""What FiftyOne shows of one image, as plain values: no FiftyOne here, so this is quick to test."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dsmoe_core.schema import Annotation, Box, Finding, Picture, PictureFindings, Routing
+from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, Prediction, Routing
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewSample:
-    """One picture to look at.
+    """One image to look at.
 
     Attributes:
         truth: what people say is on it; None where nobody has looked yet, empty where they saw no defect.
-        findings: what the detector says; None where it has not seen the picture.
-        tags: the picture's part in the loop, e.g. ``round 2``, ``ranked``, ``test set``.
+        detections: what the detector says; None where it has not seen the image.
+        tags: the image's part in the loop, e.g. ``round 2``, ``ranked``, ``test set``.
     """
 
-    picture: Picture
+    image: ImageRecord
     truth: tuple[Annotation, ...] | None
-    findings: PictureFindings | None
+    detections: Prediction | None
     tags: tuple[str, ...] = ()
 
 
@@ -32,8 +32,8 @@ class Layout:
     """What fixes the length of the vectors: the same for every sample of a data set.
 
     Attributes:
-        classes: order of a finding's ``probs``.
-        experts: length of a picture's ``gating_weights``.
+        classes: order of a detection's ``probs``.
+        experts: length of an image's ``gating_weights``.
     """
 
     classes: tuple[str, ...]
@@ -45,10 +45,10 @@ class Layout:
         classes: dict[str, None] = {}
         experts = 0
         for sample in samples:
-            if sample.findings is not None:
-                experts = max(experts, 1 + max(sample.findings.routing.experts, default=-1))
-                for finding in sample.findings.findings:
-                    classes.update(dict.fromkeys(finding.probabilities))
+            if sample.detections is not None:
+                experts = max(experts, 1 + max(sample.detections.routing.experts, default=-1))
+                for detection in sample.detections.detections:
+                    classes.update(dict.fromkeys(detection.probabilities))
             classes.update(dict.fromkeys(a.label for a in sample.truth or ()))
         return cls(tuple(classes), experts)
 
@@ -56,28 +56,28 @@ class Layout:
 def describe(sample: ReviewSample, layout: Layout) -> dict[str, Any]:
     """Field names and JSON-like values of one sample; a field that does not apply is None.
 
-    Boxes are ``[left, top, width, height]`` as shares of the picture, entropies in nats.
+    Boxes are ``[left, top, width, height]`` as shares of the image, entropies in nats.
     """
-    picture, found = sample.picture, sample.findings
+    image, found = sample.image, sample.detections
     fields: dict[str, Any] = {
-        "filepath": str(picture.path),
-        "picture_key": picture.key,
-        "picture_name": picture.name,
-        "size": [picture.width, picture.height],
+        "filepath": str(image.path),
+        "image_key": image.key,
+        "image_name": image.name,
+        "size": [image.width, image.height],
         "labelled": sample.truth is not None,
         "loop_tags": list(sample.tags),
         "ground_truth": None,
-        **dict.fromkeys(("findings", "uncertainty", "version", "experts", "lead_expert")),
+        **dict.fromkeys(("predictions", "uncertainty", "version", "experts", "lead_expert")),
         **dict.fromkeys(("gating_weights", "routing_entropy")),
     }
     if sample.truth is not None:
         fields["ground_truth"] = [
-            {"label": a.label, "bounding_box": _relative(a.box, picture)} for a in sample.truth
+            {"label": a.label, "bounding_box": _relative(a.box, image)} for a in sample.truth
         ]
     if found is not None:
         names = [expert_name(index) for index in found.routing.experts]
         fields.update(
-            findings=[_detection(finding, picture, layout.classes) for finding in found.findings],
+            detections=[_detection(detection, image, layout.classes) for detection in found.detections],
             uncertainty=found.uncertainty,
             version=found.version,
             experts=names,
@@ -106,24 +106,24 @@ def expert_name(index: int) -> str:
     return f"expert {index + 1}"
 
 
-def _detection(finding: Finding, picture: Picture, classes: Sequence[str]) -> dict[str, Any]:
-    second = finding.second_best
+def _detection(detection: Detection, image: ImageRecord, classes: Sequence[str]) -> dict[str, Any]:
+    second = detection.second_best
     return {
-        "label": finding.label,
-        "bounding_box": _relative(finding.box, picture),
-        "confidence": finding.score,
-        "entropy": finding.entropy,
+        "label": detection.label,
+        "bounding_box": _relative(detection.box, image),
+        "confidence": detection.score,
+        "entropy": detection.entropy,
         # A class that this model does not know has no probability: zero.
-        "probs": [float(finding.probabilities.get(name, 0.0)) for name in classes],
+        "probs": [float(detection.probabilities.get(name, 0.0)) for name in classes],
         "second_best": second[0] if second else None,
         "second_probability": second[1] if second else None,
     }
 
 
-def _relative(box: Box, picture: Picture) -> list[float]:
+def _relative(box: Box, image: ImageRecord) -> list[float]:
     return [
-        box.x1 / picture.width,
-        box.y1 / picture.height,
-        box.width / picture.width,
-        box.height / picture.height,
+        box.x1 / image.width,
+        box.y1 / image.height,
+        box.width / image.width,
+        box.height / image.height,
     ]

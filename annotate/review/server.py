@@ -125,7 +125,7 @@ def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: fl
             raise ReviewError(*_why_it_ended(server.returncode, Path(where)))
         if time.monotonic() > deadline:
             raise ReviewError(
-                f"the review database does not answer ({reason})", f"Look into {where}, then try again."
+                f"the review database does not answer ({reason})", f"See {where}, then try again."
             )
 
 
@@ -135,7 +135,7 @@ def _why_it_ended(code: int, log: Path) -> tuple[str, str]:
             f"the review database in {log.parent} is in use by another process, or may not be written",
             "Close the other `dsmoe review` of this workspace.",
         )
-    return f"the review database ended at once with code {code}: {_last_error(log)}", f"Look into {log}."
+    return f"the review database ended at once with code {code}: {_last_error(log)}", f"See {log}."
 
 
 def _last_error(log: Path) -> str:

@@ -1,1 +1,1 @@
-"""Label Studio: server, label config, tasks with pre-labels, harvest."""
+"""Label Studio: server, label config, tasks with pre-annotations, harvest."""

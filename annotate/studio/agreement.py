@@ -1,4 +1,4 @@
-"""Several people's boxes on one picture: which mean the same defect, how far they agree, what is kept."""
+"""Several people's boxes on one image: which mean the same defect, how far they agree, what is kept."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def agreement(answers: Sequence[Boxes]) -> float | None:
 def merged(answers: Sequence[Boxes], keep: Literal["majority", "union"]) -> tuple[Region, ...]:
     """One list of boxes: those that more than half of the annotators drew, or all that anybody drew.
 
-    A group becomes the mean of its boxes. It goes by the pre-label that one of them began as.
+    A group becomes the mean of its boxes. It goes by the pre-annotation that one of them began as.
     """
     least = len(answers) / 2 if keep == "majority" else 0
     return tuple(_mean(group) for group in groups(answers) if len(group) > least)

@@ -88,7 +88,7 @@ class Api:
         except httpx.TimeoutException as error:
             raise StudioError(
                 f"Label Studio at {self._connection.url} was asked to {what} and did not answer in time",
-                "Look at its log; start it again if it hangs.",
+                "See its log; start it again if it hangs.",
             ) from error
         except httpx.HTTPError as error:
             raise StudioError(
@@ -155,7 +155,7 @@ class Api:
         if status == httpx.codes.NOT_FOUND:
             remedy = "Somebody has deleted it; open the round again to send out what is missing."
         elif status is not None and httpx.codes.is_server_error(status):
-            remedy = "Look at its log, then run this again."
+            remedy = "See its log, then run this again."
         return StudioError(f"Label Studio refused to {what} ({status}): {self._said(body)}", remedy)
 
     def _said(self, body: Any) -> str:

@@ -26,17 +26,17 @@ class ClassChange:
 
     Attributes:
         added: new ones, in the book's order.
-        renamed: old name -> the class that has it as an alias. Annotations and pre-labels are rewritten.
+        renamed: old name -> the class that has it as an alias. Annotations and pre-annotations are rewritten.
         removed: neither a class nor an alias any more. Refused where an annotation has it; taken out of the
-            pre-labels that nobody has answered yet.
-        annotations, prelabels: how many annotations, and sets of pre-labels, have a class that goes.
+            pre-annotations that nobody has answered yet.
+        annotations, prelabels: how many annotations, and sets of pre-annotations, have a class that goes.
     """
 
     added: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     annotations: Mapping[str, int] = field(default_factory=dict)
-    prelabels: Mapping[str, int] = field(default_factory=dict)
+    pre_annotations: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def between(cls, there: Collection[str], wanted: Collection[str], resolve: Resolve) -> ClassChange:
@@ -58,12 +58,12 @@ class ClassChange:
     def counted(self, rows: Iterable[Mapping[str, Any]]) -> ClassChange:
         """The same with what it touches, from the project's tasks."""
         annotations: Counter[str] = Counter()
-        prelabels: Counter[str] = Counter()
+        pre_annotations: Counter[str] = Counter()
         for row in rows:
-            for counter, those in ((annotations, "annotations"), (prelabels, "predictions")):
+            for counter, those in ((annotations, "annotations"), (pre_annotations, "predictions")):
                 for one in row.get(those) or []:
                     counter.update(self.gone & labels_of(one["result"]))
-        return ClassChange(self.added, self.renamed, self.removed, annotations, prelabels)
+        return ClassChange(self.added, self.renamed, self.removed, annotations, pre_annotations)
 
     def check(self) -> None:
         """Refuse to take away a class that annotations use.

@@ -14,10 +14,20 @@ from annotate.studio.controls import CONTROL
 from annotate.studio.label_config import label_config
 from annotate.studio.migrate import migrate
 from annotate.studio.ownership import chosen, described, owner_of
-from annotate.studio.protocol import Connection, CountProgress, OpenTask, Region, Several, Task
+from annotate.studio.protocol import Connection, Consensus, OpenTask, Region, Task
 from annotate.studio.push import Push
-from annotate.studio.rows import ANSWERED, DATA, EVERYTHING, OPEN, PRELABELS, changed_since, counted, rows
+from annotate.studio.rows import (
+    ANSWERED,
+    DATA,
+    EVERYTHING,
+    OPEN,
+    PRE_ANNOTATIONS,
+    changed_since,
+    counted,
+    rows,
+)
 from annotate.studio.views import ensure_views
+from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Harvest, Vocabulary
 
 
@@ -34,7 +44,7 @@ class LabelStudio:
 
     The label stream serves tasks in the order of their numbers ("sequential"), and the saved view sorts by
     ``data.queue``; tasks are sent most useful first, so both show the same order. Label Studio's own
-    "uncertainty sampling" would not do: it hides tasks without pre-labels behind all others.
+    "uncertainty sampling" would not do: it hides tasks without pre-annotations behind all others.
 
     Args:
         connection: where the server is.
@@ -53,7 +63,7 @@ class LabelStudio:
         *,
         owner: str = "",
         resolve: Resolve = no_aliases,
-        progress: CountProgress | None = None,
+        progress: CountCallback | None = None,
     ) -> int:
         """See Studio.ensure_project."""
         pre_annotation.check_title(title)
@@ -88,15 +98,15 @@ class LabelStudio:
         return self._change(found.project, vocabulary, resolve) if found else ClassChange(vocabulary.names)
 
     def push(
-        self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
+        self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
-        """See Studio.push. The pictures must lie in a sub-folder of the connection's document root."""
+        """See Studio.push. The images must lie in a sub-folder of the connection's document root."""
         root, classes = self.connection.document_root, self._classes_of(project)
         return Push(self._api, project, root, classes, tasks).run(progress)
 
     def open_tasks(self, project: int) -> list[OpenTask]:
         """See Studio.open_tasks."""
-        found = (pre_annotation.open_task(row) for row in rows(self._api, project, PRELABELS, OPEN))
+        found = (pre_annotation.open_task(row) for row in rows(self._api, project, PRE_ANNOTATIONS, OPEN))
         return pre_annotation.in_order([task for task in found if task is not None])
 
     def submit(
@@ -115,23 +125,23 @@ class LabelStudio:
             sdk.annotations.create(task.task_id, **body)
 
     def harvest(
-        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+        self, project: int, *, since: datetime | None = None, consensus: Consensus = "latest"
     ) -> list[Harvest]:
         """See Studio.harvest."""
         if since is None:
             found = rows(self._api, project, EVERYTHING, ANSWERED, "or")
         else:
             found = rows(self._api, project, EVERYTHING, [changed_since(since)])
-        return harvesting.read(found, since, several)
+        return harvesting.read(found, since, consensus)
 
     def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
         """See Studio.tell_agreement."""
         if agreement:
             for row in rows(self._api, project, DATA, [counted("annotations", "greater")]):
-                told = pre_annotation.told(row["data"], agreement)
-                if told != row["data"]:
+                progress = pre_annotation.with_agreement(row["data"], agreement)
+                if progress != row["data"]:
                     with self._api.asked_to(f"update task {row['id']}") as sdk:
-                        sdk.tasks.update(str(row["id"]), data=told)
+                        sdk.tasks.update(str(row["id"]), data=progress)
 
     # ---- project
 

@@ -1,4 +1,4 @@
-"""The controls of the labelling page by name, and what a person says about a picture as a whole."""
+"""The controls of the labelling page by name, and what a person says about an image as a whole."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-OBJECT: Final = "image"  # to_name of every result, and the field of a task's data with the picture's address
-CONTROL: Final = "label"  # from_name of every box, drawn by hand, pre-labelled or answered to a smart click
+OBJECT: Final = "image"  # to_name of every result, and the field of a task's data with the image's address
+CONTROL: Final = "label"  # from_name of every box, drawn by hand, pre-annotated or answered to a smart click
 CLICK: Final = "click"  # from_name of the smart key-point: sent to the back end, answered with a box
 FRAME: Final = "frame"  # from_name of the smart box: sent to the back end, answered with a tighter box
-VERDICT: Final = "verdict"  # from_name of the choices for the picture as a whole
+VERDICT: Final = "verdict"  # from_name of the choices for the image as a whole
 NOTE: Final = "note"  # from_name of the text that reaches the domain expert
 
 
 class Verdict(StrEnum):
-    """What a person may say about a picture as a whole; the value is the word on the page."""
+    """What a person may say about an image as a whole; the value is the word on the page."""
 
     NO_DEFECT = "no defect"
     UNSURE = "unsure"
@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """What one annotation says about its picture, besides the boxes.
+    """What one annotation says about its image, besides the boxes.
 
     Attributes:
         verdicts: the choices made, in the order of Verdict.
@@ -37,7 +37,7 @@ class Remark:
 
 
 def remark(results: Iterable[Mapping[str, Any]]) -> Remark:
-    """What an annotation's results say about the picture as a whole; words we do not know are left out."""
+    """What an annotation's results say about the image as a whole; words we do not know are left out."""
     chosen: set[str] = set()
     written: list[str] = []
     for result in results:
@@ -54,7 +54,7 @@ def remark(results: Iterable[Mapping[str, Any]]) -> Remark:
 
 
 def is_remark(result: Mapping[str, Any]) -> bool:
-    """Whether this result is about the picture as a whole, and so no box."""
+    """Whether this result is about the image as a whole, and so no box."""
     return result.get("from_name") in (VERDICT, NOTE)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from annotate.studio.controls import CONTROL, FRAME, OBJECT, is_prompt, is_remark
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
-from dsmoe_core.schema import Box, Finding, PictureFindings
+from dsmoe_core.schema import Box, Detection, Prediction
 
 Json = dict[str, Any]  # what Label Studio sends and takes
 
@@ -21,14 +21,14 @@ _ORIGINS = {"manual": "manual", "prediction": "prediction", "prediction-changed"
 
 
 def to_percent(box: Box, width: int, height: int) -> Json:
-    """Top-left corner and size in percent of the picture, each 0 to 100.
+    """Top-left corner and size in percent of the image, each 0 to 100.
 
     Raises:
-        BoxError: the box lies outside a picture of this size by more than a pixel.
+        BoxError: the box lies outside an image of this size by more than a pixel.
     """
     if not box.inside(width, height):
         raise BoxError(
-            f"box {box.corners} lies outside its picture of {width} x {height} px",
+            f"box {box.corners} lies outside its image of {width} x {height} px",
             "Correct or remove this box.",
         )
     inside = box.clipped(width, height)
@@ -41,13 +41,13 @@ def to_percent(box: Box, width: int, height: int) -> Json:
 
 
 def from_percent(value: Mapping[str, Any], width: int, height: int) -> Box:
-    """The pixels of a percent box, cut at the picture's edges.
+    """The pixels of a percent box, cut at the image's edges.
 
     A rotated box (Label Studio turns it clockwise about its top-left corner) becomes the upright box
     around it: other tools than our page can send one.
 
     Raises:
-        BoxError: nothing of it is inside the picture, it has no area, or a part is missing or no number.
+        BoxError: nothing of it is inside the image, it has no area, or a part is missing or no number.
     """
     left, top = _number(value, "x") * width / 100, _number(value, "y") * height / 100
     w, h = _number(value, "width") * width / 100, _number(value, "height") * height / 100
@@ -82,7 +82,7 @@ def to_result(region: Region, width: int, height: int, why: str | None = None) -
         why: shown beside the region on the page.
 
     Raises:
-        BoxError: the region lies outside the picture.
+        BoxError: the region lies outside the image.
     """
     result: Json = {
         "id": region.id,
@@ -106,7 +106,7 @@ def from_result(result: Mapping[str, Any], width: int, height: int) -> Region:
     """A region from what Label Studio stores.
 
     Raises:
-        BoxError: it has no area inside the picture, or is no rectangle with exactly one class.
+        BoxError: it has no area inside the image, or is no rectangle with exactly one class.
     """
     value = result.get("value") or {}
     labels = value.get("rectanglelabels") or []
@@ -146,7 +146,7 @@ def readable_regions(
 ) -> tuple[Region, ...]:
     """All boxes of a list of results; one that cannot be read is left out, with a warning that names it.
 
-    What is said about the picture as a whole is no box (see controls.remark), nor is what a smart tool was
+    What is said about the image as a whole is no box (see controls.remark), nor is what a smart tool was
     pointed at (see readable_prompts).
     """
     boxes = (result for result in results if not is_remark(result) and not is_prompt(result))
@@ -179,33 +179,33 @@ def _readable(
     return tuple(regions.values())
 
 
-def prelabels(findings: PictureFindings) -> tuple[tuple[Region, str], ...]:
-    """Every finding as a region with the reason to show beside it.
+def pre_annotations(detections: Prediction) -> tuple[tuple[Region, str], ...]:
+    """Every detection as a region with the reason to show beside it.
 
-    A region's id depends on picture, version and place in the list alone: sent again, it is the same.
+    A region's id depends on image, version and place in the list alone: sent again, it is the same.
     """
     return tuple(
         (
             Region(
-                id=hashlib.sha256(f"{findings.version}/{findings.key}/{i}".encode()).hexdigest()[:10],
-                box=finding.box,
-                label=finding.label,
+                id=hashlib.sha256(f"{detections.version}/{detections.key}/{i}".encode()).hexdigest()[:10],
+                box=detection.box,
+                label=detection.label,
                 origin="prediction",
-                score=min(max(finding.score, 0.0), 1.0),
+                score=min(max(detection.score, 0.0), 1.0),
             ),
-            _why(finding),
+            _why(detection),
         )
-        for i, finding in enumerate(findings.findings)
+        for i, detection in enumerate(detections.detections)
     )
 
 
-def _why(finding: Finding) -> str:
+def _why(detection: Detection) -> str:
     """The score, the runner-up, and what the detector is unsure of, if anything."""
-    other, score = finding.second_best, finding.score
+    other, score = detection.second_best, detection.score
     but = f", or {other[0]} {other[1]:.0%}" if other and other[1] >= 0.01 else ""
     doubts = []
     if other and other[1] >= score / 2:
         doubts.append("unsure which class")
     if score < 0.5:
         doubts.append("unsure whether it is a defect")
-    return f"{finding.label} {score:.0%}{but}" + (f": {' and '.join(doubts)}" if doubts else "")
+    return f"{detection.label} {score:.0%}{but}" + (f": {' and '.join(doubts)}" if doubts else "")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import httpx
 
-from annotate.environments import Say
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 from dsmoe_core.loopback import on_loopback
+from dsmoe_core.progress import StatusCallback
 
 log = logging.getLogger(__name__)
 
@@ -19,13 +19,13 @@ _LOOK_S = 10.0
 _THE_ADDRESS = "Give the address that the browser shows, up to the first path: https://labels.example.com."
 
 
-class ExistingServer:
+class ExternalServer:
     """Finds a Label Studio by its address and a token.
 
     Args:
         url: ``http(s)://HOST[:PORT]``.
         token: a legacy token, or a personal access token, which the client exchanges for short-lived ones.
-        document_root: the folder that this server may show local files from; the pictures lie below it.
+        document_root: the folder that this server may show local files from; the images lie below it.
     """
 
     def __init__(self, url: str, token: str, document_root: Path) -> None:
@@ -33,7 +33,7 @@ class ExistingServer:
         self.document_root = document_root.resolve()
         self._token = token.strip()
 
-    def up(self, progress: Say | None = None) -> Connection:
+    def up(self, progress: StatusCallback | None = None) -> Connection:
         """Check that it answers, is Label Studio, and takes our token.
 
         Raises:
@@ -71,14 +71,14 @@ class ExistingServer:
                 f"{self.url} sends us on to {answer.headers.get('location')}", "Give that address instead."
             )
         try:
-            told = answer.json()
+            progress = answer.json()
         except ValueError:
-            told = None
-        if not isinstance(told, dict) or not any(name.startswith("label-studio") for name in told):
+            progress = None
+        if not isinstance(progress, dict) or not any(name.startswith("label-studio") for name in progress):
             raise StudioError(
                 f"what answers at {self.url} is not Label Studio (status {answer.status_code})", _THE_ADDRESS
             )
-        return str(told.get("release", "of unknown version"))
+        return str(progress.get("release", "of unknown version"))
 
     def _ask(self) -> httpx.Response:
         try:

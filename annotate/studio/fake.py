@@ -15,8 +15,9 @@ from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
 from annotate.studio.ownership import chosen, described, owner_of
-from annotate.studio.protocol import CountProgress, OpenTask, Region, Several, Task
+from annotate.studio.protocol import Consensus, OpenTask, Region, Task
 from dsmoe_core.errors import StudioError
+from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Harvest, Vocabulary
 
 
@@ -46,7 +47,7 @@ class FakeStudio:
         *,
         owner: str = "",
         resolve: Resolve = no_aliases,
-        progress: CountProgress | None = None,
+        progress: CountCallback | None = None,
     ) -> int:
         """See Studio.ensure_project."""
         pre_annotation.check_title(title)
@@ -75,11 +76,11 @@ class FakeStudio:
         return change.counted(self._rows(project["id"]))
 
     def push(
-        self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
+        self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
         """See Studio.push."""
         classes = self._project(project)["classes"]
-        sent = {t.picture.key: pre_annotation.task_json(t, t.picture.path.as_uri(), classes) for t in tasks}
+        sent = {t.image.key: pre_annotation.task_json(t, t.image.path.as_uri(), classes) for t in tasks}
         there = {row["data"]["key"]: row for row in self._rows(project)}
         for done, (key, body) in enumerate(sent.items(), start=1):
             row = there.get(key)
@@ -121,17 +122,17 @@ class FakeStudio:
         self.annotate(task.task_id, body)
 
     def harvest(
-        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+        self, project: int, *, since: datetime | None = None, consensus: Consensus = "latest"
     ) -> list[Harvest]:
         """See Studio.harvest."""
         self._project(project)
-        return harvesting.read(self._rows(project), since, several)
+        return harvesting.read(self._rows(project), since, consensus)
 
     def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
         """See Studio.tell_agreement."""
         self._project(project)
         for row in self._rows(project):
-            row["data"] = pre_annotation.told(row["data"], agreement)
+            row["data"] = pre_annotation.with_agreement(row["data"], agreement)
         self._save()
 
     # What people do on the page besides submitting once.
@@ -193,8 +194,8 @@ class FakeStudio:
         index = chosen([p.get("description", "") for p in same], title, owner)
         return None if index is None else same[index]
 
-    def _rewrite(self, project: int, change: ClassChange, progress: CountProgress | None) -> None:
-        total = sum(change.annotations.values()) + sum(change.prelabels.values())
+    def _rewrite(self, project: int, change: ClassChange, progress: CountCallback | None) -> None:
+        total = sum(change.annotations.values()) + sum(change.pre_annotations.values())
         done = 0
         for row in self._rows(project):
             for kind in ("annotations", "predictions"):

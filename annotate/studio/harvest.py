@@ -11,7 +11,7 @@ from annotate.studio.agreement import agreement, iou, merged
 from annotate.studio.controls import Verdict, remark
 from annotate.studio.convert import readable_prompts, readable_regions
 from annotate.studio.pre_annotation import is_ours
-from annotate.studio.protocol import Region, Several
+from annotate.studio.protocol import Consensus, Region
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 
 _SAME_PX = 0.05  # the page turns a box into screen pixels and back: a corner this near did not move
@@ -20,7 +20,7 @@ _DOUBTS = (Verdict.NEEDS_EXPERT, Verdict.UNSURE)  # the graver first
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What one annotator says about a picture.
+    """What one annotator says about an image.
 
     Attributes:
         doubt: keeps it from counting: said by the annotator, or seen in a contradiction.
@@ -51,7 +51,7 @@ class _Answer:
 
 
 def read(
-    rows: Iterable[Mapping[str, Any]], since: datetime | None = None, several: Several = "latest"
+    rows: Iterable[Mapping[str, Any]], since: datetime | None = None, consensus: Consensus = "latest"
 ) -> list[Harvest]:
     """Harvests of all rows of ours that changed since then, oldest first. Drafts do not count.
 
@@ -61,12 +61,12 @@ def read(
     Args:
         since: leave out what changed before; with a time zone.
     """
-    found = [harvest for row in rows if (harvest := harvest_of(row, several)) is not None]
+    found = [harvest for row in rows if (harvest := harvest_of(row, consensus)) is not None]
     found = [h for h in found if (h.updated_at >= since if since else h.annotators)]
     return sorted(found, key=lambda h: (h.updated_at, h.annotation_id))
 
 
-def harvest_of(row: Mapping[str, Any], several: Several = "latest") -> Harvest | None:
+def harvest_of(row: Mapping[str, Any], consensus: Consensus = "latest") -> Harvest | None:
     """What a task's annotators say together; None where it is no task of ours, or has no time of its own.
 
     Of each annotator the newest annotation counts. One marked as ground truth outweighs all others; else
@@ -77,8 +77,8 @@ def harvest_of(row: Mapping[str, Any], several: Several = "latest") -> Harvest |
     answers = _answers(row)
     if not answers:
         return _taken_back(row) if row.get("updated_at") else None
-    chosen = _chosen(answers, several)
-    regions = merged([a.regions for a in chosen], "majority" if several == "majority" else "union")
+    chosen = _chosen(answers, consensus)
+    regions = merged([a.regions for a in chosen], "majority" if consensus == "majority" else "union")
     skipped = all(a.skipped for a in chosen)
     doubts = [doubt for doubt in _DOUBTS if any(a.doubt is doubt for a in chosen)]
     shown = _parent(chosen[-1].annotation, regions, row.get("predictions") or [])
@@ -147,7 +147,7 @@ def _unanswered(
     return None
 
 
-def _chosen(answers: Sequence[_Answer], several: Several) -> Sequence[_Answer]:
+def _chosen(answers: Sequence[_Answer], consensus: Consensus) -> Sequence[_Answer]:
     """The answers that count, oldest first; never none.
 
     A skip is no vote. Merging asks that more than half of those who voted are sure; else those who are not
@@ -157,7 +157,7 @@ def _chosen(answers: Sequence[_Answer], several: Several) -> Sequence[_Answer]:
     checked = [a for a in judged if a.annotation.get("ground_truth")]
     if checked:
         return checked[-1:]
-    if several == "latest" or not judged:
+    if consensus == "latest" or not judged:
         return answers[-1:]
     sure = [a for a in judged if a.doubt is None]
     return sure if 2 * len(sure) > len(judged) else [a for a in judged if a.doubt is not None]
@@ -181,7 +181,7 @@ def _regions(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Reg
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int, str]:
-    """Width and height of a task's picture in pixels, and what to call the task in messages."""
+    """Width and height of a task's image in pixels, and what to call the task in messages."""
     return int(row["data"]["width"]), int(row["data"]["height"]), f"task {row['id']}"
 
 

@@ -20,7 +20,7 @@ def label_config(vocabulary: Vocabulary) -> str:
     """XML with one rectangle label per class: its own colour and key, its description as a hint.
 
     Beside the boxes: a smart key-point and a smart box, which the page shows once a back end is connected,
-    and what can be said about the picture as a whole.
+    and what can be said about the image as a whole.
 
     Raises:
         ClassBookError: a name is blank, starts with ``$`` (Label Studio takes it for a field of the task) or

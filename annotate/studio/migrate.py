@@ -1,7 +1,8 @@
 """Gives a project of the real server other classes, without ever orphaning what people drew.
 
 The order is such that a kill at any moment leaves a page that has every class in use, and the next run goes
-on: the new classes come first, then annotations and pre-labels are rewritten, and only then the old names go.
+on: the new classes come first, then annotations and pre-annotations are rewritten, and only then the old
+names go.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.protocol import CountProgress
 from annotate.studio.rows import EVERYTHING, rows
+from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ClassText, Vocabulary
 
 
 def migrate(
-    api: Api, project: int, change: ClassChange, vocabulary: Vocabulary, progress: CountProgress | None = None
+    api: Api, project: int, change: ClassChange, vocabulary: Vocabulary, progress: CountCallback | None = None
 ) -> None:
     """Change a project's classes as planned.
 
@@ -46,13 +47,13 @@ def _set(api: Api, project: int, config: str) -> None:
         sdk.projects.update(project, label_config=config)
 
 
-def _rewrite(api: Api, project: int, change: ClassChange, progress: CountProgress | None) -> None:
-    """Bring annotations and pre-labels under the new names.
+def _rewrite(api: Api, project: int, change: ClassChange, progress: CountCallback | None) -> None:
+    """Bring annotations and pre-annotations under the new names.
 
     The server stamps what is changed: annotations of one task are changed in the order of their stamps, so
-    that the last one stays the last. Pre-labels that were answered keep a removed class, as a record.
+    that the last one stays the last. Pre-annotations that were answered keep a removed class, as a record.
     """
-    total = sum(change.annotations.values()) + sum(change.prelabels.values())
+    total = sum(change.annotations.values()) + sum(change.pre_annotations.values())
     done = 0
     for row in rows(api, project, EVERYTHING):
         for kind in ("annotations", "predictions"):
@@ -66,7 +67,7 @@ def _rewrite(api: Api, project: int, change: ClassChange, progress: CountProgres
 
 
 def _rewrite_one(api: Api, kind: str, one: Json, change: ClassChange, drop: bool) -> None:
-    """Rewrite one annotation or set of pre-labels as it is now."""
+    """Rewrite one annotation or set of pre-annotations as it is now."""
     what, path = f"rewrite {kind[:-1]} {one['id']}", f"api/{kind}/{one['id']}/"
     if kind == "annotations":  # its annotator may have changed it since the page of tasks was read
         one = api.ask(what, "GET", path)

@@ -1,4 +1,4 @@
-"""Label Studio's protocol for back ends: its JSON in our words, and our findings as its JSON.
+"""Label Studio's protocol for back ends: its JSON in our words, and our detections as its JSON.
 
 Source: label_studio/ml/api_connector.py and ml/models.py of the pinned server. For each task it takes one
 prediction or a list of them; an empty list means "none this time", and the task is asked for again.
@@ -20,18 +20,18 @@ from annotate.studio import pre_annotation
 from annotate.studio.controls import CLICK, CONTROL, FRAME, OBJECT
 from annotate.studio.convert import Json, to_result
 from annotate.studio.protocol import Region, Task
-from dsmoe_core.errors import FormatError, PictureError
-from dsmoe_core.schema import Box, Picture, PictureFindings
+from dsmoe_core.errors import FormatError, ImageError
+from dsmoe_core.schema import Box, ImageRecord, Prediction
 
 _LOCAL_FILES = "/data/local-files/?"
 NO_PREDICTION: list[Json] = []
 NOTHING: Json = {"result": []}
-"""To a smart tool: no box. Unlike a pre-label it is not kept, so it may be empty."""
+"""To a smart tool: no box. Unlike a pre-annotation it is not kept, so it may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """A smart key-point: x and y as shares of the picture, 0 to 1; not ``positive``: what is *not* meant."""
+    """A smart key-point: x and y as shares of the image, 0 to 1; not ``positive``: what is *not* meant."""
 
     x: float
     y: float
@@ -43,7 +43,7 @@ class Prompt:
     """What an annotator points at: clicks, the latest last, or a frame; never both.
 
     Attributes:
-        frame: left, top, right, bottom as shares of the picture.
+        frame: left, top, right, bottom as shares of the image.
         label: the class that goes with the tool; None where the tool has none.
     """
 
@@ -52,7 +52,7 @@ class Prompt:
     label: str | None = None
 
     def box(self, width: int, height: int) -> Box | None:
-        """The frame in pixels of the picture; None where it has no area, or there is none."""
+        """The frame in pixels of the image; None where it has no area, or there is none."""
         if self.frame is None:
             return None
         left, top, right, bottom = self.frame
@@ -64,9 +64,9 @@ class LiveTask:
     """A task that the server asks about.
 
     Attributes:
-        address: of its picture, as the server knows it; not checked yet.
-        key: of its picture, where the task is one of ours.
-        blind: it is shown without pre-labels on purpose, to see what people find alone.
+        address: of its image, as the server knows it; not checked yet.
+        key: of its image, where the task is one of ours.
+        blind: it is shown without pre-annotations on purpose, to see what people find alone.
     """
 
     address: str
@@ -80,7 +80,7 @@ class PredictRequest:
 
     Attributes:
         classes: that may be answered: those of the project's label config.
-        prompt: None where pre-labels are asked for.
+        prompt: None where pre-annotations are asked for.
     """
 
     tasks: tuple[LiveTask, ...]
@@ -105,13 +105,13 @@ def predict_request(body: Any) -> PredictRequest:
     return PredictRequest(tuple(map(_task, tasks)), classes, None if results is None else _prompt(results))
 
 
-def local_picture(address: str, folder: Path) -> Path:
-    """The picture behind a local-files address: the one of its name in our folder.
+def local_image(address: str, folder: Path) -> Path:
+    """The image behind a local-files address: the one of its name in our folder.
 
     Nothing else of the address is followed, and no foreign address is fetched.
 
     Raises:
-        PictureError: the address is no local file's, or names no picture in the folder.
+        ImageError: the address is no local file's, or names no image in the folder.
     """
     query = parse_qs(address.removeprefix(_LOCAL_FILES)) if address.startswith(_LOCAL_FILES) else {}
     path = folder / PurePosixPath(query.get("d", [""])[0]).name
@@ -120,33 +120,33 @@ def local_picture(address: str, folder: Path) -> Path:
     except (OSError, ValueError, RuntimeError):  # missing, with a zero byte, in a circle
         inside = False
     if not inside:
-        raise PictureError(
-            f"{address[:200]!r} is no picture of this workspace", "Ask about the workspace's tasks."
+        raise ImageError(
+            f"{address[:200]!r} is no image of this workspace", "Ask about the workspace's tasks."
         )
     return path
 
 
-def prelabel_json(picture: Picture, found: PictureFindings, classes: Collection[str]) -> Json:
-    """Findings as a prediction, exactly as `push` sends them.
+def pre_annotation_json(image: ImageRecord, found: Prediction, classes: Collection[str]) -> Json:
+    """Detections as a prediction, exactly as `push` sends them.
 
     Raises:
         ClassBookError, BoxError: see Studio.push.
     """
-    (prediction,) = pre_annotation.task_json(Task(picture, 0, "ranked", 0, found), "", classes)["predictions"]
+    (prediction,) = pre_annotation.task_json(Task(image, 0, "ranked", 0, found), "", classes)["predictions"]
     return dict(prediction)
 
 
 def smart_json(
-    picture: Picture, box: Box, label: str, *, score: float | None, version: str, why: str
+    image: ImageRecord, box: Box, label: str, *, score: float | None, version: str, why: str
 ) -> Json:
     """The answer to a smart tool: one box as a person might have drawn it.
 
     Its id depends on what it says alone: the same thing clicked twice is one box.
     """
-    said = f"{version}/{picture.key}/{label}/{','.join(f'{v:.1f}' for v in box.corners)}"
+    said = f"{version}/{image.key}/{label}/{','.join(f'{v:.1f}' for v in box.corners)}"
     identity = hashlib.sha256(said.encode()).hexdigest()[:10]
     region = Region(identity, box, label, origin="manual", score=score)
-    result = to_result(region, picture.width, picture.height, why)
+    result = to_result(region, image.width, image.height, why)
     return {"result": [result], "model_version": version, **({} if score is None else {"score": score})}
 
 

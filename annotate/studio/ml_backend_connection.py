@@ -1,4 +1,4 @@
-"""Tells Label Studio where a project's back end is, for live pre-labels and smart tools."""
+"""Tells Label Studio where a project's back end is, for live pre-annotations and smart tools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 
 TITLE = "dsmoe"
-"""Not the model's version: Label Studio drops pushed pre-labels whenever a back end of their name is down."""
+"""Not the model's version.
+
+Label Studio drops pushed pre-annotations whenever a back end of their name is down.
+"""
 _FORBIDDEN = 403
 
 

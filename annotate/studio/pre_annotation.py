@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from annotate.studio.convert import Json, prelabels, readable_regions, to_result
+from annotate.studio.convert import Json, pre_annotations, readable_regions, to_result
 from annotate.studio.protocol import OpenTask, Region, Task
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
-from dsmoe_core.schema import PictureFindings
+from dsmoe_core.schema import Prediction
 
-BLIND = "blind"  # data.audit of a task whose pre-labels are held back to see what people find alone
+BLIND = "blind"  # data.audit of a task whose pre-annotations are held back to see what people find alone
 _NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed: a retry must make the same id
 _ARMS = {
     "seed": "chosen before there was a model",
@@ -22,18 +22,18 @@ _ARMS = {
 
 
 def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
-    """A task to import, checked first: Label Studio itself drops or stores bad pre-labels without a word.
+    """A checked task to import: Label Studio drops or stores invalid pre-annotations silently.
 
     Raises:
         ClassBookError, BoxError: see Studio.push.
     """
-    picture = task.picture
+    image = task.image
     data = {
         "image": image_url,
-        "key": picture.key,
-        "name": picture.name,
-        "width": picture.width,
-        "height": picture.height,
+        "key": image.key,
+        "name": image.name,
+        "width": image.width,
+        "height": image.height,
         "round": task.round,
         "rank": task.rank,
         "arm": task.arm,
@@ -41,7 +41,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: the view can order by one field only
         "why": _why(task),
     }
-    predictions = [] if task.findings is None else [_prediction(task, task.findings, classes)]
+    predictions = [] if task.detections is None else [_prediction(task, task.detections, classes)]
     return {"data": data, "predictions": predictions}
 
 
@@ -51,7 +51,7 @@ def annotation_json(task: OpenTask, regions: Sequence[Region], seconds: float, s
     ``unique_id`` depends on the task alone, so that the server refuses a second submission.
 
     Raises:
-        BoxError: a region lies outside the picture.
+        BoxError: a region lies outside the image.
     """
     body: Json = {
         "result": [to_result(r, task.width, task.height) for r in regions],
@@ -84,7 +84,9 @@ def open_task(row: Mapping[str, Any]) -> OpenTask | None:
         rank=int(data["rank"]),
         width=width,
         height=height,
-        prelabels=readable_regions(newest["result"], width, height, f"task {row['id']}") if newest else (),
+        pre_annotations=readable_regions(newest["result"], width, height, f"task {row['id']}")
+        if newest
+        else (),
         prediction_id=int(newest["id"]) if newest else None,
     )
 
@@ -94,7 +96,7 @@ def is_open(row: Mapping[str, Any]) -> bool:
     return not row.get("annotations")
 
 
-def told(data: Mapping[str, Any], agreement: Mapping[str, float]) -> Json:
+def with_agreement(data: Mapping[str, Any], agreement: Mapping[str, float]) -> Json:
     """A task's data with how far its annotators agree, where that is known."""
     known = agreement.get(data.get("key", ""))
     return {**data} if known is None else {**data, "agreement": round(known, 3)}
@@ -137,33 +139,33 @@ def check_title(title: str) -> None:
         )
 
 
-def _prediction(task: Task, findings: PictureFindings, classes: Collection[str]) -> Json:
-    picture = task.picture
-    marked = prelabels(findings)
-    check_labels([region for region, _ in marked], classes, picture.name)
-    if not isfinite(findings.uncertainty):
+def _prediction(task: Task, detections: Prediction, classes: Collection[str]) -> Json:
+    image = task.image
+    marked = pre_annotations(detections)
+    check_labels([region for region, _ in marked], classes, image.name)
+    if not isfinite(detections.uncertainty):
         raise StudioError(
-            f"{picture.name} has uncertainty {findings.uncertainty}; expected a finite number",
+            f"{image.name} has uncertainty {detections.uncertainty}; expected a finite number",
             "Run the detector on it again.",
         )
     try:
-        result = [to_result(region, picture.width, picture.height, why) for region, why in marked]
+        result = [to_result(region, image.width, image.height, why) for region, why in marked]
     except BoxError as error:
-        raise BoxError(f"{picture.name}: {error.problem}", error.remedy) from error
+        raise BoxError(f"{image.name}: {error.problem}", error.remedy) from error
     return {
-        "model_version": findings.version,
+        "model_version": detections.version,
         # Label Studio calls the *lowest* score the most useful and wants 0 to 1.
-        "score": 1 / (1 + max(findings.uncertainty, 0.0)),
+        "score": 1 / (1 + max(detections.uncertainty, 0.0)),
         "result": result,
     }
 
 
 def _why(task: Task) -> str:
-    doubt = f", uncertainty {task.findings.uncertainty:.2f}" if task.findings is not None else ""
-    blind = ", shown without pre-labels to check them" if _is_blind(task) else ""
-    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}{blind}. {task.picture.name}"
+    doubt = f", uncertainty {task.detections.uncertainty:.2f}" if task.detections is not None else ""
+    blind = ", shown without pre-annotations to check them" if _is_blind(task) else ""
+    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}{blind}. {task.image.name}"
 
 
 def _is_blind(task: Task) -> bool:
     """Whether a model chose it, and what the model found is held back."""
-    return task.findings is None and task.arm != "seed"
+    return task.detections is None and task.arm != "seed"

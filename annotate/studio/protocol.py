@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
-from dsmoe_core.schema import Box, Harvest, Picture, PictureFindings, Vocabulary
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import Box, Harvest, ImageRecord, Prediction, Vocabulary
 
-Several = Literal["latest", "majority", "union"]
+Consensus = Literal["latest", "majority", "union"]
 Origin = Literal["manual", "prediction", "prediction-changed"]
-CountProgress = Callable[[int, int], None]  # done, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Connection:
 
     Attributes:
         token: sent with every call; never logged.
-        document_root: the folder below which the server may read pictures, as the server sees it.
+        document_root: the folder below which the server may read images, as the server sees it.
     """
 
     url: str
@@ -34,30 +34,30 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A picture to be labelled.
+    """An image to be labelled.
 
     Attributes:
         round: number of the round, from 0.
         arm: how it was chosen: ``seed`` (before there was a model), ``ranked`` or ``random`` (control).
         rank: place in its round, 0 = most useful.
-        findings: become the pre-labels; None where there is no model yet or the picture is shown bare.
+        detections: become the pre-annotations; None where there is no model yet or the image is shown bare.
     """
 
-    picture: Picture
+    image: ImageRecord
     round: int
     arm: Literal["seed", "ranked", "random"]
     rank: int
-    findings: PictureFindings | None
+    detections: Prediction | None
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One box on the labelling page, as a pre-label or as the annotator leaves it.
+    """One box on the labelling page, as a pre-annotation or as the annotator leaves it.
 
     Attributes:
-        id: stable from pre-label to annotation, so that outcomes can be counted.
-        origin: as the page writes it: drawn by hand, a pre-label left alone, or a pre-label changed.
-        score: the detector's, 0 to 1; None for a box drawn by hand.
+        id: stable from pre-annotation to annotation, so that outcomes can be counted.
+        origin: as the page writes it: drawn by hand, a pre-annotation left alone, or a pre-annotation
+        changed. score: the detector's, 0 to 1; None for a box drawn by hand.
     """
 
     id: str
@@ -72,10 +72,10 @@ class OpenTask:
     """A task nobody has annotated or skipped yet.
 
     Attributes:
-        key: of its picture.
-        width, height: of its picture, in pixels.
+        key: of its image.
+        width, height: of its image, in pixels.
         prelabels: the boxes that are already drawn when the task is opened.
-        prediction_id: the server's name for this set of pre-labels; None where none are shown.
+        prediction_id: the server's name for this set of pre-annotations; None where none are shown.
     """
 
     task_id: int
@@ -84,7 +84,7 @@ class OpenTask:
     rank: int
     width: int
     height: int
-    prelabels: tuple[Region, ...]
+    pre_annotations: tuple[Region, ...]
     prediction_id: int | None
 
 
@@ -101,12 +101,13 @@ class Studio(Protocol):
         *,
         owner: str = "",
         resolve: Resolve = no_aliases,
-        progress: CountProgress | None = None,
+        progress: CountCallback | None = None,
     ) -> int:
         """The project of that title, made if missing, with exactly these classes to choose from.
 
         A class that the project has and the vocabulary has not is renamed where ``resolve`` knows its new
-        name: annotations and pre-labels are rewritten. Else it is removed, and no annotation may have it.
+        name: annotations and pre-annotations are rewritten. Else it is removed, and no annotation may have
+        it.
 
         Args:
             owner: whose it is, letters and digits; one that is nobody's becomes theirs. "": does not matter.
@@ -127,19 +128,19 @@ class Studio(Protocol):
         ...
 
     def push(
-        self, project: int, tasks: Sequence[Task], *, progress: CountProgress | None = None
+        self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
-        """Send tasks with their pre-labels; returns picture key -> task id, in the order given.
+        """Send tasks with their pre-annotations; returns image key -> task id, in the order given.
 
-        A picture that is there already is not sent again. While nobody has annotated it, it takes over the
-        new round, rank and pre-labels; afterwards it is left as it is.
+        An image that is there already is not sent again. While nobody has annotated it, it takes over the
+        new round, rank and pre-annotations; afterwards it is left as it is.
 
         Args:
             tasks: looked at twice and never held, so a sequence may make each one when it is asked for.
 
         Raises:
-            ClassBookError: a finding has a class that the project lacks. Nothing was sent.
-            BoxError: a finding lies outside its picture. Nothing was sent.
+            ClassBookError: a detection has a class that the project lacks. Nothing was sent.
+            BoxError: a detection lies outside its image. Nothing was sent.
         """
         ...
 
@@ -160,30 +161,30 @@ class Studio(Protocol):
 
         Raises:
             ClassBookError: a region has a class that the project lacks.
-            BoxError: a region lies outside the picture.
+            BoxError: a region lies outside the image.
         """
         ...
 
     def harvest(
-        self, project: int, *, since: datetime | None = None, several: Several = "latest"
+        self, project: int, *, since: datetime | None = None, consensus: Consensus = "latest"
     ) -> list[Harvest]:
-        """What every annotated picture's annotators say together, oldest first.
+        """What every annotated image's annotators say together, oldest first.
 
         Args:
             since: leave out what was last changed before this moment of the server's clock (with a time
                 zone). What changed at exactly this moment comes again: tell repeats by ``annotation_id`` and
                 ``updated_at``. With it, a changed task without annotations comes too, with ``annotators``
                 0: they were taken back, or never given.
-            several: where several people annotated one picture: the ``latest`` alone counts, the boxes that
+            several: where several people annotated one image: the ``latest`` alone counts, the boxes that
                 the ``majority`` drew, or the ``union`` of all boxes. An annotation that is marked as ground
                 truth outweighs them all.
         """
         ...
 
     def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
-        """Write how far several annotators of a picture agree beside it, for the view of disagreements.
+        """Write how far several annotators of an image agree beside it, for the view of disagreements.
 
         Args:
-            agreement: by picture key, 0 to 1.
+            agreement: by image key, 0 to 1.
         """
         ...

@@ -1,6 +1,6 @@
-"""Sending tasks with their pre-labels to the real server: checked first, then a batch at a time.
+"""Sending tasks with their pre-annotations to the real server: checked first, then a batch at a time.
 
-What is held is small for each task (its key, place and number), so that 100,000 pictures need little more
+What is held is small for each task (its key, place and number), so that 100,000 images need little more
 memory than 1,000: tasks may be made when they are asked for, and bodies live as long as their batch.
 """
 
@@ -16,9 +16,10 @@ from urllib.parse import quote
 from annotate.studio import pre_annotation
 from annotate.studio.api import Api
 from annotate.studio.convert import Json
-from annotate.studio.protocol import CountProgress, Task
-from annotate.studio.rows import DATA, OPEN, PRELABELS, rows
+from annotate.studio.protocol import Task
+from annotate.studio.rows import DATA, OPEN, PRE_ANNOTATIONS, rows
 from dsmoe_core.errors import StudioError
+from dsmoe_core.progress import CountCallback
 
 T = TypeVar("T")
 BATCH = 250  # tasks a call: a third of a second, so that a progress bar moves
@@ -28,7 +29,7 @@ class Push:
     """One push of tasks into a project.
 
     Args:
-        root: the folder below which the server may read pictures.
+        root: the folder below which the server may read images.
         classes: of the project.
         tasks: looked at twice, in any order; may make each task anew when it is asked for.
         batch: tasks a call.
@@ -53,9 +54,9 @@ class Push:
         self._folder = lru_cache(_folder)
         self._places: dict[str, int] = {}  # key -> place among the tasks, most useful first
         self._version: str | None = None
-        self._dropped = False  # whether the server took tasks without all of their pre-labels
+        self._dropped = False  # whether the server took tasks without all of their pre-annotations
 
-    def run(self, progress: CountProgress | None = None) -> dict[str, int]:
+    def run(self, progress: CountCallback | None = None) -> dict[str, int]:
         """Check everything, then send it; see Studio.push."""
         folders = self._check()
         for folder in sorted(folders):
@@ -68,7 +69,7 @@ class Push:
             if progress:
                 progress(known + number * self._batch, len(self._places))
             ids.update(zip(keys, self._import([self._body(key) for key in keys]), strict=True))
-        if self._dropped:  # seen once on a busy server: tasks without the pre-labels they came with
+        if self._dropped:  # seen once on a busy server: tasks without the pre-annotations they came with
             self._refresh(ids)
         if progress:
             progress(len(self._places), len(self._places))
@@ -76,22 +77,22 @@ class Push:
         return {key: ids[key] for key in sorted(self._places, key=self._places.__getitem__)}
 
     def _check(self) -> set[Path]:
-        """Go through all tasks once, sending nothing; gives the folders of their pictures."""
+        """Go through all tasks once, sending nothing; gives the folders of their images."""
         order: list[tuple[int, int, int, str]] = []
         folders = set()
         newest = (-1, -1)
         for place, task in enumerate(self._tasks):
-            pre_annotation.task_json(task, self._address(task.picture.path), self._classes)
-            folders.add(self._folder(task.picture.path.parent))
-            order.append((task.round, task.rank, place, task.picture.key))
-            if task.findings is not None and (task.round, task.rank) > newest:
-                newest, self._version = (task.round, task.rank), task.findings.version
+            pre_annotation.task_json(task, self._address(task.image.path), self._classes)
+            folders.add(self._folder(task.image.path.parent))
+            order.append((task.round, task.rank, place, task.image.key))
+            if task.detections is not None and (task.round, task.rank) > newest:
+                newest, self._version = (task.round, task.rank), task.detections.version
         self._places = {key: place for _, _, place, key in sorted(order)}
         return folders
 
     def _body(self, key: str) -> Json:
         task = self._tasks[self._places[key]]
-        return pre_annotation.task_json(task, self._address(task.picture.path), self._classes)
+        return pre_annotation.task_json(task, self._address(task.image.path), self._classes)
 
     def _import(self, bodies: Sequence[Json]) -> list[int]:
         path = f"api/projects/{self._project}/import"
@@ -110,21 +111,21 @@ class Push:
     def _refresh(self, ids: Mapping[str, int]) -> None:
         """Bring tasks that are there already, and still open, up to date.
 
-        Older sets of pre-labels stay on the task, and the page shows the newest: were they deleted, the
+        Older sets of pre-annotations stay on the task, and the page shows the newest: were they deleted, the
         server would refuse the work of whoever has the task open.
         """
         for some in _batches(self._outdated(ids), self._batch):
-            with self._api.asked_to(f"import pre-labels into project {self._project}") as sdk:
+            with self._api.asked_to(f"import pre-annotations into project {self._project}") as sdk:
                 created = sdk.projects.import_predictions(self._project, request=some).created
             if created != len(some):
                 raise StudioError(
-                    f"Label Studio took {created} of {len(some)} sets of pre-labels and dropped the rest",
+                    f"Label Studio stored {created} of {len(some)} pre-annotations",
                     "Run this again: what is missing is sent again.",
                 )
 
     def _outdated(self, ids: Mapping[str, int]) -> Iterator[Json]:
-        """Pre-labels that open tasks lack; updates the tasks' data on the way."""
-        for row in rows(self._api, self._project, PRELABELS, OPEN):
+        """Pre-annotations that open tasks lack; updates the tasks' data on the way."""
+        for row in rows(self._api, self._project, PRE_ANNOTATIONS, OPEN):
             key = row["data"].get("key", "")
             if ids.get(key) != row["id"]:
                 continue
@@ -135,14 +136,14 @@ class Push:
             yield from ({**p, "task": row["id"]} for p in pre_annotation.missing(row, body))
 
     def _show_version(self) -> None:
-        """Name the newest pre-labels as the project's: the label stream shows no others."""
+        """Name the newest pre-annotations as the project's: the label stream shows no others."""
         if self._version is not None:
-            with self._api.asked_to(f"show the newest pre-labels of project {self._project}") as sdk:
+            with self._api.asked_to(f"show the newest pre-annotations of project {self._project}") as sdk:
                 sdk.projects.update(self._project, model_version=self._version)
 
     def _ensure_storage(self, folder: Path) -> None:
-        """A row that lets the server show this folder's pictures; without it each one is a 404."""
-        with self._api.asked_to(f"show the pictures in {folder} in project {self._project}") as sdk:
+        """A row that lets the server show this folder's images; without it each one is a 404."""
+        with self._api.asked_to(f"show the images in {folder} in project {self._project}") as sdk:
             local = sdk.import_storage.local
             if not any(Path(row.path) == folder for row in local.list(project=self._project)):
                 local.create(project=self._project, title=folder.name, path=str(folder), use_blob_urls=True)
@@ -151,9 +152,8 @@ class Push:
         folder = self._folder(path.parent)
         if self._root not in folder.parents:
             raise StudioError(
-                f"picture {path} does not lie in a sub-folder of {self._root}, "
-                "all that Label Studio may show",
-                "Start Label Studio with the folder above the pictures' as its document root.",
+                f"image {path} does not lie in a sub-folder of {self._root}, all that Label Studio may show",
+                "Start Label Studio with the folder above the images' as its document root.",
             )
         return f"/data/local-files/?d={quote((folder / path.name).relative_to(self._root).as_posix())}"
 
@@ -171,9 +171,9 @@ def ids_by_key(api: Api, project: int, keys: Collection[str]) -> dict[str, int]:
         if key in keys and ids.setdefault(key, int(row["id"])) != row["id"]:
             doubled.setdefault(key, [ids[key]]).append(int(row["id"]))
     still_open = {int(row["id"]) for row in rows(api, project, DATA, OPEN)} if doubled else set()
-    for key, several in doubled.items():
-        ids[key] = min(several, key=lambda i: (i in still_open, i))
-        for extra in still_open.intersection(several) - {ids[key]}:
+    for key, consensus in doubled.items():
+        ids[key] = min(consensus, key=lambda i: (i in still_open, i))
+        for extra in still_open.intersection(consensus) - {ids[key]}:
             with api.asked_to(f"delete task {extra}") as sdk:
                 sdk.tasks.delete(str(extra))
     return ids

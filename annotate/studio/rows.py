@@ -29,7 +29,7 @@ class What:
 
 
 DATA: Final = What("task_only", "id,data", 1000)
-PRELABELS: Final = What("all", "id,data,predictions", 200)
+PRE_ANNOTATIONS: Final = What("all", "id,data,predictions", 200)
 # Unless they are expanded, annotations come as bare numbers.
 EVERYTHING: Final = What("all", "id,data,updated_at,annotations,predictions", 200, "annotations")
 

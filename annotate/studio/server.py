@@ -12,13 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotate.environments import Say, make_folder, need_space, only_one
+from annotate.environments import make_folder, need_space, only_one
 from annotate.logs import end_of
 from annotate.studio import environment
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.progress import StatusCallback
 
 DATA_BYTES = 200_000_000  # a fresh database and its logs take 20 MB; below this it fails at the next round
 _USERNAME = "annotator@dsmoe.local"
@@ -48,7 +49,7 @@ class LabelStudioServer:
 
     Args:
         data_dir: its database, credentials and log; one server a folder.
-        document_root: the pictures it may show lie in a *sub-folder* of this one.
+        document_root: the images it may show lie in a *sub-folder* of this one.
         environments: where Label Studio's own Python environment is, or will be built.
         port: on loopback. A server that runs already keeps the port it has.
         start_timeout: seconds to wait for the first answer; 20 to 40 are usual on a fresh database.
@@ -73,7 +74,7 @@ class LabelStudioServer:
         self._port_file = self.data_dir / "server.port"
         self._start_timeout = start_timeout
 
-    def up(self, progress: Say | None = None) -> Connection:
+    def up(self, progress: StatusCallback | None = None) -> Connection:
         """Start it unless it runs, wait until it answers, and say where it is.
 
         May be killed and called again at any moment, also by two processes at once.
@@ -82,18 +83,18 @@ class LabelStudioServer:
             StudioError: the port is in use, it ended or hung while starting, or it refuses our credentials.
             PrerequisiteError: its environment cannot be built, or the disk is full.
         """
-        say = progress or (lambda _: None)
+        on_status = progress or (lambda _: None)
         make_folder(self.data_dir)
         self.data_dir.chmod(0o700)  # the database holds the token too
-        with only_one(self.data_dir / "server.lock", say):
+        with only_one(self.data_dir / "server.lock", on_status):
             if self._pid() is None:
                 self._need_free_port()
                 need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
-                program = environment.ensure(self.environments, say)
+                program = environment.ensure(self.environments, on_status)
                 self._start(program, self._credentials())
-                say("starting Label Studio")
+                on_status("starting Label Studio")
             connection = self._connection(self._credentials())
-            self._wait(connection, say)
+            self._wait(connection, on_status)
             return connection
 
     def down(self) -> bool:
@@ -179,7 +180,7 @@ class LabelStudioServer:
             "FRONTEND_SENTRY_DSN": "",
         }
 
-    def _wait(self, connection: Connection, say: Say) -> None:
+    def _wait(self, connection: Connection, on_status: StatusCallback) -> None:
         started = time.monotonic()
         while not Api.is_up(connection.url):
             seconds = time.monotonic() - started
@@ -187,7 +188,7 @@ class LabelStudioServer:
                 raise self._failed("ended while it was starting", connection)
             if seconds > self._start_timeout:
                 raise self._failed(f"did not answer within {seconds:.0f} s", connection)
-            say(f"starting Label Studio ({seconds:.0f} s)")
+            on_status(f"starting Label Studio ({seconds:.0f} s)")
             time.sleep(0.5)
         with Api(connection).asked_to("sign us in") as sdk:
             sdk.users.whoami()

@@ -1,4 +1,7 @@
-"""An annotator who knows the truth: corrects pre-labels as a person would, through a Studio's own calls."""
+"""An annotator who knows the truth.
+
+Corrects pre-annotations as a person would, through a Studio's own calls.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from annotate.studio.agreement import iou
-from annotate.studio.protocol import CountProgress, Region, Studio
-from dsmoe_core.schema import Annotation, LabelledPicture
+from annotate.studio.protocol import Region, Studio
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import Annotation, LabelledImage
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +30,12 @@ class _Pair(NamedTuple):
 
 
 def correct(
-    prelabels: Sequence[Region], truth: Sequence[Annotation], accept_iou: float = 0.75
+    pre_annotations: Sequence[Region], truth: Sequence[Annotation], accept_iou: float = 0.75
 ) -> list[Region]:
-    """What the page hands in once someone has made the pre-labels agree with the truth.
+    """What the page hands in once someone has made the pre-annotations agree with the truth.
 
-    Every true box is given to one pre-label at most, greedily in three passes, each by falling IoU (ties by
+    Every true box is given to one pre-annotation at most, greedily in three passes, each by falling IoU
+    (ties by
     place in the list). Greedy and not globally optimal, because it is how people work: they leave what is
     good, and then mend what is nearest to being good.
 
@@ -39,18 +44,19 @@ def correct(
     3. relabelled: another class, IoU >= EDIT_IOU. Takes the true class, and keeps its box where that is at
        ``accept_iou``, else takes the true box too; origin ``prediction-changed``.
 
-    A pre-label without a true box is deleted: it is not in the result. A true box without a pre-label is
+    A pre-annotation without a true box is deleted: it is not in the result. A true box without a pre-
+    annotation is
     added: a new id, origin ``manual``, no score. An added box's id depends on the box and its place alone.
 
     Returns:
-        One region for every true box: pre-labels in their order, then the added ones in the truth's.
+        One region for every true box: pre-annotations in their order, then the added ones in the truth's.
     """
-    given: dict[int, int] = {}  # pre-label -> true box
+    given: dict[int, int] = {}  # pre-annotation -> true box
 
     def match(same_class: bool, at_least: float) -> None:
         pairs = [
             _Pair(overlap, i, j)
-            for i, region in enumerate(prelabels)
+            for i, region in enumerate(pre_annotations)
             for j, annotation in enumerate(truth)
             if i not in given
             and j not in given.values()
@@ -64,7 +70,7 @@ def correct(
     match(same_class=True, at_least=accept_iou)
     match(same_class=True, at_least=min(EDIT_IOU, accept_iou))
     match(same_class=False, at_least=min(EDIT_IOU, accept_iou))
-    kept = [_mended(prelabels[i], truth[given[i]], accept_iou) for i in sorted(given)]
+    kept = [_mended(pre_annotations[i], truth[given[i]], accept_iou) for i in sorted(given)]
     added = [_drawn(a, j) for j, a in enumerate(truth) if j not in given.values()]
     return kept + added
 
@@ -89,7 +95,7 @@ class SimulatedAnnotator:
     Killed and started again, it goes on with what is still open.
 
     Args:
-        truth: by picture key: what is really on the picture. A task without one is left to people.
+        truth: by image key: what is really on the image. A task without one is left to people.
         accept_iou: from which overlap on a box of the right class is left as it is.
         clock: seconds; tells how long a task took.
     """
@@ -97,7 +103,7 @@ class SimulatedAnnotator:
     def __init__(
         self,
         studio: Studio,
-        truth: Mapping[str, LabelledPicture],
+        truth: Mapping[str, LabelledImage],
         *,
         accept_iou: float = 0.75,
         clock: Callable[[], float] = time.monotonic,
@@ -107,7 +113,7 @@ class SimulatedAnnotator:
         self._accept_iou = accept_iou
         self._clock = clock
 
-    def work(self, project: int, progress: CountProgress | None = None) -> int:
+    def work(self, project: int, progress: CountCallback | None = None) -> int:
         """Correct and submit every open task whose truth is known; returns how many that were."""
         tasks = self._studio.open_tasks(project)
         known = [task for task in tasks if task.key in self._truth]
@@ -115,7 +121,7 @@ class SimulatedAnnotator:
             log.warning("%d open tasks are left to people: their truth is not known", len(tasks) - len(known))
         for done, task in enumerate(known, start=1):
             started = self._clock()
-            regions = correct(task.prelabels, self._truth[task.key].annotations, self._accept_iou)
+            regions = correct(task.pre_annotations, self._truth[task.key].annotations, self._accept_iou)
             self._studio.submit(project, task, regions, seconds=self._clock() - started)
             if progress:
                 progress(done, len(known))

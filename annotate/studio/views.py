@@ -10,7 +10,7 @@ from annotate.studio.convert import Json
 from annotate.studio.pre_annotation import BLIND
 from annotate.studio.rows import OPEN
 
-MOST_USEFUL: Final = "Most useful first"
+MAX_USEFUL: Final = "Most useful first"
 DISAGREEMENTS: Final = "Disagreements"
 NEEDS_EXPERT: Final = "Needs an expert"
 BLIND_AUDIT: Final = "Blind audit"
@@ -33,7 +33,7 @@ def _filter(column: str, operator: str, kind: str, value: str) -> Json:
 
 
 FILTERS: Final[dict[str, list[Json]]] = {
-    MOST_USEFUL: [*OPEN],
+    MAX_USEFUL: [*OPEN],
     DISAGREEMENTS: [_filter("data.agreement", "less", "Number", "1")],
     NEEDS_EXPERT: [_filter("annotations_results", "contains", "String", Verdict.NEEDS_EXPERT)],
     BLIND_AUDIT: [_filter("data.audit", "equal", "String", BLIND)],

@@ -1,1 +1,1 @@
-"""Pictures and annotations: reading, quarantine, formats, synthetic sets."""
+"""Images and annotations: reading, quarantine, formats, synthetic sets."""

@@ -16,27 +16,27 @@ from jaxtyping import Float, Int
 from dsmoe_core.config import STRIDES
 from dsmoe_core.schema import Annotation
 
-MOST_LOST = 0.01
+MAX_LOST = 0.01
 """A stride is fine enough where at most this share of the boxes lies between its cells' centres."""
 SMALLEST_TILE_PX = 64
 _RESTARTS, _ROUNDS = 5, 100
 
 
 class Sizes(NamedTuple):
-    """Boxes in pixels of their pictures, with the longest side of each box's picture."""
+    """Boxes in pixels of their images, with the longest side of each box's image."""
 
     boxes: Float[np.ndarray, "m 2"]
     longest: Float[np.ndarray, " m"]
 
     @classmethod
-    def of(cls, pictures: Iterable[tuple[int, int, Sequence[Annotation]]]) -> Sizes:
-        """From pictures as (width, height, annotations)."""
-        rows = [(a.box.width, a.box.height, max(w, h)) for w, h, found in pictures for a in found]
+    def of(cls, images: Iterable[tuple[int, int, Sequence[Annotation]]]) -> Sizes:
+        """From images as (width, height, annotations)."""
+        rows = [(a.box.width, a.box.height, max(w, h)) for w, h, found in images for a in found]
         table = np.array(rows, dtype=np.float64).reshape(-1, 3)
         return cls(table[:, :2], table[:, 2])
 
     def shown(self, side: int, tile_px: int | None = None) -> Float[np.ndarray, "m 2"]:
-        """Widths and heights as the network sees them: after letter-boxing, of whole pictures or of tiles."""
+        """Widths and heights as the network sees them: after letter-boxing, of whole images or of tiles."""
         seen = self.longest if tile_px is None else np.minimum(self.longest, tile_px)
         return self.boxes * (side / seen)[:, None]
 
@@ -114,7 +114,7 @@ class Advice(NamedTuple):
 
     Attributes:
         finest: the coarsest stride that is fine enough; None where even the finest one is not.
-        tile_px: the largest tile in picture pixels, at today's side, with which the head's own finest stride
+        tile_px: the largest tile in image pixels, at today's side, with which the head's own finest stride
             is fine enough; None where no tile helps or none is needed.
     """
 
@@ -130,10 +130,10 @@ def advice(sizes: Sizes, side: int, head_strides: Sequence[int], tile_px: int | 
         tile_px: of the tiles there are already; a better one is smaller.
     """
     shown = sizes.shown(side, tile_px)
-    finest = max((s for s in STRIDES if lost(shown, s) <= MOST_LOST), default=None)
+    finest = max((s for s in STRIDES if lost(shown, s) <= MAX_LOST), default=None)
     if finest is not None and finest >= min(head_strides):
         return Advice(finest, None)
     now = min(int(sizes.longest.max()), tile_px or sys.maxsize)
     tiles = (t for t in range(now // 32 * 32, SMALLEST_TILE_PX - 1, -32) if t < now)
-    fitting = (t for t in tiles if lost(sizes.shown(side, t), min(head_strides)) <= MOST_LOST)
+    fitting = (t for t in tiles if lost(sizes.shown(side, t), min(head_strides)) <= MAX_LOST)
     return Advice(finest, next(fitting, None))

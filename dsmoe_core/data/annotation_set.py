@@ -1,4 +1,4 @@
-"""What an annotation file says, whatever its format: classes, picture names, sizes and boxes.
+"""What an annotation file says, whatever its format: classes, image names, sizes and boxes.
 
 The formats (coco, voc, yolo) read into this and write from it. It is strict: one wrong box refuses the whole
 file by name, because a file that is wrong in one place is seldom wrong in only one.
@@ -12,16 +12,16 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from dsmoe_core.errors import BoxError, FormatError
-from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedName:
-    """One picture as an annotation file knows it.
+    """One image as an annotation file knows it.
 
     Attributes:
-        name: path relative to the folder of pictures, with forward slashes.
-        width, height: pixels of the upright picture, as the file says.
+        name: path relative to the folder of images, with forward slashes.
+        width, height: pixels of the upright image, as the file says.
     """
 
     name: str
@@ -31,9 +31,9 @@ class AnnotatedName:
 
 
 class Match(NamedTuple):
-    """Annotations brought together with pictures; ``missing`` are annotated names without a picture."""
+    """Annotations brought together with images; ``missing`` are annotated names without an image."""
 
-    labelled: tuple[LabelledPicture, ...]
+    labelled: tuple[LabelledImage, ...]
     missing: tuple[str, ...]
 
 
@@ -47,46 +47,46 @@ class AnnotationSet:
     """
 
     classes: tuple[str, ...]
-    pictures: tuple[AnnotatedName, ...]
+    images: tuple[AnnotatedName, ...]
     notes: tuple[str, ...] = ()
 
-    def match(self, pictures: Iterable[Picture]) -> Match:
-        """Brings these annotations together with pictures of the same name, in the pictures' order.
+    def match(self, images: Iterable[ImageRecord]) -> Match:
+        """Brings these annotations together with images of the same name, in the images' order.
 
-        Pictures without an entry here are left out: they are not labelled, which is not the same as free of
-        defects. Boxes belong to the *upright* picture: where the size in the file is another one, such as the
+        Images without an entry here are left out: they are not labelled, which is not the same as free of
+        defects. Boxes belong to the *upright* image: where the size in the file is another one, such as the
         size before an EXIF rotation, the boxes would lie in wrong places, so this refuses.
 
         Raises:
-            FormatError: the file gives a picture a size it does not have.
+            FormatError: the file gives an image a size it does not have.
         """
-        known = {entry.name: entry for entry in self.pictures}
+        known = {entry.name: entry for entry in self.images}
         labelled = []
-        for picture in pictures:
-            entry = known.pop(picture.name, None)
+        for image in images:
+            entry = known.pop(image.name, None)
             if entry is None:
                 continue
-            if (entry.width, entry.height) != (picture.width, picture.height):
-                raise _size_mismatch(entry, picture)
-            labelled.append(LabelledPicture(picture, entry.annotations))
+            if (entry.width, entry.height) != (image.width, image.height):
+                raise _size_mismatch(entry, image)
+            labelled.append(LabelledImage(image, entry.annotations))
         return Match(tuple(labelled), tuple(known))
 
 
-def _size_mismatch(entry: AnnotatedName, picture: Picture) -> FormatError:
+def _size_mismatch(entry: AnnotatedName, image: ImageRecord) -> FormatError:
     problem = (
-        f"the annotations give {picture.name} a size of {entry.width}x{entry.height} pixels, "
-        f"but upright it has {picture.width}x{picture.height}"
+        f"the annotations give {image.name} a size of {entry.width}x{entry.height} pixels, "
+        f"but upright it has {image.width}x{image.height}"
     )
-    if (entry.width, entry.height) == (picture.height, picture.width):
+    if (entry.width, entry.height) == (image.height, image.width):
         return FormatError(
-            f"{problem}: they were made on the picture before its EXIF rotation",
-            "Turn the picture upright in its file (and drop the EXIF tag), or annotate it upright.",
+            f"{problem}: they were made on the image before its EXIF rotation",
+            "Turn the image upright in its file (and drop the EXIF tag), or annotate it upright.",
         )
-    return FormatError(problem, "Annotate the pictures at the size they are given in.")
+    return FormatError(problem, "Annotate the images at the size they are given in.")
 
 
 def safe_name(raw: object, source: Path, owner: str) -> str:
-    """A picture's name as its relative path with forward slashes.
+    """An image's name as its relative path with forward slashes.
 
     Args:
         raw: what the file says; Windows' backslashes are taken as slashes.
@@ -96,7 +96,7 @@ def safe_name(raw: object, source: Path, owner: str) -> str:
     Raises:
         FormatError: no text, empty, absolute, with a drive or control characters, or leading out by ``..``.
     """
-    remedy = "Give file names relative to the folder of pictures, without '..'."
+    remedy = "Give file names relative to the folder of images, without '..'."
     if not isinstance(raw, str) or not raw.strip():
         raise FormatError(f"{source}: {owner} has file name {raw!r}; expected a relative path", remedy)
     path = PurePosixPath(raw.replace("\\", "/"))
@@ -120,7 +120,7 @@ def checked_size(width: object, height: object, source: Path, owner: str) -> tup
         if not whole or int_or_zero(value) < 1:
             raise FormatError(
                 f"{source}: {owner} has {label} {value!r}; expected a whole number of pixels above 0",
-                "Write the picture's size into the file.",
+                "Write the image's size into the file.",
             )
         values.append(int_or_zero(value))
     return values[0], values[1]
@@ -142,20 +142,20 @@ def checked_box(
     """The box of these corners (x1, y1, x2, y2 in pixels), clipped where it sticks out by rounding only.
 
     Args:
-        size: width and height of the picture.
-        owner: names picture and annotation, for the message.
+        size: width and height of the image.
+        owner: names image and annotation, for the message.
 
     Raises:
-        BoxError: it is empty, not finite or more than a pixel outside; names file, picture and annotation.
+        BoxError: it is empty, not finite or more than a pixel outside; names file, image and annotation.
     """
-    remedy = "Correct or remove this box, or check that file and pictures belong together."
+    remedy = "Correct or remove this box, or check that file and images belong together."
     try:
         box = Box(*corners)
     except BoxError as error:
         raise BoxError(f"{source}: {owner}: {error.problem}", remedy) from None
     shown = tuple(round(v, 2) for v in box.corners)
     outside = BoxError(
-        f"{source}: {owner}: box {shown} lies outside its picture of {size[0]}x{size[1]} pixels", remedy
+        f"{source}: {owner}: box {shown} lies outside its image of {size[0]}x{size[1]} pixels", remedy
     )
     if not box.inside(*size):
         raise outside

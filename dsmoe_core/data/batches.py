@@ -1,4 +1,4 @@
-"""Training batches: letter-boxed pictures, augmented anew each time they are shown.
+"""Training batches: letter-boxed images, augmented anew each time they are shown.
 
 The batch of a step is a pure function of (seed, step), so a resumed run sees what an uninterrupted one would
 have seen.
@@ -21,7 +21,7 @@ from dsmoe_core.data.augment.photometric import add_noise, blur, brighten, stret
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.letterbox import LetterBox, Squares, corners
 from dsmoe_core.data.letterbox_cache import SquareCache
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 
 AUGMENTATIONS = (
     "flips",
@@ -35,7 +35,7 @@ AUGMENTATIONS = (
     "mixup",
 )
 """Those that :class:`TrainingConfig` has a probability for, by that name."""
-MOST_PASTED = 3
+MAX_PASTED = 3
 
 
 class Batch(NamedTuple):
@@ -46,11 +46,11 @@ class Batch(NamedTuple):
     labels: list[Int[np.ndarray, " _"]]
 
     def part(self, first: int, end: int) -> Batch:
-        """The pictures from ``first`` to before ``end``."""
+        """The images from ``first`` to before ``end``."""
         return Batch(self.pixels[first:end], self.boxes[first:end], self.labels[first:end])
 
     def about(self, asked: Int[np.ndarray, " a"]) -> Batch:
-        """The same pictures with the boxes of these classes alone, which are counted anew.
+        """The same images with the boxes of these classes alone, which are counted anew.
 
         Args:
             asked: rows of the class book, rising.
@@ -64,7 +64,7 @@ class Batch(NamedTuple):
 class Chance:
     """The random numbers of one step.
 
-    ``first`` draws what has always been drawn, in the order of the pictures. Everything else draws from a
+    ``first`` draws what has always been drawn, in the order of the images. Everything else draws from a
     stream of its own, so that switching one augmentation on leaves the draws of all others as they were.
     """
 
@@ -81,17 +81,17 @@ class Chance:
         return self._streams[name]
 
     def strikes(self, name: str, share: float) -> bool:
-        """Whether an augmentation that concerns this share of the pictures concerns the next one."""
+        """Whether an augmentation that concerns this share of the images concerns the next one."""
         return self.stream(name).random() < share
 
 
 class TrainingSet:
-    """All pictures of a training run, letter-boxed once.
+    """All images of a training run, letter-boxed once.
 
     Args:
-        pictures: with everything that is on them; none on one means it shows no defect.
+        images: with everything that is on them; none on one means it shows no defect.
         vocabulary: gives the class order; every label must be in it.
-        squares: reads the pictures. Where it is a cache, squares are taken from there at each step; else they
+        squares: reads the images. Where it is a cache, squares are taken from there at each step; else they
             are all held in memory.
         training: augmentation and seed.
 
@@ -102,58 +102,56 @@ class TrainingSet:
 
     def __init__(
         self,
-        pictures: Sequence[LabelledPicture],
+        images: Sequence[LabelledImage],
         vocabulary: Vocabulary,
         squares: Squares | SquareCache,
         training: TrainingConfig,
     ) -> None:
         self.training = training
-        self._pictures = pictures
-        self._boxes = [_boxes(p, squares.side) for p in pictures]
-        self._labels = [_labels(p, vocabulary) for p in pictures]
+        self._images = images
+        self._boxes = [_boxes(p, squares.side) for p in images]
+        self._labels = [_labels(p, vocabulary) for p in images]
         self._defective = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
         self._squares = squares
         self._held: list[UInt8[np.ndarray, "side side 3"]] = []
-        for labelled in pictures:
-            square = squares.read(labelled.picture)
+        for labelled in images:
+            square = squares.read(labelled.image)
             if isinstance(squares, Squares):
                 self._held.append(square)
         if isinstance(squares, SquareCache):
             squares.flush()
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def batch(self, step: int) -> Batch:
-        """The batch of this step: every picture once before any comes again."""
+        """The batch of this step: every image once before any comes again."""
         shown = self.shown(step)
         return Batch(np.stack([s.pixels for s in shown]), [s.boxes for s in shown], [s.labels for s in shown])
 
     def shown(self, step: int) -> list[Sample]:
-        """The pictures of this step's batch, with what was done to each."""
+        """The images of this step's batch, with what was done to each."""
         size = self.training.batch
         chance = Chance(self.training.seed, step)
         return [self._show(self.index(step * size + i), chance) for i in range(size)]
 
     def index(self, position: int) -> int:
-        """Which picture comes at this position of the run."""
-        epoch, place = divmod(position, len(self._pictures))
+        """Which image comes at this position of the run."""
+        epoch, place = divmod(position, len(self._images))
         return int(
-            np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._pictures))[
-                place
-            ]
+            np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._images))[place]
         )
 
     def sample(self, index: int) -> Sample:
-        """A picture as it is before augmentation."""
-        held = self._held[index] if self._held else self._squares.read(self._pictures[index].picture)
+        """An image as it is before augmentation."""
+        held = self._held[index] if self._held else self._squares.read(self._images[index].image)
         return Sample(held, self._boxes[index], self._labels[index])
 
     def _show(self, index: int, chance: Chance) -> Sample:
         sample = self._augment(index, chance)
         rng = chance.first
         if rng.random() < self.training.mixup:
-            other = self._augment(int(rng.integers(len(self._pictures))), chance)
+            other = self._augment(int(rng.integers(len(self._images))), chance)
             sample = mix(sample, other, share=float(rng.beta(8.0, 8.0)))
         return sample
 
@@ -193,18 +191,18 @@ class TrainingSet:
             return sample
         rng = chance.stream("paste")
         other = self._defective[int(rng.integers(len(self._defective)))]
-        most = int(rng.integers(1, MOST_PASTED + 1))
+        most = int(rng.integers(1, MAX_PASTED + 1))
         return paste(sample, self._area(index), self.sample(other), self._area(other), most=most, rng=rng)
 
     def _area(self, index: int) -> tuple[int, int, int, int]:
-        width, height = self._pictures[index].picture.width, self._pictures[index].picture.height
+        width, height = self._images[index].image.width, self._images[index].image.height
         return LetterBox.of(width, height, self._squares.side).area(width, height)
 
 
-def _boxes(labelled: LabelledPicture, side: int) -> Float[np.ndarray, "m 4"]:
-    letterbox = LetterBox.of(labelled.picture.width, labelled.picture.height, side)
+def _boxes(labelled: LabelledImage, side: int) -> Float[np.ndarray, "m 4"]:
+    letterbox = LetterBox.of(labelled.image.width, labelled.image.height, side)
     return letterbox.into(corners([a.box for a in labelled.annotations]))
 
 
-def _labels(labelled: LabelledPicture, vocabulary: Vocabulary) -> Int[np.ndarray, " m"]:
+def _labels(labelled: LabelledImage, vocabulary: Vocabulary) -> Int[np.ndarray, " m"]:
     return np.array([vocabulary.index(a.label) for a in labelled.annotations], dtype=np.int64)

@@ -41,7 +41,7 @@ def contrast(grey: Grey, box: Box, others: Sequence[Box] = ()) -> float | None:
         others: boxes that do not belong to the ring, for there is something in them too.
 
     Returns:
-        -255 to 255; None where no ring is left, as the box fills its picture.
+        -255 to 255; None where no ring is left, as the box fills its image.
     """
     ring = max(RING_PX, round(min(box.width, box.height) / 2))
     rows, columns = _slices(grey, box, ring)

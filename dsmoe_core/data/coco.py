@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.data.annotation_set import (
     AnnotatedName,
     AnnotationSet,
@@ -32,14 +32,14 @@ def read(path: Path) -> AnnotationSet:
 
     Raises:
         FormatError: the file is missing or no COCO; names the file, the entry and the missing key.
-        BoxError: a box is wrong; names file, picture and annotation id.
+        BoxError: a box is wrong; names file, image and annotation id.
     """
     content = _load(path)
-    images, annotations, categories = (_section(content, s, path) for s in _SECTIONS)
+    entries, annotations, categories = (_section(content, s, path) for s in _SECTIONS)
     names = {_id(c, path, "category"): _name(c, path) for c in _unique(categories, "category", path)}
     refuse_duplicates(names.values(), "class", path)
     sizes: dict[str, tuple[str, int, int]] = {}
-    for image in _unique(images, "image", path):
+    for image in _unique(entries, "image", path):
         key = _id(image, path, "image")
         name = safe_name(_get(image, "file_name", path, f"image {key}"), path, f"image {key}")
         owner = f"image {key} ({name})"
@@ -55,8 +55,8 @@ def read(path: Path) -> AnnotationSet:
         key, annotation = _annotation(entry, sizes, names, path)
         boxes[key].append(annotation)
     notes = (f"{path}: {crowds} crowd regions left out, they are not single defects",) if crowds else ()
-    pictures = tuple(AnnotatedName(n, w, h, tuple(boxes[key])) for key, (n, w, h) in sizes.items())
-    return AnnotationSet(tuple(names.values()), pictures, notes)
+    images = tuple(AnnotatedName(n, w, h, tuple(boxes[key])) for key, (n, w, h) in sizes.items())
+    return AnnotationSet(tuple(names.values()), images, notes)
 
 
 _SECTIONS = ("images", "annotations", "categories")
@@ -125,13 +125,13 @@ def _annotation(
     entry: Entry, sizes: dict[str, tuple[str, int, int]], names: dict[str, str], path: Path
 ) -> tuple[str, Annotation]:
     owner = f"annotation {entry['id']}"
-    image = _id(entry, path, owner, "image_id")
-    if image not in sizes:
+    image_id = _id(entry, path, owner, "image_id")
+    if image_id not in sizes:
         raise FormatError(
-            f"{path}: {owner} has image_id {image}, which no image has", "Correct the image_id."
+            f"{path}: {owner} has image_id {image_id}, which no image has", "Correct the image_id."
         )
-    picture, width, height = sizes[image]
-    owner = f"picture {picture}, annotation {entry['id']}"
+    name, width, height = sizes[image_id]
+    owner = f"image {name}, annotation {entry['id']}"
     category = _id(entry, path, owner, "category_id")
     if category not in names:
         raise FormatError(
@@ -148,7 +148,9 @@ def _annotation(
         x, y, w, h = (float(v) for v in raw)
     except OverflowError:
         raise FormatError(f"{path}: {owner} has a bbox beyond any number", "Correct the bbox.") from None
-    return image, Annotation(checked_box((x, y, x + w, y + h), (width, height), path, owner), names[category])
+    return image_id, Annotation(
+        checked_box((x, y, x + w, y + h), (width, height), path, owner), names[category]
+    )
 
 
 def write(annotations: AnnotationSet, path: Path) -> None:
@@ -160,11 +162,9 @@ def write(annotations: AnnotationSet, path: Path) -> None:
     ids = {name: i for i, name in enumerate(annotations.classes, start=1)}
     images: list[Entry] = []
     boxes: list[Entry] = []
-    for number, picture in enumerate(annotations.pictures, start=1):
-        images.append(
-            {"id": number, "file_name": picture.name, "width": picture.width, "height": picture.height}
-        )
-        for annotation in picture.annotations:
+    for number, image in enumerate(annotations.images, start=1):
+        images.append({"id": number, "file_name": image.name, "width": image.width, "height": image.height})
+        for annotation in image.annotations:
             box = annotation.box
             boxes.append(
                 {
@@ -178,4 +178,4 @@ def write(annotations: AnnotationSet, path: Path) -> None:
             )
     categories = [{"id": i, "name": name} for name, i in ids.items()]
     content = {"images": images, "annotations": boxes, "categories": categories}
-    write_whole(path, json.dumps(content, ensure_ascii=False))
+    atomic_write(path, json.dumps(content, ensure_ascii=False))

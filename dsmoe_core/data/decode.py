@@ -1,12 +1,12 @@
-"""Reads a picture file right: upright, 8 bit, and never more pixels than allowed.
+"""Reads an image file right: upright, 8 bit, and never more pixels than allowed.
 
 What "right" means where files leave a choice:
 
-- **16-bit grey** is scaled by a fixed range, never by the picture's own darkest and brightest value: one
+- **16-bit grey** is scaled by a fixed range, never by the image's own darkest and brightest value: one
   bright defect must not darken the rest. Values up to 4095 are a 12-bit camera's (the usual case), scaled by
   255/4095; anything above is scaled by 255/65535.
 - **16-bit colour** keeps the upper byte, all that the decoder gives; where that leaves four bits or fewer (a
-  12-bit camera again) the picture is refused, not shown black.
+  12-bit camera again) the image is refused, not shown black.
 - **Transparency** is laid on white, as a viewer shows it. **CMYK** is converted without a colour profile.
 - **EXIF rotation** is applied. Of several frames or pages the first is read.
 """
@@ -22,17 +22,17 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from dsmoe_core.errors import PictureError
+from dsmoe_core.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF", "PPM")
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNED = (5, 6, 7, 8)  # orientations that swap width and height
 _GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
-_REMEDY = "Save the picture again as 8-bit PNG or JPEG."
+_REMEDY = "Save the image again as 8-bit PNG or JPEG."
 
 
 class Decoded(NamedTuple):
-    """One picture, read.
+    """One image, read.
 
     Attributes:
         width, height: pixels, upright.
@@ -51,7 +51,7 @@ def upright_size(path: Path) -> tuple[int, int]:
     """Width and height in pixels after EXIF rotation, from the header alone.
 
     Raises:
-        PictureError: the file is no picture or its header is damaged.
+        ImageError: the file is no image or its header is damaged.
     """
     with _opened(path) as image:
         turned = _orientation(image) in _TURNED
@@ -59,13 +59,13 @@ def upright_size(path: Path) -> tuple[int, int]:
 
 
 def decode(path: Path, *, max_pixels: int) -> Decoded:
-    """Reads a picture fully, refusing it by its header where it is too large.
+    """Reads an image fully, refusing it by its header where it is too large.
 
     Raises:
-        PictureError: empty, damaged, truncated, no picture, too large, or of a depth we cannot scale rightly.
+        ImageError: empty, damaged, truncated, no image, too large, or of a depth we cannot scale rightly.
     """
     if path.stat().st_size == 0:
-        raise PictureError("it is empty (0 bytes)", "Copy the file again.")
+        raise ImageError("it is empty (0 bytes)", "Copy the file again.")
     with _opened(path) as image:
         _refuse_too_large(image, max_pixels)
         with _decoders():
@@ -85,7 +85,7 @@ def decode(path: Path, *, max_pixels: int) -> Decoded:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Opens a picture without Pillow's own limit of pixels: our check of the header takes its place."""
+    """Opens an image without Pillow's own limit of pixels: our check of the header takes its place."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
@@ -99,7 +99,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _decoders() -> Iterator[None]:
-    """Tells every failure of Pillow's decoders as a PictureError; only calls of Pillow belong inside."""
+    """Tells every failure of Pillow's decoders as a ImageError; only calls of Pillow belong inside."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata, which is no reason to refuse
@@ -107,11 +107,11 @@ def _decoders() -> Iterator[None]:
     except (PermissionError, FileNotFoundError):
         raise
     except UnidentifiedImageError:
-        raise PictureError("it is not a picture, or its header is damaged", _REMEDY) from None
+        raise ImageError("it is not an image, or its header is damaged", _REMEDY) from None
     except MemoryError:
-        raise PictureError("it does not fit into memory", "Cut or scale it, or lower the limit.") from None
+        raise ImageError("it does not fit into memory", "Cut or scale it, or lower the limit.") from None
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged bytes
-        raise PictureError(f"it is damaged or truncated: {error}", _REMEDY) from None
+        raise ImageError(f"it is damaged or truncated: {error}", _REMEDY) from None
 
 
 def _orientation(image: Image.Image) -> int:
@@ -123,7 +123,7 @@ def _orientation(image: Image.Image) -> int:
 
 def _refuse_too_large(image: Image.Image, max_pixels: int) -> None:
     if image.width * image.height > max_pixels:
-        raise PictureError(
+        raise ImageError(
             f"it is too large: {image.width}x{image.height} pixels, at most {max_pixels} allowed",
             "Cut or scale it, or raise the limit.",
         )
@@ -141,7 +141,7 @@ def _is_16_bit(path: Path, image: Image.Image) -> bool:
 
 def _refuse_dark_16_bit(image: Image.Image) -> None:
     if int(np.asarray(image).max()) < 16:
-        raise PictureError(
+        raise ImageError(
             "it is 16-bit colour that uses only the lower 12 bits, of which 4 could be read", _REMEDY
         )
 
@@ -150,7 +150,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in _GREY_16:
         return _scaled(np.asarray(image, dtype=np.int64))
     if image.mode == "F":
-        raise PictureError("its values are floating point, whose range is not known", _REMEDY)
+        raise ImageError("its values are floating point, whose range is not known", _REMEDY)
     with _decoders():
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             rgba = image.convert("RGBA")
@@ -162,6 +162,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _scaled(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Image.Image:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise PictureError(f"its values go from {low} to {high}; expected 0 to 65535", _REMEDY)
+        raise ImageError(f"its values go from {low} to {high}; expected 0 to 65535", _REMEDY)
     full = 4095 if high <= 4095 else 65535
     return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")

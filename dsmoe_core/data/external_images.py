@@ -1,22 +1,23 @@
-"""Pictures read where they lie, for judging and for predicting: nothing is taken into a workspace."""
+"""Images read where they lie, for judging and for predicting: nothing is taken into a workspace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.decode import decode
 from dsmoe_core.data.image_folder import Ingest, Quarantined, reason_of, refuse_odd_file, walk
-from dsmoe_core.errors import DataError, PictureError
-from dsmoe_core.schema import LabelledPicture, Picture
+from dsmoe_core.errors import DataError, ImageError
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import ImageRecord, LabelledImage
 
 T = TypeVar("T")
 
 
 class LeftOut(NamedTuple):
-    """A picture that cannot be read, with its reason and the number of boxes that are lost with it."""
+    """An image that cannot be read, with its reason and the number of boxes that are lost with it."""
 
     name: str
     reason: str
@@ -24,9 +25,9 @@ class LeftOut(NamedTuple):
 
 
 class InPlace(NamedTuple):
-    """Annotated pictures that can be read, and those that cannot; both in the annotations' order."""
+    """Annotated images that can be read, and those that cannot; both in the annotations' order."""
 
-    labelled: tuple[LabelledPicture, ...]
+    labelled: tuple[LabelledImage, ...]
     left_out: tuple[LeftOut, ...]
 
 
@@ -36,39 +37,39 @@ def read_in_place(
     scratch: Path,
     *,
     max_pixels: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
 ) -> InPlace:
-    """Every annotated picture below ``images``, read fully once, so that a damaged one is known at once.
+    """Every annotated image below ``images``, read fully once, so that a damaged one is known at once.
 
     What the network reads is what a workspace would hold: a file that is not upright, or not 8 bit, is
-    converted into ``scratch``, which must outlive the pictures. Their key is their name, as the same picture
+    converted into ``scratch``, which must outlive the images. Their key is their name, as the same image
     may be annotated under two.
 
     Args:
-        max_pixels: larger pictures are left out.
-        progress: called with (pictures done, pictures in all).
+        max_pixels: larger images are left out.
+        progress: called with (images done, images in all).
 
     Raises:
-        DataError: ``images`` is no folder, or no annotated picture can be read.
-        FormatError: a picture has another size than the annotations say.
+        DataError: ``images`` is no folder, or no annotated image can be read.
+        FormatError: an image has another size than the annotations say.
     """
     if not images.is_dir():
-        raise DataError(f"{images} is not a folder; expected a folder of pictures", "Check the path.")
-    pictures, left_out = [], []
-    for done, entry in enumerate(annotations.pictures, start=1):
+        raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
+    readable, left_out = [], []
+    for done, entry in enumerate(annotations.images, start=1):
         try:
-            pictures.append(_picture(entry.name, images, scratch / f"{done}.png", max_pixels))
-        except (PictureError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
+            readable.append(_image(entry.name, images, scratch / f"{done}.png", max_pixels))
+        except (ImageError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
             left_out.append(LeftOut(entry.name, reason_of(error), len(entry.annotations)))
         if progress is not None:
-            progress(done, len(annotations.pictures))
-    if not pictures:
+            progress(done, len(annotations.images))
+    if not readable:
         first = f"; {left_out[0].name}: {left_out[0].reason}" if left_out else ""
         raise DataError(
-            f"none of {len(left_out)} annotated pictures can be read from {images}{first}",
+            f"none of {len(left_out)} annotated images can be read from {images}{first}",
             "Give the folder that the annotations' file names are relative to.",
         )
-    return InPlace(annotations.match(pictures).labelled, tuple(left_out))
+    return InPlace(annotations.match(readable).labelled, tuple(left_out))
 
 
 def folder_in_place(
@@ -77,32 +78,32 @@ def folder_in_place(
     *,
     max_pixels: int,
     most: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
 ) -> Ingest:
-    """The pictures below ``images`` in the same way, by name; there are no annotations to fit.
+    """The images below ``images`` in the same way, by name; there are no annotations to fit.
 
     Args:
         most: look at no more files than these, evenly from all of the folder.
 
     Raises:
-        DataError: ``images`` is no folder, or no picture in it can be read.
+        DataError: ``images`` is no folder, or no image in it can be read.
     """
     if not images.is_dir():
-        raise DataError(f"{images} is not a folder; expected a folder of pictures", "Check the path.")
-    pictures, left_out = [], []
+        raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
+    readable, left_out = [], []
     files = evenly(sorted(walk(images)), most)
     for done, path in enumerate(files, start=1):
         name = path.relative_to(images).as_posix()
         try:
-            pictures.append(_picture(name, images, scratch / f"{done}.png", max_pixels))
-        except (PictureError, PermissionError, FileNotFoundError) as error:
+            readable.append(_image(name, images, scratch / f"{done}.png", max_pixels))
+        except (ImageError, PermissionError, FileNotFoundError) as error:
             left_out.append(Quarantined(name.encode("utf-8", "replace").decode(), reason_of(error)))
         if progress is not None:
             progress(done, len(files))
-    if not pictures:
+    if not readable:
         first = f"; {left_out[0].name}: {left_out[0].reason}" if left_out else ""
-        raise DataError(f"{images} has no picture that can be read{first}", "Check the path.")
-    return Ingest(tuple(pictures), tuple(left_out))
+        raise DataError(f"{images} has no image that can be read{first}", "Check the path.")
+    return Ingest(tuple(readable), tuple(left_out))
 
 
 def evenly(whole: Sequence[T], most: int | None) -> list[T]:
@@ -111,11 +112,11 @@ def evenly(whole: Sequence[T], most: int | None) -> list[T]:
     return [whole[i * len(whole) // count] for i in range(count)]
 
 
-def _picture(name: str, images: Path, converted: Path, max_pixels: int) -> Picture:
+def _image(name: str, images: Path, converted: Path, max_pixels: int) -> ImageRecord:
     path = images / name
     refuse_odd_file(path, images)
     decoded = decode(path, max_pixels=max_pixels)
     if decoded.converted is not None:
         decoded.converted.save(converted, format="PNG")
         path = converted
-    return Picture(name, name, path, decoded.width, decoded.height)
+    return ImageRecord(name, name, path, decoded.width, decoded.height)

@@ -14,7 +14,7 @@ def read_annotations(path: Path, images: Path) -> AnnotationSet:
 
     Raises:
         FormatError: there is nothing, or nothing in one of these formats.
-        BoxError: a box is wrong; names file, picture and annotation.
+        BoxError: a box is wrong; names file, image and annotation.
     """
     if not path.exists():
         raise FormatError(

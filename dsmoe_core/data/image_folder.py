@@ -1,4 +1,4 @@
-"""Takes a folder of pictures into a store, once each; what cannot be used goes to quarantine with its reason.
+"""Takes a folder of images into a store, once each; what cannot be used goes to quarantine with its reason.
 
 A second run over the same folder is fast: the store remembers which file (by size and time of change) holds
 which key, so that only new and changed files are read. What was quarantined is looked at again each time.
@@ -10,19 +10,20 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.data.decode import decode
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.errors import NO_ROOM, DataError, PictureError, PrerequisiteError
-from dsmoe_core.schema import Picture
+from dsmoe_core.errors import NO_ROOM, DataError, ImageError, PrerequisiteError
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import ImageRecord
 
 _INDEX = ".ingested.json"
-_LABELS = (".txt", ".xml", ".json")  # a label file beside its picture is no picture gone wrong
+_LABELS = (".txt", ".xml", ".json")  # a label file beside its image is no image gone wrong
 
 
 class Quarantined(NamedTuple):
@@ -33,9 +34,9 @@ class Quarantined(NamedTuple):
 
 
 class Ingest(NamedTuple):
-    """What a folder held: pictures ready to use, and what was left out; both in order of name."""
+    """What a folder held: images ready to use, and what was left out; both in order of name."""
 
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageRecord, ...]
     quarantined: tuple[Quarantined, ...]
 
 
@@ -52,16 +53,16 @@ class _Seen:
 
 
 def ingest_folder(
-    images: Path, store: Path, *, max_pixels: int, progress: Callable[[int, int], None] | None = None
+    images: Path, store: Path, *, max_pixels: int, progress: CountCallback | None = None
 ) -> Ingest:
-    """Keeps every picture below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
+    """Keeps every image below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
 
     The key is the sha256 of the bytes as they came. A file that any browser shows right is kept unchanged (as
-    a hard link where the disk allows, so do not edit pictures in place); any other becomes an 8-bit RGB PNG.
+    a hard link where the disk allows, so do not edit images in place); any other becomes an 8-bit RGB PNG.
     Hidden files and linked folders are passed over. Killed and called again, it goes on.
 
     Args:
-        max_pixels: larger pictures are refused by their header, before they are decoded.
+        max_pixels: larger images are refused by their header, before they are decoded.
         progress: called with (files done, files in all).
 
     Raises:
@@ -69,7 +70,7 @@ def ingest_folder(
         PrerequisiteError: the disk is full.
     """
     if not images.is_dir():
-        raise DataError(f"{images} is not a folder; expected a folder of pictures", "Check the path.")
+        raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
     try:
         store.mkdir(parents=True, exist_ok=True)
         return _ingest(images, store, max_pixels, progress or (lambda _done, _total: None))
@@ -81,10 +82,10 @@ def ingest_folder(
         ) from None
 
 
-def _ingest(images: Path, store: Path, max_pixels: int, progress: Callable[[int, int], None]) -> Ingest:
+def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback) -> Ingest:
     index = _load_index(store)
     first_of: dict[str, str] = {}
-    pictures: list[Picture] = []
+    records: list[ImageRecord] = []
     quarantined: list[Quarantined] = []
     files = sorted(walk(images))
     try:
@@ -93,20 +94,20 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: Callable[[int,
             try:
                 seen = _take(path, images, store, max_pixels, index)
                 if seen.key in first_of:
-                    raise PictureError(f"same content as {first_of[seen.key]}", "Keep one of the two.")  # noqa: TRY301
-            except (PictureError, PermissionError, FileNotFoundError) as error:
+                    raise ImageError(f"same content as {first_of[seen.key]}", "Keep one of the two.")  # noqa: TRY301
+            except (ImageError, PermissionError, FileNotFoundError) as error:
                 quarantined.append(Quarantined(name.encode("utf-8", "replace").decode(), reason_of(error)))
             else:
                 first_of[seen.key] = name
-                pictures.append(Picture(seen.key, name, store / seen.file, seen.width, seen.height))
+                records.append(ImageRecord(seen.key, name, store / seen.file, seen.width, seen.height))
             progress(done, len(files))
     finally:
         _save_index(store, index)
-    return Ingest(tuple(pictures), tuple(quarantined))
+    return Ingest(tuple(records), tuple(quarantined))
 
 
 def walk(images: Path) -> Iterator[Path]:
-    """All files that may be meant as pictures: not hidden, not in linked folders, not a picture's labels."""
+    """All files that may be meant as images: not hidden, not in linked folders, not an image's labels."""
     for folder, folders, names in os.walk(images, followlinks=False):
         folders[:] = [f for f in folders if not f.startswith(".")]
         stems = {Path(n).stem for n in names if not n.lower().endswith(_LABELS)}
@@ -116,16 +117,16 @@ def walk(images: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def reason_of(error: PictureError | OSError) -> str:
-    """Why a picture was left out, for people."""
-    return error.problem if isinstance(error, PictureError) else f"it cannot be read: {error.strerror}"
+def reason_of(error: ImageError | OSError) -> str:
+    """Why an image was left out, for people."""
+    return error.problem if isinstance(error, ImageError) else f"it cannot be read: {error.strerror}"
 
 
 def _take(path: Path, images: Path, store: Path, max_pixels: int, index: dict[str, _Seen]) -> _Seen:
-    """The picture as the store holds it afterwards.
+    """The image as the store holds it afterwards.
 
     Raises:
-        PictureError: it cannot be used.
+        ImageError: it cannot be used.
         OSError: it cannot be read or written.
     """
     refuse_odd_file(path, images)
@@ -157,17 +158,17 @@ def refuse_odd_file(path: Path, images: Path) -> None:
     """Only what is a file inside its folder, under a name that can be written down, is read.
 
     Raises:
-        PictureError: it is something else.
+        ImageError: it is something else.
         OSError: it is not there, or may not be looked at.
     """
     try:
         str(path.relative_to(images)).encode("utf-8")
     except UnicodeEncodeError:
-        raise PictureError("its name is not UTF-8", "Rename it.") from None
+        raise ImageError("its name is not UTF-8", "Rename it.") from None
     if not path.resolve().is_relative_to(images.resolve()):
-        raise PictureError("it is a link that leaves the folder", "Copy the picture into the folder.")
+        raise ImageError("it is a link that leaves the folder", "Copy the image into the folder.")
     if not stat.S_ISREG(path.stat().st_mode):
-        raise PictureError("it is not a regular file", "Remove it.")
+        raise ImageError("it is not a regular file", "Remove it.")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:
@@ -189,4 +190,4 @@ def _load_index(store: Path) -> dict[str, _Seen]:
 
 
 def _save_index(store: Path, index: dict[str, _Seen]) -> None:
-    write_whole(store / _INDEX, json.dumps({place: asdict(seen) for place, seen in index.items()}))
+    atomic_write(store / _INDEX, json.dumps({place: asdict(seen) for place, seen in index.items()}))

@@ -1,4 +1,4 @@
-"""Letter-boxing: a picture of any size into the network's square, and boxes there and back."""
+"""Letter-boxing: an image of any size into the network's square, and boxes there and back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from dsmoe_core.config import ModelConfig, Preprocessing
-from dsmoe_core.schema import Box, Picture
+from dsmoe_core.schema import Box, ImageRecord
 
 GREY = 114
 PLAIN = Preprocessing()
@@ -19,7 +19,7 @@ PLAIN = Preprocessing()
 
 @dataclass(frozen=True, slots=True)
 class LetterBox:
-    """Scale and padding that bring one picture into a square of ``side`` pixels."""
+    """Scale and padding that bring one image into a square of ``side`` pixels."""
 
     side: int
     scale: float
@@ -28,27 +28,27 @@ class LetterBox:
 
     @classmethod
     def of(cls, width: int, height: int, side: int) -> LetterBox:
-        """For a picture of this size, centred."""
+        """For an image of this size, centred."""
         scale = side / max(width, height)
         return cls(side, scale, (side - round(width * scale)) // 2, (side - round(height * scale)) // 2)
 
     def area(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of what is no padding, for the picture of this size."""
+        """Left, top, right, bottom of what is no padding, for the image of this size."""
         right, bottom = self.left + round(width * self.scale), self.top + round(height * self.scale)
         return (self.left, self.top, right, bottom)
 
     def into(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
-        """Boxes from picture pixels to the square's."""
+        """Boxes from image pixels to the square's."""
         return boxes * np.float32(self.scale) + np.array([self.left, self.top] * 2, dtype=boxes.dtype)
 
     def back(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
-        """Boxes from the square's pixels to picture pixels, not clipped."""
+        """Boxes from the square's pixels to image pixels, not clipped."""
         return (boxes - np.array([self.left, self.top] * 2, dtype=boxes.dtype)) / np.float32(self.scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Squares:
-    """Reads pictures as one model is shown them: letter-boxed to RGB, padded with grey.
+    """Reads images as one model is shown them: letter-boxed to RGB, padded with grey.
 
     Attributes:
         side: of the square, in pixels.
@@ -62,26 +62,26 @@ class Squares:
         """As this model wants them."""
         return cls(model.image_px, model.preprocessing)
 
-    def read(self, picture: Picture) -> UInt8[np.ndarray, "side side 3"]:
-        """The picture's square; reduced by area by default, so that no thin defect vanishes."""
-        box = LetterBox.of(picture.width, picture.height, self.side)
-        left, top, right, bottom = box.area(picture.width, picture.height)
+    def read(self, image: ImageRecord) -> UInt8[np.ndarray, "side side 3"]:
+        """The image's square; reduced by area by default, so that no thin defect vanishes."""
+        box = LetterBox.of(image.width, image.height, self.side)
+        left, top, right, bottom = box.area(image.width, image.height)
         by_area = box.scale < 1 and self.preprocessing.resampling == "area"
         kind = Image.Resampling.BOX if by_area else Image.Resampling.BILINEAR
-        if picture.region is not None:
-            part = _whole(picture.path, picture.path.stat().st_mtime_ns).crop(picture.region)
+        if image.region is not None:
+            part = _whole(image.path, image.path.stat().st_mtime_ns).crop(image.region)
             small = part.resize((right - left, bottom - top), kind)
         else:
-            with Image.open(picture.path) as image:
+            with Image.open(image.path) as opened:
                 if box.scale < 1:
-                    image.draft("RGB", (self.side, self.side))
-                small = image.convert("RGB").resize((right - left, bottom - top), kind)
+                    opened.draft("RGB", (self.side, self.side))
+                small = opened.convert("RGB").resize((right - left, bottom - top), kind)
         square = np.full((self.side, self.side, 3), GREY, dtype=np.uint8)
         square[top:bottom, left:right] = powered(np.asarray(small), self.preprocessing.gamma)
         return square
 
 
-@lru_cache(maxsize=1)  # the tiles of a picture are read one after the other
+@lru_cache(maxsize=1)  # the tiles of an image are read one after the other
 def _whole(path: Path, changed_ns: int) -> Image.Image:  # noqa: ARG001 - a changed file is another entry
     with Image.open(path) as image:
         return image.convert("RGB")
@@ -90,7 +90,7 @@ def _whole(path: Path, changed_ns: int) -> Image.Image:  # noqa: ARG001 - a chan
 def powered(pixels: UInt8[np.ndarray, "h w 3"], gamma: float) -> UInt8[np.ndarray, "h w 3"]:
     """``s = c r^gamma`` with c = 1 and r the pixel's value as a share of white (the paper's preprocessing).
 
-    Paper: gamma = 1.5, which spreads bright greys apart. Padding keeps its grey: it is none of the picture.
+    Paper: gamma = 1.5, which spreads bright greys apart. Padding keeps its grey: it is none of the image.
     """
     if gamma == 1.0:
         return pixels

@@ -1,6 +1,6 @@
-"""Letter-boxed pictures kept on disk in LMDB, so that a picture is decoded once and not in every training.
+"""Letter-boxed images kept on disk in LMDB, so that an image is decoded once and not in every training.
 
-What is kept is the raw square, under the picture's key, in a store of its own (``store.py``) for every way of
+What is kept is the raw square, under the image's key, in a store of its own (``store.py``) for every way of
 reading: side, preprocessing, Pillow's version and the code that makes squares.
 """
 
@@ -21,29 +21,29 @@ from dsmoe_core.config import ModelConfig
 from dsmoe_core.data import letterbox
 from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.data.store import Store
-from dsmoe_core.schema import Picture
+from dsmoe_core.schema import ImageRecord
 
-MOST_BYTES = 8 << 30
+MAX_BYTES = 8 << 30
 """Of one cache, by default. So much address space is reserved; the file grows with what is in it."""
 _NAMES_CONTENT = re.compile("[0-9a-f]{64}(@.*)?")  # what comes after the sha256 is the place of a tile
 _MADE_BY: Final = hashlib.sha256(Path(letterbox.__file__).read_bytes()).hexdigest()[:8]
 
 
 @dataclass(frozen=True, slots=True)
-class PictureCache:
+class ImageCache:
     """Where squares may be kept.
 
     Attributes:
         folder: made if missing; there is one cache in it for every way of reading.
-        most_bytes: a cache of this size takes no more; further squares are made anew each time.
+        max_bytes: a cache of this size takes no more; further squares are made anew each time.
     """
 
     folder: Path
-    most_bytes: int = MOST_BYTES
+    max_bytes: int = MAX_BYTES
 
 
-def squares_of(model: ModelConfig, cache: PictureCache | None) -> Squares | SquareCache:
-    """Reads pictures as this model wants them, through a cache if there is one.
+def squares_of(model: ModelConfig, cache: ImageCache | None) -> Squares | SquareCache:
+    """Reads images as this model wants them, through a cache if there is one.
 
     Raises:
         PrerequisiteError: the disk of the cache is full, or its folder cannot be written.
@@ -57,35 +57,35 @@ class SquareCache:
 
     Args:
         squares: makes what is not there yet.
-        cache: where. A picture whose key is no sha256, and so names no content, is read from its file.
+        cache: where. An image whose key is no sha256, and so names no content, is read from its file.
 
     Raises:
         PrerequisiteError: the disk is full, or the folder cannot be written.
     """
 
-    def __init__(self, squares: Squares, cache: PictureCache) -> None:
+    def __init__(self, squares: Squares, cache: ImageCache) -> None:
         self._squares = squares
-        self._store = Store(cache.folder, _MADE_BY, _settings(squares), cache.most_bytes)
+        self._store = Store(cache.folder, _MADE_BY, _settings(squares), cache.max_bytes)
 
     @property
     def side(self) -> int:
         """Of the square, in pixels."""
         return self._squares.side
 
-    def read(self, picture: Picture) -> UInt8[np.ndarray, "side side 3"]:
-        """The picture's square; one that is not there is made, and written with the next :meth:`flush`.
+    def read(self, image: ImageRecord) -> UInt8[np.ndarray, "side side 3"]:
+        """The image's square; one that is not there is made, and written with the next :meth:`flush`.
 
         Raises:
             PrerequisiteError: the disk is full.
         """
-        if not _NAMES_CONTENT.fullmatch(picture.key):
-            return self._squares.read(picture)
-        key = hashlib.sha256(picture.key.encode()).digest()
+        if not _NAMES_CONTENT.fullmatch(image.key):
+            return self._squares.read(image)
+        key = hashlib.sha256(image.key.encode()).digest()
         kept = self._store.get(key)
         shape = (self.side, self.side, 3)
         if kept is not None and len(kept) == np.prod(shape):
             return np.frombuffer(kept, dtype=np.uint8).reshape(shape)
-        square = self._squares.read(picture)
+        square = self._squares.read(image)
         self._store.put(key, square.tobytes())
         return square
 

@@ -41,14 +41,14 @@ class Store:
             are removed, unless someone has them open.
         made_by: short, in letters and digits: of what made the values.
         settings: all that decides the values.
-        most_bytes: a store of this size takes no more.
+        max_bytes: a store of this size takes no more.
 
     Raises:
         PrerequisiteError: the disk is full, or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, made_by: str, settings: bytes, most_bytes: int) -> None:
-        self._file = _File.shared(folder, made_by, settings, most_bytes)
+    def __init__(self, folder: Path, made_by: str, settings: bytes, max_bytes: int) -> None:
+        self._file = _File.shared(folder, made_by, settings, max_bytes)
         self._waiting: dict[bytes, bytes] = {}
         self._waiting_bytes = 0
 
@@ -86,7 +86,7 @@ class _File:
 
     _open: ClassVar[weakref.WeakValueDictionary[Path, _File]] = weakref.WeakValueDictionary()
 
-    def __init__(self, home: Path, settings: bytes, most_bytes: int) -> None:
+    def __init__(self, home: Path, settings: bytes, max_bytes: int) -> None:
         self.lock = threading.RLock()
         self._home = home
         self._takes_more = True
@@ -99,21 +99,21 @@ class _File:
                 for name in ("data.mdb", "lock.mdb"):
                     (home / name).unlink(missing_ok=True)
             fcntl.flock(lock, fcntl.LOCK_SH)  # waits for whoever looks it through
-            self._lmdb = lmdb.open(str(home), map_size=most_bytes, readahead=False)
+            self._lmdb = lmdb.open(str(home), map_size=max_bytes, readahead=False)
             weakref.finalize(self, self._lmdb.close)
             self._lmdb.reader_check()  # frees the places of readers that were killed
         if self.get(_SETTINGS) is None:
             self.put({_SETTINGS: settings})
 
     @classmethod
-    def shared(cls, folder: Path, made_by: str, settings: bytes, most_bytes: int) -> _File:
+    def shared(cls, folder: Path, made_by: str, settings: bytes, max_bytes: int) -> _File:
         """The file of these settings; those that were made by something else are removed."""
         folder = folder.expanduser().resolve()
         home = folder / f"{made_by}-{hashlib.sha256(settings).hexdigest()[:16]}"
         file = cls._open.get(home)
         if file is None:
             _remove_others(folder, made_by)
-            file = cls._open[home] = cls(home, settings, most_bytes)
+            file = cls._open[home] = cls(home, settings, max_bytes)
         return file
 
     def get(self, key: bytes) -> bytes | None:

@@ -1,4 +1,4 @@
-"""PASCAL VOC: a folder of XML files, one a picture, as LabelImg and CVAT write them.
+"""PASCAL VOC: a folder of XML files, one an image, as LabelImg and CVAT write them.
 
 Corners are taken as plain pixel corners, as today's tools write them; the 2007 challenge counted from 1,
 which differs by one pixel. Document type declarations are refused: a file could expand without end by them.
@@ -27,21 +27,21 @@ _CLASSES = "classes.txt"
 def read(folder: Path) -> AnnotationSet:
     """Reads all ``*.xml`` of a folder and those below it, or of its ``Annotations`` if it has one.
 
-    A picture's name is the XML's sub-folder with its ``<filename>``. Classes come from ``classes.txt`` where
+    An image's name is the XML's sub-folder with its ``<filename>``. Classes come from ``classes.txt`` where
     there is one, else in alphabetical order.
 
     Raises:
         FormatError: no XML there, or one is no VOC; names the file and the missing element.
-        BoxError: a box is wrong; names file, picture and object.
+        BoxError: a box is wrong; names file, image and object.
     """
     root = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     files = sorted(root.rglob("*.xml"))
     if not files:
         raise FormatError(f"{folder} has no .xml file; expected PASCAL VOC annotations", _REMEDY)
-    pictures = tuple(_read_one(path, root) for path in files)
-    refuse_duplicates((p.name for p in pictures), "picture", folder)
-    used = {a.label for p in pictures for a in p.annotations}
-    return AnnotationSet(_classes(root, used), pictures)
+    images = tuple(_read_one(path, root) for path in files)
+    refuse_duplicates((p.name for p in images), "image", folder)
+    used = {a.label for p in images for a in p.annotations}
+    return AnnotationSet(_classes(root, used), images)
 
 
 class _NoDoctype(ET.TreeBuilder):
@@ -78,7 +78,7 @@ def _read_one(path: Path, root: Path) -> AnnotatedName:
     )
     annotations = []
     for number, element in enumerate(tree.iterfind("object"), start=1):
-        owner = f"picture {name}, object {number}"
+        owner = f"image {name}, object {number}"
         label = _text(element, "name", path, owner)
         sides = ("xmin", "ymin", "xmax", "ymax")
         x1, y1, x2, y2 = (_number(element, f"bndbox/{side}", path, owner) for side in sides)
@@ -113,29 +113,29 @@ def _classes(root: Path, used: set[str]) -> tuple[str, ...]:
 
 
 def write(annotations: AnnotationSet, folder: Path) -> None:
-    """Writes one XML a picture, in the picture's sub-folder, and ``classes.txt``.
+    """Writes one XML an image, in the image's sub-folder, and ``classes.txt``.
 
     Raises:
-        FormatError: two pictures differ in their ending only, so their XML files would be one.
+        FormatError: two images differ in their ending only, so their XML files would be one.
     """
-    targets = [PurePosixPath(p.name).with_suffix(".xml") for p in annotations.pictures]
+    targets = [PurePosixPath(p.name).with_suffix(".xml") for p in annotations.images]
     refuse_duplicates((str(t) for t in targets), "file", folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _CLASSES).write_text("".join(f"{n}\n" for n in annotations.classes), encoding="utf-8")
-    for picture, target in zip(annotations.pictures, targets, strict=True):
+    for image, target in zip(annotations.images, targets, strict=True):
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(ET.tostring(_element(picture), encoding="utf-8", xml_declaration=True))
+        path.write_bytes(ET.tostring(_element(image), encoding="utf-8", xml_declaration=True))
 
 
-def _element(picture: AnnotatedName) -> ET.Element:
+def _element(image: AnnotatedName) -> ET.Element:
     root = ET.Element("annotation")
-    ET.SubElement(root, "folder").text = str(PurePosixPath(picture.name).parent)
-    ET.SubElement(root, "filename").text = PurePosixPath(picture.name).name
+    ET.SubElement(root, "folder").text = str(PurePosixPath(image.name).parent)
+    ET.SubElement(root, "filename").text = PurePosixPath(image.name).name
     size = ET.SubElement(root, "size")
-    for tag, value in (("width", picture.width), ("height", picture.height), ("depth", 3)):
+    for tag, value in (("width", image.width), ("height", image.height), ("depth", 3)):
         ET.SubElement(size, tag).text = str(value)
-    for annotation in picture.annotations:
+    for annotation in image.annotations:
         element = ET.SubElement(root, "object")
         ET.SubElement(element, "name").text = annotation.label
         ET.SubElement(element, "difficult").text = "0"

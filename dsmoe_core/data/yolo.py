@@ -1,7 +1,7 @@
-"""YOLO text labels: one ``.txt`` a picture, one line a box: ``class cx cy width height``, as shares of it.
+"""YOLO text labels: one ``.txt`` an image, one line a box: ``class cx cy width height``, as shares of it.
 
-The file holds no sizes, so pictures are needed to read it; shares count in the upright picture, as
-Ultralytics counts them. A picture without a label file is not labelled; one with an empty file has no defect.
+The file holds no sizes, so images are needed to read it; shares count in the upright image, as
+Ultralytics counts them. An image without a label file is not labelled; one with an empty file has no defect.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import yaml
 
 from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet, checked_box, refuse_duplicates
 from dsmoe_core.data.decode import upright_size
-from dsmoe_core.errors import FormatError, PictureError
+from dsmoe_core.errors import FormatError, ImageError
 from dsmoe_core.schema import Annotation
 
 _REMEDY = "Give a YOLO folder: data.yaml (with 'names') or classes.txt, and labels/*.txt."
@@ -20,38 +20,38 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", "
 
 
 def read(folder: Path, images: Path) -> AnnotationSet:
-    """Reads the labels of the pictures in ``images``, sub-folders included.
+    """Reads the labels of the images in ``images``, sub-folders included.
 
-    Labels lie in ``folder/labels`` (or in ``folder`` itself) under the picture's own sub-folder; where
+    Labels lie in ``folder/labels`` (or in ``folder`` itself) under the image's own sub-folder; where
     ``images`` is a folder below ``folder/images``, such as its ``train``, so are they below ``labels``.
 
     Raises:
-        FormatError: no class names, no label that belongs to a picture, or a line that is no box.
-        BoxError: a box is wrong; names file, picture and line.
+        FormatError: no class names, no label that belongs to an image, or a line that is no box.
+        BoxError: a box is wrong; names file, image and line.
     """
     classes = _classes(folder)
     root = _labels_root(folder, images)
     labels = sorted(p for p in root.rglob("*.txt") if p.name != "classes.txt")
-    pictures: dict[str, list[Path]] = {}
+    by_stem: dict[str, list[Path]] = {}
     for path in sorted(p for p in images.rglob("*") if p.suffix.lower() in _ENDINGS):
-        pictures.setdefault(str(path.relative_to(images).with_suffix("")), []).append(path)
+        by_stem.setdefault(str(path.relative_to(images).with_suffix("")), []).append(path)
     read_in, notes = [], []
     for label in labels:
-        found = pictures.get(str(label.relative_to(root).with_suffix("")), [])
+        found = by_stem.get(str(label.relative_to(root).with_suffix("")), [])
         if len(found) > 1:
-            raise FormatError(f"{label} fits {found[0].name} and {found[1].name}", "Rename one picture.")
+            raise FormatError(f"{label} fits {found[0].name} and {found[1].name}", "Rename one image.")
         if not found:
-            notes.append(f"{label} left out: it has no picture in {images}")
+            notes.append(f"{label} left out: it has no image in {images}")
             continue
         try:
             size = upright_size(found[0])
-        except (PictureError, OSError) as error:
-            notes.append(f"{label} left out: its picture cannot be read ({error})")
+        except (ImageError, OSError) as error:
+            notes.append(f"{label} left out: its image cannot be read ({error})")
             continue
         name = found[0].relative_to(images).as_posix()
         read_in.append(AnnotatedName(name, *size, _boxes(label, name, size, classes)))
     if not read_in:
-        raise FormatError(f"{folder} has no label file for any picture in {images}", _REMEDY)
+        raise FormatError(f"{folder} has no label file for any image in {images}", _REMEDY)
     return AnnotationSet(classes, tuple(read_in), tuple(notes))
 
 
@@ -59,7 +59,7 @@ def _labels_root(folder: Path, images: Path) -> Path:
     base = folder / "labels" if (folder / "labels").is_dir() else folder
     try:
         return base / images.resolve().relative_to((folder / "images").resolve())
-    except ValueError:  # the pictures lie elsewhere
+    except ValueError:  # the images lie elsewhere
         return base
 
 
@@ -97,9 +97,7 @@ def _yaml_names(text: str, path: Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def _boxes(
-    path: Path, picture: str, size: tuple[int, int], classes: tuple[str, ...]
-) -> tuple[Annotation, ...]:
+def _boxes(path: Path, image: str, size: tuple[int, int], classes: tuple[str, ...]) -> tuple[Annotation, ...]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -109,7 +107,7 @@ def _boxes(
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        owner = f"picture {picture}, line {number}"
+        owner = f"image {image}, line {number}"
         label, (cx, cy, w, h) = _parse_line(line, path, owner, classes)
         left, top, half_w, half_h = cx * width, cy * height, w * width / 2, h * height / 2
         corners = (left - half_w, top - half_h, left + half_w, top + half_h)
@@ -138,12 +136,12 @@ def _parse_line(
 
 
 def write(annotations: AnnotationSet, folder: Path) -> None:
-    """Writes ``data.yaml`` and ``labels/*.txt``; the pictures themselves belong into ``folder/images``.
+    """Writes ``data.yaml`` and ``labels/*.txt``; the images themselves belong into ``folder/images``.
 
     Raises:
-        FormatError: two pictures differ in their ending only, so their label files would be one.
+        FormatError: two images differ in their ending only, so their label files would be one.
     """
-    targets = [PurePosixPath(p.name).with_suffix(".txt") for p in annotations.pictures]
+    targets = [PurePosixPath(p.name).with_suffix(".txt") for p in annotations.images]
     refuse_duplicates((str(t) for t in targets), "file", folder)
     indices = {name: i for i, name in enumerate(annotations.classes)}
     (folder / "labels").mkdir(parents=True, exist_ok=True)
@@ -151,18 +149,18 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
     (folder / "data.yaml").write_text(
         yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
-    for picture, target in zip(annotations.pictures, targets, strict=True):
+    for image, target in zip(annotations.images, targets, strict=True):
         path = folder / "labels" / target
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(_line(a, picture, indices) for a in picture.annotations), encoding="utf-8")
+        path.write_text("".join(_line(a, image, indices) for a in image.annotations), encoding="utf-8")
 
 
-def _line(annotation: Annotation, picture: AnnotatedName, indices: dict[str, int]) -> str:
+def _line(annotation: Annotation, image: AnnotatedName, indices: dict[str, int]) -> str:
     box = annotation.box
     shares = (
-        (box.x1 + box.x2) / 2 / picture.width,
-        (box.y1 + box.y2) / 2 / picture.height,
-        box.width / picture.width,
-        box.height / picture.height,
+        (box.x1 + box.x2) / 2 / image.width,
+        (box.y1 + box.y2) / 2 / image.height,
+        box.width / image.width,
+        box.height / image.height,
     )
     return " ".join([str(indices[annotation.label]), *(f"{share:.12g}" for share in shares)]) + "\n"

@@ -1,7 +1,7 @@
-"""Average precision as COCO reckons it, for pictures that count several times or not at all.
+"""Average precision as COCO reckons it, for images that count several times or not at all.
 
 pycocotools remains the source of every reported mAP. This is for what it cannot do at all or not in time: a
-thousand resamples of the pictures, and findings that were repaired. A test holds it to pycocotools.
+thousand resamples of the images, and detections that were repaired. A test holds it to pycocotools.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ def average_precision(
     """Mean over 101 recalls of the highest precision at this recall or a higher one.
 
     Args:
-        right: whether each finding is right at each of t IoU thresholds; highest score first.
+        right: whether each detection is right at each of t IoU thresholds; highest score first.
         boxes: how many true boxes there are; without any there is no figure, which is NaN.
-        weight: how often each finding counts; once, where it is left out.
+        weight: how often each detection counts; once, where it is left out.
     """
     if boxes <= 0:
         return np.full(len(right), np.nan)

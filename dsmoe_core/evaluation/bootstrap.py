@@ -1,13 +1,13 @@
-"""How far figures would wander on other pictures of the same kind: the bootstrap over pictures.
+"""How far figures would wander on other images of the same kind: the bootstrap over images.
 
-Pictures are drawn with replacement, as many as there are, many times; each time all figures are reckoned
-anew. Two models are compared on the same draws (paired), which takes out that some pictures are hard for
+Images are drawn with replacement, as many as there are, many times; each time all figures are reckoned
+anew. Two models are compared on the same draws (paired), which takes out that some images are hard for
 both (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; percentile intervals).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from dsmoe_core.evaluation.average_precision import average_precision
 from dsmoe_core.evaluation.coco_metrics import CocoTables
 from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.progress import CountCallback
 
 TAILS = (2.5, 97.5)
 """Percentiles that a 95 % interval ends at."""
@@ -27,7 +28,7 @@ class Comparison(NamedTuple):
     """One figure of two models.
 
     Attributes:
-        delta: the first one's less the second one's, on the pictures as they are.
+        delta: the first one's less the second one's, on the images as they are.
         p: two-sided; how often a draw speaks against the sign of the difference, twice.
     """
 
@@ -36,14 +37,14 @@ class Comparison(NamedTuple):
     p: float
 
 
-def draws(pictures: int, resamples: int, seed: int) -> Int[np.ndarray, "b p"]:
-    """How often each picture comes in each resample."""
+def draws(images: int, resamples: int, seed: int) -> Int[np.ndarray, "b p"]:
+    """How often each image comes in each resample."""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(pictures, np.full(pictures, 1 / pictures), size=resamples)
+    return rng.multinomial(images, np.full(images, 1 / images), size=resamples)
 
 
 def resampled_map(
-    tables: CocoTables, counts: Int[np.ndarray, "b p"], progress: Callable[[int, int], None] | None = None
+    tables: CocoTables, counts: Int[np.ndarray, "b p"], progress: CountCallback | None = None
 ) -> Float[np.ndarray, "b c 2"]:
     """mAP@.5 and mAP@.5:.95 of each class in each resample; NaN where it has no true box there.
 
@@ -54,7 +55,7 @@ def resampled_map(
     for b in range(len(counts)):
         weight = counts[b].astype(np.float64)
         for c, matches in enumerate(tables.matches):
-            each = average_precision(matches.right, float(weight @ matches.boxes), weight[matches.picture])
+            each = average_precision(matches.right, float(weight @ matches.boxes), weight[matches.image])
             answer[b, c] = each[0], each.mean()
         if progress is not None:
             progress(b + 1, len(counts))
@@ -103,7 +104,7 @@ def compare(delta: float, one: Float[np.ndarray, " b"], other: Float[np.ndarray,
     """Two models' resamples of one figure, from the same draws; None where no resample has it.
 
     Args:
-        delta: the difference on the pictures as they are.
+        delta: the difference on the images as they are.
     """
     difference = one - other
     ends = interval(difference)

@@ -1,7 +1,7 @@
-"""Whether scores are probabilities: of the findings with a score of 0.8, are four of five right?
+"""Whether scores are probabilities: of the detections with a score of 0.8, are four of five right?
 
 Guo et al., "On Calibration of Modern Neural Networks", 2017: the expected calibration error (ECE) and
-temperature scaling, here of single sigmoids, as every finding has a score of its own. A finding is right
+temperature scaling, here of single sigmoids, as every detection has a score of its own. A detection is right
 where it is matched with a true box of its class at IoU 0.5.
 """
 
@@ -23,7 +23,7 @@ _SURE = 1e-6  # a score of exactly 0 or 1 has no logit
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """Findings with scores from ``low`` up to ``high``.
+    """Detections with scores from ``low`` up to ``high``.
 
     Attributes:
         score: their mean; None where there are none.
@@ -39,11 +39,11 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """Temperature scaling, fitted on one half of the pictures and judged on the other.
+    """Temperature scaling, fitted on one half of the images and judged on the other.
 
     Attributes:
         temperature: scores become sigmoid(logit / temperature); above 1 the detector is too sure of itself.
-        fitted_on, judged_on: numbers of findings.
+        fitted_on, judged_on: numbers of detections.
         before, after: ECE on the judged half.
     """
 
@@ -59,23 +59,23 @@ class Calibration:
     """How far scores are from probabilities.
 
     Attributes:
-        findings: how many there are; without any there is no figure.
+        detections: how many there are; without any there is no figure.
         error: the ECE over all of them.
-        scaling: None where no temperature fits: a half has no findings, only right or only false ones, or
+        scaling: None where no temperature fits: a half has no detections, only right or only false ones, or
             scores that lie on the wrong side of a half as a rule.
     """
 
-    findings: int
+    detections: int
     error: float | None
     bins: tuple[Bin, ...]
     scaling: Scaling | None
 
 
 def calibration(matched: Sequence[Matched], seed: int) -> Calibration:
-    """Reliability, ECE and what a temperature would change; nothing is applied to the findings.
+    """Reliability, ECE and what a temperature would change; nothing is applied to the detections.
 
     Args:
-        seed: divides the pictures into two halves.
+        seed: divides the images into two halves.
     """
     score, right = _pooled(matched)
     order = np.random.default_rng(seed).permutation(len(matched))
@@ -88,7 +88,7 @@ def calibration(matched: Sequence[Matched], seed: int) -> Calibration:
 def reliability(
     score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = BINS
 ) -> tuple[Bin, ...]:
-    """The findings in bins of equal width, by score."""
+    """The detections in bins of equal width, by score."""
     place = np.minimum((score * bins).astype(int), bins - 1)
     found = []
     for i in range(bins):
@@ -100,7 +100,7 @@ def reliability(
 
 
 def expected_error(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float | None:
-    """ECE: the mean distance of score and share of right ones over the bins; None without findings."""
+    """ECE: the mean distance of score and share of right ones over the bins; None without detections."""
     bins = reliability(score, right)
     gaps = [b.count * abs(b.score - b.right) for b in bins if b.score is not None and b.right is not None]
     return sum(gaps) / len(score) if len(score) else None

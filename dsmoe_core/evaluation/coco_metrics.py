@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dsmoe_core.evaluation.matching import Matched, match_pictures
+from dsmoe_core.evaluation.matching import Matched, match_images
 from dsmoe_core.evaluation.operating_point import Counts, Size, best_threshold, operating_point
-from dsmoe_core.schema import LabelledPicture, PictureFindings
+from dsmoe_core.schema import LabelledImage, Prediction
 
-MOST_FINDINGS = 100
-"""COCO looks at so many findings of a class on a picture, the most probable ones."""
+MAX_DETECTIONS = 100
+"""COCO looks at so many detections of a class on an image, the most probable ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class ClassMatches(NamedTuple):
     """What pycocotools matched of one class, highest score first.
 
     Attributes:
-        picture: index of the picture that a finding is on.
+        image: index of the image that a detection is on.
         right: whether it is right at each of COCO's ten IoU thresholds.
-        boxes: number of true boxes on each picture.
+        boxes: number of true boxes on each image.
     """
 
-    picture: Int[np.ndarray, " n"]
+    image: Int[np.ndarray, " n"]
     score: Float[np.ndarray, " n"]
     right: Bool[np.ndarray, "10 n"]
     boxes: Int[np.ndarray, " p"]
@@ -95,23 +95,23 @@ class CocoTables:
 
 
 def evaluate(
-    findings: Iterable[PictureFindings], truth: Sequence[LabelledPicture], classes: Sequence[str]
+    detections: Iterable[Prediction], truth: Sequence[LabelledImage], classes: Sequence[str]
 ) -> Evaluation:
-    """Compare findings with what people say is there.
+    """Compare detections with what people say is there.
 
-    A picture of the test set without findings counts as one on which nothing was found; findings on others
+    An image of the test set without detections counts as one on which nothing was found; detections on others
     are left out. Classes without a single true box have no score and stay out of the means, as pycocotools
-    does it; findings of theirs are false.
+    does it; detections of theirs are false.
 
     Args:
-        classes: every class of the truth and of the findings.
+        classes: every class of the truth and of the detections.
     """
-    found = {f.key: f for f in findings}
-    return evaluation_of(coco_tables(found, truth, classes), match_pictures(found, truth))
+    found = {f.key: f for f in detections}
+    return evaluation_of(coco_tables(found, truth, classes), match_images(found, truth))
 
 
 def evaluation_of(tables: CocoTables, matched: Sequence[Matched]) -> Evaluation:
-    """The scores of findings that were compared already."""
+    """The scores of detections that were compared already."""
     threshold = best_threshold(matched)
     point = operating_point(matched, tables.classes, 2.0 if threshold is None else threshold)
     per_class = {
@@ -127,33 +127,31 @@ def _shares(counts: Counts) -> tuple[float, float, float]:
 
 
 def coco_tables(
-    findings: Mapping[str, PictureFindings], truth: Sequence[LabelledPicture], classes: Sequence[str]
+    detections: Mapping[str, Prediction], truth: Sequence[LabelledImage], classes: Sequence[str]
 ) -> CocoTables:
     """Let pycocotools match and count.
 
     Args:
-        findings: by picture key.
+        detections: by image key.
     """
     from pycocotools.cocoeval import COCOeval
 
     place = {name: i + 1 for i, name in enumerate(classes)}
-    images = [
-        {"id": i + 1, "width": p.picture.width, "height": p.picture.height} for i, p in enumerate(truth)
-    ]
+    images = [{"id": i + 1, "width": p.image.width, "height": p.image.height} for i, p in enumerate(truth)]
     head = {"images": images, "categories": [{"id": i, "name": name} for name, i in place.items()]}
     true = [_entry(i, place[a.label], a.box) for i, p in enumerate(truth) for a in p.annotations]
     found = [
         _entry(i, place[f.label], f.box) | {"score": f.score}
         for i, p in enumerate(truth)
-        if p.picture.key in findings
-        for f in findings[p.picture.key].findings
+        if p.image.key in detections
+        for f in detections[p.image.key].detections
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         evaluation = COCOeval(_coco(head, true), _coco(head, found), "bbox")
-        evaluation.params.maxDets = [MOST_FINDINGS]
+        evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
         evaluation.accumulate()
-    # All areas, then small, medium and large: one block of pictures each, in every class.
+    # All areas, then small, medium and large: one block of images each, in every class.
     blocks = np.array(evaluation.evalImgs, dtype=object).reshape(len(classes), 4, len(truth))
     return CocoTables(
         tuple(classes),
@@ -163,9 +161,9 @@ def coco_tables(
     )
 
 
-def _entry(picture: int, category: int, box: Any) -> dict[str, Any]:
+def _entry(image: int, category: int, box: Any) -> dict[str, Any]:
     return {
-        "image_id": picture + 1,
+        "image_id": image + 1,
         "category_id": category,
         "bbox": [box.x1, box.y1, box.width, box.height],
         "area": box.area,
@@ -182,12 +180,12 @@ def _coco(head: dict[str, Any], entries: list[dict[str, Any]]) -> Any:
     return coco
 
 
-def _class_matches(pictures: Sequence[dict[str, Any] | None]) -> ClassMatches:
-    """Of what pycocotools says of one class on each picture; None where there is neither box nor finding."""
-    known = [(i, one) for i, one in enumerate(pictures) if one is not None]
-    picture = np.array([i for i, one in known for _ in one["dtScores"]], dtype=np.int64)
+def _class_matches(images: Sequence[dict[str, Any] | None]) -> ClassMatches:
+    """Of what pycocotools says of one class on each image; None where there is neither box nor detection."""
+    known = [(i, one) for i, one in enumerate(images) if one is not None]
+    image = np.array([i for i, one in known for _ in one["dtScores"]], dtype=np.int64)
     score = np.array([s for _, one in known for s in one["dtScores"]], dtype=np.float64)
     right = np.concatenate([np.zeros((10, 0)), *(one["dtMatches"] > 0 for _, one in known)], axis=1)
     order = np.argsort(-score, kind="mergesort")  # as pycocotools sorts
-    boxes = np.array([0 if one is None else len(one["gtIds"]) for one in pictures], dtype=np.int64)
-    return ClassMatches(picture[order], score[order], right[:, order].astype(bool), boxes)
+    boxes = np.array([0 if one is None else len(one["gtIds"]) for one in images], dtype=np.int64)
+    return ClassMatches(image[order], score[order], right[:, order].astype(bool), boxes)

@@ -18,23 +18,23 @@ MISSED = "missed"
 def confusion(matched: Iterable[Matched], classes: Sequence[str], threshold: float) -> Int[np.ndarray, "n n"]:
     """Count true boxes by what they were found to be, n being the classes and one more.
 
-    Findings below the threshold do not count. The others are matched twice, greedily by score, at IoU 0.5:
+    Detections below the threshold do not count. The others are matched twice, greedily by score, at IoU 0.5:
     first within their class, so that the diagonal holds what precision and recall call right; then, what is
-    left over, across classes. So a row sums up to the true boxes of a class and a column to its findings.
+    left over, across classes. So a row sums up to the true boxes of a class and a column to its detections.
     """
     place = {name: i for i, name in enumerate(classes)}
     none = len(classes)
     table = np.zeros((none + 1, none + 1), dtype=np.int64)
-    for picture in matched:
-        shown = picture.scores >= threshold
-        left_over = shown & ~picture.right
-        free = picture.best_score < threshold
-        truth_of = picture.truth_of.copy()
-        truth_of[left_over] = greedy(np.where(free, picture.overlap[left_over], 0.0), IOU)
+    for image in matched:
+        shown = image.scores >= threshold
+        left_over = shown & ~image.right
+        free = image.best_score < threshold
+        truth_of = image.truth_of.copy()
+        truth_of[left_over] = greedy(np.where(free, image.overlap[left_over], 0.0), IOU)
         free[truth_of[left_over & (truth_of != NONE)]] = False
         for i in np.flatnonzero(shown):
-            row = none if truth_of[i] == NONE else place[picture.truth[truth_of[i]].label]
-            table[row, place[picture.findings[i].label]] += 1
+            row = none if truth_of[i] == NONE else place[image.truth[truth_of[i]].label]
+            table[row, place[image.detections[i].label]] += 1
         for i in np.flatnonzero(free):
-            table[place[picture.truth[i].label], none] += 1
+            table[place[image.truth[i].label], none] += 1
     return table

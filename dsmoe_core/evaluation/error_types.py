@@ -1,7 +1,8 @@
-"""Why findings are wrong, and what each kind of error costs.
+"""Why detections are wrong, and what each kind of error costs.
 
 After TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020), with its
-overlaps 0.5 and 0.1 and in its order: location, class, duplicate, background, both; a false finding is of the
+overlaps 0.5 and 0.1 and in its order: location, class, duplicate, background, both; a false detection is of
+the
 first kind that fits. What a kind costs is the gain in mAP@.5 when all errors of this kind alone are repaired,
 as an oracle would. The gains of the kinds do not add up: one repair may make another worth more, or needless.
 """
@@ -18,11 +19,11 @@ from dsmoe_core.evaluation.average_precision import average_precision
 from dsmoe_core.evaluation.matching import IOU, NONE, Matched
 
 NEAR = 0.1
-"""Below this overlap a finding has nothing to do with a true box."""
+"""Below this overlap a detection has nothing to do with a true box."""
 
 
 class ErrorType(StrEnum):
-    """Kinds of error: five of findings, one of true boxes."""
+    """Kinds of error: five of detections, one of true boxes."""
 
     CLASS = "class"
     LOCATION = "location"
@@ -38,7 +39,7 @@ MEANING = {
     ErrorType.BOTH: "near a true box of another class (overlap 0.1 to 0.5). Repaired: it is removed.",
     ErrorType.DUPLICATE: "on a true box that a higher score has found already. Repaired: it is removed.",
     ErrorType.BACKGROUND: "where nothing is (overlap below 0.1). Repaired: it is removed.",
-    ErrorType.MISSED: "a true box without a finding, even a wrong one. Repaired: it need not be found.",
+    ErrorType.MISSED: "a true box without a detection, even a wrong one. Repaired: it need not be found.",
 }
 
 
@@ -47,8 +48,8 @@ class ErrorCost:
     """One kind of error.
 
     Attributes:
-        count: errors among all findings.
-        shown: of these, findings from the score threshold up (true boxes: all of them).
+        count: errors among all detections.
+        shown: of these, detections from the score threshold up (true boxes: all of them).
         map50_gain: gain in mAP@.5 when this kind is repaired.
     """
 
@@ -59,7 +60,7 @@ class ErrorCost:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One finding.
+    """One detection.
 
     Attributes:
         kind: None where it is right.
@@ -80,9 +81,9 @@ def error_costs(
     """Every kind of error with its number and its cost.
 
     Args:
-        threshold: findings from this score up count as shown.
+        threshold: detections from this score up count as shown.
     """
-    rows = sorted((row for picture in matched for row in _rows(picture)), key=lambda row: -row.score)
+    rows = sorted((row for image in matched for row in _rows(image)), key=lambda row: -row.score)
     boxes = {name: sum(a.label == name for p in matched for a in p.truth) for name in classes}
     missed = _missed(matched, rows)
     left = {name: count - missed.count(name) for name, count in boxes.items()}
@@ -99,20 +100,20 @@ def error_costs(
     return costs
 
 
-def _rows(picture: Matched) -> Iterator[_Row]:
-    same = np.where(picture.same_class, picture.overlap, 0.0)
-    other = np.where(picture.same_class, 0.0, picture.overlap)
-    for i, finding in enumerate(picture.findings):
-        if picture.truth_of[i] != NONE:
-            kind, goal = None, int(picture.truth_of[i])
+def _rows(image: Matched) -> Iterator[_Row]:
+    same = np.where(image.same_class, image.overlap, 0.0)
+    other = np.where(image.same_class, 0.0, image.overlap)
+    for i, detection in enumerate(image.detections):
+        if image.truth_of[i] != NONE:
+            kind, goal = None, int(image.truth_of[i])
         else:
             kind, goal = _kind(same[i].tolist(), other[i].tolist())
-        label = picture.truth[goal].label if goal != NONE else ""
-        yield _Row(finding.label, finding.score, kind, (picture.picture.key, goal), label)
+        label = image.truth[goal].label if goal != NONE else ""
+        yield _Row(detection.label, detection.score, kind, (image.image.key, goal), label)
 
 
 def _kind(same: list[float], other: list[float]) -> tuple[ErrorType, int]:
-    """The kind of a false finding and, for class and location, the true box that it should have found.
+    """The kind of a false detection and, for class and location, the true box that it should have found.
 
     Args:
         same, other: its overlap with each true box of its class and of other classes, 0 elsewhere.
@@ -128,13 +129,13 @@ def _kind(same: list[float], other: list[float]) -> tuple[ErrorType, int]:
 
 
 def _missed(matched: Sequence[Matched], rows: Sequence[_Row]) -> list[str]:
-    """Classes of the true boxes that no finding found or, but for one error, would have found."""
+    """Classes of the true boxes that no detection found or, but for one error, would have found."""
     touched = {row.goal for row in rows}
-    return [a.label for p in matched for i, a in enumerate(p.truth) if (p.picture.key, i) not in touched]
+    return [a.label for p in matched for i, a in enumerate(p.truth) if (p.image.key, i) not in touched]
 
 
 def _repaired(rows: Sequence[_Row], kind: ErrorType) -> Iterator[tuple[str, float, bool]]:
-    """Class, score and rightness of the findings, highest score first, after one kind of error is repaired.
+    """Class, score and rightness of the detections, highest score first, after one kind of error is repaired.
 
     Of several that would find the same box then, the first does; the others are removed, as are those whose
     box was found anyway.

@@ -1,9 +1,10 @@
-"""Which finding is which true box: greedy, highest score first, one to one.
+"""Which detection is which true box: greedy, highest score first, one to one.
 
-The same rule as COCO's: findings take their turn by score, and each takes the free true box of its own class
+The same rule as COCO's: detections take their turn by score, and each takes the free true box of its own
+class
 that it overlaps most, where the overlap (intersection over union) is at least a half. What a score threshold
-leaves is therefore matched as it was among all findings. Where scores are equal the boxes' corners decide, so
-that no result depends on the order in which findings or true boxes come.
+leaves is therefore matched as it was among all detections. Where scores are equal the boxes' corners decide,
+so that no result depends on the order in which detections or true boxes come.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, Picture, PictureFindings
+from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction
 
 IOU = 0.5
 NONE = -1
@@ -23,18 +24,18 @@ NONE = -1
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """One picture whose findings and true boxes are brought together.
+    """One image whose detections and true boxes are brought together.
 
     Attributes:
-        findings: highest score first.
+        detections: highest score first.
         truth: in order of their corners.
-        scores: of the findings.
-        overlap: IoU of every finding (row) with every true box (column), whatever their classes.
-        truth_of: the true box that each finding found, or NONE.
+        scores: of the detections.
+        overlap: IoU of every detection (row) with every true box (column), whatever their classes.
+        truth_of: the true box that each detection found, or NONE.
     """
 
-    picture: Picture
-    findings: tuple[Finding, ...]
+    image: ImageRecord
+    detections: tuple[Detection, ...]
     truth: tuple[Annotation, ...]
     scores: Float[np.ndarray, " f"]
     overlap: Float[np.ndarray, "f t"]
@@ -42,7 +43,7 @@ class Matched:
 
     @property
     def right(self) -> Bool[np.ndarray, " f"]:
-        """Which findings found a true box."""
+        """Which detections found a true box."""
         return self.truth_of != NONE
 
     @property
@@ -54,30 +55,28 @@ class Matched:
 
     @property
     def same_class(self) -> Bool[np.ndarray, "f t"]:
-        """Whether a finding and a true box are of one class."""
-        found = np.array([f.label for f in self.findings], dtype=object)
+        """Whether a detection and a true box are of one class."""
+        found = np.array([f.label for f in self.detections], dtype=object)
         return np.asarray(found[:, None] == np.array([a.label for a in self.truth], dtype=object), dtype=bool)
 
 
-def match_pictures(
-    findings: Mapping[str, PictureFindings], truth: Sequence[LabelledPicture]
-) -> list[Matched]:
-    """Every picture of the test set with what was found on it; a picture without findings has none.
+def match_images(detections: Mapping[str, Prediction], truth: Sequence[LabelledImage]) -> list[Matched]:
+    """Every image of the test set with what was found on it; an image without detections has none.
 
     Args:
-        findings: by picture key; those of other pictures are left out.
+        detections: by image key; those of other images are left out.
     """
-    return [_match(p, findings[p.picture.key].findings if p.picture.key in findings else ()) for p in truth]
+    return [_match(p, detections[p.image.key].detections if p.image.key in detections else ()) for p in truth]
 
 
-def _match(labelled: LabelledPicture, findings: Sequence[Finding]) -> Matched:
-    found = tuple(sorted(findings, key=lambda f: (-f.score, f.box.corners, f.label)))
+def _match(labelled: LabelledImage, detections: Sequence[Detection]) -> Matched:
+    found = tuple(sorted(detections, key=lambda f: (-f.score, f.box.corners, f.label)))
     truth = tuple(sorted(labelled.annotations, key=lambda a: (a.box.corners, a.label)))
     overlap = overlaps([f.box for f in found], [a.box for a in truth])
     scores = np.array([f.score for f in found], dtype=np.float64)
-    unmatched = Matched(labelled.picture, found, truth, scores, overlap, np.full(len(found), NONE))
+    unmatched = Matched(labelled.image, found, truth, scores, overlap, np.full(len(found), NONE))
     truth_of = greedy(np.where(unmatched.same_class, overlap, 0.0))
-    return Matched(labelled.picture, found, truth, scores, overlap, truth_of)
+    return Matched(labelled.image, found, truth, scores, overlap, truth_of)
 
 
 def greedy(overlap: Float[np.ndarray, "f t"], at_least: float = IOU) -> Int[np.ndarray, " f"]:

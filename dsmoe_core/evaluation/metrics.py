@@ -1,11 +1,11 @@
-"""Everything that is measured of one model's findings, as plain values: what evaluation.json holds.
+"""Everything that is measured of one model's detections, as plain values: what evaluation.json holds.
 
-Shares are of 1. A figure that is not defined (no finding, no true box) is absent.
+Shares are of 1. A figure that is not defined (no detection, no true box) is absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from dsmoe_core.evaluation.calibration import calibration
 from dsmoe_core.evaluation.coco_metrics import CocoTables, coco_tables
 from dsmoe_core.evaluation.confusion import BACKGROUND, MISSED, confusion
 from dsmoe_core.evaluation.error_types import MEANING, error_costs
-from dsmoe_core.evaluation.matching import Matched, match_pictures
+from dsmoe_core.evaluation.matching import Matched, match_images
 from dsmoe_core.evaluation.operating_point import (
     Counts,
     OperatingPoint,
@@ -26,14 +26,14 @@ from dsmoe_core.evaluation.operating_point import (
     best_threshold,
     operating_point,
 )
-from dsmoe_core.schema import LabelledPicture, PictureFindings
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import LabelledImage, Prediction
 
 Plain = dict[str, Any]
-Progress = Callable[[int, int], None]
 
 
 class Judged(NamedTuple):
-    """One model's findings beside the truth, and its mAP in each resample of the pictures."""
+    """One model's detections beside the truth, and its mAP in each resample of the images."""
 
     tables: CocoTables
     matched: list[Matched]
@@ -41,22 +41,22 @@ class Judged(NamedTuple):
 
 
 def judged(
-    findings: Mapping[str, PictureFindings],
-    truth: Sequence[LabelledPicture],
+    detections: Mapping[str, Prediction],
+    truth: Sequence[LabelledImage],
     classes: Sequence[str],
     counts: Int[np.ndarray, "b p"],
-    progress: Progress,
+    progress: CountCallback,
 ) -> Judged:
     """Match and count, once for all figures.
 
     Args:
-        findings: by picture key.
-        counts: how often each picture comes in each resample (``bootstrap.draws``).
+        detections: by image key.
+        counts: how often each image comes in each resample (``bootstrap.draws``).
         progress: called with (resamples done, resamples in all).
     """
-    tables = coco_tables(findings, truth, classes)
+    tables = coco_tables(detections, truth, classes)
     resampled = bootstrap.resampled_map(tables, counts, progress)
-    return Judged(tables, match_pictures(findings, truth), resampled)
+    return Judged(tables, match_images(detections, truth), resampled)
 
 
 def figures(one: Judged, counts: Int[np.ndarray, "b p"], *, given: float, seed: int) -> Plain:
@@ -116,9 +116,9 @@ def _total(
         for name, column in zip(("precision", "recall", "f1"), shares.T, strict=True)
     }
     return {
-        "pictures": len(one.matched),
+        "images": len(one.matched),
         "boxes": boxes,
-        "findings": sum(len(p.findings) for p in one.matched),
+        "detections": sum(len(p.detections) for p in one.matched),
         **_map(one.tables.mean(), resampled),
         **_points({name: point.total for name, point in points.items()}, points),
         "ci95": _without_none(ends),
@@ -133,7 +133,7 @@ def _class(one: Judged, points: Mapping[str, OperatingPoint], name: str) -> Plai
     answer = {
         "name": name,
         "boxes": sum(a.label == name for p in one.matched for a in p.truth),
-        "findings": sum(f.label == name for p in one.matched for f in p.findings),
+        "detections": sum(f.label == name for p in one.matched for f in p.detections),
         **_map(mean, one.resampled[:, index]),
         **_points({key: point.per_class[name] for key, point in points.items()}, points),
     }

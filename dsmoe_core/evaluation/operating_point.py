@@ -13,7 +13,7 @@ from dsmoe_core.schema import Box
 
 
 class Size(StrEnum):
-    """COCO's sizes, by the area of a box in pixels of the picture: below 32 x 32, below 96 x 96, above."""
+    """COCO's sizes, by the area of a box in pixels of the image: below 32 x 32, below 96 x 96, above."""
 
     SMALL = "small"
     MEDIUM = "medium"
@@ -27,7 +27,7 @@ class Size(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many findings are right, how many false, and how many true boxes are missed."""
+    """How many detections are right, how many false, and how many true boxes are missed."""
 
     right: int = 0
     false: int = 0
@@ -35,7 +35,7 @@ class Counts:
 
     @property
     def precision(self) -> float | None:
-        """Share of the findings that are right; None where nothing was found."""
+        """Share of the detections that are right; None where nothing was found."""
         return self.right / (self.right + self.false) if self.right + self.false else None
 
     @property
@@ -52,11 +52,11 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What findings from a score up are worth.
+    """What detections from a score up are worth.
 
     Attributes:
         total: over all classes, every box counting once.
-        per_size: a right finding counts to the size of the true box, a false one to its own.
+        per_size: a right detection counts to the size of the true box, a false one to its own.
     """
 
     threshold: float
@@ -66,12 +66,12 @@ class OperatingPoint:
 
 
 def operating_point(matched: Iterable[Matched], classes: Sequence[str], threshold: float) -> OperatingPoint:
-    """Count what is right, false and missed among findings from this score up."""
+    """Count what is right, false and missed among detections from this score up."""
     total = [0, 0, 0]
     per_class = {name: [0, 0, 0] for name in classes}
     per_size = {size: [0, 0, 0] for size in Size}
-    for picture in matched:
-        for label, size, kind in _tallies(picture, threshold):
+    for image in matched:
+        for label, size, kind in _tallies(image, threshold):
             for row in (total, per_class[label], per_size[size]):
                 row[kind] += 1
     return OperatingPoint(
@@ -82,13 +82,13 @@ def operating_point(matched: Iterable[Matched], classes: Sequence[str], threshol
     )
 
 
-def _tallies(picture: Matched, threshold: float) -> Iterable[tuple[str, Size, int]]:
+def _tallies(image: Matched, threshold: float) -> Iterable[tuple[str, Size, int]]:
     """Class, size, and 0, 1 or 2 for right, false or missed."""
-    for finding, truth in zip(picture.findings, picture.truth_of, strict=True):
-        if finding.score >= threshold:
-            box = picture.truth[truth].box if truth >= 0 else finding.box
-            yield finding.label, Size.of(box), 0 if truth >= 0 else 1
-    for annotation, score in zip(picture.truth, picture.best_score, strict=True):
+    for detection, truth in zip(image.detections, image.truth_of, strict=True):
+        if detection.score >= threshold:
+            box = image.truth[truth].box if truth >= 0 else detection.box
+            yield detection.label, Size.of(box), 0 if truth >= 0 else 1
+    for annotation, score in zip(image.truth, image.best_score, strict=True):
         if score < threshold:
             yield annotation.label, Size.of(annotation.box), 2
 
@@ -96,17 +96,17 @@ def _tallies(picture: Matched, threshold: float) -> Iterable[tuple[str, Size, in
 def best_threshold(matched: Iterable[Matched], label: str | None = None) -> float | None:
     """The score from which on F1 is highest, the higher one of two; None where nothing found is right.
 
-    It is chosen on the pictures that are judged, so its F1 is the best that a threshold could have given
+    It is chosen on the images that are judged, so its F1 is the best that a threshold could have given
     here, not a promise for others.
 
     Args:
         label: of this class alone; None: of all together, every box counting once.
     """
     rows, boxes = [], 0
-    for picture in matched:
-        boxes += sum(label in (None, annotation.label) for annotation in picture.truth)
-        scored = zip(picture.findings, picture.right, strict=True)
-        rows += [(finding.score, right) for finding, right in scored if label in (None, finding.label)]
+    for image in matched:
+        boxes += sum(label in (None, annotation.label) for annotation in image.truth)
+        scored = zip(image.detections, image.right, strict=True)
+        rows += [(detection.score, right) for detection, right in scored if label in (None, detection.label)]
     if not rows:
         return None
     score, hit = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))

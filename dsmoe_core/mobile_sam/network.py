@@ -63,7 +63,7 @@ class MobileSam(nn.Module):
         points: Float[Tensor, "p 2"] | None,
         labels: Int[Tensor, " p"] | None,
         box: Float[Tensor, " 4"] | None,
-        several: bool,
+        multimask: bool,
     ) -> tuple[Float[Tensor, "m G G"], Float[Tensor, " m"]]:
         """Mask logits at a quarter of the side, and the IoU that the network expects of each.
 
@@ -83,7 +83,7 @@ class MobileSam(nn.Module):
             image_positional_embeddings=self._position(),
             sparse_prompt_embeddings=sparse,
             dense_prompt_embeddings=dense,
-            multimask_output=several,
+            multimask_output=multimask,
         )
         return masks[0, 0], scores[0, 0]
 

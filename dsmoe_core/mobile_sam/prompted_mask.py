@@ -1,4 +1,4 @@
-"""From a click or a box to a mask: MobileSAM, encoding each picture once."""
+"""From a click or a box to a mask: MobileSAM, encoding each image once."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def box_of(mask: Bool[np.ndarray, "h w"]) -> Box | None:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How a picture lies in the square: its long side fills it, the rest is padding at the right and bottom.
+    """How an image lies in the square: its long side fills it, the rest is padding at the right and bottom.
 
     Attributes:
-        height, width: of the picture.
-        inner_height, inner_width: of the picture in the square.
+        height, width: of the image.
+        inner_height, inner_width: of the image in the square.
     """
 
     height: int
@@ -62,16 +62,16 @@ class Frame:
 
     @classmethod
     def of(cls, height: int, width: int, side: int) -> Frame:
-        """For a picture of this size."""
+        """For an image of this size."""
         scale = side / max(height, width)
         return cls(height, width, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
 
     def into(self, xy: Float[np.ndarray, "p 2"]) -> Float[np.ndarray, "p 2"]:
-        """Places in the picture to places in the square."""
+        """Places in the image to places in the square."""
         return xy * np.array([self.inner_width / self.width, self.inner_height / self.height])
 
     def square(self, image: UInt8[np.ndarray, "h w 3"], side: int) -> Float[Tensor, "1 3 s s"]:
-        """The picture as the network wants it."""
+        """The image as the network wants it."""
         small = Image.fromarray(image).resize(
             (self.inner_width, self.inner_height), Image.Resampling.BILINEAR
         )
@@ -80,7 +80,7 @@ class Frame:
         return F.pad(normalised, (0, side - self.inner_width, 0, side - self.inner_height))[None]
 
     def back(self, logits: Float[Tensor, "m g g"], side: int) -> Bool[Tensor, "m h w"]:
-        """Mask logits of the square to masks of the picture."""
+        """Mask logits of the square to masks of the image."""
         fine = F.interpolate(logits[None], (side, side), mode="bilinear", align_corners=False)
         inner = fine[..., : self.inner_height, : self.inner_width]
         whole = F.interpolate(inner, (self.height, self.width), mode="bilinear", align_corners=False)
@@ -88,13 +88,13 @@ class Frame:
 
 
 class PromptedMask:
-    """Masks from points and boxes. The first prompt on a picture takes long, each further one does not.
+    """Masks from points and boxes. The first prompt on an image takes long, each further one does not.
 
     May be asked from several threads; they take turns.
 
     Args:
         network: with its weights.
-        remembered: pictures whose encoding is kept, 4 MiB each.
+        remembered: images whose encoding is kept, 4 MiB each.
     """
 
     def __init__(self, network: MobileSam, remembered: int = 8) -> None:
@@ -131,13 +131,13 @@ class PromptedMask:
 
         Args:
             image: RGB.
-            points: x and y in the picture's pixels.
+            points: x and y in the image's pixels.
             labels: for each point 1 (in the object) or 0 (outside it); by default all are in it.
-            box: around the object, in the picture's pixels.
+            box: around the object, in the image's pixels.
 
         Raises:
-            DataError: there is no prompt, or a point is outside the picture or has no such label.
-            BoxError: the box is outside the picture.
+            DataError: there is no prompt, or a point is outside the image or has no such label.
+            BoxError: the box is outside the image.
         """
         frame = Frame.of(image.shape[0], image.shape[1], self._network.side)
         labels = [1] * len(points) if labels is None else labels
@@ -148,14 +148,14 @@ class PromptedMask:
                 points=self._square(frame, points) if points else None,
                 labels=torch.tensor(list(labels), device=self._device) if points else None,
                 box=self._square(frame, _edges(box)).flatten() if box else None,
-                several=len(points) == 1 and box is None,
+                multimask=len(points) == 1 and box is None,
             )
         best = scores.argsort(descending=True)
         masks = frame.back(logits[best], self._network.side)
         return Masks(masks.cpu().numpy(), scores[best].cpu().numpy())
 
     def _encode(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame) -> Float[Tensor, "1 d g g"]:
-        """The picture's encoding, remembered by its pixels."""
+        """The image's encoding, remembered by its pixels."""
         pixels = np.ascontiguousarray(image)
         digest = hashlib.blake2b(pixels.data)
         digest.update(str(pixels.shape).encode())
@@ -190,11 +190,11 @@ def _check(
     for x, y in points:
         if not (isfinite(x) and isfinite(y) and 0 <= x <= frame.width and 0 <= y <= frame.height):
             raise DataError(
-                f"point ({x}, {y}) is outside the picture of {frame.width} x {frame.height} pixels",
+                f"point ({x}, {y}) is outside the image of {frame.width} x {frame.height} pixels",
                 "Point at something in it.",
             )
     if box is not None and not box.inside(frame.width, frame.height):
         raise BoxError(
-            f"box {box.corners} is outside the picture of {frame.width} x {frame.height} pixels",
-            "Draw it in the picture.",
+            f"box {box.corners} is outside the image of {frame.width} x {frame.height} pixels",
+            "Draw it in the image.",
         )

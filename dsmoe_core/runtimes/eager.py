@@ -14,7 +14,7 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.graph import Graph
 from dsmoe_core.runtimes.protocol import Answer, answer_of, as_images
 
-MOST_GRAPHS = 64
+MAX_GRAPHS = 64
 """Of one compiled network: a graph is made for each size of batch and book, and PyTorch stops at eight."""
 
 
@@ -77,7 +77,7 @@ class EagerRuntime:
 
 def _compiled(graph: Graph, device: torch.device) -> Any:
     """One graph for each size of its inputs: sizes that are left open cost speed."""
-    torch._dynamo.config.recompile_limit = MOST_GRAPHS
+    torch._dynamo.config.recompile_limit = MAX_GRAPHS
     graphs: dict[str, Any] = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
     options = graphs if device.type == "cuda" else None
     return torch.compile(graph, fullgraph=True, dynamic=False, options=options)

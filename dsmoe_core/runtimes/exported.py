@@ -39,7 +39,7 @@ class ExportCard(Frozen):
         vocabulary: of the training, as JSON.
         text_encoder: the one that the model was trained with.
         source: sha256 of the weights that it was made from.
-        difference: the largest one from eager PyTorch in fp32 on a random picture: of a logit, and of a box's
+        difference: the largest one from eager PyTorch in fp32 on a random image: of a logit, and of a box's
             side in pixels; none for int8, which differs by design.
         tools: versions of the packages that made it.
     """

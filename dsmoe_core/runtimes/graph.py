@@ -41,7 +41,7 @@ class Graph(nn.Module):
 def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:
     """The graph of a network in evaluation mode, as an ``onnx.ModelProto``.
 
-    The picture's side is the configuration's; the batch and both numbers of classes are free. Every node is
+    The image's side is the configuration's; the batch and both numbers of classes are free. Every node is
     named after the module that it comes from.
 
     Raises:

@@ -10,23 +10,23 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from dsmoe_core.network import Read
+from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.packages import need
 from dsmoe_core.runtimes.protocol import feed_of
 
 Pixels: TypeAlias = UInt8[np.ndarray, "side side 3"]
-MOST_SAMPLES = 300
+MAX_SAMPLES = 300
 KEPT = ("alignment", "broadcasting", "gating")
 """Stages that stay in floating point: points of the ball, sampling positions and the router's choice do not
 bear 8 bits, and OpenVINO refuses some of their products quantised."""
 
 
-def quantised(graph: Any, squares: Sequence[Pixels], read: Read) -> Any:
+def quantised(graph: Any, squares: Sequence[Pixels], read: ClassEncoding) -> Any:
     """The graph with 8-bit weights and activations where that costs little.
 
     Args:
         graph: an ``openvino.Model``; its nodes are named after their modules.
-        squares: letter-boxed pictures like those that it will see; 300 at most are used.
+        squares: letter-boxed images like those that it will see; 300 at most are used.
         read: T^ of the classes that it was trained on.
 
     Raises:
@@ -39,7 +39,7 @@ def quantised(graph: Any, squares: Sequence[Pixels], read: Read) -> Any:
     def feed(square: Pixels) -> dict[str, Any]:
         return feed_of(torch.from_numpy(square)[None], read.steering, read.classes)
 
-    some = squares[:MOST_SAMPLES]
+    some = squares[:MAX_SAMPLES]
     return nncf.quantize(
         graph,
         nncf.Dataset(some, feed),

@@ -15,7 +15,7 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 
 class Chosen(NamedTuple):
-    """The router's choice for every picture, best expert first."""
+    """The router's choice for every image, best expert first."""
 
     experts: Int[Tensor, "b k"]
     weights: Float[Tensor, "b k"]
@@ -48,7 +48,7 @@ class Runtime(Protocol):
         steering: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
-        """One pass over letter-boxed RGB pictures, with T^ of the steering and of the scored classes."""
+        """One pass over letter-boxed RGB images, with T^ of the steering and of the scored classes."""
         ...
 
 

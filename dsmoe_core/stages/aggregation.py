@@ -32,7 +32,7 @@ class Aggregation(nn.Module):
         self.point = nn.Conv2d(width, width, 1)
 
     def forward(self, f_e: Float[Tensor, "b d h w"], f_moe: Float[Tensor, "b d h w"]) -> Aggregated:
-        """F_out, and the loss averaged over pictures and positions."""
+        """F_out, and the loss averaged over images and positions."""
         gate = torch.sigmoid(self.attend(f_moe))
         loss = self._misalignment(f_e, gate) if self.training else f_e.new_zeros(())
         return Aggregated(self.point(f_e * gate), loss)

@@ -47,7 +47,7 @@ class HyperbolicAlignment(nn.Module):
             return poincare.project(self.anchor(text.float()))
 
     def forward(self, f_cs: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Aligned:
-        """G and its parts, for pictures ``f_cs`` and class vectors T^."""
+        """G and its parts, for images ``f_cs`` and class vectors T^."""
         keys = self.key(f_cs).permute(0, 2, 3, 1)
         logits = (keys @ self.query(text).T).float() * self.sharpness
         attention = logits.flatten(1, 2).softmax(dim=1).transpose(1, 2)

@@ -34,7 +34,7 @@ from dsmoe_core.outputs import Aligned
 
 TAPS = 9
 CONE = math.radians(15)
-MOST_DILATION = 3.0
+MAX_DILATION = 3.0
 
 
 class SpaceBroadcasting(nn.Module):
@@ -128,7 +128,7 @@ class ScaleBranch(nn.Module):
         if self.scale < 1:
             features = F.avg_pool2d(features, round(1 / self.scale), ceil_mode=True)
         length, turn = self.offsets(context).float().chunk(2, dim=1)
-        dilation = (1 + reach / self.log_delta.exp()).clamp(max=MOST_DILATION)
+        dilation = (1 + reach / self.log_delta.exp()).clamp(max=MAX_DILATION)
         if self.whole_dilation:
             dilation = dilation + (dilation.floor() - dilation).detach()
         length, turn = length.sigmoid(), turn.tanh() * CONE  # away from the middle, never back to it

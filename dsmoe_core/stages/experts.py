@@ -5,10 +5,10 @@
 - expert 1, global dependency: ``Conv1x1((+)_{s=16,32} AvgPool_{s x s}(F_b))``, upsampled back
 - experts 2..N_e-1, cross-modal: ``LayerNorm(W_v^j F_b + W_t^j Expand(T^_j))``
 
-Paper: pools of 16 and 32 are said in pixels of nothing in particular. We: in picture pixels, hence 16 /
-stride and 32 / stride cells of F_b, at least 2 cells. An expert that no picture chose does not run: the
-cross-modal ones are one gathered, batched product over the chosen (picture, expert) pairs, the two others
-see the pictures that chose them.
+Paper: pools of 16 and 32 are said in pixels of nothing in particular. We: in image pixels, hence 16 /
+stride and 32 / stride cells of F_b, at least 2 cells. An expert that no image chose does not run: the
+cross-modal ones are one gathered, batched product over the chosen (image, expert) pairs, the two others
+see the images that chose them.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class CrossModalExperts(nn.Module):
     def forward(
         self, x: Float[Tensor, "p l d"], chosen: Int[Tensor, " p"], text: Float[Tensor, "e t"]
     ) -> Float[Tensor, "p l d"]:
-        """``x``: positions of the picture of each (picture, expert) pair; ``text``: one row an expert."""
+        """``x``: positions of the image of each (image, expert) pair; ``text``: one row an expert."""
         words = torch.bmm(text[chosen, None].to(x.dtype), self.textual[chosen].to(x.dtype))
         mixed = torch.bmm(x, self.visual[chosen].to(x.dtype)) + words
         normed = F.layer_norm(mixed, mixed.shape[-1:])
@@ -90,7 +90,7 @@ class SparseExperts(nn.Module):
         width: channels of F_b and F_MoE.
         text_width: d_t.
         experts: N_e, at least 3.
-        grid_stride: of F_b, in picture pixels.
+        grid_stride: of F_b, in image pixels.
     """
 
     def __init__(self, *, width: int, text_width: int, experts: int, grid_stride: int) -> None:
@@ -107,25 +107,25 @@ class SparseExperts(nn.Module):
         """Only what was chosen runs."""
         total = torch.zeros_like(f_b)
         for index, expert in enumerate(self.task):
-            picture, slot = (gated.experts == index).nonzero(as_tuple=True)
-            if len(picture):
-                weight = gated.weights[picture, slot].to(f_b.dtype)[:, None, None, None]
-                total = total.index_add(0, picture, (expert(f_b[picture]) * weight).to(f_b.dtype))
-        picture, slot = (gated.experts >= len(self.task)).nonzero(as_tuple=True)
-        if not len(picture):
+            image, slot = (gated.experts == index).nonzero(as_tuple=True)
+            if len(image):
+                weight = gated.weights[image, slot].to(f_b.dtype)[:, None, None, None]
+                total = total.index_add(0, image, (expert(f_b[image]) * weight).to(f_b.dtype))
+        image, slot = (gated.experts >= len(self.task)).nonzero(as_tuple=True)
+        if not len(image):
             return total
-        chosen = gated.experts[picture, slot] - len(self.task)
+        chosen = gated.experts[image, slot] - len(self.task)
         tokens = f_b.flatten(2).transpose(1, 2)
-        answers = self.cross(tokens[picture], chosen, gated.expert_text[len(self.task) :])
-        weighted = answers * gated.weights[picture, slot].to(answers.dtype)[:, None, None]
-        crossed = torch.zeros_like(tokens).index_add(0, picture, weighted.to(tokens.dtype))
+        answers = self.cross(tokens[image], chosen, gated.expert_text[len(self.task) :])
+        weighted = answers * gated.weights[image, slot].to(answers.dtype)[:, None, None]
+        crossed = torch.zeros_like(tokens).index_add(0, image, weighted.to(tokens.dtype))
         return total + crossed.transpose(1, 2).reshape(f_b.shape)
 
     def of_one_shape(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
         """The same sum in a graph that is traced once, for export and torch.compile.
 
-        Such a graph cannot hold tensors as long as the number of pictures that chose an expert. So both task
-        experts run on every picture and count 0 where they were not chosen, and all k choices of a picture go
+        Such a graph cannot hold tensors as long as the number of images that chose an expert. So both task
+        experts run on every image and count 0 where they were not chosen, and all k choices of an image go
         through the gathered product, a task expert's place being taken by some cross-modal one that counts 0.
         """
         total = torch.zeros_like(f_b)

@@ -1,5 +1,5 @@
 """Stage 7: attention-driven gating, ``w_i = softmax_i(<phi(F_b), psi(T^_i)> / tau)`` (eq. 20), top-k per
-picture.
+image.
 
 ``phi(F_b) = GAP(W_phi F_b)`` and ``psi(T^_i) = W_psi T^_i``, projectors with two hidden layers of 128; tau is
 learnable from 0.1; elsewhere in the text from 0.07.
@@ -8,15 +8,15 @@ Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is
 a learned query that attends over T^, so classes come and go without touching the experts. The letter is
 ``ask=False``: T^_i, counted again from the first class where there are more experts. The inner product
 is taken between unit vectors, since at tau = 0.1 a free one saturates the softmax at once, and what all
-pictures or all experts have in common is taken off them first: the factory's pictures, and experts that are
-read by one projector, otherwise point the same way, every expert gets 1 / N_e of every picture, and rounding
+images or all experts have in common is taken off them first: the factory's images, and experts that are
+read by one projector, otherwise point the same way, every expert gets 1 / N_e of every image, and rounding
 chooses. The letter is ``unit=False``. The chosen weights are made to sum to one, so that the scale of F_MoE
 does not depend on k; the letter is ``share=False``.
 
 The paper does not say what keeps an expert from never being chosen, and one that is never chosen never
 learns. We: a handicap for every expert, which training moves and which counts in the choice alone, not in
 the weights (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"). A
-balance loss as in Switch Transformers is at its least, too, when all experts are the same to every picture,
+balance loss as in Switch Transformers is at its least, too, when all experts are the same to every image,
 and that is where it led. The letter is ``level=False``.
 """
 
@@ -51,7 +51,7 @@ class AttentionGating(nn.Module):
         hidden: of the projectors.
 
     Attributes:
-        share_of_batch: what the next pictures of a training are of their batch; their part of the levelling.
+        share_of_batch: what the next images of a training are of their batch; their part of the levelling.
     """
 
     def __init__(
@@ -87,24 +87,24 @@ class AttentionGating(nn.Module):
         )
         self.centre = RunningMean(DESCRIPTOR, momentum=CENTRE_MOMENTUM)
         self.log_tau = nn.Parameter(torch.tensor(tau).log())
-        self.handicap: Tensor
+        self.load_bias: Tensor
         self.register_buffer("handicap", torch.zeros(experts))
         self.share_of_batch = 1.0
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Gated:
         """Chosen experts, best first, with weights that sum to one."""
         expert_text = self._texts(text)
-        picture = self.image(f_b).mean((2, 3))
+        image = self.image(f_b).mean((2, 3))
         expert = self.text(torch.cat([expert_text, self.queries], dim=-1))
         with torch.autocast(f_b.device.type, enabled=False):  # small differences decide who is chosen
-            picture, expert = picture.float(), expert.float()
+            image, expert = image.float(), expert.float()
             if self.unit:
                 if self.training:
-                    self.centre.follow(picture)
-                picture = F.normalize(self.centre(picture), dim=-1)
+                    self.centre.follow(image)
+                image = F.normalize(self.centre(image), dim=-1)
                 expert = F.normalize(expert - expert.mean(0), dim=-1)
-            probabilities = (picture @ expert.T / self.log_tau.exp()).softmax(-1)
-        chosen = (probabilities + self.handicap).topk(self.top_k, dim=-1).indices
+            probabilities = (image @ expert.T / self.log_tau.exp()).softmax(-1)
+        chosen = (probabilities + self.load_bias).topk(self.top_k, dim=-1).indices
         if self.training and self.level:
             self._level(chosen)
         weights, best_first = probabilities.gather(-1, chosen).sort(-1, descending=True)
@@ -122,6 +122,6 @@ class AttentionGating(nn.Module):
     @torch.no_grad()
     def _level(self, chosen: Int[Tensor, "b k"]) -> None:
         """Make it easier for the experts that were chosen too seldom, harder for the others."""
-        experts = len(self.handicap)
+        experts = len(self.load_bias)
         share = torch.bincount(chosen.flatten(), minlength=experts) / chosen.numel()
-        self.handicap += LEVELLING * self.share_of_batch * (1 / experts - share)
+        self.load_bias += LEVELLING * self.share_of_batch * (1 / experts - share)

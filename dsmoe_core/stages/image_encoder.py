@@ -105,7 +105,7 @@ def resolution_factor(images: Float[Tensor, "b 3 H W"], stride: int) -> Float[Te
 def gradient_aware_pool(
     x: Float[Tensor, "b d H W"], ratio: int, resolution: Float[Tensor, "b 1 h w"], *, as_stride: bool = False
 ) -> Float[Tensor, "b d h w"]:
-    """Pool ``ratio`` to 1: mean where the picture is flat, strongest response where it has detail.
+    """Pool ``ratio`` to 1: mean where the image is flat, strongest response where it has detail.
 
     With ``as_stride`` the other way round.
     """

@@ -40,7 +40,7 @@ class ModelFiles:
             return Path(self._model)
         from huggingface_hub import hf_hub_download
 
-        with self._told_clearly():
+        with self._clear_errors():
             return Path(hf_hub_download(self._model, CONFIG, revision=self._revision)).parent
 
     @cached_property
@@ -54,7 +54,7 @@ class ModelFiles:
         if not self._is_local:
             from huggingface_hub import snapshot_download
 
-            with self._told_clearly():
+            with self._clear_errors():
                 folder = Path(
                     snapshot_download(self._model, revision=folder.name, allow_patterns=list(FILES))
                 )
@@ -83,7 +83,7 @@ class ModelFiles:
         return Path(self._model).is_dir()
 
     @contextmanager
-    def _told_clearly(self) -> Iterator[None]:
+    def _clear_errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # of the hub's own types, its transport's, and the system's

@@ -70,7 +70,7 @@ class PretrainedEncoder:
         from transformers import AutoConfig
 
         folder = self._files.start
-        with self._told_clearly():
+        with self._clear_errors():
             return int(AutoConfig.from_pretrained(folder, trust_remote_code=False).hidden_size)
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
@@ -93,7 +93,7 @@ class PretrainedEncoder:
         if spread:
             self._need_accelerate()
         folder = self._files.whole
-        with self._told_clearly():
+        with self._clear_errors():
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
             model, report = AutoModel.from_pretrained(
                 folder,
@@ -128,7 +128,7 @@ class PretrainedEncoder:
             )
 
     @contextmanager
-    def _told_clearly(self) -> Iterator[None]:
+    def _clear_errors(self) -> Iterator[None]:
         try:
             yield
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

@@ -1,10 +1,10 @@
 """Training in several processes that torchrun starts: each learns its share of every batch.
 
 The batch of the settings is the whole one, whoever learns it. Every process draws it whole, because a
-picture's random numbers follow those before it, and takes its share. What the losses are divided by is
+image's random numbers follow those before it, and takes its share. What the losses are divided by is
 counted over all (``losses.Whole``), batch normalisation is over all (``synchronised.py``), and gradients are
 added up: the result is that of one process with the whole batch, but for the order of the additions. Not
-DistributedDataParallel, which averages means, and waits for experts that no picture of a process chose.
+DistributedDataParallel, which averages means, and waits for experts that no image of a process chose.
 """
 
 from __future__ import annotations
@@ -79,24 +79,24 @@ class Processes:
         """Whether this one writes."""
         return self.rank == 0
 
-    def at_once(self, training: TrainingConfig) -> int:
-        """Pictures that each of them sends through the network at once, to begin with."""
+    def micro_batch(self, training: TrainingConfig) -> int:
+        """Images that each of them sends through the network at once, to begin with."""
         own = max(1, training.batch // self.count)
-        return min(training.at_once or own, own)
+        return min(training.micro_batch or own, own)
 
     def share(self, batch: Batch) -> Batch:
         """What this process learns of a batch.
 
         Raises:
-            SettingsError: the pictures cannot be dealt out evenly.
+            SettingsError: the images cannot be dealt out evenly.
         """
-        pictures = len(batch.boxes)
-        if pictures % self.count:
+        images = len(batch.boxes)
+        if images % self.count:
             raise SettingsError(
-                f"the batch is {pictures}; expected a multiple of the {self.count} processes",
+                f"the batch is {images}; expected a multiple of the {self.count} processes",
                 "Change detector.training.batch or the number of processes.",
             )
-        each = pictures // self.count
+        each = images // self.count
         return batch.part(self.rank * each, (self.rank + 1) * each)
 
     def add_up(self, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""An image encoder that learns no more: what its backbone makes of a picture is computed once and kept.
+"""An image encoder that learns no more: what its backbone makes of an image is computed once and kept.
 
 A backbone is most of what a step costs. Its maps are kept under the hash of the very pixels that it was
 shown, in a store of its own for its weights; so they can only ever be found for the same pixels and the same
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.letterbox_cache import PictureCache
+from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.data.store import Store
 from dsmoe_core.runtimes.protocol import as_images
 
 VIEWS = ("flips", "turns")
-"""Augmentations that leave a picture at most eight views."""
+"""Augmentations that leave an image at most eight views."""
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +48,7 @@ class FrozenEncoder:
         cache: where maps are kept, in a sub-folder; none: they are computed every time.
     """
 
-    def __init__(self, fabric: Fabric, network: Any, precision: str, cache: PictureCache | None) -> None:
+    def __init__(self, fabric: Fabric, network: Any, precision: str, cache: ImageCache | None) -> None:
         self._fabric = fabric
         self._encoder = network.image_encoder
         self._encoder.backbone.eval().requires_grad_(False)
@@ -57,10 +57,10 @@ class FrozenEncoder:
             weights = weights_hash(self._encoder.backbone)
             how = {"precision": precision, "torch": torch.__version__, "device": fabric.device.type}
             settings = json.dumps({"encoder": weights, **how}).encode()
-            self._store = Store(cache.folder / "features", weights[:16], settings, cache.most_bytes)
+            self._store = Store(cache.folder / "features", weights[:16], settings, cache.max_bytes)
 
     def maps(self, pixels: UInt8[np.ndarray, "b side side 3"]) -> list[Tensor]:
-        """The backbone's maps of these pictures, finest first."""
+        """The backbone's maps of these images, finest first."""
         device = self._fabric.device
         levels = list(zip(*(self._maps_of(p) for p in pixels), strict=True))
         if self._store is not None:
@@ -85,7 +85,7 @@ class FrozenEncoder:
 
     @torch.no_grad()
     def _compute(self, pixels: UInt8[np.ndarray, "side side 3"]) -> list[Tensor]:
-        """Of one picture alone: what is kept must not hang on which others were beside it."""
+        """Of one image alone: what is kept must not hang on which others were beside it."""
         square = torch.from_numpy(np.ascontiguousarray(pixels[None])).to(self._fabric.device)
         image = as_images(square).contiguous(memory_format=torch.channels_last)
         with self._fabric.autocast():

@@ -1,4 +1,4 @@
-"""When memory runs out: fewer pictures at once, the same batch."""
+"""When memory runs out: fewer images at once, the same batch."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _log = logging.getLogger(__name__)
 
 
 class Memory:
-    """Finds out how many pictures fit at once.
+    """Finds out how many images fit at once.
 
     Attributes:
-        at_once: so many are tried next.
+        micro_batch: so many are tried next.
     """
 
-    def __init__(self, network: nn.Module, at_once: int, processes: Processes) -> None:
-        self.at_once = at_once
+    def __init__(self, network: nn.Module, micro_batch: int, processes: Processes) -> None:
+        self.micro_batch = micro_batch
         self._network = network
         self._processes = processes
 
     def fitting(self, work: Callable[[int], _T]) -> _T:
-        """Do a step's forward and backward work with as many pictures at once as fit.
+        """Do a step's forward and backward work with as many images at once as fit.
 
         A try that failed leaves nothing behind: gradients are dropped, statistics are put back.
 
         Raises:
-            PrerequisiteError: one picture is too many; or memory runs out in one of several processes,
+            PrerequisiteError: one image is too many; or memory runs out in one of several processes,
                 where the others wait for its share.
         """
         before = Statistics(self._network)
         while True:
             try:
-                return work(self.at_once)
+                return work(self.micro_batch)
             except RuntimeError as error:
                 if not _says_out_of_memory(error):
                     raise
@@ -54,25 +54,25 @@ class Memory:
                 torch.cuda.empty_cache()
 
     def _shrink(self, reason: str) -> None:
-        if self.at_once == 1:
+        if self.micro_batch == 1:
             raise PrerequisiteError(
-                f"one picture at a time does not fit into memory ({reason})",
+                f"one image at a time does not fit into memory ({reason})",
                 "Lower detector.model.image_px, take the size nano, or a machine with more memory.",
             )
-        fewer = self.at_once // 2
+        fewer = self.micro_batch // 2
         if self._processes.count > 1:
             raise PrerequisiteError(
-                f"{self.at_once} pictures at once do not fit into the memory of process "
+                f"{self.micro_batch} images at once do not fit into the memory of process "
                 f"{self._processes.rank} ({reason})",
-                f"Set detector.training.at_once to {fewer} or less.",
+                f"Set detector.training.micro_batch to {fewer} or less.",
             )
         _log.warning(
-            "%d pictures at once do not fit into memory: going on with %d at a time, the batch stays (%s)",
-            self.at_once,
+            "%d images at once do not fit into memory: going on with %d at a time, the batch stays (%s)",
+            self.micro_batch,
             fewer,
             reason,
         )
-        self.at_once = fewer
+        self.micro_batch = fewer
 
 
 def _says_out_of_memory(error: RuntimeError) -> bool:

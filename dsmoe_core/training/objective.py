@@ -2,7 +2,7 @@
 
 In parts, the gradients are those of the whole batch, but that batch normalisation and the router's centre see
 a part at a time. Each part moves the router's handicap by its share of the batch. What the losses are divided
-by is known only when every picture has been through the network, so a batch in parts goes through twice:
+by is known only when every image has been through the network, so a batch in parts goes through twice:
 first without gradients, to assign the targets and count (``losses.Whole``), then to learn. A third more work;
 divided by its own count instead, a part with one defect would weigh as much as one with twenty.
 """
@@ -20,8 +20,8 @@ from torch import Tensor
 from dsmoe_core.assign import Targets
 from dsmoe_core.config import LossWeights
 from dsmoe_core.data.batches import Batch
-from dsmoe_core.losses import Boxes, Families, Whole, auxiliary_losses, detection_losses, targets_of
-from dsmoe_core.network import Output, Read
+from dsmoe_core.losses import BatchCounts, Boxes, Taxonomy, auxiliary_losses, detection_losses, targets_of
+from dsmoe_core.network import ClassEncoding, Output
 from dsmoe_core.runtimes.protocol import as_images
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.distributed import Processes
@@ -47,11 +47,11 @@ class Objective:
     processes: Processes
     encoder: FrozenEncoder | None
 
-    def gradients(self, question: Question, at_once: int) -> dict[str, Tensor]:
+    def gradients(self, question: Question, micro_batch: int) -> dict[str, Tensor]:
         """Add the gradients of this step's losses to the network's.
 
         Args:
-            at_once: pictures that go through the network at once, in each process.
+            micro_batch: images that go through the network at once, in each process.
 
         Returns:
             The losses of the whole batch by name, weighted.
@@ -62,15 +62,15 @@ class Objective:
         own, device = self.processes.share(question.batch), self.fabric.device
         whole_book = self.network.read(question.classes.to(device), question.inner.to(device))
         read = whole_book.about(question.asked.to(device))
-        families = Families(*(rows.to(device) for rows in question.families))
+        families = Taxonomy(*(rows.to(device) for rows in question.families))
         held = _held(read)  # so that the words' gradients are gathered, and go back once
-        pictures = len(own.boxes)
-        parts = [own.part(i, min(i + at_once, pictures)) for i in range(0, pictures, at_once)]
+        images = len(own.boxes)
+        parts = [own.part(i, min(i + micro_batch, images)) for i in range(0, images, micro_batch)]
         known = self._count(held, parts) if len(parts) > 1 else None
         total: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             truth = self._truth(part)
-            output = self._output(held, part, len(part.boxes) / pictures)
+            output = self._output(held, part, len(part.boxes) / images)
             targets, whole = (known[0][i], known[1]) if known else self._counted(output, truth)
             for name, loss in self._learn(held, families, output, truth, targets, whole).items():
                 total[name] = total.get(name, 0.0) + loss
@@ -82,12 +82,12 @@ class Objective:
 
     def _learn(
         self,
-        read: Read,
-        families: Families,
+        read: ClassEncoding,
+        families: Taxonomy,
         output: Output,
         truth: list[Boxes],
         targets: Sequence[Targets],
-        whole: Whole,
+        whole: BatchCounts,
     ) -> dict[str, Tensor]:
         inner = self.network.alignment.anchors(read.inner) if output.aligned is not None else None
         losses = {
@@ -97,29 +97,29 @@ class Objective:
         self.fabric.backward(torch.stack(list(losses.values())).sum())
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _count(self, read: Read, parts: Sequence[Batch]) -> tuple[list[list[Targets]], Whole]:
+    def _count(self, read: ClassEncoding, parts: Sequence[Batch]) -> tuple[list[list[Targets]], BatchCounts]:
         """The targets of every part, and the counts of the whole batch."""
         assigned, counts = [], []
-        pictures = sum(len(part.boxes) for part in parts)
+        images = sum(len(part.boxes) for part in parts)
         with torch.no_grad(), statistics_untouched(self.network):
             for part in parts:
                 truth = self._truth(part)
-                output = self._output(read, part, len(part.boxes) / pictures)
+                output = self._output(read, part, len(part.boxes) / images)
                 assigned.append(self._targets(output, truth))
-                counts.append(Whole.of(assigned[-1], truth))
-        return assigned, self._of_all(Whole.together(counts))
+                counts.append(BatchCounts.of(assigned[-1], truth))
+        return assigned, self._of_all(BatchCounts.together(counts))
 
-    def _counted(self, output: Output, truth: list[Boxes]) -> tuple[list[Targets], Whole]:
+    def _counted(self, output: Output, truth: list[Boxes]) -> tuple[list[Targets], BatchCounts]:
         targets = self._targets(output, truth)
-        return targets, self._of_all(Whole.of(targets, truth))
+        return targets, self._of_all(BatchCounts.of(targets, truth))
 
     def _targets(self, output: Output, truth: list[Boxes]) -> list[Targets]:
         return targets_of(output, truth, label_floor=self.weights.label_floor, plain=self.plain)
 
-    def _of_all(self, counts: Whole) -> Whole:
-        return Whole(*(self.processes.add_up(count) for count in counts))
+    def _of_all(self, counts: BatchCounts) -> BatchCounts:
+        return BatchCounts(*(self.processes.add_up(count) for count in counts))
 
-    def _output(self, read: Read, batch: Batch, share: float) -> Output:
+    def _output(self, read: ClassEncoding, batch: Batch, share: float) -> Output:
         for module in self.network.modules():
             if isinstance(module, AttentionGating):
                 module.share_of_batch = share
@@ -137,11 +137,11 @@ class Objective:
         ]
 
 
-def _held(read: Read) -> Read:
-    return Read(*(t.detach().requires_grad_(t.requires_grad) for t in read))
+def _held(read: ClassEncoding) -> ClassEncoding:
+    return ClassEncoding(*(t.detach().requires_grad_(t.requires_grad) for t in read))
 
 
-def _go_back(read: Read, held: Read) -> None:
+def _go_back(read: ClassEncoding, held: ClassEncoding) -> None:
     """Hand the gradients that were gathered on to what the words were read by."""
     pairs = [(t, h.grad) for t, h in zip(read, held, strict=True) if h.grad is not None]
     if pairs:

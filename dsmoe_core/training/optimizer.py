@@ -22,7 +22,7 @@ MATRIX = 16
 def optimizer_of(network: nn.Module, training: TrainingConfig) -> Muon:
     """Muon over what learns; norms, biases and scalars do not decay.
 
-    What places the classes, stages 1 and 2 and the head's projection of them, moves at ``words_rate``: every
+    What places the classes, stages 1 and 2 and the head's projection of them, moves at ``text_rate``: every
     cell learns towards these vectors, and learns no class while they run away.
     """
     words = set(_placing_words(network))
@@ -36,7 +36,7 @@ def optimizer_of(network: nn.Module, training: TrainingConfig) -> Muon:
             {
                 "params": weights,
                 "weight_decay": training.weight_decay if decays else 0.0,
-                "rate": training.words_rate if of_words else 1.0,
+                "rate": training.text_rate if of_words else 1.0,
                 "matrix_rate": training.matrix_rate if matrix else 0.0,
                 "fused": True,  # hundreds of small weights
             }

@@ -1,4 +1,4 @@
-"""Batches drawn ahead of the steps that learn them, so that a GPU does not wait for pictures."""
+"""Batches drawn ahead of the steps that learn them, so that a GPU does not wait for images."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A run on disk: what it is of, how far it came, how it ended.
 
 All that decides the rest of a run is in its checkpoint: weights, statistics, their average, the optimizer's
-moments, the step, and how many pictures went at once. Random numbers are functions of seed and step. So a run
+moments, the step, and how many images went at once. Random numbers are functions of seed and step. So a run
 that was killed anywhere ends with the weights of one that was not, bit for bit on the same machine.
 """
 
@@ -28,7 +28,7 @@ from dsmoe_core.checkpoint import (
     save_model,
     write_tensors,
 )
-from dsmoe_core.config import HOW_IT_RUNS, ModelConfig, TrainingConfig
+from dsmoe_core.config import NOT_IN_FINGERPRINT, ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledSet, Vocabulary
@@ -50,18 +50,18 @@ class Reached:
     Attributes:
         step: steps done.
         seconds: spent on them.
-        at_once: pictures that go through the network at once; the batch, or fewer where it did not fit.
+        micro_batch: images that go through the network at once; the batch, or fewer where it did not fit.
         losses: smoothed, by name.
     """
 
     step: int
     seconds: float
-    at_once: int
+    micro_batch: int
     losses: dict[str, float] = field(default_factory=dict)
 
-    def advance(self, losses: Mapping[str, Tensor], at_once: int, seconds: float) -> None:
+    def advance(self, losses: Mapping[str, Tensor], micro_batch: int, seconds: float) -> None:
         """One step further."""
-        self.step, self.at_once, self.seconds = self.step + 1, at_once, seconds
+        self.step, self.micro_batch, self.seconds = self.step + 1, micro_batch, seconds
         for name, loss in losses.items():
             value = float(loss)
             self.losses[name] = 0.95 * self.losses.get(name, value) + 0.05 * value
@@ -104,7 +104,7 @@ class Run:
             "fingerprint": self.fingerprint,
             "step": str(reached.step),
             "seconds": str(reached.seconds),
-            "at_once": str(reached.at_once),
+            "micro_batch": str(reached.micro_batch),
             "losses": json.dumps(reached.losses),
         }
         write_tensors(self.out / UNFINISHED, tensors, metadata)
@@ -123,12 +123,12 @@ class Run:
         (self.out / UNFINISHED).unlink(missing_ok=True)
 
     def restore(
-        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, at_once: int
+        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, micro_batch: int
     ) -> Reached:
         """Go on where a killed run stopped; a torn or foreign checkpoint is none."""
         begun = self._read()
         if begun is None:
-            return Reached(0, 0.0, at_once)
+            return Reached(0, 0.0, micro_batch)
         tensors, metadata = begun
         for prefix, module in (("network.", network), ("average.", average)):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -137,7 +137,7 @@ class Run:
         return Reached(
             int(metadata["step"]),
             float(metadata["seconds"]),
-            min(at_once, int(metadata["at_once"])),
+            min(micro_batch, int(metadata["micro_batch"])),
             json.loads(metadata["losses"]),
         )
 
@@ -148,7 +148,7 @@ class Run:
             tensors, metadata = read_tensors(self.out / UNFINISHED)
         except ModelError:
             return None
-        fits = metadata.get("fingerprint") == self.fingerprint and "at_once" in metadata
+        fits = metadata.get("fingerprint") == self.fingerprint and "micro_batch" in metadata
         return (tensors, metadata) if fits else None
 
 
@@ -164,18 +164,18 @@ def fingerprint(
     Not of how it runs: what somebody changes because memory ran out must not cost the steps done so far.
 
     Args:
-        sets: in their order, and that of their pictures, which are those of the batches.
+        sets: in their order, and that of their images, which are those of the batches.
         start: file of the first weights.
         encoder: name of the text encoder.
     """
     learned = [
         (
-            [(p.picture.key, [(*a.box.corners, a.label) for a in p.annotations]) for p in pictures],
+            [(p.image.key, [(*a.box.corners, a.label) for a in p.annotations]) for p in images],
             [(c.name, c.description, c.parent, c.paraphrases) for c in (*book.classes, *book.inner)],
         )
-        for pictures, book in sets
+        for images, book in sets
     ]
     begun = sha256_of(start) if start is not None and start.is_file() else None
-    settings = training.model_dump(mode="json", exclude=HOW_IT_RUNS)
+    settings = training.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
     parts = [learned, model.model_dump(mode="json"), settings, begun, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

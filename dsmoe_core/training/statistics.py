@@ -1,4 +1,4 @@
-"""What a network has counted while it was shown pictures: its buffers, such as running means."""
+"""What a network has counted while it was shown images: its buffers, such as running means."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Statistics:
 
 @contextmanager
 def statistics_untouched(network: nn.Module) -> Iterator[None]:
-    """Pictures that pass leave no trace."""
+    """Images that pass leave no trace."""
     before = Statistics(network)
     try:
         yield

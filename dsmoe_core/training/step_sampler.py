@@ -1,11 +1,11 @@
-"""What each step asks: pictures of which labelled set, in which words, and which of its classes.
+"""What each step asks: images of which labelled set, in which words, and which of its classes.
 
 All of it is a function of (seed, step), so that a resumed run asks what an uninterrupted one would have
 asked, and so does every process of several.
 
-**Several sets.** A step shows pictures of one set and reads that set's class book. In a round every set is
+**Several sets.** A step shows images of one set and reads that set's class book. In a round every set is
 gone through once, in as many batches as that takes, in an order that is drawn anew; so each has its share by
-its pictures, and at least one batch.
+its images, and at least one batch.
 
 **Class subsets.** In a share of the steps a part of the book's classes is asked about: at least half, at most
 all but one, each as likely. Boxes of the others are taken off: to "is there a short here?" a mouse bite is
@@ -28,8 +28,8 @@ from torch import Tensor
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
-from dsmoe_core.losses import Families
-from dsmoe_core.text_embeddings import Words
+from dsmoe_core.losses import Taxonomy
+from dsmoe_core.text_embeddings import TextEmbeddings
 
 WORDINGS, SUBSETS, TURNS = 1 << 21, 1 << 24, 1 << 25
 """Keep the random numbers apart from each other and from those of the batches."""
@@ -45,12 +45,12 @@ class Question(NamedTuple):
     inner: Float[Tensor, "i t"]
     asked: Int[Tensor, " a"]
     """Rows of ``classes``, rising."""
-    families: Families
+    families: Taxonomy
     """Of the asked classes and all inner nodes."""
 
     @classmethod
     def about(
-        cls, asked: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], words: Words
+        cls, asked: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], words: TextEmbeddings
     ) -> Question:
         """Ask about these classes of a book alone."""
         families = words.families.of_part(asked, len(classes), len(words.inner))
@@ -65,19 +65,19 @@ class Questions:
         training: seed, share of the steps that ask about a part of the classes, and of paraphrases read.
     """
 
-    def __init__(self, sets: Sequence[tuple[TrainingSet, Words]], training: TrainingConfig) -> None:
+    def __init__(self, sets: Sequence[tuple[TrainingSet, TextEmbeddings]], training: TrainingConfig) -> None:
         self._sets = sets
         self._seed, self._share = training.seed, training.class_subsets
         self._paraphrases = training.paraphrases
-        self._batches = [math.ceil(len(pictures) / training.batch) for pictures, _ in sets]
+        self._batches = [math.ceil(len(images) / training.batch) for images, _ in sets]
 
     def of(self, step: int) -> Question:
         """What this step asks."""
         own, turn = turn_of(step, self._batches, self._seed)
-        pictures, words = self._sets[own]
+        images, words = self._sets[own]
         drawn = words.draw(np.random.default_rng([self._seed, WORDINGS, step]), self._paraphrases)
         asked = asked_classes(len(drawn), self._share, np.random.default_rng([self._seed, SUBSETS, step]))
-        return Question.about(asked, pictures.batch(turn), drawn, words)
+        return Question.about(asked, images.batch(turn), drawn, words)
 
 
 def turn_of(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""What looks from picture to picture looks at those of all processes, on any device: norms and running means.
+"""What looks from image to image looks at those of all processes, on any device: norms and running means.
 
 torch's own SyncBatchNorm wants a GPU. Here the mean and then the squared distances from it are summed over
-the processes, forwards and backwards, so that the statistics are those of one process with all pictures.
+the processes, forwards and backwards, so that the statistics are those of one process with all images.
 """
 
 from __future__ import annotations

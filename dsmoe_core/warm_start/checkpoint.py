@@ -2,7 +2,7 @@
 
 What is kept is stage 3, TinyViT and its neck. It knows neither words nor classes, so one file serves every
 text encoder, head and row of the ablation from C on. Matrices are kept in 16 bit, vectors (norms and their
-statistics, whose values span more) in 32, which keeps ``base`` below MOST_BYTES.
+statistics, whose values span more) in 32, which keeps ``base`` below MAX_BYTES.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam import weights as mobile_sam
 
 FORMAT: Final = "dsmoe-warm-start-1"
-MOST_BYTES = 12_000_000
+MAX_BYTES = 12_000_000
 PART = "image_encoder."
 """The tensors of the network that are kept begin with this."""
 _HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ class Card(Frozen):
         size: preset of the detector that it fits.
         licence: of the file, by what it was trained on.
         sha256: of the file beside the card.
-        made: how: recipe, pictures, seed, generator version, and how well it did on drawn pictures held out.
+        made: how: recipe, images, seed, generator version, and how well it did on drawn images held out.
     """
 
     format: Literal["dsmoe-warm-start-1"] = FORMAT
@@ -56,14 +56,14 @@ def save_warm_start(
     """Write the file, then its card: one with a card that knows its hash is whole.
 
     Raises:
-        ModelError: a weight is not finite, in 16 bit, or the file is larger than MOST_BYTES.
+        ModelError: a weight is not finite, in 16 bit, or the file is larger than MAX_BYTES.
     """
     kept = {k: _stored(v) for k, v in network.state_dict().items() if k.startswith(PART)}
     if bad := [k for k, v in kept.items() if not v.isfinite().all()]:
         raise ModelError(f"{bad[0]} has values that are not finite", "Pretrain with a lower learning rate.")
     bytes_ = sum(v.numel() * v.element_size() for v in kept.values())
-    if bytes_ > MOST_BYTES:
-        raise ModelError(f"the warm start has {bytes_} bytes; expected at most {MOST_BYTES}", "Use a preset.")
+    if bytes_ > MAX_BYTES:
+        raise ModelError(f"the warm start has {bytes_} bytes; expected at most {MAX_BYTES}", "Use a preset.")
     path.parent.mkdir(parents=True, exist_ok=True)
     card_path(path).unlink(missing_ok=True)
     write_tensors(path, kept, {"format": FORMAT})

@@ -1,9 +1,9 @@
-"""Learning from pictures without labels: hide most of each, and let the encoder paint what is hidden.
+"""Learning from images without labels: hide most of each, and let the encoder paint what is hidden.
 
 SimMIM (Xie et al., CVPR 2022, arXiv:2111.09886): random squares of 32 pixels are hidden, 60 % of all; one
 linear layer on the encoder's last map predicts their raw pixels; the loss is the mean absolute difference
 over hidden pixels. It fits hierarchical encoders, which MAE's dropping of tokens does not, and two cores: one
-network and one view a picture, where self-distillation needs two of each, and batches as small as you like.
+network and one view an image, where self-distillation needs two of each, and batches as small as you like.
 SimMIM hides embedded patches. We hide pixels, by a learned colour: TinyViT begins with overlapping
 convolutions, which would carry what is hidden over to its neighbours.
 """
@@ -33,18 +33,18 @@ from dsmoe_core.checkpoint import (
 )
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
-from dsmoe_core.data.letterbox_cache import PictureCache, squares_of
+from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
 from dsmoe_core.errors import DataError, ModelError
-from dsmoe_core.schema import ClassText, LabelledPicture, Picture, Vocabulary
+from dsmoe_core.schema import ClassText, ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.training.optimizer import optimizer_of, set_rate
 
 PATCH = 32
 HIDDEN = 0.6
-_NOTHING = Vocabulary((ClassText("nothing", "nothing"),))  # pictures without labels need no class
+_NOTHING = Vocabulary((ClassText("nothing", "nothing"),))  # images without labels need no class
 _MASKS = 1 << 23  # keeps the masks' random numbers apart from those of the batches
 
 
-class MaskedPictures(nn.Module):
+class MaskedImages(nn.Module):
     """An encoder, the colour that hides, and the layer that paints.
 
     Args:
@@ -68,14 +68,14 @@ class MaskedPictures(nn.Module):
 
 def fit_masked(
     *,
-    pictures: Sequence[Picture],
+    images: Sequence[ImageRecord],
     model: ModelConfig,
     training: TrainingConfig,
     out: Path,
-    cache: PictureCache | None = None,
+    cache: ImageCache | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> nn.Module:
-    """Train the image encoder of this shape on pictures without labels; the rest of the network stays fresh.
+    """Train the image encoder of this shape on images without labels; the rest of the network stays fresh.
 
     Called again with the same arguments after a kill, it goes on from the last checkpoint in ``out``.
 
@@ -83,20 +83,20 @@ def fit_masked(
         progress: called with (steps done, steps in all, smoothed loss by name).
 
     Raises:
-        DataError: there is no picture. ModelError: the loss is not finite.
+        DataError: there is no image. ModelError: the loss is not finite.
     """
-    if not pictures:
-        raise DataError("there is no picture to learn from", "Name a folder with pictures.")
+    if not images:
+        raise DataError("there is no image to learn from", "Name a folder with images.")
     out.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator="auto", devices=1, precision=training.precision)
     torch.manual_seed(training.seed)
     network = build(model)
-    masked = MaskedPictures(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])
+    masked = MaskedImages(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])
     masked = fabric.to_device(masked).to(memory_format=torch.channels_last)
     optimizer = optimizer_of(masked, training)
-    unlabelled = [LabelledPicture(picture, ()) for picture in pictures]
+    unlabelled = [LabelledImage(image, ()) for image in images]
     data = TrainingSet(unlabelled, _NOTHING, squares_of(model, cache), training)
-    steps = ceil(training.pictures_seen / training.batch)
+    steps = ceil(training.images_seen / training.batch)
     step = _restore(out / UNFINISHED, masked, optimizer)
     wrapped, optimizer = fabric.setup(masked, optimizer)
     masked.train()
@@ -120,12 +120,12 @@ def fit_masked(
             saved = time.monotonic()
             _save(out / UNFINISHED, masked, optimizer, step)
     if not all(v.isfinite().all() for v in network.state_dict().values()):
-        raise ModelError("learning from masked pictures diverged", "Pretrain with other pictures or a seed.")
+        raise ModelError("learning from masked images diverged", "Pretrain with other images or a seed.")
     return network
 
 
 def hide(count: int, cells: int, seed: int, step: int) -> Bool[Tensor, "b h w"]:
-    """Which squares are hidden: the same share of every picture, others at each step."""
+    """Which squares are hidden: the same share of every image, others at each step."""
     rng = np.random.default_rng([seed, _MASKS, step])
     order = rng.random((count, cells * cells)).argsort(1).argsort(1)
     return torch.from_numpy((order < round(HIDDEN * cells * cells)).reshape(count, cells, cells))

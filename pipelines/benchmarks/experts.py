@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import DSMoE
 
 PAPER_K = (1, 2, 4, 5, 8, 16, 32)
 CLASSES = 6
-PICTURES = 8
+IMAGES = 8
 WARM_UP = 2
 
 
@@ -30,7 +30,7 @@ def measure(
 ) -> dict[str, Any]:
     """One network with fresh weights, timed at every k in turn, so that a slow moment hits all of them.
 
-    Time depends on which experts are chosen, not on what their weights are; for random pictures a fresh
+    Time depends on which experts are chosen, not on what their weights are; for random images a fresh
     router chooses several.
 
     Args:
@@ -38,24 +38,24 @@ def measure(
         watch: is handed the rounds and gives them back one by one, for a progress bar.
 
     Returns:
-        The keys of experts.json; ``params_m`` counts the millions of weights that one picture makes use of.
+        The keys of experts.json; ``params_m`` counts the millions of weights that one image makes use of.
     """
     torch.manual_seed(seed)
-    network = build_whole(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pictures = torch.rand(PICTURES, 3, config.image_px, config.image_px)
+    network = build_full_network(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.rand(IMAGES, 3, config.image_px, config.image_px)
     active = [k for k in PAPER_K if k <= config.experts]
     times: dict[int, list[float]] = {k: [] for k in active}
     with torch.inference_mode():
         read = network.read(torch.randn(CLASSES, config.text_width), torch.randn(2, config.text_width))
         for number in watch(range(WARM_UP + repeats)):
-            picture = pictures[number % PICTURES][None].contiguous(memory_format=torch.channels_last)
+            image = images[number % IMAGES][None].contiguous(memory_format=torch.channels_last)
             for k in active:
                 network.gating.top_k = k
                 began = time.perf_counter()
-                network(picture, read.steering, read.classes)
+                network(image, read.steering, read.classes)
                 if number >= WARM_UP:
                     times[k].append((time.perf_counter() - began) * 1e3)
-        rows = [_row(network, pictures[:1], read.steering, k, times[k]) for k in active]
+        rows = [_row(network, images[:1], read.steering, k, times[k]) for k in active]
     return {
         "size": config.size,
         "image_px": config.image_px,
@@ -67,10 +67,10 @@ def measure(
     }
 
 
-def _row(network: DSMoE, picture: Tensor, text: Tensor, k: int, times: Sequence[float]) -> dict[str, Any]:
+def _row(network: DSMoE, image: Tensor, text: Tensor, k: int, times: Sequence[float]) -> dict[str, Any]:
     network.gating.top_k = k
     with FlopCounterMode(display=False) as counter:
-        chosen = network(picture, text, text).gated.experts[0].tolist()
+        chosen = network(image, text, text).gated.experts[0].tolist()
     quartiles = statistics.quantiles(times, n=4)
     return {
         "k": k,
@@ -82,7 +82,7 @@ def _row(network: DSMoE, picture: Tensor, text: Tensor, k: int, times: Sequence[
 
 
 def activated_parameters(network: DSMoE, chosen: Sequence[int]) -> int:
-    """Weights that a picture makes use of whose router chose these experts."""
+    """Weights that an image makes use of whose router chose these experts."""
     experts = network.experts
     every = sum(p.numel() for p in network.parameters())
     of_experts = sum(p.numel() for p in experts.parameters())

@@ -1,4 +1,4 @@
-"""What sending pictures to a real Label Studio costs, and taking corrections back: time, and peak memory."""
+"""What sending images to a real Label Studio costs, and taking corrections back: time, and peak memory."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from annotate.studio.client import LabelStudio
 from annotate.studio.protocol import Connection, Task
 from annotate.studio.push import Push
 from dsmoe_core.errors import StudioError
+from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import (
     Box,
     ClassText,
-    Finding,
+    Detection,
     Harvest,
+    ImageRecord,
     Outcome,
-    Picture,
-    PictureFindings,
+    Prediction,
     Routing,
     Vocabulary,
 )
 
 BOXES = 3
 SIDE = 640
-FOLDER = "exchange-benchmark"  # below the document root: the one picture that all tasks show
+FOLDER = "exchange-benchmark"  # below the document root: the one image that all tasks show
 BOOK = Vocabulary(tuple(ClassText(name, "of the benchmark") for name in ("open", "short", "spur")))
 
 
 class Tasks(Sequence[Task]):
-    """So many tasks, each made when it is asked for; all show the same picture under keys of their own."""
+    """So many tasks, each made when it is asked for; all show the same image under keys of their own."""
 
-    def __init__(self, count: int, picture: Path) -> None:
+    def __init__(self, count: int, image: Path) -> None:
         self._count = count
-        self._picture = picture
+        self._image = image
 
     def __len__(self) -> int:
         return self._count
@@ -58,7 +59,7 @@ class Tasks(Sequence[Task]):
     def _task(self, place: int) -> Task:
         key = f"{place:064x}"
         found = tuple(
-            Finding(
+            Detection(
                 Box(10.0 + 200 * i, 10.0 + place % 500, 110.0 + 200 * i, 90.0 + place % 500),
                 BOOK.names[i],
                 0.9 - 0.2 * i,
@@ -67,27 +68,29 @@ class Tasks(Sequence[Task]):
             )
             for i in range(BOXES)
         )
-        findings = PictureFindings(key, found, Routing((0,), (1.0,), 0.0), 0.5, "benchmark+book")
-        picture = Picture(key, f"{place}.png", self._picture, SIDE, SIDE)
-        return Task(picture, 0, "ranked", place, findings)
+        detections = Prediction(key, found, Routing((0,), (1.0,), 0.0), 0.5, "benchmark+book")
+        image = ImageRecord(key, f"{place}.png", self._image, SIDE, SIDE)
+        return Task(image, 0, "ranked", place, detections)
 
 
 def measure_exchange(
     connection: Connection,
     *,
-    pictures: int = 1000,
+    images: int = 1000,
     many: int = 20_000,
     singly: int = 100,
     repeats: int = 3,
-    say: Callable[[str], None] = lambda _: None,
+    on_status: StatusCallback = lambda _: None,
 ) -> dict[str, Any]:
-    """Push pictures with three pre-labels each, have them all accepted, and harvest them; no detector runs.
+    """Push images with three pre-annotations each, have them all accepted, and harvest them.
 
-    The annotations are made by the server itself, in one call, from the pre-labels, so that every box is
+    No detector runs.
+
+    The annotations are made by the server itself, in one call, from the pre-annotations, so that every box is
     accepted: what is harvested is as large as what people would leave. Each project is deleted afterwards.
 
     Args:
-        pictures: pushed and harvested for the times, and pushed for the smaller peak.
+        images: pushed and harvested for the times, and pushed for the smaller peak.
         many: pushed for the larger peak.
         singly: pushed once more with one call each.
         repeats: pushed and harvested so often; the least time counts, as other work on the machine only adds.
@@ -99,44 +102,42 @@ def measure_exchange(
     Raises:
         StudioError: the server fails, or what comes back is not what was sent.
     """
-    picture = _picture(connection.document_root)
-    times = [_there_and_back(connection, Tasks(pictures, picture), say) for _ in range(repeats)]
+    image = _image(connection.document_root)
+    times = [_there_and_back(connection, Tasks(images, image), on_status) for _ in range(repeats)]
     push_s, harvest_s = (min(of_one) for of_one in zip(*times, strict=True))
-    say(f"pushing {singly} pictures one by one")
-    one_s = _one_by_one(connection, Tasks(singly, picture)) / singly
+    on_status(f"pushing {singly} images one by one")
+    one_s = _one_by_one(connection, Tasks(singly, image)) / singly
     peaks = {}
-    for count in (pictures, many):
-        say(f"pushing {count} pictures from a process of its own")
+    for count in (images, many):
+        on_status(f"pushing {count} images from a process of its own")
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
-            peaks[f"peak_mb_{count}"] = round(
-                other.submit(push_alone, connection, count, picture).result(), 1
-            )
+            peaks[f"peak_mb_{count}"] = round(other.submit(push_alone, connection, count, image).result(), 1)
     return {
-        "pictures": pictures,
-        "boxes": BOXES * pictures,
+        "pictures": images,
+        "boxes": BOXES * images,
         "push_s": round(push_s, 2),
         "harvest_s": round(harvest_s, 2),
         "one_by_one_ms": round(1000 * one_s, 1),
-        "one_by_one_ratio": round(one_s / (push_s / pictures), 1),
+        "one_by_one_ratio": round(one_s / (push_s / images), 1),
         **peaks,
     }
 
 
-def _there_and_back(connection: Connection, tasks: Tasks, say: Callable[[str], None]) -> tuple[float, float]:
+def _there_and_back(connection: Connection, tasks: Tasks, on_status: StatusCallback) -> tuple[float, float]:
     """Seconds to push and to harvest."""
     studio, api = LabelStudio(connection), Api(connection)
     with _project(studio, api) as project:
-        say(f"pushing {len(tasks)} pictures")
+        on_status(f"pushing {len(tasks)} images")
         push_s = _seconds(lambda: studio.push(project, tasks))
-        say("annotating them")
+        on_status("annotating them")
         _accept_all(api, project)
-        say("harvesting them")
+        on_status("harvesting them")
         harvests: list[Harvest] = []
         harvest_s = _seconds(lambda: harvests.extend(studio.harvest(project)))
     accepted = sum(h.outcomes[Outcome.ACCEPTED] for h in harvests)
     if (len(harvests), accepted) != (len(tasks), len(tasks) * BOXES):
         raise StudioError(
-            f"of {len(tasks)} pictures with {BOXES} boxes each came back {len(harvests)} with {accepted} "
+            f"of {len(tasks)} images with {BOXES} boxes each came back {len(harvests)} with {accepted} "
             "accepted boxes",
             "Run this against a server that nobody works on.",
         )
@@ -144,18 +145,18 @@ def _there_and_back(connection: Connection, tasks: Tasks, say: Callable[[str], N
 
 
 def _one_by_one(connection: Connection, tasks: Tasks) -> float:
-    """Seconds for a push with one call a picture."""
+    """Seconds for a push with one call an image."""
     api = Api(connection)
     with _project(LabelStudio(connection), api) as project:
         push = Push(api, project, connection.document_root, BOOK.names, tasks, batch=1)
         return _seconds(push.run)
 
 
-def push_alone(connection: Connection, count: int, picture: Path) -> float:
+def push_alone(connection: Connection, count: int, image: Path) -> float:
     """Push so many tasks and give this process's peak memory, in 1e6 bytes."""
     studio = LabelStudio(connection)
     with _project(studio, Api(connection)) as project:
-        studio.push(project, Tasks(count, picture))
+        studio.push(project, Tasks(count, image))
         return _peak_mb()
 
 
@@ -166,10 +167,10 @@ def _peak_mb() -> float:
     return int(kib) * 1024 / 1e6
 
 
-def _picture(root: Path) -> Path:
+def _image(root: Path) -> Path:
     from PIL import Image
 
-    path = root / FOLDER / "picture.png"
+    path = root / FOLDER / "image.png"
     path.parent.mkdir(exist_ok=True)
     Image.new("RGB", (SIDE, SIDE), (20, 90, 40)).save(path)
     return path

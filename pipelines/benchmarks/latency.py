@@ -1,4 +1,4 @@
-"""What a picture costs on every runtime of this machine, and how the time divides at the encoder."""
+"""What an image costs on every runtime of this machine, and how the time divides at the encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dsmoe_core.build import build
 from dsmoe_core.config import ModelConfig
-from dsmoe_core.network import Read
+from dsmoe_core.network import ClassEncoding
 from pipelines.benchmarks.runtimes import Contestant, Device, contestants, random_squares
 
 CLASSES, INNER = 6, 2
@@ -41,7 +41,7 @@ def measure(
 
     Args:
         rounds: how often each is timed; the median counts.
-        batches: the devices, and what each is shown at once, beside one picture; several show where
+        batches: the devices, and what each is shown at once, beside one image; several show where
             throughput is best.
         compiled: torch.compile too, also on the processor, where compiling takes minutes.
         watch: is handed the rounds and gives them back one by one, for a progress bar.
@@ -58,9 +58,9 @@ def measure(
         first: Any = field.running[0]
         halves = Halves(first.runtime.network, first.device)
         rows: list[dict[str, Any]] = []
-        for device, several in batches.items():
+        for device, device_batches in batches.items():
             own = [one for one in field.running if one.device == device]
-            for batch in sorted({1, *several}):
+            for batch in sorted({1, *device_batches}):
                 shown = _shown(device, batch, config.image_px, seed)
                 times = _time(own, first, halves, read, shown, rounds, watch)
                 rows += _rows(times, config.image_px, batch)
@@ -105,7 +105,7 @@ class Halves:
 
 
 def _shown(device: Device, batch: int, side: int, seed: int) -> Callable[[int], Tensor]:
-    """The pictures of a round; for a GPU a few are made beforehand, in memory that it reads at full speed."""
+    """The images of a round; for a GPU a few are made beforehand, in memory that it reads at full speed."""
     if device == "cpu":
         return lambda number: random_squares(batch, side, seed=seed + number)
     kept = [random_squares(batch, side, seed=seed + number).pin_memory() for number in range(2)]
@@ -116,7 +116,7 @@ def _time(
     field: Sequence[Contestant],
     first: Contestant,
     halves: Halves,
-    read: Read,
+    read: ClassEncoding,
     shown: Callable[[int], Tensor],
     rounds: int,
     watch: Watch,
@@ -138,7 +138,7 @@ def _time(
     return times
 
 
-def _look(one: Contestant, squares: Tensor, read: Read) -> float | None:
+def _look(one: Contestant, squares: Tensor, read: ClassEncoding) -> float | None:
     """Milliseconds of one pass; None where the batch does not fit."""
     time.sleep(PAUSE_S[one.device])
     began = time.perf_counter()

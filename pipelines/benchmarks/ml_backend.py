@@ -1,7 +1,7 @@
 """How fast the back end answers, alone and to many annotators: a real Label Studio, a real process.
 
 The network has fresh weights: its time does not depend on what they are. What it finds is of no use, so a
-click may be answered with a box by contrast, or none; either way the network has looked at the picture.
+click may be answered with a box by contrast, or none; either way the network has looked at the image.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +25,13 @@ from annotate.studio.label_config import label_config
 from annotate.studio.ml_backend_connection import TITLE
 from annotate.studio.protocol import Connection, OpenTask, Task
 from annotate.studio.server import LabelStudioServer
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import save_model
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES
 from dsmoe_core.data.synthetic.write_set import write_set
 from dsmoe_core.errors import StudioError
+from dsmoe_core.progress import StatusCallback
 from dsmoe_core.text_encoders.sentence import SentenceEncoder
 from pipelines.services.ml_backend import lifecycle
 from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
@@ -41,7 +42,6 @@ from pipelines.workspace.workspace import Workspace
 MODEL = "fresh"
 SETTLED_S = 10.0
 """From so long after the beginning on, memory must not grow."""
-Say = Callable[[str], None]
 
 
 @contextmanager
@@ -50,10 +50,10 @@ def benchmark_room(
     config: ModelConfig,
     environment: Environment,
     *,
-    pictures: int,
+    images: int,
     seed: int,
     ports: tuple[int, int],
-    say: Say,
+    on_status: StatusCallback,
 ) -> Iterator[tuple[Workspace, Connection]]:
     """A workspace of drawn boards whose champion has fresh weights, and its Label Studio.
 
@@ -62,13 +62,13 @@ def benchmark_room(
     Args:
         ports: of Label Studio and of the back end.
     """
-    say("drawing pictures")
-    write_set(folder / "data", "pcb", train=pictures, val=1, seed=seed, px=config.image_px)
+    on_status("drawing images")
+    write_set(folder / "data", "pcb", train=images, val=1, seed=seed, px=config.image_px)
     shape = {**config.model_dump(), "text_width": SentenceEncoder().width}
     settings = WorkspaceSettings(
         title="back end benchmark",
         seed=seed,
-        studio=StudioSettings(port=ports[0], back_end_port=ports[1]),
+        studio=StudioSettings(port=ports[0], ml_backend_port=ports[1]),
         detector=DetectorSettings(model=ModelConfig.model_validate(shape)),
     )
     source = Source(folder / "data" / "images", classes=list(CLASSES))
@@ -80,9 +80,9 @@ def benchmark_room(
             workspace.path / "studio", workspace.path, environment.environments, ports[0]
         )
         try:
-            yield workspace, server.up(say)
+            yield workspace, server.up(on_status)
         finally:
-            lifecycle.back_end(workspace).down()
+            lifecycle.ml_backend(workspace).down()
             server.down()
 
 
@@ -90,7 +90,7 @@ def _promote_fresh(workspace: Workspace, seed: int) -> None:
     torch.manual_seed(seed)
     config, vocabulary = workspace.settings.detector.model, workspace.class_book().vocabulary()
     card = {"text_encoder": SentenceEncoder().name}
-    save_model(workspace.registry.folder(MODEL), build_whole(config), config, vocabulary, card)
+    save_model(workspace.registry.folder(MODEL), build_full_network(config), config, vocabulary, card)
     workspace.registry.register(
         new_card(
             MODEL,
@@ -111,15 +111,15 @@ def measure_back_end(
     clicks: int,
     annotators: int,
     seconds: float,
-    say: Say = lambda _: None,
+    on_status: StatusCallback = lambda _: None,
 ) -> dict[str, Any]:
     """Click through Label Studio one after the other; then many annotators at the back end without a pause.
 
     Args:
-        clicks: pictures, each clicked on twice: the first click waits for the network, the second does not.
+        clicks: images, each clicked on twice: the first click waits for the network, the second does not.
         annotators: at once. Each does again and again what Label Studio does for one who opens a task and
-            clicks once: /health, /setup, /predict, /predict. Everybody starts at another picture, and there
-            should be more pictures than the back end remembers.
+            clicks once: /health, /setup, /predict, /predict. Everybody starts at another image, and there
+            should be more images than the back end remembers.
 
     Returns:
         The keys of studio.json that concern the back end; memory in 1e6 bytes.
@@ -128,27 +128,27 @@ def measure_back_end(
         StudioError: Label Studio or the back end fails.
     """
     studio = LabelStudio(connection)
-    lifecycle.bring_up(workspace, studio, connection, say)
+    lifecycle.bring_up(workspace, studio, connection, on_status)
     words = workspace.class_book().vocabulary()
     project = studio.ensure_project(workspace.settings.title, words, owner=workspace.mark())
-    pictures = workspace.pictures()
-    studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(pictures[:clicks])])
-    say(f"clicking on {clicks} pictures")
+    images = workspace.images()
+    studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images[:clicks])])
+    on_status(f"clicking on {clicks} images")
     first, again = _click_through(connection, project, studio.open_tasks(project)[:clicks])
-    say(f"{annotators} annotators for {seconds:.0f} s")
+    on_status(f"{annotators} annotators for {seconds:.0f} s")
     return {
         "click_ms_p95": round(p95(first), 1),
         "click_ms_median": round(statistics.median(first), 1),
         "click_again_ms_p95": round(p95(again), 1),
         "model": {"size": workspace.settings.detector.model.size, "image_px": _px(workspace)},
-        "back_end": _load(workspace, annotators, seconds),
+        "ml_backend": _load(workspace, annotators, seconds),
     }
 
 
 def _click_through(
     connection: Connection, project: int, tasks: Sequence[OpenTask]
 ) -> tuple[list[float], list[float]]:
-    """Milliseconds of the first and of the second click on each picture, through Label Studio."""
+    """Milliseconds of the first and of the second click on each image, through Label Studio."""
     with Api(connection).asked_to("list the back ends") as sdk:
         (row,) = [row.id for row in sdk.ml.list(project=project) if row.title == TITLE]
     first: list[float] = []
@@ -164,17 +164,17 @@ def _click_through(
                 if not answer.is_success or "data" not in answer.json():
                     raise StudioError(
                         f"a smart click on task {task.task_id} got no answer: {answer.text[:300]}",
-                        "Look at the back end's log.",
+                        "See the log of the ML backend.",
                     )
     return first, again
 
 
 def _load(workspace: Workspace, annotators: int, seconds: float) -> dict[str, Any]:
     """Everybody at once at the back end; its memory meanwhile."""
-    back_end = lifecycle.back_end(workspace)
-    status, signed = back_end.status(), back_end.credentials()
+    ml_backend = lifecycle.ml_backend(workspace)
+    status, signed = ml_backend.status(), ml_backend.credentials()
     if status.pid is None:
-        raise StudioError("the back end is gone", f"Look at {status.log}.")
+        raise StudioError("the back end is gone", f"See {status.log}.")
     end = time.perf_counter() + seconds
     bodies = _bodies(workspace)
     client = httpx.Client(
@@ -201,7 +201,7 @@ def _load(workspace: Workspace, annotators: int, seconds: float) -> dict[str, An
         time.sleep(min(SETTLED_S, seconds / 2))
         settled = _rss_mb(status.pid)
         done = [one.result() for one in working]
-    times = [ms for several, _ in done for ms in several]
+    times = [ms for session, _ in done for ms in session]
     return {
         "annotators": annotators,
         "seconds": seconds,
@@ -214,20 +214,20 @@ def _load(workspace: Workspace, annotators: int, seconds: float) -> dict[str, An
     }
 
 
-def _requests(prelabel: Any, click: Any) -> Iterator[tuple[str, Any]]:
+def _requests(pre_annotation: Any, click: Any) -> Iterator[tuple[str, Any]]:
     yield "/health", None
     yield "/setup", {"project": "1.1"}
-    yield "/predict", prelabel
+    yield "/predict", pre_annotation
     yield "/predict", click
 
 
 def _bodies(workspace: Workspace) -> list[tuple[Any, Any]]:
-    """For every picture, what asks for its pre-labels and what a click on it sends."""
+    """For every image, what asks for its pre-annotations and what a click on it sends."""
     config = label_config(workspace.class_book().vocabulary())
     bodies = []
-    for picture in workspace.pictures():
-        address = f"/data/local-files/?d=pictures/{picture.path.name}"
-        tasks = [{"id": 1, "project": 1, "data": {OBJECT: address, "key": picture.key}}]
+    for image in workspace.images():
+        address = f"/data/local-files/?d=images/{image.path.name}"
+        tasks = [{"id": 1, "project": 1, "data": {OBJECT: address, "key": image.key}}]
         body = {"tasks": tasks, "project": "1.1", "label_config": config}
         click = {"context": {"result": [_click(50.0)]}}
         bodies.append(({**body, "params": {"context": None}}, {**body, "params": click}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +14,11 @@ from dsmoe_core.evaluation.coco_metrics import Evaluation, evaluate
 from dsmoe_core.evaluation.matching import overlaps
 from dsmoe_core.export import export
 from dsmoe_core.predict import Detector
-from dsmoe_core.runtimes.int8 import MOST_SAMPLES
+from dsmoe_core.progress import StatusCallback
+from dsmoe_core.runtimes.int8 import MAX_SAMPLES
 from dsmoe_core.runtimes.loading import How
 from dsmoe_core.runtimes.openvino import has_bf16
-from dsmoe_core.schema import Finding, LabelledPicture, PictureFindings
+from dsmoe_core.schema import Detection, LabelledImage, Prediction
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.settings import MAX_PIXELS
@@ -27,7 +28,7 @@ SAME_IOU, SAME_SCORE = 0.99, 0.01
 
 
 class Agreement(NamedTuple):
-    """How the findings of two runtimes on the same pictures compare.
+    """How the detections of two runtimes on the same images compare.
 
     Attributes:
         matched: share of the first's that the second has too: IoU at least 0.99 and score within 0.01.
@@ -40,10 +41,10 @@ class Agreement(NamedTuple):
     worst_score: float
 
 
-def agreement(ours: Sequence[PictureFindings], theirs: Sequence[PictureFindings]) -> Agreement:
-    """Compare the findings on the same pictures, in the same order; the second's may go to a lower score."""
-    pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in _pairs(a.findings, b.findings)]
-    found = sum(len(one.findings) for one in ours)
+def agreement(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> Agreement:
+    """Compare the detections on the same images, in the same order; the second's may go to a lower score."""
+    pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in _pairs(a.detections, b.detections)]
+    found = sum(len(one.detections) for one in ours)
     same = sum(iou >= SAME_IOU and gap <= SAME_SCORE for iou, gap in pairs)
     return Agreement(
         same / found if found else 1.0,
@@ -52,7 +53,7 @@ def agreement(ours: Sequence[PictureFindings], theirs: Sequence[PictureFindings]
     )
 
 
-def _pairs(ours: Sequence[Finding], theirs: Sequence[Finding]) -> Iterator[tuple[float, float]]:
+def _pairs(ours: Sequence[Detection], theirs: Sequence[Detection]) -> Iterator[tuple[float, float]]:
     """IoU and difference in score of each of ours and its best counterpart."""
     if not ours or not theirs:
         return
@@ -64,27 +65,27 @@ def _pairs(ours: Sequence[Finding], theirs: Sequence[Finding]) -> Iterator[tuple
 
 
 def measure(
-    model: Contender, text_encoder: TextEncoder, data: Path, *, pictures: int, say: Callable[[str], None]
+    model: Contender, text_encoder: TextEncoder, data: Path, *, images: int, on_status: StatusCallback
 ) -> dict[str, Any]:
-    """Run a trained model by every runtime on the same labelled pictures.
+    """Run a trained model by every runtime on the same labelled images.
 
     Args:
         data: val.json in COCO format, train.json to calibrate int8 with, and images/.
-        pictures: how many of val.json, evenly from all of it.
+        images: how many of val.json, evenly from all of it.
 
     Returns:
-        The key ``findings`` of latency.json.
+        The key ``detections`` of latency.json.
 
     Raises:
-        DataError: no picture can be read.
+        DataError: no image can be read.
         ClassBookError: the model does not know a class that is annotated.
     """
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         folder = Path(scratch)
-        say("reading pictures")
-        truth = model.in_its_words(_labelled(data, "val.json", pictures, folder))
-        others = [one.picture for one in _labelled(data, "train.json", MOST_SAMPLES, folder)]
-        say("exporting")
+        on_status("reading images")
+        truth = model.in_its_words(_labelled(data, "val.json", images, folder))
+        others = [one.image for one in _labelled(data, "train.json", MAX_SAMPLES, folder)]
+        on_status("exporting")
         graph, eight = folder / "graph", folder / "int8"
         graph.mkdir()
         eight.mkdir()
@@ -98,13 +99,13 @@ def measure(
             calibration=others,
         )
         rows: list[dict[str, Any]] = []
-        reference: list[PictureFindings] = []
+        reference: list[Prediction] = []
         for where, how in _ways(model.folder, graph, eight):
-            say(f"looking with {how.runtime} in {how.precision}")
+            on_status(f"looking with {how.runtime} in {how.precision}")
             detector = Detector.load(where, text_encoder, how)
             detector.use(model.vocabulary)
-            seen = (one.picture for one in truth)
-            found = list(detector.findings(seen, min_score=MIN_SCORE - SAME_SCORE))
+            seen = (one.image for one in truth)
+            found = list(detector.predict(seen, min_score=MIN_SCORE - SAME_SCORE))
             reference = reference or [_sure(one) for one in found]
             scores = evaluate(found, truth, model.vocabulary.names)
             rows.append(_row(how, found, agreement(reference, found), scores))
@@ -113,10 +114,10 @@ def measure(
     return {**head, "size": config.size, "image_px": config.image_px, "rows": rows}
 
 
-def _labelled(data: Path, name: str, most: int, scratch: Path) -> tuple[LabelledPicture, ...]:
-    """Some pictures of a COCO file, evenly from all of it."""
+def _labelled(data: Path, name: str, most: int, scratch: Path) -> tuple[LabelledImage, ...]:
+    """Some images of a COCO file, evenly from all of it."""
     known = coco.read(data / name)
-    some = replace(known, pictures=tuple(evenly(known.pictures, most)))
+    some = replace(known, images=tuple(evenly(known.images, most)))
     converted = scratch / name
     converted.mkdir()
     return read_in_place(some, data / "images", converted, max_pixels=MAX_PIXELS).labelled
@@ -134,18 +135,16 @@ def _ways(model: Path, graph: Path, eight: Path) -> list[tuple[Path, How]]:
     ]
 
 
-def _sure(one: PictureFindings) -> PictureFindings:
+def _sure(one: Prediction) -> Prediction:
     """Without what may fall below the least score by a difference that is allowed."""
-    return replace(one, findings=tuple(f for f in one.findings if f.score >= MIN_SCORE))
+    return replace(one, detections=tuple(f for f in one.detections if f.score >= MIN_SCORE))
 
 
-def _row(
-    how: How, found: Sequence[PictureFindings], compared: Agreement, scores: Evaluation
-) -> dict[str, Any]:
+def _row(how: How, found: Sequence[Prediction], compared: Agreement, scores: Evaluation) -> dict[str, Any]:
     return {
         "runtime": how.runtime,
         "dtype": how.precision,
-        "findings": sum(len(_sure(one).findings) for one in found),
+        "findings": sum(len(_sure(one).detections) for one in found),
         "matched": round(compared.matched, 5),
         "worst_iou": round(compared.worst_iou, 5),
         "worst_score": round(compared.worst_score, 5),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
 from pipelines.workspace.registry import source_commit
 
@@ -34,7 +34,7 @@ def write_result(path: Path, measured: dict[str, Any], *, command: str, seeds: S
         "machine": machine(),
         "seeds": list(seeds),
     }
-    write_whole(path, json.dumps(head | measured, indent=2, ensure_ascii=False) + "\n")
+    atomic_write(path, json.dumps(head | measured, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_into(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import ModelError, PrerequisiteError
-from dsmoe_core.network import Read
+from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.graph import onnx_graph
 from dsmoe_core.runtimes.int8 import quantised
@@ -50,7 +50,7 @@ class Field(NamedTuple):
 def contestants(
     network: nn.Module,
     config: ModelConfig,
-    read: Read,
+    read: ClassEncoding,
     folder: Path,
     *,
     devices: Collection[Device],
@@ -83,7 +83,7 @@ def contestants(
     return field
 
 
-def _fault(one: Contestant, config: ModelConfig, read: Read) -> str | None:
+def _fault(one: Contestant, config: ModelConfig, read: ClassEncoding) -> str | None:
     """Why it does not run, where it does not."""
     try:
         for number in range(TRIES):
@@ -94,7 +94,7 @@ def _fault(one: Contestant, config: ModelConfig, read: Read) -> str | None:
 
 
 def _exported(
-    network: nn.Module, config: ModelConfig, read: Read, folder: Path, devices: Collection[Device]
+    network: nn.Module, config: ModelConfig, read: ClassEncoding, folder: Path, devices: Collection[Device]
 ) -> list[tuple[str, Callable[[], Contestant]]]:
     """What runs the exported graph, by name, each still to be built."""
 
@@ -134,6 +134,6 @@ def _exported(
 
 
 def random_squares(batch: int, side: int, *, seed: int) -> Tensor:
-    """Pictures of noise: time does not depend on what is shown, but for which experts are chosen."""
+    """Images of noise: time does not depend on what is shown, but for which experts are chosen."""
     pixels = np.random.default_rng(seed).integers(0, 256, (batch, side, side, 3), dtype=np.uint8)
     return torch.from_numpy(pixels)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import cycle, islice
 from typing import Any
 
 from dsmoe_core.errors import LanguageModelError
+from dsmoe_core.progress import CountCallback
 from prompts.glossary import DOMAINS, domain
 from prompts.llm import OpenAIModel, ask
 from prompts.template import Draft, draft_messages
 
 
-def measure(model: OpenAIModel, questions: int, progress: Callable[[int, int], None]) -> dict[str, Any]:
+def measure(model: OpenAIModel, questions: int, progress: CountCallback) -> dict[str, Any]:
     """Ask for drafts of the glossary's classes, once each; a reply that is not valid is not asked for again.
 
     One that ended within its thoughts is: without thoughts, by ``OpenAIModel.reply`` itself.

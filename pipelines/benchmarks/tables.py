@@ -13,13 +13,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
 from dsmoe_core.evaluation.seed_stats import mean_over_seeds
 from pipelines.benchmarks.results import read_result
 
 GOAL_MS, GOAL_PER_S = 3, 2000
-"""Of the whole detector on a GPU: one picture, and many at once."""
+"""Of the whole detector on a GPU: one image, and many at once."""
 _MARK = re.compile(
     r"(<!-- results:(?P<name>[a-z_]+) -->\n)(?P<body>.*?)(<!-- /results:(?P=name) -->)", re.DOTALL
 )
@@ -58,7 +58,7 @@ def update(document: Path, results: Path) -> bool:
     before = document.read_text(encoding="utf-8")
     after = render(before, results)
     if after != before:
-        write_whole(document, after)
+        atomic_write(document, after)
     return after != before
 
 
@@ -132,7 +132,7 @@ def _experts(found: Mapping[str, Any]) -> str:
 
 
 def _latency(found: Mapping[str, Any]) -> str:
-    """Every runtime at one picture and at its best batch; then what each finds, where that was measured."""
+    """Every runtime at one image and at its best batch; then what each finds, where that was measured."""
     rows = []
     for row in (row for row in found["rows"] if row["batch"] == 1):
         same = [r for r in found["rows"] if all(r[k] == row[k] for k in ("device", "runtime", "dtype"))]
@@ -151,13 +151,13 @@ def _latency(found: Mapping[str, Any]) -> str:
         f"{found['rounds']}. In eager fp32 the encoder takes {encoder:.0f} ms and everything after it "
         f"{after:.0f} ms, {after / encoder:.0%} of that.\n\n"
     )
-    head = ("runtime", "ms, one picture", "time / eager fp32", "pictures a second (batch)")
+    head = ("runtime", "ms, one image", "time / eager fp32", "images a second (batch)")
     parts = [title + markdown(head, rows), *_on_gpu(found)]
     if "left_out" in found:
         parts.append(
             "Left out: " + "; ".join(f"{who}: {why}" for who, why in found["left_out"].items()) + "."
         )
-    return "\n\n".join(parts) + (_findings(found["findings"]) if "findings" in found else "")
+    return "\n\n".join(parts) + (_detections(found["findings"]) if "findings" in found else "")
 
 
 def _ms(value: float) -> str:
@@ -173,13 +173,13 @@ def _on_gpu(found: Mapping[str, Any]) -> list[str]:
     quickest = min(row["ms"] for row in rows if row["batch"] == 1)
     most = max(row["pictures_per_s"] for row in rows)
     return [
-        f"On the GPU one picture takes {_ms(quickest)} ms at best (goal: {GOAL_MS}), and it looks at "
-        f"{most:,.0f} pictures a second (goal: {GOAL_PER_S:,}): {found['share_of_peak']:.1%} of the "
+        f"On the GPU one image takes {_ms(quickest)} ms at best (goal: {GOAL_MS}), and it looks at "
+        f"{most:,.0f} images a second (goal: {GOAL_PER_S:,}): {found['share_of_peak']:.1%} of the "
         f"{found['peak_tflops']:.0f} TFLOP/s that a large bf16 product reaches there."
     ]
 
 
-def _findings(found: Mapping[str, Any]) -> str:
+def _detections(found: Mapping[str, Any]) -> str:
     first = found["rows"][0]
     rows = [
         [
@@ -193,7 +193,7 @@ def _findings(found: Mapping[str, Any]) -> str:
         ]
         for row in found["rows"]
     ]
-    title = f"\n\nThe same findings? {found['data']}, {found['pictures']} pictures, {found['size']}, " + (
+    title = f"\n\nThe same detections? {found['data']}, {found['pictures']} images, {found['size']}, " + (
         f"{found['image_px']} px; matched: IoU at least 0.99 and score within 0.01.\n\n"
     )
     head = ("runtime", "findings", "matched", "worst IoU", "worst score", "mAP@.5", "against eager fp32")
@@ -202,13 +202,13 @@ def _findings(found: Mapping[str, Any]) -> str:
 
 def _studio(found: Mapping[str, Any]) -> str:
     """What people wait for, and how many at once it bears."""
-    people = found["back_end"]
+    people = found["ml_backend"]
     rows = [
-        [f"{found['pictures']:,} pictures, {found['boxes']:,} boxes pushed", f"{found['push_s']:.2f} s"],
+        [f"{found['pictures']:,} images, {found['boxes']:,} boxes pushed", f"{found['push_s']:.2f} s"],
         ["taken back", f"{found['harvest_s']:.2f} s"],
-        ["one picture pushed by itself", f"{found['one_by_one_ms']:.0f} ms"],
+        ["one image pushed by itself", f"{found['one_by_one_ms']:.0f} ms"],
         ["memory for 20,000 against 1,000", f"{found['peak_mb_20000'] / found['peak_mb_1000']:.2f}"],
-        ["a click on a new picture, 95th percentile", f"{found['click_ms_p95']:.0f} ms"],
+        ["a click on a new image, 95th percentile", f"{found['click_ms_p95']:.0f} ms"],
         ["a second click on it", f"{found['click_again_ms_p95']:.0f} ms"],
         [
             f"{people['annotators']} annotators at once for {people['seconds']:.0f} s: 95th percentile",
@@ -332,7 +332,7 @@ def _words(found: Mapping[str, Any]) -> str:
 
 
 def _over_seeds(tests: Sequence[Mapping[str, Any]]) -> str:
-    """Right less random words over seeds; over pictures, where there is one seed."""
+    """Right less random words over seeds; over images, where there is one seed."""
     against = {test["over"]: test for test in tests if test["against"] == "random"}
     test = against.get("seeds", against.get("pictures"))
     return "-" if test is None else f"{_gain(test)}, {test['p']:.3g}"
@@ -362,7 +362,7 @@ def _spread(values: Sequence[float]) -> str:
     return f"{score(mean)} [{max(low, 0.0):.3f}, {min(high, 1.0):.3f}]"
 
 
-_ONE_SEED = "Over pictures: these trainings on other pictures. What another seed would do is not in it."
+_ONE_SEED = "Over images: these trainings on other images. What another seed would do is not in it."
 
 _TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": _demo,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,16 +11,17 @@ from PIL import Image
 
 from dsmoe_core.data.box_stats import Grey, Orientation, contrast, orientation
 from dsmoe_core.data.external_images import evenly
-from dsmoe_core.errors import PictureError
-from dsmoe_core.schema import Box, LabelledPicture, Picture
-from pipelines.datasets.relabel import in_the_books_words
+from dsmoe_core.errors import ImageError
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import Box, ImageRecord, LabelledImage
+from pipelines.datasets.relabel import in_book_classes
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
-MOST_OPENED = 500
-"""Pictures that are looked into for contrast and orientation; sizes and places are taken from all."""
+MAX_OPENED = 500
+"""Images that are looked into for contrast and orientation; sizes and places are taken from all."""
 AT_EDGE = 0.03
-"""A box that comes so near to its picture's edge, as a share of the picture's side, lies at the edge."""
+"""A box that comes so near to its image's edge, as a share of the image's side, lies at the edge."""
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 
@@ -43,21 +44,21 @@ class ClassFacts:
 
     Attributes:
         boxes: how many there are; without any the figures are None or empty.
-        pictures: on which there is at least one.
-        labelled: pictures that were looked through.
+        images: on which there is at least one.
+        labelled: images that were looked through.
         width, height: pixels.
-        share: of the picture's area, 0 to 1.
+        share: of the image's area, 0 to 1.
         aspect: width over height.
-        each: boxes on a picture that has one.
+        each: boxes on an image that has one.
         contrast: mean grey inside a box less that around it, in grey levels of 255; negative: darker inside.
         orientation: share of the boxes whose lines run so.
-        place: share of the boxes whose centre lies in this ninth of the picture, such as "top left".
-        at_edge: share of the boxes that touch the picture's edge, or nearly so.
+        place: share of the boxes whose centre lies in this ninth of the image, such as "top left".
+        at_edge: share of the boxes that touch the image's edge, or nearly so.
     """
 
     name: str
     boxes: int
-    pictures: int
+    images: int
     labelled: int
     width: Quartiles | None = None
     height: Quartiles | None = None
@@ -74,13 +75,13 @@ class ClassFacts:
 class _Boxes:
     """The boxes of one class while they are gathered."""
 
-    placed: list[tuple[Picture, Box]] = field(default_factory=list)
+    placed: list[tuple[ImageRecord, Box]] = field(default_factory=list)
     contrasts: list[float] = field(default_factory=list)
     orientations: list[Orientation] = field(default_factory=list)
 
 
 def of_workspace(
-    workspace: Workspace, book: ClassBook, progress: Callable[[int, int], None] | None = None
+    workspace: Workspace, book: ClassBook, progress: CountCallback | None = None
 ) -> dict[str, ClassFacts]:
     """Facts of every class of this class book, from what people labelled.
 
@@ -88,40 +89,40 @@ def of_workspace(
 
     Raises:
         ClassBookError: the class book lacks a class that is annotated.
-        PictureError: a picture cannot be read.
+        ImageError: an image cannot be read.
     """
-    labelled = [in_the_books_words(p, book.resolve) for p in workspace.annotations().values()]
+    labelled = [in_book_classes(p, book.resolve) for p in workspace.annotations().values()]
     return measure(labelled, book.names, progress)
 
 
 def measure(
-    labelled: Iterable[LabelledPicture],
+    labelled: Iterable[LabelledImage],
     classes: Iterable[str],
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
 ) -> dict[str, ClassFacts]:
     """Facts of these classes, by name.
 
     Args:
-        progress: called with (pictures opened, pictures to open).
+        progress: called with (images opened, images to open).
 
     Raises:
-        PictureError: a picture cannot be read.
+        ImageError: an image cannot be read.
     """
-    pictures = list(labelled)
+    images = list(labelled)
     gathered = {name: _Boxes() for name in classes}
-    for one in pictures:
+    for one in images:
         for annotation in one.annotations:
-            gathered[annotation.label].placed.append((one.picture, annotation.box))
-    opened = evenly([p for p in pictures if p.annotations], MOST_OPENED)
+            gathered[annotation.label].placed.append((one.image, annotation.box))
+    opened = evenly([p for p in images if p.annotations], MAX_OPENED)
     for done, one in enumerate(opened, start=1):
         _look_into(one, gathered)
         if progress is not None:
             progress(done, len(opened))
-    return {name: _facts(name, boxes, len(pictures)) for name, boxes in gathered.items()}
+    return {name: _facts(name, boxes, len(images)) for name, boxes in gathered.items()}
 
 
-def _look_into(labelled: LabelledPicture, gathered: dict[str, _Boxes]) -> None:
-    grey = _grey(labelled.picture)
+def _look_into(labelled: LabelledImage, gathered: dict[str, _Boxes]) -> None:
+    grey = _grey(labelled.image)
     for annotation in labelled.annotations:
         boxes = gathered[annotation.label]
         found = contrast(grey, annotation.box, [a.box for a in labelled.annotations])
@@ -129,21 +130,21 @@ def _look_into(labelled: LabelledPicture, gathered: dict[str, _Boxes]) -> None:
         boxes.orientations.append(orientation(grey, annotation.box))
 
 
-def _grey(picture: Picture) -> Grey:
+def _grey(image: ImageRecord) -> Grey:
     try:
-        with Image.open(picture.path) as image:
-            part = image if picture.region is None else image.crop(picture.region)
+        with Image.open(image.path) as opened:
+            part = opened if image.region is None else opened.crop(image.region)
             return np.asarray(part.convert("L"), dtype=np.float64)
     except OSError as error:
-        raise PictureError(
-            f"picture {picture.name} cannot be read: {error}", "Restore the workspace's pictures."
+        raise ImageError(
+            f"image {image.name} cannot be read: {error}", "Restore the workspace's images."
         ) from None
 
 
 def _facts(name: str, boxes: _Boxes, labelled: int) -> ClassFacts:
     counts: dict[str, int] = {}
-    for picture, _ in boxes.placed:
-        counts[picture.key] = counts.get(picture.key, 0) + 1
+    for image, _ in boxes.placed:
+        counts[image.key] = counts.get(image.key, 0) + 1
     head = (name, len(boxes.placed), len(counts), labelled)
     if not boxes.placed:
         return ClassFacts(*head)
@@ -157,8 +158,8 @@ def _facts(name: str, boxes: _Boxes, labelled: int) -> ClassFacts:
         each=Quartiles.of(list(counts.values())),
         contrast=Quartiles.of(boxes.contrasts) if boxes.contrasts else None,
         orientation=_shares(boxes.orientations),
-        place=_shares([_ninth(picture, box) for picture, box in boxes.placed]),
-        at_edge=sum(_at_edge(picture, box) for picture, box in boxes.placed) / len(only),
+        place=_shares([_ninth(image, box) for image, box in boxes.placed]),
+        at_edge=sum(_at_edge(image, box) for image, box in boxes.placed) / len(only),
     )
 
 
@@ -168,17 +169,17 @@ def _shares(values: Sequence[str]) -> dict[str, float]:
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _ninth(picture: Picture, box: Box) -> str:
-    x, y = (box.x1 + box.x2) / 2 / picture.width, (box.y1 + box.y2) / 2 / picture.height
+def _ninth(image: ImageRecord, box: Box) -> str:
+    x, y = (box.x1 + box.x2) / 2 / image.width, (box.y1 + box.y2) / 2 / image.height
     row, column = (min(max(int(3 * share), 0), 2) for share in (y, x))
     return f"{_ROWS[row]} {_COLUMNS[column]}" if (row, column) != (1, 1) else "centre"
 
 
-def _at_edge(picture: Picture, box: Box) -> bool:
-    near_x, near_y = AT_EDGE * picture.width, AT_EDGE * picture.height
+def _at_edge(image: ImageRecord, box: Box) -> bool:
+    near_x, near_y = AT_EDGE * image.width, AT_EDGE * image.height
     return (
         box.x1 <= near_x
         or box.y1 <= near_y
-        or box.x2 >= picture.width - near_x
-        or box.y2 >= picture.height - near_y
+        or box.x2 >= image.width - near_x
+        or box.y2 >= image.height - near_y
     )

@@ -1,4 +1,7 @@
-"""Which classes are taken for each other: by the detector, and in pre-labels that people had to relabel."""
+"""Which classes are taken for each other.
+
+By the detector, and in pre-annotations that people had to relabel.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from numpy.typing import NDArray
 
 from annotate.studio.simulate import EDIT_IOU
 from dsmoe_core.errors import ClassBookError
-from dsmoe_core.evaluation.best_match import surest
+from dsmoe_core.evaluation.best_match import best_matches
 from dsmoe_core.evaluation.matching import overlaps
-from dsmoe_core.schema import Annotation, Finding, Harvest, LabelledPicture, Outcome, PictureFindings
+from dsmoe_core.schema import Annotation, Detection, Harvest, LabelledImage, Outcome, Prediction
 from pipelines.rounds.dispatch import shown
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
@@ -22,38 +25,38 @@ from prompts.refinement import Confused
 Pair = tuple[str, str]
 
 
-def confusions(findings: Mapping[str, PictureFindings], truth: Iterable[LabelledPicture]) -> Counter[Pair]:
+def confusions(detections: Mapping[str, Prediction], truth: Iterable[LabelledImage]) -> Counter[Pair]:
     """How many true boxes of one class (first) the detector takes for another one (second).
 
     Args:
-        findings: by picture key.
+        detections: by image key.
     """
     taken: Counter[Pair] = Counter()
     for one in truth:
-        there = findings[one.picture.key].findings if one.picture.key in findings else ()
-        for annotation, finding in zip(one.annotations, surest(one.annotations, there), strict=True):
-            if finding is not None and finding.label != annotation.label:
-                taken[annotation.label, finding.label] += 1
+        there = detections[one.image.key].detections if one.image.key in detections else ()
+        for annotation, detection in zip(one.annotations, best_matches(one.annotations, there), strict=True):
+            if detection is not None and detection.label != annotation.label:
+                taken[annotation.label, detection.label] += 1
     return taken
 
 
 def corrections(workspace: Workspace, book: ClassBook) -> Counter[Pair]:
-    """How many pre-labels were shown as one class (first) and made another one (second) by people.
+    """How many pre-annotations were shown as one class (first) and made another one (second) by people.
 
-    The journal holds how many were relabelled on a picture; which they were is told by the places of what was
+    The journal holds how many were relabelled on an image; which they were is told by the places of what was
     shown and of what came back. Classes that the class book does not have are left out.
     """
     settings = workspace.settings.round
     changed: Counter[Pair] = Counter()
-    found: dict[str, Mapping[str, PictureFindings]] = {}
+    found: dict[str, Mapping[str, Prediction]] = {}
     for harvest in workspace.journal.harvests().values():
         version = harvest.version
         if version is None or not harvest.outcomes.get(Outcome.RELABELLED):
             continue
         if version not in found:
-            found[version] = workspace.findings_store.lookup(version)
+            found[version] = workspace.prediction_store.lookup(version)
         if harvest.key in found[version]:
-            before = shown(found[version][harvest.key], settings).findings
+            before = shown(found[version][harvest.key], settings).detections
             changed.update(_named(_relabelled(before, harvest), book.resolve))
     return changed
 
@@ -77,10 +80,10 @@ def confused(pair: Pair, found: Counter[Pair], corrected: Counter[Pair]) -> Conf
     )
 
 
-def _relabelled(before: Sequence[Finding], harvest: Harvest) -> list[Pair]:
-    """Shown class and right class of as many pre-labels as were relabelled, those in place first.
+def _relabelled(before: Sequence[Detection], harvest: Harvest) -> list[Pair]:
+    """Shown class and right class of as many pre-annotations as were relabelled, those in place first.
 
-    A pre-label that lies on a box of its own class was accepted or moved and is out of the question.
+    A pre-annotation that lies on a box of its own class was accepted or moved and is out of the question.
     """
     overlap = overlaps([f.box for f in before], [a.box for a in harvest.annotations])
     same = _same_class(before, harvest.annotations)
@@ -93,7 +96,7 @@ def _relabelled(before: Sequence[Finding], harvest: Harvest) -> list[Pair]:
     return changed[: harvest.outcomes[Outcome.RELABELLED]]
 
 
-def _same_class(before: Sequence[Finding], after: Sequence[Annotation]) -> NDArray[np.bool_]:
+def _same_class(before: Sequence[Detection], after: Sequence[Annotation]) -> NDArray[np.bool_]:
     return np.array([[f.label == a.label for a in after] for f in before], dtype=bool).reshape(
         len(before), len(after)
     )

@@ -6,7 +6,7 @@ from pipelines.class_text.class_facts import ClassFacts, Quartiles
 
 MOST = 0.5
 """From this share of the boxes on, they are said to be so."""
-FAINT = 3.0
+LOW_SCORE = 3.0
 """Grey levels of 255 below which a contrast is hardly one."""
 _SIZES = ((0.001, "tiny"), (0.01, "small"), (0.1, "medium"), (float("inf"), "large"))
 
@@ -16,7 +16,7 @@ def in_words(facts: ClassFacts) -> str:
     if not facts.boxes:
         return "no box of this class is annotated yet, so nothing was measured."
     return (
-        f"{facts.boxes} annotated boxes on {facts.pictures} of {facts.labelled} pictures, {number(facts)}. "
+        f"{facts.boxes} annotated boxes on {facts.images} of {facts.labelled} images, {number(facts)}. "
         f"Size: {size(facts)}. Aspect: {aspect(facts)}. Contrast: {contrast(facts)}. "
         f"Orientation of its lines: {orientation(facts)}. Place: {place(facts)}. "
         "In brackets: from the lower to the upper quartile."
@@ -24,17 +24,17 @@ def in_words(facts: ClassFacts) -> str:
 
 
 def number(facts: ClassFacts) -> str:
-    """How many there are on a picture."""
-    return f"{_spread(facts.each)} on a picture that has one"
+    """How many there are on an image."""
+    return f"{_spread(facts.each)} on an image that has one"
 
 
 def size(facts: ClassFacts) -> str:
-    """Width, height and share of the picture."""
+    """Width, height and share of the image."""
     if facts.share is None:
         return "-"
     word = next(word for below, word in _SIZES if facts.share.middle < below)
     share = _spread(Quartiles(*(100 * value for value in facts.share)))
-    return f"{word}, {_spread(facts.width)} x {_spread(facts.height)} px, {share} % of the picture"
+    return f"{word}, {_spread(facts.width)} x {_spread(facts.height)} px, {share} % of the image"
 
 
 def aspect(facts: ClassFacts) -> str:
@@ -53,9 +53,9 @@ def contrast(facts: ClassFacts) -> str:
         return "-"
     low, middle, high = facts.contrast
     much = f"{middle:+.0f} of 255 grey levels ({low:+.0f} to {high:+.0f})"
-    if low < -FAINT and high > FAINT:
+    if low < -LOW_SCORE and high > LOW_SCORE:
         return f"darker or brighter than around it, {much}"
-    if abs(middle) < FAINT:
+    if abs(middle) < LOW_SCORE:
         return f"hardly any, {much}"
     return f"{'darker' if middle < 0 else 'brighter'} than around it, {much}"
 
@@ -71,12 +71,12 @@ def orientation(facts: ClassFacts) -> str:
 
 
 def place(facts: ClassFacts) -> str:
-    """Where in the picture."""
+    """Where in the image."""
     if not facts.place:
         return "-"
     first, share = next(iter(facts.place.items()))
-    where = f"mostly {first}, {share:.0%} of the boxes" if share >= MOST else "spread over the picture"
-    return f"{where}; {facts.at_edge:.0%} touch the picture's edge"
+    where = f"mostly {first}, {share:.0%} of the boxes" if share >= MOST else "spread over the image"
+    return f"{where}; {facts.at_edge:.0%} touch the image's edge"
 
 
 def _spread(values: Quartiles | None) -> str:

@@ -1,4 +1,4 @@
-"""Refines a workspace's class book: what is confused, on which pictures it is scored, and where it is kept.
+"""Refines a workspace's class book: what is confused, on which images it is scored, and where it is kept.
 
 Each refinement is one file, refine/ID.json, rewritten after every candidate; its id is made of the class
 book, the champion and what was asked for, so that the same command goes on with it.
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from dsmoe_core.atomic import content_id, write_whole
+from dsmoe_core.atomic import atomic_write, content_id
 from dsmoe_core.errors import ClassBookError, DataError, ModelError, WorkspaceError
-from dsmoe_core.schema import LabelledPicture
+from dsmoe_core.schema import LabelledImage
 from pipelines.class_text.class_facts import ClassFacts
 from pipelines.class_text.confusions import Pair, confused, confused_pairs, confusions, corrections
 from pipelines.class_text.facts_text import in_words
-from pipelines.class_text.text_evaluator import ChampionReader, WordsEvaluator, fixed_part, labels_of
-from pipelines.datasets.relabel import in_the_books_words
-from pipelines.detectors.backend import Detection
-from pipelines.progress import Told
+from pipelines.class_text.text_evaluator import ChampionReader, TextEvaluator, fixed_part, labels_of
+from pipelines.datasets.relabel import in_book_classes
+from pipelines.detectors.backend import DetectorBackend
+from pipelines.progress import ProgressReporter
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.refinement import Confused, Refinement, worded
@@ -33,13 +33,13 @@ class Wanted:
 
     Attributes:
         pairs: by class or alias; none: those that are confused most.
-        most_pairs: so many of them.
-        pictures: to score on, at most.
+        max_pairs: so many of them.
+        images: to score on, at most.
     """
 
     pairs: tuple[Pair, ...] = ()
-    most_pairs: int = 3
-    pictures: int = 60
+    max_pairs: int = 3
+    images: int = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,16 @@ class Prepared:
     """
 
     state: Refinement
-    evaluator: WordsEvaluator
+    evaluator: TextEvaluator
     begun: bool
 
 
 def prepare(
-    workspace: Workspace, book: ClassBook, detection: Detection, wanted: Wanted, told: Told
+    workspace: Workspace,
+    book: ClassBook,
+    detector: DetectorBackend,
+    wanted: Wanted,
+    progress: ProgressReporter,
 ) -> Prepared | None:
     """Find the refinement that goes on, or begin one; None where no two classes are confused.
 
@@ -69,33 +73,33 @@ def prepare(
     if champion is None:
         raise ModelError("there is no champion whose confusions could be read", "Close a round first.")
     pairs = tuple(_pair(book, pair) for pair in wanted.pairs)
-    labelled = [in_the_books_words(p, book.resolve) for p in workspace.annotations().values()]
+    labelled = [in_book_classes(p, book.resolve) for p in workspace.annotations().values()]
     if not labels_of(labelled):
-        raise DataError("no labelled picture has a box; expected some to score texts on", "Label some first.")
+        raise DataError("no labelled image has a box; expected some to score texts on", "Label some first.")
     card = workspace.registry.card(champion)
     learned = {item.key for item in workspace.dataset_version(card.dataset_version).train}
-    asked = [book.version, champion, pairs, wanted.most_pairs if not pairs else 0, wanted.pictures]
+    asked = [book.version, champion, pairs, wanted.max_pairs if not pairs else 0, wanted.images]
     name = content_id(asked)[:12]
     known = load(workspace, name)
     truth = _same_part(known, labelled)
     begun = known is not None and known.evaluator == _evaluator(champion, truth, learned)
     if not begun:
-        truth = fixed_part(labelled, learned, wanted.pictures)
-    reader = ChampionReader(detection, workspace.registry.folder(champion), truth, told.advance)
+        truth = fixed_part(labelled, learned, wanted.images)
+    reader = ChampionReader(detector, workspace.registry.folder(champion), truth, progress.advance)
     if known is not None and begun:
-        return Prepared(known, WordsEvaluator(reader, known.pairs), bool(known.candidates))
-    told.say("looking for confused classes")
-    chosen = _chosen(workspace, book, reader, pairs, wanted.most_pairs)
+        return Prepared(known, TextEvaluator(reader, known.pairs), bool(known.candidates))
+    progress.status("looking for confused classes")
+    chosen = _chosen(workspace, book, reader, pairs, wanted.max_pairs)
     if not chosen:
         return None
     state = Refinement(
         id=name,
         book=book.version,
         evaluator=_evaluator(champion, truth, learned),
-        pictures=tuple(p.picture.key for p in truth),
+        images=tuple(p.image.key for p in truth),
         pairs=tuple(chosen),
     )
-    return Prepared(state, WordsEvaluator(reader, chosen), begun=False)
+    return Prepared(state, TextEvaluator(reader, chosen), begun=False)
 
 
 def known_lines(facts: Mapping[str, ClassFacts], notes: Mapping[str, str]) -> dict[str, list[str]]:
@@ -127,7 +131,7 @@ def keep(workspace: Workspace, state: Refinement) -> None:
     Raises:
         PrerequisiteError: the disk is full.
     """
-    write_whole(workspace.path / "refine" / f"{state.id}.json", state.model_dump_json(indent=1) + "\n")
+    atomic_write(workspace.path / "refine" / f"{state.id}.json", state.model_dump_json(indent=1) + "\n")
 
 
 def take_over(workspace: Workspace, start: ClassBook, state: Refinement) -> ClassBook | None:
@@ -167,7 +171,7 @@ def _pair(book: ClassBook, pair: Pair) -> Pair:
 def _chosen(
     workspace: Workspace, book: ClassBook, reader: ChampionReader, pairs: Sequence[Pair], most: int
 ) -> list[Confused]:
-    found = confusions(reader.findings(book), reader.truth)
+    found = confusions(reader.predict(book), reader.truth)
     corrected = corrections(workspace, book)
     if pairs:
         return [confused(pair, found, corrected) for pair in pairs]
@@ -175,16 +179,16 @@ def _chosen(
     return confused_pairs(found, corrected, [n for n in book.names if n in there], most)
 
 
-def _same_part(known: Refinement | None, labelled: Sequence[LabelledPicture]) -> list[LabelledPicture]:
-    """The pictures that a refinement was scored on, as they are labelled now."""
-    by_key = {p.picture.key: p for p in labelled}
-    return [by_key[key] for key in (known.pictures if known else ()) if key in by_key]
+def _same_part(known: Refinement | None, labelled: Sequence[LabelledImage]) -> list[LabelledImage]:
+    """The images that a refinement was scored on, as they are labelled now."""
+    by_key = {p.image.key: p for p in labelled}
+    return [by_key[key] for key in (known.images if known else ()) if key in by_key]
 
 
-def _evaluator(champion: str, truth: Sequence[LabelledPicture], learned: set[str]) -> str:
-    """What scores, in words; other pictures, or other boxes on them, are another one."""
-    boxes = [[p.picture.key, sorted([*a.box.corners, a.label] for a in p.annotations)] for p in truth]
-    seen = sum(p.picture.key in learned for p in truth)
+def _evaluator(champion: str, truth: Sequence[LabelledImage], learned: set[str]) -> str:
+    """What scores, in words; other images, or other boxes on them, are another one."""
+    boxes = [[p.image.key, sorted([*a.box.corners, a.label] for a in p.annotations)] for p in truth]
+    seen = sum(p.image.key in learned for p in truth)
     return (
-        f"{champion} on {len(truth)} labelled pictures, of which it learned from {seen} ({content_id(boxes)})"
+        f"{champion} on {len(truth)} labelled images, of which it learned from {seen} ({content_id(boxes)})"
     )

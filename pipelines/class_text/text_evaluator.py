@@ -1,46 +1,43 @@
-"""Scores a class book by what the champion does with it on a fixed part of the labelled pictures."""
+"""Scores a class book by what the champion does with it on a fixed part of the labelled images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 
 from dsmoe_core.errors import DataError
-from dsmoe_core.evaluation.best_match import surest
+from dsmoe_core.evaluation.best_match import best_matches
 from dsmoe_core.evaluation.coco_metrics import coco_tables
-from dsmoe_core.schema import LabelledPicture, PictureFindings
-from pipelines.detectors.backend import Detection, asked
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import LabelledImage, Prediction
+from pipelines.detectors.backend import DetectorBackend, predict_all
 from prompts.class_book import ClassBook
 from prompts.refinement import Confused, Scores
 
-Progress = Callable[[int, int], None]
 
+def fixed_part(labelled: Iterable[LabelledImage], learned: Collection[str], most: int) -> list[LabelledImage]:
+    """At most so many images, every class in its turn, first those that the model has not learned from.
 
-def fixed_part(
-    labelled: Iterable[LabelledPicture], learned: Collection[str], most: int
-) -> list[LabelledPicture]:
-    """At most so many pictures, every class in its turn, first those that the model has not learned from.
-
-    The same labels give the same part: pictures come in the order of their keys, which are as good as random.
+    The same labels give the same part: images come in the order of their keys, which are as good as random.
 
     Args:
-        learned: keys of the pictures that the model was trained on.
+        learned: keys of the images that the model was trained on.
     """
-    waiting = sorted(labelled, key=lambda p: (p.picture.key in learned, p.picture.key))
-    rows: dict[str, list[LabelledPicture]] = {}
+    waiting = sorted(labelled, key=lambda p: (p.image.key in learned, p.image.key))
+    rows: dict[str, list[LabelledImage]] = {}
     for one in waiting:
         for label in {a.label for a in one.annotations} or {""}:  # without a box: where nothing may be found
             rows.setdefault(label, []).append(one)
     queues = {label: iter(rows[label]) for label in sorted(rows)}
-    part: dict[str, LabelledPicture] = {}
+    part: dict[str, LabelledImage] = {}
     for label in cycle(tuple(queues)):
         if len(part) >= min(most, len(waiting)):
             break
-        chosen = next((p for p in queues[label] if p.picture.key not in part), None)
-        part |= {chosen.picture.key: chosen} if chosen else {}
+        chosen = next((p for p in queues[label] if p.image.key not in part), None)
+        part |= {chosen.image.key: chosen} if chosen else {}
     return list(part.values())
 
 
@@ -50,32 +47,32 @@ class ChampionReader:
     Args:
         model: folder of the model.
         truth: the part, under the book's names.
-        progress: called with (pictures looked at, pictures in all).
+        progress: called with (images looked at, images in all).
     """
 
     def __init__(
-        self, detection: Detection, model: Path, truth: Sequence[LabelledPicture], progress: Progress
+        self, detector: DetectorBackend, model: Path, truth: Sequence[LabelledImage], progress: CountCallback
     ) -> None:
         self.truth = truth
-        self._detection = detection
+        self._detector = detector
         self._model = model
         self._progress = progress
-        self._last: tuple[str, dict[str, PictureFindings]] | None = None
+        self._last: tuple[str, dict[str, Prediction]] | None = None
 
-    def findings(self, book: ClassBook) -> dict[str, PictureFindings]:
-        """What it finds with these words, by picture key; of the last book it is remembered.
+    def predict(self, book: ClassBook) -> dict[str, Prediction]:
+        """What it finds with these words, by image key; of the last book it is remembered.
 
         Raises:
             ModelError: there is no whole model, or its figures are not finite.
         """
         if self._last is None or self._last[0] != book.version:
-            pictures = [p.picture for p in self.truth]
-            found = asked(self._detection, self._model, book.vocabulary(), pictures, self._progress)
+            images = [p.image for p in self.truth]
+            found = predict_all(self._detector, self._model, book.vocabulary(), images, self._progress)
             self._last = (book.version, found)
         return self._last[1]
 
 
-class WordsEvaluator:
+class TextEvaluator:
     """Per class the average precision at IoU 0.5, per pair the margin; see prompts.refinement.Scores.
 
     Raises:
@@ -88,7 +85,7 @@ class WordsEvaluator:
         there = labels_of(reader.truth)
         if lacking := sorted({n for p in pairs for n in (p.first, p.second)} - there):
             raise DataError(
-                f"no labelled picture has a box of {', '.join(map(repr, lacking))}; "
+                f"no labelled image has a box of {', '.join(map(repr, lacking))}; "
                 f"there are boxes of {', '.join(sorted(there)) or 'no class'}",
                 "Label some, or refine another pair.",
             )
@@ -98,7 +95,7 @@ class WordsEvaluator:
         truth = self._reader.truth
         for label in labels_of(truth):
             book.resolve(label)
-        found = self._reader.findings(book)
+        found = self._reader.predict(book)
         tables = coco_tables(found, truth, book.names)
         means = {name: tables.mean(label=name) for name in book.names}
         return Scores(
@@ -107,20 +104,20 @@ class WordsEvaluator:
         )
 
 
-def labels_of(truth: Iterable[LabelledPicture]) -> set[str]:
+def labels_of(truth: Iterable[LabelledImage]) -> set[str]:
     """Classes that have a box."""
     return {a.label for p in truth for a in p.annotations}
 
 
-def _margin(pair: Confused, found: Mapping[str, PictureFindings], truth: Sequence[LabelledPicture]) -> float:
+def _margin(pair: Confused, found: Mapping[str, Prediction], truth: Sequence[LabelledImage]) -> float:
     """Mean of the two classes' mean margins; a box on which nothing was found has none, which counts as 0."""
     other = {pair.first: pair.second, pair.second: pair.first}
     margins: dict[str, list[float]] = {pair.first: [], pair.second: []}
     for labelled in truth:
         boxes = [a for a in labelled.annotations if a.label in other]
-        there = found[labelled.picture.key].findings if labelled.picture.key in found else ()
-        for annotation, finding in zip(boxes, surest(boxes, there), strict=True):
-            p = finding.probabilities if finding is not None else {}
+        there = found[labelled.image.key].detections if labelled.image.key in found else ()
+        for annotation, detection in zip(boxes, best_matches(boxes, there), strict=True):
+            p = detection.probabilities if detection is not None else {}
             margins[annotation.label].append(
                 p.get(annotation.label, 0.0) - p.get(other[annotation.label], 0.0)
             )

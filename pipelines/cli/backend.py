@@ -20,7 +20,7 @@ def backend(
         str, typer.Option("--host", help="Where to listen; by default on this machine only.")
     ] = LOOPBACK,
 ) -> None:
-    """Answer Label Studio's requests for live pre-labels and smart tools, until Ctrl-C.
+    """Answer Label Studio's requests for live pre-annotations and smart tools, until Ctrl-C.
 
     `dsmoe services up` runs this in the background; by hand it is for looking at its log, or for a machine of
     its own.
@@ -32,6 +32,6 @@ def backend(
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        listens = port or opened.settings.studio.back_end_port
+        listens = port or opened.settings.studio.ml_backend_port
         console.print(f"answering at http://{host}:{listens}; Ctrl-C ends it", highlight=False)
         run(opened, Environment.read(), host, listens)

@@ -53,7 +53,7 @@ class Where(StrEnum):
 
 DeviceOption = Annotated[Where, typer.Option("--device", help="What computes; default: all that is there.")]
 BatchesOption = Annotated[
-    str, typer.Option("--batches", metavar="N,N,...", help="Pictures at once, beside one.")
+    str, typer.Option("--batches", metavar="N,N,...", help="Images at once, beside one.")
 ]
 GpuBatchesOption = Annotated[str, typer.Option("--gpu-batches", metavar="N,N,...", help="The same on a GPU.")]
 
@@ -74,15 +74,15 @@ def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> N
 def demo(
     data: demo_command.DataOption = None,
     out: OutOption = RESULTS,
-    pictures_seen: demo_command.SeenOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stand-ins; for trying it out.")] = False,
+    images_seen: demo_command.SeenOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stubs; for trying it out.")] = False,
     port: StudioPortOption = 8080,
 ) -> None:
     """Run the whole loop and measure what each round brings.
 
     Example: `dsmoe benchmark demo --data deeppcb`
     """
-    plan = demo_command.checked_plan({"dry_run": dry_run, "port": port}, pictures_seen, data)
+    plan = demo_command.checked_plan({"dry_run": dry_run, "port": port}, images_seen, data)
     where = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
     demo_command.run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
 
@@ -92,7 +92,7 @@ def experts(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Measurements of each row.")] = 25,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the pictures.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the images.")] = 42,
     out: OutOption = RESULTS,
 ) -> None:
     """Time, activated GFLOPs and parameters by the number of active experts (the paper's Table 5).
@@ -132,11 +132,11 @@ def latency(
         Path | None,
         typer.Option("--data", metavar="DIR", help="For --model: images/, val.json, train.json."),
     ] = None,
-    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Of val.json, for --model.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the pictures.")] = 42,
+    images: Annotated[int, typer.Option("--images", min=1, help="Of val.json, for --model.")] = 100,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the images.")] = 42,
     out: OutOption = RESULTS,
 ) -> None:
-    """Time per picture on every runtime of this machine; with --model, whether they find the same.
+    """Time per image on every runtime of this machine; with --model, whether they find the same.
 
     Example: `dsmoe benchmark latency --model champion --workspace boards --data deeppcb`
     """
@@ -159,7 +159,7 @@ def latency(
         with opened_or_none(workspace) as opened:
             this = contender(model, opened, None, environment)
             texts = factory.network(opened, environment).text_encoder
-            found = {"findings": parity.measure(this, texts, data, pictures=pictures, say=line)}
+            found = {"findings": parity.measure(this, texts, data, images=images, on_status=line)}
     measured = benchmark.measure(
         config,
         rounds=rounds,
@@ -175,16 +175,16 @@ def latency(
 def studio(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
-    pictures: Annotated[int, typer.Option("--pictures", min=1, help="Drawn, for the back end.")] = 300,
-    clicks: Annotated[int, typer.Option("--clicks", min=1, help="Pictures that are clicked on.")] = 40,
+    images: Annotated[int, typer.Option("--images", min=1, help="Drawn, for the back end.")] = 300,
+    clicks: Annotated[int, typer.Option("--clicks", min=1, help="Images that are clicked on.")] = 40,
     annotators: Annotated[int, typer.Option("--annotators", min=1, help="At once.")] = 8,
     seconds: Annotated[float, typer.Option("--seconds", min=2, help="They work so long.")] = 60.0,
-    pushed: Annotated[int, typer.Option("--push", min=1, help="Pictures pushed and harvested.")] = 1000,
+    pushed: Annotated[int, typer.Option("--push", min=1, help="Images pushed and harvested.")] = 1000,
     many: Annotated[int, typer.Option("--push-many", min=1, help="Pushed for the peak of memory.")] = 20_000,
     port: Annotated[
         int, typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the back end has the next.")
     ] = 8090,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the pictures.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the images.")] = 42,
     out: OutOption = RESULTS,
 ) -> None:
     """Time pushes and harvests, smart clicks, and many annotators at once, on a Label Studio of its own.
@@ -199,15 +199,15 @@ def studio(
     from pipelines.settings import Environment
 
     config, environment = _config(size, px), Environment.read()
-    with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch, TerminalReporter() as reporter:
+    with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch, TerminalReporter() as progress:
         room = benchmark.benchmark_room(
             Path(scratch),
             config,
             environment,
-            pictures=pictures,
+            images=images,
             seed=seed,
             ports=(port, port + 1),
-            say=reporter.say,
+            on_status=progress.status,
         )
         with room as (workspace, connection):
             measured = benchmark.measure_back_end(
@@ -216,9 +216,9 @@ def studio(
                 clicks=clicks,
                 annotators=annotators,
                 seconds=seconds,
-                say=reporter.say,
+                on_status=progress.status,
             )
-            measured |= measure_exchange(connection, pictures=pushed, many=many, say=reporter.say)
+            measured |= measure_exchange(connection, images=pushed, many=many, on_status=progress.status)
     write("studio", out, measured, [seed])
 
 
@@ -239,9 +239,9 @@ def structured(
     from pipelines.services.language_model.connect import connect
     from pipelines.settings import Environment
 
-    with TerminalReporter() as reporter:
-        asked = connect(Environment.read(), llm, model, heard=reporter.heard)
-        measured = measure(asked, questions, reporter.advance)
+    with TerminalReporter() as progress:
+        asked = connect(Environment.read(), llm, model, heard=progress.heard)
+        measured = measure(asked, questions, progress.advance)
     path = out / "words.json"
     write_into(path, measured, command=command_line(), seeds=[])
     line(f"{measured['structured_ok']} of {questions} answers are valid; {path} is written")
@@ -263,7 +263,7 @@ def tables(
 
 
 def _config(size: Size, px: int | None) -> ModelConfig:
-    """A preset, at another size of picture where one is given."""
+    """A preset, at another size of image where one is given."""
     from dsmoe_core.config import ModelConfig
     from pipelines.settings import checked
 
@@ -272,7 +272,7 @@ def _config(size: Size, px: int | None) -> ModelConfig:
 
 
 def _shown(device: Where, cpu: list[int], cuda: list[int]) -> dict[Device, list[int]]:
-    """The devices that are asked for and are there, with the numbers of pictures that each is shown at once.
+    """The devices that are asked for and are there, with the numbers of images that each is shown at once.
 
     Raises:
         PrerequisiteError: a GPU is asked for where there is none.

@@ -38,7 +38,7 @@ def judge(
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Folder of their pictures.")
+        Path | None, typer.Option("--images", metavar="DIR", help="Folder of their images.")
     ] = None,
     tolerance: Annotated[
         float, typer.Option("--tolerance", min=0, max=1, help="Loss of mAP@.5:.95 that is no loss.")
@@ -50,7 +50,7 @@ def judge(
         Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts.")
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Of the pictures, for intervals and p.")
+        int, typer.Option("--resamples", min=100, help="Of the images, for intervals and p.")
     ] = 1000,
     draws: Annotated[int, typer.Option("--draws", min=1, help="Of random words; their mean counts.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of resamples and random words.")] = 42,
@@ -68,10 +68,10 @@ def judge(
 
     if report is not None:
         page.check(report)
-    with opened_or_none(workspace) as opened, TerminalReporter() as reporter:
+    with opened_or_none(workspace) as opened, TerminalReporter() as progress:
         books = book_named(this, opened), book_named(other, opened)
         question = Question(*books, tolerance=tolerance, resamples=resamples, seed=seed, draws=draws)
-        measured = _judged(question, model, annotations, images, opened, reporter)
+        measured = _judged(question, model, annotations, images, opened, progress)
         written = _keep(measured, as_json, report)
         publishing = _publishing(opened, this, measured)
     _show(measured)
@@ -87,7 +87,7 @@ def _judged(
     annotations: Path | None,
     images: Path | None,
     opened: Workspace | None,
-    told: TerminalReporter,
+    progress: TerminalReporter,
 ) -> dict[str, Any]:
     from pipelines.evaluation.report.evaluated_model import contender
     from pipelines.evaluation.text_eval.eval_set import fixed_set
@@ -95,28 +95,28 @@ def _judged(
     from pipelines.settings import Environment
 
     reader = contender(model, opened, question.this, Environment.read())
-    with fixed_set(opened, annotations, images, told) as data:
-        return judge(question, reader, data, command_line(), told)
+    with fixed_set(opened, annotations, images, progress) as data:
+        return judge(question, reader, data, command_line(), progress)
 
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> list[str]:
     """Write what is asked for, and say so."""
-    from dsmoe_core.atomic import write_whole
+    from dsmoe_core.atomic import atomic_write
     from pipelines.evaluation.report.page import as_text
     from pipelines.evaluation.text_eval import page
 
     if report is not None:
         page.write(report, measured)
     if as_json is not None:
-        write_whole(as_json, as_text(measured))
+        atomic_write(as_json, as_text(measured))
     return [f"{path} is written" for path in (report and report / "report.html", as_json) if path]
 
 
 def _publishing(opened: Workspace | None, this: str, measured: dict[str, Any]) -> str | None:
     """The command that publishes what was judged; None where that is not what comes next."""
-    from prompts.evaluation_report import JudgeReport
+    from prompts.evaluation_report import TextEvaluationReport
 
-    report = JudgeReport.model_validate(measured)
+    report = TextEvaluationReport.model_validate(measured)
     if opened is None or not report.lets_publish or report.book == report.against:
         return None
     books = opened.class_books
@@ -133,9 +133,9 @@ def _show(measured: dict[str, Any]) -> None:
     left_out = measured["left_out"]
     for note in measured["notes"]:
         line(note, "yellow")
-    if left_out["pictures"]:
-        boxes = sum(one["boxes"] for one in left_out["pictures"])
-        unread = f"{len(left_out['pictures'])} pictures with {boxes} boxes cannot be read"
+    if left_out["images"]:
+        boxes = sum(one["boxes"] for one in left_out["images"])
+        unread = f"{len(left_out['images'])} images with {boxes} boxes cannot be read"
         line(f"{unread} and are in no figure", "yellow")
     for side, version in (("this", measured["book"]), ("other", measured["against"])):
         if left_out[side]:

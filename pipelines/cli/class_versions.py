@@ -182,9 +182,9 @@ def publish(
 
     Example: `dsmoe classes publish --report judged.json --workspace boards`
     """
-    from prompts.evaluation_report import JudgeReport
+    from prompts.evaluation_report import TextEvaluationReport
 
-    judged = JudgeReport.load(report) if report is not None else None
+    judged = TextEvaluationReport.load(report) if report is not None else None
     with _books(workspace) as books:
         act, changes = books.publish(
             version, author=_who(author), report=judged, force_reason=force, over=over

@@ -67,17 +67,17 @@ def draft(
     from prompts.draft import draft as write
     from prompts.notes import read_notes
 
-    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
         book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
         said = read_notes(book, notes, note or ())
-        bare, cached = language_model(llm, model, opened.path, reporter, fresh=fresh)
+        bare, cached = language_model(llm, model, opened.path, progress, fresh=fresh)
         asked = cached(bare)
-        reporter.say("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, book, reporter.advance)
-        reporter.say("asking the language model")
+        progress.status("measuring what is annotated")
+        measured = class_facts.of_workspace(opened, book, progress.advance)
+        progress.status("asking the language model")
         facts = {name: in_words(one) for name, one in measured.items()}
-        written = write(book, chosen, asked, facts, notes=said, progress=reporter.advance)
+        written = write(book, chosen, asked, facts, notes=said, progress=progress.advance)
         written.save(opened.path / "classes.yaml")
         differs = opened.class_books.note()
     for name in dict.fromkeys(map(book.resolve, chosen)):
@@ -97,8 +97,8 @@ def migrate(
 ) -> None:
     """Bring the labelling project to the published class book: new, renamed and removed classes.
 
-    A class that is now another's alias is renamed, in annotations and pre-labels too. A class that is gone
-    is removed, unless annotations have it. `dsmoe round open` does the same.
+    A class that is now another's alias is renamed, in annotations and pre-annotations too. A class that is
+    gone is removed, unless annotations have it. `dsmoe round open` does the same.
 
     Example: `dsmoe classes migrate boards --dry-run`
     """
@@ -106,25 +106,24 @@ def migrate(
     from pipelines.settings import Environment
     from pipelines.workspace.workspace import Workspace
 
-    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
-        studio, _ = factory.studio(opened, Environment.read(), reporter.say, port)
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
+        studio, _ = factory.studio(opened, Environment.read(), progress.status, port)
         book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
         words, owner = book.vocabulary(), opened.mark()
         change = studio.class_change(title, words, owner=owner, resolve=book.resolve)
         if not dry_run:
-            progress = reporter.advance
-            studio.ensure_project(title, words, owner=owner, resolve=book.resolve, progress=progress)
+            studio.ensure_project(title, words, owner=owner, resolve=book.resolve, progress=progress.advance)
     if note:
         line(note)
     if not change.added and not change.gone:
         console.print("The labelling project has the classes of the class book; nothing is to be done.")
         return
-    table = Table("class", "what becomes of it", "annotations", "sets of pre-labels")
+    table = Table("class", "what becomes of it", "annotations", "sets of pre-annotations")
     for name in change.added:
         table.add_row(name, "added", "-", "-")
     fates = {old: f"renamed to {new}" for old, new in change.renamed.items()}
     for name, fate in (fates | dict.fromkeys(change.removed, "removed")).items():
-        counts = change.annotations.get(name, 0), change.prelabels.get(name, 0)
+        counts = change.annotations.get(name, 0), change.pre_annotations.get(name, 0)
         table.add_row(name, fate, *map(str, counts))
     console.print(table)
     if dry_run:

@@ -26,9 +26,9 @@ MinutesOption = Annotated[
     float | None, typer.Option("--minutes", min=0.01, help="Wall-clock of each training; or --epochs.")
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Passes over the training pictures; or --minutes.")
+    int | None, typer.Option("--epochs", min=1, help="Passes over the training images; or --minutes.")
 ]
-SideOption = Annotated[int, typer.Option("--px", min=64, help="Side of the picture, for everybody.")]
+SideOption = Annotated[int, typer.Option("--px", min=64, help="Side of the image, for everybody.")]
 SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each; seeds 1, 2, ...")]
 WorkOption = Annotated[
     Path, typer.Option("--work", metavar="DIR", help="Where trainings are kept; none is done twice.")
@@ -51,7 +51,7 @@ ModelsOption = Annotated[
     str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
 ]
 LabelsOption = Annotated[
-    float, typer.Option("--labels", metavar="X", help="Share of the training pictures that all learn from.")
+    float, typer.Option("--labels", metavar="X", help="Share of the training images that all learn from.")
 ]
 WORK = Path("workspaces/benchmarks")
 JsonOption = Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")]
@@ -68,7 +68,7 @@ def accuracy(
     as_json: JsonOption = RESULTS / "accuracy.json",
     work: WorkOption = WORK,
 ) -> None:
-    """DS-MoE against YOLOv8, both from scratch: same pictures, size, budget and judge.
+    """DS-MoE against YOLOv8, both from scratch: same images, size, budget and judge.
 
     Example: `dsmoe benchmark accuracy --data deeppcb --minutes 8 --px 320 --seeds 3`
     """
@@ -125,7 +125,7 @@ def ablation(
 def warmstart(
     data: DataOption,
     shares: Annotated[
-        str, typer.Option("--shares", metavar="X,X,...", help="Of the training pictures.")
+        str, typer.Option("--shares", metavar="X,X,...", help="Of the training images.")
     ] = "0.05,0.2,1.0",
     start: Annotated[
         str, typer.Option("--start", metavar="NAME,NAME", help="scratch, warm.")
@@ -141,7 +141,7 @@ def warmstart(
     as_json: JsonOption = RESULTS / "warmstart.json",
     work: WorkOption = WORK,
 ) -> None:
-    """What a warm start brings where few pictures are labelled.
+    """What a warm start brings where few images are labelled.
 
     Example: `dsmoe benchmark warmstart --data neu_det --minutes 4`
     """
@@ -208,13 +208,13 @@ def words(
 
     make = partial(variants.ours, size.value, px, _texts(), class_subsets=class_subsets)
     budget = _budget(minutes, epochs)
-    with TerminalReporter() as reporter:
+    with TerminalReporter() as progress:
         benchmark.run(
             lambda vocabulary: make(words=vocabulary),
             data,
             budget,
             range(1, seeds + 1),
-            _bouts(work, reporter),
+            _bouts(work, progress),
             _report(as_json, write_into),
             anew=anew,
             along=along or (),
@@ -250,8 +250,8 @@ def held_out(
 
     contestant = variants.ours(size.value, px, _texts(), class_subsets=class_subsets)
     budget = _budget(minutes, epochs)
-    with TerminalReporter() as reporter:
-        bouts, report = _bouts(work, reporter), _report(as_json, write_into)
+    with TerminalReporter() as progress:
+        bouts, report = _bouts(work, progress), _report(as_json, write_into)
         series = range(1, seeds + 1)
         benchmark.run(contestant, data, label, budget, series, bouts, report, along=along or ())
     line(f"{as_json} is written")
@@ -262,16 +262,16 @@ def _run(field: Field, data: Sequence[Path], budget: Budget, seeds: int, work: P
     from pipelines.benchmarks.comparison import sweep
     from pipelines.benchmarks.results import write_result
 
-    with TerminalReporter() as reporter:
-        bouts = _bouts(work, reporter)
+    with TerminalReporter() as progress:
+        bouts = _bouts(work, progress)
         sweep.run(field, data, budget, range(1, seeds + 1), bouts, _report(as_json, write_result))
     line(f"{as_json} is written")
 
 
-def _bouts(work: Path, reporter: TerminalReporter) -> Bouts:
+def _bouts(work: Path, progress: TerminalReporter) -> Bouts:
     from pipelines.benchmarks.comparison.run_store import RESAMPLES, Bouts
 
-    return Bouts(work, reporter, RESAMPLES)
+    return Bouts(work, progress, RESAMPLES)
 
 
 def _report(path: Path, write: Callable[..., None]) -> Report:

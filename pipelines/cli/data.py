@@ -24,7 +24,7 @@ WorkspaceArgument = Annotated[
         metavar="WORKSPACE", help="What was labelled in this workspace; default: the present folder."
     ),
 ]
-ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of pictures.")]
+ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of images.")]
 AnnotationsOption = Annotated[
     Path | None,
     typer.Option(
@@ -44,23 +44,23 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn
 def synthesize(
     kind: Annotated[Drawn, typer.Argument(metavar="KIND", help="pcb, aluminium or glass.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
-    train: Annotated[int, typer.Option("--train", min=1, help="Pictures in train.json.")] = 400,
-    val: Annotated[int, typer.Option("--val", min=1, help="Pictures in val.json.")] = 100,
-    px: Annotated[int, typer.Option("--px", min=64, max=4096, help="Side of the pictures.")] = 320,
+    train: Annotated[int, typer.Option("--train", min=1, help="Images in train.json.")] = 400,
+    val: Annotated[int, typer.Option("--val", min=1, help="Images in val.json.")] = 100,
+    px: Annotated[int, typer.Option("--px", min=64, max=4096, help="Side of the images.")] = 320,
     seed: SeedOption = 42,
 ) -> None:
-    """Draw pictures with known defects: boards, aluminium lids and sheets, or bottoms of glass bottles.
+    """Draw images with known defects: boards, aluminium lids and sheets, or bottoms of glass bottles.
 
     Example: `dsmoe data synthesize glass --out bottles --train 400 --val 100`
     """
-    from dsmoe_core.atomic import disk_full_is_an_error, refuse_strange
+    from dsmoe_core.atomic import disk_full_as_error, refuse_unknown_files
     from dsmoe_core.data.synthetic import SET_PARTS, write_set
 
-    refuse_strange(out, SET_PARTS)
-    with TerminalReporter() as reporter, disk_full_is_an_error(out):
-        reporter.say(f"drawing {kind.value}")
-        write_set(out, kind.value, train, val, seed=seed, px=px, progress=reporter.advance)
-    line(f"{out}: {train} pictures in train.json, {val} in val.json")
+    refuse_unknown_files(out, SET_PARTS)
+    with TerminalReporter() as progress, disk_full_as_error(out):
+        progress.status(f"drawing {kind.value}")
+        write_set(out, kind.value, train, val, seed=seed, px=px, progress=progress.advance)
+    line(f"{out}: {train} images in train.json, {val} in val.json")
 
 
 @app.command("preview")
@@ -69,7 +69,7 @@ def preview(
     workspace: WorkspaceArgument = None,
     images: ImagesOption = None,
     annotations: AnnotationsOption = None,
-    count: Annotated[int, typer.Option("--count", min=1, max=200, help="Pictures on the sheet.")] = 12,
+    count: Annotated[int, typer.Option("--count", min=1, max=200, help="Images on the sheet.")] = 12,
     each: Annotated[
         bool, typer.Option("--each", help="A row for each augmentation alone, off or on in the settings.")
     ] = False,
@@ -77,11 +77,11 @@ def preview(
     tile: TileOption = None,
     seed: SeedOption = 42,
 ) -> None:
-    """Draw pictures as training is shown them, with their boxes and what was done to them.
+    """Draw images as training is shown them, with their boxes and what was done to them.
 
     Example: `dsmoe data preview boards --out sheet.png --each`
     """
-    from dsmoe_core.atomic import disk_full_is_an_error
+    from dsmoe_core.atomic import disk_full_as_error
     from dsmoe_core.data.letterbox import Squares
     from dsmoe_core.errors import SettingsError
     from dsmoe_core.tiling import training_views
@@ -99,7 +99,7 @@ def preview(
         rows = each_alone(*data_set, columns) if each else as_trained(*data_set, count, columns)
     draft = out.with_name(f".{out.name}.draft")
     try:
-        with disk_full_is_an_error(out):
+        with disk_full_as_error(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             sheet(rows, data.classes, cell=240).save(draft, format="PNG")
             draft.replace(out)
@@ -131,7 +131,7 @@ def anchors(
 
     data = _data(workspace, images, annotations, px, tile)
     model = data.model
-    sizes = Sizes.of((p.picture.width, p.picture.height, p.annotations) for p in data.pictures)
+    sizes = Sizes.of((p.image.width, p.image.height, p.annotations) for p in data.images)
     tile_px = model.tiles.px if model.tiles else None
     shown = sizes.shown(model.image_px, tile_px)
     found = kmeans(shown, k, seed)
@@ -141,7 +141,7 @@ def anchors(
     for (width, height), share in zip(found.sizes, found.shares, strict=True):
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{share:.0%}", f"{width * height / finest**2:.1f}")
     console.print(table)
-    seen = f"tiles of {tile_px} px" if tile_px else "whole pictures"
+    seen = f"tiles of {tile_px} px" if tile_px else "whole images"
     line(f"{len(shown)} boxes as the network sees them: {seen} at a side of {model.image_px} px.")
     line(f"Mean best IoU of {len(found.sizes)} sizes: {found.mean_best_iou:.3f}.")
     for stride in STRIDES:
@@ -161,7 +161,7 @@ def _advice(found: Advice, finest: int) -> str:
     if found.tile_px is not None:
         ways.append(f"tiles of {found.tile_px} px or less (detector.model.tiles.px)")
     if not ways:
-        return "Neither a finer head nor tiles are enough: the boxes are too small in their pictures."
+        return "Neither a finer head nor tiles are enough: the boxes are too small in their images."
     return f"The head's finest stride, {finest}, is too coarse for these boxes. Take {' or '.join(ways)}."
 
 

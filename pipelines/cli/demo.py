@@ -37,7 +37,7 @@ DataOption = Annotated[
 SeenOption = Annotated[
     str | None,
     typer.Option(
-        "--pictures-seen", metavar="N,N,...", help="Training length of round 0, 1, ... in pictures shown."
+        "--images-seen", metavar="N,N,...", help="Training length of round 0, 1, ... in images shown."
     ),
 ]
 
@@ -50,19 +50,19 @@ def demo(
         typer.Option("--workspace", help="Default: workspaces/demo-NAME, stable for each data set."),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=0, help="Rounds after the seed round.")] = 3,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures labelled in each round.")] = 40,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Images labelled in each round.")] = 40,
     annotator: Annotated[Annotator, typer.Option("--annotator", help="Who annotates.")] = Annotator.SIMULATED,
     headless: Annotated[bool, typer.Option("--headless", help="Stop Label Studio at the end.")] = False,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of drawing, choosing and training.")] = 42,
-    pictures_seen: SeenOption = None,
-    px: Annotated[int, typer.Option("--px", help="Side of the detector's picture, a multiple of 32.")] = 320,
+    images_seen: SeenOption = None,
+    px: Annotated[int, typer.Option("--px", help="Side of the detector's image, a multiple of 32.")] = 320,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     port: StudioPortOption = 8080,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start afresh.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Seconds instead of minutes: stand-ins, no network, no server.")
+        bool, typer.Option("--dry-run", help="Seconds instead of minutes: stubs, no network, no server.")
     ] = False,
 ) -> None:
     """Run the whole loop on one data set: label, train, judge, promote, again. Interrupted, it goes on.
@@ -79,18 +79,18 @@ def demo(
         "dry_run": dry_run,
         "model": shaped({"image_px": px}, ablation, tiny_head),
     }
-    plan = checked_plan(raw, pictures_seen, data)
+    plan = checked_plan(raw, images_seen, data)
     run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json)
 
 
-def checked_plan(raw: dict[str, Any], pictures_seen: str | None, data: Path | None) -> DemoPlan:
+def checked_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
     """The checked plan of a demo."""
     from pipelines.settings import SEEN_OF_DRAWN, DemoPlan, checked
 
-    if pictures_seen is not None:
-        raw["pictures_seen"] = pictures_seen.split(",")
+    if images_seen is not None:
+        raw["images_seen"] = images_seen.split(",")
     elif data is None:
-        raw["pictures_seen"] = SEEN_OF_DRAWN
+        raw["images_seen"] = SEEN_OF_DRAWN
     return checked(DemoPlan, raw, "the command line")
 
 
@@ -110,12 +110,12 @@ def run(
     from pipelines.settings import Environment
 
     started, environment = time.monotonic(), Environment.read()
-    with TerminalReporter() as reporter:
-        prepared = journey.prepare_data(data, plan, WORKSPACES, reporter)
+    with TerminalReporter() as progress:
+        prepared = journey.prepare_data(data, plan, WORKSPACES, progress)
         path = path or WORKSPACES / f"{'dry-run' if plan.dry_run else 'demo'}-{prepared.name}"
         if fresh:
             journey.remove(path, environment)
-        workspace = journey.open_workspace(path, prepared, plan, reporter)
+        workspace = journey.open_workspace(path, prepared, plan, progress)
     with workspace, workspace.locked():
         own = factory.server(workspace, environment, plan.port)
         try:
@@ -140,28 +140,28 @@ def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any
     from pipelines import demo as journey
     from pipelines.services import factory
 
-    with TerminalReporter() as reporter:
-        reporter.step(len(workspace.rounds()), "start")
-        crew, connection = factory.crew(workspace, environment, reporter, reporter.say, plan.port)
+    with TerminalReporter() as progress:
+        progress.step(len(workspace.rounds()), "start")
+        context, connection = factory.context(workspace, environment, progress, progress.status, plan.port)
         if plan.annotator == "simulated":
             annotate = journey.simulated(journey.truth_of(folder / "train.json", workspace))
         else:
-            page = f"{connection.url}/projects/{crew.project()}/" if connection else "the stand-in"
+            page = f"{connection.url}/projects/{context.project()}/" if connection else "the stub"
             if connection:
                 show_sign_in(connection, page)
-            annotate = journey.human(lambda row: reporter.line(f"round {row.round} waits for you at {page}"))
-        for row in journey.run_rounds(crew, plan, annotate):
-            reporter.line(f"round {row.round}: {row.reason}", style="bold")
-        waiting = journey.leave_open(crew)
+            annotate = journey.human(lambda row: progress.line(f"round {row.round} waits for you at {page}"))
+        for row in journey.run_rounds(context, plan, annotate):
+            progress.line(f"round {row.round}: {row.reason}", style="bold")
+        waiting = journey.leave_open(context)
         if waiting is not None:
-            reporter.line(f"round {waiting.round} is open: pre-labelled pictures wait for whoever looks in")
+            progress.line(f"round {waiting.round} is open: pre-annotated images wait for whoever looks in")
 
 
 def _show(workspace: Workspace, plan: DemoPlan) -> None:
     from pipelines.workspace.round_summary import sentences
 
     rows = workspace.rounds()
-    note = " (dry run: stand-ins, the figures mean nothing)" if plan.dry_run else ""
+    note = " (dry run: stubs, the figures mean nothing)" if plan.dry_run else ""
     console.print(rounds_table(rows, f"{workspace.settings.title}{note}"))
     for sentence in sentences(rows):
         line(sentence)
@@ -172,9 +172,9 @@ def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
     """Leave Label Studio up and say where it is."""
     from pipelines.services import factory
 
-    with TerminalReporter() as reporter:
-        crew, connection = factory.crew(workspace, environment, reporter, reporter.say, plan.port)
-        project = crew.project()
+    with TerminalReporter() as progress:
+        context, connection = factory.context(workspace, environment, progress, progress.status, plan.port)
+        project = context.project()
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")
         line(f"Stop it with `dsmoe services down {workspace.path}`")

@@ -28,7 +28,7 @@ TruthOption = Annotated[
 def evaluate(
     model: ModelArgument,
     annotations: TruthOption,
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the pictures.")],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")],
     workspace: WorkspaceOption = None,
     also: Annotated[
         list[str] | None,
@@ -49,17 +49,17 @@ def evaluate(
     ] = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts and pictures.")
+        Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts and images.")
     ] = None,
     score: Annotated[
         float, typer.Option("--score", min=0, max=1, help="Judge at this threshold too, beside the best.")
     ] = 0.3,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Of the pictures, for intervals and p.")
+        int, typer.Option("--resamples", min=100, help="Of the images, for intervals and p.")
     ] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of resamples and halves.")] = 42,
 ) -> None:
-    """Judge a model on any annotated pictures: scores, errors, calibration, worst pictures.
+    """Judge a model on any annotated images: scores, errors, calibration, worst images.
 
     Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
     """
@@ -89,7 +89,7 @@ def _judge(
     class_book: Path | None,
     report: Path | None,
 ) -> dict[str, Any]:
-    """All figures; the report is drawn while the pictures are at hand."""
+    """All figures; the report is drawn while the images are at hand."""
     from pipelines.evaluation.report import page
     from pipelines.evaluation.report.evaluate import answered
     from pipelines.evaluation.report.evaluated_model import contender
@@ -99,19 +99,22 @@ def _judge(
     environment = Environment.read()
     book = ClassBook.load(class_book) if class_book else None
     these, others = ([contender(m, workspace, book, environment) for m in side] for side in (models, against))
-    with TerminalReporter() as told, answered(question, these, others, command_line(), told) as answer:
+    with (
+        TerminalReporter() as progress,
+        answered(question, these, others, command_line(), progress) as answer,
+    ):
         if report is not None:
-            told.say("writing the report")
+            progress.status("writing the report")
             page.write(report, answer.measured, answer.worst)
         return answer.measured
 
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
-    from dsmoe_core.atomic import write_whole
+    from dsmoe_core.atomic import atomic_write
     from pipelines.evaluation.report.page import as_text
 
     if as_json is not None:
-        write_whole(as_json, as_text(measured))
+        atomic_write(as_json, as_text(measured))
     _show(measured)
     for written in (report / "report.html" if report else None, as_json):
         if written is not None:
@@ -125,20 +128,20 @@ def _show(measured: dict[str, Any]) -> None:
         line(note, "yellow")
     if left_out:
         boxes = sum(one["boxes"] for one in left_out)
-        line(f"{len(left_out)} pictures with {boxes} boxes cannot be read and are in no figure:", "yellow")
+        line(f"{len(left_out)} images with {boxes} boxes cannot be read and are in no figure:", "yellow")
         for one in left_out[:10]:
             line(f"  {one['name']}: {one['reason']}", "yellow")
         if len(left_out) > 10:
             line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
     names = ("mAP@.5", "mAP@.5:.95", "precision", "recall", "F1")
     name, threshold = measured["model"]["name"], measured["threshold"]
-    title = f"{name}: {total['pictures']} pictures; precision, recall and F1 from score {threshold:.3f}"
-    table = Table("class", "boxes", "findings", *names, title=escape(title), title_justify="left")
+    title = f"{name}: {total['images']} images; precision, recall and F1 from score {threshold:.3f}"
+    table = Table("class", "boxes", "detections", *names, title=escape(title), title_justify="left")
     for row in (*measured["classes"], {"name": "all", **total}):
         point = row.get("best") or row["given"]
         shares = (row.get("map50"), row.get("map"), *(point.get(n) for n in ("precision", "recall", "f1")))
         shown = ("-" if share is None else f"{share:.3f}" for share in shares)
-        table.add_row(escape(row["name"]), str(row["boxes"]), str(row["findings"]), *shown)
+        table.add_row(escape(row["name"]), str(row["boxes"]), str(row["detections"]), *shown)
     console.print(table)
     if "groups" in measured:
         _show_groups(measured["groups"])
@@ -154,20 +157,20 @@ def _show(measured: dict[str, Any]) -> None:
 
 
 def _show_groups(groups: Sequence[dict[str, Any]]) -> None:
-    """Each group's figures, at the threshold of all pictures, and the class that it is worst at."""
-    table = Table("group", "pictures", "boxes", *(label for _, label in FIGURES), "worst class")
+    """Each group's figures, at the threshold of all images, and the class that it is worst at."""
+    table = Table("group", "images", "boxes", *(label for _, label in FIGURES), "worst class")
     for row in groups:
         worst = min(row["classes"].items(), key=lambda one: one[1], default=None)
         shown = (f"{row[name]:.3f}" if name in row else "-" for name, _ in FIGURES)
         last = f"{worst[0]} {worst[1]:.3f}" if worst else "-"
-        table.add_row(escape(row["name"]), str(row["pictures"]), str(row["boxes"]), *shown, escape(last))
+        table.add_row(escape(row["name"]), str(row["images"]), str(row["boxes"]), *shown, escape(last))
     console.print(table)
 
 
 def _show_trainings(measured: dict[str, Any]) -> None:
     """Each figure over trainings, and what the tests say of the others."""
     other = measured.get("against", {"figures": {}, "tests": {}})
-    columns = ("over trainings", "against", "difference", "p over seeds", "p over pictures")
+    columns = ("over trainings", "against", "difference", "p over seeds", "p over images")
     title = f"{len(measured['models'])} trainings: mean and 95 % interval"
     table = Table("", *columns[: 5 if other["tests"] else 1], title=title, title_justify="left")
     for name, label in FIGURES:
@@ -175,10 +178,10 @@ def _show_trainings(measured: dict[str, Any]) -> None:
             continue
         row = [label, _mean(measured["figures"][name])]
         if name in other["tests"]:
-            seeds, pictures = other["tests"][name]["seeds"], other["tests"][name].get("pictures")
+            seeds, images = other["tests"][name]["seeds"], other["tests"][name].get("images")
             low, high = seeds["ci95"]
             row += [_mean(other["figures"][name]), f"{seeds['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"]
-            row += [f"{seeds['p']:.3f}", f"{pictures['p']:.3f}" if pictures else "-"]
+            row += [f"{seeds['p']:.3f}", f"{images['p']:.3f}" if images else "-"]
         table.add_row(*map(escape, row))
     console.print(table)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def init(
     workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder to make.")],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of pictures.")],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")],
     annotations: Annotated[
         Path | None,
         typer.Option(
@@ -44,7 +44,7 @@ def init(
         str | None, typer.Option("--classes", metavar="A,B,C", help="The classes, if no labels exist.")
     ] = None,
     title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Pictures in a round.")] = 40,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Images in a round.")] = 40,
     size: SizeOption = Size.NANO,
     start: Annotated[
         str | None,
@@ -68,7 +68,7 @@ def init(
         bool, typer.Option("--dry-run", help="Stand-ins for Label Studio and the detector.")
     ] = False,
 ) -> None:
-    """Make a workspace from a folder of pictures.
+    """Make a workspace from a folder of images.
 
     Example: `dsmoe init boards --images photos --test val.json --classes short,spur,mousebite`
     """
@@ -82,26 +82,26 @@ def init(
     detector = {"model": model, "text_encoder": _text(text_encoder), **_first_weights(start, size, ablation)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)
-    with TerminalReporter() as reporter:
-        reporter.step(0, "ingest")
-        made, taken = make_workspace(workspace, source, settings, progress=reporter.advance)
+    with TerminalReporter() as progress:
+        progress.step(0, "ingest")
+        made, taken = make_workspace(workspace, source, settings, progress=progress.advance)
     _tell(made, taken, {"--annotations": known, "--test": judged})
 
 
 def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | None]) -> None:
     """What was made, and what was left out."""
     with made:
-        pool, held = len(made.pictures("pool")), len(made.pictures("test"))
-    line(f"{made.path}: {pool} pictures in the pool, {held} in the test set")
+        pool, held = len(made.images("pool")), len(made.images("test"))
+    line(f"{made.path}: {pool} images in the pool, {held} in the test set")
     detector = made.settings.detector
     if detector.kind == "ds-moe" and detector.start == "warm" and detector.warm_start is None:
-        line("the image encoder starts from weights that come with dsmoe, learned from drawn pictures")
+        line("the image encoder starts from weights that come with dsmoe, learned from drawn images")
     if taken.quarantined:
         first = taken.quarantined[0]
         line(f"{len(taken.quarantined)} left out, see quarantine.json; {first.name}: {first.reason}")
     for option, labels in given.items():
-        if labels is not None and (lost := labels.match(taken.pictures).missing):
-            of = f"{len(lost)} of {len(labels.pictures)} pictures of {option}"
+        if labels is not None and (lost := labels.match(taken.images).missing):
+            of = f"{len(lost)} of {len(labels.images)} images of {option}"
             line(f"{of} are not there, such as {lost[0]}")
 
 
@@ -110,7 +110,7 @@ def _settings(
 ) -> WorkspaceSettings:
     from pipelines.settings import WorkspaceSettings, checked
 
-    kinds = ("stand-in", "stand-in") if dry_run else ("label-studio", "ds-moe")
+    kinds = ("stub", "stub") if dry_run else ("label-studio", "ds-moe")
     raw = {
         "title": title,
         "round": {"budget": budget},

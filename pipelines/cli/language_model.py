@@ -36,7 +36,7 @@ NoteOption = Annotated[
 
 
 def language_model(
-    llm: str | None, model: str | None, workspace: Path, reporter: TerminalReporter, *, fresh: bool
+    llm: str | None, model: str | None, workspace: Path, progress: TerminalReporter, *, fresh: bool
 ) -> tuple[OpenAIModel, Callable[[CountingModel], CachedModel]]:
     """The model of the options or of the environment, and what keeps its answers in the workspace.
 
@@ -46,5 +46,5 @@ def language_model(
     from pipelines.services.language_model.connect import connect, remembering
     from pipelines.settings import Environment
 
-    asked = connect(Environment.read(), llm, model, heard=reporter.heard)
+    asked = connect(Environment.read(), llm, model, heard=progress.heard)
     return asked, partial(remembering, workspace=workspace, fresh=fresh)

@@ -66,20 +66,20 @@ def serve(
     name = engine.value if engine else fitting()
     chosen = ENGINES[name]
     try:
-        with ended_like_ctrl_c(), TerminalReporter() as reporter:
-            python = environments.ensure(chosen.locked, folder, reporter.say) / "bin" / "python"
+        with ended_like_ctrl_c(), TerminalReporter() as progress:
+            python = environments.ensure(chosen.locked, folder, progress.status) / "bin" / "python"
             command = chosen.command(python, source, port, LOOPBACK, load_format.value)
             offline = {"HF_HUB_OFFLINE": "1"} if source.local else {}
             variables = inherited({**chosen.variables, **offline})
             with running(command, variables, port=port, log=folder / f"{name}-{port}.log") as served:
-                served.wait_until_ready(reporter.say)
-                reporter.line(
+                served.wait_until_ready(progress.status)
+                progress.line(
                     f"{source.name} answers at http://{LOOPBACK}:{port}/v1 ({name}); Ctrl-C stops it"
                 )
                 thinks = f" DSMOE_LLM_THINKING_TOKENS={THINKING_TOKENS}" if source.thinks else ""
                 where = f"DSMOE_LLM_URL=http://{LOOPBACK}:{port}/v1 DSMOE_LLM_MODEL={source.name}"
-                reporter.line(f"export {where}{thinks}")
-                reporter.say("serving")
+                progress.line(f"export {where}{thinks}")
+                progress.status("serving")
                 served.wait_until_ended()
     except KeyboardInterrupt:
         line("the language model is stopped")
@@ -100,12 +100,12 @@ def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
     from pipelines.settings import Environment
 
     environment = Environment.read()
-    with TerminalReporter() as reporter:
-        reporter.say("asking the language model")
-        found = ask_it(connect(environment, llm, model, heard=reporter.heard))
+    with TerminalReporter() as progress:
+        progress.status("asking the language model")
+        found = ask_it(connect(environment, llm, model, heard=progress.heard))
     line(f"reachable: {llm or environment.llm_url}")
     line(f"model: {found.model}")
     line(f"JSON-schema answer: valid ({found.answer.model_dump_json()})")
     budget = "" if environment.llm_thinking_tokens else "; DSMOE_LLM_THINKING_TOKENS bounds it, on vLLM"
-    line(f"reasoning: {f'told apart{budget}' if found.reasoned else 'none seen'}")
+    line(f"reasoning: {f'progress apart{budget}' if found.reasoned else 'none seen'}")
     line(f"cost: {found.usage}")

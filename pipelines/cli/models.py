@@ -48,7 +48,7 @@ def promote(
     workspace: WorkspaceArgument = HERE,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "promoted by hand",
 ) -> None:
-    """Make a model champion by hand; the next round pre-labels and trains from it.
+    """Make a model champion by hand; the next round pre-annotations and trains from it.
 
     Example: `dsmoe models promote r2-1f0c77aa boards --reason "fewer false alarms on the line"`
     """

@@ -58,7 +58,7 @@ PxOption = Annotated[
 
 
 class Drawn(StrEnum):
-    """Kinds of pictures that we can draw."""
+    """Kinds of images that we can draw."""
 
     PCB = "pcb"
     ALUMINIUM = "aluminium"

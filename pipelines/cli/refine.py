@@ -42,10 +42,10 @@ def facts(workspace: WorkspaceArgument = HERE) -> None:
     from pipelines.class_text import facts_text as said
     from pipelines.workspace.workspace import Workspace
 
-    with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
-        reporter.say("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, opened.working_book(), reporter.advance)
-    names = ("class", "boxes", "a picture", "size", "aspect", "contrast", "lines", "place")
+    with Workspace.open(workspace) as opened, TerminalReporter() as progress:
+        progress.status("measuring what is annotated")
+        measured = class_facts.of_workspace(opened, opened.working_book(), progress.advance)
+    names = ("class", "boxes", "an image", "size", "aspect", "contrast", "lines", "place")
     table = Table(*names, title="Annotated boxes", title_justify="left", show_lines=True)
     words = (said.number, said.size, said.aspect, said.contrast, said.orientation, said.place)
     for name, one in measured.items():
@@ -62,7 +62,7 @@ def refine(
         list[str] | None,
         typer.Option("--pair", metavar="A,B", help="Classes to tell apart; default: the most confused."),
     ] = None,
-    most_pairs: Annotated[int, typer.Option("--pairs", min=1, help="So many pairs, without --pair.")] = 3,
+    max_pairs: Annotated[int, typer.Option("--pairs", min=1, help="So many pairs, without --pair.")] = 3,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="In each, every pair has its turn.")] = 3,
     calls: Annotated[
         int | None, typer.Option("--calls", min=1, help="Stop after so many calls of the model.")
@@ -71,8 +71,8 @@ def refine(
         int | None, typer.Option("--tokens", min=1, help="Stop after so many tokens, read and written.")
     ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", min=0, help="Stop after so long.")] = None,
-    pictures: Annotated[
-        int, typer.Option("--pictures", min=1, help="Labelled pictures to score texts on, at most.")
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="Labelled images to score texts on, at most.")
     ] = 60,
     notes: NotesOption = None,
     note: NoteOption = None,
@@ -83,7 +83,7 @@ def refine(
 ) -> None:
     """Sharpen the texts of classes that are confused, and keep what the champion does better with.
 
-    Scored on labelled pictures, never on the test set. Interrupted, the same command goes on; budgets count
+    Scored on labelled images, never on the test set. Interrupted, the same command goes on; budgets count
     over all its runs, and are looked at before each question.
 
     Example: `dsmoe classes refine boards --pair spur,spurious_copper --tokens 20000 --minutes 20`
@@ -95,19 +95,19 @@ def refine(
     from prompts.notes import read_notes
     from prompts.refine import Budget
 
-    wanted = refinement_runner.Wanted(tuple(_pair(words) for words in pair or ()), most_pairs, pictures)
+    wanted = refinement_runner.Wanted(tuple(_pair(words) for words in pair or ()), max_pairs, images)
     budget = Budget(rounds, calls, tokens, None if minutes is None else 60 * minutes)
-    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as reporter:
+    with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
         book = opened.working_book()
         said = read_notes(book, notes, note or ())
-        asked = language_model(llm, model, opened.path, reporter, fresh=fresh)
-        detection = factory.detection(opened, Environment.read())
-        ready = refinement_runner.prepare(opened, book, detection, wanted, reporter)
+        asked = language_model(llm, model, opened.path, progress, fresh=fresh)
+        detector = factory.detector(opened, Environment.read())
+        ready = refinement_runner.prepare(opened, book, detector, wanted, progress)
         if ready is None:
-            reporter.line("No two classes are confused; there is nothing to refine.")
+            progress.line("No two classes are confused; there is nothing to refine.")
             return
-        _tell(ready, reporter)
-        state = _improved(opened, ready, book, said, asked, budget, seed, reporter)
+        _tell(ready, progress)
+        state = _improved(opened, ready, book, said, asked, budget, seed, progress)
         _show(state, book)
         better = refinement_runner.take_over(opened, book, state)
         differs = opened.class_books.note()
@@ -127,7 +127,7 @@ def _improved(
     asked: tuple[CountingModel, Callable[[CountingModel], LanguageModel]],
     budget: Budget,
     seed: int,
-    reporter: TerminalReporter,
+    progress: TerminalReporter,
 ) -> Refinement:
     """The refinement once its budget is used up.
 
@@ -141,9 +141,9 @@ def _improved(
     from pipelines.class_text import class_facts, refinement_runner
     from prompts.refine import refine as improve
 
-    reporter.say("measuring what is annotated")
-    measured = class_facts.of_workspace(opened, book, reporter.advance)
-    reporter.say("asking the language model and scoring its texts")
+    progress.status("measuring what is annotated")
+    measured = class_facts.of_workspace(opened, book, progress.advance)
+    progress.status("asking the language model and scoring its texts")
     known, keep = refinement_runner.known_lines(measured, notes), partial(refinement_runner.keep, opened)
     model, cached = asked
     improving = partial(improve, budget=budget, cached=cached, known=known, seed=seed, keep=keep)
@@ -151,8 +151,8 @@ def _improved(
         return improving(ready.state, book, model, ready.evaluator)
     except LanguageModelError:
         kept = refinement_runner.load(opened, ready.state.id) or ready.state
-        reporter.line(f"classes.yaml is unchanged; spent so far: {kept.spent}")
-        reporter.line(f"refine/{kept.id}.json has what was tried, and the next run goes on with it.")
+        progress.line(f"classes.yaml is unchanged; spent so far: {kept.spent}")
+        progress.line(f"refine/{kept.id}.json has what was tried, and the next run goes on with it.")
         raise
 
 
@@ -165,17 +165,17 @@ def _pair(words: str) -> tuple[str, str]:
     return names[0], names[1]
 
 
-def _tell(ready: Prepared, reporter: TerminalReporter) -> None:
+def _tell(ready: Prepared, progress: TerminalReporter) -> None:
     """What is refined, on what, and whether it goes on."""
     state = ready.state
     if ready.begun:
         tried = len(state.candidates) - 1
-        reporter.line(f"refinement {state.id} goes on: {tried} tried, {state.spent}")
+        progress.line(f"refinement {state.id} goes on: {tried} tried, {state.spent}")
     else:
-        reporter.line(f"refinement {state.id} begins")
-    reporter.line(f"scored by {state.evaluator}")
+        progress.line(f"refinement {state.id} begins")
+    progress.line(f"scored by {state.evaluator}")
     for pair in state.pairs:
-        reporter.line(
+        progress.line(
             f"{pair.title}: taken for the other by the detector {pair.found[0]} and {pair.found[1]} times, "
             f"relabelled by people {pair.corrected[0]} and {pair.corrected[1]} times"
         )

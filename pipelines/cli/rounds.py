@@ -23,35 +23,35 @@ from pipelines.cli.terminal import (
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
-    from pipelines.rounds.context import Crew
+    from pipelines.rounds.context import LoopContext
 
-app = typer.Typer(help="Send pictures out; take the corrections in.", no_args_is_help=True)
+app = typer.Typer(help="Send images out; take the corrections in.", no_args_is_help=True)
 
 
 @contextmanager
-def at_work(path: Path, port: int | None) -> Iterator[tuple[Crew, Connection | None]]:
+def at_work(path: Path, port: int | None) -> Iterator[tuple[LoopContext, Connection | None]]:
     """A locked workspace with everybody who works on it."""
     from pipelines.services import factory
     from pipelines.settings import Environment
     from pipelines.workspace.workspace import Workspace
 
     environment = Environment.read()
-    with Workspace.open(path) as workspace, workspace.locked(), TerminalReporter() as reporter:
-        yield factory.crew(workspace, environment, reporter, reporter.say, port)
+    with Workspace.open(path) as workspace, workspace.locked(), TerminalReporter() as progress:
+        yield factory.context(workspace, environment, progress, progress.status, port)
 
 
 @app.command("open")
 def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
-    """Choose the most useful pictures, pre-label them and send them to Label Studio.
+    """Choose the most useful images, pre-annotation them and send them to Label Studio.
 
     Example: `dsmoe round open boards`
     """
     from pipelines.rounds.loop import open_round
 
-    with at_work(workspace, port) as (crew, connection):
-        row = open_round(crew)
-        project, note = crew.project(), crew.workspace.class_books.note()
-    line(f"round {row.round} is open: {row.answered} of {row.sent} pictures came back")
+    with at_work(workspace, port) as (context, connection):
+        row = open_round(context)
+        project, note = context.project(), context.workspace.class_books.note()
+    line(f"round {row.round} is open: {row.answered} of {row.sent} images came back")
     if note:
         line(note)
     if connection is not None:
@@ -63,7 +63,7 @@ def close(
     workspace: WorkspaceArgument = HERE,
     port: PortOption = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Close although some pictures have not come back.")
+        bool, typer.Option("--partial", help="Close although some images have not come back.")
     ] = False,
 ) -> None:
     """Take the corrections in, retrain, judge on the test set, promote or refuse.
@@ -72,14 +72,14 @@ def close(
     """
     from pipelines.rounds.loop import close_round
 
-    with at_work(workspace, port) as (crew, _):
-        row = close_round(crew, partial=partial)
+    with at_work(workspace, port) as (context, _):
+        row = close_round(context, partial=partial)
     line(f"round {row.round} is closed; {row.reason}")
 
 
 @app.command("notes")
 def notes(workspace: WorkspaceArgument = HERE) -> None:
-    """List the pictures that annotators were not sure of or left a note on, for the domain expert.
+    """List the images that annotators were not sure of or left a note on, for the domain expert.
 
     What is in doubt does not count as labelled until somebody decides it in Label Studio.
 
@@ -89,12 +89,12 @@ def notes(workspace: WorkspaceArgument = HERE) -> None:
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        pictures = {key: picture.name for key, picture in opened.by_key().items()}
+        images = {key: image.name for key, image in opened.by_key().items()}
         found = noted(opened.journal.tasks(), opened.journal.harvests())
     if not found:
-        line("No picture is in doubt, and no note was left")
+        line("No image is in doubt, and no note was left")
         return
-    console.print(notes_table(found, pictures))
+    console.print(notes_table(found, images))
 
 
 def status(
@@ -110,14 +110,14 @@ def status(
 
     with Workspace.open(workspace) as opened:
         rows, champion, title = opened.rounds(), opened.champion(), opened.settings.title
-        pool, test = len(opened.pictures("pool")), len(opened.pictures("test"))
+        pool, test = len(opened.images("pool")), len(opened.images("test"))
         book, note = opened.class_book().version, opened.class_books.note()
     if as_json:
         shown = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
         states = [row.as_result() | row.as_effort() for row in rows]
         typer.echo(json.dumps({**shown, "rounds": states}, indent=2))
         return
-    console.print(rounds_table(rows, f"{title}: {pool} pictures in the pool, {test} in the test set"))
+    console.print(rounds_table(rows, f"{title}: {pool} images in the pool, {test} in the test set"))
     for sentence in sentences(rows):
         line(sentence)
     if any(row.effort for row in rows):
@@ -142,8 +142,8 @@ def annotate(
     from pipelines.demo import simulated as annotator
     from pipelines.demo import truth_of
 
-    with at_work(workspace, port) as (crew, _):
-        rows = crew.workspace.rounds()
+    with at_work(workspace, port) as (context, _):
+        rows = context.workspace.rounds()
         if not rows or rows[-1].state != "open":
             raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
-        annotator(truth_of(simulated, crew.workspace))(crew, rows[-1])
+        annotator(truth_of(simulated, context.workspace))(context, rows[-1])

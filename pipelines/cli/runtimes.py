@@ -14,7 +14,7 @@ from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, op
 from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
-    from dsmoe_core.schema import Picture
+    from dsmoe_core.schema import ImageRecord
 
 
 class Form(StrEnum):
@@ -60,7 +60,7 @@ def export(
     ] = Precision.FP32,
     calibration: Annotated[
         Path | None,
-        typer.Option("--calibration", metavar="DIR", help="Pictures that show int8 what values to expect."),
+        typer.Option("--calibration", metavar="DIR", help="Images that show int8 what values to expect."),
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
@@ -68,26 +68,26 @@ def export(
 
     Example: `dsmoe export champion --workspace boards --format openvino --precision bf16 --out line-3`
     """
-    from dsmoe_core.atomic import whole_folder
+    from dsmoe_core.atomic import atomic_folder
     from dsmoe_core.data.external_images import folder_in_place
     from dsmoe_core.export import export as run
     from dsmoe_core.runtimes.exported import FILES
-    from dsmoe_core.runtimes.int8 import MOST_SAMPLES
+    from dsmoe_core.runtimes.int8 import MAX_SAMPLES
     from pipelines.services import factory
     from pipelines.settings import MAX_PIXELS, Environment
-    from pipelines.workspace.model_ref import named_model
+    from pipelines.workspace.model_ref import resolve_model
 
     with (
         opened_or_none(workspace) as opened,
         tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch,
-        whole_folder(out, FILES) as draft,
+        atomic_folder(out, FILES) as draft,
     ):
-        named = named_model(model, opened)
-        pictures: tuple[Picture, ...] = ()
+        named = resolve_model(model, opened)
+        images: tuple[ImageRecord, ...] = ()
         if calibration is not None:
-            pictures = folder_in_place(
-                calibration, Path(scratch), max_pixels=MAX_PIXELS, most=MOST_SAMPLES
-            ).pictures
+            images = folder_in_place(
+                calibration, Path(scratch), max_pixels=MAX_PIXELS, most=MAX_SAMPLES
+            ).images
         line(f"exporting {named.folder}")
         card = run(
             named.folder,
@@ -95,7 +95,7 @@ def export(
             form=form.value,
             precision=precision.value,
             text_encoder=factory.network(opened, Environment.read()).text_encoder,
-            calibration=pictures,
+            calibration=images,
         )
     if card.difference is not None:
         logits, boxes = card.difference
@@ -105,7 +105,7 @@ def export(
 
 def predict(
     model: ModelArgument,
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of pictures.")],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")],
     as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where to write what was found.")],
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
@@ -122,28 +122,28 @@ def predict(
     min_score: Annotated[
         float, typer.Option("--min-score", min=0, max=1, help="Leave out what is less probable.")
     ] = 0.05,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at once.")] = 8,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 8,
 ) -> None:
-    """Find defects on a folder of pictures, and write them as COCO results with their probabilities.
+    """Find defects on a folder of images, and write them as COCO results with their probabilities.
 
     MODEL may be an exported folder too.
 
     Example: `dsmoe predict line-3 --images today --min-score 0.3 --json today.json`
     """
-    from dsmoe_core.atomic import write_whole
+    from dsmoe_core.atomic import atomic_write
     from dsmoe_core.predict import Detector
     from dsmoe_core.runtimes.loading import How
     from pipelines.detectors.predict import predict as run
     from pipelines.services import factory
     from pipelines.settings import Environment
-    from pipelines.workspace.model_ref import named_model
+    from pipelines.workspace.model_ref import resolve_model
     from prompts.class_book import ClassBook
 
     book = ClassBook.load(class_book) if class_book is not None else None
     how = How(runtime.value if runtime else None, precision.value if precision else None, provider.value)
-    with opened_or_none(workspace) as opened, TerminalReporter() as reporter:
-        reporter.say("loading the model")
-        named = named_model(model, opened)
+    with opened_or_none(workspace) as opened, TerminalReporter() as progress:
+        progress.status("loading the model")
+        named = resolve_model(model, opened)
         detector = Detector.load(named.folder, factory.network(opened, Environment.read()).text_encoder, how)
         book = book or (named.workspace.class_book() if named.workspace else None)
         found = run(
@@ -152,10 +152,10 @@ def predict(
             images,
             min_score=min_score,
             batch=batch,
-            told=reporter,
+            progress=progress,
         )
-    write_whole(as_json, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    atomic_write(as_json, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     for one in found["left_out"]:
         line(f"left out: {one['file_name']}: {one['reason']}", "yellow")
-    findings, pictures, info = len(found["annotations"]), len(found["images"]), found["info"]
-    line(f"{as_json}: {findings} findings on {pictures} pictures, {info['runtime']} in {info['precision']}")
+    detections, count, info = len(found["annotations"]), len(found["images"]), found["info"]
+    line(f"{as_json}: {detections} detections on {count} images, {info['runtime']} in {info['precision']}")

@@ -11,14 +11,14 @@ from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
 from pipelines.cli.terminal import TerminalReporter, line, show_sign_in
 
 if TYPE_CHECKING:
-    from annotate.studio.external_server import ExistingServer
+    from annotate.studio.external_server import ExternalServer
     from annotate.studio.server import LabelStudioServer
     from pipelines.workspace.workspace import Workspace
 
 app = typer.Typer(help="The labelling server of a workspace.", no_args_is_help=True)
 
 
-def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | ExistingServer:
+def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | ExternalServer:
     from dsmoe_core.errors import SettingsError
     from pipelines.services import factory
     from pipelines.settings import Environment
@@ -33,7 +33,7 @@ def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | Exist
 
 @app.command("up")
 def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
-    """Start Label Studio and, once a model was promoted, live pre-labels; say where they are.
+    """Start Label Studio and, once a model was promoted, live pre-annotations; say where they are.
 
     One that runs already is named by studio.url in dsmoe.yaml or DSMOE_STUDIO_URL, with DSMOE_STUDIO_TOKEN.
 
@@ -44,29 +44,29 @@ def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        with TerminalReporter() as reporter:
-            connection = _server(opened, port).up(reporter.say)
+        with TerminalReporter() as progress:
+            connection = _server(opened, port).up(progress.status)
         show_sign_in(connection, connection.url)
-        with TerminalReporter() as reporter:
-            lifecycle.bring_up(opened, LabelStudio(connection), connection, reporter.say)
-        line(lifecycle.told(opened, connection.url))
+        with TerminalReporter() as progress:
+            lifecycle.bring_up(opened, LabelStudio(connection), connection, progress.status)
+        line(lifecycle.page_url_message(opened, connection.url))
 
 
 @app.command("down")
 def down(workspace: WorkspaceArgument = HERE) -> None:
-    """Stop Label Studio and live pre-labels; a server named by its address is not ours to stop.
+    """Stop Label Studio and live pre-annotations; a server named by its address is not ours to stop.
 
     Example: `dsmoe services down boards`
     """
-    from annotate.studio.external_server import ExistingServer
+    from annotate.studio.external_server import ExternalServer
     from pipelines.services.ml_backend import lifecycle
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         found = _server(opened, None)
-        if lifecycle.back_end(opened).down():
-            line("live pre-labels are stopped")
-    if isinstance(found, ExistingServer):
+        if lifecycle.ml_backend(opened).down():
+            line("live pre-annotations are stopped")
+    if isinstance(found, ExternalServer):
         line(f"Label Studio at {found.url} is not ours; it was not stopped")
         return
     line("Label Studio is stopped" if found.down() else "Label Studio was not running")
@@ -74,23 +74,23 @@ def down(workspace: WorkspaceArgument = HERE) -> None:
 
 @app.command("status")
 def status(workspace: WorkspaceArgument = HERE) -> None:
-    """Say whether Label Studio and live pre-labels run, and where.
+    """Say whether Label Studio and live pre-annotations run, and where.
 
     Example: `dsmoe services status boards`
     """
-    from annotate.studio.external_server import ExistingServer
+    from annotate.studio.external_server import ExternalServer
     from pipelines.services.ml_backend import lifecycle
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         server = _server(opened, None)
-        if isinstance(server, ExistingServer):
+        if isinstance(server, ExternalServer):
             server.up()
             line(f"Label Studio {server.version()} at {server.url} takes our token")
-            line(lifecycle.told(opened, server.url))
+            line(lifecycle.page_url_message(opened, server.url))
             return
         found = server.status()
-        live = lifecycle.told(opened, found.url or "http://127.0.0.1")
+        live = lifecycle.page_url_message(opened, found.url or "http://127.0.0.1")
     state = "up" if found.answers else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
     line(f"Label Studio is {state}{where}; log: {found.log}")
@@ -101,7 +101,7 @@ def review(
     workspace: WorkspaceArgument = HERE,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of FiftyOne.")] = 5151,
 ) -> None:
-    """Open FiftyOne on the workspace: truth, findings, uncertainty, experts; most useful first.
+    """Open FiftyOne on the workspace: truth, detections, uncertainty, experts; most useful first.
 
     Example: `dsmoe review boards`
     """
@@ -111,12 +111,12 @@ def review(
     from pipelines.workspace.workspace import Workspace
 
     def announce(page: Page) -> None:
-        reporter.line(f"FiftyOne: {page.address}")
-        reporter.line(f"most useful first: {page.most_useful}")
+        progress.line(f"FiftyOne: {page.address}")
+        progress.line(f"most useful first: {page.most_useful}")
 
     environment = Environment.read()
-    with Workspace.open(workspace) as opened, TerminalReporter() as reporter:
-        reporter.say("bringing pictures into FiftyOne")
+    with Workspace.open(workspace) as opened, TerminalReporter() as progress:
+        progress.status("bringing images into FiftyOne")
         launch(
             dataset_name(opened, shared=environment.review_uri is not None),
             samples(opened),
@@ -124,7 +124,7 @@ def review(
             port=port,
             uri=environment.review_uri,
             announce=announce,
-            progress=reporter.advance,
+            progress=progress.advance,
         )
 
 
@@ -132,7 +132,7 @@ def ui(
     workspace: WorkspaceArgument = HERE,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 8501,
 ) -> None:
-    """Open the web page: rounds, experts, pictures. Ctrl-C ends it.
+    """Open the web page: rounds, experts, images. Ctrl-C ends it.
 
     Example: `dsmoe ui boards`
     """

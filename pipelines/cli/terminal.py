@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 WORDS = {
     "draw": "drawing a synthetic set",
-    "ingest": "taking pictures in",
+    "ingest": "taking images in",
     "start": "starting Label Studio",
-    "choose": "choosing the most useful pictures",
+    "choose": "choosing the most useful images",
     "push": "sending them to the annotators",
     "annotate": "the simulated annotator corrects",
     "people": "waiting for people to annotate",
@@ -98,7 +98,7 @@ class TerminalReporter:
         self._progress.update(self._task, visible=False)
         self.line(f"round {number}: {WORDS.get(name, name)}, {seconds:.1f} s", style="dim")
 
-    def say(self, text: str) -> None:
+    def status(self, text: str) -> None:
         """A note while something starts."""
         self._progress.update(self._task, description=text, visible=True)
 
@@ -113,20 +113,20 @@ class TerminalReporter:
 
 
 def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
-    """The table of rounds: what was labelled, what became of the pre-labels, how the models fared."""
+    """The table of rounds: what was labelled, what became of the pre-annotations, how the models fared."""
     from dsmoe_core.schema import Outcome
     from pipelines.benchmarks.tables import percent, score
 
     table = Table(
         title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for name in ("round", "pictures", "boxes", *Outcome, "mAP @.5", "mAP @.5:.95"):
+    for name in ("round", "images", "boxes", *Outcome, "mAP @.5", "mAP @.5:.95"):
         table.add_column(name, justify="right", overflow="fold")
     table.add_column("promoted?", overflow="fold")
     for row in rows:
         table.add_row(
             str(row.round),
-            f"{row.pictures} ({row.new_pictures})",
+            f"{row.images} ({row.new_images})",
             f"{row.boxes} ({row.new_boxes})",
             *(percent(row.share(outcome)) for outcome in Outcome),
             score(row.map50),
@@ -144,11 +144,11 @@ def _in_doubt(row: RoundRow) -> str:
 
 
 def effort_table(rows: Sequence[RoundRow]) -> Table:
-    """What the rounds cost people: seconds a picture (seconds a box), by what had to be done."""
+    """What the rounds cost people: seconds an image (seconds a box), by what had to be done."""
     from pipelines.workspace.annotation_time import KINDS
 
     table = Table(
-        title="Effort: seconds a picture (a box)",
+        title="Effort: seconds an image (a box)",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
@@ -161,7 +161,7 @@ def effort_table(rows: Sequence[RoundRow]) -> Table:
         if row.effort:
             cells = (_seconds(row.effort.get(kind)) for kind in shown)
             table.add_row(str(row.round), *cells, "-" if row.agreement is None else f"{row.agreement:.2f}")
-    table.caption = "medians; a picture counts under the most laborious thing that was done on it"
+    table.caption = "medians; an image counts under the most laborious thing that was done on it"
     return table
 
 
@@ -169,17 +169,17 @@ def _seconds(spent: Effort | None) -> str:
     if spent is None:
         return "-"
     per_box = "" if spent.per_box is None else f" ({spent.per_box:.1f})"
-    return f"{spent.per_picture:.1f}{per_box}"
+    return f"{spent.per_image:.1f}{per_box}"
 
 
-def notes_table(notes: Sequence[Note], pictures: Mapping[str, str]) -> Table:
-    """Pictures in doubt or with a note; names by key."""
+def notes_table(notes: Sequence[Note], images: Mapping[str, str]) -> Table:
+    """Images in doubt or with a note; names by key."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("picture", "round", "task", "doubt", "note"):
+    for name in ("image", "round", "task", "doubt", "note"):
         table.add_column(name, overflow="fold")
     for note in notes:
         task = "-" if note.task_id is None else str(note.task_id)
-        words = (pictures.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
+        words = (images.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
         table.add_row(*map(Text, words))  # people write brackets: no markup
     return table
 

@@ -16,17 +16,17 @@ def train(
     annotations: Annotated[
         Path, typer.Option("--annotations", metavar="FILE|DIR", help="COCO file, VOC or YOLO folder.")
     ],
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the pictures.")],
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")],
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Folder or id of a model to go on from.")
     ] = None,
-    pictures_seen: Annotated[
-        int | None, typer.Option("--pictures-seen", min=1, help="Training length, in pictures shown.")
+    images_seen: Annotated[
+        int | None, typer.Option("--images-seen", min=1, help="Training length, in images shown.")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Pictures a step, over all processes.")
+        int | None, typer.Option("--batch", min=1, help="Images a step, over all processes.")
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights and batches.")] = None,
 ) -> None:
@@ -37,32 +37,23 @@ def train(
     Example: `dsmoe train model --annotations train.json --images photos --workspace boards`
     """
     from dsmoe_core.training.distributed import joined
+    from pipelines.progress import SilentProgress
     from pipelines.settings import Environment
     from pipelines.training.standalone_training import Files, train_files
 
-    changes = {"pictures_seen": pictures_seen, "batch": batch, "seed": seed}
+    changes = {"images_seen": images_seen, "batch": batch, "seed": seed}
     given = tuple((name, value) for name, value in changes.items() if value is not None)
     files = Files(annotations, images, out, class_book, start_from, given)
-    with joined() as processes, opened_or_none(workspace) as opened, TerminalReporter() as reporter:
-        told = reporter if processes.first else Silent()
-        ended = train_files(files, opened, Environment.read(), told)
+    with joined() as processes, opened_or_none(workspace) as opened, TerminalReporter() as terminal:
+        progress = terminal if processes.first else SilentProgress()
+        ended = train_files(files, opened, Environment.read(), progress)
     if processes.first:
         _show(ended, out)
-
-
-class Silent:
-    """Of several processes one speaks."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def advance(self, done: int, total: int, note: str = "") -> None:
-        """Nothing."""
 
 
 def _show(ended: dict[str, Any], out: Path) -> None:
     for one in ended["left_out"]:
         line(f"left out: {one['name']}: {one['reason']}", "yellow")
     losses = ", ".join(f"{name} {value:.3f}" for name, value in ended["losses"].items())
-    course = f"{ended['steps']} steps on {ended['pictures']} pictures in {ended['seconds']:.0f} s"
+    course = f"{ended['steps']} steps on {ended['images']} images in {ended['seconds']:.0f} s"
     line(f"{out}: {course}; {losses}")

@@ -12,52 +12,52 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.batches import AUGMENTATIONS, TrainingSet
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.schema import ClassText, LabelledPicture, Vocabulary
+from dsmoe_core.schema import ClassText, LabelledImage, Vocabulary
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 _GAP, _LINE, _GROUND = 8, 18, "#ffffff"
 
 
 class Row(NamedTuple):
-    """Pictures side by side under one title; an empty title takes no room."""
+    """Images side by side under one title; an empty title takes no room."""
 
     title: str
     samples: list[Sample]
 
 
 def as_trained(
-    views: Sequence[LabelledPicture],
+    views: Sequence[LabelledImage],
     classes: Sequence[str],
     squares: Squares,
     training: TrainingConfig,
     count: int,
     columns: int,
 ) -> list[Row]:
-    """So many pictures as such a training would show them."""
+    """So many images as such a training would show them."""
     shown = _shown(views, classes, squares, training, count)
     return [Row("", shown[i : i + columns]) for i in range(0, len(shown), columns)]
 
 
 def each_alone(
-    views: Sequence[LabelledPicture],
+    views: Sequence[LabelledImage],
     classes: Sequence[str],
     squares: Squares,
     training: TrainingConfig,
     columns: int,
 ) -> list[Row]:
-    """The same pictures once as they are, then under each augmentation alone, done to all of them."""
+    """The same images once as they are, then under each augmentation alone, done to all of them."""
     off = dict.fromkeys(AUGMENTATIONS, 0.0)
     rows = [Row("as they are", _shown(views, classes, squares, training.model_copy(update=off), columns))]
     for name in AUGMENTATIONS:
         share = getattr(training, name)
         alone = training.model_copy(update={**off, name: 1.0})
-        title = f"{name}: {share:.0%} of the pictures in training" if share else f"{name}: off in training"
+        title = f"{name}: {share:.0%} of the images in training" if share else f"{name}: off in training"
         rows.append(Row(title, _shown(views, classes, squares, alone, columns)))
     return rows
 
 
 def _shown(
-    views: Sequence[LabelledPicture],
+    views: Sequence[LabelledImage],
     classes: Sequence[str],
     squares: Squares,
     training: TrainingConfig,
@@ -68,7 +68,7 @@ def _shown(
 
 
 def sheet(rows: Sequence[Row], classes: Sequence[str], cell: int) -> Image.Image:
-    """All rows below each other, each picture ``cell`` pixels wide, and a legend of the classes."""
+    """All rows below each other, each image ``cell`` pixels wide, and a legend of the classes."""
     font = ImageFont.load_default(size=13)
     columns = max(len(row.samples) for row in rows)
     width = _GAP + columns * (cell + _GAP)

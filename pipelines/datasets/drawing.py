@@ -1,4 +1,4 @@
-"""A picture with boxes and words on it."""
+"""An image with boxes and words on it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def drawn(path: Path, marks: Sequence[Mark], width: int) -> bytes:
         width: pixels.
 
     Raises:
-        OSError: the picture cannot be read.
+        OSError: the image cannot be read.
     """
     with Image.open(path) as opened:
         scale = width / opened.width
@@ -94,7 +94,7 @@ def _word(
     *,
     above: bool,
 ) -> None:
-    """A label on a plate of the class's colour, kept inside the picture."""
+    """A label on a plate of the class's colour, kept inside the image."""
     _, _, wide, high = pen.textbbox((0, 0), text, font=font)
     x = min(max(corners[0], 0), max(size[0] - wide - 8, 0))
     y = corners[1] - high - 6 if above else corners[3] + 1

@@ -1,4 +1,4 @@
-"""Labelled pictures for a look at the data: of a workspace, or of files from anywhere."""
+"""Labelled images for a look at the data: of a workspace, or of files from anywhere."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
 from dsmoe_core.data.external_images import InPlace, read_in_place
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import DataError
-from dsmoe_core.schema import LabelledPicture, Picture
-from pipelines.datasets.relabel import in_the_books_words
+from dsmoe_core.schema import ImageRecord, LabelledImage
+from pipelines.datasets.relabel import in_book_classes
 from pipelines.settings import MAX_PIXELS
 from pipelines.workspace.workspace import Workspace
 
@@ -21,18 +21,18 @@ class LabelledData(NamedTuple):
     """What people said, with the settings that a training on it would have.
 
     Attributes:
-        pictures: with at least one box among them; sizes as the labels say.
-        images: folder of pictures that nobody has read yet; None for those of a workspace.
+        images: with at least one box among them; sizes as the labels say.
+        folder: of images that were not read yet; None for those of a workspace.
     """
 
-    pictures: tuple[LabelledPicture, ...]
+    images: tuple[LabelledImage, ...]
     classes: tuple[str, ...]
     model: ModelConfig
     training: TrainingConfig
-    images: Path | None = None
+    folder: Path | None = None
 
     def drawn(self, count: int, seed: int, scratch: Path) -> InPlace:
-        """Up to ``count`` pictures drawn at random, read; those with a box come before those without.
+        """Up to ``count`` images drawn at random, read; those with a box come before those without.
 
         Args:
             scratch: a file that is not upright or not 8 bit is converted into this folder.
@@ -40,12 +40,12 @@ class LabelledData(NamedTuple):
         Raises:
             DataError: none can be read. FormatError: one has another size than its labels say.
         """
-        order = random.Random(seed).sample(self.pictures, len(self.pictures))  # noqa: S311 - no secret
+        order = random.Random(seed).sample(self.images, len(self.images))  # noqa: S311 - no secret
         chosen = tuple(sorted(order, key=lambda p: not p.annotations)[:count])
-        if self.images is None:
+        if self.folder is None:
             return InPlace(chosen, ())
         known = AnnotationSet(self.classes, tuple(map(_entry, chosen)))
-        return read_in_place(known, self.images, scratch, max_pixels=MAX_PIXELS)
+        return read_in_place(known, self.folder, scratch, max_pixels=MAX_PIXELS)
 
 
 def of_workspace(path: Path) -> LabelledData:
@@ -57,33 +57,33 @@ def of_workspace(path: Path) -> LabelledData:
     with Workspace.open(path) as opened:
         labelled = list(opened.annotations().values()) or opened.test_set()
         book, detector = opened.class_book(), opened.settings.detector
-        renamed = tuple(in_the_books_words(p, book.resolve) for p in labelled)
+        renamed = tuple(in_book_classes(p, book.resolve) for p in labelled)
         found = LabelledData(renamed, book.vocabulary().names, detector.model, detector.training)
         return _with_boxes(found, str(opened.path))
 
 
 def of_files(annotations: Path, images: Path, model: ModelConfig) -> LabelledData:
-    """What an annotation file or folder says of pictures below ``images``; no picture is opened yet.
+    """What an annotation file or folder says of images below ``images``; no image is opened yet.
 
     Raises:
         DataError: there is no box in it. FormatError: it is in no format of ours.
     """
     known = read_annotations(annotations, images)
-    pictures = tuple(
-        LabelledPicture(Picture(e.name, e.name, images / e.name, e.width, e.height), e.annotations)
-        for e in known.pictures
+    labelled = tuple(
+        LabelledImage(ImageRecord(e.name, e.name, images / e.name, e.width, e.height), e.annotations)
+        for e in known.images
     )
     return _with_boxes(
-        LabelledData(pictures, known.classes, model, TrainingConfig(), images), str(annotations)
+        LabelledData(labelled, known.classes, model, TrainingConfig(), images), str(annotations)
     )
 
 
-def _entry(labelled: LabelledPicture) -> AnnotatedName:
-    picture = labelled.picture
-    return AnnotatedName(picture.name, picture.width, picture.height, labelled.annotations)
+def _entry(labelled: LabelledImage) -> AnnotatedName:
+    image = labelled.image
+    return AnnotatedName(image.name, image.width, image.height, labelled.annotations)
 
 
 def _with_boxes(data: LabelledData, where: str) -> LabelledData:
-    if not any(p.annotations for p in data.pictures):
-        raise DataError(f"{where} holds no labelled box; expected at least one", "Label some pictures first.")
+    if not any(p.annotations for p in data.images):
+        raise DataError(f"{where} holds no labelled box; expected at least one", "Label some images first.")
     return data

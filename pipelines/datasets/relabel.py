@@ -6,18 +6,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from dsmoe_core.errors import ClassBookError
-from dsmoe_core.schema import LabelledPicture
+from dsmoe_core.schema import LabelledImage
 from prompts.class_book import ClassBook
 
 
-def in_the_books_words(labelled: LabelledPicture, resolve: Callable[[str], str]) -> LabelledPicture:
+def in_book_classes(labelled: LabelledImage, resolve: Callable[[str], str]) -> LabelledImage:
     """The same annotations under the class book's own names, which ``resolve`` finds."""
     return replace(
         labelled, annotations=tuple(replace(a, label=resolve(a.label)) for a in labelled.annotations)
     )
 
 
-def as_shown(labelled: LabelledPicture, book: ClassBook) -> LabelledPicture:
+def in_published_classes(labelled: LabelledImage, book: ClassBook) -> LabelledImage:
     """The same for people to look at: classes that the book has no more keep their old names."""
 
     def shown(name: str) -> str:
@@ -26,4 +26,4 @@ def as_shown(labelled: LabelledPicture, book: ClassBook) -> LabelledPicture:
         except ClassBookError:
             return name
 
-    return in_the_books_words(labelled, shown)
+    return in_book_classes(labelled, shown)

@@ -1,4 +1,4 @@
-"""What the loop asks of a detector: train, look at pictures, be judged. No torch before it is used."""
+"""What the loop asks of a detector: train, look at images, be judged. No torch before it is used."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError
-from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings, Vocabulary
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, checked
 from pipelines.workspace.registry import Scores, plain
 
 if TYPE_CHECKING:
-    from dsmoe_core.data.letterbox_cache import PictureCache
+    from dsmoe_core.data.letterbox_cache import ImageCache
     from dsmoe_core.text_encoders.protocol import TextEncoder
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
-Look = Callable[[Iterable[Picture]], Iterator[PictureFindings]]
-FAINT = 0.001
+Predict = Callable[[Iterable[ImageRecord]], Iterator[Prediction]]
+LOW_SCORE = 0.001
 """Who points at a place asks what may be there, not what is sure to be; mAP is a mean over all recalls."""
 
 
-class Detection(Protocol):
+class DetectorBackend(Protocol):
     """A detector that can be trained. Models are folders; both calls may be repeated after a kill."""
 
     def fit(
         self,
         *,
-        pictures: Sequence[LabelledPicture],
+        images: Sequence[LabelledImage],
         vocabulary: Vocabulary,
         training: TrainingConfig,
         out: Path,
@@ -49,18 +50,18 @@ class Detection(Protocol):
         """
         ...
 
-    def findings(
-        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
-    ) -> Iterator[PictureFindings]:
-        """What the model in this folder finds, picture by picture in the same order.
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
+        """What the model in this folder finds, image by image in the same order.
 
         Raises:
             ModelError: there is no model in the folder, or it does not fit.
         """
         ...
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
-        """The model in memory, to be asked again and again; faint findings are told too.
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+        """The model in memory, to be asked again and again; faint detections are told too.
 
         Raises:
             ModelError: there is no model in the folder, or it does not fit.
@@ -68,7 +69,7 @@ class Detection(Protocol):
         ...
 
 
-class DSMoEDetection:
+class DSMoEBackend:
     """The DS-MoE detector.
 
     Args:
@@ -77,7 +78,7 @@ class DSMoEDetection:
         text: which text encoder.
         api_key: of a text encoder behind a server.
         encoder_from: file of the image encoder's first weights; none: fresh ones.
-        pictures: where letter-boxed pictures are kept; none: nowhere.
+        images: where letter-boxed images are kept; none: nowhere.
     """
 
     def __init__(
@@ -88,14 +89,14 @@ class DSMoEDetection:
         *,
         api_key: str | None = None,
         encoder_from: Path | None = None,
-        pictures: PictureCache | None = None,
+        images: ImageCache | None = None,
     ) -> None:
         self._model = model
         self._cache = cache
         self._text = text or PackagedText()
         self._api_key = api_key
         self._encoder_from = encoder_from
-        self._pictures = pictures
+        self._images = images
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -107,7 +108,7 @@ class DSMoEDetection:
     def fit(
         self,
         *,
-        pictures: Sequence[LabelledPicture],
+        images: Sequence[LabelledImage],
         vocabulary: Vocabulary,
         training: TrainingConfig,
         out: Path,
@@ -121,7 +122,7 @@ class DSMoEDetection:
         encoder = self.text_encoder
         shape = {**self._model.model_dump(), "text_width": encoder.width}
         summary = fit(
-            pictures=pictures,
+            images=images,
             vocabulary=vocabulary,
             text_encoder=encoder,
             model=checked(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
@@ -129,26 +130,26 @@ class DSMoEDetection:
             out=out,
             start_from=start_from,
             encoder_from=self._encoder_from,
-            cache=self._pictures,
+            cache=self._images,
             progress=progress,
         )
         return {**plain(summary), "text_encoder": encoder.name}
 
-    def findings(
-        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
-    ) -> Iterator[PictureFindings]:
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
         from dsmoe_core.predict import Detector
 
-        detector = Detector.load(model, self.text_encoder, cache=self._pictures)
+        detector = Detector.load(model, self.text_encoder, cache=self._images)
         detector.use(vocabulary)
-        yield from detector.findings(pictures)
+        yield from detector.predict(images)
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         from dsmoe_core.predict import Detector
 
         detector = Detector.load(model, self.text_encoder)
         detector.use(vocabulary)
-        return partial(detector.findings, min_score=FAINT)
+        return partial(detector.predict, min_score=LOW_SCORE)
 
 
 def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
@@ -175,13 +176,13 @@ def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
     return SentenceEncoder()
 
 
-def named(findings: Iterable[PictureFindings], version: str) -> Iterator[PictureFindings]:
-    """The same findings under the workspace's name for the model, ``MODEL+BOOK``.
+def named(detections: Iterable[Prediction], version: str) -> Iterator[Prediction]:
+    """The same detections under the workspace's name for the model, ``MODEL+BOOK``.
 
     Raises:
         ModelError: a figure is not finite; nothing can be ranked, judged or shown by such a model.
     """
-    for found in findings:
+    for found in detections:
         if not all(map(isfinite, (found.uncertainty, found.routing.entropy, *found.routing.weights))):
             raise ModelError(
                 f"model {version} answers with figures that are not finite: its training diverged",
@@ -190,37 +191,37 @@ def named(findings: Iterable[PictureFindings], version: str) -> Iterator[Picture
         yield replace(found, version=version)
 
 
-def asked(
-    detection: Detection,
+def predict_all(
+    detector: DetectorBackend,
     model: Path,
     vocabulary: Vocabulary,
-    pictures: Sequence[Picture],
-    progress: Callable[[int, int], None],
-) -> dict[str, PictureFindings]:
-    """What a model finds when it is asked in these words, faint findings too, by picture key.
+    images: Sequence[ImageRecord],
+    progress: CountCallback,
+) -> dict[str, Prediction]:
+    """What a model finds when it is asked in these words, faint detections too, by image key.
 
     Args:
         model: its folder.
-        progress: called with (pictures looked at, pictures in all).
+        progress: called with (images looked at, images in all).
 
     Raises:
         ModelError: the folder holds no whole model, or it answers with figures that are not finite.
     """
-    found: dict[str, PictureFindings] = {}
-    look = detection.opened(model, vocabulary)
-    for one in named(look(pictures), f"{model.name}+{vocabulary.version}"):
+    found: dict[str, Prediction] = {}
+    look = detector.load(model, vocabulary)
+    for one in named(look(images), f"{model.name}+{vocabulary.version}"):
         found[one.key] = one
-        progress(len(found), len(pictures))
+        progress(len(found), len(images))
     return found
 
 
-def judge(
-    findings: Iterable[PictureFindings],
-    truth: Sequence[LabelledPicture],
+def evaluate_predictions(
+    detections: Iterable[Prediction],
+    truth: Sequence[LabelledImage],
     vocabulary: Vocabulary,
     judged_on: str,
 ) -> Scores:
-    """COCO scores of findings against a test set; the same for every detector."""
+    """COCO scores of detections against a test set; the same for every detector."""
     from dsmoe_core.evaluation.coco_metrics import evaluate
 
-    return Scores.of(evaluate(findings, truth, vocabulary.names), judged_on)
+    return Scores.of(evaluate(detections, truth, vocabulary.names), judged_on)

@@ -1,4 +1,4 @@
-"""Findings on a folder of pictures as one COCO document, whichever runtime finds them."""
+"""Detections on a folder of images as one COCO document, whichever runtime finds them."""
 
 from __future__ import annotations
 
@@ -10,41 +10,47 @@ from typing import Any
 from dsmoe_core.data.external_images import folder_in_place
 from dsmoe_core.data.image_folder import Ingest
 from dsmoe_core.predict import Detector
-from dsmoe_core.schema import Finding, Picture, PictureFindings, Vocabulary
-from pipelines.progress import Told
+from dsmoe_core.schema import Detection, ImageRecord, Prediction, Vocabulary
+from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 
 
 def predict(
-    detector: Detector, vocabulary: Vocabulary, images: Path, *, min_score: float, batch: int, told: Told
+    detector: Detector,
+    vocabulary: Vocabulary,
+    images: Path,
+    *,
+    min_score: float,
+    batch: int,
+    progress: ProgressReporter,
 ) -> dict[str, Any]:
-    """Look at every picture of a folder that can be read.
+    """See every image of a folder that can be read.
 
     Raises:
-        DataError: there is no folder, or no such picture in it.
+        DataError: there is no folder, or no such image in it.
     """
     detector.use(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
-        told.say("reading pictures")
-        taken = folder_in_place(images, Path(scratch), max_pixels=MAX_PIXELS, progress=told.advance)
-        told.say("looking at pictures")
+        progress.status("reading images")
+        taken = folder_in_place(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)
+        progress.status("looking at images")
         found = []
-        for one in detector.findings(taken.pictures, min_score=min_score, batch=batch):
+        for one in detector.predict(taken.images, min_score=min_score, batch=batch):
             found.append(one)
-            told.advance(len(found), len(taken.pictures))
+            progress.advance(len(found), len(taken.images))
     return document(detector, vocabulary, taken, found)
 
 
 def document(
-    detector: Detector, vocabulary: Vocabulary, taken: Ingest, found: Sequence[PictureFindings]
+    detector: Detector, vocabulary: Vocabulary, taken: Ingest, found: Sequence[Prediction]
 ) -> dict[str, Any]:
     """COCO's images, categories and annotations; beyond COCO, all probabilities and the routing.
 
-    Boxes are [x, y, width, height] in pixels of the picture as it is shown, turned upright.
+    Boxes are [x, y, width, height] in pixels of the image as it is shown, turned upright.
     """
     categories = {name: i for i, name in enumerate(vocabulary.names, start=1)}
-    images = [_image(i, p, f) for i, (p, f) in enumerate(zip(taken.pictures, found, strict=True), start=1)]
-    every = [(i, one) for i, f in enumerate(found, start=1) for one in f.findings]
+    images = [_image(i, p, f) for i, (p, f) in enumerate(zip(taken.images, found, strict=True), start=1)]
+    every = [(i, one) for i, f in enumerate(found, start=1) for one in f.detections]
     return {
         "info": {
             "model": detector.model.version,
@@ -62,12 +68,12 @@ def document(
     }
 
 
-def _image(number: int, picture: Picture, found: PictureFindings) -> dict[str, Any]:
+def _image(number: int, image: ImageRecord, found: Prediction) -> dict[str, Any]:
     return {
         "id": number,
-        "file_name": picture.name,
-        "width": picture.width,
-        "height": picture.height,
+        "file_name": image.name,
+        "width": image.width,
+        "height": image.height,
         "uncertainty": found.uncertainty,
         "routing": {
             "experts": list(found.routing.experts),
@@ -77,13 +83,13 @@ def _image(number: int, picture: Picture, found: PictureFindings) -> dict[str, A
     }
 
 
-def _said(finding: Finding) -> dict[str, Any]:
-    box = finding.box
+def _said(detection: Detection) -> dict[str, Any]:
+    box = detection.box
     return {
         "bbox": [box.x1, box.y1, box.width, box.height],
         "area": box.area,
         "iscrowd": 0,
-        "score": finding.score,
-        "probabilities": dict(finding.probabilities),
-        "entropy": finding.entropy,
+        "score": detection.score,
+        "probabilities": dict(detection.probabilities),
+        "entropy": detection.entropy,
     }

@@ -1,4 +1,4 @@
-"""A detector that learns each class's colour: a stand-in for dry runs and fast tests, no toy in its manners.
+"""A detector that learns each class's colour: a stub for dry runs and fast tests, no toy in its manners.
 
 It obeys the same contract as the network: it learns from labels alone, writes safetensors, can be
 interrupted anywhere, and gets better with more labels as long as classes differ in colour on a plain
@@ -19,27 +19,27 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
-from dsmoe_core.schema import Box, Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
-from pipelines.detectors.backend import Look, TrainingProgress
+from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
+from pipelines.detectors.backend import Predict, TrainingProgress
 
-SIDE = 128  # pixels; larger pictures are looked at coarsely, since a dry run should take seconds
-CELL = 4  # pixels of the coarse picture; blocks closer together than this are seen as one
+SIDE = 128  # pixels; larger images are looked at coarsely, since a dry run should take seconds
+CELL = 4  # pixels of the coarse image; blocks closer together than this are seen as one
 CONTRAST = 48.0  # distance in RGB from the background from which on a pixel belongs to a block
 SOFTNESS = 24.0  # distance in RGB at which a class's probability falls to 1/e
 
 Floats = NDArray[np.float64]
 
 
-class StandInDetection:
+class StubDetector:
     """Finds blocks that stand out and names them by the class with the nearest colour."""
 
     def fit(
         self,
         *,
-        pictures: Sequence[LabelledPicture],
+        images: Sequence[LabelledImage],
         vocabulary: Vocabulary,
         training: TrainingConfig,
         out: Path,
@@ -50,41 +50,41 @@ class StandInDetection:
         counts = np.zeros(len(vocabulary))
         if start_from is not None:
             _load(start_from)  # a torn parent is an error here as it is for the network
-        for step, labelled in enumerate(pictures, start=1):
-            pixels = _pixels(labelled.picture)
+        for step, labelled in enumerate(images, start=1):
+            pixels = _pixels(labelled.image)
             for annotation in labelled.annotations:
                 index = vocabulary.index(annotation.label)
                 sums[index] += _colour(pixels, annotation.box)
                 counts[index] += 1
             if progress is not None:
-                progress(step, len(pictures), {"loss": 1.0 / step})
+                progress(step, len(images), {"loss": 1.0 / step})
         colours = sums / np.maximum(counts, 1)[:, None]
         out.mkdir(parents=True, exist_ok=True)
         draft = out / ".model.safetensors.tmp"
         save_file({"colours": colours, "counts": counts}, draft)
         draft.replace(out / "model.safetensors")
-        write_whole(out / "model.json", json.dumps({"classes": vocabulary.names}))
-        return {"steps": len(pictures), "pictures_seen": training.pictures_seen}
+        atomic_write(out / "model.json", json.dumps({"classes": vocabulary.names}))
+        return {"steps": len(images), "images_seen": training.images_seen}
 
-    def findings(
-        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
-    ) -> Iterator[PictureFindings]:
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
         weights = _load(model)
         if len(weights["counts"]) != len(vocabulary):
             raise ModelError(
                 f"{model} knows {len(weights['counts'])} classes; the class book has {len(vocabulary)}",
                 "Train it again with this class book.",
             )
-        for picture in pictures:
-            pixels = _pixels(picture)
-            found = [_finding(pixels, box, weights, vocabulary) for box in _blocks(pixels)]
+        for image in images:
+            pixels = _pixels(image)
+            found = [_detection(pixels, box, weights, vocabulary) for box in _blocks(pixels)]
             found.sort(key=lambda f: -f.score)
             doubt = max((f.entropy for f in found), default=0.0)
-            yield PictureFindings(picture.key, tuple(found), Routing((0,), (1.0,), 0.0), doubt, "")
+            yield Prediction(image.key, tuple(found), Routing((0,), (1.0,), 0.0), doubt, "")
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         _load(model)
-        return partial(self.findings, model, vocabulary)
+        return partial(self.predict, model, vocabulary)
 
 
 def _load(model: Path) -> dict[str, Floats]:
@@ -95,10 +95,10 @@ def _load(model: Path) -> dict[str, Floats]:
     return weights
 
 
-def _pixels(picture: Picture) -> Floats:
+def _pixels(image: ImageRecord) -> Floats:
     """(height, width, 3), 0 to 255."""
-    with Image.open(picture.path) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.float64)
+    with Image.open(image.path) as opened:
+        return np.asarray(opened.convert("RGB"), dtype=np.float64)
 
 
 def _colour(pixels: Floats, box: Box) -> Floats:
@@ -137,13 +137,13 @@ def _blocks(pixels: Floats) -> list[Box]:
     return boxes
 
 
-def _finding(pixels: Floats, box: Box, weights: dict[str, Floats], vocabulary: Vocabulary) -> Finding:
+def _detection(pixels: Floats, box: Box, weights: dict[str, Floats], vocabulary: Vocabulary) -> Detection:
     distance = np.linalg.norm(weights["colours"] - _colour(pixels, box), axis=1)
     likely = np.where(weights["counts"] > 0, np.exp(-distance / SOFTNESS), 0.0)
     probabilities = {name: float(p) for name, p in zip(vocabulary.names, likely, strict=True)}
     label = max(probabilities, key=lambda name: probabilities[name])
     entropy = sum(_binary_entropy(p) for p in probabilities.values()) / len(probabilities)
-    return Finding(box, label, probabilities[label], probabilities, entropy)
+    return Detection(box, label, probabilities[label], probabilities, entropy)
 
 
 def _binary_entropy(p: float) -> float:

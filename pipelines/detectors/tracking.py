@@ -40,7 +40,7 @@ def tracked(workspace: Workspace, name: str, about: Mapping[str, Any]) -> Iterat
         about: what is shown beside the curves.
     """
     settings = workspace.settings
-    if settings.tracking == "none" or settings.detector.kind == "stand-in":
+    if settings.tracking == "none" or settings.detector.kind == "stub":
         yield None
         return
     curves = _begun(workspace.path / FOLDER, name, about)

@@ -1,7 +1,7 @@
-"""Which pictures to label next. Pure functions; **higher = label sooner**; same seed, same answer.
+"""Which images to label next. Pure functions; **higher = label sooner**; same seed, same answer.
 
 A share of every round is drawn at random from what the model did not ask for: the control arm. Without it
-nobody can say whether asking for uncertain pictures was worth anything on this data.
+nobody can say whether asking for uncertain images was worth anything on this data.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One chosen picture: why (arm), and its place in the round, 0 first.
+    """One chosen image: why (arm), and its place in the round, 0 first.
 
     Attributes:
-        blind: shown without pre-labels, to see what people find who are not led by them.
+        blind: shown without pre-annotations, to see what people find who are not led by them.
     """
 
     key: str
@@ -28,7 +28,7 @@ class Choice:
 
 
 def seed_round(keys: Iterable[str], *, budget: int, seed: int) -> tuple[Choice, ...]:
-    """Pictures for a round without a model: drawn at random, at most ``budget``."""
+    """Images for a round without a model: drawn at random, at most ``budget``."""
     drawn = sample(keys, budget, seed=seed)
     return tuple(Choice(key, "seed", rank, None) for rank, key in enumerate(drawn))
 
@@ -36,16 +36,16 @@ def seed_round(keys: Iterable[str], *, budget: int, seed: int) -> tuple[Choice, 
 def ranked_round(
     uncertainty: Mapping[str, float], *, budget: int, random_share: float, seed: int, blind_share: float = 0.0
 ) -> tuple[Choice, ...]:
-    """The most uncertain pictures, and a random share of the rest, in one order: most useful first.
+    """The most uncertain images, and a random share of the rest, in one order: most useful first.
 
     Both arms are sorted together, so that an annotator cannot tell them apart and one who stops early has
     done the most useful ones.
 
     Args:
-        uncertainty: per picture key; higher = label sooner.
-        budget: at most so many pictures.
-        random_share: share of the budget for the control arm, 0 to 1; rounded to whole pictures.
-        blind_share: share of the chosen ones, of both arms, to show without pre-labels; drawn at random.
+        uncertainty: per image key; higher = label sooner.
+        budget: at most so many images.
+        random_share: share of the budget for the control arm, 0 to 1; rounded to whole images.
+        blind_share: share of the chosen ones, of both arms, to show without pre-annotations; drawn at random.
     """
     shuffled = sample(uncertainty, len(uncertainty), seed=seed)  # ties fall at random, not by name
     by_use = sorted(shuffled, key=lambda key: -uncertainty[key])

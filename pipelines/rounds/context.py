@@ -4,39 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from annotate.studio.protocol import Studio
-from dsmoe_core.schema import Picture, PictureFindings
-from dsmoe_core.uncertainty import surer
-from pipelines.detectors.backend import Detection, asked, named
+from dsmoe_core.schema import ImageRecord, Prediction
+from dsmoe_core.uncertainty import confident
+from pipelines.detectors.backend import DetectorBackend, named, predict_all
+from pipelines.progress import ProgressReporter
 from pipelines.workspace.workspace import Workspace
 
 
-class Reporter(Protocol):
-    """Told how the work goes on."""
-
-    def step(self, number: int, name: str) -> None:
-        """A step of a round begins."""
-        ...
-
-    def advance(self, done: int, total: int, note: str = "") -> None:
-        """So much of the step is done."""
-        ...
-
-    def finished(self, number: int, name: str) -> None:
-        """A step of a round is done and journalled."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class Crew:
+class LoopContext:
     """A workspace with those who work on it."""
 
     workspace: Workspace
     studio: Studio
-    detection: Detection
-    reporter: Reporter
+    detector: DetectorBackend
+    progress: ProgressReporter
 
     def run_step(self, number: int, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Do a step unless the journal says that it is done; return what it left behind."""
@@ -44,11 +29,11 @@ class Crew:
         done = journal.finished(number, name)
         if done is not None:
             return done
-        self.reporter.step(number, name)
+        self.progress.step(number, name)
         journal.begin(number, name)
         detail = work()
         journal.finish(number, name, detail)
-        self.reporter.finished(number, name)
+        self.progress.finished(number, name)
         return detail
 
     def project(self) -> int:
@@ -59,33 +44,33 @@ class Crew:
             book.vocabulary(),
             owner=self.workspace.mark(),
             resolve=book.resolve,
-            progress=self.reporter.advance,
+            progress=self.progress.advance,
         )
 
-    def look(self, model: str, pictures: Sequence[Picture]) -> Iterator[PictureFindings]:
-        """What a model finds on these pictures; where it has looked already, from the store."""
+    def predict(self, model: str, images: Sequence[ImageRecord]) -> Iterator[Prediction]:
+        """What a model finds on these images; where it has looked already, from the store."""
         workspace = self.workspace
         version = workspace.version_of(model)
-        known = workspace.findings_store.load(version)
-        yield from (known[p.key] for p in pictures if p.key in known)
-        fresh = [p for p in pictures if p.key not in known]
-        found = self.detection.findings(
+        known = workspace.prediction_store.load(version)
+        yield from (known[p.key] for p in images if p.key in known)
+        fresh = [p for p in images if p.key not in known]
+        found = self.detector.predict(
             workspace.registry.folder(model), workspace.class_book().vocabulary(), fresh
         )
-        stored = workspace.findings_store.add(version, named(found, version))
+        stored = workspace.prediction_store.add(version, named(found, version))
         for done, one in enumerate(stored, start=1):
-            self.reporter.advance(done, len(fresh))
+            self.progress.advance(done, len(fresh))
             yield one
 
-    def judged(self, model: str, pictures: Sequence[Picture]) -> list[PictureFindings]:
-        """What a model finds, faint findings too, to judge it by; the store keeps the others."""
+    def predict_for_evaluation(self, model: str, images: Sequence[ImageRecord]) -> list[Prediction]:
+        """What a model finds, faint detections too, to judge it by; the store keeps the others."""
         workspace = self.workspace
         version = workspace.version_of(model)
         book = workspace.class_book().vocabulary()
         folder = workspace.registry.folder(model)
-        found = asked(self.detection, folder, book, pictures, self.reporter.advance)
-        known = workspace.findings_store.lookup(version)
-        fresh = [surer(one) for key, one in found.items() if key not in known]
-        for _ in workspace.findings_store.add(version, named(fresh, version)):
+        found = predict_all(self.detector, folder, book, images, self.progress.advance)
+        known = workspace.prediction_store.lookup(version)
+        fresh = [confident(one) for key, one in found.items() if key not in known]
+        for _ in workspace.prediction_store.add(version, named(fresh, version)):
             pass
         return list(found.values())

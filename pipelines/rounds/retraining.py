@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsmoe_core.atomic import content_id
-from dsmoe_core.config import HOW_IT_RUNS
+from dsmoe_core.config import NOT_IN_FINGERPRINT
 from dsmoe_core.errors import WorkspaceError
-from pipelines.datasets.relabel import in_the_books_words
-from pipelines.detectors.backend import judge
+from pipelines.datasets.relabel import in_book_classes
+from pipelines.detectors.backend import evaluate_predictions
 from pipelines.detectors.tracking import tracked
-from pipelines.rounds.context import Crew
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.gate import verdict
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.journal import SentTask
@@ -22,39 +22,41 @@ from pipelines.workspace.round_summary import count_round
 HARVEST_OVERLAP = timedelta(minutes=10)  # one may be stored after a later one, and clocks are put right
 
 
-def harvest(crew: Crew, number: int, partial: bool) -> dict[str, Any]:
-    """Take in all that came back, from earlier rounds too; refuse while pictures of this one are out."""
-    journal, several = crew.workspace.journal, crew.workspace.settings.studio.several
-    project, last = crew.project(), journal.last_harvest()
+def harvest(context: LoopContext, number: int, partial: bool) -> dict[str, Any]:
+    """Take in all that came back, from earlier rounds too; refuse while images of this one are out."""
+    journal, consensus = context.workspace.journal, context.workspace.settings.studio.consensus
+    project, last = context.project(), journal.last_harvest()
     since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
-    _take_in(crew, project, since)
+    _take_in(context, project, since)
     tasks, known = journal.tasks(number), journal.harvests()
     waiting: set[str] = set()
-    anew = since is not None and journal.fact("several") != several
+    anew = since is not None and journal.fact("consensus") != consensus
     if anew or any(task.key not in known for task in tasks):
-        waiting = {task.key for task in crew.studio.open_tasks(project)}  # first, for people answer meanwhile
-        _take_in(crew, project, None)  # before anything is called missing, all is asked for
+        waiting = {
+            task.key for task in context.studio.open_tasks(project)
+        }  # first, for people answer meanwhile
+        _take_in(context, project, None)  # before anything is called missing, all is asked for
         known = journal.harvests()
-    journal.set_fact("several", several)  # all that is known was put together in this way
+    journal.set_fact("consensus", consensus)  # all that is known was put together in this way
     out = [task for task in tasks if task.key not in known]
     if out and not partial:
         raise _still_out(waiting, out, len(tasks))
     if not any(h.labelled for h in known.values()):
         raise WorkspaceError(
-            "no labelled picture came back, all were skipped or left in doubt; expected at least one",
+            "no labelled image came back, all were skipped or left in doubt; expected at least one",
             "Annotate some in Label Studio and run the same command again.",
         )
     return {"counts": count_round(tasks, known)}
 
 
-def _take_in(crew: Crew, project: int, since: datetime | None) -> None:
-    """Record what changed since then; pictures that the journal did not send are somebody else's."""
-    workspace = crew.workspace
+def _take_in(context: LoopContext, project: int, since: datetime | None) -> None:
+    """Record what changed since then; images that the journal did not send are somebody else's."""
+    workspace = context.workspace
     ours = {task.key for task in workspace.journal.tasks()}
-    back = crew.studio.harvest(project, since=since, several=workspace.settings.studio.several)
+    back = context.studio.harvest(project, since=since, consensus=workspace.settings.studio.consensus)
     workspace.journal.record([h for h in back if h.key in ours])
     agreement = {h.key: h.agreement for h in back if h.key in ours and h.agreement is not None}
-    crew.studio.tell_agreement(project, agreement)
+    context.studio.tell_agreement(project, agreement)
 
 
 def _still_out(waiting: Collection[str], out: Sequence[SentTask], sent: int) -> WorkspaceError:
@@ -66,21 +68,21 @@ def _still_out(waiting: Collection[str], out: Sequence[SentTask], sent: int) -> 
     gone = sum(task.key not in waiting for task in out)
     if gone:
         return WorkspaceError(
-            f"{gone} of {sent} pictures of round {out[0].round} are no longer in Label Studio, and came back "
+            f"{gone} of {sent} images of round {out[0].round} are no longer in Label Studio, and came back "
             "without an annotation",
             "Send them again: `dsmoe round open`, or close without them: `dsmoe round close --partial`.",
         )
     return WorkspaceError(
-        f"{len(out)} of {sent} pictures of round {out[0].round} are not annotated yet",
+        f"{len(out)} of {sent} images of round {out[0].round} are not annotated yet",
         "Annotate them in Label Studio, or close the round without them: `dsmoe round close --partial`.",
     )
 
 
-def make_dataset(crew: Crew, number: int) -> dict[str, Any]:
+def make_dataset(context: LoopContext, number: int) -> dict[str, Any]:
     """The immutable version of everything people said so far."""
-    workspace = crew.workspace
+    workspace = context.workspace
     book = workspace.class_book()
-    labelled = [in_the_books_words(p, book.resolve) for p in workspace.annotations().values()]
+    labelled = [in_book_classes(p, book.resolve) for p in workspace.annotations().values()]
     before = workspace.journal.finished(number - 1, "dataset") if number else None
     version = DatasetVersion.of(
         labelled,
@@ -89,33 +91,33 @@ def make_dataset(crew: Crew, number: int) -> dict[str, Any]:
         test_set=workspace.journal.fact("test_set"),
     )
     version.save(workspace.path / "datasets")
-    return {"dataset_version": version.id, "pictures": len(version.train), "boxes": version.boxes}
+    return {"dataset_version": version.id, "images": len(version.train), "boxes": version.boxes}
 
 
-def train(crew: Crew, number: int, dataset: str) -> dict[str, Any]:
+def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     """Retrain from today's champion, which may be another than the one that the round was opened with."""
-    workspace, champion = crew.workspace, crew.workspace.champion()
+    workspace, champion = context.workspace, context.workspace.champion()
     registry, book = workspace.registry, workspace.class_book()
     detector = workspace.settings.detector
     training = detector.training_of(number)
-    settings = [training.model_dump(exclude=HOW_IT_RUNS)]
+    settings = [training.model_dump(exclude=NOT_IN_FINGERPRINT)]
     settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]
     recipe = [dataset, champion, *settings, detector.start, detector.kind]
     recipe += [detector.warm_start] if detector.warm_start else []
     model = f"r{number}-{content_id(recipe)[:8]}"
     if not registry.has(model):
         version = workspace.dataset_version(dataset)  # of the book of its day
-        pictures = [in_the_books_words(p, book.resolve) for p in version.labelled(workspace.by_key())]
-        about = {"dataset": dataset, "pictures": len(pictures), "champion": champion}
+        images = [in_book_classes(p, book.resolve) for p in version.labelled(workspace.by_key())]
+        about = {"dataset": dataset, "images": len(images), "champion": champion}
         with tracked(workspace, model, {**about, **training.model_dump()}) as curves:
 
             def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
-                crew.reporter.advance(step, steps, losses_of(figures))
+                context.progress.advance(step, steps, losses_of(figures))
                 if curves is not None:
                     curves(step, steps, figures)
 
-            summary = crew.detection.fit(
-                pictures=pictures,
+            summary = context.detector.fit(
+                images=images,
                 vocabulary=book.vocabulary(),
                 training=training,
                 out=registry.folder(model),
@@ -141,35 +143,35 @@ def losses_of(figures: Mapping[str, float]) -> str:
     return " ".join(f"{name} {value:.3f}" for name, value in shown.items())
 
 
-def judge_candidate(crew: Crew, candidate: str) -> dict[str, Any]:
+def evaluate_candidate(context: LoopContext, candidate: str) -> dict[str, Any]:
     """Judge the candidate on the fixed test set; the champion too where its figures are of other words."""
-    for model in filter(None, (candidate, crew.workspace.champion())):
-        _scores(crew, model)
+    for model in filter(None, (candidate, context.workspace.champion())):
+        _scores(context, model)
     return {}
 
 
-def _scores(crew: Crew, model: str) -> Scores | None:
+def _scores(context: LoopContext, model: str) -> Scores | None:
     """A model's figures on today's test set and class book, from its card where they are there."""
-    workspace = crew.workspace
+    workspace = context.workspace
     book, test_set = workspace.class_book(), workspace.journal.fact("test_set")
-    truth = [in_the_books_words(p, book.resolve) for p in workspace.test_set()]
+    truth = [in_book_classes(p, book.resolve) for p in workspace.test_set()]
     if not truth:
         return None
     card = workspace.registry.card(model)
     against = f"{test_set}+{book.version}"
     if card.evaluation is None or card.evaluation.judged_on != against:
-        found = crew.judged(model, [t.picture for t in truth])
-        scores = judge(found, truth, book.vocabulary(), against)
+        found = context.predict_for_evaluation(model, [t.image for t in truth])
+        scores = evaluate_predictions(found, truth, book.vocabulary(), against)
         card = card.model_copy(update={"evaluation": scores})
         workspace.registry.register(card)
     return card.evaluation
 
 
-def promote(crew: Crew, number: int, candidate: str) -> dict[str, Any]:
+def promote(context: LoopContext, number: int, candidate: str) -> dict[str, Any]:
     """Decide, turn the alias, and return the figures that the round closes with."""
-    workspace = crew.workspace
-    mine = _scores(crew, candidate)
-    promoted, reason = _decided(crew, number, candidate, mine)
+    workspace = context.workspace
+    mine = _scores(context, candidate)
+    promoted, reason = _decided(context, number, candidate, mine)
     harvest = workspace.journal.finished(number, "harvest") or {}
     dataset = workspace.journal.finished(number, "dataset") or {}
     result = {
@@ -184,17 +186,17 @@ def promote(crew: Crew, number: int, candidate: str) -> dict[str, Any]:
     return result
 
 
-def _decided(crew: Crew, number: int, candidate: str, mine: Scores | None) -> tuple[bool, str]:
+def _decided(context: LoopContext, number: int, candidate: str, mine: Scores | None) -> tuple[bool, str]:
     """Whether the candidate is champion now, and why; judged against whoever is champion at this moment.
 
     People turn the alias while a round is open. A candidate that has it already got it from a run that was
     killed before it could say so, or by hand.
     """
-    workspace, head = crew.workspace, f"round {number}, "
+    workspace, head = context.workspace, f"round {number}, "
     champion = workspace.champion()
     if champion == candidate:
         return True, workspace.registry.history()[-1].reason.removeprefix(head)
-    best = _scores(crew, champion) if champion else None
+    best = _scores(context, champion) if champion else None
     promoted, reason = verdict(mine, best, first=champion is None, min_gain=workspace.settings.gate.min_gain)
     if promoted:
         workspace.registry.promote(candidate, head + reason)

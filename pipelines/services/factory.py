@@ -1,8 +1,7 @@
-"""Brings up who works on a workspace, as its settings say: Label Studio and the detector, or stand-ins."""
+"""Brings up who works on a workspace, as its settings say: Label Studio and the detector, or stubs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,38 +10,38 @@ import platformdirs
 from annotate.studio.protocol import Connection, Studio
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError
-from pipelines.detectors.backend import Detection, DSMoEDetection
-from pipelines.rounds.context import Crew, Reporter
+from dsmoe_core.progress import StatusCallback
+from pipelines.detectors.backend import DetectorBackend, DSMoEBackend
+from pipelines.progress import ProgressReporter
+from pipelines.rounds.context import LoopContext
 from pipelines.settings import DetectorSettings, Environment
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from annotate.studio.external_server import ExistingServer
+    from annotate.studio.external_server import ExternalServer
     from annotate.studio.server import LabelStudioServer
-    from dsmoe_core.data.letterbox_cache import PictureCache
-
-Say = Callable[[str], None]
+    from dsmoe_core.data.letterbox_cache import ImageCache
 
 
 def server(
     workspace: Workspace, environment: Environment, port: int | None = None
-) -> LabelStudioServer | ExistingServer | None:
+) -> LabelStudioServer | ExternalServer | None:
     """The workspace's Label Studio, running or not: its own, or the one that the settings name.
 
     Returns:
-        None where the settings have the stand-in.
+        None where the settings have the stub.
 
     Raises:
         SettingsError: there is an address without a token.
     """
-    from annotate.studio.external_server import ExistingServer
+    from annotate.studio.external_server import ExternalServer
     from annotate.studio.server import LabelStudioServer
 
     settings = workspace.settings.studio
-    if settings.kind == "stand-in":
+    if settings.kind == "stub":
         return None
     url = environment.studio_url or settings.url
-    # Pictures lie in pictures/, for Label Studio shows strict sub-folders of its document root only.
+    # Images lie in images/, for Label Studio shows strict sub-folders of its document root only.
     if url is None:
         port = port or settings.port
         return LabelStudioServer(workspace.path / "studio", workspace.path, environment.environments, port)
@@ -52,11 +51,11 @@ def server(
             "Set DSMOE_STUDIO_TOKEN to the one on its page Account & Settings.",
         )
     root = settings.document_root or workspace.path
-    return ExistingServer(url, environment.studio_token.get_secret_value(), root)
+    return ExternalServer(url, environment.studio_token.get_secret_value(), root)
 
 
 def studio(
-    workspace: Workspace, environment: Environment, say: Say, port: int | None = None
+    workspace: Workspace, environment: Environment, on_status: StatusCallback, port: int | None = None
 ) -> tuple[Studio, Connection | None]:
     """A labelling server that answers; started if need be.
 
@@ -69,43 +68,43 @@ def studio(
     if own is None:
         from annotate.studio.fake import FakeStudio
 
-        return FakeStudio(workspace.path / "studio" / "stand-in.json"), None
+        return FakeStudio(workspace.path / "studio" / "stub.json"), None
     from annotate.studio.client import LabelStudio
 
-    connection = own.up(say)
+    connection = own.up(on_status)
     return LabelStudio(connection), connection
 
 
-def detection(workspace: Workspace, environment: Environment) -> Detection:
+def detector(workspace: Workspace, environment: Environment) -> DetectorBackend:
     """The detector of the settings; torch is not imported before it is used."""
     settings = workspace.settings.detector
-    if settings.kind == "stand-in":
-        from pipelines.detectors.stub_detector import StandInDetection
+    if settings.kind == "stub":
+        from pipelines.detectors.stub_detector import StubDetector
 
-        return StandInDetection()
+        return StubDetector()
     return network(workspace, environment)
 
 
-def network(workspace: Workspace | None, environment: Environment) -> DSMoEDetection:
+def network(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
     """Runs the network of any folder, with the text encoder of the workspace, where one is in use."""
-    if workspace is None or workspace.settings.detector.kind == "stand-in":
-        return DSMoEDetection(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
+    if workspace is None or workspace.settings.detector.kind == "stub":
+        return DSMoEBackend(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
     settings, key = workspace.settings.detector, environment.embeddings_api_key
-    return DSMoEDetection(
+    return DSMoEBackend(
         settings.model,
         workspace.path / "cache" / "texts",
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
         encoder_from=_first_weights(settings, environment),
-        pictures=_picture_cache(workspace),
+        images=_image_cache(workspace),
     )
 
 
-def _picture_cache(workspace: Workspace) -> PictureCache | None:
-    from dsmoe_core.data.letterbox_cache import PictureCache
+def _image_cache(workspace: Workspace) -> ImageCache | None:
+    from dsmoe_core.data.letterbox_cache import ImageCache
 
-    most = workspace.settings.detector.picture_cache_gb
-    return PictureCache(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
+    most = workspace.settings.detector.image_cache_gb
+    return ImageCache(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
 
 
 def _first_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
@@ -121,9 +120,13 @@ def _first_weights(settings: DetectorSettings, environment: Environment) -> Path
     return Path(settings.warm_start).expanduser() if settings.warm_start else shipped(settings.model.size)
 
 
-def crew(
-    workspace: Workspace, environment: Environment, reporter: Reporter, say: Say, port: int | None = None
-) -> tuple[Crew, Connection | None]:
+def context(
+    workspace: Workspace,
+    environment: Environment,
+    progress: ProgressReporter,
+    on_status: StatusCallback,
+    port: int | None = None,
+) -> tuple[LoopContext, Connection | None]:
     """Everybody who works on a workspace, ready; see ``studio`` for what can go wrong."""
-    working, connection = studio(workspace, environment, say, port)
-    return Crew(workspace, working, detection(workspace, environment), reporter), connection
+    working, connection = studio(workspace, environment, on_status, port)
+    return LoopContext(workspace, working, detector(workspace, environment), progress), connection

@@ -1,4 +1,4 @@
-"""What FiftyOne shows of a workspace: every picture with what people and the champion say about it."""
+"""What FiftyOne shows of a workspace: every image with what people and the champion say about it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from annotate.review.sample import ReviewSample
-from pipelines.datasets.relabel import as_shown
+from pipelines.datasets.relabel import in_published_classes
 from pipelines.workspace.journal import Role
 from pipelines.workspace.workspace import Workspace
 
@@ -23,14 +23,14 @@ def dataset_name(workspace: Workspace, *, shared: bool) -> str:
 
 
 def samples(workspace: Workspace) -> Iterator[ReviewSample]:
-    """All usable pictures; tags say role, round and arm."""
-    findings, book = workspace.findings(), workspace.class_book()
+    """All usable images; tags say role, round and arm."""
+    detections, book = workspace.predictions(), workspace.class_book()
     labelled = [*workspace.test_set(), *workspace.annotations().values()]
-    truth = {p.picture.key: as_shown(p, book).annotations for p in labelled}
+    truth = {p.image.key: in_published_classes(p, book).annotations for p in labelled}
     sent = {task.key: task for task in workspace.journal.tasks()}
     roles: tuple[tuple[Role, str], ...] = (("pool", "pool"), ("test", "test set"))
     for role, tag in roles:
-        for picture in workspace.pictures(role):
-            task = sent.get(picture.key)
+        for image in workspace.images(role):
+            task = sent.get(image.key)
             tags = (tag, f"round {task.round}", task.arm) if task else (tag,)
-            yield ReviewSample(picture, truth.get(picture.key), findings.get(picture.key), tags)
+            yield ReviewSample(image, truth.get(image.key), detections.get(image.key), tags)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.external_images import read_in_place
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.schema import LabelledPicture
-from pipelines.datasets.relabel import in_the_books_words
+from dsmoe_core.schema import LabelledImage
+from pipelines.datasets.relabel import in_book_classes
+from pipelines.progress import ProgressReporter
 from pipelines.rounds.retraining import losses_of
 from pipelines.services import factory
 from pipelines.settings import MAX_PIXELS, Environment
-from pipelines.workspace.model_ref import named_model
+from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
@@ -42,20 +43,8 @@ class Files:
     changes: tuple[tuple[str, Any], ...] = ()
 
 
-class Told(Protocol):
-    """Who is told how it goes."""
-
-    def say(self, text: str) -> None:
-        """Something begins."""
-        ...
-
-    def advance(self, done: int, total: int, note: str = "") -> None:
-        """So much of it is done."""
-        ...
-
-
 def train_files(
-    files: Files, workspace: Workspace | None, environment: Environment, told: Told
+    files: Files, workspace: Workspace | None, environment: Environment, progress: ProgressReporter
 ) -> dict[str, Any]:
     """Train and return how it ended; what cannot be read is left out, and listed.
 
@@ -63,7 +52,7 @@ def train_files(
         workspace: whose settings and class book are used; by default those of a new one.
 
     Raises:
-        DataError: no picture can be read, or a class is not in the class book. ModelError: there is no such
+        DataError: no image can be read, or a class is not in the class book. ModelError: there is no such
             model to start from.
     """
     known = read_annotations(files.annotations, files.images)
@@ -71,27 +60,27 @@ def train_files(
         book = ClassBook.load(files.class_book)
     else:
         book = workspace.class_book() if workspace else ClassBook.from_glossary(known.classes)
-    start = named_model(files.start_from, workspace).folder if files.start_from else None
+    start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     most = workspace.settings.max_pixels if workspace else MAX_PIXELS
-    detection = factory.network(workspace, environment)
+    detector = factory.network(workspace, environment)
     with tempfile.TemporaryDirectory() as scratch:
-        told.say("reading the pictures")
-        read = read_in_place(known, files.images, Path(scratch), max_pixels=most, progress=told.advance)
-        labelled = [_by_content(in_the_books_words(p, book.resolve)) for p in read.labelled]
-        told.say("training")
-        summary = detection.fit(
-            pictures=labelled,
+        progress.status("reading the images")
+        read = read_in_place(known, files.images, Path(scratch), max_pixels=most, progress=progress.advance)
+        labelled = [_by_content(in_book_classes(p, book.resolve)) for p in read.labelled]
+        progress.status("training")
+        summary = detector.fit(
+            images=labelled,
             vocabulary=book.vocabulary(),
             training=settings.model_copy(update=dict(files.changes)),
             out=files.out,
             start_from=start,
-            progress=lambda step, steps, figures: told.advance(step, steps, losses_of(figures)),
+            progress=lambda step, steps, figures: progress.advance(step, steps, losses_of(figures)),
         )
-    return {**summary, "pictures": len(labelled), "left_out": [one._asdict() for one in read.left_out]}
+    return {**summary, "images": len(labelled), "left_out": [one._asdict() for one in read.left_out]}
 
 
-def _by_content(labelled: LabelledPicture) -> LabelledPicture:
+def _by_content(labelled: LabelledImage) -> LabelledImage:
     """The same under the hash of the file, so that what is kept of it is found again wherever it lies."""
-    key = sha256_of(labelled.picture.path)
-    return replace(labelled, picture=replace(labelled.picture, key=key))
+    key = sha256_of(labelled.image.path)
+    return replace(labelled, image=replace(labelled.image, key=key))

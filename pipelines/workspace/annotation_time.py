@@ -1,4 +1,4 @@
-"""What labelling costs: the time that people spent, by what they had to do on a picture."""
+"""What labelling costs: the time that people spent, by what they had to do on an image."""
 
 from __future__ import annotations
 
@@ -10,30 +10,31 @@ from dsmoe_core.schema import Harvest, Outcome
 
 ALL, NOTHING, SKIPPED = "all", "nothing drawn", "skipped"
 _BY_LABOUR = (Outcome.ADDED, Outcome.DELETED, Outcome.RELABELLED, Outcome.MOVED, Outcome.ACCEPTED)
-_BY_PEOPLE_S = 0.1  # nobody looks at a picture in less: a program answered
+_BY_PEOPLE_S = 0.1  # nobody looks at an image in less: a program answered
 KINDS = (ALL, *map(str, reversed(_BY_LABOUR)), NOTHING, SKIPPED)
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The time that one kind of picture took.
+    """The time that one kind of image took.
 
     Attributes:
-        pictures: whose time is known; those that a simulated annotator answered do not count.
-        per_picture: seconds; the median, for people leave their desks with a picture open.
-        per_box: seconds per box that was judged or drawn, the median over the pictures; None without boxes.
+        images: whose time is known; those that a simulated annotator answered do not count.
+        per_image: seconds; the median, for people leave their desks with an image open.
+        per_box: seconds per box that was judged or drawn, the median over the images; None without boxes.
     """
 
-    pictures: int
-    per_picture: float
+    images: int
+    per_image: float
     per_box: float | None
 
 
 def effort(harvests: Iterable[Harvest]) -> dict[str, Effort]:
-    """People's effort by what was done on a picture, and of ``all`` pictures; what did not occur is absent.
+    """People's effort by what was done on an image, and of ``all`` images; what did not occur is absent.
 
-    A picture counts once, under the most laborious thing that was done on it: drawing a box, then deleting,
-    relabelling, moving, and accepting. What good pre-labels save is the way from ``added`` to ``accepted``.
+    An image counts once, under the most laborious thing that was done on it: drawing a box, then deleting,
+    relabelling, moving, and accepting. What good pre-annotations save is the way from ``added`` to
+    ``accepted``.
     """
     kinds: dict[str, list[Harvest]] = {}
     for harvest in harvests:

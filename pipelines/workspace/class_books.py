@@ -1,6 +1,6 @@
 """The class books of a workspace: the working copy that people edit, and the versions, one of them published.
 
-The detector, rounds, pre-labels and models go by the published one; ``classes.yaml`` counts once it is
+The detector, rounds, pre-annotations and models go by the published one; ``classes.yaml`` counts once it is
 published. A workspace from before there were versions has its ``classes.yaml`` published when it is first
 written to.
 """
@@ -11,13 +11,13 @@ import os
 import pwd
 from pathlib import Path
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import ClassBookError
 from pipelines.settings import TextSettings
 from pipelines.workspace.token_limit import cut_by
 from prompts.book_diff import BookDiff, book_diff
 from prompts.class_book import ClassBook, book_text
-from prompts.evaluation_report import JudgeReport
+from prompts.evaluation_report import TextEvaluationReport
 from prompts.store import Act, ClassBookStore, Version
 
 FIRST = "the first one"
@@ -106,7 +106,7 @@ class ClassBooks:
         name: str | None,
         *,
         author: str,
-        report: JudgeReport | None = None,
+        report: TextEvaluationReport | None = None,
         force_reason: str | None = None,
         over: str | None = None,
     ) -> tuple[Act, BookDiff | None]:
@@ -160,7 +160,7 @@ class ClassBooks:
         act = self.store.rollback(target, over=left and left.id, author=author, reason=reason)
         follows = left is not None and left.id != act.version and _is(self.file, left.text)
         if follows:
-            write_whole(self.file, self.store.version(act.version).text)
+            atomic_write(self.file, self.store.version(act.version).text)
         return act, follows
 
     def checkout(self, name: str, to: Path | None = None, *, force: bool = False) -> tuple[Version, bool]:
@@ -187,7 +187,7 @@ class ClassBooks:
             return version, False
         if path.is_file() and not force:
             self._refuse_loss(path)
-        write_whole(path, version.text)
+        atomic_write(path, version.text)
         return version, True
 
     def _whole(self) -> tuple[str, ClassBook]:

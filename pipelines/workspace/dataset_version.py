@@ -1,7 +1,7 @@
-"""Dataset versions: immutable manifests, named by their content, of what people said about which pictures.
+"""Dataset versions: immutable manifests, named by their content, of what people said about which images.
 
-A version holds pictures by sha256 with their boxes, its parent, the fixed test set and the class book's
-version; never a pre-label that no person looked at.
+A version holds images by sha256 with their boxes, its parent, the fixed test set and the class book's
+version; never a pre-annotation that no person looked at.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
-from dsmoe_core.atomic import canonical, content_id, write_whole
+from dsmoe_core.atomic import atomic_write, canonical, content_id
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import BoxError, WorkspaceError
-from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocabulary
 
 
 class LabelledBox(Frozen):
@@ -27,7 +27,7 @@ class LabelledBox(Frozen):
 
 
 class Item(Frozen):
-    """One picture of a version, by the sha256 of its bytes."""
+    """One image of a version, by the sha256 of its bytes."""
 
     key: str
     name: str
@@ -43,7 +43,7 @@ class DatasetVersion(Frozen):
         parent: the version before; None for the first and for a test set.
         test_set: id of the fixed test set that belongs to it; None for a test set itself.
         class_book: version of the class book whose names the labels are.
-        train: pictures people labelled, by key; of a test set: its pictures.
+        train: images people labelled, by key; of a test set: its images.
     """
 
     id: str
@@ -56,7 +56,7 @@ class DatasetVersion(Frozen):
     @classmethod
     def of(
         cls,
-        labelled: Sequence[LabelledPicture],
+        labelled: Sequence[LabelledImage],
         vocabulary: Vocabulary,
         *,
         parent: str | None = None,
@@ -65,7 +65,7 @@ class DatasetVersion(Frozen):
         """Make the version of these labels; the same labels give the same id, in whatever order.
 
         Raises:
-            BoxError: a box is outside its picture.
+            BoxError: a box is outside its image.
             ClassBookError: the class book lacks a label.
         """
         draft = cls(
@@ -74,7 +74,7 @@ class DatasetVersion(Frozen):
             test_set=test_set,
             class_book=vocabulary.version,
             classes=vocabulary.names,
-            train=tuple(_item(p, vocabulary) for p in sorted(labelled, key=lambda p: p.picture.key)),
+            train=tuple(_item(p, vocabulary) for p in sorted(labelled, key=lambda p: p.image.key)),
         )
         return draft.model_copy(update={"id": draft.content()})
 
@@ -86,21 +86,21 @@ class DatasetVersion(Frozen):
     def boxes(self) -> int:
         return sum(len(item.boxes) for item in self.train)
 
-    def labelled(self, pictures: Mapping[str, Picture]) -> list[LabelledPicture]:
-        """Its pictures with their boxes, as files of a workspace.
+    def labelled(self, images: Mapping[str, ImageRecord]) -> list[LabelledImage]:
+        """Its images with their boxes, as files of a workspace.
 
         Raises:
-            WorkspaceError: the workspace lacks a picture of it.
+            WorkspaceError: the workspace lacks an image of it.
         """
-        missing = [item.name for item in self.train if item.key not in pictures]
+        missing = [item.name for item in self.train if item.key not in images]
         if missing:
             raise WorkspaceError(
-                f"dataset version {self.id} has {len(missing)} picture(s) that the workspace lacks, "
+                f"dataset version {self.id} has {len(missing)} image(s) that the workspace lacks, "
                 f"such as {missing[0]}",
-                "Restore the workspace's pictures.",
+                "Restore the workspace's images.",
             )
         return [
-            LabelledPicture(pictures[i.key], tuple(Annotation(Box(*b.box), b.label) for b in i.boxes))
+            LabelledImage(images[i.key], tuple(Annotation(Box(*b.box), b.label) for b in i.boxes))
             for i in self.train
         ]
 
@@ -108,7 +108,7 @@ class DatasetVersion(Frozen):
         """Write folder/ID.json unless it is there."""
         path = folder / f"{self.id}.json"
         if not path.exists():
-            write_whole(path, canonical(self.model_dump(mode="json")) + "\n")
+            atomic_write(path, canonical(self.model_dump(mode="json")) + "\n")
         return path
 
     @classmethod
@@ -133,29 +133,27 @@ class DatasetVersion(Frozen):
         return found
 
 
-def _item(labelled: LabelledPicture, vocabulary: Vocabulary) -> Item:
-    picture = labelled.picture
+def _item(labelled: LabelledImage, vocabulary: Vocabulary) -> Item:
+    image = labelled.image
     boxes = []
     for annotation in labelled.annotations:
         vocabulary.index(annotation.label)
-        boxes.append(LabelledBox(box=_corners(annotation, picture), label=annotation.label))
+        boxes.append(LabelledBox(box=_corners(annotation, image), label=annotation.label))
     boxes.sort(key=lambda b: (b.box, b.label))
-    return Item(
-        key=picture.key, name=picture.name, width=picture.width, height=picture.height, boxes=tuple(boxes)
-    )
+    return Item(key=image.key, name=image.name, width=image.width, height=image.height, boxes=tuple(boxes))
 
 
-def _corners(annotation: Annotation, picture: Picture) -> tuple[float, float, float, float]:
-    """A box clipped to its picture, to a thousandth of a pixel."""
+def _corners(annotation: Annotation, image: ImageRecord) -> tuple[float, float, float, float]:
+    """A box clipped to its image, to a thousandth of a pixel."""
     outside = BoxError(
-        f"box {annotation.box.corners} ({annotation.label}) is outside its picture {picture.name}, "
-        f"which is {picture.width} x {picture.height}",
+        f"box {annotation.box.corners} ({annotation.label}) is outside its image {image.name}, "
+        f"which is {image.width} x {image.height}",
         "Correct or remove this box.",
     )
-    if not annotation.box.inside(picture.width, picture.height):
+    if not annotation.box.inside(image.width, image.height):
         raise outside
     try:
-        box = annotation.box.clipped(picture.width, picture.height)
+        box = annotation.box.clipped(image.width, image.height)
         return Box(round(box.x1, 3), round(box.y1, 3), round(box.x2, 3), round(box.y2, 3)).corners
     except BoxError:
         raise outside from None

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import Harvest, Picture
+from dsmoe_core.schema import Harvest, ImageRecord
 from pipelines.workspace import journal_tables as t
 from pipelines.workspace.database import Database
 from pipelines.workspace.journal_harvests import as_text, harvest_of, harvest_row, news, remark_row
@@ -27,7 +27,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class SentTask:
-    """One picture of a round; ``task_id`` is None until the labelling server is known to have it."""
+    """One image of a round; ``task_id`` is None until the labelling server is known to have it."""
 
     key: str
     round: int
@@ -102,18 +102,18 @@ class Journal(Database):
     def set_fact(self, name: str, value: Any) -> None:
         self._insert(t.facts, [{"name": name, "value": value}], update=["value"])
 
-    # pictures
+    # images
     def begin_anew(self) -> None:
-        """Forget pictures and imported labels of a making that was killed; a round holds on to them all."""
+        """Forget images and imported labels of a making that was killed; a round holds on to them all."""
         if self.rounds():
             return
         with self._connect() as db:
-            for table in (t.pictures, t.harvests, t.remarks):
+            for table in (t.images, t.harvests, t.remarks):
                 db.execute(sa.delete(table))
             db.execute(sa.delete(t.facts).where(t.facts.c.name == "test_set"))
 
-    def add_pictures(self, pictures: Iterable[Picture], role: Role, root: Path) -> None:
-        """Record pictures; one that is there already keeps its role, so a test picture stays one."""
+    def add_images(self, images: Iterable[ImageRecord], role: Role, root: Path) -> None:
+        """Record images; one that is there already keeps its role, so a test image stays one."""
         rows = [
             {
                 "key": p.key,
@@ -123,16 +123,16 @@ class Journal(Database):
                 "height": p.height,
                 "role": role,
             }
-            for p in pictures
+            for p in images
         ]
-        self._insert(t.pictures, rows)
+        self._insert(t.images, rows)
 
-    def pictures(self, root: Path, role: Role | None = None) -> list[Picture]:
-        """Pictures of a role, or all, by name."""
-        query = sa.select(t.pictures).order_by(t.pictures.c.name, t.pictures.c.key)
+    def images(self, root: Path, role: Role | None = None) -> list[ImageRecord]:
+        """Images of a role, or all, by name."""
+        query = sa.select(t.images).order_by(t.images.c.name, t.images.c.key)
         if role is not None:
-            query = query.where(t.pictures.c.role == role)
-        return [Picture(r.key, r.name, root / r.file, r.width, r.height) for r in self._rows(query)]
+            query = query.where(t.images.c.role == role)
+        return [ImageRecord(r.key, r.name, root / r.file, r.width, r.height) for r in self._rows(query)]
 
     # rounds and the tasks that were sent
     def rounds(self) -> list[RoundRecord]:
@@ -172,12 +172,12 @@ class Journal(Database):
             )
 
     def plan_tasks(self, tasks: Sequence[SentTask]) -> None:
-        """Choose pictures for a round: all of them or none."""
+        """Choose images for a round: all of them or none."""
         names = ("key", "round", "arm", "rank", "uncertainty", "version", "task_id")
         self._insert(t.tasks, [{name: getattr(task, name) for name in names} for task in tasks])
 
     def mark_sent(self, ids: Mapping[str, int]) -> None:
-        """Record the labelling server's task ids by picture key."""
+        """Record the labelling server's task ids by image key."""
         with self._connect() as db:
             for key, task_id in ids.items():
                 db.execute(sa.update(t.tasks).where(t.tasks.c.key == key).values(task_id=task_id))
@@ -196,16 +196,16 @@ class Journal(Database):
     def record(self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio") -> None:
         """Append states of annotations; a state that is there already, or says nothing new, is left alone."""
         fresh = news(harvests, self._states()) if source == "studio" else harvests
-        # First, for nobody may be killed between them and find a doubtful picture labelled.
+        # First, for nobody may be killed between them and find a doubtful image labelled.
         self._insert(t.remarks, [remark_row(h) for h in fresh if h.doubt or h.note or h.annotators != 1])
         self._insert(t.harvests, [harvest_row(h, source) for h in fresh])
 
     def harvests(self) -> dict[str, Harvest]:
-        """The latest state of each picture that came back, by key; imported labels included."""
+        """The latest state of each image that came back, by key; imported labels included."""
         return {key: h for key, h in self._latest().items() if h.annotators}
 
     def _latest(self) -> dict[str, Harvest]:
-        """The latest state of each picture, those included whose annotations were all taken back."""
+        """The latest state of each image, those included whose annotations were all taken back."""
         return {h.key: h for h in self._states()}
 
     def _states(self) -> list[Harvest]:

@@ -15,8 +15,8 @@ facts = Table(
     Column("value", JSON, nullable=False),
 )
 
-pictures = Table(
-    "pictures",
+images = Table(
+    "images",
     metadata,
     Column("key", String(64), primary_key=True),
     Column("name", Text, nullable=False),
@@ -31,7 +31,7 @@ rounds = Table(
     metadata,
     Column("round", Integer, primary_key=True, autoincrement=False),
     Column("state", String(8), nullable=False, comment="opening, open, closing, closed"),
-    Column("champion", String(64), comment="the model that pre-labelled it"),
+    Column("champion", String(64), comment="the model that pre-annotated it"),
     Column("opened_at", String(40), nullable=False),
     Column("closed_at", String(40)),
     Column("result", JSON, comment="frozen when the round closes"),
@@ -45,7 +45,7 @@ round_books = Table(
     Column("class_book", String(64), nullable=False, comment="version that it was opened with"),
 )
 
-# The primary key is the picture alone: the database itself refuses to send a picture twice.
+# The primary key is the image alone: the database itself refuses to send an image twice.
 tasks = Table(
     "tasks",
     metadata,
@@ -54,11 +54,11 @@ tasks = Table(
     Column("arm", String(8), nullable=False, comment="seed, ranked or random"),
     Column("rank", Integer, nullable=False),
     Column("uncertainty", Float),
-    Column("version", String(160), comment="of the pre-labels, MODEL+BOOK"),
+    Column("version", String(160), comment="of the pre-annotations, MODEL+BOOK"),
     Column("task_id", Integer, comment="in Label Studio; null until it is known to be sent"),
 )
 
-# Append only: every state of every annotation that we saw; the latest one of a picture counts.
+# Append only: every state of every annotation that we saw; the latest one of an image counts.
 harvests = Table(
     "harvests",
     metadata,

@@ -10,7 +10,7 @@ from pipelines.workspace.registry import CHAMPION
 from pipelines.workspace.workspace import Workspace
 
 
-class NamedModel(NamedTuple):
+class ModelRef(NamedTuple):
     """A model's folder.
 
     Attributes:
@@ -22,7 +22,7 @@ class NamedModel(NamedTuple):
     workspace: Workspace | None
 
 
-def named_model(model: str, workspace: Workspace | None) -> NamedModel:
+def resolve_model(model: str, workspace: Workspace | None) -> ModelRef:
     """A model by its id in a workspace (or ``champion``), or by its folder.
 
     Raises:
@@ -31,10 +31,10 @@ def named_model(model: str, workspace: Workspace | None) -> NamedModel:
     if workspace is not None:
         key = workspace.champion() if model == CHAMPION else model
         if key is not None and Path(key).name == key and workspace.registry.has(key):
-            return NamedModel(key, workspace.registry.folder(key), workspace)
+            return ModelRef(key, workspace.registry.folder(key), workspace)
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return NamedModel(model, folder, None)
+        return ModelRef(model, folder, None)
     known = ", ".join(card.id for card in workspace.registry.cards()) if workspace else ""
     place = f"in {workspace.path}, which has {known or 'none'}" if workspace else "a folder"
     raise ModelError(

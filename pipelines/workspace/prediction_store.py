@@ -1,6 +1,6 @@
-"""What each model version found, one line of JSON a picture, in findings/VERSION.jsonl.
+"""What each model version found, one line of JSON an image, in detections/VERSION.jsonl.
 
-Lines are appended and flushed as pictures come by, so an interrupted search goes on where it was. A line
+Lines are appended and flushed as images come by, so an interrupted search goes on where it was. A line
 torn by a kill is dropped by the next reader and overwritten by the next writer.
 """
 
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import canonical, disk_full_is_an_error
-from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
+from dsmoe_core.atomic import canonical, disk_full_as_error
+from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
 
-class FindingsStore:
-    """The findings folder of a workspace."""
+class PredictionStore:
+    """The detections folder of a workspace."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,36 +26,36 @@ class FindingsStore:
         """The file of a version, ``MODEL+BOOK``."""
         return self._folder / f"{version}.jsonl"
 
-    def load(self, version: str) -> dict[str, PictureFindings]:
-        """Everything a version found, by picture key; nothing where it never looked."""
+    def load(self, version: str) -> dict[str, Prediction]:
+        """Everything a version found, by image key; nothing where it never looked."""
         path = self.path(version)
         if not path.exists():
             return {}
         return {found.key: found for found in _whole_lines(path)}
 
-    def lookup(self, version: str) -> Mapping[str, PictureFindings]:
-        """The same as ``load``, but each picture's findings are read when they are asked for."""
+    def lookup(self, version: str) -> Mapping[str, Prediction]:
+        """The same as ``load``, but each image's detections are read when they are asked for."""
         return _Lookup(self.path(version))
 
-    def add(self, version: str, findings: Iterable[PictureFindings]) -> Iterator[PictureFindings]:
-        """Append findings as they stream by, and pass each on once it is on the disk.
+    def add(self, version: str, detections: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Append detections as they stream by, and pass each on once it is on the disk.
 
         Raises:
             PrerequisiteError: the disk is full.
         """
         path = self.path(version)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with disk_full_is_an_error(path), path.open("ab") as file:
+        with disk_full_as_error(path), path.open("ab") as file:
             file.truncate(_length_of_whole_lines(path))
-            for found in findings:
+            for found in detections:
                 file.write((canonical(to_json(found)) + "\n").encode())
                 file.flush()
                 yield found
             os.fsync(file.fileno())
 
 
-class _Lookup(Mapping[str, PictureFindings]):
-    """Knows where in the file each picture's newest line begins."""
+class _Lookup(Mapping[str, Prediction]):
+    """Knows where in the file each image's newest line begins."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,7 +68,7 @@ class _Lookup(Mapping[str, PictureFindings]):
                         self._starts[json.loads(line)["key"]] = start
                     start += len(line)
 
-    def __getitem__(self, key: str) -> PictureFindings:
+    def __getitem__(self, key: str) -> Prediction:
         start = self._starts[key]
         with self._path.open("rb") as file:
             file.seek(start)
@@ -81,7 +81,7 @@ class _Lookup(Mapping[str, PictureFindings]):
         return len(self._starts)
 
 
-def to_json(found: PictureFindings) -> dict[str, Any]:
+def to_json(found: Prediction) -> dict[str, Any]:
     """Plain values, probabilities to six digits; boxes as they are: rounded, one might have no area."""
     return {
         "key": found.key,
@@ -92,7 +92,7 @@ def to_json(found: PictureFindings) -> dict[str, Any]:
             "weights": [round(w, 6) for w in found.routing.weights],
             "entropy": found.routing.entropy,
         },
-        "findings": [
+        "detections": [
             {
                 "box": f.box.corners,
                 "label": f.label,
@@ -100,19 +100,19 @@ def to_json(found: PictureFindings) -> dict[str, Any]:
                 "probabilities": {name: round(p, 6) for name, p in f.probabilities.items()},
                 "entropy": round(f.entropy, 6),
             }
-            for f in found.findings
+            for f in found.detections
         ],
     }
 
 
-def from_json(raw: dict[str, Any]) -> PictureFindings:
+def from_json(raw: dict[str, Any]) -> Prediction:
     """The inverse of ``to_json``."""
     routing = raw["routing"]
-    return PictureFindings(
+    return Prediction(
         key=raw["key"],
-        findings=tuple(
-            Finding(Box(*map(float, f["box"])), f["label"], f["score"], f["probabilities"], f["entropy"])
-            for f in raw["findings"]
+        detections=tuple(
+            Detection(Box(*map(float, f["box"])), f["label"], f["score"], f["probabilities"], f["entropy"])
+            for f in raw["detections"]
         ),
         routing=Routing(tuple(routing["experts"]), tuple(routing["weights"]), routing["entropy"]),
         uncertainty=raw["uncertainty"],
@@ -120,7 +120,7 @@ def from_json(raw: dict[str, Any]) -> PictureFindings:
     )
 
 
-def _whole_lines(path: Path) -> Iterator[PictureFindings]:
+def _whole_lines(path: Path) -> Iterator[Prediction]:
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ModelError
 from pipelines.workspace.journal import AliasChange, Journal
@@ -89,7 +89,7 @@ class Registry:
 
     def register(self, card: ModelCard) -> None:
         """Write or rewrite a model's card."""
-        write_whole(self.folder(card.id) / "card.json", card.model_dump_json(indent=1) + "\n")
+        atomic_write(self.folder(card.id) / "card.json", card.model_dump_json(indent=1) + "\n")
 
     def has(self, model: str) -> bool:
         return (self.folder(model) / "card.json").exists()

@@ -1,4 +1,7 @@
-"""Rounds as people look at them: what was labelled, what happened to the pre-labels, how the model fared."""
+"""Rounds as people look at them.
+
+What was labelled, what happened to the pre-annotations, how the model fared.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ class RoundRow:
     """One round.
 
     Attributes:
-        sent: pictures sent out in this round.
+        sent: images sent out in this round.
         answered: those that came back, labelled or skipped.
-        new_pictures, new_boxes: labelled in this round.
-        pictures, boxes: labelled up to and with this round.
-        accepted, moved, relabelled, deleted: pre-labelled boxes of this round, counted.
+        new_images, new_boxes: labelled in this round.
+        images, boxes: labelled up to and with this round.
+        accepted, moved, relabelled, deleted: pre-annotated boxes of this round, counted.
         added: boxes drawn by hand in this round, counted.
         map50, map: of this round's model on the fixed test set, 0 to 1; None until it was judged.
         promoted: None until it was decided.
-        doubtful: pictures of this round that came back in doubt; they are answered, not labelled.
-        agreement: of several annotators of a picture, 0 to 1, mean over such pictures; None where none were.
+        doubtful: images of this round that came back in doubt; they are answered, not labelled.
+        agreement: of several annotators of an image, 0 to 1, mean over such images; None where none were.
         effort: see pipelines.workspace.annotation_time.
         class_book: version that the round was opened with; None of rounds from before this was noted.
     """
@@ -37,9 +40,9 @@ class RoundRow:
     state: State
     sent: int
     answered: int
-    pictures: int
+    images: int
     boxes: int
-    new_pictures: int
+    new_images: int
     new_boxes: int
     accepted: int
     moved: int
@@ -61,11 +64,14 @@ class RoundRow:
 
     @property
     def shown(self) -> int:
-        """Pre-labelled boxes that an annotator has judged."""
+        """Pre-annotated boxes that an annotator has judged."""
         return self.accepted + self.moved + self.relabelled + self.deleted
 
     def share(self, outcome: Outcome) -> float | None:
-        """Share of the shown pre-labels with this outcome; for ADDED, of the new boxes. None of nothing."""
+        """Share of the shown pre-annotations with this outcome; for ADDED, of the new boxes.
+
+        None of nothing.
+        """
         of = self.new_boxes if outcome is Outcome.ADDED else self.shown
         return int(getattr(self, str(outcome))) / of if of else None
 
@@ -84,9 +90,9 @@ class RoundRow:
         """The round as benchmarks/results/demo.json has it; what was not measured is absent."""
         row: dict[str, Any] = {
             "round": self.round,
-            "pictures": self.pictures,
+            "images": self.images,
             "boxes": self.boxes,
-            "new_pictures": self.new_pictures,
+            "new_images": self.new_images,
             "new_boxes": self.new_boxes,
         }
         optional: dict[str, Any] = {str(outcome): self.share(outcome) for outcome in Outcome}
@@ -100,11 +106,11 @@ class RoundRow:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A picture that somebody who knows more should look at.
+    """An image that somebody who knows more should look at.
 
     Attributes:
         task_id: in Label Studio; None until it is known.
-        doubt: "unsure", "needs an expert"; None where the picture counts and has a note only.
+        doubt: "unsure", "needs an expert"; None where the image counts and has a note only.
     """
 
     key: str
@@ -115,7 +121,7 @@ class Note:
 
 
 def notes(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> list[Note]:
-    """Pictures in doubt and pictures with a note, in doubt first, then in the order they were sent."""
+    """Images in doubt and images with a note, in doubt first, then in the order they were sent."""
     found = [
         Note(task.key, task.round, task.task_id, harvest.doubt, harvest.note)
         for task in tasks
@@ -127,7 +133,7 @@ def notes(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> list[No
 def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, Any]:
     """What people did in a round, from what came back for its tasks, as JSON can hold it.
 
-    Pictures that were skipped or came back in doubt are answered only.
+    Images that were skipped or came back in doubt are answered only.
     """
     tasks = list(tasks)
     back = [harvests[task.key] for task in tasks if task.key in harvests]
@@ -140,7 +146,7 @@ def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> d
         **{str(outcome): outcomes[outcome] for outcome in Outcome},
         "sent": len(tasks),
         "answered": len(back),
-        "new_pictures": len(kept),
+        "new_images": len(kept),
         "new_boxes": sum(len(h.annotations) for h in kept),
         "doubtful": sum(h.doubt is not None for h in back),
         "agreement": fmean(agreed) if agreed else None,
@@ -157,16 +163,14 @@ def round_rows(
     """All rounds, oldest first. A closed round keeps the figures it closed with.
 
     Args:
-        before: pictures and boxes that came labelled, before round 0.
+        before: images and boxes that came labelled, before round 0.
     """
     rows = []
-    pictures, boxes = before
+    images, boxes = before
     for record in records:
         result = dict(record.result or {})
         counts = result.get("counts") or count_round((t for t in tasks if t.round == record.round), harvests)
-        pictures = result.get(
-            "pictures", pictures + counts["new_pictures"]
-        )  # late ones of old rounds count too
+        images = result.get("images", images + counts["new_images"])  # late ones of old rounds count too
         boxes = result.get("boxes", boxes + counts["new_boxes"])
         verdict: dict[str, Any] = {
             name: result.get(name) for name in ("map50", "map", "promoted", "reason", "model")
@@ -175,7 +179,7 @@ def round_rows(
             RoundRow(
                 round=record.round,
                 state=record.state,
-                pictures=pictures,
+                images=images,
                 boxes=boxes,
                 dataset_version=result.get("dataset_version"),
                 class_book=record.class_book,

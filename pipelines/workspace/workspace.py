@@ -15,14 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from dsmoe_core.atomic import disk_full_is_an_error
+from dsmoe_core.atomic import disk_full_as_error
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import LabelledPicture, Picture, PictureFindings
+from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.class_books import ClassBooks
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.journal import Journal, Role
-from pipelines.workspace.prediction_store import FindingsStore
+from pipelines.workspace.prediction_store import PredictionStore
 from pipelines.workspace.registry import Registry
 from pipelines.workspace.round_summary import RoundRow, round_rows
 from prompts.class_book import ClassBook
@@ -31,12 +31,12 @@ LAYOUT = """
 dsmoe.yaml       settings; written last, so a folder with it is whole
 classes.yaml     the class book that people edit; in use is the published version of
 class_books.sqlite  its versions
-pictures/        every usable picture, KEY.ext
-quarantine.json  pictures that cannot be used, with the reason
+images/          every usable image, KEY.ext
+quarantine.json  images that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
 datasets/        ID.json, immutable
 models/          ID/{model.safetensors, model.json, card.json}
-findings/        MODEL+BOOK.jsonl
+predictions/     MODEL+BOOK.jsonl
 tracking/        curves of trainings, by MLflow; made when the first one begins
 refine/          ID.json: refinements of texts, with everything that was tried; made when the first one begins
 studio/          Label Studio's data, credentials (0600) and log
@@ -44,7 +44,7 @@ review/          FiftyOne's database
 cache/           may be deleted
 """
 _MARK = "review_mark"  # by its first use, in FiftyOne
-_FOLDERS = ("pictures", "datasets", "models", "findings", "studio", "review", "cache")
+_FOLDERS = ("images", "datasets", "models", "predictions", "studio", "review", "cache")
 
 
 class Workspace:
@@ -54,7 +54,7 @@ class Workspace:
         self.path = path
         self.settings = settings
         self.journal = journal
-        self.findings_store = FindingsStore(path / "findings")
+        self.prediction_store = PredictionStore(path / "predictions")
         self.registry = Registry(path / "models", journal)
         self.class_books = ClassBooks(path, settings.detector.text_encoder)
         self._holds_lock = False
@@ -76,7 +76,7 @@ class Workspace:
                 f"{path} is not empty and no workspace; expected a new or empty folder",
                 "Choose another folder.",
             )
-        with disk_full_is_an_error(path):
+        with disk_full_as_error(path):
             for name in _FOLDERS:
                 (path / name).mkdir(parents=True, exist_ok=True)
             (path / "studio").chmod(0o700)
@@ -171,13 +171,13 @@ class Workspace:
         """
         return self.class_books.working()
 
-    def pictures(self, role: Role | None = None) -> list[Picture]:
-        """Usable pictures, by name: of the pool, of the test set, or all."""
-        return self.journal.pictures(self.path, role)
+    def images(self, role: Role | None = None) -> list[ImageRecord]:
+        """Usable images, by name: of the pool, of the test set, or all."""
+        return self.journal.images(self.path, role)
 
-    def by_key(self) -> dict[str, Picture]:
-        """All usable pictures by key."""
-        return {picture.key: picture for picture in self.pictures()}
+    def by_key(self) -> dict[str, ImageRecord]:
+        """All usable images by key."""
+        return {image.key: image for image in self.images()}
 
     def rounds(self) -> list[RoundRow]:
         """All rounds, oldest first."""
@@ -193,23 +193,23 @@ class Workspace:
         return self.registry.champion()
 
     def version_of(self, model: str) -> str:
-        """A model's findings' version, ``MODEL+BOOK``, with the published class book."""
+        """A model's detections' version, ``MODEL+BOOK``, with the published class book."""
         return f"{model}+{self.class_book().version}"
 
-    def findings(self, version: str | None = None) -> dict[str, PictureFindings]:
-        """What a version found, by picture key; by default the champion's; nothing where there is none."""
+    def predictions(self, version: str | None = None) -> dict[str, Prediction]:
+        """What a version found, by image key; by default the champion's; nothing where there is none."""
         if version is None:
             champion = self.champion()
             if champion is None:
                 return {}
             version = self.version_of(champion)
-        return self.findings_store.load(version)
+        return self.prediction_store.load(version)
 
-    def annotations(self) -> dict[str, LabelledPicture]:
-        """What people said, by picture key: the latest of each picture that counts as labelled."""
-        pictures = self.by_key()
+    def annotations(self) -> dict[str, LabelledImage]:
+        """What people said, by image key: the latest of each image that counts as labelled."""
+        images = self.by_key()
         return {
-            key: LabelledPicture(pictures[key], harvest.annotations)
+            key: LabelledImage(images[key], harvest.annotations)
             for key, harvest in self.journal.harvests().items()
             if harvest.labelled
         }
@@ -218,7 +218,7 @@ class Workspace:
         """A dataset version by id."""
         return DatasetVersion.load(self.path / "datasets", version)
 
-    def test_set(self) -> list[LabelledPicture]:
+    def test_set(self) -> list[LabelledImage]:
         """The fixed test set, which is never queried; empty where none was given."""
         version = self.journal.fact("test_set")
         return [] if version is None else self.dataset_version(version).labelled(self.by_key())

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from prompts.llm.protocol import CountingModel, Message, Reply, Usage
 from prompts.llm.structured_reply import ask
 
@@ -63,7 +63,7 @@ class CachedModel:
         if answer is None:
             answer = ask(self._model, messages, shape, attempts=self._attempts)
             kept = {**question, "answer": answer.model_dump(mode="json")}
-            write_whole(path, json.dumps(kept, ensure_ascii=False, indent=1))
+            atomic_write(path, json.dumps(kept, ensure_ascii=False, indent=1))
         else:
             self._kept += 1
         return Reply(answer.model_dump_json(), None)

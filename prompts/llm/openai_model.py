@@ -70,7 +70,7 @@ class OpenAIModel:
         Raises:
             LanguageModelError: see LanguageModel.
         """
-        with self._server.told_clearly(self.name):
+        with self._server.clear_errors(self.name):
             return [model.id for model in self._server.client.models.list().data or ()]
 
     def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
@@ -88,7 +88,7 @@ class OpenAIModel:
         schema = {"name": shape.__name__, "schema": shape.model_json_schema(), "strict": True}
         form: Any = {"type": "json_schema", "json_schema": schema}
         began = time.monotonic()
-        with self._server.told_clearly(self.name):
+        with self._server.clear_errors(self.name):
             stream = self._server.client.chat.completions.create(
                 model=self.name,
                 messages=talk,
@@ -98,7 +98,7 @@ class OpenAIModel:
                 stream_options={"include_usage": True},
                 extra_body=dict(extra),
             )
-        with stream, self._server.told_clearly(self.name, begun=True):
+        with stream, self._server.clear_errors(self.name, begun=True):
             said = self._listen(stream, began)
         self.usage += Usage(1, 0, said.read, said.written, time.monotonic() - began)
         return said

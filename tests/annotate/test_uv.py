@@ -1,4 +1,4 @@
-"""Finding uv."""
+"""Detection uv."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny detector, a tiny text encoder and a few drawn pictures."""
+"""A tiny detector, a tiny text encoder and a few drawn images."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dsmoe_core.schema import (
     Annotation,
     Box,
     ClassText,
-    LabelledPicture,
+    ImageRecord,
+    LabelledImage,
     LabelledSet,
-    Picture,
     Vocabulary,
 )
 
@@ -29,8 +29,8 @@ def vocabulary() -> Vocabulary:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[LabelledPicture]:
-    """Grey pictures with one dark or light square each; the last shows none."""
+def images(tmp_path: Path) -> list[LabelledImage]:
+    """Grey images with one dark or light square each; the last shows none."""
     rng = np.random.default_rng(0)
     made = []
     for i in range(6):
@@ -44,13 +44,13 @@ def pictures(tmp_path: Path) -> list[LabelledPicture]:
         path = tmp_path / f"{i}.png"
         Image.fromarray(pixels).save(path)
         key = hashlib.sha256(path.read_bytes()).hexdigest()
-        made.append(LabelledPicture(Picture(key, path.name, path, 100, 80), annotations))
+        made.append(LabelledImage(ImageRecord(key, path.name, path, 100, 80), annotations))
     return made
 
 
 @pytest.fixture
 def bars(tmp_path: Path) -> LabelledSet:
-    """Another trade: black pictures with a white bar or block each, in words of their own."""
+    """Another trade: black images with a white bar or block each, in words of their own."""
     rng = np.random.default_rng(1)
     shapes = {"flat": (30, 8), "upright": (8, 30), "block": (24, 24)}
     book = Vocabulary(tuple(ClassText(name, f"{name} and white on black") for name in shapes), version="v2")
@@ -62,5 +62,5 @@ def bars(tmp_path: Path) -> LabelledSet:
         path = tmp_path / f"bar-{i}.png"
         Image.fromarray(pixels).save(path)
         box = Box(float(x), float(y), float(x + width), float(y + height))
-        made.append(LabelledPicture(Picture(f"bar{i}", path.name, path, 90, 90), (Annotation(box, name),)))
+        made.append(LabelledImage(ImageRecord(f"bar{i}", path.name, path, 90, 90), (Annotation(box, name),)))
     return LabelledSet(made, book)

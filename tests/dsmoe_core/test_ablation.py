@@ -16,13 +16,13 @@ from dsmoe_core.config import AblationRow, ModelConfig, PaperForms, TrainingConf
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.predict import Detector
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.stages.resnet_encoder import ResNetEncoder
 from dsmoe_core.stages.text_prompt import ClassIndex
 from dsmoe_core.train import TrainingSummary, fit
 
-QUICK = TrainingConfig(pictures_seen=6, batch=3)
+QUICK = TrainingConfig(images_seen=6, batch=3)
 STAGES = {
     "A": (ResNetEncoder, False, False, False),
     "B": (ResNetEncoder, True, False, False),
@@ -34,10 +34,10 @@ STAGES = {
 
 
 def train(
-    config: ModelConfig, out: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    config: ModelConfig, out: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> TrainingSummary:
     return fit(
-        pictures=pictures,
+        images=images,
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=config,
@@ -60,16 +60,16 @@ def test_a_row_has_the_stages_of_its_name_and_the_next_only_adds(row: AblationRo
 
 @pytest.mark.parametrize("row", get_args(AblationRow))
 def test_every_row_trains_and_finds(
-    row: AblationRow, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    row: AblationRow, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    summary = train(SMALL.model_copy(update={"ablation": row}), tmp_path, pictures, vocabulary)
+    summary = train(SMALL.model_copy(update={"ablation": row}), tmp_path, images, vocabulary)
     assert all(map(torch.isfinite, map(torch.tensor, summary.losses.values())))
     assert ("taxonomy" in summary.losses) is (row >= "D")
     assert ("misalignment" in summary.losses) is (row >= "E")
     detector = Detector.load(tmp_path, HashEncoder())
     detector.use(vocabulary)
-    found = list(detector.findings([p.picture for p in pictures], min_score=0.0))
-    assert len(found) == len(pictures)
+    found = list(detector.predict([p.image for p in images], min_score=0.0))
+    assert len(found) == len(images)
     assert all(len(f.routing.experts) == (SMALL.top_k if row >= "E" else 0) for f in found)
 
 
@@ -94,13 +94,13 @@ def test_without_words_there_are_no_more_classes_than_the_text_is_wide() -> None
 
 @pytest.mark.parametrize("form", [*PaperForms.model_fields, "all"])
 def test_every_literal_form_trains_to_other_weights(
-    form: str, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    form: str, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     forms = PaperForms.to_the_letter() if form == "all" else PaperForms(**{form: True})
     learned = []
     for config in (SMALL, SMALL.model_copy(update={"paper": forms})):
         out = tmp_path / str(len(learned))
-        summary = train(config, out, pictures, vocabulary)
+        summary = train(config, out, images, vocabulary)
         assert all(map(torch.isfinite, map(torch.tensor, summary.losses.values())))
         learned.append(read_tensors(out / WEIGHTS)[0])
     ours, literal = learned

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dsmoe_core.atomic import whole_folder
+from dsmoe_core.atomic import atomic_folder
 from dsmoe_core.errors import WorkspaceError
 
 OURS = ("page", "more")
 
 
 def write(target: Path, text: str) -> None:
-    with whole_folder(target, OURS) as draft:
+    with atomic_folder(target, OURS) as draft:
         (draft / "page").write_text(text)
         (draft / "more").mkdir()
         (draft / "more" / text).touch()
@@ -36,7 +36,7 @@ def test_a_failure_leaves_the_old_one_whole(tmp_path: Path) -> None:
     write(target, "first")
 
     def interrupted() -> None:
-        with whole_folder(target, OURS) as draft:
+        with atomic_folder(target, OURS) as draft:
             (draft / "page").write_text("half")
             raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from dsmoe_core.errors import DataError, ModelError, PrerequisiteError, Settings
 from dsmoe_core.export import export
 from dsmoe_core.runtimes.exported import FILES, ExportCard
 from dsmoe_core.runtimes.loading import How, open_model
-from dsmoe_core.schema import Picture
+from dsmoe_core.schema import ImageRecord
 
 
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
@@ -63,7 +63,7 @@ def test_what_cannot_be_is_refused_before_the_work(exports: Exports, tmp_path: P
     encoder = HashEncoder()
     with pytest.raises(SettingsError, match="exported in fp32, not int8"):
         export(exports.model, tmp_path, form="onnx", precision="int8", text_encoder=encoder)
-    with pytest.raises(DataError, match="int8 needs pictures"):
+    with pytest.raises(DataError, match="int8 needs images"):
         export(exports.model, tmp_path, form="openvino", precision="int8", text_encoder=encoder)
     encoder.width = 8
     with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
@@ -84,7 +84,7 @@ def test_a_missing_package_is_named_before_the_work(
     precision: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    picture = Picture("p", "p.png", tmp_path / "p.png", 64, 64)
+    image = ImageRecord("p", "p.png", tmp_path / "p.png", 64, 64)
     with pytest.raises(PrerequisiteError, match=f"the package {package} is missing"):
         export(
             exports.model,
@@ -92,18 +92,18 @@ def test_a_missing_package_is_named_before_the_work(
             form=form,
             precision=precision,
             text_encoder=HashEncoder(),
-            calibration=[picture],
+            calibration=[image],
         )
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
 def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path: Path) -> None:
-    pictures = []
+    images = []
     for i, square in enumerate(squares(4)):
         path = tmp_path / f"{i}.png"
         Image.fromarray(square.numpy()).save(path)
-        pictures.append(Picture(str(i), path.name, path, 64, 64))
+        images.append(ImageRecord(str(i), path.name, path, 64, 64))
     out = tmp_path / "out"
     out.mkdir()
     with exports.traced():
@@ -113,7 +113,7 @@ def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path
             form="openvino",
             precision="int8",
             text_encoder=HashEncoder(),
-            calibration=pictures,
+            calibration=images,
         )
     assert card.difference is None
     assert "nncf" in card.tools

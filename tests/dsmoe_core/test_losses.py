@@ -14,9 +14,9 @@ from torchvision.ops import complete_box_iou_loss
 from dsmoe_core.assign import assign, flatten
 from dsmoe_core.config import LossWeights
 from dsmoe_core.losses import (
+    BatchCounts,
     Boxes,
-    Families,
-    Whole,
+    Taxonomy,
     angle_hinge,
     auxiliary_losses,
     ciou_loss,
@@ -26,7 +26,7 @@ from dsmoe_core.losses import (
     targets_of,
     taxonomy_hinge,
 )
-from dsmoe_core.network import Output, Read
+from dsmoe_core.network import ClassEncoding, Output
 from dsmoe_core.outputs import Level
 
 CONE, MARGIN = math.radians(15), 0.1
@@ -122,20 +122,20 @@ TRUTH = [
 ]
 
 
-def answer(pictures: int = 3, classes: int = 3) -> Output:
-    """What the network might say of pictures of 64 pixels."""
+def answer(images: int = 3, classes: int = 3) -> Output:
+    """What the network might say of images of 64 pixels."""
     levels = [
         Level(
             stride,
-            random(pictures, classes, 64 // stride, 64 // stride, seed=stride).float(),
-            random(pictures, 4, 64 // stride, 64 // stride, seed=stride + 1).exp().float() * stride,
+            random(images, classes, 64 // stride, 64 // stride, seed=stride).float(),
+            random(images, 4, 64 // stride, 64 // stride, seed=stride + 1).exp().float() * stride,
         )
         for stride in (8, 16)
     ]
     return Output(
         levels=levels,
-        aligned=aligned(pictures, classes, 4, 4, 4),
-        gated=gated(pictures, 6, 2, 10),
+        aligned=aligned(images, classes, 4, 4, 4),
+        gated=gated(images, 6, 2, 10),
         misalignment=torch.tensor(0.7),
     )
 
@@ -174,7 +174,7 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
                 missed = 1 - iou(*pair) if plain else complete_iou(*pair, trade_off(*pair))
                 located, shares = located + missed * share, shares + share
     assigned = targets_of(output, TRUTH, plain=plain)
-    found = detection_losses(output, assigned, Whole.of(assigned, TRUTH), weights, plain=plain)
+    found = detection_losses(output, assigned, BatchCounts.of(assigned, TRUTH), weights, plain=plain)
     assert set(found) == {"class", "box"}
     close(found["class"], (quality * classified / mass.clamp_min(1)).double(), 1e-4)
     close(found["box"], (box * located / shares.clamp_min(1)).double(), 1e-4)
@@ -191,7 +191,7 @@ def test_a_box_that_no_prediction_meets_is_learned_all_the_same(plain: bool) -> 
     truth = [Boxes(torch.tensor([[18.0, 18.0, 20.0, 20.0]]), torch.tensor([1]))]
     assigned = targets_of(output, truth, plain=plain)
     assert assigned[0].shares.tolist() == [1.0]
-    losses = detection_losses(output, assigned, Whole.of(assigned, truth), LossWeights(), plain=plain)
+    losses = detection_losses(output, assigned, BatchCounts.of(assigned, truth), LossWeights(), plain=plain)
     assert losses["box"].item() >= LossWeights().box
     if not plain:  # 1 - IoU has no gradient where boxes do not meet
         losses["box"].backward()
@@ -202,7 +202,7 @@ def test_a_box_that_no_prediction_meets_is_learned_all_the_same(plain: bool) -> 
 def test_without_any_box_only_the_classes_learn() -> None:
     output = answer(1)
     assigned = targets_of(output, [TRUTH[1]])
-    whole = Whole.of(assigned, [TRUTH[1]])
+    whole = BatchCounts.of(assigned, [TRUTH[1]])
     found = detection_losses(output, assigned, whole, LossWeights(quality=1.0))
     logits = torch.cat([level.logits.flatten() for level in output.levels]).double()
     close(found["class"], sum(focal(z, torch.zeros(())) for z in logits), 1e-5)
@@ -218,8 +218,8 @@ def geodesic(x: Tensor, y: Tensor) -> Tensor:
 TREE = {0: 5, 1: 5, 2: 6, 3: 6, 4: 7, 5: 7, 6: 7}
 
 
-def families(tree: dict[int, int]) -> Families:
-    return Families(torch.tensor([*tree], dtype=torch.long), torch.tensor([*tree.values()], dtype=torch.long))
+def families(tree: dict[int, int]) -> Taxonomy:
+    return Taxonomy(torch.tensor([*tree], dtype=torch.long), torch.tensor([*tree.values()], dtype=torch.long))
 
 
 def tree_hinge(anchors: Tensor, tree: dict[int, int]) -> Tensor:
@@ -250,7 +250,7 @@ def test_a_well_ordered_tree_and_no_tree_cost_nothing() -> None:
 
 
 def cone_hinge(anchors: Tensor, points: Tensor, present: list[list[int]]) -> Tensor:
-    """Eq. 13 over the classes that each picture shows."""
+    """Eq. 13 over the classes that each image shows."""
     hinges = []
     for b, classes in enumerate(present):
         for i in classes:
@@ -259,7 +259,7 @@ def cone_hinge(anchors: Tensor, points: Tensor, present: list[list[int]]) -> Ten
     return torch.stack(hinges).mean()
 
 
-def test_angle_hinge_is_a_loop_over_the_classes_in_the_picture() -> None:
+def test_angle_hinge_is_a_loop_over_the_classes_in_the_image() -> None:
     signal = aligned(3, 4, 5, 2, 2)
     shown = torch.zeros(3, 4)
     shown[0, 1] = shown[0, 3] = shown[2, 0] = 1
@@ -288,7 +288,7 @@ def test_fifteen_degrees_are_free(degrees: float, free: bool) -> None:
 def test_auxiliary_losses_are_weighed_by_name() -> None:
     output = answer()
     steering, inner_text = random(3, 10), random(2, 10)
-    read = Read(steering, classes=steering, inner=inner_text, value_overlap=torch.tensor(0.3))
+    read = ClassEncoding(steering, classes=steering, inner=inner_text, value_overlap=torch.tensor(0.3))
     inner = random(2, 4, seed=9) * 0.1
     tree = {0: 3, 1: 3, 2: 4}
     weights = LossWeights(value_overlap=2, taxonomy=3, angle=5, misalignment=7)
@@ -299,7 +299,7 @@ def test_auxiliary_losses_are_weighed_by_name() -> None:
         "angle": 5 * cone_hinge(signal.anchors, signal.points, [[0, 2], [], [2]]),
         "misalignment": torch.tensor(7 * 0.7),
     }
-    whole = Whole.of(targets_of(output, TRUTH), TRUTH)
+    whole = BatchCounts.of(targets_of(output, TRUTH), TRUTH)
     found = auxiliary_losses(output, read, inner, families(tree), TRUTH, whole, weights)
     assert set(found) == set(expected)
     for name, value in found.items():

@@ -10,12 +10,12 @@ import torch
 from references import stirred
 from torch import Tensor
 
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from dsmoe_core.config import LossWeights, ModelConfig, PaperForms
 from dsmoe_core.losses import (
+    BatchCounts,
     Boxes,
-    Families,
-    Whole,
+    Taxonomy,
     auxiliary_losses,
     detection_losses,
     targets_of,
@@ -38,8 +38,8 @@ SMALL = ModelConfig(
 
 @pytest.fixture
 def network(images: Tensor, text: Tensor) -> DSMoE:
-    """Random weights, the pictures' own statistics: a fresh one says almost the same to everything."""
-    network = stirred(build_whole(SMALL)).float().train()
+    """Random weights, the images' own statistics: a fresh one says almost the same to everything."""
+    network = stirred(build_full_network(SMALL)).float().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -50,7 +50,7 @@ def network(images: Tensor, text: Tensor) -> DSMoE:
 
 @pytest.fixture
 def images() -> Tensor:
-    """Eight pictures that have little in common."""
+    """Eight images that have little in common."""
     noise = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(1))
     ramp = torch.linspace(0, 1, 128).expand(3, 128, 128)
     stripes = (torch.arange(128) // 8 % 2).float().expand(3, 128, 128)
@@ -67,7 +67,7 @@ def text() -> Tensor:
 @pytest.mark.parametrize("size", ["nano", "base"])
 def test_presets_give_boxes_at_their_strides(size: str) -> None:
     config = ModelConfig.of_size(size)  # type: ignore[arg-type]
-    network = build_whole(config).eval()
+    network = build_full_network(config).eval()
     side = 128 if size == "base" else config.image_px
     with torch.no_grad():
         read = network.read(torch.randn(5, config.text_width), torch.randn(2, config.text_width))
@@ -80,28 +80,28 @@ def test_presets_give_boxes_at_their_strides(size: str) -> None:
 
 
 @torch.no_grad()
-def let_every_picture_choose(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    """Picture i chooses the experts i and i + 8: these answer to what the router sees in it."""
+def let_every_image_choose(network: DSMoE, images: Tensor, text: Tensor) -> None:
+    """Image i chooses the experts i and i + 8: these answer to what the router sees in it."""
     seen: list[Tensor] = []
     watch = network.gating.image.register_forward_hook(lambda _, __, out: seen.append(out.mean((2, 3))))
     network(images, text, text)
     watch.remove()
     middle = seen[0].mean(0)
     network.gating.centre.mean.copy_(middle)
-    network.gating.handicap.zero_()
-    keys = torch.linalg.pinv(seen[0] - middle).T  # each likes one picture and none of the others
+    network.gating.load_bias.zero_()
+    keys = torch.linalg.pinv(seen[0] - middle).T  # each likes one image and none of the others
     network.gating.text.register_forward_hook(lambda *_: torch.cat([keys, keys + 0.1 * keys.roll(1, 0)]))
 
 
 @torch.no_grad()
 def test_a_batch_of_eight_equals_eight_of_one(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    let_every_picture_choose(network, images, text)
+    let_every_image_choose(network, images, text)
     whole = network(images, text, text)
     assert whole.gated is not None
     assert whole.gated.experts.sort().values.tolist() == [[i, i + 8] for i in range(8)]
     for a, b in combinations(range(8), 2):
         apart = max((level.logits[a] - level.logits[b]).abs().max() for level in whole.levels)
-        assert apart > 0.1, "pictures must not be told the same anyway"
+        assert apart > 0.1, "images must not be told the same anyway"
     for i in range(8):
         one = network(images[i : i + 1], text, text)
         assert one.gated is not None
@@ -136,7 +136,7 @@ def test_permuting_the_classes_permutes_the_scores_and_nothing_else(
 
 @torch.no_grad()
 def test_with_the_paper_s_code_of_the_class_index_the_order_matters(images: Tensor, text: Tensor) -> None:
-    network = build_whole(SMALL.model_copy(update={"paper": PaperForms(class_position=True)})).eval()
+    network = build_full_network(SMALL.model_copy(update={"paper": PaperForms(class_position=True)})).eval()
     order = torch.tensor([2, 0, 3, 1])
     read, other = network.read(text, text[:1]), network.read(text[order], text[:1])
     plain = network(images, read.steering, read.classes).levels[0].logits[:, order]
@@ -165,7 +165,7 @@ def test_the_inner_nodes_of_the_taxonomy_do_not_touch_the_answer(network: DSMoE,
 
 @torch.no_grad()
 def test_an_expert_that_nobody_chose_does_not_run(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    let_every_picture_choose(network, images, text)
+    let_every_image_choose(network, images, text)
     called: list[tuple[int, int]] = []
     for index, expert in enumerate(network.experts.task):
         expert.register_forward_hook(lambda _, args, __, i=index: called.append((i, len(args[0]))))
@@ -176,26 +176,26 @@ def test_an_expert_that_nobody_chose_does_not_run(network: DSMoE, images: Tensor
         rows.clear()
         network(images[list(shown)], text, text)
         chosen = [e for i in shown for e in (i, i + 8)]
-        assert called == [(e, 1) for e in (0, 1) if e in chosen], "each sees the pictures that chose it"
+        assert called == [(e, 1) for e in (0, 1) if e in chosen], "each sees the images that chose it"
         assert sorted(rows) == sorted(e for e in chosen if e >= 2)
 
 
 def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, text: Tensor) -> None:
     images = images[[1, 3, 6]]
     torch.manual_seed(0)
-    network = build_whole(SMALL.model_copy(update={"top_k": SMALL.experts})).train()
+    network = build_full_network(SMALL.model_copy(update={"top_k": SMALL.experts})).train()
     truth = [
         Boxes(torch.tensor([[10.0, 10.0, 40.0, 30.0], [60.0, 60.0, 63.0, 62.0]]), torch.tensor([0, 3])),
         Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
         Boxes(torch.tensor([[0.0, 0.0, 128.0, 128.0]]), torch.tensor([1])),
     ]
-    families = Families(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))
+    families = Taxonomy(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         read = network.read(text, torch.randn(2, 32))
         output = network(images, read.steering, read.classes)
         inner = network.alignment.anchors(read.inner)
         targets = targets_of(output, truth)
-        whole = Whole.of(targets, truth)
+        whole = BatchCounts.of(targets, truth)
         losses = detection_losses(output, targets, whole, LossWeights())
         losses |= auxiliary_losses(output, read, inner, families, truth, whole, LossWeights())
     sum(losses.values(), start=torch.zeros(())).backward()

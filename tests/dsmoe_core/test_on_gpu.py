@@ -15,12 +15,12 @@ from tiny import QUICK, HashEncoder, train
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.letterbox_cache import PictureCache
+from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.mobile_sam.network import MobileSam
 from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
 from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.eager import EagerRuntime
-from dsmoe_core.schema import Box, LabelledPicture, Vocabulary
+from dsmoe_core.schema import Box, LabelledImage, Vocabulary
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,14 +32,14 @@ def _there_is_one() -> None:
 
 
 def test_a_training_learns_and_its_model_finds(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     losses: list[float] = []
-    training = TrainingConfig(pictures_seen=320, batch=8, seed=0)
+    training = TrainingConfig(images_seen=320, batch=8, seed=0)
     torch.cuda.reset_peak_memory_stats()
     train(
         tmp_path / "model",
-        pictures,
+        images,
         vocabulary,
         training=training,
         progress=lambda step, steps, figures: losses.append(figures["box"]),
@@ -50,20 +50,20 @@ def test_a_training_learns_and_its_model_finds(
     assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == []
     detector = Detector.load(tmp_path / "model", HashEncoder())
     detector.use(vocabulary)
-    found = list(detector.findings((p.picture for p in pictures), min_score=0.001, batch=2))
-    assert [one.key for one in found] == [p.picture.key for p in pictures]
-    assert all(finding.box.inside(100, 80, tolerance=0.0) for one in found for finding in one.findings)
+    found = list(detector.predict((p.image for p in images), min_score=0.001, batch=2))
+    assert [one.key for one in found] == [p.image.key for p in images]
+    assert all(detection.box.inside(100, 80, tolerance=0.0) for one in found for detection in one.detections)
 
 
 def test_a_frozen_encoder_s_maps_come_from_the_cache(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    train(tmp_path / "parent", pictures, vocabulary)
-    frozen, cache = QUICK.model_copy(update={"encoder": "frozen"}), PictureCache(tmp_path / "cache")
+    train(tmp_path / "parent", images, vocabulary)
+    frozen, cache = QUICK.model_copy(update={"encoder": "frozen"}), ImageCache(tmp_path / "cache")
     ends = [
         train(
             tmp_path / name,
-            pictures,
+            images,
             vocabulary,
             training=frozen,
             start_from=tmp_path / "parent",

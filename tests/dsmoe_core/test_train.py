@@ -19,9 +19,9 @@ from tiny import QUICK, SMALL, HashEncoder, Killed, train
 
 from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_model, read_tensors
 from dsmoe_core.config import Tiles, TrainingConfig
-from dsmoe_core.data.letterbox_cache import PictureCache, squares_of
+from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
-from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, Vocabulary
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
 from dsmoe_core.training.objective import Objective
@@ -31,16 +31,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_run_killed_at_every_step_ends_bit_for_bit_like_an_uninterrupted_one(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary, precision: str
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary, precision: str
 ) -> None:
     training = QUICK.model_copy(update={"precision": precision})
-    whole = train(tmp_path / "whole", pictures, vocabulary, training=training)
+    whole = train(tmp_path / "whole", images, vocabulary, training=training)
     for step in range(1, 7):
         with pytest.raises(Killed):
-            train(tmp_path / "cut", pictures, vocabulary, training=training, kill_at=step)
+            train(tmp_path / "cut", images, vocabulary, training=training, kill_at=step)
         assert (tmp_path / "cut" / UNFINISHED).is_file() == (step > 1)
         assert not (tmp_path / "cut" / WEIGHTS).exists()
-    cut = train(tmp_path / "cut", pictures, vocabulary, training=training)
+    cut = train(tmp_path / "cut", images, vocabulary, training=training)
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
     assert (cut.steps, cut.losses) == (whole.steps, whole.losses)
     assert not (tmp_path / "cut" / UNFINISHED).exists()
@@ -66,16 +66,16 @@ train(Path(sys.argv[1]), *pickle.loads(Path(sys.argv[2]).read_bytes()), progress
 
 @pytest.mark.slow
 def test_a_process_killed_again_and_again_ends_bit_for_bit_like_one_that_was_not(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     """SIGKILL, wherever it strikes: in a step, while a checkpoint is written, between them."""
-    (tmp_path / "data").write_bytes(pickle.dumps((pictures, vocabulary)))
+    (tmp_path / "data").write_bytes(pickle.dumps((images, vocabulary)))
 
     def start(out: str) -> subprocess.Popen[str]:
         words = [sys.executable, "-c", PROGRAM.format(root=str(ROOT)), str(tmp_path / out)]
         return subprocess.Popen([*words, str(tmp_path / "data")], stdout=subprocess.PIPE, text=True)
 
-    train(tmp_path / "whole", pictures, vocabulary)
+    train(tmp_path / "whole", images, vocabulary)
     went_on_at = []
     for lines in (3, 2):
         with start("cut") as run:
@@ -91,12 +91,12 @@ def test_a_process_killed_again_and_again_ends_bit_for_bit_like_one_that_was_not
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_a_cache_of_pictures_changes_no_weight(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+def test_a_cache_of_images_changes_no_weight(
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    for name, cache in (("plain", None), ("cached", PictureCache(tmp_path / "cache"))):
+    for name, cache in (("plain", None), ("cached", ImageCache(tmp_path / "cache"))):
         fit(
-            pictures=pictures,
+            images=images,
             vocabulary=vocabulary,
             text_encoder=HashEncoder(),
             model=SMALL,
@@ -109,46 +109,46 @@ def test_a_cache_of_pictures_changes_no_weight(
         torch.testing.assert_close(cached[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_large_pictures_are_trained_on_in_tiles(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+def test_large_images_are_trained_on_in_tiles(
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    cache = PictureCache(tmp_path / "cache")
+    cache = ImageCache(tmp_path / "cache")
     tiles = Tiles(px=64, whole=False, empty=1.0)
     fit(
-        pictures=pictures,
+        images=images,
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL.model_copy(update={"tiles": tiles}),
-        training=QUICK.model_copy(update={"pictures_seen": 2}),
+        training=QUICK.model_copy(update={"images_seen": 2}),
         out=tmp_path / "model",
         cache=cache,
     )
     assert load_model(tmp_path / "model").config.tiles == tiles
-    for labelled in training_views(pictures, tiles):
-        gone = replace(labelled.picture, path=Path("gone"))
+    for labelled in training_views(images, tiles):
+        gone = replace(labelled.image, path=Path("gone"))
         assert squares_of(SMALL, cache).read(gone).shape == (64, 64, 3)
 
 
 def test_a_finished_run_is_not_trained_again(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    first = train(tmp_path, pictures, vocabulary)
+    first = train(tmp_path, images, vocabulary)
     before = (tmp_path / WEIGHTS).stat().st_mtime_ns
-    assert train(tmp_path, pictures, vocabulary, kill_at=1) == first
+    assert train(tmp_path, images, vocabulary, kill_at=1) == first
     assert (tmp_path / WEIGHTS).stat().st_mtime_ns == before
 
 
 def test_a_torn_or_foreign_checkpoint_is_not_resumed(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     (tmp_path / UNFINISHED).write_bytes(b"torn")
-    assert train(tmp_path, pictures, vocabulary).steps == 6
+    assert train(tmp_path, images, vocabulary).steps == 6
     with pytest.raises(Killed):
-        train(tmp_path / "b", pictures, vocabulary, kill_at=4)
+        train(tmp_path / "b", images, vocabulary, kill_at=4)
     other = QUICK.model_copy(update={"seed": 1})
     seen: list[int] = []
     fit(
-        pictures=pictures,
+        images=images,
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL,
@@ -160,15 +160,15 @@ def test_a_torn_or_foreign_checkpoint_is_not_resumed(
 
 
 def test_training_on_bf16_makes_the_loss_smaller(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     losses: list[float] = []
     fit(
-        pictures=pictures,
+        images=images,
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL,
-        training=TrainingConfig(pictures_seen=320, batch=8, seed=0),
+        training=TrainingConfig(images_seen=320, batch=8, seed=0),
         out=tmp_path,
         progress=lambda step, steps, named: losses.append(named["box"]),
     )
@@ -189,12 +189,12 @@ SHOWN = {
         pytest.param("noise", 3, 500, marks=pytest.mark.slow),
     ],
 )
-def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
+def test_bf16_training_stays_finite_on_images_that_show_nothing(
     shown: str, boxes: int, steps: int, tmp_path: Path, vocabulary: Vocabulary
 ) -> None:
     """Labels at random places, of all sizes down to a pixel, or none at all."""
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for i in range(4):
         path = tmp_path / f"{i}.png"
         Image.fromarray(SHOWN[shown](rng)).save(path)
@@ -203,14 +203,14 @@ def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
             Annotation(Box(float(x), float(y), float(x + w), min(float(y + h), 60.0)), "dark")
             for x, y, w, h in corners
         )
-        pictures.append(LabelledPicture(Picture(f"key{i}", path.name, path, 90, 60), annotations))
+        images.append(LabelledImage(ImageRecord(f"key{i}", path.name, path, 90, 60), annotations))
     seen: list[dict[str, float]] = []
     fit(
-        pictures=pictures,
+        images=images,
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL,
-        training=TrainingConfig(pictures_seen=4 * steps, batch=4, precision="bf16-mixed"),
+        training=TrainingConfig(images_seen=4 * steps, batch=4, precision="bf16-mixed"),
         out=tmp_path / "out",
         progress=lambda step, steps, losses: seen.append(dict(losses)),
     )
@@ -224,7 +224,7 @@ def test_bf16_training_stays_finite_on_pictures_that_show_nothing(
 def test_a_training_that_diverges_stops_and_its_last_checkpoint_stays_whole(
     figure: str,
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -241,7 +241,7 @@ def test_a_training_that_diverges_stops_and_its_last_checkpoint_stays_whole(
 
     monkeypatch.setattr(Objective, "gradients", spoiled)
     with pytest.raises(ModelError, match=rf"diverged in step 3: its {figure} is (nan|inf)") as raised:
-        train(tmp_path, pictures, vocabulary)
+        train(tmp_path, images, vocabulary)
     assert "learning_rate, which is 0.002" in raised.value.remedy
     tensors, metadata = read_tensors(tmp_path / UNFINISHED)
     assert metadata["step"] == "2"
@@ -250,19 +250,19 @@ def test_a_training_that_diverges_stops_and_its_last_checkpoint_stays_whole(
 
 
 def test_going_on_from_a_model_of_another_size_is_refused(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    train(tmp_path / "a", pictures, vocabulary)
+    train(tmp_path / "a", images, vocabulary)
     wider = SMALL.model_copy(update={"width": 48})
     with pytest.raises(ModelError, match=r"do not fit the network \(wrong shape.*expected"):
-        train(tmp_path / "b", pictures, vocabulary, start_from=tmp_path / "a", model=wider)
+        train(tmp_path / "b", images, vocabulary, start_from=tmp_path / "a", model=wider)
 
 
 def test_what_cannot_be_learned_is_named(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         train(tmp_path, [], vocabulary)
     only_dark = Vocabulary((vocabulary.classes[0],), vocabulary.inner)
     with pytest.raises(ClassBookError, match="'light' is not in the class book, which has dark"):
-        train(tmp_path, pictures, only_dark)
+        train(tmp_path, images, only_dark)

@@ -1,4 +1,4 @@
-"""Pictures for the stand-in detector: coloured blocks on grey, each class a colour of its own."""
+"""Images for the stub detector: coloured blocks on grey, each class a colour of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLOURS = {"rust": (210, 60, 40), "brick": (200, 95, 60), "plum": (170, 60, 95)}
 
 
 def write_blocks(folder: Path, train: int = 12, val: int = 5, seed: int = 1, px: int = 96) -> Path:
-    """A demo's data folder: images/, train.json, val.json. Every picture has one to three blocks."""
+    """A demo's data folder: images/, train.json, val.json. Every image has one to three blocks."""
     images = folder / "images"
     images.mkdir(parents=True)
     drawn = random.Random(seed)
@@ -21,8 +21,8 @@ def write_blocks(folder: Path, train: int = 12, val: int = 5, seed: int = 1, px:
         entries, boxes = [], []
         for number in range(count):
             name = f"{part}-{number:03d}.png"
-            picture = Image.new("RGB", (px, px), (128, 128, 128))
-            pen = ImageDraw.Draw(picture)
+            image = Image.new("RGB", (px, px), (128, 128, 128))
+            pen = ImageDraw.Draw(image)
             for column in drawn.sample(range(3), drawn.randint(1, 3)):
                 label = drawn.choice(list(COLOURS))
                 side, x, y = drawn.randint(12, 20), column * 32 + 4, drawn.randint(4, px - 28)
@@ -39,7 +39,7 @@ def write_blocks(folder: Path, train: int = 12, val: int = 5, seed: int = 1, px:
                         "iscrowd": 0,
                     }
                 )
-            picture.save(images / name)
+            image.save(images / name)
             entries.append({"id": number + 1, "file_name": name, "width": px, "height": px})
         categories = [{"id": i + 1, "name": label} for i, label in enumerate(COLOURS)]
         content = {"images": entries, "annotations": boxes, "categories": categories}

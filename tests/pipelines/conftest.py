@@ -1,4 +1,4 @@
-"""Small workspaces on coloured blocks, with stand-ins for Label Studio and the detector."""
+"""Small workspaces on coloured blocks, with stubs for Label Studio and the detector."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import pytest
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.data import coco
 from pipelines.demo import truth_of
-from pipelines.detectors.stub_detector import StandInDetection
-from pipelines.rounds.context import Crew
+from pipelines.detectors.stub_detector import StubDetector
+from pipelines.progress import SilentProgress
+from pipelines.rounds.context import LoopContext
 from pipelines.settings import DemoPlan, WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS, write_blocks
 
 
-class Silent:
-    """A reporter that remembers the steps."""
+class RecordingProgress(SilentProgress):
+    """Remembers the steps."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, str]] = []
@@ -27,16 +28,10 @@ class Silent:
     def step(self, number: int, name: str) -> None:
         self.steps.append((number, name))
 
-    def advance(self, done: int, total: int, note: str = "") -> None:
-        pass
-
-    def finished(self, number: int, name: str) -> None:
-        pass
-
 
 @pytest.fixture(scope="session")
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder: 12 pictures in the pool, 5 in the test set."""
+    """A data folder: 12 images in the pool, 5 in the test set."""
     return write_blocks(tmp_path_factory.mktemp("blocks") / "data")
 
 
@@ -58,7 +53,7 @@ def workspace(tmp_path: Path, blocks: Path, settings: WorkspaceSettings) -> Iter
         blocks / "images",
         test=coco.read(blocks / "val.json"),
         classes=list(COLOURS),
-        pool={p.name for p in train.pictures},
+        pool={p.name for p in train.images},
     )
     made, _ = make_workspace(tmp_path / "workspace", source, settings)
     with made:
@@ -66,16 +61,18 @@ def workspace(tmp_path: Path, blocks: Path, settings: WorkspaceSettings) -> Iter
 
 
 @pytest.fixture
-def crew(workspace: Workspace) -> Crew:
-    return Crew(workspace, FakeStudio(workspace.path / "studio" / "fake.json"), StandInDetection(), Silent())
+def context(workspace: Workspace) -> LoopContext:
+    return LoopContext(
+        workspace, FakeStudio(workspace.path / "studio" / "fake.json"), StubDetector(), RecordingProgress()
+    )
 
 
 @pytest.fixture
-def label(blocks: Path) -> Callable[[Crew], None]:
+def label(blocks: Path) -> Callable[[LoopContext], None]:
     """The simulated annotator corrects whatever is open."""
     from pipelines.demo import simulated
 
-    def work(crew: Crew) -> None:
-        simulated(truth_of(blocks / "train.json", crew.workspace))(crew, crew.workspace.rounds()[-1])
+    def work(context: LoopContext) -> None:
+        simulated(truth_of(blocks / "train.json", context.workspace))(context, context.workspace.rounds()[-1])
 
     return work

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from annotate.studio.fake import FakeStudio
+from dsmoe_core.progress import StatusCallback
 from pipelines import demo
-from pipelines.detectors.stub_detector import StandInDetection
-from pipelines.rounds.context import Crew
+from pipelines.detectors.stub_detector import StubDetector
+from pipelines.progress import SilentProgress
+from pipelines.rounds.context import LoopContext
 from pipelines.settings import DemoPlan
 from pipelines.workspace.journal import Journal
 from pipelines.workspace.workspace import Workspace
@@ -26,7 +28,7 @@ WRITES = (
     "turn_alias",
     "finish_round",
 )
-Tick = Callable[[str], None]
+Tick = StatusCallback
 
 
 class Ticking:
@@ -66,7 +68,7 @@ def tick_after_writes(journal: Journal, tick: Tick) -> None:
         setattr(journal, name, ticking)
 
 
-class TickingReporter:
+class TickingProgress(SilentProgress):
     """A reporter whose every call is a place to be killed at."""
 
     def __init__(self, tick: Tick) -> None:
@@ -84,19 +86,19 @@ class TickingReporter:
 
 def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
     """The demo from beginning, or from where it was, to end; as a fresh process would run it."""
-    reporter = TickingReporter(tick)
+    progress = TickingProgress(tick)
     found = demo.Data(data, "blocks")
-    with demo.open_workspace(path, found, plan, reporter) as workspace, workspace.locked():
+    with demo.open_workspace(path, found, plan, progress) as workspace, workspace.locked():
         tick_after_writes(workspace.journal, tick)
-        studio = FakeStudio(path / "studio" / "stand-in.json")
-        crew = Crew(
+        studio = FakeStudio(path / "studio" / "stub.json")
+        context = LoopContext(
             workspace,
             Ticking(studio, "studio", tick),
-            Ticking(StandInDetection(), "detector", tick),
-            reporter,
+            Ticking(StubDetector(), "detector", tick),
+            progress,
         )
         truth = demo.truth_of(data / "train.json", workspace)
-        for row in demo.run_rounds(crew, plan, demo.simulated(truth)):
+        for row in demo.run_rounds(context, plan, demo.simulated(truth)):
             tick(f"closed round {row.round}")
 
 
@@ -104,11 +106,11 @@ def outcome(path: Path) -> dict[str, Any]:
     """Everything that must not depend on interruptions; checks on the way that nothing is lost or doubled."""
     with Workspace.open(path) as workspace:
         tasks, harvests = workspace.journal.tasks(), workspace.journal.harvests()
-        studio = FakeStudio(path / "studio" / "stand-in.json")
+        studio = FakeStudio(path / "studio" / "stub.json")
         project = studio.ensure_project(workspace.settings.title, workspace.class_book().vocabulary())
         there = [row["data"]["key"] for row in studio._state["tasks"]]
         answers = [len(row["annotations"]) for row in studio._state["tasks"]]
-        assert sorted(there) == sorted(task.key for task in tasks), "a picture was lost or sent twice"
+        assert sorted(there) == sorted(task.key for task in tasks), "an image was lost or sent twice"
         assert answers == [1] * len(tasks), "an annotation was lost or doubled"
         assert len(studio.harvest(project)) == len(harvests) == len(tasks)
         assert {h.key: h for h in studio.harvest(project)} == harvests
@@ -123,5 +125,7 @@ def outcome(path: Path) -> dict[str, Any]:
             "history": [change.model for change in workspace.registry.history()],
             "models": [card.id for card in workspace.registry.cards()],
             "datasets": sorted(p.name for p in (path / "datasets").iterdir()),
-            "findings": {p.name: sorted(workspace.findings(p.stem)) for p in (path / "findings").iterdir()},
+            "predictions": {
+                p.name: sorted(workspace.predictions(p.stem)) for p in (path / "predictions").iterdir()
+            },
         }

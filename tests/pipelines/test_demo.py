@@ -1,4 +1,4 @@
-"""`dsmoe demo` with stand-ins: resumable, repeatable, honest about what it shows."""
+"""`dsmoe demo` with stubs: resumable, repeatable, honest about what it shows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines import cli, demo
 from pipelines.benchmarks.tables import render, update
-from pipelines.rounds.context import Crew
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.settings import DemoPlan, Environment
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.conftest import Silent
+from tests.pipelines.conftest import RecordingProgress
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_it_shows_a_table_writes_json_and_is_done_once(dsmoe, tmp_path: Path) ->
     assert {"command", "date", "machine", "seeds", "data", "minutes", "rounds"} <= set(written)
     assert written["data"] == "data"
     assert [row["round"] for row in written["rounds"]] == [0, 1]
-    assert [row["pictures"] for row in written["rounds"]] == [3, 6]
+    assert [row["images"] for row in written["rounds"]] == [3, 6]
     assert "accepted" not in written["rounds"][0]  # nothing was shown, so nothing is claimed
     shares = [written["rounds"][1][name] for name in ("accepted", "moved", "relabelled", "deleted")]
     assert sum(shares) == pytest.approx(1, abs=0.001)
@@ -83,20 +83,20 @@ def test_a_plan_whose_parts_do_not_fit_is_refused() -> None:
         checked(DemoPlan, {"budget": 9, "candidates": 5}, "the command line")
 
 
-def test_it_waits_for_people(crew: Crew, workspace: Workspace) -> None:
-    """A person answers one picture between two looks; it goes on when none of the round is left."""
-    row = open_round(crew)
+def test_it_waits_for_people(context: LoopContext, workspace: Workspace) -> None:
+    """A person answers one image between two looks; it goes on when none of the round is left."""
+    row = open_round(context)
     looks: list[int] = []
 
-    class Watching(Silent):
+    class Watching(RecordingProgress):
         def advance(self, done: int, total: int, note: str = "") -> None:
             looks.append(done)
-            project = crew.project()
-            if left := crew.studio.open_tasks(project):
-                crew.studio.submit(project, left[0], [], seconds=1.0)
+            project = context.project()
+            if left := context.studio.open_tasks(project):
+                context.studio.submit(project, left[0], [], seconds=1.0)
 
     invited: list[int] = []
-    waiting = Crew(workspace, crew.studio, crew.detection, Watching())
+    waiting = LoopContext(workspace, context.studio, context.detector, Watching())
     demo.human(lambda r: invited.append(r.round), poll_s=0.0)(waiting, row)
     assert invited == [0]
     assert looks == [0, 1, 2, 3]
@@ -116,7 +116,7 @@ def test_readme_tables_come_from_result_files(dsmoe, tmp_path: Path) -> None:  #
     assert "dsmoe demo" in text or "`dsmoe" in text
     assert not update(readme, results)
     shown = json.loads((results / "demo.json").read_text())
-    shown["rounds"][0]["pictures"] = 99
+    shown["rounds"][0]["images"] = 99
     (results / "demo.json").write_text(json.dumps(shown))
     assert "| 0 | 99 |" in render(text, results)
 
@@ -132,18 +132,18 @@ def test_a_mark_without_its_end_or_its_file_is_refused(tmp_path: Path) -> None:
         render("<!-- results:luck -->\n<!-- /results:luck -->\n", tmp_path)
 
 
-def test_one_more_round_is_left_open_for_visitors(crew: Crew, workspace: Workspace) -> None:
-    row = demo.leave_open(crew)
+def test_one_more_round_is_left_open_for_visitors(context: LoopContext, workspace: Workspace) -> None:
+    row = demo.leave_open(context)
     assert row is not None
     assert row.state == "open"
-    again = demo.leave_open(crew)
+    again = demo.leave_open(context)
     assert again is not None
     assert again.round == row.round
     sent = {task.key for task in workspace.journal.tasks(row.round)}
-    assert {task.key for task in crew.studio.open_tasks(crew.project())} == sent
+    assert {task.key for task in context.studio.open_tasks(context.project())} == sent
 
 
-def test_an_open_round_is_no_result_yet(crew: Crew, workspace: Workspace) -> None:
-    demo.leave_open(crew)
+def test_an_open_round_is_no_result_yet(context: LoopContext, workspace: Workspace) -> None:
+    demo.leave_open(context)
     data = demo.Data(workspace.path, "drawn")
     assert demo.result(workspace, data, DemoPlan())["rounds"] == []

@@ -27,11 +27,11 @@ class Dsmoe:
         self.folder = folder
 
     def __call__(
-        self, *words: str | Path, most_bytes: int | None = None, **variables: str
+        self, *words: str | Path, max_bytes: int | None = None, **variables: str
     ) -> subprocess.CompletedProcess[str]:
         def limit() -> None:
-            if most_bytes is not None:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+            if max_bytes is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes))
 
         return subprocess.run(
             [sys.executable, "-m", "pipelines.cli", *map(str, words)],
@@ -43,9 +43,9 @@ class Dsmoe:
             preexec_fn=limit,
         )
 
-    def refuses(self, *words: str | Path, most_bytes: int | None = None, **variables: str) -> str:
+    def refuses(self, *words: str | Path, max_bytes: int | None = None, **variables: str) -> str:
         """The one line of a refusal."""
-        done = self(*words, most_bytes=most_bytes, **variables)
+        done = self(*words, max_bytes=max_bytes, **variables)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "Traceback" not in done.stdout + done.stderr
         (line,) = done.stderr.strip().splitlines()
@@ -101,7 +101,7 @@ def test_a_class_that_the_class_book_lacks(dsmoe: Dsmoe, blocks: Path) -> None:
     assert "plum" in line
 
 
-def test_a_box_outside_its_picture(dsmoe: Dsmoe, blocks: Path, edited: Any) -> None:
+def test_a_box_outside_its_image(dsmoe: Dsmoe, blocks: Path, edited: Any) -> None:
     def outside(content: dict[str, Any]) -> None:
         content["annotations"][0]["bbox"] = [90, 90, 40, 10]
 
@@ -134,11 +134,11 @@ def test_label_studio_that_does_not_start(dsmoe: Dsmoe, tmp_path: Path, blocks: 
     assert "label-studio.log" in line
 
 
-@pytest.mark.parametrize("most_bytes", [100, 70_000])
-def test_a_disk_that_is_full(dsmoe: Dsmoe, blocks: Path, most_bytes: int) -> None:
-    """A limit on file sizes stands in for the disk: the journal and the findings do not get through it."""
+@pytest.mark.parametrize("max_bytes", [100, 70_000])
+def test_a_disk_that_is_full(dsmoe: Dsmoe, blocks: Path, max_bytes: int) -> None:
+    """A limit on file sizes stands in for the disk: the journal and the detections do not get through it."""
     words = ("demo", "--data", blocks, "--budget", "2", "--dry-run")
-    assert "full" in dsmoe.refuses(*words, most_bytes=most_bytes)
+    assert "full" in dsmoe.refuses(*words, max_bytes=max_bytes)
     assert dsmoe(*words).returncode == 0  # with room again, the same command goes on
 
 
@@ -152,7 +152,7 @@ def test_a_result_that_does_not_fit_on_the_disk(dsmoe: Dsmoe, blocks: Path) -> N
 
 
 def test_wrong_options_and_variables_are_named(dsmoe: Dsmoe, blocks: Path) -> None:
-    line = dsmoe.refuses("demo", "--data", blocks, "--pictures-seen", "many", "--dry-run")
-    assert "pictures_seen" in line
+    line = dsmoe.refuses("demo", "--data", blocks, "--images-seen", "many", "--dry-run")
+    assert "images_seen" in line
     line = dsmoe.refuses("demo", "--data", blocks, "--dry-run", DSMOE_LMM_URL="x")
     assert "DSMOE_LMM_URL is not known" in line

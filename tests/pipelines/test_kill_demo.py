@@ -56,7 +56,7 @@ class Demo:
             self._port,
             "--headless",
         ]
-        words += ["--budget", BUDGET, "--rounds", ROUNDS, "--px", 96, "--pictures-seen", "48,48,480"]
+        words += ["--budget", BUDGET, "--rounds", ROUNDS, "--px", 96, "--images-seen", "48,48,480"]
         return subprocess.Popen(
             [sys.executable, "-m", "pipelines.cli", *map(str, words)],
             cwd=self._folder,
@@ -129,4 +129,4 @@ def test_killed_while_pushing_annotating_and_training_it_goes_on_where_it_was(
         task.key: int(task.key in harvests) for task in tasks
     }
     assert [row.state for row in rows] == ["closed"] * (ROUNDS + 1) + ["open"]
-    assert [row.pictures for row in rows[:-1]] == [BUDGET * (n + 1) for n in range(ROUNDS + 1)]
+    assert [row.images for row in rows[:-1]] == [BUDGET * (n + 1) for n in range(ROUNDS + 1)]

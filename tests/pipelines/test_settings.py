@@ -48,7 +48,7 @@ def test_the_settings_take_no_login_in_the_studio_s_address(tmp_path: Path) -> N
 
 
 def test_settings_come_back_as_they_were_written(tmp_path: Path) -> None:
-    wanted = DemoPlan(budget=7, pictures_seen=(10, 20)).workspace_settings("boards")
+    wanted = DemoPlan(budget=7, images_seen=(10, 20)).workspace_settings("boards")
     wanted.write(tmp_path / "dsmoe.yaml")
     assert WorkspaceSettings.read(tmp_path / "dsmoe.yaml") == wanted
 
@@ -90,12 +90,12 @@ def test_a_wrong_secret_is_not_shown() -> None:
 
 
 def test_each_round_has_its_own_training_length_and_seed() -> None:
-    settings = DetectorSettings(pictures_seen=(100, 50))
-    assert [settings.training_of(n).pictures_seen for n in range(4)] == [100, 50, 50, 50]
+    settings = DetectorSettings(images_seen=(100, 50))
+    assert [settings.training_of(n).images_seen for n in range(4)] == [100, 50, 50, 50]
     assert len({settings.training_of(n).seed for n in range(4)}) == 4
 
 
-def test_the_default_demo_labels_160_pictures() -> None:
+def test_the_default_demo_labels_160_images() -> None:
     plan = DemoPlan()
     assert (plan.rounds + 1) * plan.budget == 160
 

@@ -7,38 +7,38 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.schema import Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
-from pipelines.detectors.backend import Look
+from dsmoe_core.schema import Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
+from pipelines.detectors.backend import Predict
 
 RIGHT, BLIND, TAKEN = 0.9, 0.3, 0.6
 """Probability of the true class with its word and without it, and of the class that it is taken for."""
 
 
-class WordyDetection:
+class TextFollowingDetector:
     """Whoever lacks his word is taken for the next class.
 
     Args:
         telling: a word for each class.
     """
 
-    def __init__(self, truth: Sequence[LabelledPicture], telling: Mapping[str, str]) -> None:
-        self._truth = {p.picture.key: p for p in truth}
+    def __init__(self, truth: Sequence[LabelledImage], telling: Mapping[str, str]) -> None:
+        self._truth = {p.image.key: p for p in truth}
         self._telling = telling
         self.books: list[str] = []
 
     def fit(self, **_: Any) -> dict[str, Any]:
         raise NotImplementedError
 
-    def findings(
+    def predict(
         self,
         model: Path,
         vocabulary: Vocabulary,
-        pictures: Iterable[Picture],
-    ) -> Iterator[PictureFindings]:
+        images: Iterable[ImageRecord],
+    ) -> Iterator[Prediction]:
         self.books.append(vocabulary.version)
-        for picture in pictures:
+        for image in images:
             found = []
-            for annotation in self._truth[picture.key].annotations:
+            for annotation in self._truth[image.key].annotations:
                 at = vocabulary.index(annotation.label)
                 text = vocabulary.classes[at]
                 rival = vocabulary.names[(at + 1) % len(vocabulary)]
@@ -46,8 +46,8 @@ class WordyDetection:
                 rows = dict.fromkeys(vocabulary.names, 0.05)
                 rows |= {rival: 0.1 if knows else TAKEN, text.name: RIGHT if knows else BLIND}
                 label = max(rows, key=lambda name: rows[name])
-                found.append(Finding(annotation.box, label, rows[label], rows, 0.1))
-            yield PictureFindings(picture.key, tuple(found), Routing((0,), (1.0,), 0.0), 0.1, "")
+                found.append(Detection(annotation.box, label, rows[label], rows, 0.1))
+            yield Prediction(image.key, tuple(found), Routing((0,), (1.0,), 0.0), 0.1, "")
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
-        return partial(self.findings, model, vocabulary)
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+        return partial(self.detections, model, vocabulary)

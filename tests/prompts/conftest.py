@@ -24,7 +24,7 @@ class Server(OpenAIServer):
         self.script: list[tuple[int, Any, float]] = []
         self.wake = threading.Event()
 
-    def say(self, message: dict[str, Any], **options: Any) -> None:
+    def status(self, message: dict[str, Any], **options: Any) -> None:
         """Adds a completion with this message to the script."""
         self.script.append((200, told_in_pieces(message, **options), 0.0))
 
@@ -67,9 +67,9 @@ def scripted(
         for line in lines:
             if isinstance(line, Reply):
                 finish = "length" if line.cut else "stop"
-                server.say({"content": line.content, "reasoning": line.reasoning}, finish=finish)
+                server.status({"content": line.content, "reasoning": line.reasoning}, finish=finish)
             else:
-                server.say({"content": line if isinstance(line, str) else json.dumps(line)})
+                server.status({"content": line if isinstance(line, str) else json.dumps(line)})
         return connect(heard=heard)
 
     return make

@@ -106,7 +106,7 @@ def test_a_fake_out_of_lines_refuses_and_raises_what_it_was_told() -> None:
 
 
 def test_what_is_sent(server: Server, connect: Callable[..., OpenAIModel]) -> None:
-    server.say({"content": "{}"})
+    server.status({"content": "{}"})
     model = connect(max_tokens=99, thinking_tokens=7)
     model.reply(ASKED, Colour)
     assert model.settings == {"max_tokens": 99, "thinking_token_budget": 7}
@@ -124,13 +124,13 @@ def test_what_is_sent(server: Server, connect: Callable[..., OpenAIModel]) -> No
 def test_thoughts_without_an_answer_are_answered_without_thoughts(
     server: Server, connect: Callable[..., OpenAIModel]
 ) -> None:
-    server.say({"reasoning": "hm hm"})
-    server.say({"content": "{}"})
+    server.status({"reasoning": "hm hm"})
+    server.status({"content": "{}"})
     model = connect(thinking_tokens=7)
     assert model.reply(ASKED, Colour) == Reply("{}", None)
     assert [body["thinking_token_budget"] for body in server.bodies] == [7, 0]
     assert model.usage.asked == 2
-    server.say({"reasoning": "hm hm"})
+    server.status({"reasoning": "hm hm"})
     assert connect().reply(ASKED, Colour).content is None, "other servers do not know how"
     assert len(server.bodies) == 3
 
@@ -138,7 +138,7 @@ def test_thoughts_without_an_answer_are_answered_without_thoughts(
 def test_older_servers_name_their_reasoning_otherwise(
     server: Server, connect: Callable[..., OpenAIModel]
 ) -> None:
-    server.say({"content": None, "reasoning_content": "because"})
+    server.status({"content": None, "reasoning_content": "because"})
     assert connect().reply(ASKED, Colour) == Reply(None, "because")
 
 
@@ -183,7 +183,7 @@ def test_a_server_that_refuses_or_babbles(
 
 def test_an_overloaded_server_is_asked_again(server: Server, connect: Callable[..., OpenAIModel]) -> None:
     server.script.append((503, b"{}", 0.0))
-    server.say({"content": "yes"})
+    server.status({"content": "yes"})
     assert connect(retries=1).reply(ASKED, Colour).content == "yes"
 
 
@@ -194,7 +194,7 @@ def test_a_slow_server_is_given_up(server: Server, connect: Callable[..., OpenAI
 
 
 def test_the_server_s_own_count_is_taken(server: Server, connect: Callable[..., OpenAIModel]) -> None:
-    server.say({"content": "one two"}, usage=17)
+    server.status({"content": "one two"}, usage=17)
     model = connect()
     model.reply(ASKED, Colour)
     assert (model.usage.read, model.usage.written) == (5, 17)
@@ -266,7 +266,7 @@ def test_the_log_never_shows_the_key(
     server: Server, connect: Callable[..., OpenAIModel], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("DEBUG")
-    server.say({"content": "yes"})
+    server.status({"content": "yes"})
     connect().reply(ASKED, Colour)
     assert caplog.records
     assert KEY not in caplog.text

@@ -8,7 +8,7 @@ import pytest
 
 from dsmoe_core.errors import ClassBookError
 from prompts.class_book import ClassBook
-from prompts.notes import MOST_CHARACTERS, read_notes
+from prompts.notes import MAX_CHARACTERS, read_notes
 
 BOOK = ClassBook.from_glossary(["spur", "mouse_bite"])
 
@@ -29,7 +29,7 @@ def test_notes_of_both_kinds_are_put_together_under_the_class_s_name(tmp_path: P
         ("pointed", "names no class"),
         ("dent: round", "class 'dent' is not in the class book"),
         ("spur:  ", "the note on 'spur' is empty"),
-        ("spur: " + "x" * (MOST_CHARACTERS + 1), "has 2001 characters; expected at most 2000"),
+        ("spur: " + "x" * (MAX_CHARACTERS + 1), "has 2001 characters; expected at most 2000"),
     ],
 )
 def test_a_note_that_cannot_be_used_is_named(note: str, problem: str) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError, WorkspaceError
 from prompts.class_book import ClassBook
-from prompts.evaluation_report import JudgeReport
+from prompts.evaluation_report import TextEvaluationReport
 from prompts.store import ClassBookStore, Version
 
 FIRST = ClassBook.from_glossary(["spur", "short"])
@@ -26,13 +26,13 @@ def said(text: str) -> str:
     return FIRST.with_description("spur", text, "person", "Ada").as_yaml() + "# mine\n"
 
 
-def report(book: Version, against: Version, verdict: str = "better") -> JudgeReport:
-    return JudgeReport.model_validate(
+def report(book: Version, against: Version, verdict: str = "better") -> TextEvaluationReport:
+    return TextEvaluationReport.model_validate(
         {
             "book": book.id,
             "against": against.id,
             "model": "r1",
-            "data": "test, 9 pictures",
+            "data": "test, 9 images",
             "verdict": verdict,
             "reason": "mAP 0.1 higher",
             "made": "2026-01-02",
@@ -167,28 +167,31 @@ def test_a_retired_version_comes_back_on_a_persons_word_only(store: ClassBookSto
     assert store.version(draft.id).state == "published"
 
 
-def publisher(path: Path, start: Barrier, version: str, over: str, told: Any) -> None:
+def publisher(path: Path, start: Barrier, version: str, over: str, progress: Any) -> None:
     start.wait(60)
     try:
-        told.put(ClassBookStore(path).publish(version, over=over, author=version, force_reason="me").version)
+        progress.put(
+            ClassBookStore(path).publish(version, over=over, author=version, force_reason="me").version
+        )
     except ClassBookError as error:
-        told.put(error.problem)
+        progress.put(error.problem)
 
 
 def test_of_two_processes_that_publish_at_once_one_wins_and_the_other_is_told(
     store: ClassBookStore, first: Version
 ) -> None:
     spawn = multiprocessing.get_context("spawn")
-    over, told = first.id, spawn.Queue()
+    over, progress = first.id, spawn.Queue()
     for number in range(2):
         drafts = [store.save(said(f"{number} {who}"), message="m", author=who).id for who in ("ada", "bob")]
         start = spawn.Barrier(2)
         people = [
-            spawn.Process(target=publisher, args=(store.path, start, draft, over, told)) for draft in drafts
+            spawn.Process(target=publisher, args=(store.path, start, draft, over, progress))
+            for draft in drafts
         ]
         for one in people:
             one.start()
-        answers = {told.get(timeout=120), told.get(timeout=120)}
+        answers = {progress.get(timeout=120), progress.get(timeout=120)}
         for one in people:
             one.join(60)
         (winner,) = answers & set(drafts)

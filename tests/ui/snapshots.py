@@ -7,45 +7,45 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, Picture, PictureFindings, Routing
+from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
 from pipelines.workspace.round_summary import RoundRow
 from ui.snapshot import Snapshot
 
 BOX = Box(10.0, 10.0, 30.0, 30.0)
 
 
-def picture(name: str) -> Picture:
-    return Picture(f"key of {name}", name, Path("/nowhere") / name, 100, 100)
+def image(name: str) -> ImageRecord:
+    return ImageRecord(f"key of {name}", name, Path("/nowhere") / name, 100, 100)
 
 
-def labelled(name: str, *labels: str) -> LabelledPicture:
-    return LabelledPicture(picture(name), tuple(Annotation(BOX, label) for label in labels))
+def labelled(name: str, *labels: str) -> LabelledImage:
+    return LabelledImage(image(name), tuple(Annotation(BOX, label) for label in labels))
 
 
-def finding(label: str, score: float, entropy: float = 0.1, **others: float) -> Finding:
-    return Finding(BOX, label, score, {label: score, **others}, entropy)
+def detection(label: str, score: float, entropy: float = 0.1, **others: float) -> Detection:
+    return Detection(BOX, label, score, {label: score, **others}, entropy)
 
 
 def found(
-    name: str, *findings: Finding, experts: dict[int, float] | None = None, doubt: float = 0.1
-) -> PictureFindings:
-    """The findings lie side by side."""
+    name: str, *detections: Detection, experts: dict[int, float] | None = None, doubt: float = 0.1
+) -> Prediction:
+    """The detections lie side by side."""
     chosen = experts or {0: 1.0}
     routing = Routing(tuple(chosen), tuple(chosen.values()), 0.5)
-    apart = tuple(replace(f, box=Box(20.0 * i, 10.0, 20.0 * i + 20, 30.0)) for i, f in enumerate(findings))
-    return PictureFindings(f"key of {name}", apart, routing, doubt, "m1+b1")
+    apart = tuple(replace(f, box=Box(20.0 * i, 10.0, 20.0 * i + 20, 30.0)) for i, f in enumerate(detections))
+    return Prediction(f"key of {name}", apart, routing, doubt, "m1+b1")
 
 
 def snapshot(**changes: Any) -> Snapshot:
-    """Four pictures a, b, c, d of the pool and t of the test set; nothing found, nothing labelled."""
+    """Four images a, b, c, d of the pool and t of the test set; nothing found, nothing labelled."""
     parts: dict[str, Any] = {
         "title": "plates",
         "path": Path("/nowhere"),
         "rounds": (),
         "champion": None,
         "classes": ("scratch", "dent"),
-        "pictures": {p.key: p for p in map(picture, "abcd")},
-        "findings": {},
+        "images": {p.key: p for p in map(image, "abcd")},
+        "detections": {},
         "annotations": {},
         "test": {"key of t": labelled("t", "dent")},
         "sent": frozenset(),
@@ -55,15 +55,15 @@ def snapshot(**changes: Any) -> Snapshot:
 
 
 def row(number: int, **changes: Any) -> RoundRow:
-    """A closed round of ten pictures with twenty boxes, promoted."""
+    """A closed round of ten images with twenty boxes, promoted."""
     parts: dict[str, Any] = {
         "round": number,
         "state": "closed",
         "sent": 10,
         "answered": 10,
-        "pictures": 10 * (number + 1),
+        "images": 10 * (number + 1),
         "boxes": 20 * (number + 1),
-        "new_pictures": 10,
+        "new_images": 10,
         "new_boxes": 20,
         "accepted": 0,
         "moved": 0,

@@ -31,7 +31,7 @@ def test_before_the_first_model_there_is_no_curve() -> None:
     assert learning_curve([row(0, map50=None, map=None, promoted=None)]) is None
 
 
-def test_corrections_add_up_in_every_round_that_showed_prelabels() -> None:
+def test_corrections_add_up_in_every_round_that_showed_pre_annotations() -> None:
     chart = corrections([row(0), row(1, accepted=6, moved=2, relabelled=1, deleted=1)])
     assert chart is not None
     bars = chart["data"]["values"]
@@ -45,7 +45,7 @@ def test_corrections_add_up_in_every_round_that_showed_prelabels() -> None:
     json.dumps(chart)
 
 
-def test_without_prelabels_there_are_no_corrections() -> None:
+def test_without_pre_annotations_there_are_no_corrections() -> None:
     assert corrections([row(0)]) is None
 
 

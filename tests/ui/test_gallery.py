@@ -1,4 +1,4 @@
-"""Which pictures are shown, in which order, and why."""
+"""Which images are shown, in which order, and why."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import pytest
 
-from tests.ui.snapshots import finding, found, labelled, snapshot
+from tests.ui.snapshots import detection, found, labelled, snapshot
 from ui.gallery import Wanted, pages, reasons, select
 
 SEEN = snapshot(
-    findings={
+    detections={
         f.key: f
         for f in (
-            found("a", finding("dent", 0.9), doubt=0.2),
-            found("b", finding("scratch", 0.5), doubt=0.6),
-            found("c", finding("dent", 0.1), doubt=0.4),
+            found("a", detection("dent", 0.9), doubt=0.2),
+            found("b", detection("scratch", 0.5), doubt=0.6),
+            found("c", detection("dent", 0.1), doubt=0.4),
             found("t", doubt=0.9),
         )
     },
@@ -41,7 +41,7 @@ def test_select(wanted: Wanted, classes: tuple[str, ...], names: str) -> None:
     assert "".join(p.name for p in select(SEEN, wanted, classes)) == names
 
 
-def test_where_a_picture_stands() -> None:
+def test_where_a_image_stands() -> None:
     kinds = [SEEN.kind(f"key of {name}") for name in "abct"]
     assert kinds == ["labelled", "sent", "waiting", "test"]
 
@@ -49,11 +49,11 @@ def test_where_a_picture_stands() -> None:
 def test_the_reasons_begin_with_the_greatest_doubt() -> None:
     seen = found(
         "a",
-        finding("dent", 0.9, entropy=0.1, scratch=0.001),
-        finding("scratch", 0.5, entropy=0.6, dent=0.45),
-        finding("dent", 0.7, entropy=0.3, scratch=0.2),
-        finding("dent", 0.2),
-        finding("scratch", 0.25),
+        detection("dent", 0.9, entropy=0.1, scratch=0.001),
+        detection("scratch", 0.5, entropy=0.6, dent=0.45),
+        detection("dent", 0.7, entropy=0.3, scratch=0.2),
+        detection("dent", 0.2),
+        detection("scratch", 0.25),
     )
     assert reasons(seen, 0.3) == [
         "scratch 50%, or dent 45%",
@@ -64,19 +64,19 @@ def test_the_reasons_begin_with_the_greatest_doubt() -> None:
 
 def test_a_place_that_is_found_as_two_classes_is_shown_and_counted_once() -> None:
     sure, rival = (
-        finding("dent", 0.6, entropy=0.5, scratch=0.5),
-        finding("scratch", 0.5, entropy=0.5, dent=0.6),
+        detection("dent", 0.6, entropy=0.5, scratch=0.5),
+        detection("scratch", 0.5, entropy=0.5, dent=0.6),
     )
-    faint, other = finding("dent", 0.2), finding("scratch", 0.1)
-    apart = found("a", sure, faint).findings
+    faint, other = detection("dent", 0.2), detection("scratch", 0.1)
+    apart = found("a", sure, faint).detections
     doubled = (apart[0], replace(rival, box=apart[0].box), apart[1], replace(other, box=apart[1].box))
-    seen = replace(found("a"), findings=doubled)
+    seen = replace(found("a"), detections=doubled)
     assert reasons(seen, 0.3) == ["dent 60%, or scratch 50%", "1 more place too faint to show, best dent 20%"]
-    assert snapshot(findings={seen.key: seen}).shown(seen.key) == doubled[:1]
+    assert snapshot(detections={seen.key: seen}).shown(seen.key) == doubled[:1]
 
 
-def test_a_sure_finding_names_no_rival() -> None:
-    assert reasons(found("a", finding("dent", 0.9, scratch=0.001)), 0.3) == ["dent 90%"]
+def test_a_sure_detection_names_no_rival() -> None:
+    assert reasons(found("a", detection("dent", 0.9, scratch=0.001)), 0.3) == ["dent 90%"]
 
 
 def test_nothing_seen_and_not_looked_at_are_told_apart() -> None:

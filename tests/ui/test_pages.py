@@ -1,4 +1,4 @@
-"""The pages as Streamlit draws them, on real workspaces that the loop made with its stand-ins."""
+"""The pages as Streamlit draws them, on real workspaces that the loop made with its stubs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seeding(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace whose first pictures are with the annotators; there is no model yet."""
+    """A workspace whose first images are with the annotators; there is no model yet."""
     return make(tmp_path_factory.mktemp("seeding"), rounds=0, then_open=True)
 
 
@@ -63,13 +63,13 @@ def test_rounds_of_a_new_workspace(new: Path) -> None:
     drawn = page("rounds", new)
     assert [i.value for i in drawn.info] == [rounds.NO_ROUND]
     values = {m.label: m.value for m in drawn.metric}
-    assert (values["mAP@.5 of the model"], values["Pictures labelled"]) == ("none yet", "0")
+    assert (values["mAP@.5 of the model"], values["Images labelled"]) == ("none yet", "0")
     assert not drawn.dataframe
 
 
 def test_rounds_before_the_first_model(seeding: Path) -> None:
     drawn = page("rounds", seeding)
-    assert [i.value for i in drawn.info] == [rounds.NO_MODEL, rounds.NO_PRELABELS]
+    assert [i.value for i in drawn.info] == [rounds.NO_MODEL, rounds.NO_PRE_ANNOTATIONS]
     assert drawn.dataframe[0].value["Decision"].tolist() == ["with the annotators: 0 of 6 back"]
 
 
@@ -78,67 +78,67 @@ def test_rounds_of_a_grown_workspace(grown: Path) -> None:
     assert not drawn.info
     table = drawn.dataframe[0].value
     assert table["Round"].tolist() == [0, 1, 2, 3]
-    assert table["Pictures"].tolist() == [6, 12, 18, 18]
+    assert table["Images"].tolist() == [6, 12, 18, 18]
     assert table["Decision"].tolist()[0].startswith("promoted: first model")
     assert len(drawn.get("vega_lite_chart")) == 2
     snapshot = read(grown)
     judged = [r for r in snapshot.rounds if r.model == snapshot.champion]
     values = {m.label: m.value for m in drawn.metric}
     assert values["mAP@.5 of the model"] == f"{judged[0].map50:.2f}"
-    assert values["Pictures labelled"] == "18"
+    assert values["Images labelled"] == "18"
 
 
 def test_experts_without_a_model(new: Path) -> None:
     assert [i.value for i in page("experts", new).info] == [experts.NO_MODEL]
 
 
-def test_experts_without_findings(grown: Path, tmp_path: Path) -> None:
+def test_experts_without_detections(grown: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(grown, tmp_path / "copy")
-    shutil.rmtree(copy / "findings")
-    assert [i.value for i in page("experts", copy).info] == [experts.NO_FINDINGS]
+    shutil.rmtree(copy / "predictions")
+    assert [i.value for i in page("experts", copy).info] == [experts.NO_DETECTIONS]
 
 
 def test_experts_of_a_grown_workspace(grown: Path) -> None:
     drawn = page("experts", grown)
     assert len(drawn.get("vega_lite_chart")) == 1
-    assert drawn.dataframe[0].value["Looks at"].tolist() == [100.0]  # the stand-in has one expert
+    assert drawn.dataframe[0].value["Looks at"].tolist() == [100.0]  # the stub has one expert
     drawn.segmented_control(key="source").set_value("people labelled").run()
     assert not drawn.exception
     assert len(drawn.get("vega_lite_chart")) == 1
 
 
-def test_pictures_before_the_detector_looked_stand_by_name(seeding: Path) -> None:
-    drawn = page("pictures", seeding)
-    assert [i.value for i in drawn.info] == [images.NO_FINDINGS]
+def test_images_before_the_detector_looked_stand_by_name(seeding: Path) -> None:
+    drawn = page("images", seeding)
+    assert [i.value for i in drawn.info] == [images.NO_DETECTIONS]
     assert len(drawn.image) == images.PAGE
     assert "train\\-000.png" in said(drawn)
     assert "with the annotators" in said(drawn)
     assert "The detector has not looked at it yet." in said(drawn)
 
 
-def test_pictures_can_be_filtered_and_turned(grown: Path) -> None:
-    drawn = page("pictures", grown)
-    assert "12 pictures, the most uncertain first" in said(drawn)
+def test_images_can_be_filtered_and_turned(grown: Path) -> None:
+    drawn = page("images", grown)
+    assert "12 images, the most uncertain first" in said(drawn)
     drawn.segmented_control(key="wanted").set_value("all").run()
-    assert "36 pictures" in said(drawn)
+    assert "36 images" in said(drawn)
     first = said(drawn)
     drawn.get("pagination")[0].set_value(2).run()
     assert not drawn.exception
     assert said(drawn) != first
     drawn.multiselect(key="classes").set_value(["dent"]).run()
     assert not drawn.exception
-    count = int(next(c.value for c in drawn.caption if "pictures, the most" in c.value).split()[0])
+    count = int(next(c.value for c in drawn.caption if "images, the most" in c.value).split()[0])
     assert 0 < count < 36
     drawn.segmented_control(key="wanted").set_value("test set").run()
     assert "test set" in said(drawn)
     assert "with the annotators" not in said(drawn)
 
 
-def test_a_picture_whose_file_is_gone_is_named_and_the_rest_goes_on(grown: Path, tmp_path: Path) -> None:
+def test_a_image_whose_file_is_gone_is_named_and_the_rest_goes_on(grown: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(grown, tmp_path / "copy")
     gone = select(read(copy), "to label")[3]
     gone.path.unlink()
-    drawn = page("pictures", copy)
+    drawn = page("images", copy)
     assert len(drawn.image) == 11
     [warning] = drawn.warning
     assert f"{gone.name} cannot be read" in warning.value
@@ -153,7 +153,7 @@ def test_the_snapshot_is_read_anew_only_when_the_workspace_changes(grown: Path, 
     one, mark = current(copy), stamp(copy)
     assert current(copy) is one
     text = (copy / "dsmoe.yaml").read_text()
-    (copy / "dsmoe.yaml").write_text(text.replace("prelabel_score: 0.3", "prelabel_score: 0.9"))
+    (copy / "dsmoe.yaml").write_text(text.replace("pre_annotation_score: 0.3", "pre_annotation_score: 0.9"))
     assert stamp(copy) != mark
     assert current(copy).least_score == 0.9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pipelines.workspace.annotation_time import ALL, Effort
-from tests.ui.snapshots import finding, found, labelled, row, snapshot
+from tests.ui.snapshots import detection, found, labelled, row, snapshot
 from ui.tables import count_experts, decision, expert_use, key_figures, load, round_table
 
 
@@ -17,14 +17,14 @@ def test_the_table_has_shares_in_per_cent_and_gaps_where_there_is_nothing_to_sha
     assert (first["Accepted"], first["Added"], first["Decision"]) == (None, 100.0, "promoted: first model")
     shares = [second[name] for name in ("Accepted", "Moved", "Relabelled", "Deleted", "Added")]
     assert shares == [60.0, 20.0, 10.0, 10.0, 25.0]
-    assert (second["Pictures"], second["Boxes"], second["mAP@.5"]) == (20, 40, 0.5)
+    assert (second["Images"], second["Boxes"], second["mAP@.5"]) == (20, 40, 0.5)
     assert second["Decision"] == "refused: worse"
 
 
-def test_the_table_says_what_a_picture_and_a_box_cost_where_that_is_known() -> None:
+def test_the_table_says_what_a_image_and_a_box_cost_where_that_is_known() -> None:
     timed, untimed = round_table([row(0, effort={ALL: Effort(4, 12.5, 2.5)}), row(1)])
-    assert (timed["s/picture"], timed["s/box"]) == (12.5, 2.5)
-    assert (untimed["s/picture"], untimed["s/box"]) == (None, None)
+    assert (timed["s/image"], timed["s/box"]) == (12.5, 2.5)
+    assert (untimed["s/image"], untimed["s/box"]) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -41,14 +41,14 @@ def test_a_round_says_how_it_stands(changes: dict[str, object], expected: str) -
     assert decision(row(1, **changes)) == expected
 
 
-def test_expert_use_is_the_mean_over_the_pictures_that_show_a_class() -> None:
-    findings = [
-        found("a", finding("dent", 0.9), finding("dent", 0.8), experts={0: 0.6, 2: 0.4}),
-        found("b", finding("dent", 0.9), finding("scratch", 0.9), experts={0: 0.2, 1: 0.8}),
-        found("c", finding("scratch", 0.2), experts={3: 1.0}),  # too faint to count
+def test_expert_use_is_the_mean_over_the_images_that_show_a_class() -> None:
+    detections = [
+        found("a", detection("dent", 0.9), detection("dent", 0.8), experts={0: 0.6, 2: 0.4}),
+        found("b", detection("dent", 0.9), detection("scratch", 0.9), experts={0: 0.2, 1: 0.8}),
+        found("c", detection("scratch", 0.2), experts={3: 1.0}),  # too faint to count
     ]
-    seen = snapshot(findings={f.key: f for f in findings})
-    use = expert_use(seen, "findings")
+    seen = snapshot(detections={f.key: f for f in detections})
+    use = expert_use(seen, "detections")
     assert list(use) == ["scratch", "dent"]  # the class book's order
     assert use["dent"] == pytest.approx([0.4, 0.4, 0.2, 0.0])
     assert use["scratch"] == pytest.approx([0.2, 0.8, 0.0, 0.0])
@@ -56,9 +56,9 @@ def test_expert_use_is_the_mean_over_the_pictures_that_show_a_class() -> None:
 
 
 def test_expert_use_by_what_people_said_counts_the_test_set_and_unknown_classes_last() -> None:
-    findings = [found("a", experts={1: 1.0}), found("t", experts={0: 1.0}), found("b", experts={0: 1.0})]
+    detections = [found("a", experts={1: 1.0}), found("t", experts={0: 1.0}), found("b", experts={0: 1.0})]
     seen = snapshot(
-        findings={f.key: f for f in findings},
+        detections={f.key: f for f in detections},
         annotations={"key of a": labelled("a", "rust", "rust", "scratch")},
     )
     use = expert_use(seen, "annotations")
@@ -66,8 +66,8 @@ def test_expert_use_by_what_people_said_counts_the_test_set_and_unknown_classes_
 
 
 def test_load_tells_who_idles() -> None:
-    findings = [found("a", experts={2: 1.0}), found("b", experts={0: 0.5, 2: 0.5})]
-    rows = load(snapshot(findings={f.key: f for f in findings}))
+    detections = [found("a", experts={2: 1.0}), found("b", experts={0: 0.5, 2: 0.5})]
+    rows = load(snapshot(detections={f.key: f for f in detections}))
     assert [r["Looks at"] for r in rows] == [50.0, 0.0, 100.0]
     assert [r["Mean weight"] for r in rows] == [0.25, 0.0, 0.75]
 
@@ -75,7 +75,7 @@ def test_load_tells_who_idles() -> None:
 def test_nothing_found_means_no_experts() -> None:
     assert count_experts(snapshot()) == 0
     assert load(snapshot()) == []
-    assert expert_use(snapshot(), "findings") == {}
+    assert expert_use(snapshot(), "detections") == {}
 
 
 def test_key_figures_compare_the_model_in_use_with_the_one_before() -> None:
@@ -87,8 +87,8 @@ def test_key_figures_compare_the_model_in_use_with_the_one_before() -> None:
     said = {"key of a": labelled("a", "dent", "dent"), "key of b": labelled("b")}
     figures = {f.label: f for f in key_figures(snapshot(rounds=rounds, champion="m2", annotations=said))}
     assert figures["mAP@.5 of the model"][1:3] == ("0.50", "+0.25")
-    assert figures["Pre-labels kept as is"][1:3] == ("75%", "+50 %-points")
-    assert figures["Pictures labelled"][1:] == ("2", None, "of 4 in the workspace")
+    assert figures["Pre-annotations kept as is"][1:3] == ("75%", "+50 %-points")
+    assert figures["Images labelled"][1:] == ("2", None, "of 4 in the workspace")
     assert figures["Boxes labelled"].value == "2"
     rolled_back = {f.label: f for f in key_figures(snapshot(rounds=rounds, champion="m0"))}
     assert rolled_back["mAP@.5 of the model"][1:3] == ("0.25", None)

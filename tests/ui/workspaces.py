@@ -1,4 +1,4 @@
-"""Workspaces for the pages' tests, made by the loop itself with its stand-ins: no server, no training."""
+"""Workspaces for the pages' tests, made by the loop itself with its stubs: no server, no training."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from annotate.studio.fake import FakeStudio
 from pipelines.demo import Data, open_workspace, run_rounds, simulated, truth_of
-from pipelines.detectors.stub_detector import StandInDetection
-from pipelines.rounds.context import Crew
+from pipelines.detectors.stub_detector import StubDetector
+from pipelines.progress import SilentProgress
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.settings import DemoPlan
 from pipelines.workspace.workspace import Workspace
@@ -19,27 +20,19 @@ from pipelines.workspace.workspace import Workspace
 COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 230)}
 
 
-class Quiet:
-    """A reporter that says nothing."""
-
-    def step(self, number: int, name: str) -> None: ...
-
-    def advance(self, done: int, total: int, note: str = "") -> None: ...
-
-    def finished(self, number: int, name: str) -> None: ...
-
-
 def make(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
     """A workspace with so many closed rounds, and one open round more if wished; 0 means a new workspace."""
     data = Data(_draw(folder / "data"), "plates")
     plan = DemoPlan(rounds=max(rounds - 1, 0), budget=6, candidates=None, dry_run=True)
-    with open_workspace(folder / "workspace", data, plan, Quiet()) as workspace:
-        crew = Crew(workspace, FakeStudio(workspace.path / "studio" / "s.json"), StandInDetection(), Quiet())
+    with open_workspace(folder / "workspace", data, plan, SilentProgress()) as workspace:
+        context = LoopContext(
+            workspace, FakeStudio(workspace.path / "studio" / "s.json"), StubDetector(), SilentProgress()
+        )
         if rounds:
             truth = truth_of(data.folder / "train.json", workspace)
-            list(run_rounds(crew, plan, simulated(truth)))
+            list(run_rounds(context, plan, simulated(truth)))
         if then_open:
-            open_round(crew)
+            open_round(context)
         return Workspace.open(workspace.path).path
 
 

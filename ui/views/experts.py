@@ -11,13 +11,13 @@ from ui.snapshot import Snapshot
 from ui.tables import expert_use, load
 
 NO_MODEL = "No model yet. Expert use is known once the first round is closed and its model is promoted."
-NO_FINDINGS = "The model in use has not looked at any picture yet. It does when the next round is opened."
+NO_DETECTIONS = "The model in use has not looked at any image yet. It does when the next round is opened."
 NO_CLASS = {
-    "findings": "The detector has found nothing it is sure enough of to show to annotators.",
-    "annotations": "Nobody has labelled a defect on a picture that the detector has looked at.",
+    "detections": "The detector has found nothing it is sure enough of to show to annotators.",
+    "annotations": "Nobody has labelled a defect on an image that the detector has looked at.",
 }
-SOURCES: dict[str, Literal["findings", "annotations"]] = {
-    "the detector finds": "findings",
+SOURCES: dict[str, Literal["detections", "annotations"]] = {
+    "the detector finds": "detections",
     "people labelled": "annotations",
 }
 
@@ -28,11 +28,11 @@ def show(snapshot: Snapshot) -> None:
     if snapshot.champion is None:
         st.info(NO_MODEL, icon=":material/neurology:")
         return
-    if not snapshot.findings:
-        st.info(NO_FINDINGS, icon=":material/search:")
+    if not snapshot.detections:
+        st.info(NO_DETECTIONS, icon=":material/search:")
         return
     st.write(
-        "For every picture a router picks a few experts and weighs them. A class whose row has one dark field"
+        "For every image a router picks a few experts and weighs them. A class whose row has one dark field"
         " has a specialist; an expert whose column stays pale does not earn its keep."
     )
     chosen = st.segmented_control(
@@ -45,8 +45,8 @@ def show(snapshot: Snapshot) -> None:
         st.vega_lite_chart(heat_map(use), width="stretch", alt="mean weight of each expert by class")
     else:
         st.info(NO_CLASS[source], icon=":material/grid_off:")
-    st.subheader("All pictures")
-    st.caption(f"{len(snapshot.findings):,} pictures, model {snapshot.champion}")
+    st.subheader("All images")
+    st.caption(f"{len(snapshot.detections):,} images, model {snapshot.champion}")
     rows = load(snapshot)
     st.dataframe(
         rows,
@@ -54,7 +54,7 @@ def show(snapshot: Snapshot) -> None:
         width=560,
         column_config={
             "Looks at": st.column_config.ProgressColumn(
-                format="%.0f %%", min_value=0, max_value=100, help="share of the pictures it was picked for"
+                format="%.0f %%", min_value=0, max_value=100, help="share of the images it was picked for"
             ),
             "Mean weight": st.column_config.NumberColumn(format="%.3f"),
         },

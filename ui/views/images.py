@@ -1,4 +1,4 @@
-"""Pictures: where the detector doubts most, with its boxes and the people's."""
+"""Images: where the detector doubts most, with its boxes and the people's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dsmoe_core.schema import Annotation, Finding, Picture
+from dsmoe_core.schema import Annotation, Detection, ImageRecord
 from ui.draw import drawn
 from ui.gallery import STANDING, Wanted, pages, reasons, select
 from ui.snapshot import Snapshot
@@ -15,19 +15,19 @@ from ui.snapshot import Snapshot
 PAGE = 12
 ACROSS = 3
 KINDS: tuple[Wanted, ...] = ("to label", "labelled", "test set", "all")
-NO_PICTURE = "No picture is in this workspace."
-NO_FINDINGS = "The detector has not looked at any picture yet, so they stand in order of their names."
-NO_MATCH = "No picture fits this choice."
+NO_IMAGE = "No image is in this workspace."
+NO_DETECTIONS = "The detector has not looked at any image yet, so they stand in order of their names."
+NO_MATCH = "No image fits this choice."
 
 
 def show(snapshot: Snapshot) -> None:
     """The page."""
-    st.header("Pictures")
-    if not snapshot.pictures and not snapshot.test:
-        st.info(NO_PICTURE, icon=":material/image_not_supported:")
+    st.header("Images")
+    if not snapshot.images and not snapshot.test:
+        st.info(NO_IMAGE, icon=":material/image_not_supported:")
         return
-    if not snapshot.findings:
-        st.info(NO_FINDINGS, icon=":material/search:")
+    if not snapshot.detections:
+        st.info(NO_DETECTIONS, icon=":material/search:")
     left, right = st.columns([2, 3], vertical_alignment="bottom")
     wanted = left.segmented_control(
         "Show", KINDS, default="to label", required=True, format_func=str.capitalize, key="wanted"
@@ -40,31 +40,30 @@ def show(snapshot: Snapshot) -> None:
     count = pages(len(chosen), PAGE)
     legend, turner = st.columns([3, 2], vertical_alignment="center")
     legend.caption(
-        f"{len(chosen):,} pictures, the most uncertain first."
-        " Broken lines: the detector. Whole lines: people."
+        f"{len(chosen):,} images, the most uncertain first. Broken lines: the detector. Whole lines: people."
     )
     with turner:
         # A key per choice: another choice starts at its first page.
         page = st.pagination(count, key=f"page of {wanted} {sorted(classes)} {count}") if count > 1 else 1
     shown = chosen[(page - 1) * PAGE : page * PAGE]
     for start in range(0, len(shown), ACROSS):
-        for column, picture in zip(st.columns(ACROSS), shown[start : start + ACROSS], strict=False):
+        for column, image in zip(st.columns(ACROSS), shown[start : start + ACROSS], strict=False):
             with column:
-                _card(snapshot, picture)
+                _card(snapshot, image)
 
 
-def _card(snapshot: Snapshot, picture: Picture) -> None:
-    found, shown = snapshot.findings.get(picture.key), snapshot.shown(picture.key)
+def _card(snapshot: Snapshot, image: ImageRecord) -> None:
+    found, shown = snapshot.detections.get(image.key), snapshot.shown(image.key)
     with st.container(border=True, height="stretch"):
         try:
-            image = _image(picture.path, snapshot.truth(picture.key) or (), shown, snapshot.colours())
+            rendered = _image(image.path, snapshot.truth(image.key) or (), shown, snapshot.colours())
         except OSError as error:
-            st.warning(f"{picture.name} cannot be read ({error}).", icon=":material/broken_image:")
+            st.warning(f"{image.name} cannot be read ({error}).", icon=":material/broken_image:")
         else:
-            st.image(image, width="stretch", alt=picture.name)
-        kind = snapshot.kind(picture.key)
+            st.image(rendered, width="stretch", alt=image.name)
+        kind = snapshot.kind(image.key)
         doubt = f" · uncertainty {found.uncertainty:.2f}" if found else ""
-        st.markdown(f"**{_plain(picture.name)}**  \n{STANDING[kind]}{doubt}")
+        st.markdown(f"**{_plain(image.name)}**  \n{STANDING[kind]}{doubt}")
         st.caption("  \n".join(_plain(reason) for reason in reasons(found, snapshot.least_score)))
 
 
@@ -79,6 +78,6 @@ def _plain(text: str) -> str:
 
 @st.cache_data(max_entries=400, show_spinner=False)
 def _image(
-    path: Path, truth: Sequence[Annotation], findings: Sequence[Finding], colours: dict[str, str]
+    path: Path, truth: Sequence[Annotation], detections: Sequence[Detection], colours: dict[str, str]
 ) -> bytes:
-    return drawn(path, truth, findings, colours)
+    return drawn(path, truth, detections, colours)

@@ -1,4 +1,4 @@
-"""Rounds: is the detector getting better, and how much work do its pre-labels save?"""
+"""Rounds: is the detector getting better, and how much work do its pre-annotations save?"""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ui.charts import corrections, learning_curve
 from ui.snapshot import Snapshot
 from ui.tables import decision, key_figures, round_table
 
-NO_ROUND = "No round yet. Send the first pictures to the annotators with `dsmoe round open`."
+NO_ROUND = "No round yet. Send the first images to the annotators with `dsmoe round open`."
 NO_MODEL = "No model has been judged yet. The curve starts when the first round is closed."
-NO_PRELABELS = "No pre-labels yet. They come with the first model, from the second round on."
+NO_PRE_ANNOTATIONS = "No pre-annotations yet. They come with the first model, from the second round on."
 
 
 def show(snapshot: Snapshot) -> None:
@@ -36,13 +36,13 @@ def show(snapshot: Snapshot) -> None:
         else:
             st.vega_lite_chart(chart, width="stretch", alt="quality on the test set over labelled boxes")
     with right:
-        st.subheader("What people did with the pre-labels")
+        st.subheader("What people did with the pre-annotations")
         bars = corrections(snapshot.rounds)
         if bars is None:
-            st.info(NO_PRELABELS, icon=":material/edit:")
+            st.info(NO_PRE_ANNOTATIONS, icon=":material/edit:")
         else:
             st.vega_lite_chart(
-                bars, width="stretch", alt="shares of pre-labels accepted, moved, relabelled, deleted"
+                bars, width="stretch", alt="shares of pre-annotations accepted, moved, relabelled, deleted"
             )
     st.subheader("All rounds")
     st.dataframe(round_table(snapshot.rounds), hide_index=True, column_config=_columns(), placeholder="-")
@@ -73,11 +73,11 @@ def _columns() -> Mapping[str, ColumnConfig]:
     quality = st.column_config.NumberColumn(format="%.3f", width=88)
     by_hand = "share of the round's boxes that people drew by hand"
     return {
-        **dict.fromkeys(("Round", "Pictures", "Boxes"), number),
+        **dict.fromkeys(("Round", "Images", "Boxes"), number),
         "New": st.column_config.NumberColumn(width=60, help="boxes labelled in this round"),
         **dict.fromkeys((str(outcome).capitalize() for outcome in Outcome), share),
         "Added": st.column_config.NumberColumn(format="%.0f %%", width=76, help=by_hand),
-        **dict.fromkeys(("s/picture", "s/box"), st.column_config.NumberColumn(format="%.1f", width=76)),
+        **dict.fromkeys(("s/image", "s/box"), st.column_config.NumberColumn(format="%.1f", width=76)),
         **dict.fromkeys(("mAP@.5", "mAP@.5:.95"), quality),
         "Decision": st.column_config.TextColumn(width="large"),
     }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from annotate import environments
-from annotate.environments import Locked, Say
+from annotate.environments import Locked
+from dsmoe_core.progress import StatusCallback
 
 LOCK = Path(__file__).parent / "label-studio.lock"
 LABEL_STUDIO = Locked("label-studio", "Label Studio", LOCK, space_bytes=1_500_000_000, size="1 GB")
 
 
-def ensure(folder: Path, say: Say) -> Path:
+def ensure(folder: Path, on_status: StatusCallback) -> Path:
     """The ``label-studio`` program, built below ``folder`` as :func:`annotate.environments.ensure` says."""
-    return environments.ensure(LABEL_STUDIO, folder, say) / "bin" / "label-studio"
+    return environments.ensure(LABEL_STUDIO, folder, on_status) / "bin" / "label-studio"

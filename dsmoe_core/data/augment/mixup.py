@@ -1,4 +1,4 @@
-"""MixUp: two pictures laid over each other."""
+"""MixUp: two images laid over each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copy-paste of defects: a defect of one picture at a free place of another (Ghiasi et al. 2021)."""
+"""Copy-paste of defects: a defect of one image at a free place of another (Ghiasi et al. 2021)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 
 from dsmoe_core.data.augment.sample import Sample
 
-MOST_COVERED = 0.1
+MAX_COVERED = 0.1
 """A patch covers at most this share of any other box, and at most this share of it is on one."""
-MOST_SHARE = 0.5
+MAX_SHARE = 0.5
 """Only defects below this share of the target's side are pasted; there would be no free place."""
 _BORDER = 0.15  # of the box's shorter side: how wide the soft border is
 _TRIES = 30
@@ -37,7 +37,7 @@ def paste(
     A defect that another one touches is left out, since half of that would come along without a box.
 
     Args:
-        area, source_area: where the two squares show their pictures; nothing is pasted on padding.
+        area, source_area: where the two squares show their images; nothing is pasted on padding.
     """
     pixels = sample.pixels.astype(np.float32)
     boxes, labels = sample.boxes, sample.labels
@@ -66,7 +66,7 @@ def _cut(source: Sample, area: Area, row: int) -> _Patch | None:
     low = np.maximum(inner[:2] - border, area[:2])
     high = np.minimum(inner[2:] + border, area[2:])
     others = np.delete(source.boxes, row, axis=0)
-    if (high <= low).any() or _shares(np.concatenate([low, high]), others).max(initial=0.0) > MOST_COVERED:
+    if (high <= low).any() or _shares(np.concatenate([low, high]), others).max(initial=0.0) > MAX_COVERED:
         return None
     ramps = []
     for axis in (1, 0):
@@ -84,11 +84,11 @@ def _free_place(
     """A corner where the patch lies in the area and on (almost) no box; None where chance finds none."""
     size = np.array(patch.pixels.shape[1::-1])
     room = np.array(area[2:]) - np.array(area[:2])
-    if (size > MOST_SHARE * room).any():
+    if (size > MAX_SHARE * room).any():
         return None
     for _ in range(_TRIES):
         corner = np.array(area[:2]) + rng.integers(0, room - size + 1)
-        if _shares(np.concatenate([corner, corner + size]), boxes).max(initial=0.0) <= MOST_COVERED:
+        if _shares(np.concatenate([corner, corner + size]), boxes).max(initial=0.0) <= MAX_COVERED:
             return corner
     return None
 

@@ -22,7 +22,7 @@ def stretch(sample: Sample, *, contrast: float) -> Sample:
 
 
 def add_noise(sample: Sample, *, sigma: float, rng: np.random.Generator) -> Sample:
-    """Gaussian noise of ``sigma`` grey levels, the same in all channels: a grey picture stays grey."""
+    """Gaussian noise of ``sigma`` grey levels, the same in all channels: a grey image stays grey."""
     noise = rng.standard_normal((*sample.pixels.shape[:2], 1), dtype=np.float32) * np.float32(sigma)
     noisy = np.clip(sample.pixels + noise, 0, 255).round().astype(np.uint8)
     return sample.after(f"noise {sigma:.0f}", noisy)

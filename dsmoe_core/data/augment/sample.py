@@ -1,4 +1,4 @@
-"""A letter-boxed picture on its way to the network."""
+"""A letter-boxed image on its way to the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALLEST_PX = 2.0
 
 
 class Sample(NamedTuple):
-    """One letter-boxed picture with its boxes in the square's pixels.
+    """One letter-boxed image with its boxes in the square's pixels.
 
     Attributes:
         pixels: never written to; they may lie in a cache.

@@ -1,4 +1,4 @@
-"""Drawn data sets: pictures of our own with known defects, for trying everything without any data."""
+"""Drawn data sets: images of our own with known defects, for trying everything without any data."""
 
 from dsmoe_core.data.synthetic.kinds import KINDS, generator_version
 from dsmoe_core.data.synthetic.write_set import SET_PARTS, write_set

@@ -1,8 +1,8 @@
-"""Draws sealing foils in aluminium lids, and plain aluminium sheets, with known defects: pictures of our own.
+"""Draws sealing foils in aluminium lids, and plain aluminium sheets, with known defects: images of our own.
 
 A lid lies in a dark holder: a grey ring, within it the foil, brushed or rolled, lit by a ring light, so that
 the camera's own shade is a dark patch in its middle and its dents glitter beside it. A foil may end short of
-the ring. The camera sees grey. None of this is a defect. A third of the pictures show a sheet without a lid.
+the ring. The camera sees grey. None of this is a defect. A third of the images show a sheet without a lid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from PIL import Image
 
 from dsmoe_core.data.synthetic.aluminium_defects import CLASSES, CREASE, add_defect
 from dsmoe_core.data.synthetic.image import (
-    SyntheticPicture,
+    SyntheticImage,
     Values,
     light,
     noise,
@@ -25,7 +25,7 @@ from dsmoe_core.data.synthetic.image import (
 from dsmoe_core.schema import Annotation
 
 __all__ = ["CLASSES", "draw"]
-_SOUND = 0.12  # share of pictures without a defect
+_SOUND = 0.12  # share of images without a defect
 _LIDS = 0.67  # share of lids; the others are sheets
 
 
@@ -38,8 +38,8 @@ class _Place:
     phi: Values
 
 
-def draw(seed: int, px: int) -> SyntheticPicture:
-    """One lid or sheet of px x px pixels; the same seed and size draw the same picture.
+def draw(seed: int, px: int) -> SyntheticImage:
+    """One lid or sheet of px x px pixels; the same seed and size draw the same image.
 
     Most have 1 to 5 defects, about one in eight has none. Classes are those of ``aluminium_defects.CLASSES``.
     """
@@ -58,8 +58,8 @@ def draw(seed: int, px: int) -> SyntheticPicture:
             annotations.append(added)
     grey = _in_holder(foil, metal, place, rng) if is_lid else foil
     tint = 1 + rng.uniform(-0.06, 0.06, 3).astype(np.float32) * (rng.random() < 0.3)
-    picture = grey[..., None] * light(px, rng) * tint.astype(np.float32)
-    return SyntheticPicture(photographed(picture, rng), tuple(annotations))
+    image = grey[..., None] * light(px, rng) * tint.astype(np.float32)
+    return SyntheticImage(photographed(image, rng), tuple(annotations))
 
 
 def _place(px: int, rng: np.random.Generator) -> _Place:

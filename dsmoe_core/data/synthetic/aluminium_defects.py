@@ -1,7 +1,7 @@
 """The four defects of aluminium foil and sheet, as changes to its brightness.
 
 The box of a defect is that of the pixels that it changed visibly, by more than ``_SEEN`` grey values, with a
-small margin, as a person would draw it. Lengths are shares of the picture's side.
+small margin, as a person would draw it. Lengths are shares of the image's side.
 """
 
 from __future__ import annotations

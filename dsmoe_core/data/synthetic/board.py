@@ -1,6 +1,6 @@
 """Lays out a sound circuit board: parts and vias on a grid, traces routed between them without touching.
 
-All coordinates and sizes are pixels of the finished picture; one grid cell is a twentieth of its side.
+All coordinates and sizes are pixels of the finished image; one grid cell is a twentieth of its side.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _pad(
 
 
 def _connect(board: Board, taken: set[Cell], rng: np.random.Generator) -> None:
-    """Routes from pad to pad, and from some pads over the edge of the picture."""
+    """Routes from pad to pad, and from some pads over the edge of the image."""
     count = len(board.pads)
     order = [*rng.permutation(count), *rng.permutation(count)]
     for start in (board.pads[i] for i in order):

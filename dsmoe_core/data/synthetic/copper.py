@@ -1,4 +1,4 @@
-"""Draws a board's copper and holes as masks, several times finer than the picture."""
+"""Draws a board's copper and holes as masks, several times finer than the image."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw
 from dsmoe_core.data.synthetic.board import Board, Pad
 from dsmoe_core.data.synthetic.image import Point
 
-FINE = 3  # mask pixels a picture pixel
+FINE = 3  # mask pixels an image pixel
 
 
 @dataclass(slots=True)
 class Masks:
-    """What is where, at FINE times the picture's resolution; ``L`` images of 0 or 255.
+    """What is where, at FINE times the image's resolution; ``L`` images of 0 or 255.
 
     Attributes:
         copper: conductors, pads included, before drilling.
@@ -31,20 +31,20 @@ class Masks:
     nets: NDArray[np.int32]
 
     def net_at(self, x: float, y: float) -> int | None:
-        """The net at a point in picture pixels; -1 for no copper, None outside the picture."""
+        """The net at a point in image pixels; -1 for no copper, None outside the image."""
         row, column = int(y * FINE), int(x * FINE)
         if not (0 <= row < self.nets.shape[0] and 0 <= column < self.nets.shape[1]):
             return None
         return int(self.nets[row, column]) - 1
 
     def is_pad(self, x: float, y: float) -> bool:
-        """Whether a point in picture pixels, or one just beyond, lies on a pad."""
+        """Whether a point in image pixels, or one just beyond, lies on a pad."""
         column, row = int(x * FINE), int(y * FINE)
         window = self.pads.crop((column - FINE, row - FINE, column + FINE + 1, row + FINE + 1))
         return window.getbbox() is not None
 
     def is_clear(self, x: float, y: float, radius: float, net: int) -> bool:
-        """Whether no copper but that of ``net`` (-1: none at all) lies this near, inside the picture."""
+        """Whether no copper but that of ``net`` (-1: none at all) lies this near, inside the image."""
         side = self.nets.shape[0]
         x1, y1 = int((x - radius) * FINE), int((y - radius) * FINE)
         x2, y2 = int((x + radius) * FINE) + 1, int((y + radius) * FINE) + 1
@@ -73,13 +73,13 @@ def draw_copper(board: Board) -> Masks:
 
 
 def draw_disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, value: int) -> None:
-    """A filled disc; centre and radius in picture pixels."""
+    """A filled disc; centre and radius in image pixels."""
     x, y, radius = x * FINE, y * FINE, radius * FINE
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)
 
 
 def draw_shape(draw: ImageDraw.ImageDraw, points: list[Point], value: int) -> None:
-    """A filled polygon; corners in picture pixels."""
+    """A filled polygon; corners in image pixels."""
     draw.polygon([(x * FINE, y * FINE) for x, y in points], fill=value)
 
 

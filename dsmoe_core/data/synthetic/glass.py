@@ -1,4 +1,4 @@
-"""Draws bottoms of glass bottles with mold points: pictures of our own for a data set that is not public.
+"""Draws bottoms of glass bottles with mold points: images of our own for a data set that is not public.
 
 Seen from below through the glass: the heel and the rings that the curved bottom refracts, a ring of knurling,
 the push-up in the middle with an embossed numeral, and on a ring of their own the mold points
@@ -13,7 +13,7 @@ import numpy as np
 
 from dsmoe_core.data.synthetic.image import (
     Colour,
-    SyntheticPicture,
+    SyntheticImage,
     Values,
     light,
     meet,
@@ -27,8 +27,8 @@ from dsmoe_core.data.synthetic.mold_points import CLASSES, FORMS, TYPES, raise_m
 from dsmoe_core.schema import Annotation
 
 __all__ = ["CLASSES", "draw"]
-FINE = 2  # positions a picture pixel, in x and in y
-_SOUND = 0.1  # share of pictures without a mold point
+FINE = 2  # positions an image pixel, in x and in y
+_SOUND = 0.1  # share of images without a mold point
 _MOST = 4
 _GLASS: tuple[Colour, ...] = ((202, 212, 208), (92, 158, 104), (186, 118, 52), (136, 178, 190))
 _SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
@@ -46,8 +46,8 @@ class _Bottom:
     phi: Values
 
 
-def draw(seed: int, px: int) -> SyntheticPicture:
-    """One bottom of px x px pixels; the same seed and size draw the same picture.
+def draw(seed: int, px: int) -> SyntheticImage:
+    """One bottom of px x px pixels; the same seed and size draw the same image.
 
     Most have 1 to 4 mold points, one in ten has none. Classes are those of ``mold_points.CLASSES``.
     """
@@ -58,7 +58,7 @@ def draw(seed: int, px: int) -> SyntheticPicture:
     height = np.maximum(height, _lone_points(bottom, annotations, rng))
     height = np.maximum(height, _numeral(bottom, rng))
     tone = tone + _relief(height, rng) - _bubbles(bottom, rng)
-    return SyntheticPicture(photographed(_coloured(tone, bottom, rng), rng), tuple(annotations))
+    return SyntheticImage(photographed(_coloured(tone, bottom, rng), rng), tuple(annotations))
 
 
 def _bottom(px: int, rng: np.random.Generator) -> _Bottom:

@@ -1,4 +1,4 @@
-"""What all kinds of drawn pictures share: noise, light, soft shapes, and the box of what a defect changed."""
+"""What all kinds of drawn images share: noise, light, soft shapes, and the box of what a defect changed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
 
-class SyntheticPicture(NamedTuple):
-    """A drawn picture (8-bit RGB, square) and what is on it."""
+class SyntheticImage(NamedTuple):
+    """A drawn image (8-bit RGB, square) and what is on it."""
 
     image: Image.Image
     annotations: tuple[Annotation, ...]
@@ -40,21 +40,21 @@ def light(px: int, rng: np.random.Generator) -> Values:
 
 
 def blend(below: Values, colour: Colour, share: Values) -> Values:
-    """A colour laid over a picture where ``share`` is, (px, px, 3)."""
+    """A colour laid over an image where ``share`` is, (px, px, 3)."""
     blended: Values = below + (np.array(colour, np.float32) - below) * share
     return blended
 
 
-def photographed(picture: Values, rng: np.random.Generator) -> Image.Image:
+def photographed(pixels: Values, rng: np.random.Generator) -> Image.Image:
     """As a camera sees it: with noise, clipped to 8 bit, a little out of focus; (px, px, 3) to RGB."""
-    px = picture.shape[0]
-    noisy = picture + rng.normal(0, float(rng.uniform(1.5, 5)), (px, px, 1)).astype(np.float32)
+    px = pixels.shape[0]
+    noisy = pixels + rng.normal(0, float(rng.uniform(1.5, 5)), (px, px, 1)).astype(np.float32)
     image = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.8)) * px / 320))
 
 
 def positions(px: int, fine: int = 1) -> tuple[Values, Values]:
-    """x and y of all pixel centres in picture pixels, (px * fine, px * fine) each."""
+    """x and y of all pixel centres in image pixels, (px * fine, px * fine) each."""
     along = (np.arange(px * fine, dtype=np.float32) + np.float32(0.5)) / np.float32(fine)
     x, y = np.meshgrid(along, along)
     return x, y
@@ -91,7 +91,7 @@ def stroked(px: int, lines: list[list[Point]], widths: list[float], shares: list
 
 
 def box_of(changed: NDArray[np.bool_], margin: float, fine: int = 1) -> Box | None:
-    """The box of all that is true, with a margin in picture pixels, cut at the edges; None: nothing is."""
+    """The box of all that is true, with a margin in image pixels, cut at the edges; None: nothing is."""
     rows, columns = (np.flatnonzero(changed.max(axis)) for axis in (1, 0))
     if not len(rows):
         return None

@@ -1,4 +1,4 @@
-"""The kinds of pictures that can be drawn, by the name that commands and settings know them by."""
+"""The kinds of images that can be drawn, by the name that commands and settings know them by."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from dsmoe_core.config import DrawnKind
+from dsmoe_core.config import SyntheticKind
 from dsmoe_core.data.synthetic import aluminium, glass, pcb
-from dsmoe_core.data.synthetic.image import SyntheticPicture
+from dsmoe_core.data.synthetic.image import SyntheticImage
 
 
 class Generator(NamedTuple):
-    """Draws pictures of one kind.
+    """Draws images of one kind.
 
     Attributes:
-        draw: from a seed and the side in pixels; the same give the same picture.
+        draw: from a seed and the side in pixels; the same give the same image.
         classes: of everything that may be on one.
     """
 
-    draw: Callable[[int, int], SyntheticPicture]
+    draw: Callable[[int, int], SyntheticImage]
     classes: tuple[str, ...]
 
 
-KINDS: dict[DrawnKind, Generator] = {
+KINDS: dict[SyntheticKind, Generator] = {
     "pcb": Generator(pcb.draw, pcb.CLASSES),
     "aluminium": Generator(aluminium.draw, aluminium.CLASSES),
     "glass": Generator(glass.draw, glass.CLASSES),
@@ -34,7 +34,7 @@ KINDS: dict[DrawnKind, Generator] = {
 
 @cache
 def generator_version() -> str:
-    """A hash of the code that draws, 12 hexadecimal digits: as long as it stays, so do the pictures."""
+    """A hash of the code that draws, 12 hexadecimal digits: as long as it stays, so do the images."""
     found = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         found.update(path.read_bytes())

@@ -3,7 +3,7 @@
 A type is how many points (2, 3 or 4), of what form (``round``; ``radial``: a bar that points to the centre;
 ``along``: a bar that lies along the ring) and how far apart (``close`` or ``wide``): 3 * 3 * 2 = 18, alike
 but for one of these. A mark looks the same in a mirror and keeps its type when the bottle is turned, so that
-augmentations of training never make one type of another. Lengths are shares of the picture's side.
+augmentations of training never make one type of another. Lengths are shares of the image's side.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TYPES = tuple(MoldType(*parts) for parts in product(COUNTS, FORMS, SPACINGS))
 
 
 class Mark(NamedTuple):
-    """One mark on a bottle: its height, 0 to 1, at the picture's fine positions, and its annotation."""
+    """One mark on a bottle: its height, 0 to 1, at the image's fine positions, and its annotation."""
 
     height: Values
     annotation: Annotation
@@ -72,10 +72,10 @@ def raise_mark(
     *,
     px: int,
 ) -> Mark | None:
-    """A mark on the ring of this centre and radius (pixels) at this angle; None where it leaves the picture.
+    """A mark on the ring of this centre and radius (pixels) at this angle; None where it leaves the image.
 
     Args:
-        grid: x and y of the fine positions, in pixels of the picture.
+        grid: x and y of the fine positions, in pixels of the image.
     """
     size = float(rng.uniform(0.93, 1.07)) * px
     height = np.zeros_like(grid[0])
@@ -98,7 +98,7 @@ def raise_point(
     grid: tuple[Values, Values],
     size: float,
 ) -> Values:
-    """The height of one point, 0 to 1: a dome, or a bar with round ends; ``size`` is the picture's side."""
+    """The height of one point, 0 to 1: a dome, or a bar with round ends; ``size`` is the image's side."""
     toward_x, toward_y = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = grid[0] - np.float32(centre[0]), grid[1] - np.float32(centre[1])
     out, along = x * toward_x + y * toward_y - np.float32(radius), y * toward_x - x * toward_y

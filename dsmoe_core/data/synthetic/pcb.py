@@ -1,4 +1,4 @@
-"""Draws pictures of bare circuit boards with known defects: our own, so free to ship and to test with."""
+"""Draws images of bare circuit boards with known defects: our own, so free to ship and to test with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsmoe_core.data.synthetic.board import Board, lay_out
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
 from dsmoe_core.data.synthetic.image import (
     Colour,
-    SyntheticPicture,
+    SyntheticImage,
     Values,
     blend,
     light,
@@ -21,7 +21,7 @@ from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
 from dsmoe_core.schema import Annotation
 
 __all__ = ["CLASSES", "draw"]
-_SOUND = 0.12  # share of pictures without a defect
+_SOUND = 0.12  # share of images without a defect
 
 
 class _Look(NamedTuple):
@@ -43,8 +43,8 @@ _LOOKS = (
 )
 
 
-def draw(seed: int, px: int) -> SyntheticPicture:
-    """One board of px x px pixels; the same seed and size draw the same picture.
+def draw(seed: int, px: int) -> SyntheticImage:
+    """One board of px x px pixels; the same seed and size draw the same image.
 
     Most have 2 to 6 defects, about one in eight has none. Classes are those of ``pcb_defects.CLASSES``.
     """
@@ -59,7 +59,7 @@ def draw(seed: int, px: int) -> SyntheticPicture:
         added = add_defect(CLASSES[name], board, masks, annotations, rng)
         if added is not None:
             annotations.append(added)
-    return SyntheticPicture(_render(board, masks, rng), tuple(annotations))
+    return SyntheticImage(_render(board, masks, rng), tuple(annotations))
 
 
 def _render(board: Board, masks: Masks, rng: np.random.Generator) -> Image.Image:
@@ -67,17 +67,17 @@ def _render(board: Board, masks: Masks, rng: np.random.Generator) -> Image.Image
     copper, pads, holes = (_share(mask) for mask in (masks.copper, masks.pads, masks.holes))
     plate = _relief(copper, float(rng.uniform(10, 22)))
     laminate = np.array(look.laminate, np.float32) + _grain(board.px, rng, 5.0)
-    picture = blend(laminate, look.conductor, copper)
-    picture = blend(picture, look.pad, np.minimum(pads, copper)) + plate
+    image = blend(laminate, look.conductor, copper)
+    image = blend(image, look.pad, np.minimum(pads, copper)) + plate
     if rng.random() < 0.7:
-        picture = blend(picture, look.print, _outlines(board) * (1 - copper) * np.float32(0.85))
-    picture = blend(picture, look.hole, holes)
-    picture *= light(board.px, rng)
-    return photographed(picture, rng)
+        image = blend(image, look.print, _outlines(board) * (1 - copper) * np.float32(0.85))
+    image = blend(image, look.hole, holes)
+    image *= light(board.px, rng)
+    return photographed(image, rng)
 
 
 def _share(mask: Image.Image) -> Values:
-    """How much of every picture pixel a fine mask covers, (px, px, 1), 0 to 1."""
+    """How much of every image pixel a fine mask covers, (px, px, 1), 0 to 1."""
     return np.asarray(mask.reduce(FINE), dtype=np.float32)[..., None] / np.float32(255)
 
 

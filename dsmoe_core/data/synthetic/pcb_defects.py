@@ -104,7 +104,7 @@ def _drop_hole(pad: Pad, masks: Masks) -> Box:
 
 
 def _changed_box(board: Board, masks: Masks, change: Change) -> Box | None:
-    """Draws a change and returns the box of the pixels that differ afterwards, in picture pixels."""
+    """Draws a change and returns the box of the pixels that differ afterwards, in image pixels."""
     if change is None:
         return None
     value, shapes = change

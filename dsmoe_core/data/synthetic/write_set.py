@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
-from dsmoe_core.config import DrawnKind
+from dsmoe_core.config import SyntheticKind
 from dsmoe_core.data import coco
 from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
 from dsmoe_core.data.synthetic.kinds import KINDS, generator_version
+from dsmoe_core.progress import CountCallback
 
 _DRAWN = ".drawn.json"
 SET_PARTS = ("images", "train.json", "val.json", _DRAWN)
 """What a set is made of; all of it is ours."""
-_SEEDS = 1_000_000  # so that sets of different seeds share no picture
+_SEEDS = 1_000_000  # so that sets of different seeds share no image
 
 
 def write_set(
     folder: Path,
-    kind: DrawnKind,
+    kind: SyntheticKind,
     train: int,
     val: int,
     seed: int,
     px: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: CountCallback | None = None,
 ) -> None:
-    """Draws ``train`` and ``val`` pictures of a kind, px x px; a set that is already there is left alone.
+    """Draws ``train`` and ``val`` images of a kind, px x px; a set that is already there is left alone.
 
     Args:
-        progress: called with (pictures done, pictures in all).
+        progress: called with (images done, images in all).
     """
     draw, classes = KINDS[kind]
     plan = {"kind": kind, "train": train, "val": val, "seed": seed, "px": px, "by": generator_version()}
@@ -44,10 +44,10 @@ def write_set(
     for part, count in (("train", train), ("val", val)):
         drawn = []
         for i in range(count):
-            picture = draw(seed * _SEEDS + done, px)
+            image = draw(seed * _SEEDS + done, px)
             name = f"{part}_{i:05d}.jpg"
-            picture.image.save(folder / "images" / name, quality=95, subsampling=0)
-            drawn.append(AnnotatedName(name, px, px, picture.annotations))
+            image.image.save(folder / "images" / name, quality=95, subsampling=0)
+            drawn.append(AnnotatedName(name, px, px, image.annotations))
             done += 1
             if progress is not None:
                 progress(done, train + val)

@@ -1,1 +1,1 @@
-"""Trainings that are compared: the same pictures, size, budget and judge for everybody; each is done once."""
+"""Trainings that are compared: the same images, size, budget and judge for everybody; each is done once."""

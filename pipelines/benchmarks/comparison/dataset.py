@@ -12,36 +12,36 @@ from tempfile import TemporaryDirectory
 from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import read_in_place
 from dsmoe_core.errors import DataError, SettingsError
-from dsmoe_core.schema import LabelledPicture
+from dsmoe_core.schema import LabelledImage
 from pipelines.benchmarks.comparison.protocol import Lesson
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 from prompts.class_book import ClassBook
 
 
 @contextmanager
-def read(data: Path, told: Told) -> Iterator[Lesson]:
-    """A data set's lesson; within the block its pictures can be read.
+def read(data: Path, progress: ProgressReporter) -> Iterator[Lesson]:
+    """A data set's lesson; within the block its images can be read.
 
     Raises:
-        DataError: no picture can be read, one cannot be, or nothing is labelled in a part.
+        DataError: no image can be read, one cannot be, or nothing is labelled in a part.
         FormatError: a file is missing, or no COCO file.
     """
     known = {part: coco.read(data / f"{part}.json") for part in ("train", "val")}
     names = list(dict.fromkeys(name for part in known.values() for name in part.classes))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
-        parts: dict[str, tuple[LabelledPicture, ...]] = {}
+        parts: dict[str, tuple[LabelledImage, ...]] = {}
         for part, annotations in known.items():
-            told.say(f"{data.resolve().name}: reading {part} pictures")
+            progress.status(f"{data.resolve().name}: reading {part} images")
             converted = Path(scratch) / part
             converted.mkdir()
             taken = read_in_place(
-                annotations, data / "images", converted, max_pixels=MAX_PIXELS, progress=told.advance
+                annotations, data / "images", converted, max_pixels=MAX_PIXELS, progress=progress.advance
             )
             if taken.left_out:
                 first = taken.left_out[0]
                 raise DataError(
-                    f"{len(taken.left_out)} pictures of {data / f'{part}.json'} cannot be read, "
+                    f"{len(taken.left_out)} images of {data / f'{part}.json'} cannot be read, "
                     f"such as {first.name}: {first.reason}",
                     "Mend or remove them; a comparison needs all of them.",
                 )
@@ -53,7 +53,9 @@ def read(data: Path, told: Told) -> Iterator[Lesson]:
 
 
 @contextmanager
-def read_along(data: Sequence[Path], along: Sequence[Path], told: Told) -> Iterator[list[Lesson]]:
+def read_along(
+    data: Sequence[Path], along: Sequence[Path], progress: ProgressReporter
+) -> Iterator[list[Lesson]]:
     """The lessons of data sets, each of which is learned along with all those of ``along``.
 
     Raises:
@@ -64,14 +66,14 @@ def read_along(data: Sequence[Path], along: Sequence[Path], told: Told) -> Itera
             f"{min(twice)} is given as --data and as --with", "Learn a set along with others than itself."
         )
     with ExitStack() as stack:
-        others = tuple(stack.enter_context(read(folder, told)) for folder in along)
-        yield [replace(stack.enter_context(read(folder, told)), along=others) for folder in data]
+        others = tuple(stack.enter_context(read(folder, progress)) for folder in along)
+        yield [replace(stack.enter_context(read(folder, progress)), along=others) for folder in data]
 
 
 def with_share(lesson: Lesson, share: float, seed: int) -> Lesson:
-    """The same with so much of the training pictures; a smaller share is a part of a larger one.
+    """The same with so much of the training images; a smaller share is a part of a larger one.
 
-    The draw is by seed alone, so that every contestant gets the same pictures, and at least one with a box.
+    The draw is by seed alone, so that every contestant gets the same images, and at least one with a box.
     """
     if share >= 1:
         return lesson

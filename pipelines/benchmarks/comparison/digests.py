@@ -24,13 +24,13 @@ def of_code(package: Path) -> str:
 
 
 def of_lesson(lesson: Lesson) -> str:
-    """Of everything that is learned from and judged on: labels and the bytes of the pictures."""
+    """Of everything that is learned from and judged on: labels and the bytes of the images."""
     whole = hashlib.sha256(json.dumps(lesson.vocabulary.names).encode())
     for part in (lesson.train, lesson.val):
         for one in part:
             boxes = [(*a.box.corners, a.label) for a in one.annotations]
-            whole.update(json.dumps([one.picture.name, boxes]).encode())
-            whole.update(hashlib.sha256(one.picture.path.read_bytes()).digest())
+            whole.update(json.dumps([one.image.name, boxes]).encode())
+            whole.update(hashlib.sha256(one.image.path.read_bytes()).digest())
         whole.update(b"|")
     for other in lesson.along:
         whole.update(json.dumps([other.vocabulary.plain(), of_lesson(other)]).encode())

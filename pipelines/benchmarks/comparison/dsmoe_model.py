@@ -12,17 +12,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dsmoe_core
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
-from dsmoe_core.schema import LabelledSet, Picture, PictureFindings, Vocabulary
+from dsmoe_core.schema import ImageRecord, LabelledSet, Prediction, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
 from pipelines.benchmarks.comparison.digests import of_code
 from pipelines.benchmarks.comparison.protocol import MIN_SCORE, Budget, Learned, Lesson
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 
 WARM_UP = 3
 """Steps that are slower than the others, for what is made at the first use."""
@@ -64,7 +64,7 @@ class DsmoeContestant:
 
     @property
     def image_px(self) -> int:
-        """Side of the picture that it is shown."""
+        """Side of the image that it is shown."""
         return self.model.image_px
 
     def identity(self, lesson: Lesson) -> dict[str, Any]:
@@ -79,19 +79,21 @@ class DsmoeContestant:
             "code": of_code(Path(dsmoe_core.__file__)),
         }
 
-    def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, told: Told) -> Learned:
+    def learn(
+        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> Learned:
         """Train and look; a killed training goes on from its last checkpoint, of the same length.
 
         Raises:
             ModelError: the first weights do not fit.
         """
         training = self._training.model_copy(update={"seed": seed})
-        length = self._length(lesson, budget, training, folder / "length.json", told)
+        length = self._length(lesson, budget, training, folder / "length.json", progress)
         training = training.model_copy(update={"pictures_seen": length})
-        told.say(f"{self.name}: training")
+        progress.status(f"{self.name}: training")
         vocabulary = self._vocabulary(lesson)
         summary = fit(
-            pictures=lesson.train,
+            images=lesson.train,
             vocabulary=vocabulary,
             text_encoder=self._texts,
             model=self.model,
@@ -99,17 +101,17 @@ class DsmoeContestant:
             out=folder / "model",
             encoder_from=self._encoder_from,
             also=_along(lesson),
-            progress=lambda step, steps, _: told.advance(step, steps),
+            progress=lambda step, steps, _: progress.advance(step, steps),
         )
-        told.say(f"{self.name}: looking at pictures")
-        findings = self.look(folder / "model", vocabulary, [p.picture for p in lesson.val], told)
+        progress.status(f"{self.name}: looking at images")
+        detections = self.look(folder / "model", vocabulary, [p.image for p in lesson.val], progress)
         notes = {"losses": summary.losses, "steps": summary.steps}
         epochs = summary.steps * training.batch / self._shown_in_a_pass(lesson)
-        return Learned(findings, epochs, summary.seconds, notes)
+        return Learned(detections, epochs, summary.seconds, notes)
 
     def look(
-        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture], told: Told
-    ) -> list[PictureFindings]:
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord], progress: ProgressReporter
+    ) -> list[Prediction]:
         """What a trained network finds when it reads these words.
 
         Raises:
@@ -117,35 +119,35 @@ class DsmoeContestant:
         """
         detector = Detector.load(model, self._texts)
         detector.use(vocabulary)
-        pictures, found = list(pictures), []
-        for one in detector.findings(pictures, min_score=MIN_SCORE):
+        images, found = list(images), []
+        for one in detector.predict(images, min_score=MIN_SCORE):
             found.append(one)
-            told.advance(len(found), len(pictures))
+            progress.advance(len(found), len(images))
         return found
 
     def _vocabulary(self, lesson: Lesson) -> Vocabulary:
         return self._words or lesson.vocabulary
 
     def _length(
-        self, lesson: Lesson, budget: Budget, training: TrainingConfig, kept: Path, told: Told
+        self, lesson: Lesson, budget: Budget, training: TrainingConfig, kept: Path, progress: ProgressReporter
     ) -> int:
-        """Pictures to be shown. What minutes allow is measured once and kept, as the schedule hangs on it."""
+        """Images to be shown. What minutes allow is measured once and kept, as the schedule hangs on it."""
         if budget.epochs is not None:
             return budget.epochs * self._shown_in_a_pass(lesson)
         if kept.is_file():
             return int(json.loads(kept.read_text(encoding="utf-8"))["pictures_seen"])
-        told.say(f"{self.name}: measuring its speed")
+        progress.status(f"{self.name}: measuring its speed")
         speed = self._speed(lesson, training)
         length = max(training.batch, int(speed * 60 * (budget.minutes or 0.0)))
-        write_whole(kept, json.dumps({"pictures_per_s": round(speed, 2), "pictures_seen": length}) + "\n")
+        atomic_write(kept, json.dumps({"pictures_per_s": round(speed, 2), "pictures_seen": length}) + "\n")
         return length
 
     def _shown_in_a_pass(self, lesson: Lesson) -> int:
-        """Pictures of all sets, or the tiles of large ones."""
+        """Images of all sets, or the tiles of large ones."""
         return sum(len(training_views(one.train, self.model.tiles)) for one in (lesson, *lesson.along))
 
     def _speed(self, lesson: Lesson, training: TrainingConfig) -> float:
-        """Pictures a second that a training is shown, from the beginning of one that is thrown away."""
+        """Images a second that a training is shown, from the beginning of one that is thrown away."""
         moments: list[float] = []
 
         def note(*_: Any) -> None:
@@ -156,7 +158,7 @@ class DsmoeContestant:
 
         with TemporaryDirectory(prefix="dsmoe-") as scratch, suppress(_MeasuredError):
             fit(
-                pictures=lesson.train,
+                images=lesson.train,
                 vocabulary=self._vocabulary(lesson),
                 text_encoder=self._texts,
                 model=self.model,

@@ -1,4 +1,4 @@
-"""What a contestant is: it learns from the same pictures for the same time and answers with findings."""
+"""What a contestant is: it learns from the same images for the same time and answers with detections."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dsmoe_core.predict import MOST_FINDINGS
-from dsmoe_core.schema import LabelledPicture, PictureFindings, Vocabulary
-from pipelines.detectors.backend import FAINT
-from pipelines.progress import Told
+from dsmoe_core.predict import MAX_DETECTIONS
+from dsmoe_core.schema import LabelledImage, Prediction, Vocabulary
+from pipelines.detectors.backend import LOW_SCORE
+from pipelines.progress import ProgressReporter
 
-MIN_SCORE = FAINT
+MIN_SCORE = LOW_SCORE
 """For everybody."""
-MOST = MOST_FINDINGS
-"""Findings a picture, for everybody; COCO looks at no more of a class."""
+MOST = MAX_DETECTIONS
+"""Detections an image, for everybody; COCO looks at no more of a class."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train: minutes of wall-clock, or passes over the training pictures; one of them."""
+    """How long to train: minutes of wall-clock, or passes over the training images; one of them."""
 
     minutes: float | None = None
     epochs: int | None = None
@@ -38,14 +38,14 @@ class Lesson:
     Attributes:
         name: of the data set.
         vocabulary: its classes in their order, with our built-in descriptions.
-        labels: share of the training pictures that ``train`` is.
-        along: other sets whose training pictures are learned along with it, in their own words.
+        labels: share of the training images that ``train`` is.
+        along: other sets whose training images are learned along with it, in their own words.
     """
 
     name: str
     vocabulary: Vocabulary
-    train: Sequence[LabelledPicture]
-    val: Sequence[LabelledPicture]
+    train: Sequence[LabelledImage]
+    val: Sequence[LabelledImage]
     labels: float = 1.0
     along: tuple[Lesson, ...] = ()
 
@@ -55,13 +55,13 @@ class Learned:
     """What a training came to.
 
     Attributes:
-        findings: on the pictures of ``val``, in their order.
-        epochs: passes over what was learned from: pictures, or the tiles of large ones.
+        detections: on the images of ``val``, in their order.
+        epochs: passes over what was learned from: images, or the tiles of large ones.
         seconds: of the training alone.
         notes: what else is worth keeping with the figures; plain values.
     """
 
-    findings: Sequence[PictureFindings]
+    detections: Sequence[Prediction]
     epochs: float
     seconds: float
     notes: dict[str, Any]
@@ -77,14 +77,16 @@ class Contestant(Protocol):
 
     @property
     def image_px(self) -> int:
-        """Side of the picture that it is shown."""
+        """Side of the image that it is shown."""
         ...
 
     def identity(self, lesson: Lesson) -> dict[str, Any]:
         """All but data, budget and seed that decides what it learns, its code included; plain values."""
         ...
 
-    def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, told: Told) -> Learned:
+    def learn(
+        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> Learned:
         """Train and look at ``lesson.val``.
 
         Called again after a kill with the same folder, it ends with the same kind of answer.

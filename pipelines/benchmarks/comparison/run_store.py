@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 from annotate.environments import only_one
 from dsmoe_core import evaluation
-from dsmoe_core.atomic import content_id, write_whole
+from dsmoe_core.atomic import atomic_write, content_id
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.metrics import figures, judged
-from dsmoe_core.schema import PictureFindings
+from dsmoe_core.schema import Prediction
 from pipelines.benchmarks.comparison.digests import of_code, of_lesson
 from pipelines.benchmarks.comparison.protocol import Budget, Contestant, Lesson
 from pipelines.benchmarks.results import machine
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 
 RESAMPLES = 1000
 DRAWS_SEED = 42
 SHOWN = 0.3
-"""Score at which a person would be shown a finding; figures at the best one stand beside it."""
+"""Score at which a person would be shown a detection; figures at the best one stand beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Result:
 
     @property
     def resampled(self) -> NDArray[np.float64]:
-        """mAP@.5 and mAP@.5:.95 in each resample of the pictures, (b, 2); the same ones for everybody."""
+        """mAP@.5 and mAP@.5:.95 in each resample of the images, (b, 2); the same ones for everybody."""
         return np.array(self.kept["resampled"], dtype=np.float64)
 
 
@@ -67,12 +67,12 @@ class Bouts:
 
     Args:
         work: its folder.
-        resamples: of the pictures, for intervals.
+        resamples: of the images, for intervals.
     """
 
-    def __init__(self, work: Path, told: Told, resamples: int) -> None:
+    def __init__(self, work: Path, progress: ProgressReporter, resamples: int) -> None:
         self._work = work
-        self.told = told
+        self.told = progress
         self._resamples = resamples
 
     def fight(self, contestant: Contestant, lesson: Lesson, budget: Budget, seed: int) -> Result:
@@ -94,13 +94,13 @@ class Bouts:
                 "epochs": round(learned.epochs, 2),
                 "minutes": round(learned.seconds / 60, 2),
                 "notes": learned.notes,
-                **self._judged(learned.findings, lesson),
+                **self._judged(learned.detections, lesson),
             }
 
         return self._once(folder, "result", seed, fought)
 
     def again(
-        self, result: Result, name: str, look: Callable[[Path], Sequence[PictureFindings]], lesson: Lesson
+        self, result: Result, name: str, look: Callable[[Path], Sequence[Prediction]], lesson: Lesson
     ) -> Result:
         """Judge what the same training finds otherwise, as ``name`` says.
 
@@ -113,11 +113,11 @@ class Bouts:
     def _once(self, folder: Path, name: str, seed: int, make: Callable[[], dict[str, Any]]) -> Result:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.json"
-        with only_one(folder / "lock", self.told.say):
+        with only_one(folder / "lock", self.told.status):
             kept = _read(path)
             if kept is None:
                 kept = make()
-                write_whole(path, json.dumps(kept, ensure_ascii=False) + "\n")
+                atomic_write(path, json.dumps(kept, ensure_ascii=False) + "\n")
         return Result(seed, folder, kept)
 
     def _folder(self, contestant: Contestant, lesson: Lesson, budget: Budget, seed: int) -> Path:
@@ -133,11 +133,11 @@ class Bouts:
         identity = content_id(decides)
         return self._work / f"{lesson.name}-{contestant.name}-seed{seed}-{identity}"
 
-    def _judged(self, findings: Sequence[PictureFindings], lesson: Lesson) -> dict[str, Any]:
+    def _judged(self, detections: Sequence[Prediction], lesson: Lesson) -> dict[str, Any]:
         """All figures, and mAP in the resamples."""
-        self.told.say("judging")
+        self.told.status("judging")
         counts = bootstrap.draws(len(lesson.val), self._resamples, DRAWS_SEED)
-        found = {one.key: one for one in findings}
+        found = {one.key: one for one in detections}
         one = judged(found, lesson.val, lesson.vocabulary.names, counts, self.told.advance)
         means = bootstrap.mean_over_classes(one.resampled)
         return {

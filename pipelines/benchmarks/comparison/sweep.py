@@ -23,7 +23,7 @@ class Entrant:
 
     Attributes:
         keys: what the row says of it, beside its figures.
-        labels: share of the training pictures that it learns from.
+        labels: share of the training images that it learns from.
         budget: its own, where the entrants of a series have several.
     """
 
@@ -74,7 +74,7 @@ def run(
             results.setdefault((whole.name, i), []).append(result)
             shown = result.total
             bouts.told.line(f"  mAP@.5 {shown['map50']:.3f}, mAP@.5:.95 {shown['map']:.3f}")
-            head = {"budget": budget.plain, "min_score": MIN_SCORE, "most_findings": MOST}
+            head = {"budget": budget.plain, "min_score": MIN_SCORE, "max_detections": MOST}
             names = [one.name for one in read]
             report({**head, **_measured(field, names, results)}, seeds[: seeds.index(seed) + 1])
 

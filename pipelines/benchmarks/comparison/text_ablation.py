@@ -50,12 +50,12 @@ def run(
         SettingsError: a set is to be learned along with itself.
     """
     results: dict[Key, list[Result]] = {}
-    told = bouts.told
-    with lessons.read_along(data, along, told) as read:
+    progress = bouts.told
+    with lessons.read_along(data, along, progress) as read:
         how = make(None).how(read[0])
         for seed in seeds:
             for lesson in read:
-                told.line(f"{lesson.name}, seed {seed}")
+                progress.line(f"{lesson.name}, seed {seed}")
                 contestant = make(None)
                 trained = bouts.fight(contestant, lesson, budget, seed)
                 for words in WORDS:
@@ -84,11 +84,11 @@ def _asked(contestant: DsmoeContestant, trained: Result, words: str, lesson: Les
     if words == "right":
         return trained
     vocabulary = in_words(words, lesson, trained.seed)
-    pictures = [one.picture for one in lesson.val]
+    images = [one.image for one in lesson.val]
     return bouts.again(
         trained,
         f"words-{words}-{content_id(vocabulary.plain())}",
-        lambda folder: contestant.look(folder / "model", vocabulary, pictures, bouts.told),
+        lambda folder: contestant.look(folder / "model", vocabulary, images, bouts.told),
         lesson,
     )
 

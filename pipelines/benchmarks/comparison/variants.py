@@ -12,6 +12,7 @@ import yaml
 from dsmoe_core.atomic import content_id
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
+from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
@@ -21,14 +22,14 @@ from pipelines.benchmarks.comparison.yolo.yolo_model import SIZES, YoloContestan
 from pipelines.settings import checked
 
 Size = Literal["nano", "base"]
-Interpreter = Callable[[Callable[[str], None]], Path]
+Interpreter = Callable[[StatusCallback], Path]
 OURS: tuple[Size, ...] = ("nano", "base")
 WHOLE = "F"
 NO_TINY_HEAD = "no-tiny-head"
 ROWS = ("A", "B", "C", "D", "E", WHOLE, NO_TINY_HEAD)
 STARTS = ("scratch", "warm")
 AS_IT_IS = "as it is"
-BUDGETED = ("training.pictures_seen", "training.seed")
+BUDGETED = ("training.images_seen", "training.seed")
 """Settings that a benchmark's budget and seeds decide."""
 
 
@@ -38,7 +39,7 @@ def detectors(
     """DS-MoE and YOLOv8 of several sizes, all from scratch; each of ours is compared with each of theirs.
 
     Args:
-        labels: share of the training pictures that all learn from.
+        labels: share of the training images that all learn from.
 
     Raises:
         SettingsError: a name is none of them, or the share is none.
@@ -171,7 +172,7 @@ def settings(tries: Sequence[str], preset: Size, px: int, texts: TextEncoder, la
 
     Args:
         tries: each ``training.NAME=VALUE`` or ``model.NAME=VALUE``, or several with spaces between.
-        labels: share of the training pictures that all learn from.
+        labels: share of the training images that all learn from.
 
     Raises:
         SettingsError: one is none, has a wrong value, is decided otherwise or comes twice.
@@ -224,7 +225,7 @@ def ours(
 
 
 def _shape(preset: Size, px: int) -> ModelConfig:
-    """A preset at this side of the picture.
+    """A preset at this side of the image.
 
     Raises:
         SettingsError: the side fits no network.

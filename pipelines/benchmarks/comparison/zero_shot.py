@@ -1,15 +1,15 @@
 """A class that was never trained on, described in words: is it found, and is it the words that find it?
 
-The training does without one class: its boxes are taken off the training pictures, its text off the
-vocabulary. The pictures stay, so that its defects become background there, and the detector is taught that
-nothing is where they are. That is harder than a defect that is new to the factory, whose pictures nobody has
-seen; leaving the pictures out would leave a set of another size, and other classes with fewer boxes.
+The training does without one class: its boxes are taken off the training images, its text off the
+vocabulary. The images stay, so that its defects become background there, and the detector is taught that
+nothing is where they are. That is harder than a defect that is new to the factory, whose images nobody has
+seen; leaving the images out would leave a set of another size, and other classes with fewer boxes.
 
 The trained model is then asked in the right words for the class, in its bare name and in random words of the
 same length. The other classes keep their right words throughout, so that nothing but these words differs. It
 is asked twice: ``beside`` the classes that it was trained on, as one would use it, where all classes share a
-hundred findings a picture; and ``alone``, where nothing takes a finding away. AP is of the class, on all
-validation pictures.
+hundred detections an image; and ``alone``, where nothing takes a detection away. AP is of the class, on all
+validation images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from dsmoe_core.atomic import content_id
 from dsmoe_core.errors import DataError
-from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
+from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 from pipelines.benchmarks.comparison import dataset as lessons
 from pipelines.benchmarks.comparison.digests import of_lesson
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
@@ -115,11 +115,11 @@ def _asked(
         digest: of the lesson that is judged on, as the training's folder knows nothing of these boxes.
     """
     (label,) = judged_on.vocabulary.names
-    pictures = [one.picture for one in judged_on.val]
+    images = [one.image for one in judged_on.val]
 
-    def look(folder: Path) -> list[PictureFindings]:
-        found = contestant.look(folder / "model", vocabulary, pictures, bouts.told)
-        return [replace(p, findings=tuple(f for f in p.findings if f.label == label)) for p in found]
+    def look(folder: Path) -> list[Prediction]:
+        found = contestant.look(folder / "model", vocabulary, images, bouts.told)
+        return [replace(p, detections=tuple(f for f in p.detections if f.label == label)) for p in found]
 
     name = f"held-out-{content_id([vocabulary.plain(), digest])}"
     return bouts.again(trained, name, look, judged_on)
@@ -182,7 +182,7 @@ def _texts(vocabulary: Vocabulary, wanted: Callable[[str], bool]) -> Vocabulary:
     return Vocabulary(kept, vocabulary.inner, vocabulary.version)
 
 
-def _boxes(pictures: Sequence[LabelledPicture], vocabulary: Vocabulary) -> tuple[LabelledPicture, ...]:
-    """The pictures with the boxes of these classes; one that has none stays, as one without a defect."""
+def _boxes(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> tuple[LabelledImage, ...]:
+    """The images with the boxes of these classes; one that has none stays, as one without a defect."""
     kept = set(vocabulary.names)
-    return tuple(replace(p, annotations=tuple(a for a in p.annotations if a.label in kept)) for p in pictures)
+    return tuple(replace(p, annotations=tuple(a for a in p.annotations if a.label in kept)) for p in images)

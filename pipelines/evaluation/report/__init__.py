@@ -1,1 +1,1 @@
-"""The evaluation report: a model's findings on any annotated pictures, in figures and on one page."""
+"""The evaluation report: a model's detections on any annotated images, in figures and on one page."""

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREY, INK = "#0b6e99", "#b06a00", "#9aa7b0", "#17242d"
-MOST_FIGURES = 12
+MAX_FIGURES = 12
 """In so many columns of a heat map there is room for figures."""
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GREY,
@@ -46,7 +46,7 @@ def curve_chart(curve: Mapping[str, Sequence[float]], point: Mapping[str, Any] |
 
 
 def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> str:
-    """The share of right findings over their score; the size of a dot says how many there are."""
+    """The share of right detections over their score; the size of a dot says how many there are."""
     known = [b for b in bins if b["count"]]
     most = max((b["count"] for b in known), default=1)
     with rc_context(_STYLE):
@@ -99,7 +99,7 @@ def heat_chart(
             axes.set_title(title, fontsize=9)
             axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
             axes.set_yticks(range(len(rows)), rows)
-            for y, row in enumerate(table if len(columns) <= MOST_FIGURES else ()):
+            for y, row in enumerate(table if len(columns) <= MAX_FIGURES else ()):
                 for x, value in enumerate(row):
                     dark = value > 0.6 * most
                     axes.text(

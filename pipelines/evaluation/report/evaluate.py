@@ -1,4 +1,4 @@
-"""From a model, annotations and pictures to all figures."""
+"""From a model, annotations and images to all figures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dsmoe_core.data.external_images import InPlace, read_in_place
 from dsmoe_core.evaluation.bootstrap import draws
 from dsmoe_core.evaluation.matching import Matched
 from dsmoe_core.evaluation.metrics import Judged, against, figures, judged
-from dsmoe_core.schema import LabelledPicture, PictureFindings
+from dsmoe_core.schema import LabelledImage, Prediction
 from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.evaluation.report.groups import by_group, grouped
 from pipelines.evaluation.report.trainings import need_pairs, over_trainings
 from pipelines.evaluation.report.worst import worst
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 from prompts.class_book import plain
 
@@ -34,8 +34,8 @@ class Question:
         source: where the annotations were read from.
         score: threshold to judge at, beside that of the best F1.
         seed: of the resamples, and of the halves for temperature scaling.
-        max_pixels: larger pictures are left out.
-        by: what to group the pictures by (``groups.py``), where they are to be.
+        max_pixels: larger images are left out.
+        by: what to group the images by (``groups.py``), where they are to be.
     """
 
     annotations: AnnotationSet
@@ -49,7 +49,7 @@ class Question:
 
 
 class Answer(NamedTuple):
-    """All figures as plain values, and the worst pictures with what is said of them."""
+    """All figures as plain values, and the worst images with what is said of them."""
 
     measured: dict[str, Any]
     worst: list[tuple[Matched, dict[str, Any]]]
@@ -57,17 +57,21 @@ class Answer(NamedTuple):
 
 @contextmanager
 def answered(
-    question: Question, these: Sequence[Contender], others: Sequence[Contender], command: str, told: Told
+    question: Question,
+    these: Sequence[Contender],
+    others: Sequence[Contender],
+    command: str,
+    progress: ProgressReporter,
 ) -> Iterator[Answer]:
     """Judge the first model in full, and compare it with the first of others where there are some.
 
     Where there are several, they are trainings of one thing from different seeds, whose figures are also told
     over all of them (``trainings.py``).
 
-    Within the block the worst pictures can be drawn; afterwards converted copies of pictures are gone.
+    Within the block the worst images can be drawn; afterwards converted copies of images are gone.
 
     Raises:
-        DataError: pictures or annotations cannot be used.
+        DataError: images or annotations cannot be used.
         SettingsError: there are several, and not as many others; or too many groups.
         ClassBookError: a model does not know a class that is annotated.
         ModelError: a model cannot be used.
@@ -75,32 +79,32 @@ def answered(
     this = these[0]
     need_pairs(len(these), len(others))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
-        told.say("reading pictures")
+        progress.status("reading images")
         taken = read_in_place(
             question.annotations,
             question.images,
             Path(scratch),
             max_pixels=question.max_pixels,
-            progress=told.advance,
+            progress=progress.advance,
         )
         truth = this.in_its_words(taken.labelled)
         groups = grouped(question.by, truth) if question.by else {}
         classes = list(this.vocabulary.names)
         counts = draws(len(truth), question.resamples, question.seed)
 
-        def judge(found: Mapping[str, PictureFindings], name: str) -> Judged:
-            told.say(f"{name}: resampling")
-            return judged(found, truth, classes, counts, told.advance)
+        def judge(found: Mapping[str, Prediction], name: str) -> Judged:
+            progress.status(f"{name}: resampling")
+            return judged(found, truth, classes, counts, progress.advance)
 
         for model in (*these[1:], *others):
             model.in_its_words(taken.labelled)  # refuses before the long work what it does not know
         models = (*these, *others)
-        found = [_look(model, this, truth, told) for model in models]
-        labels = {one.label for seen in found for f in seen.values() for one in f.findings}
+        found = [_look(model, this, truth, progress) for model in models]
+        labels = {one.label for seen in found for f in seen.values() for one in f.detections}
         classes += sorted(labels - set(classes))
         all_judged = [judge(seen, model.name) for seen, model in zip(found, models, strict=True)]
         one, ours, theirs = all_judged[0], all_judged[: len(these)], all_judged[len(these) :]
-        told.say("counting")
+        progress.status("counting")
         compared: dict[str, Any] = {}
         if others:
             compared["against"] = {**_named(others[0]), "figures": against(one, theirs[0])}
@@ -117,10 +121,10 @@ def answered(
 
 
 def _look(
-    model: Contender, this: Contender, truth: list[LabelledPicture], told: Told
-) -> dict[str, PictureFindings]:
-    told.say(f"{model.name}: looking at pictures")
-    found = model.look([p.picture for p in truth], told.advance)
+    model: Contender, this: Contender, truth: list[LabelledImage], progress: ProgressReporter
+) -> dict[str, Prediction]:
+    progress.status(f"{model.name}: looking at images")
+    found = model.look([p.image for p in truth], progress.advance)
     return found if model is this else {key: _renamed(one, this) for key, one in found.items()}
 
 
@@ -137,11 +141,13 @@ def _over_trainings(
     return {"models": [_named(model) for model in these], **figured}
 
 
-def _renamed(found: PictureFindings, this: Contender) -> PictureFindings:
-    """Findings of another model under this one's names, where it has them."""
+def _renamed(found: Prediction, this: Contender) -> Prediction:
+    """Detections of another model under this one's names, where it has them."""
     return replace(
         found,
-        findings=tuple(replace(f, label=this.aliases.get(plain(f.label), f.label)) for f in found.findings),
+        detections=tuple(
+            replace(f, label=this.aliases.get(plain(f.label), f.label)) for f in found.detections
+        ),
     )
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsmoe_core.errors import ClassBookError
-from dsmoe_core.schema import Annotation, LabelledPicture, Picture, PictureFindings, Vocabulary
-from pipelines.detectors.backend import Detection, asked
+from dsmoe_core.progress import CountCallback
+from dsmoe_core.schema import Annotation, ImageRecord, LabelledImage, Prediction, Vocabulary
+from pipelines.detectors.backend import DetectorBackend, predict_all
 from pipelines.services import factory
 from pipelines.settings import Environment
-from pipelines.workspace.model_ref import named_model
+from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook, plain
 
@@ -28,14 +29,14 @@ class Contender:
     folder: Path
     vocabulary: Vocabulary
     aliases: dict[str, str]
-    detection: Detection
+    detector: DetectorBackend
 
     @property
     def version(self) -> str:
         """``MODEL+BOOK``."""
         return f"{self.name}+{self.vocabulary.version}"
 
-    def in_its_words(self, truth: Iterable[LabelledPicture]) -> list[LabelledPicture]:
+    def in_its_words(self, truth: Iterable[LabelledImage]) -> list[LabelledImage]:
         """The same annotations under the names of its class book.
 
         Raises:
@@ -55,15 +56,13 @@ class Contender:
 
         return [replace(p, annotations=tuple(map(renamed, p.annotations))) for p in truth]
 
-    def look(
-        self, pictures: Sequence[Picture], progress: Callable[[int, int], None]
-    ) -> dict[str, PictureFindings]:
-        """What it finds, faint findings too, by picture key.
+    def look(self, images: Sequence[ImageRecord], progress: CountCallback) -> dict[str, Prediction]:
+        """What it finds, faint detections too, by image key.
 
         Raises:
             ModelError: its folder holds no whole model, or it answers with figures that are not finite.
         """
-        found = asked(self.detection, self.folder, self.vocabulary, pictures, progress)
+        found = predict_all(self.detector, self.folder, self.vocabulary, images, progress)
         return {key: replace(one, version=self.version) for key, one in found.items()}
 
 
@@ -79,16 +78,16 @@ def contender(
     Raises:
         ModelError: there is no such model.
     """
-    name, folder, its_workspace = named_model(model, workspace)
+    name, folder, its_workspace = resolve_model(model, workspace)
     if its_workspace is not None:
         book = book or its_workspace.class_book()
-        detection = factory.detection(its_workspace, environment)
+        detector = factory.detector(its_workspace, environment)
         vocabulary = book.vocabulary()
     else:
         from dsmoe_core.runtimes.loading import trained_on
 
-        detection = factory.network(workspace, environment)
+        detector = factory.network(workspace, environment)
         vocabulary = book.vocabulary() if book else trained_on(folder)
     others = {plain(alias): entry.name for entry in (book.classes if book else ()) for alias in entry.aliases}
     aliases = others | {plain(name): name for name in vocabulary.names}
-    return Contender(name, folder, vocabulary, aliases, detection)
+    return Contender(name, folder, vocabulary, aliases, detector)

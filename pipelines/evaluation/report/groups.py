@@ -1,4 +1,4 @@
-"""Figures of groups of pictures: which board design, camera or shift the model is bad at."""
+"""Figures of groups of images: which board design, camera or shift the model is bad at."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dsmoe_core.evaluation.coco_metrics import CocoTables, coco_tables
 from dsmoe_core.evaluation.matching import Matched
 from dsmoe_core.evaluation.metrics import Judged
 from dsmoe_core.evaluation.operating_point import operating_point
-from dsmoe_core.schema import LabelledPicture, PictureFindings
+from dsmoe_core.schema import LabelledImage, Prediction
 
 OTHERS = "(others)"
 MOST = 100
-"""More groups than that are single pictures rather than groups."""
+"""More groups than that are single images rather than groups."""
 
 
 def pattern_of(text: str) -> re.Pattern[str]:
@@ -33,22 +33,22 @@ def pattern_of(text: str) -> re.Pattern[str]:
         ) from error
 
 
-def grouped(pattern: re.Pattern[str], truth: Sequence[LabelledPicture]) -> dict[str, list[LabelledPicture]]:
-    """Pictures by what the pattern's first group, or else the whole of it, matches in their names.
+def grouped(pattern: re.Pattern[str], truth: Sequence[LabelledImage]) -> dict[str, list[LabelledImage]]:
+    """Images by what the pattern's first group, or else the whole of it, matches in their names.
 
-    Names in order; pictures that it does not match come last, as ``OTHERS``.
+    Names in order; images that it does not match come last, as ``OTHERS``.
 
     Raises:
         SettingsError: there are more than ``MOST``.
     """
-    groups: dict[str, list[LabelledPicture]] = {}
+    groups: dict[str, list[LabelledImage]] = {}
     for one in truth:
-        found = pattern.search(one.picture.name)
+        found = pattern.search(one.image.name)
         text = found[1 if pattern.groups else 0] if found else ""
         groups.setdefault(text or OTHERS, []).append(one)
     if len(groups) > MOST:
         raise SettingsError(
-            f"--by {pattern.pattern!r} makes {len(groups)} groups of {len(truth)} pictures; "
+            f"--by {pattern.pattern!r} makes {len(groups)} groups of {len(truth)} images; "
             f"expected at most {MOST}",
             "Let it match what several names have in common.",
         )
@@ -56,42 +56,42 @@ def grouped(pattern: re.Pattern[str], truth: Sequence[LabelledPicture]) -> dict[
 
 
 def by_group(
-    groups: Mapping[str, Sequence[LabelledPicture]],
-    findings: Mapping[str, PictureFindings],
+    groups: Mapping[str, Sequence[LabelledImage]],
+    detections: Mapping[str, Prediction],
     whole: Judged,
     threshold: float,
 ) -> list[dict[str, Any]]:
-    """The figures of each group, as if it were the test set, but at the threshold of all pictures.
+    """The figures of each group, as if it were the test set, but at the threshold of all images.
 
     Args:
-        findings: by picture key.
-        whole: these findings, judged on the pictures of all groups.
+        detections: by image key.
+        whole: these detections, judged on the images of all groups.
 
     Returns:
-        Of each group ``name``, ``pictures``, ``boxes``, ``map50`` and ``map`` (absent without boxes),
+        Of each group ``name``, ``images``, ``boxes``, ``map50`` and ``map`` (absent without boxes),
         ``precision``, ``recall`` and ``f1`` (absent where undefined), and ``classes``: the mAP@.5 of each
         that the group has boxes of.
     """
-    classes, matched = whole.tables.classes, {one.picture.key: one for one in whole.matched}
+    classes, matched = whole.tables.classes, {one.image.key: one for one in whole.matched}
     return [
         {
             "name": name,
-            **_figures(truth, coco_tables(findings, truth, classes), matched, threshold),
+            **_figures(truth, coco_tables(detections, truth, classes), matched, threshold),
         }
         for name, truth in groups.items()
     ]
 
 
 def _figures(
-    truth: Sequence[LabelledPicture], tables: CocoTables, matched: Mapping[str, Matched], threshold: float
+    truth: Sequence[LabelledImage], tables: CocoTables, matched: Mapping[str, Matched], threshold: float
 ) -> dict[str, Any]:
-    own = [matched[one.picture.key] for one in truth]
+    own = [matched[one.image.key] for one in truth]
     counts = operating_point(own, tables.classes, threshold).total
     mean = tables.mean()
     each = {name: tables.mean(label=name) for name in tables.classes}
     shares = {"precision": counts.precision, "recall": counts.recall, "f1": counts.f1}
     return {
-        "pictures": len(truth),
+        "images": len(truth),
         "boxes": sum(len(one.annotations) for one in truth),
         **({"map50": mean[0], "map": mean[1]} if mean else {}),
         **{name: share for name, share in shares.items() if share is not None},

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsmoe_core.atomic import refuse_strange, whole_folder
+from dsmoe_core.atomic import atomic_folder, refuse_unknown_files
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.evaluation.matching import Matched
 from pipelines.evaluation.report.worst import COLOURS, draw
@@ -35,27 +35,27 @@ def check(folder: Path, ours: Collection[str] = OURS) -> None:
         raise PrerequisiteError(
             f"the package {missing[0]} is not installed", "Install the extra: `pip install 'dsmoe[report]'`."
         )
-    refuse_strange(folder, ours)
+    refuse_unknown_files(folder, ours)
 
 
 def write(
     folder: Path, measured: Mapping[str, Any], worst: Sequence[tuple[Matched, Mapping[str, Any]]]
 ) -> None:
-    """Write report.html, evaluation.json and the worst pictures; an older report gives way as a whole.
+    """Write report.html, evaluation.json and the worst images; an older report gives way as a whole.
 
     Raises:
         WorkspaceError: the folder holds something else.
         PrerequisiteError: the disk is full.
     """
-    with whole_folder(folder, OURS) as draft:
+    with atomic_folder(folder, OURS) as draft:
         (draft / "worst").mkdir()
-        pictures = []
-        for picture, said in worst:
-            jpeg = draw(picture, measured["threshold"])
+        images = []
+        for image, said in worst:
+            jpeg = draw(image, measured["threshold"])
             (draft / "worst" / said["file"]).write_bytes(jpeg)
-            pictures.append((said, _data("image/jpeg", jpeg)))
+            images.append((said, _data("image/jpeg", jpeg)))
         (draft / "evaluation.json").write_text(as_text(measured), encoding="utf-8")
-        (draft / "report.html").write_text(rendered(measured, pictures), encoding="utf-8")
+        (draft / "report.html").write_text(rendered(measured, images), encoding="utf-8")
 
 
 def as_text(measured: Mapping[str, Any]) -> str:
@@ -63,11 +63,11 @@ def as_text(measured: Mapping[str, Any]) -> str:
     return json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def rendered(measured: Mapping[str, Any], pictures: Sequence[tuple[Mapping[str, Any], str]]) -> str:
+def rendered(measured: Mapping[str, Any], images: Sequence[tuple[Mapping[str, Any], str]]) -> str:
     """The page.
 
     Args:
-        pictures: what is said of each of the worst pictures, and its drawing as a data URI.
+        images: what is said of each of the worst images, and its drawing as a data URI.
     """
     from pipelines.evaluation.report.charts import curve_chart, reliability_chart
 
@@ -84,7 +84,7 @@ def rendered(measured: Mapping[str, Any], pictures: Sequence[tuple[Mapping[str, 
         curves=curves,
         reliability=svg(reliability_chart(measured["calibration"]["bins"])),
         colours=COLOURS,
-        pictures=pictures,
+        images=images,
     )
 
 

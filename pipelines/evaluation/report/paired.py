@@ -1,4 +1,4 @@
-"""Whether two things that were trained on the same seeds and judged on the same pictures really differ."""
+"""Whether two things that were trained on the same seeds and judged on the same images really differ."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Paired(NamedTuple):
     """One figure of the first one less that of the second one.
 
     Attributes:
-        seeds: Student's paired t over seeds; None below two. It says nothing of other pictures.
-        pictures: the paired bootstrap of the means over seeds; None without a resample that has the figure.
+        seeds: Student's paired t over seeds; None below two. It says nothing of other images.
+        images: the paired bootstrap of the means over seeds; None without a resample that has the figure.
             It says nothing of other trainings.
     """
 
     seeds: PairedTest | None
-    pictures: Comparison | None
+    images: Comparison | None
 
 
 def paired(
@@ -34,7 +34,7 @@ def paired(
 
     Args:
         ours: the figure, one a training.
-        resampled: of either side the figure in the same b resamples of the pictures, (b,) a training.
+        resampled: of either side the figure in the same b resamples of the images, (b,) a training.
     """
     seeds = paired_t_test(ours, theirs) if len(ours) > 1 else None
     if resampled is None:

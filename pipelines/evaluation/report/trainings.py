@@ -39,7 +39,7 @@ def over_trainings(these: Sequence[Judged], others: Sequence[Judged], given: flo
 
     Returns:
         ``figures``: by name ``values``, ``mean``, ``ci95``. With others, ``against``: the same of them and
-        their ``tests``, over ``seeds`` (Student's paired t) and, for mAP, over ``pictures`` (paired bootstrap
+        their ``tests``, over ``seeds`` (Student's paired t) and, for mAP, over ``images`` (paired bootstrap
         of the means over seeds).
     """
     ours, theirs = (_values(side, given) for side in (these, others))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dsmoe_core.errors import ClassBookError, WorkspaceError
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
@@ -73,7 +73,7 @@ class Common:
             (this, other),
         )
 
-    def in_its_words(self, truth: Iterable[LabelledPicture]) -> tuple[list[LabelledPicture], int]:
+    def in_its_words(self, truth: Iterable[LabelledImage]) -> tuple[list[LabelledImage], int]:
         """The annotations of the common classes under this book's names, and how many are of others.
 
         Raises:
@@ -92,7 +92,7 @@ class Common:
             named = ((a, into[a.label]) for a in one.annotations)
             annotations = tuple(replace(a, label=name) for a, name in named if name)
             kept.append(replace(one, annotations=annotations))
-        before, after = (sum(len(p.annotations) for p in pictures) for pictures in (truth, kept))
+        before, after = (sum(len(p.annotations) for p in images) for images in (truth, kept))
         return kept, before - after
 
     def _class_of(self, label: str) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmoe_core.schema import Vocabulary
-from pipelines.detectors.backend import Detection, DSMoEDetection
+from pipelines.detectors.backend import DetectorBackend, DSMoEBackend
 
 Floats = NDArray[np.float64]
 
@@ -45,13 +45,13 @@ class Distances(NamedTuple):
         return {name: round(float(d[one, other]), 6) for name, d in both.items() if d is not None}
 
 
-def distances(detection: Detection, folder: Path, vocabulary: Vocabulary) -> Distances | None:
+def distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabulary) -> Distances | None:
     """Read a book and measure; None for a detector that reads no words.
 
     Raises:
         ModelError: there is no whole model in the folder, or it was trained with another text encoder.
     """
-    if not isinstance(detection, DSMoEDetection):
+    if not isinstance(detector, DSMoEBackend):
         return None
     import torch
     import torch.nn.functional as F
@@ -59,11 +59,11 @@ def distances(detection: Detection, folder: Path, vocabulary: Vocabulary) -> Dis
     from dsmoe_core import poincare
     from dsmoe_core.predict import read_book
     from dsmoe_core.runtimes.loading import How, KnownTexts, open_model
-    from dsmoe_core.text_embeddings import words_of
+    from dsmoe_core.text_embeddings import embed_vocabulary
 
     model = open_model(folder, How())
-    encoder = KnownTexts(model, detection.text_encoder)
-    words = words_of(vocabulary, encoder)
+    encoder = KnownTexts(model, detector.text_encoder)
+    words = embed_vocabulary(vocabulary, encoder)
     with torch.no_grad():
         unit = F.normalize(words.classes.double(), dim=-1)
         embedding = (1 - unit @ unit.T).fill_diagonal_(0.0).clamp(0.0, 2.0)

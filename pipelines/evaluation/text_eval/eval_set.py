@@ -1,4 +1,4 @@
-"""The pictures that books are judged on: a workspace's test set, or any annotated ones."""
+"""The images that books are judged on: a workspace's test set, or any annotated ones."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dsmoe_core.errors import DataError, SettingsError
-from dsmoe_core.schema import LabelledPicture
-from pipelines.progress import Told
+from dsmoe_core.schema import LabelledImage
+from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 from pipelines.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class FixedSet:
-    """Annotated pictures that stay the same whatever book is read.
+    """Annotated images that stay the same whatever book is read.
 
     Attributes:
-        left_out: pictures that cannot be read: name, reason, boxes.
+        left_out: images that cannot be read: name, reason, boxes.
         notes: on how the annotations were read.
     """
 
     name: str
-    truth: Sequence[LabelledPicture]
+    truth: Sequence[LabelledImage]
     left_out: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = ()
 
 
 @contextmanager
 def fixed_set(
-    workspace: Workspace | None, annotations: Path | None, images: Path | None, told: Told
+    workspace: Workspace | None, annotations: Path | None, images: Path | None, progress: ProgressReporter
 ) -> Iterator[FixedSet]:
-    """The annotations and pictures given, else the workspace's test set; readable within the block.
+    """The annotations and images given, else the workspace's test set; readable within the block.
 
     Raises:
         SettingsError: one of the two is given without the other, or nothing to judge on.
@@ -52,8 +52,8 @@ def fixed_set(
     known = read_annotations(annotations, images)
     most = workspace.settings.max_pixels if workspace else MAX_PIXELS
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
-        told.say("reading pictures")
-        taken = read_in_place(known, images, Path(scratch), max_pixels=most, progress=told.advance)
+        progress.status("reading images")
+        taken = read_in_place(known, images, Path(scratch), max_pixels=most, progress=progress.advance)
         left_out = [one._asdict() for one in taken.left_out]
         yield _with_boxes(FixedSet(annotations.resolve().name, taken.labelled, left_out, known.notes))
 
@@ -63,7 +63,7 @@ def _test_set(workspace: Workspace | None) -> FixedSet:
     if workspace is None or not truth:
         raise SettingsError(
             f"{workspace.path} has no test set" if workspace else "there is neither workspace nor test set",
-            "Give annotated pictures with --annotations and --images.",
+            "Give annotated images with --annotations and --images.",
         )
     return FixedSet(f"test set of {workspace.path.name}", truth)
 
@@ -71,6 +71,6 @@ def _test_set(workspace: Workspace | None) -> FixedSet:
 def _with_boxes(found: FixedSet) -> FixedSet:
     if not any(one.annotations for one in found.truth):
         raise DataError(
-            f"{found.name} has no true box, so nothing can be judged on it", "Give annotated pictures."
+            f"{found.name} has no true box, so nothing can be judged on it", "Give annotated images."
         )
     return found

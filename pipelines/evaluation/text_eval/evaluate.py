@@ -1,4 +1,4 @@
-"""Two class books, one model, one fixed set of pictures: everything that is measured of them."""
+"""Two class books, one model, one fixed set of images: everything that is measured of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipelines.evaluation.text_eval.margin import rivals
 from pipelines.evaluation.text_eval.routing import Routed
 from pipelines.evaluation.text_eval.runs import Bench, Gains, Reading, difference, gains
 from pipelines.evaluation.text_eval.verdict import is_blind, reads_the_words, reason, verdict
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 from prompts.class_book import ClassBook
 from prompts.text_controls import WORDS
@@ -47,13 +47,15 @@ class Question:
     draws: int = 3
 
 
-def judge(question: Question, model: Contender, data: FixedSet, command: str, told: Told) -> Plain:
+def judge(
+    question: Question, model: Contender, data: FixedSet, command: str, progress: ProgressReporter
+) -> Plain:
     """Ask one model in both books and in the controls of the first, and say what it comes to.
 
     All are asked in the classes that both books have, and boxes of other classes are taken off the truth.
 
     Returns:
-        What judge.json holds: the fields of ``prompts.evaluation_report.JudgeReport``, and every
+        What judge.json holds: the fields of ``prompts.evaluation_report.TextEvaluationReport``, and every
         metric. What is
         not defined is absent.
 
@@ -68,13 +70,13 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
     if not boxes:
         raise DataError(
             f"{data.name} has no true box of {', '.join(classes)}, which both books have",
-            "Give annotated pictures of these classes.",
+            "Give annotated images of these classes.",
         )
-    bench = Bench(model, truth, classes, resamples=question.resamples, seed=question.seed, told=told)
+    bench = Bench(model, truth, classes, resamples=question.resamples, seed=question.seed, progress=progress)
     readings = {words: _readings(bench, words, common.this, boxes, question) for words in WORDS}
     (this,) = readings["right"]
     other = bench.read(common.other, "the book compared with", common.names)
-    told.say("measuring distances")
+    progress.status("measuring distances")
     apart = _distances(model, common)
     compared = gains(this, other)
     gain = compared.total["map"]
@@ -82,7 +84,7 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
     said = verdict(low, high, question.tolerance, blind=is_blind(gain))
     controls = {words: gains(this, *drawn) for words, drawn in readings.items() if words != "right"}
     words = reads_the_words(_difference(controls["random"].total["map"]))
-    told.say("comparing the experts")
+    progress.status("comparing the experts")
     return {
         **_head(question, model, data, len(truth), command),
         "verdict": said,
@@ -93,7 +95,7 @@ def judge(question: Question, model: Contender, data: FixedSet, command: str, to
             "this": list(common.left_out[0]),
             "other": list(common.left_out[1]),
             "boxes": strange,
-            "pictures": list(data.left_out),
+            "images": list(data.left_out),
         },
         "total": compared.total,
         "classes": _classes(bench, this, other, compared, boxes, apart),
@@ -116,17 +118,17 @@ def _readings(
     ]
 
 
-def _head(question: Question, model: Contender, data: FixedSet, pictures: int, command: str) -> Plain:
+def _head(question: Question, model: Contender, data: FixedSet, images: int, command: str) -> Plain:
     commit = source_commit()
     return {
         "book": question.this.version,
         "against": question.other.version,
         "model": model.name,
-        "data": f"{data.name}, {pictures:,} pictures",
+        "data": f"{data.name}, {images:,} images",
         "made": datetime.now(UTC).date().isoformat(),
         "command": command,
         **({"commit": commit} if commit else {}),
-        "pictures": pictures,
+        "images": images,
         "notes": list(data.notes),
         "tolerance": question.tolerance,
         "resamples": question.resamples,
@@ -152,7 +154,7 @@ def _difference(one: Plain) -> Plain:
 
 def _distances(model: Contender, common: Common) -> tuple[Distances | None, Distances | None]:
     """Of both books, the other one's in this one's order."""
-    this, other = (distances(model.detection, model.folder, book) for book in (common.this, common.other))
+    this, other = (distances(model.detector, model.folder, book) for book in (common.this, common.other))
     place = [common.other.names.index(name) for name in common.names]
     return this, other and other.ordered(place)
 
@@ -183,20 +185,20 @@ def _classes(
 
 
 def _routed(bench: Bench, reading: Reading) -> Routed:
-    return Routed.of(reading.findings, bench.truth, bench.classes)
+    return Routed.of(reading.detections, bench.truth, bench.classes)
 
 
 def _routing(bench: Bench, routed: tuple[Routed, Routed], one: int, rival: int) -> Plain:
-    """How differently pictures of two classes are routed, in both books; empty where that is not defined."""
+    """How differently images of two classes are routed, in both books; empty where that is not defined."""
     if not all(side.weights.shape[1] for side in routed):
         return {}
     counts = np.vstack([np.ones(len(bench.truth)), bench.counts])
     this, other = (side.apart(one, rival, counts) for side in routed)
     compared = difference(float(this[0]), float(other[0]), this[1:], other[1:])
-    return compared and {"pictures": list(routed[0].pictures(one, rival)), **compared}
+    return compared and {"images": list(routed[0].images(one, rival)), **compared}
 
 
 def _experts(bench: Bench, readings: dict[str, Reading]) -> Plain:
-    """The mean weight of every expert on the pictures that show each class, (c, e), in each book."""
+    """The mean weight of every expert on the images that show each class, (c, e), in each book."""
     tables = {side: _routed(bench, one).per_class() for side, one in readings.items()}
     return {side: table.round(6).tolist() for side, table in tables.items() if table.shape[1]}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsmoe_core.evaluation.best_match import surest_of
+from dsmoe_core.evaluation.best_match import best_match_of
 from dsmoe_core.evaluation.matching import Matched
 
 Floats = NDArray[np.float64]
@@ -16,40 +16,40 @@ Ints = NDArray[np.int64]
 
 
 class SeenAs(NamedTuple):
-    """What each of t true boxes was seen as, of c classes on p pictures.
+    """What each of t true boxes was seen as, of c classes on p images.
 
     Attributes:
-        picture, label: of each box, by number, (t,).
-        probabilities: of every class, (t, c); from the most confident finding that overlaps the box by at
+        image, label: of each box, by number, (t,).
+        probabilities: of every class, (t, c); from the most confident detection that overlaps the box by at
             least half (IoU 0.5), whatever class it names; all 0 where there is none.
-        pictures: p.
+        images: p.
     """
 
-    picture: Ints
+    image: Ints
     label: Ints
     probabilities: Floats
-    pictures: int
+    images: int
 
 
 def seen_as(matched: Sequence[Matched], classes: Sequence[str]) -> SeenAs:
-    """Look each true box up among the findings."""
+    """Look each true box up among the detections."""
     place = {name: i for i, name in enumerate(classes)}
-    pictures, labels, rows = [], [], []
+    images, labels, rows = [], [], []
     for number, one in enumerate(matched):
-        for annotation, finding in zip(one.truth, surest_of(one.findings, one.overlap), strict=True):
-            found = finding.probabilities if finding else {}
-            pictures.append(number)
+        for annotation, detection in zip(one.truth, best_match_of(one.detections, one.overlap), strict=True):
+            found = detection.probabilities if detection else {}
+            images.append(number)
             labels.append(place[annotation.label])
             rows.append([found.get(name, 0.0) for name in classes])
     table = np.array(rows, dtype=np.float64).reshape(-1, len(classes))
-    return SeenAs(np.array(pictures, dtype=np.int64), np.array(labels, dtype=np.int64), table, len(matched))
+    return SeenAs(np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), table, len(matched))
 
 
 def margins(seen: SeenAs) -> Floats:
     """Probability of the true class less the highest one of another class, of each box, -1 to 1, (t,).
 
     Above zero where the box is taken for what it is, below where it is taken for something else. A box that
-    nothing found has 0: no class was said of it, and this is what the margin of ever fainter findings comes
+    nothing found has 0: no class was said of it, and this is what the margin of ever fainter detections comes
     to; so every box counts, in each book that is compared. Where there is one class only, there is none to be
     confused with, and the margin is the probability itself.
     """
@@ -62,17 +62,17 @@ def margins(seen: SeenAs) -> Floats:
 
 
 def mean_margins(seen: SeenAs, counts: Ints) -> tuple[Floats, Floats]:
-    """Mean margin of each class on the pictures as they are, (c,), and in each of b resamples, (b, c).
+    """Mean margin of each class on the images as they are, (c,), and in each of b resamples, (b, c).
 
     NaN where the class has no true box.
 
     Args:
-        counts: how often each picture comes in each resample (``bootstrap.draws``), (b, p).
+        counts: how often each image comes in each resample (``bootstrap.draws``), (b, p).
     """
-    sums, boxes = (np.zeros((seen.pictures, seen.probabilities.shape[1])) for _ in range(2))
-    np.add.at(sums, (seen.picture, seen.label), margins(seen))
-    np.add.at(boxes, (seen.picture, seen.label), 1.0)
-    once = np.ones((1, seen.pictures))
+    sums, boxes = (np.zeros((seen.images, seen.probabilities.shape[1])) for _ in range(2))
+    np.add.at(sums, (seen.image, seen.label), margins(seen))
+    np.add.at(boxes, (seen.image, seen.label), 1.0)
+    once = np.ones((1, seen.images))
     return _shares(once @ sums, once @ boxes)[0], _shares(counts @ sums, counts @ boxes)
 
 

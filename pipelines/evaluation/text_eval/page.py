@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import whole_folder
+from dsmoe_core.atomic import atomic_folder
 from pipelines.evaluation.report import page
 from pipelines.evaluation.report.page import svg
 from pipelines.evaluation.text_eval.runs import FIGURES
@@ -33,7 +33,7 @@ def write(folder: Path, measured: Mapping[str, Any]) -> None:
         WorkspaceError: the folder holds something else.
         PrerequisiteError: the disk is full.
     """
-    with whole_folder(folder, OURS) as draft:
+    with atomic_folder(folder, OURS) as draft:
         (draft / "judge.json").write_text(page.as_text(measured), encoding="utf-8")
         (draft / "report.html").write_text(rendered(measured), encoding="utf-8")
 

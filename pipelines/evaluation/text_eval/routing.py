@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsmoe_core.schema import LabelledPicture, PictureFindings
+from dsmoe_core.schema import LabelledImage, Prediction
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -16,7 +16,7 @@ Counts = NDArray[Any]
 
 
 class Routed(NamedTuple):
-    """How p pictures went through e experts, and which of c classes they show.
+    """How p images went through e experts, and which of c classes they show.
 
     Attributes:
         weights: of the router, 0 for an expert that was not chosen, (p, e); e is up to the last expert that
@@ -30,12 +30,12 @@ class Routed(NamedTuple):
     @classmethod
     def of(
         cls,
-        findings: Mapping[str, PictureFindings],
-        truth: Sequence[LabelledPicture],
+        detections: Mapping[str, Prediction],
+        truth: Sequence[LabelledImage],
         classes: Sequence[str],
     ) -> Routed:
-        """From findings by picture key."""
-        routings = [findings[one.picture.key].routing for one in truth]
+        """From detections by image key."""
+        routings = [detections[one.image.key].routing for one in truth]
         last = max((expert for one in routings for expert in one.experts), default=-1)
         weights = np.zeros((len(truth), last + 1))
         for row, one in zip(weights, routings, strict=True):
@@ -44,24 +44,24 @@ class Routed(NamedTuple):
         return cls(weights, np.array([[name in here for name in classes] for here in labels], dtype=bool))
 
     def per_class(self) -> Floats:
-        """Mean weights on the pictures that show each class, (c, e); 0 where none does."""
-        pictures = np.maximum(self.shows.sum(axis=0), 1)[:, None]
-        mean: Floats = self.shows.T @ self.weights / pictures
+        """Mean weights on the images that show each class, (c, e); 0 where none does."""
+        images = np.maximum(self.shows.sum(axis=0), 1)[:, None]
+        mean: Floats = self.shows.T @ self.weights / images
         return mean
 
     def apart(self, one: int, other: int, counts: Counts) -> Floats:
-        """How differently the pictures of two classes are routed, in each of b resamples, (b,).
+        """How differently the images of two classes are routed, in each of b resamples, (b,).
 
-        Pictures that show both say nothing of a difference and are left out.
+        Images that show both say nothing of a difference and are left out.
 
         Args:
-            counts: how often each picture counts, (b, p).
+            counts: how often each image counts, (b, p).
         """
         alone = self.shows[:, one] & ~self.shows[:, other], self.shows[:, other] & ~self.shows[:, one]
         means = [_mean(self.weights, counts * chosen) for chosen in alone]
         return divergence(means[0], means[1])
 
-    def pictures(self, one: int, other: int) -> tuple[int, int]:
+    def images(self, one: int, other: int) -> tuple[int, int]:
         """How many show the one and not the other, and the other way round."""
         a, b = self.shows[:, one], self.shows[:, other]
         return int((a & ~b).sum()), int((b & ~a).sum())

@@ -1,4 +1,4 @@
-"""One model that is asked in one book after the other, on the same pictures and the same resamples."""
+"""One model that is predict_all in one book after the other, on the same images and the same resamples."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.metrics import judged
-from dsmoe_core.schema import LabelledPicture, PictureFindings, Vocabulary
-from pipelines.detectors.backend import asked
+from dsmoe_core.schema import LabelledImage, Prediction, Vocabulary
+from pipelines.detectors.backend import predict_all
 from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.evaluation.text_eval.margin import SeenAs, mean_margins, seen_as
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 
 Floats = NDArray[np.float64]
 FIGURES = ("map50", "map", "margin")
@@ -26,12 +26,12 @@ class Reading(NamedTuple):
     """What came of one book, for c classes and b resamples.
 
     Attributes:
-        findings: by picture key, under the names of the fixed set.
+        detections: by image key, under the names of the fixed set.
         figures: FIGURES of each class, (c, 3); NaN for a class without a true box.
         resampled: the same in each resample, (b, c, 3).
     """
 
-    findings: dict[str, PictureFindings]
+    detections: dict[str, Prediction]
     seen: SeenAs
     figures: Floats
     resampled: Floats
@@ -44,49 +44,51 @@ class Reading(NamedTuple):
 
 
 class Bench:
-    """A model and a fixed set of pictures. Books are read on it and then compared, pair by pair.
+    """A model and a fixed set of images. Books are read on it and then compared, pair by pair.
 
     Args:
         truth: labelled under ``classes``.
-        resamples: of the pictures, drawn once and used for every reading, so that all comparisons are paired.
+        resamples: of the images, drawn once and used for every reading, so that all comparisons are paired.
     """
 
     def __init__(
         self,
         model: Contender,
-        truth: Sequence[LabelledPicture],
+        truth: Sequence[LabelledImage],
         classes: Sequence[str],
         *,
         resamples: int,
         seed: int,
-        told: Told,
+        progress: ProgressReporter,
     ) -> None:
         self.model, self.truth, self.classes = model, truth, tuple(classes)
         self.counts = bootstrap.draws(len(truth), resamples, seed)
-        self._told = told
+        self._told = progress
         self._read: dict[tuple[Any, ...], Reading] = {}
 
     def read(self, vocabulary: Vocabulary, name: str, names: Mapping[str, str] | None = None) -> Reading:
-        """Ask in these words and judge what is found; words that were asked in already are not asked again.
+        """Ask in these words and judge what is found.
+
+        Words that were predict_all in already are not asked again.
 
         Args:
             name: for who waits.
             names: class of the fixed set by the vocabulary's name for it, where they differ.
 
         Raises:
-            ModelError: as :func:`pipelines.detectors.backend.asked`.
+            ModelError: as :func:`pipelines.detectors.backend.predict_all`.
         """
         key = (vocabulary.classes, vocabulary.inner)
         if key not in self._read:
-            self._told.say(f"{name}: looking at pictures")
-            pictures = [one.picture for one in self.truth]
+            self._told.status(f"{name}: looking at images")
+            images = [one.image for one in self.truth]
             model = self.model
-            found = asked(model.detection, model.folder, vocabulary, pictures, self._told.advance)
-            self._told.say(f"{name}: resampling")
+            found = predict_all(model.detector, model.folder, vocabulary, images, self._told.advance)
+            self._told.status(f"{name}: resampling")
             self._read[key] = self._judged(_renamed(found, names or {}))
         return self._read[key]
 
-    def _judged(self, found: dict[str, PictureFindings]) -> Reading:
+    def _judged(self, found: dict[str, Prediction]) -> Reading:
         one = judged(found, self.truth, self.classes, self.counts, self._told.advance)
         seen = seen_as(one.matched, self.classes)
         margin, resampled = mean_margins(seen, self.counts)
@@ -172,20 +174,20 @@ def _compared(
     return answer
 
 
-def _renamed(found: dict[str, PictureFindings], names: Mapping[str, str]) -> dict[str, PictureFindings]:
+def _renamed(found: dict[str, Prediction], names: Mapping[str, str]) -> dict[str, Prediction]:
     """The same under other names."""
     if all(old == new for old, new in names.items()):
         return found
     return {
         key: replace(
             one,
-            findings=tuple(
+            detections=tuple(
                 replace(
                     f,
                     label=names.get(f.label, f.label),
                     probabilities={names.get(n, n): p for n, p in f.probabilities.items()},
                 )
-                for f in one.findings
+                for f in one.detections
             ),
         )
         for key, one in found.items()

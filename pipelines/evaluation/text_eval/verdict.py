@@ -20,7 +20,7 @@ def verdict(low: float, high: float, tolerance: float, *, blind: bool = False) -
     - ``no worse``: its lower end does not lie below minus the tolerance. A loss that is sure and smaller than
       the tolerance is therefore no worse: that is what tolerating it means.
     - ``worse``: all of it lies below zero.
-    - ``undecided``: it holds a loss beyond the tolerance as well as a gain; more pictures would decide.
+    - ``undecided``: it holds a loss beyond the tolerance as well as a gain; more images would decide.
 
     A model that finds nothing right in either book has no say: that is undecided, whatever the tolerance.
 
@@ -38,22 +38,22 @@ def verdict(low: float, high: float, tolerance: float, *, blind: bool = False) -
     return "worse" if high < 0 else "undecided"
 
 
-def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, pictures: int) -> str:
+def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, images: int) -> str:
     """The verdict with its figures.
 
     Args:
         gain: ``this``, ``other``, ``delta`` and ``ci95`` of the mean mAP@.5:.95.
     """
     if is_blind(gain):
-        return f"undecided: the model finds nothing right on {pictures:,} pictures, in neither book"
+        return f"undecided: the model finds nothing right on {images:,} images, in neither book"
     beyond = f"beyond the tolerated {tolerance:g}"
     says = {
         "better": "the whole interval is a gain",
         "no worse": f"no loss {beyond} is in the interval",
         "worse": f"the whole interval is a loss, and reaches {beyond}",
-        "undecided": f"the interval holds a loss {beyond} as well as none, and more pictures would decide",
+        "undecided": f"the interval holds a loss {beyond} as well as none, and more images would decide",
     }
-    return f"{said}: mAP@.5:.95 {shown(gain)} on {pictures:,} pictures; {says[said]}"
+    return f"{said}: mAP@.5:.95 {shown(gain)} on {images:,} images; {says[said]}"
 
 
 def is_blind(gain: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from dsmoe_core.errors import LanguageModelError
 from prompts.llm import Message, OpenAIModel, Reply, Usage, ask
 
 
-class Look(BaseModel):
+class SampleAnswer(BaseModel):
     """The answer to the one question."""
 
     defect: Annotated[str, StringConstraints(min_length=1, max_length=60)]
@@ -40,7 +40,7 @@ class Checked:
     """
 
     model: str
-    answer: Look
+    answer: SampleAnswer
     reasoned: bool
     usage: Usage
 
@@ -72,5 +72,5 @@ def check(model: OpenAIModel) -> Checked:
             "Name one of these with --model or DSMOE_LLM_MODEL.",
         )
     listening = _Listening(model)
-    answer = ask(listening, QUESTION, Look)
+    answer = ask(listening, QUESTION, SampleAnswer)
     return Checked(model.name, answer, listening.reasoned, model.usage)

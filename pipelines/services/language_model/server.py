@@ -8,14 +8,13 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dsmoe_core.errors import LanguageModelError
 from dsmoe_core.loopback import LOOPBACK
-
-Say = Callable[[str], None]
+from dsmoe_core.progress import StatusCallback
 
 _LOOK_S = 0.5
 _HUNG_S = 600.0  # without a word in the log; a download of weights writes there
@@ -35,7 +34,7 @@ class Engine:
         self._port = port
         self._log = log
 
-    def wait_until_ready(self, say: Say) -> None:
+    def wait_until_ready(self, on_status: StatusCallback) -> None:
         """Until it answers.
 
         Raises:
@@ -51,7 +50,7 @@ class Engine:
                 size, spoke = grown, now
             if now - spoke > _HUNG_S:
                 raise self._failed(f"has said nothing for {now - spoke:.0f} s while it was starting")
-            say(f"starting the engine ({now - began:.0f} s)")
+            on_status(f"starting the engine ({now - began:.0f} s)")
             time.sleep(_LOOK_S)
 
     def wait_until_ended(self) -> None:

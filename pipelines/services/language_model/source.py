@@ -70,6 +70,6 @@ def _in_folder(folder: Path, load_format: str) -> ModelSource:
             f"{folder} holds no weights; expected *.safetensors",
             "Download all of the model, or try it out with --load-format dummy.",
         )
-    told = [folder / name for name in ("tokenizer.json", "tokenizer_config.json")]
-    thinks = any("</think>" in path.read_text("utf-8", "replace") for path in told if path.is_file())
+    progress = [folder / name for name in ("tokenizer.json", "tokenizer_config.json")]
+    thinks = any("</think>" in path.read_text("utf-8", "replace") for path in progress if path.is_file())
     return ModelSource(str(folder), folder.name, min(positions, POSITIONS), thinks, local=True)

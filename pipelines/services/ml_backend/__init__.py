@@ -1,1 +1,1 @@
-"""Behind Label Studio's live pre-labels and smart tools: one model in memory, one line of waiting."""
+"""Behind Label Studio's live pre-annotations and smart tools: one model in memory, one line of waiting."""

@@ -22,11 +22,11 @@ from annotate.studio.ml_backend import (
     NOTHING,
     LiveTask,
     PredictRequest,
+    pre_annotation_json,
     predict_request,
-    prelabel_json,
     smart_json,
 )
-from dsmoe_core.errors import DsmoeError, FormatError, PictureError, ServiceError
+from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
 from pipelines.rounds.dispatch import shown
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.services.ml_backend.service import Question, Service
@@ -34,7 +34,7 @@ from pipelines.settings import RoundSettings
 
 log = logging.getLogger(__name__)
 
-MOST_BYTES = 32 << 20
+MAX_BYTES = 32 << 20
 """Of a request's body. Label Studio sends all selected tasks in one."""
 RETRY_S = 1
 _BASIC = HTTPBasic(realm="dsmoe")
@@ -44,7 +44,7 @@ def make_app(service: Service, credentials: Credentials, showing: RoundSettings)
     """The application.
 
     Args:
-        showing: which findings become pre-labels.
+        showing: which detections become pre-annotations.
     """
 
     @asynccontextmanager
@@ -83,7 +83,7 @@ def make_app(service: Service, credentials: Credentials, showing: RoundSettings)
         if asked.prompt is not None:
             results: list[Any] = [await _smart(service, task, asked) for task in asked.tasks[:1]]
         else:
-            results = await _prelabels(service, asked, showing)
+            results = await _pre_annotations(service, asked, showing)
         log.debug("%d tasks in %.0f ms", len(asked.tasks), 1000 * (time.monotonic() - began))
         return {"results": results}
 
@@ -100,16 +100,14 @@ async def _smart(service: Service, task: LiveTask, asked: PredictRequest) -> Jso
     """The box that is meant, or no box."""
     question = await asyncio.to_thread(service.question, task, asked.prompt)
     answer = await service.ask(question, within_s=service.limits.seconds)
-    pointed, picture = answer.pointed, question.picture
+    pointed, image = answer.pointed, question.image
     if pointed is None or pointed.label not in asked.classes:
         return NOTHING
-    box = pointed.box.clipped(picture.width, picture.height)
-    return smart_json(
-        picture, box, pointed.label, score=pointed.score, version=answer.version, why=pointed.why
-    )
+    box = pointed.box.clipped(image.width, image.height)
+    return smart_json(image, box, pointed.label, score=pointed.score, version=answer.version, why=pointed.why)
 
 
-async def _prelabels(service: Service, asked: PredictRequest, showing: RoundSettings) -> list[Any]:
+async def _pre_annotations(service: Service, asked: PredictRequest, showing: RoundSettings) -> list[Any]:
     """A prediction for each task that can be answered in time, and none for the rest.
 
     Label Studio sends all selected tasks in one request and gives up on it as a whole. What is left out here
@@ -125,7 +123,8 @@ async def _prelabels(service: Service, asked: PredictRequest, showing: RoundSett
     for start in range(0, len(asked.tasks), size):
         part = asked.tasks[start : start + size]
         answers = await asyncio.gather(
-            *(_prelabel(service, task, asked, showing, deadline) for task in part), return_exceptions=True
+            *(_pre_annotation(service, task, asked, showing, deadline) for task in part),
+            return_exceptions=True,
         )
         for place, answer in enumerate(answers, start=start):
             if isinstance(answer, DsmoeError | TimeoutError | OSError):
@@ -137,13 +136,13 @@ async def _prelabels(service: Service, asked: PredictRequest, showing: RoundSett
         if any(isinstance(reason, TimeoutError | ServiceError) for reason in reasons):
             break
     if reasons:
-        log.warning("%d of %d tasks got no pre-labels: %s", *_counts(results), reasons[0])
+        log.warning("%d of %d tasks got no pre-annotations: %s", *_counts(results), reasons[0])
         if all(result is NO_PREDICTION for result in results):
             raise reasons[0]
     return results
 
 
-async def _prelabel(
+async def _pre_annotation(
     service: Service, task: LiveTask, asked: PredictRequest, showing: RoundSettings, deadline: float
 ) -> Json | list[Json]:
     if task.blind:
@@ -154,8 +153,8 @@ async def _prelabel(
         return NO_PREDICTION
     found = shown(answer.found, showing)
     # A project whose page was not changed yet refuses a prediction whole for one class that it lacks.
-    known = tuple(f for f in found.findings if f.label in asked.classes)
-    return prelabel_json(question.picture, replace(found, findings=known), asked.classes)
+    known = tuple(f for f in found.detections if f.label in asked.classes)
+    return pre_annotation_json(question.image, replace(found, detections=known), asked.classes)
 
 
 def _counts(results: list[Any]) -> tuple[int, int]:
@@ -181,8 +180,8 @@ async def _body(request: Request) -> bytes:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413, f"more than {MOST_BYTES >> 20} MB")
+        if len(body) > MAX_BYTES:
+            raise HTTPException(413, f"more than {MAX_BYTES >> 20} MB")
     return bytes(body)
 
 
@@ -201,7 +200,7 @@ async def _json(request: Request) -> Any:
 def _refusal(_: Request, error: Exception) -> JSONResponse:
     """An error of ours, told with the status that says whose fault it is."""
     busy = isinstance(error, ServiceError)
-    status = 503 if busy else 400 if isinstance(error, FormatError | PictureError) else 500
+    status = 503 if busy else 400 if isinstance(error, FormatError | ImageError) else 500
     log.warning("refused (%d): %s", status, error)
     return JSONResponse({"error": str(error)}, status, {"Retry-After": str(RETRY_S)} if busy else None)
 

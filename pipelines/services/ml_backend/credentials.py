@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dsmoe_core.atomic import write_whole
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import WorkspaceError
 
 _USERNAME = "label-studio"
@@ -29,7 +29,7 @@ def kept_credentials(path: Path) -> Credentials:
     """
     if not path.exists():
         made = {"username": _USERNAME, "password": secrets.token_urlsafe(24)}
-        write_whole(path, json.dumps(made), private=True)
+        atomic_write(path, json.dumps(made), private=True)
     try:
         kept = json.loads(path.read_text("utf-8"))
         return Credentials(str(kept["username"]), str(kept["password"]))

@@ -5,16 +5,17 @@ from __future__ import annotations
 from annotate.studio.ml_backend_connection import connect
 from annotate.studio.protocol import Connection, Studio
 from dsmoe_core.loopback import on_loopback
-from pipelines.services.ml_backend.process import BackEnd, Say
+from dsmoe_core.progress import StatusCallback
+from pipelines.services.ml_backend.process import MLBackend
 from pipelines.workspace.workspace import Workspace
 
 
-def back_end(workspace: Workspace) -> BackEnd:
+def ml_backend(workspace: Workspace) -> MLBackend:
     """The workspace's, running or not."""
-    return BackEnd(workspace.path, workspace.settings.studio.back_end_port)
+    return MLBackend(workspace.path, workspace.settings.studio.ml_backend_port)
 
 
-def bring_up(workspace: Workspace, studio: Studio, connection: Connection, say: Say) -> None:
+def bring_up(workspace: Workspace, studio: Studio, connection: Connection, on_status: StatusCallback) -> None:
     """Start it unless it runs, and make it the project's. May be repeated.
 
     Without a champion, or for a Label Studio on another machine, which would not reach it, do nothing.
@@ -25,9 +26,9 @@ def bring_up(workspace: Workspace, studio: Studio, connection: Connection, say: 
     """
     if workspace.champion() is None or not on_loopback(connection.url):
         return
-    own = back_end(workspace)
-    url = own.up(say)
-    say("making live pre-labels known to Label Studio")
+    own = ml_backend(workspace)
+    url = own.up(on_status)
+    on_status("making live pre-annotations known to Label Studio")
     with workspace.locked():
         book = workspace.class_book()
         project = studio.ensure_project(
@@ -37,19 +38,19 @@ def bring_up(workspace: Workspace, studio: Studio, connection: Connection, say: 
     connect(connection, project, url, signed.username, signed.password)
 
 
-def told(workspace: Workspace, studio_url: str) -> str:
-    """One line on live pre-labels and smart tools, for people."""
+def page_url_message(workspace: Workspace, studio_url: str) -> str:
+    """One line on live pre-annotations and smart tools, for people."""
     if not on_loopback(studio_url):
         return (
-            f"live pre-labels: run `dsmoe backend --host` where {studio_url} can reach it, and connect it "
-            f"in the project's settings with the user name and password of {back_end(workspace).kept}"
+            f"live pre-annotations: run `dsmoe backend --host` where {studio_url} reaches it, and connect it "
+            f"in the project's settings with the user name and password of {ml_backend(workspace).kept}"
         )
     if workspace.champion() is None:
-        return "live pre-labels: from the first promoted model on"
-    now = back_end(workspace).status()
+        return "live pre-annotations: from the first promoted model on"
+    now = ml_backend(workspace).status()
     if not now.running:
-        return "live pre-labels are down; `dsmoe services up` starts them"
+        return "live pre-annotations are down; `dsmoe services up` starts them"
     if now.version is None and now.problem is None:
-        return f"live pre-labels are starting or hung (process {now.pid}); log: {now.log}"
-    line = f"live pre-labels: {now.version or 'no model'} at {now.url} (process {now.pid})"
+        return f"live pre-annotations are starting or hung (process {now.pid}); log: {now.log}"
+    line = f"live pre-annotations: {now.version or 'no model'} at {now.url} (process {now.pid})"
     return f"{line}; {now.problem}" if now.problem else line

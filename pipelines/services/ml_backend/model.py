@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dsmoe_core.errors import DsmoeError
-from dsmoe_core.schema import Picture, PictureFindings
-from pipelines.detectors.backend import Detection, Look, named
+from dsmoe_core.schema import ImageRecord, Prediction
+from pipelines.detectors.backend import DetectorBackend, Predict, named
 from pipelines.workspace.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -23,25 +23,25 @@ class Served:
     """One model with one class book, in memory.
 
     Attributes:
-        version: ``MODEL+BOOK``, as in the workspace's findings.
+        version: ``MODEL+BOOK``, as in the workspace's detections.
     """
 
     version: str
-    _look: Look
+    _look: Predict
 
-    def findings(self, pictures: Sequence[Picture]) -> list[PictureFindings]:
-        """What it finds on each picture; the caller sees to it that only one asks at a time.
+    def predict(self, images: Sequence[ImageRecord]) -> list[Prediction]:
+        """What it finds on each image; the caller sees to it that only one asks at a time.
 
         Raises:
-            ModelError: its answers are not finite. PictureError, OSError: a picture cannot be read.
+            ModelError: its answers are not finite. ImageError, OSError: an image cannot be read.
         """
-        return list(named(self._look(pictures), self.version))
+        return list(named(self._look(images), self.version))
 
 
 class Champion:
     """Follows a workspace's champion and its published class book.
 
-    ``served`` is one reference, replaced when a new model has proven on a picture that it works: whoever took
+    ``served`` is one reference, replaced when a new model has proven on an image that it works: whoever took
     the old one before finishes with it. One that cannot be used leaves the old one in its place.
 
     Args:
@@ -50,10 +50,10 @@ class Champion:
     """
 
     def __init__(
-        self, workspace: Workspace, detection: Detection, *, clock: Callable[[], float] = time.monotonic
+        self, workspace: Workspace, detector: DetectorBackend, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._workspace = workspace
-        self._detection = detection
+        self._detector = detector
         self._clock = clock
         self._seen: tuple[str, str] | None = None
         self._again: float | None = None
@@ -61,7 +61,7 @@ class Champion:
         self.problem: str | None = None
 
     def refresh(self) -> bool:
-        """Look whether another model or class book is in use, and load it; says whether one was swapped in.
+        """Check whether another model or class book is in use, and load it; says whether one was swapped in.
 
         Takes milliseconds where nothing changed, seconds otherwise. Never raises, or nobody would look again:
         what went wrong, such as a GPU whose memory a training fills, is logged and kept in ``problem``.
@@ -97,14 +97,14 @@ class Champion:
         return True
 
     def _opened(self, model: str) -> Served | None:
-        """The model with the published class book, tried on one picture; None where this answers already."""
+        """The model with the published class book, tried on one image; None where this answers already."""
         vocabulary = self._workspace.class_books.published().vocabulary()
         version = f"{model}+{vocabulary.version}"
         if self.served is not None and self.served.version == version:
             return None
         folder = self._workspace.registry.folder(model)
-        fresh = Served(version, self._detection.opened(folder, vocabulary))
-        fresh.findings(self._workspace.pictures()[:1])
+        fresh = Served(version, self._detector.load(folder, vocabulary))
+        fresh.predict(self._workspace.images()[:1])
         return fresh
 
     def _name(self) -> str:

@@ -25,9 +25,8 @@ import httpx
 from annotate.logs import end_of
 from dsmoe_core.errors import StudioError, WorkspaceError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.progress import StatusCallback
 from pipelines.services.ml_backend.credentials import Credentials, kept_credentials
-
-Say = Callable[[str], None]
 
 _STOP_S = 10.0
 _START_S = 240.0  # torch alone takes seconds to import, on a busy machine many
@@ -35,7 +34,7 @@ _LOOK_S = 1.0  # whoever looks whether the lock is held, holds it for a moment
 
 
 @dataclass(frozen=True, slots=True)
-class BackEndStatus:
+class MLBackendStatus:
     """Whether the back end of a workspace runs.
 
     Attributes:
@@ -52,7 +51,7 @@ class BackEndStatus:
     log: Path
 
 
-class BackEnd:
+class MLBackend:
     """Starts, finds and stops the back end of one workspace.
 
     Args:
@@ -72,7 +71,7 @@ class BackEnd:
         """See ``kept_credentials``."""
         return kept_credentials(self.kept)
 
-    def up(self, say: Say) -> str:
+    def up(self, on_status: StatusCallback) -> str:
         """Start it unless it runs, wait until its model answers, and return its address.
 
         Raises:
@@ -80,11 +79,11 @@ class BackEnd:
         """
         self.credentials()
         if self._holder() is not None:
-            return self._answering(say, lambda: self._holder() is None)
+            return self._answering(on_status, lambda: self._holder() is None)
         self._need_port()
         end = self._start()
         try:
-            return self._answering(say, lambda: bool(select.select([end], [], [], 0)[0]))
+            return self._answering(on_status, lambda: bool(select.select([end], [], [], 0)[0]))
         finally:
             os.close(end)
 
@@ -105,7 +104,7 @@ class BackEnd:
                 break
         return True
 
-    def status(self) -> BackEndStatus:
+    def status(self) -> MLBackendStatus:
         """Whether it runs and what answers, without starting anything."""
         holder = self._holder()
         url = f"http://{LOOPBACK}:{holder['port'] if holder else self._port}"
@@ -120,7 +119,7 @@ class BackEnd:
             except (httpx.HTTPError, ValueError):
                 said = {}
         pid = holder["pid"] if holder else None
-        return BackEndStatus(
+        return MLBackendStatus(
             holder is not None, pid, url, said.get("model_version"), said.get("problem"), self.log
         )
 
@@ -172,7 +171,7 @@ class BackEnd:
             os.close(its)
         return ours
 
-    def _answering(self, say: Say, ended: Callable[[], bool]) -> str:
+    def _answering(self, on_status: StatusCallback, ended: Callable[[], bool]) -> str:
         """Its address, once its model answers or is known not to.
 
         Raises:
@@ -188,20 +187,20 @@ class BackEnd:
                 raise self._failed("ended while it was starting")
             if seconds > _START_S:
                 raise self._failed(f"did not answer within {seconds:.0f} s")
-            say(f"reading the model for live pre-labels ({seconds:.0f} s)")
+            on_status(f"reading the model for live pre-annotations ({seconds:.0f} s)")
             time.sleep(0.5)
 
     def _need_port(self) -> None:
         try:
-            need_free_port(self._port, "live pre-labels", StudioError)
+            need_free_port(self._port, "live pre-annotations", StudioError)
         except StudioError as error:
             raise StudioError(
-                error.problem, "Set another studio.back_end_port in dsmoe.yaml, or end that program."
+                error.problem, "Set another studio.ml_backend_port in dsmoe.yaml, or end that program."
             ) from error
 
     def _failed(self, what: str) -> StudioError:
         return StudioError(
-            f"the back end for live pre-labels {what}. The end of its log:\n{end_of(self.log)}\n",
+            f"the back end for live pre-annotations {what}. The end of its log:\n{end_of(self.log)}\n",
             f"Read the whole log in {self.log}, then run `dsmoe services up` again.",
         )
 

@@ -10,7 +10,7 @@ import uvicorn
 from pipelines.services import factory
 from pipelines.services.ml_backend.app import make_app
 from pipelines.services.ml_backend.model import Champion
-from pipelines.services.ml_backend.process import BackEnd
+from pipelines.services.ml_backend.process import MLBackend
 from pipelines.services.ml_backend.service import Limits, Service
 from pipelines.settings import Environment
 from pipelines.workspace.workspace import Workspace
@@ -27,17 +27,17 @@ def run(workspace: Workspace, environment: Environment, host: str, port: int) ->
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipelines.services.ml_backend").setLevel(logging.INFO)
-    back_end = BackEnd(workspace.path, port)
-    with back_end.held():
-        app = make_app(service(workspace, environment), back_end.credentials(), workspace.settings.round)
+    ml_backend = MLBackend(workspace.path, port)
+    with ml_backend.held():
+        app = make_app(service(workspace, environment), ml_backend.credentials(), workspace.settings.round)
         uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5)
 
 
 def service(workspace: Workspace, environment: Environment) -> Service:
     """Everything behind the web face, as the workspace's settings say."""
     return Service(
-        Champion(workspace, factory.detection(workspace, environment)),
-        workspace.path / "pictures",
+        Champion(workspace, factory.detector(workspace, environment)),
+        workspace.path / "images",
         Limits(max_pixels=workspace.settings.max_pixels),
         _masks(workspace, environment),
     )
@@ -45,7 +45,7 @@ def service(workspace: Workspace, environment: Environment) -> Service:
 
 def _masks(workspace: Workspace, environment: Environment) -> PromptedMask | None:
     """MobileSAM, where `dsmoe weights mobile-sam` put its weights; a dry run does without."""
-    if workspace.settings.detector.kind == "stand-in":
+    if workspace.settings.detector.kind == "stub":
         return None
     from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
     from dsmoe_core.mobile_sam.weights import FILE

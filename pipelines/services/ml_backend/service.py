@@ -1,4 +1,4 @@
-"""Questions about pictures, answered by the model in memory: pre-labels, and what a prompt means."""
+"""Questions about images, answered by the model in memory: pre-annotations, and what a prompt means."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from annotate.studio.ml_backend import LiveTask, Prompt, local_picture
+from annotate.studio.ml_backend import LiveTask, Prompt, local_image
 from dsmoe_core.data.decode import upright_size
-from dsmoe_core.errors import PictureError
-from dsmoe_core.schema import Picture, PictureFindings
+from dsmoe_core.errors import ImageError
+from dsmoe_core.schema import ImageRecord, Prediction
 from pipelines.services.ml_backend.model import Champion, Served
 from pipelines.services.ml_backend.queue import Line
 from pipelines.services.ml_backend.smart_tools import Pixels, Pointed, pointed_at, tightened, without_detector
@@ -37,16 +37,16 @@ class Limits:
 
     Attributes:
         waiting: requests in line; more are refused.
-        batch: pictures in one pass of the network.
-        pictures: whose findings are remembered, 0.2 MB each at most.
+        batch: images in one pass of the network.
+        images: whose detections are remembered, 0.2 MB each at most.
         seconds: until a request counts as failed. Label Studio itself gives up after 100.
         look_s: how often the champion is looked up.
-        max_pixels: larger pictures are refused.
+        max_pixels: larger images are refused.
     """
 
     waiting: int = 64
     batch: int = 4
-    pictures: int = 256
+    images: int = 256
     seconds: float = 20.0
     look_s: float = 2.0
     max_pixels: int = 120_000_000
@@ -54,9 +54,9 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """About one picture as it is on the disk now; without a prompt: everything that is on it."""
+    """About one image as it is on the disk now; without a prompt: everything that is on it."""
 
-    picture: Picture
+    image: ImageRecord
     changed_ns: int
     prompt: Prompt | None = None
 
@@ -71,7 +71,7 @@ class Answer(NamedTuple):
     """
 
     version: str
-    found: PictureFindings | None
+    found: Prediction | None
     pointed: Pointed | None
 
 
@@ -82,23 +82,23 @@ class Service:
     threads and memory stays flat.
 
     Args:
-        pictures: the folder whose pictures may be read, and nothing else.
+        images: the folder whose images may be read, and nothing else.
         masks: MobileSAM, where its weights are there.
     """
 
     def __init__(
         self,
         champion: Champion,
-        pictures: Path,
+        images: Path,
         limits: Limits | None = None,
         masks: PromptedMask | None = None,
     ) -> None:
         self.champion = champion
         self.limits = limits or Limits()
-        self._pictures = pictures
+        self._images = images
         self._masks = masks
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._known: OrderedDict[tuple[str, Picture, int], PictureFindings] = OrderedDict()
+        self._known: OrderedDict[tuple[str, ImageRecord, int], Prediction] = OrderedDict()
         self._line: Line[Question, Answer] = Line(
             self._in_thread, most=self.limits.waiting, batch=self.limits.batch
         )
@@ -129,23 +129,23 @@ class Service:
         """What is asked about a task of the server's.
 
         Raises:
-            PictureError: its picture is not in our folder, damaged, or too large.
+            ImageError: its image is not in our folder, damaged, or too large.
         """
-        path = local_picture(task.address, self._pictures)
+        path = local_image(task.address, self._images)
         width, height = upright_size(path)
         if width * height > self.limits.max_pixels:
-            raise PictureError(
+            raise ImageError(
                 f"{path.name} has {width} x {height} pixels, more than {self.limits.max_pixels}", "Scale it."
             )
-        picture = Picture(task.key or path.stem, path.name, path, width, height)
-        return Question(picture, path.stat().st_mtime_ns, prompt)
+        image = ImageRecord(task.key or path.stem, path.name, path, width, height)
+        return Question(image, path.stat().st_mtime_ns, prompt)
 
     async def ask(self, question: Question, *, within_s: float) -> Answer:
         """The answer; at once where it needs no network.
 
         Raises:
             ServiceError: too many are waiting. TimeoutError: it took too long.
-            ModelError, PictureError, OSError: see ``Served.findings``.
+            ModelError, ImageError, OSError: see ``Served.detections``.
         """
         served = self.champion.served
         found = self._remembered(served, question) if served else None
@@ -171,10 +171,10 @@ class Service:
     # ---- in the model's thread
 
     def _answers(self, served: Served | None, questions: Sequence[Question]) -> list[Answer | Exception]:
-        found = self._findings(served, questions) if served else {}
+        found = self._detections(served, questions) if served else {}
         answers: list[Answer | Exception] = []
         for question in questions:
-            one = found.get(question.picture)
+            one = found.get(question.image)
             if isinstance(one, Exception):
                 answers.append(one)
                 continue
@@ -184,43 +184,43 @@ class Service:
                 answers.append(error)
         return answers
 
-    def _findings(
+    def _detections(
         self, served: Served, questions: Sequence[Question]
-    ) -> dict[Picture, PictureFindings | Exception]:
-        """On every picture, in one pass; where that fails, one by one, to tell which is at fault."""
-        found: dict[Picture, PictureFindings | Exception] = {}
-        fresh: dict[Picture, Question] = {}
+    ) -> dict[ImageRecord, Prediction | Exception]:
+        """On every image, in one pass; where that fails, one by one, to tell which is at fault."""
+        found: dict[ImageRecord, Prediction | Exception] = {}
+        fresh: dict[ImageRecord, Question] = {}
         for question in questions:
             known = self._remembered(served, question)
             if known is not None:
-                found[question.picture] = known
+                found[question.image] = known
             else:
-                fresh[question.picture] = question
-        pictures = list(fresh)
+                fresh[question.image] = question
+        images = list(fresh)
         try:
-            if pictures:
-                found |= zip(pictures, served.findings(pictures), strict=True)
+            if images:
+                found |= zip(images, served.predict(images), strict=True)
         except Exception as error:  # noqa: BLE001
-            for picture in pictures:
-                found[picture] = self._alone(served, picture) if len(pictures) > 1 else error
-        for picture, one in found.items():
-            if picture in fresh and isinstance(one, PictureFindings):
-                self._remember(served, fresh[picture], one)
+            for image in images:
+                found[image] = self._alone(served, image) if len(images) > 1 else error
+        for image, one in found.items():
+            if image in fresh and isinstance(one, Prediction):
+                self._remember(served, fresh[image], one)
         return found
 
-    def _alone(self, served: Served, picture: Picture) -> PictureFindings | Exception:
+    def _alone(self, served: Served, image: ImageRecord) -> Prediction | Exception:
         try:
-            return served.findings([picture])[0]
+            return served.predict([image])[0]
         except Exception as error:  # noqa: BLE001
             return error
 
-    def _answer(self, served: Served | None, found: PictureFindings | None, question: Question) -> Answer:
+    def _answer(self, served: Served | None, found: Prediction | None, question: Question) -> Answer:
         version, prompt = served.version if served else NO_MODEL, question.prompt
         if prompt is None:
             return Answer(version, found, None)
         pointed = _pointed(found, question) if found else None
         if pointed is None or self._masks is not None:
-            pixels = _pixels(question.picture)
+            pixels = _pixels(question.image)
             if self._masks is not None:
                 pointed = tightened(pointed, pixels, prompt, self._masks)
             pointed = pointed or without_detector(pixels, prompt)
@@ -228,20 +228,20 @@ class Service:
 
     # ---- memory
 
-    def _remembered(self, served: Served, question: Question) -> PictureFindings | None:
-        return self._known.get((served.version, question.picture, question.changed_ns))
+    def _remembered(self, served: Served, question: Question) -> Prediction | None:
+        return self._known.get((served.version, question.image, question.changed_ns))
 
-    def _remember(self, served: Served, question: Question, found: PictureFindings) -> None:
-        self._known[(served.version, question.picture, question.changed_ns)] = found
-        while len(self._known) > self.limits.pictures:
+    def _remember(self, served: Served, question: Question, found: Prediction) -> None:
+        self._known[(served.version, question.image, question.changed_ns)] = found
+        while len(self._known) > self.limits.images:
             self._known.popitem(last=False)
 
 
-def _pointed(found: PictureFindings, question: Question) -> Pointed | None:
-    picture, prompt = question.picture, question.prompt
-    return pointed_at(found.findings, prompt, picture.width, picture.height) if prompt else None
+def _pointed(found: Prediction, question: Question) -> Pointed | None:
+    image, prompt = question.image, question.prompt
+    return pointed_at(found.detections, prompt, image.width, image.height) if prompt else None
 
 
-def _pixels(picture: Picture) -> Pixels:
-    with Image.open(picture.path) as image:
-        return np.asarray(image.convert("RGB"))
+def _pixels(image: ImageRecord) -> Pixels:
+    with Image.open(image.path) as opened:
+        return np.asarray(opened.convert("RGB"))

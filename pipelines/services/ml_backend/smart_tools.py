@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from annotate.studio.agreement import iou
 from annotate.studio.ml_backend import Click, Prompt
-from dsmoe_core.schema import Box, Finding
+from dsmoe_core.schema import Box, Detection
 
 if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
@@ -20,9 +20,9 @@ MIN_OVERLAP = 0.1
 SAME = 0.5
 """IoU of the detector's box and a mask's from which on the mask is taken for the same thing."""
 LARGEST = 0.25
-"""Share of the picture above which a mask at a click is the background or the whole part, and no defect."""
+"""Share of the image above which a mask at a click is the background or the whole part, and no defect."""
 WINDOW = 0.25
-"""The wand looks at this share of the picture's longer side to each side of the click."""
+"""The wand looks at this share of the image's longer side to each side of the click."""
 _WAND_PX = 160  # the window is thinned out to about this many pixels a side: a wand needs no more
 _LEAST_CONTRAST = 12.0  # of 255, as the root mean square over the channels: less is grain
 
@@ -38,7 +38,7 @@ class Pointed(NamedTuple):
     why: str
 
 
-def pointed_at(findings: Iterable[Finding], prompt: Prompt, width: int, height: int) -> Pointed | None:
+def pointed_at(detections: Iterable[Detection], prompt: Prompt, width: int, height: int) -> Pointed | None:
     """The detector's best box for a prompt; None where it has none there.
 
     A click takes the box with the highest product of probability and centre-ness (FCOS, arXiv:1904.01355,
@@ -51,18 +51,18 @@ def pointed_at(findings: Iterable[Finding], prompt: Prompt, width: int, height: 
     if frame is None and not positive:
         return None
     best, best_rank = None, 0.0
-    for finding in findings:
-        label = prompt.label or finding.label
-        score = finding.probabilities.get(label, 0.0)
+    for detection in detections:
+        label = prompt.label or detection.label
+        score = detection.probabilities.get(label, 0.0)
         if frame is not None:
-            overlap = iou(finding.box, frame)
+            overlap = iou(detection.box, frame)
             fit = overlap if overlap >= MIN_OVERLAP else 0.0
-        elif any(_centreness(finding.box, c, width, height) > 0 for c in prompt.clicks if not c.positive):
+        elif any(_centreness(detection.box, c, width, height) > 0 for c in prompt.clicks if not c.positive):
             continue
         else:
-            fit = _centreness(finding.box, positive[-1], width, height)
+            fit = _centreness(detection.box, positive[-1], width, height)
         if score * fit > best_rank:
-            best, best_rank = Pointed(finding.box, label, score, f"{label} {score:.0%}"), score * fit
+            best, best_rank = Pointed(detection.box, label, score, f"{label} {score:.0%}"), score * fit
     return best
 
 

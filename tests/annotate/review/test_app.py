@@ -25,7 +25,7 @@ from pathlib import Path
 from annotate.review.app import launch
 from tests.annotate.review.plates import samples
 folder = Path(sys.argv[1])
-launch("plates", samples(folder / "pictures", 12), folder=folder / "review", port=int(sys.argv[2]),
+launch("plates", samples(folder / "images", 12), folder=folder / "review", port=int(sys.argv[2]),
        announce=lambda page: print("OPEN", page.most_useful, flush=True))
 print("ENDED", flush=True)
 """
@@ -56,7 +56,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+def load(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """FiftyOne on twelve plates in a process of its own, its link, and the workspace."""
     command = [sys.executable, "-c", LAUNCH, str(tmp_path), str(free_port())]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
@@ -82,7 +82,7 @@ def test_ctrl_c_ends_the_page_and_the_database(opened: tuple[subprocess.Popen[st
 
 
 @pytest.mark.browser
-def test_the_link_opens_the_most_useful_pictures(
+def test_the_link_opens_the_most_useful_images(
     opened: tuple[subprocess.Popen[str], str, Path], tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect, sync_playwright
@@ -96,9 +96,9 @@ def test_the_link_opens_the_most_useful_pictures(
         tab.goto(opened[1])
         expect(tab.get_by_text("Most useful first")).to_be_visible(timeout=60_000)
         expect(tab.get_by_text(re.compile(r"^\s*6 samples\s*$"))).to_be_visible(timeout=60_000)
-        for field in ("ground_truth", "findings", "uncertainty", "gating_weights", "routing_entropy"):
+        for field in ("ground_truth", "predictions", "uncertainty", "gating_weights", "routing_entropy"):
             expect(tab.get_by_text(field, exact=True).filter(visible=True).first).to_be_visible()
-        tab.wait_for_timeout(3000)  # the boxes are painted after the pictures
+        tab.wait_for_timeout(3000)  # the boxes are painted after the images
         tab.screenshot(path=tmp_path / "fiftyone.png")
         browser.close()
     assert (tmp_path / "fiftyone.png").stat().st_size > 20_000

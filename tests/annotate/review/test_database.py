@@ -1,4 +1,4 @@
-"""Finding, explaining and repairing mongod, with programs of our own in its place."""
+"""Detection, explaining and repairing mongod, with programs of our own in its place."""
 
 from __future__ import annotations
 

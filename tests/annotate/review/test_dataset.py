@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pymongo.errors import PyMongoError
 
-from annotate.review.dataset import MOST_USEFUL_FIRST, build, database_errors
+from annotate.review.dataset import MAX_USEFUL_FIRST, build, database_errors
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
 from tests.annotate.review.plates import samples
@@ -55,50 +55,50 @@ class TestRealDataset:
         dataset = fiftyone.load_dataset("all")
         assert dataset.persistent
         assert dataset.info == {"classes": ["scratch.deep", "dent"], "experts": 6}
-        one = dataset.match({"picture_name": "line/plate-6.png"}).first()
+        one = dataset.match({"image_name": "line/plate-6.png"}).first()
         assert one.ground_truth.detections[0].label == "dent"
-        [finding] = one.findings.detections
-        assert (finding.confidence, finding.entropy, finding.second_best) == (0.6, 0.6, "scratch.deep")
-        assert finding.probs == [0.5, 0.6]
+        [detection] = one.predictions.detections
+        assert (detection.confidence, detection.entropy, detection.second_best) == (0.6, 0.6, "scratch.deep")
+        assert detection.probs == [0.5, 0.6]
         assert one.gating_weights == [0.0, 0.75, 0.0, 0.0, 0.0, 0.25]
         assert (one.uncertainty, one.lead_expert, one.tags) == (0.06, "expert 2", ["pool", "round 1"])
-        view = dataset.load_saved_view(MOST_USEFUL_FIRST)
+        view = dataset.load_saved_view(MAX_USEFUL_FIRST)
         assert view.values("uncertainty") == [0.08, 0.05, 0.04, 0.02, 0.01]
-        assert dataset.count("findings.detections") == 7
+        assert dataset.count("predictions.detections") == 7
 
     def test_a_rebuild_changes_nothing_that_is_the_same(self, fiftyone: Any, tmp_path: Path) -> None:
         build("again", samples(tmp_path, 6))
         dataset = fiftyone.load_dataset("again")
-        before = dict(zip(*dataset.values(["picture_key", "id"]), strict=True))
+        before = dict(zip(*dataset.values(["image_key", "id"]), strict=True))
         assert build("again", samples(tmp_path, 6)) == ("again", 0, 0, 6, 0)
         dataset.reload()
-        assert dict(zip(*dataset.values(["picture_key", "id"]), strict=True)) == before
-        assert dataset.list_saved_views() == [MOST_USEFUL_FIRST]
+        assert dict(zip(*dataset.values(["image_key", "id"]), strict=True)) == before
+        assert dataset.list_saved_views() == [MAX_USEFUL_FIRST]
 
     def test_a_rebuild_updates_in_place_and_keeps_what_people_did(
         self, fiftyone: Any, tmp_path: Path
     ) -> None:
         build("update", samples(tmp_path, 6))
         dataset = fiftyone.load_dataset("update")
-        before = dict(zip(*dataset.values(["picture_key", "id"]), strict=True))
-        first = dataset.match({"picture_name": "line/plate-0.png"}).first()
+        before = dict(zip(*dataset.values(["image_key", "id"]), strict=True))
+        first = dataset.match({"image_name": "line/plate-0.png"}).first()
         first.tags.append("ask Kim")
         first.save()
         dataset.save_view("mine", dataset.limit(1))
         later = [replace(s, tags=("pool", "round 2")) for s in samples(tmp_path, 8, "m2+b1")]
         assert build("update", later[:3] + later[4:]) == ("update", 2, 5, 0, 1)
         dataset.reload()
-        after = dict(zip(*dataset.values(["picture_key", "id"]), strict=True))
+        after = dict(zip(*dataset.values(["image_key", "id"]), strict=True))
         assert len(after) == 7
         assert all(after[key] == before[key] for key in after if key in before)
         first.reload()
         assert first.tags == ["pool", "round 2", "ask Kim"]
         assert first.version == "m2+b1"
-        assert dataset.list_saved_views() == ["mine", MOST_USEFUL_FIRST]
+        assert dataset.list_saved_views() == ["mine", MAX_USEFUL_FIRST]
 
     def test_no_samples_make_an_empty_data_set_with_its_view(self, fiftyone: Any) -> None:
         assert build("empty", []) == ("empty", 0, 0, 0, 0)
-        assert fiftyone.load_dataset("empty").load_saved_view(MOST_USEFUL_FIRST).values("uncertainty") == []
+        assert fiftyone.load_dataset("empty").load_saved_view(MAX_USEFUL_FIRST).values("uncertainty") == []
 
     def test_a_second_database_in_the_same_process_is_refused(self, fiftyone: Any, tmp_path: Path) -> None:
         with pytest.raises(ReviewError, match="another database in this process"), database(tmp_path):

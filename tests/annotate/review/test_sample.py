@@ -1,4 +1,4 @@
-"""What FiftyOne is told of a picture."""
+"""What FiftyOne is told of an image."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotate.review.sample import Layout, ReviewSample, describe, expert_name, fingerprint, weights_vector
-from dsmoe_core.schema import Annotation, Box, Finding, Picture, PictureFindings, Routing
+from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, Prediction, Routing
 
-PICTURE = Picture("a" * 64, "line 1/plate.png", Path("/pictures/plate.png"), 200, 100)
-DENT = Finding(Box(20.0, 10.0, 60.0, 60.0), "dent", 0.7, {"scratch": 0.2, "dent": 0.7}, 0.5)
-FOUND = PictureFindings(PICTURE.key, (DENT,), Routing((2, 0), (0.75, 0.25), 0.9), 0.5, "m1+b1")
+IMAGE = ImageRecord("a" * 64, "line 1/plate.png", Path("/images/plate.png"), 200, 100)
+DENT = Detection(Box(20.0, 10.0, 60.0, 60.0), "dent", 0.7, {"scratch": 0.2, "dent": 0.7}, 0.5)
+FOUND = Prediction(IMAGE.key, (DENT,), Routing((2, 0), (0.75, 0.25), 0.9), 0.5, "m1+b1")
 SAMPLE = ReviewSample(
-    PICTURE, (Annotation(Box(0.0, 0.0, 200.0, 50.0), "scratch"),), FOUND, ("round 1", "ranked")
+    IMAGE, (Annotation(Box(0.0, 0.0, 200.0, 50.0), "scratch"),), FOUND, ("round 1", "ranked")
 )
 LAYOUT = Layout(("scratch", "dent"), 4)
 
 
-def test_a_finding_carries_its_doubt_and_the_class_it_was_nearly() -> None:
-    [finding] = describe(SAMPLE, LAYOUT)["findings"]
-    assert finding == {
+def test_a_detection_carries_its_doubt_and_the_class_it_was_nearly() -> None:
+    [detection] = describe(SAMPLE, LAYOUT)["predictions"]
+    assert detection == {
         "label": "dent",
         "bounding_box": [0.1, 0.1, 0.2, 0.5],
         "confidence": 0.7,
@@ -47,22 +47,22 @@ def test_a_sample_carries_truth_uncertainty_experts_and_tags() -> None:
 
 
 def test_not_looked_at_is_told_apart_from_nothing_there() -> None:
-    nobody = describe(ReviewSample(PICTURE, None, None), LAYOUT)
-    assert (nobody["ground_truth"], nobody["findings"], nobody["labelled"]) == (None, None, False)
+    nobody = describe(ReviewSample(IMAGE, None, None), LAYOUT)
+    assert (nobody["ground_truth"], nobody["predictions"], nobody["labelled"]) == (None, None, False)
     assert (nobody["uncertainty"], nobody["gating_weights"], nobody["lead_expert"]) == (None, None, None)
-    clean = describe(ReviewSample(PICTURE, (), replace(FOUND, findings=())), LAYOUT)
-    assert (clean["ground_truth"], clean["findings"], clean["labelled"]) == ([], [], True)
+    clean = describe(ReviewSample(IMAGE, (), replace(FOUND, detections=())), LAYOUT)
+    assert (clean["ground_truth"], clean["predictions"], clean["labelled"]) == ([], [], True)
 
 
 def test_the_only_class_has_no_second_best() -> None:
-    only = replace(FOUND, findings=(replace(DENT, probabilities={"dent": 0.7}),))
-    [finding] = describe(replace(SAMPLE, findings=only), LAYOUT)["findings"]
-    assert (finding["second_best"], finding["second_probability"]) == (None, None)
-    assert finding["probs"] == [0.0, 0.7]
+    only = replace(FOUND, detections=(replace(DENT, probabilities={"dent": 0.7}),))
+    [detection] = describe(replace(SAMPLE, detections=only), LAYOUT)["predictions"]
+    assert (detection["second_best"], detection["second_probability"]) == (None, None)
+    assert detection["probs"] == [0.0, 0.7]
 
 
 def test_layout_keeps_the_vocabulary_order_and_adds_classes_that_only_people_use() -> None:
-    stain = ReviewSample(PICTURE, (Annotation(Box(0.0, 0.0, 5.0, 5.0), "stain"),), None)
+    stain = ReviewSample(IMAGE, (Annotation(Box(0.0, 0.0, 5.0, 5.0), "stain"),), None)
     assert Layout.of([SAMPLE, stain]) == Layout(("scratch", "dent", "stain"), 3)
     assert Layout.of([]) == Layout((), 0)
 
@@ -73,8 +73,8 @@ def test_fingerprint_changes_with_content_and_only_then() -> None:
     changed = [
         replace(SAMPLE, truth=()),
         replace(SAMPLE, tags=("round 2", "ranked")),
-        replace(SAMPLE, findings=replace(FOUND, uncertainty=0.51)),
-        replace(SAMPLE, picture=replace(PICTURE, path=Path("/elsewhere/plate.png"))),
+        replace(SAMPLE, detections=replace(FOUND, uncertainty=0.51)),
+        replace(SAMPLE, image=replace(IMAGE, path=Path("/elsewhere/plate.png"))),
     ]
     marks = [fingerprint(describe(sample, LAYOUT)) for sample in changed]
     assert len({mark, *marks}) == 5
@@ -100,8 +100,8 @@ def test_boxes_are_shares_that_lead_back_to_pixels(width: int, height: int, data
     y1 = data.draw(st.floats(0, height - 0.5))
     x2 = data.draw(st.floats(x1 + 0.25, width))
     y2 = data.draw(st.floats(y1 + 0.25, height))
-    picture = replace(PICTURE, width=width, height=height)
-    sample = ReviewSample(picture, (Annotation(Box(x1, y1, x2, y2), "dent"),), None)
+    image = replace(IMAGE, width=width, height=height)
+    sample = ReviewSample(image, (Annotation(Box(x1, y1, x2, y2), "dent"),), None)
     fields = describe(sample, LAYOUT)
     json.dumps(fields)  # plain values only
     left, top, wide, high = fields["ground_truth"][0]["bounding_box"]

@@ -1,4 +1,4 @@
-"""Pictures, tasks, and the two studios that obey one contract: the fake, and a real Label Studio."""
+"""Images, tasks, and the two studios that obey one contract: the fake, and a real Label Studio."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from annotate.studio.client import LabelStudio
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Connection, Studio, Task
 from annotate.studio.server import LabelStudioServer
-from dsmoe_core.schema import Box, ClassText, Finding, Picture, PictureFindings, Routing, Vocabulary
+from dsmoe_core.schema import Box, ClassText, Detection, ImageRecord, Prediction, Routing, Vocabulary
 
 WIDTH, HEIGHT = 320, 200
-MakePicture = Callable[[str], Picture]
+MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
 
 
@@ -39,7 +39,7 @@ def label_studio_server(
 ) -> Iterator[LabelStudioServer]:
     """One real server for the whole session."""
     workspace = tmp_path_factory.mktemp("workspace")
-    (workspace / "pictures").mkdir()
+    (workspace / "images").mkdir()
     server = LabelStudioServer(workspace / "studio", workspace, environments, free_port())
     server.up()
     yield server
@@ -71,23 +71,23 @@ def studio(again: Callable[[], Studio]) -> Studio:
 
 
 @pytest.fixture
-def pictures(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> MakePicture:
-    """Makes a picture where the studio may show it; the key is the name and something of its own."""
+def images(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> MakeImage:
+    """Makes an image where the studio may show it; the key is the name and something of its own."""
     if studio_kind == "fake":
-        folder = tmp_path / "pictures"
+        folder = tmp_path / "images"
         folder.mkdir()
     else:
-        folder = request.getfixturevalue("connection").document_root / "pictures"
-    return picture_maker(folder)
+        folder = request.getfixturevalue("connection").document_root / "images"
+    return image_maker(folder)
 
 
-def picture_maker(folder: Path) -> MakePicture:
+def image_maker(folder: Path) -> MakeImage:
     run = uuid.uuid4().hex[:8]
 
-    def make(name: str) -> Picture:
+    def make(name: str) -> ImageRecord:
         path = folder / f"{run} {name}.png"
         Image.new("RGB", (WIDTH, HEIGHT), (20, 90, 40)).save(path)
-        return Picture(key=f"{name}-{run}", name=f"{name}.png", path=path, width=WIDTH, height=HEIGHT)
+        return ImageRecord(key=f"{name}-{run}", name=f"{name}.png", path=path, width=WIDTH, height=HEIGHT)
 
     return make
 
@@ -109,28 +109,30 @@ def vocabulary() -> Vocabulary:
     )
 
 
-def finding(corners: tuple[float, float, float, float], label: str = "open", score: float = 0.8) -> Finding:
-    return Finding(Box(*map(float, corners)), label, score, {label: score, "spur": 0.1}, entropy=0.2)
+def detection(
+    corners: tuple[float, float, float, float], label: str = "open", score: float = 0.8
+) -> Detection:
+    return Detection(Box(*map(float, corners)), label, score, {label: score, "spur": 0.1}, entropy=0.2)
 
 
 @pytest.fixture
-def make_finding() -> Callable[..., Finding]:
-    return finding
+def make_detection() -> Callable[..., Detection]:
+    return detection
 
 
 @pytest.fixture
 def make_task() -> MakeTask:
-    """A task with these findings; ``bare=True`` for one without pre-labels."""
+    """A task with these detections; ``bare=True`` for one without pre-annotations."""
 
     def make(
-        picture: Picture,
-        *found: Finding,
+        image: ImageRecord,
+        *found: Detection,
         rank: int = 0,
         round: int = 1,  # noqa: A002  # the field's own name
         version: str = "model+book",
         bare: bool = False,
     ) -> Task:
-        findings = PictureFindings(picture.key, found, Routing((0,), (1.0,), 0.0), 0.4, version)
-        return Task(picture, round, "seed" if bare else "ranked", rank, None if bare else findings)
+        detections = Prediction(image.key, found, Routing((0,), (1.0,), 0.0), 0.4, version)
+        return Task(image, round, "seed" if bare else "ranked", rank, None if bare else detections)
 
     return make

@@ -9,11 +9,11 @@ import pytest
 from annotate.studio.class_change import ClassChange
 from annotate.studio.protocol import Region, Studio, Task
 from dsmoe_core.errors import ClassBookError, StudioError
-from dsmoe_core.schema import Box, ClassText, Finding, Outcome, Picture, Vocabulary
+from dsmoe_core.schema import Box, ClassText, Detection, ImageRecord, Outcome, Vocabulary
 
-MakePicture = Callable[[str], Picture]
+MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
-MakeFinding = Callable[..., Finding]
+MakeDetection = Callable[..., Detection]
 
 
 def book_of(*names: str, **aliases: str) -> tuple[Vocabulary, Callable[[str], str]]:
@@ -27,21 +27,21 @@ def book_of(*names: str, **aliases: str) -> tuple[Vocabulary, Callable[[str], st
     return Vocabulary(tuple(ClassText(name, "d") for name in names)), resolve
 
 
-def test_a_renamed_class_is_renamed_in_what_people_drew_and_in_prelabels(
+def test_a_renamed_class_is_renamed_in_what_people_drew_and_in_pre_annotations(
     again: Callable[[], Studio],
     title: str,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     book, _ = book_of("open", "spur")
     project = again().ensure_project(title, book)
-    found = make_finding((10, 10, 50, 50)), make_finding((100, 10, 150, 50), "spur")
-    again().push(project, [make_task(pictures(n), *found, rank=i) for i, n in enumerate("abc")])
+    found = make_detection((10, 10, 50, 50)), make_detection((100, 10, 150, 50), "spur")
+    again().push(project, [make_task(images(n), *found, rank=i) for i, n in enumerate("abc")])
     first, second, third = again().open_tasks(project)
     hand = Region("hand", Box(200.0, 100.0, 320.0, 200.0), "open", "manual", None)
-    again().submit(project, first, [*first.prelabels, hand], seconds=1.0)
-    again().submit(project, second, [second.prelabels[1]], seconds=1.0)
+    again().submit(project, first, [*first.pre_annotations, hand], seconds=1.0)
+    again().submit(project, second, [second.pre_annotations[1]], seconds=1.0)
     before = again().harvest(project)
     renamed, resolve = book_of("spur", "Öffnung", "pinhole", open="Öffnung")
     change = again().class_change(title, renamed, resolve=resolve)
@@ -50,7 +50,7 @@ def test_a_renamed_class_is_renamed_in_what_people_drew_and_in_prelabels(
         {"open": "Öffnung"},
         (),
     )
-    assert (change.annotations, change.prelabels) == ({"open": 1}, {"open": 3})
+    assert (change.annotations, change.pre_annotations) == ({"open": 1}, {"open": 3})
     assert again().harvest(project) == before  # it was only asked
     done: list[tuple[int, int]] = []
     again().ensure_project(title, renamed, resolve=resolve, progress=lambda n, of: done.append((n, of)))
@@ -60,32 +60,32 @@ def test_a_renamed_class_is_renamed_in_what_people_drew_and_in_prelabels(
     drawn = {h.key: [a.label for a in h.annotations] for h in after}
     assert drawn == {first.key: ["Öffnung", "spur", "Öffnung"], second.key: ["spur"]}
     (opened,) = again().open_tasks(project)
-    assert [region.label for region in opened.prelabels] == ["Öffnung", "spur"]
-    assert [r.box for r in opened.prelabels] == [r.box for r in third.prelabels]
+    assert [region.label for region in opened.pre_annotations] == ["Öffnung", "spur"]
+    assert [r.box for r in opened.pre_annotations] == [r.box for r in third.pre_annotations]
     assert opened.prediction_id == third.prediction_id
     change = again().class_change(title, renamed, resolve=resolve)
     assert (change.added, change.gone) == ((), frozenset())
-    again().submit(project, opened, opened.prelabels, seconds=1.0)
+    again().submit(project, opened, opened.pre_annotations, seconds=1.0)
 
 
-def test_a_removed_class_leaves_the_open_prelabels_and_nothing_else(
+def test_a_removed_class_leaves_the_open_pre_annotations_and_nothing_else(
     again: Callable[[], Studio],
     title: str,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, book_of("open", "spur")[0])
-    found = make_finding((10, 10, 50, 50)), make_finding((100, 10, 150, 50), "spur")
-    again().push(project, [make_task(pictures(n), *found, rank=i) for i, n in enumerate("ab")])
+    found = make_detection((10, 10, 50, 50)), make_detection((100, 10, 150, 50), "spur")
+    again().push(project, [make_task(images(n), *found, rank=i) for i, n in enumerate("ab")])
     answered, _ = again().open_tasks(project)
-    again().submit(project, answered, answered.prelabels[:1], seconds=1.0)
+    again().submit(project, answered, answered.pre_annotations[:1], seconds=1.0)
     smaller, resolve = book_of("open")
     change = again().class_change(title, smaller, resolve=resolve)
-    assert (change.removed, change.annotations, change.prelabels) == (("spur",), {}, {"spur": 2})
+    assert (change.removed, change.annotations, change.pre_annotations) == (("spur",), {}, {"spur": 2})
     again().ensure_project(title, smaller, resolve=resolve)
     (opened,) = again().open_tasks(project)
-    assert [region.label for region in opened.prelabels] == ["open"]
+    assert [region.label for region in opened.pre_annotations] == ["open"]
     (got,) = again().harvest(project)
     assert (got.outcomes[Outcome.ACCEPTED], got.outcomes[Outcome.DELETED]) == (1, 1)  # as it was shown
 
@@ -93,14 +93,14 @@ def test_a_removed_class_leaves_the_open_prelabels_and_nothing_else(
 def test_a_refused_change_of_classes_changes_nothing(
     again: Callable[[], Studio],
     title: str,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, book_of("open", "spur")[0])
-    again().push(project, [make_task(pictures("a"), make_finding((10, 10, 50, 50)))])
+    again().push(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
     (task,) = again().open_tasks(project)
-    again().submit(project, task, task.prelabels, seconds=1.0)
+    again().submit(project, task, task.pre_annotations, seconds=1.0)
     before = again().harvest(project)
     other, resolve = book_of("Spur", "pinhole", spur="Spur")
     with pytest.raises(

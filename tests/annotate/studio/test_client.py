@@ -1,4 +1,4 @@
-"""What only a real Label Studio can show: the order people meet, its silent drops, and pictures served."""
+"""What only a real Label Studio can show: the order people meet, its silent drops, and images served."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from annotate.studio.convert import to_result
 from annotate.studio.protocol import Connection, Region, Task
 from annotate.studio.rows import DATA, rows
 from dsmoe_core.errors import PrerequisiteError, StudioError
-from dsmoe_core.schema import Box, Finding, Outcome, Picture, Vocabulary
+from dsmoe_core.schema import Box, Detection, ImageRecord, Outcome, Vocabulary
 
-MakePicture = Callable[[str], Picture]
+MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
-MakeFinding = Callable[..., Finding]
+MakeDetection = Callable[..., Detection]
 real = pytest.mark.labelstudio
 
 
@@ -44,24 +44,24 @@ def real_studio(connection: Connection) -> LabelStudio:
 
 
 @real
-def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
+def test_stream_and_view_serve_the_most_useful_first_with_or_without_pre_annotations(
     connection: Connection,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
     tasks = [
-        make_task(pictures(f"p{rank}"), make_finding((1, 1, 9, 9)), rank=rank, bare=rank % 2 == 0)
+        make_task(images(f"p{rank}"), make_detection((1, 1, 9, 9)), rank=rank, bare=rank % 2 == 0)
         for rank in (10, 2, 1, 0, 11)
     ]
     ids = real_studio.push(project, tasks)
-    in_order = [ids[t.picture.key] for t in sorted(tasks, key=lambda t: t.rank)]
+    in_order = [ids[t.image.key] for t in sorted(tasks, key=lambda t: t.rank)]
     with Api(connection).asked_to("show what it has") as sdk:
-        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == views.MOST_USEFUL]
+        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == views.MAX_USEFUL]
         assert [task.id for task in sdk.tasks.list(view=view.id)] == in_order
     streamed = []
     for _ in tasks:
@@ -75,7 +75,7 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_prelabels(
         assert sdk.projects.get(project).model_version == "model+book"
         tabs = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
         assert tabs.keys() == views.FILTERS.keys()
-        assert list(sdk.tasks.list(view=tabs[views.MOST_USEFUL])) == []  # all are done
+        assert list(sdk.tasks.list(view=tabs[views.MAX_USEFUL])) == []  # all are done
         assert [task.id for task in sdk.tasks.list(view=tabs[views.EVERYTHING])] == in_order
 
 
@@ -85,11 +85,11 @@ def test_a_class_in_unfinished_work_is_not_taken_away(
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    ids = real_studio.push(project, [make_task(pictures("a"), bare=True)])
+    ids = real_studio.push(project, [make_task(images("a"), bare=True)])
     drawn = to_result(Region("r", Box(1.0, 1.0, 9.0, 9.0), "spur", "manual", None), 320, 200)
     api, (task,) = Api(connection), ids.values()
     api.ask("keep a draft", "POST", f"api/tasks/{task}/drafts", body={"result": [drawn], "lead_time": 1})
@@ -105,24 +105,24 @@ def test_each_tab_shows_what_it_says(
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    seed, blind, expert, several, agreed = (pictures(name) for name in ("s", "b", "e", "d", "a"))
+    seed, blind, expert, consensus, agreed = (images(name) for name in ("s", "b", "e", "d", "a"))
     tasks = [make_task(seed, bare=True), make_task(blind, rank=1)]
-    tasks[1] = replace(tasks[1], findings=None)
-    others = enumerate((expert, several, agreed), start=2)
-    tasks += [make_task(p, make_finding((1, 1, 9, 9)), rank=rank) for rank, p in others]
+    tasks[1] = replace(tasks[1], detections=None)
+    others = enumerate((expert, consensus, agreed), start=2)
+    tasks += [make_task(p, make_detection((1, 1, 9, 9)), rank=rank) for rank, p in others]
     ids = real_studio.push(project, tasks)
     said = {"from_name": VERDICT, "to_name": OBJECT, "type": "choices", "id": "v"}
     with Api(connection).asked_to("annotate") as sdk:
         choices = [{**said, "value": {"choices": [str(Verdict.NEEDS_EXPERT)]}}]
         sdk.annotations.create(ids[expert.key], result=choices)
-        for picture in (several, several, agreed):
-            sdk.annotations.create(ids[picture.key], result=[])
-    agreement = {several.key: 0.5, agreed.key: 1.0, blind.key: 0.0}
+        for image in (consensus, consensus, agreed):
+            sdk.annotations.create(ids[image.key], result=[])
+    agreement = {consensus.key: 0.5, agreed.key: 1.0, blind.key: 0.0}
     for _ in range(2):
         real_studio.tell_agreement(project, agreement)
     shown = {}
@@ -131,56 +131,56 @@ def test_each_tab_shows_what_it_says(
             found = sdk.tasks.list(view=view.id)
             shown[view.data["title"]] = [key for task in found for key in ids if ids[key] == task.id]
     assert shown == {
-        views.MOST_USEFUL: [seed.key, blind.key],
-        views.DISAGREEMENTS: [several.key],  # nobody has answered the blind one yet
+        views.MAX_USEFUL: [seed.key, blind.key],
+        views.DISAGREEMENTS: [consensus.key],  # nobody has answered the blind one yet
         views.NEEDS_EXPERT: [expert.key],
         views.BLIND_AUDIT: [blind.key],
-        views.EVERYTHING: [p.key for p in (seed, blind, expert, several, agreed)],
+        views.EVERYTHING: [p.key for p in (seed, blind, expert, consensus, agreed)],
     }
 
 
 @real
-def test_pictures_are_served_and_nothing_beside_them(
+def test_images_are_served_and_nothing_beside_them(
     connection: Connection,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    picture = pictures("Ä & b%20")
-    real_studio.push(project, [make_task(picture, bare=True)])
+    image = images("Ä & b%20")
+    real_studio.push(project, [make_task(image, bare=True)])
     (row,) = rows(real_studio._api, project, DATA)
-    assert get(connection, row["data"]["image"]).content == picture.path.read_bytes()
-    for beside in ("studio/credentials.json", "pictures/../studio/credentials.json"):
+    assert get(connection, row["data"]["image"]).content == image.path.read_bytes()
+    for beside in ("studio/credentials.json", "images/../studio/credentials.json"):
         assert get(connection, f"/data/local-files/?d={beside}").status_code in (403, 404)
 
 
 @real
-def test_a_picture_outside_the_document_root_is_refused(
+def test_a_image_outside_the_document_root_is_refused(
     real_studio: LabelStudio, title: str, vocabulary: Vocabulary, make_task: MakeTask, tmp_path: Path
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    outside = Picture("k", "k.png", tmp_path / "k.png", 320, 200)
+    outside = ImageRecord("k", "k.png", tmp_path / "k.png", 320, 200)
     with pytest.raises(StudioError, match=r"k\.png does not lie in a sub-folder of"):
         real_studio.push(project, [make_task(outside, bare=True)])
 
 
 @real
-def test_prelabels_that_the_server_drops_are_noticed(
+def test_pre_annotations_that_the_server_drops_are_noticed(
     monkeypatch: pytest.MonkeyPatch,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    picture = pictures("a")
-    real_studio.push(project, [make_task(picture, bare=True)])
-    task = make_task(picture, make_finding((1, 1, 9, 9)))
+    image = images("a")
+    real_studio.push(project, [make_task(image, bare=True)])
+    task = make_task(image, make_detection((1, 1, 9, 9)))
     with monkeypatch.context() as past_our_checks:
         good = pre_annotation.task_json
 
@@ -190,21 +190,21 @@ def test_prelabels_that_the_server_drops_are_noticed(
             return body
 
         past_our_checks.setattr(pre_annotation, "task_json", bad)
-        with pytest.raises(StudioError, match="took 0 of 1 sets of pre-labels"):
+        with pytest.raises(StudioError, match="took 0 of 1 sets of pre-annotations"):
             real_studio.push(project, [task])
     real_studio.push(project, [task])
-    assert len(real_studio.open_tasks(project)[0].prelabels) == 1
+    assert len(real_studio.open_tasks(project)[0].pre_annotations) == 1
 
 
 @real
-def test_prelabels_that_an_import_drops_are_sent_after_it(
+def test_pre_annotations_that_an_import_drops_are_sent_after_it(
     monkeypatch: pytest.MonkeyPatch,
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
     ask = real_studio._api.ask
@@ -215,9 +215,9 @@ def test_prelabels_that_an_import_drops_are_sent_after_it(
         return ask(what, method, path, **more)
 
     monkeypatch.setattr(real_studio._api, "ask", without_predictions)
-    real_studio.push(project, [make_task(pictures("a"), make_finding((1, 1, 9, 9)))])
+    real_studio.push(project, [make_task(images("a"), make_detection((1, 1, 9, 9)))])
     (task,) = real_studio.open_tasks(project)
-    assert len(task.prelabels) == 1
+    assert len(task.pre_annotations) == 1
 
 
 @real
@@ -225,23 +225,23 @@ def test_a_task_doubled_by_a_kill_is_removed_by_the_next_push(
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    tasks = [make_task(pictures(n), make_finding((1, 1, 9, 9)), rank=i) for i, n in enumerate("ab")]
+    tasks = [make_task(images(n), make_detection((1, 1, 9, 9)), rank=i) for i, n in enumerate("ab")]
     sent = real_studio.push(project, tasks)
     root = real_studio.connection.document_root
     racing = push.Push(real_studio._api, project, root, vocabulary.names, tasks)
     racing._check()
-    (later_a, later_b) = racing._import([racing._body(t.picture.key) for t in tasks])
+    (later_a, later_b) = racing._import([racing._body(t.image.key) for t in tasks])
     opened = {task.task_id: task for task in real_studio.open_tasks(project)}
     real_studio.submit(project, opened[later_b], [], seconds=1.0)  # someone was quick: that work counts
-    assert real_studio.push(project, tasks) == {**sent, tasks[1].picture.key: later_b}
-    assert [task.task_id for task in real_studio.open_tasks(project)] == [sent[tasks[0].picture.key]]
+    assert real_studio.push(project, tasks) == {**sent, tasks[1].image.key: later_b}
+    assert [task.task_id for task in real_studio.open_tasks(project)] == [sent[tasks[0].image.key]]
     assert later_a not in [row["id"] for row in rows(real_studio._api, project, DATA)]
-    assert [h.key for h in real_studio.harvest(project)] == [tasks[1].picture.key]
+    assert [h.key for h in real_studio.harvest(project)] == [tasks[1].image.key]
 
 
 @real
@@ -250,14 +250,14 @@ def test_an_annotation_changed_later_is_harvested_as_it_is_now(
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    real_studio.push(project, [make_task(pictures("a"), make_finding((10, 10, 90, 90)))])
+    real_studio.push(project, [make_task(images("a"), make_detection((10, 10, 90, 90)))])
     (task,) = real_studio.open_tasks(project)
-    real_studio.submit(project, task, task.prelabels, seconds=1.0)
+    real_studio.submit(project, task, task.pre_annotations, seconds=1.0)
     (first,) = real_studio.harvest(project)
     with Api(connection).asked_to("empty an annotation") as sdk:
         sdk.annotations.update(first.annotation_id, result=[])
@@ -273,18 +273,18 @@ def test_many_tasks_go_and_come_in_batches(
     real_studio: LabelStudio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     monkeypatch.setattr(push, "BATCH", 100)
     project = real_studio.ensure_project(title, vocabulary)
-    one = pictures("one")
-    many = [Picture(f"{one.key}-{i}", one.name, one.path, one.width, one.height) for i in range(230)]
+    one = images("one")
+    many = [ImageRecord(f"{one.key}-{i}", one.name, one.path, one.width, one.height) for i in range(230)]
     done: list[tuple[int, int]] = []
     ids = real_studio.push(
         project,
-        [make_task(p, make_finding((1, 1, 9, 9)), rank=i) for i, p in enumerate(many)],
+        [make_task(p, make_detection((1, 1, 9, 9)), rank=i) for i, p in enumerate(many)],
         progress=lambda n, of: done.append((n, of)),
     )
     assert done == [(0, 230), (100, 230), (200, 230), (230, 230)]

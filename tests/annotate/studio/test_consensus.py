@@ -13,8 +13,8 @@ from annotate.studio.api import Api
 from annotate.studio.controls import NOTE, OBJECT, VERDICT, Verdict
 from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
-from annotate.studio.protocol import Connection, Region, Several, Studio, Task
-from dsmoe_core.schema import Box, Harvest, Picture, Vocabulary
+from annotate.studio.protocol import Connection, Consensus, Region, Studio, Task
+from dsmoe_core.schema import Box, Harvest, ImageRecord, Vocabulary
 
 Json = dict[str, Any]
 
@@ -79,12 +79,12 @@ def project(studio: Studio, title: str, vocabulary: Vocabulary) -> int:
 def task_id(
     studio: Studio,
     project: int,
-    pictures: Callable[[str], Picture],
+    images: Callable[[str], ImageRecord],
     make_task: Callable[..., Task],
-    make_finding: Callable[..., Any],
+    make_detection: Callable[..., Any],
 ) -> int:
-    """A task with one pre-label, an open at (10, 10, 50, 50)."""
-    studio.push(project, [make_task(pictures("a"), make_finding((10, 10, 50, 50)))])
+    """A task with one pre-annotation, an open at (10, 10, 50, 50)."""
+    studio.push(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
     return studio.open_tasks(project)[0].task_id
 
 
@@ -107,8 +107,10 @@ def _said(kind: str, control: str, value: Json) -> Json:
     return {"id": identity, "type": kind, "from_name": control, "to_name": OBJECT, "value": value}
 
 
-def one(studio: Studio, project: int, several: Several = "latest", since: datetime | None = None) -> Harvest:
-    (harvest,) = studio.harvest(project, since=since, several=several)
+def one(
+    studio: Studio, project: int, consensus: Consensus = "latest", since: datetime | None = None
+) -> Harvest:
+    (harvest,) = studio.harvest(project, since=since, consensus=consensus)
     return harvest
 
 
@@ -118,8 +120,8 @@ def test_two_annotators_agree_on_one_box_and_each_has_one_more(
     people.annotate(task_id, 0, body(drawn(10), drawn(100)))
     people.annotate(task_id, 1, body(drawn(12), drawn(200, "spur")))
     boxes = {
-        several: sorted((round(a.box.x1, 3), a.label) for a in one(studio, project, several).annotations)
-        for several in ("latest", "majority", "union")
+        consensus: sorted((round(a.box.x1, 3), a.label) for a in one(studio, project, consensus).annotations)
+        for consensus in ("latest", "majority", "union")
     }
     assert boxes == {
         "latest": [(12.0, "open"), (200.0, "spur")],
@@ -135,8 +137,8 @@ def test_ground_truth_outweighs_a_later_annotation(
 ) -> None:
     first = people.annotate(task_id, 0, body(drawn(100), ground_truth=True))
     people.annotate(task_id, 1, body(drawn(10), drawn(200)))
-    for several in ("latest", "majority", "union"):
-        got = one(studio, project, several)
+    for consensus in ("latest", "majority", "union"):
+        got = one(studio, project, consensus)
         assert [a.box.x1 for a in got.annotations] == [pytest.approx(100)]
         assert got.annotation_id == first
     before = one(studio, project).updated_at

@@ -12,20 +12,21 @@ from annotate.studio import push
 from annotate.studio.protocol import OpenTask, Region, Studio, Task
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
+from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import (
     Annotation,
     Box,
     ClassText,
-    Finding,
-    LabelledPicture,
+    Detection,
+    ImageRecord,
+    LabelledImage,
     Outcome,
-    Picture,
     Vocabulary,
 )
 
-MakePicture = Callable[[str], Picture]
+MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
-MakeFinding = Callable[..., Finding]
+MakeDetection = Callable[..., Detection]
 
 
 class KilledError(Exception):
@@ -58,11 +59,11 @@ def test_a_project_of_one_workspace_is_no_other_s(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
 ) -> None:
     project = again().ensure_project(title, vocabulary, owner="aaaa1111")
-    again().push(project, [make_task(pictures("a"), bare=True)])
+    again().push(project, [make_task(images("a"), bare=True)])
     smaller = Vocabulary(vocabulary.classes[:1])
     for ask in (again().ensure_project, again().class_change):
         with pytest.raises(StudioError, match=f"project {title!r} is another workspace's, aaaa1111"):
@@ -90,10 +91,10 @@ def test_a_title_that_does_not_fit_is_refused(studio: Studio, vocabulary: Vocabu
 
 
 def test_a_class_in_use_cannot_be_taken_away(
-    studio: Studio, title: str, vocabulary: Vocabulary, pictures: MakePicture, make_task: MakeTask
+    studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    studio.push(project, [make_task(pictures("a"), bare=True)])
+    studio.push(project, [make_task(images("a"), bare=True)])
     drawn = Region("hand", box(1, 2, 30, 40), "spur", "manual", None)
     studio.submit(project, studio.open_tasks(project)[0], [drawn], seconds=1.0)
     with pytest.raises(StudioError, match=r"annotations use the class 'spur' \(1\)"):
@@ -101,18 +102,21 @@ def test_a_class_in_use_cannot_be_taken_away(
     assert studio.ensure_project(title, Vocabulary(vocabulary.classes[1:])) == project
 
 
-def test_pushed_tasks_come_back_most_useful_first_with_their_prelabels(
+def test_pushed_tasks_come_back_most_useful_first_with_their_pre_annotations(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     studio = again()
     project = studio.ensure_project(title, vocabulary)
-    a, b, c, d = (pictures(name) for name in "abcd")
-    found = (make_finding((10.25, 20.5, 77.125, 150)), make_finding((0, 0, 320, 200), "short circuit", 0.25))
+    a, b, c, d = (images(name) for name in "abcd")
+    found = (
+        make_detection((10.25, 20.5, 77.125, 150)),
+        make_detection((0, 0, 320, 200), "short circuit", 0.25),
+    )
     tasks = [make_task(a, rank=11), make_task(b, *found, rank=2), make_task(c, bare=True, rank=0, round=0)]
     tasks.append(make_task(d, *found, rank=0, round=2))
     sent = studio.push(project, tasks)
@@ -122,27 +126,27 @@ def test_pushed_tasks_come_back_most_useful_first_with_their_prelabels(
     bare, shown, empty, _ = opened
     assert [task.task_id for task in opened] == [sent[k] for k in (c.key, b.key, a.key, d.key)]
     assert (shown.round, shown.rank, shown.width, shown.height) == (1, 2, 320, 200)
-    assert all(near(r.box, f.box) for r, f in zip(shown.prelabels, found, strict=True))
-    assert [(r.label, r.score, r.origin) for r in shown.prelabels] == [
+    assert all(near(r.box, f.box) for r, f in zip(shown.pre_annotations, found, strict=True))
+    assert [(r.label, r.score, r.origin) for r in shown.pre_annotations] == [
         ("open", 0.8, "prediction"),
         ("short circuit", 0.25, "prediction"),
     ]
     assert shown.prediction_id is not None
-    assert empty.prelabels == ()
+    assert empty.pre_annotations == ()
     assert empty.prediction_id is not None  # the model looked and found nothing
-    assert (bare.prelabels, bare.prediction_id) == ((), None)
+    assert (bare.pre_annotations, bare.prediction_id) == ((), None)
 
 
 def test_pushing_again_sends_nothing_twice(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, vocabulary)
-    tasks = [make_task(pictures(n), make_finding((1, 1, 9, 9)), rank=i) for i, n in enumerate("abc")]
+    tasks = [make_task(images(n), make_detection((1, 1, 9, 9)), rank=i) for i, n in enumerate("abc")]
     first = again().push(project, tasks)
     before = again().open_tasks(project)
     assert again().push(project, tasks) == first
@@ -154,16 +158,16 @@ def test_a_push_killed_half_way_goes_on(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(push, "BATCH", 2)
     project = again().ensure_project(title, vocabulary)
-    tasks = [make_task(pictures(n), make_finding((1, 1, 9, 9)), rank=i) for i, n in enumerate("abcde")]
+    tasks = [make_task(images(n), make_detection((1, 1, 9, 9)), rank=i) for i, n in enumerate("abcde")]
 
-    def kill_at(moment: int) -> Callable[[int, int], None]:
+    def kill_at(moment: int) -> CountCallback:
         def progress(done: int, of: int) -> None:
             assert of == 5
             if done >= moment:
@@ -176,37 +180,37 @@ def test_a_push_killed_half_way_goes_on(
             again().push(project, tasks, progress=kill_at(moment))
     again().push(project, tasks)
     opened = again().open_tasks(project)
-    assert seen(opened) == [task.picture.key for task in tasks]
-    assert all(len(task.prelabels) == 1 for task in opened)
+    assert seen(opened) == [task.image.key for task in tasks]
+    assert all(len(task.pre_annotations) == 1 for task in opened)
 
 
-def test_a_finding_of_a_class_the_project_lacks_sends_nothing(
+def test_a_detection_of_a_class_the_project_lacks_sends_nothing(
     studio: Studio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    good = make_task(pictures("good"), make_finding((1, 1, 9, 9)))
-    bad = make_task(pictures("bad"), make_finding((1, 1, 9, 9), "crack"), rank=1)
+    good = make_task(images("good"), make_detection((1, 1, 9, 9)))
+    bad = make_task(images("bad"), make_detection((1, 1, 9, 9), "crack"), rank=1)
     with pytest.raises(ClassBookError, match=r"bad\.png has a box of class 'crack'; the project has open"):
         studio.push(project, [good, bad])
     assert studio.open_tasks(project) == []
 
 
-def test_a_finding_outside_its_picture_sends_nothing(
+def test_a_detection_outside_its_image_sends_nothing(
     studio: Studio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    with pytest.raises(BoxError, match=r"bad\.png: box .* outside its picture of 320 x 200 px"):
-        studio.push(project, [make_task(pictures("bad"), make_finding((1, 1, 400, 9)))])
+    with pytest.raises(BoxError, match=r"bad\.png: box .* outside its image of 320 x 200 px"):
+        studio.push(project, [make_task(images("bad"), make_detection((1, 1, 400, 9)))])
     assert studio.open_tasks(project) == []
 
 
@@ -214,22 +218,22 @@ def test_an_open_task_takes_over_a_new_round_and_an_annotated_one_does_not(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     studio = again()
     project = studio.ensure_project(title, vocabulary)
-    a, b = pictures("a"), pictures("b")
-    old = [make_task(p, make_finding((1, 1, 9, 9)), rank=i) for i, p in enumerate((a, b))]
+    a, b = images("a"), images("b")
+    old = [make_task(p, make_detection((1, 1, 9, 9)), rank=i) for i, p in enumerate((a, b))]
     first = studio.push(project, old)
     studio.submit(project, studio.open_tasks(project)[0], [], seconds=1.0)
-    found = make_finding((50, 50, 90, 90), "spur")
+    found = make_detection((50, 50, 90, 90), "spur")
     new = [make_task(p, found, rank=5, round=2, version="newer+book") for p in (a, b)]
     assert studio.push(project, new) == first
     (opened,) = again().open_tasks(project)
     assert (opened.key, opened.round, opened.rank) == (b.key, 2, 5)
-    assert [region.label for region in opened.prelabels] == ["spur"]
+    assert [region.label for region in opened.pre_annotations] == ["spur"]
     (harvested,) = again().harvest(project)
     assert (harvested.key, harvested.version) == (a.key, "model+book")
 
@@ -238,16 +242,16 @@ def test_every_outcome_is_counted_by_what_was_done(
     studio: Studio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    picture = pictures("a")
-    found = [make_finding((10 + 40 * i, 10, 33 + 40 * i, 77)) for i in range(5)]
-    studio.push(project, [make_task(picture, *found)])
+    image = images("a")
+    found = [make_detection((10 + 40 * i, 10, 33 + 40 * i, 77)) for i in range(5)]
+    studio.push(project, [make_task(image, *found)])
     (task,) = studio.open_tasks(project)
-    kept, moved, relabelled, both, _deleted = task.prelabels
+    kept, moved, relabelled, both, _deleted = task.pre_annotations
     regions = [
         kept,
         replace(moved, box=box(60, 20, 80, 70), origin="prediction-changed"),
@@ -257,7 +261,7 @@ def test_every_outcome_is_counted_by_what_was_done(
     ]
     studio.submit(project, task, regions, seconds=12.5)
     (got,) = studio.harvest(project)
-    assert got.key == picture.key
+    assert got.key == image.key
     assert got.outcomes == {
         Outcome.ACCEPTED: 1,
         Outcome.MOVED: 1,
@@ -275,14 +279,14 @@ def test_submitting_again_changes_nothing(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, vocabulary)
-    again().push(project, [make_task(pictures("a"), make_finding((1, 1, 9, 9)))])
+    again().push(project, [make_task(images("a"), make_detection((1, 1, 9, 9)))])
     (task,) = again().open_tasks(project)
-    again().submit(project, task, task.prelabels, seconds=3.0)
+    again().submit(project, task, task.pre_annotations, seconds=3.0)
     once = again().harvest(project)
     again().submit(project, task, [], seconds=4.0)
     assert again().harvest(project) == once
@@ -293,18 +297,19 @@ def test_an_empty_submission_says_no_defect_and_a_skip_says_nothing(
     studio: Studio,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    a, b = pictures("a"), pictures("b")
+    a, b = images("a"), images("b")
     studio.push(
-        project, [make_task(a, make_finding((1, 1, 9, 9))), make_task(b, make_finding((1, 1, 9, 9)), rank=1)]
+        project,
+        [make_task(a, make_detection((1, 1, 9, 9))), make_task(b, make_detection((1, 1, 9, 9)), rank=1)],
     )
     clean, skipped = studio.open_tasks(project)
     studio.submit(project, clean, [], seconds=1.0)
-    studio.submit(project, skipped, skipped.prelabels, seconds=1.0, skipped=True)
+    studio.submit(project, skipped, skipped.pre_annotations, seconds=1.0, skipped=True)
     got = {h.key: h for h in studio.harvest(project)}
     assert (got[a.key].skipped, got[a.key].annotations, got[a.key].outcomes[Outcome.DELETED]) == (
         False,
@@ -317,37 +322,35 @@ def test_an_empty_submission_says_no_defect_and_a_skip_says_nothing(
 
 
 def test_a_submission_is_checked(
-    studio: Studio, title: str, vocabulary: Vocabulary, pictures: MakePicture, make_task: MakeTask
+    studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    studio.push(project, [make_task(pictures("a"), bare=True)])
+    studio.push(project, [make_task(images("a"), bare=True)])
     (task,) = studio.open_tasks(project)
     with pytest.raises(ClassBookError, match=f"task {task.task_id} has a box of class 'crack'"):
         studio.submit(project, task, [Region("x", box(1, 1, 9, 9), "crack", "manual", None)], seconds=1.0)
-    with pytest.raises(BoxError, match="outside its picture"):
+    with pytest.raises(BoxError, match="outside its image"):
         studio.submit(project, task, [Region("x", box(1, 1, 9, 999), "spur", "manual", None)], seconds=1.0)
     with pytest.raises(StudioError):
         studio.submit(project, replace(task, task_id=10**6), [], seconds=1.0)
     assert studio.open_tasks(project) == [task]
 
 
-def test_a_project_that_is_not_there_is_named(
-    studio: Studio, pictures: MakePicture, make_task: MakeTask
-) -> None:
+def test_a_project_that_is_not_there_is_named(studio: Studio, images: MakeImage, make_task: MakeTask) -> None:
     for call in (
         lambda: studio.open_tasks(10**6),
         lambda: studio.harvest(10**6),
-        lambda: studio.push(10**6, [make_task(pictures("a"), bare=True)]),
+        lambda: studio.push(10**6, [make_task(images("a"), bare=True)]),
     ):
         with pytest.raises(StudioError, match="1000000"):
             call()
 
 
 def test_harvest_gives_what_changed_since(
-    studio: Studio, title: str, vocabulary: Vocabulary, pictures: MakePicture, make_task: MakeTask
+    studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    studio.push(project, [make_task(pictures(n), bare=True, rank=i) for i, n in enumerate("ab")])
+    studio.push(project, [make_task(images(n), bare=True, rank=i) for i, n in enumerate("ab")])
     first, second = studio.open_tasks(project)
     studio.submit(project, first, [], seconds=1.0)
     (one,) = studio.harvest(project)
@@ -366,16 +369,16 @@ def test_a_simulated_annotator_killed_half_way_goes_on_and_leaves_the_truth(
     again: Callable[[], Studio],
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, vocabulary)
-    drawn = [pictures(name) for name in "abcde"]
-    right, wrong = make_finding((10, 10, 50, 50)), make_finding((100, 100, 150, 150), "spur")
+    drawn = [images(name) for name in "abcde"]
+    right, wrong = make_detection((10, 10, 50, 50)), make_detection((100, 100, 150, 150), "spur")
     again().push(project, [make_task(p, right, wrong, rank=i) for i, p in enumerate(drawn)])
     annotations = (Annotation(box(11, 11, 51, 51), "open"), Annotation(box(200, 50, 260, 90), "spur"))
-    truth = {p.key: LabelledPicture(p, annotations) for p in drawn[:4]}
+    truth = {p.key: LabelledImage(p, annotations) for p in drawn[:4]}
 
     def kill(done: int, of: int) -> None:
         assert of == 4

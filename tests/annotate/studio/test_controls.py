@@ -1,4 +1,4 @@
-"""What a person says about a picture as a whole, as the page writes it."""
+"""What a person says about an image as a whole, as the page writes it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_choices_and_note_are_read_in_a_fixed_order() -> None:
     assert remark([]) == Remark()
 
 
-def test_what_is_said_about_the_picture_is_no_region(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_said_about_the_image_is_no_region(caplog: pytest.LogCaptureFixture) -> None:
     drawn = Region("r", Box(1.0, 1.0, 9.0, 9.0), "open", "manual", None)
     results = [choices("unsure"), to_result(drawn, 100, 100), note("why?")]
     assert [region.id for region in readable_regions(results, 100, 100, "task 7")] == ["r"]

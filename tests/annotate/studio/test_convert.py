@@ -12,7 +12,7 @@ from annotate.studio.controls import CLICK, FRAME
 from annotate.studio.convert import (
     from_percent,
     from_result,
-    prelabels,
+    pre_annotations,
     readable_prompts,
     readable_regions,
     to_percent,
@@ -20,13 +20,13 @@ from annotate.studio.convert import (
 )
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
-from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
+from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
 SIZE = st.integers(1, 8000)
 
 
 @st.composite
-def boxes_in_pictures(draw: st.DrawFn) -> tuple[Box, int, int]:
+def boxes_in_images(draw: st.DrawFn) -> tuple[Box, int, int]:
     width, height = draw(SIZE), draw(SIZE)
     x1 = draw(st.floats(0, width - 0.5))
     y1 = draw(st.floats(0, height - 0.5))
@@ -35,7 +35,7 @@ def boxes_in_pictures(draw: st.DrawFn) -> tuple[Box, int, int]:
     return Box(x1, y1, x2, y2), width, height
 
 
-@given(boxes_in_pictures())
+@given(boxes_in_images())
 def test_percent_and_back_is_the_same_box(case: tuple[Box, int, int]) -> None:
     box, width, height = case
     value = to_percent(box, width, height)
@@ -46,7 +46,7 @@ def test_percent_and_back_is_the_same_box(case: tuple[Box, int, int]) -> None:
     assert back.y2 <= height
 
 
-@given(boxes_in_pictures())
+@given(boxes_in_images())
 def test_a_region_survives_the_journey(case: tuple[Box, int, int]) -> None:
     box, width, height = case
     region = Region("r1", box, "open", "prediction-changed", 0.25)
@@ -56,7 +56,7 @@ def test_a_region_survives_the_journey(case: tuple[Box, int, int]) -> None:
 
 def test_a_box_a_rounding_error_outside_is_cut_and_one_further_out_is_refused() -> None:
     assert to_percent(Box(-0.5, 0.0, 100.75, 50.0), 100, 50) == {"x": 0, "y": 0, "width": 100, "height": 100}
-    with pytest.raises(BoxError, match="outside its picture of 100 x 50 px"):
+    with pytest.raises(BoxError, match="outside its image of 100 x 50 px"):
         to_percent(Box(0.0, 0.0, 102.0, 50.0), 100, 50)
 
 
@@ -105,11 +105,11 @@ def test_what_a_smart_tool_was_pointed_at_is_no_box(caplog: pytest.LogCaptureFix
     assert not caplog.text
 
 
-def test_prelabel_ids_depend_on_picture_version_and_place_alone() -> None:
+def test_pre_annotation_ids_depend_on_image_version_and_place_alone() -> None:
     def ids(key: str, version: str, score: float) -> list[str]:
-        found = Finding(Box(1.0, 1.0, 9.0, 9.0), "open", score, {"open": score}, 0.1)
-        findings = PictureFindings(key, (found, found), Routing((0,), (1.0,), 0.0), 0.5, version)
-        return [region.id for region, _ in prelabels(findings)]
+        found = Detection(Box(1.0, 1.0, 9.0, 9.0), "open", score, {"open": score}, 0.1)
+        detections = Prediction(key, (found, found), Routing((0,), (1.0,), 0.0), 0.5, version)
+        return [region.id for region, _ in pre_annotations(detections)]
 
     assert ids("k", "v1", 0.5) == ids("k", "v1", 0.9)
     assert len({*ids("k", "v1", 0.5), *ids("k", "v2", 0.5), *ids("l", "v1", 0.5)}) == 6
@@ -125,6 +125,6 @@ def test_prelabel_ids_depend_on_picture_version_and_place_alone() -> None:
     ],
 )
 def test_the_reason_names_the_runner_up_and_the_doubt(score: float, other: float, said: str) -> None:
-    found = Finding(Box(1.0, 1.0, 9.0, 9.0), "open", score, {"open": score, "spur": other}, 0.1)
-    findings = PictureFindings("k", (found,), Routing((0,), (1.0,), 0.0), 0.5, "v")
-    assert prelabels(findings)[0][1] == said
+    found = Detection(Box(1.0, 1.0, 9.0, 9.0), "open", score, {"open": score, "spur": other}, 0.1)
+    detections = Prediction("k", (found,), Routing((0,), (1.0,), 0.0), 0.5, "v")
+    assert pre_annotations(detections)[0][1] == said

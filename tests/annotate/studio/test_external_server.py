@@ -18,7 +18,7 @@ import pytest
 
 from annotate.studio import api
 from annotate.studio.api import Api
-from annotate.studio.external_server import ExistingServer
+from annotate.studio.external_server import ExternalServer
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 
@@ -71,7 +71,7 @@ def answering(answers: Answers) -> Iterator[tuple[str, list[str]]]:
 
 def refused(answers: Answers, token: str = LEGACY) -> str:
     with answering(GOOD | answers) as (url, _), pytest.raises(StudioError) as caught:
-        ExistingServer(url, token, Path("/")).up()
+        ExternalServer(url, token, Path("/")).up()
     assert token not in str(caught.value)
     return str(caught.value).replace(url, "URL")
 
@@ -79,7 +79,7 @@ def refused(answers: Answers, token: str = LEGACY) -> str:
 def test_a_good_address_and_token_connect(tmp_path: Path) -> None:
     said: list[str] = []
     with answering(GOOD) as (url, _):
-        server = ExistingServer(f"{url}/", f" {LEGACY}\n", tmp_path)
+        server = ExternalServer(f"{url}/", f" {LEGACY}\n", tmp_path)
         connection = server.up(said.append)
         assert server.version() == "1.23.2"
     assert connection == Connection(url, "", "", LEGACY, tmp_path)
@@ -161,12 +161,12 @@ def test_a_personal_token_past_its_day_is_named_before_it_is_sent() -> None:
 @pytest.mark.parametrize("token", ["", "two words", "tökén", "a\nb"])
 def test_what_cannot_be_a_token_is_refused(token: str) -> None:
     with pytest.raises(StudioError, match="is empty, or has characters that no token has"):
-        ExistingServer("http://127.0.0.1:1", token, Path("/")).up()
+        ExternalServer("http://127.0.0.1:1", token, Path("/")).up()
 
 
 def test_a_server_that_is_not_there_is_named(free_port: Callable[[], int]) -> None:
     with pytest.raises(StudioError, match=r"cannot be reached \(ConnectError\)\. Check the address"):
-        ExistingServer(f"http://127.0.0.1:{free_port()}", LEGACY, Path("/")).up()
+        ExternalServer(f"http://127.0.0.1:{free_port()}", LEGACY, Path("/")).up()
 
 
 def test_one_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_one_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(httpx, "get", hang)
     with pytest.raises(StudioError, match="did not answer within 10 s"):
-        ExistingServer("http://127.0.0.1:1", LEGACY, Path("/")).up()
+        ExternalServer("http://127.0.0.1:1", LEGACY, Path("/")).up()
 
 
 def test_a_token_that_travels_in_the_open_is_warned_of(
@@ -183,10 +183,10 @@ def test_a_token_that_travels_in_the_open_is_warned_of(
 ) -> None:
     caplog.set_level(logging.WARNING)
     with answering(GOOD) as (url, _):
-        ExistingServer(url, LEGACY, Path("/")).up()
+        ExternalServer(url, LEGACY, Path("/")).up()
         assert caplog.text == ""
         monkeypatch.setattr("annotate.studio.external_server.on_loopback", lambda _: False)
-        ExistingServer(url, LEGACY, Path("/")).up()
+        ExternalServer(url, LEGACY, Path("/")).up()
     assert "is not encrypted" in caplog.text
     assert LEGACY not in caplog.text
 
@@ -206,7 +206,7 @@ def test_the_real_one_says_all_this(connection: Connection) -> None:
 
     def trying(token: str) -> str:
         try:
-            return ExistingServer(connection.url, token, connection.document_root).up().url
+            return ExternalServer(connection.url, token, connection.document_root).up().url
         except StudioError as error:
             return str(error)
 

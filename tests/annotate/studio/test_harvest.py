@@ -91,13 +91,13 @@ def test_one_box_has_one_outcome(left: Region, outcome: Outcome) -> None:
     assert outcomes([PRE], [left]) == dict.fromkeys(Outcome, 0) | {outcome: 1}
 
 
-def test_without_a_parent_the_region_ids_tell_which_prelabels_were_shown() -> None:
+def test_without_a_parent_the_region_ids_tell_which_pre_annotations_were_shown() -> None:
     got = harvest_of(row(annotation(1, 1, region(), parent_prediction=None)))
     assert got is not None
     assert (got.version, got.outcomes[Outcome.ACCEPTED]) == ("m+b", 1)
 
 
-def test_drawn_from_nothing_counts_as_added_and_blames_no_prelabel() -> None:
+def test_drawn_from_nothing_counts_as_added_and_blames_no_pre_annotation() -> None:
     got = harvest_of(row(annotation(1, 1, region("new", origin="manual"), parent_prediction=None)))
     assert got is not None
     assert (got.version, got.outcomes[Outcome.ADDED], got.outcomes[Outcome.DELETED]) == (None, 1, 0)

@@ -56,7 +56,7 @@ def test_smart_tools_have_the_same_classes_and_draw_nothing_of_their_own(name: s
     assert [(label.get("value"), label.get("background")) for label in smart] == plain
 
 
-def test_what_can_be_said_of_a_picture_is_on_the_page() -> None:
+def test_what_can_be_said_of_a_image_is_on_the_page() -> None:
     book = Vocabulary((ClassText("open", "d"),))
     assert [choice.get("value") for choice in control(book, VERDICT)] == [str(v) for v in Verdict]
     assert control(book, NOTE).tag == "TextArea"

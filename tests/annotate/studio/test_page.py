@@ -14,18 +14,18 @@ from playwright.sync_api import Locator, Page, expect, sync_playwright
 from annotate.studio.client import LabelStudio
 from annotate.studio.controls import Verdict
 from annotate.studio.protocol import Connection, OpenTask, Task
-from dsmoe_core.schema import Finding, Outcome, Picture, Vocabulary
+from dsmoe_core.schema import Detection, ImageRecord, Outcome, Vocabulary
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [pytest.mark.browser, pytest.mark.labelstudio, pytest.mark.timeout(300)]
 
 REGION = ".lsf-outliner-item"
-WIDTH, HEIGHT = 320, 200  # of the pictures of conftest.py
+WIDTH, HEIGHT = 320, 200  # of the images of conftest.py
 BOARD = (20, 90, 40)
 
-MakePicture = Callable[[str], Picture]
+MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
-MakeFinding = Callable[..., Finding]
+MakeDetection = Callable[..., Detection]
 Opened = tuple[LabelStudio, int, OpenTask]
 
 
@@ -63,24 +63,24 @@ def page(connection: Connection) -> Iterator[Page]:
 
 
 @pytest.fixture
-def opened(
+def load(
     connection: Connection,
     title: str,
     vocabulary: Vocabulary,
-    pictures: MakePicture,
+    images: MakeImage,
     make_task: MakeTask,
-    make_finding: MakeFinding,
+    make_detection: MakeDetection,
 ) -> Opened:
-    """A project with one task that has four pre-labels."""
+    """A project with one task that has four pre-annotations."""
     studio = LabelStudio(connection)
     project = studio.ensure_project(title, vocabulary)
     found = (
-        make_finding((20, 30, 120, 90), "open", 0.9),
-        make_finding((180, 40, 260, 110), "short circuit", 0.6),
-        make_finding((60, 120, 150, 180), "open", 0.3),
-        make_finding((270, 140, 295, 175), "open", 0.2),
+        make_detection((20, 30, 120, 90), "open", 0.9),
+        make_detection((180, 40, 260, 110), "short circuit", 0.6),
+        make_detection((60, 120, 150, 180), "open", 0.3),
+        make_detection((270, 140, 295, 175), "open", 0.2),
     )
-    studio.push(project, [make_task(pictures("board"), *found)])
+    studio.push(project, [make_task(images("board"), *found)])
     return studio, project, studio.open_tasks(project)[0]
 
 
@@ -90,18 +90,18 @@ def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted
     studio, project, task = opened
     page.goto(f"{connection.url}/projects/{project}/data")  # opens the first tab: most useful first
     page.get_by_text(re.compile("^Round 1, place 1:")).first.click()
-    picture = when_drawn(page, task)
+    image = when_drawn(page, task)
     regions = page.locator(REGION)
     regions.nth(0).click()
     expect(page.get_by_text("open 90%, or spur 10%")).to_be_visible()  # why, beside the region
     page.screenshot(path=tmp_path / "opened.png")
-    drag(page, picture, (70, 60), (100, 75))  # moved
+    drag(page, image, (70, 60), (100, 75))  # moved
     regions.nth(2).click()
     page.keyboard.press("Backspace")  # deleted
     expect(regions).to_have_count(3)
     page.keyboard.press("Escape")
     page.keyboard.press("3")
-    drag(page, picture, (150, 150), (200, 185))  # added, of the third class
+    drag(page, image, (150, 150), (200, 185))  # added, of the third class
     expect(regions).to_have_count(4)
     page.keyboard.press("Escape")
     page.get_by_text(str(Verdict.NEEDS_EXPERT)).click()
@@ -122,49 +122,51 @@ def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted
 
 
 def open_page(page: Page, connection: Connection, project: int, task: OpenTask) -> Locator:
-    """Opens the task and gives what lies exactly on the picture (the page may cut its edges)."""
+    """Opens the task and gives what lies exactly on the image (the page may cut its edges)."""
     page.goto(f"{connection.url}/projects/{project}/data?task={task.task_id}")
     return when_drawn(page, task)
 
 
 def when_drawn(page: Page, task: OpenTask) -> Locator:
-    """Waits for the task's pre-labels, and gives what lies exactly on the picture."""
-    expect(page.locator(REGION)).to_have_count(len(task.prelabels))
+    """Waits for the task's pre-annotations, and gives what lies exactly on the image."""
+    expect(page.locator(REGION)).to_have_count(len(task.pre_annotations))
     page.locator(".konvajs-content").first.click(trial=True)  # waits until the page has come to rest
     return page.locator(".lsf-image canvas").first
 
 
-def on_screen(picture: Locator, x: float, y: float) -> tuple[float, float]:
-    """Where a place of the picture, in picture pixels, is on the screen."""
-    area = picture.bounding_box()
+def on_screen(image: Locator, x: float, y: float) -> tuple[float, float]:
+    """Where a place of the image, in image pixels, is on the screen."""
+    area = image.bounding_box()
     assert area is not None
     return area["x"] + x * area["width"] / WIDTH, area["y"] + y * area["height"] / HEIGHT
 
 
-def drag(page: Page, picture: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drags from one place of the picture to another, both in picture pixels."""
-    page.mouse.move(*on_screen(picture, *start))
+def drag(page: Page, image: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drags from one place of the image to another, both in image pixels."""
+    page.mouse.move(*on_screen(image, *start))
     page.mouse.down()
-    page.mouse.move(*on_screen(picture, *end), steps=12)
+    page.mouse.move(*on_screen(image, *end), steps=12)
     page.mouse.up()
 
 
-def test_the_prelabels_are_drawn(page: Page, connection: Connection, opened: Opened, tmp_path: Path) -> None:
+def test_the_pre_annotations_are_drawn(
+    page: Page, connection: Connection, opened: Opened, tmp_path: Path
+) -> None:
     _, project, task = opened
-    picture = open_page(page, connection, project, task)
+    image = open_page(page, connection, project, task)
     named = page.locator(f"{REGION}__title").all_inner_texts()
-    assert [text.split("\n")[-1] for text in named] == [region.label for region in task.prelabels]
+    assert [text.split("\n")[-1] for text in named] == [region.label for region in task.pre_annotations]
     expect(page.locator("h4").first).to_contain_text(
         "Round 1, place 1: chosen because the model is unsure here"
     )
     screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
 
     def seen(x: float, y: float) -> tuple[int, ...]:
-        across, down = on_screen(picture, x, y)
+        across, down = on_screen(image, x, y)
         return screen.getpixel((round(across), round(down)))  # type: ignore[return-value]
 
     assert seen(160, 20) == pytest.approx(BOARD, abs=3)
-    for region in task.prelabels:  # each one tints the board, to its corners and no further
+    for region in task.pre_annotations:  # each one tints the board, to its corners and no further
         x1, y1, x2, y2 = region.box.corners
         assert seen(x1 + 3, y1 + 3) != pytest.approx(BOARD, abs=10)
         assert seen(x2 - 3, y2 - 3) != pytest.approx(BOARD, abs=10)
@@ -176,10 +178,10 @@ def test_what_a_person_does_on_the_page_is_what_is_counted(
     page: Page, connection: Connection, opened: Opened, tmp_path: Path
 ) -> None:
     studio, project, task = opened
-    picture = open_page(page, connection, project, task)
+    image = open_page(page, connection, project, task)
     regions = page.locator(REGION)
     regions.nth(0).click()
-    drag(page, picture, (70, 60), (100, 75))  # moved, by 30 and 15 px
+    drag(page, image, (70, 60), (100, 75))  # moved, by 30 and 15 px
     regions.nth(1).click()
     page.keyboard.press("3")  # relabelled: the key of the third class
     regions.nth(2).click()
@@ -187,7 +189,7 @@ def test_what_a_person_does_on_the_page_is_what_is_counted(
     expect(regions).to_have_count(3)
     page.keyboard.press("Escape")
     page.keyboard.press("2")
-    drag(page, picture, (150, 150), (200, 190))  # added, of the second class
+    drag(page, image, (150, 150), (200, 190))  # added, of the second class
     expect(regions).to_have_count(4)
     page.screenshot(path=tmp_path / "corrected.png")
     with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
@@ -196,7 +198,7 @@ def test_what_a_person_does_on_the_page_is_what_is_counted(
     (got,) = studio.harvest(project)
     assert got.outcomes == dict.fromkeys(Outcome, 1)
     by_label = {a.label: a.box for a in got.annotations if a.label != "open"}
-    assert by_label["spur"].corners == pytest.approx(task.prelabels[1].box.corners, abs=0.01)
+    assert by_label["spur"].corners == pytest.approx(task.pre_annotations[1].box.corners, abs=0.01)
     assert by_label["short circuit"].corners == pytest.approx((150, 150, 200, 190), abs=1.0)
     moved = next(a.box for a in got.annotations if a.label == "open" and a.box.x1 < 200)
     assert moved.corners == pytest.approx((50, 45, 150, 105), abs=1.0)

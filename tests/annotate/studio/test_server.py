@@ -1,4 +1,4 @@
-"""Starting, finding and stopping the server: with a stand-in program that is quick, and with the real one."""
+"""Starting, detection and stopping the server: with a stub program that is quick, and with the real one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def make(tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.Monke
         program = tmp_path / "label-studio"
         program.write_text(f"#!{sys.executable}\n{script}")
         program.chmod(0o755)
-        monkeypatch.setattr(environment, "ensure", lambda environments, say: program)
+        monkeypatch.setattr(environment, "ensure", lambda environments, on_status: program)
         options = {"port": free_port(), "start_timeout": 30.0, **options}
         made.append(LabelStudioServer(tmp_path / "studio", tmp_path, tmp_path / "envs", **options))  # type: ignore[arg-type]
         return made[-1]

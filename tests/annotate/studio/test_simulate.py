@@ -41,9 +41,9 @@ def shown(corners: tuple[float, ...], label: str = "open", name: str = "p") -> R
 
 @given(SHOWN, TRUTH, THRESHOLD)
 def test_the_result_is_the_truth_within_the_acceptance_rule(
-    prelabels: list[Region], truth: list[Annotation], threshold: float
+    pre_annotations: list[Region], truth: list[Annotation], threshold: float
 ) -> None:
-    result = correct(prelabels, truth, threshold)
+    result = correct(pre_annotations, truth, threshold)
     assert Counter(r.label for r in result) == Counter(a.label for a in truth)
     fits = [
         [j for j, a in enumerate(truth) if a.label == r.label and iou(r.box, a.box) >= threshold]
@@ -70,10 +70,10 @@ def pairs(fits: list[list[int]]) -> int:
 
 @given(SHOWN, TRUTH, THRESHOLD)
 def test_origins_say_what_was_done_and_the_counts_add_up(
-    prelabels: list[Region], truth: list[Annotation], threshold: float
+    pre_annotations: list[Region], truth: list[Annotation], threshold: float
 ) -> None:
-    result = correct(prelabels, truth, threshold)
-    before = {region.id: region for region in prelabels}
+    result = correct(pre_annotations, truth, threshold)
+    before = {region.id: region for region in pre_annotations}
     assert len({region.id for region in result}) == len(result)
     for region in result:
         if region.origin == "manual":
@@ -85,15 +85,17 @@ def test_origins_say_what_was_done_and_the_counts_add_up(
             old = before[region.id]
             assert (region.box, region.label) != (old.box, old.label)
             assert region.score == old.score
-    counts = outcomes(prelabels, result)
-    assert sum(counts.values()) - counts[Outcome.ADDED] == len(prelabels)
+    counts = outcomes(pre_annotations, result)
+    assert sum(counts.values()) - counts[Outcome.ADDED] == len(pre_annotations)
     assert sum(counts.values()) - counts[Outcome.DELETED] == len(truth)
 
 
 @given(SHOWN, TRUTH)
-def test_correcting_what_is_correct_changes_nothing(prelabels: list[Region], truth: list[Annotation]) -> None:
-    once = correct(prelabels, truth)
-    assert once == correct(prelabels, truth)
+def test_correcting_what_is_correct_changes_nothing(
+    pre_annotations: list[Region], truth: list[Annotation]
+) -> None:
+    once = correct(pre_annotations, truth)
+    assert once == correct(pre_annotations, truth)
     again = correct(once, [Annotation(r.box, r.label) for r in once])
     assert outcomes(once, again)[Outcome.ACCEPTED] == len(once)
 

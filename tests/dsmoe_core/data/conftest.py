@@ -1,4 +1,4 @@
-"""Annotation sets drawn by hypothesis, and small pictures on disk."""
+"""Annotation sets drawn by hypothesis, and small images on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Spec = tuple[list[str], list[tuple[str, int, int, list[tuple[tuple[float, ...], 
 
 @st.composite
 def corners(draw: st.DrawFn, width: int, height: int) -> tuple[float, ...]:
-    """Corners on a grid of quarter pixels, inside the picture."""
+    """Corners on a grid of quarter pixels, inside the image."""
     x1 = draw(st.integers(0, width * 4 - 1))
     y1 = draw(st.integers(0, height * 4 - 1))
     x2 = draw(st.integers(x1 + 1, width * 4))
@@ -33,43 +33,43 @@ def corners(draw: st.DrawFn, width: int, height: int) -> tuple[float, ...]:
 
 @st.composite
 def specs(draw: st.DrawFn, least: int = 0) -> Spec:
-    """Sets with classes in any script, sub-folders and empty pictures; names differ beyond their ending."""
+    """Sets with classes in any script, sub-folders and empty images; names differ beyond their ending."""
     classes = draw(st.lists(WORDS, min_size=1, max_size=4, unique=True))
     paths = st.lists(WORDS, min_size=1, max_size=3).map("/".join)
-    pictures = []
+    images = []
     for stem in draw(st.lists(paths, min_size=least, max_size=4, unique_by=str.casefold)):
         width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
         boxes = draw(st.lists(st.tuples(corners(width, height), st.sampled_from(classes)), max_size=4))
-        pictures.append((stem + draw(st.sampled_from([".png", ".jpg"])), width, height, boxes))
-    return classes, pictures
+        images.append((stem + draw(st.sampled_from([".png", ".jpg"])), width, height, boxes))
+    return classes, images
 
 
 def build(spec: Spec) -> AnnotationSet:
     """The annotation set a spec describes."""
-    classes, pictures = spec
+    classes, images = spec
     return AnnotationSet(
         tuple(classes),
         tuple(
             AnnotatedName(name, width, height, tuple(Annotation(Box(*at), label) for at, label in boxes))
-            for name, width, height, boxes in pictures
+            for name, width, height, boxes in images
         ),
     )
 
 
-def draw_pictures(annotations: AnnotationSet, folder: Path) -> None:
-    """A grey picture of the right size for every name of the set."""
-    for picture in annotations.pictures:
-        path = folder / picture.name
+def draw_images(annotations: AnnotationSet, folder: Path) -> None:
+    """A grey image of the right size for every name of the set."""
+    for image in annotations.images:
+        path = folder / image.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (picture.width, picture.height), 128).save(path)
+        Image.new("L", (image.width, image.height), 128).save(path)
 
 
 def assert_equal_sets(read: AnnotationSet, written: AnnotationSet) -> None:
-    """Same classes, pictures in any order, boxes equal to a millionth of a pixel."""
+    """Same classes, images in any order, boxes equal to a millionth of a pixel."""
     assert read.classes == written.classes
     pairs = zip(
-        sorted(read.pictures, key=lambda p: p.name),
-        sorted(written.pictures, key=lambda p: p.name),
+        sorted(read.images, key=lambda p: p.name),
+        sorted(written.images, key=lambda p: p.name),
         strict=True,
     )
     for got, expected in pairs:
@@ -81,7 +81,7 @@ def assert_equal_sets(read: AnnotationSet, written: AnnotationSet) -> None:
 
 @pytest.fixture
 def small_set() -> AnnotationSet:
-    """Two pictures, one in a sub-folder, three boxes, one class unused."""
+    """Two images, one in a sub-folder, three boxes, one class unused."""
     return AnnotationSet(
         ("spur", "short", "unused"),
         (
@@ -101,4 +101,4 @@ def small_set() -> AnnotationSet:
 
 @pytest.fixture
 def draw() -> Callable[[AnnotationSet, Path], None]:
-    return draw_pictures
+    return draw_images

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsmoe_core.data.anchors import MOST_LOST, Sizes, advice, kmeans, lost
+from dsmoe_core.data.anchors import MAX_LOST, Sizes, advice, kmeans, lost
 from dsmoe_core.schema import Annotation, Box
 
 SIZES = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=30).map(
@@ -53,9 +53,9 @@ def test_lost_is_what_throwing_boxes_on_the_grid_gives(width: int, height: int, 
     assert lost(np.array([[width, height]], np.float64), stride) == pytest.approx(1 - hit, abs=0.02)
 
 
-def sizes_of(box_px: float, picture_px: int) -> Sizes:
+def sizes_of(box_px: float, image_px: int) -> Sizes:
     found = (Annotation(Box(0.0, 0.0, box_px, box_px), "x"),) * 50
-    return Sizes.of([(picture_px, picture_px // 2, found)])
+    return Sizes.of([(image_px, image_px // 2, found)])
 
 
 def test_sizes_are_letter_boxed_and_tiles_enlarge_them() -> None:
@@ -75,4 +75,4 @@ def test_advice_names_the_stride_or_the_tile_that_is_needed(
     found = advice(sizes_of(box_px, 1000), side=320, head_strides=(8, 16))
     assert found == (finest, tile)
     if tile is not None:
-        assert lost(sizes_of(box_px, 1000).shown(320, tile), 8) <= MOST_LOST
+        assert lost(sizes_of(box_px, 1000).shown(320, tile), 8) <= MAX_LOST

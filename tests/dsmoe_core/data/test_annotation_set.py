@@ -1,4 +1,4 @@
-"""Bringing annotations and pictures together."""
+"""Bringing annotations and images together."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from dsmoe_core.data import coco, voc, yolo
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import FormatError
-from dsmoe_core.schema import Picture
+from dsmoe_core.schema import ImageRecord
 
-from .conftest import assert_equal_sets, draw_pictures
-
-
-def picture(name: str, width: int, height: int) -> Picture:
-    return Picture(name, name, Path(name), width, height)
+from .conftest import assert_equal_sets, draw_images
 
 
-def test_matches_by_name_in_the_order_of_the_pictures(small_set: AnnotationSet) -> None:
-    pictures = [picture("deep/b.jpg", 20, 50), picture("new.png", 9, 9)]
-    match = small_set.match(pictures)
-    assert [p.picture.name for p in match.labelled] == ["deep/b.jpg"]
-    assert match.labelled[0].annotations == small_set.pictures[1].annotations
+def image(name: str, width: int, height: int) -> ImageRecord:
+    return ImageRecord(name, name, Path(name), width, height)
+
+
+def test_matches_by_name_in_the_order_of_the_images(small_set: AnnotationSet) -> None:
+    images = [image("deep/b.jpg", 20, 50), image("new.png", 9, 9)]
+    match = small_set.match(images)
+    assert [p.image.name for p in match.labelled] == ["deep/b.jpg"]
+    assert match.labelled[0].annotations == small_set.images[1].annotations
     assert match.missing == ("a.png",)
 
 
 def test_a_size_from_before_the_exif_rotation_is_refused(small_set: AnnotationSet) -> None:
     with pytest.raises(FormatError, match=r"a.png a size of 40x30 .* 30x40: .* before its EXIF rotation"):
-        small_set.match([picture("a.png", 30, 40)])
+        small_set.match([image("a.png", 30, 40)])
 
 
 def test_another_size_is_refused(small_set: AnnotationSet) -> None:
     with pytest.raises(FormatError, match=r"a size of 40x30 pixels, but upright it has 80x60"):
-        small_set.match([picture("a.png", 80, 60)])
+        small_set.match([image("a.png", 80, 60)])
 
 
 @pytest.mark.parametrize("kind", ["coco", "voc", "yolo"])
 def test_the_format_is_found_by_what_lies_there(tmp_path: Path, small_set: AnnotationSet, kind: str) -> None:
-    draw_pictures(small_set, tmp_path / "images")
+    draw_images(small_set, tmp_path / "images")
     path = tmp_path / "train.json" if kind == "coco" else tmp_path / "labelled"
     {"coco": coco.write, "voc": voc.write, "yolo": yolo.write}[kind](small_set, path)
     assert_equal_sets(read_annotations(path, tmp_path / "images"), small_set)

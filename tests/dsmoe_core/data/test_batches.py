@@ -13,8 +13,8 @@ from PIL import Image
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS, Batch, TrainingSet
 from dsmoe_core.data.letterbox import GREY, LetterBox, Squares, corners
-from dsmoe_core.data.letterbox_cache import PictureCache, SquareCache
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache
+from dsmoe_core.schema import LabelledImage, Vocabulary
 
 SIDE = 64
 NOTHING = dict.fromkeys(AUGMENTATIONS, 0.0)
@@ -31,8 +31,8 @@ def test_letter_boxing_there_and_back(width: int, height: int, x: float, y: floa
     assert np.abs(letterbox.back(inside) - box).max() < 1e-3 * max(width, height)
 
 
-def test_the_square_shows_the_whole_picture(pictures: list[LabelledPicture]) -> None:
-    square = Squares(SIDE).read(pictures[0].picture)
+def test_the_square_shows_the_whole_image(images: list[LabelledImage]) -> None:
+    square = Squares(SIDE).read(images[0].image)
     assert square.shape == (SIDE, SIDE, 3)
     assert (square[0] == GREY).all()  # 100 x 80 is padded above and below
     assert square[SIDE // 2].std() > 0
@@ -44,11 +44,11 @@ def assert_equal(one: Batch, other: Batch) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_every_picture_comes_once_an_epoch_and_a_step_repeats_itself(
-    pictures: list[LabelledPicture], vocabulary: Vocabulary
+def test_every_image_comes_once_an_epoch_and_a_step_repeats_itself(
+    images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     everything = TrainingConfig(batch=3, seed=7, **dict.fromkeys(AUGMENTATIONS, 0.7))
-    data, again = (TrainingSet(pictures, vocabulary, Squares(SIDE), everything) for _ in range(2))
+    data, again = (TrainingSet(images, vocabulary, Squares(SIDE), everything) for _ in range(2))
     assert sorted(data.index(i) for i in range(6)) == list(range(6))
     assert sorted(data.index(i) for i in range(6, 12)) == list(range(6))
     again.batch(3)  # what was shown before plays no part
@@ -56,7 +56,7 @@ def test_every_picture_comes_once_an_epoch_and_a_step_repeats_itself(
 
 
 def first_loop_s_batch(
-    pictures: list[LabelledPicture], vocabulary: Vocabulary, training: TrainingConfig, step: int
+    images: list[LabelledImage], vocabulary: Vocabulary, training: TrainingConfig, step: int
 ) -> Batch:
     """The batch as the first version of this loop made it, written out once more.
 
@@ -65,9 +65,9 @@ def first_loop_s_batch(
     rng = np.random.default_rng([training.seed, step])
 
     def augmented(index: int) -> tuple[Any, Any, Any]:
-        labelled = pictures[index]
-        box = LetterBox.of(labelled.picture.width, labelled.picture.height, SIDE)
-        pixels = Squares(SIDE).read(labelled.picture)
+        labelled = images[index]
+        box = LetterBox.of(labelled.image.width, labelled.image.height, SIDE)
+        pixels = Squares(SIDE).read(labelled.image)
         boxes = box.into(corners([a.box for a in labelled.annotations]))
         labels = np.array([vocabulary.index(a.label) for a in labelled.annotations], np.int64)
         quarters = int(rng.integers(4))
@@ -100,11 +100,11 @@ def first_loop_s_batch(
 
     shown = []
     for position in range(step * training.batch, (step + 1) * training.batch):
-        epoch, place = divmod(position, len(pictures))
-        order = np.random.default_rng([training.seed, 1 << 20, epoch]).permutation(len(pictures))
+        epoch, place = divmod(position, len(images))
+        order = np.random.default_rng([training.seed, 1 << 20, epoch]).permutation(len(images))
         pixels, boxes, labels = augmented(int(order[place]))
         if rng.random() < training.mixup:
-            other = augmented(int(rng.integers(len(pictures))))
+            other = augmented(int(rng.integers(len(images))))
             share = np.float32(rng.beta(8.0, 8.0))
             pixels = (pixels * share + other[0] * np.float32(1 - float(share))).astype(np.uint8)
             boxes, labels = np.concatenate([boxes, other[1]]), np.concatenate([labels, other[2]])
@@ -115,20 +115,20 @@ def first_loop_s_batch(
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
 @pytest.mark.parametrize("step", [0, 1, 7, 1000])
 def test_with_default_settings_a_batch_is_what_it_always_was(
-    pictures: list[LabelledPicture], vocabulary: Vocabulary, mixup: float, step: int
+    images: list[LabelledImage], vocabulary: Vocabulary, mixup: float, step: int
 ) -> None:
     training = TrainingConfig(batch=5, seed=42, mixup=mixup)
-    data = TrainingSet(pictures, vocabulary, Squares(SIDE), training)
-    assert_equal(data.batch(step), first_loop_s_batch(pictures, vocabulary, training, step))
+    data = TrainingSet(images, vocabulary, Squares(SIDE), training)
+    assert_equal(data.batch(step), first_loop_s_batch(images, vocabulary, training, step))
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_each_augmentation_is_switched_by_its_probability_alone(
-    pictures: list[LabelledPicture], vocabulary: Vocabulary, name: str
+    images: list[LabelledImage], vocabulary: Vocabulary, name: str
 ) -> None:
     def shown(**shares: float) -> list[Any]:
         training = TrainingConfig(batch=6, seed=3, **{**NOTHING, **shares})
-        return TrainingSet(pictures, vocabulary, Squares(SIDE), training).shown(0)
+        return TrainingSet(images, vocabulary, Squares(SIDE), training).shown(0)
 
     plain, on = shown(), shown(**{name: 1.0})
     assert [s.done for s in plain] == [()] * 6
@@ -137,11 +137,11 @@ def test_each_augmentation_is_switched_by_its_probability_alone(
 
 
 def test_switching_one_on_leaves_the_others_draws_as_they_were(
-    pictures: list[LabelledPicture], vocabulary: Vocabulary
+    images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     def words(**shares: float) -> list[tuple[str, ...]]:
         training = TrainingConfig(batch=6, seed=3, **shares)
-        return [s.done for s in TrainingSet(pictures, vocabulary, Squares(SIDE), training).shown(0)]
+        return [s.done for s in TrainingSet(images, vocabulary, Squares(SIDE), training).shown(0)]
 
     new = ("contrast", "noise", "blur", "paste")
     before, after = words(), words(**dict.fromkeys(new, 1.0))
@@ -151,11 +151,11 @@ def test_switching_one_on_leaves_the_others_draws_as_they_were(
 
 
 def test_a_training_through_the_cache_sees_the_same(
-    pictures: list[LabelledPicture], vocabulary: Vocabulary, tmp_path: Any
+    images: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Any
 ) -> None:
     training = TrainingConfig(batch=4)
-    plain = TrainingSet(pictures, vocabulary, Squares(SIDE), training)
-    cached = SquareCache(Squares(SIDE), PictureCache(tmp_path / "cache"))
+    plain = TrainingSet(images, vocabulary, Squares(SIDE), training)
+    cached = SquareCache(Squares(SIDE), ImageCache(tmp_path / "cache"))
     for _ in range(2):
-        data = TrainingSet(pictures, vocabulary, cached, training)
+        data = TrainingSet(images, vocabulary, cached, training)
         assert_equal(data.batch(2), plain.batch(2))

@@ -1,4 +1,4 @@
-"""Drawn pictures whose contrast and direction are known."""
+"""Drawn images whose contrast and direction are known."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_is_in_other_boxes_does_not_belong_to_the_ring() -> None:
     assert known == pytest.approx(50)
 
 
-def test_a_box_that_fills_its_picture_has_no_contrast() -> None:
+def test_a_box_that_fills_its_image_has_no_contrast() -> None:
     assert contrast(plate(), Box(0, 0, 60, 60)) is None
     assert contrast(plate(), Box(10, 10, 20, 20), [Box(0, 0, 60, 60)]) is None
 

@@ -48,26 +48,26 @@ def test_round_trip(spec: Spec) -> None:
     with TemporaryDirectory() as folder:
         coco.write(annotations, Path(folder) / "x.json")
         read = coco.read(Path(folder) / "x.json")
-    assert [p.name for p in read.pictures] == [p.name for p in annotations.pictures]
+    assert [p.name for p in read.images] == [p.name for p in annotations.images]
     assert_equal_sets(read, annotations)
 
 
 def test_reads_ids_of_any_kind_and_keeps_the_order_of_the_categories(tmp_path: Path) -> None:
     read = coco.read(write(tmp_path, GOOD))
     assert read.classes == ("spur", "short")
-    assert read.pictures[0].name == "sub/a.png"
-    assert read.pictures[0].annotations[0].box.corners == (1, 2, 11, 22)
-    assert read.pictures[0].annotations[0].label == "spur"
+    assert read.images[0].name == "sub/a.png"
+    assert read.images[0].annotations[0].box.corners == (1, 2, 11, 22)
+    assert read.images[0].annotations[0].label == "spur"
 
 
 def test_a_box_over_the_edge_by_rounding_is_clipped(tmp_path: Path) -> None:
     read = coco.read(write(tmp_path, changed("annotations", 0, "bbox", to=[-0.4, 5, 40.9, 20])))
-    assert read.pictures[0].annotations[0].box.corners == (0, 5, 40, 25)
+    assert read.images[0].annotations[0].box.corners == (0, 5, 40, 25)
 
 
 def test_crowds_are_left_out_and_said(tmp_path: Path) -> None:
     read = coco.read(write(tmp_path, changed("annotations", 0, "iscrowd", to=1)))
-    assert read.pictures[0].annotations == ()
+    assert read.images[0].annotations == ()
     assert "1 crowd regions left out" in read.notes[0]
 
 
@@ -114,7 +114,7 @@ def test_what_is_no_coco_is_refused_by_its_place(tmp_path: Path, content: object
 @pytest.mark.parametrize(
     ("box", "message"),
     [
-        ([35, 2, 10, 20], r"box \(35.0, 2.0, 45.0, 22.0\) lies outside its picture of 40x30"),
+        ([35, 2, 10, 20], r"box \(35.0, 2.0, 45.0, 22.0\) lies outside its image of 40x30"),
         ([-9, 2, 10, 20], "lies outside"),
         ([40, 2, 0.5, 20], "lies outside"),
         ([1, 2, 0, 20], "has no area"),
@@ -127,7 +127,7 @@ def test_a_wrong_box_is_named(tmp_path: Path, box: list[float], message: str) ->
     path = write(tmp_path, changed("annotations", 0, "bbox", to=box))
     with pytest.raises(BoxError, match=message) as caught:
         coco.read(path)
-    assert f"{path}: picture sub/a.png, annotation 3" in str(caught.value)
+    assert f"{path}: image sub/a.png, annotation 3" in str(caught.value)
 
 
 @pytest.mark.parametrize("raw", [b"", b"{", b"\xff\xfe\x00", b"[" * 200_000, b"<xml/>"])
@@ -147,4 +147,4 @@ def test_reads_the_real_sets(shared_data: Path) -> None:
     for name, boxes, classes in (("deeppcb", 1568, 6), ("aluminium", 109, 4)):
         read = coco.read(shared_data / name / "val.json")
         assert len(read.classes) == classes
-        assert sum(len(p.annotations) for p in read.pictures) == boxes
+        assert sum(len(p.annotations) for p in read.images) == boxes

@@ -1,4 +1,4 @@
-"""Annotated pictures that are read where they lie."""
+"""Annotated images that are read where they lie."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_what_is_missing_damaged_odd_or_too_large_is_named_with_its_boxes(
     wrong = ("torn.png", "gone.png", "empty.jpg", "huge.png", "pipe.png", "link.png", "deep")
     answer = read(tmp_path, "deep/good.png", *wrong)
     (good,) = answer.labelled
-    assert good.picture.name == good.picture.key == "deep/good.png"
+    assert good.image.name == good.image.key == "deep/good.png"
     assert good.annotations == (BOX, BOX)
-    assert good.picture.path == images / "deep" / "good.png"
+    assert good.image.path == images / "deep" / "good.png"
     assert [one.name for one in answer.left_out] == list(wrong)
     assert {one.boxes for one in answer.left_out} == {2}
     assert answer.left_out[1] == LeftOut("gone.png", "it cannot be read: No such file or directory", 2)
@@ -56,21 +56,21 @@ def test_what_a_workspace_would_convert_is_converted_beside_and_not_in_the_folde
 ) -> None:
     Image.fromarray(np.full((20, 30), 4095, dtype=np.uint16)).save(images / "deep" / "sixteen.png")
     before = sorted(images.rglob("*"))
-    (picture,) = read(tmp_path, "deep/sixteen.png").labelled
-    assert picture.picture.path.parent == tmp_path / "scratch"
-    with Image.open(picture.picture.path) as converted:
+    (image,) = read(tmp_path, "deep/sixteen.png").labelled
+    assert image.image.path.parent == tmp_path / "scratch"
+    with Image.open(image.image.path) as converted:
         assert (converted.mode, converted.getpixel((0, 0))) == ("RGB", (255, 255, 255))
     assert sorted(images.rglob("*")) == before
 
 
-def test_one_picture_under_two_names_counts_twice(tmp_path: Path, images: Path) -> None:
+def test_one_image_under_two_names_counts_twice(tmp_path: Path, images: Path) -> None:
     (images / "again.png").write_bytes((images / "deep" / "good.png").read_bytes())
     answer = read(tmp_path, "deep/good.png", "again.png")
-    assert len({p.picture.key for p in answer.labelled}) == 2
+    assert len({p.image.key for p in answer.labelled}) == 2
 
 
 def test_nothing_to_read_and_another_size_are_errors(tmp_path: Path, images: Path) -> None:
-    with pytest.raises(DataError, match=r"none of 1 annotated pictures .*; gone\.png: it cannot be read"):
+    with pytest.raises(DataError, match=r"none of 1 annotated images .*; gone\.png: it cannot be read"):
         read(tmp_path, "gone.png")
     with pytest.raises(DataError, match="none of 0"):
         read(tmp_path)
@@ -83,7 +83,7 @@ def test_nothing_to_read_and_another_size_are_errors(tmp_path: Path, images: Pat
         read(tmp_path, "deep/good.png")
 
 
-def test_progress_is_told_of_every_picture(tmp_path: Path, images: Path) -> None:
+def test_progress_is_told_of_every_image(tmp_path: Path, images: Path) -> None:
     steps: list[tuple[int, int]] = []
     names = tuple(AnnotatedName(name, 30, 20, ()) for name in ("deep/good.png", "gone.png"))
     read_in_place(

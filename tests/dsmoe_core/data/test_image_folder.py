@@ -1,4 +1,4 @@
-"""Ingest: every odd picture is read right or quarantined with its reason; the rest goes on."""
+"""Ingest: every odd image is read right or quarantined with its reason; the rest goes on."""
 
 from __future__ import annotations
 
@@ -105,16 +105,16 @@ def test_reads_right(
     unchanged: bool,
 ) -> None:
     save(images / name)
-    ((picture,), quarantined) = ingest()
+    ((image,), quarantined) = ingest()
     assert not quarantined
     raw = (images / name).read_bytes()
-    assert picture.key == hashlib.sha256(raw).hexdigest()
-    assert (picture.name, picture.width, picture.height) == (name, *SIZE)
-    assert (picture.path.read_bytes() == raw) == unchanged
-    with Image.open(picture.path) as image:
-        assert image.format == {".jpg": "JPEG", ".png": "PNG"}[picture.path.suffix]
-        assert image.mode in (("L", "RGB") if unchanged else ("RGB",))
-        grey = np.asarray(image.convert("L"), dtype=np.int64)
+    assert image.key == hashlib.sha256(raw).hexdigest()
+    assert (image.name, image.width, image.height) == (name, *SIZE)
+    assert (image.path.read_bytes() == raw) == unchanged
+    with Image.open(image.path) as opened:
+        assert opened.format == {".jpg": "JPEG", ".png": "PNG"}[image.path.suffix]
+        assert opened.mode in (("L", "RGB") if unchanged else ("RGB",))
+        grey = np.asarray(opened.convert("L"), dtype=np.int64)
     dark, bright = (0, 255) if name == "bits.png" else (40, 200)
     assert grey[10, 2:10] == pytest.approx(dark, abs=6)
     assert grey[10, 14:22] == pytest.approx(bright, abs=6)
@@ -123,24 +123,24 @@ def test_reads_right(
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], Ingest], orientation: int) -> None:
     rotated(orientation)(images / "a.jpg")
-    ((picture,), _) = ingest()
-    assert (picture.width, picture.height) == (SIZE if orientation < 5 else SIZE[::-1])
+    ((image,), _) = ingest()
+    assert (image.width, image.height) == (SIZE if orientation < 5 else SIZE[::-1])
     corner = {2: (-2, 1), 3: (-2, -2), 4: (1, -2), 5: (1, 1), 6: (-2, 1), 7: (-2, -2), 8: (1, -2)}
     x, y = corner[orientation]
-    with Image.open(picture.path) as image:
-        assert not image.getexif()
-        red, green, _ = image.getpixel((x % image.width, y % image.height))
+    with Image.open(image.path) as opened:
+        assert not opened.getexif()
+        red, green, _ = opened.getpixel((x % opened.width, y % opened.height))
     assert red > 150 > green
 
 
 def test_transparency_is_laid_on_white(images: Path, ingest: Callable[[], Ingest]) -> None:
     Image.new("RGBA", SIZE, (10, 20, 30, 0)).save(images / "a.png")
-    ((picture,), _) = ingest()
-    with Image.open(picture.path) as image:
-        assert image.getpixel((3, 3)) == (255, 255, 255)
+    ((image,), _) = ingest()
+    with Image.open(image.path) as opened:
+        assert opened.getpixel((3, 3)) == (255, 255, 255)
 
 
-def test_one_bright_spot_does_not_darken_a_16_bit_picture(images: Path, ingest: Callable[[], Ingest]) -> None:
+def test_one_bright_spot_does_not_darken_a_16_bit_image(images: Path, ingest: Callable[[], Ingest]) -> None:
     spot = grey16(2000, 3000)
     spot.putpixel((0, 0), 4095)
     grey16(2000, 3000).save(images / "a.png")
@@ -183,8 +183,8 @@ def bomb(path: Path) -> None:
         (truncated("PNG"), "truncated"),
         (truncated("BMP"), "truncated"),
         (truncated("TIFF"), "truncated"),
-        (lambda p: p.write_text("not a picture"), "not a picture"),
-        (lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not a picture"),
+        (lambda p: p.write_text("not an image"), "not an image"),
+        (lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image"),
         (lambda p: p.write_bytes(b""), "empty"),
         (bomb, "too large: 60000x60000 pixels, at most 10000"),
         (lambda p: Image.new("L", (101, 100)).save(p, format="PNG"), "too large: 101x100"),
@@ -202,13 +202,13 @@ def test_quarantines_with_the_reason_and_goes_on(
     save(images / "bad.png")
     ramp().save(images / "good.png")
     result = ingest()
-    assert [p.name for p in result.pictures] == ["good.png"]
+    assert [p.name for p in result.images] == ["good.png"]
     ((name, said),) = result.quarantined
     assert name == "bad.png"
     assert reason in said
 
 
-def test_a_second_picture_of_the_same_content_names_the_first(
+def test_a_second_image_of_the_same_content_names_the_first(
     images: Path, ingest: Callable[[], Ingest]
 ) -> None:
     (images / "deep").mkdir()
@@ -216,7 +216,7 @@ def test_a_second_picture_of_the_same_content_names_the_first(
     shutil.copy(images / "a.png", images / "deep" / "b.png")
     for _ in range(2):
         result = ingest()
-        assert [p.name for p in result.pictures] == ["a.png"]
+        assert [p.name for p in result.images] == ["a.png"]
         assert result.quarantined == (("deep/b.png", "same content as a.png"),)
 
 
@@ -232,7 +232,7 @@ def test_hidden_files_linked_folders_and_labels_are_passed_over(
     (images / "a.txt").write_text("0 0.5 0.5 1 1")
     (images / "notes.txt").write_text("hello")
     result = ingest()
-    assert [p.name for p in result.pictures] == ["a.png"]
+    assert [p.name for p in result.images] == ["a.png"]
     assert [q.name for q in result.quarantined] == ["notes.txt"]
 
 
@@ -255,16 +255,16 @@ def test_a_second_run_reads_nothing_again(
     ramp("L").save(images / "a.png", compress_level=1)
     changed = ingest()
     assert [p.name for p in read] == ["a.png"]
-    assert changed.pictures[0].key != first.pictures[0].key
-    assert changed.pictures[1] == first.pictures[1]
+    assert changed.images[0].key != first.images[0].key
+    assert changed.images[1] == first.images[1]
 
 
 def test_what_the_store_lost_is_brought_back(images: Path, ingest: Callable[[], Ingest]) -> None:
     ramp().save(images / "a.png")
     first = ingest()
-    first.pictures[0].path.unlink()
+    first.images[0].path.unlink()
     assert ingest() == first
-    assert first.pictures[0].path.is_file()
+    assert first.images[0].path.is_file()
 
 
 def test_a_torn_index_costs_time_only(tmp_path: Path, images: Path, ingest: Callable[[], Ingest]) -> None:
@@ -274,11 +274,11 @@ def test_a_torn_index_costs_time_only(tmp_path: Path, images: Path, ingest: Call
     assert ingest() == first
 
 
-def test_a_lower_limit_holds_for_pictures_already_in(
+def test_a_lower_limit_holds_for_images_already_in(
     tmp_path: Path, images: Path, ingest: Callable[[], Ingest]
 ) -> None:
     ramp().save(images / "a.png")
-    assert ingest().pictures
+    assert ingest().images
     assert "too large" in ingest_folder(images, tmp_path / "store", max_pixels=100).quarantined[0].reason
 
 
@@ -300,7 +300,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
         with pytest.raises(PrerequisiteError, match=r"the disk of .*store is full\. Free some space"):
             ingest()
         assert [p.name for p in (tmp_path / "store").iterdir()] == [".ingested.json"]
-    assert len(ingest().pictures) == 1
+    assert len(ingest().images) == 1
 
 
 def test_copies_where_the_disk_cannot_link(
@@ -312,8 +312,8 @@ def test_copies_where_the_disk_cannot_link(
         raise OSError(errno.EXDEV, "another disk")
 
     monkeypatch.setattr(os, "link", no_link)
-    (picture,) = ingest().pictures
-    assert picture.path.read_bytes() == (images / "a.png").read_bytes()
+    (image,) = ingest().images
+    assert image.path.read_bytes() == (images / "a.png").read_bytes()
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

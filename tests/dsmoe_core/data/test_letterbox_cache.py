@@ -21,20 +21,20 @@ from hypothesis import strategies as st
 from dsmoe_core.config import Preprocessing
 from dsmoe_core.data import letterbox_cache
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.data.letterbox_cache import PictureCache, SquareCache
+from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache
 from dsmoe_core.errors import PrerequisiteError
-from dsmoe_core.schema import LabelledPicture, Picture
+from dsmoe_core.schema import ImageRecord, LabelledImage
 
 SIDE = 64
 ROOT = Path(__file__).resolve().parents[3]
 PLAIN = Squares(SIDE)
 
 
-def filled(folder: Path, pictures: list[LabelledPicture], squares: Squares = PLAIN) -> None:
-    """A cache with all pictures in it, closed again."""
-    cache = SquareCache(squares, PictureCache(folder))
-    for labelled in pictures:
-        cache.read(labelled.picture)
+def filled(folder: Path, images: list[LabelledImage], squares: Squares = PLAIN) -> None:
+    """A cache with all images in it, closed again."""
+    cache = SquareCache(squares, ImageCache(folder))
+    for labelled in images:
+        cache.read(labelled.image)
     cache.flush()
 
 
@@ -43,27 +43,27 @@ def data_file(folder: Path) -> Path:
     return found
 
 
-def assert_right(folder: Path, pictures: list[LabelledPicture], squares: Squares = PLAIN) -> None:
-    cache = SquareCache(squares, PictureCache(folder))
-    for labelled in pictures:
-        np.testing.assert_array_equal(cache.read(labelled.picture), squares.read(labelled.picture))
+def assert_right(folder: Path, images: list[LabelledImage], squares: Squares = PLAIN) -> None:
+    cache = SquareCache(squares, ImageCache(folder))
+    for labelled in images:
+        np.testing.assert_array_equal(cache.read(labelled.image), squares.read(labelled.image))
 
 
-def named(name: str, path: Path = Path("gone")) -> Picture:
-    """A picture whose content is known by another name; without a file only a cache can show it."""
-    return Picture(sha256(name.encode()).hexdigest(), "", path, 100, 80)
+def named(name: str, path: Path = Path("gone")) -> ImageRecord:
+    """An image whose content is known by another name; without a file only a cache can show it."""
+    return ImageRecord(sha256(name.encode()).hexdigest(), "", path, 100, 80)
 
 
-def without_files(pictures: list[LabelledPicture]) -> list[Picture]:
-    """The same pictures, whose files are gone: only a cache can show them."""
-    return [Picture(p.picture.key, "", Path("gone"), 100, 80) for p in pictures]
+def without_files(images: list[LabelledImage]) -> list[ImageRecord]:
+    """The same images, whose files are gone: only a cache can show them."""
+    return [ImageRecord(p.image.key, "", Path("gone"), 100, 80) for p in images]
 
 
-def test_a_second_run_decodes_nothing(tmp_path: Path, pictures: list[LabelledPicture]) -> None:
-    filled(tmp_path / "cache", pictures)
-    cache = SquareCache(PLAIN, PictureCache(tmp_path / "cache"))
-    for gone, labelled in zip(without_files(pictures), pictures, strict=True):
-        np.testing.assert_array_equal(cache.read(gone), PLAIN.read(labelled.picture))
+def test_a_second_run_decodes_nothing(tmp_path: Path, images: list[LabelledImage]) -> None:
+    filled(tmp_path / "cache", images)
+    cache = SquareCache(PLAIN, ImageCache(tmp_path / "cache"))
+    for gone, labelled in zip(without_files(images), images, strict=True):
+        np.testing.assert_array_equal(cache.read(gone), PLAIN.read(labelled.image))
 
 
 @pytest.mark.parametrize(
@@ -76,59 +76,59 @@ def test_a_second_run_decodes_nothing(tmp_path: Path, pictures: list[LabelledPic
     ids=["gamma", "resampling", "side"],
 )
 def test_a_changed_setting_never_reads_an_old_cache(
-    tmp_path: Path, pictures: list[LabelledPicture], other: Squares
+    tmp_path: Path, images: list[LabelledImage], other: Squares
 ) -> None:
     folder = tmp_path / "cache"
-    filled(folder, pictures)
+    filled(folder, images)
     old = data_file(folder)
-    assert_right(folder, pictures, other)
+    assert_right(folder, images, other)
     (new,) = {path.parent for path in folder.glob("*/data.mdb")} - {old.parent}
     new.joinpath("data.mdb").write_bytes(old.read_bytes())  # not even where someone mixes them up
-    assert_right(folder, pictures, other)
-    assert_right(folder, pictures)
+    assert_right(folder, images, other)
+    assert_right(folder, images)
 
 
 def test_changed_code_never_reads_an_old_cache_and_removes_it(
-    tmp_path: Path, pictures: list[LabelledPicture], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: list[LabelledImage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled(tmp_path, pictures)
+    filled(tmp_path, images)
     (old,) = (path.parent for path in tmp_path.glob("*/data.mdb"))
     monkeypatch.setattr(letterbox_cache, "_MADE_BY", "other")
-    cache = SquareCache(PLAIN, PictureCache(tmp_path))
+    cache = SquareCache(PLAIN, ImageCache(tmp_path))
     with pytest.raises(FileNotFoundError):
-        cache.read(without_files(pictures)[0])
+        cache.read(without_files(images)[0])
     assert not old.exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.9, 0.9999])
 def test_a_truncated_cache_is_found_out_and_made_anew(
-    tmp_path: Path, pictures: list[LabelledPicture], share: float, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, images: list[LabelledImage], share: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "cache"
-    filled(folder, pictures)
+    filled(folder, images)
     data = data_file(folder)
     whole = data.stat().st_size
     with data.open("r+b") as file:
         file.truncate(int(whole * share))
-    assert_right(folder, pictures)
+    assert_right(folder, images)
     assert "was torn and is begun anew" in caplog.text
-    filled(folder, pictures)
-    test = SquareCache(PLAIN, PictureCache(folder))
-    assert [test.read(gone).shape for gone in without_files(pictures)] == [(SIDE, SIDE, 3)] * len(pictures)
+    filled(folder, images)
+    test = SquareCache(PLAIN, ImageCache(folder))
+    assert [test.read(gone).shape for gone in without_files(images)] == [(SIDE, SIDE, 3)] * len(images)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.floats(0, 1), st.binary(min_size=1, max_size=6000))
 def test_bytes_that_rotted_never_reach_a_training(
-    tmp_path_factory: pytest.TempPathFactory, pictures: list[LabelledPicture], at: float, rot: bytes
+    tmp_path_factory: pytest.TempPathFactory, images: list[LabelledImage], at: float, rot: bytes
 ) -> None:
     folder = tmp_path_factory.mktemp("cache")
-    filled(folder, pictures)
+    filled(folder, images)
     data = data_file(folder)
     with data.open("r+b") as file:
         file.seek(int(at * data.stat().st_size))
         file.write(rot)
-    assert_right(folder, pictures)
+    assert_right(folder, images)
 
 
 FILL = """
@@ -138,43 +138,43 @@ from pathlib import Path
 from dsmoe_core.data import store
 from dsmoe_core.data import letterbox_cache
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.schema import Picture
+from dsmoe_core.schema import Image
 store.COMMIT_BYTES = 1
-cache = letterbox_cache.SquareCache(Squares(64), letterbox_cache.PictureCache(Path(sys.argv[1])))
+cache = letterbox_cache.SquareCache(Squares(64), letterbox_cache.ImageCache(Path(sys.argv[1])))
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):
     key = sha256(f"{sys.argv[4]}{i}".encode()).hexdigest()
-    cache.read(Picture(key, "", Path(sys.argv[2]), 100, 80))
+    cache.read(Image(key, "", Path(sys.argv[2]), 100, 80))
 """
 
 
-def filling(folder: Path, picture: Path, count: int, prefix: str) -> subprocess.Popen[str]:
+def filling(folder: Path, image: Path, count: int, prefix: str) -> subprocess.Popen[str]:
     """Another process that writes square after square."""
-    words = [sys.executable, "-c", FILL, str(folder), str(picture), str(count), prefix]
+    words = [sys.executable, "-c", FILL, str(folder), str(image), str(count), prefix]
     return subprocess.Popen(words, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("written_bytes", [100_000, 700_000])
 def test_a_writer_killed_in_the_middle_does_no_harm(
-    tmp_path: Path, pictures: list[LabelledPicture], written_bytes: int
+    tmp_path: Path, images: list[LabelledImage], written_bytes: int
 ) -> None:
     folder = tmp_path / "cache"
-    with filling(folder, pictures[0].picture.path, 1_000_000, "k") as writer:
+    with filling(folder, images[0].image.path, 1_000_000, "k") as writer:
         assert writer.stdout is not None
         writer.stdout.readline()
         while data_file(folder).stat().st_size < written_bytes:
             assert writer.poll() is None
         writer.send_signal(signal.SIGKILL)
-    assert_right(folder, pictures)
-    kept = SquareCache(PLAIN, PictureCache(folder)).read(named("k0"))
-    np.testing.assert_array_equal(kept, PLAIN.read(pictures[0].picture))
+    assert_right(folder, images)
+    kept = SquareCache(PLAIN, ImageCache(folder)).read(named("k0"))
+    np.testing.assert_array_equal(kept, PLAIN.read(images[0].image))
 
 
-def test_processes_share_a_cache_while_it_grows(tmp_path: Path, pictures: list[LabelledPicture]) -> None:
-    folder, path = tmp_path / "cache", pictures[0].picture.path
-    right = PLAIN.read(pictures[0].picture)
+def test_processes_share_a_cache_while_it_grows(tmp_path: Path, images: list[LabelledImage]) -> None:
+    folder, path = tmp_path / "cache", images[0].image.path
+    right = PLAIN.read(images[0].image)
     with filling(folder, path, 40, "a") as one, filling(folder, path, 40, "a") as two:
-        cache = SquareCache(PLAIN, PictureCache(folder))
+        cache = SquareCache(PLAIN, ImageCache(folder))
         while one.poll() is None or two.poll() is None:
             np.testing.assert_array_equal(cache.read(named("a39", path)), right)
             cache.flush()
@@ -183,32 +183,30 @@ def test_processes_share_a_cache_while_it_grows(tmp_path: Path, pictures: list[L
         np.testing.assert_array_equal(cache.read(named(f"a{i}")), right)
 
 
-def test_two_users_in_one_process_share_it(tmp_path: Path, pictures: list[LabelledPicture]) -> None:
-    one, two = (SquareCache(PLAIN, PictureCache(tmp_path / "cache")) for _ in range(2))
-    one.read(pictures[0].picture)
+def test_two_users_in_one_process_share_it(tmp_path: Path, images: list[LabelledImage]) -> None:
+    one, two = (SquareCache(PLAIN, ImageCache(tmp_path / "cache")) for _ in range(2))
+    one.read(images[0].image)
     one.flush()
-    np.testing.assert_array_equal(two.read(without_files(pictures)[0]), PLAIN.read(pictures[0].picture))
+    np.testing.assert_array_equal(two.read(without_files(images)[0]), PLAIN.read(images[0].image))
 
 
-def test_a_key_that_names_no_content_is_never_looked_up(
-    tmp_path: Path, pictures: list[LabelledPicture]
-) -> None:
-    """Pictures judged where they lie go by their file names, which many folders share."""
-    cache = SquareCache(PLAIN, PictureCache(tmp_path / "cache"))
-    for labelled in pictures[:2]:
-        picture = replace(labelled.picture, key="0001.png")
-        np.testing.assert_array_equal(cache.read(picture), PLAIN.read(picture))
+def test_a_key_that_names_no_content_is_never_looked_up(tmp_path: Path, images: list[LabelledImage]) -> None:
+    """Images judged where they lie go by their file names, which many folders share."""
+    cache = SquareCache(PLAIN, ImageCache(tmp_path / "cache"))
+    for labelled in images[:2]:
+        image = replace(labelled.image, key="0001.png")
+        np.testing.assert_array_equal(cache.read(image), PLAIN.read(image))
         cache.flush()
 
 
 def test_a_full_cache_takes_no_more_and_says_so(
-    tmp_path: Path, pictures: list[LabelledPicture], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, images: list[LabelledImage], caplog: pytest.LogCaptureFixture
 ) -> None:
     bound = 100_000
-    cache = SquareCache(PLAIN, PictureCache(tmp_path / "cache", bound))
+    cache = SquareCache(PLAIN, ImageCache(tmp_path / "cache", bound))
     for i in range(20):
-        picture = named(str(i), pictures[0].picture.path)
-        np.testing.assert_array_equal(cache.read(picture), PLAIN.read(picture))
+        image = named(str(i), images[0].image.path)
+        np.testing.assert_array_equal(cache.read(image), PLAIN.read(image))
         cache.flush()
     assert "has reached its bound" in caplog.text
     assert data_file(tmp_path / "cache").stat().st_size <= bound
@@ -227,28 +225,26 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 @pytest.mark.parametrize("room", [2_000, 40_000, 90_000])
 def test_a_full_disk_is_told_and_leaves_a_whole_cache(
-    tmp_path: Path, pictures: list[LabelledPicture], room: int
+    tmp_path: Path, images: list[LabelledImage], room: int
 ) -> None:
     folder = tmp_path / "cache"
     with files_of_at_most(room), pytest.raises(PrerequisiteError, match="disk full: the cache"):
-        filled(folder, pictures)
-    assert_right(folder, pictures)
+        filled(folder, images)
+    assert_right(folder, images)
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(PrerequisiteError, match="cannot be used") as raised:
-        SquareCache(PLAIN, PictureCache(tmp_path / "file"))
+        SquareCache(PLAIN, ImageCache(tmp_path / "file"))
     assert isinstance(raised.value.__cause__, OSError)
     assert raised.value.__cause__.errno == errno.ENOTDIR
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5])
-def test_gamma_is_the_paper_s_curve_and_spares_the_padding(
-    pictures: list[LabelledPicture], gamma: float
-) -> None:
+def test_gamma_is_the_paper_s_curve_and_spares_the_padding(images: list[LabelledImage], gamma: float) -> None:
     plain, curved = (
-        Squares(SIDE, Preprocessing(gamma=g)).read(pictures[0].picture).astype(float) for g in (1.0, gamma)
+        Squares(SIDE, Preprocessing(gamma=g)).read(images[0].image).astype(float) for g in (1.0, gamma)
     )
     rows = slice(7, 57)  # 100 x 80 becomes 64 x 51, centred
     assert np.abs(curved[rows] - 255 * (plain[rows] / 255) ** gamma).max() <= 0.5 + 1e-9

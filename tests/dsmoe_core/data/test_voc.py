@@ -40,8 +40,8 @@ def test_finds_the_annotations_of_a_whole_voc_folder(tmp_path: Path) -> None:
     (tmp_path / "Annotations").mkdir()
     (tmp_path / "Annotations" / "a.xml").write_text(GOOD)
     read = voc.read(tmp_path)
-    assert [p.name for p in read.pictures] == ["a.png"]
-    assert read.pictures[0].annotations[0].box.corners == (1, 2, 11, 22)
+    assert [p.name for p in read.images] == ["a.png"]
+    assert read.images[0].annotations[0].box.corners == (1, 2, 11, 22)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_document_type_is_refused(tmp_path: Path, doctype: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("annotation>", "picture>", "expected <annotation> at the top"),
+        ("annotation>", "image>", "expected <annotation> at the top"),
         ("</annotation>", "", "is not XML"),
         ("<filename>a.png</filename>", "", "lacks <filename>"),
         ("a.png", "../../a.png", "which leaves the folder"),
@@ -69,7 +69,7 @@ def test_a_document_type_is_refused(tmp_path: Path, doctype: str) -> None:
         ("<height>30</height>", "<height>tall</height>", "<size/height> 'tall'; expected a number"),
         ("<height>30</height>", "<height>0</height>", "has height 0.0"),
         ("<height>30</height>", "<height>inf</height>", "has height inf"),
-        ("<name>spur</name>", "", "picture a.png, object 1 lacks <name>"),
+        ("<name>spur</name>", "", "image a.png, object 1 lacks <name>"),
         ("<xmax>11</xmax>", "", "object 1 lacks <bndbox/xmax>"),
     ],
 )
@@ -82,7 +82,7 @@ def test_what_is_no_voc_is_refused_by_its_place(tmp_path: Path, old: str, new: s
 
 def test_a_box_outside_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.xml").write_text(GOOD.replace("<xmax>11", "<xmax>51"))
-    with pytest.raises(BoxError, match=r"a.xml: picture a.png, object 1: box .* lies outside .* 40x30"):
+    with pytest.raises(BoxError, match=r"a.xml: image a.png, object 1: box .* lies outside .* 40x30"):
         voc.read(tmp_path)
 
 
@@ -98,14 +98,14 @@ def test_a_class_missing_from_the_list_is_refused(tmp_path: Path) -> None:
         voc.read(tmp_path)
 
 
-def test_two_files_for_one_picture_are_refused(tmp_path: Path) -> None:
+def test_two_files_for_one_image_are_refused(tmp_path: Path) -> None:
     for name in ("a.xml", "b.xml"):
         (tmp_path / name).write_text(GOOD)
-    with pytest.raises(FormatError, match=r"picture 'a.png' comes twice"):
+    with pytest.raises(FormatError, match=r"image 'a.png' comes twice"):
         voc.read(tmp_path)
 
 
 def test_names_that_differ_by_ending_only_are_not_written(tmp_path: Path) -> None:
-    pictures = (AnnotatedName("a.png", 1, 1, ()), AnnotatedName("a.jpg", 1, 1, ()))
+    images = (AnnotatedName("a.png", 1, 1, ()), AnnotatedName("a.jpg", 1, 1, ()))
     with pytest.raises(FormatError, match=r"'a.xml' comes twice"):
-        voc.write(AnnotationSet(("x",), pictures), tmp_path)
+        voc.write(AnnotationSet(("x",), images), tmp_path)

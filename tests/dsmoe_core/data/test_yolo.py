@@ -1,4 +1,4 @@
-"""YOLO folders: round trip with pictures on disk, layouts, and lines that are no boxes."""
+"""YOLO folders: round trip with images on disk, layouts, and lines that are no boxes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dsmoe_core.data import yolo
 from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
 from dsmoe_core.errors import BoxError, FormatError
 
-from .conftest import Spec, assert_equal_sets, build, draw_pictures, specs
+from .conftest import Spec, assert_equal_sets, build, draw_images, specs
 
 
 @given(specs(least=1))
@@ -23,7 +23,7 @@ def test_round_trip(spec: Spec) -> None:
     annotations = build(spec)
     with TemporaryDirectory() as folder:
         root = Path(folder)
-        draw_pictures(annotations, root / "images")
+        draw_images(annotations, root / "images")
         yolo.write(annotations, root)
         read = yolo.read(root, root / "images")
     assert_equal_sets(read, annotations)
@@ -32,7 +32,7 @@ def test_round_trip(spec: Spec) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One picture, one label, two classes."""
+    """One image, one label, two classes."""
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
     Image.new("RGB", (40, 20)).save(tmp_path / "images" / "a.png")
@@ -42,20 +42,20 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_shares_become_pixels(folder: Path) -> None:
-    (picture,) = yolo.read(folder, folder / "images").pictures
-    assert (picture.name, picture.width, picture.height) == ("a.png", 40, 20)
-    assert picture.annotations[0].label == "short"
-    assert picture.annotations[0].box.corners == (15, 5, 25, 15)
+    (image,) = yolo.read(folder, folder / "images").images
+    assert (image.name, image.width, image.height) == ("a.png", 40, 20)
+    assert image.annotations[0].label == "short"
+    assert image.annotations[0].box.corners == (15, 5, 25, 15)
 
 
-def test_shares_count_in_the_upright_picture(folder: Path) -> None:
+def test_shares_count_in_the_upright_image(folder: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(folder / "images" / "a.jpg", exif=exif)
     (folder / "images" / "a.png").unlink()
-    (picture,) = yolo.read(folder, folder / "images").pictures
-    assert (picture.width, picture.height) == (20, 40)
-    assert picture.annotations[0].box.corners == (7.5, 10, 12.5, 30)
+    (image,) = yolo.read(folder, folder / "images").images
+    assert (image.width, image.height) == (20, 40)
+    assert image.annotations[0].box.corners == (7.5, 10, 12.5, 30)
 
 
 @pytest.mark.parametrize("names", ["names: {0: spur, 1: short}", "names:\n- spur\n- short\nnc: 2"])
@@ -69,42 +69,42 @@ def test_class_list_in_a_text_file(folder: Path, place: str) -> None:
     (folder / "data.yaml").unlink()
     (folder / place).write_text("spur\r\nshort\n")
     read = yolo.read(folder, folder / "images")
-    assert (read.classes, len(read.pictures)) == (("spur", "short"), 1)
+    assert (read.classes, len(read.images)) == (("spur", "short"), 1)
 
 
-def test_labels_beside_the_pictures(tmp_path: Path, small_set: AnnotationSet) -> None:
-    draw_pictures(small_set, tmp_path)
+def test_labels_beside_the_images(tmp_path: Path, small_set: AnnotationSet) -> None:
+    draw_images(small_set, tmp_path)
     (tmp_path / "classes.txt").write_text("spur\nshort\n")
     (tmp_path / "a.txt").write_text("0 0.5 0.5 1 1\n")
-    assert [p.name for p in yolo.read(tmp_path, tmp_path).pictures] == ["a.png"]
+    assert [p.name for p in yolo.read(tmp_path, tmp_path).images] == ["a.png"]
 
 
-def test_a_part_of_the_pictures_finds_its_part_of_the_labels(folder: Path) -> None:
+def test_a_part_of_the_images_finds_its_part_of_the_labels(folder: Path) -> None:
     for kind in ("train", "val"):
         (folder / "images" / kind).mkdir()
         (folder / "labels" / kind).mkdir()
         Image.new("RGB", (10, 10)).save(folder / "images" / kind / "a.png")
         (folder / "labels" / kind / "a.txt").write_text("0 0.5 0.5 1 1\n" if kind == "val" else "")
-    (picture,) = yolo.read(folder, folder / "images" / "val").pictures
-    assert (picture.name, len(picture.annotations)) == ("a.png", 1)
+    (image,) = yolo.read(folder, folder / "images" / "val").images
+    assert (image.name, len(image.annotations)) == ("a.png", 1)
 
 
 def test_no_label_is_not_labelled_and_an_empty_one_is_free_of_defects(folder: Path) -> None:
     for name in ("b.png", "c.png"):
         Image.new("RGB", (40, 20)).save(folder / "images" / name)
     (folder / "labels" / "b.txt").write_text("")
-    read = {p.name: len(p.annotations) for p in yolo.read(folder, folder / "images").pictures}
+    read = {p.name: len(p.annotations) for p in yolo.read(folder, folder / "images").images}
     assert read == {"a.png": 1, "b.png": 0}
 
 
-def test_labels_without_a_readable_picture_are_noted(folder: Path) -> None:
+def test_labels_without_a_readable_image_are_noted(folder: Path) -> None:
     (folder / "labels" / "gone.txt").write_text("0 0.5 0.5 1 1\n")
     (folder / "labels" / "bad.txt").write_text("0 0.5 0.5 1 1\n")
-    (folder / "images" / "bad.jpg").write_bytes(b"no picture")
+    (folder / "images" / "bad.jpg").write_bytes(b"no image")
     read = yolo.read(folder, folder / "images")
-    assert len(read.pictures) == 1
-    assert any("gone.txt left out: it has no picture" in note for note in read.notes)
-    assert any("bad.txt left out: its picture cannot be read" in note for note in read.notes)
+    assert len(read.images) == 1
+    assert any("gone.txt left out: it has no image" in note for note in read.notes)
+    assert any("bad.txt left out: its image cannot be read" in note for note in read.notes)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_line_that_is_no_box_is_named(folder: Path, line: str, message: str) -
 @pytest.mark.parametrize("line", ["0 0.9 0.5 0.4 0.2", "0 0.5 0.5 0 0.2", "0 nan 0.5 0.1 0.2"])
 def test_a_wrong_box_is_named(folder: Path, line: str) -> None:
     (folder / "labels" / "a.txt").write_text(line)
-    with pytest.raises(BoxError, match=r"a.txt: picture a.png, line 1: box"):
+    with pytest.raises(BoxError, match=r"a.txt: image a.png, line 1: box"):
         yolo.read(folder, folder / "images")
 
 
@@ -150,14 +150,14 @@ def test_wrong_class_names_are_refused(folder: Path, text: str, message: str) ->
 
 def test_a_folder_without_class_names_or_labels_is_refused(folder: Path) -> None:
     (folder / "labels" / "a.txt").unlink()
-    with pytest.raises(FormatError, match="has no label file for any picture"):
+    with pytest.raises(FormatError, match="has no label file for any image"):
         yolo.read(folder, folder / "images")
     (folder / "data.yaml").unlink()
     with pytest.raises(FormatError, match=r"neither data.yaml nor classes.txt"):
         yolo.read(folder, folder / "images")
 
 
-def test_two_pictures_for_one_label_are_refused(
+def test_two_images_for_one_label_are_refused(
     folder: Path, draw: Callable[[AnnotationSet, Path], None]
 ) -> None:
     draw(AnnotationSet(("x",), (AnnotatedName("a.jpg", 4, 4, ()),)), folder / "images")

@@ -1,4 +1,4 @@
-"""Average precision and the bootstrap, against pycocotools on pictures that were really drawn again."""
+"""Average precision and the bootstrap, against pycocotools on images that were really drawn again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dsmoe_core.evaluation.bootstrap import (
     resampled_shares,
 )
 from dsmoe_core.evaluation.coco_metrics import coco_tables
-from dsmoe_core.evaluation.matching import match_pictures
+from dsmoe_core.evaluation.matching import match_images
 from dsmoe_core.evaluation.operating_point import operating_point
 from dsmoe_core.schema import Box
 
@@ -30,11 +30,11 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_resample_is_what_pycocotools_says_of_pictures_drawn_again(seed: int) -> None:
+def test_a_resample_is_what_pycocotools_says_of_images_drawn_again(seed: int) -> None:
     scene = random_scene(seed)
     counts = draws(len(scene[1]), 5, seed)
     found_in = resampled_map(coco_tables(*scene, CLASSES), counts)
-    shares = resampled_shares(match_pictures(*scene), 0.4, counts)
+    shares = resampled_shares(match_images(*scene), 0.4, counts)
     for b, count in enumerate(counts):
         again = drawn_again(scene, count.tolist())
         theirs = coco_tables(*again, CLASSES)
@@ -42,11 +42,11 @@ def test_a_resample_is_what_pycocotools_says_of_pictures_drawn_again(seed: int) 
             expected = theirs.mean(label=name) or (np.nan, np.nan)
             assert tuple(found_in[b, c]) == pytest.approx(expected, nan_ok=True)
         assert mean_over_classes(found_in)[b] == pytest.approx(theirs.mean())
-        point = operating_point(match_pictures(*again), CLASSES, 0.4).total
+        point = operating_point(match_images(*again), CLASSES, 0.4).total
         assert tuple(shares[b]) == pytest.approx((point.precision, point.recall, point.f1))
 
 
-def test_draws_are_as_many_pictures_as_there_are_and_the_seed_s_own() -> None:
+def test_draws_are_as_many_images_as_there_are_and_the_seed_s_own() -> None:
     counts = draws(7, 50, 1)
     assert (counts.sum(1) == 7).all()
     assert (counts == draws(7, 50, 1)).all()
@@ -68,8 +68,8 @@ def test_a_class_without_boxes_has_no_figure_and_stays_out_of_the_mean() -> None
 
 def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says() -> None:
     rng, box = np.random.default_rng(0), Box(0, 0, 10, 10)
-    (hit,) = match_pictures({"p": found("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))])
-    (miss,) = match_pictures({}, [labelled("p", (box, "spur"))])
+    (hit,) = match_images({"p": found("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))])
+    (miss,) = match_images({}, [labelled("p", (box, "spur"))])
     covered = 0
     for trial in range(100):
         matched = [hit if rng.random() < 0.7 else miss for _ in range(60)]
@@ -79,7 +79,7 @@ def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says(
 
 
 def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_more() -> None:
-    scene = random_scene(3, pictures=20)
+    scene = random_scene(3, images=20)
     counts = draws(20, 200, 0)
     tables = coco_tables(*scene, CLASSES)
     itself = mean_over_classes(resampled_map(tables, counts))[:, 0]
@@ -87,7 +87,7 @@ def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_mor
     assert same is not None
     assert (same.ci95, same.p) == ((0.0, 0.0), 1.0)
     perfect = {
-        p.picture.key: found(p.picture.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in scene[1]
+        p.image.key: found(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in scene[1]
     }
     best = mean_over_classes(resampled_map(coco_tables(perfect, scene[1], CLASSES), counts))[:, 0]
     better = compare(float(best.mean() - itself.mean()), best, itself)

@@ -15,7 +15,7 @@ from dsmoe_core.evaluation.calibration import (
     reliability,
     tempered,
 )
-from dsmoe_core.evaluation.matching import Matched, match_pictures
+from dsmoe_core.evaluation.matching import Matched, match_images
 from dsmoe_core.schema import Box
 
 scored = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=40)
@@ -68,16 +68,16 @@ def test_the_fit_is_the_best_of_a_fine_grid() -> None:
 
 
 @pytest.mark.parametrize("right", [[], [True, True], [False, False]])
-def test_no_temperature_fits_nothing_or_only_right_or_only_false_findings(right: list[bool]) -> None:
+def test_no_temperature_fits_nothing_or_only_right_or_only_false_detections(right: list[bool]) -> None:
     score = np.full(len(right), 0.8)
     assert fit_temperature(score, np.array(right, dtype=bool)) is None
 
 
-def too_sure(pictures: int) -> list[Matched]:
-    """Findings with a score of 0.95, of which two in three are right."""
+def too_sure(images: int) -> list[Matched]:
+    """Detections with a score of 0.95, of which two in three are right."""
     box, far = Box(0, 0, 10, 10), Box(50, 50, 60, 60)
-    findings = {f"p{i}": found(f"p{i}", (far if i % 3 == 0 else box, "spur", 0.95)) for i in range(pictures)}
-    return match_pictures(findings, [labelled(f"p{i}", (box, "spur")) for i in range(pictures)])
+    detections = {f"p{i}": found(f"p{i}", (far if i % 3 == 0 else box, "spur", 0.95)) for i in range(images)}
+    return match_images(detections, [labelled(f"p{i}", (box, "spur")) for i in range(images)])
 
 
 def test_scaling_is_fitted_on_one_half_and_judged_on_the_other() -> None:
@@ -93,7 +93,7 @@ def test_scaling_is_fitted_on_one_half_and_judged_on_the_other() -> None:
     assert other.temperature != answer.scaling.temperature
 
 
-def test_without_findings_there_is_no_figure() -> None:
-    answer = calibration(match_pictures({}, [labelled("p")]), seed=0)
-    assert (answer.findings, answer.error, answer.scaling) == (0, None, None)
+def test_without_detections_there_is_no_figure() -> None:
+    answer = calibration(match_images({}, [labelled("p")]), seed=0)
+    assert (answer.detections, answer.error, answer.scaling) == (0, None, None)
     assert {b.count for b in answer.bins} == {0}

@@ -11,56 +11,56 @@ from scenes import CLASSES, found, random_scene
 
 from dsmoe_core.evaluation.coco_metrics import coco_tables, evaluate
 from dsmoe_core.evaluation.operating_point import Size
-from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture, PictureFindings
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Prediction
 
 BOX = Box(10, 10, 30, 30)
 
 
-def picture(key: str, *labels: str) -> LabelledPicture:
-    return LabelledPicture(
-        Picture(key, key, Path(key), 100, 100),
+def image(key: str, *labels: str) -> LabelledImage:
+    return LabelledImage(
+        ImageRecord(key, key, Path(key), 100, 100),
         tuple(Annotation(Box(10 + 40 * i, 10, 30 + 40 * i, 30), label) for i, label in enumerate(labels)),
     )
 
 
 def test_all_right_is_one() -> None:
-    result = evaluate([found("a", (BOX, "spur", 0.9))], [picture("a", "spur")], ["spur", "short"])
+    result = evaluate([found("a", (BOX, "spur", 0.9))], [image("a", "spur")], ["spur", "short"])
     assert (result.map50, result.map, result.recall) == pytest.approx((1.0, 1.0, 1.0))
     assert result.per_class.keys() == {"spur"}
 
 
 def test_a_wrong_class_is_zero() -> None:
-    result = evaluate([found("a", (BOX, "short", 0.9))], [picture("a", "spur")], ["spur", "short"])
+    result = evaluate([found("a", (BOX, "short", 0.9))], [image("a", "spur")], ["spur", "short"])
     assert (result.map50, result.map, result.f1) == (0.0, 0.0, 0.0)
 
 
 def test_nothing_found_is_zero_and_no_error() -> None:
-    assert evaluate([], [picture("a", "spur")], ["spur"]).map50 == 0.0
+    assert evaluate([], [image("a", "spur")], ["spur"]).map50 == 0.0
 
 
 def test_a_loose_box_counts_at_half_only() -> None:
     loose = found("a", (Box(10, 10, 30, 26), "spur", 0.9))  # IoU 0.8
-    result = evaluate([loose], [picture("a", "spur")], ["spur"])
+    result = evaluate([loose], [image("a", "spur")], ["spur"])
     assert result.map50 == pytest.approx(1.0)
     assert result.map == pytest.approx(0.7)
 
 
 def test_a_false_alarm_above_the_true_one_halves_precision() -> None:
     rows = found("a", (Box(60, 60, 80, 80), "spur", 0.9), (BOX, "spur", 0.5))
-    result = evaluate([rows], [picture("a", "spur")], ["spur"])
+    result = evaluate([rows], [image("a", "spur")], ["spur"])
     assert result.map50 == pytest.approx(0.5)
     assert result.precision == pytest.approx(0.5)
 
 
-def test_pictures_outside_the_test_set_are_left_out() -> None:
+def test_images_outside_the_test_set_are_left_out() -> None:
     rows = [found("a", (BOX, "spur", 0.9)), found("z", (BOX, "spur", 1.0))]
-    assert evaluate(rows, [picture("a", "spur")], ["spur"]).map50 == pytest.approx(1.0)
+    assert evaluate(rows, [image("a", "spur")], ["spur"]).map50 == pytest.approx(1.0)
 
 
 def test_whole_and_per_size_are_what_pycocotools_prints() -> None:
-    findings, truth = random_scene(1, pictures=30)
-    tables = coco_tables(findings, truth, CLASSES)
-    expected = printed_by_pycocotools(findings, truth)
+    detections, truth = random_scene(1, images=30)
+    tables = coco_tables(detections, truth, CLASSES)
+    expected = printed_by_pycocotools(detections, truth)
     assert tables.mean() == pytest.approx((expected[1], expected[0]))
     for size, value in zip(Size, expected[3:6], strict=True):
         mean = tables.mean(size=size)
@@ -68,13 +68,13 @@ def test_whole_and_per_size_are_what_pycocotools_prints() -> None:
         assert mean[1] == pytest.approx(value)
 
 
-def printed_by_pycocotools(findings: dict[str, PictureFindings], truth: list[LabelledPicture]) -> list[float]:
+def printed_by_pycocotools(detections: dict[str, Prediction], truth: list[LabelledImage]) -> list[float]:
     """Its twelve figures, by the way that its own documentation shows."""
-    ids = {p.picture.key: i for i, p in enumerate(truth, start=1)}
-    true = [(ids[p.picture.key], a) for p in truth for a in p.annotations]
+    ids = {p.image.key: i for i, p in enumerate(truth, start=1)}
+    true = [(ids[p.image.key], a) for p in truth for a in p.annotations]
     coco, rows = COCO(), []
-    for f in findings.values():
-        for one in f.findings:
+    for f in detections.values():
+        for one in f.detections:
             box = [one.box.x1, one.box.y1, one.box.width, one.box.height]
             place = CLASSES.index(one.label) + 1
             rows.append({"image_id": ids[f.key], "category_id": place, "bbox": box, "score": one.score})
@@ -101,18 +101,18 @@ def printed_by_pycocotools(findings: dict[str, PictureFindings], truth: list[Lab
     return [float(value) for value in evaluation.stats]
 
 
-def test_no_picture_no_truth_and_no_finding_are_no_error() -> None:
-    for findings, truth in (
+def test_no_image_no_truth_and_no_detection_are_no_error() -> None:
+    for detections, truth in (
         ([], []),
-        ([], [picture("a")]),
-        ([found("a", (BOX, "spur", 0.9))], [picture("a")]),
+        ([], [image("a")]),
+        ([found("a", (BOX, "spur", 0.9))], [image("a")]),
     ):
-        result = evaluate(findings, truth, ["spur"])
+        result = evaluate(detections, truth, ["spur"])
         assert (result.map50, result.f1, result.threshold, result.per_class) == (0.0, 0.0, None, {})
 
 
 def test_precision_and_recall_are_counted_at_one_threshold_for_all_classes() -> None:
-    truth = [picture("a", "spur", "short")]
+    truth = [image("a", "spur", "short")]
     rows = found(
         "a", (BOX, "spur", 0.9), (Box(50, 10, 70, 30), "short", 0.4), (Box(60, 60, 80, 80), "spur", 0.3)
     )

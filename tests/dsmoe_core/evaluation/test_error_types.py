@@ -1,4 +1,4 @@
-"""Kinds of error by hand, and their costs against pycocotools on findings that were really repaired."""
+"""Kinds of error by hand, and their costs against pycocotools on detections that were really repaired."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scenes import CLASSES, Scene, crowded, crowds, found, labelled, random_scen
 
 from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.evaluation.error_types import ErrorType, _missed, _rows, error_costs
-from dsmoe_core.evaluation.matching import Matched, match_pictures
-from dsmoe_core.schema import Annotation, Box, Finding, LabelledPicture, PictureFindings
+from dsmoe_core.evaluation.matching import Matched, match_images
+from dsmoe_core.schema import Annotation, Box, Detection, LabelledImage, Prediction
 
 A, B, C, D, E = (Box(40.0 * i, 0.0, 40.0 * i + 20, 20.0) for i in range(5))
 LOW = 60.0
@@ -31,11 +31,11 @@ def test_each_kind_by_hand() -> None:
         (Box(0, LOW, 20, LOW + 20), "spur", 0.4, ErrorType.BACKGROUND),
     ]
     truth = [labelled("p", (A, "spur"), (B, "spur"), (C, "spur"), (D, "spur"), (E, "spur"))]
-    (picture,) = match_pictures({"p": found("p", *(row[:3] for row in rows))}, truth)
-    assert [row.kind for row in _rows(picture)] == [row[3] for row in rows]
-    costs = error_costs([picture], CLASSES, 0.55)
+    (image,) = match_images({"p": found("p", *(row[:3] for row in rows))}, truth)
+    assert [row.kind for row in _rows(image)] == [row[3] for row in rows]
+    costs = error_costs([image], CLASSES, 0.55)
     assert {kind: cost.count for kind, cost in costs.items()} == dict.fromkeys(ErrorType, 1) | {
-        ErrorType.MISSED: 2  # D, on which a finding of another class lies loosely, and E
+        ErrorType.MISSED: 2  # D, on which a detection of another class lies loosely, and E
     }
     assert costs[ErrorType.LOCATION].shown == 1
     assert costs[ErrorType.BOTH].shown == 0
@@ -43,7 +43,7 @@ def test_each_kind_by_hand() -> None:
 
 def test_of_two_that_would_find_the_same_box_one_is_repaired() -> None:
     rows = [(A, "short", 0.9), (A, "hole", 0.8)]
-    matched = match_pictures({"p": found("p", *rows)}, [labelled("p", (A, "spur"))])
+    matched = match_images({"p": found("p", *rows)}, [labelled("p", (A, "spur"))])
     costs = error_costs(matched, CLASSES, 0.5)
     assert costs[ErrorType.CLASS].count == 2
     assert costs[ErrorType.CLASS].map50_gain == pytest.approx(1.0)
@@ -51,38 +51,38 @@ def test_of_two_that_would_find_the_same_box_one_is_repaired() -> None:
 
 
 def really_repaired(matched: list[Matched], kind: ErrorType) -> Scene:
-    """Findings and truth after one kind of error is repaired in them, box by box."""
+    """Detections and truth after one kind of error is repaired in them, box by box."""
     rows = sorted((row for p in matched for row in _rows(p)), key=lambda row: -row.score)
     taken = {row.goal for row in rows if row.kind is None}
-    repaired: dict[tuple[str, float], Annotation | None] = {}  # scores tell findings apart
+    repaired: dict[tuple[str, float], Annotation | None] = {}  # scores tell detections apart
     for row in rows:
         if row.kind is kind:
             key, goal = row.goal
             again = kind in (ErrorType.CLASS, ErrorType.LOCATION) and row.goal not in taken
-            truth = next(p.truth for p in matched if p.picture.key == key)
+            truth = next(p.truth for p in matched if p.image.key == key)
             repaired[key, row.score] = truth[goal] if again else None
             taken |= {row.goal} if again else set()
-    findings, truths = {}, []
+    detections, truths = {}, []
     touched = {row.goal for row in rows}
     for p in matched:
-        key = p.picture.key
-        kept: list[Finding] = []
-        for finding in p.findings:
-            goal_box = repaired.get((key, finding.score), Annotation(finding.box, finding.label))
+        key = p.image.key
+        kept: list[Detection] = []
+        for detection in p.detections:
+            goal_box = repaired.get((key, detection.score), Annotation(detection.box, detection.label))
             if goal_box is not None:
-                kept.append(replace(finding, box=goal_box.box, label=goal_box.label))
-        findings[key] = replace(found(key), findings=tuple(kept))
+                kept.append(replace(detection, box=goal_box.box, label=goal_box.label))
+        detections[key] = replace(found(key), detections=tuple(kept))
         gone = kind is ErrorType.MISSED
         left = tuple(a for i, a in enumerate(p.truth) if not gone or (key, i) in touched)
-        truths.append(LabelledPicture(p.picture, left))
-    return findings, truths
+        truths.append(LabelledImage(p.image, left))
+    return detections, truths
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_costs_are_pycocotools_gain_on_really_repaired_findings(seed: int) -> None:
-    findings, truth = random_scene(seed)
-    matched = match_pictures(findings, truth)
-    before = evaluate(findings.values(), truth, CLASSES).map50
+def test_costs_are_pycocotools_gain_on_really_repaired_detections(seed: int) -> None:
+    detections, truth = random_scene(seed)
+    matched = match_images(detections, truth)
+    before = evaluate(detections.values(), truth, CLASSES).map50
     costs = error_costs(matched, CLASSES, 0.5)
     assert {kind for kind, cost in costs.items() if cost.count} > {ErrorType.CLASS, ErrorType.BACKGROUND}
     for kind, cost in costs.items():
@@ -92,8 +92,8 @@ def test_costs_are_pycocotools_gain_on_really_repaired_findings(seed: int) -> No
 
 @settings(max_examples=60)
 @given(crowds)
-def test_every_false_finding_has_one_kind_and_no_repair_costs_anything(crowd: list[int]) -> None:
-    matched = match_pictures(*crowded(crowd))
+def test_every_false_detection_has_one_kind_and_no_repair_costs_anything(crowd: list[int]) -> None:
+    matched = match_images(*crowded(crowd))
     costs = error_costs(matched, CLASSES, 0.5)
     wrong = sum((~p.right).sum() for p in matched)
     assert sum(cost.count for kind, cost in costs.items() if kind is not ErrorType.MISSED) == wrong
@@ -103,9 +103,9 @@ def test_every_false_finding_has_one_kind_and_no_repair_costs_anything(crowd: li
     assert len(_missed(matched, rows)) <= unfound
 
 
-def test_without_findings_or_truth_there_are_no_errors_or_only_missed_ones() -> None:
-    nothing: dict[str, PictureFindings] = {}
+def test_without_detections_or_truth_there_are_no_errors_or_only_missed_ones() -> None:
+    nothing: dict[str, Prediction] = {}
     assert all(cost.count == 0 for cost in error_costs([], CLASSES, 0.5).values())
-    costs = error_costs(match_pictures(nothing, [labelled("p", (A, "spur"))]), CLASSES, 0.5)
+    costs = error_costs(match_images(nothing, [labelled("p", (A, "spur"))]), CLASSES, 0.5)
     assert costs[ErrorType.MISSED].count == 1
     assert sum(cost.count for cost in costs.values()) == 1

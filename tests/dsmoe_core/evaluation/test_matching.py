@@ -1,4 +1,4 @@
-"""Which finding is which true box."""
+"""Which detection is which true box."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scenes import crowded, crowds, random_scene
 
 from dsmoe_core.evaluation.coco_metrics import coco_tables
-from dsmoe_core.evaluation.matching import IOU, NONE, Matched, greedy, match_pictures, overlaps
-from dsmoe_core.schema import Box, LabelledPicture, PictureFindings
+from dsmoe_core.evaluation.matching import IOU, NONE, Matched, greedy, match_images, overlaps
+from dsmoe_core.schema import Box, LabelledImage, Prediction
 
 sides = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 6), st.integers(1, 6))
 boxes = sides.map(lambda s: Box(float(s[0]), float(s[1]), float(s[0] + s[2]), float(s[1] + s[3])))
@@ -52,61 +52,61 @@ def test_greedy_gives_each_row_the_best_free_column_in_turn(overlap: np.ndarray)
 def test_every_true_box_is_found_at_most_once_by_its_own_class_and_none_is_left_that_could_be(
     crowd: list[int],
 ) -> None:
-    for picture in match_pictures(*crowded(crowd)):
-        taken = picture.truth_of[picture.right].tolist()
+    for image in match_images(*crowded(crowd)):
+        taken = image.truth_of[image.right].tolist()
         assert len(set(taken)) == len(taken)
-        for i, j in enumerate(picture.truth_of):
+        for i, j in enumerate(image.truth_of):
             if j != NONE:
-                assert picture.findings[i].label == picture.truth[j].label
-                assert picture.overlap[i, j] >= IOU
+                assert image.detections[i].label == image.truth[j].label
+                assert image.overlap[i, j] >= IOU
             else:
-                could = (picture.overlap[i] >= IOU) & picture.same_class[i]
+                could = (image.overlap[i] >= IOU) & image.same_class[i]
                 assert set(np.flatnonzero(could)) <= set(taken)
-        assert (picture.best_score > 0).sum() == len(taken)
+        assert (image.best_score > 0).sum() == len(taken)
 
 
-def outcome(picture: Matched) -> list[tuple[object, ...]]:
-    """What was matched with what, without regard to places in lists; equal boxes and findings are one."""
+def outcome(image: Matched) -> list[tuple[object, ...]]:
+    """What was matched with what, without regard to places in lists; equal boxes and detections are one."""
     return sorted(
-        (f.score, f.box.corners, f.label, picture.truth[j].box.corners if j != NONE else ())
-        for f, j in zip(picture.findings, picture.truth_of, strict=True)
+        (f.score, f.box.corners, f.label, image.truth[j].box.corners if j != NONE else ())
+        for f, j in zip(image.detections, image.truth_of, strict=True)
     )
 
 
 @given(crowds, st.randoms(use_true_random=False))
-def test_the_order_of_findings_and_true_boxes_does_not_matter(crowd: list[int], rng: random.Random) -> None:
-    findings, truth = crowded(crowd)
-    mixed_findings = {
-        key: PictureFindings(key, tuple(rng.sample(f.findings, len(f.findings))), f.routing, 0.0, "")
-        for key, f in findings.items()
+def test_the_order_of_detections_and_true_boxes_does_not_matter(crowd: list[int], rng: random.Random) -> None:
+    detections, truth = crowded(crowd)
+    mixed_detections = {
+        key: Prediction(key, tuple(rng.sample(f.detections, len(f.detections))), f.routing, 0.0, "")
+        for key, f in detections.items()
     }
     mixed_truth = [
-        LabelledPicture(p.picture, tuple(rng.sample(p.annotations, len(p.annotations)))) for p in truth
+        LabelledImage(p.image, tuple(rng.sample(p.annotations, len(p.annotations)))) for p in truth
     ]
-    one, other = match_pictures(findings, truth), match_pictures(mixed_findings, mixed_truth)
+    one, other = match_images(detections, truth), match_images(mixed_detections, mixed_truth)
     assert [outcome(p) for p in one] == [outcome(p) for p in other]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_at_a_half_it_finds_what_pycocotools_finds(seed: int) -> None:
-    findings, truth = random_scene(seed)
+    detections, truth = random_scene(seed)
     classes = ("spur", "short", "hole")
-    coco = coco_tables(findings, truth, classes)
-    ours = match_pictures(findings, truth)
+    coco = coco_tables(detections, truth, classes)
+    ours = match_images(detections, truth)
     for name, theirs in zip(classes, coco.matches, strict=True):
         rows = [
             (-f.score, bool(right))
             for p in ours
-            for f, right in zip(p.findings, p.right, strict=True)
+            for f, right in zip(p.detections, p.right, strict=True)
             if f.label == name
         ]
         assert [right for _, right in sorted(rows)] == theirs.right[0].tolist()
 
 
-def test_a_picture_without_findings_and_one_without_boxes_are_there_too() -> None:
-    findings, truth = random_scene(0, pictures=3)
-    del findings["p1"]
-    findings["elsewhere"] = findings["p0"]
-    matched = match_pictures(findings, truth)
-    assert [p.picture.key for p in matched] == ["p0", "p1", "p2"]
+def test_a_image_without_detections_and_one_without_boxes_are_there_too() -> None:
+    detections, truth = random_scene(0, images=3)
+    del detections["p1"]
+    detections["elsewhere"] = detections["p0"]
+    matched = match_images(detections, truth)
+    assert [p.image.key for p in matched] == ["p0", "p1", "p2"]
     assert matched[1].overlap.shape == (0, len(truth[1].annotations))

@@ -25,9 +25,9 @@ def measured(scene: Scene, given: float = 0.3) -> dict[str, Any]:
 
 
 def test_they_are_those_of_evaluate_and_agree_with_each_other() -> None:
-    findings, truth = random_scene(2, pictures=20)
-    answer = measured((findings, truth))
-    expected = evaluate(findings.values(), truth, CLASSES)
+    detections, truth = random_scene(2, images=20)
+    answer = measured((detections, truth))
+    expected = evaluate(detections.values(), truth, CLASSES)
     total = answer["total"]
     assert (total["map50"], total["map"]) == (expected.map50, expected.map)
     assert total["best"]["threshold"] == answer["threshold"] == expected.threshold
@@ -49,7 +49,7 @@ def test_they_are_those_of_evaluate_and_agree_with_each_other() -> None:
 
 @pytest.mark.parametrize("figure", ["map50", "map", "precision", "recall", "f1"])
 def test_every_headline_figure_has_an_interval_around_it(figure: str) -> None:
-    total = measured(random_scene(2, pictures=20))["total"]
+    total = measured(random_scene(2, images=20))["total"]
     low, high = total[f"{figure}_ci95"] if figure.startswith("map") else total["ci95"][figure]
     value = total.get(figure, total["best"].get(figure))
     assert low < value < high
@@ -61,38 +61,38 @@ def keys(value: object) -> set[str]:
     return {key for one in value for key in keys(one)} if isinstance(value, list) else set()
 
 
-def test_no_true_box_no_finding_and_neither_leave_figures_out_and_are_json() -> None:
+def test_no_true_box_no_detection_and_neither_leave_figures_out_and_are_json() -> None:
     row = (BOX, "spur", 0.9)
     no_truth = measured(({"p": found("p", row)}, [labelled("p")]))
-    no_findings = measured(({}, [labelled("p", (BOX, "spur"))]))
+    no_detections = measured(({}, [labelled("p", (BOX, "spur"))]))
     neither = measured(({}, [labelled("p")]))
-    for answer in (no_truth, no_findings, neither):
+    for answer in (no_truth, no_detections, neither):
         text = json.dumps(answer, allow_nan=False)
         assert "null" not in text
         assert answer["threshold"] == 0.3
         assert "best" not in keys(answer)
     assert not {"map50", "map", "recall", "curve"} & keys(no_truth)
     assert no_truth["total"]["given"]["precision"] == 0
-    assert (no_findings["total"]["map50"], no_findings["total"]["given"]["recall"]) == (0, 0)
-    assert "precision" not in no_findings["total"]["given"]
-    assert not {"error", "scaling"} & keys(no_findings["calibration"])
+    assert (no_detections["total"]["map50"], no_detections["total"]["given"]["recall"]) == (0, 0)
+    assert "precision" not in no_detections["total"]["given"]
+    assert not {"error", "scaling"} & keys(no_detections["calibration"])
     assert not {"map50", "precision", "recall", "f1"} & keys(neither)
 
 
 def test_a_class_that_never_occurs_is_there_without_a_map() -> None:
     answer = measured(({"p": found("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]))
     (hole,) = [row for row in answer["classes"] if row["name"] == "hole"]
-    assert (hole["boxes"], hole["findings"], hole["given"]["false"]) == (0, 1, 1)
+    assert (hole["boxes"], hole["detections"], hole["given"]["false"]) == (0, 1, 1)
     assert "map50" not in hole
     assert answer["total"]["map50"] == 0
 
 
 def test_two_models_are_compared_on_the_same_draws() -> None:
-    findings, truth = random_scene(2, pictures=20)
+    detections, truth = random_scene(2, images=20)
     perfect = {
-        p.picture.key: found(p.picture.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in truth
+        p.image.key: found(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in truth
     }
-    one, other = judge((perfect, truth)), judge((findings, truth))
+    one, other = judge((perfect, truth)), judge((detections, truth))
     answer = against(one, other)
     for name in ("map50", "map"):
         row = answer[name]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scenes import CLASSES, crowded, crowds, found, labelled
 
 from dsmoe_core.evaluation.confusion import confusion
-from dsmoe_core.evaluation.matching import match_pictures
+from dsmoe_core.evaluation.matching import match_images
 from dsmoe_core.evaluation.operating_point import Counts, Size, best_threshold, operating_point
 from dsmoe_core.schema import Box
 
@@ -17,12 +17,12 @@ thresholds = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
 
 
 @given(crowds, thresholds)
-def test_counts_add_up_to_findings_and_true_boxes_by_class_and_by_size(
+def test_counts_add_up_to_detections_and_true_boxes_by_class_and_by_size(
     crowd: list[int], threshold: float
 ) -> None:
-    findings, truth = crowded(crowd)
-    point = operating_point(match_pictures(findings, truth), CLASSES, threshold)
-    shown = [f for one in findings.values() for f in one.findings if f.score >= threshold]
+    detections, truth = crowded(crowd)
+    point = operating_point(match_images(detections, truth), CLASSES, threshold)
+    shown = [f for one in detections.values() for f in one.detections if f.score >= threshold]
     true = [a for p in truth for a in p.annotations]
     assert point.total.right + point.total.false == len(shown)
     assert point.total.right + point.total.missed == len(true)
@@ -37,14 +37,14 @@ def test_counts_add_up_to_findings_and_true_boxes_by_class_and_by_size(
 
 
 @given(crowds, thresholds)
-def test_the_confusion_table_sums_up_to_true_boxes_and_findings_with_what_is_right_on_its_diagonal(
+def test_the_confusion_table_sums_up_to_true_boxes_and_detections_with_what_is_right_on_its_diagonal(
     crowd: list[int], threshold: float
 ) -> None:
-    findings, truth = crowded(crowd)
-    matched = match_pictures(findings, truth)
+    detections, truth = crowded(crowd)
+    matched = match_images(detections, truth)
     table = confusion(matched, CLASSES, threshold)
     point = operating_point(matched, CLASSES, threshold)
-    shown = [f.label for one in findings.values() for f in one.findings if f.score >= threshold]
+    shown = [f.label for one in detections.values() for f in one.detections if f.score >= threshold]
     true = [a.label for p in truth for a in p.annotations]
     assert table[:-1].sum(1).tolist() == [true.count(name) for name in CLASSES]
     assert table[:, :-1].sum(0).tolist() == [shown.count(name) for name in CLASSES]
@@ -54,7 +54,7 @@ def test_the_confusion_table_sums_up_to_true_boxes_and_findings_with_what_is_rig
 
 def test_the_confusion_table_by_hand() -> None:
     a, b, c, d = (Box(50.0 * i, 0.0, 50.0 * i + 20, 20.0) for i in range(4))
-    matched = match_pictures(
+    matched = match_images(
         {
             "p": found(
                 "p",
@@ -77,15 +77,15 @@ def test_the_confusion_table_by_hand() -> None:
 
 @given(crowds, st.sampled_from([None, *CLASSES]))
 def test_the_best_threshold_is_the_best_of_all_scores(crowd: list[int], label: str | None) -> None:
-    findings, truth = crowded(crowd)
-    matched = match_pictures(findings, truth)
+    detections, truth = crowded(crowd)
+    matched = match_images(detections, truth)
 
     def f1(threshold: float) -> float:
         point = operating_point(matched, CLASSES, threshold)
         return (point.total if label is None else point.per_class[label]).f1 or 0.0
 
     best = best_threshold(matched, label)
-    candidates = {f.score for one in findings.values() for f in one.findings}
+    candidates = {f.score for one in detections.values() for f in one.detections}
     if best is None:
         assert all(f1(score) == 0 for score in candidates)
     else:

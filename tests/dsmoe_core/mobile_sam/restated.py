@@ -62,7 +62,7 @@ def run_window(w: Weights, x: Tensor, heads: int, window: int) -> Tensor:
 
 
 def run_block(w: Weights, x: Tensor, heads: int, window: int) -> Tensor:
-    """One picture, channels x rows x columns; zeros fill windows that reach over the edge."""
+    """One image, channels x rows x columns; zeros fill windows that reach over the edge."""
     channels, height, width = x.shape
     padded = F.pad(x, (0, -width % window, 0, -height % window))
     attended = torch.empty_like(padded)
@@ -146,9 +146,7 @@ def run_decoder(weights: Weights, embedding: Tensor, prompts: Tensor) -> tuple[T
     place = torch.stack([centres.repeat(grid), centres.repeat_interleave(grid)], dim=1)
     code = run_position(weights, place)
     start = torch.cat([w["iou_token.weight"], w["mask_tokens.weight"], prompts])
-    picture = (
-        (embedding + weights["prompt_encoder.no_mask_embed.weight"][0][:, None, None]).reshape(256, -1).T
-    )
+    image = (embedding + weights["prompt_encoder.no_mask_embed.weight"][0][:, None, None]).reshape(256, -1).T
     tokens = start
     for i in range(2):
         layer = of(w, f"transformer.layers.{i}")
@@ -159,18 +157,18 @@ def run_decoder(weights: Weights, embedding: Tensor, prompts: Tensor) -> tuple[T
             tokens = tokens + run_attention(own, tokens + start, tokens + start, tokens)
         tokens = run_norm(of(layer, "norm1"), tokens)
         across = of(layer, "cross_attn_token_to_image")
-        tokens = tokens + run_attention(across, tokens + start, picture + code, picture)
+        tokens = tokens + run_attention(across, tokens + start, image + code, image)
         tokens = run_norm(of(layer, "norm2"), tokens)
         inner = run_linear(of(layer, "mlp.lin1"), tokens).relu()
         tokens = run_norm(of(layer, "norm3"), tokens + run_linear(of(layer, "mlp.lin2"), inner))
         back = of(layer, "cross_attn_image_to_token")
-        picture = picture + run_attention(back, picture + code, tokens + start, tokens)
-        picture = run_norm(of(layer, "norm4"), picture)
+        image = image + run_attention(back, image + code, tokens + start, tokens)
+        image = run_norm(of(layer, "norm4"), image)
     final = of(w, "transformer.final_attn_token_to_image")
-    tokens = tokens + run_attention(final, tokens + start, picture + code, picture)
+    tokens = tokens + run_attention(final, tokens + start, image + code, image)
     tokens = run_norm(of(w, "transformer.norm_final_attn"), tokens)
     up = of(w, "output_upscaling")
-    fine = F.conv_transpose2d(picture.T.reshape(1, 256, grid, grid), up["0.weight"], up["0.bias"], stride=2)
+    fine = F.conv_transpose2d(image.T.reshape(1, 256, grid, grid), up["0.weight"], up["0.bias"], stride=2)
     fine = F.gelu(run_norm2d(of(up, "1"), fine))
     fine = F.gelu(F.conv_transpose2d(fine, up["3.weight"], up["3.bias"], stride=2))[0]
     kernels = [run_perceptron(of(w, f"output_hypernetworks_mlps.{i}"), tokens[1 + i]) for i in range(4)]

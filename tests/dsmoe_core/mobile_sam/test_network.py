@@ -48,13 +48,13 @@ def test_the_encoder(network: MobileSam, original: Weights) -> None:
 
 
 @pytest.mark.parametrize(("points", "box"), PROMPTS)
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("multimask", [False, True])
 def test_prompts_and_masks(
     network: MobileSam,
     original: Weights,
     points: list[tuple[float, float, int]],
     box: tuple[float, ...] | None,
-    several: bool,
+    multimask: bool,
 ) -> None:
     embedding = torch.randn(1, 256, 8, 8, generator=torch.Generator().manual_seed(2))
     prompts = restated.run_prompts(original, SIDE, points, box)
@@ -65,9 +65,9 @@ def test_prompts_and_masks(
             points=torch.tensor([(x, y) for x, y, _ in points]) if points else None,
             labels=torch.tensor([label for *_, label in points]) if points else None,
             box=torch.tensor(box) if box else None,
-            several=several,
+            multimask=multimask,
         )
-    those = slice(1, 4) if several else slice(0, 1)
+    those = slice(1, 4) if multimask else slice(0, 1)
     torch.testing.assert_close(ours[0], masks[those], **TOLERANCE)
     torch.testing.assert_close(ours[1], scores[those], **TOLERANCE)
 
@@ -80,7 +80,7 @@ def test_a_quiet_decoder_shows_what_keeps_its_norms_from_dividing_by_zero(origin
     masks, scores = restated.run_decoder(quiet, embedding[0], prompts)
     point, label = torch.tensor([[30.0, 40.0]]), torch.tensor([1])
     with torch.no_grad():
-        ours = loaded(quiet, SIDE).decode(embedding, points=point, labels=label, box=None, several=True)
+        ours = loaded(quiet, SIDE).decode(embedding, points=point, labels=label, box=None, multimask=True)
     torch.testing.assert_close(ours[0], masks[1:], **TOLERANCE)
     torch.testing.assert_close(ours[1], scores[1:], **TOLERANCE)
 

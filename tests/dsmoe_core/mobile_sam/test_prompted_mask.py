@@ -1,4 +1,4 @@
-"""Clicks and boxes on a picture become masks of that picture."""
+"""Clicks and boxes on an image become masks of that image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIDE = 128
 sides = st.integers(1, 3000)
 
 
-def picture(seed: int, height: int = 60, width: int = 90) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def image(seed: int, height: int = 60, width: int = 90) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -56,15 +56,15 @@ def asked(weights: Weights) -> Counting:
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (301, 200), (128, 128)])
-def test_it_is_the_original_from_picture_to_mask(
+def test_it_is_the_original_from_image_to_mask(
     asked: PromptedMask, original: Weights, height: int, width: int
 ) -> None:
     """Scaling, padding, prompts in the square's pixels, and the way back, restated."""
-    image, (x, y), box = picture(1, height, width), (20.0, 30.0), Box(10.0, 5.0, 55.0, 50.0)
-    found = asked.segment(image, points=[(x, y)], labels=[0], box=box)
+    pixels, (x, y), box = image(1, height, width), (20.0, 30.0), Box(10.0, 5.0, 55.0, 50.0)
+    found = asked.segment(pixels, points=[(x, y)], labels=[0], box=box)
     scale = SIDE / max(height, width)
     h, w = round(height * scale), round(width * scale)
-    small = torch.from_numpy(np.array(Image.fromarray(image).resize((w, h), Image.Resampling.BILINEAR)))
+    small = torch.from_numpy(np.array(Image.fromarray(pixels).resize((w, h), Image.Resampling.BILINEAR)))
     square = torch.zeros(1, 3, SIDE, SIDE)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     square[0, :, :h, :w] = ((small.float() - mean) / std).movedim(-1, 0)
@@ -81,7 +81,7 @@ def test_it_is_the_original_from_picture_to_mask(
 
 
 def test_a_lone_point_may_mean_three_things_best_first(asked: PromptedMask) -> None:
-    found = asked.segment(picture(1), points=[(45.0, 30.0)])
+    found = asked.segment(image(1), points=[(45.0, 30.0)])
     assert found.masks.shape == (3, 60, 90)
     assert found.masks.dtype == bool
     assert list(found.scores) == sorted(found.scores, reverse=True)
@@ -91,22 +91,22 @@ def test_a_lone_point_may_mean_three_things_best_first(asked: PromptedMask) -> N
 
 
 def test_more_than_a_point_means_one_thing(asked: PromptedMask) -> None:
-    two = asked.segment(picture(1), points=[(45.0, 30.0), (3.0, 3.0)], labels=[1, 0])
-    boxed = asked.segment(picture(1), points=[(45.0, 30.0)], box=Box(30.0, 20.0, 60.0, 45.0))
+    two = asked.segment(image(1), points=[(45.0, 30.0), (3.0, 3.0)], labels=[1, 0])
+    boxed = asked.segment(image(1), points=[(45.0, 30.0)], box=Box(30.0, 20.0, 60.0, 45.0))
     assert len(two.masks) == len(boxed.masks) == 1
 
 
 def test_labels_matter_and_are_inside_by_default(asked: PromptedMask) -> None:
     point = [(45.0, 30.0)]
     silent, inside, outside = (
-        asked.segment(picture(1), points=point, labels=labels).scores for labels in (None, [1], [0])
+        asked.segment(image(1), points=point, labels=labels).scores for labels in (None, [1], [0])
     )
     assert np.array_equal(silent, inside)
     assert not np.allclose(silent, outside)
 
 
-def test_a_picture_is_encoded_once(asked: Counting) -> None:
-    first, second = picture(1), picture(2)
+def test_a_image_is_encoded_once(asked: Counting) -> None:
+    first, second = image(1), image(2)
     before = asked.segment(first, points=[(4.0, 4.0)])
     asked.segment(first, box=Box(0.0, 0.0, 9.0, 9.0))
     asked.segment(first.copy(), points=[(50.0, 50.0)])
@@ -118,17 +118,17 @@ def test_a_picture_is_encoded_once(asked: Counting) -> None:
     assert np.array_equal(before.scores, again.scores)
 
 
-def test_only_so_many_pictures_are_remembered(weights: Weights) -> None:
+def test_only_so_many_images_are_remembered(weights: Weights) -> None:
     network = MobileSam(SIDE)
     network.load_state_dict(weights)
     asked = Counting(network, remembered=2)
     for seed in (1, 2, 1, 3, 1, 2):  # 3 drives out 2, which was not asked for since
-        asked.segment(picture(seed), points=[(4.0, 4.0)])
+        asked.segment(image(seed), points=[(4.0, 4.0)])
     assert asked.runs == 4
 
 
-def test_pictures_with_the_same_bytes_in_another_shape_are_others(asked: Counting) -> None:
-    flat = picture(1, 60, 90)
+def test_images_with_the_same_bytes_in_another_shape_are_others(asked: Counting) -> None:
+    flat = image(1, 60, 90)
     asked.segment(flat, points=[(4.0, 4.0)])
     assert asked.segment(flat.reshape(90, 60, 3), points=[(4.0, 4.0)]).masks.shape == (3, 90, 60)
     assert asked.runs == 2
@@ -136,7 +136,7 @@ def test_pictures_with_the_same_bytes_in_another_shape_are_others(asked: Countin
 
 def test_threads_take_turns(asked: Counting) -> None:
     def ask(x: float) -> np.ndarray[Any, Any]:
-        return asked.segment(picture(1), points=[(x, 30.0)]).scores
+        return asked.segment(image(1), points=[(x, 30.0)]).scores
 
     places = [10.0, 30.0, 50.0, 70.0]
     with ThreadPoolExecutor(4) as pool:
@@ -148,7 +148,7 @@ def test_threads_take_turns(asked: Counting) -> None:
 
 def test_it_loads_what_was_kept(kept_file: Path, asked: PromptedMask) -> None:
     loaded = PromptedMask.load(kept_file, SIDE)
-    ours, theirs = (one.segment(picture(1), points=[(45.0, 30.0)]) for one in (loaded, asked))
+    ours, theirs = (one.segment(image(1), points=[(45.0, 30.0)]) for one in (loaded, asked))
     assert np.array_equal(ours.scores, theirs.scores)
 
 
@@ -157,10 +157,10 @@ REFUSED: list[tuple[dict[str, Any], type[DataError], str]] = [
     ({}, DataError, "Give a point or a box"),
     ({"points": [POINT], "labels": []}, DataError, "1 for each point"),
     ({"points": [POINT], "labels": [2]}, DataError, r"labels \[2\]"),
-    ({"points": [(91.0, 4.0)]}, DataError, r"point \(91.0, 4.0\) is outside the picture of 90 x 60"),
-    ({"points": [(4.0, -0.5)]}, DataError, "outside the picture"),
-    ({"points": [(float("nan"), 4.0)]}, DataError, "outside the picture"),
-    ({"box": Box(0.0, 0.0, 120.0, 20.0)}, BoxError, "outside the picture of 90 x 60"),
+    ({"points": [(91.0, 4.0)]}, DataError, r"point \(91.0, 4.0\) is outside the image of 90 x 60"),
+    ({"points": [(4.0, -0.5)]}, DataError, "outside the image"),
+    ({"points": [(float("nan"), 4.0)]}, DataError, "outside the image"),
+    ({"box": Box(0.0, 0.0, 120.0, 20.0)}, BoxError, "outside the image of 90 x 60"),
 ]
 
 
@@ -169,7 +169,7 @@ def test_a_wrong_prompt_says_so_before_anything_is_computed(
     asked: Counting, prompt: dict[str, Any], error: type[DataError], expected: str
 ) -> None:
     with pytest.raises(error, match=expected):
-        asked.segment(picture(1), **prompt)
+        asked.segment(image(1), **prompt)
     assert asked.runs == 0
 
 
@@ -195,7 +195,7 @@ def test_the_long_side_fills_the_square(height: int, width: int) -> None:
 
 
 @given(st.integers(200, 900), st.integers(200, 900), st.data())
-def test_what_is_masked_in_the_square_is_masked_at_its_place_in_the_picture(
+def test_what_is_masked_in_the_square_is_masked_at_its_place_in_the_image(
     height: int, width: int, data: st.DataObject
 ) -> None:
     """To a pixel of the coarse grid, which is a quarter of the square."""

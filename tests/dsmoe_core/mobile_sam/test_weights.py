@@ -24,7 +24,7 @@ from dsmoe_core.mobile_sam.weights import (
     read_original,
     translate,
 )
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.train import fit
 from tests.dsmoe_core.mobile_sam.original import Weights, image_encoder
 
@@ -163,7 +163,7 @@ def test_weights_that_are_not_there_or_not_ours_say_what_to_run(tmp_path: Path) 
 
 
 def test_the_detector_s_encoder_sees_what_mobile_sam_s_sees(kept_file: Path) -> None:
-    """Though stage 3 scales its pictures in another way."""
+    """Though stage 3 scales its images in another way."""
     base = build(ModelConfig.of_size("base")).eval()
     backbone = base.image_encoder.backbone
     report = load_encoder(base, kept_file)
@@ -197,18 +197,18 @@ def test_another_encoder_does_not_take_them(config: ModelConfig, kept_file: Path
 
 @pytest.mark.slow
 def test_training_starts_from_them(
-    kept_file: Path, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    kept_file: Path, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     """One step of no length: what is saved is the file's, but for the stem, which is rescaled."""
     config = ModelConfig.of_size("base").model_copy(
         update={"image_px": 64, "text_width": 16, "text_heads": 2}
     )
     fit(
-        pictures=pictures[:2],
+        images=images[:2],
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=config,
-        training=TrainingConfig(pictures_seen=2, batch=2, learning_rate=1e-12, precision="32-true"),
+        training=TrainingConfig(images_seen=2, batch=2, learning_rate=1e-12, precision="32-true"),
         out=tmp_path / "model",
         encoder_from=kept_file,
     )
@@ -219,15 +219,15 @@ def test_training_starts_from_them(
 
 
 def test_training_without_the_file_says_how_to_get_it(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     with pytest.raises(PrerequisiteError, match="Run `dsmoe weights mobile-sam`"):
         fit(
-            pictures=pictures,
+            images=images,
             vocabulary=vocabulary,
             text_encoder=HashEncoder(),
             model=SMALL,
-            training=TrainingConfig(pictures_seen=2, batch=2),
+            training=TrainingConfig(images_seen=2, batch=2),
             out=tmp_path / "model",
             encoder_from=tmp_path / FILE,
         )

@@ -41,9 +41,9 @@ class CudaGraphs:
 
 @pytest.fixture
 def graphs(monkeypatch: pytest.MonkeyPatch) -> CudaGraphs:
-    stand_in = CudaGraphs()
-    monkeypatch.setattr(torch, "compile", stand_in.compile)
-    return stand_in
+    stub = CudaGraphs()
+    monkeypatch.setattr(torch, "compile", stub.compile)
+    return stub
 
 
 def parts(answer: Answer) -> list[Tensor]:

@@ -16,7 +16,7 @@ from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.loading import How, open_model
 from dsmoe_core.runtimes.openvino import has_bf16
 from dsmoe_core.runtimes.protocol import Answer, Runtime
-from dsmoe_core.schema import ClassText, LabelledPicture, PictureFindings, Vocabulary
+from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 
 NAMES = ("onnx", "openvino", "onnx by openvino")
 
@@ -54,7 +54,7 @@ def test_a_graph_answers_as_pytorch_does(
     assert largest_difference(answer, eager.look(squares(batch), *words)) < 1e-4
 
 
-def test_the_pictures_choose_different_experts(eager: Runtime) -> None:
+def test_the_images_choose_different_experts(eager: Runtime) -> None:
     """Else the tests above would show less than they say."""
     chosen = eager.look(squares(4), texts(3), texts(3)).chosen
     assert chosen is not None
@@ -62,7 +62,7 @@ def test_the_pictures_choose_different_experts(eager: Runtime) -> None:
     assert kinds == {0, 1, 2}  # cross-modal experts only, one of each, task experts only
 
 
-def test_a_picture_s_answer_does_not_hang_on_its_batch(runtime: Runtime) -> None:
+def test_a_image_s_answer_does_not_hang_on_its_batch(runtime: Runtime) -> None:
     words = texts(3), texts(3)
     together = runtime.look(squares(4), *words)
     for i in range(4):
@@ -106,28 +106,26 @@ def test_torch_compile_makes_one_graph_that_answers_as_eager_does() -> None:
     assert float(done.stdout.rpartition("DIFFERENCE ")[2]) < 1e-4
 
 
-def look(
-    folder: Path, how: How, pictures: list[LabelledPicture], vocabulary: Vocabulary
-) -> list[PictureFindings]:
+def look(folder: Path, how: How, images: list[LabelledImage], vocabulary: Vocabulary) -> list[Prediction]:
     detector = Detector.load(folder, HashEncoder(), how)
     detector.use(vocabulary)
-    return list(detector.findings(p.picture for p in pictures))
+    return list(detector.predict(p.image for p in images))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_findings_are_the_same_for_classes_old_and_new(
-    exports: Exports, pictures: list[LabelledPicture], vocabulary: Vocabulary, name: str
+def test_the_detections_are_the_same_for_classes_old_and_new(
+    exports: Exports, images: list[LabelledImage], vocabulary: Vocabulary, name: str
 ) -> None:
     book = Vocabulary((*vocabulary.classes, ClassText("torn", "a torn edge")), vocabulary.inner, "v2")
     folder = exports.openvino if name == "openvino" else exports.onnx
     how = How("openvino") if "by" in name else How()
-    ours = look(exports.model, How(precision="fp32"), pictures, book)
-    theirs = look(folder, how, pictures, book)
+    ours = look(exports.model, How(precision="fp32"), images, book)
+    theirs = look(folder, how, images, book)
     for one, other in zip(ours, theirs, strict=True):
-        assert len(one.findings) == len(other.findings) > 0
+        assert len(one.detections) == len(other.detections) > 0
         assert one.version == other.version
         assert one.routing.experts == other.routing.experts
-        for a, b in zip(one.findings, other.findings, strict=True):
+        for a, b in zip(one.detections, other.detections, strict=True):
             assert a.label == b.label
             assert a.box.corners == pytest.approx(b.box.corners, abs=0.01)
             assert dict(a.probabilities) == pytest.approx(dict(b.probabilities), abs=1e-4)

@@ -1,4 +1,4 @@
-"""Stage 5 against eq. 9-11: picture by picture and class by class, the ball written out again."""
+"""Stage 5 against eq. 9-11: image by image and class by class, the ball written out again."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from references import (
 from torch import Tensor
 
 from dsmoe_core.outputs import Aligned
-from dsmoe_core.stages.broadcasting import CONE, MOST_DILATION, ScaleBranch, SpaceBroadcasting, sample_taps
+from dsmoe_core.stages.broadcasting import CONE, MAX_DILATION, ScaleBranch, SpaceBroadcasting, sample_taps
 
 TAPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
 
 
 def sampled(features: Tensor, length: Tensor, turn: Tensor, dilation: Tensor, step: float) -> Tensor:
-    """(k, d, h, w) for one picture: where each tap of each position looks, and what it sees there."""
+    """(k, d, h, w) for one image: where each tap of each position looks, and what it sees there."""
     height, width = length.shape[-2:]
     rows, columns = features.shape[-2:]
     out = torch.zeros(len(TAPS), len(features), height, width, dtype=torch.float64)
@@ -114,7 +114,7 @@ def test_turns_and_dilations_stay_within_their_bounds_whatever_the_weights() -> 
     expected = scaled(branch, psi, context, gate, reach.double())
     close(branch(psi, context, gate, reach), expected, 1e-5)
     close(branch(psi, context, gate, reach * 1e3), expected, 1e-5)
-    assert MOST_DILATION == 3
+    assert MAX_DILATION == 3
 
 
 def test_gradients_reach_features_offsets_and_dilation_and_are_right() -> None:

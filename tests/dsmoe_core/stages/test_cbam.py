@@ -14,16 +14,16 @@ from dsmoe_core.stages.cbam import CBAM
 def attended(stage: CBAM, f_enc: Tensor, *, bare: bool) -> Tensor:
     """``bare``: eq. 6 as printed, the product of the two attentions, both read from F_enc."""
     out = torch.zeros_like(f_enc)
-    for b, picture in enumerate(f_enc):
-        votes = torch.zeros(len(picture), dtype=torch.float64)
-        for seen in (picture.mean((1, 2)), picture.flatten(1).max(1).values):
+    for b, image in enumerate(f_enc):
+        votes = torch.zeros(len(image), dtype=torch.float64)
+        for seen in (image.mean((1, 2)), image.flatten(1).max(1).values):
             votes += linear(linear(seen, stage.channel[0]).clamp_min(0), stage.channel[2])
-        of_channels = torch.sigmoid(votes)[:, None, None].expand_as(picture)
-        refined = picture if bare else picture * of_channels
+        of_channels = torch.sigmoid(votes)[:, None, None].expand_as(image)
+        refined = image if bare else image * of_channels
         two = torch.stack([refined.mean(0), refined.max(0).values])
         framed = F.pad(two, (3, 3, 3, 3))
-        for y in range(picture.shape[1]):
-            for x in range(picture.shape[2]):
+        for y in range(image.shape[1]):
+            for x in range(image.shape[2]):
                 window = framed[:, y : y + 7, x : x + 7]
                 vote = (window * stage.spatial.weight[0]).sum() + stage.spatial.bias
                 out[b, :, y, x] = (of_channels if bare else refined)[:, y, x] * torch.sigmoid(vote)

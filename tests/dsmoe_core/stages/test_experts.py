@@ -1,4 +1,4 @@
-"""Stage 8 against eq. 21-24: a loop over pictures and the experts that each one chose."""
+"""Stage 8 against eq. 21-24: a loop over images and the experts that each one chose."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_expert_that_nobody_chose_neither_runs_nor_learns(choice: list[list[i
 
 @torch.no_grad()
 def test_only_chosen_pairs_are_multiplied() -> None:
-    """The stacked experts get one row a chosen (picture, expert) pair."""
+    """The stacked experts get one row a chosen (image, expert) pair."""
     stage = stirred(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
     seen: list[tuple[Tensor, ...]] = []
     stage.cross.register_forward_pre_hook(lambda _, args: seen.append(args))

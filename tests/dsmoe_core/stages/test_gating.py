@@ -1,4 +1,4 @@
-"""Stage 7 against eq. 20: expert by expert, then the k best of every picture."""
+"""Stage 7 against eq. 20: expert by expert, then the k best of every image."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
         projector(torch.cat([t, q]), stage.text) for t, q in zip(expert_text, stage.queries, strict=True)
     ]
     common = sum(reads) / count
-    for b, picture in enumerate(f_b):
-        seen = projector(picture.flatten(1).T, stage.image).mean(0)
+    for b, image in enumerate(f_b):
+        seen = projector(image.flatten(1).T, stage.image).mean(0)
         for e, read in enumerate(reads):
             one, other = (seen - stage.centre.mean, read - common) if stage.unit else (seen, read)
             lengths = one.norm() * other.norm() if stage.unit else 1.0
@@ -50,7 +50,7 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
     chosen = torch.zeros(len(f_b), k, dtype=torch.long)
     weights = torch.zeros(len(f_b), k, dtype=torch.float64)
     for b, row in enumerate(probabilities):
-        favour = row + stage.handicap
+        favour = row + stage.load_bias
         best = sorted(range(count), key=lambda e, favour=favour: -float(favour[e]))[:k]
         best.sort(key=lambda e, row=row: -float(row[e]))
         chosen[b] = torch.tensor(best)
@@ -85,23 +85,23 @@ def test_a_lower_temperature_sharpens_and_chooses_the_same() -> None:
 
 
 @torch.no_grad()
-def test_pictures_that_are_nearly_the_same_still_go_to_experts_of_their_own() -> None:
-    """What all have in common must not decide: else every expert gets 1 / N_e of every picture."""
+def test_images_that_are_nearly_the_same_still_go_to_experts_of_their_own() -> None:
+    """What all have in common must not decide: else every expert gets 1 / N_e of every image."""
     torch.manual_seed(0)
     stage = AttentionGating(width=6, text_width=10, experts=8, top_k=2).double()
     common, text = random(1, 6, 4, 4) * 10, random(4, 10, seed=1)
-    pictures = [common + random(8, 6, 4, 4, seed=step) for step in range(60)]
-    for f_b in pictures:
+    images = [common + random(8, 6, 4, 4, seed=step) for step in range(60)]
+    for f_b in images:
         stage(f_b, text)
-    found = stage.eval()(torch.cat(pictures), text).probabilities
+    found = stage.eval()(torch.cat(images), text).probabilities
     assert spread(found) > 0.1
     stage.unit = False
     stage.log_tau.fill_(0.0)
-    assert spread(stage(torch.cat(pictures), text).probabilities) < 0.01  # what it mends
+    assert spread(stage(torch.cat(images), text).probabilities) < 0.01  # what it mends
 
 
 def spread(probabilities: Tensor) -> float:
-    """Mean over the experts of the standard deviation over the pictures, as a share of 1 / N_e."""
+    """Mean over the experts of the standard deviation over the images, as a share of 1 / N_e."""
     return float(probabilities.std(0).mean() * probabilities.shape[1])
 
 
@@ -109,11 +109,11 @@ def spread(probabilities: Tensor) -> float:
 def test_training_brings_every_expert_its_share_and_leaves_the_weights_to_the_router() -> None:
     torch.manual_seed(0)
     stage = AttentionGating(width=6, text_width=10, experts=8, top_k=2).double()
-    text, pictures = random(4, 10, seed=1), random(400, 6, 4, 4, seed=2)
-    before = shares(stage.eval()(pictures, text))
+    text, images = random(4, 10, seed=1), random(400, 6, 4, 4, seed=2)
+    before = shares(stage.eval()(images, text))
     for _ in range(400):
-        stage.train()(pictures[torch.randperm(400)[:16]], text)
-    after = stage.eval()(pictures, text)
+        stage.train()(images[torch.randperm(400)[:16]], text)
+    after = stage.eval()(images, text)
     assert (shares(after) - 1 / 8).abs().max() < 0.25 * (before - 1 / 8).abs().max()
     close(after.weights, F.normalize(after.probabilities.gather(1, after.experts), p=1).double(), 1e-6)
     assert (after.weights.diff(dim=1) <= 0).all()  # best first
@@ -122,9 +122,9 @@ def test_training_brings_every_expert_its_share_and_leaves_the_weights_to_the_ro
 @torch.no_grad()
 def test_to_the_letter_nobody_is_handicapped() -> None:
     stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=2, level=False)).train()
-    before = stage.handicap.clone()
+    before = stage.load_bias.clone()
     stage(random(3, 6, 4, 4), random(4, 10, seed=1))
-    assert torch.equal(stage.handicap, before)
+    assert torch.equal(stage.load_bias, before)
 
 
 def shares(routed: Gated) -> Tensor:

@@ -23,7 +23,7 @@ def split_and_joined(block: C2F, x: Tensor) -> Tensor:
 
 
 def pyramid(block: SPPF, x: Tensor) -> Tensor:
-    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 cells, as far as they are in the picture."""
+    """The map beside its maxima over 5 x 5, 9 x 9 and 13 x 13 cells, as far as they are in the image."""
     entered = cbs(x, block.enter)
     maps = [entered]
     for reach in (2, 4, 6):

@@ -86,7 +86,7 @@ def reference(stage: ImageEncoder, images: Tensor, maps: list[Tensor], grid: int
     return normed(pointwise(torch.cat(on_grid, dim=1), stage.mix[0]), stage.mix[1])
 
 
-def pictures(height: int, width: int) -> Tensor:
+def random_images(height: int, width: int) -> Tensor:
     """Flat on the left, black beside white on the right, so that many resolution factors occur."""
     rough = random(2, 1, height, width).sign() / 2 + random(2, 3, height, width, seed=1) * 0.1
     contrast = torch.linspace(0, 1, width, dtype=torch.float64)
@@ -107,7 +107,7 @@ def test_equals_the_equations_whatever_the_backbone(grid: int, as_stride: bool) 
             as_stride=as_stride,
         )
     )
-    images = pictures(32, 96)
+    images = random_images(32, 96)
     found = stage(images)
     close(found.f_enc, reference(stage, images, backbone.maps, grid), 1e-9)
     assert all(a is b for a, b in zip(found.pyramid, backbone.maps, strict=True))
@@ -116,7 +116,7 @@ def test_equals_the_equations_whatever_the_backbone(grid: int, as_stride: bool) 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
 def test_resolution_is_the_power_of_two_of_eq_5(stride: int) -> None:
-    images = pictures(24, 48)
+    images = random_images(24, 48)
     expected = torch.stack([factor(image, stride) for image in images])[:, None]
     assert {1.0, 2.0, 4.0} <= set(expected.unique().tolist())
     close(resolution_factor(images, stride), expected, 0)

@@ -14,9 +14,9 @@ from dsmoe_core.build import build
 from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.gating import AttentionGating
-from dsmoe_core.text_embeddings import Words, words_of
+from dsmoe_core.text_embeddings import TextEmbeddings, embed_vocabulary
 from dsmoe_core.training.distributed import Processes
 from dsmoe_core.training.objective import Objective
 from dsmoe_core.training.step_sampler import Question
@@ -27,18 +27,18 @@ class Learner(NamedTuple):
 
     network: Any
     objective: Objective
-    words: Words
+    words: TextEmbeddings
     batch: Batch
 
     def gradients(
-        self, at_once: int, batch: Batch | None = None
+        self, micro_batch: int, batch: Batch | None = None
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Losses and gradients by name."""
         self.network.zero_grad(set_to_none=True)
         words = self.words
         everything = torch.arange(len(words.classes))
         question = Question.about(everything, batch or self.batch, words.classes, words)
-        losses = self.objective.gradients(question, at_once)
+        losses = self.objective.gradients(question, micro_batch)
         named = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
         return {name: float(loss) for name, loss in losses.items()}, named
 
@@ -51,17 +51,15 @@ def freeze_statistics(network: nn.Module) -> None:
 
 
 @pytest.fixture(params=["F", "A"])
-def learner(
-    request: pytest.FixtureRequest, pictures: list[LabelledPicture], vocabulary: Vocabulary
-) -> Learner:
+def learner(request: pytest.FixtureRequest, images: list[LabelledImage], vocabulary: Vocabulary) -> Learner:
     """Of the whole network, and of row A, which has neither experts nor text."""
     torch.manual_seed(0)
     model: ModelConfig = SMALL.model_copy(update={"ablation": request.param})
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     network = fabric.setup(build(model).train())
     network.mark_forward_method("read")
-    words = words_of(vocabulary, HashEncoder())
+    words = embed_vocabulary(vocabulary, HashEncoder())
     plain = not model.paper_losses
     objective = Objective(fabric, network, LossWeights(), plain, Processes(), None)
-    data = TrainingSet(pictures, vocabulary, Squares(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
+    data = TrainingSet(images, vocabulary, Squares(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
     return Learner(network, objective, words, data.batch(0))

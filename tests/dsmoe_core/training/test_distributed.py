@@ -22,7 +22,7 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.running_mean import RunningMean
-from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
+from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.training.distributed import Processes, joined
 from dsmoe_core.training.synchronised import SynchronisedMean, SynchronisedNorm, synchronise
 
@@ -110,28 +110,28 @@ told = []
 with joined() as processes:
     assert processes.count == 2
     tell = lambda step, steps, figures: told.append(dict(figures))
-    pictures, vocabulary, also = pickle.loads(data.read_bytes())
-    summary = train(out, pictures, vocabulary, training=training, also=also, progress=tell)
+    images, vocabulary, also = pickle.loads(data.read_bytes())
+    summary = train(out, images, vocabulary, training=training, also=also, progress=tell)
     (out / f"rank-{{processes.rank}}.json").write_text(json.dumps([told, summary.losses]))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("several", [False, True], ids=["one set", "two sets, class subsets"])
+@pytest.mark.parametrize("multiple_sets", [False, True], ids=["one set", "two sets, class subsets"])
 def test_two_processes_have_the_losses_of_one_with_the_double_batch(
-    several: bool,
+    multiple_sets: bool,
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     bars: LabelledSet,
 ) -> None:
     """In training, batch normalisation and all; what differs is the order of additions."""
-    also = [bars] if several else []
-    training: TrainingConfig = QUICK.model_copy(update={"batch": 4, "class_subsets": 0.5 * several})
+    also = [bars] if multiple_sets else []
+    training: TrainingConfig = QUICK.model_copy(update={"batch": 4, "class_subsets": 0.5 * multiple_sets})
     alone: list[dict[str, float]] = []
     train(
         tmp_path / "one",
-        pictures,
+        images,
         vocabulary,
         training=training,
         also=also,
@@ -139,7 +139,7 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(
     )
     program, data = tmp_path / "program.py", tmp_path / "data"
     program.write_text(PROGRAM.format(root=str(ROOT)))
-    data.write_bytes(pickle.dumps((pictures, vocabulary, also)))
+    data.write_bytes(pickle.dumps((images, vocabulary, also)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, str(program), str(tmp_path / "two"), str(data), training.model_dump_json()],

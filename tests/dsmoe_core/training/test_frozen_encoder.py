@@ -16,8 +16,8 @@ from torch import nn
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.letterbox_cache import PictureCache
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
 
@@ -26,15 +26,15 @@ FROZEN = QUICK.model_copy(update={"encoder": "frozen"})
 
 
 @pytest.fixture
-def parent(tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary) -> Path:
+def parent(tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary) -> Path:
     """A trained model."""
-    train(tmp_path / "parent", pictures, vocabulary)
+    train(tmp_path / "parent", images, vocabulary)
     return tmp_path / "parent"
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fills with the number of pictures whenever a backbone computes."""
+    """Fills with the number of images whenever a backbone computes."""
     seen: list[int] = []
     maps = ImageEncoder.maps
 
@@ -50,19 +50,19 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_the_backbone_stays_and_kept_maps_change_nothing(
     precision: str,
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     parent: Path,
     computed: list[int],
 ) -> None:
     """Not kept, kept for the first time, and found again: the same losses and weights to the last bit."""
     training = FROZEN.model_copy(update={"precision": precision})
-    cache = PictureCache(tmp_path / "cache")
+    cache = ImageCache(tmp_path / "cache")
     ends, often = [], []
     for name, kept in (("plain", None), ("first", cache), ("again", cache)):
         computed.clear()
         out = tmp_path / name
-        ends.append(train(out, pictures, vocabulary, training=training, start_from=parent, cache=kept).losses)
+        ends.append(train(out, images, vocabulary, training=training, start_from=parent, cache=kept).losses)
         often.append(len(computed))
     assert ends[0] == ends[1] == ends[2]
     assert often[0] == 12
@@ -92,29 +92,29 @@ def test_kept_maps_and_fresh_ones_meet_on_the_device(monkeypatch: pytest.MonkeyP
 
 def test_another_encoder_never_finds_what_one_has_kept(
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     parent: Path,
     computed: list[int],
 ) -> None:
-    cache = PictureCache(tmp_path / "cache")
-    train(tmp_path / "one", pictures, vocabulary, training=FROZEN, start_from=parent, cache=cache)
+    cache = ImageCache(tmp_path / "cache")
+    train(tmp_path / "one", images, vocabulary, training=FROZEN, start_from=parent, cache=cache)
     (kept,) = (tmp_path / "cache" / "features").glob("*/data.mdb")
-    train(tmp_path / "whole", pictures, vocabulary, start_from=parent)
+    train(tmp_path / "whole", images, vocabulary, start_from=parent)
     computed.clear()
-    train(tmp_path / "two", pictures, vocabulary, training=FROZEN, start_from=tmp_path / "whole", cache=cache)
+    train(tmp_path / "two", images, vocabulary, training=FROZEN, start_from=tmp_path / "whole", cache=cache)
     assert len(computed) >= 6
     assert not kept.exists(), "what nobody can read any more is removed"
 
 
 def test_without_a_trained_encoder_it_learns_and_says_so(
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    train(tmp_path / "whole", pictures, vocabulary)
-    train(tmp_path / "frozen", pictures, vocabulary, training=FROZEN)
+    train(tmp_path / "whole", images, vocabulary)
+    train(tmp_path / "frozen", images, vocabulary, training=FROZEN)
     assert "the image encoder is not frozen" in caplog.text
     one, other = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("whole", "frozen"))
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())

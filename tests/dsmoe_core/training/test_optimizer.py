@@ -16,8 +16,8 @@ from dsmoe_core.build import build
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.network import DSMoE
-from dsmoe_core.schema import LabelledPicture, Vocabulary
-from dsmoe_core.train import MOST_GRADIENT
+from dsmoe_core.schema import LabelledImage, Vocabulary
+from dsmoe_core.train import MAX_GRADIENT
 from dsmoe_core.training.muon import Muon
 from dsmoe_core.training.optimizer import follow, optimizer_of, set_rate
 
@@ -45,7 +45,7 @@ def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
 
 
 def test_words_move_slowly_and_matrices_by_muon() -> None:
-    training = TrainingConfig(learning_rate=0.5, words_rate=0.25, matrix_rate=4.0)
+    training = TrainingConfig(learning_rate=0.5, text_rate=0.25, matrix_rate=4.0)
     network = build(SMALL)
     optimizer = optimizer_of(network, training)
     set_rate(optimizer, training, training.warmup)
@@ -85,11 +85,11 @@ def test_the_average_follows_slowly_and_quickly_at_the_start() -> None:
 
 
 def test_the_model_that_is_left_is_the_average(
-    tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     ends = {}
     for ema in (0.0, 0.5):
-        train(tmp_path / f"{ema}", pictures, vocabulary, training=QUICK.model_copy(update={"ema": ema}))
+        train(tmp_path / f"{ema}", images, vocabulary, training=QUICK.model_copy(update={"ema": ema}))
         ends[ema] = read_tensors(tmp_path / f"{ema}" / WEIGHTS)[0]
     apart = [name for name, tensor in ends[0.0].items() if not torch.equal(tensor, ends[0.5][name])]
     assert len(apart) > len(ends[0.0]) / 2
@@ -100,7 +100,7 @@ def test_the_network_computes_in_this_precision_and_channels_last(
     precision: str,
     dtype: torch.dtype,
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -117,8 +117,8 @@ def test_the_network_computes_in_this_precision_and_channels_last(
         return output
 
     monkeypatch.setattr(DSMoE, "forward", watched)
-    training = QUICK.model_copy(update={"precision": precision, "pictures_seen": 2})
-    train(tmp_path, pictures, vocabulary, training=training)
+    training = QUICK.model_copy(update={"precision": precision, "images_seen": 2})
+    train(tmp_path, images, vocabulary, training=training)
     assert {m.dtype for m in maps} == {dtype}
     assert all(m.is_contiguous(memory_format=torch.channels_last) for m in maps)
     assert {t.dtype for n, t in read_tensors(tmp_path / WEIGHTS)[0].items() if n.endswith("weight")} == {
@@ -128,7 +128,7 @@ def test_the_network_computes_in_this_precision_and_channels_last(
 
 def test_gradients_are_clipped_before_the_step(
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -144,18 +144,18 @@ def test_gradients_are_clipped_before_the_step(
         return step(optimizer, *rest, **named)
 
     monkeypatch.setattr(Muon, "step", watched)
-    told: list[dict[str, float]] = []
+    progress: list[dict[str, float]] = []
     training = QUICK.model_copy(update={"losses": QUICK.losses.model_copy(update={"box": 2000.0})})
     train(
         tmp_path,
-        pictures,
+        images,
         vocabulary,
         training=training,
-        progress=lambda step, steps, figures: told.append(figures),
+        progress=lambda step, steps, figures: progress.append(figures),
     )
     assert len(norms) == 6
-    assert all(norm <= MOST_GRADIENT * 1.001 for norm in norms)
-    assert max(figures["gradient_norm"] for figures in told) > 10 * MOST_GRADIENT
-    rates = [figures["learning_rate"] for figures in told]
+    assert all(norm <= MAX_GRADIENT * 1.001 for norm in norms)
+    assert max(figures["gradient_norm"] for figures in progress) > 10 * MAX_GRADIENT
+    rates = [figures["learning_rate"] for figures in progress]
     assert rates[1] == pytest.approx(QUICK.learning_rate, rel=0.1)
     assert rates[-1] < rates[1]

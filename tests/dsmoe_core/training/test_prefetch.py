@@ -11,8 +11,8 @@ from tiny import QUICK, Killed, train
 
 from dsmoe_core import train as training_loop
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
-from dsmoe_core.data.letterbox_cache import PictureCache
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.training.prefetch import MOST, drawn_ahead, threads_for
 
 
@@ -68,15 +68,15 @@ def test_none_draw_ahead_for_a_processor_and_some_for_a_gpu() -> None:
 def test_a_training_that_draws_ahead_and_is_killed_ends_bit_for_bit_like_one_that_does_not(
     cached: bool,
     tmp_path: Path,
-    pictures: list[LabelledPicture],
+    images: list[LabelledImage],
     vocabulary: Vocabulary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    train(tmp_path / "plain", pictures, vocabulary, training=QUICK)
+    train(tmp_path / "plain", images, vocabulary, training=QUICK)
     monkeypatch.setattr(training_loop, "threads_for", lambda _: 3)
-    cache = PictureCache(tmp_path / "cache") if cached else None
+    cache = ImageCache(tmp_path / "cache") if cached else None
     with pytest.raises(Killed):
-        train(tmp_path / "ahead", pictures, vocabulary, training=QUICK, cache=cache, kill_at=3)
-    train(tmp_path / "ahead", pictures, vocabulary, training=QUICK, cache=cache)
+        train(tmp_path / "ahead", images, vocabulary, training=QUICK, cache=cache, kill_at=3)
+    train(tmp_path / "ahead", images, vocabulary, training=QUICK, cache=cache)
     plain, ahead = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("plain", "ahead"))
     assert [name for name, tensor in plain.items() if not torch.equal(tensor, ahead[name])] == []

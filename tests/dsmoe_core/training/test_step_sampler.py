@@ -16,9 +16,9 @@ from dsmoe_core.build import build
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.losses import Boxes, Families, targets_of
-from dsmoe_core.schema import LabelledPicture, LabelledSet, Vocabulary
-from dsmoe_core.text_embeddings import words_of
+from dsmoe_core.losses import Boxes, Taxonomy, targets_of
+from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
+from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.training.step_sampler import Question, Questions, asked_classes, turn_of
 
 from .conftest import Learner
@@ -74,13 +74,16 @@ def test_sets_do_not_come_one_after_the_other() -> None:
 
 
 @pytest.fixture
-def sets(pictures: list[LabelledPicture], vocabulary: Vocabulary, bars: LabelledSet) -> list[LabelledSet]:
-    return [LabelledSet(pictures, vocabulary), bars]
+def sets(images: list[LabelledImage], vocabulary: Vocabulary, bars: LabelledSet) -> list[LabelledSet]:
+    return [LabelledSet(images, vocabulary), bars]
 
 
 def questions_of(sets: list[LabelledSet], training: TrainingConfig) -> Questions:
     squares = Squares(SMALL.image_px)
-    known = [(TrainingSet(*one, squares, training), words_of(one.vocabulary, HashEncoder())) for one in sets]
+    known = [
+        (TrainingSet(*one, squares, training), embed_vocabulary(one.vocabulary, HashEncoder()))
+        for one in sets
+    ]
     return Questions(known, training)
 
 
@@ -101,7 +104,7 @@ def test_a_step_asks_the_same_whoever_asks_and_whenever(sets: list[LabelledSet])
 
 
 def test_a_batch_is_of_one_set_in_its_words(sets: list[LabelledSet]) -> None:
-    """Black pictures are the bars', and are asked about in the words for bars alone."""
+    """Black images are the bars', and are asked about in the words for bars alone."""
     questions = questions_of(sets, TrainingConfig(batch=2, zoom=0, brightness=0))
     for step in range(10):
         question = questions.of(step)
@@ -122,7 +125,7 @@ def test_what_is_not_asked_is_taken_off_and_the_rest_is_counted_anew() -> None:
 
 def test_the_taxonomy_of_a_part_keeps_the_inner_nodes() -> None:
     """Leaves a, b, c are rows 0 to 2 under x and y, rows 3 and 4, which are under top, row 5."""
-    families = Families(torch.tensor([0, 1, 2, 3, 4]), torch.tensor([3, 3, 4, 5, 5]))
+    families = Taxonomy(torch.tensor([0, 1, 2, 3, 4]), torch.tensor([3, 3, 4, 5, 5]))
     part = families.of_part(torch.tensor([0, 2]), 3, 3)
     assert list(zip(part.child.tolist(), part.parent.tolist(), strict=True)) == [
         (0, 2),

@@ -16,10 +16,10 @@ from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam.weights import FILE as MOBILE_SAM
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.train import fit
 from dsmoe_core.warm_start.checkpoint import (
-    MOST_BYTES,
+    MAX_BYTES,
     PART,
     card_path,
     load_start,
@@ -76,7 +76,7 @@ def test_another_encoder_does_not_take_it(row: str, kept: Path) -> None:
 def test_base_keeps_within_the_bound(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     save_warm_start(path, network(ModelConfig.of_size("base")), size="base", licence="", made={})
-    assert 9_000_000 < path.stat().st_size <= MOST_BYTES
+    assert 9_000_000 < path.stat().st_size <= MAX_BYTES
     load_start(network(ModelConfig.of_size("base"), seed=1), path)
 
 
@@ -122,22 +122,22 @@ def test_what_ships_fits_its_size_and_what_does_not_says_so(size: str) -> None:
     if path.is_file():
         card = load_warm_start(network(ModelConfig.of_size(size)), path)  # type: ignore[arg-type]
         assert (card.size, card.licence) == (size, "Apache-2.0")
-        assert path.stat().st_size <= MOST_BYTES
+        assert path.stat().st_size <= MAX_BYTES
     else:
         with pytest.raises(PrerequisiteError, match=f"no warm start for size {size} comes with dsmoe"):
             need(path)
 
 
 def test_training_starts_from_it(
-    kept: Path, tmp_path: Path, pictures: list[LabelledPicture], vocabulary: Vocabulary
+    kept: Path, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     """One step of no length: what is saved is the file's."""
     fit(
-        pictures=pictures[:2],
+        images=images[:2],
         vocabulary=vocabulary,
         text_encoder=HashEncoder(),
         model=SMALL,
-        training=TrainingConfig(pictures_seen=2, batch=2, learning_rate=1e-12, precision="32-true", seed=5),
+        training=TrainingConfig(images_seen=2, batch=2, learning_rate=1e-12, precision="32-true", seed=5),
         out=tmp_path / "model",
         encoder_from=kept,
     )

@@ -1,4 +1,4 @@
-"""Masked pictures: only what is hidden counts, it is learned, and a killed run goes on."""
+"""Masked images: only what is hidden counts, it is learned, and a killed run goes on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor, nn
 from dsmoe_core.build import tiny_vit
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import DataError
-from dsmoe_core.schema import LabelledPicture, Picture
-from dsmoe_core.warm_start.simmim import HIDDEN, PATCH, MaskedPictures, fit_masked, hide
+from dsmoe_core.schema import ImageRecord, LabelledImage
+from dsmoe_core.warm_start.simmim import HIDDEN, PATCH, MaskedImages, fit_masked, hide
 
 MODEL = SMALL.model_copy(update={"image_px": 128})
-QUICK = TrainingConfig(pictures_seen=8, batch=2, precision="32-true", checkpoint_every_s=1e-9)
+QUICK = TrainingConfig(images_seen=8, batch=2, precision="32-true", checkpoint_every_s=1e-9)
 
 
 @pytest.fixture
-def unlabelled(pictures: list[LabelledPicture]) -> list[Picture]:
-    return [labelled.picture for labelled in pictures]
+def unlabelled(images: list[LabelledImage]) -> list[ImageRecord]:
+    return [labelled.image for labelled in images]
 
 
 def learn(
-    pictures: list[Picture], out: Path, training: TrainingConfig = QUICK, kill_at: int | None = None
+    images: list[ImageRecord], out: Path, training: TrainingConfig = QUICK, kill_at: int | None = None
 ) -> tuple[nn.Module, list[float]]:
     losses: list[float] = []
 
@@ -34,11 +34,11 @@ def learn(
         if step == kill_at:
             raise KeyboardInterrupt
 
-    trained = fit_masked(pictures=pictures, model=MODEL, training=training, out=out, progress=progress)
+    trained = fit_masked(images=images, model=MODEL, training=training, out=out, progress=progress)
     return trained, losses
 
 
-def test_the_same_share_of_every_picture_is_hidden_and_other_squares_each_time() -> None:
+def test_the_same_share_of_every_image_is_hidden_and_other_squares_each_time() -> None:
     hidden = hide(4, 10, seed=1, step=3)
     assert hidden.flatten(1).sum(1).tolist() == [round(HIDDEN * 100)] * 4
     assert torch.equal(hidden, hide(4, 10, seed=1, step=3))
@@ -48,29 +48,29 @@ def test_the_same_share_of_every_picture_is_hidden_and_other_squares_each_time()
 
 def test_what_is_hidden_is_not_seen_and_alone_counts() -> None:
     torch.manual_seed(0)
-    masked = MaskedPictures(backbone=tiny_vit(MODEL), width=MODEL.encoder_widths[-1]).eval()
+    masked = MaskedImages(backbone=tiny_vit(MODEL), width=MODEL.encoder_widths[-1]).eval()
     hidden = hide(1, 4, seed=0, step=0)
     cover = hidden[0].repeat_interleave(PATCH, 0).repeat_interleave(PATCH, 1)
-    picture = torch.rand(1, 3, 128, 128)
-    other = torch.where(cover, 1 - picture, picture)
+    image = torch.rand(1, 3, 128, 128)
+    other = torch.where(cover, 1 - image, image)
     painted: list[Tensor] = []
     masked.paint.register_forward_hook(lambda module, given, output: painted.append(output))
     with torch.no_grad():
-        first, second = masked(picture, hidden), masked(other, hidden)
+        first, second = masked(image, hidden), masked(other, hidden)
         assert torch.equal(painted[0], painted[1])
         assert first != second
         expected = nn.functional.pixel_shuffle(painted[0], PATCH) + 0.5
-    torch.testing.assert_close(first, (expected - picture).abs()[..., cover].mean())
+    torch.testing.assert_close(first, (expected - image).abs()[..., cover].mean())
 
 
-def test_it_learns_to_paint(unlabelled: list[Picture], tmp_path: Path) -> None:
-    training = TrainingConfig(pictures_seen=160, batch=4, seed=0, brightness=0)
+def test_it_learns_to_paint(unlabelled: list[ImageRecord], tmp_path: Path) -> None:
+    training = TrainingConfig(images_seen=160, batch=4, seed=0, brightness=0)
     _, losses = learn(unlabelled, tmp_path / "out", training)
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    unlabelled: list[Picture], tmp_path: Path
+    unlabelled: list[ImageRecord], tmp_path: Path
 ) -> None:
     whole, _ = learn(unlabelled, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -82,6 +82,6 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert learn(unlabelled, tmp_path / "cut")[1] == []
 
 
-def test_no_picture_is_nothing_to_learn_from(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture to learn from"):
+def test_no_image_is_nothing_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image to learn from"):
         learn([], tmp_path)

@@ -1,4 +1,4 @@
-"""The benchmark of active experts counts what a picture makes use of."""
+"""The benchmark of active experts counts what an image makes use of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 
 from tiny import SMALL
 
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from pipelines.benchmarks.experts import activated_parameters, measure
 
 CONFIG = SMALL.model_copy(update={"experts": 8, "top_k": 2})
@@ -24,7 +24,7 @@ def test_more_active_experts_cost_more_and_are_timed_in_turn() -> None:
 
 
 def test_with_all_experts_active_every_weight_is_in_use() -> None:
-    network = build_whole(CONFIG)
+    network = build_full_network(CONFIG)
     every = sum(p.numel() for p in network.parameters())
     assert activated_parameters(network, range(8)) == every
     one_cross = 32 * 32 + 16 * 32 + 2 * 32  # W_v, W_t, and the layer norm's scale and shift

@@ -1,4 +1,4 @@
-"""The benchmark of runtimes: who runs, how times become rows, and what "the same findings" means."""
+"""The benchmark of runtimes: who runs, how times become rows, and what "the same detections" means."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from exports import Exports, texts, various
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.errors import PrerequisiteError
-from dsmoe_core.network import Read
+from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.openvino import has_bf16
 from dsmoe_core.runtimes.protocol import Answer
-from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
+from dsmoe_core.schema import Box, Detection, Prediction, Routing
 from pipelines.benchmarks import latency, parity
 from pipelines.benchmarks.parity import agreement
 from pipelines.benchmarks.results import write_result
 from pipelines.benchmarks.runtimes import Contestant, contestants
 from pipelines.benchmarks.tables import render
 from pipelines.cli.benchmark import Where, _shown
-from pipelines.detectors.backend import DSMoEDetection
+from pipelines.detectors.backend import DSMoEBackend
 from pipelines.evaluation.report.evaluated_model import contender
 from pipelines.settings import Environment
 from tests.pipelines.blocks import COLOURS
 
 
 class Stub:
-    """A runtime that counts; ``fits`` pictures at once, no more."""
+    """A runtime that counts; ``fits`` images at once, no more."""
 
     precision = "fp32"
 
@@ -52,7 +52,9 @@ def timed(batch: int, *stubs: Stub, rounds: int = 2) -> dict[str, list[float]]:
     network = torch.nn.Module()
     network.image_encoder = torch.nn.Identity()
     halves, shown = latency.Halves(network, "cpu"), latency._shown("cpu", batch, 32, 1)
-    times = latency._time(field, field[0], halves, Read(one, one, one, one.sum()), shown, rounds, iter)
+    times = latency._time(
+        field, field[0], halves, ClassEncoding(one, one, one, one.sum()), shown, rounds, iter
+    )
     return {c.runtime.name: ms for c, ms in times.items()}
 
 
@@ -96,11 +98,12 @@ def test_the_halves_are_those_of_one_pass() -> None:
     assert 0 <= halves.encoder_ms[0] < 1000
 
 
-def found(*rows: tuple[float, str, float]) -> PictureFindings:
-    findings = [
-        Finding(Box(x, 0.0, x + 100.0, 100.0), label, score, {label: score}, 0.0) for x, label, score in rows
+def found(*rows: tuple[float, str, float]) -> Prediction:
+    detections = [
+        Detection(Box(x, 0.0, x + 100.0, 100.0), label, score, {label: score}, 0.0)
+        for x, label, score in rows
     ]
-    return PictureFindings("p", tuple(findings), Routing((), (), 0.0), 0.0, "m+b")
+    return Prediction("p", tuple(detections), Routing((), (), 0.0), 0.0, "m+b")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +159,7 @@ FOUND: dict[str, Any] = {
 }
 
 
-def test_the_table_shows_one_picture_the_best_batch_and_the_loss(tmp_path: Path) -> None:
+def test_the_table_shows_one_image_the_best_batch_and_the_loss(tmp_path: Path) -> None:
     mark = "<!-- results:latency -->\n<!-- /results:latency -->\n"
     write_result(tmp_path / "latency.json", MEASURED, command="dsmoe", seeds=[1])
     text = render(mark, tmp_path)
@@ -180,8 +183,8 @@ def test_a_gpu_is_held_against_the_goals_and_who_did_not_run_is_named(tmp_path: 
     write_result(tmp_path / "latency.json", measured | {"left_out": left_out}, command="dsmoe", seeds=[1])
     text = render("<!-- results:latency -->\n<!-- /results:latency -->\n", tmp_path)
     assert "| compile, bf16, cuda | 2.51 (1.00 to 3.00) | 1.00 | 2133.4 (64) |" in text
-    assert "one picture takes 2.51 ms at best (goal: 3)" in text
-    assert "2,133 pictures a second (goal: 2,000): 9.9% of the 712 TFLOP/s" in text
+    assert "one image takes 2.51 ms at best (goal: 3)" in text
+    assert "2,133 images a second (goal: 2,000): 9.9% of the 712 TFLOP/s" in text
     assert "Left out: openvino, fp32, cpu: the package openvino is missing." in text
 
 
@@ -217,7 +220,7 @@ def test_a_runtime_whose_package_is_missing_is_left_out_and_named(
 
     monkeypatch.setattr("pipelines.benchmarks.runtimes.need", lacking)
     monkeypatch.setattr("pipelines.benchmarks.runtimes.onnx_graph", lambda *_: exports.graph)
-    read, network = Read(texts(3), texts(3), texts(1), torch.zeros(())), various()
+    read, network = ClassEncoding(texts(3), texts(3), texts(1), torch.zeros(())), various()
     field = contestants(network, SMALL, read, tmp_path, devices=["cpu"], compiled=False)
     assert [(c.runtime.name, c.runtime.precision) for c in field.running] == [
         ("eager", "fp32"),
@@ -236,7 +239,7 @@ def test_a_network_that_cannot_be_compiled_is_left_out_with_the_reason(
 
     monkeypatch.setattr(torch, "compile", lambda graph, **options: refuse)
     monkeypatch.setattr("pipelines.benchmarks.runtimes._exported", lambda *_: [])
-    read = Read(texts(3), texts(3), texts(1), torch.zeros(()))
+    read = ClassEncoding(texts(3), texts(3), texts(1), torch.zeros(()))
     field = contestants(various(), SMALL, read, tmp_path, devices=["cpu"], compiled=True)
     assert [c.runtime.name for c in field.running] == ["eager", "eager"]
     assert field.left_out == {"compile, bf16, cpu": "skipping cudagraphs due to a copy"}
@@ -255,14 +258,14 @@ def test_a_small_network_on_every_runtime() -> None:
 
 
 @pytest.mark.slow
-def test_a_model_is_run_by_every_runtime_on_the_same_pictures(
+def test_a_model_is_run_by_every_runtime_on_the_same_images(
     exports: Exports, blocks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(DSMoEDetection, "text_encoder", HashEncoder())
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
     this = contender(str(exports.model), None, None, Environment.read({}))
     this = replace(this, aliases=this.aliases | dict.fromkeys(COLOURS, "dark"))
     with exports.traced():
-        answer = parity.measure(this, HashEncoder(), blocks, pictures=4, say=lambda _: None)
+        answer = parity.measure(this, HashEncoder(), blocks, images=4, on_status=lambda _: None)
     rows = {(row["runtime"], row["dtype"]): row for row in answer["rows"]}
     assert answer["pictures"] == 4
     for name in (("eager", "fp32"), ("onnxruntime", "fp32"), ("openvino", "fp32")):

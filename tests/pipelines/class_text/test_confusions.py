@@ -1,4 +1,7 @@
-"""What is taken for what: by the detector on labelled pictures, and in pre-labels that people relabelled."""
+"""What is taken for what.
+
+By the detector on labelled images, and in pre-annotations that people relabelled.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,12 @@ from pathlib import Path
 from dsmoe_core.schema import (
     Annotation,
     Box,
-    Finding,
+    Detection,
     Harvest,
-    LabelledPicture,
+    ImageRecord,
+    LabelledImage,
     Outcome,
-    Picture,
-    PictureFindings,
+    Prediction,
     Routing,
 )
 from pipelines.class_text.confusions import confused_pairs, confusions, corrections
@@ -28,23 +31,23 @@ def box(place: int, shift: float = 0.0) -> Box:
     return Box(30.0 * place + shift, 10.0, 30.0 * place + 20 + shift, 30.0)
 
 
-def findings(key: str, *found: tuple[str, int, float]) -> PictureFindings:
+def prediction(key: str, *found: tuple[str, int, float]) -> Prediction:
     """Class, place and score of each."""
-    marks = tuple(Finding(box(place), label, score, {label: score}, 0.1) for label, place, score in found)
-    return PictureFindings(key, marks, Routing((0,), (1.0,), 0.0), 0.1, VERSION)
+    marks = tuple(Detection(box(place), label, score, {label: score}, 0.1) for label, place, score in found)
+    return Prediction(key, marks, Routing((0,), (1.0,), 0.0), 0.1, VERSION)
 
 
 def test_the_detector_s_confusions_are_counted_in_both_directions() -> None:
     truth = [
-        LabelledPicture(
-            Picture(key, key, Path(key), 200, 100),
+        LabelledImage(
+            ImageRecord(key, key, Path(key), 200, 100),
             (Annotation(box(0), "rust"), Annotation(box(1), "brick"), Annotation(box(2), "plum")),
         )
         for key in ("a", "b")
     ]
     found = {
-        "a": findings("a", ("brick", 0, 0.8), ("brick", 1, 0.9), ("plum", 2, 0.9)),
-        "b": findings("b", ("brick", 0, 0.02), ("plum", 0, 0.01), ("rust", 1, 0.8), ("plum", 2, 0.9)),
+        "a": prediction("a", ("brick", 0, 0.8), ("brick", 1, 0.9), ("plum", 2, 0.9)),
+        "b": prediction("b", ("brick", 0, 0.02), ("plum", 0, 0.01), ("rust", 1, 0.8), ("plum", 2, 0.9)),
     }
     counts = confusions(found, truth)
     assert counts == {("rust", "brick"): 2, ("brick", "rust"): 1}
@@ -58,9 +61,9 @@ def came_back(
     relabelled: int,
     number: int = 0,
 ) -> None:
-    """A picture whose pre-labels people corrected, as findings store and journal hold it."""
-    key = workspace.pictures("pool")[number].key
-    list(workspace.findings_store.add(VERSION, [findings(key, *shown)]))
+    """An image whose pre-annotations people corrected, as detections store and journal hold it."""
+    key = workspace.images("pool")[number].key
+    list(workspace.prediction_store.add(VERSION, [prediction(key, *shown)]))
     outcomes = dict.fromkeys(Outcome, 0) | {Outcome.RELABELLED: relabelled}
     annotations = tuple(Annotation(place, label) for label, place in left)
     moment = datetime(2026, 1, 1 + number, tzinfo=UTC)

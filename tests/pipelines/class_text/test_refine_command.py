@@ -11,16 +11,16 @@ import pytest
 from openai_server import OpenAIServer, told_in_pieces
 
 from pipelines import cli
-from pipelines.rounds.context import Crew
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.services import factory
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.refinement import Refinement
-from tests.pipelines.wordy import WordyDetection
+from tests.pipelines.wordy import TextFollowingDetector
 
 TELLING = {"rust": "crimson", "brick": "orange", "plum": "violet"}
-Say = Callable[..., str]
+Run = Callable[..., str]
 
 
 def text(word: str) -> dict[str, Any]:
@@ -61,13 +61,16 @@ def server(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenAIServ
 
 @pytest.fixture
 def labelled(
-    crew: Crew, workspace: Workspace, label: Callable[[Crew], None], monkeypatch: pytest.MonkeyPatch
+    context: LoopContext,
+    workspace: Workspace,
+    label: Callable[[LoopContext], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Workspace:
     """After a round; its champion is then replaced by one that goes by words."""
-    open_round(crew)
-    label(crew)
-    close_round(crew)
-    wordy = WordyDetection(list(workspace.annotations().values()), TELLING)
+    open_round(context)
+    label(context)
+    close_round(context)
+    wordy = TextFollowingDetector(list(workspace.annotations().values()), TELLING)
     monkeypatch.setattr(factory, "detection", lambda *_: wordy)
     return workspace
 
@@ -108,7 +111,7 @@ def asked(server: OpenAIServer, number: int) -> str:
 
 
 def test_a_draft_is_asked_for_with_facts_and_notes(
-    dsmoe: Say, server: OpenAIServer, model: Model, labelled: Workspace, tmp_path: Path
+    dsmoe: Run, server: OpenAIServer, model: Model, labelled: Workspace, tmp_path: Path
 ) -> None:
     attributes = dict.fromkeys(
         ("shape", "edge", "texture", "orientation", "size", "contrast", "place"), "as seen"
@@ -129,7 +132,7 @@ def test_a_draft_is_asked_for_with_facts_and_notes(
 
 
 def test_better_texts_go_into_the_book(
-    dsmoe: Say, server: OpenAIServer, model: Model, labelled: Workspace
+    dsmoe: Run, server: OpenAIServer, model: Model, labelled: Workspace
 ) -> None:
     first, second = pair_of(labelled)
     before = book_of(labelled)
@@ -152,7 +155,7 @@ def test_better_texts_go_into_the_book(
     assert "a spot that is dull all over" in asked(server, 1)
 
 
-def test_the_most_confused_pairs_are_found(dsmoe: Say, model: Model, labelled: Workspace) -> None:
+def test_the_most_confused_pairs_are_found(dsmoe: Run, model: Model, labelled: Workspace) -> None:
     model.script = [apart("dull", "dull")]
     shown = dsmoe("refine", "--pairs", "1", "--rounds", "1", code=0)
     (state,) = states(labelled)
@@ -161,7 +164,7 @@ def test_the_most_confused_pairs_are_found(dsmoe: Say, model: Model, labelled: W
 
 
 def test_worse_texts_change_nothing_and_the_same_command_asks_nothing_more(
-    dsmoe: Say, server: OpenAIServer, model: Model, labelled: Workspace
+    dsmoe: Run, server: OpenAIServer, model: Model, labelled: Workspace
 ) -> None:
     first, second = pair_of(labelled)
     before = (labelled.path / "classes.yaml").read_bytes()
@@ -176,7 +179,7 @@ def test_worse_texts_change_nothing_and_the_same_command_asks_nothing_more(
 
 
 def test_a_budget_of_tokens_ends_it_and_a_larger_one_goes_on(
-    dsmoe: Say, server: OpenAIServer, model: Model, labelled: Workspace
+    dsmoe: Run, server: OpenAIServer, model: Model, labelled: Workspace
 ) -> None:
     words = ("--pair", ",".join(pair_of(labelled)), "--rounds", "2", "--tokens")
     model.script = [apart("dull", "dull"), apart("grey", "grey")]
@@ -189,7 +192,7 @@ def test_a_budget_of_tokens_ends_it_and_a_larger_one_goes_on(
 
 
 def test_a_server_that_is_gone_in_the_middle_leaves_the_book_alone_and_the_next_run_goes_on(
-    dsmoe: Say, model: Model, labelled: Workspace
+    dsmoe: Run, model: Model, labelled: Workspace
 ) -> None:
     first, second = pair_of(labelled)
     before = (labelled.path / "classes.yaml").read_bytes()
@@ -208,7 +211,7 @@ def test_a_server_that_is_gone_in_the_middle_leaves_the_book_alone_and_the_next_
 
 
 def test_nonsense_ends_in_a_message_and_an_unchanged_book(
-    dsmoe: Say, model: Model, labelled: Workspace
+    dsmoe: Run, model: Model, labelled: Workspace
 ) -> None:
     before = (labelled.path / "classes.yaml").read_bytes()
     model.script = ["no idea"] * 3
@@ -218,7 +221,7 @@ def test_nonsense_ends_in_a_message_and_an_unchanged_book(
 
 
 def test_labels_that_change_begin_anew_for_old_figures_say_nothing(
-    dsmoe: Say, model: Model, labelled: Workspace
+    dsmoe: Run, model: Model, labelled: Workspace
 ) -> None:
     from pipelines.class_text.refinement_runner import keep
 
@@ -232,7 +235,7 @@ def test_labels_that_change_begin_anew_for_old_figures_say_nothing(
 
 
 def test_a_book_that_a_person_changed_meanwhile_is_left_to_them(
-    dsmoe: Say, server: OpenAIServer, model: Model, labelled: Workspace
+    dsmoe: Run, server: OpenAIServer, model: Model, labelled: Workspace
 ) -> None:
     first, second = pair_of(labelled)
     edited = book_of(labelled).with_description(second, "what Ada saw", "person", "Ada")
@@ -258,7 +261,7 @@ def test_a_book_that_a_person_changed_meanwhile_is_left_to_them(
     ],
 )
 def test_what_cannot_be_refined_is_named_before_anything_is_asked(
-    dsmoe: Say, server: OpenAIServer, words: tuple[str, ...], problem: str
+    dsmoe: Run, server: OpenAIServer, words: tuple[str, ...], problem: str
 ) -> None:
     assert problem in dsmoe("refine", *words, code=2)
     assert server.bodies == []
@@ -272,7 +275,7 @@ def test_without_a_champion_it_says_what_to_do(
     assert "there is no champion" in capsys.readouterr().err
 
 
-def test_a_torn_file_is_named(dsmoe: Say, model: Model, labelled: Workspace) -> None:
+def test_a_torn_file_is_named(dsmoe: Run, model: Model, labelled: Workspace) -> None:
     words = ("--pair", ",".join(pair_of(labelled)), "--rounds", "1")
     model.script = [apart("dull", "dull")]
     dsmoe("refine", *words)

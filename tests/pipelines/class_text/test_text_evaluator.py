@@ -13,13 +13,13 @@ from tiny import SMALL, HashEncoder, train
 from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import read_in_place
 from dsmoe_core.errors import ClassBookError, DataError
-from dsmoe_core.schema import Annotation, Box, LabelledPicture, Picture
-from pipelines.class_text.text_evaluator import ChampionReader, WordsEvaluator, fixed_part
-from pipelines.detectors.backend import DSMoEDetection
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
+from pipelines.class_text.text_evaluator import ChampionReader, TextEvaluator, fixed_part
+from pipelines.detectors.backend import DSMoEBackend
 from prompts.class_book import ClassBook
 from prompts.fake_evaluator import FakeEvaluator
 from prompts.refinement import Confused, Evaluator
-from tests.pipelines.wordy import BLIND, RIGHT, TAKEN, WordyDetection
+from tests.pipelines.wordy import BLIND, RIGHT, TAKEN, TextFollowingDetector
 
 TELLING = {"rust": "crimson", "brick": "orange", "plum": "violet"}
 PAIRS = (Confused(first="rust", second="brick"), Confused(first="brick", second="plum"))
@@ -33,11 +33,11 @@ def book(**texts: str) -> ClassBook:
     return start
 
 
-def labelled(key: str, *labels: str) -> LabelledPicture:
+def labelled(key: str, *labels: str) -> LabelledImage:
     boxes = tuple(
         Annotation(Box(10.0 + 20 * i, 10.0, 22.0 + 20 * i, 22.0), label) for i, label in enumerate(labels)
     )
-    return LabelledPicture(Picture(key, key, Path(f"{key}.png"), 96, 96), boxes)
+    return LabelledImage(ImageRecord(key, key, Path(f"{key}.png"), 96, 96), boxes)
 
 
 TRUTH = [labelled("a", "rust", "brick"), labelled("b", "rust", "rust", "plum"), labelled("c")]
@@ -47,15 +47,15 @@ def silent(_done: int, _total: int) -> None:
     """Nobody is told."""
 
 
-def read_by(detection: WordyDetection, pairs: tuple[Confused, ...] = PAIRS) -> WordsEvaluator:
-    return WordsEvaluator(ChampionReader(detection, Path("model"), TRUTH, silent), pairs)
+def read_by(detector: TextFollowingDetector, pairs: tuple[Confused, ...] = PAIRS) -> TextEvaluator:
+    return TextEvaluator(ChampionReader(detector, Path("model"), TRUTH, silent), pairs)
 
 
 @pytest.fixture(params=["real", "fake"])
 def make(request: pytest.FixtureRequest) -> MakeEvaluator:
     if request.param == "fake":
         return lambda pairs: FakeEvaluator({n: [word] for n, word in TELLING.items()}, pairs)
-    return lambda pairs: read_by(WordyDetection(TRUTH, TELLING), pairs)
+    return lambda pairs: read_by(TextFollowingDetector(TRUTH, TELLING), pairs)
 
 
 def test_there_is_a_figure_for_every_class_and_pair(make: MakeEvaluator) -> None:
@@ -87,45 +87,45 @@ def test_a_book_without_a_judged_class_is_refused(make: MakeEvaluator) -> None:
         make(PAIRS).score(ClassBook.from_glossary(["rust", "brick"]))
 
 
-def test_a_margin_is_the_mean_over_both_classes_of_the_surest_finding_on_each_box() -> None:
-    scores = read_by(WordyDetection(TRUTH, TELLING)).score(book(rust="a crimson spot"))
+def test_a_margin_is_the_mean_over_both_classes_of_the_surest_detection_on_each_box() -> None:
+    scores = read_by(TextFollowingDetector(TRUTH, TELLING)).score(book(rust="a crimson spot"))
     rust, brick = RIGHT - 0.1, BLIND - 0.05  # three boxes of rust weigh as much as one of brick
     assert scores.pairs["rust / brick"] == pytest.approx((rust + brick) / 2)
     assert scores.pairs["brick / plum"] == pytest.approx(((BLIND - TAKEN) + (BLIND - 0.05)) / 2)
 
 
 def test_nothing_found_on_a_box_is_no_margin() -> None:
-    empty = [LabelledPicture(p.picture, ()) for p in TRUTH]
-    scores = read_by(WordyDetection(empty, TELLING)).score(book())
+    empty = [LabelledImage(p.image, ()) for p in TRUTH]
+    scores = read_by(TextFollowingDetector(empty, TELLING)).score(book())
     assert set(scores.pairs.values()) == {0.0}
     assert set(scores.classes.values()) == {0.0}
 
 
 def test_a_pair_without_a_labelled_box_is_refused() -> None:
-    with pytest.raises(DataError, match="no labelled picture has a box of 'dent'; there are boxes of brick"):
-        read_by(WordyDetection(TRUTH, TELLING), (Confused(first="dent", second="rust"),))
+    with pytest.raises(DataError, match="no labelled image has a box of 'dent'; there are boxes of brick"):
+        read_by(TextFollowingDetector(TRUTH, TELLING), (Confused(first="dent", second="rust"),))
 
 
 def test_a_book_that_was_read_last_is_not_read_again() -> None:
-    detection = WordyDetection(TRUTH, TELLING)
-    reader = ChampionReader(detection, Path("model"), TRUTH, silent)
-    reader.findings(book())
-    WordsEvaluator(reader, PAIRS).score(book())
-    assert detection.books == [book().version]
+    detector = TextFollowingDetector(TRUTH, TELLING)
+    reader = ChampionReader(detector, Path("model"), TRUTH, silent)
+    reader.predict(book())
+    TextEvaluator(reader, PAIRS).score(book())
+    assert detector.books == [book().version]
 
 
 def test_the_part_has_every_class_and_what_is_new_to_the_model_first() -> None:
     many = [labelled(f"{i:02d}", "rust") for i in range(20)]
     rare = [labelled("x", "plum"), labelled("y", "brick"), labelled("z")]
     part = fixed_part([*many, *rare], {f"{i:02d}" for i in range(15)} | {"x"}, 6)
-    assert {p.picture.key for p in part} == {"x", "y", "z", "15", "16", "17"}
+    assert {p.image.key for p in part} == {"x", "y", "z", "15", "16", "17"}
     assert fixed_part([*rare, *many], {f"{i:02d}" for i in range(15)} | {"x"}, 6) == part
 
 
 @given(st.lists(st.sets(st.sampled_from(list(TELLING))), max_size=12), st.integers(1, 15))
-def test_the_part_is_as_large_as_it_can_be_and_has_no_picture_twice(rows: list[set[str]], most: int) -> None:
-    pictures = [labelled(f"{i:02d}", *sorted(labels)) for i, labels in enumerate(rows)]
-    keys = [p.picture.key for p in fixed_part(pictures, set(), most)]
+def test_the_part_is_as_large_as_it_can_be_and_has_no_image_twice(rows: list[set[str]], most: int) -> None:
+    images = [labelled(f"{i:02d}", *sorted(labels)) for i, labels in enumerate(rows)]
+    keys = [p.image.key for p in fixed_part(images, set(), most)]
     assert len(keys) == len(set(keys)) == min(most, len(rows))
 
 
@@ -135,12 +135,12 @@ def test_a_network_s_figures_hang_on_the_words(blocks: Path, tmp_path: Path) -> 
     known = coco.read(blocks / "train.json")
     truth = read_in_place(known, blocks / "images", tmp_path, max_pixels=10**6).labelled[:4]
     train(tmp_path / "model", list(truth), book().vocabulary())
-    detection = DSMoEDetection(SMALL, tmp_path / "cache")
-    detection.__dict__["text_encoder"] = HashEncoder()
-    reader = ChampionReader(detection, tmp_path / "model", truth, silent)
-    first, other = reader.findings(book()), reader.findings(book(rust="a crimson spot"))
+    detector = DSMoEBackend(SMALL, tmp_path / "cache")
+    detector.__dict__["text_encoder"] = HashEncoder()
+    reader = ChampionReader(detector, tmp_path / "model", truth, silent)
+    first, other = reader.predict(book()), reader.predict(book(rust="a crimson spot"))
     assert {f.version for f in first.values()} == {f"model+{book().version}"}
-    assert [f.findings for f in first.values()] != [f.findings for f in other.values()]
-    scores = WordsEvaluator(reader, PAIRS).score(book())
-    assert scores == WordsEvaluator(reader, PAIRS).score(book())
+    assert [f.detections for f in first.values()] != [f.detections for f in other.values()]
+    scores = TextEvaluator(reader, PAIRS).score(book())
+    assert scores == TextEvaluator(reader, PAIRS).score(book())
     assert set(scores.pairs) == {p.title for p in PAIRS}

@@ -99,22 +99,22 @@ def test_a_workspace_from_its_making_to_a_rollback(
     w, images, truth = tmp_path / "w", blocks / "images", blocks / "train.json"
     test = ("--test", blocks / "val.json")
     made = dsmoe(capsys, "init", w, "--images", images, *test, "--budget", "3", "--dry-run")
-    assert "12 pictures in the pool, 5 in the test set" in made
+    assert "12 images in the pool, 5 in the test set" in made
     assert "rust" in dsmoe(capsys, "classes", "list", w)
     for _ in range(2):
-        assert "0 of 3 pictures came back" in dsmoe(capsys, "round", "open", w)
+        assert "0 of 3 images came back" in dsmoe(capsys, "round", "open", w)
         assert "0 of 3" in dsmoe(capsys, "round", "open", w)  # once more changes nothing
         assert "open: 0 of 3 came back" in " ".join(dsmoe(capsys, "status", w).split())
         dsmoe(capsys, "annotate", w, "--simulated", truth)
         assert "is closed; " in dsmoe(capsys, "round", "close", w)
     with Workspace.open(w) as workspace:
         first, second = (row.model or "" for row in workspace.rounds())
-        assert len(FakeStudio(w / "studio" / "stand-in.json").open_tasks(1)) == 0
+        assert len(FakeStudio(w / "studio" / "stub.json").open_tasks(1)) == 0
     assert first in dsmoe(capsys, "models", "list", w)
     dsmoe(capsys, "models", "promote", first, w)
     dsmoe(capsys, "models", "promote", second, w)
     assert f"champion: {first}" in dsmoe(capsys, "models", "rollback", w)
-    assert '"new_pictures": 3' in dsmoe(capsys, "status", w, "--json")
+    assert '"new_images": 3' in dsmoe(capsys, "status", w, "--json")
 
 
 def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
@@ -139,7 +139,7 @@ def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
         said = " ".join(dsmoe(capsys, "classes", "migrate", w, *(options or [])).split())
         assert ("rust │ renamed to red_block" in said.replace("|", "│")) == (options is not None)
         assert ("Nothing was changed" in said) == (options == ["--dry-run"])
-    drawn = {a.label for h in FakeStudio(w / "studio" / "stand-in.json").harvest(1) for a in h.annotations}
+    drawn = {a.label for h in FakeStudio(w / "studio" / "stub.json").harvest(1) for a in h.annotations}
     assert drawn == {"red_block", "brick", "plum"}
     book["classes"] = [entry for entry in book["classes"] if entry["name"] != "plum"]
     checked(book, "as changed").save(w / "classes.yaml")
@@ -247,22 +247,22 @@ def test_a_command_out_of_order_says_what_to_do(
         assert expected in capsys.readouterr().err
 
 
-def test_review_gives_fiftyone_every_picture_with_truth_findings_and_tags(
-    crew: object, label: Callable[[object], None], workspace: Workspace
+def test_review_gives_fiftyone_every_image_with_truth_detections_and_tags(
+    context: object, label: Callable[[object], None], workspace: Workspace
 ) -> None:
     from pipelines.rounds.loop import close_round, open_round
     from pipelines.services.review import samples
 
-    open_round(crew)  # type: ignore[arg-type]
-    label(crew)
-    close_round(crew)  # type: ignore[arg-type]
-    shown = {s.picture.key: s for s in samples(workspace)}
+    open_round(context)  # type: ignore[arg-type]
+    label(context)
+    close_round(context)  # type: ignore[arg-type]
+    shown = {s.image.key: s for s in samples(workspace)}
     assert len(shown) == 17
     sent = {task.key for task in workspace.journal.tasks()}
     for key, sample in shown.items():
         judged = "test set" in sample.tags
         assert (sample.truth is not None) == (judged or key in sent)
-        assert (sample.findings is not None) == judged  # the champion has looked at the test set so far
+        assert (sample.detections is not None) == judged  # the champion has looked at the test set so far
         assert ("seed" in sample.tags) == ("round 0" in sample.tags) == (key in sent)
 
 

@@ -47,9 +47,9 @@ def assert_boxes_are_on_blocks(sample: Sample) -> None:
 def test_a_row_for_each_augmentation_with_boxes_on_their_blocks(data: LabelledData, tmp_path: Path) -> None:
     drawn = rows(data, tmp_path)
     assert [row.title.split(":")[0] for row in drawn] == ["as they are", *AUGMENTATIONS]
-    assert drawn[1].title == "flips: 100% of the pictures in training"
+    assert drawn[1].title == "flips: 100% of the images in training"
     assert drawn[-1].title == "mixup: off in training"
-    for row in drawn[:-1]:  # mixed pictures show two blocks at one place
+    for row in drawn[:-1]:  # mixed images show two blocks at one place
         for sample in row.samples:
             assert_boxes_are_on_blocks(sample)
     assert all("pasted" in s.done[0] for s in drawn[AUGMENTATIONS.index("paste") + 1].samples if s.done)
@@ -63,12 +63,12 @@ def test_tiles_have_boxes_on_their_blocks_too(data: LabelledData, tmp_path: Path
 
 def test_the_sheet_draws_each_box_in_its_class_s_colour(data: LabelledData, tmp_path: Path) -> None:
     (row,) = rows(data, tmp_path)[:1]
-    picture = np.asarray(sheet([row], data.classes, cell=192))
+    image = np.asarray(sheet([row], data.classes, cell=192))
     top = 8 + 22  # the gap and the title
     for i, sample in enumerate(row.samples):
         for box, label in zip(sample.boxes, sample.labels, strict=True):
             x, y = 8 + i * 200 + round(float(box[0]) * 2) + 6, top + round(float(box[1]) * 2) - 1
-            assert "#" + picture[y, x].tobytes().hex() == colour(int(label))
+            assert "#" + image[y, x].tobytes().hex() == colour(int(label))
 
 
 def run(*words: str | Path) -> int:
@@ -93,7 +93,7 @@ def test_preview_of_a_workspace_and_of_files(
 
 def test_labels_of_a_workspace_come_before_its_test_set(workspace: Workspace) -> None:
     found = of_workspace(workspace.path)  # nothing was labelled yet
-    assert {p.picture.key for p in found.pictures} == {p.picture.key for p in workspace.test_set()}
+    assert {p.image.key for p in found.images} == {p.image.key for p in workspace.test_set()}
     assert found.classes == tuple(COLOURS)
 
 
@@ -104,7 +104,7 @@ def test_anchors_tell_sizes_fit_and_advice(blocks: Path, capsys: pytest.CaptureF
     shown = capsys.readouterr().out
     sides = [a["bbox"][2] for a in labels]
     assert f"{np.mean(sides):.1f}" in shown  # at 96 px nothing is scaled
-    assert f"{len(labels)} boxes as the network sees them: whole pictures at a side of 96 px" in shown
+    assert f"{len(labels)} boxes as the network sees them: whole images at a side of 96 px" in shown
     squares = [min(s, np.mean(sides)) ** 2 / max(s, np.mean(sides)) ** 2 for s in sides]
     assert f"Mean best IoU of 1 sizes: {np.mean(squares):.3f}" in shown
     assert "finest stride, 4, is fine enough for these boxes; 8 would do" in shown
@@ -140,7 +140,7 @@ def test_anchors_ask_for_a_finer_head_or_tiles_where_boxes_are_small(
         (("anchors", "--annotations", "{blocks}/train.json", "--px", "100"), "image_px: "),
         (
             ("preview", "--annotations", "{blocks}/train.json", "--out", "a.png"),
-            "annotated pictures can be read from {blocks}",
+            "annotated images can be read from {blocks}",
         ),
         (("anchors", "--annotations", "{empty}"), "holds no labelled box"),
     ],
@@ -161,7 +161,7 @@ def test_what_is_wrong_is_told_in_one_line(
     assert complaint.format(blocks=blocks) in line
 
 
-def test_labels_of_another_size_than_the_picture_are_refused(
+def test_labels_of_another_size_than_the_image_are_refused(
     blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     content = json.loads((blocks / "train.json").read_text())
@@ -179,7 +179,7 @@ def test_a_set_is_drawn_and_can_be_previewed(tmp_path: Path, capsys: pytest.Capt
     folder = tmp_path / "bottles"
     for _ in range(2):
         assert cli.run([*words, str(folder)]) == 0
-        assert capsys.readouterr().out.endswith(f"{folder}: 3 pictures in train.json, 2 in val.json\n")
+        assert capsys.readouterr().out.endswith(f"{folder}: 3 images in train.json, 2 in val.json\n")
     assert len(json.loads((folder / "train.json").read_text())["categories"]) == 18
     assert len(list((folder / "images").iterdir())) == 5
     preview = ["data", "preview", "--annotations", str(folder / "train.json"), "--images"]

@@ -1,4 +1,4 @@
-"""dsmoe export and dsmoe predict: the same findings from a model and from its exports."""
+"""dsmoe export and dsmoe predict: the same detections from a model and from its exports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import HashEncoder
 
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEDetection
+from pipelines.detectors.backend import DSMoEBackend
 from pipelines.workspace.registry import Registry, new_card
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
@@ -23,19 +23,19 @@ Out = pytest.CaptureFixture[str]
 
 @pytest.fixture(autouse=True)
 def _hashed_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DSMoEDetection, "text_encoder", HashEncoder())
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
 
 
 @pytest.fixture
 def images(blocks: Path, tmp_path: Path) -> Path:
-    """Three pictures, one of them with transparency, and one that cannot be read."""
+    """Three images, one of them with transparency, and one that cannot be read."""
     folder = tmp_path / "images"
     folder.mkdir()
     for path in sorted((blocks / "images").iterdir())[:3]:
         shutil.copy(path, folder / path.name)
     first = sorted(folder.iterdir())[0]
     Image.open(first).convert("RGBA").save(first.with_suffix(".png"))
-    (folder / "torn.png").write_bytes(b"no picture")
+    (folder / "torn.png").write_bytes(b"no image")
     return folder
 
 
@@ -47,7 +47,7 @@ def predict(model: Path | str, images: Path, *options: str | Path) -> dict[str, 
     return answer
 
 
-def test_findings_are_a_coco_document_with_all_that_is_known(
+def test_detections_are_a_coco_document_with_all_that_is_known(
     exports: Exports, images: Path, capsys: Out
 ) -> None:
     found = predict(exports.model, images)
@@ -56,12 +56,12 @@ def test_findings_are_a_coco_document_with_all_that_is_known(
     assert found["info"]["class_book"] == "v1"
     assert [c["name"] for c in found["categories"]] == list(VOCABULARY.names)
     assert [one["file_name"] for one in found["left_out"]] == ["torn.png"]
-    assert "left out: torn.png: it is not a picture" in capsys.readouterr().out
+    assert "left out: torn.png: it is not an image" in capsys.readouterr().out
     assert len(found["images"]) == 3
-    for picture in found["images"]:
-        assert (images / picture["file_name"]).is_file()
-        assert len(picture["routing"]["experts"]) == len(picture["routing"]["weights"]) == 2
-    sizes = {picture["id"]: (picture["width"], picture["height"]) for picture in found["images"]}
+    for image in found["images"]:
+        assert (images / image["file_name"]).is_file()
+        assert len(image["routing"]["experts"]) == len(image["routing"]["weights"]) == 2
+    sizes = {image["id"]: (image["width"], image["height"]) for image in found["images"]}
     assert [one["id"] for one in found["annotations"]] == list(range(1, len(found["annotations"]) + 1))
     for one in found["annotations"]:
         x, y, width, height = one["bbox"]
@@ -73,7 +73,7 @@ def test_findings_are_a_coco_document_with_all_that_is_known(
         assert one["probabilities"][named] == one["score"]
 
 
-def test_pycocotools_reads_the_findings(exports: Exports, images: Path, capsys: Out) -> None:
+def test_pycocotools_reads_the_detections(exports: Exports, images: Path, capsys: Out) -> None:
     from pycocotools.coco import COCO
 
     found = predict(exports.model, images)
@@ -96,7 +96,7 @@ def test_a_runtime_that_cannot_run_an_export_is_refused_in_one_line(
 @pytest.mark.parametrize(
     ("form", "runtime"), [("onnx", "onnxruntime"), ("onnx", "openvino"), ("openvino", "openvino")]
 )
-def test_every_runtime_gives_the_same_findings(
+def test_every_runtime_gives_the_same_detections(
     exports: Exports, images: Path, form: str, runtime: str, capsys: Out
 ) -> None:
     folder: Path = getattr(exports, form)
@@ -154,13 +154,13 @@ def test_what_is_no_export_is_not_replaced(exports: Exports, tmp_path: Path, cap
     assert "thesis.tex, which would be lost" in capsys.readouterr().err
 
 
-def test_int8_needs_pictures(exports: Exports, tmp_path: Path, capsys: Out) -> None:
+def test_int8_needs_images(exports: Exports, tmp_path: Path, capsys: Out) -> None:
     words = (exports.model, "--format", "openvino", "--precision", "int8", "--out", tmp_path / "out")
     assert export(exports, *words) == 2
     assert "Give a folder of them with --calibration" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert export(exports, *words, "--calibration", tmp_path / "empty") == 2
-    assert "has no picture that can be read" in capsys.readouterr().err
+    assert "has no image that can be read" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -14,21 +14,21 @@ from tiny_language_model import WIDTH, write_language_model
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError, SettingsError
-from dsmoe_core.schema import LabelledPicture, Vocabulary
+from dsmoe_core.schema import LabelledImage, Vocabulary
 from pipelines.demo import truth_of
-from pipelines.detectors.backend import Detection, DSMoEDetection, text_encoder
-from pipelines.rounds.context import Crew
+from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, text_encoder
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.retraining import harvest, make_dataset, train
 from pipelines.services import factory
 from pipelines.settings import DetectorSettings, Environment, ServerText, TextSettings, TransformersText
 from pipelines.workspace.workspace import Workspace
 
-SHORT = TrainingConfig(pictures_seen=4, batch=2)
+SHORT = TrainingConfig(images_seen=4, batch=2)
 
 
 @pytest.fixture
-def pool(workspace: Workspace, blocks: Path) -> list[LabelledPicture]:
+def pool(workspace: Workspace, blocks: Path) -> list[LabelledImage]:
     return list(truth_of(blocks / "train.json", workspace).values())[:3]
 
 
@@ -49,33 +49,33 @@ def local(folder: Path, seed: int = 0) -> TransformersText:
 
 
 def fit(
-    detection: Detection,
-    pool: Sequence[LabelledPicture],
+    detector: DetectorBackend,
+    pool: Sequence[LabelledImage],
     words: Vocabulary,
     out: Path,
     parent: Path | None = None,
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Summary and card of a short training."""
-    summary = detection.fit(pictures=pool, vocabulary=words, training=SHORT, out=out, start_from=parent)
+    summary = detector.fit(images=pool, vocabulary=words, training=SHORT, out=out, start_from=parent)
     return summary, json.loads((out / "model.json").read_text())
 
 
 def test_a_model_has_the_width_of_its_encoder_and_works_with_no_other(
-    pool: list[LabelledPicture], words: Vocabulary, tmp_path: Path
+    pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
 ) -> None:
-    first, second = (DSMoEDetection(SMALL, tmp_path / "texts", local(tmp_path, seed=seed)) for seed in (0, 1))
+    first, second = (DSMoEBackend(SMALL, tmp_path / "texts", local(tmp_path, seed=seed)) for seed in (0, 1))
     summary, card = fit(first, pool, words, tmp_path / "model")
     assert SMALL.text_width != WIDTH
     assert card["config"]["text_width"] == WIDTH  # type: ignore[index]
     assert str(card["text_encoder"]).startswith("folder@")
     assert summary["text_encoder"] == card["text_encoder"]
-    pictures = [p.picture for p in pool]
-    found = list(first.findings(tmp_path / "model", words, pictures))
-    assert [f.key for f in found] == [p.key for p in pictures]
+    images = [p.image for p in pool]
+    found = list(first.predict(tmp_path / "model", words, images))
+    assert [f.key for f in found] == [p.key for p in images]
     with pytest.raises(
         ModelError, match=rf"was trained with text encoder {card['text_encoder']}; this one is"
     ):
-        list(second.findings(tmp_path / "model", words, pictures))
+        list(second.predict(tmp_path / "model", words, images))
     with pytest.raises(ModelError, match=r"detector\.text_encoder in dsmoe\.yaml"):
         fit(second, pool, words, tmp_path / "child", parent=tmp_path / "model")
     assert fit(first, pool, words, tmp_path / "child", parent=tmp_path / "model")
@@ -84,7 +84,7 @@ def test_a_model_has_the_width_of_its_encoder_and_works_with_no_other(
 def test_a_server_is_asked_with_its_key_and_only_for_new_words(
     workspace: Workspace,
     server: EmbeddingsServer,
-    pool: list[LabelledPicture],
+    pool: list[LabelledImage],
     words: Vocabulary,
     tmp_path: Path,
 ) -> None:
@@ -93,13 +93,13 @@ def test_a_server_is_asked_with_its_key_and_only_for_new_words(
         update={"detector": DetectorSettings(model=SMALL, text_encoder=text)}
     )
     environment = Environment.read({"DSMOE_EMBEDDINGS_API_KEY": "sk-very-secret"})
-    _, card = fit(factory.detection(workspace, environment), pool, words, tmp_path / "model")
+    _, card = fit(factory.detector(workspace, environment), pool, words, tmp_path / "model")
     assert card["config"]["text_width"] == SERVED  # type: ignore[index]
     assert card["text_encoder"] == "tiny/server/unit"
     assert {headers["authorization"] for headers in server.headers} == {"Bearer sk-very-secret"}
     asked = len(server.bodies)
-    again = factory.detection(workspace, Environment.read({}))
-    assert list(again.findings(tmp_path / "model", words, [p.picture for p in pool]))
+    again = factory.detector(workspace, Environment.read({}))
+    assert list(again.predict(tmp_path / "model", words, [p.image for p in pool]))
     # On Python 3.11 the type checks of the tests look at every property of an encoder, so at the width.
     assert [body for body in server.bodies[asked:] if body["input"] != ["width"]] == []
     kept = [p.read_text() for p in tmp_path.rglob("*") if p.suffix in (".json", ".yaml")]
@@ -107,11 +107,11 @@ def test_a_server_is_asked_with_its_key_and_only_for_new_words(
 
 
 def test_an_encoder_whose_width_the_network_cannot_take(
-    pool: list[LabelledPicture], words: Vocabulary, tmp_path: Path
+    pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
 ) -> None:
     odd = ModelConfig.model_validate({**SMALL.model_dump(), "text_width": 15, "text_heads": 5})
     with pytest.raises(SettingsError, match=r"text_width 64 is not divisible by text_heads 5"):
-        fit(DSMoEDetection(odd, tmp_path / "texts", local(tmp_path)), pool, words, tmp_path / "model")
+        fit(DSMoEBackend(odd, tmp_path / "texts", local(tmp_path)), pool, words, tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -122,17 +122,19 @@ def test_nothing_is_loaded_before_it_is_needed(text: TextSettings | None) -> Non
     assert callable(made.encode)
 
 
-def test_another_encoder_makes_another_model(crew: Crew, label: Callable[[Crew], None]) -> None:
+def test_another_encoder_makes_another_model(
+    context: LoopContext, label: Callable[[LoopContext], None]
+) -> None:
     """Otherwise a round that was killed and goes on after a change of settings takes the old one's model."""
-    workspace = crew.workspace
-    open_round(crew)
-    label(crew)
-    harvest(crew, 0, partial=False)
-    dataset = make_dataset(crew, 0)["dataset_version"]
-    first = train(crew, 0, dataset)
-    assert train(crew, 0, dataset) == first
+    workspace = context.workspace
+    open_round(context)
+    label(context)
+    harvest(context, 0, partial=False)
+    dataset = make_dataset(context, 0)["dataset_version"]
+    first = train(context, 0, dataset)
+    assert train(context, 0, dataset) == first
     detector = workspace.settings.detector.model_copy(
         update={"text_encoder": TransformersText(model="acme/words")}
     )
     workspace.settings = workspace.settings.model_copy(update={"detector": detector})
-    assert train(crew, 0, dataset) != first
+    assert train(context, 0, dataset) != first

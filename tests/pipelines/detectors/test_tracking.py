@@ -16,7 +16,7 @@ from tiny import Killed
 
 from pipelines.detectors import tracking
 from pipelines.detectors.tracking import DATABASE, EXPERIMENT, FOLDER, POINTS, tracked
-from pipelines.rounds.context import Crew
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
@@ -25,7 +25,7 @@ pytest.importorskip("mlflow")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 ROOT = Path(__file__).resolve().parents[3]
-ABOUT = {"pictures": 12, "learning_rate": 0.002}
+ABOUT = {"images": 12, "learning_rate": 0.002}
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
     train(401, end=steps + 1)  # its last checkpoint is older than the kill
     client, run = run_of(network)
     assert (run.info.run_name, run.info.status) == ("r1-abc", "FINISHED")
-    assert run.data.params == {"pictures": "12", "learning_rate": "0.002"}
+    assert run.data.params == {"images": "12", "learning_rate": "0.002"}
     for i, name in enumerate(names):
         history = client.get_metric_history(run.info.run_id, name)
         assert len(history) == POINTS
@@ -91,15 +91,15 @@ def test_a_killed_training_that_begins_again_has_a_run_of_its_own(network: Works
     for run, points, value in ((first, 5, 6.0), (last, 10, 11.0)):
         history = client.get_metric_history(run.info.run_id, "class")
         assert [(point.step, point.value) for point in history] == [(i, value) for i in range(1, points + 1)]
-        assert run.data.params["pictures"] == "12"
+        assert run.data.params["images"] == "12"
 
 
 def test_a_round_s_training_is_tracked_under_its_model_s_name(
-    network: Workspace, crew: Crew, label: Callable[[Crew], None]
+    network: Workspace, context: LoopContext, label: Callable[[LoopContext], None]
 ) -> None:
-    open_round(crew)
-    label(crew)
-    row = close_round(crew)
+    open_round(context)
+    label(context)
+    row = close_round(context)
     client, run = run_of(network)
     assert run.info.run_name == row.model
     (steps,) = {len(client.get_metric_history(run.info.run_id, name)) for name in run.data.metrics}

@@ -44,7 +44,7 @@ def test_nothing_left_behind_is_more_uncertain_than_what_was_asked_for(
     assert not asked or not left or min(asked) >= max(left)
 
 
-def test_the_order_pictures_come_in_does_not_matter_but_the_seed_does() -> None:
+def test_the_order_images_come_in_does_not_matter_but_the_seed_does() -> None:
     pool = {f"p{i}": 0.5 for i in range(40)}
     backwards = dict(reversed(list(pool.items())))
     one, two = (ranked_round(p, budget=8, random_share=0.25, seed=3) for p in (pool, backwards))

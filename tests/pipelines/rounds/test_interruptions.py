@@ -1,4 +1,4 @@
-"""Killed anywhere and run again: nothing is lost, nothing is doubled, no picture is sent twice."""
+"""Killed anywhere and run again: nothing is lost, nothing is doubled, no image is sent twice."""
 
 from __future__ import annotations
 

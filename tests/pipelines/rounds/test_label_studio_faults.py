@@ -30,11 +30,12 @@ from annotate.studio.label_config import label_config
 from annotate.studio.protocol import Connection, OpenTask, Region, Task
 from annotate.studio.server import LabelStudioServer
 from dsmoe_core.errors import DsmoeError
-from dsmoe_core.schema import Box, Finding, Picture, PictureFindings, Routing
-from pipelines.detectors.stub_detector import StandInDetection
-from pipelines.rounds.context import Crew
-from pipelines.rounds.retraining import harvest
+from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing
+from pipelines.detectors.stub_detector import StubDetector
+from pipelines.progress import SilentProgress
 from pipelines.rounds import loop
+from pipelines.rounds.context import LoopContext
+from pipelines.rounds.retraining import harvest
 from pipelines.workspace.workspace import Workspace
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(600)]
@@ -42,22 +43,16 @@ BUDGET = 7
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "studio-faults.md"
 
 
-class Reporter:
+class InterruptingProgress(SilentProgress):
     """Calls ``at_push`` when the push has come half way."""
 
     def __init__(self) -> None:
         self.at_push: Callable[[], None] | None = None
 
-    def step(self, number: int, name: str) -> None:
-        pass
-
     def advance(self, done: int, total: int, note: str = "") -> None:
         if self.at_push is not None and done >= total // 2:
             happens, self.at_push = self.at_push, None
             happens()
-
-    def finished(self, number: int, name: str) -> None:
-        pass
 
 
 @dataclass
@@ -67,27 +62,27 @@ class Scene:
     workspace: Workspace
     server: LabelStudioServer
     connection: Connection
-    reporter: Reporter
+    progress: InterruptingProgress
 
-    def crew(self, timeout: float = 60.0, token: str | None = None) -> Crew:
+    def context(self, timeout: float = 60.0, token: str | None = None) -> LoopContext:
         """Everybody, as a fresh process would find them."""
         at = replace(self.connection, token=token) if token else self.connection
         studio = LabelStudio(at, timeout=timeout)
-        return Crew(self.workspace, studio, StandInDetection(), self.reporter)
+        return LoopContext(self.workspace, studio, StubDetector(), self.progress)
 
     @property
     def project(self) -> int:
-        return self.crew().project()
+        return self.context().project()
 
     def open(self, **how: Any) -> None:
-        loop.open_round(self.crew(**how))
+        loop.open_round(self.context(**how))
 
     def open_tasks(self) -> list[OpenTask]:
-        return self.crew().studio.open_tasks(self.project)
+        return self.context().studio.open_tasks(self.project)
 
     def label(self, task: OpenTask) -> None:
         box = Region(uuid.uuid4().hex[:10], Box(5.0, 5.0, 40.0, 40.0), self.classes[0], "manual", None)
-        self.crew().studio.submit(self.project, task, [box], seconds=2.0)
+        self.context().studio.submit(self.project, task, [box], seconds=2.0)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -95,7 +90,7 @@ class Scene:
 
     def take_in(self) -> dict[str, Any]:
         """Harvest the round as `dsmoe round close` does, and say what is counted."""
-        counts: dict[str, Any] = harvest(self.crew(), 0, False)["counts"]
+        counts: dict[str, Any] = harvest(self.context(), 0, False)["counts"]
         return counts
 
     def sdk(self, what: str = "do what the test asks") -> Any:
@@ -109,7 +104,7 @@ class Scene:
             time.sleep(0.05)  # it takes a moment to be gone
 
     def whole(self) -> None:
-        """Every picture of the round is there once, and once everybody has answered, all of it comes back."""
+        """Every image of the round is there once, and once everybody has answered, all of it comes back."""
         keys = [row["data"]["key"] for row in self.rows()]
         assert Counter(keys) == Counter(task.key for task in self.workspace.journal.tasks(0))
         assert len(keys) == BUDGET
@@ -152,7 +147,7 @@ def scene(workspace: Workspace, server: LabelStudioServer, monkeypatch: pytest.M
             "round": settings.round.model_copy(update={"budget": BUDGET}),
         }
     )
-    return Scene(workspace, server, server.up(), Reporter())
+    return Scene(workspace, server, server.up(), InterruptingProgress())
 
 
 def said(work: Callable[[], Any]) -> str:
@@ -172,7 +167,7 @@ def documented(text: str, *names: str) -> None:
 
 
 def test_the_server_dies_in_the_middle_of_a_push(scene: Scene) -> None:
-    scene.reporter.at_push = lambda: scene.signal(signal.SIGKILL)
+    scene.progress.at_push = lambda: scene.signal(signal.SIGKILL)
     documented(said(scene.open), scene.connection.url)
     scene.server.up()
     assert 0 < len(scene.rows()) < BUDGET
@@ -181,7 +176,7 @@ def test_the_server_dies_in_the_middle_of_a_push(scene: Scene) -> None:
 
 
 def test_the_server_hangs_in_the_middle_of_a_push(scene: Scene) -> None:
-    scene.reporter.at_push = lambda: scene.signal(signal.SIGSTOP)
+    scene.progress.at_push = lambda: scene.signal(signal.SIGSTOP)
     message = said(lambda: scene.open(timeout=3.0))
     scene.signal(signal.SIGCONT)
     documented(message, scene.connection.url, str(scene.project))
@@ -206,7 +201,7 @@ def test_the_token_is_revoked_in_the_middle_of_a_push(scene: Scene, personal_tok
     def revoke() -> None:
         scene_post(scene, "/api/token/blacklist/", refresh=personal_token)
 
-    scene.reporter.at_push = revoke
+    scene.progress.at_push = revoke
     scene.open(token=personal_token)  # what was swapped for it is good for five minutes
     documented(said(lambda: scene.open(token=personal_token)), scene.connection.url)
     scene.whole()
@@ -234,29 +229,29 @@ def test_a_task_is_deleted_and_its_round_is_closed_without_it(scene: Scene) -> N
     scene.open()
     for task in scene.open_tasks():
         scene.label(task)
-    loop.close_round(scene.crew())
+    loop.close_round(scene.context())
     scene.open()
     first, second, *others = scene.open_tasks()
     with scene.sdk() as sdk:
         sdk.tasks.delete(str(first.task_id))
     for task in others:
         scene.label(task)
-    loop.close_round(scene.crew(), partial=True)
+    loop.close_round(scene.context(), partial=True)
     scene.open()
     again = {task.key for task in scene.open_tasks()}
-    assert second.key in again  # it is still there, with newer pre-labels
+    assert second.key in again  # it is still there, with newer pre-annotations
     assert first.key not in again
 
 
 def test_the_project_is_deleted(scene: Scene) -> None:
     scene.open()
-    crew, project = scene.crew(), scene.project
+    context, project = scene.context(), scene.project
     done, *_ = scene.open_tasks()
     scene.label(done)
     said(scene.take_in)  # six are out; the seventh is in the journal
     with scene.sdk() as sdk:
         sdk.projects.delete(project)
-    documented(said(lambda: crew.studio.open_tasks(project)), str(project))
+    documented(said(lambda: context.studio.open_tasks(project)), str(project))
     assert scene.workspace.journal.harvests().keys() == {done.key}
     scene.open()
     assert len(scene.open_tasks()) == BUDGET - 1  # nobody labels the seventh again
@@ -267,7 +262,7 @@ def test_the_project_is_deleted(scene: Scene) -> None:
 
 def test_another_workspace_has_a_project_of_this_title(scene: Scene) -> None:
     settings, book = scene.workspace.settings, scene.workspace.class_book()
-    scene.crew().studio.ensure_project(settings.title, book.vocabulary(), owner="1f0c9a2e")
+    scene.context().studio.ensure_project(settings.title, book.vocabulary(), owner="1f0c9a2e")
     documented(said(scene.open), settings.title, "1f0c9a2e", scene.workspace.mark())
     scene.workspace.settings = settings.model_copy(update={"title": f"{settings.title} b"})
     scene.open()
@@ -311,21 +306,21 @@ def test_a_bulk_import_is_repeated(scene: Scene) -> None:
 
 def test_one_bad_box_in_a_thousand(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    studio, project = scene.crew().studio, scene.project
-    (picture, *_) = scene.workspace.pictures("pool")
+    studio, project = scene.context().studio, scene.project
+    (image, *_) = scene.workspace.images("pool")
 
     def task(i: int, corner: float = 30.0, label: str = scene.classes[0]) -> Task:
-        found = Finding(Box(5.0, 5.0, corner, 30.0), label, 0.5, {label: 0.5}, entropy=0.1)
-        findings = PictureFindings(f"k{i}", (found,), Routing((0,), (1.0,), 0.0), 0.4, "m+b")
-        named = Picture(f"k{i}", f"{i}.png", picture.path, picture.width, picture.height)
-        return Task(named, 0, "ranked", i, findings)
+        found = Detection(Box(5.0, 5.0, corner, 30.0), label, 0.5, {label: 0.5}, entropy=0.1)
+        detections = Prediction(f"k{i}", (found,), Routing((0,), (1.0,), 0.0), 0.4, "m+b")
+        named = ImageRecord(f"k{i}", f"{i}.png", image.path, image.width, image.height)
+        return Task(named, 0, "ranked", i, detections)
 
     good = [task(i) for i in range(1000)]
     documented(said(lambda: studio.push(project, [*good[:500], task(500, 9000.0), *good[501:]])))
     documented(said(lambda: studio.push(project, [*good[:500], task(500, label="crack"), *good[501:]])))
     assert scene.rows() == []
     studio.push(project, good)
-    assert Counter(len(t.prelabels) for t in studio.open_tasks(project)) == {1: 1000}
+    assert Counter(len(t.pre_annotations) for t in studio.open_tasks(project)) == {1: 1000}
 
 
 def test_the_server_drops_one_in_a_thousand(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

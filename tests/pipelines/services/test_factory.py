@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.studio.external_server import ExistingServer
+from annotate.studio.external_server import ExternalServer
 from annotate.studio.server import LabelStudioServer
 from pipelines.cli import run
 from pipelines.services import factory
@@ -56,7 +56,7 @@ def test_the_environments_address_comes_before_the_settings(workspace: Workspace
     configured(workspace, url="http://a.example", document_root=str(tmp_path))
     variables = {"DSMOE_STUDIO_TOKEN": "t", "DSMOE_STUDIO_URL": "http://b.example/"}
     found = factory.server(workspace, Environment.read(variables))
-    assert isinstance(found, ExistingServer)
+    assert isinstance(found, ExternalServer)
     assert (found.url, found.document_root) == ("http://b.example", tmp_path)
 
 

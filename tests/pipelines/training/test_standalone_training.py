@@ -11,7 +11,7 @@ import pytest
 from tiny import SMALL, HashEncoder
 
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEDetection
+from pipelines.detectors.backend import DSMoEBackend
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 
@@ -32,15 +32,15 @@ def network(workspace: Workspace) -> Path:
 
 def words(out: Path, blocks: Path, network: Path, *more: str) -> list[str]:
     given = ["--annotations", str(blocks / "train.json"), "--images", str(blocks / "images")]
-    return ["train", str(out), *given, "--workspace", str(network), "--pictures-seen", "4", *more]
+    return ["train", str(out), *given, "--workspace", str(network), "--images-seen", "4", *more]
 
 
 def test_it_trains_goes_on_and_says_how_it_ended(
     tmp_path: Path, blocks: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
-    monkeypatch.setattr(DSMoEDetection, "text_encoder", HashEncoder())
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
     assert cli.run(words(tmp_path / "first", blocks, network, "--seed", "7")) == 0
-    assert "first: 2 steps on 12 pictures in" in capsys.readouterr().out
+    assert "first: 2 steps on 12 images in" in capsys.readouterr().out
     card = json.loads((tmp_path / "first" / "model.json").read_text())
     assert (card["training"]["seed"], card["training"]["batch"], card["config"]["width"]) == (7, 2, 32)
     weights = tmp_path / "first" / "model.safetensors"
@@ -69,5 +69,5 @@ def test_torchrun_starts_it_in_several_processes(tmp_path: Path, blocks: Path, n
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("2 steps on 12 pictures") == 1
+    assert done.stdout.count("2 steps on 12 images") == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.json", "model.safetensors"}

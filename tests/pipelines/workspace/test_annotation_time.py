@@ -25,7 +25,7 @@ def sent(key: str, rank: int) -> SentTask:
     return SentTask(key, 0, "seed", rank, None, None, 100 + rank)
 
 
-def test_a_picture_counts_under_the_most_laborious_thing_done_on_it() -> None:
+def test_a_image_counts_under_the_most_laborious_thing_done_on_it() -> None:
     found = effort(
         [
             harvest("a", 4.0, accepted=2),
@@ -55,11 +55,11 @@ def test_a_program_spends_no_effort() -> None:
     assert effort([harvest("a", 0.0003, accepted=1)]) == {}
 
 
-def test_a_doubtful_picture_is_answered_and_not_labelled() -> None:
+def test_a_doubtful_image_is_answered_and_not_labelled() -> None:
     back = {"a": doubt("a", "unsure", "", 0.5), "b": doubt("b", None, "", 1.0)}
     counts = count_round([sent("a", 0), sent("b", 1), sent("c", 2)], back)
-    shown = {name: counts[name] for name in ("sent", "answered", "new_pictures", "doubtful", "agreement")}
-    assert shown == {"sent": 3, "answered": 2, "new_pictures": 1, "doubtful": 1, "agreement": 0.75}
+    shown = {name: counts[name] for name in ("sent", "answered", "new_images", "doubtful", "agreement")}
+    assert shown == {"sent": 3, "answered": 2, "new_images": 1, "doubtful": 1, "agreement": 0.75}
 
 
 def test_the_expert_finds_doubts_first_then_notes() -> None:

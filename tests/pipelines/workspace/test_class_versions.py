@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.rounds.context import Crew
+from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.settings import PackagedText, ServerText, TransformersText
 from pipelines.workspace.class_books import WORKING
@@ -49,8 +49,8 @@ def edit(workspace: Workspace, text: str) -> str:
 def judged(workspace: Workspace, book: str, against: str, verdict: str = "better") -> Path:
     path = workspace.path / "judged.json"
     known = {"model": "r1", "data": "test", "made": "2026-01-02", "curves": [1, 2]}
-    told = {"book": book, "against": against, "verdict": verdict, "reason": "AP of rust 0.1 higher"}
-    path.write_text(json.dumps(known | told))
+    progress = {"book": book, "against": against, "verdict": verdict, "reason": "AP of rust 0.1 higher"}
+    path.write_text(json.dumps(known | progress))
     return path
 
 
@@ -216,10 +216,10 @@ def test_torn_versions_are_one_clear_line(workspace: Workspace, dsmoe: Said, wor
 
 
 def test_a_book_that_cannot_be_used_stops_nobody_else(
-    workspace: Workspace, crew: Crew, dsmoe: Said, capsys: pytest.CaptureFixture[str]
+    workspace: Workspace, context: LoopContext, dsmoe: Said, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workspace.path / "classes.yaml").write_text("classes:\n- name: rust\n  descriptoin: red\n")
-    open_round(crew)
+    open_round(context)
     assert cli.run(["status", str(workspace.path)]) == 0
     said = capsys.readouterr().out
     assert f"class book: {workspace.class_book().version}" in said
@@ -228,20 +228,20 @@ def test_a_book_that_cannot_be_used_stops_nobody_else(
     assert "line 3: class 'rust'" in dsmoe("publish", "--force", "x", refused=True)
 
 
-def test_rounds_models_and_prelabels_name_the_published_version(
-    workspace: Workspace, crew: Crew, label: Callable[[Crew], None]
+def test_rounds_models_and_pre_annotations_name_the_published_version(
+    workspace: Workspace, context: LoopContext, label: Callable[[LoopContext], None]
 ) -> None:
     from pipelines.rounds.loop import close_round
 
     first = workspace.class_book().version
     edit(workspace, "not published")
-    row = open_round(crew)
-    label(crew)
-    closed = close_round(crew)
+    row = open_round(context)
+    label(context)
+    closed = close_round(context)
     assert row.class_book == closed.class_book == closed.as_effort()["class_book"] == first
     assert workspace.registry.card(closed.model or "").class_book == first
     assert workspace.dataset_version(closed.dataset_version or "").class_book == first
-    open_round(crew)
+    open_round(context)
     assert {task.version for task in workspace.journal.tasks(1)} <= {f"{closed.model}+{first}", None}
     assert workspace.journal.rounds()[1].class_book == first
 

@@ -1,4 +1,4 @@
-"""The journal: writing twice changes nothing, the latest annotation counts, no picture is sent twice."""
+"""The journal: writing twice changes nothing, the latest annotation counts, no image is sent twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import Annotation, Box, Harvest, Outcome, Picture
+from dsmoe_core.schema import Annotation, Box, Harvest, ImageRecord, Outcome
 from pipelines.workspace import database
 from pipelines.workspace.journal import Journal, SentTask
 
@@ -43,7 +43,7 @@ def test_imported_labels_give_way_to_what_people_say(journal: Journal) -> None:
     assert [a.label for a in journal.harvests()["a"].annotations] == ["short"]
 
 
-def test_a_picture_stays_in_the_round_it_was_first_sent_in(journal: Journal) -> None:
+def test_a_image_stays_in_the_round_it_was_first_sent_in(journal: Journal) -> None:
     journal.plan_tasks([SentTask("a", 0, "seed", 0, None, None)])
     journal.plan_tasks([SentTask("a", 1, "ranked", 0, 0.5, "m+b"), SentTask("b", 1, "random", 1, 0.1, "m+b")])
     assert [(t.key, t.round) for t in journal.tasks()] == [("a", 0), ("b", 1)]
@@ -51,12 +51,12 @@ def test_a_picture_stays_in_the_round_it_was_first_sent_in(journal: Journal) -> 
     assert journal.tasks(1)[0].task_id == 17
 
 
-def test_a_test_picture_never_becomes_part_of_the_pool(journal: Journal, tmp_path: Path) -> None:
-    picture = Picture("k", "a.png", tmp_path / "pictures" / "k.png", 4, 5)
-    journal.add_pictures([picture], "test", tmp_path)
-    journal.add_pictures([picture], "pool", tmp_path)
-    assert journal.pictures(tmp_path, "pool") == []
-    assert journal.pictures(tmp_path, "test") == [picture]
+def test_a_test_image_never_becomes_part_of_the_pool(journal: Journal, tmp_path: Path) -> None:
+    image = ImageRecord("k", "a.png", tmp_path / "images" / "k.png", 4, 5)
+    journal.add_images([image], "test", tmp_path)
+    journal.add_images([image], "pool", tmp_path)
+    assert journal.images(tmp_path, "pool") == []
+    assert journal.images(tmp_path, "test") == [image]
 
 
 def test_a_step_is_done_only_when_it_is_finished(journal: Journal) -> None:

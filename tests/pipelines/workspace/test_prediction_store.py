@@ -1,4 +1,4 @@
-"""Findings on the disk: the same as in memory, even where a kill tore the last line."""
+"""Detections on the disk: the same as in memory, even where a kill tore the last line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmoe_core.schema import Box, Finding, PictureFindings, Routing
-from pipelines.workspace.prediction_store import FindingsStore, from_json, to_json
+from dsmoe_core.schema import Box, Detection, Prediction, Routing
+from pipelines.workspace.prediction_store import PredictionStore, from_json, to_json
 
 
-def found(key: str, *scores: float) -> PictureFindings:
-    findings = tuple(
-        Finding(Box(0.125, 1.0, 5.0, 9.5), "spur", s, {"spur": s, "short": 0.25}, 0.5) for s in scores
+def found(key: str, *scores: float) -> Prediction:
+    detections = tuple(
+        Detection(Box(0.125, 1.0, 5.0, 9.5), "spur", s, {"spur": s, "short": 0.25}, 0.5) for s in scores
     )
-    return PictureFindings(key, findings, Routing((3, 1), (0.75, 0.25), 1.5), 0.4, "m+b")
+    return Prediction(key, detections, Routing((3, 1), (0.75, 0.25), 1.5), 0.4, "m+b")
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=4))
@@ -26,7 +26,7 @@ def test_json_keeps_everything(millionths: list[int]) -> None:
 
 
 def test_a_second_search_adds_to_the_first(tmp_path: Path) -> None:
-    store = FindingsStore(tmp_path)
+    store = PredictionStore(tmp_path)
     assert store.load("m+b") == {}
     assert list(store.add("m+b", [found("a", 0.5)])) == [found("a", 0.5)]
     list(store.add("m+b", [found("b"), found("c", 0.1, 0.2)]))
@@ -37,8 +37,8 @@ def test_a_second_search_adds_to_the_first(tmp_path: Path) -> None:
     }
 
 
-def test_a_look_up_reads_the_newest_line_of_a_picture_and_no_torn_one(tmp_path: Path) -> None:
-    store = FindingsStore(tmp_path)
+def test_a_look_up_reads_the_newest_line_of_a_image_and_no_torn_one(tmp_path: Path) -> None:
+    store = PredictionStore(tmp_path)
     assert dict(store.lookup("m+b")) == {}
     list(store.add("m+b", [found("a", 0.5), found("b"), found("a", 0.25)]))
     with store.path("m+b").open("ab") as file:
@@ -50,7 +50,7 @@ def test_a_look_up_reads_the_newest_line_of_a_picture_and_no_torn_one(tmp_path: 
 
 @pytest.mark.parametrize("torn", [1, 7, 60])
 def test_a_torn_line_is_dropped_and_written_over(tmp_path: Path, torn: int) -> None:
-    store = FindingsStore(tmp_path)
+    store = PredictionStore(tmp_path)
     list(store.add("m+b", [found("a", 0.5), found("b", 0.25)]))
     path = store.path("m+b")
     whole = path.read_bytes()
@@ -65,7 +65,7 @@ def test_a_search_that_breaks_off_keeps_what_it_found(tmp_path: Path) -> None:
         yield found("a", 0.5)
         raise KeyboardInterrupt
 
-    store = FindingsStore(tmp_path)
+    store = PredictionStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         list(store.add("m+b", breaks_off()))
     assert set(store.load("m+b")) == {"a"}

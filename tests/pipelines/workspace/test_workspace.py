@@ -22,12 +22,12 @@ from tests.pipelines.blocks import COLOURS
 
 
 def test_roles_and_test_set_come_from_the_files(workspace: Workspace) -> None:
-    assert (len(workspace.pictures("pool")), len(workspace.pictures("test"))) == (12, 5)
+    assert (len(workspace.images("pool")), len(workspace.images("test"))) == (12, 5)
     test = workspace.test_set()
-    assert {p.picture.key for p in test} == {p.key for p in workspace.pictures("test")}
+    assert {p.image.key for p in test} == {p.key for p in workspace.images("test")}
     assert all(p.annotations for p in test)
     assert workspace.class_book().vocabulary().names == tuple(COLOURS)
-    assert (workspace.champion(), workspace.findings(), workspace.annotations(), workspace.rounds()) == (
+    assert (workspace.champion(), workspace.predictions(), workspace.annotations(), workspace.rounds()) == (
         None,
         {},
         {},
@@ -39,7 +39,7 @@ def test_a_second_process_reads_but_does_not_write(workspace: Workspace) -> None
     other = Workspace.open(workspace.path)
     with workspace.locked():
         with workspace.locked():  # the same one may nest
-            assert len(other.pictures()) == 17
+            assert len(other.images()) == 17
         with pytest.raises(WorkspaceError, match=r"in use by another dsmoe \(process \d+\)"), other.locked():
             pass
     with other.locked():
@@ -63,12 +63,12 @@ def test_a_half_made_workspace_is_made_whole_by_the_same_command(
     source = Source(blocks / "images", classes=list(COLOURS))
     make_workspace(tmp_path / "w", source, settings)[0].close()
     with Workspace.open(tmp_path / "w") as whole:
-        assert len(whole.pictures("pool")) == 17
+        assert len(whole.images("pool")) == 17
     with pytest.raises(WorkspaceError, match="is a workspace already"):
         make_workspace(tmp_path / "w", source, settings)
 
 
-def test_known_labels_are_imported_and_their_pictures_are_not_sent_out(
+def test_known_labels_are_imported_and_their_images_are_not_sent_out(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     from pipelines.rounds.dispatch import pool
@@ -80,14 +80,14 @@ def test_known_labels_are_imported_and_their_pictures_are_not_sent_out(
         assert {p.name.split("-")[0] for p in pool(made).values()} == {"val"}
 
 
-def test_damaged_pictures_go_to_quarantine_and_the_rest_goes_on(
+def test_damaged_images_go_to_quarantine_and_the_rest_goes_on(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     images = shutil.copytree(blocks / "images", tmp_path / "images")
     (images / "torn.png").write_bytes((images / "val-000.png").read_bytes()[:50])
     made, taken = make_workspace(tmp_path / "w", Source(images, classes=["rust"]), settings)
     with made:
-        assert len(made.pictures("pool")) == 17
+        assert len(made.images("pool")) == 17
         (held,) = json.loads((made.path / "quarantine.json").read_text())
     assert held["name"] == "torn.png"
     assert held["reason"] == taken.quarantined[0].reason
@@ -114,13 +114,13 @@ def test_wrong_input_is_refused_before_anything_is_made(
 
 
 def in_folder(names: AnnotationSet, folder: str, most: int | None = None) -> AnnotationSet:
-    """The same annotations with their first pictures, by default all, named as if they lay in a folder."""
-    moved = [replace(p, name=f"{folder}/{p.name}") for p in names.pictures[:most]]
-    kept = [] if most is None else names.pictures[most:]
-    return replace(names, pictures=(*moved, *kept))
+    """The same annotations with their first images, by default all, named as if they lay in a folder."""
+    moved = [replace(p, name=f"{folder}/{p.name}") for p in names.images[:most]]
+    kept = [] if most is None else names.images[most:]
+    return replace(names, images=(*moved, *kept))
 
 
-def test_annotations_of_other_pictures_are_refused(
+def test_annotations_of_other_images_are_refused(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
@@ -130,32 +130,32 @@ def test_annotations_of_other_pictures_are_refused(
             Source(blocks / "images", test=test, annotations=in_folder(train, "train")),
         )
     ):
-        with pytest.raises(DataError, match=r"none of \d+ annotated pictures, such as (val|train)/"):
+        with pytest.raises(DataError, match=r"none of \d+ annotated images, such as (val|train)/"):
             make_workspace(tmp_path / f"w{number}", source, settings)
 
 
-def test_annotations_some_of_which_have_no_picture_are_told(
+def test_annotations_some_of_which_have_no_image_are_told(
     tmp_path: Path, blocks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     coco.write(in_folder(coco.read(blocks / "val.json"), "val", most=2), tmp_path / "val.json")
     words = (tmp_path / "w", "--images", blocks / "images", "--test", tmp_path / "val.json", "--dry-run")
     assert cli.run(["init", *map(str, words)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "14 pictures in the pool, 3 in the test set" in said
-    assert "2 of 5 pictures of --test are not there, such as val/val-000.png" in said
+    assert "14 images in the pool, 3 in the test set" in said
+    assert "2 of 5 images of --test are not there, such as val/val-000.png" in said
 
 
 def test_another_test_set_after_one_that_was_refused_is_the_only_one(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
-    wide = replace(train, pictures=tuple(replace(p, width=p.width + 1) for p in train.pictures))
+    wide = replace(train, images=tuple(replace(p, width=p.width + 1) for p in train.images))
     with pytest.raises(FormatError, match="size"):
         make_workspace(tmp_path / "w", Source(blocks / "images", test=wide), settings)
     made, _ = make_workspace(tmp_path / "w", Source(blocks / "images", test=test), settings)
     with made:
-        assert {p.name for p in made.pictures("test")} == {p.name for p in test.pictures}
-        assert len(made.pictures("pool")) == 12
+        assert {p.name for p in made.images("test")} == {p.name for p in test.images}
+        assert len(made.images("pool")) == 12
 
 
 def test_what_a_killed_run_took_in_is_forgotten_by_the_next(
@@ -169,10 +169,10 @@ def test_what_a_killed_run_took_in_is_forgotten_by_the_next(
             make_workspace(tmp_path / "w", first, settings)
     make_workspace(tmp_path / "w", Source(blocks / "images", annotations=train), settings)[0].close()
     with Workspace.open(tmp_path / "w") as made:
-        assert not made.pictures("test")
+        assert not made.images("test")
         assert made.test_set() == []
-        assert len(made.pictures("pool")) == 17
-        assert {a.picture.name for a in made.annotations().values()} == {p.name for p in train.pictures}
+        assert len(made.images("pool")) == 17
+        assert {a.image.name for a in made.annotations().values()} == {p.name for p in train.images}
 
 
 def test_a_workspace_that_lost_its_settings_keeps_its_rounds(

@@ -3,10 +3,10 @@
 Run as a file of its own: it imports nothing of ours, and nothing of ours imports it. It reaches no network:
 any attempt is refused before it leaves Python. It ends when whoever started it is gone.
 
-JOB: ``model`` (yolov8n), ``data`` (data.yaml), ``look`` (pictures to judge on, in order), ``px``, ``seed``,
-``threads``, ``min_score``, ``most`` (findings a picture), and ``epochs`` or ``minutes``.
-ANSWER: ``findings`` (per picture rows of x1, y1, x2, y2 in its pixels, score, number of the class),
-``steps``, ``pictures_seen``, ``seconds`` (of the training loop alone) and ``settings``. PROGRESS: ``done``,
+JOB: ``model`` (yolov8n), ``data`` (data.yaml), ``look`` (images to judge on, in order), ``px``, ``seed``,
+``threads``, ``min_score``, ``most`` (detections an image), and ``epochs`` or ``minutes``.
+ANSWER: ``detections`` (per image rows of x1, y1, x2, y2 in its pixels, score, number of the class),
+``steps``, ``images_seen``, ``seconds`` (of the training loop alone) and ``settings``. PROGRESS: ``done``,
 ``total``.
 """
 
@@ -52,7 +52,7 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
     gpu = torch.cuda.is_available()
 
     class Trainer(DetectionTrainer):  # type: ignore[misc]
-        """Ultralytics' own, but it never looks at the pictures that it is judged on, and keeps no file."""
+        """Ultralytics' own, but it never looks at the images that it is judged on, and keeps no file."""
 
         def validate(self) -> tuple[dict[str, float], float]:
             return {}, 0.0
@@ -85,7 +85,7 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
 
 
 def follow(trainer: Any, job: dict[str, Any], progress: Path) -> dict[str, Any]:
-    """Counts steps, pictures and the seconds of the training loop while it runs."""
+    """Counts steps, images and the seconds of the training loop while it runs."""
     counted: dict[str, Any] = {"steps": 0, "pictures_seen": 0, "seconds": 0.0}
     began = [0.0]
 
@@ -109,7 +109,7 @@ def follow(trainer: Any, job: dict[str, Any], progress: Path) -> dict[str, Any]:
 
 
 def look(network: Any, job: dict[str, Any]) -> list[list[list[float]]]:
-    """Findings of each picture, by ultralytics' own way of predicting with its way of validating.
+    """Detections of each image, by ultralytics' own way of predicting with its way of validating.
 
     Every class is looked for in every cell, as we do; its ``predict`` does not, and mAP is lower so.
     """
@@ -141,8 +141,8 @@ def main(job: Path, answer: Path, progress: Path) -> None:
     end_with_parent()
     sys.addaudithook(refuse_network)
     asked = json.loads(job.read_text(encoding="utf-8"))
-    network, told = train(asked, answer.parent, progress)
-    write(answer, {**told, "findings": look(network, asked)})
+    network, learned = train(asked, answer.parent, progress)
+    write(answer, {**learned, "findings": look(network, asked)})
 
 
 if __name__ == "__main__":

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from annotate import environments
-from annotate.environments import Locked, Say
+from annotate.environments import Locked
 from dsmoe_core.errors import ModelError, PrerequisiteError
-from dsmoe_core.schema import Box, Finding, LabelledPicture, PictureFindings, Routing
+from dsmoe_core.progress import StatusCallback
+from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
 from pipelines.benchmarks.comparison.protocol import MIN_SCORE, MOST, Budget, Learned, Lesson
 from pipelines.benchmarks.comparison.yolo import files
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter
 
 ROOM = Path(__file__).parent
 YOLO = Locked("yolo", "YOLOv8", ROOM / "yolo.lock", space_bytes=8_000_000_000, size="5 GB with torch")
@@ -30,9 +31,9 @@ SIZES = tuple(f"yolov8{size}" for size in "nsmlx")
 LOOK_S = 0.5
 
 
-def built(folder: Path) -> Callable[[Say], Path]:
+def built(folder: Path) -> Callable[[StatusCallback], Path]:
     """The interpreter of YOLO's environment below ``folder``; built when it is first asked for."""
-    return lambda say: environments.ensure(YOLO, folder, say) / "bin" / "python"
+    return lambda on_status: environments.ensure(YOLO, folder, on_status) / "bin" / "python"
 
 
 class YoloContestant:
@@ -43,7 +44,7 @@ class YoloContestant:
     """
 
     def __init__(
-        self, name: str, image_px: int, python: Callable[[Say], Path], runner: Path = RUNNER
+        self, name: str, image_px: int, python: Callable[[StatusCallback], Path], runner: Path = RUNNER
     ) -> None:
         self.name = name
         self.image_px = image_px
@@ -56,7 +57,9 @@ class YoloContestant:
         code = hashlib.sha256(self._runner.read_bytes() + YOLO.lock.read_bytes()).hexdigest()
         return {"model": self.name, "px": self.image_px, "code": code}
 
-    def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, told: Told) -> Learned:
+    def learn(
+        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> Learned:
         """Train and look; a killed training is begun anew.
 
         Raises:
@@ -64,9 +67,9 @@ class YoloContestant:
             PrerequisiteError: its environment cannot be built.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        python = self._python(told.say)
+        python = self._python(progress.status)
         with _empty(folder.absolute() / "scratch") as home:
-            told.say(f"{self.name}: copying pictures")
+            progress.status(f"{self.name}: copying images")
             data, look = files.write(lesson, home / "data")
             job = {
                 "model": self.name,
@@ -79,19 +82,21 @@ class YoloContestant:
                 "most": MOST,
                 **budget.plain,
             }
-            answer = self._run(python, job, home, folder / "log.txt", told)
-        findings = [
-            _findings(row, labelled, lesson.vocabulary.names, self.name)
+            answer = self._run(python, job, home, folder / "log.txt", progress)
+        detections = [
+            _detections(row, labelled, lesson.vocabulary.names, self.name)
             for row, labelled in zip(answer["findings"], lesson.val, strict=True)
         ]
         notes = {"steps": answer["steps"], "settings": answer["settings"]}
-        return Learned(findings, answer["pictures_seen"] / len(lesson.train), answer["seconds"], notes)
+        return Learned(detections, answer["pictures_seen"] / len(lesson.train), answer["seconds"], notes)
 
-    def _run(self, python: Path, job: Mapping[str, Any], home: Path, log: Path, told: Told) -> dict[str, Any]:
-        asked, answer, progress = (home / f"{name}.json" for name in ("job", "answer", "progress"))
+    def _run(
+        self, python: Path, job: Mapping[str, Any], home: Path, log: Path, progress: ProgressReporter
+    ) -> dict[str, Any]:
+        asked, answer, state = (home / f"{name}.json" for name in ("job", "answer", "progress"))
         asked.write_text(json.dumps(job), encoding="utf-8")
-        told.say(f"{self.name}: starting")
-        command = [str(python), str(self._runner), str(asked), str(answer), str(progress)]
+        progress.status(f"{self.name}: starting")
+        command = [str(python), str(self._runner), str(asked), str(answer), str(state)]
         with log.open("wb") as file:
             try:
                 # An open pipe says that we live; the runner ends where it closes, however we end.
@@ -105,12 +110,12 @@ class YoloContestant:
             with process:
                 try:
                     while process.poll() is None:
-                        _tell(self.name, progress, told)
+                        _tell(self.name, state, progress)
                         time.sleep(LOOK_S)
                 except BaseException:
                     process.kill()
                     raise
-        _tell(self.name, progress, told)
+        _tell(self.name, state, progress)
         if process.returncode or not answer.is_file():
             last = " ".join(log.read_text("utf-8", "replace").split())[-600:]
             raise ModelError(
@@ -144,21 +149,21 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def _tell(name: str, progress: Path, told: Told) -> None:
+def _tell(name: str, state_file: Path, progress: ProgressReporter) -> None:
     try:
-        state = json.loads(progress.read_text(encoding="utf-8"))
+        state = json.loads(state_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
-    told.say(f"{name}: training")
-    told.advance(state["done"], state["total"])
+    progress.status(f"{name}: training")
+    progress.advance(state["done"], state["total"])
 
 
-def _findings(
-    rows: list[list[float]], labelled: LabelledPicture, names: tuple[str, ...], version: str
-) -> PictureFindings:
+def _detections(
+    rows: list[list[float]], labelled: LabelledImage, names: tuple[str, ...], version: str
+) -> Prediction:
     found = [
-        Finding(Box(x1, y1, x2, y2), names[int(label)], score, {names[int(label)]: score}, 0.0)
+        Detection(Box(x1, y1, x2, y2), names[int(label)], score, {names[int(label)]: score}, 0.0)
         for x1, y1, x2, y2, score, label in rows
         if x1 < x2 and y1 < y2
     ]
-    return PictureFindings(labelled.picture.key, tuple(found), Routing((), (), 0.0), 0.0, version)
+    return Prediction(labelled.image.key, tuple(found), Routing((), (), 0.0), 0.0, version)

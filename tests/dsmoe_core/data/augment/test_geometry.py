@@ -25,7 +25,7 @@ def test_zooming_and_shifting(sample: Sample, scale: float, dx: float, dy: float
     assert np.abs(moved.boxes[0] - np.array(bright(moved))).max() <= 1.5
 
 
-def test_a_box_that_left_the_picture_is_dropped() -> None:
+def test_a_box_that_left_the_image_is_dropped() -> None:
     gone = shift(with_square(0, 0, 6, 6), scale=1.25, dx=-0.1, dy=-0.1)
     assert gone.boxes.shape == (0, 4)
     assert gone.labels.shape == (0,)

@@ -1,4 +1,4 @@
-"""A pasted defect lies where its box says, on picture and not on padding, and hides no other."""
+"""A pasted defect lies where its box says, on image and not on padding, and hides no other."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmoe_core.data.augment.paste import MOST_COVERED, paste
+from dsmoe_core.data.augment.paste import MAX_COVERED, paste
 from dsmoe_core.data.augment.sample import Sample
 from tests.dsmoe_core.data.augment.marked import SIDE, with_square
 
@@ -49,7 +49,7 @@ def test_boxes_stay_on_their_pixels(
         assert padding <= y1
         assert y2 <= SIDE - padding
         inside = pasted.pixels[y1:y2, x1:x2, 0] == 200 + label
-        assert inside.mean() >= 1 - 3 * MOST_COVERED  # the rest is a neighbour within the limit
+        assert inside.mean() >= 1 - 3 * MAX_COVERED  # the rest is a neighbour within the limit
         assert (x2 - x1, y2 - y1) == (there[label][2] - there[label][0], there[label][3] - there[label][1])
 
 
@@ -59,7 +59,7 @@ def test_no_box_is_covered_beyond_the_limit(here: list[Corners], seed: int) -> N
     pasted = paste(target, WHOLE, source, WHOLE, most=1, rng=np.random.default_rng(seed))
     changed = (pasted.pixels != target.pixels).any(-1)
     for x1, y1, x2, y2 in here:
-        assert changed[y1:y2, x1:x2].mean() <= MOST_COVERED + 1e-9
+        assert changed[y1:y2, x1:x2].mean() <= MAX_COVERED + 1e-9
 
 
 def test_the_border_is_soft() -> None:

@@ -64,6 +64,6 @@ def test_types_differ_in_length_or_form_by_more_than_their_size_varies() -> None
         assert lengths[1][0] > 1.25 * lengths[0][0]
 
 
-def test_a_mark_that_leaves_the_picture_is_not_made() -> None:
+def test_a_mark_that_leaves_the_image_is_not_made() -> None:
     rng = np.random.default_rng(0)
     assert raise_mark(TYPES[0], (PX / 2, PX / 2), PX / 2, 0.0, GRID, rng, px=PX) is None

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, lay_out
 from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
-from dsmoe_core.data.synthetic.image import SyntheticPicture
+from dsmoe_core.data.synthetic.image import SyntheticImage
 from dsmoe_core.data.synthetic.pcb import draw
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
 from dsmoe_core.schema import Box
@@ -21,30 +21,30 @@ Mask = NDArray[np.bool_]
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[SyntheticPicture]:
+def images() -> list[SyntheticImage]:
     return [draw(seed, PX) for seed in range(32)]
 
 
-def test_pictures_hold_two_to_six_defects_or_none(pictures: list[SyntheticPicture]) -> None:
-    counts = {len(p.annotations) for p in pictures}
+def test_images_hold_two_to_six_defects_or_none(images: list[SyntheticImage]) -> None:
+    counts = {len(p.annotations) for p in images}
     assert 0 in counts
     assert counts <= {0, 2, 3, 4, 5, 6}
-    assert all((p.image.mode, p.image.size) == ("RGB", (PX, PX)) for p in pictures)
+    assert all((p.image.mode, p.image.size) == ("RGB", (PX, PX)) for p in images)
 
 
-def test_no_class_is_rare(pictures: list[SyntheticPicture]) -> None:
-    labels = Counter(a.label for p in pictures for a in p.annotations)
+def test_no_class_is_rare(images: list[SyntheticImage]) -> None:
+    labels = Counter(a.label for p in images for a in p.annotations)
     assert set(labels) == set(CLASSES)
     assert min(labels.values()) * 3 > max(labels.values())
 
 
-def test_boxes_can_be_seen(pictures: list[SyntheticPicture]) -> None:
-    for picture in pictures:
-        boxes = [a.box for a in picture.annotations]
+def test_boxes_can_be_seen(images: list[SyntheticImage]) -> None:
+    for image in images:
+        boxes = [a.box for a in image.annotations]
         assert all(min(box.width, box.height) >= 9 and max(box.width, box.height) <= 32 for box in boxes)
 
 
-def test_a_larger_picture_shows_larger_defects() -> None:
+def test_a_larger_image_shows_larger_defects() -> None:
     box = next(a.box for seed in range(9) for a in draw(seed, 640).annotations)
     assert min(box.width, box.height) >= 18
 

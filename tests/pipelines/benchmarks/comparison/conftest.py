@@ -9,25 +9,22 @@ from typing import Any
 
 import pytest
 
-from dsmoe_core.schema import Finding, LabelledPicture, PictureFindings, Routing
+from dsmoe_core.schema import Detection, LabelledImage, Prediction, Routing
 from pipelines.benchmarks.comparison import dataset as lessons
 from pipelines.benchmarks.comparison.protocol import Budget, Learned, Lesson
 from pipelines.benchmarks.comparison.run_store import Bouts
-from pipelines.progress import Told
+from pipelines.progress import ProgressReporter, SilentProgress
 from tests.pipelines.blocks import write_blocks
 
 
-class Quiet:
-    """Remembers what it was told."""
+class RecordingProgress(SilentProgress):
+    """Remembers lines and counts."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.done: list[tuple[int, int]] = []
 
-    def say(self, text: str) -> None:
-        pass
-
-    def advance(self, done: int, total: int) -> None:
+    def advance(self, done: int, total: int, note: str = "") -> None:
         self.done.append((done, total))
 
     def line(self, text: str) -> None:
@@ -47,14 +44,16 @@ class Guesser:
     def identity(self, lesson: Lesson) -> dict[str, Any]:
         return {"name": self.name, "version": self.version}
 
-    def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, told: Told) -> Learned:
+    def learn(
+        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> Learned:
         self.learned.append((lesson.name, seed, len(lesson.train)))
-        return Learned([self.findings(p, seed) for p in lesson.val], 2.0, 90.0, {})
+        return Learned([self.predict(p, seed) for p in lesson.val], 2.0, 90.0, {})
 
-    def findings(self, labelled: LabelledPicture, seed: int) -> PictureFindings:
+    def predict(self, labelled: LabelledImage, seed: int) -> Prediction:
         kept = int((self.share + seed / 10) * len(labelled.annotations) + 0.5)
-        found = [Finding(a.box, a.label, 0.9, {a.label: 0.9}, 0.0) for a in labelled.annotations[:kept]]
-        return PictureFindings(labelled.picture.key, tuple(found), Routing((), (), 0.0), 0.0, "v")
+        found = [Detection(a.box, a.label, 0.9, {a.label: 0.9}, 0.0) for a in labelled.annotations[:kept]]
+        return Prediction(labelled.image.key, tuple(found), Routing((), (), 0.0), 0.0, "v")
 
 
 @pytest.fixture(scope="session")
@@ -64,15 +63,15 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def lesson(small: Path) -> Iterator[Lesson]:
-    with lessons.read(small, Quiet()) as read:
+    with lessons.read(small, RecordingProgress()) as read:
         yield read
 
 
 @pytest.fixture
-def told() -> Quiet:
-    return Quiet()
+def progress() -> RecordingProgress:
+    return RecordingProgress()
 
 
 @pytest.fixture
-def bouts(tmp_path: Path, told: Quiet) -> Bouts:
-    return Bouts(tmp_path / "work", told, resamples=100)
+def bouts(tmp_path: Path, progress: RecordingProgress) -> Bouts:
+    return Bouts(tmp_path / "work", progress, resamples=100)

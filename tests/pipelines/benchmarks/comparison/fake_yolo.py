@@ -13,9 +13,9 @@ from typing import Any
 from PIL import Image
 
 
-def rows(picture: Path, share: float) -> list[list[float]]:
-    label = Path(str(picture).replace("/images/", "/labels/")).with_suffix(".txt")
-    width, height = Image.open(picture).size
+def rows(image: Path, share: float) -> list[list[float]]:
+    label = Path(str(image).replace("/images/", "/labels/")).with_suffix(".txt")
+    width, height = Image.open(image).size
     found = []
     for i, line in enumerate(label.read_text().splitlines()):
         number, x, y, w, h = map(float, line.split())

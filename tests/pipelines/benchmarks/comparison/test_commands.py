@@ -30,7 +30,7 @@ def run(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     program.write_text(f'#!/bin/sh\nshift\nexec {sys.executable} {fake} "$@"\n')
     program.chmod(0o755)
     quick = TrainingConfig(batch=5, precision="32-true")
-    monkeypatch.setattr(yolo, "built", lambda _: lambda say: program)
+    monkeypatch.setattr(yolo, "built", lambda _: lambda on_status: program)
     monkeypatch.setattr(yolo, "LOOK_S", 0.05)
     monkeypatch.setattr(dsmoe_model, "SPEED_S", 0.05)
     monkeypatch.setattr(variants, "_shape", lambda preset, px: SMALL.with_tiny_head(True))
@@ -73,7 +73,7 @@ def test_accuracy_of_few_labels(run: Any, tmp_path: Path) -> None:
     assert few["labels"] == 0.5
     (bout,) = (tmp_path / "work").iterdir()
     assert json.loads((bout / "result.json").read_text())["notes"]["steps"] == 1, (
-        "half of the pictures fit into a step"
+        "half of the images fit into a step"
     )
 
 
@@ -115,7 +115,7 @@ def test_warmstart_takes_shares(run: Any, tmp_path: Path) -> None:
 
 
 def test_settings_are_tried_one_training_each(run: Any, tmp_path: Path) -> None:
-    tries = ("--try", "training.words_rate=1", "--try", "training.losses.box=0.05 model.experts=4")
+    tries = ("--try", "training.text_rate=1", "--try", "training.losses.box=0.05 model.experts=4")
     assert run("settings", *tries, "--labels", "0.5", "--epochs", "1", "--px", "64", "--seeds", "1") == 0
     found = read_result(tmp_path / "out.json")
     assert [row["settings"] for row in found["rows"]] == ["as it is", *tries[1::2]]
@@ -160,7 +160,7 @@ def test_words_learned_with_another_set_and_in_parts(run: Any, tmp_path: Path, c
     assert {(row["data"], *row["with"], row["class_subsets"]) for row in rows} == {("squares", "others", 0.5)}
     (bout,) = (tmp_path / "work").iterdir()
     kept = json.loads((bout / "result.json").read_text())
-    assert (kept["notes"]["steps"], kept["epochs"]) == (3, 1.0), "ten pictures and five, five a step"
+    assert (kept["notes"]["steps"], kept["epochs"]) == (3, 1.0), "ten images and five, five a step"
     capsys.readouterr()
     assert run(*asked, "--with", str(tmp_path / "nowhere")) == 2
     assert "nowhere/train.json cannot be read" in " ".join(capsys.readouterr().err.split())
@@ -188,8 +188,8 @@ def test_what_is_kept_keeps_its_first_origin(tmp_path: Path) -> None:
         (["accuracy", "--epochs", "1", "--labels", "0"], "0.0 is no share"),
         (["ablation", "--epochs", "1", "--rows", "G"], "'G' is no row"),
         (["settings", "--epochs", "1", "--try", "training.speed=2"], "training.speed is not known"),
-        (["settings", "--epochs", "1", "--try", "training.words_rate=fast"], "training.words_rate: "),
-        (["settings", "--epochs", "1", "--try", "training.words_rate"], "is not of the form NAME=VALUE"),
+        (["settings", "--epochs", "1", "--try", "training.text_rate=fast"], "training.text_rate: "),
+        (["settings", "--epochs", "1", "--try", "training.text_rate"], "is not of the form NAME=VALUE"),
         (["settings", "--epochs", "1", "--try", "training.seed=2"], "is decided by budget and seeds"),
         (["settings", "--epochs", "1", *["--try", "training.mixup=1"] * 2], "a setting comes twice"),
         (["warmstart", "--epochs", "1", "--shares", "much"], "is no list of numbers"),

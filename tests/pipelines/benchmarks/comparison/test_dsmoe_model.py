@@ -20,7 +20,7 @@ from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
 from pipelines.benchmarks.comparison.protocol import Budget, Lesson
 from pipelines.benchmarks.comparison.run_store import Bouts
 from prompts.text_controls import WORDS
-from tests.pipelines.benchmarks.comparison.conftest import Quiet
+from tests.pipelines.benchmarks.comparison.conftest import RecordingProgress
 
 QUICK = TrainingConfig(batch=5, checkpoint_every_s=1e-9, precision="32-true")
 
@@ -29,61 +29,63 @@ def tiny(words: Vocabulary | None = None, **settings: Any) -> DsmoeContestant:
     return DsmoeContestant("tiny", SMALL, HashEncoder(), training=QUICK, words=words, **settings)
 
 
-class Stop(Quiet):
+class Stop(RecordingProgress):
     """Interrupts after so many steps."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
         self._steps = steps
 
-    def advance(self, done: int, total: int) -> None:
+    def advance(self, done: int, total: int, note: str = "") -> None:
         super().advance(done, total)
         if len(self.done) == self._steps:
             raise KeyboardInterrupt
 
 
-def test_it_trains_for_epochs_and_finds_in_order(lesson: Lesson, told: Quiet, tmp_path: Path) -> None:
-    learned = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path, told)
+def test_it_trains_for_epochs_and_finds_in_order(
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+) -> None:
+    learned = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path, progress)
     assert learned.epochs == 2
-    assert [one.key for one in learned.findings] == [one.picture.key for one in lesson.val]
-    assert (4, 4) in told.done
+    assert [one.key for one in learned.detections] == [one.image.key for one in lesson.val]
+    assert (4, 4) in progress.done
 
 
-def test_a_pass_goes_through_all_tiles(lesson: Lesson, told: Quiet, tmp_path: Path) -> None:
-    """Pictures of 96 px in tiles of 64: four each, those with a box, and the whole."""
+def test_a_pass_goes_through_all_tiles(lesson: Lesson, progress: RecordingProgress, tmp_path: Path) -> None:
+    """Images of 96 px in tiles of 64: four each, those with a box, and the whole."""
     model = SMALL.model_copy(update={"tiles": Tiles(px=64, empty=0)})
     shown = sum(len(labelled_views(p, Tiles(px=64, empty=0))) for p in lesson.train)
     assert 20 <= shown <= 50
     contestant = DsmoeContestant("tiles", model, HashEncoder(), training=QUICK)
-    learned = contestant.learn(lesson, Budget(epochs=2), 1, tmp_path, told)
+    learned = contestant.learn(lesson, Budget(epochs=2), 1, tmp_path, progress)
     steps = ceil(2 * shown / 5)
-    assert (steps, steps) in told.done
+    assert (steps, steps) in progress.done
     assert learned.epochs == steps * 5 / shown
-    assert [one.key for one in learned.findings] == [one.picture.key for one in lesson.val]
+    assert [one.key for one in learned.detections] == [one.image.key for one in lesson.val]
 
 
 def test_killed_it_goes_on_from_its_checkpoint_and_ends_the_same(
-    lesson: Lesson, told: Quiet, tmp_path: Path
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         tiny().learn(lesson, Budget(epochs=2), 1, tmp_path / "killed", Stop(3))
-    learned = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path / "killed", told)
-    assert told.done[0][0] == 3  # the last checkpoint was after step 2
-    whole = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path / "whole", Quiet())
-    assert [one.findings for one in learned.findings] == [one.findings for one in whole.findings]
+    learned = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path / "killed", progress)
+    assert progress.done[0][0] == 3  # the last checkpoint was after step 2
+    whole = tiny().learn(lesson, Budget(epochs=2), 1, tmp_path / "whole", RecordingProgress())
+    assert [one.detections for one in learned.detections] == [one.detections for one in whole.detections]
 
 
 def test_minutes_become_a_length_that_is_measured_once(
-    lesson: Lesson, told: Quiet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contestant = tiny()
     monkeypatch.setattr(contestant, "_speed", lambda *_: 1.25)
     with pytest.raises(KeyboardInterrupt):
         contestant.learn(lesson, Budget(minutes=0.2), 1, tmp_path, Stop(2))
     monkeypatch.setattr(contestant, "_speed", lambda *_: pytest.fail("measured again"))
-    learned = contestant.learn(lesson, Budget(minutes=0.2), 1, tmp_path, told)
-    assert told.done[0][1] == 3  # 15 pictures, five a step
-    assert learned.epochs == 1.5, "of ten pictures"
+    learned = contestant.learn(lesson, Budget(minutes=0.2), 1, tmp_path, progress)
+    assert progress.done[0][1] == 3  # 15 images, five a step
+    assert learned.epochs == 1.5, "of ten images"
 
 
 def test_its_speed_is_that_of_the_steps_after_the_first(
@@ -120,23 +122,23 @@ def test_its_identity_is_all_that_decides(lesson: Lesson, tmp_path: Path) -> Non
 
 
 def test_other_sets_are_learned_along_and_make_another_training(
-    lesson: Lesson, told: Quiet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
     fit = dsmoe_model.fit
     monkeypatch.setattr(dsmoe_model, "fit", lambda **settings: given.update(settings) or fit(**settings))
     other = replace(lesson, name="more", train=lesson.train[:5])
     along = replace(lesson, along=(other,))
-    learned = tiny().learn(along, Budget(epochs=2), 1, tmp_path, told)
+    learned = tiny().learn(along, Budget(epochs=2), 1, tmp_path, progress)
     assert given["also"] == [LabelledSet(other.train, other.vocabulary)]
-    assert learned.epochs == 2, "of ten pictures and five"
+    assert learned.epochs == 2, "of ten images and five"
     reworded = replace(other, vocabulary=Vocabulary(other.vocabulary.classes[::-1]))
     told_apart = [lesson, along, replace(lesson, along=(reworded,)), replace(lesson, along=(other, other))]
     assert len({of_lesson(one) for one in told_apart}) == 4
 
 
 def test_first_weights_and_other_words_reach_the_training(
-    lesson: Lesson, told: Quiet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
 
@@ -148,11 +150,11 @@ def test_first_weights_and_other_words_reach_the_training(
     other = Vocabulary((ClassText("rust", "red"),))
     contestant = tiny(other, encoder_from=tmp_path / "encoder.safetensors")
     with pytest.raises(KeyboardInterrupt):
-        contestant.learn(lesson, Budget(epochs=3), 7, tmp_path, told)
+        contestant.learn(lesson, Budget(epochs=3), 7, tmp_path, progress)
     assert given["encoder_from"] == tmp_path / "encoder.safetensors"
     assert given["vocabulary"] is other
     assert given["training"].seed == 7
-    assert given["training"].pictures_seen == 30
+    assert given["training"].images_seen == 30
     assert given["model"].text_width == HashEncoder.width
 
 

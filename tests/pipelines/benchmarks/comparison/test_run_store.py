@@ -21,7 +21,7 @@ from pipelines.benchmarks.comparison.protocol import Budget, Lesson
 from pipelines.benchmarks.comparison.rows import differences, row
 from pipelines.benchmarks.comparison.run_store import Bouts
 from pipelines.benchmarks.comparison.sweep import Entrant, Field, Pair
-from tests.pipelines.benchmarks.comparison.conftest import Guesser, Quiet
+from tests.pipelines.benchmarks.comparison.conftest import Guesser, RecordingProgress
 
 SHORT = Budget(epochs=2)
 
@@ -32,7 +32,7 @@ def test_a_bout_is_fought_once_and_judged_as_everywhere(bouts: Bouts, lesson: Le
     assert len(guesser.learned) == 1
     assert one == two
     assert one.kept == two.kept
-    scores = evaluate([guesser.findings(p, 1) for p in lesson.val], lesson.val, lesson.vocabulary.names)
+    scores = evaluate([guesser.predict(p, 1) for p in lesson.val], lesson.val, lesson.vocabulary.names)
     assert one.total["map50"] == pytest.approx(scores.map50)
     assert one.total["map"] == pytest.approx(scores.map)
     assert (one.kept["epochs"], one.kept["minutes"]) == (2.0, 1.5)
@@ -43,9 +43,9 @@ def test_whatever_decides_makes_another_bout(bouts: Bouts, lesson: Lesson, tmp_p
     guesser = Guesser("a", 0.5)
     less = replace(lesson, val=(replace(lesson.val[0], annotations=()), *lesson.val[1:]))
     other = tmp_path / "other.png"
-    shutil.copy(lesson.train[1].picture.path, other)
-    picture = replace(lesson.train[0].picture, path=other)
-    seen = replace(lesson, train=(replace(lesson.train[0], picture=picture), *lesson.train[1:]))
+    shutil.copy(lesson.train[1].image.path, other)
+    image = replace(lesson.train[0].image, path=other)
+    seen = replace(lesson, train=(replace(lesson.train[0], image=image), *lesson.train[1:]))
     for asked in (
         (guesser, lesson, SHORT, 1),
         (guesser, lesson, SHORT, 2),
@@ -94,7 +94,7 @@ def test_one_that_was_killed_is_fought_again_in_its_folder(
     bouts: Bouts, lesson: Lesson, tmp_path: Path
 ) -> None:
     class Killed(Guesser):
-        def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, told: Any) -> Any:
+        def learn(self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: Any) -> Any:
             (folder / "begun").touch()
             raise KeyboardInterrupt
 
@@ -131,7 +131,7 @@ def test_rows_hold_a_figure_a_seed_and_tests_are_paired(bouts: Bouts, lesson: Le
     assert set(said["classes"]) <= set(lesson.vocabulary.names)
     assert all(len(figures) == 3 for one in said["classes"].values() for figures in one.values())
     assert len(said["errors"]["missed"]) == 3
-    seeds, pictures = differences(ours, theirs)
+    seeds, images = differences(ours, theirs)
     expected = paired_t_test([r.total["map"] for r in ours], [r.total["map"] for r in reversed(theirs)])
     assert seeds == {
         "over": "seeds",
@@ -139,9 +139,9 @@ def test_rows_hold_a_figure_a_seed_and_tests_are_paired(bouts: Bouts, lesson: Le
         "ci95": [round(end, 4) for end in expected.ci95],
         "p": round(expected.p, 5),
     }
-    assert pictures["over"] == "pictures"
-    assert pictures["delta_map"] == seeds["delta_map"] > 0
-    assert pictures["ci95"][0] <= pictures["delta_map"] <= pictures["ci95"][1]
+    assert images["over"] == "pictures"
+    assert images["delta_map"] == seeds["delta_map"] > 0
+    assert images["ci95"][0] <= images["delta_map"] <= images["ci95"][1]
 
 
 def test_without_a_seed_in_both_nothing_is_compared(bouts: Bouts, lesson: Lesson) -> None:
@@ -156,7 +156,7 @@ def field(*guessers: Guesser) -> Field:
 
 
 def test_a_series_goes_seed_by_seed_and_reports_after_each(
-    small: Path, bouts: Bouts, told: Quiet, tmp_path: Path
+    small: Path, bouts: Bouts, progress: RecordingProgress, tmp_path: Path
 ) -> None:
     second = Path(shutil.copytree(small, tmp_path / "second"))
     one, other = Guesser("one", 0.6), Guesser("other", 0.2)
@@ -174,7 +174,7 @@ def test_a_series_goes_seed_by_seed_and_reports_after_each(
     assert {(test["data"], test["over"]) for test in last["tests"]} == {
         (name, over) for name in ("squares", "second") for over in ("seeds", "pictures")
     }
-    assert any("8 of 8" in line for line in told.lines)
+    assert any("8 of 8" in line for line in progress.lines)
 
 
 def test_a_series_that_was_stopped_goes_on(small: Path, bouts: Bouts) -> None:
@@ -197,21 +197,21 @@ def test_a_share_is_drawn_by_seed_has_a_box_and_is_part_of_a_larger_one(lesson: 
         small, half, whole = (lessons.with_share(rare, share, seed) for share in (0.01, 0.5, 1.0))
         assert small.train == (rare.train[first],)
         assert len(half.train) == 5
-        assert {p.picture.name for p in small.train} <= {p.picture.name for p in half.train}
+        assert {p.image.name for p in small.train} <= {p.image.name for p in half.train}
         assert whole is rare
         assert half.val == rare.val
     assert lessons.with_share(lesson, 0.3, 1) == lessons.with_share(lesson, 0.3, 1)
-    drawn = {tuple(p.picture.name for p in lessons.with_share(lesson, 0.3, seed).train) for seed in range(6)}
+    drawn = {tuple(p.image.name for p in lessons.with_share(lesson, 0.3, seed).train) for seed in range(6)}
     assert len(drawn) > 1
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
-def test_a_picture_that_cannot_be_read_stops_a_comparison(small: Path, tmp_path: Path, part: str) -> None:
+def test_a_image_that_cannot_be_read_stops_a_comparison(small: Path, tmp_path: Path, part: str) -> None:
     data = Path(shutil.copytree(small, tmp_path / "data"))
-    (data / "images" / f"{part}-000.png").write_bytes(b"no picture")
+    (data / "images" / f"{part}-000.png").write_bytes(b"no image")
     with (
-        pytest.raises(DataError, match=rf"1 pictures of .*{part}\.json cannot be read"),
-        lessons.read(data, Quiet()),
+        pytest.raises(DataError, match=rf"1 images of .*{part}\.json cannot be read"),
+        lessons.read(data, RecordingProgress()),
     ):
         pass
 
@@ -220,5 +220,5 @@ def test_a_set_without_a_box_is_refused(small: Path, tmp_path: Path) -> None:
     data = Path(shutil.copytree(small, tmp_path / "data"))
     known = json.loads((data / "val.json").read_text())
     (data / "val.json").write_text(json.dumps(known | {"annotations": []}))
-    with pytest.raises(DataError, match=r"val\.json has no box"), lessons.read(data, Quiet()):
+    with pytest.raises(DataError, match=r"val\.json has no box"), lessons.read(data, RecordingProgress()):
         pass

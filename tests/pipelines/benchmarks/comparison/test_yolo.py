@@ -19,7 +19,7 @@ from pipelines.benchmarks.comparison.protocol import MOST, Budget, Lesson
 from pipelines.benchmarks.comparison.yolo import files, runner
 from pipelines.benchmarks.comparison.yolo import yolo_model as room
 from pipelines.benchmarks.comparison.yolo.yolo_model import YoloContestant
-from tests.pipelines.benchmarks.comparison.conftest import Quiet
+from tests.pipelines.benchmarks.comparison.conftest import RecordingProgress
 
 FAKE = Path(__file__).with_name("fake_yolo.py")
 
@@ -32,62 +32,66 @@ def yolo(request: pytest.FixtureRequest, environments: Path) -> YoloContestant:
 
 
 def test_it_trains_and_finds_in_order(
-    yolo: YoloContestant, lesson: Lesson, told: Quiet, tmp_path: Path
+    yolo: YoloContestant, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    before = {p.picture.path: p.picture.path.read_bytes() for p in (*lesson.train, *lesson.val)}
+    before = {p.image.path: p.image.path.read_bytes() for p in (*lesson.train, *lesson.val)}
     left = tmp_path / "bout" / "scratch" / "data" / "labels" / "train"  # by a process that was killed
     left.mkdir(parents=True)
-    learned = yolo.learn(lesson, Budget(epochs=2), 1, tmp_path / "bout", told)
-    assert [one.key for one in learned.findings] == [one.picture.key for one in lesson.val]
+    learned = yolo.learn(lesson, Budget(epochs=2), 1, tmp_path / "bout", progress)
+    assert [one.key for one in learned.detections] == [one.image.key for one in lesson.val]
     assert learned.epochs == 2
     assert learned.seconds > 0
-    for one, labelled in zip(learned.findings, lesson.val, strict=True):
-        assert len(one.findings) <= MOST
-        for finding in one.findings:
-            assert finding.label in lesson.vocabulary.names
-            assert 0 <= finding.score <= 1
-            assert finding.box.inside(labelled.picture.width, labelled.picture.height)
+    for one, labelled in zip(learned.detections, lesson.val, strict=True):
+        assert len(one.detections) <= MOST
+        for detection in one.detections:
+            assert detection.label in lesson.vocabulary.names
+            assert 0 <= detection.score <= 1
+            assert detection.box.inside(labelled.image.width, labelled.image.height)
     assert learned.notes["settings"]["imgsz"] == 96
     assert learned.notes["settings"]["threads"] == torch.get_num_threads()
-    assert told.done[-1][0] <= told.done[-1][1]
+    assert progress.done[-1][0] <= progress.done[-1][1]
     assert {path: path.read_bytes() for path in before} == before
     assert [path.name for path in (tmp_path / "bout").iterdir()] == ["log.txt"]
 
 
 @pytest.mark.slow
 def test_the_real_one_learns_what_it_is_shown(
-    environments: Path, lesson: Lesson, told: Quiet, tmp_path: Path
+    environments: Path, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
 ) -> None:
     """Judged on what it was trained on: boxes that came back in other pixels would find nothing."""
     from dsmoe_core.evaluation.coco_metrics import evaluate
 
     same = Lesson("same", lesson.vocabulary, lesson.train, lesson.train)
     yolo = YoloContestant("yolov8n", 96, room.built(environments))
-    learned = yolo.learn(same, Budget(epochs=300), 1, tmp_path / "bout", told)
-    assert evaluate(learned.findings, same.val, same.vocabulary.names).map50 > 0.3
+    learned = yolo.learn(same, Budget(epochs=300), 1, tmp_path / "bout", progress)
+    assert evaluate(learned.detections, same.val, same.vocabulary.names).map50 > 0.3
 
 
 @pytest.mark.slow
 def test_the_real_one_trains_until_its_minutes_are_over(
-    environments: Path, lesson: Lesson, told: Quiet, tmp_path: Path
+    environments: Path, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
 ) -> None:
     yolo = YoloContestant("yolov8n", 96, room.built(environments))
-    learned = yolo.learn(lesson, Budget(minutes=0.1), 1, tmp_path / "bout", told)
+    learned = yolo.learn(lesson, Budget(minutes=0.1), 1, tmp_path / "bout", progress)
     assert learned.seconds > 3  # it ends with the epoch that is nearest, by its own reckoning
     assert learned.epochs > 2
-    assert told.done[-1][1] == 6
+    assert progress.done[-1][1] == 6
 
 
-def test_one_that_fails_is_named_with_its_last_words(lesson: Lesson, told: Quiet, tmp_path: Path) -> None:
+def test_one_that_fails_is_named_with_its_last_words(
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+) -> None:
     yolo = YoloContestant("yolov8n", 96, lambda _: Path(sys.executable), FAKE)
     with pytest.raises(ModelError, match=r"yolov8n ended with exit 1 and no answer: no luck today.*log\.txt"):
-        yolo.learn(lesson, Budget(epochs=1), 13, tmp_path / "bout", told)
+        yolo.learn(lesson, Budget(epochs=1), 13, tmp_path / "bout", progress)
 
 
-def test_an_interpreter_that_is_gone_is_named(lesson: Lesson, told: Quiet, tmp_path: Path) -> None:
+def test_an_interpreter_that_is_gone_is_named(
+    lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+) -> None:
     yolo = YoloContestant("yolov8n", 96, lambda _: tmp_path / "python", FAKE)
     with pytest.raises(PrerequisiteError, match="cannot be run"):
-        yolo.learn(lesson, Budget(epochs=1), 1, tmp_path / "bout", told)
+        yolo.learn(lesson, Budget(epochs=1), 1, tmp_path / "bout", progress)
 
 
 def test_nothing_of_ours_reaches_it(lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,28 +131,28 @@ def test_files_are_copies_and_boxes_are_shares(lesson: Lesson, tmp_path: Path) -
     assert f"path: {tmp_path / 'data'}" in data.read_text()
 
 
-def test_a_box_over_the_border_is_cut_to_the_picture(lesson: Lesson) -> None:
+def test_a_box_over_the_border_is_cut_to_the_image(lesson: Lesson) -> None:
     over = Annotation(Box(-0.5, 10, 20, 96.5), lesson.vocabulary.names[0])
-    one = type(lesson.val[0])(lesson.val[0].picture, (over,))
+    one = type(lesson.val[0])(lesson.val[0].image, (over,))
     _, x, y, w, h = map(float, files._rows(one, lesson).split())
     assert (x - w / 2, y + h / 2) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
 @pytest.mark.slow
 def test_a_jpeg_without_its_end_is_left_as_it_is(
-    environments: Path, small: Path, lesson: Lesson, told: Quiet, tmp_path: Path
+    environments: Path, small: Path, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
 ) -> None:
     """Ultralytics mends such a file in place; ours must be a copy."""
     from dataclasses import replace
 
     torn = tmp_path / "torn.jpg"
-    Image.open(lesson.train[0].picture.path).save(torn)
+    Image.open(lesson.train[0].image.path).save(torn)
     torn.write_bytes(torn.read_bytes()[:-2] + b"\0\0")
     before = hashlib.sha256(torn.read_bytes()).hexdigest()
-    picture = replace(lesson.train[0].picture, path=torn)
-    changed = replace(lesson, train=(replace(lesson.train[0], picture=picture), *lesson.train[1:]))
+    image = replace(lesson.train[0].image, path=torn)
+    changed = replace(lesson, train=(replace(lesson.train[0], image=image), *lesson.train[1:]))
     yolo = YoloContestant("yolov8n", 96, room.built(environments))
-    yolo.learn(changed, Budget(epochs=1), 1, tmp_path / "bout", told)
+    yolo.learn(changed, Budget(epochs=1), 1, tmp_path / "bout", progress)
     assert hashlib.sha256(torn.read_bytes()).hexdigest() == before
 
 

@@ -20,12 +20,12 @@ def labels(lesson: Lesson) -> set[str]:
     return {a.label for part in (lesson.train, lesson.val) for p in part for a in p.annotations}
 
 
-def test_a_class_is_taken_off_boxes_and_vocabulary_and_its_pictures_stay(lesson: Lesson) -> None:
+def test_a_class_is_taken_off_boxes_and_vocabulary_and_its_images_stay(lesson: Lesson) -> None:
     without, only = zero_shot.split(lesson, "rust")
     assert labels(without) == set(without.vocabulary.names) == {"brick", "plum"}
-    assert [p.picture for p in without.train] == [p.picture for p in lesson.train]
+    assert [p.image for p in without.train] == [p.image for p in lesson.train]
     assert labels(only) == set(only.vocabulary.names) == {"rust"}
-    assert [p.picture for p in only.val] == [p.picture for p in lesson.val]
+    assert [p.image for p in only.val] == [p.image for p in lesson.val]
     boxes = [sum(len(p.annotations) for p in one.val) for one in (without, only, lesson)]
     assert boxes[0] + boxes[1] == boxes[2]
 

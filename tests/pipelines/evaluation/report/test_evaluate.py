@@ -1,4 +1,4 @@
-"""dsmoe evaluate, with the stand-in detector of a workspace and with a network's folder."""
+"""dsmoe evaluate, with the stub detector of a workspace and with a network's folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 from tiny import SMALL, HashEncoder
 
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import save_model
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data import coco, voc, yolo
 from dsmoe_core.schema import ClassText, Vocabulary
 from pipelines import cli
 from pipelines.demo import truth_of
-from pipelines.detectors.backend import DSMoEDetection
-from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
@@ -29,11 +29,11 @@ Out = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def models(workspace: Workspace, blocks: Path) -> Path:
-    """A workspace with "early", which saw one picture, and "late", the champion, which saw all."""
+    """A workspace with "early", which saw one image, and "late", the champion, which saw all."""
     pool = list(truth_of(blocks / "train.json", workspace).values())
     for name, seen in (("early", pool[:1]), ("late", pool)):
-        StandInDetection().fit(
-            pictures=seen,
+        StubDetector().fit(
+            images=seen,
             vocabulary=workspace.class_book().vocabulary(),
             training=TrainingConfig(),
             out=workspace.registry.folder(name),
@@ -48,7 +48,7 @@ def models(workspace: Workspace, blocks: Path) -> Path:
 
 @pytest.fixture
 def data(blocks: Path, tmp_path: Path) -> Path:
-    """A copy of the pictures that a test may damage."""
+    """A copy of the images that a test may damage."""
     return Path(shutil.copytree(blocks, tmp_path / "data"))
 
 
@@ -72,7 +72,7 @@ def test_a_workspace_s_model_from_anywhere_with_a_report(
     answer = judged(data, "champion", "--workspace", models, "--report", "report")
     said = capsys.readouterr().out
     assert answer["model"]["name"] == "late"
-    assert (answer["total"]["pictures"], answer["data"]["left_out"]) == (5, [])
+    assert (answer["total"]["images"], answer["data"]["left_out"]) == (5, [])
     assert f"{answer['total']['map50']:.3f}" in said
     assert "report/report.html is written" in said
     assert {p.name for p in (tmp_path / "report").iterdir()} == {"report.html", "evaluation.json", "worst"}
@@ -119,7 +119,7 @@ def test_trainings_from_several_seeds_have_means_and_are_paired(
     test = over["against"]["tests"]["map"]
     assert test["seeds"]["delta"] == pytest.approx((late["map"] - early["map"]) / 2)
     assert test["seeds"]["p"] == pytest.approx(0.5)  # Student's t of (d, 0): t = 1 with one degree of freedom
-    assert test["pictures"]["ci95"][0] <= test["pictures"]["delta"] <= test["pictures"]["ci95"][1]
+    assert test["images"]["ci95"][0] <= test["images"]["delta"] <= test["images"]["ci95"][1]
     assert answer["total"] == late
     said, page = capsys.readouterr().out, (tmp_path / "report" / "report.html").read_text()
     assert "2 trainings: mean and 95 % interval" in said
@@ -153,9 +153,9 @@ def test_groups_by_a_part_of_the_name_are_judged_as_if_alone(
 ) -> None:
     model = ("early", "--workspace", models)
     answer = judged(data, *model, "--by", r"^val-00([01])|\.jpg", "--report", tmp_path / "report")
-    assert [(g["name"], g["pictures"]) for g in answer["groups"]] == [("0", 1), ("1", 1), ("(others)", 3)]
+    assert [(g["name"], g["images"]) for g in answer["groups"]] == [("0", 1), ("1", 1), ("(others)", 3)]
     assert "(others)" in capsys.readouterr().out
-    assert "Groups of pictures" in (tmp_path / "report" / "report.html").read_text()
+    assert "Groups of images" in (tmp_path / "report" / "report.html").read_text()
     text = json.loads((data / "val.json").read_text())
     for group in answer["groups"]:
         names = {"0": ["val-000.png"], "1": ["val-001.png"]}.get(group["name"])
@@ -183,29 +183,27 @@ def test_one_group_of_all_is_the_whole_and_none_is_asked_for_is_none(models: Pat
     assert "groups" not in judged(data, "late", "--workspace", models)
 
 
-def test_pictures_that_cannot_be_read_are_named_and_in_no_figure(
-    models: Path, data: Path, capsys: Out
-) -> None:
+def test_images_that_cannot_be_read_are_named_and_in_no_figure(models: Path, data: Path, capsys: Out) -> None:
     whole = judged(data, "late", "--workspace", models)
     (data / "images" / "val-000.png").unlink()
-    (data / "images" / "val-001.png").write_bytes(b"no picture")
+    (data / "images" / "val-001.png").write_bytes(b"no image")
     capsys.readouterr()
     answer = judged(data, "late", "--workspace", models)
-    lost = {p.name: len(p.annotations) for p in coco.read(data / "val.json").pictures[:2]}
+    lost = {p.name: len(p.annotations) for p in coco.read(data / "val.json").images[:2]}
     assert {one["name"]: one["boxes"] for one in answer["data"]["left_out"]} == lost
-    assert answer["total"]["pictures"] == 3
+    assert answer["total"]["images"] == 3
     assert answer["total"]["boxes"] == whole["total"]["boxes"] - sum(lost.values())
     said = capsys.readouterr().out
-    assert f"2 pictures with {sum(lost.values())} boxes cannot be read and are in no figure" in said
-    assert "val-001.png: it is not a picture" in said
+    assert f"2 images with {sum(lost.values())} boxes cannot be read and are in no figure" in said
+    assert "val-001.png: it is not an image" in said
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a network that was never trained, and whose text encoder needs no packaged one."""
-    monkeypatch.setattr(DSMoEDetection, "text_encoder", HashEncoder())
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
     words = Vocabulary(tuple(ClassText(name, f"a {name} block") for name in COLOURS), (), "book")
-    save_model(tmp_path / "network", build_whole(SMALL), SMALL, words, {})
+    save_model(tmp_path / "network", build_full_network(SMALL), SMALL, words, {})
     return tmp_path / "network"
 
 
@@ -214,7 +212,7 @@ def test_a_network_s_folder_reads_the_words_that_it_was_trained_on(folder: Path,
     answer = judged(data, folder, "--report", data / "report")
     assert answer["model"] == {"name": str(folder), "class_book": "book"}
     assert [row["name"] for row in answer["classes"]] == list(COLOURS)
-    assert answer["total"]["pictures"] == 5
+    assert answer["total"]["images"] == 5
     assert 0 <= answer["total"]["map"] < 0.5
 
 
@@ -245,7 +243,7 @@ def test_mistakes_are_one_line_and_found_before_the_work(
         ((tmp_path / "mine",), "holds no whole model"),
         (("late", *workspace, "--report", tmp_path / "mine"), "notes.txt, which would be lost"),
         (("late", *workspace, "--annotations", tmp_path / "gone.json"), "gone.json is not there"),
-        (("late", *workspace, "--images", tmp_path / "mine"), "none of 5 annotated pictures"),
+        (("late", *workspace, "--images", tmp_path / "mine"), "none of 5 annotated images"),
         (("late", "--workspace", tmp_path), "no workspace"),
         (("late", *workspace, "--by", "("), "--by is '(', which is no regular expression"),
     ]

@@ -1,4 +1,4 @@
-"""Groups of pictures by a part of their names."""
+"""Groups of images by a part of their names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.bootstrap import draws
 from dsmoe_core.evaluation.metrics import judged
-from dsmoe_core.schema import LabelledPicture, Picture
+from dsmoe_core.schema import ImageRecord, LabelledImage
 from pipelines.evaluation.report.groups import MOST, OTHERS, by_group, grouped
 
 
-def pictures(*names: str) -> list[LabelledPicture]:
-    return [LabelledPicture(Picture(name, name, Path(name), 8, 8), ()) for name in names]
+def images(*names: str) -> list[LabelledImage]:
+    return [LabelledImage(ImageRecord(name, name, Path(name), 8, 8), ()) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -30,19 +30,19 @@ def pictures(*names: str) -> list[LabelledPicture]:
 def test_names_that_share_what_matches_are_a_group(
     pattern: str, names: list[str], expected: dict[str, list[str]]
 ) -> None:
-    found = grouped(re.compile(pattern), pictures(*names))
-    assert {name: [one.picture.name for one in group] for name, group in found.items()} == expected
+    found = grouped(re.compile(pattern), images(*names))
+    assert {name: [one.image.name for one in group] for name, group in found.items()} == expected
     assert list(found) == list(expected)
 
 
-def test_a_group_for_every_picture_is_refused() -> None:
+def test_a_group_for_every_image_is_refused() -> None:
     names = [f"{i:04d}" for i in range(MOST + 1)]
-    with pytest.raises(SettingsError, match=f"makes {MOST + 1} groups of {MOST + 1} pictures"):
-        grouped(re.compile(".*"), pictures(*names))
+    with pytest.raises(SettingsError, match=f"makes {MOST + 1} groups of {MOST + 1} images"):
+        grouped(re.compile(".*"), images(*names))
 
 
-def test_a_group_without_boxes_and_findings_has_no_figures() -> None:
-    truth = pictures("a")
+def test_a_group_without_boxes_and_detections_has_no_figures() -> None:
+    truth = images("a")
     whole = judged({}, truth, ["rust"], draws(1, 100, seed=1), lambda *_: None)
     (row,) = by_group({"a": truth}, {}, whole, 0.5)
-    assert row == {"name": "a", "pictures": 1, "boxes": 0, "classes": {}}
+    assert row == {"name": "a", "images": 1, "boxes": 0, "classes": {}}

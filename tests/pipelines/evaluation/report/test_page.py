@@ -14,9 +14,9 @@ from scenes import CLASSES, SIDE, Scene, found, labelled, random_scene
 
 from dsmoe_core.errors import PrerequisiteError, WorkspaceError
 from dsmoe_core.evaluation.bootstrap import draws
-from dsmoe_core.evaluation.matching import Matched, match_pictures
+from dsmoe_core.evaluation.matching import Matched, match_images
 from dsmoe_core.evaluation.metrics import figures, judged
-from dsmoe_core.schema import Box, LabelledPicture, Picture
+from dsmoe_core.schema import Box, ImageRecord, LabelledImage
 from pipelines.evaluation.report import page
 from pipelines.evaluation.report.worst import COLOURS, FALSE, FOUND, MISSED, RIGHT, draw, loss, worst
 
@@ -24,11 +24,11 @@ BOX = Box(20, 20, 80, 80)
 
 
 def on_disk(scene: Scene, folder: Path) -> Scene:
-    """The same scene with grey pictures that can be drawn on."""
+    """The same scene with grey images that can be drawn on."""
     path = folder / "grey.png"
     Image.new("L", (SIDE, SIDE), 128).save(path)
     truth = [
-        LabelledPicture(Picture(p.picture.key, p.picture.name, path, SIDE, SIDE), p.annotations)
+        LabelledImage(ImageRecord(p.image.key, p.image.name, path, SIDE, SIDE), p.annotations)
         for p in scene[1]
     ]
     return scene[0], truth
@@ -76,7 +76,7 @@ def read(folder: Path) -> Reader:
     return reader
 
 
-def test_a_report_holds_its_pictures_and_charts_and_names_no_other_place(tmp_path: Path) -> None:
+def test_a_report_holds_its_images_and_charts_and_names_no_other_place(tmp_path: Path) -> None:
     answer, shown = measured(on_disk(random_scene(1), tmp_path))
     page.write(tmp_path / "out", answer, shown)
     reader = read(tmp_path / "out")
@@ -108,17 +108,17 @@ def test_figures_stand_on_it_as_they_are_in_the_json(tmp_path: Path) -> None:
     for key in ("map", "map50"):
         assert f"{answer['total'][key]:.3f}" in text
     for row in answer["classes"]:
-        assert f"{row['name']} {row['boxes']} {row['findings']} {row['map']:.3f}" in text
+        assert f"{row['name']} {row['boxes']} {row['detections']} {row['map']:.3f}" in text
     assert "+0.250 +0.125 to +0.375 0.062" in text
 
 
 EMPTY: dict[str, tuple[Scene, str]] = {
     "no true box": (({"p": found("p", (BOX, "spur", 0.9))}, [labelled("p")]), "There is no true box"),
-    "no finding": (({}, [labelled("p", (BOX, "spur"))]), "The model found nothing"),
-    "neither": (({}, [labelled("p")]), "No picture loses anything"),
+    "no detection": (({}, [labelled("p", (BOX, "spur"))]), "The model found nothing"),
+    "neither": (({}, [labelled("p")]), "No image loses anything"),
     "nothing right": (
         ({"p": found("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]),
-        "No finding is right",
+        "No detection is right",
     ),
     "a class that never occurs": (
         ({"p": found("p", (BOX, "spur", 0.9))}, [labelled("p", (BOX, "spur"))]),
@@ -137,12 +137,12 @@ def test_what_is_empty_is_said(case: str, tmp_path: Path) -> None:
     assert "None" not in text
 
 
-def test_pictures_that_could_not_be_read_are_named(tmp_path: Path) -> None:
+def test_images_that_could_not_be_read_are_named(tmp_path: Path) -> None:
     left = [{"name": f"torn{i}.png", "reason": "it is damaged", "boxes": 1} for i in range(25)]
-    scene = on_disk(random_scene(1, pictures=5), tmp_path)
+    scene = on_disk(random_scene(1, images=5), tmp_path)
     page.write(tmp_path / "out", *measured(scene, left_out=left, notes=["3 crowd regions left out"]))
     text = read(tmp_path / "out").text
-    assert "25 of 30 annotated pictures could not be read. They, and the 25 boxes on them" in text
+    assert "25 of 30 annotated images could not be read. They, and the 25 boxes on them" in text
     assert "torn19.png (1 box): it is damaged and 5 more" in text
     assert "3 crowd regions left out" in text
 
@@ -168,9 +168,9 @@ def test_a_folder_of_something_else_and_a_missing_package_are_refused_at_once(
         page.check(tmp_path / "new")
 
 
-def test_the_worst_pictures_lose_most_whatever_the_threshold() -> None:
-    findings, truth = random_scene(4, pictures=30)
-    matched = match_pictures(findings, truth)
+def test_the_worst_images_lose_most_whatever_the_threshold() -> None:
+    detections, truth = random_scene(4, images=30)
+    matched = match_images(detections, truth)
     shown = worst(matched, 0.5)
     losses = [loss(p) for p, _ in shown]
     assert len(shown) == 12
@@ -181,8 +181,8 @@ def test_the_worst_pictures_lose_most_whatever_the_threshold() -> None:
 def test_a_loss_by_hand() -> None:
     far, other = Box(100, 100, 150, 150), Box(0, 0, 9, 9)
     rows = found("p", (BOX, "spur", 0.75), (far, "spur", 0.5))
-    (picture,) = match_pictures({"p": rows}, [labelled("p", (BOX, "spur"), (other, "spur"))])
-    assert loss(picture) == pytest.approx(0.25 + 1 + 0.5)
+    (image,) = match_images({"p": rows}, [labelled("p", (BOX, "spur"), (other, "spur"))])
+    assert loss(image) == pytest.approx(0.25 + 1 + 0.5)
 
 
 def test_found_missed_right_and_false_have_colours_of_their_own(tmp_path: Path) -> None:
@@ -191,21 +191,21 @@ def test_found_missed_right_and_false_have_colours_of_their_own(tmp_path: Path) 
     ]
     rows = found("p", (boxes[0], "spur", 0.9), (boxes[1], "spur", 0.8))
     scene = on_disk(({"p": rows}, [labelled("p", (boxes[0], "spur"), (boxes[2], "spur"))]), tmp_path)
-    (picture,) = match_pictures(*scene)
-    (tmp_path / "drawn.jpg").write_bytes(draw(picture, 0.5))
-    with Image.open(tmp_path / "drawn.jpg") as image:
-        scale = image.width / SIDE
+    (image,) = match_images(*scene)
+    (tmp_path / "drawn.jpg").write_bytes(draw(image, 0.5))
+    with Image.open(tmp_path / "drawn.jpg") as opened:
+        scale = opened.width / SIDE
         assert scale == 4
         counts = [
-            colours(image.crop(tuple(int(scale * v) for v in (b.x1 - 2, b.y1 - 12, b.x2, b.y2 + 12))))
+            colours(opened.crop(tuple(int(scale * v) for v in (b.x1 - 2, b.y1 - 12, b.x2, b.y2 + 12))))
             for b in boxes
         ]
     assert [RIGHT in counts[0], FOUND in counts[0]] == [True, True]
     assert counts[1] == {FALSE}
     assert counts[2] == {MISSED}
-    (tmp_path / "drawn.jpg").write_bytes(draw(picture, 0.85))
-    with Image.open(tmp_path / "drawn.jpg") as image:
-        assert FALSE not in colours(image)
+    (tmp_path / "drawn.jpg").write_bytes(draw(image, 0.85))
+    with Image.open(tmp_path / "drawn.jpg") as opened:
+        assert FALSE not in colours(opened)
 
 
 def colours(image: Image.Image) -> set[str]:

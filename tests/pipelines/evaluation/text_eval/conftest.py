@@ -1,4 +1,4 @@
-"""A detector that does nothing but read words, and pictures on which it shows what they say."""
+"""A detector that does nothing but read words, and images on which it shows what they say."""
 
 from __future__ import annotations
 
@@ -11,29 +11,24 @@ from typing import Any
 import pytest
 from scenes import labelled
 
-from dsmoe_core.schema import Box, Finding, LabelledPicture, Picture, PictureFindings, Routing, Vocabulary
-from pipelines.detectors.backend import Look
+from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
+from pipelines.detectors.backend import Predict
 from pipelines.evaluation.report.evaluated_model import Contender
+from pipelines.progress import SilentProgress
 from prompts.class_book import ClassBook, ClassEntry
 
 SHAPES = {"spur": "pointed outgrowth", "short": "bridge between tracks", "hole": "round gap"}
 """What the detector knows of each class; it finds one where the description says so."""
 
 
-class Quiet:
-    """Told much, says nothing."""
+class RecordingProgress(SilentProgress):
+    """Remembers the status lines."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.statuses: list[str] = []
 
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def advance(self, done: int, total: int) -> None:
-        pass
-
-    def line(self, text: str) -> None:
-        pass
+    def status(self, text: str) -> None:
+        self.statuses.append(text)
 
 
 @dataclass
@@ -45,29 +40,29 @@ class WordReader:
         asked: vocabularies that it was asked in.
     """
 
-    truth: Sequence[LabelledPicture]
+    truth: Sequence[LabelledImage]
     deaf: bool = False
     asked: list[Vocabulary] = field(default_factory=list)
 
     def fit(self, **_: Any) -> dict[str, Any]:
         raise AssertionError("a judge does not train")
 
-    def findings(
-        self, model: Path, vocabulary: Vocabulary, pictures: Iterable[Picture]
-    ) -> Iterator[PictureFindings]:
-        known = {one.picture.key: one.annotations for one in self.truth}
-        for picture in pictures:
-            here = known.get(picture.key, ())
-            found = [self._finding(a.box, a.label, vocabulary) for a in here]
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
+        known = {one.image.key: one.annotations for one in self.truth}
+        for image in images:
+            here = known.get(image.key, ())
+            found = [self._detector(a.box, a.label, vocabulary) for a in here]
             found.sort(key=lambda f: -f.score)
             expert = len(here) % 3
-            yield PictureFindings(picture.key, tuple(found), Routing((expert, 3), (0.75, 0.25), 0.0), 0.0, "")
+            yield Prediction(image.key, tuple(found), Routing((expert, 3), (0.75, 0.25), 0.0), 0.0, "")
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         self.asked.append(vocabulary)
-        return lambda pictures: self.findings(model, vocabulary, pictures)
+        return lambda images: self.predict(model, vocabulary, images)
 
-    def _finding(self, box: Box, label: str, vocabulary: Vocabulary) -> Finding:
+    def _detection(self, box: Box, label: str, vocabulary: Vocabulary) -> Detection:
         noise = int(hashlib.sha256(repr(box.corners).encode()).hexdigest()[:4], 16) / 0xFFFF
         said = {c.name: c.name if self.deaf else c.description for c in vocabulary.classes}
         meant = label if self.deaf else SHAPES[label]
@@ -75,10 +70,10 @@ class WordReader:
         best = max(likely, key=lambda name: likely[name])
         shift = box.width * noise / 4
         moved = Box(box.x1 + shift, box.y1, box.x2 + shift, box.y2)
-        return Finding(moved, best, likely[best], likely, 0.1)
+        return Detection(moved, best, likely[best], likely, 0.1)
 
 
-def pictures(count: int = 24) -> list[LabelledPicture]:
+def images(count: int = 24) -> list[LabelledImage]:
     """Each shows two classes in turn, in boxes of changing sizes."""
     names, truth = list(SHAPES), []
     for i in range(count):
@@ -102,17 +97,17 @@ def book(**texts: str) -> ClassBook:
 
 
 @pytest.fixture
-def told() -> Quiet:
-    return Quiet()
+def progress() -> RecordingProgress:
+    return RecordingProgress()
 
 
 @pytest.fixture
-def truth() -> list[LabelledPicture]:
-    return pictures()
+def truth() -> list[LabelledImage]:
+    return images()
 
 
 @pytest.fixture
-def reader(truth: list[LabelledPicture]) -> WordReader:
+def reader(truth: list[LabelledImage]) -> WordReader:
     return WordReader(truth)
 
 

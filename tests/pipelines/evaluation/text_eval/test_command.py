@@ -1,4 +1,4 @@
-"""dsmoe classes judge, from the command line to the files, with a stand-in and with a network."""
+"""dsmoe classes judge, from the command line to the files, with a stub and with a network."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from tiny import SMALL, HashEncoder
 
-from dsmoe_core.build import build_whole
+from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import save_model
 from dsmoe_core.schema import Vocabulary
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEDetection
+from pipelines.detectors.backend import DSMoEBackend
 from pipelines.evaluation.text_eval.distances import distances
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook, ClassEntry
-from prompts.evaluation_report import JudgeReport
+from prompts.evaluation_report import TextEvaluationReport
 from tests.pipelines.blocks import COLOURS
 from tests.pipelines.evaluation.report.test_evaluate import models  # noqa: F401  # a workspace with a champion
 
@@ -34,14 +34,14 @@ def written(path: Path, **texts: str) -> Path:
 @pytest.fixture
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a network that was never trained, and whose text encoder needs no packaged one."""
-    monkeypatch.setattr(DSMoEDetection, "text_encoder", HashEncoder())
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
     words = ClassBook.load(written(tmp_path / "trained.yaml")).vocabulary()
-    save_model(tmp_path / "network", build_whole(SMALL), SMALL, words, {})
+    save_model(tmp_path / "network", build_full_network(SMALL), SMALL, words, {})
     return tmp_path / "network"
 
 
 def test_a_workspace_s_champion_reads_its_own_book(models: Path, tmp_path: Path, capsys: Out) -> None:  # noqa: F811
-    """The stand-in reads no words: nothing differs, and it is said that nothing would."""
+    """The stub reads no words: nothing differs, and it is said that nothing would."""
     out = tmp_path / "judge.json"
     asked = (
         "classes",
@@ -55,11 +55,11 @@ def test_a_workspace_s_champion_reads_its_own_book(models: Path, tmp_path: Path,
         str(out),
     )
     assert cli.run(asked) == 0
-    report = JudgeReport.load(out)
+    report = TextEvaluationReport.load(out)
     with Workspace.open(models) as opened:
         assert report.book == report.against == opened.class_book().version
     assert (report.model, report.verdict) == ("late", "no worse")
-    assert report.data == "test set of workspace, 5 pictures"
+    assert report.data == "test set of workspace, 5 images"
     said = capsys.readouterr().out
     assert report.reason in said
     assert "The model does not read these words, as far as shown" in report.reason
@@ -74,7 +74,7 @@ def test_a_workspace_s_champion_reads_its_own_book(models: Path, tmp_path: Path,
         assert opened.class_book() == opened.working_book()
 
 
-def test_a_network_reads_two_files_on_pictures_from_anywhere(
+def test_a_network_reads_two_files_on_images_from_anywhere(
     network: Path, blocks: Path, tmp_path: Path, capsys: Out
 ) -> None:
     books = [written(tmp_path / "a.yaml", rust="brown and flaking"), written(tmp_path / "b.yaml")]
@@ -101,10 +101,10 @@ def test_a_network_reads_two_files_on_pictures_from_anywhere(
 
 
 def test_distances_follow_the_books_order(network: Path) -> None:
-    detection = DSMoEDetection(SMALL, network)
+    detector = DSMoEBackend(SMALL, network)
     words = ClassBook.load(network.parent / "trained.yaml").vocabulary()
     turned = Vocabulary(words.classes[::-1], words.inner, words.version)
-    one, other = (distances(detection, network, v) for v in (words, turned))
+    one, other = (distances(detector, network, v) for v in (words, turned))
     assert one is not None
     assert other is not None
     back = other.ordered([2, 1, 0])

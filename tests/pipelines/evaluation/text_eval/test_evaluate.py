@@ -10,25 +10,23 @@ import pytest
 from scenes import labelled
 
 from dsmoe_core.errors import ClassBookError, DataError
-from dsmoe_core.schema import Box, LabelledPicture
+from dsmoe_core.schema import Box, LabelledImage
 from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.evaluation.text_eval.eval_set import FixedSet
 from pipelines.evaluation.text_eval.evaluate import Question, judge
 from pipelines.evaluation.text_eval.runs import FIGURES, Bench, gains
 from prompts.class_book import ClassBook, ClassEntry
-from prompts.evaluation_report import JudgeReport
-from tests.pipelines.evaluation.text_eval.conftest import SHAPES, Quiet, WordReader, book
+from prompts.evaluation_report import TextEvaluationReport
+from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, WordReader, book
 
 
-def judged(
-    model: Contender, this: ClassBook, other: ClassBook, truth: list[LabelledPicture]
-) -> dict[str, Any]:
+def judged(model: Contender, this: ClassBook, other: ClassBook, truth: list[LabelledImage]) -> dict[str, Any]:
     question = Question(this, other, tolerance=0.01, resamples=200, seed=1)
-    return judge(question, model, FixedSet("boards", truth), "dsmoe classes judge", Quiet())
+    return judge(question, model, FixedSet("boards", truth), "dsmoe classes judge", RecordingProgress())
 
 
 def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
-    model: Contender, reader: WordReader, truth: list[LabelledPicture], tmp_path: Path
+    model: Contender, reader: WordReader, truth: list[LabelledImage], tmp_path: Path
 ) -> None:
     found = judged(model, book(), book(), truth)
     assert found["verdict"] == "no worse"
@@ -40,7 +38,7 @@ def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
     )  # right, name, swapped, random words thrice: the same words are asked once
 
 
-def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledPicture]) -> None:
+def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledImage]) -> None:
     wrong = judged(model, book(spur=SHAPES["hole"]), book(), truth)
     assert wrong["verdict"] == "worse"
     assert wrong["reason"].startswith("worse: mAP@.5:.95 -0.")
@@ -57,16 +55,16 @@ def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledPicture
 
 
 def test_a_model_that_finds_nothing_decides_nothing(
-    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+    model: Contender, reader: WordReader, truth: list[LabelledImage]
 ) -> None:
     reader.truth = ()
     found = judged(model, book(spur="a spike"), book(), truth)
     assert found["verdict"] == "undecided"
-    assert "finds nothing right on 24 pictures, in neither book" in found["reason"]
+    assert "finds nothing right on 24 images, in neither book" in found["reason"]
     assert all("rival" not in row for row in found["classes"])
 
 
-def test_the_controls_say_whether_words_are_read(model: Contender, truth: list[LabelledPicture]) -> None:
+def test_the_controls_say_whether_words_are_read(model: Contender, truth: list[LabelledImage]) -> None:
     found = judged(model, book(), book(), truth)
     assert [one["words"] for one in found["controls"]] == ["name", "random", "swapped"]
     assert all(one["total"]["map"]["ci95"][0] > 0 for one in found["controls"])
@@ -79,23 +77,27 @@ def test_the_controls_say_whether_words_are_read(model: Contender, truth: list[L
     assert "The model does not read these words" in found["reason"]
 
 
-def test_comparisons_are_paired(model: Contender, truth: list[LabelledPicture]) -> None:
+def test_comparisons_are_paired(model: Contender, truth: list[LabelledImage]) -> None:
     """The interval of a difference is that of differences within resamples, the same ones for both."""
     vocabulary = book().vocabulary()
-    bench = Bench(model, truth, vocabulary.names, resamples=150, seed=3, told=Quiet())
+    bench = Bench(model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress())
     one, other = (bench.read(b.vocabulary(), "x") for b in (book(), book(hole="nothing")))
     within = one.resampled[:, 2, 1] - other.resampled[:, 2, 1]
     assert gains(one, other).classes[2]["map"]["ci95"] == pytest.approx(
         np.percentile(within, [2.5, 97.5]), abs=1e-6
     )
-    again = Bench(model, truth, vocabulary.names, resamples=150, seed=3, told=Quiet()).read(vocabulary, "x")
+    again = Bench(model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress()).read(
+        vocabulary, "x"
+    )
     assert np.array_equal(again.resampled, one.resampled, equal_nan=True)
 
 
 def test_of_several_draws_the_mean_counts_and_the_spread_is_told(
-    model: Contender, truth: list[LabelledPicture]
+    model: Contender, truth: list[LabelledImage]
 ) -> None:
-    bench = Bench(model, truth, book().vocabulary().names, resamples=150, seed=3, told=Quiet())
+    bench = Bench(
+        model, truth, book().vocabulary().names, resamples=150, seed=3, progress=RecordingProgress()
+    )
     right, some, none = (
         bench.read(b.vocabulary(), "x")
         for b in (book(), book(hole="nothing"), book(hole="nothing", spur="nothing"))
@@ -115,12 +117,12 @@ def test_of_several_draws_the_mean_counts_and_the_spread_is_told(
 
 
 def test_each_draw_of_random_words_is_another_and_all_come_again(
-    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+    model: Contender, reader: WordReader, truth: list[LabelledImage]
 ) -> None:
     def asked(draws: int, seed: int) -> list[str]:
         reader.asked.clear()
         question = Question(book(), book(), tolerance=0.01, resamples=100, seed=seed, draws=draws)
-        judge(question, model, FixedSet("boards", truth), "x", Quiet())
+        judge(question, model, FixedSet("boards", truth), "x", RecordingProgress())
         return [one.classes[0].description for one in reader.asked[2:-1]]
 
     three = asked(3, seed=1)
@@ -130,12 +132,12 @@ def test_each_draw_of_random_words_is_another_and_all_come_again(
     assert asked(1, seed=2) == three[1:2]
 
 
-def test_routing_and_rivals_are_told(model: Contender, truth: list[LabelledPicture]) -> None:
+def test_routing_and_rivals_are_told(model: Contender, truth: list[LabelledImage]) -> None:
     found = judged(model, book(), book(), truth)
     row = found["classes"][0]
     assert row["rival"] in SHAPES
     assert row["routing"]["this"] == row["routing"]["other"]
-    assert sum(row["routing"]["pictures"]) > 0
+    assert sum(row["routing"]["images"]) > 0
     table = np.array(found["experts"]["this"])
     assert table.shape == (3, 4)
     assert table.sum(axis=1) == pytest.approx([1, 1, 1])
@@ -154,12 +156,12 @@ def other_classes() -> ClassBook:
 
 
 def test_books_of_different_classes_are_judged_on_the_common_ones(
-    model: Contender, reader: WordReader, truth: list[LabelledPicture]
+    model: Contender, reader: WordReader, truth: list[LabelledImage]
 ) -> None:
     holes = sum(a.label == "hole" for one in truth for a in one.annotations)
     found = judged(model, book(), other_classes(), truth)
     assert [row["name"] for row in found["classes"]] == ["spur", "short"]
-    assert found["left_out"] == {"this": ["hole"], "other": ["dent"], "boxes": holes, "pictures": []}
+    assert found["left_out"] == {"this": ["hole"], "other": ["dent"], "boxes": holes, "images": []}
     assert found["total"]["map"]["delta"] == 0  # both say the same of both classes, one under another name
     assert {v.names for v in reader.asked} == {("spur", "short"), ("short", "burr")}
     turned = judged(model, other_classes(), book(), truth)
@@ -167,7 +169,7 @@ def test_books_of_different_classes_are_judged_on_the_common_ones(
     assert turned["left_out"]["this"] == ["dent"]
 
 
-def test_what_cannot_be_judged_is_refused(model: Contender, truth: list[LabelledPicture]) -> None:
+def test_what_cannot_be_judged_is_refused(model: Contender, truth: list[LabelledImage]) -> None:
     rust = ClassBook(classes=(ClassEntry(name="rust", description="red"),))
     with pytest.raises(ClassBookError, match="no class in common: spur, short, hole; rust"):
         judged(model, book(), rust, truth)
@@ -180,14 +182,14 @@ def test_what_cannot_be_judged_is_refused(model: Contender, truth: list[Labelled
 
 
 def test_the_report_is_one_that_publishing_reads(
-    model: Contender, truth: list[LabelledPicture], tmp_path: Path
+    model: Contender, truth: list[LabelledImage], tmp_path: Path
 ) -> None:
     from pipelines.evaluation.report.page import as_text
 
     found = judged(model, book(), book(spur="a spike"), truth)
     (tmp_path / "judge.json").write_text(as_text(found))
-    report = JudgeReport.load(tmp_path / "judge.json")
+    report = TextEvaluationReport.load(tmp_path / "judge.json")
     assert report.book == book().version
     assert report.against == book(spur="a spike").version
-    assert (report.model, report.data) == ("r1", "boards, 24 pictures")
+    assert (report.model, report.data) == ("r1", "boards, 24 images")
     assert report.lets_publish

@@ -11,20 +11,18 @@ import numpy as np
 import pytest
 from scenes import labelled
 
-from dsmoe_core.schema import LabelledPicture
+from dsmoe_core.schema import LabelledImage
 from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.evaluation.text_eval import page
 from pipelines.evaluation.text_eval.distances import Distances
 from pipelines.evaluation.text_eval.eval_set import FixedSet
 from pipelines.evaluation.text_eval.evaluate import Question, judge
 from tests.pipelines.evaluation.report.test_page import read
-from tests.pipelines.evaluation.text_eval.conftest import SHAPES, Quiet, book
+from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, book
 
 
 @pytest.fixture
-def measured(
-    model: Contender, truth: list[LabelledPicture], monkeypatch: pytest.MonkeyPatch
-) -> dict[str, Any]:
+def measured(model: Contender, truth: list[LabelledImage], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """With distances of an encoder that is not there."""
     apart = np.array([[0, 1.5, 2.25], [1.5, 0, 1], [2.25, 1, 0]])
     monkeypatch.setattr(
@@ -33,7 +31,7 @@ def measured(
     question = Question(book(spur=SHAPES["hole"]), book(), tolerance=0.01, resamples=100, seed=1)
     left = [{"name": "torn.png", "reason": "it is damaged", "boxes": 2}]
     data = FixedSet("boards", [*truth, labelled("empty")], left, ["3 crowd regions left out"])
-    return judge(question, model, data, "dsmoe classes judge", Quiet())
+    return judge(question, model, data, "dsmoe classes judge", RecordingProgress())
 
 
 def test_a_report_holds_its_charts_and_names_no_other_place(measured: dict[str, Any], tmp_path: Path) -> None:
@@ -79,7 +77,7 @@ def test_what_is_not_there_is_said(measured: dict[str, Any], tmp_path: Path) -> 
     bare["classes"] = [
         {k: v for k, v in row.items() if k in ("name", "boxes")} for row in measured["classes"]
     ]
-    bare["left_out"] = {"this": ["<b>dent</b>"], "other": [], "boxes": 1, "pictures": []}
+    bare["left_out"] = {"this": ["<b>dent</b>"], "other": [], "boxes": 1, "images": []}
     bare["reads_the_words"] = {
         **measured["reads_the_words"],
         "answer": "not shown",

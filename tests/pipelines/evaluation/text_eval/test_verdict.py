@@ -30,7 +30,7 @@ def test_an_interval_s_verdict(low: float, high: float, tolerance: float, said: 
     gain = {"this": 0.5, "other": 0.5, "delta": (low + high) / 2, "ci95": [low, high]}
     sentence = reason(verdict(low, high, tolerance), gain, tolerance, 1200)
     assert sentence.startswith(f"{said}: mAP@.5:.95 ")
-    assert f"[{low:+.3f}, {high:+.3f}] on 1,200 pictures" in sentence
+    assert f"[{low:+.3f}, {high:+.3f}] on 1,200 images" in sentence
 
 
 def test_a_model_that_finds_nothing_has_no_say() -> None:
@@ -40,7 +40,7 @@ def test_a_model_that_finds_nothing_has_no_say() -> None:
     assert not is_blind({**gain, "other": 0.1})
     assert verdict(0.0, 0.0, 0.01, blind=True) == "undecided"
     assert reason("undecided", gain, 0.01, 7) == (
-        "undecided: the model finds nothing right on 7 pictures, in neither book"
+        "undecided: the model finds nothing right on 7 images, in neither book"
     )
 
 

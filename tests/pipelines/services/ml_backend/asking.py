@@ -10,18 +10,19 @@ from typing import Any
 import numpy as np
 
 from dsmoe_core.mobile_sam.prompted_mask import Masks
-from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
-from pipelines.detectors.backend import Look, named
-from pipelines.detectors.stub_detector import StandInDetection
+from dsmoe_core.progress import StatusCallback
+from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
+from pipelines.detectors.backend import Predict, named
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.workspace.workspace import Workspace
 
 Json = dict[str, Any]
 Play = Callable[..., Any]
 Make = Callable[..., Json]
-Promote = Callable[[str], None]
+Promote = StatusCallback
 
 
-class Held(StandInDetection):
+class Held(StubDetector):
     """Answers only when it is let; counts how often and on what it was asked."""
 
     def __init__(self) -> None:
@@ -29,14 +30,14 @@ class Held(StandInDetection):
         self.go.set()
         self.looks: list[int] = []
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         look = super().opened(model, vocabulary)
 
-        def held(pictures: Iterable[Picture]) -> Iterator[PictureFindings]:
-            several = list(pictures)
-            self.looks.append(len(several))
+        def held(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
+            batch = list(images)
+            self.looks.append(len(batch))
             assert self.go.wait(30)
-            return look(several)
+            return look(batch)
 
         return held
 
@@ -64,9 +65,9 @@ def rectangle(x: float, y: float, w: float, h: float, label: str, **more: object
     return {**shape, "value": value, "origin": "manual", **more}
 
 
-def found_by(workspace: Workspace, model: str, picture: Picture) -> PictureFindings:
+def found_by(workspace: Workspace, model: str, image: ImageRecord) -> Prediction:
     vocabulary = workspace.class_book().vocabulary()
-    found = StandInDetection().findings(workspace.registry.folder(model), vocabulary, [picture])
+    found = StubDetector().predict(workspace.registry.folder(model), vocabulary, [image])
     return next(named(found, workspace.version_of(model)))
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from annotate.studio.label_config import label_config
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.schema import Picture
+from dsmoe_core.progress import StatusCallback
+from dsmoe_core.schema import ImageRecord
 from pipelines.demo import truth_of
-from pipelines.detectors.backend import Detection
-from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.detectors.backend import DetectorBackend
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend.app import make_app
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.services.ml_backend.model import Champion
@@ -30,12 +31,12 @@ Play = Callable[..., Service]
 
 
 @pytest.fixture
-def promote(workspace: Workspace, blocks: Path) -> Callable[[str], None]:
-    """Trains a stand-in on the blocks, registers it under this name and makes it champion."""
+def promote(workspace: Workspace, blocks: Path) -> StatusCallback:
+    """Trains a stub on the blocks, registers it under this name and makes it champion."""
 
     def work(model: str) -> None:
-        StandInDetection().fit(
-            pictures=list(truth_of(blocks / "train.json", workspace).values()),
+        StubDetector().fit(
+            images=list(truth_of(blocks / "train.json", workspace).values()),
             vocabulary=workspace.class_book().vocabulary(),
             training=TrainingConfig(),
             out=workspace.registry.folder(model),
@@ -55,14 +56,14 @@ def play(workspace: Workspace) -> Play:
     def run(
         scene: Scene,
         *,
-        detection: Detection | None = None,
+        detector: DetectorBackend | None = None,
         limits: Limits | None = None,
         ready: bool = True,
         masks: Any = None,
     ) -> Service:
-        champion = Champion(workspace, detection or StandInDetection())
+        champion = Champion(workspace, detector or StubDetector())
         limits = limits or Limits(look_s=0.01)
-        service = Service(champion, workspace.path / "pictures", limits, masks)
+        service = Service(champion, workspace.path / "images", limits, masks)
         app = make_app(service, WHO, workspace.settings.round)
 
         async def main() -> None:
@@ -83,12 +84,12 @@ def play(workspace: Workspace) -> Play:
 
 
 @pytest.fixture
-def task(workspace: Workspace) -> Callable[[Picture], Json]:
+def task(workspace: Workspace) -> Callable[[ImageRecord], Json]:
     """A task as Label Studio sends it."""
 
-    def make(picture: Picture) -> Json:
-        address = f"/data/local-files/?d={picture.path.relative_to(workspace.path).as_posix()}"
-        return {"id": 7, "project": 1, "data": {"image": address, "key": picture.key, "name": picture.name}}
+    def make(image: ImageRecord) -> Json:
+        address = f"/data/local-files/?d={image.path.relative_to(workspace.path).as_posix()}"
+        return {"id": 7, "project": 1, "data": {"image": address, "key": image.key, "name": image.name}}
 
     return make
 

@@ -11,7 +11,7 @@ import pytest
 from annotate.studio import pre_annotation
 from annotate.studio.protocol import Task
 from pipelines.rounds.dispatch import shown
-from pipelines.services.ml_backend.app import MOST_BYTES
+from pipelines.services.ml_backend.app import MAX_BYTES
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.asking import (
     Make,
@@ -28,7 +28,7 @@ def test_everything_but_the_hint_asks_who_is_there(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
     promote("m1")
-    body = request_body(task(workspace.pictures()[0]))
+    body = request_body(task(workspace.images()[0]))
 
     async def scene(client: httpx.AsyncClient) -> None:
         for wrong in (("label-studio", "guess"), ("someone", "a secret"), ("é", "é")):
@@ -63,22 +63,22 @@ def test_setup_tells_the_version_and_needs_no_token(
     play(scene)
 
 
-def test_live_prelabels_are_those_that_would_have_been_pushed(
+def test_live_pre_annotations_are_those_that_would_have_been_pushed(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
     promote("m1")
-    pictures = workspace.pictures()[:6]
+    images = workspace.images()[:6]
     classes = workspace.class_book().vocabulary().names
     pushed = []
-    for picture in pictures:
-        findings = shown(found_by(workspace, "m1", picture), workspace.settings.round)
-        pushed += pre_annotation.task_json(Task(picture, 0, "ranked", 0, findings), "", classes)[
+    for image in images:
+        detections = shown(found_by(workspace, "m1", image), workspace.settings.round)
+        pushed += pre_annotation.task_json(Task(image, 0, "ranked", 0, detections), "", classes)[
             "predictions"
         ]
     assert any(len(prediction["result"]) > 1 for prediction in pushed)
 
     async def scene(client: httpx.AsyncClient) -> None:
-        answer = await client.post("/predict", json=request_body(*map(task, pictures)))
+        answer = await client.post("/predict", json=request_body(*map(task, images)))
         assert answer.status_code == 200
         assert answer.json() == {"results": pushed}
 
@@ -89,11 +89,11 @@ def test_a_task_of_the_blind_audit_stays_bare_and_its_clicks_are_answered(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
     promote("m1")
-    picture = workspace.pictures()[0]
-    box = found_by(workspace, "m1", picture).findings[0].box
-    blind = task(picture)
+    image = workspace.images()[0]
+    box = found_by(workspace, "m1", image).detections[0].box
+    blind = task(image)
     blind["data"]["audit"] = pre_annotation.BLIND
-    point = click(50 * (box.x1 + box.x2) / picture.width, 50 * (box.y1 + box.y2) / picture.height, "rust")
+    point = click(50 * (box.x1 + box.x2) / image.width, 50 * (box.y1 + box.y2) / image.height, "rust")
 
     async def scene(client: httpx.AsyncClient) -> None:
         assert (await client.post("/predict", json=request_body(blind))).json() == {"results": [[]]}
@@ -108,9 +108,9 @@ def test_a_task_of_the_blind_audit_stays_bare_and_its_clicks_are_answered(
 def test_a_class_that_the_page_lacks_is_left_out(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
-    """One such box, and Label Studio would show an error in place of the picture."""
+    """One such box, and Label Studio would show an error in place of the image."""
     promote("m1")
-    body = request_body(*map(task, workspace.pictures()))
+    body = request_body(*map(task, workspace.images()))
     everything = {"rust", "brick", "plum"}
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -128,22 +128,22 @@ def test_a_click_is_answered_with_the_box_under_it_in_the_class_of_the_tool(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
     promote("m1")
-    picture = workspace.pictures()[0]
-    finding = found_by(workspace, "m1", picture).findings[0]
-    x = 100 * (finding.box.x1 + finding.box.width / 2) / picture.width
-    y = 100 * (finding.box.y1 + finding.box.height / 2) / picture.height
+    image = workspace.images()[0]
+    detection = found_by(workspace, "m1", image).detections[0]
+    x = 100 * (detection.box.x1 + detection.box.width / 2) / image.width
+    y = 100 * (detection.box.y1 + detection.box.height / 2) / image.height
 
     async def scene(client: httpx.AsyncClient) -> None:
         for label in ("rust", "brick", "plum"):
-            body = request_body(task(picture), result=[click(x, y, label)])
+            body = request_body(task(image), result=[click(x, y, label)])
             (answer,) = (await client.post("/predict", json=body)).json()["results"]
             (region,) = answer["result"]
             assert (region["from_name"], region["to_name"]) == ("label", "image")
             assert region["type"] == "rectanglelabels"
             assert region["value"]["rectanglelabels"] == [label]
-            assert region["value"]["x"] == pytest.approx(100 * finding.box.x1 / picture.width)
-            assert region["value"]["width"] == pytest.approx(100 * finding.box.width / picture.width)
-            assert region["score"] == pytest.approx(finding.probabilities[label])
+            assert region["value"]["x"] == pytest.approx(100 * detection.box.x1 / image.width)
+            assert region["value"]["width"] == pytest.approx(100 * detection.box.width / image.width)
+            assert region["score"] == pytest.approx(detection.probabilities[label])
             assert answer["model_version"] == workspace.version_of("m1")
             again = (await client.post("/predict", json=body)).json()["results"]
             assert again == [answer]  # the same thing clicked twice is one box
@@ -155,17 +155,17 @@ def test_with_mobile_sam_the_box_is_drawn_tight_around_the_mask(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
     promote("m1")
-    picture = workspace.pictures()[0]
-    box = found_by(workspace, "m1", picture).findings[0].box
+    image = workspace.images()[0]
+    box = found_by(workspace, "m1", image).detections[0].box
     tight = (int(box.x1) + 1, int(box.y1) + 1, int(box.x2) - 1, int(box.y2))
-    point = click(50 * (box.x1 + box.x2) / picture.width, 50 * (box.y1 + box.y2) / picture.height, "rust")
-    scissors = Scissors(picture.width, picture.height, tight)
+    point = click(50 * (box.x1 + box.x2) / image.width, 50 * (box.y1 + box.y2) / image.height, "rust")
+    scissors = Scissors(image.width, image.height, tight)
 
     async def scene(client: httpx.AsyncClient) -> None:
-        body = request_body(task(picture), result=[point])
+        body = request_body(task(image), result=[point])
         (answer,) = (await client.post("/predict", json=body)).json()["results"]
         (region,) = answer["result"]
-        corners = [region["value"][name] * picture.width / 100 for name in ("x", "y", "width", "height")]
+        corners = [region["value"][name] * image.width / 100 for name in ("x", "y", "width", "height")]
         assert corners == pytest.approx([*tight[:2], tight[2] - tight[0], tight[3] - tight[1]])
         assert scissors.asked["box"] == box
 
@@ -175,13 +175,13 @@ def test_with_mobile_sam_the_box_is_drawn_tight_around_the_mask(
 def test_the_new_frame_counts_and_not_the_box_that_was_there(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
-    """The page sends all boxes of the same class, pre-labels too, and the new one last."""
+    """The page sends all boxes of the same class, pre-annotations too, and the new one last."""
     promote("m1")
-    picture = next(p for p in workspace.pictures() if len(found_by(workspace, "m1", p).findings) > 1)
-    there, meant = found_by(workspace, "m1", picture).findings[:2]
+    image = next(p for p in workspace.images() if len(found_by(workspace, "m1", p).detections) > 1)
+    there, meant = found_by(workspace, "m1", image).detections[:2]
 
     def drawn(box: Any, slack: float) -> tuple[float, float, float, float]:
-        w, h = picture.width, picture.height
+        w, h = image.width, image.height
         corners = (box.x1 - slack, box.y1 - slack, box.width + 2 * slack, box.height + 2 * slack)
         return tuple(100 * v / side for v, side in zip(corners, (w, h, w, h), strict=True))  # type: ignore[return-value]
 
@@ -189,35 +189,35 @@ def test_the_new_frame_counts_and_not_the_box_that_was_there(
     new = rectangle(*drawn(meant.box, 2), meant.label, from_name="frame", id="r2")
 
     async def scene(client: httpx.AsyncClient) -> None:
-        body = request_body(task(picture), result=[old, new])
+        body = request_body(task(image), result=[old, new])
         (answer,) = (await client.post("/predict", json=body)).json()["results"]
         (region,) = answer["result"]
-        assert region["value"]["x"] == pytest.approx(100 * meant.box.x1 / picture.width)
-        assert region["value"]["height"] == pytest.approx(100 * meant.box.height / picture.height)
-        only_old = await client.post("/predict", json=request_body(task(picture), result=[old]))
+        assert region["value"]["x"] == pytest.approx(100 * meant.box.x1 / image.width)
+        assert region["value"]["height"] == pytest.approx(100 * meant.box.height / image.height)
+        only_old = await client.post("/predict", json=request_body(task(image), result=[old]))
         assert only_old.json() == {"results": [{"result": []}]}
 
     play(scene)
 
 
-def test_before_the_first_promotion_there_are_no_prelabels_but_a_click_finds_what_stands_out(
+def test_before_the_first_promotion_there_are_no_pre_annotations_but_a_click_finds_what_stands_out(
     play: Play, request_body: Make, task: Make, workspace: Workspace, blocks: Path
 ) -> None:
     from pipelines.demo import truth_of
 
     labelled = next(p for p in truth_of(blocks / "train.json", workspace).values() if p.annotations)
-    picture, box = labelled.picture, labelled.annotations[0].box
-    x, y = 100 * (box.x1 + box.x2) / 2 / picture.width, 100 * (box.y1 + box.y2) / 2 / picture.height
+    image, box = labelled.image, labelled.annotations[0].box
+    x, y = 100 * (box.x1 + box.x2) / 2 / image.width, 100 * (box.y1 + box.y2) / 2 / image.height
 
     async def scene(client: httpx.AsyncClient) -> None:
         assert (await client.post("/setup", json={})).json() == {"model_version": None}
-        bare = await client.post("/predict", json=request_body(task(picture)))
+        bare = await client.post("/predict", json=request_body(task(image)))
         assert bare.json() == {"results": [[]]}
-        body = request_body(task(picture), result=[click(x, y, "rust")])
+        body = request_body(task(image), result=[click(x, y, "rust")])
         (answer,) = (await client.post("/predict", json=body)).json()["results"]
         (region,) = answer["result"]
-        assert region["value"]["x"] == pytest.approx(100 * box.x1 / picture.width, abs=1.1)
-        assert region["value"]["width"] == pytest.approx(100 * box.width / picture.width, abs=2.2)
+        assert region["value"]["x"] == pytest.approx(100 * box.x1 / image.width, abs=1.1)
+        assert region["value"]["width"] == pytest.approx(100 * box.width / image.width, abs=2.2)
         assert "score" not in region
         assert region["meta"]["text"] == ["by contrast: the detector sees nothing here"]
 
@@ -236,7 +236,7 @@ BOMB = '<!DOCTYPE v [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]><View>&b;</View>
         (b"[]", "expected tasks"),
         (b'{"tasks": []}', "expected tasks"),
         (b'{"tasks": [{"id": 1}]}', "has no data"),
-        (b'{"tasks": [{"data": {}}], "params": []}', "no picture of this workspace"),
+        (b'{"tasks": [{"data": {}}], "params": []}', "no image of this workspace"),
         (b'{"tasks": [{"data": {}}], "params": {"context": {"result": {}}}}', "no list of regions"),
         (b'{"tasks": [{"data": {}}], "label_config": "<View>"}', "no XML"),
     ],
@@ -258,7 +258,7 @@ def test_bombs_and_places_that_are_no_numbers_are_refused(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace
 ) -> None:
     promote("m1")
-    one = task(workspace.pictures()[0])
+    one = task(workspace.images()[0])
 
     async def scene(client: httpx.AsyncClient) -> None:
         for place in ("12", None, True, [1]):
@@ -270,33 +270,33 @@ def test_bombs_and_places_that_are_no_numbers_are_refused(
         answer = await client.post("/predict", json={**request_body(one), "label_config": BOMB})
         assert answer.status_code == 400
         assert "declares something" in answer.json()["error"]
-        large = await client.post("/webhook", content=b" " * (MOST_BYTES + 1))
+        large = await client.post("/webhook", content=b" " * (MAX_BYTES + 1))
         assert large.status_code == 413
 
     play(scene)
 
 
-def test_only_pictures_of_the_workspace_are_read(
+def test_only_images_of_the_workspace_are_read(
     play: Play, promote: Promote, request_body: Make, task: Make, workspace: Workspace, tmp_path: Path
 ) -> None:
     promote("m1")
-    good = workspace.pictures()[0]
+    good = workspace.images()[0]
     outside = tmp_path / "outside.png"
     outside.write_bytes(good.path.read_bytes())
-    (workspace.path / "pictures" / "link.png").symlink_to(outside)
+    (workspace.path / "images" / "link.png").symlink_to(outside)
     (workspace.path / "studio" / "beside.png").write_bytes(good.path.read_bytes())
     addresses = [
         f"/data/local-files/?d={place}"
         for place in (
             "../outside.png",
-            "pictures/../../outside.png",
-            "pictures/link.png",
+            "images/../../outside.png",
+            "images/link.png",
             "studio/beside.png",
             str(outside),
             str(outside).replace("/", "%2F"),
-            "pictures",
-            "pictures/none.png",
-            "pictures/%00",
+            "images",
+            "images/none.png",
+            "images/%00",
             "",
         )
     ]
@@ -308,7 +308,7 @@ def test_only_pictures_of_the_workspace_are_read(
             for result in (None, [click(50, 50, "rust")]):
                 answer = await client.post("/predict", json=request_body(foreign, result=result))
                 assert answer.status_code == 400, address
-                assert "no picture of this workspace" in answer.json()["error"]
+                assert "no image of this workspace" in answer.json()["error"]
             both = (await client.post("/predict", json=request_body(foreign, task(good)))).json()
             assert both["results"][0] == []  # the others are answered all the same
             assert both["results"][1]["model_version"] == workspace.version_of("m1")

@@ -1,4 +1,4 @@
-"""Live pre-labels and smart tools as annotators meet them: a real Label Studio and the real process."""
+"""Live pre-annotations and smart tools as annotators meet them: a real Label Studio and the real process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from annotate.studio.client import LabelStudio
 from annotate.studio.protocol import Connection, OpenTask, Task
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data import coco
-from dsmoe_core.schema import Annotation, LabelledPicture, PictureFindings
+from dsmoe_core.schema import Annotation, LabelledImage, Prediction
 from pipelines import cli
 from pipelines.demo import truth_of
-from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services import factory
 from pipelines.services.ml_backend import lifecycle
 from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
@@ -34,7 +34,7 @@ from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS, write_blocks
 
 CHROMIUM = Path("/usr/bin/chromium")
-SIDE = 96  # of the pictures
+SIDE = 96  # of the images
 pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(600)]
 Json = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Room:
     connection: Connection
     studio: LabelStudio
     project: int
-    truth: dict[str, LabelledPicture]
+    truth: dict[str, LabelledImage]
     tasks: list[OpenTask]
 
     def ask(self, path: str, body: Json | None = None) -> Json:
@@ -65,8 +65,8 @@ class Room:
         answer.raise_for_status()
         return dict(answer.json())
 
-    def opened(self, task: OpenTask) -> list[Json]:
-        """The pre-labels of a task that someone opens."""
+    def load(self, task: OpenTask) -> list[Json]:
+        """The pre-annotations of a task that someone opens."""
         return list(self.ask(f"/api/tasks/{task.task_id}?project={self.project}")["predictions"])
 
     def clicked(self, task: OpenTask, there: Annotation) -> Json:
@@ -81,10 +81,10 @@ class Room:
         return self.ask(f"/api/ml/{row.id}/interactive-annotating", body)
 
 
-def train(workspace: Workspace, truth: dict[str, LabelledPicture], model: str) -> None:
+def train(workspace: Workspace, truth: dict[str, LabelledImage], model: str) -> None:
     """Make a new champion."""
-    StandInDetection().fit(
-        pictures=list(truth.values()),
+    StubDetector().fit(
+        images=list(truth.values()),
         vocabulary=workspace.class_book().vocabulary(),
         training=TrainingConfig(),
         out=workspace.registry.folder(model),
@@ -102,8 +102,8 @@ def room(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterat
     blocks = write_blocks(folder / "data", train=14, px=SIDE)
     settings = WorkspaceSettings(
         title="live blocks",
-        studio=StudioSettings(port=free_port(), back_end_port=free_port()),
-        detector=DetectorSettings(kind="stand-in"),
+        studio=StudioSettings(port=free_port(), ml_backend_port=free_port()),
+        detector=DetectorSettings(kind="stub"),
     )
     source = Source(blocks / "images", test=coco.read(blocks / "val.json"), classes=list(COLOURS))
     workspace, _ = make_workspace(folder / "workspace", source, settings)
@@ -117,28 +117,30 @@ def room(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterat
         assert connection is not None
         lifecycle.bring_up(workspace, studio, connection, print)
         project = studio.ensure_project(settings.title, workspace.class_book().vocabulary())
-        pictures = [labelled.picture for labelled in truth.values()]
-        studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(pictures)])
+        images = [labelled.image for labelled in truth.values()]
+        studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images)])
         yield Room(workspace, connection, studio, project, truth, studio.open_tasks(project))
         assert cli.run(["services", "down", str(workspace.path)]) == 0
-        assert not lifecycle.back_end(workspace).status().running
+        assert not lifecycle.ml_backend(workspace).status().running
 
 
-def close(prediction: Json, labelled: LabelledPicture) -> bool:
+def close(prediction: Json, labelled: LabelledImage) -> bool:
     """Whether a prediction has the boxes that are there, to two pixels."""
     found = sorted((r["value"]["x"], r["value"]["y"]) for r in prediction["result"])
     there = sorted((100 * a.box.x1 / SIDE, 100 * a.box.y1 / SIDE) for a in labelled.annotations)
     return bool(found) and all(pytest.approx(t, abs=2.1) == f for f, t in zip(found, there, strict=False))
 
 
-def test_an_opened_task_has_live_prelabels_and_a_click_is_answered_beside_them(room: Room) -> None:
+def test_an_opened_task_has_live_pre_annotations_and_a_click_is_answered_beside_them(room: Room) -> None:
     task = room.tasks[0]
     (prediction,) = room.opened(task)
     assert prediction["model_version"] == room.workspace.version_of("m1")
     assert close(prediction, room.truth[task.key])
     streamed = room.ask(f"/api/projects/{room.project}/next")
     assert [p["model_version"] for p in streamed["predictions"]] == [room.workspace.version_of("m1")]
-    for there in room.truth[task.key].annotations:  # each of them has a pre-label of the same class already
+    for there in room.truth[
+        task.key
+    ].annotations:  # each of them has a pre-annotation of the same class already
         (region,) = room.clicked(task, there)["data"]["result"]
         assert region["value"]["rectanglelabels"] == [there.label]
         assert region["value"]["x"] == pytest.approx(100 * there.box.x1 / SIDE, abs=2.1)
@@ -150,22 +152,24 @@ def test_connecting_again_leaves_one_back_end(room: Room) -> None:
     with Api(room.connection).asked_to("list back ends") as sdk:
         (row,) = sdk.ml.list(project=room.project)
     assert (row.title, row.state) == ("dsmoe", "CO")
-    assert "live pre-labels: m1+" in lifecycle.told(room.workspace, room.connection.url)
+    assert "live pre-annotations: m1+" in lifecycle.page_url_message(room.workspace, room.connection.url)
 
 
-def test_killed_people_go_on_working_and_restarted_prelabels_come_back(room: Room) -> None:
+def test_killed_people_go_on_working_and_restarted_pre_annotations_come_back(room: Room) -> None:
     one, other = room.tasks[1:3]
-    back_end = lifecycle.back_end(room.workspace)
-    pid = back_end.status().pid
+    ml_backend = lifecycle.ml_backend(room.workspace)
+    pid = ml_backend.status().pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    while back_end.status().running:
+    while ml_backend.status().running:
         time.sleep(0.01)
     assert room.opened(one) == []
     assert room.ask(f"/api/projects/{room.project}/next")["id"]  # the stream goes on
     assert "errors" in room.clicked(one, room.truth[one.key].annotations[0])
     room.studio.submit(room.project, one, [], seconds=1.0)
-    assert lifecycle.told(room.workspace, room.connection.url).startswith("live pre-labels are down")
+    assert lifecycle.page_url_message(room.workspace, room.connection.url).startswith(
+        "live pre-annotations are down"
+    )
     lifecycle.bring_up(room.workspace, room.studio, room.connection, print)
     (prediction,) = room.opened(other)
     assert close(prediction, room.truth[other.key])
@@ -175,7 +179,7 @@ def test_killed_people_go_on_working_and_restarted_prelabels_come_back(room: Roo
 def test_a_promotion_reaches_the_next_task_without_a_restart(room: Room) -> None:
     train(room.workspace, room.truth, "m2")
     version = room.workspace.version_of("m2")
-    while lifecycle.back_end(room.workspace).status().version != version:
+    while lifecycle.ml_backend(room.workspace).status().version != version:
         time.sleep(0.05)
     (prediction,) = room.opened(room.tasks[3])
     assert prediction["model_version"] == version
@@ -211,7 +215,7 @@ def choose(page: Page, tool: str, label: str, control: int) -> None:
 
 
 @pytest.mark.browser
-def test_smart_tools_make_boxes_on_the_page_beside_a_prelabel_of_the_same_class(
+def test_smart_tools_make_boxes_on_the_page_beside_a_pre_annotation_of_the_same_class(
     room: Room, page: Page, tmp_path: Path
 ) -> None:
     task = next(t for t in room.tasks[6:] if len(room.truth[t.key].annotations) > 1)
@@ -224,16 +228,16 @@ def test_smart_tools_make_boxes_on_the_page_beside_a_prelabel_of_the_same_class(
     page.goto(f"{room.connection.url}/projects/{room.project}/data?task={task.task_id}")
     regions = page.locator(".lsf-outliner-item")
     expect(regions).to_have_count(1 + len(others))
-    for _ in others:  # of the pre-labels one is left, so that there is room to click
+    for _ in others:  # of the pre-annotations one is left, so that there is room to click
         regions.last.click()
         page.keyboard.press("Backspace")
     expect(regions).to_have_count(1)
     page.get_by_test_id("bottombar-auto-annotation-toggle").click(force=True)
     choose(page, "key-point-tool", label, 1)
-    picture = page.locator(".lsf-image canvas").first
+    image = page.locator(".lsf-image canvas").first
 
     def on_screen(x: float, y: float) -> tuple[float, float]:
-        area = picture.bounding_box()
+        area = image.bounding_box()
         assert area is not None
         return area["x"] + x * area["width"] / SIDE, area["y"] + y * area["height"] / SIDE
 
@@ -260,16 +264,16 @@ def test_smart_tools_make_boxes_on_the_page_beside_a_prelabel_of_the_same_class(
     assert len(got.annotations) == 2
 
 
-def test_pushed_prelabels_stay_whether_the_back_end_runs_or_not(room: Room) -> None:
+def test_pushed_pre_annotations_stay_whether_the_back_end_runs_or_not(room: Room) -> None:
     """The stream shows those of the project's version; a back end of that name would take them away."""
-    pictures = [room.truth[task.key].picture for task in room.tasks[4:6]]
+    images = [room.truth[task.key].image for task in room.tasks[4:6]]
     vocabulary = room.workspace.class_book().vocabulary()
-    found = StandInDetection().findings(room.workspace.registry.folder("m2"), vocabulary, pictures)
+    found = StubDetector().predict(room.workspace.registry.folder("m2"), vocabulary, images)
     tasks = [
-        Task(p, 1, "ranked", rank, pushed(f)) for rank, (p, f) in enumerate(zip(pictures, found, strict=True))
+        Task(p, 1, "ranked", rank, pushed(f)) for rank, (p, f) in enumerate(zip(images, found, strict=True))
     ]
     ids = room.studio.push(room.project, tasks)
-    lifecycle.back_end(room.workspace).down()
+    lifecycle.ml_backend(room.workspace).down()
     for task in room.studio.open_tasks(room.project):
         if task.task_id not in ids.values():
             room.studio.submit(room.project, task, [], seconds=1.0)
@@ -280,5 +284,5 @@ def test_pushed_prelabels_stay_whether_the_back_end_runs_or_not(room: Room) -> N
     assert [p["model_version"] for p in streamed["predictions"]] == ["pushed+book"]
 
 
-def pushed(found: PictureFindings) -> PictureFindings:
-    return PictureFindings(found.key, found.findings, found.routing, found.uncertainty, "pushed+book")
+def pushed(found: Prediction) -> Prediction:
+    return Prediction(found.key, found.detections, found.routing, found.uncertainty, "pushed+book")

@@ -11,7 +11,7 @@ from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Connection, Task
 from dsmoe_core.errors import WorkspaceError
 from pipelines.detectors.backend import named
-from pipelines.detectors.stub_detector import StandInDetection
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend import lifecycle
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.workspace.workspace import Workspace
@@ -26,7 +26,7 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The projects that were given the back end, which is taken to run."""
     projects: list[int] = []
     running = SimpleNamespace(up=lambda _say: URL, credentials=lambda: Credentials("dsmoe", "hush"))
-    monkeypatch.setattr(lifecycle, "back_end", lambda _workspace: running)
+    monkeypatch.setattr(lifecycle, "ml_backend", lambda _workspace: running)
     monkeypatch.setattr(lifecycle, "connect", lambda _connection, project, *_: projects.append(project))
     return projects
 
@@ -45,22 +45,20 @@ def rename(workspace: Workspace, old: str, new: str) -> None:
     workspace.class_books.publish(None, author="Ada", force_reason="for a test")
 
 
-def test_open_prelabels_of_a_renamed_class_keep_their_boxes(
+def test_open_pre_annotations_of_a_renamed_class_keep_their_boxes(
     workspace: Workspace, promote: Promote, connected: list[int]
 ) -> None:
     promote("m1")
     workspace.complete()
     studio, vocabulary = FakeStudio(), workspace.class_book().vocabulary()
     project = studio.ensure_project(workspace.settings.title, vocabulary)
-    pictures = workspace.pictures("pool")
-    found = named(
-        StandInDetection().findings(workspace.registry.folder("m1"), vocabulary, pictures), "m1+book"
-    )
-    pairs = enumerate(zip(pictures, found, strict=True))
+    images = workspace.images("pool")
+    found = named(StubDetector().predict(workspace.registry.folder("m1"), vocabulary, images), "m1+book")
+    pairs = enumerate(zip(images, found, strict=True))
     studio.push(project, [Task(p, 1, "ranked", rank, f) for rank, (p, f) in pairs])
 
     def shown() -> list[str]:
-        return [region.label for task in studio.open_tasks(project) for region in task.prelabels]
+        return [region.label for task in studio.open_tasks(project) for region in task.pre_annotations]
 
     before = shown()
     assert "rust" in before

@@ -8,28 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from dsmoe_core.schema import Picture, PictureFindings, Vocabulary
-from pipelines.detectors.backend import Look
-from pipelines.detectors.stub_detector import StandInDetection
+from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
+from pipelines.detectors.backend import Predict
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend.model import AGAIN_S, Champion
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.asking import Promote
 
 
-class Diverged(StandInDetection):
+class Diverged(StubDetector):
     """Its models answer, but with nonsense."""
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         look = super().opened(model, vocabulary)
 
-        def nonsense(pictures: Iterable[Picture]) -> Iterator[PictureFindings]:
-            return (replace(found, uncertainty=float("nan")) for found in look(pictures))
+        def nonsense(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
+            return (replace(found, uncertainty=float("nan")) for found in look(images))
 
         return nonsense
 
 
 def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Promote) -> None:
-    champion = Champion(workspace, StandInDetection())
+    champion = Champion(workspace, StubDetector())
     assert not champion.refresh()
     assert (champion.served, champion.problem) == (None, None)
     promote("m1")
@@ -44,7 +44,7 @@ def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Pr
 def test_a_rollback_and_a_published_class_book_are_followed_an_edited_one_is_not(
     workspace: Workspace, promote: Promote
 ) -> None:
-    champion = Champion(workspace, StandInDetection())
+    champion = Champion(workspace, StubDetector())
     versions = []
     for model in ("m1", "m2"):
         promote(model)
@@ -69,7 +69,7 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     workspace: Workspace, promote: Promote
 ) -> None:
     now = 0.0
-    champion = Champion(workspace, StandInDetection(), clock=lambda: now)
+    champion = Champion(workspace, StubDetector(), clock=lambda: now)
     promote("m1")
     champion.refresh()
     old = champion.served
@@ -89,12 +89,12 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     assert champion.served.version == workspace.version_of("m2")
 
 
-class FullGpu(StandInDetection):
+class FullGpu(StubDetector):
     """Has no room for its models while something else runs."""
 
     full = True
 
-    def opened(self, model: Path, vocabulary: Vocabulary) -> Look:
+    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         if self.full:
             raise RuntimeError("CUDA out of memory")
         return super().opened(model, vocabulary)
@@ -103,13 +103,13 @@ class FullGpu(StandInDetection):
 def test_whatever_goes_wrong_is_told_and_tried_again_later(
     workspace: Workspace, promote: Promote, caplog: pytest.LogCaptureFixture
 ) -> None:
-    now, detection = 0.0, FullGpu()
-    champion = Champion(workspace, detection, clock=lambda: now)
+    now, detector = 0.0, FullGpu()
+    champion = Champion(workspace, detector, clock=lambda: now)
     promote("m1")
     assert not champion.refresh()
     assert str(champion.problem) == "CUDA out of memory"
     assert "Traceback" in caplog.text  # it is no message of ours: where it comes from is of use
-    detection.full = False
+    detector.full = False
     now += AGAIN_S + 1
     assert champion.refresh()
     assert champion.problem is None
@@ -125,7 +125,7 @@ def test_torn_versions_of_the_class_book_and_a_diverged_model_are_problems_and_n
     assert champion.served is None
     assert "not finite" in str(champion.problem)
     (workspace.path / "classes.yaml").write_text("{")
-    champion = Champion(workspace, StandInDetection())
+    champion = Champion(workspace, StubDetector())
     assert champion.refresh()  # what is being edited is nobody's business
     workspace.class_books.store.path.write_bytes(b"torn" * 2000)
     assert not champion.refresh()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from annotate.studio.agreement import iou
 from annotate.studio.ml_backend import Click, Prompt
-from dsmoe_core.schema import Box, Finding
+from dsmoe_core.schema import Box, Detection
 from pipelines.services.ml_backend.smart_tools import (
     MIN_OVERLAP,
     Pointed,
@@ -25,9 +25,9 @@ from tests.pipelines.services.ml_backend.asking import Scissors
 WIDTH, HEIGHT = 200, 100
 
 
-def finding(x1: float, y1: float, x2: float, y2: float, score: float, label: str = "open") -> Finding:
+def detection(x1: float, y1: float, x2: float, y2: float, score: float, label: str = "open") -> Detection:
     other = "spur" if label == "open" else "open"
-    return Finding(Box(x1, y1, x2, y2), label, score, {label: score, other: score / 2}, 0.1)
+    return Detection(Box(x1, y1, x2, y2), label, score, {label: score, other: score / 2}, 0.1)
 
 
 share = st.floats(0, 1)
@@ -35,18 +35,18 @@ corner = st.floats(0, 1, exclude_max=True)
 
 
 @st.composite
-def findings(draw: st.DrawFn) -> list[Finding]:
-    def one() -> Finding:
+def detections(draw: st.DrawFn) -> list[Detection]:
+    def one() -> Detection:
         x1, y1 = draw(corner) * (WIDTH - 2), draw(corner) * (HEIGHT - 2)
         x2 = x1 + 1 + draw(share) * (WIDTH - x1 - 1)
         y2 = y1 + 1 + draw(share) * (HEIGHT - y1 - 1)
-        return finding(x1, y1, x2, y2, draw(st.floats(0.01, 1)), draw(st.sampled_from(["open", "spur"])))
+        return detection(x1, y1, x2, y2, draw(st.floats(0.01, 1)), draw(st.sampled_from(["open", "spur"])))
 
     return [one() for _ in range(draw(st.integers(0, 6)))]
 
 
-@given(findings(), share, share, st.sampled_from(["open", "spur", None]))
-def test_a_click_gets_a_box_around_it_or_none(found: list[Finding], x: float, y: float, label: str) -> None:
+@given(detections(), share, share, st.sampled_from(["open", "spur", None]))
+def test_a_click_gets_a_box_around_it_or_none(found: list[Detection], x: float, y: float, label: str) -> None:
     around = [f for f in found if f.box.x1 < x * WIDTH < f.box.x2 and f.box.y1 < y * HEIGHT < f.box.y2]
     got = pointed_at(found, Prompt((Click(x, y),), label=label), WIDTH, HEIGHT)
     assert (got is None) == (not around)
@@ -55,9 +55,9 @@ def test_a_click_gets_a_box_around_it_or_none(found: list[Finding], x: float, y:
         assert got.label == (label or meant.label)
 
 
-@given(findings(), corner, corner, share, share)
+@given(detections(), corner, corner, share, share)
 def test_a_frame_gets_a_box_that_overlaps_it_or_none(
-    found: list[Finding], left: float, top: float, w: float, h: float
+    found: list[Detection], left: float, top: float, w: float, h: float
 ) -> None:
     frame = (left, top, left + (1 - left) * w, top + (1 - top) * h)
     if frame[0] >= frame[2] or frame[1] >= frame[3]:
@@ -70,7 +70,7 @@ def test_a_frame_gets_a_box_that_overlaps_it_or_none(
 
 
 def test_of_two_boxes_around_a_click_the_one_it_is_in_the_middle_of_is_meant() -> None:
-    large, small = finding(0, 0, 190, 90, 0.8), finding(20, 20, 40, 40, 0.4)
+    large, small = detection(0, 0, 190, 90, 0.8), detection(20, 20, 40, 40, 0.4)
     got = pointed_at([large, small], Prompt((Click(0.15, 0.3),)), WIDTH, HEIGHT)
     assert got is not None
     assert got.box == small.box
@@ -80,7 +80,7 @@ def test_of_two_boxes_around_a_click_the_one_it_is_in_the_middle_of_is_meant() -
 
 
 def test_a_click_on_what_is_not_meant_rules_a_box_out() -> None:
-    large, small = finding(0, 0, 190, 90, 0.9), finding(20, 20, 40, 40, 0.1)
+    large, small = detection(0, 0, 190, 90, 0.9), detection(20, 20, 40, 40, 0.1)
     prompt = Prompt((Click(0.15, 0.3), Click(0.8, 0.5, positive=False)))
     got = pointed_at([large, small], prompt, WIDTH, HEIGHT)
     assert got is not None
@@ -89,7 +89,7 @@ def test_a_click_on_what_is_not_meant_rules_a_box_out() -> None:
 
 
 def test_nothing_pointed_at_is_nothing_meant() -> None:
-    assert pointed_at([finding(0, 0, 9, 9, 0.9)], Prompt(label="open"), WIDTH, HEIGHT) is None
+    assert pointed_at([detection(0, 0, 9, 9, 0.9)], Prompt(label="open"), WIDTH, HEIGHT) is None
     assert without_detector(np.zeros((9, 9, 3), np.uint8), Prompt(label="open")) is None
 
 
@@ -145,9 +145,9 @@ def test_a_mask_makes_the_detector_s_box_tight_but_never_another_thing() -> None
 
 def test_without_a_box_of_the_detector_s_the_best_mask_that_is_no_background_counts() -> None:
     prompt = Prompt((Click(0.2, 0.4),), label="open")
-    several = Scissors(WIDTH, HEIGHT, (0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
-    got = tightened(None, plate(), prompt, several)  # type: ignore[arg-type]
+    masks = Scissors(WIDTH, HEIGHT, (0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
+    got = tightened(None, plate(), prompt, masks)  # type: ignore[arg-type]
     assert got is not None
     assert (got.box, got.label, got.score) == (Box(30, 30, 50, 50), "open", None)
-    assert tightened(None, plate(), Prompt((Click(0.2, 0.4),)), several) is None  # type: ignore[arg-type]
+    assert tightened(None, plate(), Prompt((Click(0.2, 0.4),)), masks) is None  # type: ignore[arg-type]
     assert tightened(None, plate(), prompt, Scissors(WIDTH, HEIGHT, (0, 0, 200, 90))) is None  # type: ignore[arg-type]
