@@ -88,7 +88,7 @@ class AttentionGating(nn.Module):
         self.centre = RunningMean(DESCRIPTOR, momentum=CENTRE_MOMENTUM)
         self.log_tau = nn.Parameter(torch.tensor(tau).log())
         self.load_bias: Tensor
-        self.register_buffer("handicap", torch.zeros(experts))
+        self.register_buffer("load_bias", torch.zeros(experts))
         self.share_of_batch = 1.0
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Gated:
