@@ -9,26 +9,23 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.data import coco
-from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.synthetic import write_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from dsmoe_core.progress import CountCallback
-from dsmoe_core.schema import LabelledImage
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import pool
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.services import factory
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
-from pipelines.workspace.ingest import Source, make_workspace, matched
+from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.round_summary import RoundRow
 from pipelines.workspace.workspace import Workspace, is_begun
 
@@ -37,14 +34,14 @@ Wait = CountCallback
 
 
 @dataclass(frozen=True, slots=True)
-class Data:
+class DemoData:
     """A demo's data folder and the name that its workspace goes by."""
 
     folder: Path
     name: str
 
 
-def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: ProgressReporter) -> Data:
+def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: ProgressReporter) -> DemoData:
     """The data folder, checked; or a synthetic set, drawn once for each seed and size.
 
     Raises:
@@ -57,24 +54,24 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: 
                     f"{part} is not there; a data folder holds images/, train.json and val.json",
                     "Correct --data.",
                 )
-        return Data(data, data.resolve().name)
+        return DemoData(data, data.resolve().name)
     px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
-    name = f"synthetic-{plan.drawn}"
+    name = f"synthetic-{plan.synthetic}"
     folder = workspaces / "data" / f"{name}-{px}px-{counts}-seed{plan.seed}"
     progress.step(0, "draw")
     write_set(
         folder,
-        plan.drawn,
+        plan.synthetic,
         train=plan.synthetic_train,
         val=plan.synthetic_val,
         seed=plan.seed,
         px=px,
         progress=progress.advance,
     )
-    return Data(folder, name)
+    return DemoData(folder, name)
 
 
-def open_workspace(path: Path, data: Data, plan: DemoPlan, progress: ProgressReporter) -> Workspace:
+def open_workspace(path: Path, data: DemoData, plan: DemoPlan, progress: ProgressReporter) -> Workspace:
     """The demo's workspace: made, or the one of an earlier run of the same demo.
 
     Raises:
@@ -105,7 +102,7 @@ def _differences(wanted: WorkspaceSettings, found: WorkspaceSettings) -> list[st
     return [name for name in one if one[name] != two[name]]
 
 
-def remove(path: Path, environment: Environment) -> None:
+def delete_workspace(path: Path, environment: Environment) -> None:
     """Delete a demo's workspace with everything in it; stops its Label Studio first.
 
     Raises:
@@ -117,13 +114,13 @@ def remove(path: Path, environment: Environment) -> None:
         raise WorkspaceError(f"{path} is no workspace; it was not deleted", "Choose another --workspace.")
     if (path / "dsmoe.yaml").exists():
         with Workspace.open(path) as workspace, workspace.locked():
-            own = factory.server(workspace, environment)
+            own = factory.labelling_server(workspace, environment)
             if own is not None:
                 own.down()
     shutil.rmtree(path)
 
 
-def finished(workspace: Workspace, plan: DemoPlan) -> bool:
+def is_finished(workspace: Workspace, plan: DemoPlan) -> bool:
     """Whether every round of the plan is closed."""
     return sum(row.state == "closed" for row in workspace.rounds()) > plan.rounds
 
@@ -132,14 +129,14 @@ def run_rounds(
     context: LoopContext, plan: DemoPlan, annotate: Callable[[LoopContext, RoundRow], None]
 ) -> Iterator[RoundRow]:
     """Go on with the rounds until all are closed; yields each as it closes."""
-    while not finished(context.workspace, plan):
+    while not is_finished(context.workspace, plan):
         rows = context.workspace.rounds()
         if not rows or rows[-1].state != "closing":
             annotate(context, open_round(context))
         yield close_round(context)
 
 
-def leave_open(context: LoopContext) -> RoundRow | None:
+def open_next_round(context: LoopContext) -> RoundRow | None:
     """Pre-annotation once more, with the last champion, for whoever looks in.
 
     None where the pool is empty.
@@ -150,31 +147,7 @@ def leave_open(context: LoopContext) -> RoundRow | None:
     return None
 
 
-def truth_of(path: Path, workspace: Workspace) -> dict[str, LabelledImage]:
-    """What is really on the pool's images, by key, from a COCO file (or VOC, YOLO folder).
-
-    Raises:
-        FormatError, BoxError, ClassBookError: the file is wrong.
-    """
-    known = read_annotations(path, path)
-    labelled = matched(known, workspace.images("pool"), workspace.class_book())
-    if not labelled:
-        raise DataError(f"{path} knows no image of this workspace", "Name the file that labels them.")
-    return {p.image.key: p for p in labelled}
-
-
-def simulated(truth: Mapping[str, LabelledImage]) -> Callable[[LoopContext, RoundRow], None]:
-    """An annotator that knows the truth and corrects through the labelling server, as a person does."""
-
-    def annotate(context: LoopContext, row: RoundRow) -> None:
-        context.progress.step(row.round, "annotate")
-        SimulatedAnnotator(context.studio, truth).work(context.project(), context.progress.advance)
-        context.progress.finished(row.round, "annotate")
-
-    return annotate
-
-
-def human(
+def wait_for_annotators(
     invite: Callable[[RoundRow], None], *, poll_s: float = POLL_S
 ) -> Callable[[LoopContext, RoundRow], None]:
     """Wait until people have annotated every image of the round."""
@@ -194,7 +167,7 @@ def human(
 
 
 @contextmanager
-def timed(workspace: Workspace, started: float) -> Iterator[None]:
+def record_duration(workspace: Workspace, started: float) -> Iterator[None]:
     """Add the time since ``started`` (monotonic) to the demo's own clock, however it ends short of a kill."""
     try:
         yield
@@ -204,7 +177,7 @@ def timed(workspace: Workspace, started: float) -> Iterator[None]:
         workspace.journal.set_fact("demo_runs", int(workspace.journal.fact("demo_runs") or 0) + 1)
 
 
-def result(workspace: Workspace, data: Data, plan: DemoPlan) -> dict[str, Any]:
+def result(workspace: Workspace, data: DemoData, plan: DemoPlan) -> dict[str, Any]:
     """The demo's part of benchmarks/results/demo.json."""
     return {
         "data": data.name,

@@ -297,7 +297,7 @@ def _problem(error: Mapping[str, Any], naming: Any) -> str:
     return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
 
 
-SEEN_OF_DRAWN = (900, 1000, 1200, 1600)
+SYNTHETIC_IMAGES_SEEN = (900, 1000, 1200, 1600)
 """Training length of the demo's rounds on drawn boards, which are easier than real ones."""
 
 
@@ -318,7 +318,7 @@ class DemoPlan(Frozen):
     training: TrainingConfig = TrainingConfig()
     port: int = Field(8080, ge=1, le=65535)
     dry_run: bool = False
-    drawn: SyntheticKind = Field("pcb", description="what a demo without data draws")
+    synthetic: SyntheticKind = Field("pcb", description="kind of images to synthesise where no data is given")
     synthetic_train: int = Field(400, ge=1, description="images of the pool where the demo draws its own")
     synthetic_val: int = Field(100, ge=1, description="images of the test set where the demo draws its own")
 

@@ -128,7 +128,7 @@ def measure_back_end(
         StudioError: Label Studio or the back end fails.
     """
     studio = LabelStudio(connection)
-    lifecycle.bring_up(workspace, studio, connection, on_status)
+    lifecycle.start_ml_backend(workspace, studio, connection, on_status)
     words = workspace.class_book().vocabulary()
     project = studio.ensure_project(workspace.settings.title, words, owner=workspace.mark())
     images = workspace.images()

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from dsmoe_core.loopback import LOOPBACK
-from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
 from pipelines.cli.terminal import console
 
 
 def backend(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[
         int | None, typer.Option("--port", min=1, max=65535, help="Default: the workspace's.")
     ] = None,

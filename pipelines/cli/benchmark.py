@@ -18,7 +18,7 @@ from pipelines.cli.options import (
     SizeOption,
     StudioPortOption,
     WorkspaceOption,
-    opened_or_none,
+    open_workspace_or_none,
 )
 from pipelines.cli.terminal import command_line, console, line
 
@@ -156,9 +156,9 @@ def latency(
     found: dict[str, Any] = {}
     if model is not None and data is not None:
         environment = Environment.read()
-        with opened_or_none(workspace) as opened:
+        with open_workspace_or_none(workspace) as opened:
             this = contender(model, opened, None, environment)
-            texts = factory.network(opened, environment).text_encoder
+            texts = factory.dsmoe_backend(opened, environment).text_encoder
             found = {"findings": parity.measure(this, texts, data, images=images, on_status=line)}
     measured = benchmark.measure(
         config,
@@ -236,11 +236,11 @@ def structured(
     from pipelines.benchmarks.results import write_into
     from pipelines.benchmarks.structured_output import measure
     from pipelines.cli.terminal import TerminalReporter
-    from pipelines.services.language_model.connect import connect
+    from pipelines.services.language_model.connect import connect_language_model
     from pipelines.settings import Environment
 
     with TerminalReporter() as progress:
-        asked = connect(Environment.read(), llm, model, heard=progress.heard)
+        asked = connect_language_model(Environment.read(), llm, model, heard=progress.heard)
         measured = measure(asked, questions, progress.advance)
     path = out / "words.json"
     write_into(path, measured, command=command_line(), seeds=[])

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.options import WorkspaceOption, opened_or_none
+from pipelines.cli.options import WorkspaceOption, open_workspace_or_none
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def judge(
 
     if report is not None:
         page.check(report)
-    with opened_or_none(workspace) as opened, TerminalReporter() as progress:
+    with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         books = book_named(this, opened), book_named(other, opened)
         question = Question(*books, tolerance=tolerance, resamples=resamples, seed=seed, draws=draws)
         measured = _judged(question, model, annotations, images, opened, progress)

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
 from pipelines.cli.terminal import console, line
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ VersionArgument = Annotated[
 
 
 def validate(
-    which: Annotated[Path, typer.Argument(metavar="FILE|WORKSPACE", help="A class book.")] = HERE,
+    which: Annotated[Path, typer.Argument(metavar="FILE|WORKSPACE", help="A class book.")] = CURRENT_FOLDER,
 ) -> None:
     """Check a class book: names, parents, attributes, and that the text encoder reads every text whole.
 
@@ -63,7 +63,7 @@ def validate(
 
 def save(
     message: Annotated[str, typer.Option("-m", "--message", help="What changed, in a few words.")],
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     author: AuthorOption = None,
 ) -> None:
     """Make an immutable version of `classes.yaml`, a draft until it is published.
@@ -81,7 +81,7 @@ def save(
 
 
 def log(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show the versions of the class book, and who published, rolled back or retired which, when and why.
@@ -117,7 +117,7 @@ def log(
 def diff(
     one: Annotated[str, typer.Argument(metavar="A", help="A version, published or working.")] = "published",
     other: Annotated[str, typer.Argument(metavar="B", help="The same.")] = "working",
-    workspace: InOption = HERE,
+    workspace: InOption = CURRENT_FOLDER,
 ) -> None:
     """Show what changed between two versions; by default from the published one to `classes.yaml`.
 
@@ -138,7 +138,7 @@ def checkout(
     version: Annotated[
         str, typer.Argument(metavar="VERSION", help="First digits of a version, or published.")
     ],
-    workspace: InOption = HERE,
+    workspace: InOption = CURRENT_FOLDER,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write it there; default: `classes.yaml`.")
     ] = None,
@@ -161,7 +161,7 @@ def checkout(
 
 def publish(
     version: VersionArgument = None,
-    workspace: InOption = HERE,
+    workspace: InOption = CURRENT_FOLDER,
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="A report of `dsmoe classes judge`.")
     ] = None,
@@ -199,7 +199,7 @@ def publish(
 
 def rollback(
     version: VersionArgument = None,
-    workspace: InOption = HERE,
+    workspace: InOption = CURRENT_FOLDER,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "rolled back by hand",
     author: AuthorOption = None,
 ) -> None:
@@ -225,7 +225,7 @@ def rollback(
 
 def retire(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="First digits of a version.")],
-    workspace: InOption = HERE,
+    workspace: InOption = CURRENT_FOLDER,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "retired by hand",
     author: AuthorOption = None,
 ) -> None:

@@ -16,7 +16,7 @@ from pipelines.cli.language_model import (
     NotesOption,
     language_model,
 )
-from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, PortOption, WorkspaceArgument
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
@@ -26,7 +26,7 @@ for command in class_versions.COMMANDS:
 
 
 @app.command("list")
-def list_(workspace: WorkspaceArgument = HERE) -> None:
+def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """Show the published classes with their descriptions.
 
     Example: `dsmoe classes list boards`
@@ -45,7 +45,7 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
 
 @app.command("draft")
 def draft(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     names: Annotated[
         str | None, typer.Option("--classes", metavar="A,B,C", help="Which classes; default: all.")
     ] = None,
@@ -89,7 +89,7 @@ def draft(
 
 @app.command("migrate")
 def migrate(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")
     ] = False,
@@ -107,7 +107,7 @@ def migrate(
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
-        studio, _ = factory.studio(opened, Environment.read(), progress.status, port)
+        studio, _ = factory.start_studio(opened, Environment.read(), progress.status, port)
         book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
         words, owner = book.vocabulary(), opened.mark()
         change = studio.class_change(title, words, owner=owner, resolve=book.resolve)

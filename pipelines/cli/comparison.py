@@ -288,7 +288,7 @@ def _texts() -> TextEncoder:
     from pipelines.services import factory
     from pipelines.settings import Environment
 
-    return factory.network(None, Environment.read()).text_encoder
+    return factory.dsmoe_backend(None, Environment.read()).text_encoder
 
 
 def _budget(minutes: float | None, epochs: int | None) -> Budget:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Drawn, PxOption
+from pipelines.cli.options import PxOption, SyntheticKindChoice
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn
 
 @app.command("synthesize")
 def synthesize(
-    kind: Annotated[Drawn, typer.Argument(metavar="KIND", help="pcb, aluminium or glass.")],
+    kind: Annotated[SyntheticKindChoice, typer.Argument(metavar="KIND", help="pcb, aluminium or glass.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
     train: Annotated[int, typer.Option("--train", min=1, help="Images in train.json.")] = 400,
     val: Annotated[int, typer.Option("--val", min=1, help="Images in val.json.")] = 100,

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import AblationOption, Drawn, StudioPortOption, TinyHeadOption, shaped
+from pipelines.cli.options import (
+    AblationOption,
+    StudioPortOption,
+    SyntheticKindChoice,
+    TinyHeadOption,
+    with_model_options,
+)
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
@@ -44,7 +50,9 @@ SeenOption = Annotated[
 
 def demo(
     data: DataOption = None,
-    drawn: Annotated[Drawn, typer.Option("--drawn", help="What to draw without --data.")] = Drawn.PCB,
+    synthetic: Annotated[
+        SyntheticKindChoice, typer.Option("--synthetic", help="What to draw without --data.")
+    ] = SyntheticKindChoice.PCB,
     workspace: Annotated[
         Path | None,
         typer.Option("--workspace", help="Default: workspaces/demo-NAME, stable for each data set."),
@@ -75,9 +83,9 @@ def demo(
         "annotator": annotator.value,
         "seed": seed,
         "port": port,
-        "drawn": drawn.value,
+        "synthetic": synthetic.value,
         "dry_run": dry_run,
-        "model": shaped({"image_px": px}, ablation, tiny_head),
+        "model": with_model_options({"image_px": px}, ablation, tiny_head),
     }
     plan = checked_plan(raw, images_seen, data)
     run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json)
@@ -85,12 +93,12 @@ def demo(
 
 def checked_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
     """The checked plan of a demo."""
-    from pipelines.settings import SEEN_OF_DRAWN, DemoPlan, checked
+    from pipelines.settings import SYNTHETIC_IMAGES_SEEN, DemoPlan, checked
 
     if images_seen is not None:
         raw["images_seen"] = images_seen.split(",")
     elif data is None:
-        raw["images_seen"] = SEEN_OF_DRAWN
+        raw["images_seen"] = SYNTHETIC_IMAGES_SEEN
     return checked(DemoPlan, raw, "the command line")
 
 
@@ -114,13 +122,13 @@ def run(
         prepared = journey.prepare_data(data, plan, WORKSPACES, progress)
         path = path or WORKSPACES / f"{'dry-run' if plan.dry_run else 'demo'}-{prepared.name}"
         if fresh:
-            journey.remove(path, environment)
+            journey.delete_workspace(path, environment)
         workspace = journey.open_workspace(path, prepared, plan, progress)
     with workspace, workspace.locked():
-        own = factory.server(workspace, environment, plan.port)
+        own = factory.labelling_server(workspace, environment, plan.port)
         try:
-            if not journey.finished(workspace, plan):
-                with journey.timed(workspace, started):
+            if not journey.is_finished(workspace, plan):
+                with journey.record_duration(workspace, started):
                     _rounds(workspace, plan, prepared.folder, environment)
             else:
                 line("This demo is finished. `--fresh` starts it afresh.", "bold")
@@ -138,21 +146,26 @@ def run(
 def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any) -> None:
     """All rounds that are still to do."""
     from pipelines import demo as journey
+    from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
     from pipelines.services import factory
 
     with TerminalReporter() as progress:
         progress.step(len(workspace.rounds()), "start")
-        context, connection = factory.context(workspace, environment, progress, progress.status, plan.port)
+        context, connection = factory.loop_context(
+            workspace, environment, progress, progress.status, plan.port
+        )
         if plan.annotator == "simulated":
-            annotate = journey.simulated(journey.truth_of(folder / "train.json", workspace))
+            annotate = simulated_annotator(load_truth(folder / "train.json", workspace))
         else:
             page = f"{connection.url}/projects/{context.project()}/" if connection else "the stub"
             if connection:
                 show_sign_in(connection, page)
-            annotate = journey.human(lambda row: progress.line(f"round {row.round} waits for you at {page}"))
+            annotate = journey.wait_for_annotators(
+                lambda row: progress.line(f"round {row.round} waits for you at {page}")
+            )
         for row in journey.run_rounds(context, plan, annotate):
             progress.line(f"round {row.round}: {row.reason}", style="bold")
-        waiting = journey.leave_open(context)
+        waiting = journey.open_next_round(context)
         if waiting is not None:
             progress.line(f"round {waiting.round} is open: pre-annotated images wait for whoever looks in")
 
@@ -173,7 +186,9 @@ def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
     from pipelines.services import factory
 
     with TerminalReporter() as progress:
-        context, connection = factory.context(workspace, environment, progress, progress.status, plan.port)
+        context, connection = factory.loop_context(
+            workspace, environment, progress, progress.status, plan.port
+        )
         project = context.project()
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")

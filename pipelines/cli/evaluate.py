@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
+from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, open_workspace_or_none
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def evaluate(
 
         check(report)
     known = read_annotations(annotations, images)
-    with opened_or_none(workspace) as opened:
+    with open_workspace_or_none(workspace) as opened:
         most = opened.settings.max_pixels if opened else MAX_PIXELS
         question = Question(known, annotations, images, score, resamples, seed, most, pattern)
         measured = _judge(question, [model, *(also or ())], against or (), opened, class_book, report)

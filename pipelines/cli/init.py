@@ -14,7 +14,7 @@ from pipelines.cli.options import (
     SizeOption,
     StudioPortOption,
     TinyHeadOption,
-    shaped,
+    with_model_options,
 )
 from pipelines.cli.terminal import TerminalReporter, line
 
@@ -78,7 +78,7 @@ def init(
 
     known, judged = (read_annotations(p, images) if p is not None else None for p in (annotations, test))
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    model = shaped(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
+    model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
     detector = {"model": model, "text_encoder": _text(text_encoder), **_first_weights(start, size, ablation)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(images, annotations=known, test=judged, classes=names)

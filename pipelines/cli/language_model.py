@@ -43,8 +43,8 @@ def language_model(
     Raises:
         SettingsError, LanguageModelError, PrerequisiteError: see pipelines.services.language_model.connect.
     """
-    from pipelines.services.language_model.connect import connect, remembering
+    from pipelines.services.language_model.connect import cached_model, connect_language_model
     from pipelines.settings import Environment
 
-    asked = connect(Environment.read(), llm, model, heard=progress.heard)
-    return asked, partial(remembering, workspace=workspace, fresh=fresh)
+    asked = connect_language_model(Environment.read(), llm, model, heard=progress.heard)
+    return asked, partial(cached_model, workspace=workspace, fresh=fresh)

@@ -55,23 +55,23 @@ def serve(
     from annotate import environments
     from dsmoe_core.errors import LanguageModelError
     from dsmoe_core.loopback import LOOPBACK, need_free_port
-    from pipelines.services.language_model.engines import ENGINES, fitting
-    from pipelines.services.language_model.server import ended_like_ctrl_c, running
-    from pipelines.services.language_model.source import DEFAULT, find_model
+    from pipelines.services.language_model.engines import ENGINES, default_engine
+    from pipelines.services.language_model.server import running_engine, terminate_as_interrupt
+    from pipelines.services.language_model.source import DEFAULT, find_model_source
     from pipelines.settings import Environment, inherited
 
     folder = Environment.read().environments
-    source = find_model(model or DEFAULT, load_format.value)
+    source = find_model_source(model or DEFAULT, load_format.value)
     need_free_port(port, "the language model", LanguageModelError)
-    name = engine.value if engine else fitting()
+    name = engine.value if engine else default_engine()
     chosen = ENGINES[name]
     try:
-        with ended_like_ctrl_c(), TerminalReporter() as progress:
+        with terminate_as_interrupt(), TerminalReporter() as progress:
             python = environments.ensure(chosen.locked, folder, progress.status) / "bin" / "python"
             command = chosen.command(python, source, port, LOOPBACK, load_format.value)
             offline = {"HF_HUB_OFFLINE": "1"} if source.local else {}
             variables = inherited({**chosen.variables, **offline})
-            with running(command, variables, port=port, log=folder / f"{name}-{port}.log") as served:
+            with running_engine(command, variables, port=port, log=folder / f"{name}-{port}.log") as served:
                 served.wait_until_ready(progress.status)
                 progress.line(
                     f"{source.name} answers at http://{LOOPBACK}:{port}/v1 ({name}); Ctrl-C stops it"
@@ -96,13 +96,13 @@ def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
     Example: `dsmoe llm check --llm http://127.0.0.1:8000/v1`
     """
     from pipelines.services.language_model.check import check as ask_it
-    from pipelines.services.language_model.connect import connect
+    from pipelines.services.language_model.connect import connect_language_model
     from pipelines.settings import Environment
 
     environment = Environment.read()
     with TerminalReporter() as progress:
         progress.status("asking the language model")
-        found = ask_it(connect(environment, llm, model, heard=progress.heard))
+        found = ask_it(connect_language_model(environment, llm, model, heard=progress.heard))
     line(f"reachable: {llm or environment.llm_url}")
     line(f"model: {found.model}")
     line(f"JSON-schema answer: valid ({found.answer.model_dump_json()})")

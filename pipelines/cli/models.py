@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
 from pipelines.cli.terminal import console, line
 
 app = typer.Typer(help="The models of a workspace and which is champion.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_(workspace: WorkspaceArgument = HERE) -> None:
+def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """Show the models with their figures and where they come from.
 
     Example: `dsmoe models list boards`
@@ -45,7 +45,7 @@ def list_(workspace: WorkspaceArgument = HERE) -> None:
 @app.command("promote")
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")],
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "promoted by hand",
 ) -> None:
     """Make a model champion by hand; the next round pre-annotations and trains from it.
@@ -61,7 +61,7 @@ def promote(
 
 @app.command("rollback")
 def rollback(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "rolled back by hand",
 ) -> None:
     """Make the champion before the present one champion again.

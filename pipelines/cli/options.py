@@ -19,7 +19,7 @@ PortOption = Annotated[
     typer.Option("--port", min=1, max=65535, help="Port of Label Studio; default: the workspace's."),
 ]
 StudioPortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")]
-HERE = Path()
+CURRENT_FOLDER = Path()
 ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
 ]
@@ -57,7 +57,7 @@ PxOption = Annotated[
 ]
 
 
-class Drawn(StrEnum):
+class SyntheticKindChoice(StrEnum):
     """Kinds of images that we can draw."""
 
     PCB = "pcb"
@@ -92,7 +92,7 @@ TinyHeadOption = Annotated[
 
 
 @contextmanager
-def opened_or_none(path: Path | None) -> Iterator[Workspace | None]:
+def open_workspace_or_none(path: Path | None) -> Iterator[Workspace | None]:
     """The workspace that is named; the present folder where that is one; else none."""
     from pipelines.workspace.workspace import Workspace
 
@@ -103,7 +103,9 @@ def opened_or_none(path: Path | None) -> Iterator[Workspace | None]:
         yield opened
 
 
-def shaped(model: dict[str, Any], ablation: AblationRow | None, tiny_head: bool | None) -> dict[str, Any]:
+def with_model_options(
+    model: dict[str, Any], ablation: AblationRow | None, tiny_head: bool | None
+) -> dict[str, Any]:
     """The settings of a network, with a row of the ablation and the tiny-object head chosen."""
     from dsmoe_core.config import ModelConfig
 

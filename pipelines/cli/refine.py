@@ -17,7 +17,7 @@ from pipelines.cli.language_model import (
     NotesOption,
     language_model,
 )
-from pipelines.cli.options import HERE, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from prompts.refinement import Refinement
 
 
-def facts(workspace: WorkspaceArgument = HERE) -> None:
+def facts(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """Show what is measured of each class's annotated boxes.
 
     Medians, and in brackets the quartiles. The test set is left out.
@@ -57,7 +57,7 @@ def facts(workspace: WorkspaceArgument = HERE) -> None:
 
 
 def refine(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     pair: Annotated[
         list[str] | None,
         typer.Option("--pair", metavar="A,B", help="Classes to tell apart; default: the most confused."),
@@ -101,7 +101,7 @@ def refine(
         book = opened.working_book()
         said = read_notes(book, notes, note or ())
         asked = language_model(llm, model, opened.path, progress, fresh=fresh)
-        detector = factory.detector(opened, Environment.read())
+        detector = factory.detector_backend(opened, Environment.read())
         ready = refinement_runner.prepare(opened, book, detector, wanted, progress)
         if ready is None:
             progress.line("No two classes are confused; there is nothing to refine.")

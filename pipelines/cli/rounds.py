@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, PortOption, WorkspaceArgument
 from pipelines.cli.terminal import (
     TerminalReporter,
     console,
@@ -37,11 +37,11 @@ def at_work(path: Path, port: int | None) -> Iterator[tuple[LoopContext, Connect
 
     environment = Environment.read()
     with Workspace.open(path) as workspace, workspace.locked(), TerminalReporter() as progress:
-        yield factory.context(workspace, environment, progress, progress.status, port)
+        yield factory.loop_context(workspace, environment, progress, progress.status, port)
 
 
 @app.command("open")
-def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
+def open_(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None) -> None:
     """Choose the most useful images, pre-annotation them and send them to Label Studio.
 
     Example: `dsmoe round open boards`
@@ -60,7 +60,7 @@ def open_(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
 
 @app.command("close")
 def close(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: PortOption = None,
     partial: Annotated[
         bool, typer.Option("--partial", help="Close although some images have not come back.")
@@ -78,7 +78,7 @@ def close(
 
 
 @app.command("notes")
-def notes(workspace: WorkspaceArgument = HERE) -> None:
+def notes(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """List the images that annotators were not sure of or left a note on, for the domain expert.
 
     What is in doubt does not count as labelled until somebody decides it in Label Studio.
@@ -98,7 +98,7 @@ def notes(workspace: WorkspaceArgument = HERE) -> None:
 
 
 def status(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Show the rounds of a workspace.
@@ -131,7 +131,7 @@ def annotate(
     simulated: Annotated[
         Path, typer.Option("--simulated", metavar="TRUTH", help="Labels that the simulated annotator knows.")
     ],
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: PortOption = None,
 ) -> None:
     """Let a simulated annotator, who knows the truth, correct the open round through Label Studio.
@@ -139,11 +139,10 @@ def annotate(
     Example: `dsmoe annotate boards --simulated train.json`
     """
     from dsmoe_core.errors import WorkspaceError
-    from pipelines.demo import simulated as annotator
-    from pipelines.demo import truth_of
+    from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 
     with at_work(workspace, port) as (context, _):
         rows = context.workspace.rounds()
         if not rows or rows[-1].state != "open":
             raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
-        annotator(truth_of(simulated, context.workspace))(context, rows[-1])
+        simulated_annotator(load_truth(simulated, context.workspace))(context, rows[-1])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, opened_or_none
+from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, open_workspace_or_none
 from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def export(
     from pipelines.workspace.model_ref import resolve_model
 
     with (
-        opened_or_none(workspace) as opened,
+        open_workspace_or_none(workspace) as opened,
         tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch,
         atomic_folder(out, FILES) as draft,
     ):
@@ -94,7 +94,7 @@ def export(
             draft,
             form=form.value,
             precision=precision.value,
-            text_encoder=factory.network(opened, Environment.read()).text_encoder,
+            text_encoder=factory.dsmoe_backend(opened, Environment.read()).text_encoder,
             calibration=images,
         )
     if card.difference is not None:
@@ -141,10 +141,12 @@ def predict(
 
     book = ClassBook.load(class_book) if class_book is not None else None
     how = How(runtime.value if runtime else None, precision.value if precision else None, provider.value)
-    with opened_or_none(workspace) as opened, TerminalReporter() as progress:
+    with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         progress.status("loading the model")
         named = resolve_model(model, opened)
-        detector = Detector.load(named.folder, factory.network(opened, Environment.read()).text_encoder, how)
+        detector = Detector.load(
+            named.folder, factory.dsmoe_backend(opened, Environment.read()).text_encoder, how
+        )
         book = book or (named.workspace.class_book() if named.workspace else None)
         found = run(
             detector,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import HERE, PortOption, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, PortOption, WorkspaceArgument
 from pipelines.cli.terminal import TerminalReporter, line, show_sign_in
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | Exter
     from pipelines.services import factory
     from pipelines.settings import Environment
 
-    own = factory.server(workspace, Environment.read(), port)
+    own = factory.labelling_server(workspace, Environment.read(), port)
     if own is None:
         raise SettingsError(
             f"{workspace.path} is a dry run without a labelling server", "Make a workspace without --dry-run."
@@ -32,7 +32,7 @@ def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | Exter
 
 
 @app.command("up")
-def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
+def up(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None) -> None:
     """Start Label Studio and, once a model was promoted, live pre-annotations; say where they are.
 
     One that runs already is named by studio.url in dsmoe.yaml or DSMOE_STUDIO_URL, with DSMOE_STUDIO_TOKEN.
@@ -48,12 +48,12 @@ def up(workspace: WorkspaceArgument = HERE, port: PortOption = None) -> None:
             connection = _server(opened, port).up(progress.status)
         show_sign_in(connection, connection.url)
         with TerminalReporter() as progress:
-            lifecycle.bring_up(opened, LabelStudio(connection), connection, progress.status)
-        line(lifecycle.page_url_message(opened, connection.url))
+            lifecycle.start_ml_backend(opened, LabelStudio(connection), connection, progress.status)
+        line(lifecycle.status_message(opened, connection.url))
 
 
 @app.command("down")
-def down(workspace: WorkspaceArgument = HERE) -> None:
+def down(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """Stop Label Studio and live pre-annotations; a server named by its address is not ours to stop.
 
     Example: `dsmoe services down boards`
@@ -73,7 +73,7 @@ def down(workspace: WorkspaceArgument = HERE) -> None:
 
 
 @app.command("status")
-def status(workspace: WorkspaceArgument = HERE) -> None:
+def status(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """Say whether Label Studio and live pre-annotations run, and where.
 
     Example: `dsmoe services status boards`
@@ -87,10 +87,10 @@ def status(workspace: WorkspaceArgument = HERE) -> None:
         if isinstance(server, ExternalServer):
             server.up()
             line(f"Label Studio {server.version()} at {server.url} takes our token")
-            line(lifecycle.page_url_message(opened, server.url))
+            line(lifecycle.status_message(opened, server.url))
             return
         found = server.status()
-        live = lifecycle.page_url_message(opened, found.url or "http://127.0.0.1")
+        live = lifecycle.status_message(opened, found.url or "http://127.0.0.1")
     state = "up" if found.answers else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
     line(f"Label Studio is {state}{where}; log: {found.log}")
@@ -98,7 +98,7 @@ def status(workspace: WorkspaceArgument = HERE) -> None:
 
 
 def review(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of FiftyOne.")] = 5151,
 ) -> None:
     """Open FiftyOne on the workspace: truth, detections, uncertainty, experts; most useful first.
@@ -129,7 +129,7 @@ def review(
 
 
 def ui(
-    workspace: WorkspaceArgument = HERE,
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 8501,
 ) -> None:
     """Open the web page: rounds, experts, images. Ctrl-C ends it.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipelines.workspace.annotation_time import Effort
     from pipelines.workspace.round_summary import Note, RoundRow
 
-WORDS = {
+STEP_LABELS = {
     "draw": "drawing a synthetic set",
     "ingest": "taking images in",
     "start": "starting Label Studio",
@@ -84,7 +84,7 @@ class TerminalReporter:
         self._progress.stop()
 
     def step(self, number: int, name: str) -> None:
-        words = WORDS.get(name, name)
+        words = STEP_LABELS.get(name, name)
         self._started = time.monotonic()
         self._progress.reset(
             self._task, total=None, description=f"round {number}: {words}", visible=True, note=""
@@ -96,7 +96,7 @@ class TerminalReporter:
     def finished(self, number: int, name: str) -> None:
         seconds = time.monotonic() - self._started
         self._progress.update(self._task, visible=False)
-        self.line(f"round {number}: {WORDS.get(name, name)}, {seconds:.1f} s", style="dim")
+        self.line(f"round {number}: {STEP_LABELS.get(name, name)}, {seconds:.1f} s", style="dim")
 
     def status(self, text: str) -> None:
         """A note while something starts."""

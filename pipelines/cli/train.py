@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.options import BookOption, WorkspaceOption, opened_or_none
+from pipelines.cli.options import BookOption, WorkspaceOption, open_workspace_or_none
 from pipelines.cli.terminal import TerminalReporter, line
 
 
@@ -39,14 +39,14 @@ def train(
     from dsmoe_core.training.distributed import joined
     from pipelines.progress import SilentProgress
     from pipelines.settings import Environment
-    from pipelines.training.standalone_training import Files, train_files
+    from pipelines.training.standalone_training import TrainingFiles, train_from_files
 
     changes = {"images_seen": images_seen, "batch": batch, "seed": seed}
     given = tuple((name, value) for name, value in changes.items() if value is not None)
-    files = Files(annotations, images, out, class_book, start_from, given)
-    with joined() as processes, opened_or_none(workspace) as opened, TerminalReporter() as terminal:
+    files = TrainingFiles(annotations, images, out, class_book, start_from, given)
+    with joined() as processes, open_workspace_or_none(workspace) as opened, TerminalReporter() as terminal:
         progress = terminal if processes.first else SilentProgress()
-        ended = train_files(files, opened, Environment.read(), progress)
+        ended = train_from_files(files, opened, Environment.read(), progress)
     if processes.first:
         _show(ended, out)
 

@@ -43,9 +43,9 @@ def mobile_sam(
     Example: `dsmoe weights mobile-sam --from mobile_sam.pt`
     """
     from pipelines.settings import Environment
-    from pipelines.training.weights import keep_mobile_sam
+    from pipelines.training.weights import install_mobile_sam
 
-    kept = keep_mobile_sam(folder or Environment.read().weights, source, _tell)
+    kept = install_mobile_sam(folder or Environment.read().weights, source, _tell)
     words = "kept at" if kept.new else "already at"
     line(f"MobileSAM from {kept.source}: {words} {kept.path}")
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dsmoe_core.data.letterbox_cache import ImageCache
 
 
-def server(
+def labelling_server(
     workspace: Workspace, environment: Environment, port: int | None = None
 ) -> LabelStudioServer | ExternalServer | None:
     """The workspace's Label Studio, running or not: its own, or the one that the settings name.
@@ -54,17 +54,17 @@ def server(
     return ExternalServer(url, environment.studio_token.get_secret_value(), root)
 
 
-def studio(
+def start_studio(
     workspace: Workspace, environment: Environment, on_status: StatusCallback, port: int | None = None
 ) -> tuple[Studio, Connection | None]:
     """A labelling server that answers; started if need be.
 
     Raises:
         StudioError: it does not start, the port is in use, or a server of others does not take us.
-        SettingsError: see ``server``.
+        SettingsError: see ``labelling_server``.
         PrerequisiteError: its environment cannot be built, or the disk is full.
     """
-    own = server(workspace, environment, port)
+    own = labelling_server(workspace, environment, port)
     if own is None:
         from annotate.studio.fake import FakeStudio
 
@@ -75,17 +75,17 @@ def studio(
     return LabelStudio(connection), connection
 
 
-def detector(workspace: Workspace, environment: Environment) -> DetectorBackend:
+def detector_backend(workspace: Workspace, environment: Environment) -> DetectorBackend:
     """The detector of the settings; torch is not imported before it is used."""
     settings = workspace.settings.detector
     if settings.kind == "stub":
         from pipelines.detectors.stub_detector import StubDetector
 
         return StubDetector()
-    return network(workspace, environment)
+    return dsmoe_backend(workspace, environment)
 
 
-def network(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
+def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
     """Runs the network of any folder, with the text encoder of the workspace, where one is in use."""
     if workspace is None or workspace.settings.detector.kind == "stub":
         return DSMoEBackend(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
@@ -120,13 +120,13 @@ def _first_weights(settings: DetectorSettings, environment: Environment) -> Path
     return Path(settings.warm_start).expanduser() if settings.warm_start else shipped(settings.model.size)
 
 
-def context(
+def loop_context(
     workspace: Workspace,
     environment: Environment,
     progress: ProgressReporter,
     on_status: StatusCallback,
     port: int | None = None,
 ) -> tuple[LoopContext, Connection | None]:
-    """Everybody who works on a workspace, ready; see ``studio`` for what can go wrong."""
-    working, connection = studio(workspace, environment, on_status, port)
-    return LoopContext(workspace, working, detector(workspace, environment), progress), connection
+    """Everybody who works on a workspace, ready; see ``start_studio`` for what can go wrong."""
+    working, connection = start_studio(workspace, environment, on_status, port)
+    return LoopContext(workspace, working, detector_backend(workspace, environment), progress), connection

@@ -29,14 +29,14 @@ from pipelines.settings import MAX_PIXELS
 from pipelines.workspace.registry import source_commit
 from prompts.class_book import ClassBook
 
-SHARD = 200  # images that are drawn at a time: what a kill loses at most
+SHARD_IMAGES = 200  # images that are drawn at a time: what a kill loses at most
 HELD_OUT = 40  # images of each kind
 _SEEDS = 10_000  # shards of one seed, so that those of two seeds share no image
 _OURS = "Apache-2.0"
 _YOURS = "that of the images it was trained on, which are not ours; the drawn ones are Apache-2.0"
 
 
-class Plan(Frozen):
+class WarmStartPlan(Frozen):
     """What to learn from, and for how long."""
 
     size: Literal["nano", "base"] = "nano"
@@ -55,7 +55,7 @@ class Plan(Frozen):
 
 
 def pretrain(
-    plan: Plan, images: Path | None, out: Path, work: Path, progress: ProgressReporter
+    plan: WarmStartPlan, images: Path | None, out: Path, work: Path, progress: ProgressReporter
 ) -> tuple[dict[str, Any], bool]:
     """Make ``out`` and its card, or find that it was made by the same plan; the card, and whether new.
 
@@ -103,7 +103,7 @@ def _taken_in(images: Path | None, work: Path, progress: ProgressReporter) -> tu
     return taken.images
 
 
-def _recipe(plan: Plan, images: tuple[ImageRecord, ...]) -> dict[str, Any]:
+def _recipe(plan: WarmStartPlan, images: tuple[ImageRecord, ...]) -> dict[str, Any]:
     """Everything that decides what comes out, for the card: no names and no paths of the user's."""
     recipe: dict[str, Any] = {**plan.model_dump(), "model": plan.model.model_dump(mode="json")}
     recipe["training"] = plan.training.model_dump(mode="json")
@@ -119,7 +119,7 @@ def _recipe(plan: Plan, images: tuple[ImageRecord, ...]) -> dict[str, Any]:
 
 
 def _learn_masked(
-    plan: Plan, images: tuple[ImageRecord, ...], folder: Path, work: Path, progress: ProgressReporter
+    plan: WarmStartPlan, images: tuple[ImageRecord, ...], folder: Path, work: Path, progress: ProgressReporter
 ) -> Any:
     from dsmoe_core.data.letterbox_cache import ImageCache
     from dsmoe_core.warm_start.simmim import fit_masked
@@ -136,7 +136,7 @@ def _learn_masked(
 
 
 def _learn_drawn(
-    plan: Plan, folder: Path, work: Path, first: Path | None, progress: ProgressReporter
+    plan: WarmStartPlan, folder: Path, work: Path, first: Path | None, progress: ProgressReporter
 ) -> tuple[Any, dict[str, Any]]:
     """The trained network, and for the card how well it finds things on drawn images that it never saw."""
     from dsmoe_core.checkpoint import load_model
@@ -147,7 +147,7 @@ def _learn_drawn(
     for kind in KINDS:
         images += _draw(kind, ceil(plan.synthetic / len(KINDS)), 0, plan, work, progress)
         held_out[kind] = _draw(kind, HELD_OUT, _SEEDS - 1, plan, work, progress)
-    vocabulary, model = union_vocabulary(), folder / "model"
+    vocabulary, model = synthetic_vocabulary(), folder / "model"
     cache = ImageCache(work / "squares")
     detector = DSMoEBackend(plan.model, work / "texts", encoder_from=first, images=cache)
     progress.status("learning from drawn images")
@@ -170,20 +170,20 @@ def _learn_drawn(
     return network, {**learned, "text_encoder": summary["text_encoder"], "held_out": scores}
 
 
-def union_vocabulary() -> Vocabulary:
+def synthetic_vocabulary() -> Vocabulary:
     """The classes of all drawn kinds, in the words of the glossary."""
     names = (name for generator in KINDS.values() for name in generator.classes)
     return ClassBook.from_glossary(names).vocabulary()
 
 
 def _draw(
-    kind: SyntheticKind, count: int, shard: int, plan: Plan, work: Path, progress: ProgressReporter
+    kind: SyntheticKind, count: int, shard: int, plan: WarmStartPlan, work: Path, progress: ProgressReporter
 ) -> list[LabelledImage]:
     """So many images of a kind, from this shard on; shards that are there already are left alone."""
     progress.status(f"drawing images: {kind}")
     images: list[LabelledImage] = []
     while len(images) < count:
-        before, here = len(images), min(SHARD, count - len(images))
+        before, here = len(images), min(SHARD_IMAGES, count - len(images))
         name = f"{kind}-{plan.px}px-seed{plan.seed}-{shard:04d}-{here}"
         folder = work / "drawn" / generator_version() / name
         tell = partial(_advance_part, progress, before, count)

@@ -23,7 +23,7 @@ from prompts.class_book import ClassBook
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class TrainingFiles:
     """What a training is asked to do.
 
     Attributes:
@@ -43,8 +43,8 @@ class Files:
     changes: tuple[tuple[str, Any], ...] = ()
 
 
-def train_files(
-    files: Files, workspace: Workspace | None, environment: Environment, progress: ProgressReporter
+def train_from_files(
+    files: TrainingFiles, workspace: Workspace | None, environment: Environment, progress: ProgressReporter
 ) -> dict[str, Any]:
     """Train and return how it ended; what cannot be read is left out, and listed.
 
@@ -63,7 +63,7 @@ def train_files(
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     most = workspace.settings.max_pixels if workspace else MAX_PIXELS
-    detector = factory.network(workspace, environment)
+    detector = factory.dsmoe_backend(workspace, environment)
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
         read = read_in_place(known, files.images, Path(scratch), max_pixels=most, progress=progress.advance)

@@ -18,7 +18,7 @@ HUB_REPOSITORY, HUB_FILE = "dhkim2810/MobileSAM", "mobile_sam.pt"
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class InstalledWeights:
     """Weights that are in place.
 
     Attributes:
@@ -32,7 +32,7 @@ class Kept:
     new: bool
 
 
-def keep_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], None]) -> Kept:
+def install_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], None]) -> InstalledWeights:
     """Put MobileSAM's weights into a folder; where the same are there already, do nothing.
 
     Args:
@@ -49,14 +49,14 @@ def keep_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], N
     there = _noted(path)
     digest = sha256_of(given) if given else None
     if there and digest in (None, there.get("sha256")):
-        return Kept(path, there.get("from", "an unknown place"), new=False)
+        return InstalledWeights(path, there.get("from", "an unknown place"), new=False)
     _writable(folder)
     source = given or _from_hub()
     name = str(given) if given else f"{HUB_REPOSITORY}/{HUB_FILE}"
     tensors, report = translate(read_original(source))
     tell(report)
     keep(tensors, report, path, {"from": name, "sha256": digest or sha256_of(source)})
-    return Kept(path, name, new=True)
+    return InstalledWeights(path, name, new=True)
 
 
 def _from_hub() -> Path:

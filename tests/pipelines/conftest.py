@@ -9,10 +9,10 @@ import pytest
 
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.data import coco
-from pipelines.demo import truth_of
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.settings import DemoPlan, WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
@@ -70,9 +70,11 @@ def context(workspace: Workspace) -> LoopContext:
 @pytest.fixture
 def label(blocks: Path) -> Callable[[LoopContext], None]:
     """The simulated annotator corrects whatever is open."""
-    from pipelines.demo import simulated
+    from pipelines.rounds.simulated_annotator import simulated_annotator
 
     def work(context: LoopContext) -> None:
-        simulated(truth_of(blocks / "train.json", context.workspace))(context, context.workspace.rounds()[-1])
+        simulated_annotator(load_truth(blocks / "train.json", context.workspace))(
+            context, context.workspace.rounds()[-1]
+        )
 
     return work

@@ -12,6 +12,7 @@ from pipelines import demo
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.settings import DemoPlan
 from pipelines.workspace.journal import Journal
 from pipelines.workspace.workspace import Workspace
@@ -87,7 +88,7 @@ class TickingProgress(SilentProgress):
 def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
     """The demo from beginning, or from where it was, to end; as a fresh process would run it."""
     progress = TickingProgress(tick)
-    found = demo.Data(data, "blocks")
+    found = demo.DemoData(data, "blocks")
     with demo.open_workspace(path, found, plan, progress) as workspace, workspace.locked():
         tick_after_writes(workspace.journal, tick)
         studio = FakeStudio(path / "studio" / "stub.json")
@@ -97,8 +98,8 @@ def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
             Ticking(StubDetector(), "detector", tick),
             progress,
         )
-        truth = demo.truth_of(data / "train.json", workspace)
-        for row in demo.run_rounds(context, plan, demo.simulated(truth)):
+        truth = load_truth(data / "train.json", workspace)
+        for row in demo.run_rounds(context, plan, simulated_annotator(truth)):
             tick(f"closed round {row.round}")
 
 

@@ -72,7 +72,7 @@ def test_more_rounds_go_on_and_other_options_are_refused(dsmoe) -> None:  # type
 def test_fresh_deletes_workspaces_only(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(WorkspaceError, match="was not deleted"):
-        demo.remove(tmp_path, Environment.read({}))
+        demo.delete_workspace(tmp_path, Environment.read({}))
     assert (tmp_path / "thesis.txt").exists()
 
 
@@ -97,7 +97,7 @@ def test_it_waits_for_people(context: LoopContext, workspace: Workspace) -> None
 
     invited: list[int] = []
     waiting = LoopContext(workspace, context.studio, context.detector, Watching())
-    demo.human(lambda r: invited.append(r.round), poll_s=0.0)(waiting, row)
+    demo.wait_for_annotators(lambda r: invited.append(r.round), poll_s=0.0)(waiting, row)
     assert invited == [0]
     assert looks == [0, 1, 2, 3]
 
@@ -133,10 +133,10 @@ def test_a_mark_without_its_end_or_its_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_more_round_is_left_open_for_visitors(context: LoopContext, workspace: Workspace) -> None:
-    row = demo.leave_open(context)
+    row = demo.open_next_round(context)
     assert row is not None
     assert row.state == "open"
-    again = demo.leave_open(context)
+    again = demo.open_next_round(context)
     assert again is not None
     assert again.round == row.round
     sent = {task.key for task in workspace.journal.tasks(row.round)}
@@ -144,6 +144,6 @@ def test_one_more_round_is_left_open_for_visitors(context: LoopContext, workspac
 
 
 def test_an_open_round_is_no_result_yet(context: LoopContext, workspace: Workspace) -> None:
-    demo.leave_open(context)
-    data = demo.Data(workspace.path, "drawn")
+    demo.open_next_round(context)
+    data = demo.DemoData(workspace.path, "drawn")
     assert demo.result(workspace, data, DemoPlan())["rounds"] == []

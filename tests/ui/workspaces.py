@@ -9,11 +9,12 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from annotate.studio.fake import FakeStudio
-from pipelines.demo import Data, open_workspace, run_rounds, simulated, truth_of
+from pipelines.demo import DemoData, open_workspace, run_rounds
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
+from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.settings import DemoPlan
 from pipelines.workspace.workspace import Workspace
 
@@ -22,15 +23,15 @@ COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 23
 
 def make(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
     """A workspace with so many closed rounds, and one open round more if wished; 0 means a new workspace."""
-    data = Data(_draw(folder / "data"), "plates")
+    data = DemoData(_draw(folder / "data"), "plates")
     plan = DemoPlan(rounds=max(rounds - 1, 0), budget=6, candidates=None, dry_run=True)
     with open_workspace(folder / "workspace", data, plan, SilentProgress()) as workspace:
         context = LoopContext(
             workspace, FakeStudio(workspace.path / "studio" / "s.json"), StubDetector(), SilentProgress()
         )
         if rounds:
-            truth = truth_of(data.folder / "train.json", workspace)
-            list(run_rounds(context, plan, simulated(truth)))
+            truth = load_truth(data.folder / "train.json", workspace)
+            list(run_rounds(context, plan, simulated_annotator(truth)))
         if then_open:
             open_round(context)
         return Workspace.open(workspace.path).path

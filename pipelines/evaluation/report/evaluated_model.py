@@ -81,12 +81,12 @@ def contender(
     name, folder, its_workspace = resolve_model(model, workspace)
     if its_workspace is not None:
         book = book or its_workspace.class_book()
-        detector = factory.detector(its_workspace, environment)
+        detector = factory.detector_backend(its_workspace, environment)
         vocabulary = book.vocabulary()
     else:
         from dsmoe_core.runtimes.loading import trained_on
 
-        detector = factory.network(workspace, environment)
+        detector = factory.dsmoe_backend(workspace, environment)
         vocabulary = book.vocabulary() if book else trained_on(folder)
     others = {plain(alias): entry.name for entry in (book.classes if book else ()) for alias in entry.aliases}
     aliases = others | {plain(name): name for name in vocabulary.names}

@@ -12,7 +12,7 @@ from dsmoe_core.errors import LanguageModelError
 from prompts.llm import Message, OpenAIModel, Reply, Usage, ask
 
 
-class SampleAnswer(BaseModel):
+class SampleReply(BaseModel):
     """The answer to the one question."""
 
     defect: Annotated[str, StringConstraints(min_length=1, max_length=60)]
@@ -31,7 +31,7 @@ QUESTION = [
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class LanguageModelCheck:
     """What was found.
 
     Attributes:
@@ -40,7 +40,7 @@ class Checked:
     """
 
     model: str
-    answer: SampleAnswer
+    answer: SampleReply
     reasoned: bool
     usage: Usage
 
@@ -59,7 +59,7 @@ class _Listening:
         return reply
 
 
-def check(model: OpenAIModel) -> Checked:
+def check(model: OpenAIModel) -> LanguageModelCheck:
     """Ask it the question.
 
     Raises:
@@ -72,5 +72,5 @@ def check(model: OpenAIModel) -> Checked:
             "Name one of these with --model or DSMOE_LLM_MODEL.",
         )
     listening = _Listening(model)
-    answer = ask(listening, QUESTION, SampleAnswer)
-    return Checked(model.name, answer, listening.reasoned, model.usage)
+    answer = ask(listening, QUESTION, SampleReply)
+    return LanguageModelCheck(model.name, answer, listening.reasoned, model.usage)

@@ -9,7 +9,7 @@ from pipelines.settings import Environment
 from prompts.llm import CachedModel, CountingModel, Heard, OpenAIModel
 
 
-def connect(
+def connect_language_model(
     environment: Environment, url: str | None, name: str | None, *, heard: Heard | None = None
 ) -> OpenAIModel:
     """The model of these options, else of the environment; where only one is served, that one.
@@ -27,7 +27,7 @@ def connect(
     return _model(environment, url, name, heard)
 
 
-def remembering(model: CountingModel, workspace: Path, *, fresh: bool) -> CachedModel:
+def cached_model(model: CountingModel, workspace: Path, *, fresh: bool) -> CachedModel:
     """The same, with its answers kept in a workspace's cache."""
     return CachedModel(model, workspace / "cache" / "answers", fresh=fresh)
 

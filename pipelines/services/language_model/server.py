@@ -26,7 +26,7 @@ _CAUSE = re.compile(r"^\w*(Error|Exception)\b: .+")
 _GUARD = 'read _; kill -s TERM -- "-$1"; sleep 15; kill -s KILL -- "-$1"'
 
 
-class Engine:
+class EngineProcess:
     """One that runs."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -87,9 +87,9 @@ class Engine:
 
 
 @contextmanager
-def running(
+def running_engine(
     command: Sequence[str], variables: Mapping[str, str], *, port: int, log: Path
-) -> Iterator[Engine]:
+) -> Iterator[EngineProcess]:
     """The engine, for as long as the block lasts; it ends even where we are killed.
 
     Args:
@@ -114,7 +114,7 @@ def running(
                 f"{command[0]} cannot be run: {error.strerror}",
                 "Remove its environment's folder; it is built again.",
             ) from error
-    engine = Engine(process, port, log)
+    engine = EngineProcess(process, port, log)
     try:
         guard = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "sh", str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
@@ -130,7 +130,7 @@ def running(
 
 
 @contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
+def terminate_as_interrupt() -> Iterator[None]:
     """While the block lasts, SIGTERM and SIGHUP are a KeyboardInterrupt, so that it ends well."""
     kinds = (signal.SIGTERM, signal.SIGHUP)
     before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]

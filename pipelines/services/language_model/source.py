@@ -36,7 +36,7 @@ class ModelSource:
     local: bool
 
 
-def find_model(wanted: str, load_format: str) -> ModelSource:
+def find_model_source(wanted: str, load_format: str) -> ModelSource:
     """What is meant by a folder or a name.
 
     Args:

@@ -29,7 +29,7 @@ from annotate.studio.ml_backend import (
 from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
 from pipelines.rounds.dispatch import shown
 from pipelines.services.ml_backend.credentials import Credentials
-from pipelines.services.ml_backend.service import Question, Service
+from pipelines.services.ml_backend.service import PredictionRequest, PredictionService
 from pipelines.settings import RoundSettings
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ RETRY_S = 1
 _BASIC = HTTPBasic(realm="dsmoe")
 
 
-def make_app(service: Service, credentials: Credentials, showing: RoundSettings) -> FastAPI:
+def make_app(service: PredictionService, credentials: Credentials, showing: RoundSettings) -> FastAPI:
     """The application.
 
     Args:
@@ -96,7 +96,7 @@ def make_app(service: Service, credentials: Credentials, showing: RoundSettings)
     return app
 
 
-async def _smart(service: Service, task: LiveTask, asked: PredictRequest) -> Json:
+async def _smart(service: PredictionService, task: LiveTask, asked: PredictRequest) -> Json:
     """The box that is meant, or no box."""
     question = await asyncio.to_thread(service.question, task, asked.prompt)
     answer = await service.ask(question, within_s=service.limits.seconds)
@@ -107,7 +107,9 @@ async def _smart(service: Service, task: LiveTask, asked: PredictRequest) -> Jso
     return smart_json(image, box, pointed.label, score=pointed.score, version=answer.version, why=pointed.why)
 
 
-async def _pre_annotations(service: Service, asked: PredictRequest, showing: RoundSettings) -> list[Any]:
+async def _pre_annotations(
+    service: PredictionService, asked: PredictRequest, showing: RoundSettings
+) -> list[Any]:
     """A prediction for each task that can be answered in time, and none for the rest.
 
     Label Studio sends all selected tasks in one request and gives up on it as a whole. What is left out here
@@ -143,11 +145,11 @@ async def _pre_annotations(service: Service, asked: PredictRequest, showing: Rou
 
 
 async def _pre_annotation(
-    service: Service, task: LiveTask, asked: PredictRequest, showing: RoundSettings, deadline: float
+    service: PredictionService, task: LiveTask, asked: PredictRequest, showing: RoundSettings, deadline: float
 ) -> Json | list[Json]:
     if task.blind:
         return NO_PREDICTION
-    question: Question = await asyncio.to_thread(service.question, task, None)
+    question: PredictionRequest = await asyncio.to_thread(service.question, task, None)
     answer = await service.ask(question, within_s=max(deadline - time.monotonic(), 0))
     if answer.found is None:
         return NO_PREDICTION

@@ -21,7 +21,7 @@ class Credentials:
     password: str = field(repr=False)
 
 
-def kept_credentials(path: Path) -> Credentials:
+def load_or_create_credentials(path: Path) -> Credentials:
     """Those in this file, which is made first if it is not there.
 
     Raises:

@@ -6,16 +6,18 @@ from annotate.studio.ml_backend_connection import connect
 from annotate.studio.protocol import Connection, Studio
 from dsmoe_core.loopback import on_loopback
 from dsmoe_core.progress import StatusCallback
-from pipelines.services.ml_backend.process import MLBackend
+from pipelines.services.ml_backend.process import MLBackendProcess
 from pipelines.workspace.workspace import Workspace
 
 
-def ml_backend(workspace: Workspace) -> MLBackend:
+def ml_backend(workspace: Workspace) -> MLBackendProcess:
     """The workspace's, running or not."""
-    return MLBackend(workspace.path, workspace.settings.studio.ml_backend_port)
+    return MLBackendProcess(workspace.path, workspace.settings.studio.ml_backend_port)
 
 
-def bring_up(workspace: Workspace, studio: Studio, connection: Connection, on_status: StatusCallback) -> None:
+def start_ml_backend(
+    workspace: Workspace, studio: Studio, connection: Connection, on_status: StatusCallback
+) -> None:
     """Start it unless it runs, and make it the project's. May be repeated.
 
     Without a champion, or for a Label Studio on another machine, which would not reach it, do nothing.
@@ -38,7 +40,7 @@ def bring_up(workspace: Workspace, studio: Studio, connection: Connection, on_st
     connect(connection, project, url, signed.username, signed.password)
 
 
-def page_url_message(workspace: Workspace, studio_url: str) -> str:
+def status_message(workspace: Workspace, studio_url: str) -> str:
     """One line on live pre-annotations and smart tools, for people."""
     if not on_loopback(studio_url):
         return (

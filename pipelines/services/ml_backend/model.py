@@ -14,12 +14,12 @@ from pipelines.workspace.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
-AGAIN_S = 30.0
+RETRY_INTERVAL_S = 30.0
 """A model or class book that cannot be used is tried again so often."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedModel:
     """One model with one class book, in memory.
 
     Attributes:
@@ -38,7 +38,7 @@ class Served:
         return list(named(self._look(images), self.version))
 
 
-class Champion:
+class ChampionModel:
     """Follows a workspace's champion and its published class book.
 
     ``served`` is one reference, replaced when a new model has proven on an image that it works: whoever took
@@ -57,7 +57,7 @@ class Champion:
         self._clock = clock
         self._seen: tuple[str, str] | None = None
         self._again: float | None = None
-        self.served: Served | None = None
+        self.served: ServedModel | None = None
         self.problem: str | None = None
 
     def refresh(self) -> bool:
@@ -78,7 +78,7 @@ class Champion:
 
     def _fails(self, error: Exception) -> None:
         self.problem = str(error) or type(error).__name__
-        self._again = self._clock() + AGAIN_S
+        self._again = self._clock() + RETRY_INTERVAL_S
 
     def _refresh(self) -> bool:
         model = self._workspace.champion()
@@ -96,14 +96,14 @@ class Champion:
         log.info("%s answers from now on", fresh.version)
         return True
 
-    def _opened(self, model: str) -> Served | None:
+    def _opened(self, model: str) -> ServedModel | None:
         """The model with the published class book, tried on one image; None where this answers already."""
         vocabulary = self._workspace.class_books.published().vocabulary()
         version = f"{model}+{vocabulary.version}"
         if self.served is not None and self.served.version == version:
             return None
         folder = self._workspace.registry.folder(model)
-        fresh = Served(version, self._detector.load(folder, vocabulary))
+        fresh = ServedModel(version, self._detector.load(folder, vocabulary))
         fresh.predict(self._workspace.images()[:1])
         return fresh
 

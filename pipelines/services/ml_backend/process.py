@@ -26,7 +26,7 @@ from annotate.logs import end_of
 from dsmoe_core.errors import StudioError, WorkspaceError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
 from dsmoe_core.progress import StatusCallback
-from pipelines.services.ml_backend.credentials import Credentials, kept_credentials
+from pipelines.services.ml_backend.credentials import Credentials, load_or_create_credentials
 
 _STOP_S = 10.0
 _START_S = 240.0  # torch alone takes seconds to import, on a busy machine many
@@ -51,7 +51,7 @@ class MLBackendStatus:
     log: Path
 
 
-class MLBackend:
+class MLBackendProcess:
     """Starts, finds and stops the back end of one workspace.
 
     Args:
@@ -68,8 +68,8 @@ class MLBackend:
         self.kept = folder / "back-end.json"
 
     def credentials(self) -> Credentials:
-        """See ``kept_credentials``."""
-        return kept_credentials(self.kept)
+        """See ``load_or_create_credentials``."""
+        return load_or_create_credentials(self.kept)
 
     def up(self, on_status: StatusCallback) -> str:
         """Start it unless it runs, wait until its model answers, and return its address.

@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 @dataclass(order=True)
-class _Place(Generic[T, R]):
+class _QueueEntry(Generic[T, R]):
     """A place in the line: the urgent before the patient, then who came first."""
 
     patience: int
@@ -25,7 +25,7 @@ class _Place(Generic[T, R]):
     waiting: int = field(default=0, compare=False)
 
 
-class Line(Generic[T, R]):
+class RequestQueue(Generic[T, R]):
     """Whoever asks waits for the worker; equal questions share one place.
 
     Args:
@@ -41,7 +41,7 @@ class Line(Generic[T, R]):
         self._work = work
         self._most = most
         self._batch = batch
-        self._places: dict[T, _Place[T, R]] = {}
+        self._places: dict[T, _QueueEntry[T, R]] = {}
         self._come = asyncio.Event()
         self._numbers = itertools.count()
 
@@ -62,7 +62,7 @@ class Line(Generic[T, R]):
             if len(self._places) >= self._most:
                 raise ServiceError(f"{self._most} requests are waiting already", "Ask again in a second.")
             answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-            place = _Place(0 if urgent else 1, next(self._numbers), item, answer)
+            place = _QueueEntry(0 if urgent else 1, next(self._numbers), item, answer)
             self._places[item] = place
             self._come.set()
         place.waiting += 1
@@ -86,7 +86,7 @@ class Line(Generic[T, R]):
                 del self._places[place.item]
             await self._serve(places)
 
-    async def _serve(self, places: Sequence[_Place[T, R]]) -> None:
+    async def _serve(self, places: Sequence[_QueueEntry[T, R]]) -> None:
         answers: Sequence[R | Exception]
         try:
             answers = await self._work([place.item for place in places])

@@ -9,9 +9,9 @@ import uvicorn
 
 from pipelines.services import factory
 from pipelines.services.ml_backend.app import make_app
-from pipelines.services.ml_backend.model import Champion
-from pipelines.services.ml_backend.process import MLBackend
-from pipelines.services.ml_backend.service import Limits, Service
+from pipelines.services.ml_backend.model import ChampionModel
+from pipelines.services.ml_backend.process import MLBackendProcess
+from pipelines.services.ml_backend.service import PredictionService, ServiceLimits
 from pipelines.settings import Environment
 from pipelines.workspace.workspace import Workspace
 
@@ -27,18 +27,18 @@ def run(workspace: Workspace, environment: Environment, host: str, port: int) ->
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipelines.services.ml_backend").setLevel(logging.INFO)
-    ml_backend = MLBackend(workspace.path, port)
+    ml_backend = MLBackendProcess(workspace.path, port)
     with ml_backend.held():
         app = make_app(service(workspace, environment), ml_backend.credentials(), workspace.settings.round)
         uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5)
 
 
-def service(workspace: Workspace, environment: Environment) -> Service:
+def service(workspace: Workspace, environment: Environment) -> PredictionService:
     """Everything behind the web face, as the workspace's settings say."""
-    return Service(
-        Champion(workspace, factory.detector(workspace, environment)),
+    return PredictionService(
+        ChampionModel(workspace, factory.detector_backend(workspace, environment)),
         workspace.path / "images",
-        Limits(max_pixels=workspace.settings.max_pixels),
+        ServiceLimits(max_pixels=workspace.settings.max_pixels),
         _masks(workspace, environment),
     )
 

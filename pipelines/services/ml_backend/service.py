@@ -18,9 +18,15 @@ from annotate.studio.ml_backend import LiveTask, Prompt, local_image
 from dsmoe_core.data.decode import upright_size
 from dsmoe_core.errors import ImageError
 from dsmoe_core.schema import ImageRecord, Prediction
-from pipelines.services.ml_backend.model import Champion, Served
-from pipelines.services.ml_backend.queue import Line
-from pipelines.services.ml_backend.smart_tools import Pixels, Pointed, pointed_at, tightened, without_detector
+from pipelines.services.ml_backend.model import ChampionModel, ServedModel
+from pipelines.services.ml_backend.queue import RequestQueue
+from pipelines.services.ml_backend.smart_tools import (
+    Pixels,
+    PromptResult,
+    box_for_prompt,
+    box_without_detector,
+    tighten_with_mask,
+)
 
 if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
@@ -32,7 +38,7 @@ NO_MODEL = "no model"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServiceLimits:
     """What the back end takes on.
 
     Attributes:
@@ -53,7 +59,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PredictionRequest:
     """About one image as it is on the disk now; without a prompt: everything that is on it."""
 
     image: ImageRecord
@@ -61,7 +67,7 @@ class Question:
     prompt: Prompt | None = None
 
 
-class Answer(NamedTuple):
+class PredictionResponse(NamedTuple):
     """What one model says.
 
     Attributes:
@@ -72,10 +78,10 @@ class Answer(NamedTuple):
 
     version: str
     found: Prediction | None
-    pointed: Pointed | None
+    pointed: PromptResult | None
 
 
-class Service:
+class PredictionService:
     """Answers questions in the order of their urgency; use it in an ``async with``.
 
     Everything that computes runs in one thread of its own, so that requests are never slowed by each other's
@@ -88,18 +94,18 @@ class Service:
 
     def __init__(
         self,
-        champion: Champion,
+        champion: ChampionModel,
         images: Path,
-        limits: Limits | None = None,
+        limits: ServiceLimits | None = None,
         masks: PromptedMask | None = None,
     ) -> None:
         self.champion = champion
-        self.limits = limits or Limits()
+        self.limits = limits or ServiceLimits()
         self._images = images
         self._masks = masks
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
         self._known: OrderedDict[tuple[str, ImageRecord, int], Prediction] = OrderedDict()
-        self._line: Line[Question, Answer] = Line(
+        self._line: RequestQueue[PredictionRequest, PredictionResponse] = RequestQueue(
             self._in_thread, most=self.limits.waiting, batch=self.limits.batch
         )
         self._tasks: list[asyncio.Task[None]] = []
@@ -125,7 +131,7 @@ class Service:
         """Requests in line."""
         return self._line.waiting
 
-    def question(self, task: LiveTask, prompt: Prompt | None) -> Question:
+    def question(self, task: LiveTask, prompt: Prompt | None) -> PredictionRequest:
         """What is asked about a task of the server's.
 
         Raises:
@@ -138,24 +144,26 @@ class Service:
                 f"{path.name} has {width} x {height} pixels, more than {self.limits.max_pixels}", "Scale it."
             )
         image = ImageRecord(task.key or path.stem, path.name, path, width, height)
-        return Question(image, path.stat().st_mtime_ns, prompt)
+        return PredictionRequest(image, path.stat().st_mtime_ns, prompt)
 
-    async def ask(self, question: Question, *, within_s: float) -> Answer:
+    async def ask(self, question: PredictionRequest, *, within_s: float) -> PredictionResponse:
         """The answer; at once where it needs no network.
 
         Raises:
             ServiceError: too many are waiting. TimeoutError: it took too long.
-            ModelError, ImageError, OSError: see ``Served.detections``.
+            ModelError, ImageError, OSError: see ``ServedModel.detections``.
         """
         served = self.champion.served
         found = self._remembered(served, question) if served else None
         if served and found and (question.prompt is None or self._masks is None):
             pointed = _pointed(found, question)
             if question.prompt is None or pointed is not None:
-                return Answer(served.version, found, pointed)
+                return PredictionResponse(served.version, found, pointed)
         return await self._line.ask(question, urgent=question.prompt is not None, within_s=within_s)
 
-    async def _in_thread(self, questions: Sequence[Question]) -> Sequence[Answer | Exception]:
+    async def _in_thread(
+        self, questions: Sequence[PredictionRequest]
+    ) -> Sequence[PredictionResponse | Exception]:
         served = self.champion.served  # taken once: a swap while it works is the next batch's affair
         return await asyncio.get_running_loop().run_in_executor(
             self._thread, self._answers, served, questions
@@ -170,9 +178,11 @@ class Service:
 
     # ---- in the model's thread
 
-    def _answers(self, served: Served | None, questions: Sequence[Question]) -> list[Answer | Exception]:
+    def _answers(
+        self, served: ServedModel | None, questions: Sequence[PredictionRequest]
+    ) -> list[PredictionResponse | Exception]:
         found = self._detections(served, questions) if served else {}
-        answers: list[Answer | Exception] = []
+        answers: list[PredictionResponse | Exception] = []
         for question in questions:
             one = found.get(question.image)
             if isinstance(one, Exception):
@@ -185,11 +195,11 @@ class Service:
         return answers
 
     def _detections(
-        self, served: Served, questions: Sequence[Question]
+        self, served: ServedModel, questions: Sequence[PredictionRequest]
     ) -> dict[ImageRecord, Prediction | Exception]:
         """On every image, in one pass; where that fails, one by one, to tell which is at fault."""
         found: dict[ImageRecord, Prediction | Exception] = {}
-        fresh: dict[ImageRecord, Question] = {}
+        fresh: dict[ImageRecord, PredictionRequest] = {}
         for question in questions:
             known = self._remembered(served, question)
             if known is not None:
@@ -208,38 +218,40 @@ class Service:
                 self._remember(served, fresh[image], one)
         return found
 
-    def _alone(self, served: Served, image: ImageRecord) -> Prediction | Exception:
+    def _alone(self, served: ServedModel, image: ImageRecord) -> Prediction | Exception:
         try:
             return served.predict([image])[0]
         except Exception as error:  # noqa: BLE001
             return error
 
-    def _answer(self, served: Served | None, found: Prediction | None, question: Question) -> Answer:
+    def _answer(
+        self, served: ServedModel | None, found: Prediction | None, question: PredictionRequest
+    ) -> PredictionResponse:
         version, prompt = served.version if served else NO_MODEL, question.prompt
         if prompt is None:
-            return Answer(version, found, None)
+            return PredictionResponse(version, found, None)
         pointed = _pointed(found, question) if found else None
         if pointed is None or self._masks is not None:
             pixels = _pixels(question.image)
             if self._masks is not None:
-                pointed = tightened(pointed, pixels, prompt, self._masks)
-            pointed = pointed or without_detector(pixels, prompt)
-        return Answer(version, found, pointed)
+                pointed = tighten_with_mask(pointed, pixels, prompt, self._masks)
+            pointed = pointed or box_without_detector(pixels, prompt)
+        return PredictionResponse(version, found, pointed)
 
     # ---- memory
 
-    def _remembered(self, served: Served, question: Question) -> Prediction | None:
+    def _remembered(self, served: ServedModel, question: PredictionRequest) -> Prediction | None:
         return self._known.get((served.version, question.image, question.changed_ns))
 
-    def _remember(self, served: Served, question: Question, found: Prediction) -> None:
+    def _remember(self, served: ServedModel, question: PredictionRequest, found: Prediction) -> None:
         self._known[(served.version, question.image, question.changed_ns)] = found
         while len(self._known) > self.limits.images:
             self._known.popitem(last=False)
 
 
-def _pointed(found: Prediction, question: Question) -> Pointed | None:
+def _pointed(found: Prediction, question: PredictionRequest) -> PromptResult | None:
     image, prompt = question.image, question.prompt
-    return pointed_at(found.detections, prompt, image.width, image.height) if prompt else None
+    return box_for_prompt(found.detections, prompt, image.width, image.height) if prompt else None
 
 
 def _pixels(image: ImageRecord) -> Pixels:

@@ -29,7 +29,7 @@ _LEAST_CONTRAST = 12.0  # of 255, as the root mean square over the channels: les
 Pixels = NDArray[np.uint8]
 
 
-class Pointed(NamedTuple):
+class PromptResult(NamedTuple):
     """What is meant, with the reason to show beside it; no score where no detector said it."""
 
     box: Box
@@ -38,7 +38,9 @@ class Pointed(NamedTuple):
     why: str
 
 
-def pointed_at(detections: Iterable[Detection], prompt: Prompt, width: int, height: int) -> Pointed | None:
+def box_for_prompt(
+    detections: Iterable[Detection], prompt: Prompt, width: int, height: int
+) -> PromptResult | None:
     """The detector's best box for a prompt; None where it has none there.
 
     A click takes the box with the highest product of probability and centre-ness (FCOS, arXiv:1904.01355,
@@ -62,11 +64,13 @@ def pointed_at(detections: Iterable[Detection], prompt: Prompt, width: int, heig
         else:
             fit = _centreness(detection.box, positive[-1], width, height)
         if score * fit > best_rank:
-            best, best_rank = Pointed(detection.box, label, score, f"{label} {score:.0%}"), score * fit
+            best, best_rank = PromptResult(detection.box, label, score, f"{label} {score:.0%}"), score * fit
     return best
 
 
-def tightened(pointed: Pointed | None, pixels: Pixels, prompt: Prompt, masks: PromptedMask) -> Pointed | None:
+def tighten_with_mask(
+    pointed: PromptResult | None, pixels: Pixels, prompt: Prompt, masks: PromptedMask
+) -> PromptResult | None:
     """The same with the tight box of MobileSAM's mask.
 
     Where the detector has a box, it is the prompt: the mask may make it tighter, but never another thing.
@@ -86,11 +90,11 @@ def tightened(pointed: Pointed | None, pixels: Pixels, prompt: Prompt, masks: Pr
     found = masks.segment(pixels, points=points, labels=signs, box=frame)
     for mask, box in zip(found.masks, found.boxes, strict=True):
         if box is not None and mask.mean() <= LARGEST:
-            return Pointed(box, prompt.label, None, "by its outline: the detector sees nothing here")
+            return PromptResult(box, prompt.label, None, "by its outline: the detector sees nothing here")
     return None
 
 
-def without_detector(pixels: Pixels, prompt: Prompt) -> Pointed | None:
+def box_without_detector(pixels: Pixels, prompt: Prompt) -> PromptResult | None:
     """Where the detector has no box: the frame as it was drawn, or what stands out at the click.
 
     Only for a tool with a class, since nothing but the annotator names one here.
@@ -103,15 +107,15 @@ def without_detector(pixels: Pixels, prompt: Prompt) -> Pointed | None:
     height, width = pixels.shape[:2]
     frame = prompt.box(width, height)
     if frame is not None:
-        return Pointed(frame, prompt.label, None, "as drawn: the detector sees nothing here")
+        return PromptResult(frame, prompt.label, None, "as drawn: the detector sees nothing here")
     positive = [c for c in prompt.clicks if c.positive]
-    box = wand(pixels, positive[-1]) if positive else None
+    box = magic_wand(pixels, positive[-1]) if positive else None
     if box is None:
         return None
-    return Pointed(box, prompt.label, None, "by contrast: the detector sees nothing here")
+    return PromptResult(box, prompt.label, None, "by contrast: the detector sees nothing here")
 
 
-def wand(pixels: Pixels, click: Click) -> Box | None:
+def magic_wand(pixels: Pixels, click: Click) -> Box | None:
     """The tight box around the patch at a click that stands out from what is around it.
 
     A pixel belongs to the patch if its colour is nearer to the click's than to the window's usual one (the

@@ -10,9 +10,9 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.demo import truth_of
 from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, evaluate_predictions, named
 from pipelines.detectors.stub_detector import StubDetector
+from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.workspace.workspace import Workspace
 
 SHORT = TrainingConfig(images_seen=24, batch=4)
@@ -27,7 +27,7 @@ def detector(request: pytest.FixtureRequest, tmp_path: Path) -> DetectorBackend:
 
 @pytest.fixture
 def pool(workspace: Workspace, blocks: Path) -> list[LabelledImage]:
-    return list(truth_of(blocks / "train.json", workspace).values())
+    return list(load_truth(blocks / "train.json", workspace).values())
 
 
 @pytest.fixture

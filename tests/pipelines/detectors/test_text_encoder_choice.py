@@ -15,11 +15,11 @@ from tiny_language_model import WIDTH, write_language_model
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError, SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.demo import truth_of
 from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, text_encoder
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.retraining import harvest, make_dataset, train
+from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.services import factory
 from pipelines.settings import DetectorSettings, Environment, ServerText, TextSettings, TransformersText
 from pipelines.workspace.workspace import Workspace
@@ -29,7 +29,7 @@ SHORT = TrainingConfig(images_seen=4, batch=2)
 
 @pytest.fixture
 def pool(workspace: Workspace, blocks: Path) -> list[LabelledImage]:
-    return list(truth_of(blocks / "train.json", workspace).values())[:3]
+    return list(load_truth(blocks / "train.json", workspace).values())[:3]
 
 
 @pytest.fixture
@@ -93,12 +93,12 @@ def test_a_server_is_asked_with_its_key_and_only_for_new_words(
         update={"detector": DetectorSettings(model=SMALL, text_encoder=text)}
     )
     environment = Environment.read({"DSMOE_EMBEDDINGS_API_KEY": "sk-very-secret"})
-    _, card = fit(factory.detector(workspace, environment), pool, words, tmp_path / "model")
+    _, card = fit(factory.detector_backend(workspace, environment), pool, words, tmp_path / "model")
     assert card["config"]["text_width"] == SERVED  # type: ignore[index]
     assert card["text_encoder"] == "tiny/server/unit"
     assert {headers["authorization"] for headers in server.headers} == {"Bearer sk-very-secret"}
     asked = len(server.bodies)
-    again = factory.detector(workspace, Environment.read({}))
+    again = factory.detector_backend(workspace, Environment.read({}))
     assert list(again.predict(tmp_path / "model", words, [p.image for p in pool]))
     # On Python 3.11 the type checks of the tests look at every property of an encoder, so at the width.
     assert [body for body in server.bodies[asked:] if body["input"] != ["width"]] == []

@@ -55,14 +55,14 @@ def test_what_is_wrong_is_said_at_once_and_nothing_is_stopped(
 def test_the_environments_address_comes_before_the_settings(workspace: Workspace, tmp_path: Path) -> None:
     configured(workspace, url="http://a.example", document_root=str(tmp_path))
     variables = {"DSMOE_STUDIO_TOKEN": "t", "DSMOE_STUDIO_URL": "http://b.example/"}
-    found = factory.server(workspace, Environment.read(variables))
+    found = factory.labelling_server(workspace, Environment.read(variables))
     assert isinstance(found, ExternalServer)
     assert (found.url, found.document_root) == ("http://b.example", tmp_path)
 
 
 def test_without_an_address_it_is_our_own_in_the_workspace(workspace: Workspace) -> None:
     configured(workspace)
-    found = factory.server(workspace, Environment.read({}), 8091)
+    found = factory.labelling_server(workspace, Environment.read({}), 8091)
     assert isinstance(found, LabelStudioServer)
     assert (found.data_dir, found.document_root, found.port) == (
         workspace.path / "studio",

@@ -20,7 +20,7 @@ from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import LanguageModelError
 from pipelines import cli
 from pipelines.services.language_model.engines import ENGINES
-from pipelines.services.language_model.source import DEFAULT, find_model
+from pipelines.services.language_model.source import DEFAULT, find_model_source
 from pipelines.settings import inherited
 from pipelines.workspace.workspace import Workspace
 
@@ -146,25 +146,25 @@ def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize("wanted", ["nowhere", "/no/such/folder", "a/b/c", "../x/y", ""])
 def test_no_such_model(wanted: str) -> None:
     with pytest.raises(LanguageModelError, match=r"there is no folder|holds no model"):
-        find_model(wanted, "auto")
+        find_model_source(wanted, "auto")
 
 
 def test_a_folder_that_is_no_whole_model(tmp_path: Path) -> None:
     with pytest.raises(LanguageModelError, match=r"config.json is missing or wrong \(FileNotFoundError\)"):
-        find_model(str(tmp_path), "auto")
+        find_model_source(str(tmp_path), "auto")
     model = write_model(tmp_path / "tiny", max_position_embeddings=131072)
     (model / "model.safetensors").unlink()
     with pytest.raises(LanguageModelError, match="holds no weights"):
-        find_model(str(model), "auto")
-    assert find_model(str(model), "dummy").positions == 8192
+        find_model_source(str(model), "auto")
+    assert find_model_source(str(model), "dummy").positions == 8192
     (model / "tokenizer.json").write_text("{}")
-    assert not find_model(str(model), "dummy").thinks
+    assert not find_model_source(str(model), "dummy").thinks
 
 
 def test_a_name_on_the_hub() -> None:
-    source = find_model(DEFAULT, "auto")
+    source = find_model_source(DEFAULT, "auto")
     assert (source.where, source.thinks, source.local) == (DEFAULT, True, False)
-    assert not find_model("Qwen/Qwen2.5-1.5B-Instruct", "auto").thinks
+    assert not find_model_source("Qwen/Qwen2.5-1.5B-Instruct", "auto").thinks
 
 
 def test_our_own_variables_stay_with_us(monkeypatch: pytest.MonkeyPatch) -> None:

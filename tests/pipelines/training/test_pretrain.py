@@ -18,7 +18,7 @@ from pipelines import cli
 from pipelines.services import factory
 from pipelines.settings import DetectorSettings, Environment, checked
 from pipelines.training import pretrain
-from pipelines.training.pretrain import Plan, union_vocabulary
+from pipelines.training.pretrain import WarmStartPlan, synthetic_vocabulary
 from pipelines.workspace.workspace import Workspace
 
 WORDS = ("--px", "64", "--images", "8")
@@ -39,7 +39,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> st
 
 
 def test_the_union_of_all_kinds_is_described() -> None:
-    vocabulary = union_vocabulary()
+    vocabulary = synthetic_vocabulary()
     assert len(vocabulary) == 28
     assert all(len(text.description.split()) > 8 and len(text.paraphrases) >= 4 for text in vocabulary)
 
@@ -130,7 +130,7 @@ def test_killed_while_drawing_it_goes_on(
     before = {p: p.stat().st_mtime_ns for p in work.rglob("train.json")}
     assert len(before) == 3
     monkeypatch.setattr(pretrain, "write_set", real)
-    monkeypatch.setattr(pretrain, "union_vocabulary", killed_again)
+    monkeypatch.setattr(pretrain, "synthetic_vocabulary", killed_again)
     run(capsys, "pretrain", out, *WORDS, "--drawn", "9", "--work", work, code=130)
     assert len(list(work.rglob("train.json"))) == 9
     assert {p: p.stat().st_mtime_ns for p in before} == before
@@ -170,7 +170,7 @@ def test_a_workspace_starts_from_a_file_of_one_s_own(
     detector = yaml.safe_load((tmp_path / "w" / "dsmoe.yaml").read_text())["detector"]
     assert (detector["start"], detector["warm_start"]) == ("warm", str(warm))
     with Workspace.open(tmp_path / "w") as workspace:
-        assert factory.network(workspace, Environment.read())._encoder_from == warm
+        assert factory.dsmoe_backend(workspace, Environment.read())._encoder_from == warm
     other = run(capsys, "init", tmp_path / "b", *made[2:], "--start", warm, "--size", "base", code=2)
     assert "is for size nano; expected base. Give --size nano too" in other
     unknown = run(capsys, "init", tmp_path / "b", *made[2:], "--start", "tepid", code=2)
@@ -200,7 +200,7 @@ def test_a_workspace_starts_from_what_ships_or_says_what_to_do(
     ship(warm, tmp_path / "package")
     run(capsys, *made)
     with Workspace.open(tmp_path / "w") as workspace:
-        first = factory.network(workspace, Environment.read())._encoder_from
+        first = factory.dsmoe_backend(workspace, Environment.read())._encoder_from
     assert first == checkpoint.shipped("nano")
 
 
@@ -248,6 +248,8 @@ def test_settings_that_contradict_each_other_are_refused(raw: dict[str, Any], pr
 
 
 def test_a_plan_is_of_a_preset() -> None:
-    assert Plan(size="base", px=96).model == ModelConfig.of_size("base").model_copy(update={"image_px": 96})
+    assert WarmStartPlan(size="base", px=96).model == ModelConfig.of_size("base").model_copy(
+        update={"image_px": 96}
+    )
     with pytest.raises(DsmoeError, match="size"):
-        checked(Plan, {"size": "huge"}, "the test")
+        checked(WarmStartPlan, {"size": "huge"}, "the test")

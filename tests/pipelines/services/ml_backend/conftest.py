@@ -14,20 +14,20 @@ from annotate.studio.label_config import label_config
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import ImageRecord
-from pipelines.demo import truth_of
 from pipelines.detectors.backend import DetectorBackend
 from pipelines.detectors.stub_detector import StubDetector
+from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.services.ml_backend.app import make_app
 from pipelines.services.ml_backend.credentials import Credentials
-from pipelines.services.ml_backend.model import Champion
-from pipelines.services.ml_backend.service import Limits, Service
+from pipelines.services.ml_backend.model import ChampionModel
+from pipelines.services.ml_backend.service import PredictionService, ServiceLimits
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
 
 WHO = Credentials("label-studio", "a secret")
 Json = dict[str, Any]
 Scene = Callable[[httpx.AsyncClient], Awaitable[None]]
-Play = Callable[..., Service]
+Play = Callable[..., PredictionService]
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def promote(workspace: Workspace, blocks: Path) -> StatusCallback:
 
     def work(model: str) -> None:
         StubDetector().fit(
-            images=list(truth_of(blocks / "train.json", workspace).values()),
+            images=list(load_truth(blocks / "train.json", workspace).values()),
             vocabulary=workspace.class_book().vocabulary(),
             training=TrainingConfig(),
             out=workspace.registry.folder(model),
@@ -57,13 +57,13 @@ def play(workspace: Workspace) -> Play:
         scene: Scene,
         *,
         detector: DetectorBackend | None = None,
-        limits: Limits | None = None,
+        limits: ServiceLimits | None = None,
         ready: bool = True,
         masks: Any = None,
-    ) -> Service:
-        champion = Champion(workspace, detector or StubDetector())
-        limits = limits or Limits(look_s=0.01)
-        service = Service(champion, workspace.path / "images", limits, masks)
+    ) -> PredictionService:
+        champion = ChampionModel(workspace, detector or StubDetector())
+        limits = limits or ServiceLimits(look_s=0.01)
+        service = PredictionService(champion, workspace.path / "images", limits, masks)
         app = make_app(service, WHO, workspace.settings.round)
 
         async def main() -> None:

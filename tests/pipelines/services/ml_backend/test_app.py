@@ -203,9 +203,9 @@ def test_the_new_frame_counts_and_not_the_box_that_was_there(
 def test_before_the_first_promotion_there_are_no_pre_annotations_but_a_click_finds_what_stands_out(
     play: Play, request_body: Make, task: Make, workspace: Workspace, blocks: Path
 ) -> None:
-    from pipelines.demo import truth_of
+    from pipelines.rounds.simulated_annotator import load_truth
 
-    labelled = next(p for p in truth_of(blocks / "train.json", workspace).values() if p.annotations)
+    labelled = next(p for p in load_truth(blocks / "train.json", workspace).values() if p.annotations)
     image, box = labelled.image, labelled.annotations[0].box
     x, y = 100 * (box.x1 + box.x2) / 2 / image.width, 100 * (box.y1 + box.y2) / 2 / image.height
 

@@ -23,8 +23,8 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data import coco
 from dsmoe_core.schema import Annotation, LabelledImage, Prediction
 from pipelines import cli
-from pipelines.demo import truth_of
 from pipelines.detectors.stub_detector import StubDetector
+from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.services import factory
 from pipelines.services.ml_backend import lifecycle
 from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
@@ -108,14 +108,14 @@ def room(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterat
     source = Source(blocks / "images", test=coco.read(blocks / "val.json"), classes=list(COLOURS))
     workspace, _ = make_workspace(folder / "workspace", source, settings)
     workspace.complete()
-    truth = truth_of(blocks / "train.json", workspace)
+    truth = load_truth(blocks / "train.json", workspace)
     environment = Environment(environments=environments)
     with workspace:
         train(workspace, truth, "m1")
-        studio, connection = factory.studio(workspace, environment, print)
+        studio, connection = factory.start_studio(workspace, environment, print)
         assert isinstance(studio, LabelStudio)
         assert connection is not None
-        lifecycle.bring_up(workspace, studio, connection, print)
+        lifecycle.start_ml_backend(workspace, studio, connection, print)
         project = studio.ensure_project(settings.title, workspace.class_book().vocabulary())
         images = [labelled.image for labelled in truth.values()]
         studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images)])
@@ -148,11 +148,11 @@ def test_an_opened_task_has_live_pre_annotations_and_a_click_is_answered_beside_
 
 def test_connecting_again_leaves_one_back_end(room: Room) -> None:
     for _ in range(2):
-        lifecycle.bring_up(room.workspace, room.studio, room.connection, print)
+        lifecycle.start_ml_backend(room.workspace, room.studio, room.connection, print)
     with Api(room.connection).asked_to("list back ends") as sdk:
         (row,) = sdk.ml.list(project=room.project)
     assert (row.title, row.state) == ("dsmoe", "CO")
-    assert "live pre-annotations: m1+" in lifecycle.page_url_message(room.workspace, room.connection.url)
+    assert "live pre-annotations: m1+" in lifecycle.status_message(room.workspace, room.connection.url)
 
 
 def test_killed_people_go_on_working_and_restarted_pre_annotations_come_back(room: Room) -> None:
@@ -167,10 +167,10 @@ def test_killed_people_go_on_working_and_restarted_pre_annotations_come_back(roo
     assert room.ask(f"/api/projects/{room.project}/next")["id"]  # the stream goes on
     assert "errors" in room.clicked(one, room.truth[one.key].annotations[0])
     room.studio.submit(room.project, one, [], seconds=1.0)
-    assert lifecycle.page_url_message(room.workspace, room.connection.url).startswith(
+    assert lifecycle.status_message(room.workspace, room.connection.url).startswith(
         "live pre-annotations are down"
     )
-    lifecycle.bring_up(room.workspace, room.studio, room.connection, print)
+    lifecycle.start_ml_backend(room.workspace, room.studio, room.connection, print)
     (prediction,) = room.opened(other)
     assert close(prediction, room.truth[other.key])
     assert room.clicked(other, room.truth[other.key].annotations[0])["data"]["result"]
@@ -279,7 +279,7 @@ def test_pushed_pre_annotations_stay_whether_the_back_end_runs_or_not(room: Room
             room.studio.submit(room.project, task, [], seconds=1.0)
     streamed = room.ask(f"/api/projects/{room.project}/next")
     assert [p["model_version"] for p in streamed["predictions"]] == ["pushed+book"]
-    lifecycle.bring_up(room.workspace, room.studio, room.connection, print)
+    lifecycle.start_ml_backend(room.workspace, room.studio, room.connection, print)
     streamed = room.ask(f"/api/projects/{room.project}/next")
     assert [p["model_version"] for p in streamed["predictions"]] == ["pushed+book"]
 

@@ -31,8 +31,8 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return projects
 
 
-def bring_up(workspace: Workspace, studio: FakeStudio) -> None:
-    lifecycle.bring_up(workspace, studio, Connection(URL, "", "", "", Path()), print)
+def start_ml_backend(workspace: Workspace, studio: FakeStudio) -> None:
+    lifecycle.start_ml_backend(workspace, studio, Connection(URL, "", "", "", Path()), print)
 
 
 def rename(workspace: Workspace, old: str, new: str) -> None:
@@ -64,7 +64,7 @@ def test_open_pre_annotations_of_a_renamed_class_keep_their_boxes(
     assert "rust" in before
     rename(workspace, "rust", "red_block")
     with Workspace.open(workspace.path) as opened:
-        bring_up(opened, studio)
+        start_ml_backend(opened, studio)
     assert connected == [project]
     assert shown() == ["red_block" if label == "rust" else label for label in before]
 
@@ -80,7 +80,7 @@ def test_a_project_that_another_process_may_be_changing_is_left_alone(
         other.locked(),
         pytest.raises(WorkspaceError, match="in use"),
     ):
-        bring_up(workspace, studio)
+        start_ml_backend(workspace, studio)
     assert connected == []
-    bring_up(workspace, studio)
+    start_ml_backend(workspace, studio)
     assert len(connected) == 1

@@ -11,7 +11,7 @@ import pytest
 from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
 from pipelines.detectors.backend import Predict
 from pipelines.detectors.stub_detector import StubDetector
-from pipelines.services.ml_backend.model import AGAIN_S, Champion
+from pipelines.services.ml_backend.model import RETRY_INTERVAL_S, ChampionModel
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.asking import Promote
 
@@ -29,7 +29,7 @@ class Diverged(StubDetector):
 
 
 def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Promote) -> None:
-    champion = Champion(workspace, StubDetector())
+    champion = ChampionModel(workspace, StubDetector())
     assert not champion.refresh()
     assert (champion.served, champion.problem) == (None, None)
     promote("m1")
@@ -44,7 +44,7 @@ def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Pr
 def test_a_rollback_and_a_published_class_book_are_followed_an_edited_one_is_not(
     workspace: Workspace, promote: Promote
 ) -> None:
-    champion = Champion(workspace, StubDetector())
+    champion = ChampionModel(workspace, StubDetector())
     versions = []
     for model in ("m1", "m2"):
         promote(model)
@@ -69,7 +69,7 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     workspace: Workspace, promote: Promote
 ) -> None:
     now = 0.0
-    champion = Champion(workspace, StubDetector(), clock=lambda: now)
+    champion = ChampionModel(workspace, StubDetector(), clock=lambda: now)
     promote("m1")
     champion.refresh()
     old = champion.served
@@ -82,7 +82,7 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     assert "there is no model in" in champion.problem
     aside.rename(weights)
     assert not champion.refresh()  # not at once: a torn one would be read over and over
-    now += AGAIN_S + 1
+    now += RETRY_INTERVAL_S + 1
     assert champion.refresh()
     assert champion.problem is None
     assert champion.served is not None
@@ -104,13 +104,13 @@ def test_whatever_goes_wrong_is_told_and_tried_again_later(
     workspace: Workspace, promote: Promote, caplog: pytest.LogCaptureFixture
 ) -> None:
     now, detector = 0.0, FullGpu()
-    champion = Champion(workspace, detector, clock=lambda: now)
+    champion = ChampionModel(workspace, detector, clock=lambda: now)
     promote("m1")
     assert not champion.refresh()
     assert str(champion.problem) == "CUDA out of memory"
     assert "Traceback" in caplog.text  # it is no message of ours: where it comes from is of use
     detector.full = False
-    now += AGAIN_S + 1
+    now += RETRY_INTERVAL_S + 1
     assert champion.refresh()
     assert champion.problem is None
     assert champion.served is not None
@@ -120,12 +120,12 @@ def test_torn_versions_of_the_class_book_and_a_diverged_model_are_problems_and_n
     workspace: Workspace, promote: Promote
 ) -> None:
     promote("m1")
-    champion = Champion(workspace, Diverged())
+    champion = ChampionModel(workspace, Diverged())
     assert not champion.refresh()
     assert champion.served is None
     assert "not finite" in str(champion.problem)
     (workspace.path / "classes.yaml").write_text("{")
-    champion = Champion(workspace, StubDetector())
+    champion = ChampionModel(workspace, StubDetector())
     assert champion.refresh()  # what is being edited is nobody's business
     workspace.class_books.store.path.write_bytes(b"torn" * 2000)
     assert not champion.refresh()

@@ -14,7 +14,7 @@ import pytest
 
 from dsmoe_core.errors import StudioError, WorkspaceError
 from pipelines import cli
-from pipelines.services.ml_backend.process import MLBackend
+from pipelines.services.ml_backend.process import MLBackendProcess
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.asking import Promote
 
@@ -30,22 +30,22 @@ def quiet(_: str) -> None:
 
 
 @pytest.fixture
-def ml_backend(workspace: Workspace) -> Iterator[MLBackend]:
+def ml_backend(workspace: Workspace) -> Iterator[MLBackendProcess]:
     workspace.complete()
-    own = MLBackend(workspace.path, free_port())
+    own = MLBackendProcess(workspace.path, free_port())
     yield own
     own.down()
 
 
 @pytest.mark.slow
 def test_it_is_started_once_survives_a_kill_and_is_stopped(
-    ml_backend: MLBackend, promote: Promote, workspace: Workspace
+    ml_backend: MLBackendProcess, promote: Promote, workspace: Workspace
 ) -> None:
     promote("m1")
     url = ml_backend.up(quiet)
     first = ml_backend.status()
     assert (first.running, first.version) == (True, workspace.version_of("m1"))
-    assert MLBackend(workspace.path, free_port()).up(quiet) == url  # whatever port is asked for
+    assert MLBackendProcess(workspace.path, free_port()).up(quiet) == url  # whatever port is asked for
     assert ml_backend.status().pid == first.pid
     assert httpx.get(f"{url}/health").status_code == 401
     assert stat.S_IMODE(ml_backend.kept.stat().st_mode) == 0o600
@@ -64,24 +64,24 @@ def test_it_is_started_once_survives_a_kill_and_is_stopped(
     assert not ml_backend.status().running
 
 
-def test_a_port_in_use_is_named_with_the_remedy(ml_backend: MLBackend, workspace: Workspace) -> None:
+def test_a_port_in_use_is_named_with_the_remedy(ml_backend: MLBackendProcess, workspace: Workspace) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         with pytest.raises(StudioError, match=r"in use\. Set another studio\.ml_backend_port"):
-            MLBackend(workspace.path, taken.getsockname()[1]).up(quiet)
+            MLBackendProcess(workspace.path, taken.getsockname()[1]).up(quiet)
 
 
 @pytest.mark.slow
 def test_one_that_ends_while_starting_shows_the_end_of_its_log(
-    ml_backend: MLBackend, workspace: Workspace
+    ml_backend: MLBackendProcess, workspace: Workspace
 ) -> None:
     (workspace.path / "dsmoe.yaml").write_text("version: 7")
     with pytest.raises(StudioError, match=r"ended while it was starting[\s\S]*version[\s\S]*back-end\.log"):
         ml_backend.up(quiet)
 
 
-def test_damaged_credentials_are_named(ml_backend: MLBackend) -> None:
+def test_damaged_credentials_are_named(ml_backend: MLBackendProcess) -> None:
     ml_backend.kept.write_text("{")
     with pytest.raises(WorkspaceError, match=r"back-end\.json is damaged"):
         ml_backend.up(quiet)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dsmoe_core.errors import ServiceError
-from pipelines.services.ml_backend.queue import Line
+from pipelines.services.ml_backend.queue import RequestQueue
 
 
 class Worker:
@@ -35,7 +35,9 @@ def play(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(limited())
 
 
-def ask(line: Line[int, int], item: int, *, urgent: bool = False, within_s: float = 30) -> asyncio.Task[int]:
+def ask(
+    line: RequestQueue[int, int], item: int, *, urgent: bool = False, within_s: float = 30
+) -> asyncio.Task[int]:
     return asyncio.create_task(line.ask(item, urgent=urgent, within_s=within_s))
 
 
@@ -47,7 +49,7 @@ async def settled() -> None:
 def test_the_urgent_come_first_then_who_came_first_in_batches() -> None:
     async def scene() -> None:
         worker = Worker()
-        line = Line(worker.work, most=20, batch=3)
+        line = RequestQueue(worker.work, most=20, batch=3)
         serving = asyncio.create_task(line.serve())
         asked = [ask(line, 1)]
         await settled()
@@ -65,7 +67,7 @@ def test_the_urgent_come_first_then_who_came_first_in_batches() -> None:
 def test_equal_questions_share_a_place_and_a_full_line_refuses() -> None:
     async def scene() -> None:
         worker = Worker()
-        line = Line(worker.work, most=2, batch=3)
+        line = RequestQueue(worker.work, most=2, batch=3)
         asked = [ask(line, n) for n in (1, 1, 2, 1, 2)]
         await settled()
         assert line.waiting == 2
@@ -83,7 +85,7 @@ def test_equal_questions_share_a_place_and_a_full_line_refuses() -> None:
 def test_who_leaves_frees_the_place_unless_another_still_waits_for_it() -> None:
     async def scene() -> None:
         worker = Worker()
-        line = Line(worker.work, most=5, batch=5)
+        line = RequestQueue(worker.work, most=5, batch=5)
         gone, impatient, patient = ask(line, 1, within_s=0.01), ask(line, 2, within_s=0.01), ask(line, 2)
         for left in (gone, impatient):
             with pytest.raises(TimeoutError):
@@ -102,7 +104,7 @@ def test_who_leaves_frees_the_place_unless_another_still_waits_for_it() -> None:
 def test_who_leaves_while_served_spoils_nothing() -> None:
     async def scene() -> None:
         worker = Worker()
-        line = Line(worker.work, most=5, batch=5)
+        line = RequestQueue(worker.work, most=5, batch=5)
         serving = asyncio.create_task(line.serve())
         left, stays = ask(line, 1, within_s=0.01), ask(line, 2)
         with pytest.raises(TimeoutError):
@@ -118,7 +120,7 @@ def test_an_error_reaches_those_it_belongs_to_and_the_worker_goes_on() -> None:
     async def scene() -> None:
         worker = Worker()
         worker.go.set()
-        line = Line(worker.work, most=5, batch=5)
+        line = RequestQueue(worker.work, most=5, batch=5)
         serving = asyncio.create_task(line.serve())
         got = await asyncio.gather(ask(line, 7), ask(line, 1), return_exceptions=True)
         assert isinstance(got[0], ValueError)

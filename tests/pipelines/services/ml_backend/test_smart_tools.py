@@ -14,11 +14,11 @@ from annotate.studio.ml_backend import Click, Prompt
 from dsmoe_core.schema import Box, Detection
 from pipelines.services.ml_backend.smart_tools import (
     MIN_OVERLAP,
-    Pointed,
-    pointed_at,
-    tightened,
-    wand,
-    without_detector,
+    PromptResult,
+    box_for_prompt,
+    box_without_detector,
+    magic_wand,
+    tighten_with_mask,
 )
 from tests.pipelines.services.ml_backend.asking import Scissors
 
@@ -48,7 +48,7 @@ def detections(draw: st.DrawFn) -> list[Detection]:
 @given(detections(), share, share, st.sampled_from(["open", "spur", None]))
 def test_a_click_gets_a_box_around_it_or_none(found: list[Detection], x: float, y: float, label: str) -> None:
     around = [f for f in found if f.box.x1 < x * WIDTH < f.box.x2 and f.box.y1 < y * HEIGHT < f.box.y2]
-    got = pointed_at(found, Prompt((Click(x, y),), label=label), WIDTH, HEIGHT)
+    got = box_for_prompt(found, Prompt((Click(x, y),), label=label), WIDTH, HEIGHT)
     assert (got is None) == (not around)
     if got is not None:
         (meant, *_) = [f for f in around if f.box == got.box and f.probabilities[got.label] == got.score]
@@ -63,7 +63,7 @@ def test_a_frame_gets_a_box_that_overlaps_it_or_none(
     if frame[0] >= frame[2] or frame[1] >= frame[3]:
         return
     drawn = Box(frame[0] * WIDTH, frame[1] * HEIGHT, frame[2] * WIDTH, frame[3] * HEIGHT)
-    got = pointed_at(found, Prompt(frame=frame), WIDTH, HEIGHT)
+    got = box_for_prompt(found, Prompt(frame=frame), WIDTH, HEIGHT)
     overlaps = [iou(f.box, drawn) for f in found]
     assert (got is None) == all(overlap < MIN_OVERLAP for overlap in overlaps)
     assert got is None or iou(got.box, drawn) >= MIN_OVERLAP
@@ -71,10 +71,10 @@ def test_a_frame_gets_a_box_that_overlaps_it_or_none(
 
 def test_of_two_boxes_around_a_click_the_one_it_is_in_the_middle_of_is_meant() -> None:
     large, small = detection(0, 0, 190, 90, 0.8), detection(20, 20, 40, 40, 0.4)
-    got = pointed_at([large, small], Prompt((Click(0.15, 0.3),)), WIDTH, HEIGHT)
+    got = box_for_prompt([large, small], Prompt((Click(0.15, 0.3),)), WIDTH, HEIGHT)
     assert got is not None
     assert got.box == small.box
-    got = pointed_at([large, small], Prompt((Click(0.475, 0.45),)), WIDTH, HEIGHT)
+    got = box_for_prompt([large, small], Prompt((Click(0.475, 0.45),)), WIDTH, HEIGHT)
     assert got is not None
     assert got.box == large.box
 
@@ -82,15 +82,15 @@ def test_of_two_boxes_around_a_click_the_one_it_is_in_the_middle_of_is_meant() -
 def test_a_click_on_what_is_not_meant_rules_a_box_out() -> None:
     large, small = detection(0, 0, 190, 90, 0.9), detection(20, 20, 40, 40, 0.1)
     prompt = Prompt((Click(0.15, 0.3), Click(0.8, 0.5, positive=False)))
-    got = pointed_at([large, small], prompt, WIDTH, HEIGHT)
+    got = box_for_prompt([large, small], prompt, WIDTH, HEIGHT)
     assert got is not None
     assert got.box == small.box
-    assert pointed_at([large], Prompt((Click(0.15, 0.3, positive=False),)), WIDTH, HEIGHT) is None
+    assert box_for_prompt([large], Prompt((Click(0.15, 0.3, positive=False),)), WIDTH, HEIGHT) is None
 
 
 def test_nothing_pointed_at_is_nothing_meant() -> None:
-    assert pointed_at([detection(0, 0, 9, 9, 0.9)], Prompt(label="open"), WIDTH, HEIGHT) is None
-    assert without_detector(np.zeros((9, 9, 3), np.uint8), Prompt(label="open")) is None
+    assert box_for_prompt([detection(0, 0, 9, 9, 0.9)], Prompt(label="open"), WIDTH, HEIGHT) is None
+    assert box_without_detector(np.zeros((9, 9, 3), np.uint8), Prompt(label="open")) is None
 
 
 def plate(*blocks: tuple[int, int, int, int], noise: float = 0.0) -> np.ndarray[Any, Any]:
@@ -107,47 +107,47 @@ def test_the_wand_finds_the_block_under_it_and_not_its_neighbour(x: int, y: int,
     block = (x, y, x + w, y + h)
     beside = (x + w + 3, 2, x + w + 9, 8)
     pixels = plate(block, beside)
-    box = wand(pixels, Click((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT))
+    box = magic_wand(pixels, Click((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT))
     assert box is not None
     assert box.corners == pytest.approx(tuple(map(float, block)), abs=1)
 
 
 def test_the_wand_bears_noise_and_takes_neither_background_nor_grain() -> None:
     pixels = plate((60, 30, 90, 50), noise=10)
-    box = wand(pixels, Click(0.375, 0.4))
+    box = magic_wand(pixels, Click(0.375, 0.4))
     assert box is not None
     assert iou(box, Box(60, 30, 90, 50)) > 0.8
-    assert wand(plate(), Click(0.5, 0.5)) is None
-    assert wand(plate((60, 30, 90, 50)), Click(0.1, 0.1)) is None
-    assert wand(plate(noise=5), Click(0.5, 0.5)) is None
-    assert wand(np.zeros((1, 1, 3), np.uint8), Click(1, 1)) is None
+    assert magic_wand(plate(), Click(0.5, 0.5)) is None
+    assert magic_wand(plate((60, 30, 90, 50)), Click(0.1, 0.1)) is None
+    assert magic_wand(plate(noise=5), Click(0.5, 0.5)) is None
+    assert magic_wand(np.zeros((1, 1, 3), np.uint8), Click(1, 1)) is None
 
 
 def test_without_the_detector_a_frame_stays_as_it_was_drawn_and_no_class_is_guessed() -> None:
     prompt = Prompt(frame=(0.1, 0.2, 0.3, 0.4), label="open")
-    got = without_detector(plate(), prompt)
+    got = box_without_detector(plate(), prompt)
     assert got is not None
     assert got.box.corners == pytest.approx((20, 20, 60, 40))
     assert (got.label, got.score) == ("open", None)
-    assert without_detector(plate(), Prompt(frame=prompt.frame)) is None
+    assert box_without_detector(plate(), Prompt(frame=prompt.frame)) is None
 
 
 def test_a_mask_makes_the_detector_s_box_tight_but_never_another_thing() -> None:
-    said = Pointed(Box(20, 20, 60, 60), "open", 0.7, "open 70%")
+    said = PromptResult(Box(20, 20, 60, 60), "open", 0.7, "open 70%")
     prompt = Prompt((Click(0.2, 0.4), Click(0.9, 0.9, positive=False)), label="open")
     tight = Scissors(WIDTH, HEIGHT, (24, 22, 58, 59))
-    got = tightened(said, plate(), prompt, tight)  # type: ignore[arg-type]  # asks for no more than this
+    got = tighten_with_mask(said, plate(), prompt, tight)  # type: ignore[arg-type]  # asks for no more than this
     assert got == said._replace(box=Box(24, 22, 58, 59))
     assert tight.asked == {"points": [(40, 40), (180, 90)], "labels": [1, 0], "box": said.box}
     for other in ((100, 20, 140, 60), (0, 0, 200, 100), (30, 30, 30, 30)):
-        assert tightened(said, plate(), prompt, Scissors(WIDTH, HEIGHT, other)) == said  # type: ignore[arg-type]
+        assert tighten_with_mask(said, plate(), prompt, Scissors(WIDTH, HEIGHT, other)) == said  # type: ignore[arg-type]
 
 
 def test_without_a_box_of_the_detector_s_the_best_mask_that_is_no_background_counts() -> None:
     prompt = Prompt((Click(0.2, 0.4),), label="open")
     masks = Scissors(WIDTH, HEIGHT, (0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
-    got = tightened(None, plate(), prompt, masks)  # type: ignore[arg-type]
+    got = tighten_with_mask(None, plate(), prompt, masks)  # type: ignore[arg-type]
     assert got is not None
     assert (got.box, got.label, got.score) == (Box(30, 30, 50, 50), "open", None)
-    assert tightened(None, plate(), Prompt((Click(0.2, 0.4),)), masks) is None  # type: ignore[arg-type]
-    assert tightened(None, plate(), prompt, Scissors(WIDTH, HEIGHT, (0, 0, 200, 90))) is None  # type: ignore[arg-type]
+    assert tighten_with_mask(None, plate(), Prompt((Click(0.2, 0.4),)), masks) is None  # type: ignore[arg-type]
+    assert tighten_with_mask(None, plate(), prompt, Scissors(WIDTH, HEIGHT, (0, 0, 200, 90))) is None  # type: ignore[arg-type]

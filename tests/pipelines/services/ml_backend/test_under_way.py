@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from dsmoe_core.schema import ImageRecord
-from pipelines.services.ml_backend.service import Limits
+from pipelines.services.ml_backend.service import ServiceLimits
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.asking import Held, Make, Play, Promote, click, found_by
 
@@ -39,7 +39,7 @@ def test_a_full_line_sends_away_at_once_and_says_when_to_come_back(
         detector.go.set()
         assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * 3
 
-    play(scene, detector=detector, limits=Limits(waiting=2, batch=1, look_s=0.01))
+    play(scene, detector=detector, limits=ServiceLimits(waiting=2, batch=1, look_s=0.01))
 
 
 def test_a_model_that_hangs_costs_a_request_its_time_limit_and_no_more(
@@ -61,7 +61,7 @@ def test_a_model_that_hangs_costs_a_request_its_time_limit_and_no_more(
         detector.go.set()
         assert (await client.post("/predict", json=request_body(task(second)))).status_code == 200
 
-    play(scene, detector=detector, limits=Limits(seconds=0.2, look_s=0.01))
+    play(scene, detector=detector, limits=ServiceLimits(seconds=0.2, look_s=0.01))
 
 
 def test_a_promotion_changes_who_answers_and_requests_under_way_end_with_the_old_one(
@@ -125,7 +125,7 @@ def test_no_more_images_are_remembered_than_allowed(
             await client.post("/predict", json=request_body(task(image)))
         assert detector.looks == [1, 1, 1, 1]  # the first when it was loaded
 
-    play(scene, detector=detector, limits=Limits(images=1, look_s=0.01))
+    play(scene, detector=detector, limits=ServiceLimits(images=1, look_s=0.01))
 
 
 def test_a_damaged_image_costs_nobody_else_an_answer(
