@@ -23,7 +23,7 @@ from dsmoe_core.progress import StatusCallback
 
 
 @dataclass(frozen=True, slots=True)
-class Locked:
+class LockedEnvironment:
     """What an environment holds.
 
     Attributes:
@@ -41,7 +41,7 @@ class Locked:
     size: str
 
 
-def ensure(wanted: Locked, environments: Path, on_status: StatusCallback) -> Path:
+def ensure(wanted: LockedEnvironment, environments: Path, on_status: StatusCallback) -> Path:
     """The folder ``environments/NAME-HASH``; built first if it is not there.
 
     A build that was killed is thrown away and begun again: only the ready-marker, written last, counts. Two
@@ -55,16 +55,16 @@ def ensure(wanted: Locked, environments: Path, on_status: StatusCallback) -> Pat
     ready = folder / "READY"
     if not ready.exists():
         make_folder(environments)
-        with only_one(environments / f"{folder.name}.lock", on_status):
+        with process_lock(environments / f"{folder.name}.lock", on_status):
             if not ready.exists():
                 _build(wanted, folder, on_status)
                 ready.touch()
     return folder
 
 
-def _build(wanted: Locked, folder: Path, on_status: StatusCallback) -> None:
+def _build(wanted: LockedEnvironment, folder: Path, on_status: StatusCallback) -> None:
     uv = find_uv(f"builds {wanted.title}'s environment")
-    need_space(folder.parent, wanted.space_bytes, f"{wanted.title}'s environment")
+    require_free_space(folder.parent, wanted.space_bytes, f"{wanted.title}'s environment")
     on_status(f"making an environment for {wanted.title} (once; {wanted.size})")
     _run(wanted, [uv, "venv", "--clear", "--quiet", "--python", sys.executable, str(folder)])
     on_status(f"installing {wanted.title} (once; under a minute after the downloads)")
@@ -73,7 +73,7 @@ def _build(wanted: Locked, folder: Path, on_status: StatusCallback) -> None:
     _run(wanted, sync)
 
 
-def _run(wanted: Locked, command: list[str]) -> None:
+def _run(wanted: LockedEnvironment, command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
@@ -86,7 +86,7 @@ def _run(wanted: Locked, command: list[str]) -> None:
     )
 
 
-def need_space(folder: Path, needed: int, what: str) -> None:
+def require_free_space(folder: Path, needed: int, what: str) -> None:
     """Refuse to begin where it must fail half way.
 
     Raises:
@@ -117,7 +117,7 @@ def make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def only_one(lock: Path, on_status: StatusCallback) -> Iterator[None]:
+def process_lock(lock: Path, on_status: StatusCallback) -> Iterator[None]:
     """Hold a lock between processes; it goes with the process, however that ends."""
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:

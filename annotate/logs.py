@@ -7,7 +7,7 @@ from pathlib import Path
 _LINES = 15
 
 
-def end_of(log: Path) -> str:
+def log_tail(log: Path) -> str:
     """The last lines of a log, indented, to stand in an error's message."""
     lines = log.read_text("utf-8", "replace").splitlines()[-_LINES:] if log.exists() else []
     return "\n".join(f"  {line}" for line in lines) or "  (nothing)"

@@ -116,7 +116,7 @@ def delete_workspace(path: Path, environment: Environment) -> None:
         with Workspace.open(path) as workspace, workspace.locked():
             own = factory.labelling_server(workspace, environment)
             if own is not None:
-                own.down()
+                own.stop()
     shutil.rmtree(path)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from annotate.review import process_guard
-from annotate.review.dataset import MAX_USEFUL_FIRST, Built, build
+from annotate.review.dataset import UNCERTAIN_VIEW, BuildSummary, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
@@ -30,12 +30,12 @@ class Page(NamedTuple):
 
     Attributes:
         address: the whole data set.
-        most_useful: deep link to the saved view, images worth a person's time first.
+        uncertain_view: deep link to the saved view, images worth a person's time first.
     """
 
     address: str
-    most_useful: str
-    built: Built
+    uncertain_view: str
+    built: BuildSummary
 
 
 def launch(
@@ -75,10 +75,10 @@ def launch(
                 _need_alive(server, folder / "fiftyone.log")
 
 
-def page(name: str, port: int, built: Built) -> Page:
+def page(name: str, port: int, built: BuildSummary) -> Page:
     """The links to a data set."""
     address = f"http://{LOOPBACK}:{port}/datasets/{quote(name)}"
-    view = MAX_USEFUL_FIRST.lower().replace(" ", "-")
+    view = UNCERTAIN_VIEW.lower().replace(" ", "-")
     return Page(address, f"{address}?view={view}", built)
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from annotate.uv import find_uv
 from dsmoe_core.errors import DsmoeError, PrerequisiteError
 
-OLDEST = (6, 0)
+MIN_VERSION = (6, 0)
 """What FiftyOne asks of MongoDB."""
 
 LOCK = Path(__file__).with_name("mongod.lock")
@@ -61,7 +61,7 @@ def find_mongod(package: Path | None = None) -> Path:
     folder = (package or package_folder()) / "db" / "bin"
     problems = []
     for program in _candidates(folder):
-        problem = what_is_wrong(program)
+        problem = mongod_problem(program)
         if problem is None:
             return program
         problems.append(problem)
@@ -75,7 +75,7 @@ def find_mongod(package: Path | None = None) -> Path:
     raise PrerequisiteError("; ".join(problems), REMEDY)
 
 
-def what_is_wrong(program: Path) -> str | None:
+def mongod_problem(program: Path) -> str | None:
     """Why this mongod cannot be used; None where it can."""
     try:
         answer = subprocess.run(
@@ -88,8 +88,10 @@ def what_is_wrong(program: Path) -> str | None:
         said = (answer.stderr or answer.stdout).strip().splitlines()
         return f"{program} does not run ({said[-1] if said else f'exit code {answer.returncode}'})"
     version = (int(found[1]), int(found[2]))
-    if version < OLDEST:
-        return f"{program} is version {found[1]}.{found[2]}; expected {OLDEST[0]}.{OLDEST[1]} or newer"
+    if version < MIN_VERSION:
+        return (
+            f"{program} is version {found[1]}.{found[2]}; expected {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer"
+        )
     return None
 
 

@@ -15,7 +15,7 @@ from annotate.review.sample import Layout, ReviewSample, describe, fingerprint
 from dsmoe_core.errors import ReviewError
 from dsmoe_core.progress import CountCallback
 
-MAX_USEFUL_FIRST = "Most useful first"
+UNCERTAIN_VIEW = "Most useful first"
 BATCH = 200
 """Samples written at once: large enough to be quick, small enough for a moving progress bar."""
 
@@ -49,7 +49,7 @@ COLOURS = {"ground_truth": "#00e5ff", "predictions": "#ff9f1c", "uncertainty": "
 POOL = ["#00e5ff", "#ff9f1c", "#c3a6ff", "#8bd450", "#ff7a9c", "#f2e34c"]
 
 
-class Built(NamedTuple):
+class BuildSummary(NamedTuple):
     """What :func:`build` did, in images."""
 
     name: str
@@ -59,7 +59,9 @@ class Built(NamedTuple):
     removed: int
 
 
-def build(name: str, samples: Iterable[ReviewSample], *, progress: CountCallback | None = None) -> Built:
+def build(
+    name: str, samples: Iterable[ReviewSample], *, progress: CountCallback | None = None
+) -> BuildSummary:
     """Make the data set of this name show exactly these samples; what is there already stays in place.
 
     People's own tags, saved views and fields are kept. A sample whose content did not change is not written.
@@ -91,7 +93,7 @@ def build(name: str, samples: Iterable[ReviewSample], *, progress: CountCallback
             if progress is not None:
                 progress(done, len(wanted))
         _save_view(dataset)
-    return Built(name, added, updated, len(wanted) - added - updated, len(gone))
+    return BuildSummary(name, added, updated, len(wanted) - added - updated, len(gone))
 
 
 def _open(name: str, layout: Layout) -> Any:
@@ -103,7 +105,7 @@ def _open(name: str, layout: Layout) -> Any:
     schema: dict[str, tuple[str, str]] = dict(SAMPLE_FIELDS)
     for field in ("ground_truth", "predictions"):
         dataset.add_sample_field(field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Detections)
-    schema.update({f"detections.detections.{field}": kind for field, kind in DETECTION_FIELDS.items()})
+    schema.update({f"predictions.detections.{field}": kind for field, kind in DETECTION_FIELDS.items()})
     for path, (kind, description) in schema.items():
         item = ITEMS.get(path.rsplit(".", 1)[-1])
         subfield = getattr(fo, item) if item else None
@@ -181,7 +183,7 @@ def _save_view(dataset: Any) -> None:
 
     unlabelled = dataset.exists("uncertainty").match(ViewField("labelled") == False)  # noqa: E712 (a query)
     dataset.save_view(
-        MAX_USEFUL_FIRST,
+        UNCERTAIN_VIEW,
         unlabelled.sort_by("uncertainty", reverse=True),
         description="Images nobody has labelled yet, those in which the detector doubts most first",
         overwrite=True,

@@ -22,8 +22,8 @@ class ReviewSample:
     """
 
     image: ImageRecord
-    truth: tuple[Annotation, ...] | None
-    detections: Prediction | None
+    annotations: tuple[Annotation, ...] | None
+    prediction: Prediction | None
     tags: tuple[str, ...] = ()
 
 
@@ -45,11 +45,11 @@ class Layout:
         classes: dict[str, None] = {}
         experts = 0
         for sample in samples:
-            if sample.detections is not None:
-                experts = max(experts, 1 + max(sample.detections.routing.experts, default=-1))
-                for detection in sample.detections.detections:
+            if sample.prediction is not None:
+                experts = max(experts, 1 + max(sample.prediction.routing.experts, default=-1))
+                for detection in sample.prediction.detections:
                     classes.update(dict.fromkeys(detection.probabilities))
-            classes.update(dict.fromkeys(a.label for a in sample.truth or ()))
+            classes.update(dict.fromkeys(a.label for a in sample.annotations or ()))
         return cls(tuple(classes), experts)
 
 
@@ -58,26 +58,26 @@ def describe(sample: ReviewSample, layout: Layout) -> dict[str, Any]:
 
     Boxes are ``[left, top, width, height]`` as shares of the image, entropies in nats.
     """
-    image, found = sample.image, sample.detections
+    image, found = sample.image, sample.prediction
     fields: dict[str, Any] = {
         "filepath": str(image.path),
         "image_key": image.key,
         "image_name": image.name,
         "size": [image.width, image.height],
-        "labelled": sample.truth is not None,
+        "labelled": sample.annotations is not None,
         "loop_tags": list(sample.tags),
         "ground_truth": None,
         **dict.fromkeys(("predictions", "uncertainty", "version", "experts", "lead_expert")),
         **dict.fromkeys(("gating_weights", "routing_entropy")),
     }
-    if sample.truth is not None:
+    if sample.annotations is not None:
         fields["ground_truth"] = [
-            {"label": a.label, "bounding_box": _relative(a.box, image)} for a in sample.truth
+            {"label": a.label, "bounding_box": _relative(a.box, image)} for a in sample.annotations
         ]
     if found is not None:
         names = [expert_name(index) for index in found.routing.experts]
         fields.update(
-            detections=[_detection(detection, image, layout.classes) for detection in found.detections],
+            predictions=[_detection(detection, image, layout.classes) for detection in found.detections],
             uncertainty=found.uncertainty,
             version=found.version,
             experts=names,

@@ -23,9 +23,9 @@ from dsmoe_core.errors import ReviewError
 from dsmoe_core.loopback import LOOPBACK
 
 START_SECONDS = 60.0
-THEIRS_SECONDS = 10.0
+EXTERNAL_SECONDS = 10.0
 """How long we wait for a server that the user runs; it should be up already."""
-LOCK_HELD = 100
+EXIT_LOCK_HELD = 100
 """mongod's exit code when another one uses its folder, or it may not write there."""
 
 
@@ -45,8 +45,8 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
         ReviewError: it does not start, or the server of that address does not answer.
     """
     if uri is not None:
-        _wait_until_up(uri, None, THEIRS_SECONDS, "the server of DSMOE_REVIEW_URI")
-        point_fiftyone_at(uri)
+        _wait_until_up(uri, None, EXTERNAL_SECONDS, "the server of DSMOE_REVIEW_URI")
+        configure_fiftyone(uri)
         yield uri
         return
     program = find_mongod()
@@ -54,14 +54,14 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
     server, address = _start(program, folder, log)
     try:
         _wait_until_up(address, server, START_SECONDS, str(log))
-        point_fiftyone_at(address)
+        configure_fiftyone(address)
         yield address
     finally:
-        _let_go(address)
+        _close_fiftyone_client(address)
         process_guard.stop(server)
 
 
-def point_fiftyone_at(uri: str) -> None:
+def configure_fiftyone(uri: str) -> None:
     """Set FiftyOne up for this process, and for the servers it starts, before it is imported.
 
     Raises:
@@ -82,7 +82,7 @@ def point_fiftyone_at(uri: str) -> None:
         )
 
 
-def _let_go(uri: str) -> None:
+def _close_fiftyone_client(uri: str) -> None:
     """Close FiftyOne's connection, or its clean-up at exit waits half a minute for the database we stop."""
     loaded = sys.modules.get("fiftyone")
     if loaded is not None and loaded.config.database_uri == uri:
@@ -130,7 +130,7 @@ def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: fl
 
 
 def _why_it_ended(code: int, log: Path) -> tuple[str, str]:
-    if code == LOCK_HELD:
+    if code == EXIT_LOCK_HELD:
         return (
             f"the review database in {log.parent} is in use by another process, or may not be written",
             "Close the other `dsmoe review` of this workspace.",

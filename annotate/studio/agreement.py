@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from annotate.studio.protocol import Origin, Region
 from dsmoe_core.schema import Box
 
-SAME_IOU = 0.5  # two people who mean one defect seldom draw it alike; below this they mean two
+MATCH_IOU = 0.5  # two people who mean one defect seldom draw it alike; below this they mean two
 
 Boxes = Sequence[Region]  # of one annotator
 
@@ -32,8 +32,8 @@ def iou(one: Box, other: Box) -> float:
     return w * h / (one.area + other.area - w * h)
 
 
-def groups(answers: Sequence[Boxes]) -> list[list[Region]]:
-    """All boxes, those that mean the same defect together: same class, and IoU >= SAME_IOU with one of them.
+def group_regions(answers: Sequence[Boxes]) -> list[list[Region]]:
+    """All boxes, those that mean the same defect together: same class, and IoU >= MATCH_IOU with one of them.
 
     Linked greedily by falling IoU (ties by place); at most one box of each annotator in a group. Every box
     is in exactly one group; groups are in the order of their first boxes.
@@ -60,27 +60,27 @@ def agreement(answers: Sequence[Boxes]) -> float | None:
     return sum(_f1(one, other) for one, other in pairs) / len(pairs) if pairs else None
 
 
-def merged(answers: Sequence[Boxes], keep: Literal["majority", "union"]) -> tuple[Region, ...]:
+def merge_regions(answers: Sequence[Boxes], keep: Literal["majority", "union"]) -> tuple[Region, ...]:
     """One list of boxes: those that more than half of the annotators drew, or all that anybody drew.
 
     A group becomes the mean of its boxes. It goes by the pre-annotation that one of them began as.
     """
     least = len(answers) / 2 if keep == "majority" else 0
-    return tuple(_mean(group) for group in groups(answers) if len(group) > least)
+    return tuple(_mean(group) for group in group_regions(answers) if len(group) > least)
 
 
 def _links(answers: Sequence[Boxes]) -> Iterator[_Link]:
     for (i, ours), (j, theirs) in combinations(enumerate(answers), 2):
         for a, one in enumerate(ours):
             for b, other in enumerate(theirs):
-                if one.label == other.label and (overlap := iou(one.box, other.box)) >= SAME_IOU:
+                if one.label == other.label and (overlap := iou(one.box, other.box)) >= MATCH_IOU:
                     yield _Link(overlap, (i, a), (j, b))
 
 
 def _f1(one: Boxes, other: Boxes) -> float:
     if not one and not other:
         return 1.0
-    shared = sum(len(group) == 2 for group in groups((one, other)))
+    shared = sum(len(group) == 2 for group in group_regions((one, other)))
     return 2 * shared / (len(one) + len(other))
 
 

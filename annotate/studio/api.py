@@ -62,7 +62,7 @@ class Api:
             return False
 
     @contextmanager
-    def asked_to(self, what: str, *, once: bool = False) -> Iterator[Sdk]:
+    def client(self, what: str, *, once: bool = False) -> Iterator[Sdk]:
         """Gives the client; its faults name what it was asked to do.
 
         Args:
@@ -96,7 +96,7 @@ class Api:
                 "Start it, then run this again.",
             ) from error
 
-    def ask(self, what: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
+    def request(self, what: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
         """One call past the client's own objects, for thousands of tasks: those take longer than the server.
 
         Args:
@@ -107,9 +107,9 @@ class Api:
             The answer's JSON; None where it is empty.
 
         Raises:
-            StudioError, PrerequisiteError: see asked_to.
+            StudioError, PrerequisiteError: see client.
         """
-        with self.asked_to(what) as sdk:
+        with self.client(what) as sdk:
             from label_studio_sdk.core.api_error import ApiError
 
             answer = sdk._client_wrapper.httpx_client.request(

@@ -51,18 +51,18 @@ class ClassChange:
         return cls(tuple(name for name in wanted if name not in there), renamed, tuple(removed))
 
     @property
-    def gone(self) -> frozenset[str]:
+    def obsolete(self) -> frozenset[str]:
         """Names that the project will not have any more."""
         return frozenset(self.renamed) | frozenset(self.removed)
 
-    def counted(self, rows: Iterable[Mapping[str, Any]]) -> ClassChange:
+    def with_counts(self, rows: Iterable[Mapping[str, Any]]) -> ClassChange:
         """The same with what it touches, from the project's tasks."""
         annotations: Counter[str] = Counter()
         pre_annotations: Counter[str] = Counter()
         for row in rows:
             for counter, those in ((annotations, "annotations"), (pre_annotations, "predictions")):
                 for one in row.get(those) or []:
-                    counter.update(self.gone & labels_of(one["result"]))
+                    counter.update(self.obsolete & labels_of(one["result"]))
         return ClassChange(self.added, self.renamed, self.removed, annotations, pre_annotations)
 
     def check(self) -> None:
@@ -79,7 +79,7 @@ class ClassChange:
                 "or start a project with another title.",
             )
 
-    def rewritten(self, results: Iterable[Mapping[str, Any]], *, drop: bool) -> list[Json] | None:
+    def rewrite(self, results: Iterable[Mapping[str, Any]], *, drop: bool) -> list[Json] | None:
         """The results under the new names; None where they stay as they are.
 
         Args:

@@ -7,24 +7,24 @@ from datetime import datetime
 from typing import NamedTuple
 
 from annotate.studio import harvest as harvesting
-from annotate.studio import pre_annotation
+from annotate.studio import task_format
 from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
+from annotate.studio.class_migration import migrate
 from annotate.studio.controls import CONTROL
 from annotate.studio.label_config import label_config
-from annotate.studio.migrate import migrate
-from annotate.studio.ownership import chosen, described, owner_of
+from annotate.studio.ownership import owner_of, select_project, with_owner
 from annotate.studio.protocol import Connection, Consensus, OpenTask, Region, Task
-from annotate.studio.push import Push
-from annotate.studio.rows import (
-    ANSWERED,
+from annotate.studio.task_import import TaskImport
+from annotate.studio.task_query import (
+    ANNOTATED,
     DATA,
     EVERYTHING,
     OPEN,
     PRE_ANNOTATIONS,
-    changed_since,
-    counted,
-    rows,
+    count_filter,
+    query_tasks,
+    updated_since,
 )
 from annotate.studio.views import ensure_views
 from dsmoe_core.progress import CountCallback
@@ -66,14 +66,14 @@ class LabelStudio:
         progress: CountCallback | None = None,
     ) -> int:
         """See Studio.ensure_project."""
-        pre_annotation.check_title(title)
+        task_format.check_title(title)
         config = label_config(vocabulary)
         found = self._find(title, owner)
         if found is None:
-            with self._api.asked_to(f"make the project {title!r}") as sdk:
+            with self._api.client(f"make the project {title!r}") as sdk:
                 made = sdk.projects.create(
                     title=title,
-                    description=described(owner),
+                    description=with_owner(owner),
                     label_config=config,
                     sampling="Sequential sampling",
                 )
@@ -84,8 +84,8 @@ class LabelStudio:
                 change = self._change(project, vocabulary, resolve)
                 migrate(self._api, project, change, vocabulary, progress)
             if owner and owner_of(found.description) is None:
-                with self._api.asked_to(f"say whose the project {title!r} is") as sdk:
-                    sdk.projects.update(project, description=described(owner, found.description))
+                with self._api.client(f"say whose the project {title!r} is") as sdk:
+                    sdk.projects.update(project, description=with_owner(owner, found.description))
         self._classes[project] = frozenset(vocabulary.names)
         ensure_views(self._api, project)
         return project
@@ -97,17 +97,17 @@ class LabelStudio:
         found = self._find(title, owner)
         return self._change(found.project, vocabulary, resolve) if found else ClassChange(vocabulary.names)
 
-    def push(
+    def import_tasks(
         self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
-        """See Studio.push. The images must lie in a sub-folder of the connection's document root."""
+        """See Studio.import_tasks. The images must lie in a sub-folder of the connection's document root."""
         root, classes = self.connection.document_root, self._classes_of(project)
-        return Push(self._api, project, root, classes, tasks).run(progress)
+        return TaskImport(self._api, project, root, classes, tasks).run(progress)
 
     def open_tasks(self, project: int) -> list[OpenTask]:
         """See Studio.open_tasks."""
-        found = (pre_annotation.open_task(row) for row in rows(self._api, project, PRE_ANNOTATIONS, OPEN))
-        return pre_annotation.in_order([task for task in found if task is not None])
+        found = (task_format.open_task(row) for row in query_tasks(self._api, project, PRE_ANNOTATIONS, OPEN))
+        return task_format.sort_tasks([task for task in found if task is not None])
 
     def submit(
         self,
@@ -119,9 +119,9 @@ class LabelStudio:
         skipped: bool = False,
     ) -> None:
         """See Studio.submit."""
-        pre_annotation.check_labels(regions, self._classes_of(project), f"task {task.task_id}")
-        body = pre_annotation.annotation_json(task, regions, seconds, skipped)
-        with self._api.asked_to(f"take the annotation of task {task.task_id}", once=True) as sdk:
+        task_format.check_labels(regions, self._classes_of(project), f"task {task.task_id}")
+        body = task_format.annotation_json(task, regions, seconds, skipped)
+        with self._api.client(f"take the annotation of task {task.task_id}", once=True) as sdk:
             sdk.annotations.create(task.task_id, **body)
 
     def harvest(
@@ -129,34 +129,34 @@ class LabelStudio:
     ) -> list[Harvest]:
         """See Studio.harvest."""
         if since is None:
-            found = rows(self._api, project, EVERYTHING, ANSWERED, "or")
+            found = query_tasks(self._api, project, EVERYTHING, ANNOTATED, "or")
         else:
-            found = rows(self._api, project, EVERYTHING, [changed_since(since)])
+            found = query_tasks(self._api, project, EVERYTHING, [updated_since(since)])
         return harvesting.read(found, since, consensus)
 
-    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
-        """See Studio.tell_agreement."""
+    def set_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """See Studio.set_agreement."""
         if agreement:
-            for row in rows(self._api, project, DATA, [counted("annotations", "greater")]):
-                progress = pre_annotation.with_agreement(row["data"], agreement)
+            for row in query_tasks(self._api, project, DATA, [count_filter("annotations", "greater")]):
+                progress = task_format.with_agreement(row["data"], agreement)
                 if progress != row["data"]:
-                    with self._api.asked_to(f"update task {row['id']}") as sdk:
+                    with self._api.client(f"update task {row['id']}") as sdk:
                         sdk.tasks.update(str(row["id"]), data=progress)
 
     # ---- project
 
     def _find(self, title: str, owner: str) -> _Found | None:
         wanted = "id,title,label_config,description"
-        with self._api.asked_to(f"list the projects called {title!r}") as sdk:
+        with self._api.client(f"list the projects called {title!r}") as sdk:
             found = list(sdk.projects.list(title=title, page_size=1000, include=wanted))
         same = sorted((p for p in found if p.title == title), key=lambda p: int(p.id))
         rows = [_Found(int(p.id), str(p.label_config), p.description or "") for p in same]
-        index = chosen([row.description for row in rows], title, owner)
+        index = select_project([row.description for row in rows], title, owner)
         return None if index is None else rows[index]
 
     def _change(self, project: int, vocabulary: Vocabulary, resolve: Resolve) -> ClassChange:
         change = ClassChange.between(self._read_classes(project), vocabulary.names, resolve)
-        return change.counted(rows(self._api, project, EVERYTHING)) if change.gone else change
+        return change.with_counts(query_tasks(self._api, project, EVERYTHING)) if change.obsolete else change
 
     def _classes_of(self, project: int) -> frozenset[str]:
         if project not in self._classes:
@@ -164,6 +164,6 @@ class LabelStudio:
         return self._classes[project]
 
     def _read_classes(self, project: int) -> frozenset[str]:
-        with self._api.asked_to(f"open project {project}") as sdk:
+        with self._api.client(f"open project {project}") as sdk:
             config = sdk.projects.get(project).parsed_label_config
         return frozenset(config.get(CONTROL, {}).get("labels", []))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import cos, radians, sin
 from typing import Any
 
-from annotate.studio.controls import CONTROL, FRAME, OBJECT, is_prompt, is_remark
+from annotate.studio.controls import CONTROL, FRAME, OBJECT, is_image_feedback, is_smart_prompt
 from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
 from dsmoe_core.schema import Box, Detection, Prediction
@@ -141,23 +141,25 @@ def from_prompt(result: Mapping[str, Any], width: int, height: int) -> Region:
     return from_result({**result, "type": "rectanglelabels", "value": box}, width, height)
 
 
-def readable_regions(
+def parse_regions(
     results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
 ) -> tuple[Region, ...]:
     """All boxes of a list of results; one that cannot be read is left out, with a warning that names it.
 
     What is said about the image as a whole is no box (see controls.remark), nor is what a smart tool was
-    pointed at (see readable_prompts).
+    pointed at (see parse_prompts).
     """
-    boxes = (result for result in results if not is_remark(result) and not is_prompt(result))
+    boxes = (result for result in results if not is_image_feedback(result) and not is_smart_prompt(result))
     return _readable(boxes, from_result, width, height, where)
 
 
-def readable_prompts(
+def parse_prompts(
     results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
 ) -> tuple[Region, ...]:
-    """All that smart tools were pointed at and that is still there; else like readable_regions."""
-    meant = (result for result in results if is_prompt(result) and result.get("is_positive") is not False)
+    """All that smart tools were pointed at and that is still there; else like parse_regions."""
+    meant = (
+        result for result in results if is_smart_prompt(result) and result.get("is_positive") is not False
+    )
     return _readable(meant, from_prompt, width, height, where)
 
 

@@ -33,7 +33,7 @@ class ExternalServer:
         self.document_root = document_root.resolve()
         self._token = token.strip()
 
-    def up(self, progress: StatusCallback | None = None) -> Connection:
+    def start(self, progress: StatusCallback | None = None) -> Connection:
         """Check that it answers, is Label Studio, and takes our token.
 
         Raises:
@@ -49,13 +49,13 @@ class ExternalServer:
             )
         self.version()
         connection = Connection(self.url, "", "", self._token, self.document_root)
-        with Api(connection).asked_to("sign us in") as sdk:
+        with Api(connection).client("sign us in") as sdk:
             sdk.users.whoami()
         if self.url.startswith("http:") and not on_loopback(self.url):
             log.warning("%s is not encrypted: the token can be read on the way; prefer https", self.url)
         return connection
 
-    def down(self) -> bool:
+    def stop(self) -> bool:
         """Leaves it alone: others work with it; says that nothing was stopped."""
         return False
 

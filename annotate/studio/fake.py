@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from annotate.studio import harvest as harvesting
-from annotate.studio import pre_annotation
+from annotate.studio import task_format
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.ownership import chosen, described, owner_of
+from annotate.studio.ownership import owner_of, select_project, with_owner
 from annotate.studio.protocol import Consensus, OpenTask, Region, Task
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import CountCallback
@@ -50,7 +50,7 @@ class FakeStudio:
         progress: CountCallback | None = None,
     ) -> int:
         """See Studio.ensure_project."""
-        pre_annotation.check_title(title)
+        task_format.check_title(title)
         config = label_config(vocabulary)
         change = self.class_change(title, vocabulary, owner=owner, resolve=resolve)
         change.check()
@@ -59,7 +59,7 @@ class FakeStudio:
             project = {"id": self._next_id(), "title": title}
             self._state["projects"].append(project)
         if owner_of(project.get("description", "")) is None:
-            project["description"] = described(owner, project.get("description", ""))
+            project["description"] = with_owner(owner, project.get("description", ""))
         self._rewrite(int(project["id"]), change, progress)
         project.update(classes=list(vocabulary.names), label_config=config)
         self._save()
@@ -73,14 +73,14 @@ class FakeStudio:
         if project is None:
             return ClassChange(vocabulary.names)
         change = ClassChange.between(project["classes"], vocabulary.names, resolve)
-        return change.counted(self._rows(project["id"]))
+        return change.with_counts(self._rows(project["id"]))
 
-    def push(
+    def import_tasks(
         self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
-        """See Studio.push."""
+        """See Studio.import_tasks."""
         classes = self._project(project)["classes"]
-        sent = {t.image.key: pre_annotation.task_json(t, t.image.path.as_uri(), classes) for t in tasks}
+        sent = {t.image.key: task_format.task_json(t, t.image.path.as_uri(), classes) for t in tasks}
         there = {row["data"]["key"]: row for row in self._rows(project)}
         for done, (key, body) in enumerate(sent.items(), start=1):
             row = there.get(key)
@@ -88,10 +88,10 @@ class FakeStudio:
                 row = {"id": self._next_id(), "project": project, "predictions": [], "annotations": []}
                 self._state["tasks"].append(row)
                 there[key] = row
-            if pre_annotation.is_open(row):
+            if task_format.is_open(row):
                 row["data"] = body["data"]
                 row["predictions"] += [
-                    {**p, "id": self._next_id()} for p in pre_annotation.missing(row, body)
+                    {**p, "id": self._next_id()} for p in task_format.missing_predictions(row, body)
                 ]
                 self._stamp(row)
             if progress:
@@ -102,8 +102,8 @@ class FakeStudio:
     def open_tasks(self, project: int) -> list[OpenTask]:
         """See Studio.open_tasks."""
         self._project(project)
-        rows = [pre_annotation.open_task(row) for row in self._rows(project) if pre_annotation.is_open(row)]
-        return pre_annotation.in_order([task for task in rows if task is not None])
+        rows = [task_format.open_task(row) for row in self._rows(project) if task_format.is_open(row)]
+        return task_format.sort_tasks([task for task in rows if task is not None])
 
     def submit(
         self,
@@ -115,8 +115,8 @@ class FakeStudio:
         skipped: bool = False,
     ) -> None:
         """See Studio.submit."""
-        pre_annotation.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
-        body = pre_annotation.annotation_json(task, regions, seconds, skipped)
+        task_format.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
+        body = task_format.annotation_json(task, regions, seconds, skipped)
         if any(a.get("unique_id") == body["unique_id"] for a in self._row(task.task_id)["annotations"]):
             return
         self.annotate(task.task_id, body)
@@ -128,11 +128,11 @@ class FakeStudio:
         self._project(project)
         return harvesting.read(self._rows(project), since, consensus)
 
-    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
-        """See Studio.tell_agreement."""
+    def set_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+        """See Studio.set_agreement."""
         self._project(project)
         for row in self._rows(project):
-            row["data"] = pre_annotation.with_agreement(row["data"], agreement)
+            row["data"] = task_format.with_agreement(row["data"], agreement)
         self._save()
 
     # What people do on the page besides submitting once.
@@ -191,7 +191,7 @@ class FakeStudio:
 
     def _find(self, title: str, owner: str) -> Json | None:
         same = [p for p in self._state["projects"] if p["title"] == title]
-        index = chosen([p.get("description", "") for p in same], title, owner)
+        index = select_project([p.get("description", "") for p in same], title, owner)
         return None if index is None else same[index]
 
     def _rewrite(self, project: int, change: ClassChange, progress: CountCallback | None) -> None:
@@ -200,8 +200,8 @@ class FakeStudio:
         for row in self._rows(project):
             for kind in ("annotations", "predictions"):
                 for one in row[kind]:
-                    drop = kind == "predictions" and pre_annotation.is_open(row)
-                    after = change.rewritten(one["result"], drop=drop)
+                    drop = kind == "predictions" and task_format.is_open(row)
+                    after = change.rewrite(one["result"], drop=drop)
                     if after is not None:
                         one["result"] = after
                         done += 1

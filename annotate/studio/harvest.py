@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from annotate.studio.agreement import agreement, iou, merged
-from annotate.studio.controls import Verdict, remark
-from annotate.studio.convert import readable_prompts, readable_regions
-from annotate.studio.pre_annotation import is_ours
+from annotate.studio.agreement import agreement, iou, merge_regions
+from annotate.studio.controls import ImageChoice, image_feedback
+from annotate.studio.convert import parse_prompts, parse_regions
 from annotate.studio.protocol import Consensus, Region
+from annotate.studio.task_format import is_dsmoe_task
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 
 _SAME_PX = 0.05  # the page turns a box into screen pixels and back: a corner this near did not move
-_DOUBTS = (Verdict.NEEDS_EXPERT, Verdict.UNSURE)  # the graver first
+_DOUBTS = (ImageChoice.NEEDS_EXPERT, ImageChoice.UNSURE)  # the graver first
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _AnnotatorResult:
     """What one annotator says about an image.
 
     Attributes:
@@ -28,7 +28,7 @@ class _Answer:
 
     annotation: Mapping[str, Any]
     regions: tuple[Region, ...]
-    doubt: Verdict | None
+    doubt: ImageChoice | None
     note: str
 
     @property
@@ -61,24 +61,24 @@ def read(
     Args:
         since: leave out what changed before; with a time zone.
     """
-    found = [harvest for row in rows if (harvest := harvest_of(row, consensus)) is not None]
+    found = [harvest for row in rows if (harvest := harvest_task(row, consensus)) is not None]
     found = [h for h in found if (h.updated_at >= since if since else h.annotators)]
     return sorted(found, key=lambda h: (h.updated_at, h.annotation_id))
 
 
-def harvest_of(row: Mapping[str, Any], consensus: Consensus = "latest") -> Harvest | None:
+def harvest_task(row: Mapping[str, Any], consensus: Consensus = "latest") -> Harvest | None:
     """What a task's annotators say together; None where it is no task of ours, or has no time of its own.
 
     Of each annotator the newest annotation counts. One marked as ground truth outweighs all others; else
     ``several`` decides, see Studio.harvest. A region that cannot be read is left out with a warning.
     """
-    if not is_ours(row["data"]):
+    if not is_dsmoe_task(row["data"]):
         return None
     answers = _answers(row)
     if not answers:
         return _taken_back(row) if row.get("updated_at") else None
     chosen = _chosen(answers, consensus)
-    regions = merged([a.regions for a in chosen], "majority" if consensus == "majority" else "union")
+    regions = merge_regions([a.regions for a in chosen], "majority" if consensus == "majority" else "union")
     skipped = all(a.skipped for a in chosen)
     doubts = [doubt for doubt in _DOUBTS if any(a.doubt is doubt for a in chosen)]
     shown = _parent(chosen[-1].annotation, regions, row.get("predictions") or [])
@@ -115,23 +115,23 @@ def outcomes(shown: Sequence[Region], left: Sequence[Region]) -> dict[Outcome, i
     return counts
 
 
-def _answers(row: Mapping[str, Any]) -> list[_Answer]:
+def _answers(row: Mapping[str, Any]) -> list[_AnnotatorResult]:
     """The newest answer of each annotator, oldest first."""
     answers = sorted((_answer(a, row) for a in row.get("annotations") or []), key=lambda a: a.age)
     return sorted({a.annotator: a for a in answers}.values(), key=lambda a: a.age)
 
 
-def _answer(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> _Answer:
+def _answer(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> _AnnotatorResult:
     if annotation.get("was_cancelled"):
-        return _Answer(annotation, (), None, remark(annotation["result"]).note)
-    regions, said = _regions(annotation, row), remark(annotation["result"])
-    doubt = next((doubt for doubt in _DOUBTS if doubt in said.verdicts), None)
+        return _AnnotatorResult(annotation, (), None, image_feedback(annotation["result"]).note)
+    regions, said = _regions(annotation, row), image_feedback(annotation["result"])
+    doubt = next((doubt for doubt in _DOUBTS if doubt in said.choices), None)
     odd = _unanswered(annotation, row, regions)
-    if regions and Verdict.NO_DEFECT in said.verdicts:
-        odd = f'(says "{Verdict.NO_DEFECT}", and has {len(regions)} boxes)'
+    if regions and ImageChoice.NO_DEFECT in said.choices:
+        odd = f'(says "{ImageChoice.NO_DEFECT}", and has {len(regions)} boxes)'
     if doubt is None and odd:
-        return _Answer(annotation, regions, Verdict.UNSURE, f"{said.note} {odd}".strip())
-    return _Answer(annotation, regions, doubt, said.note)
+        return _AnnotatorResult(annotation, regions, ImageChoice.UNSURE, f"{said.note} {odd}".strip())
+    return _AnnotatorResult(annotation, regions, doubt, said.note)
 
 
 def _unanswered(
@@ -141,13 +141,13 @@ def _unanswered(
 
     With the back end down it may be all that tells of a defect.
     """
-    for prompt in readable_prompts(annotation["result"], *_place(row)):
+    for prompt in parse_prompts(annotation["result"], *_place(row)):
         if not any(r.label == prompt.label and iou(r.box, prompt.box) for r in regions):
             return f'(points at "{prompt.label}" with a smart tool, and has no such box there)'
     return None
 
 
-def _chosen(answers: Sequence[_Answer], consensus: Consensus) -> Sequence[_Answer]:
+def _chosen(answers: Sequence[_AnnotatorResult], consensus: Consensus) -> Sequence[_AnnotatorResult]:
     """The answers that count, oldest first; never none.
 
     A skip is no vote. Merging asks that more than half of those who voted are sure; else those who are not
@@ -170,14 +170,14 @@ def _taken_back(row: Mapping[str, Any]) -> Harvest:
     )
 
 
-def _changed_at(row: Mapping[str, Any], answers: Sequence[_Answer]) -> datetime:
+def _changed_at(row: Mapping[str, Any], answers: Sequence[_AnnotatorResult]) -> datetime:
     """When the server last touched the task: an annotation that is taken back leaves no other time."""
     times = [a.age[0] for a in answers]
     return max(times + [datetime.fromisoformat(t) for t in (row.get("updated_at"),) if t])
 
 
 def _regions(annotation: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[Region, ...]:
-    return readable_regions(annotation["result"], *_place(row))
+    return parse_regions(annotation["result"], *_place(row))
 
 
 def _place(row: Mapping[str, Any]) -> tuple[int, int, str]:

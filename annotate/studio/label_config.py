@@ -5,7 +5,7 @@ from __future__ import annotations
 import colorsys
 from xml.sax.saxutils import quoteattr
 
-from annotate.studio.controls import CLICK, CONTROL, FRAME, NOTE, OBJECT, VERDICT, Verdict
+from annotate.studio.controls import CLICK, CONTROL, FRAME, IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
 
@@ -28,7 +28,7 @@ def label_config(vocabulary: Vocabulary) -> str:
     """
     labels = "\n".join(f"    {_label(i, text)}" for i, text in enumerate(vocabulary))
     smart = "\n".join(f"    {_smart_label(i, text)}" for i, text in enumerate(vocabulary))
-    verdicts = "\n".join(f"    <Choice value={quoteattr(verdict)}/>" for verdict in Verdict)
+    verdicts = "\n".join(f"    <Choice value={quoteattr(verdict)}/>" for verdict in ImageChoice)
     return (
         "<View>\n"
         '  <Header value="$why" size="6"/>\n'
@@ -47,7 +47,7 @@ def label_config(vocabulary: Vocabulary) -> str:
         "  </RectangleLabels>\n"
         "  </View>\n"
         f"{_ROW}"
-        f'  <Choices name="{VERDICT}" toName="{OBJECT}" choice="multiple" showInline="true">\n'
+        f'  <Choices name="{IMAGE_CHOICE}" toName="{OBJECT}" choice="multiple" showInline="true">\n'
         f"{verdicts}\n"
         "  </Choices>\n"
         f'  <TextArea name="{NOTE}" toName="{OBJECT}" rows="1" editable="true" maxSubmissions="1"'

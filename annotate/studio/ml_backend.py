@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import parse_qs
 from xml.etree import ElementTree as ET
 
-from annotate.studio import pre_annotation
+from annotate.studio import task_format
 from annotate.studio.controls import CLICK, CONTROL, FRAME, OBJECT
 from annotate.studio.convert import Json, to_result
 from annotate.studio.protocol import Region, Task
@@ -25,7 +25,7 @@ from dsmoe_core.schema import Box, ImageRecord, Prediction
 
 _LOCAL_FILES = "/data/local-files/?"
 NO_PREDICTION: list[Json] = []
-NOTHING: Json = {"result": []}
+EMPTY_PREDICTION: Json = {"result": []}
 """To a smart tool: no box. Unlike a pre-annotation it is not kept, so it may be empty."""
 
 
@@ -60,7 +60,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class LiveTask:
+class PredictTask:
     """A task that the server asks about.
 
     Attributes:
@@ -83,7 +83,7 @@ class PredictRequest:
         prompt: None where pre-annotations are asked for.
     """
 
-    tasks: tuple[LiveTask, ...]
+    tasks: tuple[PredictTask, ...]
     classes: frozenset[str]
     prompt: Prompt | None
 
@@ -130,13 +130,13 @@ def pre_annotation_json(image: ImageRecord, found: Prediction, classes: Collecti
     """Detections as a prediction, exactly as `push` sends them.
 
     Raises:
-        ClassBookError, BoxError: see Studio.push.
+        ClassBookError, BoxError: see Studio.import_tasks.
     """
-    (prediction,) = pre_annotation.task_json(Task(image, 0, "ranked", 0, found), "", classes)["predictions"]
+    (prediction,) = task_format.task_json(Task(image, 0, "ranked", 0, found), "", classes)["predictions"]
     return dict(prediction)
 
 
-def smart_json(
+def smart_tool_json(
     image: ImageRecord, box: Box, label: str, *, score: float | None, version: str, why: str
 ) -> Json:
     """The answer to a smart tool: one box as a person might have drawn it.
@@ -150,15 +150,15 @@ def smart_json(
     return {"result": [result], "model_version": version, **({} if score is None else {"score": score})}
 
 
-def _task(raw: Any) -> LiveTask:
+def _task(raw: Any) -> PredictTask:
     data = raw.get("data") if isinstance(raw, dict) else None
     if not isinstance(data, dict):
         raise _unexpected("a task has no data")
     key = data.get("key")
-    return LiveTask(
+    return PredictTask(
         str(data.get(OBJECT, "")),
         key if isinstance(key, str) else None,
-        data.get("audit") == pre_annotation.BLIND,
+        data.get("audit") == task_format.BLIND,
     )
 
 

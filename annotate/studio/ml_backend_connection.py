@@ -21,7 +21,7 @@ def connect(connection: Connection, project: int, url: str, username: str, passw
         StudioError: Label Studio cannot reach it, or may not.
     """
     api = Api(connection)
-    with api.asked_to(f"list the back ends of project {project}") as sdk:
+    with api.client(f"list the back ends of project {project}") as sdk:
         ours = [int(row.id) for row in sdk.ml.list(project=project) if row.title == TITLE and row.id]
     settings = {
         "url": url,
@@ -31,26 +31,26 @@ def connect(connection: Connection, project: int, url: str, username: str, passw
         "basic_auth_pass": password,
     }
     if ours:
-        with api.asked_to(f"change the back end of project {project}") as sdk:
+        with api.client(f"change the back end of project {project}") as sdk:
             sdk.ml.update(ours[0], project=project, title=TITLE, **settings)
     else:
         _create(api, project, settings)
     for extra in ours[1:]:
-        with api.asked_to(f"forget back end {extra}") as sdk:
+        with api.client(f"forget back end {extra}") as sdk:
             sdk.ml.delete(extra)
 
 
 def _create(api: Api, project: int, settings: dict[str, object]) -> None:
     try:
-        with api.asked_to(f"take the back end of project {project}") as sdk:
+        with api.client(f"take the back end of project {project}") as sdk:
             sdk.ml.create(project=project, title=TITLE, **settings)
     except StudioError as error:
         if f"({_FORBIDDEN})" not in error.problem:
             raise
-        with api.asked_to(f"list the back ends of project {project}") as sdk:
+        with api.client(f"list the back ends of project {project}") as sdk:
             kept = [int(row.id) for row in sdk.ml.list(project=project) if row.title == TITLE and row.id]
         for row in kept:  # it refuses, yet keeps the row
-            with api.asked_to(f"forget back end {row}") as sdk:
+            with api.client(f"forget back end {row}") as sdk:
                 sdk.ml.delete(row)
         raise StudioError(
             "Label Studio does not let a back end on this machine be connected",

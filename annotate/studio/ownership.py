@@ -14,7 +14,7 @@ from dsmoe_core.errors import StudioError
 _MARK = re.compile(r"\(dsmoe workspace ([0-9a-z]+)\)")
 
 
-def described(owner: str, before: str = "") -> str:
+def with_owner(owner: str, before: str = "") -> str:
     """A description that names the owner, behind what it says already."""
     return " ".join(filter(None, (before, f"(dsmoe workspace {owner})" if owner else "")))
 
@@ -25,7 +25,7 @@ def owner_of(description: str) -> str | None:
     return found[1] if found else None
 
 
-def chosen(descriptions: Sequence[str], title: str, owner: str) -> int | None:
+def select_project(descriptions: Sequence[str], title: str, owner: str) -> int | None:
     """Which of the projects of one title to use: the owner's, else the first that is nobody's.
 
     Args:

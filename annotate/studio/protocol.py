@@ -40,14 +40,14 @@ class Task:
         round: number of the round, from 0.
         arm: how it was chosen: ``seed`` (before there was a model), ``ranked`` or ``random`` (control).
         rank: place in its round, 0 = most useful.
-        detections: become the pre-annotations; None where there is no model yet or the image is shown bare.
+        prediction: becomes the pre-annotations; None where there is no model yet or the image is shown bare.
     """
 
     image: ImageRecord
     round: int
     arm: Literal["seed", "ranked", "random"]
     rank: int
-    detections: Prediction | None
+    prediction: Prediction | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Studio(Protocol):
         """What ``ensure_project`` would change about the classes and how much it touches; changes nothing."""
         ...
 
-    def push(
+    def import_tasks(
         self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
         """Send tasks with their pre-annotations; returns image key -> task id, in the order given.
@@ -181,7 +181,7 @@ class Studio(Protocol):
         """
         ...
 
-    def tell_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
+    def set_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
         """Write how far several annotators of an image agree beside it, for the view of disagreements.
 
         Args:

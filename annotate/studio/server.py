@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotate.environments import make_folder, need_space, only_one
-from annotate.logs import end_of
+from annotate.environments import make_folder, process_lock, require_free_space
+from annotate.logs import log_tail
 from annotate.studio import environment
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
@@ -33,12 +33,12 @@ class ServerStatus:
 
     Attributes:
         running: its process is alive.
-        answers: it also says that it is up.
+        healthy: it also says that it is up.
         url: where it is, or was last.
     """
 
     running: bool
-    answers: bool
+    healthy: bool
     pid: int | None
     url: str | None
     log: Path
@@ -74,8 +74,8 @@ class LabelStudioServer:
         self._port_file = self.data_dir / "server.port"
         self._start_timeout = start_timeout
 
-    def up(self, progress: StatusCallback | None = None) -> Connection:
-        """Start it unless it runs, wait until it answers, and say where it is.
+    def start(self, progress: StatusCallback | None = None) -> Connection:
+        """Start it unless it runs, wait until it healthy, and say where it is.
 
         May be killed and called again at any moment, also by two processes at once.
 
@@ -86,10 +86,10 @@ class LabelStudioServer:
         on_status = progress or (lambda _: None)
         make_folder(self.data_dir)
         self.data_dir.chmod(0o700)  # the database holds the token too
-        with only_one(self.data_dir / "server.lock", on_status):
+        with process_lock(self.data_dir / "server.lock", on_status):
             if self._pid() is None:
                 self._need_free_port()
-                need_space(self.data_dir, DATA_BYTES, "Label Studio's database")
+                require_free_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, on_status)
                 self._start(program, self._credentials())
                 on_status("starting Label Studio")
@@ -97,7 +97,7 @@ class LabelStudioServer:
             self._wait(connection, on_status)
             return connection
 
-    def down(self) -> bool:
+    def stop(self) -> bool:
         """Stop it; says whether it ran."""
         pid = self._pid()
         if pid is None:
@@ -114,11 +114,11 @@ class LabelStudioServer:
         return True
 
     def status(self) -> ServerStatus:
-        """Whether it runs and answers, without starting anything."""
+        """Whether it runs and healthy, without starting anything."""
         pid = self._pid()
         url = f"http://{LOOPBACK}:{self._last_port()}" if self._port_file.exists() else None
-        answers = pid is not None and url is not None and Api.is_up(url)
-        return ServerStatus(pid is not None, answers, pid, url, self.log)
+        healthy = pid is not None and url is not None and Api.is_up(url)
+        return ServerStatus(pid is not None, healthy, pid, url, self.log)
 
     def _start(self, program: Path, credentials: Mapping[str, str]) -> None:
         self._pid_file.unlink(missing_ok=True)
@@ -190,11 +190,11 @@ class LabelStudioServer:
                 raise self._failed(f"did not answer within {seconds:.0f} s", connection)
             on_status(f"starting Label Studio ({seconds:.0f} s)")
             time.sleep(0.5)
-        with Api(connection).asked_to("sign us in") as sdk:
+        with Api(connection).client("sign us in") as sdk:
             sdk.users.whoami()
 
     def _failed(self, what: str, connection: Connection) -> StudioError:
-        last = end_of(self.log)
+        last = log_tail(self.log)
         for secret in (connection.password, connection.token):
             last = last.replace(secret, "***")
         return StudioError(

@@ -29,7 +29,7 @@ class _Pair(NamedTuple):
     annotation: int
 
 
-def correct(
+def correct_regions(
     pre_annotations: Sequence[Region], truth: Sequence[Annotation], accept_iou: float = 0.75
 ) -> list[Region]:
     """What the page hands in once someone has made the pre-annotations agree with the truth.
@@ -113,7 +113,7 @@ class SimulatedAnnotator:
         self._accept_iou = accept_iou
         self._clock = clock
 
-    def work(self, project: int, progress: CountCallback | None = None) -> int:
+    def run(self, project: int, progress: CountCallback | None = None) -> int:
         """Correct and submit every open task whose truth is known; returns how many that were."""
         tasks = self._studio.open_tasks(project)
         known = [task for task in tasks if task.key in self._truth]
@@ -121,7 +121,9 @@ class SimulatedAnnotator:
             log.warning("%d open tasks are left to people: their truth is not known", len(tasks) - len(known))
         for done, task in enumerate(known, start=1):
             started = self._clock()
-            regions = correct(task.pre_annotations, self._truth[task.key].annotations, self._accept_iou)
+            regions = correct_regions(
+                task.pre_annotations, self._truth[task.key].annotations, self._accept_iou
+            )
             self._studio.submit(project, task, regions, seconds=self._clock() - started)
             if progress:
                 progress(done, len(known))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from annotate.studio.api import Api
-from annotate.studio.controls import Verdict
+from annotate.studio.controls import ImageChoice
 from annotate.studio.convert import Json
-from annotate.studio.pre_annotation import BLIND
-from annotate.studio.rows import OPEN
+from annotate.studio.task_format import BLIND
+from annotate.studio.task_query import OPEN
 
-MAX_USEFUL: Final = "Most useful first"
+QUEUE: Final = "Most useful first"
 DISAGREEMENTS: Final = "Disagreements"
 NEEDS_EXPERT: Final = "Needs an expert"
 BLIND_AUDIT: Final = "Blind audit"
@@ -33,9 +33,9 @@ def _filter(column: str, operator: str, kind: str, value: str) -> Json:
 
 
 FILTERS: Final[dict[str, list[Json]]] = {
-    MAX_USEFUL: [*OPEN],
+    QUEUE: [*OPEN],
     DISAGREEMENTS: [_filter("data.agreement", "less", "Number", "1")],
-    NEEDS_EXPERT: [_filter("annotations_results", "contains", "String", Verdict.NEEDS_EXPERT)],
+    NEEDS_EXPERT: [_filter("annotations_results", "contains", "String", ImageChoice.NEEDS_EXPERT)],
     BLIND_AUDIT: [_filter("data.audit", "equal", "String", BLIND)],
     EVERYTHING: [],
 }
@@ -49,7 +49,7 @@ def ensure_views(api: Api, project: int) -> None:
         "ordering": ["tasks:data.queue"],
         "hiddenColumns": {"explore": _HIDDEN, "labeling": _HIDDEN},
     }
-    with api.asked_to(f"keep the views of project {project}") as sdk:
+    with api.client(f"keep the views of project {project}") as sdk:
         there = {view.data.get("title") for view in sdk.views.list(project=project)}
         for title, items in FILTERS.items():
             if title not in there:

@@ -14,7 +14,7 @@ from typing import Any, overload
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
 from annotate.studio.protocol import Connection, Task
-from annotate.studio.push import Push
+from annotate.studio.task_import import TaskImport
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import (
@@ -128,7 +128,7 @@ def _there_and_back(connection: Connection, tasks: Tasks, on_status: StatusCallb
     studio, api = LabelStudio(connection), Api(connection)
     with _project(studio, api) as project:
         on_status(f"pushing {len(tasks)} images")
-        push_s = _seconds(lambda: studio.push(project, tasks))
+        push_s = _seconds(lambda: studio.import_tasks(project, tasks))
         on_status("annotating them")
         _accept_all(api, project)
         on_status("harvesting them")
@@ -148,7 +148,7 @@ def _one_by_one(connection: Connection, tasks: Tasks) -> float:
     """Seconds for a push with one call an image."""
     api = Api(connection)
     with _project(LabelStudio(connection), api) as project:
-        push = Push(api, project, connection.document_root, BOOK.names, tasks, batch=1)
+        push = TaskImport(api, project, connection.document_root, BOOK.names, tasks, batch=1)
         return _seconds(push.run)
 
 
@@ -156,7 +156,7 @@ def push_alone(connection: Connection, count: int, image: Path) -> float:
     """Push so many tasks and give this process's peak memory, in 1e6 bytes."""
     studio = LabelStudio(connection)
     with _project(studio, Api(connection)) as project:
-        studio.push(project, Tasks(count, image))
+        studio.import_tasks(project, Tasks(count, image))
         return _peak_mb()
 
 
@@ -183,14 +183,14 @@ def _project(studio: LabelStudio, api: Api) -> Iterator[int]:
     try:
         yield project
     finally:
-        with api.asked_to(f"delete project {project}") as sdk:
+        with api.client(f"delete project {project}") as sdk:
             sdk.projects.delete(project)
 
 
 def _accept_all(api: Api, project: int) -> None:
     everything = {"selectedItems": {"all": True, "excluded": []}}
     params = {"id": "predictions_to_annotations", "project": project}
-    api.ask("annotate all tasks", "POST", "api/dm/actions/", params=params, body=everything)
+    api.request("annotate all tasks", "POST", "api/dm/actions/", params=params, body=everything)
 
 
 def _seconds(work: Callable[[], object]) -> float:

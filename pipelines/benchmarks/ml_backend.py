@@ -80,10 +80,10 @@ def benchmark_room(
             workspace.path / "studio", workspace.path, environment.environments, ports[0]
         )
         try:
-            yield workspace, server.up(on_status)
+            yield workspace, server.start(on_status)
         finally:
             lifecycle.ml_backend(workspace).down()
-            server.down()
+            server.stop()
 
 
 def _promote_fresh(workspace: Workspace, seed: int) -> None:
@@ -132,7 +132,7 @@ def measure_back_end(
     words = workspace.class_book().vocabulary()
     project = studio.ensure_project(workspace.settings.title, words, owner=workspace.mark())
     images = workspace.images()
-    studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images[:clicks])])
+    studio.import_tasks(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images[:clicks])])
     on_status(f"clicking on {clicks} images")
     first, again = _click_through(connection, project, studio.open_tasks(project)[:clicks])
     on_status(f"{annotators} annotators for {seconds:.0f} s")
@@ -149,7 +149,7 @@ def _click_through(
     connection: Connection, project: int, tasks: Sequence[OpenTask]
 ) -> tuple[list[float], list[float]]:
     """Milliseconds of the first and of the second click on each image, through Label Studio."""
-    with Api(connection).asked_to("list the back ends") as sdk:
+    with Api(connection).client("list the back ends") as sdk:
         (row,) = [row.id for row in sdk.ml.list(project=project) if row.title == TITLE]
     first: list[float] = []
     again: list[float] = []

@@ -115,7 +115,7 @@ def migrate(
             studio.ensure_project(title, words, owner=owner, resolve=book.resolve, progress=progress.advance)
     if note:
         line(note)
-    if not change.added and not change.gone:
+    if not change.added and not change.obsolete:
         console.print("The labelling project has the classes of the class book; nothing is to be done.")
         return
     table = Table("class", "what becomes of it", "annotations", "sets of pre-annotations")

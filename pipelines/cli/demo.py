@@ -140,7 +140,7 @@ def run(
                 _invite(workspace, environment, plan)
         finally:
             if own is not None and headless:
-                own.down()
+                own.stop()
 
 
 def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any) -> None:

@@ -45,7 +45,7 @@ def up(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None) -
 
     with Workspace.open(workspace) as opened:
         with TerminalReporter() as progress:
-            connection = _server(opened, port).up(progress.status)
+            connection = _server(opened, port).start(progress.status)
         show_sign_in(connection, connection.url)
         with TerminalReporter() as progress:
             lifecycle.start_ml_backend(opened, LabelStudio(connection), connection, progress.status)
@@ -69,7 +69,7 @@ def down(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     if isinstance(found, ExternalServer):
         line(f"Label Studio at {found.url} is not ours; it was not stopped")
         return
-    line("Label Studio is stopped" if found.down() else "Label Studio was not running")
+    line("Label Studio is stopped" if found.stop() else "Label Studio was not running")
 
 
 @app.command("status")
@@ -85,13 +85,13 @@ def status(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     with Workspace.open(workspace) as opened:
         server = _server(opened, None)
         if isinstance(server, ExternalServer):
-            server.up()
+            server.start()
             line(f"Label Studio {server.version()} at {server.url} takes our token")
             line(lifecycle.status_message(opened, server.url))
             return
         found = server.status()
         live = lifecycle.status_message(opened, found.url or "http://127.0.0.1")
-    state = "up" if found.answers else "starting or hung" if found.running else "down"
+    state = "up" if found.healthy else "starting or hung" if found.running else "down"
     where = f" at {found.url} (process {found.pid})" if found.running else ""
     line(f"Label Studio is {state}{where}; log: {found.log}")
     line(live)
@@ -112,7 +112,7 @@ def review(
 
     def announce(page: Page) -> None:
         progress.line(f"FiftyOne: {page.address}")
-        progress.line(f"most useful first: {page.most_useful}")
+        progress.line(f"most useful first: {page.uncertain_view}")
 
     environment = Environment.read()
     with Workspace.open(workspace) as opened, TerminalReporter() as progress:

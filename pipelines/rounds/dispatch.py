@@ -66,7 +66,7 @@ def push(context: LoopContext, number: int) -> dict[str, Any]:
     planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
     project = context.project()
     planned += _left_over(context, number, known, project)
-    ids = context.studio.push(project, Planned(workspace, planned), progress=context.progress.advance)
+    ids = context.studio.import_tasks(project, Planned(workspace, planned), progress=context.progress.advance)
     workspace.journal.mark_sent(ids)
     workspace.journal.set_fact("project", project)
     return {"tasks": len(ids)}

@@ -56,7 +56,7 @@ def _take_in(context: LoopContext, project: int, since: datetime | None) -> None
     back = context.studio.harvest(project, since=since, consensus=workspace.settings.studio.consensus)
     workspace.journal.record([h for h in back if h.key in ours])
     agreement = {h.key: h.agreement for h in back if h.key in ours and h.agreement is not None}
-    context.studio.tell_agreement(project, agreement)
+    context.studio.set_agreement(project, agreement)
 
 
 def _still_out(waiting: Collection[str], out: Sequence[SentTask], sent: int) -> WorkspaceError:

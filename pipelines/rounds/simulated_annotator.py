@@ -50,7 +50,7 @@ def simulated_annotator(truth: Mapping[str, LabelledImage]) -> Annotate:
 
     def annotate(context: LoopContext, row: RoundRow) -> None:
         context.progress.step(row.round, "annotate")
-        SimulatedAnnotator(context.studio, truth).work(context.project(), context.progress.advance)
+        SimulatedAnnotator(context.studio, truth).run(context.project(), context.progress.advance)
         context.progress.finished(row.round, "annotate")
 
     return annotate

@@ -71,7 +71,7 @@ def start_studio(
         return FakeStudio(workspace.path / "studio" / "stub.json"), None
     from annotate.studio.client import LabelStudio
 
-    connection = own.up(on_status)
+    connection = own.start(on_status)
     return LabelStudio(connection), connection
 
 

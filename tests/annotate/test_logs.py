@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.logs import end_of
+from annotate.logs import log_tail
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ from annotate.logs import end_of
 def test_the_last_lines_are_shown(tmp_path: Path, written: bytes | None, shown: str) -> None:
     if written is not None:
         (tmp_path / "log").write_bytes(written)
-    assert end_of(tmp_path / "log") == shown
+    assert log_tail(tmp_path / "log") == shown

@@ -108,18 +108,18 @@ def test_killed_while_pushing_annotating_and_training_it_goes_on_where_it_was(
 
     server = LabelStudioServer(demo.workspace / "studio", demo.workspace, environments, int(demo._port))
     assert not server.status().running  # --headless
-    api = Api(server.up())
+    api = Api(server.start())
     try:
         with Workspace.open(demo.workspace) as workspace:
             tasks = workspace.journal.tasks()
             harvests = workspace.journal.harvests()
             rows = workspace.rounds()
             attempts = {(number, step): count for number, step, count, _ in workspace.journal.steps()}
-        with api.asked_to("show what it has") as sdk:
+        with api.client("show what it has") as sdk:
             (project,) = sdk.projects.list()
             found = list(sdk.tasks.list(project=project.id, page_size=1000))
     finally:
-        server.down()
+        server.stop()
     expected = BUDGET * (ROUNDS + 1)
     assert attempts[1, "push"] == attempts[2, "train"] == 2  # it was killed where this test says
     assert Counter(task.data["key"] for task in found) == Counter(task.key for task in tasks)

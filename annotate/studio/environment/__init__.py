@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from annotate import environments
-from annotate.environments import Locked
+from annotate.environments import LockedEnvironment
 from dsmoe_core.progress import StatusCallback
 
 LOCK = Path(__file__).parent / "label-studio.lock"
-LABEL_STUDIO = Locked("label-studio", "Label Studio", LOCK, space_bytes=1_500_000_000, size="1 GB")
+LABEL_STUDIO = LockedEnvironment("label-studio", "Label Studio", LOCK, space_bytes=1_500_000_000, size="1 GB")
 
 
 def ensure(folder: Path, on_status: StatusCallback) -> Path:

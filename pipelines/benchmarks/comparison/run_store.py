@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.environments import only_one
+from annotate.environments import process_lock
 from dsmoe_core import evaluation
 from dsmoe_core.atomic import atomic_write, content_id
 from dsmoe_core.evaluation import bootstrap
@@ -113,7 +113,7 @@ class Bouts:
     def _once(self, folder: Path, name: str, seed: int, make: Callable[[], dict[str, Any]]) -> Result:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.json"
-        with only_one(folder / "lock", self.told.status):
+        with process_lock(folder / "lock", self.told.status):
             kept = _read(path)
             if kept is None:
                 kept = make()

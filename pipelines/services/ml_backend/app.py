@@ -18,13 +18,13 @@ from fastapi.security import HTTPBasic, HTTPBasicCredentials
 
 from annotate.studio.convert import Json
 from annotate.studio.ml_backend import (
+    EMPTY_PREDICTION,
     NO_PREDICTION,
-    NOTHING,
-    LiveTask,
     PredictRequest,
+    PredictTask,
     pre_annotation_json,
     predict_request,
-    smart_json,
+    smart_tool_json,
 )
 from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
 from pipelines.rounds.dispatch import shown
@@ -96,15 +96,17 @@ def make_app(service: PredictionService, credentials: Credentials, showing: Roun
     return app
 
 
-async def _smart(service: PredictionService, task: LiveTask, asked: PredictRequest) -> Json:
+async def _smart(service: PredictionService, task: PredictTask, asked: PredictRequest) -> Json:
     """The box that is meant, or no box."""
     question = await asyncio.to_thread(service.question, task, asked.prompt)
     answer = await service.ask(question, within_s=service.limits.seconds)
     pointed, image = answer.pointed, question.image
     if pointed is None or pointed.label not in asked.classes:
-        return NOTHING
+        return EMPTY_PREDICTION
     box = pointed.box.clipped(image.width, image.height)
-    return smart_json(image, box, pointed.label, score=pointed.score, version=answer.version, why=pointed.why)
+    return smart_tool_json(
+        image, box, pointed.label, score=pointed.score, version=answer.version, why=pointed.why
+    )
 
 
 async def _pre_annotations(
@@ -145,7 +147,11 @@ async def _pre_annotations(
 
 
 async def _pre_annotation(
-    service: PredictionService, task: LiveTask, asked: PredictRequest, showing: RoundSettings, deadline: float
+    service: PredictionService,
+    task: PredictTask,
+    asked: PredictRequest,
+    showing: RoundSettings,
+    deadline: float,
 ) -> Json | list[Json]:
     if task.blind:
         return NO_PREDICTION

@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 import httpx
 
-from annotate.logs import end_of
+from annotate.logs import log_tail
 from dsmoe_core.errors import StudioError, WorkspaceError
 from dsmoe_core.loopback import LOOPBACK, need_free_port
 from dsmoe_core.progress import StatusCallback
@@ -200,7 +200,7 @@ class MLBackendProcess:
 
     def _failed(self, what: str) -> StudioError:
         return StudioError(
-            f"the back end for live pre-annotations {what}. The end of its log:\n{end_of(self.log)}\n",
+            f"the back end for live pre-annotations {what}. The end of its log:\n{log_tail(self.log)}\n",
             f"Read the whole log in {self.log}, then run `dsmoe services up` again.",
         )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from annotate.studio.ml_backend import LiveTask, Prompt, local_image
+from annotate.studio.ml_backend import PredictTask, Prompt, local_image
 from dsmoe_core.data.decode import upright_size
 from dsmoe_core.errors import ImageError
 from dsmoe_core.schema import ImageRecord, Prediction
@@ -131,7 +131,7 @@ class PredictionService:
         """Requests in line."""
         return self._line.waiting
 
-    def question(self, task: LiveTask, prompt: Prompt | None) -> PredictionRequest:
+    def question(self, task: PredictTask, prompt: Prompt | None) -> PredictionRequest:
         """What is asked about a task of the server's.
 
         Raises:

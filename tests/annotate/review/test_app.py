@@ -15,7 +15,7 @@ import pytest
 from ctrl_c import hears_ctrl_c
 
 from annotate.review.app import launch, page
-from annotate.review.dataset import Built
+from annotate.review.dataset import BuildSummary
 from dsmoe_core.errors import ReviewError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -26,7 +26,7 @@ from annotate.review.app import launch
 from tests.annotate.review.plates import samples
 folder = Path(sys.argv[1])
 launch("plates", samples(folder / "images", 12), folder=folder / "review", port=int(sys.argv[2]),
-       announce=lambda page: print("OPEN", page.most_useful, flush=True))
+       announce=lambda page: print("OPEN", page.uncertain_view, flush=True))
 print("ENDED", flush=True)
 """
 
@@ -38,10 +38,10 @@ def free_port() -> int:
 
 
 def test_links_lead_to_the_data_set_and_to_its_saved_view() -> None:
-    built = Built("line 3", 1, 0, 0, 0)
+    built = BuildSummary("line 3", 1, 0, 0, 0)
     links = page("line 3", 5151, built)
     assert links.address == "http://127.0.0.1:5151/datasets/line%203"
-    assert links.most_useful == "http://127.0.0.1:5151/datasets/line%203?view=most-useful-first"
+    assert links.uncertain_view == "http://127.0.0.1:5151/datasets/line%203?view=most-useful-first"
     assert links.built is built
 
 
@@ -56,7 +56,7 @@ def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
+def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     """FiftyOne on twelve plates in a process of its own, its link, and the workspace."""
     command = [sys.executable, "-c", LAUNCH, str(tmp_path), str(free_port())]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pymongo.errors import PyMongoError
 
-from annotate.review.dataset import MAX_USEFUL_FIRST, build, database_errors
+from annotate.review.dataset import UNCERTAIN_VIEW, build, database_errors
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
 from tests.annotate.review.plates import samples
@@ -62,7 +62,7 @@ class TestRealDataset:
         assert detection.probs == [0.5, 0.6]
         assert one.gating_weights == [0.0, 0.75, 0.0, 0.0, 0.0, 0.25]
         assert (one.uncertainty, one.lead_expert, one.tags) == (0.06, "expert 2", ["pool", "round 1"])
-        view = dataset.load_saved_view(MAX_USEFUL_FIRST)
+        view = dataset.load_saved_view(UNCERTAIN_VIEW)
         assert view.values("uncertainty") == [0.08, 0.05, 0.04, 0.02, 0.01]
         assert dataset.count("predictions.detections") == 7
 
@@ -73,7 +73,7 @@ class TestRealDataset:
         assert build("again", samples(tmp_path, 6)) == ("again", 0, 0, 6, 0)
         dataset.reload()
         assert dict(zip(*dataset.values(["image_key", "id"]), strict=True)) == before
-        assert dataset.list_saved_views() == [MAX_USEFUL_FIRST]
+        assert dataset.list_saved_views() == [UNCERTAIN_VIEW]
 
     def test_a_rebuild_updates_in_place_and_keeps_what_people_did(
         self, fiftyone: Any, tmp_path: Path
@@ -94,11 +94,11 @@ class TestRealDataset:
         first.reload()
         assert first.tags == ["pool", "round 2", "ask Kim"]
         assert first.version == "m2+b1"
-        assert dataset.list_saved_views() == ["mine", MAX_USEFUL_FIRST]
+        assert dataset.list_saved_views() == ["mine", UNCERTAIN_VIEW]
 
     def test_no_samples_make_an_empty_data_set_with_its_view(self, fiftyone: Any) -> None:
         assert build("empty", []) == ("empty", 0, 0, 0, 0)
-        assert fiftyone.load_dataset("empty").load_saved_view(MAX_USEFUL_FIRST).values("uncertainty") == []
+        assert fiftyone.load_dataset("empty").load_saved_view(UNCERTAIN_VIEW).values("uncertainty") == []
 
     def test_a_second_database_in_the_same_process_is_refused(self, fiftyone: Any, tmp_path: Path) -> None:
         with pytest.raises(ReviewError, match="another database in this process"), database(tmp_path):

@@ -56,7 +56,7 @@ def test_not_looked_at_is_told_apart_from_nothing_there() -> None:
 
 def test_the_only_class_has_no_second_best() -> None:
     only = replace(FOUND, detections=(replace(DENT, probabilities={"dent": 0.7}),))
-    [detection] = describe(replace(SAMPLE, detections=only), LAYOUT)["predictions"]
+    [detection] = describe(replace(SAMPLE, prediction=only), LAYOUT)["predictions"]
     assert (detection["second_best"], detection["second_probability"]) == (None, None)
     assert detection["probs"] == [0.0, 0.7]
 
@@ -71,9 +71,9 @@ def test_fingerprint_changes_with_content_and_only_then() -> None:
     mark = fingerprint(describe(SAMPLE, LAYOUT))
     assert fingerprint(describe(replace(SAMPLE), LAYOUT)) == mark
     changed = [
-        replace(SAMPLE, truth=()),
+        replace(SAMPLE, annotations=()),
         replace(SAMPLE, tags=("round 2", "ranked")),
-        replace(SAMPLE, detections=replace(FOUND, uncertainty=0.51)),
+        replace(SAMPLE, prediction=replace(FOUND, uncertainty=0.51)),
         replace(SAMPLE, image=replace(IMAGE, path=Path("/elsewhere/plate.png"))),
     ]
     marks = [fingerprint(describe(sample, LAYOUT)) for sample in changed]

@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytes
 def test_a_server_of_the_users_that_does_not_answer_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "THEIRS_SECONDS", 0.0)
+    monkeypatch.setattr(server, "EXTERNAL_SECONDS", 0.0)
     with (
         pytest.raises(ReviewError, match=r"does not answer .*the server of DSMOE_REVIEW_URI"),
         server.database(tmp_path / "review", "mongodb://127.0.0.1:9"),
@@ -125,7 +125,7 @@ def test_a_server_of_the_users_that_does_not_answer_is_said(
 def test_fiftyone_is_set_up_before_its_import_and_never_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.delitem(sys.modules, "fiftyone", raising=False)
-    server.point_fiftyone_at("mongodb://127.0.0.1:4711")
+    server.configure_fiftyone("mongodb://127.0.0.1:4711")
     assert os.environ["FIFTYONE_DATABASE_URI"] == "mongodb://127.0.0.1:4711"
     assert os.environ["FIFTYONE_DO_NOT_TRACK"] == "true"
     assert os.environ["FIFTYONE_DEFAULT_APP_ADDRESS"] == "127.0.0.1"
@@ -135,6 +135,6 @@ def test_one_process_reviews_one_workspace(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(os, "environ", dict(os.environ))
     loaded = SimpleNamespace(config=SimpleNamespace(database_uri="mongodb://127.0.0.1:1"))
     monkeypatch.setitem(sys.modules, "fiftyone", loaded)  # type: ignore[arg-type]
-    server.point_fiftyone_at("mongodb://127.0.0.1:1")
+    server.configure_fiftyone("mongodb://127.0.0.1:1")
     with pytest.raises(ReviewError, match=r"another database in this process, mongodb://127\.0\.0\.1:1"):
-        server.point_fiftyone_at("mongodb://127.0.0.1:2")
+        server.configure_fiftyone("mongodb://127.0.0.1:2")

@@ -41,14 +41,14 @@ def label_studio_server(
     workspace = tmp_path_factory.mktemp("workspace")
     (workspace / "images").mkdir()
     server = LabelStudioServer(workspace / "studio", workspace, environments, free_port())
-    server.up()
+    server.start()
     yield server
-    server.down()
+    server.stop()
 
 
 @pytest.fixture
 def connection(label_studio_server: LabelStudioServer) -> Connection:
-    return label_studio_server.up()
+    return label_studio_server.start()
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.labelstudio)])

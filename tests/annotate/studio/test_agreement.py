@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.studio.agreement import SAME_IOU, agreement, groups, iou, merged
+from annotate.studio.agreement import MATCH_IOU, agreement, group_regions, iou, merge_regions
 from annotate.studio.protocol import Region
 from dsmoe_core.schema import Box
 
@@ -34,7 +34,7 @@ def drawn(x: float, label: str = "open", name: str = "p", origin: str = "manual"
 def test_every_box_is_in_one_group_with_its_like_and_at_most_one_of_each_annotator(
     answers: list[list[Region]],
 ) -> None:
-    found = groups(answers)
+    found = group_regions(answers)
     assert sorted(map(repr, (r for g in found for r in g))) == sorted(
         map(repr, (r for a in answers for r in a))
     )
@@ -43,7 +43,7 @@ def test_every_box_is_in_one_group_with_its_like_and_at_most_one_of_each_annotat
         assert len(group) <= len(answers)
         for region in group:
             others = [other for other in group if other is not region]
-            assert not others or max(iou(region.box, other.box) for other in others) >= SAME_IOU
+            assert not others or max(iou(region.box, other.box) for other in others) >= MATCH_IOU
 
 
 @given(PEOPLE)
@@ -59,14 +59,14 @@ def test_agreement_is_a_share_and_whole_with_oneself(answers: list[list[Region]]
 
 @given(PEOPLE)
 def test_what_most_drew_is_part_of_what_anybody_drew(answers: list[list[Region]]) -> None:
-    most, anybody = merged(answers, "majority"), merged(answers, "union")
+    most, anybody = merge_regions(answers, "majority"), merge_regions(answers, "union")
     assert set(map(repr, most)) <= set(map(repr, anybody))
-    assert len(anybody) == len(groups(answers))
+    assert len(anybody) == len(group_regions(answers))
 
 
 def test_one_alone_is_kept_as_drawn() -> None:
     answer = [drawn(0.1), drawn(33.3, "spur")]
-    assert merged([answer], "majority") == merged([answer], "union") == tuple(answer)
+    assert merge_regions([answer], "majority") == merge_regions([answer], "union") == tuple(answer)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_agreement_of_two(one: list[Region], other: list[Region], expected: floa
 def test_of_three_a_box_that_two_drew_is_kept_as_their_mean() -> None:
     shown = drawn(0, name="shown", origin="prediction")
     moved = drawn(2, name="shown", origin="prediction-changed")
-    (kept,) = merged([[drawn(90)], [shown], [moved]], "majority")
+    (kept,) = merge_regions([[drawn(90)], [shown], [moved]], "majority")
     assert (kept.id, kept.origin, kept.box) == ("shown", "prediction-changed", Box(1.0, 0.0, 11.0, 10.0))
-    assert merged([[shown], [shown]], "majority") == (shown,)
+    assert merge_regions([[shown], [shown]], "majority") == (shown,)

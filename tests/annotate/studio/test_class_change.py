@@ -37,7 +37,7 @@ def test_a_renamed_class_is_renamed_in_what_people_drew_and_in_pre_annotations(
     book, _ = book_of("open", "spur")
     project = again().ensure_project(title, book)
     found = make_detection((10, 10, 50, 50)), make_detection((100, 10, 150, 50), "spur")
-    again().push(project, [make_task(images(n), *found, rank=i) for i, n in enumerate("abc")])
+    again().import_tasks(project, [make_task(images(n), *found, rank=i) for i, n in enumerate("abc")])
     first, second, third = again().open_tasks(project)
     hand = Region("hand", Box(200.0, 100.0, 320.0, 200.0), "open", "manual", None)
     again().submit(project, first, [*first.pre_annotations, hand], seconds=1.0)
@@ -64,7 +64,7 @@ def test_a_renamed_class_is_renamed_in_what_people_drew_and_in_pre_annotations(
     assert [r.box for r in opened.pre_annotations] == [r.box for r in third.pre_annotations]
     assert opened.prediction_id == third.prediction_id
     change = again().class_change(title, renamed, resolve=resolve)
-    assert (change.added, change.gone) == ((), frozenset())
+    assert (change.added, change.obsolete) == ((), frozenset())
     again().submit(project, opened, opened.pre_annotations, seconds=1.0)
 
 
@@ -77,7 +77,7 @@ def test_a_removed_class_leaves_the_open_pre_annotations_and_nothing_else(
 ) -> None:
     project = again().ensure_project(title, book_of("open", "spur")[0])
     found = make_detection((10, 10, 50, 50)), make_detection((100, 10, 150, 50), "spur")
-    again().push(project, [make_task(images(n), *found, rank=i) for i, n in enumerate("ab")])
+    again().import_tasks(project, [make_task(images(n), *found, rank=i) for i, n in enumerate("ab")])
     answered, _ = again().open_tasks(project)
     again().submit(project, answered, answered.pre_annotations[:1], seconds=1.0)
     smaller, resolve = book_of("open")
@@ -98,7 +98,7 @@ def test_a_refused_change_of_classes_changes_nothing(
     make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, book_of("open", "spur")[0])
-    again().push(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
+    again().import_tasks(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
     (task,) = again().open_tasks(project)
     again().submit(project, task, task.pre_annotations, seconds=1.0)
     before = again().harvest(project)
@@ -109,7 +109,7 @@ def test_a_refused_change_of_classes_changes_nothing(
         again().ensure_project(title, other, resolve=resolve)
     assert again().harvest(project) == before
     change = again().class_change(title, book_of("open", "spur")[0])
-    assert (change.added, change.gone) == ((), frozenset())
+    assert (change.added, change.obsolete) == ((), frozenset())
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_a_refused_change_of_classes_changes_nothing(
 def test_a_label_is_renamed_in_regions_of_every_kind(kind: str, value: list[str]) -> None:
     change = ClassChange(renamed={"open": "gap"})
     results = [{"id": "r", "value": {"x": 1.0, kind: value}}, {"id": "c", "value": {"choices": ["open"]}}]
-    after = change.rewritten(results, drop=True)
+    after = change.rewrite(results, drop=True)
     assert after is not None
     assert after[0]["value"] == {"x": 1.0, kind: ["gap" if name == "open" else name for name in value]}
     assert after[1] == results[1]  # a choice is no class
-    assert change.rewritten(after, drop=True) is None
+    assert change.rewrite(after, drop=True) is None

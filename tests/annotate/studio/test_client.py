@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 
-from annotate.studio import pre_annotation, push, views
+from annotate.studio import task_format, task_import, views
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
-from annotate.studio.controls import OBJECT, VERDICT, Verdict
+from annotate.studio.controls import IMAGE_CHOICE, OBJECT, ImageChoice
 from annotate.studio.convert import to_result
 from annotate.studio.protocol import Connection, Region, Task
-from annotate.studio.rows import DATA, rows
+from annotate.studio.task_query import DATA, query_tasks
 from dsmoe_core.errors import PrerequisiteError, StudioError
 from dsmoe_core.schema import Box, Detection, ImageRecord, Outcome, Vocabulary
 
@@ -58,24 +58,24 @@ def test_stream_and_view_serve_the_most_useful_first_with_or_without_pre_annotat
         make_task(images(f"p{rank}"), make_detection((1, 1, 9, 9)), rank=rank, bare=rank % 2 == 0)
         for rank in (10, 2, 1, 0, 11)
     ]
-    ids = real_studio.push(project, tasks)
+    ids = real_studio.import_tasks(project, tasks)
     in_order = [ids[t.image.key] for t in sorted(tasks, key=lambda t: t.rank)]
-    with Api(connection).asked_to("show what it has") as sdk:
-        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == views.MAX_USEFUL]
+    with Api(connection).client("show what it has") as sdk:
+        (view,) = [v for v in sdk.views.list(project=project) if v.data["title"] == views.QUEUE]
         assert [task.id for task in sdk.tasks.list(view=view.id)] == in_order
     streamed = []
     for _ in tasks:
-        task = pre_annotation.open_task(get(connection, f"/api/projects/{project}/next").json())
+        task = task_format.open_task(get(connection, f"/api/projects/{project}/next").json())
         assert task is not None
         streamed.append(task.task_id)
         real_studio.submit(project, task, [], seconds=1.0)
     assert streamed == in_order
     real_studio.ensure_project(title, vocabulary)
-    with Api(connection).asked_to("show what it has") as sdk:
+    with Api(connection).client("show what it has") as sdk:
         assert sdk.projects.get(project).model_version == "model+book"
         tabs = {v.data["title"]: v.id for v in sdk.views.list(project=project)}
         assert tabs.keys() == views.FILTERS.keys()
-        assert list(sdk.tasks.list(view=tabs[views.MAX_USEFUL])) == []  # all are done
+        assert list(sdk.tasks.list(view=tabs[views.QUEUE])) == []  # all are done
         assert [task.id for task in sdk.tasks.list(view=tabs[views.EVERYTHING])] == in_order
 
 
@@ -89,10 +89,10 @@ def test_a_class_in_unfinished_work_is_not_taken_away(
     make_task: MakeTask,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    ids = real_studio.push(project, [make_task(images("a"), bare=True)])
+    ids = real_studio.import_tasks(project, [make_task(images("a"), bare=True)])
     drawn = to_result(Region("r", Box(1.0, 1.0, 9.0, 9.0), "spur", "manual", None), 320, 200)
     api, (task,) = Api(connection), ids.values()
-    api.ask("keep a draft", "POST", f"api/tasks/{task}/drafts", body={"result": [drawn], "lead_time": 1})
+    api.request("keep a draft", "POST", f"api/tasks/{task}/drafts", body={"result": [drawn], "lead_time": 1})
     smaller = Vocabulary(vocabulary.classes[:2])
     with pytest.raises(StudioError, match=r"refused to change the classes .* \(400\).*spur"):
         real_studio.ensure_project(title, smaller)
@@ -112,26 +112,26 @@ def test_each_tab_shows_what_it_says(
     project = real_studio.ensure_project(title, vocabulary)
     seed, blind, expert, consensus, agreed = (images(name) for name in ("s", "b", "e", "d", "a"))
     tasks = [make_task(seed, bare=True), make_task(blind, rank=1)]
-    tasks[1] = replace(tasks[1], detections=None)
+    tasks[1] = replace(tasks[1], prediction=None)
     others = enumerate((expert, consensus, agreed), start=2)
     tasks += [make_task(p, make_detection((1, 1, 9, 9)), rank=rank) for rank, p in others]
-    ids = real_studio.push(project, tasks)
-    said = {"from_name": VERDICT, "to_name": OBJECT, "type": "choices", "id": "v"}
-    with Api(connection).asked_to("annotate") as sdk:
-        choices = [{**said, "value": {"choices": [str(Verdict.NEEDS_EXPERT)]}}]
+    ids = real_studio.import_tasks(project, tasks)
+    said = {"from_name": IMAGE_CHOICE, "to_name": OBJECT, "type": "choices", "id": "v"}
+    with Api(connection).client("annotate") as sdk:
+        choices = [{**said, "value": {"choices": [str(ImageChoice.NEEDS_EXPERT)]}}]
         sdk.annotations.create(ids[expert.key], result=choices)
         for image in (consensus, consensus, agreed):
             sdk.annotations.create(ids[image.key], result=[])
     agreement = {consensus.key: 0.5, agreed.key: 1.0, blind.key: 0.0}
     for _ in range(2):
-        real_studio.tell_agreement(project, agreement)
+        real_studio.set_agreement(project, agreement)
     shown = {}
-    with Api(connection).asked_to("show what it has") as sdk:
+    with Api(connection).client("show what it has") as sdk:
         for view in sdk.views.list(project=project):
             found = sdk.tasks.list(view=view.id)
             shown[view.data["title"]] = [key for task in found for key in ids if ids[key] == task.id]
     assert shown == {
-        views.MAX_USEFUL: [seed.key, blind.key],
+        views.QUEUE: [seed.key, blind.key],
         views.DISAGREEMENTS: [consensus.key],  # nobody has answered the blind one yet
         views.NEEDS_EXPERT: [expert.key],
         views.BLIND_AUDIT: [blind.key],
@@ -150,8 +150,8 @@ def test_images_are_served_and_nothing_beside_them(
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
     image = images("Ä & b%20")
-    real_studio.push(project, [make_task(image, bare=True)])
-    (row,) = rows(real_studio._api, project, DATA)
+    real_studio.import_tasks(project, [make_task(image, bare=True)])
+    (row,) = query_tasks(real_studio._api, project, DATA)
     assert get(connection, row["data"]["image"]).content == image.path.read_bytes()
     for beside in ("studio/credentials.json", "images/../studio/credentials.json"):
         assert get(connection, f"/data/local-files/?d={beside}").status_code in (403, 404)
@@ -164,7 +164,7 @@ def test_a_image_outside_the_document_root_is_refused(
     project = real_studio.ensure_project(title, vocabulary)
     outside = ImageRecord("k", "k.png", tmp_path / "k.png", 320, 200)
     with pytest.raises(StudioError, match=r"k\.png does not lie in a sub-folder of"):
-        real_studio.push(project, [make_task(outside, bare=True)])
+        real_studio.import_tasks(project, [make_task(outside, bare=True)])
 
 
 @real
@@ -179,20 +179,20 @@ def test_pre_annotations_that_the_server_drops_are_noticed(
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
     image = images("a")
-    real_studio.push(project, [make_task(image, bare=True)])
+    real_studio.import_tasks(project, [make_task(image, bare=True)])
     task = make_task(image, make_detection((1, 1, 9, 9)))
     with monkeypatch.context() as past_our_checks:
-        good = pre_annotation.task_json
+        good = task_format.task_json
 
         def bad(*arguments: Any) -> dict[str, Any]:
             body = good(*arguments)
             body["predictions"][0]["score"] = 7.0  # Label Studio drops it without a word
             return body
 
-        past_our_checks.setattr(pre_annotation, "task_json", bad)
+        past_our_checks.setattr(task_format, "task_json", bad)
         with pytest.raises(StudioError, match="took 0 of 1 sets of pre-annotations"):
-            real_studio.push(project, [task])
-    real_studio.push(project, [task])
+            real_studio.import_tasks(project, [task])
+    real_studio.import_tasks(project, [task])
     assert len(real_studio.open_tasks(project)[0].pre_annotations) == 1
 
 
@@ -207,15 +207,15 @@ def test_pre_annotations_that_an_import_drops_are_sent_after_it(
     make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    ask = real_studio._api.ask
+    ask = real_studio._api.request
 
     def without_predictions(what: str, method: str, path: str, **more: Any) -> Any:
         if path.endswith("/import"):
             more["body"] = [{**body, "predictions": []} for body in more["body"]]
         return ask(what, method, path, **more)
 
-    monkeypatch.setattr(real_studio._api, "ask", without_predictions)
-    real_studio.push(project, [make_task(images("a"), make_detection((1, 1, 9, 9)))])
+    monkeypatch.setattr(real_studio._api, "request", without_predictions)
+    real_studio.import_tasks(project, [make_task(images("a"), make_detection((1, 1, 9, 9)))])
     (task,) = real_studio.open_tasks(project)
     assert len(task.pre_annotations) == 1
 
@@ -231,16 +231,16 @@ def test_a_task_doubled_by_a_kill_is_removed_by_the_next_push(
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
     tasks = [make_task(images(n), make_detection((1, 1, 9, 9)), rank=i) for i, n in enumerate("ab")]
-    sent = real_studio.push(project, tasks)
+    sent = real_studio.import_tasks(project, tasks)
     root = real_studio.connection.document_root
-    racing = push.Push(real_studio._api, project, root, vocabulary.names, tasks)
+    racing = task_import.TaskImport(real_studio._api, project, root, vocabulary.names, tasks)
     racing._check()
     (later_a, later_b) = racing._import([racing._body(t.image.key) for t in tasks])
     opened = {task.task_id: task for task in real_studio.open_tasks(project)}
     real_studio.submit(project, opened[later_b], [], seconds=1.0)  # someone was quick: that work counts
-    assert real_studio.push(project, tasks) == {**sent, tasks[1].image.key: later_b}
+    assert real_studio.import_tasks(project, tasks) == {**sent, tasks[1].image.key: later_b}
     assert [task.task_id for task in real_studio.open_tasks(project)] == [sent[tasks[0].image.key]]
-    assert later_a not in [row["id"] for row in rows(real_studio._api, project, DATA)]
+    assert later_a not in [row["id"] for row in query_tasks(real_studio._api, project, DATA)]
     assert [h.key for h in real_studio.harvest(project)] == [tasks[1].image.key]
 
 
@@ -255,11 +255,11 @@ def test_an_annotation_changed_later_is_harvested_as_it_is_now(
     make_detection: MakeDetection,
 ) -> None:
     project = real_studio.ensure_project(title, vocabulary)
-    real_studio.push(project, [make_task(images("a"), make_detection((10, 10, 90, 90)))])
+    real_studio.import_tasks(project, [make_task(images("a"), make_detection((10, 10, 90, 90)))])
     (task,) = real_studio.open_tasks(project)
     real_studio.submit(project, task, task.pre_annotations, seconds=1.0)
     (first,) = real_studio.harvest(project)
-    with Api(connection).asked_to("empty an annotation") as sdk:
+    with Api(connection).client("empty an annotation") as sdk:
         sdk.annotations.update(first.annotation_id, result=[])
     (second,) = real_studio.harvest(project, since=first.updated_at)
     assert (second.annotation_id, second.annotations) == (first.annotation_id, ())
@@ -277,12 +277,12 @@ def test_many_tasks_go_and_come_in_batches(
     make_task: MakeTask,
     make_detection: MakeDetection,
 ) -> None:
-    monkeypatch.setattr(push, "BATCH", 100)
+    monkeypatch.setattr(task_import, "BATCH", 100)
     project = real_studio.ensure_project(title, vocabulary)
     one = images("one")
     many = [ImageRecord(f"{one.key}-{i}", one.name, one.path, one.width, one.height) for i in range(230)]
     done: list[tuple[int, int]] = []
-    ids = real_studio.push(
+    ids = real_studio.import_tasks(
         project,
         [make_task(p, make_detection((1, 1, 9, 9)), rank=i) for i, p in enumerate(many)],
         progress=lambda n, of: done.append((n, of)),
@@ -309,7 +309,7 @@ def test_the_client_missing_names_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "label_studio_sdk", None)
     with (
         pytest.raises(PrerequisiteError, match=r"label_studio_sdk is not installed.*dsmoe\[annotate\]"),
-        answering(monkeypatch, httpx.Response(200)).asked_to("look at project 7"),
+        answering(monkeypatch, httpx.Response(200)).client("look at project 7"),
     ):
         pytest.fail("it went on without its client")
 
@@ -346,7 +346,7 @@ def test_every_fault_is_one_line_without_secrets(
 ) -> None:
     with (
         pytest.raises(StudioError, match=said) as caught,
-        answering(monkeypatch, answer).asked_to("look at project 7") as sdk,
+        answering(monkeypatch, answer).client("look at project 7") as sdk,
     ):
         sdk.projects.get(7)
     assert "\n" not in str(caught.value)
@@ -364,8 +364,8 @@ def test_a_repeat_that_the_server_has_already_is_no_fault(monkeypatch: pytest.Mo
 
     api = answering(monkeypatch, httpx.Response(200))
     monkeypatch.setattr(api, "_http", httpx.Client(transport=httpx.MockTransport(handle)))
-    with api.asked_to("take this", once=True) as sdk:
+    with api.client("take this", once=True) as sdk:
         sdk.annotations.create(7, result=[])
-    with pytest.raises(StudioError, match=r"\(409\)"), api.asked_to("take this") as sdk:
+    with pytest.raises(StudioError, match=r"\(409\)"), api.client("take this") as sdk:
         sdk.annotations.create(7, result=[])
     assert asked == 2  # the client itself would ask thrice before it believed the server

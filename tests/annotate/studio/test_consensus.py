@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pytest
 
 from annotate.studio.api import Api
-from annotate.studio.controls import NOTE, OBJECT, VERDICT, Verdict
+from annotate.studio.controls import IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
 from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Connection, Consensus, Region, Studio, Task
@@ -44,21 +44,21 @@ class FakePeople:
 class RealPeople:
     def __init__(self, connection: Connection) -> None:
         self._api = Api(connection)
-        with self._api.asked_to("make another user") as sdk:
+        with self._api.client("make another user") as sdk:
             email = f"{uuid.uuid4().hex[:8]}@dsmoe.local"
             self._users = [sdk.users.whoami().id, sdk.users.create(email=email, username=email).id]
 
     def annotate(self, task_id: int, who: int, body: Json) -> int:
-        with self._api.asked_to("annotate") as sdk:
+        with self._api.client("annotate") as sdk:
             made = sdk.annotations.create(task_id, completed_by=self._users[who], **body)
         return int(made.id)
 
     def change(self, annotation_id: int, body: Json) -> None:
-        with self._api.asked_to("change an annotation") as sdk:
+        with self._api.client("change an annotation") as sdk:
             sdk.annotations.update(annotation_id, **body)
 
     def take_back(self, annotation_id: int) -> None:
-        with self._api.asked_to("delete an annotation") as sdk:
+        with self._api.client("delete an annotation") as sdk:
             sdk.annotations.delete(annotation_id)
 
 
@@ -84,7 +84,7 @@ def task_id(
     make_detection: Callable[..., Any],
 ) -> int:
     """A task with one pre-annotation, an open at (10, 10, 50, 50)."""
-    studio.push(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
+    studio.import_tasks(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
     return studio.open_tasks(project)[0].task_id
 
 
@@ -92,11 +92,11 @@ def drawn(x: float, label: str = "open") -> Region:
     return Region(uuid.uuid4().hex[:10], Box(x, 10.0, x + 40, 50.0), label, "manual", None)
 
 
-def body(*regions: Region, verdict: Verdict | None = None, note: str = "", **more: Any) -> Json:
+def body(*regions: Region, verdict: ImageChoice | None = None, note: str = "", **more: Any) -> Json:
     """What the page posts."""
     result = [to_result(region, 320, 200) for region in regions]
     if verdict is not None:
-        result.append(_said("choices", VERDICT, {"choices": [str(verdict)]}))
+        result.append(_said("choices", IMAGE_CHOICE, {"choices": [str(verdict)]}))
     if note:
         result.append(_said("textarea", NOTE, {"text": [note]}))
     return {"result": result, "lead_time": 4.0, "was_cancelled": False, **more}
@@ -158,9 +158,9 @@ def test_the_same_person_twice_is_one_annotator(
     assert (got.annotators, got.agreement) == (1, None)
 
 
-@pytest.mark.parametrize("verdict", [Verdict.UNSURE, Verdict.NEEDS_EXPERT])
+@pytest.mark.parametrize("verdict", [ImageChoice.UNSURE, ImageChoice.NEEDS_EXPERT])
 def test_a_doubt_is_no_label_until_it_is_lifted(
-    studio: Studio, people: People, project: int, task_id: int, verdict: Verdict
+    studio: Studio, people: People, project: int, task_id: int, verdict: ImageChoice
 ) -> None:
     identity = people.annotate(task_id, 0, body(drawn(10), verdict=verdict, note="scratch or spur?"))
     got = one(studio, project)
@@ -178,10 +178,10 @@ def test_a_doubt_is_no_label_until_it_is_lifted(
 def test_no_defect_is_a_label_and_contradicted_by_a_box_a_doubt(
     studio: Studio, people: People, project: int, task_id: int
 ) -> None:
-    identity = people.annotate(task_id, 0, body(verdict=Verdict.NO_DEFECT))
+    identity = people.annotate(task_id, 0, body(verdict=ImageChoice.NO_DEFECT))
     got = one(studio, project)
     assert (got.labelled, got.annotations, got.doubt) == (True, (), None)
-    people.change(identity, body(drawn(10), verdict=Verdict.NO_DEFECT))
+    people.change(identity, body(drawn(10), verdict=ImageChoice.NO_DEFECT))
     got = one(studio, project)
     assert (got.labelled, got.doubt) == (False, "unsure")
     assert got.note == '(says "no defect", and has 1 boxes)'

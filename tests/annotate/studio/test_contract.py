@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-from annotate.studio import push
+from annotate.studio import task_import
 from annotate.studio.protocol import OpenTask, Region, Studio, Task
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
@@ -63,12 +63,12 @@ def test_a_project_of_one_workspace_is_no_other_s(
     make_task: MakeTask,
 ) -> None:
     project = again().ensure_project(title, vocabulary, owner="aaaa1111")
-    again().push(project, [make_task(images("a"), bare=True)])
+    again().import_tasks(project, [make_task(images("a"), bare=True)])
     smaller = Vocabulary(vocabulary.classes[:1])
     for ask in (again().ensure_project, again().class_change):
         with pytest.raises(StudioError, match=f"project {title!r} is another workspace's, aaaa1111"):
             ask(title, smaller, owner="bbbb2222")
-    assert not again().class_change(title, vocabulary, owner="aaaa1111").gone
+    assert not again().class_change(title, vocabulary, owner="aaaa1111").obsolete
     assert again().ensure_project(title, vocabulary, owner="aaaa1111") == project
     assert again().ensure_project(title, vocabulary) == project
     assert again().ensure_project(f"{title} b", vocabulary, owner="bbbb2222") != project
@@ -94,7 +94,7 @@ def test_a_class_in_use_cannot_be_taken_away(
     studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    studio.push(project, [make_task(images("a"), bare=True)])
+    studio.import_tasks(project, [make_task(images("a"), bare=True)])
     drawn = Region("hand", box(1, 2, 30, 40), "spur", "manual", None)
     studio.submit(project, studio.open_tasks(project)[0], [drawn], seconds=1.0)
     with pytest.raises(StudioError, match=r"annotations use the class 'spur' \(1\)"):
@@ -119,7 +119,7 @@ def test_pushed_tasks_come_back_most_useful_first_with_their_pre_annotations(
     )
     tasks = [make_task(a, rank=11), make_task(b, *found, rank=2), make_task(c, bare=True, rank=0, round=0)]
     tasks.append(make_task(d, *found, rank=0, round=2))
-    sent = studio.push(project, tasks)
+    sent = studio.import_tasks(project, tasks)
     assert list(sent) == [a.key, b.key, c.key, d.key]
     opened = again().open_tasks(project)
     assert seen(opened) == [c.key, b.key, a.key, d.key]
@@ -147,9 +147,9 @@ def test_pushing_again_sends_nothing_twice(
 ) -> None:
     project = again().ensure_project(title, vocabulary)
     tasks = [make_task(images(n), make_detection((1, 1, 9, 9)), rank=i) for i, n in enumerate("abc")]
-    first = again().push(project, tasks)
+    first = again().import_tasks(project, tasks)
     before = again().open_tasks(project)
-    assert again().push(project, tasks) == first
+    assert again().import_tasks(project, tasks) == first
     assert again().open_tasks(project) == before
     assert len(before) == 3
 
@@ -163,7 +163,7 @@ def test_a_push_killed_half_way_goes_on(
     make_detection: MakeDetection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(push, "BATCH", 2)
+    monkeypatch.setattr(task_import, "BATCH", 2)
     project = again().ensure_project(title, vocabulary)
     tasks = [make_task(images(n), make_detection((1, 1, 9, 9)), rank=i) for i, n in enumerate("abcde")]
 
@@ -177,8 +177,8 @@ def test_a_push_killed_half_way_goes_on(
 
     for moment in (2, 5):
         with pytest.raises(KilledError):
-            again().push(project, tasks, progress=kill_at(moment))
-    again().push(project, tasks)
+            again().import_tasks(project, tasks, progress=kill_at(moment))
+    again().import_tasks(project, tasks)
     opened = again().open_tasks(project)
     assert seen(opened) == [task.image.key for task in tasks]
     assert all(len(task.pre_annotations) == 1 for task in opened)
@@ -196,7 +196,7 @@ def test_a_detection_of_a_class_the_project_lacks_sends_nothing(
     good = make_task(images("good"), make_detection((1, 1, 9, 9)))
     bad = make_task(images("bad"), make_detection((1, 1, 9, 9), "crack"), rank=1)
     with pytest.raises(ClassBookError, match=r"bad\.png has a box of class 'crack'; the project has open"):
-        studio.push(project, [good, bad])
+        studio.import_tasks(project, [good, bad])
     assert studio.open_tasks(project) == []
 
 
@@ -210,7 +210,7 @@ def test_a_detection_outside_its_image_sends_nothing(
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
     with pytest.raises(BoxError, match=r"bad\.png: box .* outside its image of 320 x 200 px"):
-        studio.push(project, [make_task(images("bad"), make_detection((1, 1, 400, 9)))])
+        studio.import_tasks(project, [make_task(images("bad"), make_detection((1, 1, 400, 9)))])
     assert studio.open_tasks(project) == []
 
 
@@ -226,11 +226,11 @@ def test_an_open_task_takes_over_a_new_round_and_an_annotated_one_does_not(
     project = studio.ensure_project(title, vocabulary)
     a, b = images("a"), images("b")
     old = [make_task(p, make_detection((1, 1, 9, 9)), rank=i) for i, p in enumerate((a, b))]
-    first = studio.push(project, old)
+    first = studio.import_tasks(project, old)
     studio.submit(project, studio.open_tasks(project)[0], [], seconds=1.0)
     found = make_detection((50, 50, 90, 90), "spur")
     new = [make_task(p, found, rank=5, round=2, version="newer+book") for p in (a, b)]
-    assert studio.push(project, new) == first
+    assert studio.import_tasks(project, new) == first
     (opened,) = again().open_tasks(project)
     assert (opened.key, opened.round, opened.rank) == (b.key, 2, 5)
     assert [region.label for region in opened.pre_annotations] == ["spur"]
@@ -249,7 +249,7 @@ def test_every_outcome_is_counted_by_what_was_done(
     project = studio.ensure_project(title, vocabulary)
     image = images("a")
     found = [make_detection((10 + 40 * i, 10, 33 + 40 * i, 77)) for i in range(5)]
-    studio.push(project, [make_task(image, *found)])
+    studio.import_tasks(project, [make_task(image, *found)])
     (task,) = studio.open_tasks(project)
     kept, moved, relabelled, both, _deleted = task.pre_annotations
     regions = [
@@ -284,7 +284,7 @@ def test_submitting_again_changes_nothing(
     make_detection: MakeDetection,
 ) -> None:
     project = again().ensure_project(title, vocabulary)
-    again().push(project, [make_task(images("a"), make_detection((1, 1, 9, 9)))])
+    again().import_tasks(project, [make_task(images("a"), make_detection((1, 1, 9, 9)))])
     (task,) = again().open_tasks(project)
     again().submit(project, task, task.pre_annotations, seconds=3.0)
     once = again().harvest(project)
@@ -303,7 +303,7 @@ def test_an_empty_submission_says_no_defect_and_a_skip_says_nothing(
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
     a, b = images("a"), images("b")
-    studio.push(
+    studio.import_tasks(
         project,
         [make_task(a, make_detection((1, 1, 9, 9))), make_task(b, make_detection((1, 1, 9, 9)), rank=1)],
     )
@@ -325,7 +325,7 @@ def test_a_submission_is_checked(
     studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    studio.push(project, [make_task(images("a"), bare=True)])
+    studio.import_tasks(project, [make_task(images("a"), bare=True)])
     (task,) = studio.open_tasks(project)
     with pytest.raises(ClassBookError, match=f"task {task.task_id} has a box of class 'crack'"):
         studio.submit(project, task, [Region("x", box(1, 1, 9, 9), "crack", "manual", None)], seconds=1.0)
@@ -340,7 +340,7 @@ def test_a_project_that_is_not_there_is_named(studio: Studio, images: MakeImage,
     for call in (
         lambda: studio.open_tasks(10**6),
         lambda: studio.harvest(10**6),
-        lambda: studio.push(10**6, [make_task(images("a"), bare=True)]),
+        lambda: studio.import_tasks(10**6, [make_task(images("a"), bare=True)]),
     ):
         with pytest.raises(StudioError, match="1000000"):
             call()
@@ -350,7 +350,7 @@ def test_harvest_gives_what_changed_since(
     studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
 ) -> None:
     project = studio.ensure_project(title, vocabulary)
-    studio.push(project, [make_task(images(n), bare=True, rank=i) for i, n in enumerate("ab")])
+    studio.import_tasks(project, [make_task(images(n), bare=True, rank=i) for i, n in enumerate("ab")])
     first, second = studio.open_tasks(project)
     studio.submit(project, first, [], seconds=1.0)
     (one,) = studio.harvest(project)
@@ -376,7 +376,7 @@ def test_a_simulated_annotator_killed_half_way_goes_on_and_leaves_the_truth(
     project = again().ensure_project(title, vocabulary)
     drawn = [images(name) for name in "abcde"]
     right, wrong = make_detection((10, 10, 50, 50)), make_detection((100, 100, 150, 150), "spur")
-    again().push(project, [make_task(p, right, wrong, rank=i) for i, p in enumerate(drawn)])
+    again().import_tasks(project, [make_task(p, right, wrong, rank=i) for i, p in enumerate(drawn)])
     annotations = (Annotation(box(11, 11, 51, 51), "open"), Annotation(box(200, 50, 260, 90), "spur"))
     truth = {p.key: LabelledImage(p, annotations) for p in drawn[:4]}
 
@@ -386,9 +386,9 @@ def test_a_simulated_annotator_killed_half_way_goes_on_and_leaves_the_truth(
             raise KilledError
 
     with pytest.raises(KilledError):
-        SimulatedAnnotator(again(), truth).work(project, kill)
-    assert SimulatedAnnotator(again(), truth).work(project) == 2
-    assert SimulatedAnnotator(again(), truth).work(project) == 0
+        SimulatedAnnotator(again(), truth).run(project, kill)
+    assert SimulatedAnnotator(again(), truth).run(project) == 2
+    assert SimulatedAnnotator(again(), truth).run(project) == 0
     got = again().harvest(project)
     assert sorted(h.key for h in got) == sorted(truth)
     expected = dict.fromkeys(Outcome, 0) | {Outcome.ACCEPTED: 1, Outcome.DELETED: 1, Outcome.ADDED: 1}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from annotate.studio.controls import NOTE, OBJECT, VERDICT, Remark, Verdict, remark
-from annotate.studio.convert import readable_regions, to_result
+from annotate.studio.controls import IMAGE_CHOICE, NOTE, OBJECT, ImageChoice, ImageFeedback, image_feedback
+from annotate.studio.convert import parse_regions, to_result
 from annotate.studio.protocol import Region
 from dsmoe_core.schema import Box
 
@@ -16,7 +16,7 @@ def choices(*words: str) -> dict[str, Any]:
     return {
         "id": "c1",
         "type": "choices",
-        "from_name": VERDICT,
+        "from_name": IMAGE_CHOICE,
         "to_name": OBJECT,
         "value": {"choices": [*words]},
     }
@@ -27,14 +27,16 @@ def note(*lines: str) -> dict[str, Any]:
 
 
 def test_choices_and_note_are_read_in_a_fixed_order() -> None:
-    said = remark([note(" a scratch? ", "", "or dust"), choices("needs an expert", "no defect", "of old")])
-    assert said == Remark((Verdict.NO_DEFECT, Verdict.NEEDS_EXPERT), "a scratch?\nor dust")
-    assert remark([]) == Remark()
+    said = image_feedback(
+        [note(" a scratch? ", "", "or dust"), choices("needs an expert", "no defect", "of old")]
+    )
+    assert said == ImageFeedback((ImageChoice.NO_DEFECT, ImageChoice.NEEDS_EXPERT), "a scratch?\nor dust")
+    assert image_feedback([]) == ImageFeedback()
 
 
 def test_what_is_said_about_the_image_is_no_region(caplog: pytest.LogCaptureFixture) -> None:
     drawn = Region("r", Box(1.0, 1.0, 9.0, 9.0), "open", "manual", None)
     results = [choices("unsure"), to_result(drawn, 100, 100), note("why?")]
-    assert [region.id for region in readable_regions(results, 100, 100, "task 7")] == ["r"]
-    assert remark(results) == Remark((Verdict.UNSURE,), "why?")
+    assert [region.id for region in parse_regions(results, 100, 100, "task 7")] == ["r"]
+    assert image_feedback(results) == ImageFeedback((ImageChoice.UNSURE,), "why?")
     assert not caplog.text

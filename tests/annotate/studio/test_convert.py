@@ -12,9 +12,9 @@ from annotate.studio.controls import CLICK, FRAME
 from annotate.studio.convert import (
     from_percent,
     from_result,
+    parse_prompts,
+    parse_regions,
     pre_annotations,
-    readable_prompts,
-    readable_regions,
     to_percent,
     to_result,
 )
@@ -85,7 +85,7 @@ def test_what_is_no_box_with_one_class_is_refused_and_the_rest_goes_on(
     bad = {**good, "id": "bad", **change}
     with pytest.raises(BoxError, match=said):
         from_result(bad, 100, 100)
-    assert [r.id for r in readable_regions([bad, good], 100, 100, "task 7")] == ["good"]
+    assert [r.id for r in parse_regions([bad, good], 100, 100, "task 7")] == ["good"]
     assert "task 7" in caplog.text
 
 
@@ -98,8 +98,8 @@ def test_what_a_smart_tool_was_pointed_at_is_no_box(caplog: pytest.LogCaptureFix
     click = prompt(CLICK, "keypointlabels", width=0.4, keypointlabels=["b"])
     not_this = {**click, "id": "not", "is_positive": False}
     results = [frame, click, not_this]
-    assert readable_regions(results, 200, 100, "task 7") == ()
-    first, second = readable_prompts(results, 200, 100, "task 7")
+    assert parse_regions(results, 200, 100, "task 7") == ()
+    first, second = parse_prompts(results, 200, 100, "task 7")
     assert (first.label, first.box.corners) == ("a", pytest.approx((20.0, 20.0, 80.0, 60.0)))
     assert (second.label, second.box.corners) == ("b", pytest.approx((19.0, 19.0, 21.0, 21.0)))
     assert not caplog.text

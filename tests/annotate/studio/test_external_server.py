@@ -71,7 +71,7 @@ def answering(answers: Answers) -> Iterator[tuple[str, list[str]]]:
 
 def refused(answers: Answers, token: str = LEGACY) -> str:
     with answering(GOOD | answers) as (url, _), pytest.raises(StudioError) as caught:
-        ExternalServer(url, token, Path("/")).up()
+        ExternalServer(url, token, Path("/")).start()
     assert token not in str(caught.value)
     return str(caught.value).replace(url, "URL")
 
@@ -80,11 +80,11 @@ def test_a_good_address_and_token_connect(tmp_path: Path) -> None:
     said: list[str] = []
     with answering(GOOD) as (url, _):
         server = ExternalServer(f"{url}/", f" {LEGACY}\n", tmp_path)
-        connection = server.up(said.append)
+        connection = server.start(said.append)
         assert server.version() == "1.23.2"
     assert connection == Connection(url, "", "", LEGACY, tmp_path)
     assert said == [f"looking at {url}"]
-    assert not server.down()
+    assert not server.stop()
 
 
 def test_a_personal_token_is_swapped_for_short_lived_ones_again_and_again(
@@ -96,7 +96,7 @@ def test_a_personal_token_is_swapped_for_short_lived_ones_again_and_again(
     with answering(GOOD | {"/api/token/refresh": (200, {"access": personal(1)})}) as (url, asked):
         client = Api(Connection(url, "", "", personal(9), Path("/")))
         for _ in range(5):
-            with client.asked_to("say who we are") as sdk:
+            with client.client("say who we are") as sdk:
                 sdk.users.whoami()
     assert asked.count("/api/token/refresh/") == 3
     assert len(asked) == 8
@@ -161,12 +161,12 @@ def test_a_personal_token_past_its_day_is_named_before_it_is_sent() -> None:
 @pytest.mark.parametrize("token", ["", "two words", "tökén", "a\nb"])
 def test_what_cannot_be_a_token_is_refused(token: str) -> None:
     with pytest.raises(StudioError, match="is empty, or has characters that no token has"):
-        ExternalServer("http://127.0.0.1:1", token, Path("/")).up()
+        ExternalServer("http://127.0.0.1:1", token, Path("/")).start()
 
 
 def test_a_server_that_is_not_there_is_named(free_port: Callable[[], int]) -> None:
     with pytest.raises(StudioError, match=r"cannot be reached \(ConnectError\)\. Check the address"):
-        ExternalServer(f"http://127.0.0.1:{free_port()}", LEGACY, Path("/")).up()
+        ExternalServer(f"http://127.0.0.1:{free_port()}", LEGACY, Path("/")).start()
 
 
 def test_one_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_one_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(httpx, "get", hang)
     with pytest.raises(StudioError, match="did not answer within 10 s"):
-        ExternalServer("http://127.0.0.1:1", LEGACY, Path("/")).up()
+        ExternalServer("http://127.0.0.1:1", LEGACY, Path("/")).start()
 
 
 def test_a_token_that_travels_in_the_open_is_warned_of(
@@ -183,10 +183,10 @@ def test_a_token_that_travels_in_the_open_is_warned_of(
 ) -> None:
     caplog.set_level(logging.WARNING)
     with answering(GOOD) as (url, _):
-        ExternalServer(url, LEGACY, Path("/")).up()
+        ExternalServer(url, LEGACY, Path("/")).start()
         assert caplog.text == ""
         monkeypatch.setattr("annotate.studio.external_server.on_loopback", lambda _: False)
-        ExternalServer(url, LEGACY, Path("/")).up()
+        ExternalServer(url, LEGACY, Path("/")).start()
     assert "is not encrypted" in caplog.text
     assert LEGACY not in caplog.text
 
@@ -206,7 +206,7 @@ def test_the_real_one_says_all_this(connection: Connection) -> None:
 
     def trying(token: str) -> str:
         try:
-            return ExternalServer(connection.url, token, connection.document_root).up().url
+            return ExternalServer(connection.url, token, connection.document_root).start().url
         except StudioError as error:
             return str(error)
 

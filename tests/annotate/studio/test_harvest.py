@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from annotate.studio.controls import FRAME, VERDICT
+from annotate.studio.controls import FRAME, IMAGE_CHOICE
 from annotate.studio.convert import to_result
-from annotate.studio.harvest import harvest_of, outcomes, read
-from annotate.studio.pre_annotation import open_task
+from annotate.studio.harvest import harvest_task, outcomes, read
 from annotate.studio.protocol import Origin, Region
+from annotate.studio.task_format import open_task
 from dsmoe_core.schema import Box, Outcome
 
 PRE = Region("p1", Box(10.0, 10.0, 50.0, 50.0), "open", "prediction", 0.5)
@@ -43,14 +43,14 @@ def region(
 
 
 def test_of_several_annotations_the_last_changed_counts() -> None:
-    got = harvest_of(row(annotation(2, 1, region()), annotation(1, 9, region(label="spur"))))
+    got = harvest_task(row(annotation(2, 1, region()), annotation(1, 9, region(label="spur"))))
     assert got is not None
     assert (got.annotation_id, [a.label for a in got.annotations]) == (1, ["spur"])
     assert got.updated_at == datetime(2026, 1, 1, 0, 9, tzinfo=UTC)
 
 
 def test_a_later_skip_outweighs() -> None:
-    got = harvest_of(row(annotation(1, 1, region()), annotation(2, 2, region(), was_cancelled=True)))
+    got = harvest_task(row(annotation(1, 1, region()), annotation(2, 2, region(), was_cancelled=True)))
     assert got is not None
     assert (got.skipped, got.annotations) == (True, ())
 
@@ -59,19 +59,19 @@ def test_people_whose_accounts_were_deleted_are_told_apart() -> None:
     """The server then says ``null`` for each of them."""
     people = [region("a", origin="manual"), region("b", origin="manual", shift=50.0)]
     gone = [annotation(n, n, one, completed_by=None) for n, one in enumerate(people, start=1)]
-    got = harvest_of(row(*gone), "union")
+    got = harvest_task(row(*gone), "union")
     assert got is not None
     assert (len(got.annotations), got.annotators, got.agreement) == (2, 2, 0.0)
 
 
 @pytest.mark.parametrize("odd", [row(), row(annotation(1, 1), key=None)])
 def test_what_is_not_annotated_or_not_ours_is_left_out(odd: dict[str, Any]) -> None:
-    assert harvest_of(odd) is None
+    assert harvest_task(odd) is None
 
 
 def test_a_task_of_somebody_else_may_have_a_key_of_its_own() -> None:
     odd = row(annotation(1, 1)) | {"data": {"key": "A 17", "image": "/data/upload/a.png"}}
-    assert harvest_of(odd) is None
+    assert harvest_task(odd) is None
     assert open_task(odd) is None
 
 
@@ -92,13 +92,13 @@ def test_one_box_has_one_outcome(left: Region, outcome: Outcome) -> None:
 
 
 def test_without_a_parent_the_region_ids_tell_which_pre_annotations_were_shown() -> None:
-    got = harvest_of(row(annotation(1, 1, region(), parent_prediction=None)))
+    got = harvest_task(row(annotation(1, 1, region(), parent_prediction=None)))
     assert got is not None
     assert (got.version, got.outcomes[Outcome.ACCEPTED]) == ("m+b", 1)
 
 
 def test_drawn_from_nothing_counts_as_added_and_blames_no_pre_annotation() -> None:
-    got = harvest_of(row(annotation(1, 1, region("new", origin="manual"), parent_prediction=None)))
+    got = harvest_task(row(annotation(1, 1, region("new", origin="manual"), parent_prediction=None)))
     assert got is not None
     assert (got.version, got.outcomes[Outcome.ADDED], got.outcomes[Outcome.DELETED]) == (None, 1, 0)
 
@@ -108,7 +108,7 @@ def test_a_region_without_a_class_is_named_and_the_rest_counts(caplog: pytest.Lo
     odd["result"].append(
         {"id": "zz", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 2, "height": 2}}
     )
-    got = harvest_of(row(odd))
+    got = harvest_task(row(odd))
     assert got is not None
     assert len(got.annotations) == 1
     assert "task 7: region zz" in caplog.text
@@ -120,17 +120,17 @@ def frame(label: str = "open") -> dict[str, Any]:
 
 
 def no_defect() -> dict[str, Any]:
-    return {"id": "c", "type": "choices", "from_name": VERDICT, "value": {"choices": ["no defect"]}}
+    return {"id": "c", "type": "choices", "from_name": IMAGE_CHOICE, "value": {"choices": ["no defect"]}}
 
 
 def test_a_left_over_smart_frame_is_no_box() -> None:
     answered = annotation(1, 1, region("new", origin="manual"), parent_prediction=None)
     answered["result"].append(frame())
-    got = harvest_of(row(answered))
+    got = harvest_task(row(answered))
     assert got is not None
     assert (len(got.annotations), got.outcomes[Outcome.ADDED], got.labelled) == (1, 1, True)
     answered["result"].append(no_defect())
-    got = harvest_of(row(answered))
+    got = harvest_task(row(answered))
     assert got is not None
     assert (got.doubt, got.note) == ("unsure", '(says "no defect", and has 1 boxes)')
 
@@ -145,7 +145,7 @@ def test_a_left_over_smart_frame_is_no_box() -> None:
     ],
 )
 def test_a_smart_frame_without_a_box_is_a_doubt_and_never_no_defect(left: list[dict[str, Any]]) -> None:
-    got = harvest_of(row(annotation(1, 1, result=left)))
+    got = harvest_task(row(annotation(1, 1, result=left)))
     assert got is not None
     assert (got.labelled, got.doubt) == (False, "unsure")
     assert "open" not in [a.label for a in got.annotations if a.box.x1 < 50]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.studio.controls import CLICK, CONTROL, FRAME, NOTE, OBJECT, VERDICT, Verdict
+from annotate.studio.controls import CLICK, CONTROL, FRAME, IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
 from annotate.studio.label_config import colour, label_config
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
@@ -58,7 +58,7 @@ def test_smart_tools_have_the_same_classes_and_draw_nothing_of_their_own(name: s
 
 def test_what_can_be_said_of_a_image_is_on_the_page() -> None:
     book = Vocabulary((ClassText("open", "d"),))
-    assert [choice.get("value") for choice in control(book, VERDICT)] == [str(v) for v in Verdict]
+    assert [choice.get("value") for choice in control(book, IMAGE_CHOICE)] == [str(v) for v in ImageChoice]
     assert control(book, NOTE).tag == "TextArea"
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect, sync_playwright
 
 from annotate.studio.client import LabelStudio
-from annotate.studio.controls import Verdict
+from annotate.studio.controls import ImageChoice
 from annotate.studio.protocol import Connection, OpenTask, Task
 from dsmoe_core.schema import Detection, ImageRecord, Outcome, Vocabulary
 
@@ -63,7 +63,7 @@ def page(connection: Connection) -> Iterator[Page]:
 
 
 @pytest.fixture
-def load(
+def opened(
     connection: Connection,
     title: str,
     vocabulary: Vocabulary,
@@ -80,7 +80,7 @@ def load(
         make_detection((60, 120, 150, 180), "open", 0.3),
         make_detection((270, 140, 295, 175), "open", 0.2),
     )
-    studio.push(project, [make_task(images("board"), *found)])
+    studio.import_tasks(project, [make_task(images("board"), *found)])
     return studio, project, studio.open_tasks(project)[0]
 
 
@@ -104,7 +104,7 @@ def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted
     drag(page, image, (150, 150), (200, 185))  # added, of the third class
     expect(regions).to_have_count(4)
     page.keyboard.press("Escape")
-    page.get_by_text(str(Verdict.NEEDS_EXPERT)).click()
+    page.get_by_text(str(ImageChoice.NEEDS_EXPERT)).click()
     page.get_by_placeholder("A note for the domain expert").fill("etched or scratched?")
     page.screenshot(path=tmp_path / "corrected.png")
     with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
@@ -118,7 +118,7 @@ def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted
     ]
     moved = next(a.box for a in got.annotations if a.label == "open" and a.box.x1 < 200)
     assert moved.corners == pytest.approx((50, 45, 150, 105), abs=1.0)
-    assert (got.doubt, got.note) == (str(Verdict.NEEDS_EXPERT), "etched or scratched?")
+    assert (got.doubt, got.note) == (str(ImageChoice.NEEDS_EXPERT), "etched or scratched?")
 
 
 def open_page(page: Page, connection: Connection, project: int, task: OpenTask) -> Locator:
@@ -146,7 +146,7 @@ def drag(page: Page, image: Locator, start: tuple[float, float], end: tuple[floa
     page.mouse.move(*on_screen(image, *start))
     page.mouse.down()
     page.mouse.move(*on_screen(image, *end), steps=12)
-    page.mouse.up()
+    page.mouse.start()
 
 
 def test_the_pre_annotations_are_drawn(

@@ -62,26 +62,26 @@ def make(tmp_path: Path, free_port: Callable[[], int], monkeypatch: pytest.Monke
 
     yield server
     for one in made:
-        one.down()
+        one.stop()
 
 
 def test_up_again_finds_the_running_server_whatever_port_is_asked_for(make: Make) -> None:
     first, second = make(ANSWERS), make(ANSWERS)
     said: list[str] = []
-    connection = first.up(said.append)
+    connection = first.start(said.append)
     assert said[0] == "starting Label Studio"
-    assert second.up() == connection
+    assert second.start() == connection
     assert first.status() == second.status()
-    assert first.status().answers
-    assert second.down()
+    assert first.status().healthy
+    assert second.stop()
     assert not first.status().running
-    assert not first.down()
+    assert not first.stop()
 
 
 def test_two_processes_at_once_start_one_server(make: Make) -> None:
     servers = [make(ANSWERS) for _ in range(2)]
     got: list[Connection] = []
-    threads = [threading.Thread(target=lambda s=s: got.append(s.up())) for s in servers]
+    threads = [threading.Thread(target=lambda s=s: got.append(s.start())) for s in servers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -97,29 +97,29 @@ def test_killed_while_it_starts_the_next_up_takes_over(make: Make) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        server.up(kill)
+        server.start(kill)
     pid = server.status().pid
     assert pid is not None
-    server.up()
+    server.start()
     assert server.status().pid == pid
 
 
 def test_a_server_that_was_killed_is_started_again_with_the_same_credentials(make: Make) -> None:
     server = make(ANSWERS)
-    connection = server.up()
+    connection = server.start()
     pid = server.status().pid
     assert pid is not None
     os.killpg(pid, signal.SIGKILL)
     while server.status().running:  # it takes a moment to be gone
         time.sleep(0.01)
-    assert server.up() == connection
+    assert server.start() == connection
     assert server.status().pid != pid
 
 
 def test_secrets_stay_secret(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     server = make(ANSWERS)
-    connection = server.up()
+    connection = server.start()
     for secret in (connection.password, connection.token):
         assert secret not in repr(connection)
         assert secret not in caplog.text
@@ -133,7 +133,7 @@ def test_nothing_of_our_environment_reaches_it(make: Make, monkeypatch: pytest.M
     for name in ("HOST", "PORT", "USERNAME", "PASSWORD"):
         monkeypatch.setenv(name, "from outside")
     server = make(ANSWERS)
-    server.up()
+    server.start()
     seen = server.log.read_text()
     assert "LABEL_STUDIO_USERNAME" in seen
     assert not any(f"'{name}'" in seen for name in ("HOST", "PORT", "USERNAME", "PASSWORD"))
@@ -145,18 +145,18 @@ def test_a_port_in_use_is_named_with_the_remedy(make: Make) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(StudioError, match=rf"port {port} .* in use\. Choose another with --port"):
-            make(ANSWERS, port=port).up()
+            make(ANSWERS, port=port).start()
 
 
 def test_a_number_that_is_no_port_is_refused(make: Make) -> None:
     with pytest.raises(StudioError, match="port 99999"):
-        make(ANSWERS, port=99999).up()
+        make(ANSWERS, port=99999).start()
 
 
 def test_one_that_ends_while_starting_shows_the_end_of_its_log_without_the_token(make: Make) -> None:
     server = make(DIES)
     with pytest.raises(StudioError, match="ended while it was starting") as caught:
-        server.up()
+        server.start()
     message = str(caught.value)
     assert "migrating" in message
     assert "signed in with ***" in message
@@ -166,7 +166,7 @@ def test_one_that_ends_while_starting_shows_the_end_of_its_log_without_the_token
 
 def test_one_that_hangs_while_starting_is_reported(make: Make) -> None:
     with pytest.raises(StudioError, match="did not answer within"):
-        make(HANGS, start_timeout=0.2).up()
+        make(HANGS, start_timeout=0.2).start()
 
 
 def test_damaged_credentials_are_named(make: Make) -> None:
@@ -174,28 +174,28 @@ def test_damaged_credentials_are_named(make: Make) -> None:
     server.data_dir.mkdir()
     (server.data_dir / "credentials.json").write_text("{")
     with pytest.raises(StudioError, match=r"credentials\.json is damaged"):
-        server.up()
+        server.start()
 
 
 def test_a_full_disk_is_named_before_anything_starts(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**7})())
     server = make(ANSWERS)
     with pytest.raises(PrerequisiteError, match=r"only 0\.0 GB are free"):
-        server.up()
+        server.start()
     assert not server.status().running
 
 
 def test_a_data_folder_that_cannot_be_made_is_named(make: Make, tmp_path: Path) -> None:
     (tmp_path / "studio").write_text("a file")
     with pytest.raises(PrerequisiteError, match="cannot make the folder"):
-        make(ANSWERS).up()
+        make(ANSWERS).start()
 
 
 @pytest.mark.labelstudio
 def test_the_real_one_is_found_again_and_accepts_our_sign_in(label_studio_server: LabelStudioServer) -> None:
-    connection = label_studio_server.up()
-    assert label_studio_server.up() == connection
-    assert label_studio_server.status().answers
+    connection = label_studio_server.start()
+    assert label_studio_server.start() == connection
+    assert label_studio_server.status().healthy
     page = httpx.get(f"{connection.url}/user/login/")
     assert page.status_code == 200
     log = label_studio_server.log.read_text()

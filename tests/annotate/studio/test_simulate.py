@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from annotate.studio.agreement import iou
 from annotate.studio.harvest import outcomes
 from annotate.studio.protocol import Region
-from annotate.studio.simulate import EDIT_IOU, correct
+from annotate.studio.simulate import EDIT_IOU, correct_regions
 from dsmoe_core.schema import Annotation, Box, Outcome
 
 LABELS = st.sampled_from(["open", "short", "spur"])
@@ -43,7 +43,7 @@ def shown(corners: tuple[float, ...], label: str = "open", name: str = "p") -> R
 def test_the_result_is_the_truth_within_the_acceptance_rule(
     pre_annotations: list[Region], truth: list[Annotation], threshold: float
 ) -> None:
-    result = correct(pre_annotations, truth, threshold)
+    result = correct_regions(pre_annotations, truth, threshold)
     assert Counter(r.label for r in result) == Counter(a.label for a in truth)
     fits = [
         [j for j, a in enumerate(truth) if a.label == r.label and iou(r.box, a.box) >= threshold]
@@ -72,7 +72,7 @@ def pairs(fits: list[list[int]]) -> int:
 def test_origins_say_what_was_done_and_the_counts_add_up(
     pre_annotations: list[Region], truth: list[Annotation], threshold: float
 ) -> None:
-    result = correct(pre_annotations, truth, threshold)
+    result = correct_regions(pre_annotations, truth, threshold)
     before = {region.id: region for region in pre_annotations}
     assert len({region.id for region in result}) == len(result)
     for region in result:
@@ -94,9 +94,9 @@ def test_origins_say_what_was_done_and_the_counts_add_up(
 def test_correcting_what_is_correct_changes_nothing(
     pre_annotations: list[Region], truth: list[Annotation]
 ) -> None:
-    once = correct(pre_annotations, truth)
-    assert once == correct(pre_annotations, truth)
-    again = correct(once, [Annotation(r.box, r.label) for r in once])
+    once = correct_regions(pre_annotations, truth)
+    assert once == correct_regions(pre_annotations, truth)
+    again = correct_regions(once, [Annotation(r.box, r.label) for r in once])
     assert outcomes(once, again)[Outcome.ACCEPTED] == len(once)
 
 
@@ -112,7 +112,7 @@ def test_correcting_what_is_correct_changes_nothing(
 def test_one_box_against_one_truth(
     region: Region, annotation: Annotation, outcome: Outcome, left: tuple[float, ...]
 ) -> None:
-    (mended,) = correct([region], [annotation])
+    (mended,) = correct_regions([region], [annotation])
     assert mended.id == region.id
     assert (mended.box, mended.label) == (box(*left), annotation.label)
     assert outcomes([region], [mended])[outcome] == 1
@@ -121,7 +121,7 @@ def test_one_box_against_one_truth(
 def test_a_box_that_hardly_overlaps_is_deleted_and_a_new_one_drawn() -> None:
     region, annotation = shown((0, 0, 10, 10)), Annotation(box(9, 0, 19, 10), "open")
     assert 0 < iou(region.box, annotation.box) < EDIT_IOU
-    (drawn,) = correct([region], [annotation])
+    (drawn,) = correct_regions([region], [annotation])
     assert (drawn.origin, drawn.box) == ("manual", annotation.box)
     counts = outcomes([region], [drawn])
     assert (counts[Outcome.DELETED], counts[Outcome.ADDED]) == (1, 1)
@@ -129,9 +129,11 @@ def test_a_box_that_hardly_overlaps_is_deleted_and_a_new_one_drawn() -> None:
 
 def test_of_two_boxes_on_one_defect_the_better_is_kept() -> None:
     worse, better = shown((0, 0, 10, 12), name="worse"), shown((0, 0, 10, 11), name="better")
-    assert [r.id for r in correct([worse, better], [Annotation(box(0, 0, 10, 10), "open")])] == ["better"]
+    assert [r.id for r in correct_regions([worse, better], [Annotation(box(0, 0, 10, 10), "open")])] == [
+        "better"
+    ]
 
 
 def test_an_acceptable_box_is_never_given_away_to_a_better_overlap_of_another_class() -> None:
     good, wrong = shown((0, 0, 10, 12), name="good"), shown((0, 0, 10, 10), "spur", name="wrong")
-    assert [r.id for r in correct([wrong, good], [Annotation(box(0, 0, 10, 10), "open")])] == ["good"]
+    assert [r.id for r in correct_regions([wrong, good], [Annotation(box(0, 0, 10, 10), "open")])] == ["good"]

@@ -261,8 +261,8 @@ def test_review_gives_fiftyone_every_image_with_truth_detections_and_tags(
     sent = {task.key for task in workspace.journal.tasks()}
     for key, sample in shown.items():
         judged = "test set" in sample.tags
-        assert (sample.truth is not None) == (judged or key in sent)
-        assert (sample.detections is not None) == judged  # the champion has looked at the test set so far
+        assert (sample.annotations is not None) == (judged or key in sent)
+        assert (sample.prediction is not None) == judged  # the champion has looked at the test set so far
         assert ("seed" in sample.tags) == ("round 0" in sample.tags) == (key in sent)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from annotate.studio.controls import NOTE, OBJECT, VERDICT, Verdict
+from annotate.studio.controls import IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
 from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Region
@@ -33,7 +33,11 @@ def doubt(context: LoopContext, note: str) -> str:
     """The first open image goes to the expert; returns its key."""
     task, *_ = context.studio.open_tasks(context.project())
     said = {"to_name": OBJECT, "id": "x"}
-    verdict = {"type": "choices", "from_name": VERDICT, "value": {"choices": [str(Verdict.NEEDS_EXPERT)]}}
+    verdict = {
+        "type": "choices",
+        "from_name": IMAGE_CHOICE,
+        "value": {"choices": [str(ImageChoice.NEEDS_EXPERT)]},
+    }
     text = {"type": "textarea", "from_name": NOTE, "value": {"text": [note]}}
     fake(context).annotate(task.task_id, {"result": [said | verdict, said | text], "lead_time": 9.0})
     return task.key

@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from annotate.studio import pre_annotation, push
+from annotate.studio import task_format, task_import
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
 from annotate.studio.convert import to_result
@@ -94,7 +94,7 @@ class Scene:
         return counts
 
     def sdk(self, what: str = "do what the test asks") -> Any:
-        return Api(self.connection).asked_to(what)
+        return Api(self.connection).client(what)
 
     def signal(self, sign: signal.Signals) -> None:
         pid = self.server.status().pid
@@ -132,14 +132,14 @@ def server(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iter
     made = LabelStudioServer(
         tmp_path_factory.mktemp("studio"), tmp_path_factory.getbasetemp(), environments, port
     )
-    made.up()
+    made.start()
     yield made
-    made.down()
+    made.stop()
 
 
 @pytest.fixture
 def scene(workspace: Workspace, server: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(push, "BATCH", 2)
+    monkeypatch.setattr(task_import, "BATCH", 2)
     settings = workspace.settings
     workspace.settings = settings.model_copy(
         update={
@@ -147,7 +147,7 @@ def scene(workspace: Workspace, server: LabelStudioServer, monkeypatch: pytest.M
             "round": settings.round.model_copy(update={"budget": BUDGET}),
         }
     )
-    return Scene(workspace, server, server.up(), InterruptingProgress())
+    return Scene(workspace, server, server.start(), InterruptingProgress())
 
 
 def said(work: Callable[[], Any]) -> str:
@@ -169,7 +169,7 @@ def documented(text: str, *names: str) -> None:
 def test_the_server_dies_in_the_middle_of_a_push(scene: Scene) -> None:
     scene.progress.at_push = lambda: scene.signal(signal.SIGKILL)
     documented(said(scene.open), scene.connection.url)
-    scene.server.up()
+    scene.server.start()
     assert 0 < len(scene.rows()) < BUDGET
     scene.open()
     scene.whole()
@@ -316,24 +316,26 @@ def test_one_bad_box_in_a_thousand(scene: Scene, monkeypatch: pytest.MonkeyPatch
         return Task(named, 0, "ranked", i, detections)
 
     good = [task(i) for i in range(1000)]
-    documented(said(lambda: studio.push(project, [*good[:500], task(500, 9000.0), *good[501:]])))
-    documented(said(lambda: studio.push(project, [*good[:500], task(500, label="crack"), *good[501:]])))
+    documented(said(lambda: studio.import_tasks(project, [*good[:500], task(500, 9000.0), *good[501:]])))
+    documented(
+        said(lambda: studio.import_tasks(project, [*good[:500], task(500, label="crack"), *good[501:]]))
+    )
     assert scene.rows() == []
-    studio.push(project, good)
+    studio.import_tasks(project, good)
     assert Counter(len(t.pre_annotations) for t in studio.open_tasks(project)) == {1: 1000}
 
 
 def test_the_server_drops_one_in_a_thousand(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Past our own checks, as a bug of ours would: Label Studio says nothing, so we count."""
     scene.open()
-    real = pre_annotation.task_json
+    real = task_format.task_json
 
     def spoilt(task: Task, *more: Any) -> dict[str, Any]:
         body = real(task, *more)
         body["predictions"] = [{"model_version": "m+b", "score": 7.0, "result": []}]
         return body
 
-    monkeypatch.setattr(pre_annotation, "task_json", spoilt)
+    monkeypatch.setattr(task_format, "task_json", spoilt)
     documented(said(scene.open))
     monkeypatch.undo()
     scene.whole()

@@ -99,7 +99,7 @@ def test_people_are_shown_all_boxes_under_todays_names(context: LoopContext, lab
     label(context)
     close_round(context)
     renamed = published(context, rust="red_block")
-    truth = [a.label for sample in samples(renamed.workspace) for a in sample.truth or ()]
+    truth = [a.label for sample in samples(renamed.workspace) for a in sample.annotations or ()]
     snapshot = read(renamed.workspace.path)
     labelled = [*snapshot.annotations.values(), *snapshot.test.values()]
     assert {"red_block", "brick", "plum"} == set(truth) == {a.label for p in labelled for a in p.annotations}

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from annotate import environments
-from annotate.environments import Locked
+from annotate.environments import LockedEnvironment
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
@@ -25,7 +25,9 @@ from pipelines.benchmarks.comparison.yolo import files
 from pipelines.progress import ProgressReporter
 
 ROOM = Path(__file__).parent
-YOLO = Locked("yolo", "YOLOv8", ROOM / "yolo.lock", space_bytes=8_000_000_000, size="5 GB with torch")
+YOLO = LockedEnvironment(
+    "yolo", "YOLOv8", ROOM / "yolo.lock", space_bytes=8_000_000_000, size="5 GB with torch"
+)
 RUNNER = ROOM / "runner.py"
 SIZES = tuple(f"yolov8{size}" for size in "nsmlx")
 LOOK_S = 0.5

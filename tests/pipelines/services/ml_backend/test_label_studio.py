@@ -71,7 +71,7 @@ class Room:
 
     def clicked(self, task: OpenTask, there: Annotation) -> Json:
         """What a smart click on the middle of a box is answered with."""
-        with Api(self.connection).asked_to("list back ends") as sdk:
+        with Api(self.connection).client("list back ends") as sdk:
             (row,) = sdk.ml.list(project=self.project)
         box = there.box
         value = {"x": 50 * (box.x1 + box.x2) / SIDE, "y": 50 * (box.y1 + box.y2) / SIDE, "width": 0.4}
@@ -118,7 +118,7 @@ def room(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterat
         lifecycle.start_ml_backend(workspace, studio, connection, print)
         project = studio.ensure_project(settings.title, workspace.class_book().vocabulary())
         images = [labelled.image for labelled in truth.values()]
-        studio.push(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images)])
+        studio.import_tasks(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images)])
         yield Room(workspace, connection, studio, project, truth, studio.open_tasks(project))
         assert cli.run(["services", "down", str(workspace.path)]) == 0
         assert not lifecycle.ml_backend(workspace).status().running
@@ -149,7 +149,7 @@ def test_an_opened_task_has_live_pre_annotations_and_a_click_is_answered_beside_
 def test_connecting_again_leaves_one_back_end(room: Room) -> None:
     for _ in range(2):
         lifecycle.start_ml_backend(room.workspace, room.studio, room.connection, print)
-    with Api(room.connection).asked_to("list back ends") as sdk:
+    with Api(room.connection).client("list back ends") as sdk:
         (row,) = sdk.ml.list(project=room.project)
     assert (row.title, row.state) == ("dsmoe", "CO")
     assert "live pre-annotations: m1+" in lifecycle.status_message(room.workspace, room.connection.url)
@@ -272,7 +272,7 @@ def test_pushed_pre_annotations_stay_whether_the_back_end_runs_or_not(room: Room
     tasks = [
         Task(p, 1, "ranked", rank, pushed(f)) for rank, (p, f) in enumerate(zip(images, found, strict=True))
     ]
-    ids = room.studio.push(room.project, tasks)
+    ids = room.studio.import_tasks(room.project, tasks)
     lifecycle.ml_backend(room.workspace).down()
     for task in room.studio.open_tasks(room.project):
         if task.task_id not in ids.values():

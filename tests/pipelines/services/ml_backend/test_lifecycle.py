@@ -55,7 +55,7 @@ def test_open_pre_annotations_of_a_renamed_class_keep_their_boxes(
     images = workspace.images("pool")
     found = named(StubDetector().predict(workspace.registry.folder("m1"), vocabulary, images), "m1+book")
     pairs = enumerate(zip(images, found, strict=True))
-    studio.push(project, [Task(p, 1, "ranked", rank, f) for rank, (p, f) in pairs])
+    studio.import_tasks(project, [Task(p, 1, "ranked", rank, f) for rank, (p, f) in pairs])
 
     def shown() -> list[str]:
         return [region.label for task in studio.open_tasks(project) for region in task.pre_annotations]

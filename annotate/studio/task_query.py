@@ -15,7 +15,7 @@ _ID = "filter:tasks:id"
 
 
 @dataclass(frozen=True, slots=True)
-class What:
+class TaskFields:
     """Which parts of a task are read, and how many tasks a call.
 
     Without ``include`` the server works out columns that we have no use for, and takes more than twice as
@@ -28,19 +28,19 @@ class What:
     expand: str | None = None
 
 
-DATA: Final = What("task_only", "id,data", 1000)
-PRE_ANNOTATIONS: Final = What("all", "id,data,predictions", 200)
+DATA: Final = TaskFields("task_only", "id,data", 1000)
+PRE_ANNOTATIONS: Final = TaskFields("all", "id,data,predictions", 200)
 # Unless they are expanded, annotations come as bare numbers.
-EVERYTHING: Final = What("all", "id,data,updated_at,annotations,predictions", 200, "annotations")
+EVERYTHING: Final = TaskFields("all", "id,data,updated_at,annotations,predictions", 200, "annotations")
 
 
-def counted(count: Literal["annotations", "cancelled"], operator: Literal["equal", "greater"]) -> Json:
+def count_filter(count: Literal["annotations", "cancelled"], operator: Literal["equal", "greater"]) -> Json:
     """A filter: that the number of annotations, or of skips, is zero, or above it."""
     name = {"annotations": "total_annotations", "cancelled": "cancelled_annotations"}[count]
     return {"filter": f"filter:tasks:{name}", "operator": operator, "type": "Number", "value": "0"}
 
 
-def changed_since(moment: datetime) -> Json:
+def updated_since(moment: datetime) -> Json:
     """A filter: that the server touched the task at this moment or later.
 
     Args:
@@ -55,14 +55,14 @@ def changed_since(moment: datetime) -> Json:
     }
 
 
-OPEN: Final = (counted("annotations", "equal"), counted("cancelled", "equal"))  # and
-ANSWERED: Final = (counted("annotations", "greater"), counted("cancelled", "greater"))  # or
+OPEN: Final = (count_filter("annotations", "equal"), count_filter("cancelled", "equal"))  # and
+ANNOTATED: Final = (count_filter("annotations", "greater"), count_filter("cancelled", "greater"))  # or
 
 
-def rows(
+def query_tasks(
     api: Api,
     project: int,
-    what: What,
+    what: TaskFields,
     filters: Sequence[Mapping[str, Any]] = (),
     conjunction: Literal["and", "or"] = "and",
 ) -> Iterator[Json]:
@@ -87,7 +87,9 @@ def rows(
         }
         if what.expand:
             params["expand"] = what.expand
-        page = api.ask(f"list the tasks of project {project}", "GET", "api/tasks/", params=params)["tasks"]
+        page = api.request(f"list the tasks of project {project}", "GET", "api/tasks/", params=params)[
+            "tasks"
+        ]
         yield from page
         if len(page) < what.page:
             return

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
-from annotate.studio import pre_annotation
+from annotate.studio import task_format
 from annotate.studio.api import Api
 from annotate.studio.convert import Json
 from annotate.studio.protocol import Task
-from annotate.studio.rows import DATA, OPEN, PRE_ANNOTATIONS, rows
+from annotate.studio.task_query import DATA, OPEN, PRE_ANNOTATIONS, query_tasks
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import CountCallback
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 BATCH = 250  # tasks a call: a third of a second, so that a progress bar moves
 
 
-class Push:
+class TaskImport:
     """One push of tasks into a project.
 
     Args:
@@ -57,7 +57,7 @@ class Push:
         self._dropped = False  # whether the server took tasks without all of their pre-annotations
 
     def run(self, progress: CountCallback | None = None) -> dict[str, int]:
-        """Check everything, then send it; see Studio.push."""
+        """Check everything, then send it; see Studio.import_tasks."""
         folders = self._check()
         for folder in sorted(folders):
             self._ensure_storage(folder)
@@ -82,22 +82,22 @@ class Push:
         folders = set()
         newest = (-1, -1)
         for place, task in enumerate(self._tasks):
-            pre_annotation.task_json(task, self._address(task.image.path), self._classes)
+            task_format.task_json(task, self._address(task.image.path), self._classes)
             folders.add(self._folder(task.image.path.parent))
             order.append((task.round, task.rank, place, task.image.key))
-            if task.detections is not None and (task.round, task.rank) > newest:
-                newest, self._version = (task.round, task.rank), task.detections.version
+            if task.prediction is not None and (task.round, task.rank) > newest:
+                newest, self._version = (task.round, task.rank), task.prediction.version
         self._places = {key: place for _, _, place, key in sorted(order)}
         return folders
 
     def _body(self, key: str) -> Json:
         task = self._tasks[self._places[key]]
-        return pre_annotation.task_json(task, self._address(task.image.path), self._classes)
+        return task_format.task_json(task, self._address(task.image.path), self._classes)
 
     def _import(self, bodies: Sequence[Json]) -> list[int]:
         path = f"api/projects/{self._project}/import"
         what = f"import tasks into project {self._project}"
-        answer = self._api.ask(what, "POST", path, params={"return_task_ids": "true"}, body=bodies)
+        answer = self._api.request(what, "POST", path, params={"return_task_ids": "true"}, body=bodies)
         ids, taken = [int(i) for i in answer.get("task_ids", [])], answer.get("prediction_count")
         shown = sum(len(body["predictions"]) for body in bodies)
         if len(ids) != len(bodies):
@@ -115,7 +115,7 @@ class Push:
         server would refuse the work of whoever has the task open.
         """
         for some in _batches(self._outdated(ids), self._batch):
-            with self._api.asked_to(f"import pre-annotations into project {self._project}") as sdk:
+            with self._api.client(f"import pre-annotations into project {self._project}") as sdk:
                 created = sdk.projects.import_predictions(self._project, request=some).created
             if created != len(some):
                 raise StudioError(
@@ -125,25 +125,25 @@ class Push:
 
     def _outdated(self, ids: Mapping[str, int]) -> Iterator[Json]:
         """Pre-annotations that open tasks lack; updates the tasks' data on the way."""
-        for row in rows(self._api, self._project, PRE_ANNOTATIONS, OPEN):
+        for row in query_tasks(self._api, self._project, PRE_ANNOTATIONS, OPEN):
             key = row["data"].get("key", "")
             if ids.get(key) != row["id"]:
                 continue
             body = self._body(key)
             if row["data"] != body["data"]:
-                with self._api.asked_to(f"update task {row['id']}") as sdk:
+                with self._api.client(f"update task {row['id']}") as sdk:
                     sdk.tasks.update(str(row["id"]), data=body["data"])
-            yield from ({**p, "task": row["id"]} for p in pre_annotation.missing(row, body))
+            yield from ({**p, "task": row["id"]} for p in task_format.missing_predictions(row, body))
 
     def _show_version(self) -> None:
         """Name the newest pre-annotations as the project's: the label stream shows no others."""
         if self._version is not None:
-            with self._api.asked_to(f"show the newest pre-annotations of project {self._project}") as sdk:
+            with self._api.client(f"show the newest pre-annotations of project {self._project}") as sdk:
                 sdk.projects.update(self._project, model_version=self._version)
 
     def _ensure_storage(self, folder: Path) -> None:
         """A row that lets the server show this folder's images; without it each one is a 404."""
-        with self._api.asked_to(f"show the images in {folder} in project {self._project}") as sdk:
+        with self._api.client(f"show the images in {folder} in project {self._project}") as sdk:
             local = sdk.import_storage.local
             if not any(Path(row.path) == folder for row in local.list(project=self._project)):
                 local.create(project=self._project, title=folder.name, path=str(folder), use_blob_urls=True)
@@ -166,15 +166,15 @@ def ids_by_key(api: Api, project: int, keys: Collection[str]) -> dict[str, int]:
     """
     ids: dict[str, int] = {}
     doubled: dict[str, list[int]] = {}
-    for row in rows(api, project, DATA):
+    for row in query_tasks(api, project, DATA):
         key = row["data"].get("key")
         if key in keys and ids.setdefault(key, int(row["id"])) != row["id"]:
             doubled.setdefault(key, [ids[key]]).append(int(row["id"]))
-    still_open = {int(row["id"]) for row in rows(api, project, DATA, OPEN)} if doubled else set()
+    still_open = {int(row["id"]) for row in query_tasks(api, project, DATA, OPEN)} if doubled else set()
     for key, consensus in doubled.items():
         ids[key] = min(consensus, key=lambda i: (i in still_open, i))
         for extra in still_open.intersection(consensus) - {ids[key]}:
-            with api.asked_to(f"delete task {extra}") as sdk:
+            with api.client(f"delete task {extra}") as sdk:
                 sdk.tasks.delete(str(extra))
     return ids
 

@@ -11,7 +11,7 @@ from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.rows import EVERYTHING, rows
+from annotate.studio.task_query import EVERYTHING, query_tasks
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ClassText, Vocabulary
 
@@ -31,19 +31,19 @@ def migrate(
     if change.renamed:
         before = tuple(ClassText(old, f"now called {new}") for old, new in change.renamed.items())
         _set(api, project, label_config(Vocabulary((*vocabulary.classes, *before))))
-    if change.gone:
+    if change.obsolete:
         _rewrite(api, project, change, progress)
     config = label_config(vocabulary)
     # The server does not ask itself before it changes: it would leave annotations with a class that is no
     # more. What it counts by goes stale as annotations change, so it is made to count again.
     what = f"change the classes of project {project}"
-    api.ask(what, "POST", f"api/projects/{project}/summary/reset/")
-    api.ask(what, "POST", f"api/projects/{project}/validate/", body={"label_config": config})
+    api.request(what, "POST", f"api/projects/{project}/summary/reset/")
+    api.request(what, "POST", f"api/projects/{project}/validate/", body={"label_config": config})
     _set(api, project, config)
 
 
 def _set(api: Api, project: int, config: str) -> None:
-    with api.asked_to(f"change the classes of project {project}") as sdk:
+    with api.client(f"change the classes of project {project}") as sdk:
         sdk.projects.update(project, label_config=config)
 
 
@@ -55,11 +55,11 @@ def _rewrite(api: Api, project: int, change: ClassChange, progress: CountCallbac
     """
     total = sum(change.annotations.values()) + sum(change.pre_annotations.values())
     done = 0
-    for row in rows(api, project, EVERYTHING):
+    for row in query_tasks(api, project, EVERYTHING):
         for kind in ("annotations", "predictions"):
             drop = kind == "predictions" and not row["annotations"]
             for one in sorted(row[kind], key=lambda one: str(one["updated_at"])):
-                if change.rewritten(one["result"], drop=drop) is not None:
+                if change.rewrite(one["result"], drop=drop) is not None:
                     _rewrite_one(api, kind, one, change, drop)
                     done += 1
                     if progress:
@@ -70,8 +70,8 @@ def _rewrite_one(api: Api, kind: str, one: Json, change: ClassChange, drop: bool
     """Rewrite one annotation or set of pre-annotations as it is now."""
     what, path = f"rewrite {kind[:-1]} {one['id']}", f"api/{kind}/{one['id']}/"
     if kind == "annotations":  # its annotator may have changed it since the page of tasks was read
-        one = api.ask(what, "GET", path)
-    after = change.rewritten(one["result"], drop=drop)
+        one = api.request(what, "GET", path)
+    after = change.rewrite(one["result"], drop=drop)
     if after is not None:
         body: Json = {"result": after}
-        api.ask(what, "PATCH", path, body=body)
+        api.request(what, "PATCH", path, body=body)

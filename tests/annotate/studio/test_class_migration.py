@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange
+from annotate.studio.class_migration import migrate
 from annotate.studio.convert import to_result
-from annotate.studio.migrate import migrate
 from annotate.studio.protocol import Region
 from dsmoe_core.schema import Box, ClassText, Vocabulary
 
@@ -28,10 +28,10 @@ class Busy:
         self.results = [drawn("a", 10.0)]
 
     @contextmanager
-    def asked_to(self, _what: str) -> Iterator[Any]:
+    def client(self, _what: str) -> Iterator[Any]:
         yield SimpleNamespace(projects=SimpleNamespace(update=lambda *_, **__: None))
 
-    def ask(self, _what: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
+    def request(self, _what: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
         if path == "api/tasks/":
             assert params is not None
             annotation = {"id": 1, "updated_at": "2026-01-01", "result": self.results}

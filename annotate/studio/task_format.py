@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from annotate.studio.convert import Json, pre_annotations, readable_regions, to_result
+from annotate.studio.convert import Json, parse_regions, pre_annotations, to_result
 from annotate.studio.protocol import OpenTask, Region, Task
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.schema import Prediction
@@ -25,7 +25,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
     """A checked task to import: Label Studio drops or stores invalid pre-annotations silently.
 
     Raises:
-        ClassBookError, BoxError: see Studio.push.
+        ClassBookError, BoxError: see Studio.import_tasks.
     """
     image = task.image
     data = {
@@ -41,7 +41,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: the view can order by one field only
         "why": _why(task),
     }
-    predictions = [] if task.detections is None else [_prediction(task, task.detections, classes)]
+    predictions = [] if task.prediction is None else [_prediction(task, task.prediction, classes)]
     return {"data": data, "predictions": predictions}
 
 
@@ -64,7 +64,7 @@ def annotation_json(task: OpenTask, regions: Sequence[Region], seconds: float, s
     return body
 
 
-def is_ours(data: Mapping[str, Any]) -> bool:
+def is_dsmoe_task(data: Mapping[str, Any]) -> bool:
     """Whether a task's data is as we send it; others may put tasks of their own beside them."""
     return data.keys() >= {"key", "width", "height", "round", "rank"}
 
@@ -72,7 +72,7 @@ def is_ours(data: Mapping[str, Any]) -> bool:
 def open_task(row: Mapping[str, Any]) -> OpenTask | None:
     """An open task from the server's row; None where the row is no task of ours."""
     data = row["data"]
-    if not is_ours(data):
+    if not is_dsmoe_task(data):
         return None
     predictions = row.get("predictions") or []
     newest = max(predictions, key=lambda p: int(p["id"])) if predictions else None
@@ -84,9 +84,7 @@ def open_task(row: Mapping[str, Any]) -> OpenTask | None:
         rank=int(data["rank"]),
         width=width,
         height=height,
-        pre_annotations=readable_regions(newest["result"], width, height, f"task {row['id']}")
-        if newest
-        else (),
+        pre_annotations=parse_regions(newest["result"], width, height, f"task {row['id']}") if newest else (),
         prediction_id=int(newest["id"]) if newest else None,
     )
 
@@ -102,13 +100,13 @@ def with_agreement(data: Mapping[str, Any], agreement: Mapping[str, float]) -> J
     return {**data} if known is None else {**data, "agreement": round(known, 3)}
 
 
-def missing(row: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
+def missing_predictions(row: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
     """The predictions of a task to send that the server's row has not got yet, told by model version."""
     there = {p["model_version"] for p in row.get("predictions") or []}
     return [p for p in body["predictions"] if p["model_version"] not in there]
 
 
-def in_order(tasks: Sequence[OpenTask]) -> list[OpenTask]:
+def sort_tasks(tasks: Sequence[OpenTask]) -> list[OpenTask]:
     """Most useful first."""
     return sorted(tasks, key=lambda t: (t.round, t.rank, t.task_id))
 
@@ -139,13 +137,13 @@ def check_title(title: str) -> None:
         )
 
 
-def _prediction(task: Task, detections: Prediction, classes: Collection[str]) -> Json:
+def _prediction(task: Task, prediction: Prediction, classes: Collection[str]) -> Json:
     image = task.image
-    marked = pre_annotations(detections)
+    marked = pre_annotations(prediction)
     check_labels([region for region, _ in marked], classes, image.name)
-    if not isfinite(detections.uncertainty):
+    if not isfinite(prediction.uncertainty):
         raise StudioError(
-            f"{image.name} has uncertainty {detections.uncertainty}; expected a finite number",
+            f"{image.name} has uncertainty {prediction.uncertainty}; expected a finite number",
             "Run the detector on it again.",
         )
     try:
@@ -153,19 +151,19 @@ def _prediction(task: Task, detections: Prediction, classes: Collection[str]) ->
     except BoxError as error:
         raise BoxError(f"{image.name}: {error.problem}", error.remedy) from error
     return {
-        "model_version": detections.version,
+        "model_version": prediction.version,
         # Label Studio calls the *lowest* score the most useful and wants 0 to 1.
-        "score": 1 / (1 + max(detections.uncertainty, 0.0)),
+        "score": 1 / (1 + max(prediction.uncertainty, 0.0)),
         "result": result,
     }
 
 
 def _why(task: Task) -> str:
-    doubt = f", uncertainty {task.detections.uncertainty:.2f}" if task.detections is not None else ""
+    doubt = f", uncertainty {task.prediction.uncertainty:.2f}" if task.prediction is not None else ""
     blind = ", shown without pre-annotations to check them" if _is_blind(task) else ""
     return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}{blind}. {task.image.name}"
 
 
 def _is_blind(task: Task) -> bool:
     """Whether a model chose it, and what the model found is held back."""
-    return task.detections is None and task.arm != "seed"
+    return task.prediction is None and task.arm != "seed"
