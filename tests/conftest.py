@@ -1,4 +1,4 @@
-"""Every test runs in a home, cache and environment of its own."""
+"""Fixtures for all tests. Every test runs with its own home, cache and environment variables."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from exports import Exports, make_exports
 from hypothesis import settings
 
-# No test asserts a time; the first call of torch alone takes longer than hypothesis allows an example.
-settings.register_profile("untimed", deadline=None)
-settings.load_profile("untimed")
+# No deadline: the first call of torch takes longer than hypothesis allows for one example.
+settings.register_profile("no-deadline", deadline=None)
+settings.load_profile("no-deadline")
 
-# Service environments (Label Studio) take a minute to build, so tests share the machine's real ones.
+# Building the environment of Label Studio takes a minute, so tests share the one in the user's cache.
 ENVIRONMENTS = Path(
     os.environ.get("DSMOE_ENVIRONMENTS", platformdirs.user_cache_path("dsmoe") / "environments")
 )
@@ -23,7 +23,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh home and no DSMOE_*, LABEL_STUDIO_*, FIFTYONE_* or OPENAI_* variable; hubs are off."""
+    """A new empty home, no DSMOE_*, LABEL_STUDIO_*, FIFTYONE_* or OPENAI_* variable, and no model hub."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         if name.startswith(("DSMOE_", "LABEL_STUDIO_", "FIFTYONE_", "OPENAI_")):
@@ -39,13 +39,13 @@ def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="session")
 def environments() -> Path:
-    """Where the service environments are, or are built by the first test that needs one."""
+    """The folder of the service environments; the first test that needs one builds it."""
     return ENVIRONMENTS
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real data sets; a test that needs them says so where they are missing."""
+    """The folder of the real data sets; skips the test where it is missing."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"real data sets are not at {SHARED_DATA}")
     return SHARED_DATA

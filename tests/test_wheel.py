@@ -1,4 +1,4 @@
-"""What is installed from a wheel is complete: data files, typing markers, licence, command."""
+"""The wheel is complete: data files, typing markers, licence, command."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """Built as a release is, with the build back end that pyproject.toml names."""
+    """The wheel that `uv build` makes of the working tree."""
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run([uv.find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", folder, ROOT], check=True)
     (built,) = folder.glob("dsmoe-*.whl")
     return zipfile.ZipFile(built)
 
 
-def test_every_tracked_file_of_the_packages_is_in_it(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_every_tracked_file_of_the_packages(wheel: zipfile.ZipFile) -> None:
     listed = subprocess.run(
         ["git", "ls-files", *PACKAGES], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -34,12 +34,12 @@ def test_every_tracked_file_of_the_packages_is_in_it(wheel: zipfile.ZipFile) -> 
     assert files - set(wheel.namelist()) == set()
 
 
-def test_nothing_else_is_in_it(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_nothing_else(wheel: zipfile.ZipFile) -> None:
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == set(PACKAGES)
 
 
-def test_licence_and_command_are_in_it(wheel: zipfile.ZipFile) -> None:
+def test_wheel_has_licence_and_command(wheel: zipfile.ZipFile) -> None:
     (licence,) = [name for name in wheel.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
     (entries,) = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]
     assert wheel.read(licence) == (ROOT / "LICENSE").read_bytes()

@@ -116,7 +116,7 @@ def _client(folder: Path) -> MlflowClient | None:
     try:
         from mlflow import MlflowClient
     except ImportError:
-        _log.warning("mlflow is not installed, so no curves are kept: `pip install 'dsmoe[schedule]'`")
+        _log.warning("mlflow is not installed, so no curves are kept: `pip install 'dsmoe[tracking]'`")
         return None
     for chatty in ("mlflow", "alembic"):  # they tell how they make their tables, and are set to by the import
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -21,7 +21,7 @@ from pipelines.settings import (
     checked,
 )
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+DEPLOYMENT = (Path(__file__).resolve().parents[2] / "docs" / "deployment.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def detector(text_encoder: object, tmp_path: Path) -> DetectorSettings:
     return WorkspaceSettings.read(path).detector
 
 
-def test_the_examples_of_the_readme_are_settings(tmp_path: Path) -> None:
+def test_examples_of_the_deployment_document_are_valid(tmp_path: Path) -> None:
     """One of each kind, with no setting that is not known."""
-    examples = re.findall(r"^```yaml\n(detector:\n.*?)^```", README, re.MULTILINE | re.DOTALL)
+    examples = re.findall(r"^```yaml\n(detector:\n.*?)^```", DEPLOYMENT, re.MULTILINE | re.DOTALL)
     kinds = []
     for i, example in enumerate(examples):
         path = tmp_path / f"{i}.yaml"

@@ -1,6 +1,6 @@
 """What goes wrong between us and Label Studio: made on a real server; nothing is lost or doubled.
 
-The table of docs/studio-faults.md is this one: a message that changes here is changed there.
+The table of docs/label-studio-faults.md is this one: a message that changes here is changed there.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from pipelines.workspace.workspace import Workspace
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(600)]
 BUDGET = 7
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "studio-faults.md"
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "label-studio-faults.md"
 
 
 class InterruptingProgress(SilentProgress):
