@@ -1,4 +1,4 @@
-# dsmoe: `make` lists what can be done; every target builds the environment it needs, once.
+# dsmoe: `make` lists the targets; each builds the environment that it needs, once.
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -7,13 +7,16 @@ SHELL := bash
 PYTHON3 ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# The lock pins uv too, so everyone builds with the same one unless an uv is on PATH already.
+# uv's version is pinned by the lock, unless uv is on PATH already.
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-# What this machine cannot run; `make test-marked` names it, so that nothing is skipped in silence.
+# The markers that this machine cannot run; `make test-marked` prints them.
 LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
+
+# One process per core, one thread per process.
+PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 YOLO := pipelines/benchmarks/comparison/yolo
 ENGINES := pipelines/services/language_model/engines
@@ -23,13 +26,13 @@ ENGINES := pipelines/services/language_model/engines
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP) ## build .venv from requirements.lock; does nothing when it is up to date
+install: $(STAMP) ## build .venv from requirements.lock, unless it is up to date
 
-demo: $(STAMP) ## the whole loop on a synthetic PCB set; ARGS="--rounds 2 --headless" is passed on
+demo: $(STAMP) ## the whole loop on synthetic circuit boards; ARGS="--rounds 2 --headless" is passed on
 	$(BIN)/dsmoe demo $(ARGS)
 
-test: $(STAMP) ## the fast tests; ARGS="-k loop" is passed on
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## the fast tests, on all cores; ARGS="-k loop" is passed on
+	$(PARALLEL_PYTEST) $(ARGS)
 
 test-marked: $(STAMP) ## the tests marked slow, labelstudio, browser, gpu or vllm that this machine can run
 	@echo 'Markers that this machine cannot run: $(or $(strip $(LACKING)),none)'
@@ -37,13 +40,13 @@ test-marked: $(STAMP) ## the tests marked slow, labelstudio, browser, gpu or vll
 
 test-all: test test-marked ## both of the above
 
-check: $(STAMP) ## lint, format, types, import contracts, rules of the house, locks, documents; rewrites nothing
+check: $(STAMP) ## lint, format, types, import contracts, rules of the source tree, lock files, documents; changes no file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
 
-lock: $(UV) ## resolve all lock files anew; ARGS=--upgrade takes newer releases
+lock: $(UV) ## resolve all lock files; ARGS=--upgrade takes newer releases
 	$(UV) pip compile --quiet --universal --all-extras --generate-hashes --no-header --python-version 3.11 \
 	  $(ARGS) pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 \
@@ -62,14 +65,14 @@ clean: ## remove environments, caches and builds; workspaces stay
 	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist ./*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# FiftyOne's database is a download that some networks refuse, so the last step looks and repairs. Where that
-# is not possible either, everything but `dsmoe review` works, so it does not stop the installation.
+# FiftyOne's database is a download that some networks block, so the last step checks and repairs it. A failure
+# does not stop the installation: everything but `dsmoe review` works without it.
 $(STAMP): requirements.lock pyproject.toml | $(UV)
 	$(call require-python)
 	[ -x $(BIN)/python ] || $(UV) venv --quiet --clear --python "$$(command -v $(PYTHON3))" .venv
 	$(UV) pip sync --python $(BIN)/python --require-hashes requirements.lock
 	$(UV) pip install --python $(BIN)/python --no-deps -e .
-	$(BIN)/python -m annotate.review.database --repair || echo 'dsmoe: until that is mended, `dsmoe review` will not work.' >&2
+	$(BIN)/python -m annotate.review.database --repair || echo 'dsmoe: `dsmoe review` does not work until this is fixed.' >&2
 	touch $@
 
 .tools/bin/uv:
