@@ -13,7 +13,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from dsmoe_core.network import Output, Reader
+from dsmoe_core.network import ClassEncoder, NetworkOutput
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 from dsmoe_core.stages.broadcasting import SpaceBroadcasting
 from dsmoe_core.stages.cbam import CBAM
@@ -24,7 +24,7 @@ from dsmoe_core.stages.resnet_encoder import ResNetEncoder
 from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
 
-class AblatedDSMoE(Reader):
+class AblatedDSMoE(ClassEncoder):
     """The network of rows A to D; None stands for a stage that the row does not have."""
 
     def __init__(
@@ -53,7 +53,7 @@ class AblatedDSMoE(Reader):
         text: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
         maps: list[Tensor] | None = None,
-    ) -> Output:
+    ) -> NetworkOutput:
         """As :meth:`dsmoe_core.network.DSMoE.forward`."""
         features, pyramid = self.image_encoder(images, maps)  # 3
         aligned = None
@@ -63,4 +63,4 @@ class AblatedDSMoE(Reader):
             aligned = self.alignment(features, text)  # 5
             features = self.broadcasting(features, aligned, text)  # 6
         levels = self.head(features, [pyramid[i] for i in self.head_levels], classes)
-        return Output(levels, aligned, None, features.new_zeros(()))
+        return NetworkOutput(levels, aligned, None, features.new_zeros(()))

@@ -22,12 +22,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from dsmoe_core.outputs import Level
+from dsmoe_core.outputs import LevelOutput
 
 SCORE_POWER, IOU_POWER = 0.5, 4.0
 
 
-class Flat(NamedTuple):
+class FlatPredictions(NamedTuple):
     """All levels of the head side by side, N cells in all."""
 
     logits: Float[Tensor, "b N c"]
@@ -51,7 +51,7 @@ class Targets(NamedTuple):
     """Alignment of the positive cells against the best cell of the same box."""
 
 
-def flatten(levels: Sequence[Level]) -> Flat:
+def flatten(levels: Sequence[LevelOutput]) -> FlatPredictions:
     """Cells of all levels with their centres, boxes decoded from the distances."""
     logits, boxes, centres, strides = [], [], [], []
     for stride, level_logits, distances in levels:
@@ -67,7 +67,7 @@ def flatten(levels: Sequence[Level]) -> Flat:
         logits.append(level_logits.flatten(2).transpose(1, 2))
         centres.append(centre)
         strides.append(centre.new_full((len(centre),), float(stride)))
-    return Flat(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(centres), torch.cat(strides))
+    return FlatPredictions(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(centres), torch.cat(strides))
 
 
 @torch.no_grad()

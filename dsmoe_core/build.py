@@ -8,7 +8,7 @@ from torch import nn
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.config import STRIDES, ModelConfig
-from dsmoe_core.network import DSMoE, Reader
+from dsmoe_core.network import ClassEncoder, DSMoE
 from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 from dsmoe_core.stages.broadcasting import SpaceBroadcasting
@@ -69,10 +69,10 @@ def build_full_network(config: ModelConfig) -> DSMoE:
 
 def _ablated(config: ModelConfig) -> AblatedDSMoE:
     """Rows A to D."""
-    reader = build_reader(config)
+    class_encoder = build_class_encoder(config)
     return AblatedDSMoE(
-        text_prompt=reader.text_prompt,
-        distillation=reader.distillation,
+        text_prompt=class_encoder.text_prompt,
+        distillation=class_encoder.distillation,
         image_encoder=_image_encoder(config) if config.mobile_sam else _resnet_encoder(config),
         cbam=CBAM(width=config.width, bare=config.paper.bare_attention) if config.mobile_sam else None,
         alignment=_alignment(config) if config.hyperbolic else None,
@@ -82,10 +82,10 @@ def _ablated(config: ModelConfig) -> AblatedDSMoE:
     )
 
 
-def build_reader(config: ModelConfig) -> Reader:
+def build_class_encoder(config: ModelConfig) -> ClassEncoder:
     """Stages 1 and 2 alone, under the names that they have in the whole network."""
-    reads = config.reads_text
-    return Reader(
+    reads = config.uses_text
+    return ClassEncoder(
         text_prompt=_text_prompt(config) if reads else ClassIndex(),
         distillation=_distillation(config) if reads else None,
     )

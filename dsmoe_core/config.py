@@ -48,7 +48,7 @@ class PaperForms(Frozen):
     minimised_cosine: bool = Field(False, description="stage 10: L_align is the cosine, not 1 - cos")
 
     @classmethod
-    def to_the_letter(cls) -> PaperForms:
+    def all_literal(cls) -> PaperForms:
         """All of them."""
         return cls(**dict.fromkeys(cls.model_fields, True))
 
@@ -103,7 +103,7 @@ class ModelConfig(Frozen):
     ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the whole method")
 
     @property
-    def reads_text(self) -> bool:
+    def uses_text(self) -> bool:
         """From row B on."""
         return self.ablation >= "B"
 
@@ -190,7 +190,7 @@ class LossWeights(Frozen):
         return cls(quality=0.9, balance_alpha=0.45, box=0.05, label_floor=0.0, positive_beta=2.0)
 
 
-NOT_IN_FINGERPRINT = {"micro_batch", "checkpoint_every_s"}
+FINGERPRINT_EXCLUDED = {"micro_batch", "checkpoint_every_s"}
 """Settings of a training that do not make it another one."""
 
 

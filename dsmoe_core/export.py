@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dsmoe_core.build import build_reader
+from dsmoe_core.build import build_class_encoder
 from dsmoe_core.checkpoint import WEIGHTS, Model, load_model, need_text_encoder
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.data.external_images import evenly
@@ -64,7 +64,7 @@ def export(
     network, config, vocabulary, _ = loaded
     words = embed_vocabulary(vocabulary, text_encoder)
     with torch.no_grad():
-        read = network.read(words.classes, words.inner)
+        read = network.encode_classes(words.classes, words.inner)
     graph = onnx_graph(network, config)
     path = folder / GRAPHS["onnx"]
     need("onnx").save(graph, path)
@@ -109,11 +109,11 @@ def _tools(form: Form, precision: Precision) -> tuple[Package, ...]:
 
 def _write_text(model: Model, folder: Path, text_encoder: TextEncoder) -> None:
     """Stages 1 and 2, and the vectors of what the training read."""
-    reader = build_reader(model.config).state_dict().keys()
+    class_encoder = build_class_encoder(model.config).state_dict().keys()
     texts = vocabulary_texts(model.vocabulary)
     write_text(
         folder,
-        {name: value for name, value in model.network.state_dict().items() if name in reader},
+        {name: value for name, value in model.network.state_dict().items() if name in class_encoder},
         dict(zip(texts, text_encoder.encode(texts), strict=True)),
     )
 
@@ -146,8 +146,8 @@ def _difference(model: Model, path: Path, form: Form, read: ClassEncoding) -> tu
     side = model.config.image_px
     squares = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8))
     runtime = OnnxRuntime(path, "cpu") if form == "onnx" else OpenVinoRuntime(path)
-    ours = EagerRuntime(model.network, "fp32").look(squares, read.steering, read.classes)
-    theirs = runtime.look(squares, read.steering, read.classes)
+    ours = EagerRuntime(model.network, "fp32").look(squares, read.conditioning, read.classes)
+    theirs = runtime.look(squares, read.conditioning, read.classes)
     logits = float((ours.logits.cpu() - theirs.logits).abs().max())
     boxes = float((ours.boxes.cpu() - theirs.boxes).abs().max())
     if not logits <= MAX_DIFFERENCE:

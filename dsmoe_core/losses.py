@@ -27,8 +27,8 @@ from torchvision.ops import complete_box_iou_loss
 from dsmoe_core import poincare
 from dsmoe_core.assign import Targets, assign, flatten
 from dsmoe_core.config import LossWeights
-from dsmoe_core.network import ClassEncoding, Output
-from dsmoe_core.outputs import Aligned
+from dsmoe_core.network import ClassEncoding, NetworkOutput
+from dsmoe_core.outputs import AlignmentOutput
 
 CONE = math.radians(15)
 MARGIN = 0.1
@@ -36,7 +36,7 @@ NARROW = 0.1
 """Pixels. In CIoU a narrower predicted box is so wide, about the same middle: its slope at 0 is no number."""
 
 
-class Boxes(NamedTuple):
+class GroundTruth(NamedTuple):
     """The true boxes of one image, in pixels of the network's input."""
 
     boxes: Float[Tensor, "m 4"]
@@ -49,7 +49,7 @@ class Taxonomy(NamedTuple):
     child: Int[Tensor, " p"]
     parent: Int[Tensor, " p"]
 
-    def of_part(self, asked: Int[Tensor, " a"], classes: int, inner: int) -> Taxonomy:
+    def subset(self, asked: Int[Tensor, " a"], classes: int, inner: int) -> Taxonomy:
         """Of these leaf rows, out of so many classes, and all so many inner nodes; rows are counted anew."""
         kept = torch.cat([asked, torch.arange(classes, classes + inner)])
         row = torch.full((classes + inner,), -1).scatter(0, kept, torch.arange(len(kept)))
@@ -70,7 +70,7 @@ class BatchCounts(NamedTuple):
     """Pairs of an image and a class that is in it."""
 
     @classmethod
-    def of(cls, targets: Sequence[Targets], truth: Sequence[Boxes]) -> BatchCounts:
+    def of(cls, targets: Sequence[Targets], truth: Sequence[GroundTruth]) -> BatchCounts:
         """Of these images alone."""
         scores = torch.stack([t.scores for t in targets])
         present = _present(truth, scores.shape[-1])
@@ -97,8 +97,8 @@ def quality_focal(
     return torch.where(target > 0, gap.pow(positive_beta), gap.pow(beta)) * entropy
 
 
-def targets_of(
-    output: Output, truth: Sequence[Boxes], *, label_floor: float = 0.0, plain: bool = False
+def assign_targets(
+    output: NetworkOutput, truth: Sequence[GroundTruth], *, label_floor: float = 0.0, plain: bool = False
 ) -> list[Targets]:
     """What the cells of every image should say.
 
@@ -122,7 +122,7 @@ def _plain(targets: Targets) -> Targets:
 
 
 def detection_losses(
-    output: Output,
+    output: NetworkOutput,
     targets: Sequence[Targets],
     whole: BatchCounts,
     weights: LossWeights,
@@ -178,26 +178,26 @@ def iou_loss(found: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[T
     return 1 - common / either.clamp_min(1e-7)
 
 
-def taxonomy_hinge(anchors: Float[Tensor, "a n"], families: Taxonomy) -> Float[Tensor, ""]:
+def taxonomy_hinge(anchors: Float[Tensor, "a n"], taxonomy: Taxonomy) -> Float[Tensor, ""]:
     """Eq. 12 as a hinge: a parent is nearer to each child than to any class that is not its child."""
-    if not len(families.child):
+    if not len(taxonomy.child):
         return anchors.sum() * 0.0
-    parents = anchors[families.parent]
-    own = poincare.distance(parents, anchors[families.child])
+    parents = anchors[taxonomy.parent]
+    own = poincare.distance(parents, anchors[taxonomy.child])
     every = poincare.distance(
         parents[:, None].expand(-1, len(anchors), -1), anchors[None].expand(len(parents), -1, -1)
     )
     kin = torch.zeros(len(anchors), len(anchors), dtype=torch.bool, device=anchors.device)
-    kin[families.parent, families.child] = True
+    kin[taxonomy.parent, taxonomy.child] = True
     kin.fill_diagonal_(True)
     kin = kin | kin.T  # a node's own parent is no stranger to it
-    strangers = ~kin[families.parent]
+    strangers = ~kin[taxonomy.parent]
     hinge = F.relu(own[:, None] - every + MARGIN) * strangers
     return hinge.sum() / strangers.sum().clamp_min(1)
 
 
 def angle_hinge(
-    aligned: Aligned, present: Float[Tensor, "b c"], pairs: Float[Tensor, ""]
+    aligned: AlignmentOutput, present: Float[Tensor, "b c"], pairs: Float[Tensor, ""]
 ) -> Float[Tensor, ""]:
     """Eq. 13 as a hinge: t^_i and P(v_i) lie within 15 degrees of each other, for classes in the image.
 
@@ -211,11 +211,11 @@ def angle_hinge(
 
 
 def auxiliary_losses(
-    output: Output,
+    output: NetworkOutput,
     read: ClassEncoding,
     inner_anchors: Float[Tensor, "i n"] | None,
-    families: Taxonomy,
-    truth: Sequence[Boxes],
+    taxonomy: Taxonomy,
+    truth: Sequence[GroundTruth],
     whole: BatchCounts,
     weights: LossWeights,
 ) -> dict[str, Float[Tensor, ""]]:
@@ -228,14 +228,14 @@ def auxiliary_losses(
     if output.aligned is not None and inner_anchors is not None:
         anchors = torch.cat([output.aligned.anchors, inner_anchors])
         present = _present(truth, len(read.classes))
-        losses["taxonomy"] = share * weights.taxonomy * taxonomy_hinge(anchors, families)
+        losses["taxonomy"] = share * weights.taxonomy * taxonomy_hinge(anchors, taxonomy)
         losses["angle"] = weights.angle * angle_hinge(output.aligned, present, whole.present)
     if output.gated is not None:
         losses["misalignment"] = share * weights.misalignment * output.misalignment
     return losses
 
 
-def _present(truth: Sequence[Boxes], classes: int) -> Float[Tensor, "b c"]:
+def _present(truth: Sequence[GroundTruth], classes: int) -> Float[Tensor, "b c"]:
     """One where an image has a box of the class."""
     rows = [
         F.one_hot(t.labels, classes).amax(0) if len(t.labels) else t.labels.new_zeros(classes) for t in truth

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsmoe_core.outputs import Aligned, Gated, Level
+from dsmoe_core.outputs import AlignmentOutput, GatingOutput, LevelOutput
 from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 from dsmoe_core.stages.broadcasting import SpaceBroadcasting
@@ -28,7 +28,7 @@ class ClassEncoding(NamedTuple):
     leaves the boxes and the scores of the others as they are. In training both are the same.
     """
 
-    steering: Float[Tensor, "s t"]
+    conditioning: Float[Tensor, "s t"]
     """The classes that the network was trained on; stages 5 to 9 read them."""
     classes: Float[Tensor, "c t"]
     """The classes that are asked for; the head scores them."""
@@ -41,21 +41,21 @@ class ClassEncoding(NamedTuple):
 
         Both are the same classes, as in training.
         """
-        return self._replace(steering=self.steering[asked], classes=self.classes[asked])
+        return self._replace(conditioning=self.conditioning[asked], classes=self.classes[asked])
 
 
-class Output(NamedTuple):
+class NetworkOutput(NamedTuple):
     """The answer, and what training and the statistics need of the way there."""
 
-    levels: list[Level]
-    aligned: Aligned | None
+    levels: list[LevelOutput]
+    aligned: AlignmentOutput | None
     """None in a network without stage 5 (``ablation.py``)."""
-    gated: Gated | None
+    gated: GatingOutput | None
     """None in a network without stage 7."""
     misalignment: Float[Tensor, ""]
 
 
-class Reader(nn.Module):
+class ClassEncoder(nn.Module):
     """Stages 1 and 2, which read the class book; alone where the other stages run elsewhere."""
 
     def __init__(
@@ -65,11 +65,11 @@ class Reader(nn.Module):
         self.text_prompt = text_prompt
         self.distillation = distillation
 
-    def read(
+    def encode_classes(
         self,
         classes: Float[Tensor, "c t"],
         inner: Float[Tensor, "i t"],
-        steering: Float[Tensor, "s t"] | None = None,
+        conditioning: Float[Tensor, "s t"] | None = None,
     ) -> ClassEncoding:
         """Once per class book: the encoder's vectors of the descriptions to T^.
 
@@ -78,20 +78,20 @@ class Reader(nn.Module):
         Args:
             steering: the classes that the network was trained on; none: ``classes`` are these.
         """
-        of_training = classes if steering is None else steering
+        of_training = classes if conditioning is None else conditioning
         if self.text_prompt.training:
             self.text_prompt.follow(of_training)
         text = self.text_prompt(of_training)  # 1
-        asked = text if steering is None else self.text_prompt(classes)
+        asked = text if conditioning is None else self.text_prompt(classes)
         if self.distillation is None:
             return ClassEncoding(text, asked, self.text_prompt(inner), text.new_zeros(()))
         distilled = self.distillation(text, text)  # 2
-        scored = distilled.text if steering is None else self.distillation(asked, text).text
+        scored = distilled.text if conditioning is None else self.distillation(asked, text).text
         above = self.distillation(self.text_prompt(inner), text).text
         return ClassEncoding(distilled.text, scored, above, distilled.value_overlap)
 
 
-class DSMoE(Reader):
+class DSMoE(ClassEncoder):
     """The ten stages and the head. Takes built modules; ``build.py`` makes them from a configuration."""
 
     def __init__(
@@ -128,7 +128,7 @@ class DSMoE(Reader):
         text: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
         maps: list[Tensor] | None = None,
-    ) -> Output:
+    ) -> NetworkOutput:
         """Stages 3 to 10 and the head, for RGB images in [0, 1], T^ of steering and of scored classes.
 
         Args:
@@ -143,4 +143,4 @@ class DSMoE(Reader):
         f_e = self.ensemble(f_b, text, aligned, gated)  # 9
         f_out, misalignment = self.aggregation(f_e, f_moe)  # 10
         levels = self.head(f_out, [pyramid[i] for i in self.head_levels], classes)
-        return Output(levels, aligned, gated, misalignment)
+        return NetworkOutput(levels, aligned, gated, misalignment)

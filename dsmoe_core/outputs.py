@@ -8,21 +8,21 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-class Distilled(NamedTuple):
+class DistillationOutput(NamedTuple):
     """Stage 2: T^ and its auxiliary loss."""
 
     text: Float[Tensor, "q t"]
     value_overlap: Float[Tensor, ""]
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """Stage 3: F_enc on the working grid, and the pyramid it was made from, finest first."""
 
     f_enc: Float[Tensor, "b d h w"]
     pyramid: list[Tensor]
 
 
-class Aligned(NamedTuple):
+class AlignmentOutput(NamedTuple):
     """Stage 5: what the Poincare ball says of every class in every image."""
 
     fused: Float[Tensor, "b c n"]
@@ -43,7 +43,7 @@ class Aligned(NamedTuple):
         return flat.transpose(1, 2).reshape(batch, -1, height, width)
 
 
-class Gated(NamedTuple):
+class GatingOutput(NamedTuple):
     """Stage 7: the router's choice for every image, best expert first."""
 
     experts: Int[Tensor, "b k"]
@@ -53,14 +53,14 @@ class Gated(NamedTuple):
     """T^_j: what each expert reads in the class book."""
 
 
-class Aggregated(NamedTuple):
+class AggregationOutput(NamedTuple):
     """Stage 10: F_out and its auxiliary loss."""
 
     f_out: Float[Tensor, "b d h w"]
     misalignment: Float[Tensor, ""]
 
 
-class Level(NamedTuple):
+class LevelOutput(NamedTuple):
     """The head's raw answer at one stride."""
 
     stride: int

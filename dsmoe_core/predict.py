@@ -20,7 +20,7 @@ from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.loading import How, KnownTexts, Opened, open_model
 from dsmoe_core.runtimes.protocol import Answer, Chosen
 from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing, Vocabulary
-from dsmoe_core.text_embeddings import embed_vocabulary, steering_of
+from dsmoe_core.text_embeddings import conditioning_vocabulary, embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import tiled
 from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, image_uncertainty
@@ -108,7 +108,7 @@ class Detector:
         stream = iter(images)
         while group := list(islice(stream, batch)):
             squares = np.stack([self._squares.read(p) for p in group])
-            answer = self.model.runtime.look(torch.from_numpy(squares), read.steering, read.classes)
+            answer = self.model.runtime.look(torch.from_numpy(squares), read.conditioning, read.classes)
             for i, image in enumerate(group):
                 yield self._describe(image, answer, i, min_score, vocabulary)
         if isinstance(self._squares, SquareCache):
@@ -138,10 +138,10 @@ class Detector:
 def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> ClassEncoding:
     """Stages 1 and 2: these classes are scored, those of the training steer, in the words of the book."""
     asked = embed_vocabulary(vocabulary, encoder)
-    steering = embed_vocabulary(steering_of(model.vocabulary, vocabulary), encoder)
-    device = next(model.reader.parameters(), asked.classes).device
-    read: ClassEncoding = model.reader.read(
-        *(v.to(device) for v in (asked.classes, asked.inner, steering.classes))
+    conditioning = embed_vocabulary(conditioning_vocabulary(model.vocabulary, vocabulary), encoder)
+    device = next(model.class_encoder.parameters(), asked.classes).device
+    read: ClassEncoding = model.class_encoder.encode_classes(
+        *(v.to(device) for v in (asked.classes, asked.inner, conditioning.classes))
     )
     return read
 

@@ -23,7 +23,7 @@ class TextEmbeddings(NamedTuple):
     inner: Float[Tensor, "i t"]
     variants: list[Float[Tensor, "_ t"]]
     """Per class: the description first, then its paraphrases."""
-    families: Taxonomy
+    taxonomy: Taxonomy
 
     def draw(self, rng: np.random.Generator, share: float = 0.5) -> Float[Tensor, "c t"]:
         """The mean of the description and this random share of the paraphrases, so that no wording is a code.
@@ -55,7 +55,7 @@ def vocabulary_texts(vocabulary: Vocabulary) -> list[str]:
     ]
 
 
-def steering_of(trained: Vocabulary, asked: Vocabulary) -> Vocabulary:
+def conditioning_vocabulary(trained: Vocabulary, asked: Vocabulary) -> Vocabulary:
     """The classes that a network was trained on, in the words of ``asked`` where it has them.
 
     They steer the pixels, so a class that is only asked for leaves the others' boxes and scores as they are,

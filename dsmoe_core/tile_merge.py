@@ -111,8 +111,8 @@ def _union(one: TileDetection, other: TileDetection) -> TileDetection:
             for reach, mine, its in zip(reaches, one.cut, other.cut, strict=True)
         )
     )
-    confident = one if one.detection.score >= other.detection.score else other
-    return TileDetection(replace(confident.detection, box=box), cut)
+    higher = one if one.detection.score >= other.detection.score else other
+    return TileDetection(replace(higher.detection, box=box), cut)
 
 
 def _once(seen: Sequence[TileDetection]) -> list[Detection]:

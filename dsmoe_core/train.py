@@ -26,16 +26,16 @@ from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
-from dsmoe_core.training.distributed import Processes
+from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
-from dsmoe_core.training.microbatch import Memory
+from dsmoe_core.training.microbatch import MicroBatchFinder
 from dsmoe_core.training.objective import Objective
-from dsmoe_core.training.optimizer import follow, optimizer_of, set_rate
-from dsmoe_core.training.prefetch import drawn_ahead, threads_for
-from dsmoe_core.training.run import Run, TrainingSummary, fingerprint
-from dsmoe_core.training.step_sampler import Questions
+from dsmoe_core.training.optimizer import build_optimizer, follow, set_learning_rate
+from dsmoe_core.training.prefetch import prefetch, prefetch_threads
+from dsmoe_core.training.run import TrainingRun, TrainingSummary, fingerprint
+from dsmoe_core.training.step_sampler import StepSampler
 from dsmoe_core.training.synchronised import synchronise
-from dsmoe_core.warm_start.checkpoint import load_start
+from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, figures by name): the smoothed losses, and of the last step
@@ -56,13 +56,13 @@ def fit(
     start_from: Path | None = None,
     encoder_from: Path | None = None,
     cache: ImageCache | None = None,
-    also: Sequence[LabelledSet] = (),
+    extra_sets: Sequence[LabelledSet] = (),
     progress: Progress | None = None,
 ) -> TrainingSummary:
     """Train and leave ``model.safetensors`` and ``model.json`` in ``out``.
 
     Called again with the same arguments after a kill, it goes on from the last checkpoint; after the end, it
-    does nothing. Called by every process of those that torchrun started (``processes.joined``), they train
+    does nothing. Called by every process of those that torchrun started (``process_group``), they train
     together, and the first one writes.
 
     Args:
@@ -82,10 +82,10 @@ def fit(
             training diverged.
         PrerequisiteError: one image does not fit into memory, or the disk is full.
     """
-    sets = _checked([LabelledSet(images, vocabulary), *also], model)
-    processes = Processes.present()
+    sets = _checked([LabelledSet(images, vocabulary), *extra_sets], model)
+    processes = ProcessGroup.present()
     start = start_from / WEIGHTS if start_from is not None else encoder_from
-    run = Run(out, fingerprint(sets, model, training, start, text_encoder.name))
+    run = TrainingRun(out, fingerprint(sets, model, training, start, text_encoder.name))
     if (done := run.finished()) is not None:
         (out / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed right after its end
         return done
@@ -99,11 +99,11 @@ def fit(
     if processes.count > 1:
         synchronise(network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = optimizer_of(network, training)
+    optimizer = build_optimizer(network, training)
     reached = run.restore(network, average, optimizer, processes.micro_batch(training))
     processes.need_the_same(reached.step)
     squares = squares_of(model, cache)
-    questions = Questions(
+    questions = StepSampler(
         [
             (
                 TrainingSet(training_views(shown, model.tiles), book, squares, training),
@@ -114,16 +114,16 @@ def fit(
         training,
     )
     wrapped, optimizer = fabric.setup(network, optimizer)
-    wrapped.mark_forward_method("read")
+    wrapped.mark_forward_method("encode_classes")
     plain = not model.paper_losses
     objective = Objective(fabric, wrapped, training.losses, plain, processes, frozen)
-    memory = Memory(network, reached.micro_batch, processes)
+    memory = MicroBatchFinder(network, reached.micro_batch, processes)
     steps = math.ceil(training.images_seen / training.batch)
     began = saved = time.monotonic() - reached.seconds
-    asked = drawn_ahead(questions.of, range(reached.step, steps), threads_for(fabric.device))
+    asked = prefetch(questions.of, range(reached.step, steps), prefetch_threads(fabric.device))
     for step, question in enumerate(asked, start=reached.step):
-        rate = set_rate(optimizer, training, step / steps)
-        losses = memory.fitting(partial(objective.gradients, question))
+        rate = set_learning_rate(optimizer, training, step / steps)
+        losses = memory.run(partial(objective.gradients, question))
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MAX_GRADIENT, error_if_nonfinite=False)
         _refuse_diverged(step, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()
@@ -150,7 +150,7 @@ def _checked(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
         if not one.images:
             which = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
             raise DataError(f"{which} has no image", "Label at least one image before training.")
-    if len(sets) > 1 and not model.reads_text:
+    if len(sets) > 1 and not model.uses_text:
         raise SettingsError(
             f"{len(sets)} sets are to be learned together by row {model.ablation}, which reads no words and "
             "would take the first class of each for the same",
@@ -172,7 +172,7 @@ def _first_weights(
         need_text_encoder(start_from, text_encoder)
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
     elif encoder_from is not None:
-        load_start(network, encoder_from)
+        load_initial_encoder(network, encoder_from)
     return network
 
 

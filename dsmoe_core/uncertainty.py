@@ -32,7 +32,7 @@ def image_uncertainty(detections: Sequence[Detection]) -> float:
     return math.fsum(f.entropy for f in detections if f.likeliest)
 
 
-def confident(one: Prediction, min_score: float = MIN_SCORE) -> Prediction:
+def filter_by_score(one: Prediction, min_score: float = MIN_SCORE) -> Prediction:
     """What would have been found above this score, from what was found above a lower one."""
     kept = tuple(f for f in one.detections if f.score >= min_score)
     return replace(one, detections=kept, uncertainty=image_uncertainty(kept))

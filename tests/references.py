@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import AnisotropicDSConv
-from dsmoe_core.outputs import Aligned, Gated
+from dsmoe_core.outputs import AlignmentOutput, GatingOutput
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -37,10 +37,12 @@ def stirred(module: M, seed: int = 0) -> M:
     return module.double().eval()
 
 
-def aligned(batch: int, classes: int, ball_dim: int, height: int, width: int, seed: int = 0) -> Aligned:
+def aligned(
+    batch: int, classes: int, ball_dim: int, height: int, width: int, seed: int = 0
+) -> AlignmentOutput:
     """Stage 5's signal with random content of the right kind."""
     flat = random(batch, height, width, classes + 1, seed=seed).softmax(-1)[..., :-1]
-    return Aligned(
+    return AlignmentOutput(
         fused=random(batch, classes, ball_dim, seed=seed + 1),
         anchors=random(classes, ball_dim, seed=seed + 2) * 0.1,
         points=random(batch, classes, ball_dim, seed=seed + 3) * 0.1,
@@ -49,15 +51,15 @@ def aligned(batch: int, classes: int, ball_dim: int, height: int, width: int, se
     )
 
 
-def gated(batch: int, experts: int, top_k: int, text_width: int, seed: int = 0) -> Gated:
+def gated(batch: int, experts: int, top_k: int, text_width: int, seed: int = 0) -> GatingOutput:
     """Stage 7's signal: every image makes a choice of its own."""
     probabilities = random(batch, experts, seed=seed).softmax(-1)
     weights, chosen = probabilities.topk(top_k)
     weights = weights / weights.sum(-1, keepdim=True)
-    return Gated(chosen, weights, probabilities, random(experts, text_width, seed=seed + 1))
+    return GatingOutput(chosen, weights, probabilities, random(experts, text_width, seed=seed + 1))
 
 
-def spread(aligned: Aligned, classes: Tensor) -> Tensor:
+def spread(aligned: AlignmentOutput, classes: Tensor) -> Tensor:
     """Class vectors (b, c, d) over space: at every position, each times the class's share of it."""
     batch, height, width, count = aligned.affinity.shape
     out = torch.zeros(batch, classes.shape[-1], height, width, dtype=torch.float64)

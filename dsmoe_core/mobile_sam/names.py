@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable
 
 ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER = "image_encoder", "neck", "prompt_encoder", "mask_decoder"
-PARTS = (ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER)
+COMPONENTS = (ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER)
 
 _LEFT_OUT = re.compile(r"image_encoder\.(norm_)?head\.")
 
@@ -63,7 +63,7 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 )
 
 
-def our_name(theirs: str) -> str | None:
+def converted_name(theirs: str) -> str | None:
     """Our name of a tensor of ``mobile_sam.pt``; None where it is left out on purpose.
 
     A name that no rule knows stays as it is; whether the network has it is for others to say.
@@ -76,6 +76,6 @@ def our_name(theirs: str) -> str | None:
     return name
 
 
-def part_of(ours: str) -> str:
+def component_of(ours: str) -> str:
     """Which of the parts a tensor of ours belongs to."""
     return ours.partition(".")[0]

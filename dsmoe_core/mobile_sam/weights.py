@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.checkpoint import Fit, read_tensors, write_tensors
 from dsmoe_core.errors import ModelError, PrerequisiteError
-from dsmoe_core.mobile_sam.names import ENCODER, PARTS, our_name, part_of
+from dsmoe_core.mobile_sam.names import COMPONENTS, ENCODER, component_of, converted_name
 from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
 
 FILE = "mobile-sam.safetensors"
@@ -22,7 +22,7 @@ _STEM = "patch_embed.conv1"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ConversionReport:
     """What became of the tensors of a file.
 
     Attributes:
@@ -36,10 +36,12 @@ class Report:
     @property
     def lines(self) -> list[str]:
         """For people: a line for each part of the network, and one for each kind of difference."""
-        matched = Counter(map(part_of, self.fit.matched))
+        matched = Counter(map(component_of, self.fit.matched))
         different = (*self.fit.missing, *self.fit.wrong_shape)
-        wanted = matched + Counter(map(part_of, different))
-        lines = [f"{part}: {matched[part]} of {wanted[part]} tensors match" for part in PARTS if wanted[part]]
+        wanted = matched + Counter(map(component_of, different))
+        lines = [
+            f"{part}: {matched[part]} of {wanted[part]} tensors match" for part in COMPONENTS if wanted[part]
+        ]
         if self.left_out:
             lines.append(f"left out on purpose: {', '.join(self.left_out)}")
         return lines + self.fit.problems
@@ -72,7 +74,7 @@ def read_original(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def translate(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Report]:
+def translate(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:
     """The tensors under our names, in our precision, and what became of each."""
     with torch.device("meta"):
         own = MobileSam().state_dict()
@@ -80,7 +82,7 @@ def translate(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Report
     ours: dict[str, Tensor] = {}
     theirs: dict[str, str] = {}
     for name, tensor in original.items():
-        translated = our_name(name)
+        translated = converted_name(name)
         if translated is None:
             left_out.append(name)
         elif translated in ours:
@@ -90,10 +92,12 @@ def translate(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Report
             theirs[translated] = name
     fit = Fit.of(ours, own)
     fit = replace(fit, unknown=tuple(sorted([*(theirs[name] for name in fit.unknown), *twice])))
-    return ours, Report(fit, tuple(sorted(left_out)))
+    return ours, ConversionReport(fit, tuple(sorted(left_out)))
 
 
-def keep(tensors: dict[str, Tensor], report: Report, path: Path, source: Mapping[str, str]) -> None:
+def write_weights(
+    tensors: dict[str, Tensor], report: ConversionReport, path: Path, source: Mapping[str, str]
+) -> None:
     """Write what :func:`translate` gave, whole or not at all, with a note of where it comes from.
 
     Raises:
@@ -107,7 +111,7 @@ def keep(tensors: dict[str, Tensor], report: Report, path: Path, source: Mapping
     write_tensors(path, tensors, {"format": FORMAT, **source})
 
 
-def encoder_weights(path: Path) -> dict[str, Tensor]:
+def read_encoder_weights(path: Path) -> dict[str, Tensor]:
     """The image encoder's tensors under timm's names, from a file that ``dsmoe weights mobile-sam`` wrote.
 
     Raises:
@@ -115,10 +119,10 @@ def encoder_weights(path: Path) -> dict[str, Tensor]:
         ModelError: it is not one of ours, or torn.
     """
     prefix = f"{ENCODER}."
-    return {k.removeprefix(prefix): v for k, v in kept(path).items() if k.startswith(prefix)}
+    return {k.removeprefix(prefix): v for k, v in read_weights(path).items() if k.startswith(prefix)}
 
 
-def kept(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """All tensors, from a file that ``dsmoe weights mobile-sam`` wrote.
 
     Raises:
@@ -136,7 +140,7 @@ def kept(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_encoder(network: nn.Module, path: Path) -> Report:
+def load_encoder(network: nn.Module, path: Path) -> ConversionReport:
     """Let a detector of the size ``base`` start from MobileSAM's encoder.
 
     MobileSAM sees RGB as (value - mean) / deviation, stage 3 as value / 255 - 1/2. The difference is put into
@@ -144,9 +148,9 @@ def load_encoder(network: nn.Module, path: Path) -> Report:
     output, where the convolution reaches over the edge, is the edge a grey of 1/2 instead of the mean.
 
     Raises:
-        PrerequisiteError, ModelError: as :func:`encoder_weights`; or the detector has another encoder.
+        PrerequisiteError, ModelError: as :func:`read_encoder_weights`; or the detector has another encoder.
     """
-    weights = _for_stage_3(encoder_weights(path))
+    weights = _for_stage_3(read_encoder_weights(path))
     backbone = network.get_submodule("image_encoder.backbone")
     fit = Fit.of(weights, backbone.state_dict())
     if fit.problems:
@@ -155,7 +159,7 @@ def load_encoder(network: nn.Module, path: Path) -> Report:
             "Take the size `base`, whose encoder it is, or start without.",
         )
     backbone.load_state_dict(weights)
-    return Report(replace(fit, matched=tuple(f"{ENCODER}.{name}" for name in fit.matched)))
+    return ConversionReport(replace(fit, matched=tuple(f"{ENCODER}.{name}" for name in fit.matched)))
 
 
 def _for_stage_3(weights: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -49,7 +49,7 @@ class EagerRuntime:
     def look(
         self,
         squares: UInt8[Tensor, "b side side 3"],
-        steering: Float[Tensor, "s t"],
+        conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
         """One pass.
@@ -59,7 +59,7 @@ class EagerRuntime:
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
         images = as_images(squares.to(self.device)).contiguous(memory_format=torch.channels_last)
-        feed = images, steering.to(self.device), classes.to(self.device)
+        feed = images, conditioning.to(self.device), classes.to(self.device)
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with (
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"),

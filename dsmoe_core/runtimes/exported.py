@@ -14,11 +14,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from dsmoe_core.build import build_reader
+from dsmoe_core.build import build_class_encoder
 from dsmoe_core.checkpoint import load_weights, read_tensors, write_tensors
 from dsmoe_core.config import Frozen, ModelConfig
 from dsmoe_core.errors import ModelError
-from dsmoe_core.network import Reader
+from dsmoe_core.network import ClassEncoder
 from dsmoe_core.runtimes.protocol import Precision
 from dsmoe_core.schema import Vocabulary
 
@@ -63,7 +63,7 @@ class Exported:
     folder: Path
     card: ExportCard
     vocabulary: Vocabulary
-    reader: Reader
+    class_encoder: ClassEncoder
     texts: dict[str, Tensor]
 
     @property
@@ -76,10 +76,10 @@ def is_export(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
-def write_text(folder: Path, reader: dict[str, Tensor], texts: dict[str, Tensor]) -> None:
+def write_text(folder: Path, class_encoder: dict[str, Tensor], texts: dict[str, Tensor]) -> None:
     """Weights of stages 1 and 2, and vectors of texts."""
     vectors = {"texts": torch.stack(list(texts.values()))}
-    write_tensors(folder / TEXT, {**reader, **vectors}, {"texts": json.dumps(list(texts))})
+    write_tensors(folder / TEXT, {**class_encoder, **vectors}, {"texts": json.dumps(list(texts))})
     (folder / TEXT).chmod(0o644)  # like the files beside it; safetensors leaves it to its owner
 
 
@@ -92,10 +92,10 @@ def read_export(folder: Path) -> Exported:
     card, vocabulary = read_export_card(folder)
     tensors, metadata = read_tensors(folder / TEXT)
     vectors = tensors.pop("texts", torch.zeros(0, card.config.text_width))
-    reader = build_reader(card.config)
-    load_weights(reader, tensors, str(folder / TEXT))
+    class_encoder = build_class_encoder(card.config)
+    load_weights(class_encoder, tensors, str(folder / TEXT))
     texts = dict(zip(json.loads(metadata.get("texts", "[]")), vectors, strict=True))
-    return Exported(folder, card, vocabulary, reader.eval(), texts)
+    return Exported(folder, card, vocabulary, class_encoder.eval(), texts)
 
 
 def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:

@@ -15,7 +15,7 @@ from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.packages import need
 
-INPUTS = ("images", "steering", "classes")
+INPUTS = ("images", "conditioning", "classes")
 OUTPUTS = ("logits", "boxes", "experts", "weights", "probabilities")
 OPSET = 20
 """The first with a GridSample that all runtimes read alike."""
@@ -32,8 +32,8 @@ class Graph(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor, steering: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
-        output = self.network(images, steering, classes)
+    def forward(self, images: Tensor, conditioning: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
+        output = self.network(images, conditioning, classes)
         flat = flatten(output.levels)
         return flat.logits, flat.boxes, *(output.gated[:3] if output.gated is not None else ())
 
@@ -56,7 +56,7 @@ def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:
         torch.randn(3, config.text_width),
         torch.randn(4, config.text_width),
     )
-    free = [{0: torch.export.Dim(name)} for name in ("batch", "steering_classes", "asked_classes")]
+    free = [{0: torch.export.Dim(name)} for name in ("batch", "conditioning_classes", "scored_classes")]
     with torch.no_grad(), warnings.catch_warnings():
         # PyTorch's own exporter calls what PyTorch is about to remove.
         warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`", FutureWarning)

@@ -37,7 +37,7 @@ def quantised(graph: Any, squares: Sequence[Pixels], read: ClassEncoding) -> Any
     nncf.set_log_level(logging.ERROR)
 
     def feed(square: Pixels) -> dict[str, Any]:
-        return feed_of(torch.from_numpy(square)[None], read.steering, read.classes)
+        return feed_of(torch.from_numpy(square)[None], read.conditioning, read.classes)
 
     some = squares[:MAX_SAMPLES]
     return nncf.quantize(

@@ -15,7 +15,7 @@ from dsmoe_core.checkpoint import WEIGHTS, load_model, read_card, refuse_other_e
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.network import Reader
+from dsmoe_core.network import ClassEncoder
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.exported import Exported, is_export, read_export, read_export_card
 from dsmoe_core.runtimes.onnx import OnnxRuntime, Provider
@@ -45,7 +45,7 @@ class Opened(NamedTuple):
 
     folder: Path
     runtime: Runtime
-    reader: Reader
+    class_encoder: ClassEncoder
     config: ModelConfig
     vocabulary: Vocabulary
     """What it was trained on."""
@@ -110,7 +110,7 @@ def open_model(folder: Path, how: How) -> Opened:
         return Opened(
             folder,
             _runtime(exported, how),
-            exported.reader,
+            exported.class_encoder,
             card.config,
             exported.vocabulary,
             card.text_encoder,

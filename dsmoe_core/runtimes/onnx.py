@@ -55,7 +55,7 @@ class OnnxRuntime:
     def look(
         self,
         squares: UInt8[Tensor, "b side side 3"],
-        steering: Float[Tensor, "s t"],
+        conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
         """One pass.
@@ -64,7 +64,7 @@ class OnnxRuntime:
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
         try:
-            return answer_of(self._session.run(None, feed_of(squares, steering, classes)))
+            return answer_of(self._session.run(None, feed_of(squares, conditioning, classes)))
         except Exception as error:  # as above
             if any(words in str(error).lower() for words in _NO_ROOM):
                 raise torch.OutOfMemoryError(_first_line(error)) from error

@@ -44,10 +44,10 @@ class OpenVinoRuntime:
     def look(
         self,
         squares: UInt8[Tensor, "b side side 3"],
-        steering: Float[Tensor, "s t"],
+        conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
-        return answer_of(self._request.infer(feed_of(squares, steering, classes)).to_tuple())
+        return answer_of(self._request.infer(feed_of(squares, conditioning, classes)).to_tuple())
 
 
 def has_bf16() -> bool:

@@ -45,10 +45,10 @@ class Runtime(Protocol):
     def look(
         self,
         squares: UInt8[Tensor, "b side side 3"],
-        steering: Float[Tensor, "s t"],
+        conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> Answer:
-        """One pass over letter-boxed RGB images, with T^ of the steering and of the scored classes."""
+        """One pass over letter-boxed RGB images, with T^ of the conditioning and of the scored classes."""
         ...
 
 
@@ -58,12 +58,12 @@ def as_images(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 sid
 
 
 def feed_of(
-    squares: UInt8[Tensor, "b side side 3"], steering: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
+    squares: UInt8[Tensor, "b side side 3"], conditioning: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
 ) -> dict[str, NDArray[np.float32]]:
     """The arrays that an exported graph takes, by name (``graph.INPUTS``)."""
     return {
         "images": as_images(squares).contiguous().numpy(),
-        "steering": steering.numpy(),
+        "conditioning": conditioning.numpy(),
         "classes": classes.numpy(),
     }
 

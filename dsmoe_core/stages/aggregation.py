@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.outputs import Aggregated
+from dsmoe_core.outputs import AggregationOutput
 
 
 class Aggregation(nn.Module):
@@ -31,11 +31,11 @@ class Aggregation(nn.Module):
         self.attend = nn.Conv2d(width, width, 1, bias=False)
         self.point = nn.Conv2d(width, width, 1)
 
-    def forward(self, f_e: Float[Tensor, "b d h w"], f_moe: Float[Tensor, "b d h w"]) -> Aggregated:
+    def forward(self, f_e: Float[Tensor, "b d h w"], f_moe: Float[Tensor, "b d h w"]) -> AggregationOutput:
         """F_out, and the loss averaged over images and positions."""
         gate = torch.sigmoid(self.attend(f_moe))
         loss = self._misalignment(f_e, gate) if self.training else f_e.new_zeros(())
-        return Aggregated(self.point(f_e * gate), loss)
+        return AggregationOutput(self.point(f_e * gate), loss)
 
     def _misalignment(
         self, f_e: Float[Tensor, "b d h w"], gate: Float[Tensor, "b d h w"]

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core import poincare
-from dsmoe_core.outputs import Aligned
+from dsmoe_core.outputs import AlignmentOutput
 
 
 class HyperbolicAlignment(nn.Module):
@@ -46,7 +46,7 @@ class HyperbolicAlignment(nn.Module):
         with torch.autocast(text.device.type, enabled=False):
             return poincare.project(self.anchor(text.float()))
 
-    def forward(self, f_cs: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Aligned:
+    def forward(self, f_cs: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> AlignmentOutput:
         """G and its parts, for images ``f_cs`` and class vectors T^."""
         keys = self.key(f_cs).permute(0, 2, 3, 1)
         logits = (keys @ self.query(text).T).float() * self.sharpness
@@ -60,4 +60,4 @@ class HyperbolicAlignment(nn.Module):
             from_anchor = poincare.log(anchors.expand_as(points), points)
             fused = poincare.log0(points) + self.beta * from_anchor
             distance = poincare.distance(anchors.expand_as(points), points)
-        return Aligned(fused, anchors, points, distance, affinity)
+        return AlignmentOutput(fused, anchors, points, distance, affinity)

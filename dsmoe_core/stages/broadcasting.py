@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from dsmoe_core import poincare
 from dsmoe_core.convolution import AnisotropicDSConv
-from dsmoe_core.outputs import Aligned
+from dsmoe_core.outputs import AlignmentOutput
 
 TAPS = 9
 CONE = math.radians(15)
@@ -78,7 +78,7 @@ class SpaceBroadcasting(nn.Module):
         self.norm = nn.BatchNorm2d(width)
 
     def forward(
-        self, f_cs: Float[Tensor, "b d h w"], aligned: Aligned, text: Float[Tensor, "c t"]
+        self, f_cs: Float[Tensor, "b d h w"], aligned: AlignmentOutput, text: Float[Tensor, "c t"]
     ) -> Float[Tensor, "b d h w"]:
         """F_b, same shape as F_cs."""
         height, width = f_cs.shape[-2:]

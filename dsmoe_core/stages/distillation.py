@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.outputs import Distilled
+from dsmoe_core.outputs import DistillationOutput
 
 
 class SemanticDistillation(nn.Module):
@@ -30,10 +30,10 @@ class SemanticDistillation(nn.Module):
         self.norm = nn.LayerNorm(width)
         nn.init.zeros_(self.attention.out_proj.weight)
 
-    def forward(self, text: Float[Tensor, "q t"], classes: Float[Tensor, "c t"]) -> Distilled:
+    def forward(self, text: Float[Tensor, "q t"], classes: Float[Tensor, "c t"]) -> DistillationOutput:
         """T^ for ``text``, attending over ``classes`` (the same tensor, for the classes themselves)."""
         mixed, _ = self.attention(text[None], classes[None], classes[None], need_weights=False)
-        return Distilled(self.norm(text + mixed[0]), self._value_overlap(classes))
+        return DistillationOutput(self.norm(text + mixed[0]), self._value_overlap(classes))
 
     def _value_overlap(self, classes: Float[Tensor, "c t"]) -> Float[Tensor, ""]:
         width = classes.shape[-1]

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import on_phases
-from dsmoe_core.outputs import Aligned, Gated
+from dsmoe_core.outputs import AlignmentOutput, GatingOutput
 
 
 class HeterogeneousEnsemble(nn.Module):
@@ -59,8 +59,8 @@ class HeterogeneousEnsemble(nn.Module):
         self,
         f_b: Float[Tensor, "b d h w"],
         text: Float[Tensor, "c t"],
-        aligned: Aligned,
-        gated: Gated,
+        aligned: AlignmentOutput,
+        gated: GatingOutput,
     ) -> Float[Tensor, "b d h w"]:
         """F_e."""
         channels = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]

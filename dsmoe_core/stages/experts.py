@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsmoe_core.outputs import Gated
+from dsmoe_core.outputs import GatingOutput
 
 
 class LocalExpert(nn.Module):
@@ -99,11 +99,11 @@ class SparseExperts(nn.Module):
         self.task = nn.ModuleList([LocalExpert(width=width), GlobalExpert(width=width, cells=cells)])
         self.cross = CrossModalExperts(width=width, text_width=text_width, count=experts - len(self.task))
 
-    def forward(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
+    def forward(self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput) -> Float[Tensor, "b d h w"]:
         """F_MoE."""
         return self.of_one_shape(f_b, gated) if torch.compiler.is_compiling() else self.sparse(f_b, gated)
 
-    def sparse(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
+    def sparse(self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput) -> Float[Tensor, "b d h w"]:
         """Only what was chosen runs."""
         total = torch.zeros_like(f_b)
         for index, expert in enumerate(self.task):
@@ -121,7 +121,7 @@ class SparseExperts(nn.Module):
         crossed = torch.zeros_like(tokens).index_add(0, image, weighted.to(tokens.dtype))
         return total + crossed.transpose(1, 2).reshape(f_b.shape)
 
-    def of_one_shape(self, f_b: Float[Tensor, "b d h w"], gated: Gated) -> Float[Tensor, "b d h w"]:
+    def of_one_shape(self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput) -> Float[Tensor, "b d h w"]:
         """The same sum in a graph that is traced once, for export and torch.compile.
 
         Such a graph cannot hold tensors as long as the number of images that chose an expert. So both task

@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dsmoe_core.outputs import Gated
+from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.running_mean import RunningMean
 
 DESCRIPTOR = 64  # d_g
@@ -51,7 +51,7 @@ class AttentionGating(nn.Module):
         hidden: of the projectors.
 
     Attributes:
-        share_of_batch: what the next images of a training are of their batch; their part of the levelling.
+        batch_fraction: what the next images of a training are of their batch; their part of the levelling.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class AttentionGating(nn.Module):
         self.log_tau = nn.Parameter(torch.tensor(tau).log())
         self.load_bias: Tensor
         self.register_buffer("load_bias", torch.zeros(experts))
-        self.share_of_batch = 1.0
+        self.batch_fraction = 1.0
 
-    def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> Gated:
+    def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> GatingOutput:
         """Chosen experts, best first, with weights that sum to one."""
         expert_text = self._texts(text)
         image = self.image(f_b).mean((2, 3))
@@ -111,7 +111,7 @@ class AttentionGating(nn.Module):
         chosen = chosen.gather(-1, best_first)
         if self.share:
             weights = weights / weights.sum(-1, keepdim=True)
-        return Gated(chosen, weights, probabilities, expert_text)
+        return GatingOutput(chosen, weights, probabilities, expert_text)
 
     def _texts(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "e t"]:
         if not self.ask:
@@ -124,4 +124,4 @@ class AttentionGating(nn.Module):
         """Make it easier for the experts that were chosen too seldom, harder for the others."""
         experts = len(self.load_bias)
         share = torch.bincount(chosen.flatten(), minlength=experts) / chosen.numel()
-        self.load_bias += LEVELLING * self.share_of_batch * (1 / experts - share)
+        self.load_bias += LEVELLING * self.batch_fraction * (1 / experts - share)

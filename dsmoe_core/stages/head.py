@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import CBS
-from dsmoe_core.outputs import Level
+from dsmoe_core.outputs import LevelOutput
 
 TINY = 4
 """Stride of the tiny-object head."""
@@ -80,7 +80,7 @@ class HeadLevel(nn.Module):
 
     def forward(
         self, f_out: Float[Tensor, "b d h w"], shallow: Float[Tensor, "b s H W"], words: Float[Tensor, "c x"]
-    ) -> Level:
+    ) -> LevelOutput:
         size = (shallow.shape[-2], shallow.shape[-1])
         if f_out.shape[-1] > size[-1]:
             f_out = F.adaptive_avg_pool2d(f_out, size)
@@ -91,7 +91,7 @@ class HeadLevel(nn.Module):
         embedded = self.embed(self.class_branch(fused))
         logits = torch.einsum("bxhw,cx->bchw", embedded, words.to(embedded.dtype)).float()
         distances = F.softplus(self.box(self.box_branch(fused)).float()) * self.stride
-        return Level(self.stride, logits * self.scale.exp() + self.bias, distances)
+        return LevelOutput(self.stride, logits * self.scale.exp() + self.bias, distances)
 
 
 class Head(nn.Module):
@@ -122,7 +122,7 @@ class Head(nn.Module):
 
     def forward(
         self, f_out: Float[Tensor, "b d h w"], shallow: Sequence[Tensor], text: Float[Tensor, "c t"]
-    ) -> list[Level]:
+    ) -> list[LevelOutput]:
         """Logits of every class and box distances at every stride, finest first."""
         words = F.normalize(self.words(text), dim=-1)
         return [level(f_out, s, words) for level, s in zip(self.levels, shallow, strict=True)]

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.convolution import AnisotropicDSConv
-from dsmoe_core.outputs import Encoded
+from dsmoe_core.outputs import EncoderOutput
 
 THETA = 0.25
 
@@ -72,7 +72,7 @@ class ImageEncoder(nn.Module):
         """The backbone's four maps, finest first."""
         return list(self.backbone.forward_intermediates(images - 0.5, intermediates_only=True))  # type: ignore[operator]
 
-    def forward(self, images: Float[Tensor, "b 3 H W"], maps: list[Tensor] | None = None) -> Encoded:
+    def forward(self, images: Float[Tensor, "b 3 H W"], maps: list[Tensor] | None = None) -> EncoderOutput:
         """F_enc; ``images`` are RGB in [0, 1], H and W multiples of 32; ``maps`` are theirs, where known."""
         pyramid = self.maps(images) if maps is None else maps
         height, width = (s // self.grid_stride for s in images.shape[-2:])
@@ -89,7 +89,7 @@ class ImageEncoder(nn.Module):
             if stride > self.grid_stride:
                 features = F.interpolate(features, (height, width), mode="bilinear", align_corners=False)
             on_grid.append(features)
-        return Encoded(self.mix(torch.cat(on_grid, dim=1)), pyramid)
+        return EncoderOutput(self.mix(torch.cat(on_grid, dim=1)), pyramid)
 
 
 def resolution_factor(images: Float[Tensor, "b 3 H W"], stride: int) -> Float[Tensor, "b 1 h w"]:

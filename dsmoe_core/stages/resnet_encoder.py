@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.outputs import Encoded
+from dsmoe_core.outputs import EncoderOutput
 
 
 class ResNetEncoder(nn.Module):
@@ -35,7 +35,7 @@ class ResNetEncoder(nn.Module):
         """The backbone's four maps, finest first."""
         return list(self.backbone.forward_intermediates(images - 0.5, intermediates_only=True)[1:])  # type: ignore[operator]
 
-    def forward(self, images: Float[Tensor, "b 3 H W"], maps: list[Tensor] | None = None) -> Encoded:
+    def forward(self, images: Float[Tensor, "b 3 H W"], maps: list[Tensor] | None = None) -> EncoderOutput:
         """F_enc; ``images`` are RGB in [0, 1], H and W multiples of 32; ``maps`` are theirs, where known."""
         pyramid = self.maps(images) if maps is None else maps
         height, width = (s // self.grid_stride for s in images.shape[-2:])
@@ -47,4 +47,4 @@ class ResNetEncoder(nn.Module):
                 on_grid.append(
                     F.interpolate(bring(level), (height, width), mode="bilinear", align_corners=False)
                 )
-        return Encoded(self.mix(torch.cat(on_grid, dim=1)), pyramid)
+        return EncoderOutput(self.mix(torch.cat(on_grid, dim=1)), pyramid)

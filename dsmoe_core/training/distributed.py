@@ -23,14 +23,14 @@ from dsmoe_core.errors import PrerequisiteError, SettingsError
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def process_group() -> Iterator[ProcessGroup]:
     """Those that torchrun started together; elsewhere, this one alone.
 
     Raises:
         PrerequisiteError: a process has no GPU of its own, where there are any.
     """
     if not dist.is_torchelastic_launched():
-        yield Processes()
+        yield ProcessGroup()
         return
     cuda = torch.cuda.is_available()
     device = dist.get_node_local_rank(0)
@@ -43,13 +43,13 @@ def joined() -> Iterator[Processes]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Processes.present()
+        yield ProcessGroup.present()
     finally:
         dist.destroy_process_group()
 
 
 @dataclass(frozen=True, slots=True)
-class Processes:
+class ProcessGroup:
     """Those that train together.
 
     Attributes:
@@ -63,7 +63,7 @@ class Processes:
     device: int = 0
 
     @classmethod
-    def present(cls) -> Processes:
+    def present(cls) -> ProcessGroup:
         """Those that this one has joined."""
         if not dist.is_available() or not dist.is_initialized():
             return cls()

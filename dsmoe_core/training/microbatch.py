@@ -10,26 +10,26 @@ import torch
 from torch import nn
 
 from dsmoe_core.errors import PrerequisiteError
-from dsmoe_core.training.distributed import Processes
-from dsmoe_core.training.statistics import Statistics
+from dsmoe_core.training.distributed import ProcessGroup
+from dsmoe_core.training.statistics import BufferSnapshot
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
-class Memory:
+class MicroBatchFinder:
     """Finds out how many images fit at once.
 
     Attributes:
         micro_batch: so many are tried next.
     """
 
-    def __init__(self, network: nn.Module, micro_batch: int, processes: Processes) -> None:
+    def __init__(self, network: nn.Module, micro_batch: int, processes: ProcessGroup) -> None:
         self.micro_batch = micro_batch
         self._network = network
         self._processes = processes
 
-    def fitting(self, work: Callable[[int], _T]) -> _T:
+    def run(self, work: Callable[[int], _T]) -> _T:
         """Do a step's forward and backward work with as many images at once as fit.
 
         A try that failed leaves nothing behind: gradients are dropped, statistics are put back.
@@ -38,7 +38,7 @@ class Memory:
             PrerequisiteError: one image is too many; or memory runs out in one of several processes,
                 where the others wait for its share.
         """
-        before = Statistics(self._network)
+        before = BufferSnapshot(self._network)
         while True:
             try:
                 return work(self.micro_batch)
@@ -49,7 +49,7 @@ class Memory:
             # Not within the handler: there the traceback still holds the tensors of the try.
             self._shrink(reason)
             self._network.zero_grad(set_to_none=True)
-            before.put_back()
+            before.restore()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

@@ -20,14 +20,21 @@ from torch import Tensor
 from dsmoe_core.assign import Targets
 from dsmoe_core.config import LossWeights
 from dsmoe_core.data.batches import Batch
-from dsmoe_core.losses import BatchCounts, Boxes, Taxonomy, auxiliary_losses, detection_losses, targets_of
-from dsmoe_core.network import ClassEncoding, Output
+from dsmoe_core.losses import (
+    BatchCounts,
+    GroundTruth,
+    Taxonomy,
+    assign_targets,
+    auxiliary_losses,
+    detection_losses,
+)
+from dsmoe_core.network import ClassEncoding, NetworkOutput
 from dsmoe_core.runtimes.protocol import as_images
 from dsmoe_core.stages.gating import AttentionGating
-from dsmoe_core.training.distributed import Processes
+from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
-from dsmoe_core.training.statistics import statistics_untouched
-from dsmoe_core.training.step_sampler import Question
+from dsmoe_core.training.statistics import preserved_buffers
+from dsmoe_core.training.step_sampler import TrainingStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +51,10 @@ class Objective:
     network: Any
     weights: LossWeights
     plain: bool
-    processes: Processes
+    processes: ProcessGroup
     encoder: FrozenEncoder | None
 
-    def gradients(self, question: Question, micro_batch: int) -> dict[str, Tensor]:
+    def gradients(self, question: TrainingStep, micro_batch: int) -> dict[str, Tensor]:
         """Add the gradients of this step's losses to the network's.
 
         Args:
@@ -60,9 +67,9 @@ class Objective:
             torch.OutOfMemoryError: they do not fit; some gradients and statistics are left behind.
         """
         own, device = self.processes.share(question.batch), self.fabric.device
-        whole_book = self.network.read(question.classes.to(device), question.inner.to(device))
+        whole_book = self.network.encode_classes(question.classes.to(device), question.inner.to(device))
         read = whole_book.about(question.asked.to(device))
-        families = Taxonomy(*(rows.to(device) for rows in question.families))
+        taxonomy = Taxonomy(*(rows.to(device) for rows in question.taxonomy))
         held = _held(read)  # so that the words' gradients are gathered, and go back once
         images = len(own.boxes)
         parts = [own.part(i, min(i + micro_batch, images)) for i in range(0, images, micro_batch)]
@@ -72,7 +79,7 @@ class Objective:
             truth = self._truth(part)
             output = self._output(held, part, len(part.boxes) / images)
             targets, whole = (known[0][i], known[1]) if known else self._counted(output, truth)
-            for name, loss in self._learn(held, families, output, truth, targets, whole).items():
+            for name, loss in self._learn(held, taxonomy, output, truth, targets, whole).items():
                 total[name] = total.get(name, 0.0) + loss
         _go_back(read, held)
         self.processes.add_up_gradients(self.network)
@@ -83,16 +90,16 @@ class Objective:
     def _learn(
         self,
         read: ClassEncoding,
-        families: Taxonomy,
-        output: Output,
-        truth: list[Boxes],
+        taxonomy: Taxonomy,
+        output: NetworkOutput,
+        truth: list[GroundTruth],
         targets: Sequence[Targets],
         whole: BatchCounts,
     ) -> dict[str, Tensor]:
         inner = self.network.alignment.anchors(read.inner) if output.aligned is not None else None
         losses = {
             **detection_losses(output, targets, whole, self.weights, plain=self.plain),
-            **auxiliary_losses(output, read, inner, families, truth, whole, self.weights),
+            **auxiliary_losses(output, read, inner, taxonomy, truth, whole, self.weights),
         }
         self.fabric.backward(torch.stack(list(losses.values())).sum())
         return {name: loss.detach() for name, loss in losses.items()}
@@ -101,7 +108,7 @@ class Objective:
         """The targets of every part, and the counts of the whole batch."""
         assigned, counts = [], []
         images = sum(len(part.boxes) for part in parts)
-        with torch.no_grad(), statistics_untouched(self.network):
+        with torch.no_grad(), preserved_buffers(self.network):
             for part in parts:
                 truth = self._truth(part)
                 output = self._output(read, part, len(part.boxes) / images)
@@ -109,30 +116,30 @@ class Objective:
                 counts.append(BatchCounts.of(assigned[-1], truth))
         return assigned, self._of_all(BatchCounts.together(counts))
 
-    def _counted(self, output: Output, truth: list[Boxes]) -> tuple[list[Targets], BatchCounts]:
+    def _counted(self, output: NetworkOutput, truth: list[GroundTruth]) -> tuple[list[Targets], BatchCounts]:
         targets = self._targets(output, truth)
         return targets, self._of_all(BatchCounts.of(targets, truth))
 
-    def _targets(self, output: Output, truth: list[Boxes]) -> list[Targets]:
-        return targets_of(output, truth, label_floor=self.weights.label_floor, plain=self.plain)
+    def _targets(self, output: NetworkOutput, truth: list[GroundTruth]) -> list[Targets]:
+        return assign_targets(output, truth, label_floor=self.weights.label_floor, plain=self.plain)
 
     def _of_all(self, counts: BatchCounts) -> BatchCounts:
         return BatchCounts(*(self.processes.add_up(count) for count in counts))
 
-    def _output(self, read: ClassEncoding, batch: Batch, share: float) -> Output:
+    def _output(self, read: ClassEncoding, batch: Batch, share: float) -> NetworkOutput:
         for module in self.network.modules():
             if isinstance(module, AttentionGating):
-                module.share_of_batch = share
+                module.batch_fraction = share
         images = as_images(torch.from_numpy(batch.pixels).to(self.fabric.device))
         images = images.contiguous(memory_format=torch.channels_last)
         maps = None if self.encoder is None else self.encoder.maps(batch.pixels)
-        output: Output = self.network(images, read.steering, read.classes, maps)
+        output: NetworkOutput = self.network(images, read.conditioning, read.classes, maps)
         return output
 
-    def _truth(self, batch: Batch) -> list[Boxes]:
+    def _truth(self, batch: Batch) -> list[GroundTruth]:
         device = self.fabric.device
         return [
-            Boxes(torch.from_numpy(b).to(device), torch.from_numpy(c).to(device))
+            GroundTruth(torch.from_numpy(b).to(device), torch.from_numpy(c).to(device))
             for b, c in zip(batch.boxes, batch.labels, strict=True)
         ]
 

@@ -19,7 +19,7 @@ MATRIX = 16
 """Rows and columns from which on a weight is a matrix to Muon; a depthwise kernel is none."""
 
 
-def optimizer_of(network: nn.Module, training: TrainingConfig) -> Muon:
+def build_optimizer(network: nn.Module, training: TrainingConfig) -> Muon:
     """Muon over what learns; norms, biases and scalars do not decay.
 
     What places the classes, stages 1 and 2 and the head's projection of them, moves at ``text_rate``: every
@@ -58,7 +58,7 @@ def _is_matrix(weight: nn.Parameter) -> bool:
     return weight.ndim in (2, 4) and min(weight.flatten(1).shape) >= MATRIX
 
 
-def set_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, share: float) -> float:
+def set_learning_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, share: float) -> float:
     """Set the learning rate for after this share of the run, and return it."""
     rate = training.learning_rate * schedule(share, training.warmup)
     for group in optimizer.param_groups:

@@ -14,7 +14,7 @@ _T = TypeVar("_T")
 MOST = 8
 
 
-def threads_for(device: torch.device) -> int:
+def prefetch_threads(device: torch.device) -> int:
     """How many threads draw batches for a network there.
 
     None where it computes on the processor: they would only take their time from it.
@@ -22,7 +22,7 @@ def threads_for(device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MOST, os.cpu_count() or 1)
 
 
-def drawn_ahead(draw: Callable[[int], _T], steps: range, threads: int) -> Iterator[_T]:
+def prefetch(draw: Callable[[int], _T], steps: range, threads: int) -> Iterator[_T]:
     """What ``draw`` makes of every step, in order, as many steps ahead as there are threads.
 
     The same as ``map(draw, steps)``, for a ``draw`` that hangs on nothing but the step; without threads it is

@@ -28,7 +28,7 @@ from dsmoe_core.checkpoint import (
     save_model,
     write_tensors,
 )
-from dsmoe_core.config import NOT_IN_FINGERPRINT, ModelConfig, TrainingConfig
+from dsmoe_core.config import FINGERPRINT_EXCLUDED, ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledSet, Vocabulary
@@ -44,7 +44,7 @@ class TrainingSummary:
 
 
 @dataclass(slots=True)
-class Reached:
+class RunState:
     """How far a run came.
 
     Attributes:
@@ -72,7 +72,7 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class TrainingRun:
     """One training run.
 
     Attributes:
@@ -94,7 +94,7 @@ class Run:
             return None
 
     def save(
-        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, reached: Reached
+        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, reached: RunState
     ) -> None:
         """Write the checkpoint, whole or not at all."""
         tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
@@ -114,7 +114,7 @@ class Run:
         average: nn.Module,
         model: ModelConfig,
         vocabulary: Vocabulary,
-        reached: Reached,
+        reached: RunState,
         card: Mapping[str, Any],
     ) -> None:
         """Write the model; the checkpoint goes when it is whole."""
@@ -124,17 +124,17 @@ class Run:
 
     def restore(
         self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, micro_batch: int
-    ) -> Reached:
+    ) -> RunState:
         """Go on where a killed run stopped; a torn or foreign checkpoint is none."""
         begun = self._read()
         if begun is None:
-            return Reached(0, 0.0, micro_batch)
+            return RunState(0, 0.0, micro_batch)
         tensors, metadata = begun
         for prefix, module in (("network.", network), ("average.", average)):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             load_weights(module, own, str(self.out / UNFINISHED))
         restore_optimizer(optimizer, tensors)
-        return Reached(
+        return RunState(
             int(metadata["step"]),
             float(metadata["seconds"]),
             min(micro_batch, int(metadata["micro_batch"])),
@@ -176,6 +176,6 @@ def fingerprint(
         for images, book in sets
     ]
     begun = sha256_of(start) if start is not None and start.is_file() else None
-    settings = training.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT)
+    settings = training.model_dump(mode="json", exclude=FINGERPRINT_EXCLUDED)
     parts = [learned, model.model_dump(mode="json"), settings, begun, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

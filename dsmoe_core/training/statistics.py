@@ -9,24 +9,24 @@ import torch
 from torch import nn
 
 
-class Statistics:
+class BufferSnapshot:
     """A network's, as they are now."""
 
     def __init__(self, network: nn.Module) -> None:
         self._kept = [(buffer, buffer.clone()) for buffer in network.buffers()]
 
     @torch.no_grad()
-    def put_back(self) -> None:
+    def restore(self) -> None:
         """Make them what they were."""
         for buffer, before in self._kept:
             buffer.copy_(before)
 
 
 @contextmanager
-def statistics_untouched(network: nn.Module) -> Iterator[None]:
+def preserved_buffers(network: nn.Module) -> Iterator[None]:
     """Images that pass leave no trace."""
-    before = Statistics(network)
+    before = BufferSnapshot(network)
     try:
         yield
     finally:
-        before.put_back()
+        before.restore()

@@ -35,7 +35,7 @@ WORDINGS, SUBSETS, TURNS = 1 << 21, 1 << 24, 1 << 25
 """Keep the random numbers apart from each other and from those of the batches."""
 
 
-class Question(NamedTuple):
+class TrainingStep(NamedTuple):
     """What one step shows and asks."""
 
     batch: Batch
@@ -45,19 +45,19 @@ class Question(NamedTuple):
     inner: Float[Tensor, "i t"]
     asked: Int[Tensor, " a"]
     """Rows of ``classes``, rising."""
-    families: Taxonomy
+    taxonomy: Taxonomy
     """Of the asked classes and all inner nodes."""
 
     @classmethod
     def about(
         cls, asked: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], words: TextEmbeddings
-    ) -> Question:
+    ) -> TrainingStep:
         """Ask about these classes of a book alone."""
-        families = words.families.of_part(asked, len(classes), len(words.inner))
-        return cls(batch.about(asked.numpy()), classes, words.inner, asked, families)
+        taxonomy = words.taxonomy.subset(asked, len(classes), len(words.inner))
+        return cls(batch.about(asked.numpy()), classes, words.inner, asked, taxonomy)
 
 
-class Questions:
+class StepSampler:
     """The questions of a run.
 
     Args:
@@ -71,16 +71,16 @@ class Questions:
         self._paraphrases = training.paraphrases
         self._batches = [math.ceil(len(images) / training.batch) for images, _ in sets]
 
-    def of(self, step: int) -> Question:
+    def of(self, step: int) -> TrainingStep:
         """What this step asks."""
-        own, turn = turn_of(step, self._batches, self._seed)
+        own, turn = scheduled_set(step, self._batches, self._seed)
         images, words = self._sets[own]
         drawn = words.draw(np.random.default_rng([self._seed, WORDINGS, step]), self._paraphrases)
-        asked = asked_classes(len(drawn), self._share, np.random.default_rng([self._seed, SUBSETS, step]))
-        return Question.about(asked, images.batch(turn), drawn, words)
+        asked = sample_classes(len(drawn), self._share, np.random.default_rng([self._seed, SUBSETS, step]))
+        return TrainingStep.about(asked, images.batch(turn), drawn, words)
 
 
-def turn_of(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:
+def scheduled_set(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:
     """Which set a step shows, and how many steps have shown it before.
 
     Args:
@@ -93,7 +93,7 @@ def turn_of(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:
     return own, done * batches[own] + int((order[:place] == own).sum())
 
 
-def asked_classes(classes: int, share: float, rng: np.random.Generator) -> Int[Tensor, " a"]:
+def sample_classes(classes: int, share: float, rng: np.random.Generator) -> Int[Tensor, " a"]:
     """Rows of the classes that a step asks about, rising: all, or in this share of the steps a part.
 
     A book of one class has no part that is less.

@@ -28,7 +28,7 @@ _HERE = Path(__file__).parent
 _REMEDY = "Make one with `dsmoe pretrain`, or take the file and its card from where they were made."
 
 
-class Card(Frozen):
+class WarmStartCard(Frozen):
     """Where a warm start comes from.
 
     Attributes:
@@ -52,7 +52,7 @@ def card_path(weights: Path) -> Path:
 
 def save_warm_start(
     path: Path, network: nn.Module, *, size: Literal["nano", "base"], licence: str, made: dict[str, Any]
-) -> Card:
+) -> WarmStartCard:
     """Write the file, then its card: one with a card that knows its hash is whole.
 
     Raises:
@@ -67,24 +67,24 @@ def save_warm_start(
     path.parent.mkdir(parents=True, exist_ok=True)
     card_path(path).unlink(missing_ok=True)
     write_tensors(path, kept, {"format": FORMAT})
-    card = Card(size=size, licence=licence, sha256=sha256_of(path), made=made)
+    card = WarmStartCard(size=size, licence=licence, sha256=sha256_of(path), made=made)
     part = card_path(path).with_suffix(".json.part")
     part.write_text(json.dumps(card.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
     part.replace(card_path(path))
     return card
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> WarmStartCard:
     """The card of a file, whose hash is checked.
 
     Raises:
         PrerequisiteError: file or card is missing.
         ModelError: the card is wrong, or of another file.
     """
-    need(path)
-    need(card_path(path))
+    require_file(path)
+    require_file(card_path(path))
     try:
-        card = Card.model_validate_json(card_path(path).read_text("utf-8"))
+        card = WarmStartCard.model_validate_json(card_path(path).read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
         raise ModelError(f"{card_path(path)} is no card of a warm start", _REMEDY) from error
     if card.sha256 != sha256_of(path):
@@ -92,7 +92,7 @@ def read_card(path: Path) -> Card:
     return card
 
 
-def load_warm_start(network: nn.Module, path: Path) -> Card:
+def load_warm_start(network: nn.Module, path: Path) -> WarmStartCard:
     """Let a network start from a file; every name and shape is checked before anything changes.
 
     Raises:
@@ -112,13 +112,13 @@ def load_warm_start(network: nn.Module, path: Path) -> Card:
     return card
 
 
-def load_start(network: nn.Module, path: Path) -> None:
+def load_initial_encoder(network: nn.Module, path: Path) -> None:
     """Begin with the image encoder of a file, MobileSAM's or a warm start; its content tells which.
 
     Raises:
         PrerequisiteError: it is not there. ModelError: it is neither, torn, or does not fit.
     """
-    need(path)
+    require_file(path)
     found = read_tensors(path)[1].get("format")
     if found == FORMAT:
         load_warm_start(network, path)
@@ -130,12 +130,12 @@ def load_start(network: nn.Module, path: Path) -> None:
         )
 
 
-def shipped(size: Literal["nano", "base"]) -> Path:
-    """Where the warm start of this size lies in the package, if one ships: see :func:`need`."""
+def shipped_path(size: Literal["nano", "base"]) -> Path:
+    """Where the warm start of this size lies in the package, if one ships: see :func:`require_file`."""
     return _HERE / f"{size}.safetensors"
 
 
-def need(path: Path) -> None:
+def require_file(path: Path) -> None:
     """Refuse to go on without a file.
 
     Raises:

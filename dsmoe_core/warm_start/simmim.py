@@ -36,7 +36,7 @@ from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.schema import ClassText, ImageRecord, LabelledImage, Vocabulary
-from dsmoe_core.training.optimizer import optimizer_of, set_rate
+from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate
 
 PATCH = 32
 HIDDEN = 0.6
@@ -44,7 +44,7 @@ _NOTHING = Vocabulary((ClassText("nothing", "nothing"),))  # images without labe
 _MASKS = 1 << 23  # keeps the masks' random numbers apart from those of the batches
 
 
-class MaskedImages(nn.Module):
+class MaskedImageModel(nn.Module):
     """An encoder, the colour that hides, and the layer that paints.
 
     Args:
@@ -66,7 +66,7 @@ class MaskedImages(nn.Module):
         return ((painted - images).abs() * cover).sum() / (3 * cover.sum()).clamp(min=1)
 
 
-def fit_masked(
+def fit_simmim(
     *,
     images: Sequence[ImageRecord],
     model: ModelConfig,
@@ -91,9 +91,9 @@ def fit_masked(
     fabric = Fabric(accelerator="auto", devices=1, precision=training.precision)
     torch.manual_seed(training.seed)
     network = build(model)
-    masked = MaskedImages(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])
+    masked = MaskedImageModel(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])
     masked = fabric.to_device(masked).to(memory_format=torch.channels_last)
-    optimizer = optimizer_of(masked, training)
+    optimizer = build_optimizer(masked, training)
     unlabelled = [LabelledImage(image, ()) for image in images]
     data = TrainingSet(unlabelled, _NOTHING, squares_of(model, cache), training)
     steps = ceil(training.images_seen / training.batch)
@@ -102,11 +102,11 @@ def fit_masked(
     masked.train()
     smoothed, saved = float("nan"), time.monotonic()
     while step < steps:
-        set_rate(optimizer, training, step / steps)
+        set_learning_rate(optimizer, training, step / steps)
         shown = (
             torch.from_numpy(data.batch(step).pixels).to(fabric.device).permute(0, 3, 1, 2).float().div(255)
         )
-        hidden = hide(len(shown), model.image_px // PATCH, training.seed, step).to(fabric.device)
+        hidden = random_patch_mask(len(shown), model.image_px // PATCH, training.seed, step).to(fabric.device)
         loss = wrapped(shown.contiguous(memory_format=torch.channels_last), hidden)
         fabric.backward(loss)
         fabric.clip_gradients(wrapped, optimizer, max_norm=5.0, error_if_nonfinite=False)
@@ -124,7 +124,7 @@ def fit_masked(
     return network
 
 
-def hide(count: int, cells: int, seed: int, step: int) -> Bool[Tensor, "b h w"]:
+def random_patch_mask(count: int, cells: int, seed: int, step: int) -> Bool[Tensor, "b h w"]:
     """Which squares are hidden: the same share of every image, others at each step."""
     rng = np.random.default_rng([seed, _MASKS, step])
     order = rng.random((count, cells * cells)).argsort(1).argsort(1)

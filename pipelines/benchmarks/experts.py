@@ -46,16 +46,18 @@ def measure(
     active = [k for k in PAPER_K if k <= config.experts]
     times: dict[int, list[float]] = {k: [] for k in active}
     with torch.inference_mode():
-        read = network.read(torch.randn(CLASSES, config.text_width), torch.randn(2, config.text_width))
+        read = network.encode_classes(
+            torch.randn(CLASSES, config.text_width), torch.randn(2, config.text_width)
+        )
         for number in watch(range(WARM_UP + repeats)):
             image = images[number % IMAGES][None].contiguous(memory_format=torch.channels_last)
             for k in active:
                 network.gating.top_k = k
                 began = time.perf_counter()
-                network(image, read.steering, read.classes)
+                network(image, read.conditioning, read.classes)
                 if number >= WARM_UP:
                     times[k].append((time.perf_counter() - began) * 1e3)
-        rows = [_row(network, images[:1], read.steering, k, times[k]) for k in active]
+        rows = [_row(network, images[:1], read.conditioning, k, times[k]) for k in active]
     return {
         "size": config.size,
         "image_px": config.image_px,

@@ -52,7 +52,9 @@ def measure(
     torch.manual_seed(seed)
     network = build(config).eval()
     with torch.no_grad():
-        read = network.read(torch.randn(CLASSES, config.text_width), torch.randn(INNER, config.text_width))
+        read = network.encode_classes(
+            torch.randn(CLASSES, config.text_width), torch.randn(INNER, config.text_width)
+        )
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as folder:
         field = contestants(network, config, read, Path(folder), devices=batches, compiled=compiled)
         first: Any = field.running[0]
@@ -65,7 +67,7 @@ def measure(
                 times = _time(own, first, halves, read, shown, rounds, watch)
                 rows += _rows(times, config.image_px, batch)
     with FlopCounterMode(display=False) as counter:
-        network.cpu()(torch.rand(1, 3, config.image_px, config.image_px), read.steering, read.classes)
+        network.cpu()(torch.rand(1, 3, config.image_px, config.image_px), read.conditioning, read.classes)
     gflops = counter.get_total_flops() / 1e9
     return {
         "size": config.size,
@@ -143,7 +145,7 @@ def _look(one: Contestant, squares: Tensor, read: ClassEncoding) -> float | None
     time.sleep(PAUSE_S[one.device])
     began = time.perf_counter()
     try:
-        one.runtime.look(squares, read.steering, read.classes)
+        one.runtime.look(squares, read.conditioning, read.classes)
         _wait_for(one.device)
     except torch.OutOfMemoryError:
         return None

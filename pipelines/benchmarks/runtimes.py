@@ -87,7 +87,7 @@ def _fault(one: Contestant, config: ModelConfig, read: ClassEncoding) -> str | N
     """Why it does not run, where it does not."""
     try:
         for number in range(TRIES):
-            one.runtime.look(random_squares(1, config.image_px, seed=number), read.steering, read.classes)
+            one.runtime.look(random_squares(1, config.image_px, seed=number), read.conditioning, read.classes)
     except RuntimeError as error:
         return str(error).strip().splitlines()[0]
     return None

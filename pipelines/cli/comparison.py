@@ -145,10 +145,10 @@ def warmstart(
 
     Example: `dsmoe benchmark warmstart --data neu_det --minutes 4`
     """
-    from dsmoe_core.warm_start.checkpoint import shipped
+    from dsmoe_core.warm_start.checkpoint import shipped_path
     from pipelines.benchmarks.comparison import variants
 
-    numbers, first = _numbers(shares), warm or shipped(size.value)
+    numbers, first = _numbers(shares), warm or shipped_path(size.value)
     field = variants.starts(_names(start), numbers, size.value, px, _texts(), first)
     _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
 

@@ -123,10 +123,10 @@ def _settings(
 def _best_start(size: Size, row: AblationRow | None) -> str:
     """A warm start, where one comes with dsmoe and the row of the ablation has the encoder that it is of."""
     from dsmoe_core.config import ModelConfig
-    from dsmoe_core.warm_start.checkpoint import shipped
+    from dsmoe_core.warm_start.checkpoint import shipped_path
 
     fits = row is None or ModelConfig(ablation=row.value).mobile_sam
-    return "warm" if fits and shipped(size.value).is_file() else "scratch"
+    return "warm" if fits and shipped_path(size.value).is_file() else "scratch"
 
 
 def _first_weights(given: str | None, size: Size, row: AblationRow | None) -> dict[str, str]:
@@ -135,7 +135,7 @@ def _first_weights(given: str | None, size: Size, row: AblationRow | None) -> di
     if which in ("scratch", "mobile-sam"):
         return {"start": which}
     from dsmoe_core.errors import SettingsError
-    from dsmoe_core.warm_start.checkpoint import read_card, shipped
+    from dsmoe_core.warm_start.checkpoint import read_card, shipped_path
 
     own = None if which == "warm" else Path(which).expanduser().resolve()
     if own is not None and own.suffix != ".safetensors":
@@ -143,7 +143,7 @@ def _first_weights(given: str | None, size: Size, row: AblationRow | None) -> di
             f"--start is {which}; expected scratch, mobile-sam, warm or a file of dsmoe pretrain",
             "Give one of these.",
         )
-    card = read_card(own or shipped(size.value))
+    card = read_card(own or shipped_path(size.value))
     if card.size != size.value:
         raise SettingsError(
             f"{which} is for size {card.size}; expected {size.value}", f"Give --size {card.size} too."

@@ -36,7 +36,7 @@ def train(
 
     Example: `dsmoe train model --annotations train.json --images photos --workspace boards`
     """
-    from dsmoe_core.training.distributed import joined
+    from dsmoe_core.training.distributed import process_group
     from pipelines.progress import SilentProgress
     from pipelines.settings import Environment
     from pipelines.training.standalone_training import TrainingFiles, train_from_files
@@ -44,7 +44,11 @@ def train(
     changes = {"images_seen": images_seen, "batch": batch, "seed": seed}
     given = tuple((name, value) for name, value in changes.items() if value is not None)
     files = TrainingFiles(annotations, images, out, class_book, start_from, given)
-    with joined() as processes, open_workspace_or_none(workspace) as opened, TerminalReporter() as terminal:
+    with (
+        process_group() as processes,
+        open_workspace_or_none(workspace) as opened,
+        TerminalReporter() as terminal,
+    ):
         progress = terminal if processes.first else SilentProgress()
         ended = train_from_files(files, opened, Environment.read(), progress)
     if processes.first:

@@ -10,7 +10,7 @@ import typer
 from pipelines.cli.terminal import line
 
 if TYPE_CHECKING:
-    from dsmoe_core.mobile_sam.weights import Report
+    from dsmoe_core.mobile_sam.weights import ConversionReport
 
 app = typer.Typer(help="Pretrained weights from elsewhere.", no_args_is_help=True)
 
@@ -50,6 +50,6 @@ def mobile_sam(
     line(f"MobileSAM from {kept.source}: {words} {kept.path}")
 
 
-def _tell(report: Report) -> None:
+def _tell(report: ConversionReport) -> None:
     for found in report.lines:
         line(found)

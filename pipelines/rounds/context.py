@@ -8,7 +8,7 @@ from typing import Any
 
 from annotate.studio.protocol import Studio
 from dsmoe_core.schema import ImageRecord, Prediction
-from dsmoe_core.uncertainty import confident
+from dsmoe_core.uncertainty import filter_by_score
 from pipelines.detectors.backend import DetectorBackend, named, predict_all
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.workspace import Workspace
@@ -70,7 +70,7 @@ class LoopContext:
         folder = workspace.registry.folder(model)
         found = predict_all(self.detector, folder, book, images, self.progress.advance)
         known = workspace.prediction_store.lookup(version)
-        fresh = [confident(one) for key, one in found.items() if key not in known]
+        fresh = [filter_by_score(one) for key, one in found.items() if key not in known]
         for _ in workspace.prediction_store.add(version, named(fresh, version)):
             pass
         return list(found.values())

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsmoe_core.atomic import content_id
-from dsmoe_core.config import NOT_IN_FINGERPRINT
+from dsmoe_core.config import FINGERPRINT_EXCLUDED
 from dsmoe_core.errors import WorkspaceError
 from pipelines.datasets.relabel import in_book_classes
 from pipelines.detectors.backend import evaluate_predictions
@@ -100,7 +100,7 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     registry, book = workspace.registry, workspace.class_book()
     detector = workspace.settings.detector
     training = detector.training_of(number)
-    settings = [training.model_dump(exclude=NOT_IN_FINGERPRINT)]
+    settings = [training.model_dump(exclude=FINGERPRINT_EXCLUDED)]
     settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]
     recipe = [dataset, champion, *settings, detector.start, detector.kind]
     recipe += [detector.warm_start] if detector.warm_start else []

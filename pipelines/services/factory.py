@@ -115,9 +115,11 @@ def _first_weights(settings: DetectorSettings, environment: Environment) -> Path
         from dsmoe_core.mobile_sam.weights import FILE
 
         return environment.weights / FILE
-    from dsmoe_core.warm_start.checkpoint import shipped
+    from dsmoe_core.warm_start.checkpoint import shipped_path
 
-    return Path(settings.warm_start).expanduser() if settings.warm_start else shipped(settings.model.size)
+    return (
+        Path(settings.warm_start).expanduser() if settings.warm_start else shipped_path(settings.model.size)
+    )
 
 
 def loop_context(

@@ -122,10 +122,10 @@ def _learn_masked(
     plan: WarmStartPlan, images: tuple[ImageRecord, ...], folder: Path, work: Path, progress: ProgressReporter
 ) -> Any:
     from dsmoe_core.data.letterbox_cache import ImageCache
-    from dsmoe_core.warm_start.simmim import fit_masked
+    from dsmoe_core.warm_start.simmim import fit_simmim
 
     progress.status("learning from masked images")
-    return fit_masked(
+    return fit_simmim(
         images=images,
         model=plan.model,
         training=plan.training,

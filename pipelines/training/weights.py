@@ -12,7 +12,14 @@ from safetensors import SafetensorError, safe_open
 
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import NO_ROOM, PrerequisiteError, SettingsError
-from dsmoe_core.mobile_sam.weights import FILE, FORMAT, Report, keep, read_original, translate
+from dsmoe_core.mobile_sam.weights import (
+    FILE,
+    FORMAT,
+    ConversionReport,
+    read_original,
+    translate,
+    write_weights,
+)
 
 HUB_REPOSITORY, HUB_FILE = "dhkim2810/MobileSAM", "mobile_sam.pt"
 
@@ -32,7 +39,9 @@ class InstalledWeights:
     new: bool
 
 
-def install_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report], None]) -> InstalledWeights:
+def install_mobile_sam(
+    folder: Path, given: Path | None, tell: Callable[[ConversionReport], None]
+) -> InstalledWeights:
     """Put MobileSAM's weights into a folder; where the same are there already, do nothing.
 
     Args:
@@ -55,7 +64,7 @@ def install_mobile_sam(folder: Path, given: Path | None, tell: Callable[[Report]
     name = str(given) if given else f"{HUB_REPOSITORY}/{HUB_FILE}"
     tensors, report = translate(read_original(source))
     tell(report)
-    keep(tensors, report, path, {"from": name, "sha256": digest or sha256_of(source)})
+    write_weights(tensors, report, path, {"from": name, "sha256": digest or sha256_of(source)})
     return InstalledWeights(path, name, new=True)
 
 

@@ -80,10 +80,10 @@ def test_without_words_the_descriptions_change_nothing(vocabulary: Vocabulary) -
     with torch.no_grad():
         answers = []
         for seed in (1, 2):
-            read = network.read(
+            read = network.encode_classes(
                 torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(1, 16)
             )
-            answers.append(network(images, read.steering, read.classes).levels[0].logits)
+            answers.append(network(images, read.conditioning, read.classes).levels[0].logits)
     torch.testing.assert_close(*answers)
 
 
@@ -96,7 +96,7 @@ def test_without_words_there_are_no_more_classes_than_the_text_is_wide() -> None
 def test_every_literal_form_trains_to_other_weights(
     form: str, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    forms = PaperForms.to_the_letter() if form == "all" else PaperForms(**{form: True})
+    forms = PaperForms.all_literal() if form == "all" else PaperForms(**{form: True})
     learned = []
     for config in (SMALL, SMALL.model_copy(update={"paper": forms})):
         out = tmp_path / str(len(learned))

@@ -11,11 +11,11 @@ from references import close, random
 from torchvision.ops import box_iou
 
 from dsmoe_core.assign import assign, flatten
-from dsmoe_core.outputs import Level
+from dsmoe_core.outputs import LevelOutput
 
 LEVELS = [
-    Level(8, torch.zeros(1, 3, 8, 8), torch.full((1, 4, 8, 8), 8.0)),
-    Level(16, torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4, 4), 16.0)),
+    LevelOutput(8, torch.zeros(1, 3, 8, 8), torch.full((1, 4, 8, 8), 8.0)),
+    LevelOutput(16, torch.zeros(1, 3, 4, 4), torch.full((1, 4, 4, 4), 16.0)),
 ]
 
 
@@ -23,7 +23,7 @@ def test_distances_decode_to_boxes_around_the_centres() -> None:
     """Cell by cell, row after row, the finest level first."""
     sizes = {8: (5, 3), 16: (2, 4)}
     levels = [
-        Level(s, random(2, 3, *size, seed=s), random(2, 4, *size, seed=s + 1).exp() * s)
+        LevelOutput(s, random(2, 3, *size, seed=s), random(2, 4, *size, seed=s + 1).exp() * s)
         for s, size in sizes.items()
     ]
     flat = flatten(levels)

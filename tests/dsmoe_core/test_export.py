@@ -27,7 +27,7 @@ def test_an_export_says_what_it_is(exports: Exports, form: str) -> None:
     assert card.form == form
     assert card.config == SMALL
     assert card.text_encoder == "hash"
-    assert card.inputs["classes"] == ("asked_classes", 16)
+    assert card.inputs["classes"] == ("scored_classes", 16)
     assert list(card.outputs) == ["logits", "boxes", "experts", "weights", "probabilities"]
     assert card.difference is not None
     logits, corners_px = card.difference
@@ -120,7 +120,7 @@ def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path
     assert (out / "model.bin").stat().st_size < (exports.openvino / "model.bin").stat().st_size
     eight, exact = open_model(out, How()).runtime, open_model(exports.model, How(precision="fp32")).runtime
     assert eight.precision == "int8"
-    for batch, steering, asked in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
-        words = texts(steering), texts(asked, seed=1)
+    for batch, conditioning, asked in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
+        words = texts(conditioning), texts(asked, seed=1)
         gap = (eight.look(squares(batch), *words).logits - exact.look(squares(batch), *words).logits).abs()
         assert 1e-4 < gap.mean() < 0.2

@@ -15,19 +15,19 @@ from dsmoe_core.assign import assign, flatten
 from dsmoe_core.config import LossWeights
 from dsmoe_core.losses import (
     BatchCounts,
-    Boxes,
+    GroundTruth,
     Taxonomy,
     angle_hinge,
+    assign_targets,
     auxiliary_losses,
     ciou_loss,
     detection_losses,
     iou_loss,
     quality_focal,
-    targets_of,
     taxonomy_hinge,
 )
-from dsmoe_core.network import ClassEncoding, Output
-from dsmoe_core.outputs import Level
+from dsmoe_core.network import ClassEncoding, NetworkOutput
+from dsmoe_core.outputs import LevelOutput
 
 CONE, MARGIN = math.radians(15), 0.1
 
@@ -116,23 +116,23 @@ def test_complete_iou_has_the_right_gradient() -> None:
 
 
 TRUTH = [
-    Boxes(torch.tensor([[4.0, 6.0, 30.0, 26.0], [40.0, 8.0, 60.0, 60.0]]), torch.tensor([2, 0])),
-    Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
-    Boxes(torch.tensor([[33.0, 33.0, 34.0, 34.0]]), torch.tensor([2])),
+    GroundTruth(torch.tensor([[4.0, 6.0, 30.0, 26.0], [40.0, 8.0, 60.0, 60.0]]), torch.tensor([2, 0])),
+    GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
+    GroundTruth(torch.tensor([[33.0, 33.0, 34.0, 34.0]]), torch.tensor([2])),
 ]
 
 
-def answer(images: int = 3, classes: int = 3) -> Output:
+def answer(images: int = 3, classes: int = 3) -> NetworkOutput:
     """What the network might say of images of 64 pixels."""
     levels = [
-        Level(
+        LevelOutput(
             stride,
             random(images, classes, 64 // stride, 64 // stride, seed=stride).float(),
             random(images, 4, 64 // stride, 64 // stride, seed=stride + 1).exp().float() * stride,
         )
         for stride in (8, 16)
     ]
-    return Output(
+    return NetworkOutput(
         levels=levels,
         aligned=aligned(images, classes, 4, 4, 4),
         gated=gated(images, 6, 2, 10),
@@ -173,7 +173,7 @@ def test_detection_losses_are_sums_over_cells_by_the_mass_of_the_labels(
                 pair, share = (flat.boxes[i, cell], learned[0]), 1.0 if plain else learned[2]
                 missed = 1 - iou(*pair) if plain else complete_iou(*pair, trade_off(*pair))
                 located, shares = located + missed * share, shares + share
-    assigned = targets_of(output, TRUTH, plain=plain)
+    assigned = assign_targets(output, TRUTH, plain=plain)
     found = detection_losses(output, assigned, BatchCounts.of(assigned, TRUTH), weights, plain=plain)
     assert set(found) == {"class", "box"}
     close(found["class"], (quality * classified / mass.clamp_min(1)).double(), 1e-4)
@@ -187,9 +187,9 @@ def test_a_box_that_no_prediction_meets_is_learned_all_the_same(plain: bool) -> 
     distances[:, 2:] = 12.0  # right and below of the cell's centre
     distances.requires_grad_()
     logits = torch.zeros(1, 3, 8, 8, requires_grad=True)
-    output = answer(1)._replace(levels=[Level(8, logits, distances)])
-    truth = [Boxes(torch.tensor([[18.0, 18.0, 20.0, 20.0]]), torch.tensor([1]))]
-    assigned = targets_of(output, truth, plain=plain)
+    output = answer(1)._replace(levels=[LevelOutput(8, logits, distances)])
+    truth = [GroundTruth(torch.tensor([[18.0, 18.0, 20.0, 20.0]]), torch.tensor([1]))]
+    assigned = assign_targets(output, truth, plain=plain)
     assert assigned[0].shares.tolist() == [1.0]
     losses = detection_losses(output, assigned, BatchCounts.of(assigned, truth), LossWeights(), plain=plain)
     assert losses["box"].item() >= LossWeights().box
@@ -201,7 +201,7 @@ def test_a_box_that_no_prediction_meets_is_learned_all_the_same(plain: bool) -> 
 
 def test_without_any_box_only_the_classes_learn() -> None:
     output = answer(1)
-    assigned = targets_of(output, [TRUTH[1]])
+    assigned = assign_targets(output, [TRUTH[1]])
     whole = BatchCounts.of(assigned, [TRUTH[1]])
     found = detection_losses(output, assigned, whole, LossWeights(quality=1.0))
     logits = torch.cat([level.logits.flatten() for level in output.levels]).double()
@@ -218,7 +218,7 @@ def geodesic(x: Tensor, y: Tensor) -> Tensor:
 TREE = {0: 5, 1: 5, 2: 6, 3: 6, 4: 7, 5: 7, 6: 7}
 
 
-def families(tree: dict[int, int]) -> Taxonomy:
+def taxonomy(tree: dict[int, int]) -> Taxonomy:
     return Taxonomy(torch.tensor([*tree], dtype=torch.long), torch.tensor([*tree.values()], dtype=torch.long))
 
 
@@ -237,16 +237,16 @@ def tree_hinge(anchors: Tensor, tree: dict[int, int]) -> Tensor:
 @pytest.mark.parametrize("spread", [0.01, 0.15, 0.3])
 def test_taxonomy_hinge_is_a_loop_over_families_and_strangers(spread: float) -> None:
     anchors = random(8, 4) * spread
-    close(taxonomy_hinge(anchors, families(TREE)), tree_hinge(anchors, TREE), 1e-7)
+    close(taxonomy_hinge(anchors, taxonomy(TREE)), tree_hinge(anchors, TREE), 1e-7)
 
 
 def test_a_well_ordered_tree_and_no_tree_cost_nothing() -> None:
     """Children beside their parents, far from the other family."""
     angle = torch.tensor([0.0, 0.1, 3.0, 3.1, 0.05, 3.05], dtype=torch.float64)
     anchors = torch.stack([angle.cos(), angle.sin()], dim=-1) * 0.9
-    assert taxonomy_hinge(anchors, families({0: 4, 1: 4, 2: 5, 3: 5})) == 0
-    assert taxonomy_hinge(anchors, families({2: 4, 1: 4, 0: 5, 3: 5})) > 5 * MARGIN
-    assert taxonomy_hinge(anchors, families({})) == 0
+    assert taxonomy_hinge(anchors, taxonomy({0: 4, 1: 4, 2: 5, 3: 5})) == 0
+    assert taxonomy_hinge(anchors, taxonomy({2: 4, 1: 4, 0: 5, 3: 5})) > 5 * MARGIN
+    assert taxonomy_hinge(anchors, taxonomy({})) == 0
 
 
 def cone_hinge(anchors: Tensor, points: Tensor, present: list[list[int]]) -> Tensor:
@@ -287,8 +287,10 @@ def test_fifteen_degrees_are_free(degrees: float, free: bool) -> None:
 
 def test_auxiliary_losses_are_weighed_by_name() -> None:
     output = answer()
-    steering, inner_text = random(3, 10), random(2, 10)
-    read = ClassEncoding(steering, classes=steering, inner=inner_text, value_overlap=torch.tensor(0.3))
+    conditioning, inner_text = random(3, 10), random(2, 10)
+    read = ClassEncoding(
+        conditioning, classes=conditioning, inner=inner_text, value_overlap=torch.tensor(0.3)
+    )
     inner = random(2, 4, seed=9) * 0.1
     tree = {0: 3, 1: 3, 2: 4}
     weights = LossWeights(value_overlap=2, taxonomy=3, angle=5, misalignment=7)
@@ -299,8 +301,8 @@ def test_auxiliary_losses_are_weighed_by_name() -> None:
         "angle": 5 * cone_hinge(signal.anchors, signal.points, [[0, 2], [], [2]]),
         "misalignment": torch.tensor(7 * 0.7),
     }
-    whole = BatchCounts.of(targets_of(output, TRUTH), TRUTH)
-    found = auxiliary_losses(output, read, inner, families(tree), TRUTH, whole, weights)
+    whole = BatchCounts.of(assign_targets(output, TRUTH), TRUTH)
+    found = auxiliary_losses(output, read, inner, taxonomy(tree), TRUTH, whole, weights)
     assert set(found) == set(expected)
     for name, value in found.items():
         close(value, expected[name].double(), 1e-6)

@@ -14,11 +14,11 @@ from dsmoe_core.build import build_full_network
 from dsmoe_core.config import LossWeights, ModelConfig, PaperForms
 from dsmoe_core.losses import (
     BatchCounts,
-    Boxes,
+    GroundTruth,
     Taxonomy,
+    assign_targets,
     auxiliary_losses,
     detection_losses,
-    targets_of,
 )
 from dsmoe_core.network import DSMoE
 
@@ -70,8 +70,8 @@ def test_presets_give_boxes_at_their_strides(size: str) -> None:
     network = build_full_network(config).eval()
     side = 128 if size == "base" else config.image_px
     with torch.no_grad():
-        read = network.read(torch.randn(5, config.text_width), torch.randn(2, config.text_width))
-        output = network(torch.rand(1, 3, side, side), read.steering, read.classes)
+        read = network.encode_classes(torch.randn(5, config.text_width), torch.randn(2, config.text_width))
+        output = network(torch.rand(1, 3, side, side), read.conditioning, read.classes)
     assert [level.stride for level in output.levels] == list(config.head_strides)
     for level in output.levels:
         assert level.logits.shape == (1, 5, side // level.stride, side // level.stride)
@@ -116,9 +116,9 @@ def test_permuting_the_classes_permutes_the_scores_and_nothing_else(
     network: DSMoE, images: Tensor, text: Tensor
 ) -> None:
     order = torch.tensor([2, 0, 3, 1])
-    read, other = network.read(text, text[:1]), network.read(text[order], text[:1])
-    plain = network(images, read.steering, read.classes)
-    turned = network(images, other.steering, other.classes)
+    read, other = network.encode_classes(text, text[:1]), network.encode_classes(text[order], text[:1])
+    plain = network(images, read.conditioning, read.classes)
+    turned = network(images, other.conditioning, other.classes)
     equal = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
     for a, b in zip(plain.levels, turned.levels, strict=True):
         assert (a.logits - b.logits).abs().max() > 1e-2, "the order must matter to the scores"
@@ -138,9 +138,9 @@ def test_permuting_the_classes_permutes_the_scores_and_nothing_else(
 def test_with_the_paper_s_code_of_the_class_index_the_order_matters(images: Tensor, text: Tensor) -> None:
     network = build_full_network(SMALL.model_copy(update={"paper": PaperForms(class_position=True)})).eval()
     order = torch.tensor([2, 0, 3, 1])
-    read, other = network.read(text, text[:1]), network.read(text[order], text[:1])
-    plain = network(images, read.steering, read.classes).levels[0].logits[:, order]
-    assert (plain - network(images, other.steering, other.classes).levels[0].logits).abs().max() > 1e-4
+    read, other = network.encode_classes(text, text[:1]), network.encode_classes(text[order], text[:1])
+    plain = network(images, read.conditioning, read.classes).levels[0].logits[:, order]
+    assert (plain - network(images, other.conditioning, other.classes).levels[0].logits).abs().max() > 1e-4
 
 
 @torch.no_grad()
@@ -148,9 +148,12 @@ def test_adding_a_class_leaves_boxes_and_the_others_scores_as_they_are(
     network: DSMoE, images: Tensor, text: Tensor
 ) -> None:
     more = torch.cat([text, torch.randn(2, 32)])
-    before, after = network.read(text, text[:1]), network.read(more, text[:1], steering=text)
-    few = network(images, before.steering, before.classes)
-    many = network(images, after.steering, after.classes)
+    before, after = (
+        network.encode_classes(text, text[:1]),
+        network.encode_classes(more, text[:1], conditioning=text),
+    )
+    few = network(images, before.conditioning, before.classes)
+    many = network(images, after.conditioning, after.classes)
     for a, b in zip(few.levels, many.levels, strict=True):
         assert b.logits.shape[1] == 6
         torch.testing.assert_close(a.logits, b.logits[:, :4], atol=1e-5, rtol=1e-5)
@@ -159,7 +162,7 @@ def test_adding_a_class_leaves_boxes_and_the_others_scores_as_they_are(
 
 @torch.no_grad()
 def test_the_inner_nodes_of_the_taxonomy_do_not_touch_the_answer(network: DSMoE, text: Tensor) -> None:
-    few, many = network.read(text, text[:1]), network.read(text, torch.randn(7, 32))
+    few, many = network.encode_classes(text, text[:1]), network.encode_classes(text, torch.randn(7, 32))
     torch.testing.assert_close(few.classes, many.classes)
 
 
@@ -185,19 +188,19 @@ def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, te
     torch.manual_seed(0)
     network = build_full_network(SMALL.model_copy(update={"top_k": SMALL.experts})).train()
     truth = [
-        Boxes(torch.tensor([[10.0, 10.0, 40.0, 30.0], [60.0, 60.0, 63.0, 62.0]]), torch.tensor([0, 3])),
-        Boxes(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
-        Boxes(torch.tensor([[0.0, 0.0, 128.0, 128.0]]), torch.tensor([1])),
+        GroundTruth(torch.tensor([[10.0, 10.0, 40.0, 30.0], [60.0, 60.0, 63.0, 62.0]]), torch.tensor([0, 3])),
+        GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)),
+        GroundTruth(torch.tensor([[0.0, 0.0, 128.0, 128.0]]), torch.tensor([1])),
     ]
-    families = Taxonomy(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))
+    taxonomy = Taxonomy(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        read = network.read(text, torch.randn(2, 32))
-        output = network(images, read.steering, read.classes)
+        read = network.encode_classes(text, torch.randn(2, 32))
+        output = network(images, read.conditioning, read.classes)
         inner = network.alignment.anchors(read.inner)
-        targets = targets_of(output, truth)
+        targets = assign_targets(output, truth)
         whole = BatchCounts.of(targets, truth)
         losses = detection_losses(output, targets, whole, LossWeights())
-        losses |= auxiliary_losses(output, read, inner, families, truth, whole, LossWeights())
+        losses |= auxiliary_losses(output, read, inner, taxonomy, truth, whole, LossWeights())
     sum(losses.values(), start=torch.zeros(())).backward()
     assert all(torch.isfinite(v) for v in losses.values()), losses
     assert set(losses) == {"class", "box", "value_overlap", "taxonomy", "angle", "misalignment"}

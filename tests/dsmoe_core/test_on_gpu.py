@@ -17,7 +17,7 @@ from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.mobile_sam.network import MobileSam
-from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.schema import Box, LabelledImage, Vocabulary
@@ -128,7 +128,7 @@ def test_a_click_and_a_box_become_the_masks_that_they_become_on_the_processor(
         monkeypatch.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
         network = MobileSam(128)
         network.load_state_dict(weights)
-        asked = PromptedMask(network)
+        asked = PromptSegmenter(network)
         found.append(
             (
                 asked.segment(image, points=[(20.0, 30.0)]),

@@ -22,8 +22,8 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.predict import Detector, _routing, suppressed
 from dsmoe_core.runtimes.protocol import Chosen
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
-from dsmoe_core.text_embeddings import steering_of
-from dsmoe_core.uncertainty import confident
+from dsmoe_core.text_embeddings import conditioning_vocabulary
+from dsmoe_core.uncertainty import filter_by_score
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_surer_detections_stay_with_the_uncertainty_of_themselves_alone(
     (faint, *_) = look(model, images, vocabulary, batch=4)
     scores = sorted({f.score for f in faint.detections})
     middle = (scores[len(scores) // 2] + scores[len(scores) // 2 - 1]) / 2
-    sure = confident(faint, middle)
+    sure = filter_by_score(faint, middle)
     assert 0 < len(sure.detections) < len(faint.detections)
     assert {f.score for f in sure.detections} == {score for score in scores if score > middle}
     assert sure.uncertainty == pytest.approx(sum(f.entropy for f in sure.detections if f.likeliest))
@@ -143,7 +143,7 @@ def test_a_book_is_read_once_however_many_images_are_looked_at(
     detector = Detector.load(model, encoder)
     detector.use(vocabulary)
     asked, read = len(encoder.asked), []
-    for stage in (detector.model.reader.text_prompt, detector.model.reader.distillation):
+    for stage in (detector.model.class_encoder.text_prompt, detector.model.class_encoder.distillation):
         stage.register_forward_hook(lambda *_: read.append(1))
     assert len(list(detector.predict((p.image for p in images), batch=2))) == 6
     assert (len(encoder.asked) - asked, read) == (0, [])
@@ -161,7 +161,7 @@ def test_a_description_that_was_edited_steers_and_a_class_that_was_removed_still
 ) -> None:
     dark, light = vocabulary.classes
     asked = Vocabulary((ClassText("new", "?"), replace(dark, description="a hole")), version="v2")
-    assert steering_of(vocabulary, asked).classes == (replace(dark, description="a hole"), light)
+    assert conditioning_vocabulary(vocabulary, asked).classes == (replace(dark, description="a hole"), light)
 
 
 def test_without_a_class_book_there_are_no_detections(model: Path, images: list[LabelledImage]) -> None:

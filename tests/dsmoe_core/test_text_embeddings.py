@@ -43,7 +43,7 @@ def test_the_taxonomy_is_told_by_rows() -> None:
     leaves = (ClassText("a", "", "x"), ClassText("b", "", "y"))
     inner = (ClassText("x", "ex", "top"), ClassText("y", "why", "top"), ClassText("top", "all"))
     words = embed_vocabulary(Vocabulary(leaves, inner), HashEncoder())
-    pairs = list(zip(words.families.child.tolist(), words.families.parent.tolist(), strict=True))
+    pairs = list(zip(words.taxonomy.child.tolist(), words.taxonomy.parent.tolist(), strict=True))
     assert pairs == [(0, 2), (1, 3), (2, 4), (3, 4)]
 
 

@@ -100,7 +100,7 @@ class DsmoeContestant:
             training=training,
             out=folder / "model",
             encoder_from=self._encoder_from,
-            also=_along(lesson),
+            extra_sets=_along(lesson),
             progress=lambda step, steps, _: progress.advance(step, steps),
         )
         progress.status(f"{self.name}: looking at images")
@@ -167,7 +167,7 @@ class DsmoeContestant:
                 ),
                 out=Path(scratch),
                 encoder_from=self._encoder_from,
-                also=_along(lesson),
+                extra_sets=_along(lesson),
                 progress=note,
             )
         timed = moments[WARM_UP:]

@@ -67,7 +67,7 @@ def distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabulary) -
     with torch.no_grad():
         unit = F.normalize(words.classes.double(), dim=-1)
         embedding = (1 - unit @ unit.T).fill_diagonal_(0.0).clamp(0.0, 2.0)
-        alignment = getattr(model.reader, "alignment", None)
+        alignment = getattr(model.class_encoder, "alignment", None)
         if alignment is None:
             return Distances(embedding.numpy(), None)
         anchors = alignment.anchors(read_book(model, vocabulary, encoder).classes).double()

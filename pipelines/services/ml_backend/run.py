@@ -16,7 +16,7 @@ from pipelines.settings import Environment
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
-    from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+    from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 
 
 def run(workspace: Workspace, environment: Environment, host: str, port: int) -> None:
@@ -43,12 +43,12 @@ def service(workspace: Workspace, environment: Environment) -> PredictionService
     )
 
 
-def _masks(workspace: Workspace, environment: Environment) -> PromptedMask | None:
+def _masks(workspace: Workspace, environment: Environment) -> PromptSegmenter | None:
     """MobileSAM, where `dsmoe weights mobile-sam` put its weights; a dry run does without."""
     if workspace.settings.detector.kind == "stub":
         return None
-    from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+    from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
     from dsmoe_core.mobile_sam.weights import FILE
 
     path = environment.weights / FILE
-    return PromptedMask.load(path) if path.is_file() else None
+    return PromptSegmenter.load(path) if path.is_file() else None

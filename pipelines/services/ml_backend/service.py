@@ -29,7 +29,7 @@ from pipelines.services.ml_backend.smart_tools import (
 )
 
 if TYPE_CHECKING:
-    from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+    from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ class PredictionService:
         champion: ChampionModel,
         images: Path,
         limits: ServiceLimits | None = None,
-        masks: PromptedMask | None = None,
+        masks: PromptSegmenter | None = None,
     ) -> None:
         self.champion = champion
         self.limits = limits or ServiceLimits()

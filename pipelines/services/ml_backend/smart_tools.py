@@ -13,7 +13,7 @@ from annotate.studio.ml_backend import Click, Prompt
 from dsmoe_core.schema import Box, Detection
 
 if TYPE_CHECKING:
-    from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+    from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 
 MIN_OVERLAP = 0.1
 """IoU of a drawn frame and a box below which they are not about the same thing."""
@@ -69,7 +69,7 @@ def box_for_prompt(
 
 
 def tighten_with_mask(
-    pointed: PromptResult | None, pixels: Pixels, prompt: Prompt, masks: PromptedMask
+    pointed: PromptResult | None, pixels: Pixels, prompt: Prompt, masks: PromptSegmenter
 ) -> PromptResult | None:
     """The same with the tight box of MobileSAM's mask.
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dsmoe_core.mobile_sam.network import MobileSam
-from dsmoe_core.mobile_sam.prompted_mask import PromptedMask
+from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 from dsmoe_core.mobile_sam.weights import translate
 from dsmoe_core.schema import Box
 from tests.dsmoe_core.mobile_sam import restated
@@ -125,7 +125,7 @@ def test_the_authors_own_code_gives_the_same(authors: Any, original: Weights, tm
         torch.testing.assert_close(network.embed(square), theirs.image_encoder(square), **TOLERANCE)
 
     image = np.random.default_rng(0).integers(0, 256, (300, 500, 3), dtype=np.uint8)
-    predictor, ours = authors.SamPredictor(theirs), PromptedMask(network)
+    predictor, ours = authors.SamPredictor(theirs), PromptSegmenter(network)
     predictor.set_image(image)
     box = Box(40.0, 30.0, 400.0, 222.0)
     for points, labels, boxed in [([(250.0, 99.5)], [1], None), ([(9.0, 8.0)], [0], box), ([], [], box)]:

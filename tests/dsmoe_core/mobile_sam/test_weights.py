@@ -17,12 +17,12 @@ from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
 from dsmoe_core.mobile_sam.weights import (
     FILE,
-    encoder_weights,
-    keep,
-    kept,
     load_encoder,
+    read_encoder_weights,
     read_original,
+    read_weights,
     translate,
+    write_weights,
 )
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.train import fit
@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_named_and_refused(
     assert problem.startswith(f"{kind}: ")
     assert problem in report.lines
     with pytest.raises(ModelError, match=expected):
-        keep(tensors, report, tmp_path / FILE, {})
+        write_weights(tensors, report, tmp_path / FILE, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,7 +80,7 @@ def test_a_wholly_other_network_is_refused_in_a_short_line(tmp_path: Path) -> No
     tensors, report = translate({f"layer{i}.weight": torch.zeros(2) for i in range(50)})
     assert "image_encoder: 0 of 292 tensors match" in report.lines
     with pytest.raises(ModelError, match="and 45 more") as refused:
-        keep(tensors, report, tmp_path / FILE, {"from": "other.pt"})
+        write_weights(tensors, report, tmp_path / FILE, {"from": "other.pt"})
     assert "other.pt is not MobileSAM" in str(refused.value)
     assert len(str(refused.value)) < 1000
 
@@ -143,10 +143,10 @@ def test_other_things_than_named_tensors_are_refused(content: object, tmp_path: 
 
 
 def test_what_was_kept_is_found_again(kept_file: Path, original: Weights) -> None:
-    encoder = encoder_weights(kept_file)
+    encoder = read_encoder_weights(kept_file)
     assert len(encoder) == 292
     assert torch.equal(encoder["stages.1.downsample.conv2.conv.weight"], original[DOWN])
-    assert {name.split(".")[0] for name in kept(kept_file)} == {
+    assert {name.split(".")[0] for name in read_weights(kept_file)} == {
         "image_encoder", "neck", "prompt_encoder", "mask_decoder"
     }  # fmt: skip
 
@@ -156,10 +156,10 @@ DOWN = "image_encoder.layers.0.downsample.conv2.c.weight"
 
 def test_weights_that_are_not_there_or_not_ours_say_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="Run `dsmoe weights mobile-sam`"):
-        encoder_weights(tmp_path / FILE)
+        read_encoder_weights(tmp_path / FILE)
     save_file({"a": torch.ones(1)}, tmp_path / FILE)
     with pytest.raises(ModelError, match="format None; expected dsmoe-mobile-sam-1"):
-        kept(tmp_path / FILE)
+        read_weights(tmp_path / FILE)
 
 
 def test_the_detector_s_encoder_sees_what_mobile_sam_s_sees(kept_file: Path) -> None:
@@ -177,12 +177,12 @@ def test_the_detector_s_encoder_sees_what_mobile_sam_s_sees(kept_file: Path) -> 
         base.image_encoder(values / 255)
         hook.remove()
         sam = MobileSam(64)
-        sam.load_state_dict(kept(kept_file))
+        sam.load_state_dict(read_weights(kept_file))
         normalised = (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
         expected = sam.eval().image_encoder.patch_embed.conv1(normalised)
     torch.testing.assert_close(seen[0][..., 1:, 1:], expected[..., 1:, 1:], atol=1e-5, rtol=1e-5)
     taken = backbone.state_dict()
-    rest = {k: v for k, v in encoder_weights(kept_file).items() if not k.startswith("patch_embed.conv1")}
+    rest = {k: v for k, v in read_encoder_weights(kept_file).items() if not k.startswith("patch_embed.conv1")}
     assert all(torch.equal(taken[k], v) for k, v in rest.items())
 
 
@@ -213,7 +213,7 @@ def test_training_starts_from_them(
         encoder_from=kept_file,
     )
     trained = read_tensors(tmp_path / "model" / WEIGHTS)[0]
-    for name, tensor in encoder_weights(kept_file).items():
+    for name, tensor in read_encoder_weights(kept_file).items():
         if not name.startswith("patch_embed.conv1") and "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(trained[f"image_encoder.backbone.{name}"], tensor)
 

@@ -12,7 +12,7 @@ from tiny import SMALL
 
 from dsmoe_core.build import build
 from dsmoe_core.config import ModelConfig, PaperForms
-from dsmoe_core.outputs import Gated
+from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.graph import INPUTS, OUTPUTS, onnx_graph
 from dsmoe_core.runtimes.packages import need
@@ -28,7 +28,7 @@ def test_experts_in_a_traced_graph_answer_as_the_sparse_ones_do(k: int) -> None:
     experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
     f_b = torch.randn(5, 16, 7, 6)
     weights, chosen = torch.rand(5, COUNT).softmax(-1).topk(k)
-    gated = Gated(chosen, weights, torch.rand(5, COUNT), torch.randn(COUNT, 12))
+    gated = GatingOutput(chosen, weights, torch.rand(5, COUNT), torch.randn(COUNT, 12))
     with torch.no_grad():
         assert (experts.of_one_shape(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
 
@@ -37,7 +37,9 @@ def test_experts_in_a_traced_graph_answer_as_the_sparse_ones_do(k: int) -> None:
 def test_experts_of_one_kind_only(chosen: list[int]) -> None:
     torch.manual_seed(0)
     experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
-    gated = Gated(torch.tensor([chosen] * 3), torch.rand(3, 2), torch.rand(3, COUNT), torch.randn(COUNT, 12))
+    gated = GatingOutput(
+        torch.tensor([chosen] * 3), torch.rand(3, 2), torch.rand(3, COUNT), torch.randn(COUNT, 12)
+    )
     f_b = torch.randn(3, 16, 7, 6)
     with torch.no_grad():
         assert (experts.of_one_shape(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
@@ -52,9 +54,9 @@ def test_batch_and_numbers_of_classes_are_free(exports: Exports) -> None:
     side, width = SMALL.image_px, SMALL.text_width
     assert tuple(shapes) == INPUTS + OUTPUTS
     assert shapes["images"] == ["batch", 3, side, side]
-    assert shapes["steering"] == ["steering_classes", width]
-    assert shapes["classes"] == ["asked_classes", width]
-    assert shapes["logits"] == ["batch", 80, "asked_classes"]
+    assert shapes["conditioning"] == ["conditioning_classes", width]
+    assert shapes["classes"] == ["scored_classes", width]
+    assert shapes["logits"] == ["batch", 80, "scored_classes"]
     assert shapes["boxes"] == ["batch", 80, 4]
     assert shapes["probabilities"] == ["batch", SMALL.experts]
 
@@ -79,7 +81,7 @@ def test_the_graph_is_fp32_throughout(exports: Exports) -> None:
 
 
 def with_forms(config: ModelConfig) -> ModelConfig:
-    return config.model_copy(update={"paper": PaperForms.to_the_letter()})
+    return config.model_copy(update={"paper": PaperForms.all_literal()})
 
 
 SHAPES: dict[str, Callable[[ModelConfig], ModelConfig]] = {
@@ -103,8 +105,8 @@ def test_every_network_can_be_exported(name: str) -> None:
         onnx_graph(network, config).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     eager = EagerRuntime(network, "fp32")
-    for batch, steering, asked in ((1, 3, 2), (3, 3, 5)):
-        words = texts(steering), texts(asked, seed=1)
+    for batch, conditioning, asked in ((1, 3, 2), (3, 3, 5)):
+        words = texts(conditioning), texts(asked, seed=1)
         answer = eager.look(squares(batch), *words)
         feed = (as_images(squares(batch)).contiguous(), *words)
         outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in feed), strict=True)))

@@ -44,11 +44,11 @@ def largest_difference(one: Answer, other: Answer) -> float:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 4])
-@pytest.mark.parametrize(("steering", "asked"), [(3, 2), (3, 5), (5, 1), (1, 3)])
+@pytest.mark.parametrize(("conditioning", "asked"), [(3, 2), (3, 5), (5, 1), (1, 3)])
 def test_a_graph_answers_as_pytorch_does(
-    runtime: Runtime, eager: Runtime, batch: int, steering: int, asked: int
+    runtime: Runtime, eager: Runtime, batch: int, conditioning: int, asked: int
 ) -> None:
-    words = texts(steering), texts(asked, seed=1)
+    words = texts(conditioning), texts(asked, seed=1)
     answer = runtime.look(squares(batch), *words)
     assert answer.logits.shape == (batch, 80, asked)
     assert largest_difference(answer, eager.look(squares(batch), *words)) < 1e-4

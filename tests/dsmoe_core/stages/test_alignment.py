@@ -9,7 +9,7 @@ import torch
 from references import close, linear, random, stirred
 from torch import Tensor
 
-from dsmoe_core.outputs import Aligned
+from dsmoe_core.outputs import AlignmentOutput
 from dsmoe_core.stages.alignment import HyperbolicAlignment
 
 
@@ -28,12 +28,12 @@ def towards(x: Tensor, y: Tensor) -> Tensor:
     return far(x, y) / conformal * moved / moved.norm()
 
 
-def reference(stage: HyperbolicAlignment, f_cs: Tensor, text: Tensor) -> Aligned:
+def reference(stage: HyperbolicAlignment, f_cs: Tensor, text: Tensor) -> AlignmentOutput:
     """The equations in fp64, whatever the stage's own precision."""
     stage = copy.deepcopy(stage).double()
     batch, _, height, width = f_cs.shape
     classes, n = len(text), stage.anchor.weight.shape[0]
-    out = Aligned(
+    out = AlignmentOutput(
         torch.zeros(batch, classes, n, dtype=torch.float64),
         torch.zeros(classes, n, dtype=torch.float64),
         torch.zeros(batch, classes, n, dtype=torch.float64),

@@ -21,7 +21,7 @@ from references import (
 )
 from torch import Tensor
 
-from dsmoe_core.outputs import Aligned
+from dsmoe_core.outputs import AlignmentOutput
 from dsmoe_core.stages.broadcasting import CONE, MAX_DILATION, ScaleBranch, SpaceBroadcasting, sample_taps
 
 TAPS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
@@ -67,7 +67,7 @@ def scaled(branch: ScaleBranch, psi: Tensor, context: Tensor, gate: Tensor, reac
     return torch.einsum("okd,bkdhw->bohw", kernel, modulated)
 
 
-def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: Aligned, text: Tensor) -> Tensor:
+def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: AlignmentOutput, text: Tensor) -> Tensor:
     length = signal.fused.norm(dim=-1, keepdim=True)
     inside = length.clamp(max=1 - 1e-5)  # Log_0 is known within the ball alone
     tangent = torch.atanh(inside) / length * signal.fused if stage.mapped else signal.fused

@@ -19,7 +19,7 @@ from references import (
 )
 from torch import Tensor
 
-from dsmoe_core.outputs import Aligned, Gated
+from dsmoe_core.outputs import AlignmentOutput, GatingOutput
 from dsmoe_core.stages.ensemble import HeterogeneousEnsemble
 
 
@@ -34,7 +34,13 @@ def columns(stage: HeterogeneousEnsemble, f_g: Tensor) -> Tensor:
 
 
 def reference(
-    stage: HeterogeneousEnsemble, f_b: Tensor, text: Tensor, a: Aligned, g: Gated, *, summed: bool
+    stage: HeterogeneousEnsemble,
+    f_b: Tensor,
+    text: Tensor,
+    a: AlignmentOutput,
+    g: GatingOutput,
+    *,
+    summed: bool,
 ) -> Tensor:
     f_g = f_b * torch.sigmoid(linear(g.probabilities, stage.gate))[:, :, None, None]
     words = linear(text, stage.words)

@@ -7,7 +7,7 @@ import torch
 from references import close, convolved, gated, pointwise, pooled, random, resized, stirred
 from torch import Tensor
 
-from dsmoe_core.outputs import Gated
+from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.stages.experts import CrossModalExperts, GlobalExpert, LocalExpert, SparseExperts
 
 
@@ -39,7 +39,7 @@ def crossed(experts: CrossModalExperts, j: int, x: Tensor, text: Tensor) -> Tens
     return (unit * experts.scale[j] + experts.shift[j]).permute(2, 0, 1)
 
 
-def reference(stage: SparseExperts, f_b: Tensor, signal: Gated, cells: tuple[int, int]) -> Tensor:
+def reference(stage: SparseExperts, f_b: Tensor, signal: GatingOutput, cells: tuple[int, int]) -> Tensor:
     out = torch.zeros_like(f_b)
     for b in range(len(f_b)):
         for e, w in zip(signal.experts[b].tolist(), signal.weights[b], strict=True):

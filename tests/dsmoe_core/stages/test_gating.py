@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from references import close, linear, random, stirred
 from torch import Tensor
 
-from dsmoe_core.outputs import Gated
+from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.stages.gating import AttentionGating
 
 
@@ -22,7 +22,7 @@ def projector(x: Tensor, layers: torch.nn.Sequential) -> Tensor:
     return linear(x, layers[4])
 
 
-def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gated:
+def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> GatingOutput:
     """Eq. 20, with what the stage says of lengths (``unit``), sums (``share``) and words (``ask``)."""
     stage = copy.deepcopy(stage).double()
     count, tau = len(stage.queries), torch.exp(stage.log_tau)
@@ -55,7 +55,7 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gate
         best.sort(key=lambda e, row=row: -float(row[e]))
         chosen[b] = torch.tensor(best)
         weights[b] = row[best] / (sum(row[e] for e in best) if stage.share else 1.0)
-    return Gated(chosen, weights, probabilities, expert_text)
+    return GatingOutput(chosen, weights, probabilities, expert_text)
 
 
 @torch.no_grad()
@@ -127,7 +127,7 @@ def test_to_the_letter_nobody_is_handicapped() -> None:
     assert torch.equal(stage.load_bias, before)
 
 
-def shares(routed: Gated) -> Tensor:
+def shares(routed: GatingOutput) -> Tensor:
     """Share of all choices that each expert got."""
     experts = routed.probabilities.shape[1]
     return F.one_hot(routed.experts, experts).double().mean((0, 1))

@@ -10,7 +10,7 @@ import torch
 from references import cbs, close, linear, pointwise, random, resized, stirred
 from torch import Tensor
 
-from dsmoe_core.outputs import Level
+from dsmoe_core.outputs import LevelOutput
 from dsmoe_core.stages.head import C2F, PRIOR, SPPF, Head, HeadLevel
 
 
@@ -47,7 +47,7 @@ def shrunk(x: Tensor, height: int, width: int) -> Tensor:
     return out
 
 
-def reference(level: HeadLevel, f_out: Tensor, shallow: Tensor, words: Tensor) -> Level:
+def reference(level: HeadLevel, f_out: Tensor, shallow: Tensor, words: Tensor) -> LevelOutput:
     height, width = shallow.shape[-2:]
     f_out = shrunk(f_out, height, width) if f_out.shape[-1] > width else f_out
     normed = resized(cbs(f_out, level.norm), height, width)
@@ -58,7 +58,7 @@ def reference(level: HeadLevel, f_out: Tensor, shallow: Tensor, words: Tensor) -
         likeness = (embedded * word[:, None, None]).sum(1)
         logits[:, c] = likeness * torch.exp(level.scale) + level.bias
     sides = pointwise(cbs(cbs(fused, level.box_branch[0]), level.box_branch[1]), level.box)
-    return Level(level.stride, logits, torch.log(1 + torch.exp(sides)) * level.stride)
+    return LevelOutput(level.stride, logits, torch.log(1 + torch.exp(sides)) * level.stride)
 
 
 def unit(rows: Tensor) -> Tensor:

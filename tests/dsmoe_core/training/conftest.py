@@ -17,9 +17,9 @@ from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.text_embeddings import TextEmbeddings, embed_vocabulary
-from dsmoe_core.training.distributed import Processes
+from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.objective import Objective
-from dsmoe_core.training.step_sampler import Question
+from dsmoe_core.training.step_sampler import TrainingStep
 
 
 class Learner(NamedTuple):
@@ -37,7 +37,7 @@ class Learner(NamedTuple):
         self.network.zero_grad(set_to_none=True)
         words = self.words
         everything = torch.arange(len(words.classes))
-        question = Question.about(everything, batch or self.batch, words.classes, words)
+        question = TrainingStep.about(everything, batch or self.batch, words.classes, words)
         losses = self.objective.gradients(question, micro_batch)
         named = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
         return {name: float(loss) for name, loss in losses.items()}, named
@@ -57,9 +57,9 @@ def learner(request: pytest.FixtureRequest, images: list[LabelledImage], vocabul
     model: ModelConfig = SMALL.model_copy(update={"ablation": request.param})
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     network = fabric.setup(build(model).train())
-    network.mark_forward_method("read")
+    network.mark_forward_method("encode_classes")
     words = embed_vocabulary(vocabulary, HashEncoder())
     plain = not model.paper_losses
-    objective = Objective(fabric, network, LossWeights(), plain, Processes(), None)
+    objective = Objective(fabric, network, LossWeights(), plain, ProcessGroup(), None)
     data = TrainingSet(images, vocabulary, Squares(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
     return Learner(network, objective, words, data.batch(0))

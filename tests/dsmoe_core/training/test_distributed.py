@@ -23,7 +23,7 @@ from dsmoe_core.data.batches import Batch
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.running_mean import RunningMean
 from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
-from dsmoe_core.training.distributed import Processes, joined
+from dsmoe_core.training.distributed import ProcessGroup, process_group
 from dsmoe_core.training.synchronised import SynchronisedMean, SynchronisedNorm, synchronise
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -85,16 +85,16 @@ def test_a_batch_is_dealt_out_evenly_or_not_at_all() -> None:
         [np.zeros(i, np.int64) for i in range(6)],
     )
     batch = Batch(pixels, boxes, labels)
-    shares = [Processes(rank, 3).share(batch) for rank in range(3)]
+    shares = [ProcessGroup(rank, 3).share(batch) for rank in range(3)]
     np.testing.assert_array_equal(np.concatenate([s.pixels for s in shares]), pixels)
     assert [len(b) for s in shares for b in s.boxes] == [0, 1, 2, 3, 4, 5]
     with pytest.raises(SettingsError, match="the batch is 6; expected a multiple of the 4 processes"):
-        Processes(0, 4).share(batch)
+        ProcessGroup(0, 4).share(batch)
 
 
 def test_without_torchrun_there_is_one() -> None:
-    with joined() as processes:
-        assert processes == Processes() == Processes.present()
+    with process_group() as processes:
+        assert processes == ProcessGroup() == ProcessGroup.present()
         assert processes.first
 
 
@@ -126,7 +126,7 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(
     bars: LabelledSet,
 ) -> None:
     """In training, batch normalisation and all; what differs is the order of additions."""
-    also = [bars] if multiple_sets else []
+    extra_sets = [bars] if multiple_sets else []
     training: TrainingConfig = QUICK.model_copy(update={"batch": 4, "class_subsets": 0.5 * multiple_sets})
     alone: list[dict[str, float]] = []
     train(
@@ -134,12 +134,12 @@ def test_two_processes_have_the_losses_of_one_with_the_double_batch(
         images,
         vocabulary,
         training=training,
-        also=also,
+        extra_sets=extra_sets,
         progress=lambda step, steps, figures: alone.append(dict(figures)),
     )
     program, data = tmp_path / "program.py", tmp_path / "data"
     program.write_text(PROGRAM.format(root=str(ROOT)))
-    data.write_bytes(pickle.dumps((images, vocabulary, also)))
+    data.write_bytes(pickle.dumps((images, vocabulary, extra_sets)))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, str(program), str(tmp_path / "two"), str(data), training.model_dump_json()],

@@ -13,8 +13,8 @@ from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from dsmoe_core.training.distributed import Processes
-from dsmoe_core.training.microbatch import Memory
+from dsmoe_core.training.distributed import ProcessGroup
+from dsmoe_core.training.microbatch import MicroBatchFinder
 
 FOUR = QUICK.model_copy(update={"batch": 4, "images_seen": 12})
 ERRORS = {
@@ -122,9 +122,9 @@ def test_one_of_several_processes_cannot_halve_alone() -> None:
     def fail(micro_batch: int) -> None:
         raise ERRORS["gpu"]
 
-    memory = Memory(torch.nn.Linear(1, 1), 8, Processes(rank=1, count=2))
+    memory = MicroBatchFinder(torch.nn.Linear(1, 1), 8, ProcessGroup(rank=1, count=2))
     with pytest.raises(PrerequisiteError, match=r"8 images at once.*process 1") as raised:
-        memory.fitting(fail)
+        memory.run(fail)
     assert "micro_batch to 4 or less" in raised.value.remedy
 
 
@@ -133,4 +133,4 @@ def test_the_allocator_of_the_processor_says_what_we_listen_for() -> None:
         torch.empty(10**15)
 
     with pytest.raises(PrerequisiteError, match=r"does not fit into memory .*DefaultCPUAllocator"):
-        Memory(torch.nn.Linear(1, 1), 1, Processes()).fitting(ask_too_much)
+        MicroBatchFinder(torch.nn.Linear(1, 1), 1, ProcessGroup()).run(ask_too_much)

@@ -17,7 +17,7 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.training.objective import Objective
 from dsmoe_core.training.run import fingerprint
-from dsmoe_core.training.step_sampler import Question
+from dsmoe_core.training.step_sampler import TrainingStep
 
 BOTH = QUICK.model_copy(update={"class_subsets": 0.5})
 
@@ -29,12 +29,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_killed_here_and_there_it_ends_bit_for_bit_like_an_uninterrupted_run(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary, bars: LabelledSet
 ) -> None:
-    whole = train(tmp_path / "whole", images, vocabulary, training=BOTH, also=[bars])
+    whole = train(tmp_path / "whole", images, vocabulary, training=BOTH, extra_sets=[bars])
     for step in (1, 3, 4):
         with pytest.raises(Killed):
-            train(tmp_path / "cut", images, vocabulary, training=BOTH, also=[bars], kill_at=step)
+            train(tmp_path / "cut", images, vocabulary, training=BOTH, extra_sets=[bars], kill_at=step)
         assert (tmp_path / "cut" / UNFINISHED).is_file() == (step > 1)
-    cut = train(tmp_path / "cut", images, vocabulary, training=BOTH, also=[bars])
+    cut = train(tmp_path / "cut", images, vocabulary, training=BOTH, extra_sets=[bars])
     assert (cut.steps, cut.losses) == (whole.steps, whole.losses)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert [name for name, tensor in one.items() if not torch.equal(tensor, other[name])] == []
@@ -61,7 +61,7 @@ def test_everything_of_every_set_decides_which_run_it_is(
 def test_the_model_is_one_of_its_own_classes(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary, bars: LabelledSet
 ) -> None:
-    train(tmp_path, images, vocabulary, also=[bars])
+    train(tmp_path, images, vocabulary, extra_sets=[bars])
     assert load_model(tmp_path).vocabulary == vocabulary
 
 
@@ -81,7 +81,7 @@ def test_what_is_asked_steers_and_nothing_else(
 
     monkeypatch.setattr(DSMoE, "forward", watched)
     training = BOTH.model_copy(update={"class_subsets": 1.0})
-    train(tmp_path, images, vocabulary, training=training, also=[bars])
+    train(tmp_path, images, vocabulary, training=training, extra_sets=[bars])
     assert set(seen) == {(1, 1), (2, 2)}, "parts of the two classes and of the three"
 
 
@@ -89,12 +89,12 @@ def test_what_cannot_be_learned_together_is_named(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary, bars: LabelledSet
 ) -> None:
     with pytest.raises(DataError, match="set 2 of 2 has no image"):
-        train(tmp_path, images, vocabulary, also=[bars._replace(images=[])])
+        train(tmp_path, images, vocabulary, extra_sets=[bars._replace(images=[])])
     with pytest.raises(ClassBookError, match="'flat' is not in the class book, which has dark, light"):
-        train(tmp_path, images, vocabulary, also=[bars._replace(vocabulary=vocabulary)])
+        train(tmp_path, images, vocabulary, extra_sets=[bars._replace(vocabulary=vocabulary)])
     numbers = SMALL.model_copy(update={"ablation": "A"})
     with pytest.raises(SettingsError, match=r"2 sets .* row A, which reads no words"):
-        train(tmp_path, images, vocabulary, also=[bars], model=numbers)
+        train(tmp_path, images, vocabulary, extra_sets=[bars], model=numbers)
 
 
 @pytest.mark.slow
@@ -108,14 +108,14 @@ def test_it_learns_from_both(
     losses: dict[int, list[float]] = {2: [], 3: []}
     gradients = Objective.gradients
 
-    def watched(objective: Objective, question: Question, micro_batch: int) -> dict[str, torch.Tensor]:
+    def watched(objective: Objective, question: TrainingStep, micro_batch: int) -> dict[str, torch.Tensor]:
         found = gradients(objective, question, micro_batch)
         losses[len(question.classes)].append(float(found["box"]))
         return found
 
     monkeypatch.setattr(Objective, "gradients", watched)
     training = TrainingConfig(images_seen=640, batch=4, seed=0, class_subsets=0.3)
-    train(tmp_path, images, vocabulary, training=training, also=[bars])
+    train(tmp_path, images, vocabulary, training=training, extra_sets=[bars])
     for course in losses.values():
         assert len(course) >= 45, "each has its turns"
         third = len(course) // 3

@@ -19,13 +19,13 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.train import MAX_GRADIENT
 from dsmoe_core.training.muon import Muon
-from dsmoe_core.training.optimizer import follow, optimizer_of, set_rate
+from dsmoe_core.training.optimizer import build_optimizer, follow, set_learning_rate
 
 
 def test_the_rate_rises_then_falls_along_a_cosine() -> None:
     training = TrainingConfig(learning_rate=0.5, warmup=0.2)
-    optimizer = optimizer_of(nn.Linear(2, 2), training)
-    rates = [set_rate(optimizer, training, step / 100) for step in range(100)]
+    optimizer = build_optimizer(nn.Linear(2, 2), training)
+    rates = [set_learning_rate(optimizer, training, step / 100) for step in range(100)]
     assert rates[0] < 0.01
     assert rates.index(max(rates)) == 20
     assert max(rates) == pytest.approx(0.5)
@@ -38,7 +38,7 @@ def test_the_rate_rises_then_falls_along_a_cosine() -> None:
 def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
     network[2].requires_grad_(False)
-    matrices, vectors = optimizer_of(network, TrainingConfig(weight_decay=0.3)).param_groups
+    matrices, vectors = build_optimizer(network, TrainingConfig(weight_decay=0.3)).param_groups
     assert [p.shape for p in matrices["params"]] == [(2, 1, 3, 3)]
     assert [p.shape for p in vectors["params"]] == [(2,)] * 3
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
@@ -47,8 +47,8 @@ def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
 def test_words_move_slowly_and_matrices_by_muon() -> None:
     training = TrainingConfig(learning_rate=0.5, text_rate=0.25, matrix_rate=4.0)
     network = build(SMALL)
-    optimizer = optimizer_of(network, training)
-    set_rate(optimizer, training, training.warmup)
+    optimizer = build_optimizer(network, training)
+    set_learning_rate(optimizer, training, training.warmup)
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(groups) == len(list(network.parameters()))
     placing = [
@@ -68,7 +68,7 @@ def test_words_move_slowly_and_matrices_by_muon() -> None:
 
 
 def test_without_a_matrix_rate_there_is_adamw_alone() -> None:
-    optimizer = optimizer_of(build(SMALL), TrainingConfig(matrix_rate=0.0))
+    optimizer = build_optimizer(build(SMALL), TrainingConfig(matrix_rate=0.0))
     assert not any(group["matrix_rate"] for group in optimizer.param_groups)
 
 

@@ -13,7 +13,7 @@ from dsmoe_core import train as training_loop
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from dsmoe_core.training.prefetch import MOST, drawn_ahead, threads_for
+from dsmoe_core.training.prefetch import MOST, prefetch, prefetch_threads
 
 
 @pytest.mark.parametrize("threads", [0, 1, 3, 20])
@@ -25,7 +25,7 @@ def test_steps_come_in_order_and_once(threads: int, steps: range) -> None:
         asked.append(step)
         return step * step
 
-    assert list(drawn_ahead(draw, steps, threads)) == [step * step for step in steps]
+    assert list(prefetch(draw, steps, threads)) == [step * step for step in steps]
     assert sorted(asked) == list(steps)
 
 
@@ -36,10 +36,10 @@ def test_so_many_are_drawn_at_once_as_there_are_threads_while_one_is_learned() -
         together.wait()  # passes when three threads are here
         return threading.current_thread().name
 
-    names = list(drawn_ahead(draw, range(6), 3))
+    names = list(prefetch(draw, range(6), 3))
     assert len(set(names)) == 3
     drawn = threading.Semaphore(0)
-    steps = drawn_ahead(lambda step: (drawn.release(), step)[1], range(9), 2)
+    steps = prefetch(lambda step: (drawn.release(), step)[1], range(9), 2)
     assert next(steps) == 0
     for _ in range(3):  # the one that is learned, and two ahead of it
         assert drawn.acquire(timeout=30)
@@ -52,7 +52,7 @@ def test_what_goes_wrong_comes_out_at_its_step_and_ends_the_threads() -> None:
             raise OSError("the disk is gone")
         return step
 
-    steps = drawn_ahead(draw, range(100), 4)
+    steps = prefetch(draw, range(100), 4)
     assert [next(steps), next(steps)] == [0, 1]
     with pytest.raises(OSError, match="the disk is gone"):
         next(steps)
@@ -60,8 +60,8 @@ def test_what_goes_wrong_comes_out_at_its_step_and_ends_the_threads() -> None:
 
 
 def test_none_draw_ahead_for_a_processor_and_some_for_a_gpu() -> None:
-    assert threads_for(torch.device("cpu")) == 0
-    assert 1 <= threads_for(torch.device("cuda")) <= MOST
+    assert prefetch_threads(torch.device("cpu")) == 0
+    assert 1 <= prefetch_threads(torch.device("cuda")) <= MOST
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -73,7 +73,7 @@ def test_a_training_that_draws_ahead_and_is_killed_ends_bit_for_bit_like_one_tha
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     train(tmp_path / "plain", images, vocabulary, training=QUICK)
-    monkeypatch.setattr(training_loop, "threads_for", lambda _: 3)
+    monkeypatch.setattr(training_loop, "prefetch_threads", lambda _: 3)
     cache = ImageCache(tmp_path / "cache") if cached else None
     with pytest.raises(Killed):
         train(tmp_path / "ahead", images, vocabulary, training=QUICK, cache=cache, kill_at=3)

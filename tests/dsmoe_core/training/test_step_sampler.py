@@ -16,10 +16,10 @@ from dsmoe_core.build import build
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.losses import Boxes, Taxonomy, targets_of
+from dsmoe_core.losses import GroundTruth, Taxonomy, assign_targets
 from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.text_embeddings import embed_vocabulary
-from dsmoe_core.training.step_sampler import Question, Questions, asked_classes, turn_of
+from dsmoe_core.training.step_sampler import StepSampler, TrainingStep, sample_classes, scheduled_set
 
 from .conftest import Learner
 
@@ -28,7 +28,7 @@ SEEDS = st.integers(0, 2**31)
 
 @given(st.integers(1, 40), st.floats(0, 1), SEEDS)
 def test_something_is_always_asked_and_nothing_twice(classes: int, share: float, seed: int) -> None:
-    asked = asked_classes(classes, share, np.random.default_rng(seed))
+    asked = sample_classes(classes, share, np.random.default_rng(seed))
     assert 1 <= len(asked) <= classes
     assert sorted(set(asked.tolist())) == asked.tolist()
     assert set(asked.tolist()) <= set(range(classes))
@@ -36,12 +36,12 @@ def test_something_is_always_asked_and_nothing_twice(classes: int, share: float,
 
 @given(st.integers(2, 40), SEEDS)
 def test_a_part_is_at_least_half_and_never_all(classes: int, seed: int) -> None:
-    assert classes / 2 <= len(asked_classes(classes, 1.0, np.random.default_rng(seed))) < classes
-    assert len(asked_classes(classes, 0.0, np.random.default_rng(seed))) == classes
+    assert classes / 2 <= len(sample_classes(classes, 1.0, np.random.default_rng(seed))) < classes
+    assert len(sample_classes(classes, 0.0, np.random.default_rng(seed))) == classes
 
 
 def test_every_class_and_every_size_is_as_likely() -> None:
-    drawn = [asked_classes(7, 0.6, np.random.default_rng([3, step])) for step in range(6000)]
+    drawn = [sample_classes(7, 0.6, np.random.default_rng([3, step])) for step in range(6000)]
     parts = [asked for asked in drawn if len(asked) < 7]
     assert len(parts) / len(drawn) == pytest.approx(0.6, abs=0.03)
     sizes = Counter(map(len, parts))
@@ -55,7 +55,7 @@ def test_every_class_and_every_size_is_as_likely() -> None:
 def test_in_every_round_each_set_is_gone_through_once_and_no_batch_is_left_out(
     batches: list[int], seed: int
 ) -> None:
-    turns = [turn_of(step, batches, seed) for step in range(3 * sum(batches))]
+    turns = [scheduled_set(step, batches, seed) for step in range(3 * sum(batches))]
     for done in range(3):
         own_round = turns[done * sum(batches) : (done + 1) * sum(batches)]
         assert Counter(own for own, _ in own_round) == dict(enumerate(batches))
@@ -64,11 +64,11 @@ def test_in_every_round_each_set_is_gone_through_once_and_no_batch_is_left_out(
 
 
 def test_one_set_alone_has_every_step() -> None:
-    assert [turn_of(step, [3], 5) for step in range(10)] == [(0, step) for step in range(10)]
+    assert [scheduled_set(step, [3], 5) for step in range(10)] == [(0, step) for step in range(10)]
 
 
 def test_sets_do_not_come_one_after_the_other() -> None:
-    turns = [turn_of(step, [20, 20], 0)[0] for step in range(80)]
+    turns = [scheduled_set(step, [20, 20], 0)[0] for step in range(80)]
     assert 10 < sum(a != b for a, b in pairwise(turns)) < 70
     assert turns[:40] != turns[40:], "another order in the next round"
 
@@ -78,13 +78,13 @@ def sets(images: list[LabelledImage], vocabulary: Vocabulary, bars: LabelledSet)
     return [LabelledSet(images, vocabulary), bars]
 
 
-def questions_of(sets: list[LabelledSet], training: TrainingConfig) -> Questions:
+def questions_of(sets: list[LabelledSet], training: TrainingConfig) -> StepSampler:
     squares = Squares(SMALL.image_px)
     known = [
         (TrainingSet(*one, squares, training), embed_vocabulary(one.vocabulary, HashEncoder()))
         for one in sets
     ]
-    return Questions(known, training)
+    return StepSampler(known, training)
 
 
 def test_a_step_asks_the_same_whoever_asks_and_whenever(sets: list[LabelledSet]) -> None:
@@ -125,30 +125,31 @@ def test_what_is_not_asked_is_taken_off_and_the_rest_is_counted_anew() -> None:
 
 def test_the_taxonomy_of_a_part_keeps_the_inner_nodes() -> None:
     """Leaves a, b, c are rows 0 to 2 under x and y, rows 3 and 4, which are under top, row 5."""
-    families = Taxonomy(torch.tensor([0, 1, 2, 3, 4]), torch.tensor([3, 3, 4, 5, 5]))
-    part = families.of_part(torch.tensor([0, 2]), 3, 3)
+    taxonomy = Taxonomy(torch.tensor([0, 1, 2, 3, 4]), torch.tensor([3, 3, 4, 5, 5]))
+    part = taxonomy.subset(torch.tensor([0, 2]), 3, 3)
     assert list(zip(part.child.tolist(), part.parent.tolist(), strict=True)) == [
         (0, 2),
         (1, 3),
         (2, 4),
         (3, 4),
     ]
-    whole = families.of_part(torch.arange(3), 3, 3)
-    assert torch.equal(torch.stack(whole), torch.stack(families))
+    whole = taxonomy.subset(torch.arange(3), 3, 3)
+    assert torch.equal(torch.stack(whole), torch.stack(taxonomy))
 
 
 @pytest.mark.parametrize("asked", [[0], [1], [0, 1]])
 def test_boxes_of_classes_that_are_not_asked_give_no_positive(learner: Learner, asked: list[int]) -> None:
-    question = Question.about(torch.tensor(asked), learner.batch, learner.words.classes, learner.words)
+    question = TrainingStep.about(torch.tensor(asked), learner.batch, learner.words.classes, learner.words)
     with torch.no_grad():
-        read = learner.network.read(question.classes, question.inner).about(question.asked)
+        read = learner.network.encode_classes(question.classes, question.inner).about(question.asked)
         images = torch.from_numpy(learner.batch.pixels).permute(0, 3, 1, 2).float() / 255
-        output = learner.network(images, read.steering, read.classes)
+        output = learner.network(images, read.conditioning, read.classes)
     part = question.batch
     truth = [
-        Boxes(torch.from_numpy(b), torch.from_numpy(c)) for b, c in zip(part.boxes, part.labels, strict=True)
+        GroundTruth(torch.from_numpy(b), torch.from_numpy(c))
+        for b, c in zip(part.boxes, part.labels, strict=True)
     ]
-    targets = targets_of(output, truth)
+    targets = assign_targets(output, truth)
     for before, target in zip(learner.batch.labels, targets, strict=True):
         wanted = [asked.index(label) for label in before.tolist() if label in asked]
         assert target.scores.shape[-1] == len(asked)
@@ -160,7 +161,7 @@ def test_boxes_of_classes_that_are_not_asked_give_no_positive(learner: Learner, 
 
 
 def test_a_part_is_learned_from_too(learner: Learner) -> None:
-    question = Question.about(torch.tensor([1]), learner.batch, learner.words.classes, learner.words)
+    question = TrainingStep.about(torch.tensor([1]), learner.batch, learner.words.classes, learner.words)
     losses = learner.objective.gradients(question, 2)
     assert all(torch.isfinite(loss) for loss in losses.values())
     assert float(losses["box"]) > 0
@@ -168,5 +169,5 @@ def test_a_part_is_learned_from_too(learner: Learner) -> None:
 
 def test_without_words_a_class_keeps_its_number() -> None:
     network = build(SMALL.model_copy(update={"ablation": "A"}))
-    read = network.read(torch.ones(3, 16), torch.ones(0, 16)).about(torch.tensor([2]))
-    assert read.classes.nonzero().tolist() == read.steering.nonzero().tolist() == [[0, 2]]
+    read = network.encode_classes(torch.ones(3, 16), torch.ones(0, 16)).about(torch.tensor([2]))
+    assert read.classes.nonzero().tolist() == read.conditioning.nonzero().tolist() == [[0, 2]]

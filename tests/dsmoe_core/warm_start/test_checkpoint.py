@@ -22,12 +22,12 @@ from dsmoe_core.warm_start.checkpoint import (
     MAX_BYTES,
     PART,
     card_path,
-    load_start,
+    load_initial_encoder,
     load_warm_start,
-    need,
     read_card,
+    require_file,
     save_warm_start,
-    shipped,
+    shipped_path,
 )
 
 
@@ -58,7 +58,7 @@ def test_a_network_begins_with_the_encoder_and_keeps_the_rest(kept: Path) -> Non
 def test_it_serves_every_row_with_this_encoder_and_every_text_encoder(row: str, kept: Path) -> None:
     config = ModelConfig.model_validate({**SMALL.model_dump(), "ablation": row, "text_width": 24})
     other = network(config, seed=2)
-    load_start(other, kept)
+    load_initial_encoder(other, kept)
     stem = "image_encoder.backbone.patch_embed.conv1.conv.weight"
     torch.testing.assert_close(other.state_dict()[stem], network().state_dict()[stem], rtol=1e-3, atol=1e-6)
 
@@ -77,7 +77,7 @@ def test_base_keeps_within_the_bound(tmp_path: Path) -> None:
     path = tmp_path / "base.safetensors"
     save_warm_start(path, network(ModelConfig.of_size("base")), size="base", licence="", made={})
     assert 9_000_000 < path.stat().st_size <= MAX_BYTES
-    load_start(network(ModelConfig.of_size("base"), seed=1), path)
+    load_initial_encoder(network(ModelConfig.of_size("base"), seed=1), path)
 
 
 def test_weights_that_diverged_are_not_kept(tmp_path: Path) -> None:
@@ -99,33 +99,33 @@ def test_a_file_without_its_card_or_with_another_s_is_refused(kept: Path) -> Non
         read_card(kept)
     card_path(kept).unlink()
     with pytest.raises(PrerequisiteError, match=r"small\.json of a warm start is not there.*dsmoe pretrain"):
-        load_start(network(), kept)
+        load_initial_encoder(network(), kept)
 
 
 def test_what_is_missing_is_named_by_what_makes_it(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="Make one with `dsmoe pretrain`"):
-        load_start(network(), tmp_path / "mine.safetensors")
+        load_initial_encoder(network(), tmp_path / "mine.safetensors")
     with pytest.raises(PrerequisiteError, match="Run `dsmoe weights mobile-sam`"):
-        load_start(network(), tmp_path / MOBILE_SAM)
+        load_initial_encoder(network(), tmp_path / MOBILE_SAM)
 
 
 def test_weights_of_something_else_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(ModelError, match="format None; expected dsmoe-warm-start-1 or dsmoe-mobile-sam-1"):
-        load_start(network(), path)
+        load_initial_encoder(network(), path)
 
 
 @pytest.mark.parametrize("size", ["nano", "base"])
 def test_what_ships_fits_its_size_and_what_does_not_says_so(size: str) -> None:
-    path = shipped(size)  # type: ignore[arg-type]
+    path = shipped_path(size)  # type: ignore[arg-type]
     if path.is_file():
         card = load_warm_start(network(ModelConfig.of_size(size)), path)  # type: ignore[arg-type]
         assert (card.size, card.licence) == (size, "Apache-2.0")
         assert path.stat().st_size <= MAX_BYTES
     else:
         with pytest.raises(PrerequisiteError, match=f"no warm start for size {size} comes with dsmoe"):
-            need(path)
+            require_file(path)
 
 
 def test_training_starts_from_it(

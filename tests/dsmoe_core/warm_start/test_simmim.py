@@ -13,7 +13,7 @@ from dsmoe_core.build import tiny_vit
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from dsmoe_core.warm_start.simmim import HIDDEN, PATCH, MaskedImages, fit_masked, hide
+from dsmoe_core.warm_start.simmim import HIDDEN, PATCH, MaskedImageModel, fit_simmim, random_patch_mask
 
 MODEL = SMALL.model_copy(update={"image_px": 128})
 QUICK = TrainingConfig(images_seen=8, batch=2, precision="32-true", checkpoint_every_s=1e-9)
@@ -34,22 +34,22 @@ def learn(
         if step == kill_at:
             raise KeyboardInterrupt
 
-    trained = fit_masked(images=images, model=MODEL, training=training, out=out, progress=progress)
+    trained = fit_simmim(images=images, model=MODEL, training=training, out=out, progress=progress)
     return trained, losses
 
 
 def test_the_same_share_of_every_image_is_hidden_and_other_squares_each_time() -> None:
-    hidden = hide(4, 10, seed=1, step=3)
+    hidden = random_patch_mask(4, 10, seed=1, step=3)
     assert hidden.flatten(1).sum(1).tolist() == [round(HIDDEN * 100)] * 4
-    assert torch.equal(hidden, hide(4, 10, seed=1, step=3))
-    assert not torch.equal(hidden, hide(4, 10, seed=1, step=4))
+    assert torch.equal(hidden, random_patch_mask(4, 10, seed=1, step=3))
+    assert not torch.equal(hidden, random_patch_mask(4, 10, seed=1, step=4))
     assert not torch.equal(hidden[0], hidden[1])
 
 
 def test_what_is_hidden_is_not_seen_and_alone_counts() -> None:
     torch.manual_seed(0)
-    masked = MaskedImages(backbone=tiny_vit(MODEL), width=MODEL.encoder_widths[-1]).eval()
-    hidden = hide(1, 4, seed=0, step=0)
+    masked = MaskedImageModel(backbone=tiny_vit(MODEL), width=MODEL.encoder_widths[-1]).eval()
+    hidden = random_patch_mask(1, 4, seed=0, step=0)
     cover = hidden[0].repeat_interleave(PATCH, 0).repeat_interleave(PATCH, 1)
     image = torch.rand(1, 3, 128, 128)
     other = torch.where(cover, 1 - image, image)

@@ -39,7 +39,7 @@ class Stub:
         self.fits = fits
         self.looked: list[int] = []
 
-    def look(self, squares: torch.Tensor, steering: torch.Tensor, classes: torch.Tensor) -> Answer:
+    def look(self, squares: torch.Tensor, conditioning: torch.Tensor, classes: torch.Tensor) -> Answer:
         if len(squares) > self.fits:
             raise torch.OutOfMemoryError
         self.looked.append(len(squares))

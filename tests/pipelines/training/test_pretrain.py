@@ -70,9 +70,9 @@ def test_images_without_labels_come_first(
     blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    real = checkpoint.load_start
+    real = checkpoint.load_initial_encoder
     monkeypatch.setattr(
-        "dsmoe_core.train.load_start", lambda n, path: (begun.append(path.name), real(n, path))
+        "dsmoe_core.train.load_initial_encoder", lambda n, path: (begun.append(path.name), real(n, path))
     )
     out = tmp_path / "warm.safetensors"
     run(
@@ -201,7 +201,7 @@ def test_a_workspace_starts_from_what_ships_or_says_what_to_do(
     run(capsys, *made)
     with Workspace.open(tmp_path / "w") as workspace:
         first = factory.dsmoe_backend(workspace, Environment.read())._encoder_from
-    assert first == checkpoint.shipped("nano")
+    assert first == checkpoint.shipped_path("nano")
 
 
 @pytest.mark.parametrize(

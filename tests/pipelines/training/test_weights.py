@@ -15,7 +15,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from dsmoe_core.mobile_sam.weights import FILE, kept
+from dsmoe_core.mobile_sam.weights import FILE, read_weights
 from pipelines import cli
 from pipelines.training.weights import HUB_FILE, HUB_REPOSITORY
 from tests.dsmoe_core.mobile_sam.original import random_weights
@@ -51,7 +51,7 @@ def test_a_file_is_checked_and_kept(
     assert "mask_decoder: 120 of 120 tensors match" in shown
     assert "left out on purpose: image_encoder.head.bias" in shown
     assert f"kept at {tmp_path / 'new' / 'w' / FILE}" in shown
-    assert len(kept(tmp_path / "new" / "w" / FILE)) == 435
+    assert len(read_weights(tmp_path / "new" / "w" / FILE)) == 435
     assert [path.name for path in (tmp_path / "new" / "w").iterdir()] == [FILE]
 
 
@@ -69,7 +69,7 @@ def test_a_second_run_does_nothing_unless_the_source_changed(
     assert "kept at" in weights(capsys, "--from", other, "--to", tmp_path)
     matrix = "prompt_encoder.shared_embedding.positional_embedding"
     theirs = random_weights(seed=1)["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
-    assert torch.equal(kept(tmp_path / FILE)[matrix], theirs)
+    assert torch.equal(read_weights(tmp_path / FILE)[matrix], theirs)
 
 
 def test_torn_weights_are_made_anew(
@@ -78,7 +78,7 @@ def test_torn_weights_are_made_anew(
     weights(capsys, "--from", published, "--to", tmp_path)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-1])
     assert "kept at" in weights(capsys, "--from", published, "--to", tmp_path)
-    assert len(kept(tmp_path / FILE)) == 435
+    assert len(read_weights(tmp_path / FILE)) == 435
 
 
 def test_the_environment_says_where(
@@ -182,7 +182,7 @@ def test_the_hub_is_asked_once(hub: type[Hub], tmp_path: Path, capsys: pytest.Ca
     assert asked >= 1
     assert "already at" in weights(capsys, "--to", tmp_path / "w")
     assert len(hub.asked) == asked
-    assert len(kept(tmp_path / "w" / FILE)) == 435
+    assert len(read_weights(tmp_path / "w" / FILE)) == 435
 
 
 def test_a_download_that_breaks_off_leaves_nothing(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsmoe_core.mobile_sam.prompted_mask import Masks
+from dsmoe_core.mobile_sam.prompt_segmenter import Masks
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
 from pipelines.detectors.backend import Predict, named

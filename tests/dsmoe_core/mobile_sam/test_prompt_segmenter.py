@@ -17,7 +17,7 @@ from PIL import Image
 
 from dsmoe_core.errors import BoxError, DataError
 from dsmoe_core.mobile_sam.network import MobileSam
-from dsmoe_core.mobile_sam.prompted_mask import Frame, PromptedMask, box_of
+from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter, ResizeAndPad, box_of
 from dsmoe_core.mobile_sam.weights import translate
 from dsmoe_core.schema import Box
 from tests.dsmoe_core.mobile_sam import restated
@@ -31,7 +31,7 @@ def image(seed: int, height: int = 60, width: int = 90) -> np.ndarray[Any, np.dt
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-class Counting(PromptedMask):
+class Counting(PromptSegmenter):
     """Counts how often the encoder runs."""
 
     def __init__(self, network: MobileSam, remembered: int = 8) -> None:
@@ -57,7 +57,7 @@ def asked(weights: Weights) -> Counting:
 
 @pytest.mark.parametrize(("height", "width"), [(60, 90), (301, 200), (128, 128)])
 def test_it_is_the_original_from_image_to_mask(
-    asked: PromptedMask, original: Weights, height: int, width: int
+    asked: PromptSegmenter, original: Weights, height: int, width: int
 ) -> None:
     """Scaling, padding, prompts in the square's pixels, and the way back, restated."""
     pixels, (x, y), box = image(1, height, width), (20.0, 30.0), Box(10.0, 5.0, 55.0, 50.0)
@@ -80,7 +80,7 @@ def test_it_is_the_original_from_image_to_mask(
     np.testing.assert_allclose(found.scores, scores[:1].numpy(), atol=1e-4)
 
 
-def test_a_lone_point_may_mean_three_things_best_first(asked: PromptedMask) -> None:
+def test_a_lone_point_may_mean_three_things_best_first(asked: PromptSegmenter) -> None:
     found = asked.segment(image(1), points=[(45.0, 30.0)])
     assert found.masks.shape == (3, 60, 90)
     assert found.masks.dtype == bool
@@ -90,13 +90,13 @@ def test_a_lone_point_may_mean_three_things_best_first(asked: PromptedMask) -> N
         assert box == box_of(mask)
 
 
-def test_more_than_a_point_means_one_thing(asked: PromptedMask) -> None:
+def test_more_than_a_point_means_one_thing(asked: PromptSegmenter) -> None:
     two = asked.segment(image(1), points=[(45.0, 30.0), (3.0, 3.0)], labels=[1, 0])
     boxed = asked.segment(image(1), points=[(45.0, 30.0)], box=Box(30.0, 20.0, 60.0, 45.0))
     assert len(two.masks) == len(boxed.masks) == 1
 
 
-def test_labels_matter_and_are_inside_by_default(asked: PromptedMask) -> None:
+def test_labels_matter_and_are_inside_by_default(asked: PromptSegmenter) -> None:
     point = [(45.0, 30.0)]
     silent, inside, outside = (
         asked.segment(image(1), points=point, labels=labels).scores for labels in (None, [1], [0])
@@ -146,8 +146,8 @@ def test_threads_take_turns(asked: Counting) -> None:
         np.testing.assert_allclose(scores, ask(x), atol=1e-6)
 
 
-def test_it_loads_what_was_kept(kept_file: Path, asked: PromptedMask) -> None:
-    loaded = PromptedMask.load(kept_file, SIDE)
+def test_it_loads_what_was_kept(kept_file: Path, asked: PromptSegmenter) -> None:
+    loaded = PromptSegmenter.load(kept_file, SIDE)
     ours, theirs = (one.segment(image(1), points=[(45.0, 30.0)]) for one in (loaded, asked))
     assert np.array_equal(ours.scores, theirs.scores)
 
@@ -187,7 +187,7 @@ def test_the_box_of_a_mask_holds_all_of_it_and_no_empty_edge(mask: np.ndarray[An
 
 @given(sides, sides)
 def test_the_long_side_fills_the_square(height: int, width: int) -> None:
-    frame = Frame.of(height, width, 1024)
+    frame = ResizeAndPad.of(height, width, 1024)
     assert max(frame.inner_height, frame.inner_width) == 1024
     assert min(frame.inner_height, frame.inner_width) >= 1
     corner = frame.into(np.array([[float(width), float(height)]]))
@@ -200,7 +200,7 @@ def test_what_is_masked_in_the_square_is_masked_at_its_place_in_the_image(
 ) -> None:
     """To a pixel of the coarse grid, which is a quarter of the square."""
     side, grid = 256, 64
-    frame = Frame.of(height, width, side)
+    frame = ResizeAndPad.of(height, width, side)
     columns, rows = frame.inner_width * grid // side, frame.inner_height * grid // side
     x1, y1 = (data.draw(st.integers(0, n - 3)) for n in (columns, rows))
     x2, y2 = (data.draw(st.integers(a + 2, n)) for a, n in ((x1, columns), (y1, rows)))

@@ -21,7 +21,7 @@ from torch import Tensor
 from dsmoe_core.checkpoint import load_weights
 from dsmoe_core.errors import BoxError, DataError
 from dsmoe_core.mobile_sam.network import MEAN, SIDE, STD, MobileSam
-from dsmoe_core.mobile_sam.weights import kept
+from dsmoe_core.mobile_sam.weights import read_weights
 from dsmoe_core.schema import Box
 
 
@@ -47,7 +47,7 @@ def box_of(mask: Bool[np.ndarray, "h w"]) -> Box | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ResizeAndPad:
     """How an image lies in the square: its long side fills it, the rest is padding at the right and bottom.
 
     Attributes:
@@ -61,7 +61,7 @@ class Frame:
     inner_width: int
 
     @classmethod
-    def of(cls, height: int, width: int, side: int) -> Frame:
+    def of(cls, height: int, width: int, side: int) -> ResizeAndPad:
         """For an image of this size."""
         scale = side / max(height, width)
         return cls(height, width, max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5)))
@@ -87,7 +87,7 @@ class Frame:
         return whole[0] > 0
 
 
-class PromptedMask:
+class PromptSegmenter:
     """Masks from points and boxes. The first prompt on an image takes long, each further one does not.
 
     May be asked from several threads; they take turns.
@@ -105,7 +105,7 @@ class PromptedMask:
         self._turn = Lock()
 
     @classmethod
-    def load(cls, path: Path, side: int = SIDE) -> PromptedMask:
+    def load(cls, path: Path, side: int = SIDE) -> PromptSegmenter:
         """From a file that ``dsmoe weights mobile-sam`` wrote.
 
         Raises:
@@ -113,7 +113,7 @@ class PromptedMask:
             ModelError: it is not one of ours, or torn.
         """
         network = MobileSam(side)
-        load_weights(network, kept(path), str(path))
+        load_weights(network, read_weights(path), str(path))
         return cls(network)
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ class PromptedMask:
             DataError: there is no prompt, or a point is outside the image or has no such label.
             BoxError: the box is outside the image.
         """
-        frame = Frame.of(image.shape[0], image.shape[1], self._network.side)
+        frame = ResizeAndPad.of(image.shape[0], image.shape[1], self._network.side)
         labels = [1] * len(points) if labels is None else labels
         _check(points, labels, box, frame)
         with self._turn:
@@ -154,7 +154,7 @@ class PromptedMask:
         masks = frame.back(logits[best], self._network.side)
         return Masks(masks.cpu().numpy(), scores[best].cpu().numpy())
 
-    def _encode(self, image: UInt8[np.ndarray, "h w 3"], frame: Frame) -> Float[Tensor, "1 d g g"]:
+    def _encode(self, image: UInt8[np.ndarray, "h w 3"], frame: ResizeAndPad) -> Float[Tensor, "1 d g g"]:
         """The image's encoding, remembered by its pixels."""
         pixels = np.ascontiguousarray(image)
         digest = hashlib.blake2b(pixels.data)
@@ -168,7 +168,7 @@ class PromptedMask:
             self._encoded.popitem(last=False)
         return self._encoded[key]
 
-    def _square(self, frame: Frame, xy: Sequence[tuple[float, float]]) -> Float[Tensor, "p 2"]:
+    def _square(self, frame: ResizeAndPad, xy: Sequence[tuple[float, float]]) -> Float[Tensor, "p 2"]:
         inside = frame.into(np.array(xy, dtype=np.float64))
         return torch.from_numpy(inside).float().to(self._device)
 
@@ -178,7 +178,7 @@ def _edges(box: Box) -> list[tuple[float, float]]:
 
 
 def _check(
-    points: Sequence[tuple[float, float]], labels: Sequence[int], box: Box | None, frame: Frame
+    points: Sequence[tuple[float, float]], labels: Sequence[int], box: Box | None, frame: ResizeAndPad
 ) -> None:
     if not points and box is None:
         raise DataError("nothing is pointed at", "Give a point or a box.")
