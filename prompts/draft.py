@@ -1,4 +1,4 @@
-"""Lets a language model draft class descriptions; people own the result."""
+"""Drafts class descriptions with a language model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from dsmoe_core.errors import ClassBookError, LanguageModelError
 from dsmoe_core.progress import CountCallback
 from prompts.class_book import ClassBook
-from prompts.llm import LanguageModel, ask
-from prompts.template import Draft, draft_messages
+from prompts.draft_prompt import Draft, draft_messages
+from prompts.llm import LanguageModel, generate_structured
 
 
 def draft(
@@ -20,29 +20,29 @@ def draft(
     notes: Mapping[str, str] | None = None,
     progress: CountCallback | None = None,
 ) -> ClassBook:
-    """A new book in which the model has described these classes; the given one stays as it is.
+    """A new class book in which the model has described these classes; the given book is not changed.
 
-    All or nothing: where one class fails, there is no new book. Later classes are told apart from the new
-    texts of earlier ones.
+    Classes are drafted one after another, and the prompt of each contains the new descriptions of those
+    before it. If one class fails, no book is returned.
 
     Args:
         names: classes or aliases of the book.
-        facts: per class or alias, what was measured of it, in words; the model keeps to it.
-        notes: per class or alias, what an expert says of it.
-        progress: called with (classes done, classes in all).
+        facts: per class or alias, facts measured on its annotated boxes.
+        notes: per class or alias, an expert's note.
+        progress: called with (classes done, total classes).
 
     Raises:
-        ClassBookError: the book lacks a class; nothing has been asked then.
+        ClassBookError: the book lacks a class; raised before the first request to the model.
         LanguageModelError: the server failed, or gave no valid text.
     """
-    wanted = list(dict.fromkeys(book.resolve(name) for name in names))
-    measured, said = (
-        {book.resolve(n): text for n, text in (given or {}).items()} for given in (facts, notes)
+    requested = list(dict.fromkeys(book.resolve(name) for name in names))
+    facts_of, note_on = (
+        {book.resolve(name): text for name, text in (texts or {}).items()} for texts in (facts, notes)
     )
     drafted = book
-    for done, name in enumerate(wanted, start=1):
-        messages = draft_messages(drafted, drafted.entry(name), measured.get(name), said.get(name))
-        answer = ask(model, messages, Draft)
+    for done, name in enumerate(requested, start=1):
+        messages = draft_messages(drafted, drafted.entry(name), facts_of.get(name), note_on.get(name))
+        answer = generate_structured(model, messages, Draft)
         try:
             drafted = drafted.with_description(
                 name,
@@ -54,9 +54,10 @@ def draft(
             )
         except ClassBookError as error:
             raise LanguageModelError(
-                f"model {model.name} wrote for {name!r} what a class book cannot hold: {error.problem}",
-                "Ask anew with --fresh, or write this text yourself.",
+                f"model {model.name} wrote a text for {name!r} that is not valid in a class book: "
+                f"{error.problem}",
+                "Request a new one with --fresh, or write it yourself.",
             ) from None
         if progress is not None:
-            progress(done, len(wanted))
+            progress(done, len(requested))
     return drafted

@@ -1,4 +1,4 @@
-"""What words do, as it was measured: the paper that a version of the class book needs to be published."""
+"""Report on the effect of a class book's texts; a version needs one to be published."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Verdict = Literal["better", "no worse", "worse", "undecided"]
 
 
 class TextEvaluationReport(BaseModel):
-    """One class book against another, read by one model, on one fixed set of images.
+    """Comparison of two class books with one model on one fixed set of images.
 
     Attributes:
-        book: version that was judged.
+        book: version that was evaluated.
         against: version that it was compared with.
-        model: id of the model that read both.
-        data: name of the set, with the number of its images.
-        verdict: ``undecided`` where the interval holds both a gain and a loss that matter.
-        reason: the verdict in one sentence, with its figures.
-        made: day, ISO 8601.
+        model: id of the model that was run with both.
+        data: name of the image set, with its number of images.
+        verdict: ``undecided`` if the interval contains both a relevant gain and a relevant loss.
+        reason: the verdict in one sentence, with its metrics.
+        made: date, ISO 8601.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -36,25 +36,25 @@ class TextEvaluationReport(BaseModel):
     made: str
 
     @property
-    def lets_publish(self) -> bool:
-        """Whether the judged version may take the other one's place without a reason given by a person."""
+    def allows_publishing(self) -> bool:
+        """Whether the evaluated version may replace the other one without a reason given by a person."""
         return self.verdict in ("better", "no worse")
 
     @classmethod
     def load(cls, path: Path) -> TextEvaluationReport:
-        """Read a report's JSON; what more it holds (curves, classes, controls) is for people.
+        """Read the JSON of a report; its other parts (curves, classes, controls) are ignored.
 
         Raises:
-            ClassBookError: it is missing, or no report.
+            ClassBookError: the file is missing or is not a report.
         """
         try:
             return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ClassBookError(
-                f"the judge report {path} cannot be read: {error.strerror}",
-                "Make one with `dsmoe classes judge`.",
+                f"the evaluation report {path} cannot be read: {error.strerror}",
+                "Make one with `dsmoe classes evaluate`.",
             ) from None
         except (ValidationError, UnicodeDecodeError):
             raise ClassBookError(
-                f"{path} is no judge report", "Make one with `dsmoe classes judge`."
+                f"{path} is not an evaluation report", "Make one with `dsmoe classes evaluate`."
             ) from None

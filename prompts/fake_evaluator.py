@@ -1,44 +1,44 @@
-"""A detector that understands a few words: scores class books without a network, for fast tests."""
+"""Evaluator that scores class books by keywords, without a detector, for fast tests."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
 from prompts.class_book import ClassBook
-from prompts.refinement import Confused, Scores
+from prompts.refinement import ConfusedPair, TextScores
 
 
 class FakeEvaluator:
-    """A class is found as far as its description has the words that tell it.
+    """Average precision of a class is the share of its keywords in its description.
 
     Args:
-        telling: the words of each class that is judged.
+        keywords: by class.
 
     Attributes:
-        scored: versions of the books that it was given.
+        scored: versions of the class books that were scored.
     """
 
-    def __init__(self, telling: Mapping[str, Collection[str]], pairs: Sequence[Confused]) -> None:
-        self._telling = telling
+    def __init__(self, keywords: Mapping[str, Collection[str]], pairs: Sequence[ConfusedPair]) -> None:
+        self._keywords = keywords
         self._pairs = pairs
         self.scored: list[str] = []
 
-    def score(self, book: ClassBook) -> Scores:
-        """See Evaluator; a pair's margin is lower where a text has the other class's words too."""
+    def score(self, book: ClassBook) -> TextScores:
+        """See Evaluator; a pair's margin is lower if a description has keywords of the other class."""
         self.scored.append(book.version)
-        classes = {name: self._share(book, name, name) for name in self._telling}
-        pairs = {
+        class_ap = {name: self._share(book, name, name) for name in self._keywords}
+        pair_margins = {
             pair.title: sum(
-                classes[own] - self._share(book, own, other)
+                class_ap[own] - self._share(book, own, other)
                 for own, other in ((pair.first, pair.second), (pair.second, pair.first))
             )
             / 2
             for pair in self._pairs
         }
-        return Scores(classes=classes, pairs=pairs)
+        return TextScores(class_ap=class_ap, pair_margins=pair_margins)
 
-    def _share(self, book: ClassBook, described: str, telling: str) -> float:
-        """The share of one class's telling words that another one's description has."""
-        said = set(book.entry(described).description.casefold().split())
-        words = self._telling[telling]
-        return sum(word in said for word in words) / len(words)
+    def _share(self, book: ClassBook, described: str, keywords_of: str) -> float:
+        """Share of one class's keywords in the description of another class."""
+        words = set(book.entry(described).description.casefold().split())
+        keywords = self._keywords[keywords_of]
+        return sum(keyword in words for keyword in keywords) / len(keywords)

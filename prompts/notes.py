@@ -1,4 +1,4 @@
-"""What an expert notes about classes, from a file or from the command line, for the model to keep to."""
+"""Notes of domain experts on classes, from a file or the command line, for prompts."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from prompts.class_book import ClassBook
 
 _REMEDY = "Write it as CLASS: TEXT."
 MAX_CHARACTERS = 2000
-"""Of the notes on a class; a question that is longer leaves a small model no room to answer."""
+"""Of the notes on one class; a longer prompt leaves a small model no room for its answer."""
 
 
-def read_notes(book: ClassBook, file: Path | None, given: Iterable[str] = ()) -> dict[str, str]:
-    """Notes by class; several of one class are put together, the file's first.
+def read_notes(book: ClassBook, file: Path | None, options: Iterable[str] = ()) -> dict[str, str]:
+    """Notes by class; several notes on one class are joined, those of the file first.
 
     Args:
-        file: YAML, a text per class or alias.
-        given: each ``CLASS: TEXT``.
+        file: YAML with a text per class or alias.
+        options: values of ``--note``, each ``CLASS: TEXT``.
 
     Raises:
-        ClassBookError: the file cannot be read, a note is not of that shape, is too long, or the book lacks
-            its class.
+        ClassBookError: the file cannot be read, a note does not have this form or is too long, or the book
+            lacks its class.
     """
     notes: dict[str, str] = {}
-    for name, text in (*_of_file(file), *map(_of_line, given)):
+    for name, text in (*_read_file(file), *map(_parse_option, options)):
         resolved = book.resolve(name)
-        said = " ".join(text.split())
-        if not said:
+        note = " ".join(text.split())
+        if not note:
             raise ClassBookError(f"the note on {name!r} is empty", _REMEDY)
-        notes[resolved] = f"{notes[resolved]} {said}" if resolved in notes else said
+        notes[resolved] = f"{notes[resolved]} {note}" if resolved in notes else note
     for name, text in notes.items():
         if len(text) > MAX_CHARACTERS:
             raise ClassBookError(
@@ -42,21 +42,21 @@ def read_notes(book: ClassBook, file: Path | None, given: Iterable[str] = ()) ->
     return notes
 
 
-def _of_file(file: Path | None) -> list[tuple[str, str]]:
+def _read_file(file: Path | None) -> list[tuple[str, str]]:
     if file is None:
         return []
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        said = " ".join(str(error).split())
-        raise ClassBookError(f"the notes {file} cannot be read: {said}", _REMEDY) from None
+        reason = " ".join(str(error).split())
+        raise ClassBookError(f"the notes {file} cannot be read: {reason}", _REMEDY) from None
     if not isinstance(raw, dict) or not all(isinstance(text, str) for text in raw.values()):
         raise ClassBookError(f"the notes {file} hold no texts by class", _REMEDY)
     return [(str(name), text) for name, text in raw.items()]
 
 
-def _of_line(line: str) -> tuple[str, str]:
-    name, colon, text = line.partition(":")
+def _parse_option(option: str) -> tuple[str, str]:
+    name, colon, text = option.partition(":")
     if not colon:
-        raise ClassBookError(f"the note {line!r} names no class", _REMEDY)
+        raise ClassBookError(f"the note {option!r} names no class", _REMEDY)
     return name.strip(), text

@@ -1,8 +1,8 @@
-"""Refines the texts of confused classes: a model writes, the detector scores, what is best goes on.
+"""Refines the descriptions of confused classes: a language model writes them, the detector scores them.
 
-Reflective prompt evolution: each question tells the model what earlier texts did to the detector, and its
-texts start from a candidate that no other one dominates. Source: Agrawal et al., "GEPA: Reflective Prompt
-Evolution Can Outperform Reinforcement Learning", 2025.
+Reflective prompt evolution: each prompt lists the effect of earlier descriptions on the detector, and starts
+from a candidate of the Pareto front. Source: Agrawal et al., "GEPA: Reflective Prompt Evolution Can
+Outperform Reinforcement Learning", 2025.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from pydantic import BaseModel
 
 from dsmoe_core.errors import ClassBookError, LanguageModelError
 from prompts.class_book import ClassBook
-from prompts.contrast_prompt import TellingApart, pair_messages
-from prompts.llm import CountingModel, LanguageModel, Message, Reply, Usage, ask
-from prompts.refinement import Candidate, Evaluator, Refinement, Spent, worded
+from prompts.contrast_prompt import PairAnswer, pair_messages
+from prompts.llm import CountingModel, LanguageModel, Message, Reply, Usage, generate_structured
+from prompts.refinement import Candidate, Evaluator, Refinement, RefinementCost, apply_descriptions
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """When a refinement stops, over all its runs, whichever comes first.
+    """Limits of a refinement over all its runs; the first limit that is reached stops it.
 
-    It is looked at before each question and each repeat of one, so that the last may go beyond it: by the
-    tokens and time of one reply, or of two where a model ends within its thoughts (see OpenAIModel.reply).
+    The limits are checked before each request to the model. The last request may exceed them: by the tokens
+    and time of one reply, or of two if a model ends within its reasoning (see OpenAIModel.reply).
 
     Attributes:
-        rounds: in each of which every pair has its turn.
-        calls, tokens, seconds: see ``Spent``.
+        rounds: in each round every pair gets one candidate.
+        calls, tokens, seconds: see ``RefinementCost``; None: no limit.
     """
 
     rounds: int = 3
@@ -38,34 +38,34 @@ class Budget:
     tokens: int | None = None
     seconds: float | None = None
 
-    def over(self, spent: Spent) -> str | None:
-        """Which of calls, tokens and time is used up; None while all last."""
-        if self.calls is not None and spent.calls >= self.calls:
+    def exhausted(self, cost: RefinementCost) -> str | None:
+        """Which of the limits on calls, tokens and time is reached; None if none is."""
+        if self.calls is not None and cost.calls >= self.calls:
             return f"the budget of {self.calls} calls is used up"
-        if self.tokens is not None and spent.tokens >= self.tokens:
+        if self.tokens is not None and cost.tokens >= self.tokens:
             return f"the budget of {self.tokens:,} tokens is used up"
-        if self.seconds is not None and spent.seconds >= self.seconds:
+        if self.seconds is not None and cost.seconds >= self.seconds:
             return f"the budget of {self.seconds / 60:g} minutes is used up"
         return None
 
 
-class _BudgetSpentError(Exception):
-    """Leads out of a question that has no more calls."""
+class _BudgetExhaustedError(Exception):
+    """Stops a structured request whose next attempt would exceed the budget."""
 
 
-class _Metered:
-    """The model, with what it costs, and no question let through that the budget does not have."""
+class _MeteredModel:
+    """Wraps the model: adds up its cost, and refuses requests once the budget is used up."""
 
     def __init__(
-        self, model: CountingModel, budget: Budget, before: Spent, clock: Callable[[], float]
+        self, model: CountingModel, budget: Budget, earlier: RefinementCost, clock: Callable[[], float]
     ) -> None:
         self.name = model.name
         self._model = model
         self._budget = budget
-        self._before = before
-        self._began = model.usage
+        self._earlier = earlier
+        self._usage_at_start = model.usage
         self._clock = clock
-        self._since = clock() - before.seconds
+        self._started = clock() - earlier.seconds
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -76,104 +76,116 @@ class _Metered:
         return self._model.usage
 
     @property
-    def spent(self) -> Spent:
-        before, began, now = self._before, self._began, self.usage
-        return Spent(
-            calls=before.calls + now.asked - began.asked,
-            tokens=before.tokens + now.tokens - began.tokens,
-            seconds=self._clock() - self._since,
+    def cost(self) -> RefinementCost:
+        """Cost of this run and of the earlier ones."""
+        start, now = self._usage_at_start, self.usage
+        return RefinementCost(
+            calls=self._earlier.calls + now.replies - start.replies,
+            tokens=self._earlier.tokens + now.tokens - start.tokens,
+            seconds=self._clock() - self._started,
         )
 
-    def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-        if why := self._budget.over(self.spent):
-            raise _BudgetSpentError(why)
-        return self._model.reply(messages, shape)
+    def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
+        if reason := self._budget.exhausted(self.cost):
+            raise _BudgetExhaustedError(reason)
+        return self._model.reply(messages, schema)
 
 
 def refine(
     state: Refinement,
-    start: ClassBook,
+    original: ClassBook,
     model: CountingModel,
     evaluator: Evaluator,
     *,
     budget: Budget,
-    cached: Callable[[CountingModel], LanguageModel] = lambda model: model,
-    known: Mapping[str, Sequence[str]] | None = None,
+    add_cache: Callable[[CountingModel], LanguageModel] = lambda model: model,
+    context: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
-    keep: Callable[[Refinement], None] = lambda _: None,
+    save: Callable[[Refinement], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Refinement:
-    """Go on with a refinement until the budget is used up; the start's book stays as it is.
+    """Continue a refinement until its budget is used up; the original class book is not changed.
 
     Args:
-        start: the book that the state is of.
-        model: as it is, without a cache around it: whatever a cache asks it again counts, too.
-        cached: puts a cache around the model that it is given.
-        known: per class, lines of what is measured and noted of it.
-        seed: of the draws of parents.
-        keep: called with the state after every candidate, and before an error leaves.
+        original: the class book of version ``state.book``.
+        model: the model without a cache, so that every request to it is counted.
+        add_cache: wraps a model with a cache.
+        context: per class, lines for the prompt: measured facts and notes of experts.
+        seed: of the sampling of parents.
+        save: called with the state after every candidate, and before an error is raised.
 
     Raises:
-        LanguageModelError: the server failed, or gave no valid answer; what is known was kept.
+        LanguageModelError: the server failed, or gave no valid answer; the state was saved.
         ModelError, ClassBookError: see Evaluator.
     """
-    metered = _Metered(model, budget, state.spent, clock)
-    asked = cached(metered)
+    metered = _MeteredModel(model, budget, state.cost, clock)
+    cached = add_cache(metered)
     try:
         if not state.candidates:
-            first = Candidate(id=0, scores=evaluator.score(start))
-            state = state.model_copy(update={"candidates": (first,)})
-            keep(state)
-        while (why := _over(budget, state, metered.spent)) is None:
-            candidate = _candidate(state, start, asked, evaluator, known or {}, seed)
+            unchanged = Candidate(id=0, scores=evaluator.score(original))
+            state = state.model_copy(update={"candidates": (unchanged,)})
+            save(state)
+        while (reason := _stop_reason(budget, state, metered.cost)) is None:
+            candidate = _next_candidate(state, original, cached, evaluator, context or {}, seed)
             candidates = (*state.candidates, candidate)
-            state = state.model_copy(update={"candidates": candidates, "spent": metered.spent, "stopped": ""})
-            keep(state)
-    except _BudgetSpentError as spent:
-        why = str(spent)
-    except BaseException as error:  # Ctrl-C too: what was asked is counted
-        said = error.problem if isinstance(error, LanguageModelError) else "it was interrupted"
-        keep(state.model_copy(update={"spent": metered.spent, "stopped": said}))
+            state = state.model_copy(
+                update={"candidates": candidates, "cost": metered.cost, "stop_reason": ""}
+            )
+            save(state)
+    except _BudgetExhaustedError as exhausted:
+        reason = str(exhausted)
+    except BaseException as error:  # Ctrl-C too: the cost so far is saved
+        problem = error.problem if isinstance(error, LanguageModelError) else "it was interrupted"
+        save(state.model_copy(update={"cost": metered.cost, "stop_reason": problem}))
         raise
-    state = state.model_copy(update={"spent": metered.spent, "stopped": why})
-    keep(state)
+    state = state.model_copy(update={"cost": metered.cost, "stop_reason": reason})
+    save(state)
     return state
 
 
-def _over(budget: Budget, state: Refinement, spent: Spent) -> str | None:
+def _stop_reason(budget: Budget, state: Refinement, cost: RefinementCost) -> str | None:
     if state.rounds >= budget.rounds:
         return f"all {budget.rounds} rounds are done"
-    return budget.over(spent)
+    return budget.exhausted(cost)
 
 
-def _candidate(
+def _next_candidate(
     state: Refinement,
-    start: ClassBook,
+    original: ClassBook,
     model: LanguageModel,
     evaluator: Evaluator,
-    known: Mapping[str, Sequence[str]],
+    context: Mapping[str, Sequence[str]],
     seed: int,
 ) -> Candidate:
-    """Ask for texts for the pair whose turn it is, and score them.
+    """Generate descriptions for the next pair, and score them.
 
     Raises:
-        LanguageModelError: as above, or a class book cannot hold the texts.
+        LanguageModelError: see ``refine``; or the descriptions are not valid in a class book.
     """
     number = len(state.candidates)
     pair = state.pairs[(number - 1) % len(state.pairs)]
-    parent = state.parent(seed)
-    answer = ask(model, pair_messages(pair, worded(start, parent.texts), state, known), TellingApart)
-    new = {pair.first: answer.first.by(model.name), pair.second: answer.second.by(model.name)}
-    texts = {**parent.texts, **new}
+    parent = state.sample_parent(seed)
+    messages = pair_messages(pair, apply_descriptions(original, parent.descriptions), state, context)
+    answer = generate_structured(model, messages, PairAnswer)
+    descriptions = {
+        **parent.descriptions,
+        pair.first: answer.first.as_candidate(model.name),
+        pair.second: answer.second.as_candidate(model.name),
+    }
     try:
-        book = worded(start, texts)
+        book = apply_descriptions(original, descriptions)
     except ClassBookError as error:
         raise LanguageModelError(
-            f"model {model.name} wrote for {pair.title} what a class book cannot hold: {error.problem}",
-            "Ask anew with --fresh, or write this text yourself; what is known is kept.",
+            f"model {model.name} wrote texts for {pair.title} that are not valid in a class book: "
+            f"{error.problem}",
+            "Request new ones with --fresh, or write them yourself; the candidates so far are saved.",
         ) from None
-    same = next((c for c in state.candidates if c.texts == texts), None)
-    scores = evaluator.score(book) if same is None else same.scores
+    same = next((c for c in state.candidates if c.descriptions == descriptions), None)
     return Candidate(
-        id=number, parent=parent.id, pair=pair.title, difference=answer.difference, texts=texts, scores=scores
+        id=number,
+        parent=parent.id,
+        pair=pair.title,
+        difference=answer.difference,
+        descriptions=descriptions,
+        scores=evaluator.score(book) if same is None else same.scores,
     )

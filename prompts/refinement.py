@@ -1,4 +1,7 @@
-"""A refinement: which pairs are confused, which texts were tried, what each of them did, what it cost."""
+"""State of a refinement of class descriptions: confused pairs, candidates with their scores, and the cost.
+
+``prompts.refine`` is the algorithm that extends this state.
+"""
 
 from __future__ import annotations
 
@@ -12,79 +15,82 @@ from dsmoe_core.config import Frozen
 from prompts.class_book import ClassBook
 
 
-class Confused(Frozen):
-    """Two classes that are taken for each other.
+class ConfusedPair(Frozen):
+    """Two classes that are confused with each other.
 
     Attributes:
-        found: boxes that are the first and that the detector calls the second, and the other way round.
-        corrected: pre-annotations that were shown as the first and that people made the second, and the
-        other way.
+        detector: number of true boxes of the first class that the detector predicts as the second, and of the
+            second that it predicts as the first.
+        annotators: number of pre-annotations of the first class that annotators relabelled to the second, and
+            of the second that they relabelled to the first.
     """
 
     first: str
     second: str
-    found: tuple[int, int] = (0, 0)
-    corrected: tuple[int, int] = (0, 0)
+    detector: tuple[int, int] = (0, 0)
+    annotators: tuple[int, int] = (0, 0)
 
     @property
-    def times(self) -> int:
-        """How often, all in all."""
-        return sum(self.found) + sum(self.corrected)
+    def count(self) -> int:
+        """Sum of all confusions and corrections."""
+        return sum(self.detector) + sum(self.annotators)
 
     @property
     def title(self) -> str:
-        """For people."""
+        """Name of the pair in tables and messages; also its key in ``TextScores.pair_margins``."""
         return f"{self.first} / {self.second}"
 
 
-class Scores(Frozen):
-    """What a class book does to the detector; all higher is better.
+class TextScores(Frozen):
+    """Metrics of the detector with one class book; higher is better.
 
     Attributes:
-        classes: average precision at IoU 0.5 of each class, 0 to 1.
-        pairs: by ``Confused.title``: probability of the true class less that of the other one, the mean over
-            the true boxes of each of the two and then over the two, -1 to 1.
+        class_ap: average precision at IoU 0.5 of each class, 0 to 1.
+        pair_margins: by ``ConfusedPair.title``, the probability of the true class minus that of the other
+            class of the pair: the mean over the true boxes of each class, then over the two classes, -1 to 1.
     """
 
-    classes: dict[str, float]
-    pairs: dict[str, float]
+    class_ap: dict[str, float]
+    pair_margins: dict[str, float]
 
     @property
     def mean_ap(self) -> float:
-        """Over the classes."""
-        return _mean(self.classes)
+        """Mean average precision over the classes."""
+        return _mean(self.class_ap)
 
     @property
     def mean_margin(self) -> float:
-        """Over the pairs."""
-        return _mean(self.pairs)
+        """Mean margin over the pairs."""
+        return _mean(self.pair_margins)
 
     @property
     def total(self) -> float:
-        """The figure by which the best candidate is chosen: mean precision and mean margin in equal parts."""
+        """Mean of ``mean_ap`` and ``mean_margin``; the best candidate has the highest total."""
         return (self.mean_ap + self.mean_margin) / 2
 
     @property
     def objectives(self) -> tuple[float, ...]:
-        """Every figure, in an order that is the same for all candidates of a refinement."""
-        return tuple(figures[name] for figures in (self.classes, self.pairs) for name in sorted(figures))
+        """All metrics, in the same order for all candidates of a refinement."""
+        return tuple(
+            metrics[name] for metrics in (self.class_ap, self.pair_margins) for name in sorted(metrics)
+        )
 
 
 class Evaluator(Protocol):
-    """Says what a class book does to the detector. The same book always has the same scores."""
+    """Scores a class book with a detector. Equal books get equal scores."""
 
-    def score(self, book: ClassBook) -> Scores:
-        """One figure per class and per confused pair.
+    def score(self, book: ClassBook) -> TextScores:
+        """Metrics per class and per confused pair.
 
         Raises:
-            ClassBookError: the book lacks a class that is judged.
+            ClassBookError: the book lacks a class of the evaluation images.
             ModelError: the detector cannot be used.
         """
         ...
 
 
-class Wording(Frozen):
-    """What is said of one class; ``author`` is the model that said it."""
+class CandidateDescription(Frozen):
+    """A generated description of one class; ``author`` is the name of the language model."""
 
     description: str
     paraphrases: tuple[str, ...] = ()
@@ -92,30 +98,30 @@ class Wording(Frozen):
 
 
 class Candidate(Frozen):
-    """Texts that were tried; ``id`` 0 is the book as it was, without texts of its own.
+    """A set of class descriptions with its scores; the candidate with ``id`` 0 is the unchanged class book.
 
     Attributes:
-        parent: the candidate that it was made from.
-        pair: title of the pair that it should tell apart.
-        difference: what the model holds to be the difference between the two.
-        texts: by class, every text that is not the start's.
+        parent: id of the candidate that it was derived from.
+        pair: title of the confused pair that it was generated for.
+        difference: the visible difference between the two classes, as the model described it.
+        descriptions: by class, every description that differs from the original class book.
     """
 
     id: int
     parent: int | None = None
     pair: str | None = None
     difference: str = ""
-    texts: dict[str, Wording] = Field(default_factory=dict)
-    scores: Scores
+    descriptions: dict[str, CandidateDescription] = Field(default_factory=dict)
+    scores: TextScores
 
 
-class Spent(Frozen):
-    """What a refinement has cost so far, over all its runs.
+class RefinementCost(Frozen):
+    """Cost of a refinement so far, over all its runs.
 
     Attributes:
-        calls: replies of the language model, those included that were of no use.
-        tokens: of it, read and written, reasoning included.
-        seconds: scoring included.
+        calls: replies of the language model, invalid ones included.
+        tokens: prompt and completion tokens, reasoning included.
+        seconds: elapsed time, scoring included.
     """
 
     calls: int = 0
@@ -128,89 +134,85 @@ class Spent(Frozen):
 
 
 class Refinement(Frozen):
-    """Everything about one refinement; whoever has it can go on with it.
+    """Complete state of a refinement; ``prompts.refine.refine`` can continue from it.
 
     Attributes:
-        book: version of the class book that it starts from.
-        evaluator: what scores it, in words; candidates of another evaluator cannot be compared.
-        images: keys of those that it is scored on.
-        stopped: why it last stopped; empty while it runs.
+        book: version of the original class book.
+        evaluator: description of the evaluator; scores of different evaluators cannot be compared.
+        images: keys of the evaluation images.
+        stop_reason: why it stopped last; empty while it runs.
     """
 
     id: str
     book: str
     evaluator: str
     images: tuple[str, ...] = ()
-    pairs: tuple[Confused, ...] = Field(min_length=1)
+    pairs: tuple[ConfusedPair, ...] = Field(min_length=1)
     candidates: tuple[Candidate, ...] = ()
-    spent: Spent = Spent()
-    stopped: str = ""
+    cost: RefinementCost = RefinementCost()
+    stop_reason: str = ""
 
     @property
     def rounds(self) -> int:
-        """How often every pair had its turn."""
+        """Number of completed rounds; in each round every pair gets one candidate."""
         return max(0, len(self.candidates) - 1) // len(self.pairs)
 
     @property
     def best(self) -> Candidate:
-        """The highest total; the start where no candidate has more than it, or else the earliest."""
+        """The candidate with the highest total, the earliest one among equals."""
         return max(self.candidates, key=lambda c: (c.scores.total, -c.id))
 
     @property
-    def gained(self) -> bool:
-        """Whether there are better texts than at the start, by more than the noise of floating point."""
+    def is_improved(self) -> bool:
+        """Whether the best total exceeds that of the original book by more than floating-point noise."""
         return self.best.scores.total - self.candidates[0].scores.total > 1e-9
 
-    def front(self) -> list[Candidate]:
-        """Candidates that no other one dominates: beats in one figure and equals in all others.
+    def pareto_front(self) -> list[Candidate]:
+        """Candidates that no other candidate dominates; of candidates with equal metrics the earliest."""
+        return [
+            candidate
+            for candidate in self.candidates
+            if not any(_dominates(rival, candidate) for rival in self.candidates if rival is not candidate)
+        ]
 
-        Of several with the same figures the earliest is there.
-        """
-        kept: list[Candidate] = []
-        for one in self.candidates:
-            rivals = [c for c in self.candidates if c is not one]
-            if not any(_dominates(other, one) for other in rivals):
-                kept.append(one)
-        return kept
+    def sample_parent(self, seed: int) -> Candidate:
+        """Sample a candidate of the Pareto front, weighted by the number of metrics in which it is the best.
 
-    def parent(self, seed: int) -> Candidate:
-        """A candidate of the front, drawn by the number of figures in which it is the best.
-
-        The draw depends on the seed and the candidates alone, so that an interrupted refinement goes on as it
+        The sample depends on the seed and the candidates alone, so an interrupted refinement continues as it
         would have. Source: Agrawal et al., "GEPA: Reflective Prompt Evolution", 2025, Algorithm 2.
         """
-        front = self.front()
-        drawn = random.Random(f"{seed}/{len(self.candidates)}")  # noqa: S311 - no secret
-        return drawn.choices(front, wins(front))[0]
+        front = self.pareto_front()
+        generator = random.Random(f"{seed}/{len(self.candidates)}")  # noqa: S311  # not for cryptography
+        return generator.choices(front, count_best_metrics(front))[0]
 
 
-def wins(front: Sequence[Candidate]) -> list[int]:
-    """In how many figures each candidate is the best, alone or with others."""
-    rows = [c.scores.objectives for c in front]
+def count_best_metrics(candidates: Sequence[Candidate]) -> list[int]:
+    """For each candidate, the number of metrics in which none of the others is better."""
+    rows = [c.scores.objectives for c in candidates]
     best = [max(column) for column in zip(*rows, strict=True)]
     return [sum(value == top for value, top in zip(row, best, strict=True)) for row in rows]
 
 
-def worded(start: ClassBook, texts: Mapping[str, Wording]) -> ClassBook:
-    """The start with these texts.
+def apply_descriptions(book: ClassBook, descriptions: Mapping[str, CandidateDescription]) -> ClassBook:
+    """The class book with these descriptions instead of its own.
 
     Raises:
-        ClassBookError: a class book cannot hold one of them.
+        ClassBookError: a description is not valid in a class book.
     """
-    book = start
-    for name, wording in texts.items():
+    for name, text in descriptions.items():
         book = book.with_description(
-            name, wording.description, "model", wording.author, paraphrases=wording.paraphrases
+            name, text.description, "model", text.author, paraphrases=text.paraphrases
         )
     return book
 
 
-def _dominates(one: Candidate, other: Candidate) -> bool:
-    ours, theirs = one.scores.objectives, other.scores.objectives
+def _dominates(candidate: Candidate, rival: Candidate) -> bool:
+    """Whether the candidate is at least equal in all metrics and better in one, or equal and earlier."""
+    ours, theirs = candidate.scores.objectives, rival.scores.objectives
     if ours == theirs:
-        return one.id < other.id
+        return candidate.id < rival.id
     return all(a >= b for a, b in zip(ours, theirs, strict=True))
 
 
-def _mean(figures: dict[str, float]) -> float:
-    return sum(figures.values()) / len(figures) if figures else 0.0
+def _mean(metrics: Mapping[str, float]) -> float:
+    return sum(metrics.values()) / len(metrics) if metrics else 0.0

@@ -1,6 +1,6 @@
-"""The file behind ``prompts.store``: two tables that only grow, versions and what people did with them.
+"""SQLite file of ``prompts.store``: two append-only tables, of versions and of the events on them.
 
-A version's state, and which one is published, follow from the second table.
+The state of a version, and which version is published, follow from the events.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from prompts.evaluation_report import TextEvaluationReport
 
 State = Literal["draft", "published", "retired"]
 Action = Literal["publish", "rollback", "retire"]
-LAYOUT_VERSION = 1
-_WAIT_S = 20.0
+FORMAT_VERSION = 2
+_LOCK_TIMEOUT_S = 20.0
 _TABLES = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS versions (
     id TEXT PRIMARY KEY, parent TEXT, message TEXT NOT NULL, author TEXT NOT NULL, at TEXT NOT NULL,
     text TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS acts (
+CREATE TABLE IF NOT EXISTS events (
     number INTEGER PRIMARY KEY, action TEXT NOT NULL, version TEXT NOT NULL REFERENCES versions(id),
     before TEXT, reason TEXT NOT NULL, forced INTEGER NOT NULL, report TEXT, author TEXT NOT NULL,
     at TEXT NOT NULL
@@ -35,10 +35,10 @@ CREATE TABLE IF NOT EXISTS acts (
 _TABLES += "".join(
     f"CREATE TRIGGER IF NOT EXISTS no_{verb}_of_{table} BEFORE {verb} ON {table} "
     f"BEGIN SELECT RAISE(ABORT, '{table} never change'); END;\n"
-    for table in ("versions", "acts")
+    for table in ("versions", "events")
     for verb in ("UPDATE", "DELETE")
 )
-_TABLES += f"PRAGMA user_version = {LAYOUT_VERSION}; COMMIT;"
+_TABLES += f"PRAGMA user_version = {FORMAT_VERSION}; COMMIT;"
 
 
 class Version(NamedTuple):
@@ -46,9 +46,10 @@ class Version(NamedTuple):
 
     Attributes:
         id: hash of its content, ``ClassBook.version``.
-        parent: the version that was published when it was saved; None for the first.
-        state: draft until it is published for the first time; retired when a person withdrew it.
-        text: YAML as people wrote it, comments included.
+        parent: id of the version that was published when this one was saved; None for the first.
+        at: time of saving, UTC.
+        state: draft before its first publication; retired after a person withdrew it.
+        text: the YAML as it was saved, comments included.
     """
 
     id: str
@@ -61,24 +62,26 @@ class Version(NamedTuple):
 
     @property
     def book(self) -> ClassBook:
-        """What it says.
+        """The class book of this version.
 
         Raises:
-            ClassBookError: the text is not what it was when it was saved.
+            ClassBookError: the text changed since it was saved.
         """
-        book = ClassBook.parsed(self.text, f"version {self.id}")
+        book = ClassBook.parse(self.text, f"version {self.id}")
         if book.version != self.id:
             raise ClassBookError(f"version {self.id} of the class book is damaged", "Restore it from a copy.")
         return book
 
 
-class Act(NamedTuple):
-    """What somebody did with a version.
+class VersionEvent(NamedTuple):
+    """A publication, rollback or retirement of a version.
 
     Attributes:
-        before: the version that was published until then.
-        forced: published on a person's word, without a report that lets it.
-        report: what the version was published on; None where there was none.
+        version: id of the version.
+        before: id of the version that was published before the event.
+        forced: published with a person's reason instead of a report.
+        report: the report that it was published on; None if there was none.
+        at: time of the event, UTC.
     """
 
     action: Action
@@ -96,24 +99,24 @@ class Act(NamedTuple):
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """The file to read from; where there is none yet, nothing is in it.
+def read_transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """Connection for reading; if the file does not exist, an empty database.
 
     Raises:
-        WorkspaceError: the file is no database of ours.
+        WorkspaceError: the file is not a version database.
     """
-    with _opened(path, "rw") if path.exists() else _empty() as db:
+    with _connect(path, "rw") if path.exists() else _empty_database() as db:
         yield db
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[sqlite3.Connection]:
-    """One transaction that nobody else writes beside; the file is made if it is missing.
+def write_transaction(path: Path) -> Iterator[sqlite3.Connection]:
+    """Connection with one exclusive write transaction; the file is created if it does not exist.
 
     Raises:
-        WorkspaceError: the file is no database of ours. PrerequisiteError: the disk is full.
+        WorkspaceError: the file is not a version database. PrerequisiteError: the disk is full.
     """
-    with _opened(path, "rwc") as db:
+    with _connect(path, "rwc") as db:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db
@@ -124,12 +127,12 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def version_ids(db: sqlite3.Connection) -> list[str]:
-    """All, oldest first."""
+    """Ids of all versions, oldest first."""
     return [row[0] for row in db.execute("SELECT id FROM versions ORDER BY rowid")]
 
 
-def version_of(db: sqlite3.Connection, version: str) -> Version:
-    """A version by its whole id.
+def read_version(db: sqlite3.Connection, version: str) -> Version:
+    """The version with this id.
 
     Raises:
         ClassBookError: there is none.
@@ -138,33 +141,33 @@ def version_of(db: sqlite3.Connection, version: str) -> Version:
         "SELECT id, parent, message, author, at, text FROM versions WHERE id = ?", (version,)
     ).fetchone()
     if row is None:
-        raise ClassBookError(f"{version!r} is no version of this class book", "See `dsmoe classes log`.")
-    last = next((act.action for act in reversed(acts(db)) if act.version == version), None)
+        raise ClassBookError(f"{version!r} is not a version of this class book", "See `dsmoe classes log`.")
+    last = next((e.action for e in reversed(read_events(db)) if e.version == version), None)
     state: State = "draft" if last is None else "retired" if last == "retire" else "published"
     name, parent, message, author, at, text = row
     return Version(name, parent, message, author, datetime.fromisoformat(at), state, text)
 
 
 def add_version(db: sqlite3.Connection, version: str, message: str, author: str, text: str) -> None:
-    """A new version, whose parent is the published one; one that is there already stays as it is."""
-    published = in_use(db)
-    row = (version, published and published.version, message.strip(), author.strip(), _now(), text)
+    """Insert a version whose parent is the published one; does nothing if it exists."""
+    current = publishing_event(db)
+    row = (version, current and current.version, message.strip(), author.strip(), _now(), text)
     db.execute("INSERT OR IGNORE INTO versions VALUES (?, ?, ?, ?, ?, ?)", row)
 
 
-def acts(db: sqlite3.Connection) -> list[Act]:
-    """What people did, oldest first."""
+def read_events(db: sqlite3.Connection) -> list[VersionEvent]:
+    """All events, oldest first."""
     columns = "action, version, before, reason, forced, report, author, at"
-    rows = db.execute(f"SELECT {columns} FROM acts ORDER BY number")  # noqa: S608  # names of our own
-    return [_as_act(row) for row in rows]
+    rows = db.execute(f"SELECT {columns} FROM events ORDER BY number")  # noqa: S608  # constant columns
+    return [_as_event(row) for row in rows]
 
 
-def in_use(db: sqlite3.Connection) -> Act | None:
-    """The act that put the present version in use: this is the alias ``published``."""
-    return next((act for act in reversed(acts(db)) if act.action != "retire"), None)
+def publishing_event(db: sqlite3.Connection) -> VersionEvent | None:
+    """The event that published the present version; None before the first publication."""
+    return next((e for e in reversed(read_events(db)) if e.action != "retire"), None)
 
 
-def add_act(
+def add_event(
     db: sqlite3.Connection,
     action: Action,
     version: str,
@@ -173,39 +176,40 @@ def add_act(
     reason: str,
     forced: bool = False,
     report: TextEvaluationReport | None = None,
-) -> Act:
-    """Write down what somebody does.
+) -> VersionEvent:
+    """Insert an event.
 
     Raises:
-        ClassBookError: no author or no reason is given.
+        ClassBookError: the author or the reason is empty.
     """
-    need(author, "author", "Give a name.")
-    need(reason, "reason", "Say why, in a few words.")
-    current = in_use(db)
+    require_text(author, "author", "Give a name.")
+    require_text(reason, "reason", "Say why, in a few words.")
+    current = publishing_event(db)
     row = (action, version, current and current.version, reason.strip(), forced)
-    kept = report.model_dump_json() if report else None
+    report_json = report.model_dump_json() if report else None
     db.execute(
-        "INSERT INTO acts (action, version, before, reason, forced, report, author, at) "
+        "INSERT INTO events (action, version, before, reason, forced, report, author, at) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (*row, kept, author.strip(), _now()),
+        (*row, report_json, author.strip(), _now()),
     )
-    return acts(db)[-1]
+    return read_events(db)[-1]
 
 
-def need(value: str, what: str, remedy: str) -> None:
-    """Refuse what is empty.
+def require_text(value: str, what: str, remedy: str) -> None:
+    """Refuse an empty text.
 
     Raises:
-        ClassBookError: it is.
+        ClassBookError: the value is empty or white space.
     """
     if not value.strip():
         raise ClassBookError(f"the {what} is empty", remedy)
 
 
-def _as_act(row: Sequence[Any]) -> Act:
-    action, version, before, reason, forced, report, author, at = row
-    read = TextEvaluationReport.model_validate_json(report) if report else None
-    return Act(action, version, before, reason, bool(forced), read, author, datetime.fromisoformat(at))
+def _as_event(row: Sequence[Any]) -> VersionEvent:
+    action, version, before, reason, forced, report_json, author, at = row
+    report = TextEvaluationReport.model_validate_json(report_json) if report_json else None
+    time = datetime.fromisoformat(at)
+    return VersionEvent(action, version, before, reason, bool(forced), report, author, time)
 
 
 def _now() -> str:
@@ -213,32 +217,32 @@ def _now() -> str:
 
 
 @contextmanager
-def _empty() -> Iterator[sqlite3.Connection]:
+def _empty_database() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
         db.executescript(_TABLES)
         yield db
 
 
 @contextmanager
-def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    address = f"{path.resolve().as_uri()}?mode={mode}"
+def _connect(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
+    uri = f"{path.resolve().as_uri()}?mode={mode}"
     try:
-        with closing(sqlite3.connect(address, timeout=_WAIT_S, isolation_level=None, uri=True)) as db:
-            found = int(db.execute("PRAGMA user_version").fetchone()[0])
-            if found > LAYOUT_VERSION:
+        with closing(sqlite3.connect(uri, timeout=_LOCK_TIMEOUT_S, isolation_level=None, uri=True)) as db:
+            version = int(db.execute("PRAGMA user_version").fetchone()[0])
+            if version not in (0, FORMAT_VERSION):
                 raise WorkspaceError(
-                    f"{path} is of version {found}; expected {LAYOUT_VERSION}",
-                    "Open it with the dsmoe that made it.",
+                    f"{path} has format version {version}; expected {FORMAT_VERSION}",
+                    "Open it with the version of dsmoe that wrote it.",
                 )
-            if found == 0:  # new, or its maker was killed before it was whole
+            if version == 0:  # a new file, or one whose creation was interrupted
                 db.executescript(_TABLES)
             yield db
     except sqlite3.Error as error:
-        raise _explained(path, error) from error
+        raise _translate(path, error) from error
 
 
-def _explained(path: Path, error: sqlite3.Error) -> Exception:
-    """The database's complaint as a line that a person can act on, where it is not our bug."""
+def _translate(path: Path, error: sqlite3.Error) -> Exception:
+    """SQLite's error as an error of ours if the user can fix its cause, else unchanged."""
     text = str(error)
     if "full" in text or "disk I/O" in text:
         return PrerequisiteError(
@@ -248,6 +252,6 @@ def _explained(path: Path, error: sqlite3.Error) -> Exception:
     if any(word in text for word in ("not a database", "malformed", "unable to open", "locked", "readonly")):
         return WorkspaceError(
             f"the versions of the class book in {path} cannot be used: {text}",
-            "Restore the file from a copy, or put it aside: then classes.yaml is published as the first one.",
+            "Restore the file from a copy, or move it away: then classes.yaml is published as the first one.",
         )
     return error

@@ -1,7 +1,7 @@
-"""A vocabulary in other words: class names alone, random words, two classes' texts swapped.
+"""Control texts for a vocabulary: names only, random words, or the texts of two classes swapped.
 
-What a text is worth shows against these. Whoever asks a detector in them changes texts and nothing else: the
-classes, their names, their order and the taxonomy stay.
+The effect of the descriptions is measured against these controls. They change texts only: the classes, their
+names, their order and the taxonomy stay the same.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from dsmoe_core.schema import ClassText, Vocabulary
 
-_SAY_NOTHING_OF_DEFECTS = """
+_WORDS = """
 afternoon answer autumn bakery banjo barley basket bishop blanket breakfast bridge brother camel candle
 captain carpet castle cheese chicken choir cinema coffee concert cousin cricket curtain dancer daughter
 dinner doctor donkey dragon eagle evening farmer father feather festival fiddle forest fountain friday
@@ -24,64 +24,63 @@ sentence shepherd sister song soup spring station story sugar summer sunday swea
 thunder ticket tiger tomato tower train travel tulip uncle valley village violin voyage waiter wedding
 weekend whale window winter wolf wool yesterday zebra
 """
-PLAIN = tuple(_SAY_NOTHING_OF_DEFECTS.split())
-SWAPPED = 2
+NEUTRAL_WORDS = tuple(_WORDS.split())
+"""Words that do not describe defects."""
 
 
 def names_only(vocabulary: Vocabulary) -> Vocabulary:
-    """Every class and inner node by its name, which is what the encoder is given where there is no text."""
-    return _each(vocabulary, lambda text: replace(text, description="", paraphrases=()))
+    """The vocabulary without descriptions; the text encoder then reads the name of a class."""
+    return _map_texts(vocabulary, lambda text: replace(text, description="", paraphrases=()))
 
 
 def random_texts(vocabulary: Vocabulary, seed: int) -> Vocabulary:
-    """As many random words in place of every description and paraphrase as it has words."""
-    drawn = random.Random(seed)  # noqa: S311 - no secret
+    """The vocabulary with every description and paraphrase replaced by as many random words."""
+    generator = random.Random(seed)  # noqa: S311  # not for cryptography
 
-    def other(text: str) -> str:
-        return " ".join(drawn.choices(PLAIN, k=len(text.split())))
+    def random_words(text: str) -> str:
+        return " ".join(generator.choices(NEUTRAL_WORDS, k=len(text.split())))
 
-    def each(text: ClassText) -> ClassText:
-        return replace(text, description=other(_said(text)), paraphrases=tuple(map(other, text.paraphrases)))
+    def randomize(text: ClassText) -> ClassText:
+        description = random_words(_encoded_text(text))
+        return replace(text, description=description, paraphrases=tuple(map(random_words, text.paraphrases)))
 
-    return _each(vocabulary, each)
+    return _map_texts(vocabulary, randomize)
 
 
-def swapped(vocabulary: Vocabulary, boxes: Mapping[str, int]) -> Vocabulary:
-    """The two classes that have most boxes to be judged on, each with the other one's texts.
-
-    In a set of one class there is nothing to swap.
+def swapped_texts(vocabulary: Vocabulary, boxes: Mapping[str, int]) -> Vocabulary:
+    """The vocabulary with the texts of the two classes with most boxes swapped; one class stays as it is.
 
     Args:
         boxes: number of true boxes by class.
     """
     classes = vocabulary.classes
-    most = sorted(range(len(classes)), key=lambda i: -boxes.get(classes[i].name, 0))[:SWAPPED]
-    other = dict(zip(most, reversed(most), strict=True))
-    given = [classes[other.get(i, i)] for i in range(len(classes))]
+    largest = sorted(range(len(classes)), key=lambda i: -boxes.get(classes[i].name, 0))[:2]
+    source = dict(zip(largest, reversed(largest), strict=True))
+    texts = [classes[source.get(i, i)] for i in range(len(classes))]
     return replace(
         vocabulary,
         classes=tuple(
-            replace(one, description=_said(text), paraphrases=text.paraphrases)
-            for one, text in zip(classes, given, strict=True)
+            replace(entry, description=_encoded_text(text), paraphrases=text.paraphrases)
+            for entry, text in zip(classes, texts, strict=True)
         ),
     )
 
 
-WORDS: dict[str, Callable[[Vocabulary, Mapping[str, int], int], Vocabulary]] = {
+TEXT_CONTROLS: dict[str, Callable[[Vocabulary, Mapping[str, int], int], Vocabulary]] = {
     "right": lambda vocabulary, _boxes, _seed: vocabulary,
     "name": lambda vocabulary, _boxes, _seed: names_only(vocabulary),
     "random": lambda vocabulary, _boxes, seed: random_texts(vocabulary, seed),
-    "swapped": lambda vocabulary, boxes, _seed: swapped(vocabulary, boxes),
+    "swapped": lambda vocabulary, boxes, _seed: swapped_texts(vocabulary, boxes),
 }
-"""The four, each from a vocabulary, the number of true boxes of its classes, and a seed."""
+"""The unchanged vocabulary and the three controls; arguments: vocabulary, true boxes by class, seed."""
 
 
-def _said(text: ClassText) -> str:
-    """What the encoder reads of it; a class without a description has its name to give away."""
+def _encoded_text(text: ClassText) -> str:
+    """The text that the encoder reads for a class: its description, or its name if it has none."""
     return text.description or text.name.replace("_", " ")
 
 
-def _each(vocabulary: Vocabulary, change: Callable[[ClassText], ClassText]) -> Vocabulary:
+def _map_texts(vocabulary: Vocabulary, change: Callable[[ClassText], ClassText]) -> Vocabulary:
     return replace(
         vocabulary,
         classes=tuple(map(change, vocabulary.classes)),

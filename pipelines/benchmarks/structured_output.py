@@ -7,9 +7,9 @@ from typing import Any
 
 from dsmoe_core.errors import LanguageModelError
 from dsmoe_core.progress import CountCallback
+from prompts.draft_prompt import Draft, draft_messages
 from prompts.glossary import DOMAINS, domain
-from prompts.llm import OpenAIModel, ask
-from prompts.template import Draft, draft_messages
+from prompts.llm import OpenAIModel, generate_structured
 
 
 def measure(model: OpenAIModel, questions: int, progress: CountCallback) -> dict[str, Any]:
@@ -24,12 +24,12 @@ def measure(model: OpenAIModel, questions: int, progress: CountCallback) -> dict
     wanted = islice(cycle((book, entry) for book in books for entry in book.classes), questions)
     valid, wrong = 0, []
     for done, (book, entry) in enumerate(wanted, start=1):
-        before = model.usage.asked
+        before = model.usage.replies
         try:
-            ask(model, draft_messages(book, entry), Draft, attempts=1)
+            generate_structured(model, draft_messages(book, entry), Draft, attempts=1)
             valid += 1
         except LanguageModelError as error:
-            if model.usage.asked == before:  # no reply came at all
+            if model.usage.replies == before:  # no reply came at all
                 raise
             wrong.append(f"{entry.name}: {error.problem}"[:300])
         progress(done, questions)
@@ -39,6 +39,6 @@ def measure(model: OpenAIModel, questions: int, progress: CountCallback) -> dict
         "structured_n": questions,
         "structured_model": model.name,
         "structured_wrong": wrong,
-        "structured_tokens": spent.written,
+        "structured_tokens": spent.completion_tokens,
         "structured_seconds": round(spent.seconds, 1),
     }

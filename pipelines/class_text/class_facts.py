@@ -1,7 +1,8 @@
-"""What is measured of each class's annotated boxes: size, aspect, contrast, orientation, place, number."""
+"""Statistics of each class's annotated boxes: size, aspect ratio, contrast, orientation, position, number."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,53 +19,53 @@ from pipelines.datasets.relabel import in_book_classes
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
-MAX_OPENED = 500
-"""Images that are looked into for contrast and orientation; sizes and places are taken from all."""
-AT_EDGE = 0.03
-"""A box that comes so near to its image's edge, as a share of the image's side, lies at the edge."""
+MAX_IMAGES = 500
+"""Images that are opened to measure contrast and orientation; sizes and positions are taken from all."""
+EDGE_MARGIN = 0.03
+"""A box is at the edge if its distance to the image's edge is at most this share of the image's side."""
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 
 class Quartiles(NamedTuple):
-    """A quarter of the values is below ``low``, half of them below ``middle``, a quarter above ``high``."""
+    """The 25th, 50th and 75th percentile."""
 
-    low: float
-    middle: float
-    high: float
+    lower: float
+    median: float
+    upper: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Quartiles:
-        """Of at least one value."""
+        """Quartiles of at least one value."""
         return cls(*map(float, np.percentile(values, (25, 50, 75))))
 
 
 @dataclass(frozen=True, slots=True)
 class ClassFacts:
-    """What was measured of one class.
+    """Statistics of one class; without boxes the statistics are None or empty.
 
     Attributes:
-        boxes: how many there are; without any the figures are None or empty.
-        images: on which there is at least one.
-        labelled: images that were looked through.
+        boxes: number of annotated boxes.
+        images: number of images with at least one of them.
+        labelled_images: number of all labelled images.
         width, height: pixels.
-        share: of the image's area, 0 to 1.
+        area_share: area of a box over the area of the image, 0 to 1.
         aspect: width over height.
-        each: boxes on an image that has one.
-        contrast: mean grey inside a box less that around it, in grey levels of 255; negative: darker inside.
-        orientation: share of the boxes whose lines run so.
-        place: share of the boxes whose centre lies in this ninth of the image, such as "top left".
-        at_edge: share of the boxes that touch the image's edge, or nearly so.
+        per_image: boxes on an image that has at least one.
+        contrast: mean grey level inside a box minus that around it, of 255; negative: darker inside.
+        orientation: share of the boxes by the direction of their lines, largest first.
+        place: share of the boxes by the ninth of the image with their centre, such as "top left".
+        at_edge: share of the boxes at the edge of the image.
     """
 
     name: str
     boxes: int
     images: int
-    labelled: int
+    labelled_images: int
     width: Quartiles | None = None
     height: Quartiles | None = None
-    share: Quartiles | None = None
+    area_share: Quartiles | None = None
     aspect: Quartiles | None = None
-    each: Quartiles | None = None
+    per_image: Quartiles | None = None
     contrast: Quartiles | None = None
     orientation: dict[str, float] = field(default_factory=dict)
     place: dict[str, float] = field(default_factory=dict)
@@ -72,35 +73,35 @@ class ClassFacts:
 
 
 @dataclass(slots=True)
-class _Boxes:
-    """The boxes of one class while they are gathered."""
+class _Samples:
+    """Measurements of one class's boxes."""
 
-    placed: list[tuple[ImageRecord, Box]] = field(default_factory=list)
+    boxes: list[tuple[ImageRecord, Box]] = field(default_factory=list)
     contrasts: list[float] = field(default_factory=list)
     orientations: list[Orientation] = field(default_factory=list)
 
 
-def of_workspace(
+def workspace_facts(
     workspace: Workspace, book: ClassBook, progress: CountCallback | None = None
 ) -> dict[str, ClassFacts]:
-    """Facts of every class of this class book, from what people labelled.
+    """Statistics of every class of the class book, by name, from the workspace's annotations.
 
-    The test set is left out: words that are made to fit it could not be judged on it.
+    The test set is left out: descriptions written from it could not be evaluated on it.
 
     Raises:
         ClassBookError: the class book lacks a class that is annotated.
         ImageError: an image cannot be read.
     """
-    labelled = [in_book_classes(p, book.resolve) for p in workspace.annotations().values()]
-    return measure(labelled, book.names, progress)
+    labelled = [in_book_classes(image, book.resolve) for image in workspace.annotations().values()]
+    return measure_classes(labelled, book.names, progress)
 
 
-def measure(
+def measure_classes(
     labelled: Iterable[LabelledImage],
     classes: Iterable[str],
     progress: CountCallback | None = None,
 ) -> dict[str, ClassFacts]:
-    """Facts of these classes, by name.
+    """Statistics of these classes, by name.
 
     Args:
         progress: called with (images opened, images to open).
@@ -109,31 +110,33 @@ def measure(
         ImageError: an image cannot be read.
     """
     images = list(labelled)
-    gathered = {name: _Boxes() for name in classes}
-    for one in images:
-        for annotation in one.annotations:
-            gathered[annotation.label].placed.append((one.image, annotation.box))
-    opened = evenly([p for p in images if p.annotations], MAX_OPENED)
-    for done, one in enumerate(opened, start=1):
-        _look_into(one, gathered)
+    samples = {name: _Samples() for name in classes}
+    for item in images:
+        for annotation in item.annotations:
+            samples[annotation.label].boxes.append((item.image, annotation.box))
+    to_open = evenly([item for item in images if item.annotations], MAX_IMAGES)
+    for done, item in enumerate(to_open, start=1):
+        _measure_pixels(item, samples)
         if progress is not None:
-            progress(done, len(opened))
-    return {name: _facts(name, boxes, len(images)) for name, boxes in gathered.items()}
+            progress(done, len(to_open))
+    return {name: _facts(name, of_class, len(images)) for name, of_class in samples.items()}
 
 
-def _look_into(labelled: LabelledImage, gathered: dict[str, _Boxes]) -> None:
-    grey = _grey(labelled.image)
+def _measure_pixels(labelled: LabelledImage, samples: dict[str, _Samples]) -> None:
+    grey = _read_grey(labelled.image)
+    boxes = [annotation.box for annotation in labelled.annotations]
     for annotation in labelled.annotations:
-        boxes = gathered[annotation.label]
-        found = contrast(grey, annotation.box, [a.box for a in labelled.annotations])
-        boxes.contrasts += [] if found is None else [found]
-        boxes.orientations.append(orientation(grey, annotation.box))
+        of_class = samples[annotation.label]
+        value = contrast(grey, annotation.box, boxes)
+        if value is not None:
+            of_class.contrasts.append(value)
+        of_class.orientations.append(orientation(grey, annotation.box))
 
 
-def _grey(image: ImageRecord) -> Grey:
+def _read_grey(image: ImageRecord) -> Grey:
     try:
-        with Image.open(image.path) as opened:
-            part = opened if image.region is None else opened.crop(image.region)
+        with Image.open(image.path) as file:
+            part = file if image.region is None else file.crop(image.region)
             return np.asarray(part.convert("L"), dtype=np.float64)
     except OSError as error:
         raise ImageError(
@@ -141,32 +144,30 @@ def _grey(image: ImageRecord) -> Grey:
         ) from None
 
 
-def _facts(name: str, boxes: _Boxes, labelled: int) -> ClassFacts:
-    counts: dict[str, int] = {}
-    for image, _ in boxes.placed:
-        counts[image.key] = counts.get(image.key, 0) + 1
-    head = (name, len(boxes.placed), len(counts), labelled)
-    if not boxes.placed:
-        return ClassFacts(*head)
-    only = [box for _, box in boxes.placed]
+def _facts(name: str, samples: _Samples, labelled_images: int) -> ClassFacts:
+    per_image = Counter(image.key for image, _ in samples.boxes)
+    counts = (name, len(samples.boxes), len(per_image), labelled_images)
+    if not samples.boxes:
+        return ClassFacts(*counts)
+    boxes = [box for _, box in samples.boxes]
     return ClassFacts(
-        *head,
-        width=Quartiles.of([b.width for b in only]),
-        height=Quartiles.of([b.height for b in only]),
-        share=Quartiles.of([b.area / (p.width * p.height) for p, b in boxes.placed]),
-        aspect=Quartiles.of([b.width / b.height for b in only]),
-        each=Quartiles.of(list(counts.values())),
-        contrast=Quartiles.of(boxes.contrasts) if boxes.contrasts else None,
-        orientation=_shares(boxes.orientations),
-        place=_shares([_ninth(image, box) for image, box in boxes.placed]),
-        at_edge=sum(_at_edge(image, box) for image, box in boxes.placed) / len(only),
+        *counts,
+        width=Quartiles.of([b.width for b in boxes]),
+        height=Quartiles.of([b.height for b in boxes]),
+        area_share=Quartiles.of([b.area / (i.width * i.height) for i, b in samples.boxes]),
+        aspect=Quartiles.of([b.width / b.height for b in boxes]),
+        per_image=Quartiles.of(list(per_image.values())),
+        contrast=Quartiles.of(samples.contrasts) if samples.contrasts else None,
+        orientation=_shares(samples.orientations),
+        place=_shares([_ninth(image, box) for image, box in samples.boxes]),
+        at_edge=sum(_is_at_edge(image, box) for image, box in samples.boxes) / len(boxes),
     )
 
 
 def _shares(values: Sequence[str]) -> dict[str, float]:
-    """The share of each value, the most frequent one first."""
-    counted = {value: values.count(value) / len(values) for value in dict.fromkeys(values)}
-    return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+    """Share of each value, the most frequent one first."""
+    shares = {value: values.count(value) / len(values) for value in dict.fromkeys(values)}
+    return dict(sorted(shares.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _ninth(image: ImageRecord, box: Box) -> str:
@@ -175,11 +176,11 @@ def _ninth(image: ImageRecord, box: Box) -> str:
     return f"{_ROWS[row]} {_COLUMNS[column]}" if (row, column) != (1, 1) else "centre"
 
 
-def _at_edge(image: ImageRecord, box: Box) -> bool:
-    near_x, near_y = AT_EDGE * image.width, AT_EDGE * image.height
+def _is_at_edge(image: ImageRecord, box: Box) -> bool:
+    margin_x, margin_y = EDGE_MARGIN * image.width, EDGE_MARGIN * image.height
     return (
-        box.x1 <= near_x
-        or box.y1 <= near_y
-        or box.x2 >= image.width - near_x
-        or box.y2 >= image.height - near_y
+        box.x1 <= margin_x
+        or box.y1 <= margin_y
+        or box.x2 >= image.width - margin_x
+        or box.y2 >= image.height - margin_y
     )

@@ -1,7 +1,4 @@
-"""Which classes are taken for each other.
-
-By the detector, and in pre-annotations that people had to relabel.
-"""
+"""Counts which classes are confused: by the detector, and in pre-annotations that annotators relabelled."""
 
 from __future__ import annotations
 
@@ -17,108 +14,119 @@ from dsmoe_core.errors import ClassBookError
 from dsmoe_core.evaluation.best_match import best_matches
 from dsmoe_core.evaluation.matching import overlaps
 from dsmoe_core.schema import Annotation, Detection, Harvest, LabelledImage, Outcome, Prediction
-from pipelines.rounds.dispatch import shown
+from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
-from prompts.refinement import Confused
+from prompts.refinement import ConfusedPair
 
-Pair = tuple[str, str]
+ClassPair = tuple[str, str]
 
 
-def confusions(detections: Mapping[str, Prediction], truth: Iterable[LabelledImage]) -> Counter[Pair]:
-    """How many true boxes of one class (first) the detector takes for another one (second).
+def detector_confusions(
+    predictions: Mapping[str, Prediction], truth: Iterable[LabelledImage]
+) -> Counter[ClassPair]:
+    """Number of true boxes by (true class, predicted class), for predictions of a wrong class.
 
     Args:
-        detections: by image key.
+        predictions: by image key.
     """
-    taken: Counter[Pair] = Counter()
-    for one in truth:
-        there = detections[one.image.key].detections if one.image.key in detections else ()
-        for annotation, detection in zip(one.annotations, best_matches(one.annotations, there), strict=True):
+    counts: Counter[ClassPair] = Counter()
+    for labelled in truth:
+        prediction = predictions.get(labelled.image.key)
+        detections = prediction.detections if prediction is not None else ()
+        matches = best_matches(labelled.annotations, detections)
+        for annotation, detection in zip(labelled.annotations, matches, strict=True):
             if detection is not None and detection.label != annotation.label:
-                taken[annotation.label, detection.label] += 1
-    return taken
+                counts[annotation.label, detection.label] += 1
+    return counts
 
 
-def corrections(workspace: Workspace, book: ClassBook) -> Counter[Pair]:
-    """How many pre-annotations were shown as one class (first) and made another one (second) by people.
+def annotator_corrections(workspace: Workspace, book: ClassBook) -> Counter[ClassPair]:
+    """Number of pre-annotations by (predicted class, corrected class), for those that annotators relabelled.
 
-    The journal holds how many were relabelled on an image; which they were is told by the places of what was
-    shown and of what came back. Classes that the class book does not have are left out.
+    The journal has the number of relabelled boxes per image. Which boxes these were is found by matching the
+    pre-annotations with the annotations. Classes that are not in the class book are left out.
     """
     settings = workspace.settings.round
-    changed: Counter[Pair] = Counter()
-    found: dict[str, Mapping[str, Prediction]] = {}
+    counts: Counter[ClassPair] = Counter()
+    predictions: dict[str, Mapping[str, Prediction]] = {}
     for harvest in workspace.journal.harvests().values():
         version = harvest.version
         if version is None or not harvest.outcomes.get(Outcome.RELABELLED):
             continue
-        if version not in found:
-            found[version] = workspace.prediction_store.lookup(version)
-        if harvest.key in found[version]:
-            before = shown(found[version][harvest.key], settings).detections
-            changed.update(_named(_relabelled(before, harvest), book.resolve))
-    return changed
+        if version not in predictions:
+            predictions[version] = workspace.prediction_store.lookup(version)
+        if harvest.key in predictions[version]:
+            before = pre_annotations(predictions[version][harvest.key], settings).detections
+            counts.update(_resolved(_relabelled(before, harvest), book.resolve))
+    return counts
 
 
 def confused_pairs(
-    found: Counter[Pair], corrected: Counter[Pair], classes: Sequence[str], most: int
-) -> list[Confused]:
-    """The pairs of these classes that are confused most, by detector and people together."""
-    pairs = [confused(pair, found, corrected) for pair in combinations(classes, 2)]
-    return sorted((p for p in pairs if p.times), key=lambda p: -p.times)[:most]
+    by_detector: Counter[ClassPair],
+    by_annotators: Counter[ClassPair],
+    classes: Sequence[str],
+    max_pairs: int,
+) -> list[ConfusedPair]:
+    """The most confused pairs of these classes, by the sum of confusions and corrections."""
+    pairs = [confused_pair(pair, by_detector, by_annotators) for pair in combinations(classes, 2)]
+    return sorted((p for p in pairs if p.count), key=lambda p: -p.count)[:max_pairs]
 
 
-def confused(pair: Pair, found: Counter[Pair], corrected: Counter[Pair]) -> Confused:
-    """One pair with its numbers in both directions."""
-    back = (pair[1], pair[0])
-    return Confused(
-        first=pair[0],
-        second=pair[1],
-        found=(found[pair], found[back]),
-        corrected=(corrected[pair], corrected[back]),
+def confused_pair(
+    pair: ClassPair, by_detector: Counter[ClassPair], by_annotators: Counter[ClassPair]
+) -> ConfusedPair:
+    """One pair with its counts in both directions."""
+    first, second = pair
+    reverse = (second, first)
+    return ConfusedPair(
+        first=first,
+        second=second,
+        detector=(by_detector[pair], by_detector[reverse]),
+        annotators=(by_annotators[pair], by_annotators[reverse]),
     )
 
 
-def _relabelled(before: Sequence[Detection], harvest: Harvest) -> list[Pair]:
-    """Shown class and right class of as many pre-annotations as were relabelled, those in place first.
+def _relabelled(before: Sequence[Detection], harvest: Harvest) -> list[ClassPair]:
+    """Predicted and corrected class of the relabelled pre-annotations, those with the highest IoU first.
 
-    A pre-annotation that lies on a box of its own class was accepted or moved and is out of the question.
+    A pre-annotation that overlaps a box of its own class was accepted or moved and is not a candidate.
     """
-    overlap = overlaps([f.box for f in before], [a.box for a in harvest.annotations])
-    same = _same_class(before, harvest.annotations)
-    for row, column in _by_overlap(np.where(same, overlap, 0.0)):
-        overlap[row], overlap[:, column] = 0.0, 0.0
-    changed = [
+    iou = overlaps([d.box for d in before], [a.box for a in harvest.annotations])
+    same_class = _same_class(before, harvest.annotations)
+    for row, column in _match_greedily(np.where(same_class, iou, 0.0)):
+        iou[row], iou[:, column] = 0.0, 0.0
+    pairs = [
         (before[row].label, harvest.annotations[column].label)
-        for row, column in _by_overlap(np.where(same, 0.0, overlap))
+        for row, column in _match_greedily(np.where(same_class, 0.0, iou))
     ]
-    return changed[: harvest.outcomes[Outcome.RELABELLED]]
+    return pairs[: harvest.outcomes[Outcome.RELABELLED]]
 
 
 def _same_class(before: Sequence[Detection], after: Sequence[Annotation]) -> NDArray[np.bool_]:
-    return np.array([[f.label == a.label for a in after] for f in before], dtype=bool).reshape(
+    return np.array([[d.label == a.label for a in after] for d in before], dtype=bool).reshape(
         len(before), len(after)
     )
 
 
-def _by_overlap(overlap: NDArray[np.float64]) -> list[tuple[int, int]]:
-    """Rows and columns one to one, by falling overlap, down to where people draw anew."""
-    left, pairs = overlap.copy(), []
-    while left.size and left.max() >= EDIT_IOU:
-        row, column = (int(i) for i in np.unravel_index(left.argmax(), left.shape))
-        pairs.append((row, column))
-        left[row], left[:, column] = 0.0, 0.0
-    return pairs
+def _match_greedily(iou: NDArray[np.float64]) -> list[tuple[int, int]]:
+    """One-to-one matches of rows and columns, highest IoU first, down to EDIT_IOU."""
+    remaining, matches = iou.copy(), []
+    while remaining.size and remaining.max() >= EDIT_IOU:
+        row, column = (int(i) for i in np.unravel_index(remaining.argmax(), remaining.shape))
+        matches.append((row, column))
+        remaining[row], remaining[:, column] = 0.0, 0.0
+    return matches
 
 
-def _named(pairs: Sequence[Pair], resolve: Callable[[str], str]) -> list[Pair]:
-    named = []
-    for shown_as, right in pairs:
+def _resolved(pairs: Sequence[ClassPair], resolve: Callable[[str], str]) -> list[ClassPair]:
+    """The pairs under the names of the class book, without classes that it lacks or has merged."""
+    resolved = []
+    for predicted, corrected in pairs:
         try:
-            pair = (resolve(shown_as), resolve(right))
+            pair = (resolve(predicted), resolve(corrected))
         except ClassBookError:
             continue
-        if pair[0] != pair[1]:  # two names then, one class now
-            named.append(pair)
-    return named
+        if pair[0] != pair[1]:
+            resolved.append(pair)
+    return resolved

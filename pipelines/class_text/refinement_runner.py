@@ -1,7 +1,7 @@
-"""Refines a workspace's class book: what is confused, on which images it is scored, and where it is kept.
+"""Runs refinements on a workspace: selects confused pairs and evaluation images, and saves the state.
 
-Each refinement is one file, refine/ID.json, rewritten after every candidate; its id is made of the class
-book, the champion and what was asked for, so that the same command goes on with it.
+The state of each refinement is one file, refine/ID.json, rewritten after every candidate. The id is a hash of
+the class book, the champion and the request, so that the same command continues an interrupted refinement.
 """
 
 from __future__ import annotations
@@ -15,106 +15,119 @@ from dsmoe_core.atomic import atomic_write, content_id
 from dsmoe_core.errors import ClassBookError, DataError, ModelError, WorkspaceError
 from dsmoe_core.schema import LabelledImage
 from pipelines.class_text.class_facts import ClassFacts
-from pipelines.class_text.confusions import Pair, confused, confused_pairs, confusions, corrections
-from pipelines.class_text.facts_text import in_words
-from pipelines.class_text.text_evaluator import ChampionReader, TextEvaluator, fixed_part, labels_of
+from pipelines.class_text.confusions import (
+    ClassPair,
+    annotator_corrections,
+    confused_pair,
+    confused_pairs,
+    detector_confusions,
+)
+from pipelines.class_text.facts_text import facts_line
+from pipelines.class_text.text_evaluator import (
+    ChampionPredictor,
+    TextEvaluator,
+    annotated_classes,
+    evaluation_images,
+)
 from pipelines.datasets.relabel import in_book_classes
 from pipelines.detectors.backend import DetectorBackend
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
-from prompts.refinement import Confused, Refinement, worded
-from prompts.template import expert_says
+from prompts.draft_prompt import expert_note_line
+from prompts.refinement import ConfusedPair, Refinement, apply_descriptions
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked for.
+class RefinementRequest:
+    """What to refine.
 
     Attributes:
-        pairs: by class or alias; none: those that are confused most.
-        max_pairs: so many of them.
-        images: to score on, at most.
+        pairs: pairs of classes or aliases; empty: the most confused ones.
+        max_pairs: number of pairs, if none are given.
+        max_images: evaluation images.
     """
 
-    pairs: tuple[Pair, ...] = ()
+    pairs: tuple[ClassPair, ...] = ()
     max_pairs: int = 3
-    images: int = 60
+    max_images: int = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A refinement that can begin or go on.
+class PreparedRefinement:
+    """A refinement that is ready to run.
 
     Attributes:
-        begun: whether there were candidates already.
+        resumed: whether an earlier run has scored candidates.
     """
 
     state: Refinement
     evaluator: TextEvaluator
-    begun: bool
+    resumed: bool
 
 
 def prepare(
     workspace: Workspace,
     book: ClassBook,
     detector: DetectorBackend,
-    wanted: Wanted,
+    request: RefinementRequest,
     progress: ProgressReporter,
-) -> Prepared | None:
-    """Find the refinement that goes on, or begin one; None where no two classes are confused.
+) -> PreparedRefinement | None:
+    """Load the refinement of this request, or begin one; None if no two classes are confused.
 
     Raises:
         ModelError: there is no champion, or it cannot be used.
-        DataError: nothing is labelled, or not a class of a pair that is asked for.
+        DataError: no image is labelled, or none has a box of a requested class.
         ClassBookError: the book lacks a class.
     """
     champion = workspace.champion()
     if champion is None:
         raise ModelError("there is no champion whose confusions could be read", "Close a round first.")
-    pairs = tuple(_pair(book, pair) for pair in wanted.pairs)
-    labelled = [in_book_classes(p, book.resolve) for p in workspace.annotations().values()]
-    if not labels_of(labelled):
+    pairs = tuple(_resolve_pair(book, pair) for pair in request.pairs)
+    labelled = [in_book_classes(item, book.resolve) for item in workspace.annotations().values()]
+    if not annotated_classes(labelled):
         raise DataError("no labelled image has a box; expected some to score texts on", "Label some first.")
     card = workspace.registry.card(champion)
-    learned = {item.key for item in workspace.dataset_version(card.dataset_version).train}
-    asked = [book.version, champion, pairs, wanted.max_pairs if not pairs else 0, wanted.images]
-    name = content_id(asked)[:12]
-    known = load(workspace, name)
-    truth = _same_part(known, labelled)
-    begun = known is not None and known.evaluator == _evaluator(champion, truth, learned)
-    if not begun:
-        truth = fixed_part(labelled, learned, wanted.images)
-    reader = ChampionReader(detector, workspace.registry.folder(champion), truth, progress.advance)
-    if known is not None and begun:
-        return Prepared(known, TextEvaluator(reader, known.pairs), bool(known.candidates))
+    trained_on = {item.key for item in workspace.dataset_version(card.dataset_version).train}
+    max_pairs = 0 if pairs else request.max_pairs
+    name = content_id([book.version, champion, pairs, max_pairs, request.max_images])[:12]
+    saved = load_refinement(workspace, name)
+    truth = _saved_images(saved, labelled)
+    # Scores of other images, or of other boxes on them, cannot be compared: then the refinement begins again.
+    resumable = saved is not None and saved.evaluator == _evaluator_name(champion, truth, trained_on)
+    if not resumable:
+        truth = evaluation_images(labelled, trained_on, request.max_images)
+    folder = workspace.registry.folder(champion)
+    predictor = ChampionPredictor(detector, folder, truth, progress.advance)
+    if saved is not None and resumable:
+        return PreparedRefinement(saved, TextEvaluator(predictor, saved.pairs), bool(saved.candidates))
     progress.status("looking for confused classes")
-    chosen = _chosen(workspace, book, reader, pairs, wanted.max_pairs)
-    if not chosen:
+    selected = _select_pairs(workspace, book, predictor, pairs, request.max_pairs)
+    if not selected:
         return None
     state = Refinement(
         id=name,
         book=book.version,
-        evaluator=_evaluator(champion, truth, learned),
-        images=tuple(p.image.key for p in truth),
-        pairs=tuple(chosen),
+        evaluator=_evaluator_name(champion, truth, trained_on),
+        images=tuple(item.image.key for item in truth),
+        pairs=tuple(selected),
     )
-    return Prepared(state, TextEvaluator(reader, chosen), begun=False)
+    return PreparedRefinement(state, TextEvaluator(predictor, selected), resumed=False)
 
 
-def known_lines(facts: Mapping[str, ClassFacts], notes: Mapping[str, str]) -> dict[str, list[str]]:
-    """Per class, what is measured and noted, as lines for the model."""
-    lines = {name: [f"Measured on its annotated boxes: {in_words(one)}"] for name, one in facts.items()}
+def prompt_context(facts: Mapping[str, ClassFacts], notes: Mapping[str, str]) -> dict[str, list[str]]:
+    """Per class, its measured facts and its notes as lines for the prompt."""
+    lines = {name: [f"Measured on its annotated boxes: {facts_line(f)}"] for name, f in facts.items()}
     for name, note in notes.items():
-        lines.setdefault(name, []).append(expert_says(note))
+        lines.setdefault(name, []).append(expert_note_line(note))
     return lines
 
 
-def load(workspace: Workspace, name: str) -> Refinement | None:
-    """A refinement by its id; None where it has not begun.
+def load_refinement(workspace: Workspace, name: str) -> Refinement | None:
+    """A refinement by its id; None if there is none.
 
     Raises:
-        WorkspaceError: its file is none of ours.
+        WorkspaceError: its file is damaged.
     """
     path = workspace.path / "refine" / f"{name}.json"
     try:
@@ -122,10 +135,10 @@ def load(workspace: Workspace, name: str) -> Refinement | None:
     except FileNotFoundError:
         return None
     except (ValidationError, UnicodeDecodeError):
-        raise WorkspaceError(f"{path} is no refinement", "Remove it and run the command again.") from None
+        raise WorkspaceError(f"{path} is not a refinement", "Remove it and run the command again.") from None
 
 
-def keep(workspace: Workspace, state: Refinement) -> None:
+def save_refinement(workspace: Workspace, state: Refinement) -> None:
     """Write refine/ID.json.
 
     Raises:
@@ -134,61 +147,67 @@ def keep(workspace: Workspace, state: Refinement) -> None:
     atomic_write(workspace.path / "refine" / f"{state.id}.json", state.model_dump_json(indent=1) + "\n")
 
 
-def take_over(workspace: Workspace, start: ClassBook, state: Refinement) -> ClassBook | None:
-    """Write the best texts into classes.yaml where they are better than the start's; None where none are.
+def apply_best(workspace: Workspace, original: ClassBook, state: Refinement) -> ClassBook | None:
+    """Write the best candidate's descriptions into classes.yaml; None if none is better than the original.
 
     Raises:
-        ClassBookError: somebody changed the class book meanwhile; it is left alone.
+        ClassBookError: the class book was changed during the refinement; it is not overwritten.
     """
-    if not state.gained:
+    if not state.is_improved:
         return None
     path = workspace.path / "classes.yaml"
-    now = ClassBook.load(path)
-    if now.version != start.version:
+    current = ClassBook.load(path)
+    if current.version != original.version:
         raise ClassBookError(
-            f"{path} was changed from version {start.version} to {now.version} meanwhile, and is left alone",
-            f"Take texts over by hand from refine/{state.id}.json, or refine the new version.",
+            f"{path} was changed from version {original.version} to {current.version} during the refinement, "
+            "and was not overwritten",
+            f"Copy texts by hand from refine/{state.id}.json, or refine the new version.",
         )
-    best = worded(start, state.best.texts)
+    best = apply_descriptions(original, state.best.descriptions)
     best.save(path)
     return best
 
 
-def _pair(book: ClassBook, pair: Pair) -> Pair:
-    """Under the book's names, in its order, so that A,B and B,A are the same refinement.
+def _resolve_pair(book: ClassBook, pair: ClassPair) -> ClassPair:
+    """The pair with the book's names in the book's order, so that A,B and B,A are the same refinement.
 
     Raises:
-        ClassBookError: one is not in the book, or both are the same.
+        ClassBookError: a class is not in the book, or both are the same.
     """
-    one, other = sorted(map(book.resolve, pair), key=book.names.index)
-    if one == other:
+    first, second = sorted(map(book.resolve, pair), key=book.names.index)
+    if first == second:
         raise ClassBookError(
-            f"the pair {','.join(pair)} is one class, {one!r}; expected two", "Name two classes."
+            f"the pair {','.join(pair)} is one class, {first!r}; expected two", "Name two classes."
         )
-    return one, other
+    return first, second
 
 
-def _chosen(
-    workspace: Workspace, book: ClassBook, reader: ChampionReader, pairs: Sequence[Pair], most: int
-) -> list[Confused]:
-    found = confusions(reader.predict(book), reader.truth)
-    corrected = corrections(workspace, book)
+def _select_pairs(
+    workspace: Workspace,
+    book: ClassBook,
+    predictor: ChampionPredictor,
+    pairs: Sequence[ClassPair],
+    max_pairs: int,
+) -> list[ConfusedPair]:
+    by_detector = detector_confusions(predictor.predict(book), predictor.truth)
+    by_annotators = annotator_corrections(workspace, book)
     if pairs:
-        return [confused(pair, found, corrected) for pair in pairs]
-    there = labels_of(reader.truth)
-    return confused_pairs(found, corrected, [n for n in book.names if n in there], most)
+        return [confused_pair(pair, by_detector, by_annotators) for pair in pairs]
+    annotated = annotated_classes(predictor.truth)
+    classes = [name for name in book.names if name in annotated]
+    return confused_pairs(by_detector, by_annotators, classes, max_pairs)
 
 
-def _same_part(known: Refinement | None, labelled: Sequence[LabelledImage]) -> list[LabelledImage]:
-    """The images that a refinement was scored on, as they are labelled now."""
-    by_key = {p.image.key: p for p in labelled}
-    return [by_key[key] for key in (known.images if known else ()) if key in by_key]
+def _saved_images(saved: Refinement | None, labelled: Sequence[LabelledImage]) -> list[LabelledImage]:
+    """Evaluation images of a saved refinement, with their present labels."""
+    by_key = {item.image.key: item for item in labelled}
+    return [by_key[key] for key in (saved.images if saved else ()) if key in by_key]
 
 
-def _evaluator(champion: str, truth: Sequence[LabelledImage], learned: set[str]) -> str:
-    """What scores, in words; other images, or other boxes on them, are another one."""
+def _evaluator_name(champion: str, truth: Sequence[LabelledImage], trained_on: set[str]) -> str:
+    """Description of the evaluator; contains a hash of its images and boxes."""
     boxes = [[p.image.key, sorted([*a.box.corners, a.label] for a in p.annotations)] for p in truth]
-    seen = sum(p.image.key in learned for p in truth)
+    count = sum(item.image.key in trained_on for item in truth)
     return (
-        f"{champion} on {len(truth)} labelled images, of which it learned from {seen} ({content_id(boxes)})"
+        f"{champion} on {len(truth)} labelled images, {count} of them from its training ({content_id(boxes)})"
     )

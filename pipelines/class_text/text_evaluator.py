@@ -1,4 +1,4 @@
-"""Scores a class book by what the champion does with it on a fixed part of the labelled images."""
+"""Scores a class book with the champion's predictions on a fixed subset of the labelled images."""
 
 from __future__ import annotations
 
@@ -15,39 +15,42 @@ from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import LabelledImage, Prediction
 from pipelines.detectors.backend import DetectorBackend, predict_all
 from prompts.class_book import ClassBook
-from prompts.refinement import Confused, Scores
+from prompts.refinement import ConfusedPair, TextScores
 
 
-def fixed_part(labelled: Iterable[LabelledImage], learned: Collection[str], most: int) -> list[LabelledImage]:
-    """At most so many images, every class in its turn, first those that the model has not learned from.
+def evaluation_images(
+    labelled: Iterable[LabelledImage], trained_on: Collection[str], max_images: int
+) -> list[LabelledImage]:
+    """Select images for the evaluation: classes in turn, images that the model was not trained on first.
 
-    The same labels give the same part: images come in the order of their keys, which are as good as random.
+    The same labels give the same images: they are taken in the order of their keys, which are hashes.
 
     Args:
-        learned: keys of the images that the model was trained on.
+        trained_on: keys of the images that the model was trained on.
     """
-    waiting = sorted(labelled, key=lambda p: (p.image.key in learned, p.image.key))
-    rows: dict[str, list[LabelledImage]] = {}
-    for one in waiting:
-        for label in {a.label for a in one.annotations} or {""}:  # without a box: where nothing may be found
-            rows.setdefault(label, []).append(one)
-    queues = {label: iter(rows[label]) for label in sorted(rows)}
-    part: dict[str, LabelledImage] = {}
+    ordered = sorted(labelled, key=lambda item: (item.image.key in trained_on, item.image.key))
+    by_class: dict[str, list[LabelledImage]] = {}
+    for item in ordered:
+        for label in {a.label for a in item.annotations} or {""}:  # "": images without a box
+            by_class.setdefault(label, []).append(item)
+    queues = {label: iter(by_class[label]) for label in sorted(by_class)}
+    selected: dict[str, LabelledImage] = {}
     for label in cycle(tuple(queues)):
-        if len(part) >= min(most, len(waiting)):
+        if len(selected) >= min(max_images, len(ordered)):
             break
-        chosen = next((p for p in queues[label] if p.image.key not in part), None)
-        part |= {chosen.image.key: chosen} if chosen else {}
-    return list(part.values())
+        unused = next((item for item in queues[label] if item.image.key not in selected), None)
+        if unused is not None:
+            selected[unused.image.key] = unused
+    return list(selected.values())
 
 
-class ChampionReader:
-    """The champion, who looks at the part with the words of one book after another.
+class ChampionPredictor:
+    """Predicts the evaluation images with the champion and the texts of a class book.
 
     Args:
-        model: folder of the model.
-        truth: the part, under the book's names.
-        progress: called with (images looked at, images in all).
+        model: folder of the champion.
+        truth: evaluation images, with the class names of the book.
+        progress: called with (images done, total images).
     """
 
     def __init__(
@@ -60,63 +63,66 @@ class ChampionReader:
         self._last: tuple[str, dict[str, Prediction]] | None = None
 
     def predict(self, book: ClassBook) -> dict[str, Prediction]:
-        """What it finds with these words, by image key; of the last book it is remembered.
+        """Predictions with this class book, by image key; those of the last book are cached.
 
         Raises:
-            ModelError: there is no whole model, or its figures are not finite.
+            ModelError: the model's files are incomplete, or its outputs are not finite.
         """
         if self._last is None or self._last[0] != book.version:
-            images = [p.image for p in self.truth]
-            found = predict_all(self._detector, self._model, book.vocabulary(), images, self._progress)
-            self._last = (book.version, found)
+            images = [item.image for item in self.truth]
+            predictions = predict_all(self._detector, self._model, book.vocabulary(), images, self._progress)
+            self._last = (book.version, predictions)
         return self._last[1]
 
 
 class TextEvaluator:
-    """Per class the average precision at IoU 0.5, per pair the margin; see prompts.refinement.Scores.
+    """Evaluator with a detector: average precision at IoU 0.5 per class, margin per confused pair.
 
     Raises:
-        DataError: a class of a pair has no box in the part, so that nothing could be said of it.
+        DataError: no evaluation image has a box of one of the pairs' classes.
     """
 
-    def __init__(self, reader: ChampionReader, pairs: Sequence[Confused]) -> None:
-        self._reader = reader
+    def __init__(self, predictor: ChampionPredictor, pairs: Sequence[ConfusedPair]) -> None:
+        self._predictor = predictor
         self._pairs = pairs
-        there = labels_of(reader.truth)
-        if lacking := sorted({n for p in pairs for n in (p.first, p.second)} - there):
+        annotated = annotated_classes(predictor.truth)
+        if missing := sorted({name for p in pairs for name in (p.first, p.second)} - annotated):
             raise DataError(
-                f"no labelled image has a box of {', '.join(map(repr, lacking))}; "
-                f"there are boxes of {', '.join(sorted(there)) or 'no class'}",
+                f"no labelled image has a box of {', '.join(map(repr, missing))}; "
+                f"there are boxes of {', '.join(sorted(annotated)) or 'no class'}",
                 "Label some, or refine another pair.",
             )
 
-    def score(self, book: ClassBook) -> Scores:
+    def score(self, book: ClassBook) -> TextScores:
         """See Evaluator."""
-        truth = self._reader.truth
-        for label in labels_of(truth):
+        truth = self._predictor.truth
+        for label in annotated_classes(truth):
             book.resolve(label)
-        found = self._reader.predict(book)
-        tables = coco_tables(found, truth, book.names)
+        predictions = self._predictor.predict(book)
+        tables = coco_tables(predictions, truth, book.names)
         means = {name: tables.mean(label=name) for name in book.names}
-        return Scores(
-            classes={name: mean[0] for name, mean in means.items() if mean is not None},
-            pairs={p.title: _margin(p, found, truth) for p in self._pairs},
+        return TextScores(
+            class_ap={name: mean[0] for name, mean in means.items() if mean is not None},
+            pair_margins={p.title: _margin(p, predictions, truth) for p in self._pairs},
         )
 
 
-def labels_of(truth: Iterable[LabelledImage]) -> set[str]:
-    """Classes that have a box."""
-    return {a.label for p in truth for a in p.annotations}
+def annotated_classes(truth: Iterable[LabelledImage]) -> set[str]:
+    """Classes with at least one box."""
+    return {annotation.label for item in truth for annotation in item.annotations}
 
 
-def _margin(pair: Confused, found: Mapping[str, Prediction], truth: Sequence[LabelledImage]) -> float:
-    """Mean of the two classes' mean margins; a box on which nothing was found has none, which counts as 0."""
+def _margin(
+    pair: ConfusedPair, predictions: Mapping[str, Prediction], truth: Sequence[LabelledImage]
+) -> float:
+    """Mean of the two classes' mean margins; the margin of a box without a detection is 0."""
     other = {pair.first: pair.second, pair.second: pair.first}
     margins: dict[str, list[float]] = {pair.first: [], pair.second: []}
-    for labelled in truth:
-        boxes = [a for a in labelled.annotations if a.label in other]
-        there = found[labelled.image.key].detections if labelled.image.key in found else ()
-        for annotation, detection in zip(boxes, best_matches(boxes, there), strict=True):
+    for item in truth:
+        boxes = [a for a in item.annotations if a.label in other]
+        prediction = predictions.get(item.image.key)
+        detections = prediction.detections if prediction is not None else ()
+        for annotation, detection in zip(boxes, best_matches(boxes, detections), strict=True):
             p = detection.probabilities if detection is not None else {}
             margins[annotation.label].append(
                 p.get(annotation.label, 0.0) - p.get(other[annotation.label], 0.0)

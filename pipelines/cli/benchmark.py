@@ -240,7 +240,7 @@ def structured(
     from pipelines.settings import Environment
 
     with TerminalReporter() as progress:
-        asked = connect_language_model(Environment.read(), llm, model, heard=progress.heard)
+        asked = connect_language_model(Environment.read(), llm, model, on_token=progress.token_progress)
         measured = measure(asked, questions, progress.advance)
     path = out / "words.json"
     write_into(path, measured, command=command_line(), seeds=[])

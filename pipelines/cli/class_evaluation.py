@@ -117,7 +117,7 @@ def _publishing(opened: Workspace | None, this: str, measured: dict[str, Any]) -
     from prompts.evaluation_report import TextEvaluationReport
 
     report = TextEvaluationReport.model_validate(measured)
-    if opened is None or not report.lets_publish or report.book == report.against:
+    if opened is None or not report.allows_publishing or report.book == report.against:
         return None
     books = opened.class_books
     if report.against != books.published_version():

@@ -1,4 +1,4 @@
-"""dsmoe classes validate, save, log, diff, checkout, publish, rollback, retire"""
+"""Commands `dsmoe classes validate`, `save`, `log`, `diff`, `checkout`, `publish`, `rollback`, `retire`."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ if TYPE_CHECKING:
     from prompts.store import Version
 
 InOption = Annotated[
-    Path, typer.Option("--workspace", metavar="DIR", help="The workspace; default: the present folder.")
+    Path,
+    typer.Option("--workspace", metavar="DIR", help="Folder of the workspace; default: the current folder."),
 ]
 AuthorOption = Annotated[
-    str | None, typer.Option("--author", metavar="NAME", help="Who does this; default: your login.")
+    str | None,
+    typer.Option("--author", metavar="NAME", help="Your name in the history; default: your login."),
 ]
 VersionArgument = Annotated[
-    str | None, typer.Argument(metavar="VERSION", help="First digits of a version.", show_default=False)
+    str | None, typer.Argument(metavar="VERSION", help="Version, or its first digits.", show_default=False)
 ]
 
 
 def validate(
     which: Annotated[Path, typer.Argument(metavar="FILE|WORKSPACE", help="A class book.")] = CURRENT_FOLDER,
 ) -> None:
-    """Check a class book: names, parents, attributes, and that the text encoder reads every text whole.
+    """Check a class book: names, parents, attributes, and whether texts are too long for the text encoder.
 
-    A file is checked for the packaged text encoder, a workspace's `classes.yaml` for the workspace's.
+    A file is checked for the packaged text encoder, a workspace's `classes.yaml` for the workspace's encoder.
 
     Example: `dsmoe classes validate boards`
     """
@@ -50,103 +52,111 @@ def validate(
         with Workspace.open(which) as opened:
             settings: WorkspaceSettings = opened.settings
             text, which = settings.detector.text_encoder, opened.class_books.file
-    cut = cut_by(text)
-    book = ClassBook.load(which, cut=cut)
-    line(f"{which} is right: {len(book.classes)} classes, version {book.version}")
-    for remark in _remarks(book):
-        line(remark)
-    if cut is None:
-        line(
-            f"How much of a text the encoder {text.model} reads is not known here; lengths were not checked."
-        )
+    check_length = cut_by(text)
+    book = ClassBook.load(which, check_length=check_length)
+    line(f"{which} is valid: {len(book.classes)} classes, version {book.version}")
+    for warning in _warnings(book):
+        line(warning)
+    if check_length is None:
+        line(f"Lengths were not checked: the token limit of the encoder {text.model} is not known here.")
 
 
 def save(
-    message: Annotated[str, typer.Option("-m", "--message", help="What changed, in a few words.")],
+    message: Annotated[str, typer.Option("-m", "--message", help="What changed.")],
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     author: AuthorOption = None,
 ) -> None:
-    """Make an immutable version of `classes.yaml`, a draft until it is published.
+    """Save `classes.yaml` as an immutable version, a draft until it is published.
 
     Example: `dsmoe classes save boards -m "spur: say that it tapers"`
     """
     with _books(workspace) as books:
-        known = {version.id for version in books.store.versions()}
-        version = books.save(message, _who(author))
-    if version.id in known:
-        line(f"classes.yaml is version {version.id} already: {_told(version)}")
+        earlier = {version.id for version in books.store.versions()}
+        version = books.save(message, _author(author))
+    if version.id in earlier:
+        line(f"classes.yaml is version {version.id} already: {_format_version(version)}")
         return
     line(f"saved version {version.id}, a draft; its parent is {version.parent}")
-    line(f"Judge it with `dsmoe classes judge {version.id} --workspace {workspace} --json judge.json`")
+    command = f"dsmoe classes evaluate {version.id} --workspace {workspace} --json evaluation.json"
+    line(f"Evaluate it with `{command}`")
 
 
 def log(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show the versions of the class book, and who published, rolled back or retired which, when and why.
+    """Show the versions of the class book, and the history of publications, rollbacks and retirements.
 
     Example: `dsmoe classes log boards`
     """
     with _books(workspace) as books:
-        versions, acts, published = books.store.versions(), books.store.history(), books.store.published()
-    used = published.id if published else None
+        versions, events, published = books.store.versions(), books.store.history(), books.store.published()
+    published_id = published.id if published else None
     if as_json:
-        kept = [{**v._asdict(), "at": v.at.isoformat(), "in_use": v.id == used} for v in versions]
-        done = [
-            {**a._asdict(), "at": a.at.isoformat(), "report": a.report and a.report.model_dump()}
-            for a in acts
+        version_rows = [
+            {**v._asdict(), "at": v.at.isoformat(), "in_use": v.id == published_id} for v in versions
         ]
-        typer.echo(json.dumps({"published": used, "versions": kept, "history": done}, indent=2))
+        history = [
+            {**e._asdict(), "at": e.at.isoformat(), "report": e.report and e.report.model_dump()}
+            for e in events
+        ]
+        content = {"published": published_id, "versions": version_rows, "history": history}
+        typer.echo(json.dumps(content, indent=2))
         return
     if not versions:
         line(
-            "No version yet: classes.yaml is published as the first one when the workspace is next written to"
+            "No version yet: the next command that changes the workspace publishes classes.yaml as the first"
         )
         return
     table = Table("version", "state", "parent", "author", "saved (UTC)", "message")
     for v in versions:
-        state = "published, in use" if v.id == used else v.state
-        words = (v.id, state, v.parent or "-", v.author, f"{v.at:%Y-%m-%d %H:%M}", v.message)
-        table.add_row(*map(Text, words))
+        state = "published, in use" if v.id == published_id else v.state
+        cells = (v.id, state, v.parent or "-", v.author, f"{v.at:%Y-%m-%d %H:%M}", v.message)
+        table.add_row(*map(Text, cells))
     console.print(table)
-    for act in acts:
-        line(f"{act}{', without a judge' if act.forced else ''}")
+    for event in events:
+        line(f"{event}{', without an evaluation' if event.forced else ''}")
 
 
 def diff(
-    one: Annotated[str, typer.Argument(metavar="A", help="A version, published or working.")] = "published",
-    other: Annotated[str, typer.Argument(metavar="B", help="The same.")] = "working",
+    old: Annotated[
+        str, typer.Argument(metavar="OLD", help="A version, `published`, or `working` for `classes.yaml`.")
+    ] = "published",
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The same.")] = "working",
     workspace: InOption = CURRENT_FOLDER,
 ) -> None:
-    """Show what changed between two versions; by default from the published one to `classes.yaml`.
+    """Show the differences between two versions; by default from the published one to `classes.yaml`.
 
     Example: `dsmoe classes diff 3f2a published --workspace boards`
     """
     from prompts.book_diff import book_diff
 
     with _books(workspace) as books:
-        old, new = books.named(one), books.named(other)
-    lines = book_diff(old, new).lines()
-    names = f"{one} ({old.version}) to {other} ({new.version})"
-    line(f"from {names}" if lines else f"{one} and {other} are the same: version {old.version}")
+        old_book, new_book = books.named(old), books.named(new)
+    lines = book_diff(old_book, new_book).lines()
+    if lines:
+        line(f"from {old} ({old_book.version}) to {new} ({new_book.version})")
+    else:
+        line(f"{old} and {new} are the same: version {old_book.version}")
     for text in lines:
         line(text, style={"+": "green", "-": "red"}.get(text.strip()[0], ""))
 
 
 def checkout(
     version: Annotated[
-        str, typer.Argument(metavar="VERSION", help="First digits of a version, or published.")
+        str, typer.Argument(metavar="VERSION", help="Version, its first digits, or `published`.")
     ],
     workspace: InOption = CURRENT_FOLDER,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Write it there; default: `classes.yaml`.")
+        Path | None, typer.Option("--out", metavar="FILE", help="File to write; default: `classes.yaml`.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Also over edits that are in no version.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite changes that are not saved as a version.")
+    ] = False,
 ) -> None:
-    """Write a saved version back into `classes.yaml`, comments included, to go on from it.
+    """Write a saved version into `classes.yaml`, comments included, to continue from it.
 
-    Nothing is published by it. A file that is not one of the versions is left alone without --force.
+    It is not published. A file that is not one of the versions is only overwritten with --force.
 
     Example: `dsmoe classes checkout 3f2a --workspace boards --out older.yaml`
     """
@@ -154,7 +164,7 @@ def checkout(
         chosen, changed = books.checkout(version, out, force=force)
         note = books.note() if out is None else None
     when = "now" if changed else "already"
-    line(f"{out or 'classes.yaml'} is {when} version {chosen.id}: {_told(chosen)}")
+    line(f"{out or 'classes.yaml'} is {when} version {chosen.id}: {_format_version(chosen)}")
     if note:
         line(note)
 
@@ -163,80 +173,87 @@ def publish(
     version: VersionArgument = None,
     workspace: InOption = CURRENT_FOLDER,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE", help="A report of `dsmoe classes judge`.")
+        Path | None, typer.Option("--report", metavar="FILE", help="Report of `dsmoe classes evaluate`.")
     ] = None,
     force: Annotated[
-        str | None, typer.Option("--force", metavar="REASON", help="Publish without one; recorded.")
+        str | None,
+        typer.Option(
+            "--force", metavar="REASON", help="Publish without a report, for this reason; recorded."
+        ),
     ] = None,
     author: AuthorOption = None,
     over: Annotated[
         str | None,
-        typer.Option("--over", metavar="VERSION", help="Replace this one, though yours began from another."),
+        typer.Option(
+            "--over",
+            metavar="VERSION",
+            help="Replace this published version, although yours is based on another one.",
+        ),
     ] = None,
 ) -> None:
-    """Put a version into use; by default `classes.yaml`, which is saved first.
+    """Publish a version; by default `classes.yaml`, which is saved first.
 
-    It needs a judge's report on this version against the published one, or a reason, which is kept. A judge
-    compares the classes that both have; for classes that no model knows yet, give a reason. Where somebody
-    else has published since, nothing happens and you are told.
+    This needs an evaluation report on this version against the published one, or a reason, which is recorded.
+    The evaluation compares the classes of both versions; for classes that no model was trained on, give a
+    reason. If somebody else published another version in the meantime, nothing is changed.
 
-    Example: `dsmoe classes publish --report judged.json --workspace boards`
+    Example: `dsmoe classes publish --report evaluation.json --workspace boards`
     """
     from prompts.evaluation_report import TextEvaluationReport
 
-    judged = TextEvaluationReport.load(report) if report is not None else None
+    evaluation = TextEvaluationReport.load(report) if report is not None else None
     with _books(workspace) as books:
-        act, changes = books.publish(
-            version, author=_who(author), report=judged, force_reason=force, over=over
+        event, changes = books.publish(
+            version, author=_author(author), report=evaluation, force_reason=force, over=over
         )
     if changes is None:
-        line(f"version {act.version} is in use already: {act}")
+        line(f"version {event.version} is in use already: {event}")
         return
-    line(f"version {act.version} is in use, in the place of {act.before}: {act.reason}")
-    if changes.classes_change:
+    line(f"version {event.version} is in use and replaces {event.before}: {event.reason}")
+    if changes.class_list_changed:
         line(f"The list of classes changed: run `dsmoe classes migrate {workspace}`")
 
 
 def rollback(
     version: VersionArgument = None,
     workspace: InOption = CURRENT_FOLDER,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "rolled back by hand",
+    reason: Annotated[str, typer.Option("--reason", help="Recorded in the history.")] = "rolled back by hand",
     author: AuthorOption = None,
 ) -> None:
-    """Put the version that was published before back into use, or the one that is named.
+    """Publish the previously published version again, or the given one.
 
-    `classes.yaml` goes back too, unless it holds what is not in the version that is left.
+    `classes.yaml` is reset too, unless it differs from the version that is replaced.
 
     Example: `dsmoe classes rollback --reason "more false alarms" --workspace boards`
     """
     with _books(workspace) as books:
-        used = books.store.published()
-        act, follows = books.rollback(version, author=_who(author), reason=reason)
-    if used is not None and used.id == act.version:
-        line(f"version {act.version} is in use already: {act}")
+        published = books.store.published()
+        event, file_reset = books.rollback(version, author=_author(author), reason=reason)
+    if published is not None and published.id == event.version:
+        line(f"version {event.version} is in use already: {event}")
         return
-    line(f"version {act.version} is in use again, in the place of {act.before}")
-    if follows:
-        line("classes.yaml went back too")
+    line(f"version {event.version} is in use again and replaces {event.before}")
+    if file_reset:
+        line("classes.yaml was reset too")
     else:
-        back = f"dsmoe classes checkout published --workspace {workspace}"
-        line(f"classes.yaml holds edits of its own and was left alone; `{back}` brings it back")
+        command = f"dsmoe classes checkout published --workspace {workspace}"
+        line(f"classes.yaml has other changes and was not reset; `{command}` resets it")
 
 
 def retire(
-    version: Annotated[str, typer.Argument(metavar="VERSION", help="First digits of a version.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Version, or its first digits.")],
     workspace: InOption = CURRENT_FOLDER,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "retired by hand",
+    reason: Annotated[str, typer.Option("--reason", help="Recorded in the history.")] = "retired by hand",
     author: AuthorOption = None,
 ) -> None:
-    """Withdraw a version: no report publishes it any more, and rolling back passes it by.
+    """Withdraw a version: it cannot be published with a report, and rollbacks skip it.
 
     Example: `dsmoe classes retire 3f2a --reason "took burrs for spurs" --workspace boards`
     """
     with _books(workspace) as books:
         chosen = books.store.version(version)
-        act = books.store.retire(chosen.id, author=_who(author), reason=reason)
-    line(f"{act}")
+        event = books.store.retire(chosen.id, author=_author(author), reason=reason)
+    line(f"{event}")
 
 
 COMMANDS = (validate, save, log, diff, checkout, publish, rollback, retire)
@@ -244,29 +261,30 @@ COMMANDS = (validate, save, log, diff, checkout, publish, rollback, retire)
 
 @contextmanager
 def _books(path: Path) -> Iterator[ClassBooks]:
-    """The class books of a workspace. Not its lock: versions are edited while a round is trained."""
+    """The class books of a workspace, without its lock: versions may be edited during a training."""
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(path) as opened:
         yield opened.class_books
 
 
-def _who(author: str | None) -> str:
+def _author(author: str | None) -> str:
     from pipelines.workspace.class_books import whoever
 
     return whoever() if author is None else author
 
 
-def _told(version: Version) -> str:
+def _format_version(version: Version) -> str:
     return f"{version.message}, {version.author}, {version.at:%Y-%m-%d %H:%M} UTC"
 
 
-def _remarks(book: ClassBook) -> Iterator[str]:
-    """What is allowed, and yet could be better."""
-    bare = [entry.name for entry in book.classes if entry.source == "name"]
-    if bare:
-        line_of_them = ", ".join(bare)
-        yield f"{len(bare)} have their name only; say what they look like: {line_of_them}"
-    few = [entry.name for entry in book.classes if entry.source != "name" and not entry.paraphrases]
-    if few:
-        yield f"{len(few)} have no paraphrases, from which training draws: {', '.join(few)}"
+def _warnings(book: ClassBook) -> Iterator[str]:
+    """Weaknesses of a valid class book."""
+    without_text = [entry.name for entry in book.classes if entry.source == "name"]
+    if without_text:
+        yield f"{len(without_text)} classes have no description; add one: {', '.join(without_text)}"
+    described = [entry for entry in book.classes if entry.source != "name"]
+    without_paraphrases = [entry.name for entry in described if not entry.paraphrases]
+    if without_paraphrases:
+        names = ", ".join(without_paraphrases)
+        yield f"{len(without_paraphrases)} classes have no paraphrases for training: {names}"

@@ -1,4 +1,4 @@
-"""dsmoe classes list, draft, migrate; the commands on versions are registered here too."""
+"""Commands `dsmoe classes list`, `draft` and `migrate`; also registers the commands of other modules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from pipelines.cli.language_model import (
 from pipelines.cli.options import CURRENT_FOLDER, PortOption, WorkspaceArgument
 from pipelines.cli.terminal import TerminalReporter, console, line
 
-app = typer.Typer(help="The class book: what each defect looks like, in words.", no_args_is_help=True)
+app = typer.Typer(
+    help="The class book: classes with descriptions of what they look like.", no_args_is_help=True
+)
 app.command("judge")(class_evaluation.judge)
 for command in class_versions.COMMANDS:
     app.command()(command)
@@ -47,7 +49,7 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
 def draft(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     names: Annotated[
-        str | None, typer.Option("--classes", metavar="A,B,C", help="Which classes; default: all.")
+        str | None, typer.Option("--classes", metavar="A,B,C", help="Classes to draft; default: all.")
     ] = None,
     notes: NotesOption = None,
     note: NoteOption = None,
@@ -55,36 +57,38 @@ def draft(
     model: LlmModelOption = None,
     fresh: FreshOption = False,
 ) -> None:
-    """Ask a language model for class descriptions and write them into `classes.yaml`.
+    """Draft class descriptions with a language model and write them into `classes.yaml`.
 
-    What is measured of each class's annotated boxes goes into the question, and what experts note.
+    The prompt contains statistics of each class's annotated boxes and the notes of experts.
 
     Example: `dsmoe classes draft boards --classes spur --note "spur: a thorn with a tip, on a track"`
     """
-    from pipelines.class_text import class_facts
-    from pipelines.class_text.facts_text import in_words
+    from pipelines.class_text.class_facts import workspace_facts
+    from pipelines.class_text.facts_text import facts_line
     from pipelines.workspace.workspace import Workspace
-    from prompts.draft import draft as write
+    from prompts.draft import draft as draft_descriptions
     from prompts.notes import read_notes
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
         book = opened.working_book()
         chosen = [n.strip() for n in names.split(",")] if names else book.names
-        said = read_notes(book, notes, note or ())
-        bare, cached = language_model(llm, model, opened.path, progress, fresh=fresh)
-        asked = cached(bare)
-        progress.status("measuring what is annotated")
-        measured = class_facts.of_workspace(opened, book, progress.advance)
-        progress.status("asking the language model")
-        facts = {name: in_words(one) for name, one in measured.items()}
-        written = write(book, chosen, asked, facts, notes=said, progress=progress.advance)
-        written.save(opened.path / "classes.yaml")
-        differs = opened.class_books.note()
+        expert_notes = read_notes(book, notes, note or ())
+        client, add_cache = language_model(llm, model, opened.path, progress, fresh=fresh)
+        cached = add_cache(client)
+        progress.status("measuring annotated boxes")
+        facts = workspace_facts(opened, book, progress.advance)
+        progress.status("waiting for the language model")
+        lines = {name: facts_line(of_class) for name, of_class in facts.items()}
+        drafted = draft_descriptions(
+            book, chosen, cached, lines, notes=expert_notes, progress=progress.advance
+        )
+        drafted.save(opened.path / "classes.yaml")
+        difference = opened.class_books.note()
     for name in dict.fromkeys(map(book.resolve, chosen)):
-        line(f"{name}: {written.entry(name).description}")
-    line(str(asked.usage), style="dim")
-    if differs:
-        line(differs)
+        line(f"{name}: {drafted.entry(name).description}")
+    line(str(cached.usage), style="dim")
+    if difference:
+        line(difference)
 
 
 @app.command("migrate")
@@ -95,10 +99,11 @@ def migrate(
     ] = False,
     port: PortOption = None,
 ) -> None:
-    """Bring the labelling project to the published class book: new, renamed and removed classes.
+    """Update the labelling project to the published class book: new, renamed and removed classes.
 
-    A class that is now another's alias is renamed, in annotations and pre-annotations too. A class that is
-    gone is removed, unless annotations have it. `dsmoe round open` does the same.
+    A class whose name is now an alias of another class is renamed, in annotations and pre-annotations too.
+    A class that is not in the class book is removed, unless it has annotations. `dsmoe round open` does the
+    same.
 
     Example: `dsmoe classes migrate boards --dry-run`
     """
@@ -109,22 +114,24 @@ def migrate(
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
         studio, _ = factory.start_studio(opened, Environment.read(), progress.status, port)
         book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
-        words, owner = book.vocabulary(), opened.mark()
-        change = studio.class_change(title, words, owner=owner, resolve=book.resolve)
+        vocabulary, owner = book.vocabulary(), opened.mark()
+        change = studio.class_change(title, vocabulary, owner=owner, resolve=book.resolve)
         if not dry_run:
-            studio.ensure_project(title, words, owner=owner, resolve=book.resolve, progress=progress.advance)
+            studio.ensure_project(
+                title, vocabulary, owner=owner, resolve=book.resolve, progress=progress.advance
+            )
     if note:
         line(note)
     if not change.added and not change.obsolete:
-        console.print("The labelling project has the classes of the class book; nothing is to be done.")
+        console.print("The labelling project has the classes of the class book; there is nothing to do.")
         return
-    table = Table("class", "what becomes of it", "annotations", "sets of pre-annotations")
+    table = Table("class", "change", "annotations", "sets of pre-annotations")
     for name in change.added:
         table.add_row(name, "added", "-", "-")
-    fates = {old: f"renamed to {new}" for old, new in change.renamed.items()}
-    for name, fate in (fates | dict.fromkeys(change.removed, "removed")).items():
+    changes = {old: f"renamed to {new}" for old, new in change.renamed.items()}
+    for name, text in (changes | dict.fromkeys(change.removed, "removed")).items():
         counts = change.annotations.get(name, 0), change.pre_annotations.get(name, 0)
-        table.add_row(name, fate, *map(str, counts))
+        table.add_row(name, text, *map(str, counts))
     console.print(table)
     if dry_run:
         change.check()

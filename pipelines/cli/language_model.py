@@ -1,4 +1,4 @@
-"""Which language model a command asks, and what experts tell it."""
+"""Options of the commands that use a language model, and the model that they select."""
 
 from __future__ import annotations
 
@@ -20,25 +20,28 @@ LlmOption = Annotated[
 ]
 LlmModelOption = Annotated[
     str | None,
-    typer.Option("--model", help="Name of the model; default: DSMOE_LLM_MODEL, or the only one there is."),
+    typer.Option(
+        "--model",
+        help="Name of the model; default: DSMOE_LLM_MODEL, or the server's model if it has one only.",
+    ),
 ]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Ask anew; else answers to the same questions are taken again.")
+    bool, typer.Option("--fresh", help="Do not use cached answers; request new ones and cache them.")
 ]
 NotesOption = Annotated[
     Path | None,
-    typer.Option("--notes", metavar="FILE", help="What experts know: YAML, a text per class."),
+    typer.Option("--notes", metavar="FILE", help="Notes of experts: YAML with a text per class."),
 ]
 NoteOption = Annotated[
     list[str] | None,
-    typer.Option("--note", metavar="CLASS: TEXT", help="The same for one class; may be repeated."),
+    typer.Option("--note", metavar="CLASS: TEXT", help="Note of an expert on one class; may be repeated."),
 ]
 
 
 def language_model(
     llm: str | None, model: str | None, workspace: Path, progress: TerminalReporter, *, fresh: bool
 ) -> tuple[OpenAIModel, Callable[[CountingModel], CachedModel]]:
-    """The model of the options or of the environment, and what keeps its answers in the workspace.
+    """The model of the options or of the environment, and a function that adds the workspace's cache to it.
 
     Raises:
         SettingsError, LanguageModelError, PrerequisiteError: see pipelines.services.language_model.connect.
@@ -46,5 +49,5 @@ def language_model(
     from pipelines.services.language_model.connect import cached_model, connect_language_model
     from pipelines.settings import Environment
 
-    asked = connect_language_model(Environment.read(), llm, model, heard=progress.heard)
-    return asked, partial(cached_model, workspace=workspace, fresh=fresh)
+    client = connect_language_model(Environment.read(), llm, model, on_token=progress.token_progress)
+    return client, partial(cached_model, workspace=workspace, fresh=fresh)

@@ -1,4 +1,4 @@
-"""dsmoe llm serve, check"""
+"""Commands `dsmoe llm serve` and `dsmoe llm check`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import typer
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.terminal import TerminalReporter, line
 
-app = typer.Typer(help="A language model that writes about defects.", no_args_is_help=True)
+app = typer.Typer(help="Language model for class descriptions.", no_args_is_help=True)
 THINKING_TOKENS = 1024
-"""What is advised: enough to weigh a class against its siblings."""
+"""Recommended reasoning budget: enough to compare a class with its siblings."""
 
 
 class EngineChoice(StrEnum):
-    """Programs that serve language models."""
+    """Inference servers for language models."""
 
     VLLM = "vllm"
     VLLM_CPU = "vllm-cpu"
 
 
 class LoadFormat(StrEnum):
-    """Where the weights come from."""
+    """How the weights are loaded."""
 
     AUTO = "auto"
     DUMMY = "dummy"
@@ -41,14 +41,14 @@ def serve(
     ] = None,
     engine: Annotated[
         EngineChoice | None,
-        typer.Option("--engine", help="Default: vllm where there is a GPU, else vllm-cpu."),
+        typer.Option("--engine", help="Inference server; default: vllm with a GPU, else vllm-cpu."),
     ] = None,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 8000,
     load_format: Annotated[
-        LoadFormat, typer.Option("--load-format", help="dummy: random weights, to try a machine out.")
+        LoadFormat, typer.Option("--load-format", help="dummy: random weights, to test a machine.")
     ] = LoadFormat.AUTO,
 ) -> None:
-    """Serve a language model on this machine until Ctrl-C; its engine's environment is built once.
+    """Serve a language model on this machine until Ctrl-C; the environment of its engine is built once.
 
     Example: `dsmoe llm serve --model models/qwen --port 8001`
     """
@@ -84,28 +84,29 @@ def serve(
     except KeyboardInterrupt:
         line("the language model is stopped")
     except LanguageModelError as error:
-        for more in error.problem.splitlines()[1:]:  # the end of its log
-            line(more, style="dim")
+        for log_line in error.problem.splitlines()[1:]:
+            line(log_line, style="dim")
         raise
 
 
 @app.command("check")
 def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
-    """Ask a language model one question, and say whether it can do what the class book needs.
+    """Check with one request whether a language model can draft class descriptions.
 
     Example: `dsmoe llm check --llm http://127.0.0.1:8000/v1`
     """
-    from pipelines.services.language_model.check import check as ask_it
+    from pipelines.services.language_model.check import check as check_model
     from pipelines.services.language_model.connect import connect_language_model
     from pipelines.settings import Environment
 
     environment = Environment.read()
     with TerminalReporter() as progress:
         progress.status("asking the language model")
-        found = ask_it(connect_language_model(environment, llm, model, heard=progress.heard))
+        client = connect_language_model(environment, llm, model, on_token=progress.token_progress)
+        result = check_model(client)
     line(f"reachable: {llm or environment.llm_url}")
-    line(f"model: {found.model}")
-    line(f"JSON-schema answer: valid ({found.answer.model_dump_json()})")
-    budget = "" if environment.llm_thinking_tokens else "; DSMOE_LLM_THINKING_TOKENS bounds it, on vLLM"
-    line(f"reasoning: {f'progress apart{budget}' if found.reasoned else 'none seen'}")
-    line(f"cost: {found.usage}")
+    line(f"model: {result.model}")
+    line(f"JSON-schema answer: valid ({result.answer.model_dump_json()})")
+    budget = "" if environment.llm_thinking_tokens else "; with vLLM, DSMOE_LLM_THINKING_TOKENS limits it"
+    line(f"reasoning: {f'separate from the answer{budget}' if result.reasoned else 'none'}")
+    line(f"cost: {result.usage}")

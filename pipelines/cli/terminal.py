@@ -102,10 +102,10 @@ class TerminalReporter:
         """A note while something starts."""
         self._progress.update(self._task, description=text, visible=True)
 
-    def heard(self, tokens: int, thinks: bool) -> None:
-        """What a language model has said so far."""
-        said = f"the language model {'thinks' if thinks else 'writes'}: {tokens} tokens"
-        self._progress.update(self._task, description=said, visible=True)
+    def token_progress(self, tokens: int, reasoning: bool) -> None:
+        """Show how many tokens a language model has generated of its reply."""
+        text = f"the language model {'reasons' if reasoning else 'writes'}: {tokens} tokens"
+        self._progress.update(self._task, description=text, visible=True)
 
     def line(self, text: str, style: str = "") -> None:
         """A line that stays."""

@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any, overload
 
 from annotate.studio.protocol import Task
-from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ImageRecord, Prediction
+from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.rounds import acquisition
 from pipelines.rounds.context import LoopContext
-from pipelines.settings import RoundSettings
 from pipelines.workspace.journal import RoundRecord, SentTask
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
@@ -121,7 +120,7 @@ class Planned(Sequence[Task]):
         found = self._found[version][key]
         if not version.endswith(f"+{self._book.version}"):
             found = as_called_now(found, self._book)
-        return shown(found, self._settings)
+        return pre_annotations(found, self._settings)
 
 
 def as_called_now(found: Prediction, book: ClassBook) -> Prediction:
@@ -145,15 +144,3 @@ def as_called_now(found: Prediction, book: ClassBook) -> Prediction:
         if (label := name_of(detection.label)) is not None:
             kept.append(replace(detection, label=label, probabilities=probabilities))
     return replace(found, detections=tuple(kept))
-
-
-def shown(found: Prediction, settings: RoundSettings) -> Prediction:
-    """The detections sure enough to show, one a place.
-
-    A page full of wrong boxes is slower than an empty one.
-
-    Its runner-up stands beside it (:attr:`DetectorBackend.second_best`): relabelling is quicker than
-    deleting.
-    """
-    sure = [f for f in found.detections if f.score >= settings.pre_annotation_score]
-    return replace(found, detections=tuple(suppress_across_classes(sure)[: settings.max_pre_annotations]))

@@ -27,7 +27,7 @@ from pipelines.detectors.backend import DSMoEBackend, evaluate_predictions, pred
 from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 from pipelines.workspace.registry import source_commit
-from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 
 SHARD_IMAGES = 200  # images that are drawn at a time: what a kill loses at most
 HELD_OUT = 40  # images of each kind
@@ -173,7 +173,7 @@ def _learn_drawn(
 def synthetic_vocabulary() -> Vocabulary:
     """The classes of all drawn kinds, in the words of the glossary."""
     names = (name for generator in KINDS.values() for name in generator.classes)
-    return ClassBook.from_glossary(names).vocabulary()
+    return glossary_book(names).vocabulary()
 
 
 def _draw(

@@ -20,6 +20,7 @@ from pipelines.settings import MAX_PIXELS, Environment
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def train_from_files(
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
-        book = workspace.class_book() if workspace else ClassBook.from_glossary(known.classes)
+        book = workspace.class_book() if workspace else glossary_book(known.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     most = workspace.settings.max_pixels if workspace else MAX_PIXELS

@@ -16,9 +16,9 @@ from dsmoe_core.errors import ClassBookError
 from pipelines.settings import TextSettings
 from pipelines.workspace.token_limit import cut_by
 from prompts.book_diff import BookDiff, book_diff
-from prompts.class_book import ClassBook, book_text
+from prompts.class_book import ClassBook, read_book_text
 from prompts.evaluation_report import TextEvaluationReport
-from prompts.store import Act, ClassBookStore, Version
+from prompts.store import ClassBookStore, Version, VersionEvent
 
 FIRST = "the first one"
 PUBLISHED, WORKING = "published", "working"
@@ -62,7 +62,7 @@ class ClassBooks:
         Raises:
             ClassBookError: it is missing or wrong.
         """
-        return ClassBook.load(self.file, cut=cut_by(self._text) if whole else None)
+        return ClassBook.load(self.file, check_length=cut_by(self._text) if whole else None)
 
     def named(self, name: str) -> ClassBook:
         """A book by the first digits of its version, or ``published`` or ``working``.
@@ -82,7 +82,7 @@ class ClassBooks:
         """
         if self.store.published() is None:
             self.working()  # what is wrong in it is told by its file and line
-            version = self.store.save(book_text(self.file), message=FIRST, author=author or whoever())
+            version = self.store.save(read_book_text(self.file), message=FIRST, author=author or whoever())
             self.store.publish(version.id, over=None, author=author or whoever(), force_reason=FIRST)
 
     def begin_with(self, book: ClassBook) -> None:
@@ -109,7 +109,7 @@ class ClassBooks:
         report: TextEvaluationReport | None = None,
         force_reason: str | None = None,
         over: str | None = None,
-    ) -> tuple[Act, BookDiff | None]:
+    ) -> tuple[VersionEvent, BookDiff | None]:
         """Publish a version, by default ``classes.yaml``, which becomes one unless it is refused.
 
         A change of the list of classes is published as any other: a judge compares the classes that both
@@ -143,7 +143,7 @@ class ClassBooks:
             return act, None
         return act, book_diff(before.book, book)
 
-    def rollback(self, name: str | None, *, author: str, reason: str) -> tuple[Act, bool]:
+    def rollback(self, name: str | None, *, author: str, reason: str) -> tuple[VersionEvent, bool]:
         """Put an earlier published version back.
 
         ``classes.yaml`` goes back too where it is, to the letter, the version that is left: then nothing of
@@ -192,8 +192,8 @@ class ClassBooks:
 
     def _whole(self) -> tuple[str, ClassBook]:
         """The text of ``classes.yaml``, every description of which the text encoder reads to its end."""
-        text = book_text(self.file)
-        return text, ClassBook.parsed(text, str(self.file), cut=cut_by(self._text))
+        text = read_book_text(self.file)
+        return text, ClassBook.parse(text, str(self.file), check_length=cut_by(self._text))
 
     def _refuse_loss(self, path: Path) -> None:
         """Let only what can be brought back be written over.

@@ -19,6 +19,7 @@ from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.journal import EPOCH
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ def _class_book(source: Source) -> ClassBook:
     names = list(source.classes) or list(dict.fromkeys(name for s in known for name in s.classes))
     if not names:
         raise SettingsError("no classes are known", "Give them with --classes a,b,c or in annotations.")
-    book = ClassBook.from_glossary(names)
+    book = glossary_book(names)
     for annotated in known:
         for label in sorted({a.label for p in annotated.images for a in p.annotations}):
             book.resolve(label)

@@ -1,11 +1,13 @@
-"""Built-in descriptions of known defects, in our own words: one class book a domain, as package data."""
+"""Built-in descriptions of known defects: one class book per domain, as package data."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 
-from prompts.class_book import ClassBook, ClassEntry, InnerNode, plain
+from prompts.class_book import ClassBook, book_content
+from prompts.class_entry import ClassEntry, InnerNode, normalized_name
 
 DOMAINS = ("pcb", "aluminium", "steel", "glass", "plastic", "castings", "welds", "coatings")
 
@@ -14,58 +16,73 @@ DOMAINS = ("pcb", "aluminium", "steel", "glass", "plastic", "castings", "welds",
 def domain(name: str) -> ClassBook:
     """The glossary of one of DOMAINS."""
     text = files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return ClassBook.parsed(text, f"glossary {name}")
+    return ClassBook.parse(text, f"glossary {name}")
 
 
-def entries_for(names: list[str]) -> tuple[list[InnerNode], list[ClassEntry]]:
-    """Inner nodes and classes for these names, in their order and spelling.
+def glossary_book(names: Iterable[str]) -> ClassBook:
+    """A class book for these class names, with the descriptions of the glossary.
 
-    Domains are tried in order of how many of the names they know: "pin_hole" beside "open" is a hole in
-    copper, beside "scratch" one in aluminium. An unknown name becomes a class that has only its name.
+    A name keeps its spelling. The glossary is searched by names and aliases, first in the domain that has
+    most of the names: "pin_hole" with "open" is a hole in copper, with "scratch" a hole in aluminium. A name
+    that the glossary does not have becomes a class with its bare name as description and source "name".
+
+    Raises:
+        ClassBookError: there is no name, or one is given twice.
     """
-    books = sorted((domain(d) for d in DOMAINS), key=lambda book: -sum(_knows(book, n) for n in names))
-    taken = {plain(name) for name in names}
+    requested = list(names)
+    inner, classes = _entries_for(requested)
+    source = "made of the names " + (", ".join(requested) or "(none)")
+    return ClassBook.from_content(book_content(inner, classes), source)
+
+
+def _entries_for(names: Sequence[str]) -> tuple[list[InnerNode], list[ClassEntry]]:
+    """Inner nodes and classes for these names, in their order and spelling."""
+    books = sorted((domain(d) for d in DOMAINS), key=lambda book: -sum(_has(book, n) for n in names))
+    used_names = {normalized_name(name) for name in names}
     inner: dict[str, InnerNode] = {}
     classes: list[ClassEntry] = []
     for name in names:
-        book = next((b for b in books if _knows(b, name)), None)
+        book = next((b for b in books if _has(b, name)), None)
         if book is None:
-            spoken = " ".join(name.replace("_", " ").replace("-", " ").split())
-            classes.append(ClassEntry.model_construct(name=name, description=spoken, source="name"))
+            text = " ".join(name.replace("_", " ").replace("-", " ").split())
+            classes.append(ClassEntry.model_construct(name=name, description=text, source="name"))
             continue
-        known = book.entry(name)
-        above = _ancestors(book, known.parent) if known.parent else []
-        above = [node for node in above if plain(node.name) not in taken]
-        inner.update((node.name, node) for node in reversed(above))
-        aliases = [a for a in (known.name, *known.aliases) if plain(a) not in taken]
-        taken.update(plain(a) for a in aliases)
-        parent = above[0].name if above else None
-        classes.append(known.model_copy(update={"name": name, "aliases": tuple(aliases), "parent": parent}))
-    known_here = [_among(entry, classes) for entry in classes]
-    return [_rooted(node, inner) for node in inner.values()], known_here
+        entry = book.entry(name)
+        ancestors = _ancestors(book, entry.parent) if entry.parent else []
+        ancestors = [node for node in ancestors if normalized_name(node.name) not in used_names]
+        inner.update((node.name, node) for node in reversed(ancestors))
+        aliases = [a for a in (entry.name, *entry.aliases) if normalized_name(a) not in used_names]
+        used_names.update(normalized_name(a) for a in aliases)
+        parent = ancestors[0].name if ancestors else None
+        classes.append(entry.model_copy(update={"name": name, "aliases": tuple(aliases), "parent": parent}))
+    classes = [_with_confusable_among(classes, entry) for entry in classes]
+    return [_without_missing_parent(node, inner) for node in inner.values()], classes
 
 
-def _among(entry: ClassEntry, classes: list[ClassEntry]) -> ClassEntry:
-    """The entry with its confusable classes as they are called here; those that are not here are left out."""
-    called = {plain(name): c.name for c in classes for name in (*c.aliases, c.name)}
-    here = (called.get(plain(name)) for name in entry.confusable)
-    confusable = tuple(dict.fromkeys(name for name in here if name is not None and name != entry.name))
+def _with_confusable_among(classes: Sequence[ClassEntry], entry: ClassEntry) -> ClassEntry:
+    """The entry with its confusable classes under the names of ``classes``, without those not among them."""
+    name_of = {normalized_name(name): c.name for c in classes for name in (*c.aliases, c.name)}
+    names = (name_of.get(normalized_name(name)) for name in entry.confusable)
+    confusable = tuple(dict.fromkeys(name for name in names if name is not None and name != entry.name))
     return entry.model_copy(update={"confusable": confusable})
 
 
-def _knows(book: ClassBook, name: str) -> bool:
-    return any(plain(name) == plain(known) for c in book.classes for known in (c.name, *c.aliases))
+def _has(book: ClassBook, name: str) -> bool:
+    normalized = normalized_name(name)
+    return any(normalized == normalized_name(n) for c in book.classes for n in (c.name, *c.aliases))
 
 
 def _ancestors(book: ClassBook, name: str | None) -> list[InnerNode]:
     nodes = {node.name: node for node in book.inner}
-    found = []
+    ancestors = []
     while name is not None:
-        found.append(nodes[name])
+        ancestors.append(nodes[name])
         name = nodes[name].parent
-    return found
+    return ancestors
 
 
-def _rooted(node: InnerNode, kept: dict[str, InnerNode]) -> InnerNode:
-    """The node without a parent that was left out because a class has its name."""
-    return node if node.parent is None or node.parent in kept else node.model_copy(update={"parent": None})
+def _without_missing_parent(node: InnerNode, inner: dict[str, InnerNode]) -> InnerNode:
+    """The node, without its parent if that was left out because a class has the parent's name."""
+    if node.parent is None or node.parent in inner:
+        return node
+    return node.model_copy(update={"parent": None})

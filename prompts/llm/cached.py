@@ -1,4 +1,4 @@
-"""A language model that is never asked the same question twice: its answers lie in a folder."""
+"""Cache of a language model's answers, in files of a folder."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pydantic import BaseModel
 
 from dsmoe_core.atomic import atomic_write
 from prompts.llm.protocol import CountingModel, Message, Reply, Usage
-from prompts.llm.structured_reply import ask
+from prompts.llm.structured_reply import generate_structured
 
 
 class CachedModel:
-    """Replies with valid answers only, and keeps each in a file of its own.
+    """Language model that returns cached answers for requests that were answered before.
 
-    A question is the model's name, the messages, the schema of the answer and the model's settings; which
-    server answers does not matter. Replies that were of no use are asked for again, as ``ask`` says, and not
-    kept. Whoever wants a second answer to a question says so in the question.
+    The key of a request is the model's name, the messages, the schema of the answer and the model's settings;
+    the server's address is not part of it. Only valid answers are cached: an invalid reply is requested again
+    as ``generate_structured`` does.
 
     Args:
-        model: asked only what is not known.
-        folder: of the answers, made if missing; the files are JSON for people too, and may be removed.
-        fresh: ask anew, and keep the new answers.
-        attempts: see ``ask``.
+        model: called for requests that are not in the cache.
+        folder: of the answers, one JSON file each; made if missing. Files may be removed.
+        fresh: ignore cached answers, and replace them with the new ones.
+        attempts: see ``generate_structured``.
     """
 
     def __init__(self, model: CountingModel, folder: Path, *, fresh: bool = False, attempts: int = 3) -> None:
@@ -35,44 +35,46 @@ class CachedModel:
         self._folder = folder
         self._fresh = fresh
         self._attempts = attempts
-        self._kept = 0
+        self._cached = 0
 
     @property
     def settings(self) -> Mapping[str, Any]:
+        """Settings of the wrapped model."""
         return self._model.settings
 
     @property
     def usage(self) -> Usage:
-        return self._model.usage + Usage(kept=self._kept)
+        """Usage of the wrapped model, with the number of cached answers."""
+        return self._model.usage + Usage(cached=self._cached)
 
-    def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-        """The answer that is kept, or a new one; see LanguageModel.
+    def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
+        """The cached answer, or a new one; see LanguageModel.
 
         Raises:
             LanguageModelError: the server failed, or no attempt gave a valid answer.
         """
-        question = {
+        request = {
             "model": self.name,
             "settings": dict(self.settings),
-            "schema": shape.model_json_schema(),
+            "schema": schema.model_json_schema(),
             "messages": [message._asdict() for message in messages],
         }
-        text = json.dumps(question, sort_keys=True, ensure_ascii=False)
+        text = json.dumps(request, sort_keys=True, ensure_ascii=False)
         path = self._folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
-        answer = None if self._fresh else _read(path, shape)
+        answer = None if self._fresh else _read(path, schema)
         if answer is None:
-            answer = ask(self._model, messages, shape, attempts=self._attempts)
-            kept = {**question, "answer": answer.model_dump(mode="json")}
-            atomic_write(path, json.dumps(kept, ensure_ascii=False, indent=1))
+            answer = generate_structured(self._model, messages, schema, attempts=self._attempts)
+            entry = {**request, "answer": answer.model_dump(mode="json")}
+            atomic_write(path, json.dumps(entry, ensure_ascii=False, indent=1))
         else:
-            self._kept += 1
+            self._cached += 1
         return Reply(answer.model_dump_json(), None)
 
 
-def _read(path: Path, shape: type[BaseModel]) -> BaseModel | None:
-    """What is kept; None where that is nothing, or torn, or what the shape no longer takes."""
+def _read(path: Path, schema: type[BaseModel]) -> BaseModel | None:
+    """The answer in a cache file; None if the file is missing, damaged or does not validate."""
     try:
-        kept = json.loads(path.read_text(encoding="utf-8"))["answer"]
-        return shape.model_validate_json(json.dumps(kept))
+        answer = json.loads(path.read_text(encoding="utf-8"))["answer"]
+        return schema.model_validate_json(json.dumps(answer))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

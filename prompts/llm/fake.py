@@ -1,4 +1,4 @@
-"""A language model that says what it is told to, for tests and for trying things out without a server."""
+"""Language model with scripted replies, for tests and for use without a server."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from pydantic import BaseModel
 
 from dsmoe_core.errors import LanguageModelError
-from prompts.llm.protocol import Heard, Message, Reply, Usage
+from prompts.llm.protocol import Message, Reply, TokenProgress, Usage
 
 
 class FakeModel:
-    """Says what its script says, in order: texts, replies, or errors to raise; then it refuses.
+    """Returns the entries of a script in order: texts, replies, or errors to raise; then it raises an error.
 
-    Its tokens are words.
+    Tokens are counted as words.
 
     Attributes:
-        asked: the conversations it was given.
+        requests: messages of each call so far.
     """
 
     settings: Mapping[str, Any] = {}
@@ -28,28 +28,30 @@ class FakeModel:
         script: Iterable[str | Reply | dict[str, Any] | Exception],
         name: str = "fake",
         *,
-        heard: Heard | None = None,
+        on_token: TokenProgress | None = None,
     ) -> None:
         self.name = name
         self.usage = Usage()
-        self.asked: list[list[Message]] = []
-        self._heard = heard
+        self.requests: list[list[Message]] = []
+        self._on_token = on_token
         self._script = list(script)
 
-    def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:  # noqa: ARG002
-        """The next line of the script; see LanguageModel."""
-        self.asked.append(list(messages))
+    def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:  # noqa: ARG002
+        """The next entry of the script; see LanguageModel."""
+        self.requests.append(list(messages))
         if not self._script:
-            raise LanguageModelError(f"model {self.name} has nothing more to say", "Give it a longer script.")
-        line = self._script.pop(0)
-        if isinstance(line, Exception):
-            raise line
-        if not isinstance(line, Reply):
-            line = Reply(line if isinstance(line, str) else json.dumps(line), None)
-        thought, said = (len((part or "").split()) for part in (line.reasoning, line.content))
-        if self._heard is not None:
-            for token in range(1, thought + said + 1):
-                self._heard(token, token <= thought)
-        read = sum(len(message.text.split()) for message in messages)
-        self.usage += Usage(asked=1, read=read, written=thought + said)
-        return line
+            raise LanguageModelError(
+                f"the script of the fake model {self.name} is used up", "Give it a longer script."
+            )
+        entry = self._script.pop(0)
+        if isinstance(entry, Exception):
+            raise entry
+        if not isinstance(entry, Reply):
+            entry = Reply(entry if isinstance(entry, str) else json.dumps(entry), None)
+        reasoning, content = (len((part or "").split()) for part in (entry.reasoning, entry.content))
+        if self._on_token is not None:
+            for token in range(1, reasoning + content + 1):
+                self._on_token(token, token <= reasoning)
+        prompt = sum(len(message.text.split()) for message in messages)
+        self.usage += Usage(replies=1, prompt_tokens=prompt, completion_tokens=reasoning + content)
+        return entry

@@ -1,4 +1,4 @@
-"""A language model behind a server that speaks the OpenAI protocol, such as vLLM."""
+"""Language model behind a server with the OpenAI protocol, such as vLLM."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from pydantic import BaseModel
 
 from dsmoe_core.errors import LanguageModelError
 from dsmoe_core.openai_server import OpenAIServer
-from prompts.llm.protocol import Heard, Message, Reply, Usage
+from prompts.llm.protocol import Message, Reply, TokenProgress, Usage
 
-THINKING = "thinking_token_budget"
-NO_THOUGHT = {THINKING: 0}
+THINKING_BUDGET = "thinking_token_budget"
+"""Extra request field of vLLM that limits the reasoning tokens of a reply."""
 
 
 class OpenAIModel:
-    """Asks for JSON-schema answers and reads them as they come in, so that a slow model is no silent one.
+    """Client that requests JSON-schema answers and streams them, so that progress can be shown.
 
     Args:
         url: of the API, usually ending in /v1.
-        model: as the server names it.
-        api_key: sent to the server, never shown in a message; None where it wants none.
-        timeout_s: the longest silence: before the first token, and between two.
-        limit_s: for one reply as a whole.
-        retries: of a request that failed on its way or by overload; never of a reply that had begun.
+        model: name of the model on the server.
+        api_key: sent to the server, never shown in a message; None if the server needs none.
+        timeout_s: maximum seconds without a token: before the first one, and between two.
+        limit_s: maximum seconds of one reply.
+        retries: of a request that failed in transit or because of overload; a reply that has begun is not
+            retried.
         max_tokens: of one reply, reasoning included.
-        thinking_tokens: most tokens of reasoning, for servers that know ``thinking_token_budget``.
-        heard: told of each token.
+        thinking_tokens: maximum reasoning tokens, for servers that support ``thinking_token_budget``.
+        on_token: called for each streamed token.
 
     Attributes:
         usage: of all replies so far.
@@ -45,27 +46,27 @@ class OpenAIModel:
         retries: int = 2,
         max_tokens: int = 4096,
         thinking_tokens: int | None = None,
-        heard: Heard | None = None,
+        on_token: TokenProgress | None = None,
     ) -> None:
         self.name = model
         self.usage = Usage()
         self._server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
         self._limit_s = limit_s
         self._max_tokens = max_tokens
-        self._extra = {} if thinking_tokens is None else {THINKING: thinking_tokens}
-        self._heard = heard or (lambda _tokens, _thinks: None)
+        self._extra = {} if thinking_tokens is None else {THINKING_BUDGET: thinking_tokens}
+        self._on_token = on_token or (lambda _tokens, _reasoning: None)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """See CountingModel."""
+        """Limits of a reply; see CountingModel."""
         return {"max_tokens": self._max_tokens, **self._extra}
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Close the connections."""
         self._server.close()
 
     def served(self) -> list[str]:
-        """The names of the models that the server has.
+        """Names of the models on the server.
 
         Raises:
             LanguageModelError: see LanguageModel.
@@ -73,91 +74,101 @@ class OpenAIModel:
         with self._server.clear_errors(self.name):
             return [model.id for model in self._server.client.models.list().data or ()]
 
-    def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-        """One reply, by JSON-schema ``response_format``; see LanguageModel.
+    def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
+        """Generate one reply, with a JSON-schema ``response_format``; see LanguageModel.
 
-        A model that ends within its thoughts is asked once more, without any, where the server sees to that.
+        If a reply ends within its reasoning and the server supports a thinking budget, the request is
+        repeated once with a budget of 0.
         """
-        said = self._asked(messages, shape, self._extra)
-        if not said.content and self._extra:
-            said = self._asked(messages, shape, NO_THOUGHT)
-        return said.reply()
+        streamed = self._request(messages, schema, self._extra)
+        if not streamed.content and self._extra:
+            streamed = self._request(messages, schema, {THINKING_BUDGET: 0})
+        return streamed.reply()
 
-    def _asked(self, messages: Sequence[Message], shape: type[BaseModel], extra: Mapping[str, Any]) -> _Said:
-        talk: Any = [{"role": m.role, "content": m.text} for m in messages]
-        schema = {"name": shape.__name__, "schema": shape.model_json_schema(), "strict": True}
-        form: Any = {"type": "json_schema", "json_schema": schema}
-        began = time.monotonic()
+    def _request(
+        self, messages: Sequence[Message], schema: type[BaseModel], extra: Mapping[str, Any]
+    ) -> _StreamedReply:
+        json_schema = {"name": schema.__name__, "schema": schema.model_json_schema(), "strict": True}
+        conversation: Any = [{"role": m.role, "content": m.text} for m in messages]
+        response_format: Any = {"type": "json_schema", "json_schema": json_schema}
+        started = time.monotonic()
         with self._server.clear_errors(self.name):
             stream = self._server.client.chat.completions.create(
                 model=self.name,
-                messages=talk,
-                response_format=form,
+                messages=conversation,
+                response_format=response_format,
                 max_tokens=self._max_tokens,
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_body=dict(extra),
             )
         with stream, self._server.clear_errors(self.name, begun=True):
-            said = self._listen(stream, began)
-        self.usage += Usage(1, 0, said.read, said.written, time.monotonic() - began)
-        return said
+            streamed = self._receive(stream, started)
+        self.usage += Usage(
+            replies=1,
+            prompt_tokens=streamed.prompt_tokens,
+            completion_tokens=streamed.completion_tokens,
+            seconds=time.monotonic() - started,
+        )
+        return streamed
 
-    def _listen(self, chunks: Iterable[Any], began: float) -> _Said:
-        """The reply as it comes in.
+    def _receive(self, chunks: Iterable[Any], started: float) -> _StreamedReply:
+        """Collect the chunks of a stream.
 
         Raises:
-            LanguageModelError: it has no end, or there is none at all.
+            LanguageModelError: the reply is empty, takes too long, or breaks off.
         """
-        said = _Said()
+        streamed = _StreamedReply()
         for chunk in chunks:
-            if said.take(chunk):
-                self._heard(said.written, not said.content)
-            if time.monotonic() - began > self._limit_s:
-                tokens = f"{said.written} tokens"
+            if streamed.add(chunk):
+                self._on_token(streamed.completion_tokens, not streamed.content)
+            if time.monotonic() - started > self._limit_s:
+                tokens = f"{streamed.completion_tokens} tokens"
                 raise LanguageModelError(
                     f"{self._server.url} was still answering after {self._limit_s:g} s ({tokens})",
                     "Choose a smaller model, or give it fewer tokens to think.",
                 )
-        if not said.begun:
+        if not streamed.has_message:
             raise LanguageModelError(
                 f"{self._server.url} answered without any message",
                 "Check that it is an OpenAI-compatible server, with streaming.",
             )
-        if said.ended is None:
+        if streamed.finish_reason is None:
             raise self._server.broken_off()
-        return said
+        return streamed
 
 
-class _Said:
-    """What was said so far."""
+class _StreamedReply:
+    """The part of a reply that has arrived so far."""
 
     def __init__(self) -> None:
         self.content = ""
         self.reasoning = ""
-        self.ended: str | None = None
-        self.begun = False
-        self.read = 0
-        self.written = 0
+        self.finish_reason: str | None = None
+        self.has_message = False
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
 
-    def take(self, chunk: Any) -> bool:
-        """Whether it brought a token, or several."""
-        used = getattr(chunk, "usage", None)
-        if used is not None:  # the server's own count is the right one
-            self.read, self.written = used.prompt_tokens or 0, used.completion_tokens or 0
+    def add(self, chunk: Any) -> bool:
+        """Add a chunk; returns whether it had text."""
+        usage = getattr(chunk, "usage", None)
+        if usage is not None:  # the server's count replaces our count of chunks
+            self.prompt_tokens = usage.prompt_tokens or 0
+            self.completion_tokens = usage.completion_tokens or 0
         choices: Any = getattr(chunk, "choices", None)
         delta = getattr(choices[0], "delta", None) if choices else None
         if delta is None:
             return False
-        self.begun = True
-        self.ended = getattr(choices[0], "finish_reason", None) or self.ended
-        thought = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
+        self.has_message = True
+        self.finish_reason = getattr(choices[0], "finish_reason", None) or self.finish_reason
+        reasoning = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
         content = getattr(delta, "content", None)
-        self.reasoning += thought if isinstance(thought, str) else ""
+        self.reasoning += reasoning if isinstance(reasoning, str) else ""
         self.content += content if isinstance(content, str) else ""
-        came = bool(thought or content)
-        self.written += came
-        return came
+        has_text = bool(reasoning or content)
+        self.completion_tokens += has_text
+        return has_text
 
     def reply(self) -> Reply:
-        return Reply(self.content or None, self.reasoning or None, cut=self.ended == "length")
+        """The complete reply."""
+        return Reply(self.content or None, self.reasoning or None, truncated=self.finish_reason == "length")

@@ -1,4 +1,4 @@
-"""The words of a conversation with a language model, and what one must do."""
+"""Interface of a language model: messages, replies and token usage."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
-Heard = Callable[[int, bool], None]
-"""Called while a reply comes in, with the tokens so far, and whether the model still thinks."""
+TokenProgress = Callable[[int, bool], None]
+"""Called while a reply is streamed: with the tokens so far, and whether they are reasoning tokens."""
 
 
 class Message(NamedTuple):
@@ -20,72 +20,78 @@ class Message(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What came back.
+    """A model's reply.
 
     Attributes:
-        content: None where the model only reasoned.
-        reasoning: what it thought before, where the server tells that apart.
-        cut: it came to the limit of its length, so the end is missing.
+        content: None if the reply has reasoning only.
+        reasoning: the reasoning before the content, if the server separates the two.
+        truncated: the reply reached the maximum number of tokens, so its end is missing.
     """
 
     content: str | None
     reasoning: str | None
-    cut: bool = False
+    truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What questions cost.
+    """What requests to a model have cost.
 
     Attributes:
-        asked: replies that a model gave, those included that were of no use.
-        kept: questions whose answer was known from before.
-        read: tokens of the questions.
-        written: tokens of the replies, reasoning included.
-        seconds: of waiting.
+        replies: received from the model, invalid ones included.
+        cached: answers that were taken from the cache.
+        prompt_tokens: tokens of the messages.
+        completion_tokens: tokens of the replies, reasoning included.
+        seconds: time spent waiting for replies.
     """
 
-    asked: int = 0
-    kept: int = 0
-    read: int = 0
-    written: int = 0
+    replies: int = 0
+    cached: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
-            self.asked + other.asked,
-            self.kept + other.kept,
-            self.read + other.read,
-            self.written + other.written,
+            self.replies + other.replies,
+            self.cached + other.cached,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
             self.seconds + other.seconds,
         )
 
     @property
     def tokens(self) -> int:
-        """Read and written."""
-        return self.read + self.written
+        """Prompt and completion tokens together."""
+        return self.prompt_tokens + self.completion_tokens
 
     def __str__(self) -> str:
-        pace = f" ({self.written / self.seconds:.1f} a second)" if self.seconds and self.written else ""
-        parts = [f"{self.asked} {'reply' if self.asked == 1 else 'replies'}"]
-        if self.kept:
-            parts.append(f"{self.kept} known from before")
-        if self.asked:
-            parts += [f"{self.read:,} tokens read", f"{self.written:,} written in {self.seconds:.1f} s{pace}"]
+        parts = [f"{self.replies} {'reply' if self.replies == 1 else 'replies'}"]
+        if self.cached:
+            parts.append(f"{self.cached} from the cache")
+        if self.replies:
+            completion = self.completion_tokens
+            rate = f" ({completion / self.seconds:.1f} tokens/s)" if self.seconds and completion else ""
+            parts.append(f"{self.prompt_tokens:,} prompt tokens")
+            parts.append(f"{completion:,} completion tokens in {self.seconds:.1f} s{rate}")
         return ", ".join(parts)
 
 
 class LanguageModel(Protocol):
-    """Whatever can continue a conversation.
+    """A chat model that can answer in JSON.
 
     Attributes:
-        name: of the model, written into what it authored.
+        name: of the model, recorded as the author of its texts.
     """
 
     name: str
 
-    def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-        """One reply, which the server is asked to give in this shape.
+    def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
+        """Generate one reply.
+
+        Args:
+            messages: the conversation so far.
+            schema: pydantic model whose JSON schema the server is asked to enforce.
 
         Raises:
             LanguageModelError: the server cannot be reached, refuses, or takes too long.
@@ -94,14 +100,14 @@ class LanguageModel(Protocol):
 
 
 class CountingModel(LanguageModel, Protocol):
-    """One that says what its answers depend on beside the question, and what they cost so far."""
+    """A language model that reports its settings and its usage."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Plain values; nothing of the server is in them."""
+        """Plain values that change the model's replies, such as ``max_tokens``; nothing of the server."""
         ...
 
     @property
     def usage(self) -> Usage:
-        """Of all replies so far; one that failed on its way is not in it."""
+        """Usage of all replies so far, without requests that failed."""
         ...

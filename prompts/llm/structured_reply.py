@@ -1,4 +1,4 @@
-"""Asks a language model and gets an answer of the shape that was asked for, or a clear error."""
+"""Requests an answer that validates against a pydantic model."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from pydantic import BaseModel, ValidationError
 from dsmoe_core.errors import LanguageModelError
 from prompts.llm.protocol import LanguageModel, Message, Reply
 
-Answer = TypeVar("Answer", bound=BaseModel)
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
+_REASONING = re.compile(r"^.*</think>", re.DOTALL)
 
 
-def ask(
-    model: LanguageModel, messages: Sequence[Message], shape: type[Answer], *, attempts: int = 3
-) -> Answer:
-    """An answer of this shape; one that is not is sent back with what is wrong, ``attempts`` times in all.
+def generate_structured(
+    model: LanguageModel, messages: Sequence[Message], schema: type[SchemaT], *, attempts: int = 3
+) -> SchemaT:
+    """Request an answer of this schema; an invalid reply is sent back with its errors.
+
+    Args:
+        attempts: maximum number of replies.
 
     Raises:
         LanguageModelError: the server failed, or no attempt gave a valid answer.
     """
-    talk = list(messages)
+    conversation = list(messages)
     problem = ""
     for _ in range(attempts):
-        reply = model.reply(talk, shape)
+        reply = model.reply(conversation, schema)
         try:
-            return shape.model_validate_json(_json_part(reply))
+            return schema.model_validate_json(_json_part(reply))
         except ValidationError as error:
-            problem = _told(error, reply)
+            problem = _format_errors(error, reply)
         except ValueError as error:
             problem = str(error)
-        wrong = f"That was not valid: {problem}. Answer again, with one JSON object of the given schema only."
-        talk = [
+        correction = (
+            f"That was not valid: {problem}. Answer again, with one JSON object of the given schema only."
+        )
+        conversation = [
             *messages,
             Message("assistant", (reply.content or "(nothing)")[:4000]),
-            Message("user", wrong),
+            Message("user", correction),
         ]
     raise LanguageModelError(
         f"model {model.name} gave no valid answer in {attempts} attempts; the last one: {problem}",
@@ -45,19 +50,23 @@ def ask(
     )
 
 
-def _told(error: ValidationError, reply: Reply) -> str:
-    wrong = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'answer'}: {one['msg']}" for one in error.errors())
-    return f"{wrong} (it was cut off at the most tokens of a reply)" if reply.cut else wrong
+def _format_errors(error: ValidationError, reply: Reply) -> str:
+    errors = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'answer'}: {e['msg']}" for e in error.errors())
+    return f"{errors} (truncated at the maximum number of tokens)" if reply.truncated else errors
 
 
 def _json_part(reply: Reply) -> str:
-    """The JSON of a reply, without thoughts or fences around it, which some servers leave in."""
-    cut = ", cut off at the most tokens of a reply" if reply.cut else ""
+    """The JSON object in a reply, without the reasoning and code fences that some servers leave in.
+
+    Raises:
+        ValueError: the reply has no JSON object.
+    """
+    truncated = ", truncated at the maximum number of tokens" if reply.truncated else ""
     if reply.content is None or not reply.content.strip():
-        thought = f" after {len(reply.reasoning)} characters of reasoning" if reply.reasoning else ""
-        raise ValueError(f"the answer was empty{thought}{cut}")
-    text = _THOUGHT.sub("", reply.content)
+        reasoning = f" after {len(reply.reasoning)} characters of reasoning" if reply.reasoning else ""
+        raise ValueError(f"the answer was empty{reasoning}{truncated}")
+    text = _REASONING.sub("", reply.content)
     begin, end = text.find("{"), text.rfind("}")
     if begin < 0 or end < begin:
-        raise ValueError(f"the answer holds no JSON object{cut}")
+        raise ValueError(f"the answer holds no JSON object{truncated}")
     return text[begin : end + 1]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from openai_server import OpenAIServer, told_in_pieces
 
-from prompts.llm import CountingModel, FakeModel, Heard, OpenAIModel, Reply
+from prompts.llm import CountingModel, FakeModel, OpenAIModel, Reply, TokenProgress
 
 KEY = "sk-very-secret"
 Line = dict[str, Any] | str | Reply
@@ -61,15 +61,15 @@ def scripted(
 ) -> Callable[..., CountingModel]:
     """Makes a model that says these lines; the real client over HTTP, and the fake."""
 
-    def make(lines: list[Line], heard: Heard | None = None) -> CountingModel:
+    def make(lines: list[Line], on_token: TokenProgress | None = None) -> CountingModel:
         if request.param == "fake":
-            return FakeModel(lines, name="tiny", heard=heard)
+            return FakeModel(lines, name="tiny", on_token=on_token)
         for line in lines:
             if isinstance(line, Reply):
-                finish = "length" if line.cut else "stop"
+                finish = "length" if line.truncated else "stop"
                 server.status({"content": line.content, "reasoning": line.reasoning}, finish=finish)
             else:
                 server.status({"content": line if isinstance(line, str) else json.dumps(line)})
-        return connect(heard=heard)
+        return connect(on_token=on_token)
 
     return make

@@ -5,25 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from prompts.book_diff import book_diff
-from prompts.class_book import ClassBook, checked
+from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 
 
 def changed(**fields: Any) -> tuple[ClassBook, ClassBook]:
     """A book, and the same with other fields of its first class."""
-    old = ClassBook.from_glossary(["spur", "short", "open"])
+    old = glossary_book(["spur", "short", "open"])
     raw = old.model_dump(mode="json")
     raw["classes"][0].update(fields)
-    return old, checked(raw, "test")
+    return old, ClassBook.from_content(raw, "test")
 
 
 def test_the_same_says_nothing() -> None:
     old, new = changed()
     diff = book_diff(old, new)
-    assert (diff.lines(), diff.classes_change, diff.reordered) == ([], False, False)
+    assert (diff.lines(), diff.class_list_changed, diff.reordered) == ([], False, False)
 
 
 def test_every_field_of_a_class_is_compared() -> None:
-    entry = ClassBook.from_glossary(["spur", "short", "open"]).entry("spur")
+    entry = glossary_book(["spur", "short", "open"]).entry("spur")
     old, new = changed(
         description="a thorn",
         parent="missing_copper",
@@ -34,7 +35,7 @@ def test_every_field_of_a_class_is_compared() -> None:
         author="Ada",
     )
     (change,) = book_diff(old, new).changed
-    assert {one.what for one in change.changes} == {
+    assert {one.field for one in change.changes} == {
         "description", "parent", "edge", "paraphrase", "alias", "confusable with", "author",
     }  # fmt: skip
     lines = book_diff(old, new).lines()
@@ -47,24 +48,26 @@ def test_every_field_of_a_class_is_compared() -> None:
 
 
 def test_added_removed_renamed_and_reordered_classes() -> None:
-    old = ClassBook.from_glossary(["spur", "short", "open"])
+    old = glossary_book(["spur", "short", "open"])
     raw = old.model_dump(mode="json")
     spur, short, gap = raw["classes"]
     short.update(name="bridge_of_copper", aliases=["short"])
     spur.update(confusable=[])
     short.update(confusable=[])
     raw["classes"] = [short, spur, {"name": "dent", "description": "a hollow"}]
-    diff = book_diff(old, checked(raw, "test"))
+    diff = book_diff(old, ClassBook.from_content(raw, "test"))
     assert (diff.added, diff.removed, diff.reordered) == (("dent",), ("open",), True)
-    assert [(c.before, c.name) for c in diff.changed if c.before != c.name] == [("short", "bridge_of_copper")]
-    assert diff.classes_change
+    assert [(c.old_name, c.name) for c in diff.changed if c.old_name != c.name] == [
+        ("short", "bridge_of_copper")
+    ]
+    assert diff.class_list_changed
     assert "~ class bridge_of_copper, until now short" in diff.lines()
     assert gap["name"] == "open"
 
 
 def test_inner_nodes_are_compared() -> None:
-    old = ClassBook.from_glossary(["spur", "short"])
+    old = glossary_book(["spur", "short"])
     raw = old.model_dump(mode="json")
     raw["inner"][0]["description"] = "something else"
-    lines = book_diff(old, checked(raw, "test")).lines()
+    lines = book_diff(old, ClassBook.from_content(raw, "test")).lines()
     assert lines[-1] == f"+ inner node {raw['inner'][0]['name']}: something else"

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from dsmoe_core.errors import ClassBookError
 from pipelines.settings import PackagedText
 from pipelines.workspace.token_limit import cut_by
-from prompts.class_book import ATTRIBUTES, ClassBook, checked
-from prompts.glossary import DOMAINS, domain
+from prompts.class_book import ClassBook
+from prompts.class_entry import ATTRIBUTES
+from prompts.glossary import DOMAINS, domain, glossary_book
 
 PCB = ("missing_hole", "mouse_bite", "open_circuit", "short", "spur", "spurious_copper")
 DEEP_PCB = ("open", "short", "mousebite", "spur", "spurious_copper", "pin_hole")
@@ -64,7 +65,7 @@ def raw_books(draw: st.DrawFn) -> dict[str, Any]:
 def test_round_trip_keeps_everything_and_its_order(
     tmp_path_factory: pytest.TempPathFactory, raw: Any
 ) -> None:
-    book = checked(raw, "test")
+    book = ClassBook.from_content(raw, "test")
     path = tmp_path_factory.mktemp("book") / "classes.yaml"
     book.save(path)
     again = ClassBook.load(path)
@@ -78,7 +79,7 @@ def test_round_trip_keeps_everything_and_its_order(
 
 @pytest.mark.parametrize("names", [PCB, DEEP_PCB, ALUMINIUM, STEEL])
 def test_the_glossary_knows_the_published_sets(names: tuple[str, ...]) -> None:
-    book = ClassBook.from_glossary(names)
+    book = glossary_book(names)
     assert book.names == names
     assert {entry.source for entry in book.classes} == {"glossary"}
     vocabulary = book.vocabulary()
@@ -113,7 +114,7 @@ def test_the_glossary_knows_more_than_sixty_defects_of_eight_trades() -> None:
 def test_of_the_classes_that_are_easily_confused_only_those_of_the_book_are_named(
     names: tuple[str, ...],
 ) -> None:
-    book = ClassBook.from_glossary(names)
+    book = glossary_book(names)
     confusable = {entry.name: entry.confusable for entry in book.classes}
     assert all(set(others) <= set(names) - {name} for name, others in confusable.items())
     assert sum(map(bool, confusable.values())) >= 3
@@ -125,56 +126,56 @@ def test_the_packaged_encoder_reads_the_whole_glossary() -> None:
     cut = cut_by(PackagedText())
     for name in DOMAINS:
         text = files("prompts.glossary").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        assert ClassBook.parsed(text, name, cut=cut) == domain(name)
+        assert ClassBook.parse(text, name, check_length=cut) == domain(name)
 
 
 def test_a_name_in_two_domains_is_taken_from_the_one_its_company_is_of() -> None:
-    copper = ClassBook.from_glossary(["open", "pin_hole"]).entry("pin_hole").description
-    metal = ClassBook.from_glossary(["scratch", "dirt", "pin_hole"]).entry("pin_hole").description
+    copper = glossary_book(["open", "pin_hole"]).entry("pin_hole").description
+    metal = glossary_book(["scratch", "dirt", "pin_hole"]).entry("pin_hole").description
     assert "copper" in copper
     assert "metal surface" in metal
 
 
 def test_an_unknown_name_gets_itself_as_its_text() -> None:
-    entry = ClassBook.from_glossary(["spur", "fish_eye-left"]).entry("fish_eye-left")
+    entry = glossary_book(["spur", "fish_eye-left"]).entry("fish_eye-left")
     assert (entry.description, entry.source, entry.parent) == ("fish eye left", "name", None)
 
 
 def test_a_class_may_have_the_name_of_an_inner_node() -> None:
-    book = ClassBook.from_glossary(["spur", "excess_copper", "pcb_defect"])
+    book = glossary_book(["spur", "excess_copper", "pcb_defect"])
     assert book.names == ("spur", "excess_copper", "pcb_defect")
     assert book.inner == ()
 
 
 def test_two_names_for_one_defect_stay_two_classes() -> None:
-    book = ClassBook.from_glossary(["open", "open_circuit"])
+    book = glossary_book(["open", "open_circuit"])
     assert [book.resolve(n) for n in ("open", "open_circuit")] == ["open", "open_circuit"]
 
 
 @pytest.mark.parametrize("names", [[], ["spur", "Spur"], ["a", ""], ["a\x00b"]])
 def test_names_that_make_no_book_are_refused(names: list[str]) -> None:
     with pytest.raises(ClassBookError):
-        ClassBook.from_glossary(names)
+        glossary_book(names)
 
 
 @pytest.mark.parametrize("spelling", ["mouse_bite", "Mouse-Bite", "MOUSEBITE", "mouse bite", "nibble"])
 def test_resolves_names_and_aliases_in_any_spelling(spelling: str) -> None:
-    assert ClassBook.from_glossary(PCB).resolve(spelling) == "mouse_bite"
+    assert glossary_book(PCB).resolve(spelling) == "mouse_bite"
 
 
 def test_resolves_aliases_of_other_scripts() -> None:
-    assert ClassBook.from_glossary(ALUMINIUM).resolve("擦伤") == "ca_shang"
+    assert glossary_book(ALUMINIUM).resolve("擦伤") == "ca_shang"
 
 
 def test_a_class_the_book_lacks_is_named() -> None:
     with pytest.raises(
         ClassBookError, match="class 'dent' is not in the class book, which has missing_hole, "
     ):
-        ClassBook.from_glossary(PCB).resolve("dent")
+        glossary_book(PCB).resolve("dent")
 
 
 def test_another_description_is_another_version_and_leaves_the_old_book_alone() -> None:
-    book = ClassBook.from_glossary(PCB)
+    book = glossary_book(PCB)
     before = book.version
     changed = book.with_description("Spur", "a thorn", "person", "Ada", paraphrases=["a spike"])
     entry = changed.entry("spur")
@@ -182,13 +183,13 @@ def test_another_description_is_another_version_and_leaves_the_old_book_alone() 
     assert entry.paraphrases == ("a spike",)
     assert entry.attributes == book.entry("spur").attributes
     assert changed.names == book.names
-    assert changed.version != before == book.version == ClassBook.from_glossary(PCB).version
+    assert changed.version != before == book.version == glossary_book(PCB).version
 
 
 @pytest.mark.parametrize("text", ["", "  ", "x" * 801, "bell\a"])
 def test_a_description_that_cannot_be_held_is_refused(text: str) -> None:
     with pytest.raises(ClassBookError, match=r"class 'spur': description"):
-        ClassBook.from_glossary(PCB).with_description("spur", text, "person", "Ada")
+        glossary_book(PCB).with_description("spur", text, "person", "Ada")
 
 
 WRONG = """
@@ -276,7 +277,7 @@ def test_a_missing_book_is_named(tmp_path: Path) -> None:
 
 
 def test_the_file_is_plain_to_read(tmp_path: Path) -> None:
-    ClassBook.from_glossary(ALUMINIUM).save(tmp_path / "c.yaml")
+    glossary_book(ALUMINIUM).save(tmp_path / "c.yaml")
     text = (tmp_path / "c.yaml").read_text(encoding="utf-8")
     assert "擦伤" in text
     assert [c["name"] for c in yaml.safe_load(text)["classes"]] == list(ALUMINIUM)
@@ -285,8 +286,8 @@ def test_the_file_is_plain_to_read(tmp_path: Path) -> None:
 
 def test_prompts_reach_no_torch() -> None:
     code = (
-        "import sys, prompts.class_book, prompts.glossary, prompts.llm, prompts.template, prompts.draft\n"
-        "prompts.class_book.ClassBook.from_glossary(['spur'])\n"
+        "import sys, prompts.class_book, prompts.glossary, prompts.llm, prompts.draft_prompt, prompts.draft\n"
+        "prompts.class_book.glossary_book(['spur'])\n"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from dsmoe_core.errors import ClassBookError, LanguageModelError
-from prompts.class_book import ClassBook
 from prompts.draft import draft
+from prompts.glossary import glossary_book
 from prompts.llm import FakeModel, LanguageModel
 
 from .conftest import Line
 
-BOOK = ClassBook.from_glossary(["spur", "short", "odd_patch"])
+BOOK = glossary_book(["spur", "short", "odd_patch"])
 
 
 def answer(text: str, **changes: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_the_question_names_what_is_known() -> None:
     model = FakeModel([answer("one"), answer("two")])
     facts, notes = {"Odd-Patch": "12 px wide, at the rim"}, {"spur": "ends in a tip"}
     draft(BOOK, ["spur", "odd_patch"], model, facts=facts, notes=notes)
-    first, second = (talk[1].text for talk in model.asked)
+    first, second = (talk[1].text for talk in model.requests)
     assert "'spur'" in first
     assert "burr" in first
     assert "belongs to 'excess_copper'" in first
@@ -99,4 +99,4 @@ def test_an_unknown_class_is_refused_before_anything_is_asked() -> None:
         draft(BOOK, ["spur"], model, facts={"dent": "round"})
     with pytest.raises(ClassBookError, match="class 'dent'"):
         draft(BOOK, ["spur"], model, notes={"dent": "round"})
-    assert model.asked == []
+    assert model.requests == []

@@ -11,7 +11,7 @@ from openai_server import told_in_pieces
 from pydantic import BaseModel, Field
 
 from dsmoe_core.errors import LanguageModelError
-from prompts.llm import CountingModel, FakeModel, Message, OpenAIModel, Reply, Usage, ask
+from prompts.llm import CountingModel, FakeModel, Message, OpenAIModel, Reply, Usage, generate_structured
 
 from .conftest import KEY, Line, Server
 
@@ -38,7 +38,7 @@ Scripted = Callable[..., CountingModel]
 def test_gives_the_shape_that_was_asked_for(scripted: Scripted, line: Line) -> None:
     model = scripted([line])
     assert model.name == "tiny"
-    assert ask(model, ASKED, Colour) == Colour(name="red", brightness=3)
+    assert generate_structured(model, ASKED, Colour) == Colour(name="red", brightness=3)
 
 
 def test_reasoning_is_told_apart(scripted: Scripted) -> None:
@@ -46,17 +46,17 @@ def test_reasoning_is_told_apart(scripted: Scripted) -> None:
 
 
 def test_tokens_are_counted_and_heard(scripted: Scripted) -> None:
-    heard: list[tuple[int, bool]] = []
+    on_token: list[tuple[int, bool]] = []
     model = scripted(
         [Reply('{"name": "red", "brightness": 3}', "because I say"), RED],
-        heard=lambda tokens, thinks: heard.append((tokens, thinks)),
+        on_token=lambda tokens, thinks: on_token.append((tokens, thinks)),
     )
     assert model.usage == Usage()
-    ask(model, ASKED, Colour)
-    assert heard == [(1, True), (2, True), (3, True), (4, False), (5, False), (6, False), (7, False)]
-    assert (model.usage.asked, model.usage.written) == (1, 7)
-    ask(model, ASKED, Colour)
-    assert (model.usage.asked, model.usage.written) == (2, 11)
+    generate_structured(model, ASKED, Colour)
+    assert on_token == [(1, True), (2, True), (3, True), (4, False), (5, False), (6, False), (7, False)]
+    assert (model.usage.replies, model.usage.completion_tokens) == (1, 7)
+    generate_structured(model, ASKED, Colour)
+    assert (model.usage.replies, model.usage.completion_tokens) == (2, 11)
     assert model.usage.seconds >= 0
 
 
@@ -70,7 +70,7 @@ def test_a_failure_is_not_counted(scripted: Scripted, server: Server) -> None:
 
 @pytest.mark.parametrize("nonsense", ["no idea", "{", '{"name": "r", "brightness": 3}', "[]", ""])
 def test_nonsense_is_sent_back_and_asked_again(scripted: Scripted, nonsense: str) -> None:
-    assert ask(scripted([nonsense, RED]), ASKED, Colour).name == "red"
+    assert generate_structured(scripted([nonsense, RED]), ASKED, Colour).name == "red"
 
 
 @pytest.mark.parametrize(
@@ -79,20 +79,20 @@ def test_nonsense_is_sent_back_and_asked_again(scripted: Scripted, nonsense: str
         ("no idea", "holds no JSON object"),
         ({"name": "red", "brightness": "very"}, "brightness: Input should be a valid integer"),
         (Reply(None, "hm " * 10), "the answer was empty after 30 characters of reasoning"),
-        (Reply(None, "hm " * 10, cut=True), "of reasoning, cut off at the most tokens of a reply"),
-        (Reply('{"name": "re', None, cut=True), "holds no JSON object, cut off"),
-        (Reply('{"name": {}', None, cut=True), r"brightness: Field required|EOF.* \(it was cut off"),
+        (Reply(None, "hm " * 10, truncated=True), "of reasoning, cut off at the most tokens of a reply"),
+        (Reply('{"name": "re', None, truncated=True), "holds no JSON object, cut off"),
+        (Reply('{"name": {}', None, truncated=True), r"brightness: Field required|EOF.* \(it was cut off"),
     ],
 )
 def test_it_gives_up_after_so_many_attempts(scripted: Scripted, line: Line, problem: str) -> None:
     with pytest.raises(LanguageModelError, match=f"tiny gave no valid answer in 3 attempts; .*{problem}"):
-        ask(scripted([line] * 3), ASKED, Colour, attempts=3)
+        generate_structured(scripted([line] * 3), ASKED, Colour, attempts=3)
 
 
 def test_what_was_wrong_is_told_to_the_model() -> None:
     model = FakeModel([{"name": "red"}, RED])
-    ask(model, ASKED, Colour)
-    *before, said, correction = model.asked[1]
+    generate_structured(model, ASKED, Colour)
+    *before, said, correction = model.requests[1]
     assert before == ASKED
     assert said == Message("assistant", '{"name": "red"}')
     assert "brightness: Field required" in correction.text
@@ -129,7 +129,7 @@ def test_thoughts_without_an_answer_are_answered_without_thoughts(
     model = connect(thinking_tokens=7)
     assert model.reply(ASKED, Colour) == Reply("{}", None)
     assert [body["thinking_token_budget"] for body in server.bodies] == [7, 0]
-    assert model.usage.asked == 2
+    assert model.usage.replies == 2
     server.status({"reasoning": "hm hm"})
     assert connect().reply(ASKED, Colour).content is None, "other servers do not know how"
     assert len(server.bodies) == 3
@@ -197,7 +197,7 @@ def test_the_server_s_own_count_is_taken(server: Server, connect: Callable[..., 
     server.status({"content": "one two"}, usage=17)
     model = connect()
     model.reply(ASKED, Colour)
-    assert (model.usage.read, model.usage.written) == (5, 17)
+    assert (model.usage.prompt_tokens, model.usage.completion_tokens) == (5, 17)
 
 
 @pytest.mark.parametrize("broken", ["connection", "no end"])
@@ -234,11 +234,11 @@ def test_which_models_there_are(server: Server, connect: Callable[..., OpenAIMod
 
 
 def test_usage_is_told() -> None:
-    spent = Usage(1, 0, 1200, 300, 10.0) + Usage(kept=2)
+    spent = Usage(1, 0, 1200, 300, 10.0) + Usage(cached=2)
     assert (
         str(spent) == "1 reply, 2 known from before, 1,200 tokens read, 300 written in 10.0 s (30.0 a second)"
     )
-    assert str(Usage(kept=2)) == "0 replies, 2 known from before"
+    assert str(Usage(cached=2)) == "0 replies, 2 known from before"
 
 
 def test_no_server_at_all(connect: Callable[..., OpenAIModel], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.errors import ClassBookError
-from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 from prompts.notes import MAX_CHARACTERS, read_notes
 
-BOOK = ClassBook.from_glossary(["spur", "mouse_bite"])
+BOOK = glossary_book(["spur", "mouse_bite"])
 
 
 def test_notes_of_both_kinds_are_put_together_under_the_class_s_name(tmp_path: Path) -> None:

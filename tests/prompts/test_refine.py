@@ -13,15 +13,16 @@ from pydantic import BaseModel
 from dsmoe_core.errors import LanguageModelError
 from prompts.class_book import ClassBook
 from prompts.fake_evaluator import FakeEvaluator
+from prompts.glossary import glossary_book
 from prompts.llm import CachedModel, CountingModel, FakeModel, Message, Reply
 from prompts.refine import Budget, refine
-from prompts.refinement import Confused, Refinement, worded
+from prompts.refinement import ConfusedPair, Refinement, apply_descriptions
 
 from .conftest import Line, Server
 
-BOOK = ClassBook.from_glossary(["spur", "spurious_copper", "short"])
-PAIR = Confused(first="spur", second="spurious_copper", found=(9, 2), corrected=(14, 0))
-OTHER = Confused(first="spur", second="short", found=(1, 0))
+BOOK = glossary_book(["spur", "spurious_copper", "short"])
+PAIR = ConfusedPair(first="spur", second="spurious_copper", detector=(9, 2), annotators=(14, 0))
+OTHER = ConfusedPair(first="spur", second="short", detector=(1, 0))
 TELLING = {"spur": ["thorn", "attached"], "spurious_copper": ["island", "free"], "short": ["bridge"]}
 
 
@@ -33,11 +34,11 @@ def start() -> ClassBook:
     return book
 
 
-def begun(*pairs: Confused) -> Refinement:
+def begun(*pairs: ConfusedPair) -> Refinement:
     return Refinement(id="x", book=start().version, evaluator="words", pairs=pairs or (PAIR,))
 
 
-def evaluator(*pairs: Confused) -> FakeEvaluator:
+def evaluator(*pairs: ConfusedPair) -> FakeEvaluator:
     return FakeEvaluator(TELLING, pairs or (PAIR,))
 
 
@@ -58,24 +59,24 @@ BAD = answer("an island free", "a thorn attached")
 def test_it_finds_the_better_texts(scripted: Callable[[list[Line]], CountingModel]) -> None:
     model = scripted([HALF, GOOD, BAD])
     state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3))
-    assert state.stopped == "all 3 rounds are done"
+    assert state.stop_reason == "all 3 rounds are done"
     assert [c.id for c in state.candidates] == [0, 1, 2, 3]
-    assert (state.best.id, state.gained, state.spent.calls) == (2, True, 3)
-    assert [c.id for c in state.front()] == [2]
-    best = worded(start(), state.best.texts)
+    assert (state.best.id, state.is_improved, state.cost.calls) == (2, True, 3)
+    assert [c.id for c in state.pareto_front()] == [2]
+    best = apply_descriptions(start(), state.best.descriptions)
     entry = best.entry("spur")
     assert entry.description == "copper that is a thorn attached on the board"
     assert (entry.source, entry.author, len(entry.paraphrases)) == ("model", "tiny", 3)
     assert best.entry("short") == start().entry("short")
-    assert state.best.scores.pairs[PAIR.title] == 1
-    assert state.candidates[3].scores.pairs[PAIR.title] == -1
+    assert state.best.scores.pair_margins[PAIR.title] == 1
+    assert state.candidates[3].scores.pair_margins[PAIR.title] == -1
 
 
 def test_the_question_tells_facts_numbers_and_what_was_tried() -> None:
     model = FakeModel([HALF, BAD])
     known = {"spur": ["Measured on its annotated boxes: 12 px wide"], "short": ["not asked"]}
-    refine(begun(), start(), model, evaluator(), budget=Budget(rounds=2), known=known)
-    first, second = (talk[1].text for talk in model.asked)
+    refine(begun(), start(), model, evaluator(), budget=Budget(rounds=2), context=known)
+    first, second = (talk[1].text for talk in model.requests)
     for words in (
         "first 'spur', second 'spurious_copper'",
         "called 9 boxes that are 'spur' 'spurious_copper', and 2 that are 'spurious_copper' 'spur'",
@@ -99,7 +100,7 @@ def test_every_pair_has_its_turn_and_keeps_what_the_others_gained() -> None:
     state = refine(begun(*pairs), start(), model, evaluator(*pairs), budget=Budget(rounds=1))
     assert [c.pair for c in state.candidates] == [None, PAIR.title, OTHER.title]
     assert state.rounds == 1
-    assert set(state.best.texts) == {"spur", "spurious_copper", "short"}
+    assert set(state.best.descriptions) == {"spur", "spurious_copper", "short"}
     assert state.best.scores.mean_ap == 1
 
 
@@ -108,17 +109,17 @@ def test_texts_that_were_tried_are_not_scored_again() -> None:
     state = refine(begun(), start(), FakeModel([GOOD, GOOD]), judged, budget=Budget(rounds=2))
     assert len(state.candidates) == 3
     assert len(judged.scored) == 2
-    assert [c.id for c in state.front()] == [1]
+    assert [c.id for c in state.pareto_front()] == [1]
 
 
 def test_calls_are_a_budget_wrong_answers_included() -> None:
     model = FakeModel([GOOD, "nonsense", "nonsense", HALF])
     state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=3))
-    assert state.stopped == "the budget of 3 calls is used up"
-    assert (state.spent.calls, len(state.candidates), len(model.asked)) == (3, 2, 3)
+    assert state.stop_reason == "the budget of 3 calls is used up"
+    assert (state.cost.calls, len(state.candidates), len(model.requests)) == (3, 2, 3)
     again = refine(state, start(), model, evaluator(), budget=Budget(rounds=9, calls=3))
     assert again.candidates == state.candidates
-    assert len(model.asked) == 3
+    assert len(model.requests) == 3
     more = refine(again, start(), model, evaluator(), budget=Budget(rounds=9, calls=4))
     assert [c.id for c in more.candidates] == [0, 1, 2]
 
@@ -129,44 +130,44 @@ def test_tokens_are_a_budget_over_all_runs_read_and_written(
     """The question that goes beyond it is still answered, and none is asked after that."""
     model = scripted([HALF, "nonsense", BAD])
     one = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1))
-    assert one.spent.tokens == model.usage.read + model.usage.written > 0
-    enough = Budget(rounds=9, tokens=one.spent.tokens + 1)
+    assert one.cost.tokens == model.usage.prompt_tokens + model.usage.completion_tokens > 0
+    enough = Budget(rounds=9, tokens=one.cost.tokens + 1)
     state = refine(one, start(), model, evaluator(), budget=enough)
-    assert state.stopped == f"the budget of {enough.tokens:,} tokens is used up"
+    assert state.stop_reason == f"the budget of {enough.tokens:,} tokens is used up"
     assert state.candidates == one.candidates  # stopped within a question, whose first answer was of no use
-    assert (state.spent.calls, state.spent.tokens) == (2, model.usage.tokens)
+    assert (state.cost.calls, state.cost.tokens) == (2, model.usage.tokens)
     again = refine(state, start(), FakeModel([]), evaluator(), budget=enough)
-    assert (again.spent.tokens, again.stopped) == (state.spent.tokens, state.stopped)
+    assert (again.cost.tokens, again.stop_reason) == (state.cost.tokens, state.stop_reason)
     more = refine(again, start(), model, evaluator(), budget=Budget(rounds=2, tokens=10**6))
     assert [c.id for c in more.candidates] == [0, 1, 2]
-    assert more.spent.tokens == model.usage.tokens > state.spent.tokens
+    assert more.cost.tokens == model.usage.tokens > state.cost.tokens
 
 
 def test_an_answer_that_is_known_already_costs_nothing(tmp_path: Path) -> None:
     cached = partial(CachedModel, folder=tmp_path)
     for calls in (1, 0):
         model = FakeModel([GOOD][:calls])
-        state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1), cached=cached)
-        assert (state.best.id, state.spent.calls, state.spent.tokens > 0) == (1, calls, calls == 1)
+        state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=1), add_cache=cached)
+        assert (state.best.id, state.cost.calls, state.cost.tokens > 0) == (1, calls, calls == 1)
 
 
 def test_behind_a_cache_too_every_repeat_needs_a_budget(tmp_path: Path) -> None:
     model = FakeModel(["nonsense", "nonsense", HALF, GOOD])
     cached = partial(CachedModel, folder=tmp_path)
-    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=2), cached=cached)
-    assert (len(state.candidates), state.spent.calls, len(model.asked)) == (1, 2, 2)
-    assert state.stopped == "the budget of 2 calls is used up"
-    more = refine(state, start(), model, evaluator(), budget=Budget(rounds=9, calls=4), cached=cached)
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, calls=2), add_cache=cached)
+    assert (len(state.candidates), state.cost.calls, len(model.requests)) == (1, 2, 2)
+    assert state.stop_reason == "the budget of 2 calls is used up"
+    more = refine(state, start(), model, evaluator(), budget=Budget(rounds=9, calls=4), add_cache=cached)
     assert [c.id for c in more.candidates] == [0, 1, 2]
-    assert more.spent.calls == 4
+    assert more.cost.calls == 4
 
 
 def test_behind_a_cache_tokens_are_looked_at_before_every_repeat(tmp_path: Path) -> None:
     model, cached = FakeModel(["nonsense", HALF]), partial(CachedModel, folder=tmp_path)
-    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, tokens=1), cached=cached)
-    assert (len(state.candidates), len(model.asked)) == (1, 1)
-    assert state.spent.tokens == model.usage.tokens > 1
-    assert state.stopped == "the budget of 1 tokens is used up"
+    state = refine(begun(), start(), model, evaluator(), budget=Budget(rounds=9, tokens=1), add_cache=cached)
+    assert (len(state.candidates), len(model.requests)) == (1, 1)
+    assert state.cost.tokens == model.usage.tokens > 1
+    assert state.stop_reason == "the budget of 1 tokens is used up"
 
 
 def test_time_is_a_budget_over_all_runs() -> None:
@@ -178,21 +179,21 @@ def test_time_is_a_budget_over_all_runs() -> None:
 
     budget = Budget(rounds=9, seconds=150)
     state = refine(begun(), start(), model, evaluator(), budget=budget, clock=clock)
-    assert state.stopped == "the budget of 2.5 minutes is used up"
-    assert state.spent.seconds >= 150
-    asked = len(model.asked)
+    assert state.stop_reason == "the budget of 2.5 minutes is used up"
+    assert state.cost.seconds >= 150
+    asked = len(model.requests)
     assert 0 < asked < 4
     refine(state, start(), model, evaluator(), budget=budget, clock=clock)
-    assert len(model.asked) == asked
+    assert len(model.requests) == asked
 
 
 def test_nothing_is_better_than_a_good_book() -> None:
-    good = worded(
-        start(), refine(begun(), start(), FakeModel([GOOD]), evaluator(), budget=Budget(1)).best.texts
+    good = apply_descriptions(
+        start(), refine(begun(), start(), FakeModel([GOOD]), evaluator(), budget=Budget(1)).best.descriptions
     )
     state = begun().model_copy(update={"book": good.version})
     state = refine(state, good, FakeModel([HALF, BAD]), evaluator(), budget=Budget(rounds=2))
-    assert (state.best.id, state.gained) == (0, False)
+    assert (state.best.id, state.is_improved) == (0, False)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +212,10 @@ def test_nonsense_ends_in_an_error_and_what_is_known_is_kept(
     before = start().version
     script: list[Line] = [GOOD, *[{**HALF, **changes}] * 3]
     with pytest.raises(LanguageModelError, match=problem):
-        refine(begun(), start(), scripted(script), evaluator(), budget=Budget(), keep=kept.append)
+        refine(begun(), start(), scripted(script), evaluator(), budget=Budget(), save=kept.append)
     assert len(kept[-1].candidates) == 2
-    assert kept[-1].spent.calls == 4
-    assert "no valid answer in 3 attempts" in kept[-1].stopped
+    assert kept[-1].cost.calls == 4
+    assert "no valid answer in 3 attempts" in kept[-1].stop_reason
     assert start().version == before
 
 
@@ -226,8 +227,8 @@ def test_line_breaks_do_no_harm_and_what_a_book_cannot_hold_is_named() -> None:
     model = FakeModel([with_line("a thorn\n attached\tto a track"), bell, bell, bell])
     kept: list[Refinement] = []
     with pytest.raises(LanguageModelError, match=r"no valid answer in 3 attempts.*control character"):
-        refine(begun(), start(), model, evaluator(), budget=Budget(), keep=kept.append)
-    assert kept[-1].best.texts["spur"].description == "a thorn attached to a track"
+        refine(begun(), start(), model, evaluator(), budget=Budget(), save=kept.append)
+    assert kept[-1].best.descriptions["spur"].description == "a thorn attached to a track"
 
 
 def test_a_server_that_goes_in_the_middle_and_comes_back(
@@ -238,9 +239,9 @@ def test_a_server_that_goes_in_the_middle_and_comes_back(
     model = scripted([HALF])
     server.script.append((503, b"gone", 0.0))  # the fake, out of lines, refuses by itself
     with pytest.raises(LanguageModelError):
-        refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3), keep=kept.append)
+        refine(begun(), start(), model, evaluator(), budget=Budget(rounds=3), save=kept.append)
     assert [len(state.candidates) for state in kept] == [1, 2, 2]
-    assert kept[-1].spent.calls == 1  # one that failed on its way gave nothing
+    assert kept[-1].cost.calls == 1  # one that failed on its way gave nothing
     server.script.clear()
     judged = evaluator()
     state = refine(kept[-1], start(), scripted([GOOD, BAD]), judged, budget=Budget(rounds=3))
@@ -255,7 +256,7 @@ def test_a_text_that_no_book_can_hold_would_come_from_the_cache_again(tmp_path: 
     for script in ([GOOD], []):
         model, cached = FakeModel(script, name="m" * 201), partial(CachedModel, folder=tmp_path)
         with pytest.raises(LanguageModelError, match=r"what a class book cannot hold.*with --fresh"):
-            refine(begun(), start(), model, evaluator(), budget=Budget(), cached=cached, keep=kept.append)
+            refine(begun(), start(), model, evaluator(), budget=Budget(), add_cache=cached, save=kept.append)
     assert len(kept[-1].candidates) == 1
 
 
@@ -264,11 +265,11 @@ def test_ctrl_c_keeps_what_was_spent() -> None:
 
     class Interrupted(FakeModel):
         def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-            if self.asked:
+            if self.requests:
                 raise KeyboardInterrupt
             return super().reply(messages, shape)
 
     with pytest.raises(KeyboardInterrupt):
-        refine(begun(), start(), Interrupted([GOOD]), evaluator(), budget=Budget(), keep=kept.append)
-    assert (kept[-1].spent.calls, kept[-1].stopped) == (1, "it was interrupted")
-    assert kept[-1].spent.tokens > 0
+        refine(begun(), start(), Interrupted([GOOD]), evaluator(), budget=Budget(), save=kept.append)
+    assert (kept[-1].cost.calls, kept[-1].stop_reason) == (1, "it was interrupted")
+    assert kept[-1].cost.tokens > 0

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError, WorkspaceError
-from prompts.class_book import ClassBook
 from prompts.evaluation_report import TextEvaluationReport
+from prompts.glossary import glossary_book
 from prompts.store import ClassBookStore, Version
 
-FIRST = ClassBook.from_glossary(["spur", "short"])
+FIRST = glossary_book(["spur", "short"])
 
 
 def said(text: str) -> str:
@@ -204,7 +204,7 @@ def test_of_two_processes_that_publish_at_once_one_wins_and_the_other_is_told(
 
 def test_versions_never_change(store: ClassBookStore, first: Version) -> None:
     with closing(sqlite3.connect(store.path)) as db:
-        for wrong in ("UPDATE versions SET text = 'x'", "DELETE FROM acts"):
+        for wrong in ("UPDATE versions SET text = 'x'", "DELETE FROM events"):
             with pytest.raises(sqlite3.IntegrityError, match="never change"):
                 db.execute(wrong)
 

@@ -16,7 +16,7 @@ from dsmoe_core.schema import LabelledImage
 from pipelines.benchmarks.comparison.protocol import Lesson
 from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
-from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def read(data: Path, progress: ProgressReporter) -> Iterator[Lesson]:
             if not any(one.annotations for one in taken.labelled):
                 raise DataError(f"{data / f'{part}.json'} has no box", "Give a labelled set.")
             parts[part] = taken.labelled
-        vocabulary = ClassBook.from_glossary(names).vocabulary()
+        vocabulary = glossary_book(names).vocabulary()
         yield Lesson(data.resolve().name, vocabulary, parts["train"], parts["val"])
 
 

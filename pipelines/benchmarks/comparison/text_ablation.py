@@ -20,7 +20,7 @@ from pipelines.benchmarks.comparison.protocol import Budget, Lesson
 from pipelines.benchmarks.comparison.rows import differences, row
 from pipelines.benchmarks.comparison.run_store import Bouts, Result
 from pipelines.benchmarks.comparison.sweep import Report
-from prompts.text_controls import WORDS
+from prompts.text_controls import TEXT_CONTROLS
 
 ONCE, ANEW = "once", "anew"
 Key = tuple[str, str, str]
@@ -58,14 +58,14 @@ def run(
                 progress.line(f"{lesson.name}, seed {seed}")
                 contestant = make(None)
                 trained = bouts.fight(contestant, lesson, budget, seed)
-                for words in WORDS:
+                for words in TEXT_CONTROLS:
                     _note(
                         results,
                         (lesson.name, ONCE, words),
                         _asked(contestant, trained, words, lesson, bouts),
                         bouts,
                     )
-                for words in [w for w in WORDS if anew and w != "right"]:
+                for words in [w for w in TEXT_CONTROLS if anew and w != "right"]:
                     other = make(in_words(words, lesson, seed))
                     _note(
                         results, (lesson.name, ANEW, words), bouts.fight(other, lesson, budget, seed), bouts
@@ -74,9 +74,9 @@ def run(
 
 
 def in_words(words: str, lesson: Lesson, seed: int) -> Vocabulary:
-    """The lesson's vocabulary in these words (``prompts.text_controls.WORDS``)."""
+    """The lesson's vocabulary in these words (``prompts.text_controls.TEXT_CONTROLS``)."""
     boxes = Counter(a.label for one in lesson.val for a in one.annotations)
-    return WORDS[words](lesson.vocabulary, boxes, seed)
+    return TEXT_CONTROLS[words](lesson.vocabulary, boxes, seed)
 
 
 def _asked(contestant: DsmoeContestant, trained: Result, words: str, lesson: Lesson, bouts: Bouts) -> Result:

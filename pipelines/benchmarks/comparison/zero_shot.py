@@ -30,7 +30,7 @@ from pipelines.benchmarks.comparison.protocol import Budget, Lesson
 from pipelines.benchmarks.comparison.rows import differences
 from pipelines.benchmarks.comparison.run_store import Bouts, Result
 from pipelines.benchmarks.comparison.sweep import Report
-from prompts.text_controls import WORDS
+from prompts.text_controls import TEXT_CONTROLS
 
 ASKED = ("beside", "alone")
 SAID = ("right", "name", "random")
@@ -96,7 +96,7 @@ def split(lesson: Lesson, label: str) -> tuple[Lesson, Lesson]:
 def described(vocabulary: Vocabulary, label: str, words: str, asked: str, seed: int) -> Vocabulary:
     """What the trained model is asked: this class in these words, beside the others in theirs, or alone."""
     alone = _texts(vocabulary, lambda name: name == label)
-    (text,) = WORDS[words](alone, {}, seed).classes
+    (text,) = TEXT_CONTROLS[words](alone, {}, seed).classes
     classes = tuple(text if one.name == label else one for one in vocabulary.classes)
     return Vocabulary(classes if asked == "beside" else (text,), vocabulary.inner, vocabulary.version)
 

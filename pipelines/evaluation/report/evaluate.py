@@ -23,7 +23,7 @@ from pipelines.evaluation.report.trainings import need_pairs, over_trainings
 from pipelines.evaluation.report.worst import worst
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
-from prompts.class_book import plain
+from prompts.class_entry import normalized_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _renamed(found: Prediction, this: Contender) -> Prediction:
     return replace(
         found,
         detections=tuple(
-            replace(f, label=this.aliases.get(plain(f.label), f.label)) for f in found.detections
+            replace(f, label=this.aliases.get(normalized_name(f.label), f.label)) for f in found.detections
         ),
     )
 

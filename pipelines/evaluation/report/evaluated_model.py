@@ -14,7 +14,8 @@ from pipelines.services import factory
 from pipelines.settings import Environment
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import ClassBook, plain
+from prompts.class_book import ClassBook
+from prompts.class_entry import normalized_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Contender:
     """A model, the words that it reads, and the detector that runs it.
 
     Attributes:
-        aliases: class by every name that it goes by, as ``prompts.class_book.plain`` writes names.
+        aliases: class by every name that it goes by, as ``prompts.class_entry.normalized_name`` writes names.
     """
 
     name: str
@@ -44,7 +45,7 @@ class Contender:
         """
         truth = list(truth)
         used = {a.label for p in truth for a in p.annotations}
-        if strange := sorted(label for label in used if plain(label) not in self.aliases):
+        if strange := sorted(label for label in used if normalized_name(label) not in self.aliases):
             raise ClassBookError(
                 f"model {self.name} does not know {', '.join(map(repr, strange))}; "
                 f"it knows {', '.join(self.vocabulary.names)}",
@@ -52,7 +53,7 @@ class Contender:
             )
 
         def renamed(annotation: Annotation) -> Annotation:
-            return replace(annotation, label=self.aliases[plain(annotation.label)])
+            return replace(annotation, label=self.aliases[normalized_name(annotation.label)])
 
         return [replace(p, annotations=tuple(map(renamed, p.annotations))) for p in truth]
 
@@ -88,6 +89,10 @@ def contender(
 
         detector = factory.dsmoe_backend(workspace, environment)
         vocabulary = book.vocabulary() if book else trained_on(folder)
-    others = {plain(alias): entry.name for entry in (book.classes if book else ()) for alias in entry.aliases}
-    aliases = others | {plain(name): name for name in vocabulary.names}
+    others = {
+        normalized_name(alias): entry.name
+        for entry in (book.classes if book else ())
+        for alias in entry.aliases
+    }
+    aliases = others | {normalized_name(name): name for name in vocabulary.names}
     return Contender(name, folder, vocabulary, aliases, detector)

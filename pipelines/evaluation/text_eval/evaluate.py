@@ -22,7 +22,7 @@ from pipelines.evaluation.text_eval.verdict import is_blind, reads_the_words, re
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 from prompts.class_book import ClassBook
-from prompts.text_controls import WORDS
+from prompts.text_controls import TEXT_CONTROLS
 
 Plain = dict[str, Any]
 
@@ -73,7 +73,7 @@ def judge(
             "Give annotated images of these classes.",
         )
     bench = Bench(model, truth, classes, resamples=question.resamples, seed=question.seed, progress=progress)
-    readings = {words: _readings(bench, words, common.this, boxes, question) for words in WORDS}
+    readings = {words: _readings(bench, words, common.this, boxes, question) for words in TEXT_CONTROLS}
     (this,) = readings["right"]
     other = bench.read(common.other, "the book compared with", common.names)
     progress.status("measuring distances")
@@ -113,7 +113,7 @@ def _readings(
     seeds = range(question.seed, question.seed + draws)
     said = [f"{words} words{f' {i} of {draws}' if draws > 1 else ''}" for i in range(1, draws + 1)]
     return [
-        bench.read(WORDS[words](vocabulary, boxes, seed), name)
+        bench.read(TEXT_CONTROLS[words](vocabulary, boxes, seed), name)
         for seed, name in zip(seeds, said, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, StringConstraints
 
 from dsmoe_core.errors import LanguageModelError
-from prompts.llm import Message, OpenAIModel, Reply, Usage, ask
+from prompts.llm import Message, OpenAIModel, Reply, Usage, generate_structured
 
 
 class SampleReply(BaseModel):
@@ -53,8 +53,8 @@ class _Listening:
         self._model = model
         self.reasoned = False
 
-    def reply(self, messages: Sequence[Message], shape: type[BaseModel]) -> Reply:
-        reply = self._model.reply(messages, shape)
+    def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
+        reply = self._model.reply(messages, schema)
         self.reasoned |= bool(reply.reasoning)
         return reply
 
@@ -72,5 +72,5 @@ def check(model: OpenAIModel) -> LanguageModelCheck:
             "Name one of these with --model or DSMOE_LLM_MODEL.",
         )
     listening = _Listening(model)
-    answer = ask(listening, QUESTION, SampleReply)
+    answer = generate_structured(listening, QUESTION, SampleReply)
     return LanguageModelCheck(model.name, answer, listening.reasoned, model.usage)

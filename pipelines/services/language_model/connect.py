@@ -6,11 +6,11 @@ from pathlib import Path
 
 from dsmoe_core.errors import SettingsError
 from pipelines.settings import Environment
-from prompts.llm import CachedModel, CountingModel, Heard, OpenAIModel
+from prompts.llm import CachedModel, CountingModel, OpenAIModel, TokenProgress
 
 
 def connect_language_model(
-    environment: Environment, url: str | None, name: str | None, *, heard: Heard | None = None
+    environment: Environment, url: str | None, name: str | None, *, on_token: TokenProgress | None = None
 ) -> OpenAIModel:
     """The model of these options, else of the environment; where only one is served, that one.
 
@@ -24,7 +24,7 @@ def connect_language_model(
         raise SettingsError("no language model is known", "Give its server with --llm or DSMOE_LLM_URL.")
     if name is None:
         name = _only_one(url, _model(environment, url, "(any)", None))
-    return _model(environment, url, name, heard)
+    return _model(environment, url, name, on_token)
 
 
 def cached_model(model: CountingModel, workspace: Path, *, fresh: bool) -> CachedModel:
@@ -32,7 +32,7 @@ def cached_model(model: CountingModel, workspace: Path, *, fresh: bool) -> Cache
     return CachedModel(model, workspace / "cache" / "answers", fresh=fresh)
 
 
-def _model(environment: Environment, url: str, name: str, heard: Heard | None) -> OpenAIModel:
+def _model(environment: Environment, url: str, name: str, on_token: TokenProgress | None) -> OpenAIModel:
     key = environment.llm_api_key
     return OpenAIModel(
         url,
@@ -40,7 +40,7 @@ def _model(environment: Environment, url: str, name: str, heard: Heard | None) -
         api_key=key.get_secret_value() if key else None,
         timeout_s=environment.llm_timeout_s,
         thinking_tokens=environment.llm_thinking_tokens,
-        heard=heard,
+        on_token=on_token,
     )
 
 

@@ -27,7 +27,7 @@ from annotate.studio.ml_backend import (
     smart_tool_json,
 )
 from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
-from pipelines.rounds.dispatch import shown
+from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.services.ml_backend.service import PredictionRequest, PredictionService
 from pipelines.settings import RoundSettings
@@ -159,7 +159,7 @@ async def _pre_annotation(
     answer = await service.ask(question, within_s=max(deadline - time.monotonic(), 0))
     if answer.found is None:
         return NO_PREDICTION
-    found = shown(answer.found, showing)
+    found = pre_annotations(answer.found, showing)
     # A project whose page was not changed yet refuses a prediction whole for one class that it lacks.
     known = tuple(f for f in found.detections if f.label in asked.classes)
     return pre_annotation_json(question.image, replace(found, detections=known), asked.classes)

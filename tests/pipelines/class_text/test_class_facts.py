@@ -13,8 +13,8 @@ from PIL import Image
 from dsmoe_core.errors import ImageError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 from pipelines import cli
-from pipelines.class_text.class_facts import ClassFacts, Quartiles, measure
-from pipelines.class_text.facts_text import in_words
+from pipelines.class_text.class_facts import ClassFacts, Quartiles, measure_classes
+from pipelines.class_text.facts_text import facts_line
 from pipelines.rounds.context import LoopContext
 from pipelines.workspace.workspace import Workspace
 
@@ -45,14 +45,14 @@ def plates(tmp_path: Path) -> list[LabelledImage]:
 
 
 def test_facts_are_what_was_drawn(plates: list[LabelledImage]) -> None:
-    facts = measure(plates, ["scratch", "spot", "dent"])
+    facts = measure_classes(plates, ["scratch", "spot", "dent"])
     scratch, spot = facts["scratch"], facts["spot"]
-    assert (scratch.boxes, scratch.images, scratch.labelled) == (4, 4, 5)
+    assert (scratch.boxes, scratch.images, scratch.labelled_images) == (4, 4, 5)
     assert (spot.boxes, spot.images) == (4, 2)
     assert scratch.width == Quartiles(30, 30, 30)
     assert scratch.height == Quartiles(4, 4, 4)
     assert scratch.aspect == Quartiles(7.5, 7.5, 7.5)
-    assert scratch.share == pytest.approx((120 / PX**2,) * 3)
+    assert scratch.area_share == pytest.approx((120 / PX**2,) * 3)
     assert scratch.contrast == pytest.approx((-40, -40, -40))
     assert spot.contrast == pytest.approx((30, 30, 30))
     assert scratch.orientation == {"horizontal": 1.0}
@@ -60,12 +60,12 @@ def test_facts_are_what_was_drawn(plates: list[LabelledImage]) -> None:
     assert scratch.place == {"top left": 1.0}
     assert spot.place == {"centre": 1.0}
     assert (scratch.at_edge, spot.at_edge) == (0, 0)
-    assert (scratch.each, spot.each) == (Quartiles(1, 1, 1), Quartiles(2, 2, 2))
+    assert (scratch.per_image, spot.per_image) == (Quartiles(1, 1, 1), Quartiles(2, 2, 2))
 
 
 def test_facts_are_said_with_their_numbers(plates: list[LabelledImage]) -> None:
-    facts = measure(plates, ["scratch", "spot"])
-    said = in_words(facts["scratch"])
+    facts = measure_classes(plates, ["scratch", "spot"])
+    said = facts_line(facts["scratch"])
     for words in (
         "4 annotated boxes on 4 of 5 images, 1 on an image",
         "small, 30 x 4 px, 0.833 % of the image",
@@ -75,20 +75,20 @@ def test_facts_are_said_with_their_numbers(plates: list[LabelledImage]) -> None:
         "mostly top left, 100% of the boxes; 0% touch",
     ):
         assert words in said
-    assert "brighter than around it, +30 of 255" in in_words(facts["spot"])
-    assert "about as wide as high" in in_words(facts["spot"])
+    assert "brighter than around it, +30 of 255" in facts_line(facts["spot"])
+    assert "about as wide as high" in facts_line(facts["spot"])
 
 
 def test_a_class_without_boxes_says_so(plates: list[LabelledImage]) -> None:
-    facts = measure(plates, ["scratch", "spot", "dent"])["dent"]
+    facts = measure_classes(plates, ["scratch", "spot", "dent"])["dent"]
     assert facts == ClassFacts("dent", 0, 0, 5)
-    assert in_words(facts) == "no box of this class is annotated yet, so nothing was measured."
-    assert measure([], ["dent"])["dent"].labelled == 0
+    assert facts_line(facts) == "no box of this class is annotated yet, so nothing was measured."
+    assert measure_classes([], ["dent"])["dent"].labelled_images == 0
 
 
 def test_what_differs_from_box_to_box_is_said_to(tmp_path: Path) -> None:
     boxes = [("spot", Box(20 * i, 50, 20 * i + 10 + i, 60), 40 if i % 2 else 160) for i in range(6)]
-    said = in_words(measure([drawn(tmp_path, "p", boxes)], ["spot"])["spot"])
+    said = facts_line(measure_classes([drawn(tmp_path, "p", boxes)], ["spot"])["spot"])
     assert "12.5 (11.2 to 13.8) x 10 px" in said
     assert "darker or brighter than around it" in said
     assert "spread over the image; 17% touch" in said
@@ -105,13 +105,13 @@ def test_only_a_part_of_a_file_is_looked_at_where_that_is_the_image(tmp_path: Pa
     whole = drawn(tmp_path, "p", [("spot", Box(70, 70, 80, 80), 150)])
     part = ImageRecord("t", "t", whole.image.path, 60, 60, region=(60, 60, 120, 120))
     tile = LabelledImage(part, (Annotation(Box(10, 10, 20, 20), "spot"),))
-    assert measure([tile], ["spot"])["spot"].contrast == pytest.approx((50, 50, 50))
+    assert measure_classes([tile], ["spot"])["spot"].contrast == pytest.approx((50, 50, 50))
 
 
 def test_a_image_that_is_gone_is_named(plates: list[LabelledImage]) -> None:
     plates[0].image.path.unlink()
     with pytest.raises(ImageError, match="image p0 cannot be read"):
-        measure(plates, ["scratch", "spot"])
+        measure_classes(plates, ["scratch", "spot"])
 
 
 def test_the_command_shows_them_and_says_where_there_are_none(

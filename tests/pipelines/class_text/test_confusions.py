@@ -20,9 +20,9 @@ from dsmoe_core.schema import (
     Prediction,
     Routing,
 )
-from pipelines.class_text.confusions import confused_pairs, confusions, corrections
+from pipelines.class_text.confusions import annotator_corrections, confused_pairs, detector_confusions
 from pipelines.workspace.workspace import Workspace
-from prompts.refinement import Confused
+from prompts.refinement import ConfusedPair
 
 VERSION = "r0-model+book"
 
@@ -49,9 +49,9 @@ def test_the_detector_s_confusions_are_counted_in_both_directions() -> None:
         "a": prediction("a", ("brick", 0, 0.8), ("brick", 1, 0.9), ("plum", 2, 0.9)),
         "b": prediction("b", ("brick", 0, 0.02), ("plum", 0, 0.01), ("rust", 1, 0.8), ("plum", 2, 0.9)),
     }
-    counts = confusions(found, truth)
+    counts = detector_confusions(found, truth)
     assert counts == {("rust", "brick"): 2, ("brick", "rust"): 1}
-    assert confusions({}, truth) == Counter()
+    assert detector_confusions({}, truth) == Counter()
 
 
 def came_back(
@@ -78,12 +78,15 @@ def test_people_s_corrections_are_told_by_what_was_shown_and_what_came_back(work
         relabelled=2,
     )
     came_back(workspace, (("rust", 0, 0.5),), (("brick", box(0)),), relabelled=1, number=1)
-    assert corrections(workspace, workspace.class_book()) == {("rust", "brick"): 2, ("plum", "brick"): 1}
+    assert annotator_corrections(workspace, workspace.class_book()) == {
+        ("rust", "brick"): 2,
+        ("plum", "brick"): 1,
+    }
 
 
 def test_a_box_that_was_deleted_and_drawn_anew_is_no_correction(workspace: Workspace) -> None:
     came_back(workspace, (("rust", 0, 0.9),), (("brick", box(0)),), relabelled=0)
-    assert corrections(workspace, workspace.class_book()) == Counter()
+    assert annotator_corrections(workspace, workspace.class_book()) == Counter()
 
 
 def test_no_more_are_counted_than_the_journal_says_and_those_in_place_first(workspace: Workspace) -> None:
@@ -93,7 +96,7 @@ def test_no_more_are_counted_than_the_journal_says_and_those_in_place_first(work
         (("brick", box(0, 12)), ("rust", box(1))),
         relabelled=1,
     )
-    assert corrections(workspace, workspace.class_book()) == {("plum", "rust"): 1}
+    assert annotator_corrections(workspace, workspace.class_book()) == {("plum", "rust"): 1}
 
 
 def test_a_class_that_is_gone_or_is_one_with_the_other_does_not_count(workspace: Workspace) -> None:
@@ -103,7 +106,7 @@ def test_a_class_that_is_gone_or_is_one_with_the_other_does_not_count(workspace:
         (("rust", box(0)), ("brick", box(1))),
         relabelled=2,
     )
-    assert corrections(workspace, workspace.class_book()) == Counter()
+    assert annotator_corrections(workspace, workspace.class_book()) == Counter()
 
 
 def test_pairs_are_in_the_order_of_how_often_they_are_confused() -> None:
@@ -111,7 +114,7 @@ def test_pairs_are_in_the_order_of_how_often_they_are_confused() -> None:
     corrected = Counter({("c", "a"): 14, ("x", "a"): 99})
     pairs = confused_pairs(found, corrected, ["a", "b", "c"], 5)
     assert pairs == [
-        Confused(first="a", second="c", found=(1, 0), corrected=(0, 14)),
-        Confused(first="a", second="b", found=(0, 3), corrected=(0, 0)),
+        ConfusedPair(first="a", second="c", detector=(1, 0), annotators=(0, 14)),
+        ConfusedPair(first="a", second="b", detector=(0, 3), annotators=(0, 0)),
     ]
     assert confused_pairs(found, corrected, ["a", "b", "c"], 1) == pairs[:1]

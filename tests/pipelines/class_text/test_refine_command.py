@@ -71,7 +71,7 @@ def labelled(
     label(context)
     close_round(context)
     wordy = TextFollowingDetector(list(workspace.annotations().values()), TELLING)
-    monkeypatch.setattr(factory, "detection", lambda *_: wordy)
+    monkeypatch.setattr(factory, "detector_backend", lambda *_: wordy)
     return workspace
 
 
@@ -149,7 +149,7 @@ def test_better_texts_go_into_the_book(
     assert f"then `dsmoe classes judge working --workspace {labelled.path} --json judge.json`" in shown
     (state,) = states(labelled)
     assert [c.id for c in state.candidates] == [0, 1, 2]
-    assert state.pairs[0].times > 0
+    assert state.pairs[0].count > 0
     assert "An expert says, and it outweighs all else: bright" in asked(server, 0)
     assert "annotated boxes on" in asked(server, 0)
     assert "a spot that is dull all over" in asked(server, 1)
@@ -223,13 +223,13 @@ def test_nonsense_ends_in_a_message_and_an_unchanged_book(
 def test_labels_that_change_begin_anew_for_old_figures_say_nothing(
     dsmoe: Run, model: Model, labelled: Workspace
 ) -> None:
-    from pipelines.class_text.refinement_runner import keep
+    from pipelines.class_text.refinement_runner import save_refinement
 
     words = ("--pair", ",".join(pair_of(labelled)), "--rounds", "1")
     model.script = [apart("dull", "dull"), apart("dull", "dull")]
     dsmoe("refine", *words)
     (state,) = states(labelled)
-    keep(labelled, state.model_copy(update={"evaluator": "of other boxes"}))
+    save_refinement(labelled, state.model_copy(update={"evaluator": "of other boxes"}))
     assert f"refinement {state.id} begins" in dsmoe("refine", *words)
     assert states(labelled)[0].spent.calls == 0  # its answer is known from before
 

@@ -14,20 +14,21 @@ from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import read_in_place
 from dsmoe_core.errors import ClassBookError, DataError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
-from pipelines.class_text.text_evaluator import ChampionReader, TextEvaluator, fixed_part
+from pipelines.class_text.text_evaluator import ChampionPredictor, TextEvaluator, evaluation_images
 from pipelines.detectors.backend import DSMoEBackend
 from prompts.class_book import ClassBook
 from prompts.fake_evaluator import FakeEvaluator
-from prompts.refinement import Confused, Evaluator
+from prompts.glossary import glossary_book
+from prompts.refinement import ConfusedPair, Evaluator
 from tests.pipelines.wordy import BLIND, RIGHT, TAKEN, TextFollowingDetector
 
 TELLING = {"rust": "crimson", "brick": "orange", "plum": "violet"}
-PAIRS = (Confused(first="rust", second="brick"), Confused(first="brick", second="plum"))
-MakeEvaluator = Callable[[tuple[Confused, ...]], Evaluator]
+PAIRS = (ConfusedPair(first="rust", second="brick"), ConfusedPair(first="brick", second="plum"))
+MakeEvaluator = Callable[[tuple[ConfusedPair, ...]], Evaluator]
 
 
 def book(**texts: str) -> ClassBook:
-    start = ClassBook.from_glossary(list(TELLING))
+    start = glossary_book(list(TELLING))
     for name, text in texts.items():
         start = start.with_description(name, text, "person", "Ada")
     return start
@@ -47,8 +48,8 @@ def silent(_done: int, _total: int) -> None:
     """Nobody is told."""
 
 
-def read_by(detector: TextFollowingDetector, pairs: tuple[Confused, ...] = PAIRS) -> TextEvaluator:
-    return TextEvaluator(ChampionReader(detector, Path("model"), TRUTH, silent), pairs)
+def read_by(detector: TextFollowingDetector, pairs: tuple[ConfusedPair, ...] = PAIRS) -> TextEvaluator:
+    return TextEvaluator(ChampionPredictor(detector, Path("model"), TRUTH, silent), pairs)
 
 
 @pytest.fixture(params=["real", "fake"])
@@ -60,10 +61,10 @@ def make(request: pytest.FixtureRequest) -> MakeEvaluator:
 
 def test_there_is_a_figure_for_every_class_and_pair(make: MakeEvaluator) -> None:
     scores = make(PAIRS).score(book())
-    assert set(scores.classes) == set(TELLING)
-    assert set(scores.pairs) == {"rust / brick", "brick / plum"}
-    assert all(0 <= figure <= 1 for figure in scores.classes.values())
-    assert all(-1 <= figure <= 1 for figure in scores.pairs.values())
+    assert set(scores.class_ap) == set(TELLING)
+    assert set(scores.pair_margins) == {"rust / brick", "brick / plum"}
+    assert all(0 <= figure <= 1 for figure in scores.class_ap.values())
+    assert all(-1 <= figure <= 1 for figure in scores.pair_margins.values())
 
 
 def test_the_same_book_has_the_same_scores_whatever_came_between(make: MakeEvaluator) -> None:
@@ -76,39 +77,39 @@ def test_the_same_book_has_the_same_scores_whatever_came_between(make: MakeEvalu
 def test_the_right_word_is_better_for_its_class_and_its_pair_alone(make: MakeEvaluator) -> None:
     before = make(PAIRS).score(book(brick="an orange spot"))
     after = make(PAIRS).score(book(brick="an orange spot", rust="a crimson spot"))
-    assert after.classes["rust"] > before.classes["rust"]
-    assert after.pairs["rust / brick"] > before.pairs["rust / brick"]
-    assert after.pairs["brick / plum"] == before.pairs["brick / plum"]
+    assert after.class_ap["rust"] > before.class_ap["rust"]
+    assert after.pair_margins["rust / brick"] > before.pair_margins["rust / brick"]
+    assert after.pair_margins["brick / plum"] == before.pair_margins["brick / plum"]
     assert after.total > before.total
 
 
 def test_a_book_without_a_judged_class_is_refused(make: MakeEvaluator) -> None:
     with pytest.raises(ClassBookError, match="class 'plum' is not in the class book"):
-        make(PAIRS).score(ClassBook.from_glossary(["rust", "brick"]))
+        make(PAIRS).score(glossary_book(["rust", "brick"]))
 
 
 def test_a_margin_is_the_mean_over_both_classes_of_the_surest_detection_on_each_box() -> None:
     scores = read_by(TextFollowingDetector(TRUTH, TELLING)).score(book(rust="a crimson spot"))
     rust, brick = RIGHT - 0.1, BLIND - 0.05  # three boxes of rust weigh as much as one of brick
-    assert scores.pairs["rust / brick"] == pytest.approx((rust + brick) / 2)
-    assert scores.pairs["brick / plum"] == pytest.approx(((BLIND - TAKEN) + (BLIND - 0.05)) / 2)
+    assert scores.pair_margins["rust / brick"] == pytest.approx((rust + brick) / 2)
+    assert scores.pair_margins["brick / plum"] == pytest.approx(((BLIND - TAKEN) + (BLIND - 0.05)) / 2)
 
 
 def test_nothing_found_on_a_box_is_no_margin() -> None:
     empty = [LabelledImage(p.image, ()) for p in TRUTH]
     scores = read_by(TextFollowingDetector(empty, TELLING)).score(book())
-    assert set(scores.pairs.values()) == {0.0}
-    assert set(scores.classes.values()) == {0.0}
+    assert set(scores.pair_margins.values()) == {0.0}
+    assert set(scores.class_ap.values()) == {0.0}
 
 
 def test_a_pair_without_a_labelled_box_is_refused() -> None:
     with pytest.raises(DataError, match="no labelled image has a box of 'dent'; there are boxes of brick"):
-        read_by(TextFollowingDetector(TRUTH, TELLING), (Confused(first="dent", second="rust"),))
+        read_by(TextFollowingDetector(TRUTH, TELLING), (ConfusedPair(first="dent", second="rust"),))
 
 
 def test_a_book_that_was_read_last_is_not_read_again() -> None:
     detector = TextFollowingDetector(TRUTH, TELLING)
-    reader = ChampionReader(detector, Path("model"), TRUTH, silent)
+    reader = ChampionPredictor(detector, Path("model"), TRUTH, silent)
     reader.predict(book())
     TextEvaluator(reader, PAIRS).score(book())
     assert detector.books == [book().version]
@@ -117,15 +118,15 @@ def test_a_book_that_was_read_last_is_not_read_again() -> None:
 def test_the_part_has_every_class_and_what_is_new_to_the_model_first() -> None:
     many = [labelled(f"{i:02d}", "rust") for i in range(20)]
     rare = [labelled("x", "plum"), labelled("y", "brick"), labelled("z")]
-    part = fixed_part([*many, *rare], {f"{i:02d}" for i in range(15)} | {"x"}, 6)
+    part = evaluation_images([*many, *rare], {f"{i:02d}" for i in range(15)} | {"x"}, 6)
     assert {p.image.key for p in part} == {"x", "y", "z", "15", "16", "17"}
-    assert fixed_part([*rare, *many], {f"{i:02d}" for i in range(15)} | {"x"}, 6) == part
+    assert evaluation_images([*rare, *many], {f"{i:02d}" for i in range(15)} | {"x"}, 6) == part
 
 
 @given(st.lists(st.sets(st.sampled_from(list(TELLING))), max_size=12), st.integers(1, 15))
 def test_the_part_is_as_large_as_it_can_be_and_has_no_image_twice(rows: list[set[str]], most: int) -> None:
     images = [labelled(f"{i:02d}", *sorted(labels)) for i, labels in enumerate(rows)]
-    keys = [p.image.key for p in fixed_part(images, set(), most)]
+    keys = [p.image.key for p in evaluation_images(images, set(), most)]
     assert len(keys) == len(set(keys)) == min(most, len(rows))
 
 
@@ -137,10 +138,10 @@ def test_a_network_s_figures_hang_on_the_words(blocks: Path, tmp_path: Path) -> 
     train(tmp_path / "model", list(truth), book().vocabulary())
     detector = DSMoEBackend(SMALL, tmp_path / "cache")
     detector.__dict__["text_encoder"] = HashEncoder()
-    reader = ChampionReader(detector, tmp_path / "model", truth, silent)
+    reader = ChampionPredictor(detector, tmp_path / "model", truth, silent)
     first, other = reader.predict(book()), reader.predict(book(rust="a crimson spot"))
     assert {f.version for f in first.values()} == {f"model+{book().version}"}
     assert [f.detections for f in first.values()] != [f.detections for f in other.values()]
     scores = TextEvaluator(reader, PAIRS).score(book())
     assert scores == TextEvaluator(reader, PAIRS).score(book())
-    assert set(scores.pairs) == {p.title for p in PAIRS}
+    assert set(scores.pair_margins) == {p.title for p in PAIRS}

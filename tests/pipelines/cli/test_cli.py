@@ -18,7 +18,7 @@ from pipelines import cli
 from pipelines.settings import DemoPlan, PackagedText, TextSettings, TransformersText, WorkspaceSettings
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import ClassBook, checked
+from prompts.class_book import ClassBook
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -130,7 +130,7 @@ def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
     for entry in book["classes"]:
         if entry["name"] == "rust":
             entry.update(name="red_block", aliases=[*entry["aliases"], "rust"])
-    checked(book, "as changed").save(w / "classes.yaml")
+    ClassBook.from_content(book, "as changed").save(w / "classes.yaml")
     said = dsmoe(capsys, "classes", "migrate", w)
     assert "classes.yaml differs from version" in said
     assert "nothing is to be done" in said
@@ -142,7 +142,7 @@ def test_a_renamed_class_is_shown_and_then_renamed_in_the_labelling_project(
     drawn = {a.label for h in FakeStudio(w / "studio" / "stub.json").harvest(1) for a in h.annotations}
     assert drawn == {"red_block", "brick", "plum"}
     book["classes"] = [entry for entry in book["classes"] if entry["name"] != "plum"]
-    checked(book, "as changed").save(w / "classes.yaml")
+    ClassBook.from_content(book, "as changed").save(w / "classes.yaml")
     dsmoe(capsys, *publish)
     assert cli.run(["classes", "migrate", str(w), "--dry-run"]) == 2
     assert "annotations use the class 'plum'" in capsys.readouterr().err

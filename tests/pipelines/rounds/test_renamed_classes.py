@@ -17,7 +17,8 @@ from pipelines.rounds.dispatch import as_called_now
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.services.review import samples
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import ClassBook, ClassEntry, checked
+from prompts.class_book import ClassBook
+from prompts.class_entry import ClassEntry
 from ui.state import read
 
 Label = Callable[[LoopContext], None]
@@ -34,7 +35,7 @@ def published(context: LoopContext, **renamed: str) -> LoopContext:
     for entry in content["classes"]:
         if entry["name"] in renamed:
             entry.update(name=renamed[entry["name"]], aliases=[*entry["aliases"], entry["name"]])
-    checked(content, "as changed").save(workspace.path / "classes.yaml")
+    ClassBook.from_content(content, "as changed").save(workspace.path / "classes.yaml")
     workspace.class_books.publish(None, author="someone", force_reason="for a test")
     studio = FakeStudio(workspace.path / "studio" / "fake.json")
     return replace(context, workspace=Workspace.open(workspace.path), studio=studio)

@@ -17,7 +17,7 @@ from pipelines.settings import PackagedText, ServerText, TransformersText
 from pipelines.workspace.class_books import WORKING
 from pipelines.workspace.token_limit import PACKAGED_LONGEST, PRETRAINED_LONGEST, cut_by
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import ClassBook
+from prompts.glossary import glossary_book
 
 ROOT = Path(__file__).resolve().parents[3]
 Said = Callable[..., str]
@@ -262,7 +262,7 @@ def test_validate_takes_a_file_or_a_workspace_and_says_what_could_be_better(
     workspace: Workspace, dsmoe: Said, tmp_path: Path
 ) -> None:
     file = tmp_path / "book.yaml"
-    ClassBook.from_glossary(["spur", "fish_eye-left"]).save(file)
+    glossary_book(["spur", "fish_eye-left"]).save(file)
     said = dsmoe("validate", file)
     assert "2 classes, version" in said
     assert "1 have their name only; say what they look like: fish_eye-left" in said

@@ -19,7 +19,7 @@ from pipelines.benchmarks.comparison.digests import of_lesson
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
 from pipelines.benchmarks.comparison.protocol import Budget, Lesson
 from pipelines.benchmarks.comparison.run_store import Bouts
-from prompts.text_controls import WORDS
+from prompts.text_controls import TEXT_CONTROLS
 from tests.pipelines.benchmarks.comparison.conftest import RecordingProgress
 
 QUICK = TrainingConfig(batch=5, checkpoint_every_s=1e-9, precision="32-true")
@@ -174,8 +174,8 @@ def test_one_model_is_asked_in_all_words_and_others_are_trained_where_wanted(
 
     once = go(False)
     assert len(trained) == 1
-    assert [(r["words"], r["trained"]) for r in once["rows"]] == [(w, "once") for w in WORDS]
-    assert {t["against"] for t in once["tests"]} == set(WORDS) - {"right"}
+    assert [(r["words"], r["trained"]) for r in once["rows"]] == [(w, "once") for w in TEXT_CONTROLS]
+    assert {t["against"] for t in once["tests"]} == set(TEXT_CONTROLS) - {"right"}
     random = next(t for t in once["tests"] if t["against"] == "random")
     assert once["right_minus_random"] == {"squares": {"delta": random["delta_map"], "ci95": random["ci95"]}}
     assert go(False) == once

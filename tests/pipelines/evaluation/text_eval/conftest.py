@@ -15,7 +15,8 @@ from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Predic
 from pipelines.detectors.backend import Predict
 from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.progress import SilentProgress
-from prompts.class_book import ClassBook, ClassEntry
+from prompts.class_book import ClassBook
+from prompts.class_entry import ClassEntry
 
 SHAPES = {"spur": "pointed outgrowth", "short": "bridge between tracks", "hole": "round gap"}
 """What the detector knows of each class; it finds one where the description says so."""

@@ -16,7 +16,8 @@ from pipelines import cli
 from pipelines.detectors.backend import DSMoEBackend
 from pipelines.evaluation.text_eval.distances import distances
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import ClassBook, ClassEntry
+from prompts.class_book import ClassBook
+from prompts.class_entry import ClassEntry
 from prompts.evaluation_report import TextEvaluationReport
 from tests.pipelines.blocks import COLOURS
 from tests.pipelines.evaluation.report.test_evaluate import models  # noqa: F401  # a workspace with a champion

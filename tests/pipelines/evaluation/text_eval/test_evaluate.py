@@ -15,7 +15,8 @@ from pipelines.evaluation.report.evaluated_model import Contender
 from pipelines.evaluation.text_eval.eval_set import FixedSet
 from pipelines.evaluation.text_eval.evaluate import Question, judge
 from pipelines.evaluation.text_eval.runs import FIGURES, Bench, gains
-from prompts.class_book import ClassBook, ClassEntry
+from prompts.class_book import ClassBook
+from prompts.class_entry import ClassEntry
 from prompts.evaluation_report import TextEvaluationReport
 from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, WordReader, book
 
@@ -192,4 +193,4 @@ def test_the_report_is_one_that_publishing_reads(
     assert report.book == book().version
     assert report.against == book(spur="a spike").version
     assert (report.model, report.data) == ("r1", "boards, 24 images")
-    assert report.lets_publish
+    assert report.allows_publishing

@@ -10,7 +10,7 @@ import pytest
 
 from annotate.studio import task_format
 from annotate.studio.protocol import Task
-from pipelines.rounds.dispatch import shown
+from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.services.ml_backend.app import MAX_BYTES
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.asking import (
@@ -71,7 +71,7 @@ def test_live_pre_annotations_are_those_that_would_have_been_pushed(
     classes = workspace.class_book().vocabulary().names
     pushed = []
     for image in images:
-        detections = shown(found_by(workspace, "m1", image), workspace.settings.round)
+        detections = pre_annotations(found_by(workspace, "m1", image), workspace.settings.round)
         pushed += task_format.task_json(Task(image, 0, "ranked", 0, detections), "", classes)["predictions"]
     assert any(len(prediction["result"]) > 1 for prediction in pushed)
 

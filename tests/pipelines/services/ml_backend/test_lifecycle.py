@@ -15,7 +15,7 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend import lifecycle
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import checked
+from prompts.class_book import ClassBook
 from tests.pipelines.services.ml_backend.asking import Promote
 
 URL = "http://127.0.0.1:8080"
@@ -41,7 +41,7 @@ def rename(workspace: Workspace, old: str, new: str) -> None:
     for entry in book["classes"]:
         if entry["name"] == old:
             entry.update(name=new, aliases=[*entry["aliases"], old])
-    checked(book, "as changed").save(workspace.path / "classes.yaml")
+    ClassBook.from_content(book, "as changed").save(workspace.path / "classes.yaml")
     workspace.class_books.publish(None, author="Ada", force_reason="for a test")
 
 

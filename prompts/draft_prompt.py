@@ -1,4 +1,4 @@
-"""What we ask a language model for, and the shape its answer must have."""
+"""Prompt and answer schema for drafting the description of a class."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, StringConstraints
 
 from dsmoe_core.config import Frozen
-from prompts.class_book import ClassBook, ClassEntry, printable
+from prompts.class_book import ClassBook
+from prompts.class_entry import ClassEntry, printable
 from prompts.llm import Message
 
 
 def _one_line(text: object) -> object:
-    """Small models break lines and write tabs, which a class book cannot hold and which mean nothing."""
+    """Replace line breaks and tabs, which small models write and a class book refuses, by spaces."""
     return printable(" ".join(text.split())) if isinstance(text, str) else text
 
 
 _WORD = r"[^\s\x00-\x1f\x7f-\x9f]+"
-WORDS = rf"^{_WORD}( {_WORD})*$"
-"""For the server, which then keeps the model from writing what ``printable`` refuses."""
+_ONE_LINE_PATTERN = rf"^{_WORD}( {_WORD})*$"
+"""Part of the JSON schema, so that the server prevents the characters that ``printable`` refuses."""
 Sentence = Annotated[
     str,
-    StringConstraints(min_length=20, max_length=400, pattern=WORDS),
+    StringConstraints(min_length=20, max_length=400, pattern=_ONE_LINE_PATTERN),
     BeforeValidator(_one_line),
 ]
 _Phrase = Annotated[
     str,
-    StringConstraints(min_length=2, max_length=120, pattern=WORDS),
+    StringConstraints(min_length=2, max_length=120, pattern=_ONE_LINE_PATTERN),
     BeforeValidator(_one_line),
 ]
 
@@ -40,7 +41,7 @@ _ROLE = (
 
 
 class DraftedAttributes(Frozen):
-    """The visual attributes of one class."""
+    """Visual attributes of a class in a model's answer."""
 
     shape: _Phrase
     edge: _Phrase
@@ -52,7 +53,7 @@ class DraftedAttributes(Frozen):
 
 
 class Draft(Frozen):
-    """A model's answer: one class in words."""
+    """A model's answer: the description of one class."""
 
     description: Sentence
     attributes: DraftedAttributes
@@ -62,11 +63,11 @@ class Draft(Frozen):
 def draft_messages(
     book: ClassBook, entry: ClassEntry, facts: str | None = None, note: str | None = None
 ) -> list[Message]:
-    """The question for one class: its name, its siblings to tell it apart from, and what is known of it.
+    """Prompt for one class: its name and aliases, the other classes, and what is known about it.
 
     Args:
-        facts: what was measured of this class, in words.
-        note: what an expert says of it; the model is told to keep to both, and to this one first.
+        facts: facts measured on the annotated boxes of the class.
+        note: an expert's note; the prompt gives it priority over the facts.
     """
     lines = [f"Describe the defect class {entry.name!r}."]
     if entry.aliases:
@@ -79,22 +80,22 @@ def draft_messages(
     others = [c for c in book.classes if c.name != entry.name]
     if others:
         lines.append("It must be told apart from:")
-        lines += [f"- {c.name}: {c.description}" for c in _closest_first(entry, others)]
+        lines += [f"- {c.name}: {c.description}" for c in _siblings_first(entry, others)]
     if facts:
         lines.append(f"Measured on the annotated boxes, keep to it: {facts}")
     if note:
-        lines.append(expert_says(note))
+        lines.append(expert_note_line(note))
     lines.append(
         "Give a description of 15 to 40 words, the attributes, and 4 paraphrases of the description."
     )
     return [Message("system", _ROLE), Message("user", "\n".join(lines))]
 
 
-def expert_says(note: str) -> str:
-    """What a domain expert noted of a class, as a language model is told it."""
+def expert_note_line(note: str) -> str:
+    """Line of a prompt with a domain expert's note on a class."""
     return f"An expert says, and it outweighs all else: {note}"
 
 
-def _closest_first(entry: ClassEntry, others: Sequence[ClassEntry]) -> list[ClassEntry]:
-    """Siblings before the rest, in the book's order."""
+def _siblings_first(entry: ClassEntry, others: Sequence[ClassEntry]) -> list[ClassEntry]:
+    """Classes with the same parent before the others, in the book's order."""
     return sorted(others, key=lambda c: c.parent != entry.parent)
