@@ -18,7 +18,7 @@ from pathlib import Path
 
 from annotate.uv import find_uv
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.errors import NO_ROOM, PrerequisiteError
+from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError
 from dsmoe_core.progress import StatusCallback
 
 
@@ -109,7 +109,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             raise _no_space(folder, "it") from error
         raise PrerequisiteError(
             f"cannot make the folder {folder}: {error.strerror}", "Choose a folder that you may write to."

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.errors import NO_ROOM, PrerequisiteError, WorkspaceError
+from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError, WorkspaceError
 
 
 def atomic_write(path: Path, text: str, *, private: bool = False) -> None:
@@ -96,14 +96,14 @@ def refuse_unknown_files(path: Path, ours: Collection[str]) -> None:
         raise WorkspaceError(f"{path} holds {strange[0]}, which would be lost", remedy)
 
 
-def canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
     """The one JSON text of a value: sorted keys, no spaces; what content hashes are taken of."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def content_id(value: Any) -> str:
     """The first 16 hex digits of the sha256 of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -116,12 +116,12 @@ def disk_full_as_error(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
-        raise disk_full(path, error) from error
+        raise disk_full_error(path, error) from error
 
 
-def disk_full(path: Path | str, error: OSError) -> PrerequisiteError:
+def disk_full_error(path: Path | str, error: OSError) -> PrerequisiteError:
     """What to tell a user whose disk has no room for a file."""
     return PrerequisiteError(
         f"disk full: {path} could not be written ({error.strerror})",

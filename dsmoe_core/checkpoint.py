@@ -22,7 +22,7 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 
-WEIGHTS, CARD, UNFINISHED = "model.safetensors", "model.json", "checkpoint.safetensors"
+WEIGHTS, CARD, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ) from error
 
 
-class Card(NamedTuple):
+class ModelCard(NamedTuple):
     """What is said of a model."""
 
     config: ModelConfig
@@ -59,8 +59,8 @@ class Card(NamedTuple):
     """The name of the one that it was trained with, where it is known."""
 
 
-class Model(NamedTuple):
-    """A model folder, read; the network beside what :class:`Card` has."""
+class TrainedModel(NamedTuple):
+    """A model folder, read; the network beside what :class:`ModelCard` has."""
 
     network: DSMoE | AblatedDSMoE
     config: ModelConfig
@@ -75,12 +75,12 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, network.state_dict(), {"format": "dsmoe-1"})
     part = folder / (CARD + ".part")
-    whole = {"config": config.model_dump(mode="json"), "vocabulary": vocabulary.plain(), **card}
+    whole = {"config": config.model_dump(mode="json"), "vocabulary": vocabulary.to_dict(), **card}
     part.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
     part.replace(folder / CARD)
 
 
-def read_card(folder: Path) -> Card:
+def read_card(folder: Path) -> ModelCard:
     """What a folder says of its model, without the weights.
 
     Raises:
@@ -88,9 +88,9 @@ def read_card(folder: Path) -> Card:
     """
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
-        return Card(
+        return ModelCard(
             ModelConfig.model_validate(card["config"]),
-            Vocabulary.from_plain(card["vocabulary"]),
+            Vocabulary.from_dict(card["vocabulary"]),
             card.get("text_encoder"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -99,7 +99,7 @@ def read_card(folder: Path) -> Card:
         ) from error
 
 
-def load_model(folder: Path) -> Model:
+def load_model(folder: Path) -> TrainedModel:
     """The model of a folder, its network in evaluation mode.
 
     Raises:
@@ -109,20 +109,20 @@ def load_model(folder: Path) -> Model:
     tensors, _ = read_tensors(folder / WEIGHTS)
     network = build(card.config)
     load_weights(network, tensors, str(folder))
-    return Model(network.eval(), *card)
+    return TrainedModel(network.eval(), *card)
 
 
-def need_text_encoder(folder: Path, encoder: TextEncoder) -> None:
+def check_text_encoder(folder: Path, encoder: TextEncoder) -> None:
     """Refuse a model that learned other vectors for the same words, even where they are as wide.
 
     Raises:
         ModelError: it was trained with another encoder, or no whole model is there.
     """
     card = read_card(folder)
-    refuse_other_encoder(folder, card.config, card.text_encoder, encoder)
+    check_encoder_matches(folder, card.config, card.text_encoder, encoder)
 
 
-def refuse_other_encoder(
+def check_encoder_matches(
     folder: Path, config: ModelConfig, trained_with: str | None, encoder: TextEncoder
 ) -> None:
     """The same for a folder that was read already.
@@ -144,7 +144,7 @@ def refuse_other_encoder(
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class WeightMatch:
     """How tensors fit a network, by name and shape.
 
     Attributes:
@@ -158,7 +158,7 @@ class Fit:
     wrong_shape: tuple[str, ...]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Fit:
+    def of(cls, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> WeightMatch:
         """Of ``tensors`` to a network with the state dict ``own``."""
         shared = sorted(own.keys() & tensors.keys())
         return cls(
@@ -191,7 +191,7 @@ def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) ->
         ModelError: names what is missing, too much, or of another shape.
     """
     own = network.state_dict()
-    problems = Fit.of(tensors, own).problems
+    problems = WeightMatch.of(tensors, own).problems
     if problems:
         raise ModelError(
             f"weights of {origin} do not fit the network ({'; '.join(problems)})",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dsmoe_core.evaluation.matching import overlaps
+from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.schema import Detection
 
 SAME_PLACE_IOU = 0.4
@@ -15,7 +15,7 @@ def suppress_across_classes(detections: Iterable[Detection]) -> list[Detection]:
     """Of detections on top of each other the surest alone, of whatever class; highest score first."""
     kept: list[Detection] = []
     for detection in sorted(detections, key=lambda f: -f.score):
-        over = overlaps([detection.box], [other.box for other in kept])
+        over = pairwise_iou([detection.box], [other.box for other in kept])
         if not (over >= SAME_PLACE_IOU).any():
             kept.append(detection)
     return kept

@@ -11,7 +11,7 @@ from dsmoe_core.errors import DsmoeError
 LOOPBACK = "127.0.0.1"
 
 
-def on_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
     """Whether an address is this machine's own: a proxy for the outside would swallow it."""
     host = urlsplit(url).hostname or ""
     try:
@@ -20,7 +20,7 @@ def on_loopback(url: str) -> bool:
         return False
 
 
-def need_free_port(port: int, what: str, error: type[DsmoeError]) -> None:
+def check_port_is_free(port: int, what: str, error: type[DsmoeError]) -> None:
     """Refuse a port in use before a server does: some quietly take the next one, or join who listens there.
 
     Args:

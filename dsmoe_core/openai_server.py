@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from dsmoe_core.errors import LanguageModelError, PrerequisiteError
-from dsmoe_core.loopback import on_loopback
+from dsmoe_core.loopback import is_loopback
 
 
 class OpenAIServer:
@@ -60,7 +60,7 @@ class OpenAIServer:
             timeout=timeout_s,
             max_retries=retries,
             # A proxy from the environment cannot reach this machine's own servers.
-            http_client=DefaultHttpxClient(trust_env=not on_loopback(url), timeout=timeout_s),
+            http_client=DefaultHttpxClient(trust_env=not is_loopback(url), timeout=timeout_s),
         )
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ class OpenAIServer:
         self.client.close()
 
     @contextmanager
-    def clear_errors(self, model: str, *, begun: bool = False) -> Iterator[None]:
+    def translated_errors(self, model: str, *, begun: bool = False) -> Iterator[None]:
         """Around a request to this model: whatever goes wrong is one of our errors, without the key in it.
 
         Args:
@@ -89,8 +89,8 @@ class OpenAIServer:
             ) from None
         except openai.APIConnectionError as error:
             if begun:
-                raise self.broken_off() from None
-            cause = self.hushed(str(error.__cause__ or error))
+                raise self.interrupted_error() from None
+            cause = self.without_key(str(error.__cause__ or error))
             raise LanguageModelError(
                 f"{self.url} cannot be reached: {cause}", "Start the server, or correct its address."
             ) from None
@@ -99,25 +99,25 @@ class OpenAIServer:
                 f"{self.url} refused the API key (status {error.status_code})", "Give the right API key."
             ) from None
         except openai.APIStatusError as error:
-            said = self.hushed(str(error.message))[:300]
+            said = self.without_key(str(error.message))[:300]
             raise LanguageModelError(
                 f"{self.url} refused model {model!r} (status {error.status_code}): {said}",
                 "Check the model's name and the server's log.",
             ) from None
         except (openai.OpenAIError, json.JSONDecodeError) as error:
             raise LanguageModelError(
-                f"{self.url} answered what is no reply: {self.hushed(str(error))[:300]}",
+                f"{self.url} answered what is no reply: {self.without_key(str(error))[:300]}",
                 "Check that it is an OpenAI-compatible server.",
             ) from None
 
-    def broken_off(self) -> LanguageModelError:
+    def interrupted_error(self) -> LanguageModelError:
         """What to say of an answer without an end."""
         return LanguageModelError(
             f"{self.url} broke off in the middle of its answer",
             "See its log whether it still runs; start it again if it does not.",
         )
 
-    def hushed(self, text: str) -> str:
+    def without_key(self, text: str) -> str:
         """The text without the API key in it."""
         return text.replace(self._key, "***") if self._key else text
 

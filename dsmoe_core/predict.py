@@ -17,8 +17,8 @@ from dsmoe_core.data.letterbox import LetterBox
 from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache, squares_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import ClassEncoding
-from dsmoe_core.runtimes.loading import How, KnownTexts, Opened, open_model
-from dsmoe_core.runtimes.protocol import Answer, Chosen
+from dsmoe_core.runtimes.loading import InferenceModel, ModelTextEncoder, RuntimeOptions, load_inference_model
+from dsmoe_core.runtimes.protocol import RouterOutput, RuntimeOutput
 from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing, Vocabulary
 from dsmoe_core.text_embeddings import conditioning_vocabulary, embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -42,10 +42,12 @@ class Detector:
         ModelError: the text encoder is another.
     """
 
-    def __init__(self, model: Opened, text_encoder: TextEncoder, cache: ImageCache | None = None) -> None:
+    def __init__(
+        self, model: InferenceModel, text_encoder: TextEncoder, cache: ImageCache | None = None
+    ) -> None:
         self.model = model
         self._squares = squares_of(model.config, cache)
-        self._encoder = KnownTexts(model, text_encoder)
+        self._encoder = ModelTextEncoder(model, text_encoder)
         self._vocabulary: Vocabulary | None = None
         self._read: ClassEncoding | None = None
 
@@ -54,7 +56,7 @@ class Detector:
         cls,
         folder: Path,
         text_encoder: TextEncoder,
-        how: How | None = None,
+        options: RuntimeOptions | None = None,
         *,
         cache: ImageCache | None = None,
     ) -> Detector:
@@ -65,15 +67,15 @@ class Detector:
             SettingsError: what is asked for cannot run this folder.
             PrerequisiteError: a package is missing.
         """
-        return cls(open_model(folder, how or How()), text_encoder, cache)
+        return cls(load_inference_model(folder, options or RuntimeOptions()), text_encoder, cache)
 
-    def use(self, vocabulary: Vocabulary) -> None:
+    def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Read a class book: stages 1 and 2, once.
 
         Its classes may be others than those of the training. These go on steering the pixels, in the book's
         words where it has them; the book's classes are scored.
         """
-        self._read = read_book(self.model, vocabulary, self._encoder)
+        self._read = encode_classes(self.model, vocabulary, self._encoder)
         self._vocabulary = vocabulary
 
     def predict(
@@ -86,7 +88,7 @@ class Detector:
             batch: images at once.
 
         Raises:
-            ModelError: no class book was given to :meth:`use`.
+            ModelError: no class book was given to :meth:`set_vocabulary`.
         """
         if self._read is None or self._vocabulary is None:
             raise ModelError("the detector has read no class book", "Call use(vocabulary) first.")
@@ -108,16 +110,16 @@ class Detector:
         stream = iter(images)
         while group := list(islice(stream, batch)):
             squares = np.stack([self._squares.read(p) for p in group])
-            answer = self.model.runtime.look(torch.from_numpy(squares), read.conditioning, read.classes)
+            answer = self.model.runtime.run(torch.from_numpy(squares), read.conditioning, read.classes)
             for i, image in enumerate(group):
                 yield self._describe(image, answer, i, min_score, vocabulary)
         if isinstance(self._squares, SquareCache):
             self._squares.flush()
 
     def _describe(
-        self, image: ImageRecord, answer: Answer, index: int, min_score: float, vocabulary: Vocabulary
+        self, image: ImageRecord, answer: RuntimeOutput, index: int, min_score: float, vocabulary: Vocabulary
     ) -> Prediction:
-        boxes, rows, labels = suppressed(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
+        boxes, rows, labels = nms_per_class(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
         letterbox = LetterBox.of(image.width, image.height, self.model.config.image_px)
         in_image = letterbox.back(boxes.cpu().numpy()).clip(
             0, np.array([image.width, image.height] * 2, dtype=np.float32)
@@ -135,7 +137,7 @@ class Detector:
 
 
 @torch.no_grad()
-def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> ClassEncoding:
+def encode_classes(model: InferenceModel, vocabulary: Vocabulary, encoder: TextEncoder) -> ClassEncoding:
     """Stages 1 and 2: these classes are scored, those of the training steer, in the words of the book."""
     asked = embed_vocabulary(vocabulary, encoder)
     conditioning = embed_vocabulary(conditioning_vocabulary(model.vocabulary, vocabulary), encoder)
@@ -146,7 +148,7 @@ def read_book(model: Opened, vocabulary: Vocabulary, encoder: TextEncoder) -> Cl
     return read
 
 
-def suppressed(
+def nms_per_class(
     probabilities: Float[Tensor, "N c"], boxes: Float[Tensor, "N 4"], min_score: float
 ) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"], Int[Tensor, " f"]]:
     """Boxes, their class probabilities and the class that each is found as, highest score first.
@@ -173,7 +175,7 @@ def _detection(
     return Detection(Box(*map(float, corners)), names[label], float(row[label]), probabilities, entropy)
 
 
-def _routing(chosen: Chosen | None, index: int) -> Routing:
+def _routing(chosen: RouterOutput | None, index: int) -> Routing:
     if chosen is None:
         return Routing((), (), 0.0)
     p = chosen.probabilities[index].double()

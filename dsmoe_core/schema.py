@@ -133,7 +133,7 @@ class Detection:
     entropy: float
 
     @property
-    def likeliest(self) -> bool:
+    def is_top_class(self) -> bool:
         """Whether no other class is more probable here."""
         other = self.second_best
         return other is None or other[1] <= self.score
@@ -223,7 +223,7 @@ class Vocabulary:
             )
         return self._index[name]
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return {
             "classes": [asdict(c) for c in self.classes],
@@ -232,13 +232,13 @@ class Vocabulary:
         }
 
     @classmethod
-    def from_plain(cls, plain: Mapping[str, Any]) -> Vocabulary:
-        """The inverse of :meth:`plain`."""
+    def from_dict(cls, values: Mapping[str, Any]) -> Vocabulary:
+        """The inverse of :meth:`to_dict`."""
 
         def texts(rows: Iterable[Mapping[str, Any]]) -> tuple[ClassText, ...]:
             return tuple(ClassText(**{**row, "paraphrases": tuple(row["paraphrases"])}) for row in rows)
 
-        return cls(texts(plain["classes"]), texts(plain["inner"]), plain["version"])
+        return cls(texts(values["classes"]), texts(values["inner"]), values["version"])
 
     def __iter__(self) -> Iterator[ClassText]:
         return iter(self.classes)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.build import build
-from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_weights, need_text_encoder, read_tensors
+from dsmoe_core.checkpoint import CHECKPOINT, WEIGHTS, check_text_encoder, load_weights, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
@@ -87,7 +87,7 @@ def fit(
     start = start_from / WEIGHTS if start_from is not None else encoder_from
     run = TrainingRun(out, fingerprint(sets, model, training, start, text_encoder.name))
     if (done := run.finished()) is not None:
-        (out / UNFINISHED).unlink(missing_ok=True)  # of a run that was killed right after its end
+        (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its end
         return done
     out.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training.precision)
@@ -169,7 +169,7 @@ def _first_weights(
     torch.manual_seed(training.seed)
     network = build(model)
     if start_from is not None:
-        need_text_encoder(start_from, text_encoder)
+        check_text_encoder(start_from, text_encoder)
         load_weights(network, read_tensors(start_from / WEIGHTS)[0], str(start_from))
     elif encoder_from is not None:
         load_initial_encoder(network, encoder_from)

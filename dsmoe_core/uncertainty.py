@@ -29,7 +29,7 @@ def image_uncertainty(detections: Sequence[Detection]) -> float:
     one (Brust et al., "Active learning for deep object detection", 2019: sum beats mean and maximum). Empty
     images come last, at zero. A place that is found as several classes counts once, as the likeliest.
     """
-    return math.fsum(f.entropy for f in detections if f.likeliest)
+    return math.fsum(f.entropy for f in detections if f.is_top_class)
 
 
 def filter_by_score(one: Prediction, min_score: float = MIN_SCORE) -> Prediction:

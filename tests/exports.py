@@ -16,7 +16,7 @@ from dsmoe_core.config import ModelConfig
 from dsmoe_core.export import export
 from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.graph import onnx_graph
-from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.schema import ClassText, Vocabulary
 
 VOCABULARY = Vocabulary(
@@ -50,9 +50,9 @@ def make_exports(folder: Path) -> Exports:
     network, config, *_ = load_model(model)
     made = Exports(model, onnx, openvino, onnx_graph(network, config))
     with made.traced():
-        for out, form in ((onnx, "onnx"), (openvino, "openvino")):
+        for out, export_format in ((onnx, "onnx"), (openvino, "openvino")):
             out.mkdir()
-            export(model, out, form=form, text_encoder=HashEncoder())
+            export(model, out, export_format=export_format, text_encoder=HashEncoder())
     return made
 
 
@@ -78,7 +78,7 @@ def various(config: ModelConfig = SMALL) -> DSMoE:
     """
     torch.manual_seed(11)  # what its router prefers, it prefers clearly
     network = build_full_network(config)
-    images, text = as_images(squares(4)), texts(3)
+    images, text = to_network_input(squares(4)), texts(3)
     with torch.no_grad():
         for _ in range(80):
             network.train()(images, text, text)

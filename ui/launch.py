@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dsmoe_core.errors import PrerequisiteError, ServiceError
-from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 
 PAGE = Path(__file__).with_name("app.py")
 
@@ -22,7 +22,7 @@ def serve(workspace: Path, port: int) -> None:
         raise PrerequisiteError(
             "the package streamlit is not installed", "Install the extra: `pip install 'dsmoe[ui]'`."
         )
-    need_free_port(port, "the page", ServiceError)
+    check_port_is_free(port, "the page", ServiceError)
     from streamlit.web import cli
 
     # In this process, so that whatever ends us ends the page.

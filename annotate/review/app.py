@@ -18,7 +18,7 @@ from annotate.review.dataset import UNCERTAIN_VIEW, BuildSummary, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
-from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 from dsmoe_core.progress import CountCallback
 
 START_SECONDS = 300.0
@@ -64,7 +64,7 @@ def launch(
         PrerequisiteError: FiftyOne or a usable mongod is missing.
         ReviewError: the port is in use, or the database or the page does not start.
     """
-    need_free_port(port, "FiftyOne", ReviewError)
+    check_port_is_free(port, "FiftyOne", ReviewError)
     end = until or threading.Event()
     with database(folder, uri):
         built = build(name, samples, progress=progress)

@@ -12,7 +12,7 @@ import httpx
 
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import PrerequisiteError, StudioError
-from dsmoe_core.loopback import on_loopback
+from dsmoe_core.loopback import is_loopback
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio as Sdk
@@ -48,7 +48,7 @@ class Api:
         self._http = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=5.0),
             limits=httpx.Limits(max_keepalive_connections=0),
-            trust_env=not on_loopback(connection.url),
+            trust_env=not is_loopback(connection.url),
         )
         self._client: tuple[float, Sdk] | None = None  # signed in when, by our own clock
 
@@ -56,7 +56,7 @@ class Api:
     def is_up(url: str) -> bool:
         """Whether a Label Studio at this address says that it is up."""
         try:
-            answer = httpx.get(f"{url}/health", timeout=5.0, trust_env=not on_loopback(url))
+            answer = httpx.get(f"{url}/health", timeout=5.0, trust_env=not is_loopback(url))
             return answer.status_code == httpx.codes.OK and answer.json().get("status") == "UP"
         except (httpx.HTTPError, ValueError):
             return False

@@ -10,7 +10,7 @@ import httpx
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
-from dsmoe_core.loopback import on_loopback
+from dsmoe_core.loopback import is_loopback
 from dsmoe_core.progress import StatusCallback
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class ExternalServer:
         connection = Connection(self.url, "", "", self._token, self.document_root)
         with Api(connection).client("sign us in") as sdk:
             sdk.users.whoami()
-        if self.url.startswith("http:") and not on_loopback(self.url):
+        if self.url.startswith("http:") and not is_loopback(self.url):
             log.warning("%s is not encrypted: the token can be read on the way; prefer https", self.url)
         return connection
 
@@ -82,7 +82,7 @@ class ExternalServer:
 
     def _ask(self) -> httpx.Response:
         try:
-            return httpx.get(f"{self.url}/api/version", timeout=_LOOK_S, trust_env=not on_loopback(self.url))
+            return httpx.get(f"{self.url}/api/version", timeout=_LOOK_S, trust_env=not is_loopback(self.url))
         except httpx.TimeoutException as error:
             raise StudioError(
                 f"{self.url} did not answer within {_LOOK_S:.0f} s",

@@ -18,7 +18,7 @@ from annotate.studio import environment
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
-from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 from dsmoe_core.progress import StatusCallback
 
 DATA_BYTES = 200_000_000  # a fresh database and its logs take 20 MB; below this it fails at the next round
@@ -207,7 +207,7 @@ class LabelStudioServer:
         deadline = time.monotonic() + _RELEASE_S
         while True:
             try:
-                return need_free_port(self.port, "Label Studio", StudioError)
+                return check_port_is_free(self.port, "Label Studio", StudioError)
             except StudioError:
                 if time.monotonic() > deadline:
                     raise

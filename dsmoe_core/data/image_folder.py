@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.data.decode import decode
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.errors import NO_ROOM, DataError, ImageError, PrerequisiteError
+from dsmoe_core.errors import DISK_FULL_ERRNOS, DataError, ImageError, PrerequisiteError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord
 
@@ -75,7 +75,7 @@ def ingest_folder(
         store.mkdir(parents=True, exist_ok=True)
         return _ingest(images, store, max_pixels, progress or (lambda _done, _total: None))
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         raise PrerequisiteError(
             f"the disk of {store} is full", "Free some space, then run the same command again."
@@ -175,7 +175,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             raise
         shutil.copyfile(source, target)  # another disk, or one without hard links
 

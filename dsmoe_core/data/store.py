@@ -25,7 +25,7 @@ from typing import ClassVar
 import lmdb
 from lmdb.verify import VerifyError, verify
 
-from dsmoe_core.errors import NO_ROOM, PrerequisiteError
+from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError
 
 COMMIT_BYTES = 32 << 20
 """So much is kept in memory before it is written, and lost by a kill."""
@@ -203,7 +203,7 @@ def _clear_errors(home: Path) -> Iterator[None]:
             code, reason = error.code, error.reason
         else:
             code, reason = error.errno or 0, error.strerror or ""
-        if code in (*NO_ROOM, errno.EIO):  # EIO: what LMDB makes of a short write
+        if code in (*DISK_FULL_ERRNOS, errno.EIO):  # EIO: what LMDB makes of a short write
             raise PrerequisiteError(
                 f"disk full: the cache {home} could not be written ({reason})",
                 "Free some space and run the same command again; the cache may be deleted.",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from dsmoe_core.evaluation.matching import IOU, overlaps
+from dsmoe_core.evaluation.matching import IOU_THRESHOLD, pairwise_iou
 from dsmoe_core.schema import Annotation, Detection
 
 
@@ -16,12 +16,14 @@ def best_matches(boxes: Sequence[Annotation], detections: Sequence[Detection]) -
 
     No threshold of scores: one would hide the confusions of a detector that is less sure where it is wrong.
     """
-    return best_match_of(detections, overlaps([f.box for f in detections], [a.box for a in boxes]))
+    return best_matches_from_iou(
+        detections, pairwise_iou([f.box for f in detections], [a.box for a in boxes])
+    )
 
 
-def best_match_of(
+def best_matches_from_iou(
     detections: Sequence[Detection], overlap: Float[np.ndarray, "f t"]
 ) -> list[Detection | None]:
     """The same where the IoU of every detection with every box is known."""
-    on_them = [[detections[row] for row in np.flatnonzero(column >= IOU)] for column in overlap.T]
+    on_them = [[detections[row] for row in np.flatnonzero(column >= IOU_THRESHOLD)] for column in overlap.T]
     return [max(found, key=lambda f: f.score, default=None) for found in on_them]

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from dsmoe_core.evaluation.average_precision import average_precision
 from dsmoe_core.evaluation.coco_metrics import CocoTables
-from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.matching import ImageMatches
 from dsmoe_core.progress import CountCallback
 
 TAILS = (2.5, 97.5)
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
     p: float
 
 
-def draws(images: int, resamples: int, seed: int) -> Int[np.ndarray, "b p"]:
+def resample_counts(images: int, resamples: int, seed: int) -> Int[np.ndarray, "b p"]:
     """How often each image comes in each resample."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples)
@@ -71,8 +71,8 @@ def mean_over_classes(resampled: Float[np.ndarray, "b c k"]) -> Float[np.ndarray
     return mean
 
 
-def resampled_shares(
-    matched: Sequence[Matched], threshold: float, counts: Int[np.ndarray, "b p"]
+def resampled_precision_recall(
+    matched: Sequence[ImageMatches], threshold: float, counts: Int[np.ndarray, "b p"]
 ) -> Float[np.ndarray, "b 3"]:
     """Precision, recall and F1 over all boxes in each resample, at this score; NaN where undefined."""
     each = np.array(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.matching import ImageMatches
 
 BINS = 10
 COLDEST, HOTTEST = 0.05, 20.0
@@ -38,18 +38,18 @@ class Bin:
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling:
+class TemperatureScaling:
     """Temperature scaling, fitted on one half of the images and judged on the other.
 
     Attributes:
         temperature: scores become sigmoid(logit / temperature); above 1 the detector is too sure of itself.
-        fitted_on, judged_on: numbers of detections.
+        fitted_on, evaluated_on: numbers of detections.
         before, after: ECE on the judged half.
     """
 
     temperature: float
     fitted_on: int
-    judged_on: int
+    evaluated_on: int
     before: float
     after: float
 
@@ -68,10 +68,10 @@ class Calibration:
     detections: int
     error: float | None
     bins: tuple[Bin, ...]
-    scaling: Scaling | None
+    scaling: TemperatureScaling | None
 
 
-def calibration(matched: Sequence[Matched], seed: int) -> Calibration:
+def calibration(matched: Sequence[ImageMatches], seed: int) -> Calibration:
     """Reliability, ECE and what a temperature would change; nothing is applied to the detections.
 
     Args:
@@ -81,7 +81,10 @@ def calibration(matched: Sequence[Matched], seed: int) -> Calibration:
     order = np.random.default_rng(seed).permutation(len(matched))
     halves = [[matched[i] for i in half] for half in (order[::2], order[1::2])]
     return Calibration(
-        len(score), expected_error(score, right), reliability(score, right), _scaling(halves[0], halves[1])
+        len(score),
+        expected_calibration_error(score, right),
+        reliability(score, right),
+        _scaling(halves[0], halves[1]),
     )
 
 
@@ -99,7 +102,7 @@ def reliability(
     return tuple(found)
 
 
-def expected_error(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float | None:
+def expected_calibration_error(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float | None:
     """ECE: the mean distance of score and share of right ones over the bins; None without detections."""
     bins = reliability(score, right)
     gaps = [b.count * abs(b.score - b.right) for b in bins if b.score is not None and b.right is not None]
@@ -125,23 +128,23 @@ def fit_temperature(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"
     return 2 / (low + high)
 
 
-def tempered(score: Float[np.ndarray, " n"], temperature: float) -> Float[np.ndarray, " n"]:
+def scale_scores(score: Float[np.ndarray, " n"], temperature: float) -> Float[np.ndarray, " n"]:
     """Scores after temperature scaling."""
     return _sigmoid(_logit(score) / temperature)
 
 
-def _scaling(fitted: Sequence[Matched], judged: Sequence[Matched]) -> Scaling | None:
+def _scaling(fitted: Sequence[ImageMatches], judged: Sequence[ImageMatches]) -> TemperatureScaling | None:
     score, right = _pooled(fitted)
     temperature = fit_temperature(score, right)
     other, other_right = _pooled(judged)
-    before = expected_error(other, other_right)
+    before = expected_calibration_error(other, other_right)
     if temperature is None or before is None:
         return None
-    after = expected_error(tempered(other, temperature), other_right)
-    return None if after is None else Scaling(temperature, len(score), len(other), before, after)
+    after = expected_calibration_error(scale_scores(other, temperature), other_right)
+    return None if after is None else TemperatureScaling(temperature, len(score), len(other), before, after)
 
 
-def _pooled(matched: Sequence[Matched]) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+def _pooled(matched: Sequence[ImageMatches]) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     scores = [np.zeros(0), *(p.scores for p in matched)]
     rights = [np.zeros(0, dtype=bool), *(p.right for p in matched)]
     return np.concatenate(scores), np.concatenate(rights)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dsmoe_core.evaluation.matching import Matched, match_images
+from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.evaluation.operating_point import Counts, Size, best_threshold, operating_point
 from dsmoe_core.schema import LabelledImage, Prediction
 
@@ -107,10 +107,10 @@ def evaluate(
         classes: every class of the truth and of the detections.
     """
     found = {f.key: f for f in detections}
-    return evaluation_of(coco_tables(found, truth, classes), match_images(found, truth))
+    return evaluate_tables(coco_tables(found, truth, classes), match_images(found, truth))
 
 
-def evaluation_of(tables: CocoTables, matched: Sequence[Matched]) -> Evaluation:
+def evaluate_tables(tables: CocoTables, matched: Sequence[ImageMatches]) -> Evaluation:
     """The scores of detections that were compared already."""
     threshold = best_threshold(matched)
     point = operating_point(matched, tables.classes, 2.0 if threshold is None else threshold)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from dsmoe_core.evaluation.matching import IOU, NONE, Matched, greedy
+from dsmoe_core.evaluation.matching import IOU_THRESHOLD, UNMATCHED, ImageMatches, greedy_match
 
 BACKGROUND = "background"
 """Name of the last row: something was found where nothing is."""
@@ -15,7 +15,9 @@ MISSED = "missed"
 """Name of the last column: nothing was found where something is."""
 
 
-def confusion(matched: Iterable[Matched], classes: Sequence[str], threshold: float) -> Int[np.ndarray, "n n"]:
+def confusion(
+    matched: Iterable[ImageMatches], classes: Sequence[str], threshold: float
+) -> Int[np.ndarray, "n n"]:
     """Count true boxes by what they were found to be, n being the classes and one more.
 
     Detections below the threshold do not count. The others are matched twice, greedily by score, at IoU 0.5:
@@ -29,11 +31,11 @@ def confusion(matched: Iterable[Matched], classes: Sequence[str], threshold: flo
         shown = image.scores >= threshold
         left_over = shown & ~image.right
         free = image.best_score < threshold
-        truth_of = image.truth_of.copy()
-        truth_of[left_over] = greedy(np.where(free, image.overlap[left_over], 0.0), IOU)
-        free[truth_of[left_over & (truth_of != NONE)]] = False
+        truth_index = image.truth_index.copy()
+        truth_index[left_over] = greedy_match(np.where(free, image.overlap[left_over], 0.0), IOU_THRESHOLD)
+        free[truth_index[left_over & (truth_index != UNMATCHED)]] = False
         for i in np.flatnonzero(shown):
-            row = none if truth_of[i] == NONE else place[image.truth[truth_of[i]].label]
+            row = none if truth_index[i] == UNMATCHED else place[image.truth[truth_index[i]].label]
             table[row, place[image.detections[i].label]] += 1
         for i in np.flatnonzero(free):
             table[place[image.truth[i].label], none] += 1

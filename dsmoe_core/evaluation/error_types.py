@@ -16,7 +16,7 @@ from enum import StrEnum
 import numpy as np
 
 from dsmoe_core.evaluation.average_precision import average_precision
-from dsmoe_core.evaluation.matching import IOU, NONE, Matched
+from dsmoe_core.evaluation.matching import IOU_THRESHOLD, UNMATCHED, ImageMatches
 
 NEAR = 0.1
 """Below this overlap a detection has nothing to do with a true box."""
@@ -76,7 +76,7 @@ class _Row:
 
 
 def error_costs(
-    matched: Sequence[Matched], classes: Sequence[str], threshold: float
+    matched: Sequence[ImageMatches], classes: Sequence[str], threshold: float
 ) -> dict[ErrorType, ErrorCost]:
     """Every kind of error with its number and its cost.
 
@@ -100,15 +100,15 @@ def error_costs(
     return costs
 
 
-def _rows(image: Matched) -> Iterator[_Row]:
+def _rows(image: ImageMatches) -> Iterator[_Row]:
     same = np.where(image.same_class, image.overlap, 0.0)
     other = np.where(image.same_class, 0.0, image.overlap)
     for i, detection in enumerate(image.detections):
-        if image.truth_of[i] != NONE:
-            kind, goal = None, int(image.truth_of[i])
+        if image.truth_index[i] != UNMATCHED:
+            kind, goal = None, int(image.truth_index[i])
         else:
             kind, goal = _kind(same[i].tolist(), other[i].tolist())
-        label = image.truth[goal].label if goal != NONE else ""
+        label = image.truth[goal].label if goal != UNMATCHED else ""
         yield _Row(detection.label, detection.score, kind, (image.image.key, goal), label)
 
 
@@ -119,16 +119,16 @@ def _kind(same: list[float], other: list[float]) -> tuple[ErrorType, int]:
         same, other: its overlap with each true box of its class and of other classes, 0 elsewhere.
     """
     best_same, best_other = max(same, default=0.0), max(other, default=0.0)
-    if NEAR <= best_same < IOU:
+    if NEAR <= best_same < IOU_THRESHOLD:
         return ErrorType.LOCATION, same.index(best_same)
-    if best_other >= IOU:
+    if best_other >= IOU_THRESHOLD:
         return ErrorType.CLASS, other.index(best_other)
-    if best_same >= IOU:
-        return ErrorType.DUPLICATE, NONE
-    return (ErrorType.BOTH if best_other >= NEAR else ErrorType.BACKGROUND), NONE
+    if best_same >= IOU_THRESHOLD:
+        return ErrorType.DUPLICATE, UNMATCHED
+    return (ErrorType.BOTH if best_other >= NEAR else ErrorType.BACKGROUND), UNMATCHED
 
 
-def _missed(matched: Sequence[Matched], rows: Sequence[_Row]) -> list[str]:
+def _missed(matched: Sequence[ImageMatches], rows: Sequence[_Row]) -> list[str]:
     """Classes of the true boxes that no detection found or, but for one error, would have found."""
     touched = {row.goal for row in rows}
     return [a.label for p in matched for i, a in enumerate(p.truth) if (p.image.key, i) not in touched]

@@ -17,13 +17,13 @@ from jaxtyping import Bool, Float, Int
 
 from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction
 
-IOU = 0.5
-NONE = -1
+IOU_THRESHOLD = 0.5
+UNMATCHED = -1
 """Stands for "no true box"."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class ImageMatches:
     """One image whose detections and true boxes are brought together.
 
     Attributes:
@@ -31,7 +31,7 @@ class Matched:
         truth: in order of their corners.
         scores: of the detections.
         overlap: IoU of every detection (row) with every true box (column), whatever their classes.
-        truth_of: the true box that each detection found, or NONE.
+        truth_index: the true box that each detection found, or NONE.
     """
 
     image: ImageRecord
@@ -39,18 +39,18 @@ class Matched:
     truth: tuple[Annotation, ...]
     scores: Float[np.ndarray, " f"]
     overlap: Float[np.ndarray, "f t"]
-    truth_of: Int[np.ndarray, " f"]
+    truth_index: Int[np.ndarray, " f"]
 
     @property
     def right(self) -> Bool[np.ndarray, " f"]:
         """Which detections found a true box."""
-        return self.truth_of != NONE
+        return self.truth_index != UNMATCHED
 
     @property
     def best_score(self) -> Float[np.ndarray, " t"]:
         """The score with which each true box was found; minus infinity where it was not."""
         best = np.full(len(self.truth), -np.inf)
-        best[self.truth_of[self.right]] = self.scores[self.right]
+        best[self.truth_index[self.right]] = self.scores[self.right]
         return best
 
     @property
@@ -60,7 +60,7 @@ class Matched:
         return np.asarray(found[:, None] == np.array([a.label for a in self.truth], dtype=object), dtype=bool)
 
 
-def match_images(detections: Mapping[str, Prediction], truth: Sequence[LabelledImage]) -> list[Matched]:
+def match_images(detections: Mapping[str, Prediction], truth: Sequence[LabelledImage]) -> list[ImageMatches]:
     """Every image of the test set with what was found on it; an image without detections has none.
 
     Args:
@@ -69,20 +69,20 @@ def match_images(detections: Mapping[str, Prediction], truth: Sequence[LabelledI
     return [_match(p, detections[p.image.key].detections if p.image.key in detections else ()) for p in truth]
 
 
-def _match(labelled: LabelledImage, detections: Sequence[Detection]) -> Matched:
+def _match(labelled: LabelledImage, detections: Sequence[Detection]) -> ImageMatches:
     found = tuple(sorted(detections, key=lambda f: (-f.score, f.box.corners, f.label)))
     truth = tuple(sorted(labelled.annotations, key=lambda a: (a.box.corners, a.label)))
-    overlap = overlaps([f.box for f in found], [a.box for a in truth])
+    overlap = pairwise_iou([f.box for f in found], [a.box for a in truth])
     scores = np.array([f.score for f in found], dtype=np.float64)
-    unmatched = Matched(labelled.image, found, truth, scores, overlap, np.full(len(found), NONE))
-    truth_of = greedy(np.where(unmatched.same_class, overlap, 0.0))
-    return Matched(labelled.image, found, truth, scores, overlap, truth_of)
+    unmatched = ImageMatches(labelled.image, found, truth, scores, overlap, np.full(len(found), UNMATCHED))
+    truth_index = greedy_match(np.where(unmatched.same_class, overlap, 0.0))
+    return ImageMatches(labelled.image, found, truth, scores, overlap, truth_index)
 
 
-def greedy(overlap: Float[np.ndarray, "f t"], at_least: float = IOU) -> Int[np.ndarray, " f"]:
+def greedy_match(overlap: Float[np.ndarray, "f t"], at_least: float = IOU_THRESHOLD) -> Int[np.ndarray, " f"]:
     """Rows take their turn; each takes the free column it overlaps most, if by this much, else NONE."""
     free = overlap.copy()
-    taken = np.full(len(overlap), NONE)
+    taken = np.full(len(overlap), UNMATCHED)
     for row in range(len(overlap)) if overlap.size else ():
         best = int(free[row].argmax())
         if free[row, best] >= at_least:
@@ -91,7 +91,7 @@ def greedy(overlap: Float[np.ndarray, "f t"], at_least: float = IOU) -> Int[np.n
     return taken
 
 
-def overlaps(rows: Sequence[Box], columns: Sequence[Box]) -> Float[np.ndarray, "f t"]:
+def pairwise_iou(rows: Sequence[Box], columns: Sequence[Box]) -> Float[np.ndarray, "f t"]:
     """Intersection over union of every two boxes."""
     a = np.array([b.corners for b in rows], dtype=np.float64).reshape(-1, 1, 4)
     b = np.array([b.corners for b in columns], dtype=np.float64).reshape(1, -1, 4)

@@ -18,7 +18,7 @@ from dsmoe_core.evaluation.calibration import calibration
 from dsmoe_core.evaluation.coco_metrics import CocoTables, coco_tables
 from dsmoe_core.evaluation.confusion import BACKGROUND, MISSED, confusion
 from dsmoe_core.evaluation.error_types import MEANING, error_costs
-from dsmoe_core.evaluation.matching import Matched, match_images
+from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.evaluation.operating_point import (
     Counts,
     OperatingPoint,
@@ -32,21 +32,21 @@ from dsmoe_core.schema import LabelledImage, Prediction
 Plain = dict[str, Any]
 
 
-class Judged(NamedTuple):
+class EvaluationTables(NamedTuple):
     """One model's detections beside the truth, and its mAP in each resample of the images."""
 
     tables: CocoTables
-    matched: list[Matched]
+    matched: list[ImageMatches]
     resampled: Float[np.ndarray, "b c 2"]
 
 
-def judged(
+def evaluation_tables(
     detections: Mapping[str, Prediction],
     truth: Sequence[LabelledImage],
     classes: Sequence[str],
     counts: Int[np.ndarray, "b p"],
     progress: CountCallback,
-) -> Judged:
+) -> EvaluationTables:
     """Match and count, once for all figures.
 
     Args:
@@ -56,10 +56,12 @@ def judged(
     """
     tables = coco_tables(detections, truth, classes)
     resampled = bootstrap.resampled_map(tables, counts, progress)
-    return Judged(tables, match_images(detections, truth), resampled)
+    return EvaluationTables(tables, match_images(detections, truth), resampled)
 
 
-def figures(one: Judged, counts: Int[np.ndarray, "b p"], *, given: float, seed: int) -> Plain:
+def compute_metrics(
+    one: EvaluationTables, counts: Int[np.ndarray, "b p"], *, given: float, seed: int
+) -> Plain:
     """All figures of one model.
 
     Args:
@@ -90,7 +92,7 @@ def figures(one: Judged, counts: Int[np.ndarray, "b p"], *, given: float, seed: 
     }
 
 
-def against(one: Judged, other: Judged) -> Plain:
+def compare_map(one: EvaluationTables, other: EvaluationTables) -> Plain:
     """mAP of two models on the same draws: the first one's less the second one's."""
     names = ("map50", "map")
     means = one.tables.mean(), other.tables.mean()
@@ -106,10 +108,10 @@ def against(one: Judged, other: Judged) -> Plain:
 
 
 def _total(
-    one: Judged, points: Mapping[str, OperatingPoint], counts: Int[np.ndarray, "b p"], used: float
+    one: EvaluationTables, points: Mapping[str, OperatingPoint], counts: Int[np.ndarray, "b p"], used: float
 ) -> Plain:
     resampled = bootstrap.mean_over_classes(one.resampled)
-    shares = bootstrap.resampled_shares(one.matched, used, counts)
+    shares = bootstrap.resampled_precision_recall(one.matched, used, counts)
     boxes = sum(len(p.truth) for p in one.matched)
     ends = {
         name: bootstrap.interval(column)
@@ -125,7 +127,7 @@ def _total(
     }
 
 
-def _class(one: Judged, points: Mapping[str, OperatingPoint], name: str) -> Plain:
+def _class(one: EvaluationTables, points: Mapping[str, OperatingPoint], name: str) -> Plain:
     index = one.tables.classes.index(name)
     own = best_threshold(one.matched, name)
     scores = one.tables.score[:, index]
@@ -149,7 +151,7 @@ def _class(one: Judged, points: Mapping[str, OperatingPoint], name: str) -> Plai
     return answer
 
 
-def _size(one: Judged, points: Mapping[str, OperatingPoint], size: Size) -> Plain:
+def _size(one: EvaluationTables, points: Mapping[str, OperatingPoint], size: Size) -> Plain:
     return {
         "size": str(size),
         "boxes": sum(Size.of(a.box) is size for p in one.matched for a in p.truth),

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.matching import ImageMatches
 from dsmoe_core.schema import Box
 
 
@@ -65,7 +65,9 @@ class OperatingPoint:
     per_size: dict[Size, Counts]
 
 
-def operating_point(matched: Iterable[Matched], classes: Sequence[str], threshold: float) -> OperatingPoint:
+def operating_point(
+    matched: Iterable[ImageMatches], classes: Sequence[str], threshold: float
+) -> OperatingPoint:
     """Count what is right, false and missed among detections from this score up."""
     total = [0, 0, 0]
     per_class = {name: [0, 0, 0] for name in classes}
@@ -82,9 +84,9 @@ def operating_point(matched: Iterable[Matched], classes: Sequence[str], threshol
     )
 
 
-def _tallies(image: Matched, threshold: float) -> Iterable[tuple[str, Size, int]]:
+def _tallies(image: ImageMatches, threshold: float) -> Iterable[tuple[str, Size, int]]:
     """Class, size, and 0, 1 or 2 for right, false or missed."""
-    for detection, truth in zip(image.detections, image.truth_of, strict=True):
+    for detection, truth in zip(image.detections, image.truth_index, strict=True):
         if detection.score >= threshold:
             box = image.truth[truth].box if truth >= 0 else detection.box
             yield detection.label, Size.of(box), 0 if truth >= 0 else 1
@@ -93,7 +95,7 @@ def _tallies(image: Matched, threshold: float) -> Iterable[tuple[str, Size, int]
             yield annotation.label, Size.of(annotation.box), 2
 
 
-def best_threshold(matched: Iterable[Matched], label: str | None = None) -> float | None:
+def best_threshold(matched: Iterable[ImageMatches], label: str | None = None) -> float | None:
     """The score from which on F1 is highest, the higher one of two; None where nothing found is right.
 
     It is chosen on the images that are judged, so its F1 is the best that a threshold could have given

@@ -11,7 +11,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from dsmoe_core.checkpoint import Fit, read_tensors, write_tensors
+from dsmoe_core.checkpoint import WeightMatch, read_tensors, write_tensors
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam.names import COMPONENTS, ENCODER, component_of, converted_name
 from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
@@ -30,7 +30,7 @@ class ConversionReport:
         left_out: in the file's names: what nothing of ours needs.
     """
 
-    fit: Fit
+    fit: WeightMatch
     left_out: tuple[str, ...] = ()
 
     @property
@@ -90,7 +90,7 @@ def translate(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Conver
         else:
             ours[translated] = tensor.to(own[translated].dtype) if translated in own else tensor
             theirs[translated] = name
-    fit = Fit.of(ours, own)
+    fit = WeightMatch.of(ours, own)
     fit = replace(fit, unknown=tuple(sorted([*(theirs[name] for name in fit.unknown), *twice])))
     return ours, ConversionReport(fit, tuple(sorted(left_out)))
 
@@ -152,7 +152,7 @@ def load_encoder(network: nn.Module, path: Path) -> ConversionReport:
     """
     weights = _for_stage_3(read_encoder_weights(path))
     backbone = network.get_submodule("image_encoder.backbone")
-    fit = Fit.of(weights, backbone.state_dict())
+    fit = WeightMatch.of(weights, backbone.state_dict())
     if fit.problems:
         raise ModelError(
             f"MobileSAM's encoder does not fit this detector ({'; '.join(fit.problems)})",

@@ -12,7 +12,7 @@ from torch import Tensor
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.graph import Graph
-from dsmoe_core.runtimes.protocol import Answer, answer_of, as_images
+from dsmoe_core.runtimes.protocol import RuntimeOutput, runtime_output, to_network_input
 
 MAX_GRAPHS = 64
 """Of one compiled network: a graph is made for each size of batch and book, and PyTorch stops at eight."""
@@ -46,19 +46,19 @@ class EagerRuntime:
         self._has_looked = False
 
     @torch.inference_mode()
-    def look(
+    def run(
         self,
         squares: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
-    ) -> Answer:
+    ) -> RuntimeOutput:
         """One pass.
 
         Raises:
             RuntimeError: no CUDA graph can be made of a compiled network.
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
-        images = as_images(squares.to(self.device)).contiguous(memory_format=torch.channels_last)
+        images = to_network_input(squares.to(self.device)).contiguous(memory_format=torch.channels_last)
         feed = images, conditioning.to(self.device), classes.to(self.device)
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with (
@@ -66,13 +66,13 @@ class EagerRuntime:
             exact if self.precision == "fp32" else nullcontext(),
         ):
             if self._compiled is None:
-                return answer_of(self._graph(*feed))
+                return runtime_output(self._graph(*feed))
             if not self._has_looked:
                 # TinyViT keeps what its first pass after a move makes of its attention biases. In a CUDA
                 # graph that would be the graph's own memory, which its next pass overwrites.
                 self._graph(*feed)
                 self._has_looked = True
-            return answer_of(output.clone() for output in self._compiled(*feed))  # for the same reason
+            return runtime_output(output.clone() for output in self._compiled(*feed))  # for the same reason
 
 
 def _compiled(graph: Graph, device: torch.device) -> Any:

@@ -26,7 +26,7 @@ CARD, TEXT = "export.json", "text.safetensors"
 GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
 FILES = (CARD, TEXT, "model.onnx", "model.xml", "model.bin", "tensorrt")
 """Everything that an export, or running it, leaves in its folder."""
-Form = Literal["onnx", "openvino"]
+ExportFormat = Literal["onnx", "openvino"]
 
 
 class ExportCard(Frozen):
@@ -44,7 +44,7 @@ class ExportCard(Frozen):
         tools: versions of the packages that made it.
     """
 
-    form: Form
+    format: ExportFormat
     precision: Precision
     config: ModelConfig
     inputs: dict[str, tuple[str | int, ...]]
@@ -57,7 +57,7 @@ class ExportCard(Frozen):
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """An exported folder, read."""
 
     folder: Path
@@ -68,7 +68,7 @@ class Exported:
 
     @property
     def graph(self) -> Path:
-        return self.folder / GRAPHS[self.card.form]
+        return self.folder / GRAPHS[self.card.format]
 
 
 def is_export(folder: Path) -> bool:
@@ -76,14 +76,14 @@ def is_export(folder: Path) -> bool:
     return (folder / CARD).is_file()
 
 
-def write_text(folder: Path, class_encoder: dict[str, Tensor], texts: dict[str, Tensor]) -> None:
+def write_text_branch(folder: Path, class_encoder: dict[str, Tensor], texts: dict[str, Tensor]) -> None:
     """Weights of stages 1 and 2, and vectors of texts."""
     vectors = {"texts": torch.stack(list(texts.values()))}
     write_tensors(folder / TEXT, {**class_encoder, **vectors}, {"texts": json.dumps(list(texts))})
     (folder / TEXT).chmod(0o644)  # like the files beside it; safetensors leaves it to its owner
 
 
-def read_export(folder: Path) -> Exported:
+def read_export(folder: Path) -> ExportedModel:
     """Read an exported folder; the graph itself is left to a runtime.
 
     Raises:
@@ -95,7 +95,7 @@ def read_export(folder: Path) -> Exported:
     class_encoder = build_class_encoder(card.config)
     load_weights(class_encoder, tensors, str(folder / TEXT))
     texts = dict(zip(json.loads(metadata.get("texts", "[]")), vectors, strict=True))
-    return Exported(folder, card, vocabulary, class_encoder.eval(), texts)
+    return ExportedModel(folder, card, vocabulary, class_encoder.eval(), texts)
 
 
 def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
@@ -106,7 +106,7 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
     """
     try:
         card = ExportCard.model_validate_json((folder / CARD).read_text("utf-8"))
-        return card, Vocabulary.from_plain(card.vocabulary)
+        return card, Vocabulary.from_dict(card.vocabulary)
     except (OSError, ValueError, KeyError, TypeError) as error:
         details = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
         reason = "; ".join(detail["msg"] for detail in details)

@@ -13,7 +13,7 @@ from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.assign import flatten
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import DSMoE
-from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.packages import import_package
 
 INPUTS = ("images", "conditioning", "classes")
 OUTPUTS = ("logits", "boxes", "experts", "weights", "probabilities")
@@ -47,8 +47,8 @@ def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:
     Raises:
         PrerequisiteError: a package of the extra ``export`` is missing.
     """
-    need("onnx")
-    need("onnxscript")
+    import_package("onnx")
+    import_package("onnxscript")
     graph = Graph(network).eval()
     # No size is 1, which a trace would take for a size that never changes, and no two are equal.
     example = (

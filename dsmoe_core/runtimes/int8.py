@@ -11,17 +11,17 @@ import torch
 from jaxtyping import UInt8
 
 from dsmoe_core.network import ClassEncoding
-from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import feed_of
+from dsmoe_core.runtimes.packages import import_package
+from dsmoe_core.runtimes.protocol import graph_inputs
 
-Pixels: TypeAlias = UInt8[np.ndarray, "side side 3"]
+ImageArray: TypeAlias = UInt8[np.ndarray, "side side 3"]
 MAX_SAMPLES = 300
-KEPT = ("alignment", "broadcasting", "gating")
+FLOAT_STAGES = ("alignment", "broadcasting", "gating")
 """Stages that stay in floating point: points of the ball, sampling positions and the router's choice do not
 bear 8 bits, and OpenVINO refuses some of their products quantised."""
 
 
-def quantised(graph: Any, squares: Sequence[Pixels], read: ClassEncoding) -> Any:
+def quantise(graph: Any, squares: Sequence[ImageArray], read: ClassEncoding) -> Any:
     """The graph with 8-bit weights and activations where that costs little.
 
     Args:
@@ -33,11 +33,11 @@ def quantised(graph: Any, squares: Sequence[Pixels], read: ClassEncoding) -> Any
         PrerequisiteError: NNCF is missing.
     """
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF wakes it: it seeks CUDA
-    nncf = need("nncf")
+    nncf = import_package("nncf")
     nncf.set_log_level(logging.ERROR)
 
-    def feed(square: Pixels) -> dict[str, Any]:
-        return feed_of(torch.from_numpy(square)[None], read.conditioning, read.classes)
+    def feed(square: ImageArray) -> dict[str, Any]:
+        return graph_inputs(torch.from_numpy(square)[None], read.conditioning, read.classes)
 
     some = squares[:MAX_SAMPLES]
     return nncf.quantize(
@@ -45,5 +45,7 @@ def quantised(graph: Any, squares: Sequence[Pixels], read: ClassEncoding) -> Any
         nncf.Dataset(some, feed),
         subset_size=len(some),
         preset=nncf.QuantizationPreset.MIXED,  # SiLU and GELU are not symmetric about zero
-        ignored_scope=nncf.IgnoredScope(patterns=[f"^{stage}[./].*" for stage in KEPT], validate=False),
+        ignored_scope=nncf.IgnoredScope(
+            patterns=[f"^{stage}[./].*" for stage in FLOAT_STAGES], validate=False
+        ),
     )

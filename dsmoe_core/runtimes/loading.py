@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dsmoe_core.checkpoint import WEIGHTS, load_model, read_card, refuse_other_encoder
+from dsmoe_core.checkpoint import WEIGHTS, check_encoder_matches, load_model, read_card
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.network import ClassEncoder
 from dsmoe_core.runtimes.eager import EagerRuntime
-from dsmoe_core.runtimes.exported import Exported, is_export, read_export, read_export_card
+from dsmoe_core.runtimes.exported import ExportedModel, is_export, read_export, read_export_card
 from dsmoe_core.runtimes.onnx import OnnxRuntime, Provider
 from dsmoe_core.runtimes.openvino import OpenVinoRuntime
 from dsmoe_core.runtimes.protocol import Precision, Runtime
@@ -28,7 +28,7 @@ RuntimeName = Literal["eager", "onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True)
-class How:
+class RuntimeOptions:
     """What shall run a model; None leaves it to the folder.
 
     A model folder is run by PyTorch in bf16, an exported one by the runtime and in the precision that it was
@@ -40,7 +40,7 @@ class How:
     provider: Provider = "auto"
 
 
-class Opened(NamedTuple):
+class InferenceModel(NamedTuple):
     """A folder's network, ready to be asked."""
 
     folder: Path
@@ -57,14 +57,14 @@ class Opened(NamedTuple):
     """Names the weights: the first digits of their hash."""
 
 
-class KnownTexts:
+class ModelTextEncoder:
     """The text encoder of an opened model, which is asked only for texts whose vectors did not come with it.
 
     Raises:
         ModelError: it will be asked and is not the one that the model was trained with.
     """
 
-    def __init__(self, model: Opened, encoder: TextEncoder) -> None:
+    def __init__(self, model: InferenceModel, encoder: TextEncoder) -> None:
         self._model = model
         self._encoder = encoder
         if not model.texts:
@@ -93,10 +93,10 @@ class KnownTexts:
 
     def _refuse_another(self) -> None:
         model = self._model
-        refuse_other_encoder(model.folder, model.config, model.text_encoder, self._encoder)
+        check_encoder_matches(model.folder, model.config, model.text_encoder, self._encoder)
 
 
-def open_model(folder: Path, how: How) -> Opened:
+def load_inference_model(folder: Path, options: RuntimeOptions) -> InferenceModel:
     """Open a folder.
 
     Raises:
@@ -107,9 +107,9 @@ def open_model(folder: Path, how: How) -> Opened:
     if is_export(folder):
         exported = read_export(folder)
         card = exported.card
-        return Opened(
+        return InferenceModel(
             folder,
-            _runtime(exported, how),
+            _runtime(exported, options),
             exported.class_encoder,
             card.config,
             exported.vocabulary,
@@ -117,11 +117,11 @@ def open_model(folder: Path, how: How) -> Opened:
             exported.texts,
             version=card.source[:12],
         )
-    if how.runtime not in (None, "eager"):
+    if options.runtime not in (None, "eager"):
         raise SettingsError(
-            f"{folder} is no exported model, which {how.runtime} needs", "Make one with `dsmoe export`."
+            f"{folder} is no exported model, which {options.runtime} needs", "Make one with `dsmoe export`."
         )
-    precision = how.precision or "bf16"
+    precision = options.precision or "bf16"
     if precision == "int8":
         raise SettingsError(
             "PyTorch does not run int8 here", "Export with --format openvino --precision int8."
@@ -129,10 +129,10 @@ def open_model(folder: Path, how: How) -> Opened:
     network, config, vocabulary, text_encoder = load_model(folder)
     version = sha256_of(folder / WEIGHTS)[:12]
     runtime = EagerRuntime(network, precision)
-    return Opened(folder, runtime, network, config, vocabulary, text_encoder, {}, version)
+    return InferenceModel(folder, runtime, network, config, vocabulary, text_encoder, {}, version)
 
 
-def trained_on(folder: Path) -> Vocabulary:
+def training_vocabulary(folder: Path) -> Vocabulary:
     """The classes that the model of a folder was trained on.
 
     Raises:
@@ -141,15 +141,15 @@ def trained_on(folder: Path) -> Vocabulary:
     return read_export_card(folder)[1] if is_export(folder) else read_card(folder).vocabulary
 
 
-def _runtime(exported: Exported, how: How) -> Runtime:
-    form, made_for = exported.card.form, exported.card.precision
-    name = how.runtime or ("onnxruntime" if form == "onnx" else "openvino")
-    if name == "eager" or (name == "onnxruntime" and form == "openvino"):
+def _runtime(exported: ExportedModel, options: RuntimeOptions) -> Runtime:
+    export_format, made_for = exported.card.format, exported.card.precision
+    name = options.runtime or ("onnxruntime" if export_format == "onnx" else "openvino")
+    if name == "eager" or (name == "onnxruntime" and export_format == "openvino"):
         raise SettingsError(
-            f"{exported.folder} holds an exported {form} graph, which {name} cannot run",
+            f"{exported.folder} holds an exported {export_format} graph, which {name} cannot run",
             "Give the model folder itself." if name == "eager" else "Export it with --format onnx.",
         )
-    precision = how.precision or made_for
+    precision = options.precision or made_for
     if (precision == "int8") != (made_for == "int8"):
         raise SettingsError(
             f"{exported.folder} was exported for {made_for}; {precision} needs an export of its own",
@@ -157,9 +157,9 @@ def _runtime(exported: Exported, how: How) -> Runtime:
         )
     if name == "openvino":
         return OpenVinoRuntime(exported.graph, precision)
-    if precision != "fp32" and how.provider != "tensorrt":
+    if precision != "fp32" and options.provider != "tensorrt":
         raise SettingsError(
             f"ONNX Runtime computes in fp32 here, not {precision}; only its TensorRT provider takes bf16",
             "Take --precision fp32, or --provider tensorrt.",
         )
-    return OnnxRuntime(exported.graph, how.provider, precision)
+    return OnnxRuntime(exported.graph, options.provider, precision)

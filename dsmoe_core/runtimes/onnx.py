@@ -11,17 +11,21 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dsmoe_core.errors import ModelError, PrerequisiteError
-from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, feed_of
+from dsmoe_core.runtimes.packages import import_package
+from dsmoe_core.runtimes.protocol import Precision, RuntimeOutput, graph_inputs, runtime_output
 
-Known = Literal["cpu", "cuda", "tensorrt"]
+ConcreteProvider = Literal["cpu", "cuda", "tensorrt"]
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-_NAMES: dict[Known, str] = {
+_NAMES: dict[ConcreteProvider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_AFTER: dict[Known, tuple[Known, ...]] = {"cpu": (), "cuda": ("cpu",), "tensorrt": ("cuda", "cpu")}
+_AFTER: dict[ConcreteProvider, tuple[ConcreteProvider, ...]] = {
+    "cpu": (),
+    "cuda": ("cpu",),
+    "tensorrt": ("cuda", "cpu"),
+}
 """Who computes what a provider does not."""
 _NO_ROOM = ("failed to allocate memory", "out of memory", "available memory of")
 """How ONNX Runtime, CUDA and ONNX Runtime's arena say it."""
@@ -52,39 +56,39 @@ class OnnxRuntime:
             self._session = _session(graph, "cpu" if provider == "auto" else provider, precision)
         self.name = "tensorrt" if provider == "tensorrt" else "onnxruntime"
 
-    def look(
+    def run(
         self,
         squares: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
-    ) -> Answer:
+    ) -> RuntimeOutput:
         """One pass.
 
         Raises:
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
         try:
-            return answer_of(self._session.run(None, feed_of(squares, conditioning, classes)))
+            return runtime_output(self._session.run(None, graph_inputs(squares, conditioning, classes)))
         except Exception as error:  # as above
             if any(words in str(error).lower() for words in _NO_ROOM):
                 raise torch.OutOfMemoryError(_first_line(error)) from error
             raise
 
 
-def _session(graph: Path, provider: Known, precision: Precision) -> Any:
+def _session(graph: Path, provider: ConcreteProvider, precision: Precision) -> Any:
     """A session that computes on this provider.
 
     Raises:
         ModelError: the file is no ONNX graph. PrerequisiteError: ONNX Runtime or its provider is missing.
     """
-    runtime = need("onnxruntime")
+    runtime = import_package("onnxruntime")
     if provider not in providers():
         raise _lacking(provider)
     options: dict[str, Any] = {}
     if provider == "tensorrt":  # an engine takes minutes to build, so it is kept beside the graph
         cache = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(graph.parent / "tensorrt")}
         options = {**cache, "trt_bf16_enable": precision == "bf16"}
-    after: list[Known] = [one for one in _AFTER[provider] if one in providers()]
+    after: list[ConcreteProvider] = [one for one in _AFTER[provider] if one in providers()]
     try:
         session = runtime.InferenceSession(
             str(graph), providers=[(_NAMES[provider], options), *(_NAMES[one] for one in after)]
@@ -96,17 +100,17 @@ def _session(graph: Path, provider: Known, precision: Precision) -> Any:
     return session
 
 
-def providers() -> list[Known]:
+def providers() -> list[ConcreteProvider]:
     """Which of ours the installed ONNX Runtime was built with.
 
     Raises:
         PrerequisiteError: it is not installed.
     """
-    offered = need("onnxruntime").get_available_providers()
+    offered = import_package("onnxruntime").get_available_providers()
     return [provider for provider, name in _NAMES.items() if name in offered]
 
 
-def _lacking(provider: Known) -> PrerequisiteError:
+def _lacking(provider: ConcreteProvider) -> PrerequisiteError:
     return PrerequisiteError(
         f"this ONNX Runtime has no {_NAMES[provider]}, or cannot load it",
         "Install onnxruntime-gpu with its CUDA or TensorRT libraries, or take another --provider.",

@@ -8,8 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dsmoe_core.errors import ModelError, PrerequisiteError
-from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import Answer, Precision, answer_of, feed_of
+from dsmoe_core.runtimes.packages import import_package
+from dsmoe_core.runtimes.protocol import Precision, RuntimeOutput, graph_inputs, runtime_output
 
 
 class OpenVinoRuntime:
@@ -27,7 +27,7 @@ class OpenVinoRuntime:
     name = "openvino"
 
     def __init__(self, graph: Path, precision: Precision = "fp32") -> None:
-        core = need("openvino").Core()
+        core = import_package("openvino").Core()
         if precision == "bf16" and not has_bf16():
             raise PrerequisiteError("this processor cannot compute in bf16", "Take --precision fp32.")
         self.precision: Precision = precision
@@ -41,13 +41,13 @@ class OpenVinoRuntime:
             lines = str(error).strip().splitlines()
             raise ModelError(f"{graph} cannot be run ({lines[-1]})", "Export it again.") from error
 
-    def look(
+    def run(
         self,
         squares: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
-    ) -> Answer:
-        return answer_of(self._request.infer(feed_of(squares, conditioning, classes)).to_tuple())
+    ) -> RuntimeOutput:
+        return runtime_output(self._request.infer(graph_inputs(squares, conditioning, classes)).to_tuple())
 
 
 def has_bf16() -> bool:
@@ -56,4 +56,4 @@ def has_bf16() -> bool:
     Raises:
         PrerequisiteError: OpenVINO is not installed.
     """
-    return "BF16" in need("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return "BF16" in import_package("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -11,7 +11,7 @@ from dsmoe_core.errors import PrerequisiteError
 Package = Literal["onnx", "onnxruntime", "onnxscript", "openvino", "nncf"]
 
 
-def need(package: Package) -> Any:
+def import_package(package: Package) -> Any:
     """Import a package of the extra ``export``.
 
     Importing OpenVINO or NNCF sends word of it to their makers, before any setting of ours could be read.

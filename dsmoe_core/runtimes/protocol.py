@@ -14,7 +14,7 @@ from torch import Tensor
 Precision = Literal["fp32", "bf16", "int8"]
 
 
-class Chosen(NamedTuple):
+class RouterOutput(NamedTuple):
     """The router's choice for every image, best expert first."""
 
     experts: Int[Tensor, "b k"]
@@ -22,13 +22,13 @@ class Chosen(NamedTuple):
     probabilities: Float[Tensor, "b e"]
 
 
-class Answer(NamedTuple):
+class RuntimeOutput(NamedTuple):
     """What the network says of a batch, the cells of all its levels side by side."""
 
     logits: Float[Tensor, "b N c"]
     boxes: Float[Tensor, "b N 4"]
     """x1, y1, x2, y2 in pixels of the square."""
-    chosen: Chosen | None
+    chosen: RouterOutput | None
     """None for a network without stage 7."""
 
 
@@ -42,33 +42,33 @@ class Runtime(Protocol):
     @property
     def precision(self) -> Precision: ...
 
-    def look(
+    def run(
         self,
         squares: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
-    ) -> Answer:
+    ) -> RuntimeOutput:
         """One pass over letter-boxed RGB images, with T^ of the conditioning and of the scored classes."""
         ...
 
 
-def as_images(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
+def to_network_input(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
     """What the network takes: channels first, 0 to 1."""
     return squares.permute(0, 3, 1, 2).float().div(255)
 
 
-def feed_of(
+def graph_inputs(
     squares: UInt8[Tensor, "b side side 3"], conditioning: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
 ) -> dict[str, NDArray[np.float32]]:
     """The arrays that an exported graph takes, by name (``graph.INPUTS``)."""
     return {
-        "images": as_images(squares).contiguous().numpy(),
+        "images": to_network_input(squares).contiguous().numpy(),
         "conditioning": conditioning.numpy(),
         "classes": classes.numpy(),
     }
 
 
-def answer_of(outputs: Iterable[Any]) -> Answer:
+def runtime_output(outputs: Iterable[Any]) -> RuntimeOutput:
     """From the arrays that an exported graph puts out, in their order (``graph.OUTPUTS``)."""
     logits, boxes, *routing = (torch.as_tensor(o) for o in outputs)
-    return Answer(logits, boxes, Chosen(*routing) if routing else None)
+    return RuntimeOutput(logits, boxes, RouterOutput(*routing) if routing else None)

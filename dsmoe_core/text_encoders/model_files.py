@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-from dsmoe_core.errors import NO_ROOM, PrerequisiteError
+from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError
 
 CONFIG = "config.json"
 FILES = (CONFIG, "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
@@ -87,7 +87,7 @@ class ModelFiles:
         try:
             yield
         except Exception as error:  # of the hub's own types, its transport's, and the system's
-            if isinstance(error, OSError) and error.errno in NO_ROOM:
+            if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
                 raise  # which says it best
             raise self._missing((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 

@@ -92,7 +92,7 @@ class ServerEncoder:
 
     def _ask(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
         """One request."""
-        with self._server.clear_errors(self._model):
+        with self._server.translated_errors(self._model):
             raw = self._server.client.embeddings.with_raw_response.create(
                 model=self._model, input=list(texts), encoding_format="float"
             )

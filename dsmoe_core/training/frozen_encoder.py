@@ -24,7 +24,7 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.data.store import Store
-from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.runtimes.protocol import to_network_input
 
 VIEWS = ("flips", "turns")
 """Augmentations that leave an image at most eight views."""
@@ -87,7 +87,7 @@ class FrozenEncoder:
     def _compute(self, pixels: UInt8[np.ndarray, "side side 3"]) -> list[Tensor]:
         """Of one image alone: what is kept must not hang on which others were beside it."""
         square = torch.from_numpy(np.ascontiguousarray(pixels[None])).to(self._fabric.device)
-        image = as_images(square).contiguous(memory_format=torch.channels_last)
+        image = to_network_input(square).contiguous(memory_format=torch.channels_last)
         with self._fabric.autocast():
             maps: list[Tensor] = self._encoder.maps(image)
         return maps

@@ -29,7 +29,7 @@ from dsmoe_core.losses import (
     detection_losses,
 )
 from dsmoe_core.network import ClassEncoding, NetworkOutput
-from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
@@ -130,7 +130,7 @@ class Objective:
         for module in self.network.modules():
             if isinstance(module, AttentionGating):
                 module.batch_fraction = share
-        images = as_images(torch.from_numpy(batch.pixels).to(self.fabric.device))
+        images = to_network_input(torch.from_numpy(batch.pixels).to(self.fabric.device))
         images = images.contiguous(memory_format=torch.channels_last)
         maps = None if self.encoder is None else self.encoder.maps(batch.pixels)
         output: NetworkOutput = self.network(images, read.conditioning, read.classes, maps)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.checkpoint import (
     CARD,
-    UNFINISHED,
+    CHECKPOINT,
     WEIGHTS,
     load_weights,
     optimizer_tensors,
@@ -107,7 +107,7 @@ class TrainingRun:
             "micro_batch": str(reached.micro_batch),
             "losses": json.dumps(reached.losses),
         }
-        write_tensors(self.out / UNFINISHED, tensors, metadata)
+        write_tensors(self.out / CHECKPOINT, tensors, metadata)
 
     def finish(
         self,
@@ -120,7 +120,7 @@ class TrainingRun:
         """Write the model; the checkpoint goes when it is whole."""
         own = {"fingerprint": self.fingerprint, **asdict(reached.summary())}
         save_model(self.out, average, model, vocabulary, {**own, **card})
-        (self.out / UNFINISHED).unlink(missing_ok=True)
+        (self.out / CHECKPOINT).unlink(missing_ok=True)
 
     def restore(
         self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, micro_batch: int
@@ -132,7 +132,7 @@ class TrainingRun:
         tensors, metadata = begun
         for prefix, module in (("network.", network), ("average.", average)):
             own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            load_weights(module, own, str(self.out / UNFINISHED))
+            load_weights(module, own, str(self.out / CHECKPOINT))
         restore_optimizer(optimizer, tensors)
         return RunState(
             int(metadata["step"]),
@@ -142,10 +142,10 @@ class TrainingRun:
         )
 
     def _read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-        if not (self.out / UNFINISHED).is_file():
+        if not (self.out / CHECKPOINT).is_file():
             return None
         try:
-            tensors, metadata = read_tensors(self.out / UNFINISHED)
+            tensors, metadata = read_tensors(self.out / CHECKPOINT)
         except ModelError:
             return None
         fits = metadata.get("fingerprint") == self.fingerprint and "micro_batch" in metadata

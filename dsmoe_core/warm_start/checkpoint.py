@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, ValidationError
 from torch import Tensor, nn
 
-from dsmoe_core.checkpoint import Fit, read_tensors, write_tensors
+from dsmoe_core.checkpoint import WeightMatch, read_tensors, write_tensors
 from dsmoe_core.config import Frozen
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError, PrerequisiteError
@@ -102,7 +102,7 @@ def load_warm_start(network: nn.Module, path: Path) -> WarmStartCard:
     encoder = network.get_submodule(PART.removesuffix("."))
     found = {k.removeprefix(PART): v for k, v in read_tensors(path)[0].items()}
     own = encoder.state_dict()
-    if problems := Fit.of(found, own).problems:
+    if problems := WeightMatch.of(found, own).problems:
         raise ModelError(
             f"the warm start {path} is for size {card.size} and does not fit ({'; '.join(problems)})",
             "Take the preset of that size and a row from C on, make one for yours with `dsmoe pretrain`, "

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.build import build
 from dsmoe_core.checkpoint import (
-    UNFINISHED,
+    CHECKPOINT,
     load_weights,
     optimizer_tensors,
     read_tensors,
@@ -97,7 +97,7 @@ def fit_simmim(
     unlabelled = [LabelledImage(image, ()) for image in images]
     data = TrainingSet(unlabelled, _NOTHING, squares_of(model, cache), training)
     steps = ceil(training.images_seen / training.batch)
-    step = _restore(out / UNFINISHED, masked, optimizer)
+    step = _restore(out / CHECKPOINT, masked, optimizer)
     wrapped, optimizer = fabric.setup(masked, optimizer)
     masked.train()
     smoothed, saved = float("nan"), time.monotonic()
@@ -118,7 +118,7 @@ def fit_simmim(
             progress(step, steps, {"hidden": smoothed})
         if time.monotonic() - saved > training.checkpoint_every_s or step == steps:
             saved = time.monotonic()
-            _save(out / UNFINISHED, masked, optimizer, step)
+            _save(out / CHECKPOINT, masked, optimizer, step)
     if not all(v.isfinite().all() for v in network.state_dict().values()):
         raise ModelError("learning from masked images diverged", "Pretrain with other images or a seed.")
     return network

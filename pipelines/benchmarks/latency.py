@@ -145,7 +145,7 @@ def _look(one: Contestant, squares: Tensor, read: ClassEncoding) -> float | None
     time.sleep(PAUSE_S[one.device])
     began = time.perf_counter()
     try:
-        one.runtime.look(squares, read.conditioning, read.classes)
+        one.runtime.run(squares, read.conditioning, read.classes)
         _wait_for(one.device)
     except torch.OutOfMemoryError:
         return None

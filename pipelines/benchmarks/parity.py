@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import evenly, read_in_place
 from dsmoe_core.evaluation.coco_metrics import Evaluation, evaluate
-from dsmoe_core.evaluation.matching import overlaps
+from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.export import export
 from dsmoe_core.predict import Detector
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.runtimes.int8 import MAX_SAMPLES
-from dsmoe_core.runtimes.loading import How
+from dsmoe_core.runtimes.loading import RuntimeOptions
 from dsmoe_core.runtimes.openvino import has_bf16
 from dsmoe_core.schema import Detection, LabelledImage, Prediction
 from dsmoe_core.text_encoders.protocol import TextEncoder
-from pipelines.evaluation.report.evaluated_model import Contender
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.settings import MAX_PIXELS
 
 MIN_SCORE = 0.05
@@ -57,7 +57,7 @@ def _pairs(ours: Sequence[Detection], theirs: Sequence[Detection]) -> Iterator[t
     """IoU and difference in score of each of ours and its best counterpart."""
     if not ours or not theirs:
         return
-    overlap = overlaps([f.box for f in ours], [f.box for f in theirs])
+    overlap = pairwise_iou([f.box for f in ours], [f.box for f in theirs])
     for one, row in zip(ours, overlap, strict=True):
         best = max(range(len(theirs)), key=lambda i: (theirs[i].label == one.label, float(row[i])))
         if theirs[best].label == one.label and row[best] >= 0.5:
@@ -65,7 +65,7 @@ def _pairs(ours: Sequence[Detection], theirs: Sequence[Detection]) -> Iterator[t
 
 
 def measure(
-    model: Contender, text_encoder: TextEncoder, data: Path, *, images: int, on_status: StatusCallback
+    model: EvaluatedModel, text_encoder: TextEncoder, data: Path, *, images: int, on_status: StatusCallback
 ) -> dict[str, Any]:
     """Run a trained model by every runtime on the same labelled images.
 
@@ -83,17 +83,17 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         folder = Path(scratch)
         on_status("reading images")
-        truth = model.in_its_words(_labelled(data, "val.json", images, folder))
+        truth = model.rename_labels(_labelled(data, "val.json", images, folder))
         others = [one.image for one in _labelled(data, "train.json", MAX_SAMPLES, folder)]
         on_status("exporting")
         graph, eight = folder / "graph", folder / "int8"
         graph.mkdir()
         eight.mkdir()
-        export(model.folder, graph, form="onnx", text_encoder=text_encoder)
+        export(model.folder, graph, export_format="onnx", text_encoder=text_encoder)
         export(
             model.folder,
             eight,
-            form="openvino",
+            export_format="openvino",
             precision="int8",
             text_encoder=text_encoder,
             calibration=others,
@@ -103,7 +103,7 @@ def measure(
         for where, how in _ways(model.folder, graph, eight):
             on_status(f"looking with {how.runtime} in {how.precision}")
             detector = Detector.load(where, text_encoder, how)
-            detector.use(model.vocabulary)
+            detector.set_vocabulary(model.vocabulary)
             seen = (one.image for one in truth)
             found = list(detector.predict(seen, min_score=MIN_SCORE - SAME_SCORE))
             reference = reference or [_sure(one) for one in found]
@@ -123,15 +123,15 @@ def _labelled(data: Path, name: str, most: int, scratch: Path) -> tuple[Labelled
     return read_in_place(some, data / "images", converted, max_pixels=MAX_PIXELS).labelled
 
 
-def _ways(model: Path, graph: Path, eight: Path) -> list[tuple[Path, How]]:
+def _ways(model: Path, graph: Path, eight: Path) -> list[tuple[Path, RuntimeOptions]]:
     """Eager fp32, which is the measure, first."""
     return [
-        (model, How("eager", "fp32")),
-        (model, How("eager", "bf16")),
-        (graph, How("onnxruntime", "fp32", "cpu")),
-        (graph, How("openvino", "fp32")),
-        *([(graph, How("openvino", "bf16"))] if has_bf16() else []),
-        (eight, How("openvino", "int8")),
+        (model, RuntimeOptions("eager", "fp32")),
+        (model, RuntimeOptions("eager", "bf16")),
+        (graph, RuntimeOptions("onnxruntime", "fp32", "cpu")),
+        (graph, RuntimeOptions("openvino", "fp32")),
+        *([(graph, RuntimeOptions("openvino", "bf16"))] if has_bf16() else []),
+        (eight, RuntimeOptions("openvino", "int8")),
     ]
 
 
@@ -140,7 +140,9 @@ def _sure(one: Prediction) -> Prediction:
     return replace(one, detections=tuple(f for f in one.detections if f.score >= MIN_SCORE))
 
 
-def _row(how: How, found: Sequence[Prediction], compared: Agreement, scores: Evaluation) -> dict[str, Any]:
+def _row(
+    how: RuntimeOptions, found: Sequence[Prediction], compared: Agreement, scores: Evaluation
+) -> dict[str, Any]:
     return {
         "runtime": how.runtime,
         "dtype": how.precision,

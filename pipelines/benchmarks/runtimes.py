@@ -17,10 +17,10 @@ from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.graph import onnx_graph
-from dsmoe_core.runtimes.int8 import quantised
-from dsmoe_core.runtimes.onnx import Known, OnnxRuntime
+from dsmoe_core.runtimes.int8 import quantise
+from dsmoe_core.runtimes.onnx import ConcreteProvider, OnnxRuntime
 from dsmoe_core.runtimes.openvino import OpenVinoRuntime
-from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.packages import import_package
 from dsmoe_core.runtimes.protocol import Runtime
 
 Device = Literal["cpu", "cuda"]
@@ -87,7 +87,7 @@ def _fault(one: Contestant, config: ModelConfig, read: ClassEncoding) -> str | N
     """Why it does not run, where it does not."""
     try:
         for number in range(TRIES):
-            one.runtime.look(random_squares(1, config.image_px, seed=number), read.conditioning, read.classes)
+            one.runtime.run(random_squares(1, config.image_px, seed=number), read.conditioning, read.classes)
     except RuntimeError as error:
         return str(error).strip().splitlines()[0]
     return None
@@ -102,22 +102,22 @@ def _exported(
     def graph() -> Path:
         path = folder / "model.onnx"
         made: Any = onnx_graph(copy.deepcopy(network), config)  # type: ignore[arg-type]
-        need("onnx").save(made, path)
+        import_package("onnx").save(made, path)
         return path
 
-    def onnx(provider: Known, device: Device) -> Contestant:
+    def onnx(provider: ConcreteProvider, device: Device) -> Contestant:
         precision: Literal["fp32", "bf16"] = "bf16" if provider == "tensorrt" else "fp32"
         return Contestant(device, OnnxRuntime(graph(), provider, precision))
 
     def openvino(precision: Literal["fp32", "bf16"]) -> Contestant:
-        need("openvino")  # before a graph is traced in vain
+        import_package("openvino")  # before a graph is traced in vain
         return Contestant("cpu", OpenVinoRuntime(graph(), precision))
 
     def int8() -> Contestant:
-        tools, eight = need("openvino"), folder / "int8.xml"
-        need("nncf")
+        tools, eight = import_package("openvino"), folder / "int8.xml"
+        import_package("nncf")
         squares = random_squares(CALIBRATION, config.image_px, seed=0).numpy()
-        tools.save_model(quantised(tools.Core().read_model(graph()), list(squares), read), eight)
+        tools.save_model(quantise(tools.Core().read_model(graph()), list(squares), read), eight)
         return Contestant("cpu", OpenVinoRuntime(eight, "int8"))
 
     built: list[tuple[str, Callable[[], Contestant]]] = []

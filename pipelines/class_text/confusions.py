@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from annotate.studio.simulate import EDIT_IOU
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.evaluation.best_match import best_matches
-from dsmoe_core.evaluation.matching import overlaps
+from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.schema import Annotation, Detection, Harvest, LabelledImage, Outcome, Prediction
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.workspace.workspace import Workspace
@@ -92,7 +92,7 @@ def _relabelled(before: Sequence[Detection], harvest: Harvest) -> list[ClassPair
 
     A pre-annotation that overlaps a box of its own class was accepted or moved and is not a candidate.
     """
-    iou = overlaps([d.box for d in before], [a.box for a in harvest.annotations])
+    iou = pairwise_iou([d.box for d in before], [a.box for a in harvest.annotations])
     same_class = _same_class(before, harvest.annotations)
     for row, column in _match_greedily(np.where(same_class, iou, 0.0)):
         iou[row], iou[:, column] = 0.0, 0.0

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import typer
 
-from dsmoe_core.atomic import disk_full
-from dsmoe_core.errors import NO_ROOM, DsmoeError
+from dsmoe_core.atomic import disk_full_error
+from dsmoe_core.errors import DISK_FULL_ERRNOS, DsmoeError
 from pipelines.cli import (
     backend,
     benchmark,
@@ -80,8 +80,8 @@ def run(arguments: Sequence[str]) -> int:
         _say(f"error: {one_line(error)}")
         return error.exit_code
     except OSError as error:
-        if error.errno in NO_ROOM:
-            _say(f"error: {one_line(disk_full(error.filename or 'a file', error))}")
+        if error.errno in DISK_FULL_ERRNOS:
+            _say(f"error: {one_line(disk_full_error(error.filename or 'a file', error))}")
             return 2
         traceback.print_exc()
         return 1

@@ -145,7 +145,7 @@ def latency(
     from dsmoe_core.errors import SettingsError
     from pipelines.benchmarks import latency as benchmark
     from pipelines.benchmarks import parity
-    from pipelines.evaluation.report.evaluated_model import contender
+    from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.services import factory
     from pipelines.settings import Environment
 
@@ -157,7 +157,7 @@ def latency(
     if model is not None and data is not None:
         environment = Environment.read()
         with open_workspace_or_none(workspace) as opened:
-            this = contender(model, opened, None, environment)
+            this = load_evaluated_model(model, opened, None, environment)
             texts = factory.dsmoe_backend(opened, environment).text_encoder
             found = {"findings": parity.measure(this, texts, data, images=images, on_status=line)}
     measured = benchmark.measure(

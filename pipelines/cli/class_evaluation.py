@@ -1,4 +1,4 @@
-"""dsmoe classes judge"""
+"""dsmoe classes evaluate"""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipelines.cli.options import WorkspaceOption, open_workspace_or_none
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.text_eval.evaluate import Question
+    from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest
     from pipelines.workspace.workspace import Workspace
 
 SHOWN = ("map", "margin")  # the terminal is narrow; the page has mAP@.5 too
 COLOURS = {"better": "green", "no worse": "green", "worse": "red", "undecided": "yellow"}
 
 
-def judge(
+def evaluate(
     this: Annotated[
         str, typer.Argument(metavar="A", help="The class book to judge: a file, version, or `working`.")
     ],
@@ -60,17 +60,19 @@ def judge(
     The verdict rests on the paired 95 % interval of the gain in mAP@.5:.95. better: all above zero. no worse:
     not below minus the tolerance. worse: all below zero. undecided: a gain as well as a loss may be.
 
-    Example: `dsmoe classes judge new.yaml published --workspace boards --json judge.json --report out`
+    Example: `dsmoe classes evaluate new.yaml published --workspace boards --report out`
     """
     from pipelines.evaluation.text_eval import page
-    from pipelines.evaluation.text_eval.class_pairing import book_named
-    from pipelines.evaluation.text_eval.evaluate import Question
+    from pipelines.evaluation.text_eval.class_pairing import resolve_class_book
+    from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest
 
     if report is not None:
         page.check(report)
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
-        books = book_named(this, opened), book_named(other, opened)
-        question = Question(*books, tolerance=tolerance, resamples=resamples, seed=seed, draws=draws)
+        books = resolve_class_book(this, opened), resolve_class_book(other, opened)
+        question = TextEvaluationRequest(
+            *books, tolerance=tolerance, resamples=resamples, seed=seed, draws=draws
+        )
         measured = _judged(question, model, annotations, images, opened, progress)
         written = _keep(measured, as_json, report)
         publishing = _publishing(opened, this, measured)
@@ -82,33 +84,33 @@ def judge(
 
 
 def _judged(
-    question: Question,
+    question: TextEvaluationRequest,
     model: str,
     annotations: Path | None,
     images: Path | None,
     opened: Workspace | None,
     progress: TerminalReporter,
 ) -> dict[str, Any]:
-    from pipelines.evaluation.report.evaluated_model import contender
-    from pipelines.evaluation.text_eval.eval_set import fixed_set
-    from pipelines.evaluation.text_eval.evaluate import judge
+    from pipelines.evaluation.report.evaluated_model import load_evaluated_model
+    from pipelines.evaluation.text_eval.eval_set import open_evaluation_set
+    from pipelines.evaluation.text_eval.evaluate import evaluate_class_book
     from pipelines.settings import Environment
 
-    reader = contender(model, opened, question.this, Environment.read())
-    with fixed_set(opened, annotations, images, progress) as data:
-        return judge(question, reader, data, command_line(), progress)
+    reader = load_evaluated_model(model, opened, question.this, Environment.read())
+    with open_evaluation_set(opened, annotations, images, progress) as data:
+        return evaluate_class_book(question, reader, data, command_line(), progress)
 
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> list[str]:
     """Write what is asked for, and say so."""
     from dsmoe_core.atomic import atomic_write
-    from pipelines.evaluation.report.page import as_text
+    from pipelines.evaluation.report.page import metrics_json
     from pipelines.evaluation.text_eval import page
 
     if report is not None:
         page.write(report, measured)
     if as_json is not None:
-        atomic_write(as_json, as_text(measured))
+        atomic_write(as_json, metrics_json(measured))
     return [f"{path} is written" for path in (report and report / "report.html", as_json) if path]
 
 
@@ -144,7 +146,7 @@ def _show(measured: dict[str, Any]) -> None:
         line(f"{left_out['boxes']} true boxes are of such classes and count for nothing", "yellow")
     console.print(_classes(measured))
     console.print(_controls(measured))
-    line(measured["reads_the_words"]["sentence"])
+    line(measured["text_effect"]["sentence"])
     line(measured["reason"], COLOURS[measured["verdict"]])
 
 

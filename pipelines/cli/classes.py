@@ -22,7 +22,7 @@ from pipelines.cli.terminal import TerminalReporter, console, line
 app = typer.Typer(
     help="The class book: classes with descriptions of what they look like.", no_args_is_help=True
 )
-app.command("judge")(class_evaluation.judge)
+app.command("evaluate")(class_evaluation.evaluate)
 for command in class_versions.COMMANDS:
     app.command()(command)
 

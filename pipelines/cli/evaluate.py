@@ -14,7 +14,7 @@ from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, op
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.report.evaluate import Question
+    from pipelines.evaluation.report.evaluate import EvaluationRequest
     from pipelines.workspace.workspace import Workspace
 
 
@@ -64,11 +64,11 @@ def evaluate(
     Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
     """
     from dsmoe_core.data.formats import read_annotations
-    from pipelines.evaluation.report.evaluate import Question
-    from pipelines.evaluation.report.groups import pattern_of
+    from pipelines.evaluation.report.evaluate import EvaluationRequest
+    from pipelines.evaluation.report.groups import compile_pattern
     from pipelines.settings import MAX_PIXELS
 
-    pattern = None if by is None else pattern_of(by)
+    pattern = None if by is None else compile_pattern(by)
     if report is not None:
         from pipelines.evaluation.report.page import check
 
@@ -76,13 +76,13 @@ def evaluate(
     known = read_annotations(annotations, images)
     with open_workspace_or_none(workspace) as opened:
         most = opened.settings.max_pixels if opened else MAX_PIXELS
-        question = Question(known, annotations, images, score, resamples, seed, most, pattern)
+        question = EvaluationRequest(known, annotations, images, score, resamples, seed, most, pattern)
         measured = _judge(question, [model, *(also or ())], against or (), opened, class_book, report)
     _keep(measured, as_json, report)
 
 
 def _judge(
-    question: Question,
+    question: EvaluationRequest,
     models: Sequence[str],
     against: Sequence[str],
     workspace: Workspace | None,
@@ -91,17 +91,19 @@ def _judge(
 ) -> dict[str, Any]:
     """All figures; the report is drawn while the images are at hand."""
     from pipelines.evaluation.report import page
-    from pipelines.evaluation.report.evaluate import answered
-    from pipelines.evaluation.report.evaluated_model import contender
+    from pipelines.evaluation.report.evaluate import run_evaluation
+    from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.settings import Environment
     from prompts.class_book import ClassBook
 
     environment = Environment.read()
     book = ClassBook.load(class_book) if class_book else None
-    these, others = ([contender(m, workspace, book, environment) for m in side] for side in (models, against))
+    these, others = (
+        [load_evaluated_model(m, workspace, book, environment) for m in side] for side in (models, against)
+    )
     with (
         TerminalReporter() as progress,
-        answered(question, these, others, command_line(), progress) as answer,
+        run_evaluation(question, these, others, command_line(), progress) as answer,
     ):
         if report is not None:
             progress.status("writing the report")
@@ -111,10 +113,10 @@ def _judge(
 
 def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
     from dsmoe_core.atomic import atomic_write
-    from pipelines.evaluation.report.page import as_text
+    from pipelines.evaluation.report.page import metrics_json
 
     if as_json is not None:
-        atomic_write(as_json, as_text(measured))
+        atomic_write(as_json, metrics_json(measured))
     _show(measured)
     for written in (report / "report.html" if report else None, as_json):
         if written is not None:

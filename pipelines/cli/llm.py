@@ -54,7 +54,7 @@ def serve(
     """
     from annotate import environments
     from dsmoe_core.errors import LanguageModelError
-    from dsmoe_core.loopback import LOOPBACK, need_free_port
+    from dsmoe_core.loopback import LOOPBACK, check_port_is_free
     from pipelines.services.language_model.engines import ENGINES, default_engine
     from pipelines.services.language_model.server import running_engine, terminate_as_interrupt
     from pipelines.services.language_model.source import DEFAULT, find_model_source
@@ -62,7 +62,7 @@ def serve(
 
     folder = Environment.read().environments
     source = find_model_source(model or DEFAULT, load_format.value)
-    need_free_port(port, "the language model", LanguageModelError)
+    check_port_is_free(port, "the language model", LanguageModelError)
     name = engine.value if engine else default_engine()
     chosen = ENGINES[name]
     try:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dsmoe_core.schema import ImageRecord
 
 
-class Form(StrEnum):
+class ExportFormat(StrEnum):
     """What to export to."""
 
     ONNX = "onnx"
@@ -51,7 +51,7 @@ class Provider(StrEnum):
 
 def export(
     model: ModelArgument,
-    form: Annotated[Form, typer.Option("--format", help="What to export to.")],
+    export_format: Annotated[ExportFormat, typer.Option("--format", help="What to export to.")],
     out: Annotated[
         Path, typer.Option("--out", metavar="DIR", help="Folder to make; an earlier export gives way.")
     ],
@@ -92,7 +92,7 @@ def export(
         card = run(
             named.folder,
             draft,
-            form=form.value,
+            export_format=export_format.value,
             precision=precision.value,
             text_encoder=factory.dsmoe_backend(opened, Environment.read()).text_encoder,
             calibration=images,
@@ -100,7 +100,7 @@ def export(
     if card.difference is not None:
         logits, boxes = card.difference
         line(f"against PyTorch in fp32: logits within {logits:.1e}, boxes within {boxes:.1e} pixels")
-    line(f"{out}: {card.form}, {card.precision}, {card.config.image_px} px")
+    line(f"{out}: {card.format}, {card.precision}, {card.config.image_px} px")
 
 
 def predict(
@@ -132,7 +132,7 @@ def predict(
     """
     from dsmoe_core.atomic import atomic_write
     from dsmoe_core.predict import Detector
-    from dsmoe_core.runtimes.loading import How
+    from dsmoe_core.runtimes.loading import RuntimeOptions
     from pipelines.detectors.predict import predict as run
     from pipelines.services import factory
     from pipelines.settings import Environment
@@ -140,12 +140,14 @@ def predict(
     from prompts.class_book import ClassBook
 
     book = ClassBook.load(class_book) if class_book is not None else None
-    how = How(runtime.value if runtime else None, precision.value if precision else None, provider.value)
+    options = RuntimeOptions(
+        runtime.value if runtime else None, precision.value if precision else None, provider.value
+    )
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         progress.status("loading the model")
         named = resolve_model(model, opened)
         detector = Detector.load(
-            named.folder, factory.dsmoe_backend(opened, Environment.read()).text_encoder, how
+            named.folder, factory.dsmoe_backend(opened, Environment.read()).text_encoder, options
         )
         book = book or (named.workspace.class_book() if named.workspace else None)
         found = run(

@@ -141,14 +141,14 @@ class DSMoEBackend:
         from dsmoe_core.predict import Detector
 
         detector = Detector.load(model, self.text_encoder, cache=self._images)
-        detector.use(vocabulary)
+        detector.set_vocabulary(vocabulary)
         yield from detector.predict(images)
 
     def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
         from dsmoe_core.predict import Detector
 
         detector = Detector.load(model, self.text_encoder)
-        detector.use(vocabulary)
+        detector.set_vocabulary(vocabulary)
         return partial(detector.predict, min_score=LOW_SCORE)
 
 

@@ -29,7 +29,7 @@ def predict(
     Raises:
         DataError: there is no folder, or no such image in it.
     """
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
         taken = folder_in_place(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)

@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.errors import NO_ROOM, PrerequisiteError, SettingsError
+from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError, SettingsError
 from dsmoe_core.mobile_sam.weights import (
     FILE,
     FORMAT,
@@ -73,7 +73,7 @@ def _from_hub() -> Path:
     try:
         return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE))
     except Exception as error:  # of the hub's own types, its transport's, and the system's
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             raise
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise PrerequisiteError(
@@ -96,7 +96,7 @@ def _writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL_ERRNOS:
             raise
         reason = error.strerror
     else:

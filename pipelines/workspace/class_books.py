@@ -230,8 +230,9 @@ class ClassBooks:
         here = f"--workspace {self._workspace}"
         return (
             f"classes.yaml differs from version {published.version}, which is published and in use: see "
-            f"`dsmoe classes diff {here}`, then `dsmoe classes judge working {here} --json judge.json` and "
-            f"`dsmoe classes publish {here} --report judge.json`"
+            f"`dsmoe classes diff {here}`, then "
+            f"`dsmoe classes evaluate working {here} --json evaluation.json` and "
+            f"`dsmoe classes publish {here} --report evaluation.json`"
         )
 
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
-from dsmoe_core.atomic import atomic_write, canonical, content_id
+from dsmoe_core.atomic import atomic_write, canonical_json, content_id
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import BoxError, WorkspaceError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocabulary
@@ -108,7 +108,7 @@ class DatasetVersion(Frozen):
         """Write folder/ID.json unless it is there."""
         path = folder / f"{self.id}.json"
         if not path.exists():
-            atomic_write(path, canonical(self.model_dump(mode="json")) + "\n")
+            atomic_write(path, canonical_json(self.model_dump(mode="json")) + "\n")
         return path
 
     @classmethod

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import canonical, disk_full_as_error
+from dsmoe_core.atomic import canonical_json, disk_full_as_error
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
 
@@ -48,7 +48,7 @@ class PredictionStore:
         with disk_full_as_error(path), path.open("ab") as file:
             file.truncate(_length_of_whole_lines(path))
             for found in detections:
-                file.write((canonical(to_json(found)) + "\n").encode())
+                file.write((canonical_json(to_json(found)) + "\n").encode())
                 file.flush()
                 yield found
             os.fsync(file.fileno())

@@ -71,7 +71,7 @@ class OpenAIModel:
         Raises:
             LanguageModelError: see LanguageModel.
         """
-        with self._server.clear_errors(self.name):
+        with self._server.translated_errors(self.name):
             return [model.id for model in self._server.client.models.list().data or ()]
 
     def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
@@ -92,7 +92,7 @@ class OpenAIModel:
         conversation: Any = [{"role": m.role, "content": m.text} for m in messages]
         response_format: Any = {"type": "json_schema", "json_schema": json_schema}
         started = time.monotonic()
-        with self._server.clear_errors(self.name):
+        with self._server.translated_errors(self.name):
             stream = self._server.client.chat.completions.create(
                 model=self.name,
                 messages=conversation,
@@ -102,7 +102,7 @@ class OpenAIModel:
                 stream_options={"include_usage": True},
                 extra_body=dict(extra),
             )
-        with stream, self._server.clear_errors(self.name, begun=True):
+        with stream, self._server.translated_errors(self.name, begun=True):
             streamed = self._receive(stream, started)
         self.usage += Usage(
             replies=1,
@@ -134,7 +134,7 @@ class OpenAIModel:
                 "Check that it is an OpenAI-compatible server, with streaming.",
             )
         if streamed.finish_reason is None:
-            raise self._server.broken_off()
+            raise self._server.interrupted_error()
         return streamed
 
 

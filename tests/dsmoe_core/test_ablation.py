@@ -67,7 +67,7 @@ def test_every_row_trains_and_finds(
     assert ("taxonomy" in summary.losses) is (row >= "D")
     assert ("misalignment" in summary.losses) is (row >= "E")
     detector = Detector.load(tmp_path, HashEncoder())
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     found = list(detector.predict([p.image for p in images], min_score=0.0))
     assert len(found) == len(images)
     assert all(len(f.routing.experts) == (SMALL.top_k if row >= "E" else 0) for f in found)

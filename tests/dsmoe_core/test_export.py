@@ -16,15 +16,15 @@ from dsmoe_core.checkpoint import save_model
 from dsmoe_core.errors import DataError, ModelError, PrerequisiteError, SettingsError
 from dsmoe_core.export import export
 from dsmoe_core.runtimes.exported import FILES, ExportCard
-from dsmoe_core.runtimes.loading import How, open_model
+from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
 from dsmoe_core.schema import ImageRecord
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
-def test_an_export_says_what_it_is(exports: Exports, form: str) -> None:
-    folder: Path = getattr(exports, form)
+@pytest.mark.parametrize("export_format", ["onnx", "openvino"])
+def test_an_export_says_what_it_is(exports: Exports, export_format: str) -> None:
+    folder: Path = getattr(exports, export_format)
     card = ExportCard.model_validate(json.loads((folder / "export.json").read_text()))
-    assert card.form == form
+    assert card.format == export_format
     assert card.config == SMALL
     assert card.text_encoder == "hash"
     assert card.inputs["classes"] == ("scored_classes", 16)
@@ -33,14 +33,16 @@ def test_an_export_says_what_it_is(exports: Exports, form: str) -> None:
     logits, corners_px = card.difference
     assert logits < 1e-4
     assert corners_px < 1e-3
-    assert form in card.tools
+    assert export_format in card.tools
     assert {path.name for path in folder.iterdir()} <= set(FILES)
     assert all(path.stat().st_mode & 0o044 for path in folder.iterdir())  # others may read it
 
 
 def test_bf16_is_a_wish_that_goes_with_the_graph(exports: Exports, tmp_path: Path) -> None:
     with exports.traced():
-        card = export(exports.model, tmp_path, form="openvino", precision="bf16", text_encoder=HashEncoder())
+        card = export(
+            exports.model, tmp_path, export_format="openvino", precision="bf16", text_encoder=HashEncoder()
+        )
     assert card.precision == "bf16"
     assert (tmp_path / "model.bin").stat().st_size == (exports.openvino / "model.bin").stat().st_size
 
@@ -55,24 +57,24 @@ def test_a_graph_that_answers_otherwise_is_not_given_out(exports: Exports, tmp_p
         exports.traced(),
         pytest.raises(ModelError, match="does not answer as PyTorch does: a logit differs"),
     ):
-        export(tmp_path / "model", tmp_path / "out", form="onnx", text_encoder=HashEncoder())
+        export(tmp_path / "model", tmp_path / "out", export_format="onnx", text_encoder=HashEncoder())
     assert not (tmp_path / "out" / "export.json").exists()
 
 
 def test_what_cannot_be_is_refused_before_the_work(exports: Exports, tmp_path: Path) -> None:
     encoder = HashEncoder()
     with pytest.raises(SettingsError, match="exported in fp32, not int8"):
-        export(exports.model, tmp_path, form="onnx", precision="int8", text_encoder=encoder)
+        export(exports.model, tmp_path, export_format="onnx", precision="int8", text_encoder=encoder)
     with pytest.raises(DataError, match="int8 needs images"):
-        export(exports.model, tmp_path, form="openvino", precision="int8", text_encoder=encoder)
+        export(exports.model, tmp_path, export_format="openvino", precision="int8", text_encoder=encoder)
     encoder.width = 8
     with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
-        export(exports.model, tmp_path, form="onnx", text_encoder=encoder)
+        export(exports.model, tmp_path, export_format="onnx", text_encoder=encoder)
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("package", "form", "precision"),
+    ("package", "export_format", "precision"),
     [("onnxscript", "onnx", "fp32"), ("openvino", "openvino", "fp32"), ("nncf", "openvino", "int8")],
 )
 def test_a_missing_package_is_named_before_the_work(
@@ -80,7 +82,7 @@ def test_a_missing_package_is_named_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     package: str,
-    form: str,
+    export_format: str,
     precision: str,
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -89,7 +91,7 @@ def test_a_missing_package_is_named_before_the_work(
         export(
             exports.model,
             tmp_path,
-            form=form,
+            export_format=export_format,
             precision=precision,
             text_encoder=HashEncoder(),
             calibration=[image],
@@ -110,7 +112,7 @@ def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path
         card = export(
             exports.model,
             out,
-            form="openvino",
+            export_format="openvino",
             precision="int8",
             text_encoder=HashEncoder(),
             calibration=images,
@@ -118,7 +120,10 @@ def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path
     assert card.difference is None
     assert "nncf" in card.tools
     assert (out / "model.bin").stat().st_size < (exports.openvino / "model.bin").stat().st_size
-    eight, exact = open_model(out, How()).runtime, open_model(exports.model, How(precision="fp32")).runtime
+    eight, exact = (
+        load_inference_model(out, RuntimeOptions()).runtime,
+        load_inference_model(exports.model, RuntimeOptions(precision="fp32")).runtime,
+    )
     assert eight.precision == "int8"
     for batch, conditioning, asked in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
         words = texts(conditioning), texts(asked, seed=1)

@@ -49,7 +49,7 @@ def test_a_training_learns_and_its_model_finds(
     weights, _ = read_tensors(tmp_path / "model" / WEIGHTS)
     assert [name for name, tensor in weights.items() if not tensor.isfinite().all()] == []
     detector = Detector.load(tmp_path / "model", HashEncoder())
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     found = list(detector.predict((p.image for p in images), min_score=0.001, batch=2))
     assert [one.key for one in found] == [p.image.key for p in images]
     assert all(detection.box.inside(100, 80, tolerance=0.0) for one in found for detection in one.detections)

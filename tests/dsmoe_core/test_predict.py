@@ -19,8 +19,8 @@ from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.data.letterbox import powered
 from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.errors import ModelError
-from dsmoe_core.predict import Detector, _routing, suppressed
-from dsmoe_core.runtimes.protocol import Chosen
+from dsmoe_core.predict import Detector, _routing, nms_per_class
+from dsmoe_core.runtimes.protocol import RouterOutput
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 from dsmoe_core.text_embeddings import conditioning_vocabulary
 from dsmoe_core.uncertainty import filter_by_score
@@ -45,7 +45,7 @@ def look(
     cache: ImageCache | None = None,
 ) -> list[Prediction]:
     detector = Detector.load(model, HashEncoder(), cache=cache)
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     return list(detector.predict((p.image for p in images), batch=batch))
 
 
@@ -59,7 +59,7 @@ def test_detections_lie_in_the_image_with_everything_filled_in(
         assert result.version.endswith("+v1")
         assert len(result.routing.experts) == SMALL.top_k
         assert math.isclose(sum(result.routing.weights), 1.0, abs_tol=1e-5)
-        once = [f for f in result.detections if f.likeliest]
+        once = [f for f in result.detections if f.is_top_class]
         assert result.uncertainty == pytest.approx(sum(f.entropy for f in once))
         scores = [f.score for f in result.detections]
         assert scores == sorted(scores, reverse=True)
@@ -79,7 +79,7 @@ def test_the_surer_detections_stay_with_the_uncertainty_of_themselves_alone(
     sure = filter_by_score(faint, middle)
     assert 0 < len(sure.detections) < len(faint.detections)
     assert {f.score for f in sure.detections} == {score for score in scores if score > middle}
-    assert sure.uncertainty == pytest.approx(sum(f.entropy for f in sure.detections if f.likeliest))
+    assert sure.uncertainty == pytest.approx(sum(f.entropy for f in sure.detections if f.is_top_class))
 
 
 def test_the_batch_does_not_change_the_detections(
@@ -111,7 +111,7 @@ def test_a_class_added_to_the_book_leaves_the_other_detections_as_they_are(
 def test_a_place_is_found_as_every_class_that_is_likely_there_and_a_class_suppresses_itself_alone() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [50, 50, 60, 60]])
     probabilities = torch.tensor([[0.6, 0.59], [0.5, 0.61], [0.02, 0.3]])
-    corners, rows, labels = suppressed(probabilities, boxes, 0.05)
+    corners, rows, labels = nms_per_class(probabilities, boxes, 0.05)
     assert labels.tolist() == [1, 0, 1]
     assert corners.tolist() == boxes[[1, 0, 2]].tolist()
     assert rows.tolist() == probabilities[[1, 0, 2]].tolist()
@@ -121,7 +121,7 @@ def test_a_tie_of_two_classes_that_rounding_breaks_changes_no_detection() -> Non
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [0, 1, 10, 11]])
     one = torch.tensor([[0.5, 0.5 + 1e-7], [0.4, 0.2], [0.2, 0.3]])
     other = torch.tensor([[0.5 + 1e-7, 0.5], [0.4, 0.2], [0.2, 0.3]])
-    found = [suppressed(p, boxes, 0.05) for p in (one, other)]
+    found = [nms_per_class(p, boxes, 0.05) for p in (one, other)]
     places = [
         {(*corners, label) for corners, label in zip(boxes.tolist(), labels.tolist(), strict=True)}
         for boxes, _, labels in found
@@ -131,7 +131,7 @@ def test_a_tie_of_two_classes_that_rounding_breaks_changes_no_detection() -> Non
 
 def test_the_routing_entropy_is_that_of_the_router_s_probabilities() -> None:
     probabilities = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.25, 0.125, 0.125]])
-    chosen = Chosen(torch.tensor([[0, 1]] * 3), torch.full((3, 2), 0.5), probabilities)
+    chosen = RouterOutput(torch.tensor([[0, 1]] * 3), torch.full((3, 2), 0.5), probabilities)
     entropies = [_routing(chosen, image).entropy for image in range(3)]
     assert entropies == pytest.approx([0, math.log(4), 1.75 * math.log(2)], abs=1e-9)
 
@@ -141,18 +141,18 @@ def test_a_book_is_read_once_however_many_images_are_looked_at(
 ) -> None:
     encoder = HashEncoder()
     detector = Detector.load(model, encoder)
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     asked, read = len(encoder.asked), []
     for stage in (detector.model.class_encoder.text_prompt, detector.model.class_encoder.distillation):
         stage.register_forward_hook(lambda *_: read.append(1))
     assert len(list(detector.predict((p.image for p in images), batch=2))) == 6
     assert (len(encoder.asked) - asked, read) == (0, [])
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     assert read, "or nothing was listened to"
 
 
 def test_nothing_is_found_where_nothing_is_likely() -> None:
-    corners, rows, labels = suppressed(torch.full((4, 2), 0.01), torch.zeros(4, 4), 0.05)
+    corners, rows, labels = nms_per_class(torch.full((4, 2), 0.01), torch.zeros(4, 4), 0.05)
     assert (corners.shape, rows.shape, labels.shape) == ((0, 4), (0, 2), (0,))
 
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from tiny import QUICK, SMALL, HashEncoder, Killed, train
 
-from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_model, read_tensors
+from dsmoe_core.checkpoint import CHECKPOINT, WEIGHTS, load_model, read_tensors
 from dsmoe_core.config import Tiles, TrainingConfig
 from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
@@ -38,12 +38,12 @@ def test_a_run_killed_at_every_step_ends_bit_for_bit_like_an_uninterrupted_one(
     for step in range(1, 7):
         with pytest.raises(Killed):
             train(tmp_path / "cut", images, vocabulary, training=training, kill_at=step)
-        assert (tmp_path / "cut" / UNFINISHED).is_file() == (step > 1)
+        assert (tmp_path / "cut" / CHECKPOINT).is_file() == (step > 1)
         assert not (tmp_path / "cut" / WEIGHTS).exists()
     cut = train(tmp_path / "cut", images, vocabulary, training=training)
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
     assert (cut.steps, cut.losses) == (whole.steps, whole.losses)
-    assert not (tmp_path / "cut" / UNFINISHED).exists()
+    assert not (tmp_path / "cut" / CHECKPOINT).exists()
 
 
 def assert_same_weights(one: Path, other: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_finished_run_is_not_trained_again(
 def test_a_torn_or_foreign_checkpoint_is_not_resumed(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    (tmp_path / UNFINISHED).write_bytes(b"torn")
+    (tmp_path / CHECKPOINT).write_bytes(b"torn")
     assert train(tmp_path, images, vocabulary).steps == 6
     with pytest.raises(Killed):
         train(tmp_path / "b", images, vocabulary, kill_at=4)
@@ -243,7 +243,7 @@ def test_a_training_that_diverges_stops_and_its_last_checkpoint_stays_whole(
     with pytest.raises(ModelError, match=rf"diverged in step 3: its {figure} is (nan|inf)") as raised:
         train(tmp_path, images, vocabulary)
     assert "learning_rate, which is 0.002" in raised.value.remedy
-    tensors, metadata = read_tensors(tmp_path / UNFINISHED)
+    tensors, metadata = read_tensors(tmp_path / CHECKPOINT)
     assert metadata["step"] == "2"
     assert [name for name, tensor in tensors.items() if not tensor.isfinite().all()] == []
     assert not (tmp_path / WEIGHTS).exists()

@@ -33,5 +33,5 @@ def of_lesson(lesson: Lesson) -> str:
             whole.update(hashlib.sha256(one.image.path.read_bytes()).digest())
         whole.update(b"|")
     for other in lesson.along:
-        whole.update(json.dumps([other.vocabulary.plain(), of_lesson(other)]).encode())
+        whole.update(json.dumps([other.vocabulary.to_dict(), of_lesson(other)]).encode())
     return whole.hexdigest()

@@ -73,7 +73,7 @@ class DsmoeContestant:
         return {
             "model": self.model.model_dump(mode="json"),
             "training": self._training.model_dump(mode="json", exclude={"pictures_seen", "seed"}),
-            "words": self._vocabulary(lesson).plain(),
+            "words": self._vocabulary(lesson).to_dict(),
             "text_encoder": self._texts.name,
             "encoder_from": begun,
             "code": of_code(Path(dsmoe_core.__file__)),
@@ -118,7 +118,7 @@ class DsmoeContestant:
             ModelError: there is no whole model in the folder.
         """
         detector = Detector.load(model, self._texts)
-        detector.use(vocabulary)
+        detector.set_vocabulary(vocabulary)
         images, found = list(images), []
         for one in detector.predict(images, min_score=MIN_SCORE):
             found.append(one)

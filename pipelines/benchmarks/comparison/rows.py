@@ -10,7 +10,7 @@ import numpy as np
 from dsmoe_core.evaluation.bootstrap import Comparison
 from dsmoe_core.evaluation.seed_stats import PairedTest
 from pipelines.benchmarks.comparison.run_store import Result
-from pipelines.evaluation.report.paired import paired
+from pipelines.evaluation.report.paired import paired_tests
 
 FIGURES = ("map50", "map", "precision", "recall", "f1")
 
@@ -35,13 +35,13 @@ def row(results: Sequence[Result]) -> dict[str, Any]:
 def differences(one: Sequence[Result], other: Sequence[Result]) -> list[dict[str, Any]]:
     """Whether the first one's mAP@.5:.95 is another than the second one's, on the seeds that both have.
 
-    One entry a test of :class:`pipelines.evaluation.report.paired.Paired` that there is.
+    One entry a test of :class:`pipelines.evaluation.report.paired.PairedTests` that there is.
     """
     pairs = [(a, b) for a in one for b in other if a.seed == b.seed]
     if not pairs:
         return []
     ours, theirs = zip(*pairs, strict=True)
-    over = paired(
+    over = paired_tests(
         [one.total["map"] for one in ours],
         [one.total["map"] for one in theirs],
         ([one.resampled[:, 1] for one in ours], [one.resampled[:, 1] for one in theirs]),

@@ -20,7 +20,7 @@ from annotate.environments import process_lock
 from dsmoe_core import evaluation
 from dsmoe_core.atomic import atomic_write, content_id
 from dsmoe_core.evaluation import bootstrap
-from dsmoe_core.evaluation.metrics import figures, judged
+from dsmoe_core.evaluation.metrics import compute_metrics, evaluation_tables
 from dsmoe_core.schema import Prediction
 from pipelines.benchmarks.comparison.digests import of_code, of_lesson
 from pipelines.benchmarks.comparison.protocol import Budget, Contestant, Lesson
@@ -136,12 +136,12 @@ class Bouts:
     def _judged(self, detections: Sequence[Prediction], lesson: Lesson) -> dict[str, Any]:
         """All figures, and mAP in the resamples."""
         self.told.status("judging")
-        counts = bootstrap.draws(len(lesson.val), self._resamples, DRAWS_SEED)
+        counts = bootstrap.resample_counts(len(lesson.val), self._resamples, DRAWS_SEED)
         found = {one.key: one for one in detections}
-        one = judged(found, lesson.val, lesson.vocabulary.names, counts, self.told.advance)
+        one = evaluation_tables(found, lesson.val, lesson.vocabulary.names, counts, self.told.advance)
         means = bootstrap.mean_over_classes(one.resampled)
         return {
-            "figures": figures(one, counts, given=SHOWN, seed=DRAWS_SEED),
+            "figures": compute_metrics(one, counts, given=SHOWN, seed=DRAWS_SEED),
             "resampled": np.nan_to_num(means).round(6).tolist(),
         }
 

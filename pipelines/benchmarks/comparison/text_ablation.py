@@ -87,7 +87,7 @@ def _asked(contestant: DsmoeContestant, trained: Result, words: str, lesson: Les
     images = [one.image for one in lesson.val]
     return bouts.again(
         trained,
-        f"words-{words}-{content_id(vocabulary.plain())}",
+        f"words-{words}-{content_id(vocabulary.to_dict())}",
         lambda folder: contestant.look(folder / "model", vocabulary, images, bouts.told),
         lesson,
     )

@@ -121,7 +121,7 @@ def _asked(
         found = contestant.look(folder / "model", vocabulary, images, bouts.told)
         return [replace(p, detections=tuple(f for f in p.detections if f.label == label)) for p in found]
 
-    name = f"held-out-{content_id([vocabulary.plain(), digest])}"
+    name = f"held-out-{content_id([vocabulary.to_dict(), digest])}"
     return bouts.again(trained, name, look, judged_on)
 
 

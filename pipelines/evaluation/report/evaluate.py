@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import InPlace, read_in_place
-from dsmoe_core.evaluation.bootstrap import draws
-from dsmoe_core.evaluation.matching import Matched
-from dsmoe_core.evaluation.metrics import Judged, against, figures, judged
+from dsmoe_core.evaluation.bootstrap import resample_counts
+from dsmoe_core.evaluation.matching import ImageMatches
+from dsmoe_core.evaluation.metrics import EvaluationTables, compare_map, compute_metrics, evaluation_tables
 from dsmoe_core.schema import LabelledImage, Prediction
-from pipelines.evaluation.report.evaluated_model import Contender
-from pipelines.evaluation.report.groups import by_group, grouped
-from pipelines.evaluation.report.trainings import need_pairs, over_trainings
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.evaluation.report.groups import group_images, group_metrics
+from pipelines.evaluation.report.trainings import check_pairs, metrics_over_trainings
 from pipelines.evaluation.report.worst import worst
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
@@ -27,7 +27,7 @@ from prompts.class_entry import normalized_name
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class EvaluationRequest:
     """What to judge on, and how.
 
     Attributes:
@@ -48,21 +48,21 @@ class Question:
     by: re.Pattern[str] | None = None
 
 
-class Answer(NamedTuple):
+class EvaluationResult(NamedTuple):
     """All figures as plain values, and the worst images with what is said of them."""
 
     measured: dict[str, Any]
-    worst: list[tuple[Matched, dict[str, Any]]]
+    worst: list[tuple[ImageMatches, dict[str, Any]]]
 
 
 @contextmanager
-def answered(
-    question: Question,
-    these: Sequence[Contender],
-    others: Sequence[Contender],
+def run_evaluation(
+    question: EvaluationRequest,
+    these: Sequence[EvaluatedModel],
+    others: Sequence[EvaluatedModel],
     command: str,
     progress: ProgressReporter,
-) -> Iterator[Answer]:
+) -> Iterator[EvaluationResult]:
     """Judge the first model in full, and compare it with the first of others where there are some.
 
     Where there are several, they are trainings of one thing from different seeds, whose figures are also told
@@ -77,7 +77,7 @@ def answered(
         ModelError: a model cannot be used.
     """
     this = these[0]
-    need_pairs(len(these), len(others))
+    check_pairs(len(these), len(others))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
         taken = read_in_place(
@@ -87,17 +87,17 @@ def answered(
             max_pixels=question.max_pixels,
             progress=progress.advance,
         )
-        truth = this.in_its_words(taken.labelled)
-        groups = grouped(question.by, truth) if question.by else {}
+        truth = this.rename_labels(taken.labelled)
+        groups = group_images(question.by, truth) if question.by else {}
         classes = list(this.vocabulary.names)
-        counts = draws(len(truth), question.resamples, question.seed)
+        counts = resample_counts(len(truth), question.resamples, question.seed)
 
-        def judge(found: Mapping[str, Prediction], name: str) -> Judged:
+        def judge(found: Mapping[str, Prediction], name: str) -> EvaluationTables:
             progress.status(f"{name}: resampling")
-            return judged(found, truth, classes, counts, progress.advance)
+            return evaluation_tables(found, truth, classes, counts, progress.advance)
 
         for model in (*these[1:], *others):
-            model.in_its_words(taken.labelled)  # refuses before the long work what it does not know
+            model.rename_labels(taken.labelled)  # refuses before the long work what it does not know
         models = (*these, *others)
         found = [_look(model, this, truth, progress) for model in models]
         labels = {one.label for seen in found for f in seen.values() for one in f.detections}
@@ -107,33 +107,33 @@ def answered(
         progress.status("counting")
         compared: dict[str, Any] = {}
         if others:
-            compared["against"] = {**_named(others[0]), "figures": against(one, theirs[0])}
+            compared["against"] = {**_named(others[0]), "figures": compare_map(one, theirs[0])}
         if len(these) > 1:
             compared["trainings"] = _over_trainings(
-                these, others, over_trainings(ours, theirs, question.score)
+                these, others, metrics_over_trainings(ours, theirs, question.score)
             )
-        measured = figures(one, counts, given=question.score, seed=question.seed)
+        measured = compute_metrics(one, counts, given=question.score, seed=question.seed)
         if groups:
-            measured["groups"] = by_group(groups, found[0], one, measured["threshold"])
+            measured["groups"] = group_metrics(groups, found[0], one, measured["threshold"])
         shown = worst(one.matched, measured["threshold"])
         head = _head(question, this, taken, command)
-        yield Answer({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)
+        yield EvaluationResult({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)
 
 
 def _look(
-    model: Contender, this: Contender, truth: list[LabelledImage], progress: ProgressReporter
+    model: EvaluatedModel, this: EvaluatedModel, truth: list[LabelledImage], progress: ProgressReporter
 ) -> dict[str, Prediction]:
     progress.status(f"{model.name}: looking at images")
     found = model.look([p.image for p in truth], progress.advance)
     return found if model is this else {key: _renamed(one, this) for key, one in found.items()}
 
 
-def _named(model: Contender) -> dict[str, str]:
+def _named(model: EvaluatedModel) -> dict[str, str]:
     return {"name": model.name, "class_book": model.vocabulary.version}
 
 
 def _over_trainings(
-    these: Sequence[Contender], others: Sequence[Contender], figured: dict[str, Any]
+    these: Sequence[EvaluatedModel], others: Sequence[EvaluatedModel], figured: dict[str, Any]
 ) -> dict[str, Any]:
     """The figures with the models' names in front."""
     if others:
@@ -141,7 +141,7 @@ def _over_trainings(
     return {"models": [_named(model) for model in these], **figured}
 
 
-def _renamed(found: Prediction, this: Contender) -> Prediction:
+def _renamed(found: Prediction, this: EvaluatedModel) -> Prediction:
     """Detections of another model under this one's names, where it has them."""
     return replace(
         found,
@@ -151,7 +151,7 @@ def _renamed(found: Prediction, this: Contender) -> Prediction:
     )
 
 
-def _head(question: Question, this: Contender, taken: InPlace, command: str) -> dict[str, Any]:
+def _head(question: EvaluationRequest, this: EvaluatedModel, taken: InPlace, command: str) -> dict[str, Any]:
     commit = source_commit()
     return {
         "command": command,

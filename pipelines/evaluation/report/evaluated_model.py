@@ -19,7 +19,7 @@ from prompts.class_entry import normalized_name
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
+class EvaluatedModel:
     """A model, the words that it reads, and the detector that runs it.
 
     Attributes:
@@ -37,7 +37,7 @@ class Contender:
         """``MODEL+BOOK``."""
         return f"{self.name}+{self.vocabulary.version}"
 
-    def in_its_words(self, truth: Iterable[LabelledImage]) -> list[LabelledImage]:
+    def rename_labels(self, truth: Iterable[LabelledImage]) -> list[LabelledImage]:
         """The same annotations under the names of its class book.
 
         Raises:
@@ -67,9 +67,9 @@ class Contender:
         return {key: replace(one, version=self.version) for key, one in found.items()}
 
 
-def contender(
+def load_evaluated_model(
     model: str, workspace: Workspace | None, book: ClassBook | None, environment: Environment
-) -> Contender:
+) -> EvaluatedModel:
     """A model by its id in a workspace (or ``champion``), or by its folder.
 
     Args:
@@ -85,14 +85,14 @@ def contender(
         detector = factory.detector_backend(its_workspace, environment)
         vocabulary = book.vocabulary()
     else:
-        from dsmoe_core.runtimes.loading import trained_on
+        from dsmoe_core.runtimes.loading import training_vocabulary
 
         detector = factory.dsmoe_backend(workspace, environment)
-        vocabulary = book.vocabulary() if book else trained_on(folder)
+        vocabulary = book.vocabulary() if book else training_vocabulary(folder)
     others = {
         normalized_name(alias): entry.name
         for entry in (book.classes if book else ())
         for alias in entry.aliases
     }
     aliases = others | {normalized_name(name): name for name in vocabulary.names}
-    return Contender(name, folder, vocabulary, aliases, detector)
+    return EvaluatedModel(name, folder, vocabulary, aliases, detector)

@@ -8,8 +8,8 @@ from typing import Any
 
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.coco_metrics import CocoTables, coco_tables
-from dsmoe_core.evaluation.matching import Matched
-from dsmoe_core.evaluation.metrics import Judged
+from dsmoe_core.evaluation.matching import ImageMatches
+from dsmoe_core.evaluation.metrics import EvaluationTables
 from dsmoe_core.evaluation.operating_point import operating_point
 from dsmoe_core.schema import LabelledImage, Prediction
 
@@ -18,7 +18,7 @@ MOST = 100
 """More groups than that are single images rather than groups."""
 
 
-def pattern_of(text: str) -> re.Pattern[str]:
+def compile_pattern(text: str) -> re.Pattern[str]:
     """What groups go by.
 
     Raises:
@@ -33,7 +33,7 @@ def pattern_of(text: str) -> re.Pattern[str]:
         ) from error
 
 
-def grouped(pattern: re.Pattern[str], truth: Sequence[LabelledImage]) -> dict[str, list[LabelledImage]]:
+def group_images(pattern: re.Pattern[str], truth: Sequence[LabelledImage]) -> dict[str, list[LabelledImage]]:
     """Images by what the pattern's first group, or else the whole of it, matches in their names.
 
     Names in order; images that it does not match come last, as ``OTHERS``.
@@ -55,10 +55,10 @@ def grouped(pattern: re.Pattern[str], truth: Sequence[LabelledImage]) -> dict[st
     return {name: groups[name] for name in sorted(groups, key=lambda name: (name == OTHERS, name))}
 
 
-def by_group(
+def group_metrics(
     groups: Mapping[str, Sequence[LabelledImage]],
     detections: Mapping[str, Prediction],
-    whole: Judged,
+    whole: EvaluationTables,
     threshold: float,
 ) -> list[dict[str, Any]]:
     """The figures of each group, as if it were the test set, but at the threshold of all images.
@@ -83,7 +83,7 @@ def by_group(
 
 
 def _figures(
-    truth: Sequence[LabelledImage], tables: CocoTables, matched: Mapping[str, Matched], threshold: float
+    truth: Sequence[LabelledImage], tables: CocoTables, matched: Mapping[str, ImageMatches], threshold: float
 ) -> dict[str, Any]:
     own = [matched[one.image.key] for one in truth]
     counts = operating_point(own, tables.classes, threshold).total

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from dsmoe_core.atomic import atomic_folder, refuse_unknown_files
 from dsmoe_core.errors import PrerequisiteError
-from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.matching import ImageMatches
 from pipelines.evaluation.report.worst import COLOURS, draw
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-OURS = ("report.html", "evaluation.json", "worst")
+REPORT_FILES = ("report.html", "evaluation.json", "worst")
 NOTHING = "-"
 
 
-def check(folder: Path, ours: Collection[str] = OURS) -> None:
+def check(folder: Path, ours: Collection[str] = REPORT_FILES) -> None:
     """Find out before the work begins that a report can be written there.
 
     Args:
@@ -39,7 +39,7 @@ def check(folder: Path, ours: Collection[str] = OURS) -> None:
 
 
 def write(
-    folder: Path, measured: Mapping[str, Any], worst: Sequence[tuple[Matched, Mapping[str, Any]]]
+    folder: Path, measured: Mapping[str, Any], worst: Sequence[tuple[ImageMatches, Mapping[str, Any]]]
 ) -> None:
     """Write report.html, evaluation.json and the worst images; an older report gives way as a whole.
 
@@ -47,23 +47,23 @@ def write(
         WorkspaceError: the folder holds something else.
         PrerequisiteError: the disk is full.
     """
-    with atomic_folder(folder, OURS) as draft:
+    with atomic_folder(folder, REPORT_FILES) as draft:
         (draft / "worst").mkdir()
         images = []
         for image, said in worst:
             jpeg = draw(image, measured["threshold"])
             (draft / "worst" / said["file"]).write_bytes(jpeg)
             images.append((said, _data("image/jpeg", jpeg)))
-        (draft / "evaluation.json").write_text(as_text(measured), encoding="utf-8")
-        (draft / "report.html").write_text(rendered(measured, images), encoding="utf-8")
+        (draft / "evaluation.json").write_text(metrics_json(measured), encoding="utf-8")
+        (draft / "report.html").write_text(render_page(measured, images), encoding="utf-8")
 
 
-def as_text(measured: Mapping[str, Any]) -> str:
+def metrics_json(measured: Mapping[str, Any]) -> str:
     """The figures as they are kept."""
     return json.dumps(measured, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def rendered(measured: Mapping[str, Any], images: Sequence[tuple[Mapping[str, Any], str]]) -> str:
+def render_page(measured: Mapping[str, Any], images: Sequence[tuple[Mapping[str, Any], str]]) -> str:
     """The page.
 
     Args:

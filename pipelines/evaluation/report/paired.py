@@ -12,7 +12,7 @@ from dsmoe_core.evaluation.bootstrap import Comparison, compare
 from dsmoe_core.evaluation.seed_stats import PairedTest, paired_t_test
 
 
-class Paired(NamedTuple):
+class PairedTests(NamedTuple):
     """One figure of the first one less that of the second one.
 
     Attributes:
@@ -25,11 +25,11 @@ class Paired(NamedTuple):
     images: Comparison | None
 
 
-def paired(
+def paired_tests(
     ours: Sequence[float],
     theirs: Sequence[float],
     resampled: tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]] | None = None,
-) -> Paired:
+) -> PairedTests:
     """Compare two sides of as many trainings, in the same order of seeds.
 
     Args:
@@ -38,6 +38,6 @@ def paired(
     """
     seeds = paired_t_test(ours, theirs) if len(ours) > 1 else None
     if resampled is None:
-        return Paired(seeds, None)
+        return PairedTests(seeds, None)
     delta = float(np.mean(ours) - np.mean(theirs))
-    return Paired(seeds, compare(delta, *(np.mean(side, axis=0) for side in resampled)))
+    return PairedTests(seeds, compare(delta, *(np.mean(side, axis=0) for side in resampled)))

@@ -8,17 +8,17 @@ from typing import Any
 
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.bootstrap import mean_over_classes
-from dsmoe_core.evaluation.metrics import Judged
+from dsmoe_core.evaluation.metrics import EvaluationTables
 from dsmoe_core.evaluation.operating_point import best_threshold, operating_point
 from dsmoe_core.evaluation.seed_stats import mean_over_seeds
-from pipelines.evaluation.report.paired import paired
+from pipelines.evaluation.report.paired import paired_tests
 
 FIGURES = ("map50", "map", "precision", "recall", "f1")
 RESAMPLED = ("map50", "map")
-"""In the order of ``Judged.resampled``."""
+"""In the order of ``EvaluationTables.resampled``."""
 
 
-def need_pairs(these: int, others: int) -> None:
+def check_pairs(these: int, others: int) -> None:
     """Two things are compared seed by seed.
 
     Raises:
@@ -31,7 +31,9 @@ def need_pairs(these: int, others: int) -> None:
         )
 
 
-def over_trainings(these: Sequence[Judged], others: Sequence[Judged], given: float) -> dict[str, Any]:
+def metrics_over_trainings(
+    these: Sequence[EvaluationTables], others: Sequence[EvaluationTables], given: float
+) -> dict[str, Any]:
     """Mean and 95 % interval of each figure over trainings, and the paired tests where others are given.
 
     Precision, recall and F1 are each training's at its own best threshold, or at ``given`` where it has none.
@@ -50,12 +52,12 @@ def over_trainings(these: Sequence[Judged], others: Sequence[Judged], given: flo
     return answer
 
 
-def _values(side: Sequence[Judged], given: float) -> dict[str, list[float]]:
+def _values(side: Sequence[EvaluationTables], given: float) -> dict[str, list[float]]:
     each = [_of(one, given) for one in side]
     return {name: [e[name] for e in each] for name in FIGURES if each and all(name in e for e in each)}
 
 
-def _of(one: Judged, given: float) -> dict[str, float]:
+def _of(one: EvaluationTables, given: float) -> dict[str, float]:
     best, mean = best_threshold(one.matched), one.tables.mean()
     point = operating_point(one.matched, one.tables.classes, given if best is None else best).total
     shares = {"precision": point.precision, "recall": point.recall, "f1": point.f1}
@@ -71,16 +73,16 @@ def _tests(
     name: str,
     ours: dict[str, list[float]],
     theirs: dict[str, list[float]],
-    these: Sequence[Judged],
-    others: Sequence[Judged],
+    these: Sequence[EvaluationTables],
+    others: Sequence[EvaluationTables],
 ) -> dict[str, Any]:
     resampled = (_resampled(name, these), _resampled(name, others)) if name in RESAMPLED else None
-    over = paired(ours[name], theirs[name], resampled)
+    over = paired_tests(ours[name], theirs[name], resampled)
     answer = {kind: test._asdict() for kind, test in over._asdict().items() if test is not None}
     if over.seeds is not None and math.isinf(over.seeds.t):  # where all differences are equal; JSON has none
         del answer["seeds"]["t"]
     return answer
 
 
-def _resampled(name: str, side: Sequence[Judged]) -> list[Any]:
+def _resampled(name: str, side: Sequence[EvaluationTables]) -> list[Any]:
     return [mean_over_classes(one.resampled)[:, RESAMPLED.index(name)] for one in side]

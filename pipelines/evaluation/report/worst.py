@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.evaluation.matching import NONE, Matched
+from dsmoe_core.evaluation.matching import UNMATCHED, ImageMatches
 from pipelines.datasets.drawing import Mark, drawn
 
 MOST = 12
@@ -20,7 +20,7 @@ COLOURS = {FOUND: "#009e73", MISSED: "#cc3399", RIGHT: "#0072b2", FALSE: "#d55e0
 """Of the boxes; told apart by most colour-blind people, and by whole and broken lines by all."""
 
 
-def loss(image: Matched) -> float:
+def loss(image: ImageMatches) -> float:
     """What is missed and what is false, without a threshold.
 
     For each true box 1 less the score that it was found with (0 where it was not), for each false detection
@@ -29,7 +29,7 @@ def loss(image: Matched) -> float:
     return float((1 - image.best_score.clip(0)).sum() + image.scores[~image.right].sum())
 
 
-def worst(matched: Sequence[Matched], threshold: float) -> list[tuple[Matched, dict[str, Any]]]:
+def worst(matched: Sequence[ImageMatches], threshold: float) -> list[tuple[ImageMatches, dict[str, Any]]]:
     """The images that lose most, the worst first, with what is said of them."""
     losing = sorted(((loss(p), p) for p in matched), key=lambda row: (-row[0], row[1].image.name))
     return [
@@ -37,7 +37,7 @@ def worst(matched: Sequence[Matched], threshold: float) -> list[tuple[Matched, d
     ]
 
 
-def _said(place: int, lost: float, image: Matched, threshold: float) -> dict[str, Any]:
+def _said(place: int, lost: float, image: ImageMatches, threshold: float) -> dict[str, Any]:
     stem = re.sub(r"[^\w.-]+", "_", Path(image.image.name).stem)[:60]
     false = (image.scores >= threshold) & ~image.right
     return {
@@ -50,7 +50,7 @@ def _said(place: int, lost: float, image: Matched, threshold: float) -> dict[str
     }
 
 
-def draw(image: Matched, threshold: float) -> bytes:
+def draw(image: ImageMatches, threshold: float) -> bytes:
     """A JPEG with every true box and every detection from this score up.
 
     Raises:
@@ -59,8 +59,8 @@ def draw(image: Matched, threshold: float) -> bytes:
     width, height = image.image.width, image.image.height
     scale = min(LONGEST_PX / max(width, height), LARGEST_SCALE)
     marks = [
-        Mark(f.box, f"{f.label} {f.score:.0%}", COLOURS[FALSE if j == NONE else RIGHT], broken=True)
-        for f, j in zip(reversed(image.detections), reversed(image.truth_of), strict=True)
+        Mark(f.box, f"{f.label} {f.score:.0%}", COLOURS[FALSE if j == UNMATCHED else RIGHT], broken=True)
+        for f, j in zip(reversed(image.detections), reversed(image.truth_index), strict=True)
         if f.score >= threshold
     ]
     marks += [

@@ -12,7 +12,7 @@ from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
 
-def book_named(text: str, workspace: Workspace | None) -> ClassBook:
+def resolve_class_book(text: str, workspace: Workspace | None) -> ClassBook:
     """A class book as one names it: a file, or what a workspace calls it (``ClassBooks.named``).
 
     Raises:
@@ -31,7 +31,7 @@ def book_named(text: str, workspace: Workspace | None) -> ClassBook:
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
+class CommonClasses:
     """Two books cut down to the classes that both have, each in its own order and under its own names.
 
     Attributes:
@@ -47,7 +47,7 @@ class Common:
     _books: tuple[ClassBook, ClassBook]
 
     @classmethod
-    def of(cls, this: ClassBook, other: ClassBook) -> Common:
+    def of(cls, this: ClassBook, other: ClassBook) -> CommonClasses:
         """Pair the classes, by name first, then by alias.
 
         Raises:
@@ -73,7 +73,7 @@ class Common:
             (this, other),
         )
 
-    def in_its_words(self, truth: Iterable[LabelledImage]) -> tuple[list[LabelledImage], int]:
+    def rename_labels(self, truth: Iterable[LabelledImage]) -> tuple[list[LabelledImage], int]:
         """The annotations of the common classes under this book's names, and how many are of others.
 
         Raises:

@@ -15,7 +15,7 @@ from pipelines.detectors.backend import DetectorBackend, DSMoEBackend
 Floats = NDArray[np.float64]
 
 
-class Distances(NamedTuple):
+class ClassDistances(NamedTuple):
     """Of c classes in the book's order, (c, c); zero on the diagonal.
 
     Attributes:
@@ -29,12 +29,12 @@ class Distances(NamedTuple):
     embedding: Floats
     ball: Floats | None
 
-    def ordered(self, place: Sequence[int]) -> Distances:
+    def ordered(self, place: Sequence[int]) -> ClassDistances:
         """The same with the classes in this order."""
         chosen = np.ix_(place, place)
-        return Distances(self.embedding[chosen], None if self.ball is None else self.ball[chosen])
+        return ClassDistances(self.embedding[chosen], None if self.ball is None else self.ball[chosen])
 
-    def plain(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it; what is not there is absent."""
         both = {"embedding": self.embedding, "ball": self.ball}
         return {name: one.round(6).tolist() for name, one in both.items() if one is not None}
@@ -45,7 +45,7 @@ class Distances(NamedTuple):
         return {name: round(float(d[one, other]), 6) for name, d in both.items() if d is not None}
 
 
-def distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabulary) -> Distances | None:
+def class_distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabulary) -> ClassDistances | None:
     """Read a book and measure; None for a detector that reads no words.
 
     Raises:
@@ -57,20 +57,20 @@ def distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabulary) -
     import torch.nn.functional as F
 
     from dsmoe_core import poincare
-    from dsmoe_core.predict import read_book
-    from dsmoe_core.runtimes.loading import How, KnownTexts, open_model
+    from dsmoe_core.predict import encode_classes
+    from dsmoe_core.runtimes.loading import ModelTextEncoder, RuntimeOptions, load_inference_model
     from dsmoe_core.text_embeddings import embed_vocabulary
 
-    model = open_model(folder, How())
-    encoder = KnownTexts(model, detector.text_encoder)
+    model = load_inference_model(folder, RuntimeOptions())
+    encoder = ModelTextEncoder(model, detector.text_encoder)
     words = embed_vocabulary(vocabulary, encoder)
     with torch.no_grad():
         unit = F.normalize(words.classes.double(), dim=-1)
         embedding = (1 - unit @ unit.T).fill_diagonal_(0.0).clamp(0.0, 2.0)
         alignment = getattr(model.class_encoder, "alignment", None)
         if alignment is None:
-            return Distances(embedding.numpy(), None)
-        anchors = alignment.anchors(read_book(model, vocabulary, encoder).classes).double()
+            return ClassDistances(embedding.numpy(), None)
+        anchors = alignment.anchors(encode_classes(model, vocabulary, encoder).classes).double()
         pairs = anchors.expand(len(anchors), *anchors.shape)
         ball = poincare.distance(pairs, pairs.transpose(0, 1)).fill_diagonal_(0.0)
-    return Distances(embedding.numpy(), ball.cpu().numpy())
+    return ClassDistances(embedding.numpy(), ball.cpu().numpy())

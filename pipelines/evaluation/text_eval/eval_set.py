@@ -17,7 +17,7 @@ from pipelines.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class FixedSet:
+class EvaluationSet:
     """Annotated images that stay the same whatever book is read.
 
     Attributes:
@@ -32,9 +32,9 @@ class FixedSet:
 
 
 @contextmanager
-def fixed_set(
+def open_evaluation_set(
     workspace: Workspace | None, annotations: Path | None, images: Path | None, progress: ProgressReporter
-) -> Iterator[FixedSet]:
+) -> Iterator[EvaluationSet]:
     """The annotations and images given, else the workspace's test set; readable within the block.
 
     Raises:
@@ -55,20 +55,20 @@ def fixed_set(
         progress.status("reading images")
         taken = read_in_place(known, images, Path(scratch), max_pixels=most, progress=progress.advance)
         left_out = [one._asdict() for one in taken.left_out]
-        yield _with_boxes(FixedSet(annotations.resolve().name, taken.labelled, left_out, known.notes))
+        yield _with_boxes(EvaluationSet(annotations.resolve().name, taken.labelled, left_out, known.notes))
 
 
-def _test_set(workspace: Workspace | None) -> FixedSet:
+def _test_set(workspace: Workspace | None) -> EvaluationSet:
     truth = workspace.test_set() if workspace else []
     if workspace is None or not truth:
         raise SettingsError(
             f"{workspace.path} has no test set" if workspace else "there is neither workspace nor test set",
             "Give annotated images with --annotations and --images.",
         )
-    return FixedSet(f"test set of {workspace.path.name}", truth)
+    return EvaluationSet(f"test set of {workspace.path.name}", truth)
 
 
-def _with_boxes(found: FixedSet) -> FixedSet:
+def _with_boxes(found: EvaluationSet) -> EvaluationSet:
     if not any(one.annotations for one in found.truth):
         raise DataError(
             f"{found.name} has no true box, so nothing can be judged on it", "Give annotated images."

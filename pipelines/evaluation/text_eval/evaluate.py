@@ -11,14 +11,20 @@ import numpy as np
 
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import Vocabulary
-from pipelines.evaluation.report.evaluated_model import Contender
-from pipelines.evaluation.text_eval.class_pairing import Common
-from pipelines.evaluation.text_eval.distances import Distances, distances
-from pipelines.evaluation.text_eval.eval_set import FixedSet
-from pipelines.evaluation.text_eval.margin import rivals
-from pipelines.evaluation.text_eval.routing import Routed
-from pipelines.evaluation.text_eval.runs import Bench, Gains, Reading, difference, gains
-from pipelines.evaluation.text_eval.verdict import is_blind, reads_the_words, reason, verdict
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.evaluation.text_eval.class_pairing import CommonClasses
+from pipelines.evaluation.text_eval.distances import ClassDistances, class_distances
+from pipelines.evaluation.text_eval.eval_set import EvaluationSet
+from pipelines.evaluation.text_eval.margin import most_confused_classes
+from pipelines.evaluation.text_eval.routing import ImageRouting
+from pipelines.evaluation.text_eval.runs import (
+    MetricDifferences,
+    PairedRuns,
+    TextRun,
+    difference,
+    metric_differences,
+)
+from pipelines.evaluation.text_eval.verdict import nothing_correct, reason, text_effect, verdict
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 from prompts.class_book import ClassBook
@@ -28,7 +34,7 @@ Plain = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TextEvaluationRequest:
     """What to judge, and how.
 
     Attributes:
@@ -47,24 +53,27 @@ class Question:
     draws: int = 3
 
 
-def judge(
-    question: Question, model: Contender, data: FixedSet, command: str, progress: ProgressReporter
+def evaluate_class_book(
+    question: TextEvaluationRequest,
+    model: EvaluatedModel,
+    data: EvaluationSet,
+    command: str,
+    progress: ProgressReporter,
 ) -> Plain:
     """Ask one model in both books and in the controls of the first, and say what it comes to.
 
     All are asked in the classes that both books have, and boxes of other classes are taken off the truth.
 
     Returns:
-        What judge.json holds: the fields of ``prompts.evaluation_report.TextEvaluationReport``, and every
-        metric. What is
-        not defined is absent.
+        The content of evaluation.json: the fields of ``TextEvaluationReport`` and every metric. Undefined
+        values are absent.
 
     Raises:
         ClassBookError: the books have no class in common, or an annotation is of neither.
         ModelError: the model cannot be used.
     """
-    common = Common.of(question.this, question.other)
-    truth, strange = common.in_its_words(data.truth)
+    common = CommonClasses.of(question.this, question.other)
+    truth, strange = common.rename_labels(data.truth)
     classes = common.this.names
     boxes = Counter(a.label for one in truth for a in one.annotations)
     if not boxes:
@@ -72,24 +81,28 @@ def judge(
             f"{data.name} has no true box of {', '.join(classes)}, which both books have",
             "Give annotated images of these classes.",
         )
-    bench = Bench(model, truth, classes, resamples=question.resamples, seed=question.seed, progress=progress)
+    bench = PairedRuns(
+        model, truth, classes, resamples=question.resamples, seed=question.seed, progress=progress
+    )
     readings = {words: _readings(bench, words, common.this, boxes, question) for words in TEXT_CONTROLS}
     (this,) = readings["right"]
     other = bench.read(common.other, "the book compared with", common.names)
     progress.status("measuring distances")
     apart = _distances(model, common)
-    compared = gains(this, other)
+    compared = metric_differences(this, other)
     gain = compared.total["map"]
     low, high = gain["ci95"]
-    said = verdict(low, high, question.tolerance, blind=is_blind(gain))
-    controls = {words: gains(this, *drawn) for words, drawn in readings.items() if words != "right"}
-    words = reads_the_words(_difference(controls["random"].total["map"]))
+    said = verdict(low, high, question.tolerance, blind=nothing_correct(gain))
+    controls = {
+        words: metric_differences(this, *drawn) for words, drawn in readings.items() if words != "right"
+    }
+    words = text_effect(_difference(controls["random"].total["map"]))
     progress.status("comparing the experts")
     return {
         **_head(question, model, data, len(truth), command),
         "verdict": said,
         "reason": _with_words(reason(said, gain, question.tolerance, len(truth)), words),
-        "reads_the_words": words,
+        "text_effect": words,
         "boxes": sum(boxes.values()),
         "left_out": {
             "this": list(common.left_out[0]),
@@ -100,14 +113,18 @@ def judge(
         "total": compared.total,
         "classes": _classes(bench, this, other, compared, boxes, apart),
         "controls": [_control(name, one, classes) for name, one in controls.items()],
-        "distances": {side: one.plain() for side, one in zip(("this", "other"), apart, strict=True) if one},
+        "distances": {side: one.to_dict() for side, one in zip(("this", "other"), apart, strict=True) if one},
         "experts": _experts(bench, {"this": this, "other": other}),
     }
 
 
 def _readings(
-    bench: Bench, words: str, vocabulary: Vocabulary, boxes: Counter[str], question: Question
-) -> list[Reading]:
+    bench: PairedRuns,
+    words: str,
+    vocabulary: Vocabulary,
+    boxes: Counter[str],
+    question: TextEvaluationRequest,
+) -> list[TextRun]:
     """What comes of these words; where they are random, of several draws of them."""
     draws = question.draws if words == "random" else 1
     seeds = range(question.seed, question.seed + draws)
@@ -118,7 +135,9 @@ def _readings(
     ]
 
 
-def _head(question: Question, model: Contender, data: FixedSet, images: int, command: str) -> Plain:
+def _head(
+    question: TextEvaluationRequest, model: EvaluatedModel, data: EvaluationSet, images: int, command: str
+) -> Plain:
     commit = source_commit()
     return {
         "book": question.this.version,
@@ -142,7 +161,7 @@ def _with_words(said: str, words: Plain) -> str:
     return said if words["answer"] == "yes" else f"{said}. {words['sentence']}"
 
 
-def _control(name: str, gain: Gains, classes: tuple[str, ...]) -> Plain:
+def _control(name: str, gain: MetricDifferences, classes: tuple[str, ...]) -> Plain:
     """One of the controls; ``this`` is the right words, ``other`` the control."""
     by_class = [{"name": label, **one} for label, one in zip(classes, gain.classes, strict=True)]
     return {"words": name, "total": gain.total, "classes": by_class}
@@ -152,20 +171,24 @@ def _difference(one: Plain) -> Plain:
     return {key: one[key] for key in ("delta", "ci95", "p", "spread") if key in one}
 
 
-def _distances(model: Contender, common: Common) -> tuple[Distances | None, Distances | None]:
+def _distances(
+    model: EvaluatedModel, common: CommonClasses
+) -> tuple[ClassDistances | None, ClassDistances | None]:
     """Of both books, the other one's in this one's order."""
-    this, other = (distances(model.detector, model.folder, book) for book in (common.this, common.other))
+    this, other = (
+        class_distances(model.detector, model.folder, book) for book in (common.this, common.other)
+    )
     place = [common.other.names.index(name) for name in common.names]
     return this, other and other.ordered(place)
 
 
 def _classes(
-    bench: Bench,
-    this: Reading,
-    other: Reading,
-    compared: Gains,
+    bench: PairedRuns,
+    this: TextRun,
+    other: TextRun,
+    compared: MetricDifferences,
     boxes: Counter[str],
-    apart: tuple[Distances | None, Distances | None],
+    apart: tuple[ClassDistances | None, ClassDistances | None],
 ) -> list[Plain]:
     """Each class: its figures, the class that it is most taken for, and how the two are told apart.
 
@@ -173,7 +196,7 @@ def _classes(
     """
     routed = _routed(bench, this), _routed(bench, other)
     rows: list[Plain] = []
-    for i, (name, rival) in enumerate(zip(bench.classes, rivals(other.seen), strict=True)):
+    for i, (name, rival) in enumerate(zip(bench.classes, most_confused_classes(other.seen), strict=True)):
         row: Plain = {"name": name, "boxes": boxes[name], **compared.classes[i]}
         if rival is not None:
             row["rival"] = bench.classes[rival]
@@ -184,11 +207,11 @@ def _classes(
     return rows
 
 
-def _routed(bench: Bench, reading: Reading) -> Routed:
-    return Routed.of(reading.detections, bench.truth, bench.classes)
+def _routed(bench: PairedRuns, reading: TextRun) -> ImageRouting:
+    return ImageRouting.of(reading.detections, bench.truth, bench.classes)
 
 
-def _routing(bench: Bench, routed: tuple[Routed, Routed], one: int, rival: int) -> Plain:
+def _routing(bench: PairedRuns, routed: tuple[ImageRouting, ImageRouting], one: int, rival: int) -> Plain:
     """How differently images of two classes are routed, in both books; empty where that is not defined."""
     if not all(side.weights.shape[1] for side in routed):
         return {}
@@ -198,7 +221,7 @@ def _routing(bench: Bench, routed: tuple[Routed, Routed], one: int, rival: int) 
     return compared and {"images": list(routed[0].images(one, rival)), **compared}
 
 
-def _experts(bench: Bench, readings: dict[str, Reading]) -> Plain:
+def _experts(bench: PairedRuns, readings: dict[str, TextRun]) -> Plain:
     """The mean weight of every expert on the images that show each class, (c, e), in each book."""
     tables = {side: _routed(bench, one).per_class() for side, one in readings.items()}
     return {side: table.round(6).tolist() for side, table in tables.items() if table.shape[1]}

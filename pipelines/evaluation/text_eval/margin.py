@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dsmoe_core.evaluation.best_match import best_match_of
-from dsmoe_core.evaluation.matching import Matched
+from dsmoe_core.evaluation.best_match import best_matches_from_iou
+from dsmoe_core.evaluation.matching import ImageMatches
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
-class SeenAs(NamedTuple):
+class BoxProbabilities(NamedTuple):
     """What each of t true boxes was seen as, of c classes on p images.
 
     Attributes:
@@ -31,21 +31,25 @@ class SeenAs(NamedTuple):
     images: int
 
 
-def seen_as(matched: Sequence[Matched], classes: Sequence[str]) -> SeenAs:
+def box_probabilities(matched: Sequence[ImageMatches], classes: Sequence[str]) -> BoxProbabilities:
     """Look each true box up among the detections."""
     place = {name: i for i, name in enumerate(classes)}
     images, labels, rows = [], [], []
     for number, one in enumerate(matched):
-        for annotation, detection in zip(one.truth, best_match_of(one.detections, one.overlap), strict=True):
+        for annotation, detection in zip(
+            one.truth, best_matches_from_iou(one.detections, one.overlap), strict=True
+        ):
             found = detection.probabilities if detection else {}
             images.append(number)
             labels.append(place[annotation.label])
             rows.append([found.get(name, 0.0) for name in classes])
     table = np.array(rows, dtype=np.float64).reshape(-1, len(classes))
-    return SeenAs(np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), table, len(matched))
+    return BoxProbabilities(
+        np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), table, len(matched)
+    )
 
 
-def margins(seen: SeenAs) -> Floats:
+def margins(seen: BoxProbabilities) -> Floats:
     """Probability of the true class less the highest one of another class, of each box, -1 to 1, (t,).
 
     Above zero where the box is taken for what it is, below where it is taken for something else. A box that
@@ -61,7 +65,7 @@ def margins(seen: SeenAs) -> Floats:
     return highest
 
 
-def mean_margins(seen: SeenAs, counts: Ints) -> tuple[Floats, Floats]:
+def mean_margins(seen: BoxProbabilities, counts: Ints) -> tuple[Floats, Floats]:
     """Mean margin of each class on the images as they are, (c,), and in each of b resamples, (b, c).
 
     NaN where the class has no true box.
@@ -76,7 +80,7 @@ def mean_margins(seen: SeenAs, counts: Ints) -> tuple[Floats, Floats]:
     return _shares(once @ sums, once @ boxes)[0], _shares(counts @ sums, counts @ boxes)
 
 
-def rivals(seen: SeenAs) -> list[int | None]:
+def most_confused_classes(seen: BoxProbabilities) -> list[int | None]:
     """The class that each class is most taken for: the highest mean probability on its true boxes.
 
     None where nothing was found on any of them, or there is no other class.

@@ -1,4 +1,4 @@
-"""The judge's report: one HTML page that holds everything it shows, and judge.json."""
+"""The judge's report: one HTML page that holds everything it shows, and evaluation.json."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipelines.evaluation.report import page
 from pipelines.evaluation.report.page import svg
 from pipelines.evaluation.text_eval.runs import FIGURES
 
-OURS = ("report.html", "judge.json")
+REPORT_FILES = ("report.html", "evaluation.json")
 LABELS = {"map": "mAP@.5:.95", "map50": "mAP@.5", "margin": "confusion margin"}
 SPACES = {"ball": "in the Poincare ball, d_H", "embedding": "of the text encoder, 1 - cosine"}
 
@@ -23,22 +23,22 @@ def check(folder: Path) -> None:
         PrerequisiteError: what draws it is not installed.
         WorkspaceError: the folder holds something else.
     """
-    page.check(folder, OURS)
+    page.check(folder, REPORT_FILES)
 
 
 def write(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Write report.html and judge.json; an older report gives way as a whole.
+    """Write report.html and evaluation.json; an older report gives way as a whole.
 
     Raises:
         WorkspaceError: the folder holds something else.
         PrerequisiteError: the disk is full.
     """
-    with atomic_folder(folder, OURS) as draft:
-        (draft / "judge.json").write_text(page.as_text(measured), encoding="utf-8")
-        (draft / "report.html").write_text(rendered(measured), encoding="utf-8")
+    with atomic_folder(folder, REPORT_FILES) as draft:
+        (draft / "evaluation.json").write_text(page.metrics_json(measured), encoding="utf-8")
+        (draft / "report.html").write_text(render_page(measured), encoding="utf-8")
 
 
-def rendered(measured: Mapping[str, Any]) -> str:
+def render_page(measured: Mapping[str, Any]) -> str:
     """The page, of what ``judging.judge`` measured."""
     from pipelines.evaluation.report.charts import heat_chart
 

@@ -15,7 +15,7 @@ Bools = NDArray[np.bool_]
 Counts = NDArray[Any]
 
 
-class Routed(NamedTuple):
+class ImageRouting(NamedTuple):
     """How p images went through e experts, and which of c classes they show.
 
     Attributes:
@@ -33,7 +33,7 @@ class Routed(NamedTuple):
         detections: Mapping[str, Prediction],
         truth: Sequence[LabelledImage],
         classes: Sequence[str],
-    ) -> Routed:
+    ) -> ImageRouting:
         """From detections by image key."""
         routings = [detections[one.image.key].routing for one in truth]
         last = max((expert for one in routings for expert in one.experts), default=-1)

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmoe_core.evaluation import bootstrap
-from dsmoe_core.evaluation.metrics import judged
+from dsmoe_core.evaluation.metrics import evaluation_tables
 from dsmoe_core.schema import LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import predict_all
-from pipelines.evaluation.report.evaluated_model import Contender
-from pipelines.evaluation.text_eval.margin import SeenAs, mean_margins, seen_as
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.evaluation.text_eval.margin import BoxProbabilities, box_probabilities, mean_margins
 from pipelines.progress import ProgressReporter
 
 Floats = NDArray[np.float64]
@@ -22,7 +22,7 @@ FIGURES = ("map50", "map", "margin")
 """AP at IoU 0.5, AP over 0.5 to 0.95, confusion margin (``margin.margins``), in the order of a table."""
 
 
-class Reading(NamedTuple):
+class TextRun(NamedTuple):
     """What came of one book, for c classes and b resamples.
 
     Attributes:
@@ -32,7 +32,7 @@ class Reading(NamedTuple):
     """
 
     detections: dict[str, Prediction]
-    seen: SeenAs
+    seen: BoxProbabilities
     figures: Floats
     resampled: Floats
 
@@ -43,7 +43,7 @@ class Reading(NamedTuple):
         return mean
 
 
-class Bench:
+class PairedRuns:
     """A model and a fixed set of images. Books are read on it and then compared, pair by pair.
 
     Args:
@@ -53,7 +53,7 @@ class Bench:
 
     def __init__(
         self,
-        model: Contender,
+        model: EvaluatedModel,
         truth: Sequence[LabelledImage],
         classes: Sequence[str],
         *,
@@ -62,11 +62,11 @@ class Bench:
         progress: ProgressReporter,
     ) -> None:
         self.model, self.truth, self.classes = model, truth, tuple(classes)
-        self.counts = bootstrap.draws(len(truth), resamples, seed)
+        self.counts = bootstrap.resample_counts(len(truth), resamples, seed)
         self._told = progress
-        self._read: dict[tuple[Any, ...], Reading] = {}
+        self._read: dict[tuple[Any, ...], TextRun] = {}
 
-    def read(self, vocabulary: Vocabulary, name: str, names: Mapping[str, str] | None = None) -> Reading:
+    def read(self, vocabulary: Vocabulary, name: str, names: Mapping[str, str] | None = None) -> TextRun:
         """Ask in these words and judge what is found.
 
         Words that were predict_all in already are not asked again.
@@ -88,12 +88,12 @@ class Bench:
             self._read[key] = self._judged(_renamed(found, names or {}))
         return self._read[key]
 
-    def _judged(self, found: dict[str, Prediction]) -> Reading:
-        one = judged(found, self.truth, self.classes, self.counts, self._told.advance)
-        seen = seen_as(one.matched, self.classes)
+    def _judged(self, found: dict[str, Prediction]) -> TextRun:
+        one = evaluation_tables(found, self.truth, self.classes, self.counts, self._told.advance)
+        seen = box_probabilities(one.matched, self.classes)
         margin, resampled = mean_margins(seen, self.counts)
         precisions = [one.tables.mean(label=label) or (np.nan, np.nan) for label in self.classes]
-        return Reading(
+        return TextRun(
             found,
             seen,
             np.column_stack([np.array(precisions, dtype=np.float64), margin]),
@@ -101,7 +101,7 @@ class Bench:
         )
 
 
-class Gains(NamedTuple):
+class MetricDifferences(NamedTuple):
     """One reading less another, as plain values (:func:`difference`), by FIGURES.
 
     Attributes:
@@ -113,7 +113,7 @@ class Gains(NamedTuple):
     classes: list[dict[str, Any]]
 
 
-def gains(this: Reading, *others: Reading) -> Gains:
+def metric_differences(this: TextRun, *others: TextRun) -> MetricDifferences:
     """Compare readings of one bench, paired: all figures are taken in the same resamples.
 
     Args:
@@ -121,7 +121,7 @@ def gains(this: Reading, *others: Reading) -> Gains:
             stands beside each difference, the least and the largest against a single draw.
     """
     means = [bootstrap.mean_over_classes(one.resampled) for one in (this, *others)]
-    return Gains(
+    return MetricDifferences(
         _compared(this.means, [one.means for one in others], means[0], means[1:]),
         [
             _compared(

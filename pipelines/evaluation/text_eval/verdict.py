@@ -44,7 +44,7 @@ def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, images: int
     Args:
         gain: ``this``, ``other``, ``delta`` and ``ci95`` of the mean mAP@.5:.95.
     """
-    if is_blind(gain):
+    if nothing_correct(gain):
         return f"undecided: the model finds nothing right on {images:,} images, in neither book"
     beyond = f"beyond the tolerated {tolerance:g}"
     says = {
@@ -56,12 +56,12 @@ def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, images: int
     return f"{said}: mAP@.5:.95 {shown(gain)} on {images:,} images; {says[said]}"
 
 
-def is_blind(gain: Mapping[str, Any]) -> bool:
+def nothing_correct(gain: Mapping[str, Any]) -> bool:
     """Whether nothing that was found is right, in either book."""
     return not any(gain[side] > 0 for side in ("this", "other"))
 
 
-def reads_the_words(gain: Mapping[str, Any]) -> dict[str, Any]:
+def text_effect(gain: Mapping[str, Any]) -> dict[str, Any]:
     """Whether the model does better in the right words than in random ones, plainly.
 
     ``answer`` is ``yes`` where the whole interval lies above zero, ``backwards`` where it lies below, else

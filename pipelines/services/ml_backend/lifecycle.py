@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from annotate.studio.ml_backend_connection import connect
 from annotate.studio.protocol import Connection, Studio
-from dsmoe_core.loopback import on_loopback
+from dsmoe_core.loopback import is_loopback
 from dsmoe_core.progress import StatusCallback
 from pipelines.services.ml_backend.process import MLBackendProcess
 from pipelines.workspace.workspace import Workspace
@@ -26,7 +26,7 @@ def start_ml_backend(
         StudioError: it does not start, or Label Studio does not take it.
         WorkspaceError: another process is changing the workspace, and perhaps this very project.
     """
-    if workspace.champion() is None or not on_loopback(connection.url):
+    if workspace.champion() is None or not is_loopback(connection.url):
         return
     own = ml_backend(workspace)
     url = own.up(on_status)
@@ -42,7 +42,7 @@ def start_ml_backend(
 
 def status_message(workspace: Workspace, studio_url: str) -> str:
     """One line on live pre-annotations and smart tools, for people."""
-    if not on_loopback(studio_url):
+    if not is_loopback(studio_url):
         return (
             f"live pre-annotations: run `dsmoe backend --host` where {studio_url} reaches it, and connect it "
             f"in the project's settings with the user name and password of {ml_backend(workspace).kept}"

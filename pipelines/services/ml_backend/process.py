@@ -24,7 +24,7 @@ import httpx
 
 from annotate.logs import log_tail
 from dsmoe_core.errors import StudioError, WorkspaceError
-from dsmoe_core.loopback import LOOPBACK, need_free_port
+from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 from dsmoe_core.progress import StatusCallback
 from pipelines.services.ml_backend.credentials import Credentials, load_or_create_credentials
 
@@ -192,7 +192,7 @@ class MLBackendProcess:
 
     def _need_port(self) -> None:
         try:
-            need_free_port(self._port, "live pre-annotations", StudioError)
+            check_port_is_free(self._port, "live pre-annotations", StudioError)
         except StudioError as error:
             raise StudioError(
                 error.problem, "Set another studio.ml_backend_port in dsmoe.yaml, or end that program."

@@ -185,7 +185,7 @@ def test_a_token_that_travels_in_the_open_is_warned_of(
     with answering(GOOD) as (url, _):
         ExternalServer(url, LEGACY, Path("/")).start()
         assert caplog.text == ""
-        monkeypatch.setattr("annotate.studio.external_server.on_loopback", lambda _: False)
+        monkeypatch.setattr("annotate.studio.external_server.is_loopback", lambda _: False)
         ExternalServer(url, LEGACY, Path("/")).start()
     assert "is not encrypted" in caplog.text
     assert LEGACY not in caplog.text

@@ -9,11 +9,11 @@ from scenes import CLASSES, drawn_again, found, labelled, random_scene
 from dsmoe_core.evaluation.average_precision import average_precision
 from dsmoe_core.evaluation.bootstrap import (
     compare,
-    draws,
     interval,
     mean_over_classes,
+    resample_counts,
     resampled_map,
-    resampled_shares,
+    resampled_precision_recall,
 )
 from dsmoe_core.evaluation.coco_metrics import coco_tables
 from dsmoe_core.evaluation.matching import match_images
@@ -32,9 +32,9 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_a_resample_is_what_pycocotools_says_of_images_drawn_again(seed: int) -> None:
     scene = random_scene(seed)
-    counts = draws(len(scene[1]), 5, seed)
+    counts = resample_counts(len(scene[1]), 5, seed)
     found_in = resampled_map(coco_tables(*scene, CLASSES), counts)
-    shares = resampled_shares(match_images(*scene), 0.4, counts)
+    shares = resampled_precision_recall(match_images(*scene), 0.4, counts)
     for b, count in enumerate(counts):
         again = drawn_again(scene, count.tolist())
         theirs = coco_tables(*again, CLASSES)
@@ -47,10 +47,10 @@ def test_a_resample_is_what_pycocotools_says_of_images_drawn_again(seed: int) ->
 
 
 def test_draws_are_as_many_images_as_there_are_and_the_seed_s_own() -> None:
-    counts = draws(7, 50, 1)
+    counts = resample_counts(7, 50, 1)
     assert (counts.sum(1) == 7).all()
-    assert (counts == draws(7, 50, 1)).all()
-    assert (counts != draws(7, 50, 2)).any()
+    assert (counts == resample_counts(7, 50, 1)).all()
+    assert (counts != resample_counts(7, 50, 2)).any()
     assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.5)
 
 
@@ -73,14 +73,16 @@ def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says(
     covered = 0
     for trial in range(100):
         matched = [hit if rng.random() < 0.7 else miss for _ in range(60)]
-        low, high = interval(resampled_shares(matched, 0.5, draws(60, 300, trial))[:, 1]) or (1, 0)
+        low, high = interval(
+            resampled_precision_recall(matched, 0.5, resample_counts(60, 300, trial))[:, 1]
+        ) or (1, 0)
         covered += low <= 0.7 <= high
     assert covered >= 86  # of 100; 95 are expected, and four standard errors fewer allowed
 
 
 def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_more() -> None:
     scene = random_scene(3, images=20)
-    counts = draws(20, 200, 0)
+    counts = resample_counts(20, 200, 0)
     tables = coco_tables(*scene, CLASSES)
     itself = mean_over_classes(resampled_map(tables, counts))[:, 0]
     same = compare(0.0, itself, itself)
@@ -99,5 +101,5 @@ def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_mor
 def test_progress_is_told_to_the_end() -> None:
     steps: list[tuple[int, int]] = []
     tables = coco_tables(*random_scene(0), CLASSES)
-    resampled_map(tables, draws(12, 3, 0), lambda done, total: steps.append((done, total)))
+    resampled_map(tables, resample_counts(12, 3, 0), lambda done, total: steps.append((done, total)))
     assert steps == [(1, 3), (2, 3), (3, 3)]

@@ -10,12 +10,12 @@ from scenes import found, labelled
 
 from dsmoe_core.evaluation.calibration import (
     calibration,
-    expected_error,
+    expected_calibration_error,
     fit_temperature,
     reliability,
-    tempered,
+    scale_scores,
 )
-from dsmoe_core.evaluation.matching import Matched, match_images
+from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.schema import Box
 
 scored = st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=40)
@@ -35,7 +35,7 @@ def test_error_and_bins_against_plain_loops(rows: list[tuple[float, bool]]) -> N
             mean, share = (sum(column) / len(inside) for column in zip(*inside, strict=True))
             assert (one.score, one.right) == (pytest.approx(mean), pytest.approx(share))
             expected += len(inside) / len(rows) * abs(mean - share)
-    error = expected_error(score, right)
+    error = expected_calibration_error(score, right)
     assert error is None if not rows else error == pytest.approx(expected, abs=1e-9)
 
 
@@ -43,14 +43,14 @@ def spoiled(count: int, temperature: float) -> tuple[np.ndarray, np.ndarray]:  #
     """Scores that would be probabilities after scaling with this temperature, and what is right."""
     rng = np.random.default_rng(0)
     honest = rng.uniform(0.02, 0.98, count)
-    return tempered(honest, 1 / temperature), rng.random(count) < honest
+    return scale_scores(honest, 1 / temperature), rng.random(count) < honest
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
 def test_the_temperature_that_spoiled_scores_is_found_again(temperature: float) -> None:
     score, right = spoiled(20000, temperature)
     assert fit_temperature(score, right) == pytest.approx(temperature, rel=0.05)
-    after = expected_error(tempered(score, temperature), right)
+    after = expected_calibration_error(scale_scores(score, temperature), right)
     assert after is not None
     assert after < 0.02
 
@@ -60,7 +60,7 @@ def test_the_fit_is_the_best_of_a_fine_grid() -> None:
     ours = fit_temperature(score, right)
 
     def loss(temperature: float) -> float:
-        p = tempered(score, temperature)
+        p = scale_scores(score, temperature)
         return float(-np.log(np.where(right, p, 1 - p)).sum())
 
     grid = np.geomspace(0.3, 19, 4000)
@@ -73,7 +73,7 @@ def test_no_temperature_fits_nothing_or_only_right_or_only_false_detections(righ
     assert fit_temperature(score, np.array(right, dtype=bool)) is None
 
 
-def too_sure(images: int) -> list[Matched]:
+def too_sure(images: int) -> list[ImageMatches]:
     """Detections with a score of 0.95, of which two in three are right."""
     box, far = Box(0, 0, 10, 10), Box(50, 50, 60, 60)
     detections = {f"p{i}": found(f"p{i}", (far if i % 3 == 0 else box, "spur", 0.95)) for i in range(images)}
@@ -84,7 +84,7 @@ def test_scaling_is_fitted_on_one_half_and_judged_on_the_other() -> None:
     answer = calibration(too_sure(60), seed=1)
     assert answer.error == pytest.approx(0.95 - 2 / 3)
     assert answer.scaling is not None
-    assert (answer.scaling.fitted_on, answer.scaling.judged_on) == (30, 30)
+    assert (answer.scaling.fitted_on, answer.scaling.evaluated_on) == (30, 30)
     assert answer.scaling.temperature > 1
     assert answer.scaling.after < answer.scaling.before
     assert answer == calibration(too_sure(60), seed=1)

@@ -10,7 +10,7 @@ from scenes import CLASSES, Scene, crowded, crowds, found, labelled, random_scen
 
 from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.evaluation.error_types import ErrorType, _missed, _rows, error_costs
-from dsmoe_core.evaluation.matching import Matched, match_images
+from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.schema import Annotation, Box, Detection, LabelledImage, Prediction
 
 A, B, C, D, E = (Box(40.0 * i, 0.0, 40.0 * i + 20, 20.0) for i in range(5))
@@ -50,7 +50,7 @@ def test_of_two_that_would_find_the_same_box_one_is_repaired() -> None:
     assert costs[ErrorType.MISSED].count == 0  # a class error is not counted twice
 
 
-def really_repaired(matched: list[Matched], kind: ErrorType) -> Scene:
+def really_repaired(matched: list[ImageMatches], kind: ErrorType) -> Scene:
     """Detections and truth after one kind of error is repaired in them, box by box."""
     rows = sorted((row for p in matched for row in _rows(p)), key=lambda row: -row.score)
     taken = {row.goal for row in rows if row.kind is None}

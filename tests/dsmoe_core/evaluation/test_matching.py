@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from scenes import crowded, crowds, random_scene
 
 from dsmoe_core.evaluation.coco_metrics import coco_tables
-from dsmoe_core.evaluation.matching import IOU, NONE, Matched, greedy, match_images, overlaps
+from dsmoe_core.evaluation.matching import (
+    IOU_THRESHOLD,
+    UNMATCHED,
+    ImageMatches,
+    greedy_match,
+    match_images,
+    pairwise_iou,
+)
 from dsmoe_core.schema import Box, LabelledImage, Prediction
 
 sides = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(1, 6), st.integers(1, 6))
@@ -24,7 +31,7 @@ def pixels(box: Box) -> set[tuple[int, int]]:
 
 @given(st.lists(boxes, max_size=4), st.lists(boxes, max_size=4))
 def test_overlap_is_that_of_counted_pixels(rows: list[Box], columns: list[Box]) -> None:
-    table = overlaps(rows, columns)
+    table = pairwise_iou(rows, columns)
     assert table.shape == (len(rows), len(columns))
     for i, a in enumerate(rows):
         for j, b in enumerate(columns):
@@ -41,11 +48,11 @@ tables = st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(0, 999)).ma
 def test_greedy_gives_each_row_the_best_free_column_in_turn(overlap: np.ndarray) -> None:  # type: ignore[type-arg]
     free, expected = set(range(overlap.shape[1])), []
     for row in overlap:
-        best = max(free, key=lambda column: (row[column], -column), default=NONE)
-        take = best != NONE and row[best] >= IOU
-        expected.append(best if take else NONE)
+        best = max(free, key=lambda column: (row[column], -column), default=UNMATCHED)
+        take = best != UNMATCHED and row[best] >= IOU_THRESHOLD
+        expected.append(best if take else UNMATCHED)
         free -= {best} if take else set()
-    assert greedy(overlap).tolist() == expected
+    assert greedy_match(overlap).tolist() == expected
 
 
 @given(crowds)
@@ -53,23 +60,23 @@ def test_every_true_box_is_found_at_most_once_by_its_own_class_and_none_is_left_
     crowd: list[int],
 ) -> None:
     for image in match_images(*crowded(crowd)):
-        taken = image.truth_of[image.right].tolist()
+        taken = image.truth_index[image.right].tolist()
         assert len(set(taken)) == len(taken)
-        for i, j in enumerate(image.truth_of):
-            if j != NONE:
+        for i, j in enumerate(image.truth_index):
+            if j != UNMATCHED:
                 assert image.detections[i].label == image.truth[j].label
-                assert image.overlap[i, j] >= IOU
+                assert image.overlap[i, j] >= IOU_THRESHOLD
             else:
-                could = (image.overlap[i] >= IOU) & image.same_class[i]
+                could = (image.overlap[i] >= IOU_THRESHOLD) & image.same_class[i]
                 assert set(np.flatnonzero(could)) <= set(taken)
         assert (image.best_score > 0).sum() == len(taken)
 
 
-def outcome(image: Matched) -> list[tuple[object, ...]]:
+def outcome(image: ImageMatches) -> list[tuple[object, ...]]:
     """What was matched with what, without regard to places in lists; equal boxes and detections are one."""
     return sorted(
-        (f.score, f.box.corners, f.label, image.truth[j].box.corners if j != NONE else ())
-        for f, j in zip(image.detections, image.truth_of, strict=True)
+        (f.score, f.box.corners, f.label, image.truth[j].box.corners if j != UNMATCHED else ())
+        for f, j in zip(image.detections, image.truth_index, strict=True)
     )
 
 

@@ -8,20 +8,22 @@ from typing import Any
 import pytest
 from scenes import CLASSES, Scene, found, labelled, random_scene
 
-from dsmoe_core.evaluation.bootstrap import draws
+from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.coco_metrics import evaluate
-from dsmoe_core.evaluation.metrics import Judged, against, figures, judged
+from dsmoe_core.evaluation.metrics import EvaluationTables, compare_map, compute_metrics, evaluation_tables
 from dsmoe_core.schema import Box
 
 BOX = Box(10, 10, 50, 50)
 
 
-def judge(scene: Scene, resamples: int = 30) -> Judged:
-    return judged(*scene, CLASSES, draws(len(scene[1]), resamples, 0), lambda done, total: None)
+def judge(scene: Scene, resamples: int = 30) -> EvaluationTables:
+    return evaluation_tables(
+        *scene, CLASSES, resample_counts(len(scene[1]), resamples, 0), lambda done, total: None
+    )
 
 
 def measured(scene: Scene, given: float = 0.3) -> dict[str, Any]:
-    return figures(judge(scene), draws(len(scene[1]), 30, 0), given=given, seed=0)
+    return compute_metrics(judge(scene), resample_counts(len(scene[1]), 30, 0), given=given, seed=0)
 
 
 def test_they_are_those_of_evaluate_and_agree_with_each_other() -> None:
@@ -93,10 +95,10 @@ def test_two_models_are_compared_on_the_same_draws() -> None:
         p.image.key: found(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in truth
     }
     one, other = judge((perfect, truth)), judge((detections, truth))
-    answer = against(one, other)
+    answer = compare_map(one, other)
     for name in ("map50", "map"):
         row = answer[name]
         assert row["this"] == pytest.approx(1)
         assert row["delta"] == row["this"] - row["other"]
         assert 0 < row["ci95"][0] < row["delta"] < row["ci95"][1]
-    assert against(judge(({}, [labelled("p")])), judge(({}, [labelled("p")]))) == {}
+    assert compare_map(judge(({}, [labelled("p")])), judge(({}, [labelled("p")]))) == {}

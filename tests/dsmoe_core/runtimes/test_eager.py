@@ -11,7 +11,7 @@ from exports import squares, texts, various
 from torch import Tensor, nn
 
 from dsmoe_core.runtimes.eager import EagerRuntime
-from dsmoe_core.runtimes.protocol import Answer
+from dsmoe_core.runtimes.protocol import RuntimeOutput
 
 WORDS = texts(3), texts(2, seed=1)
 
@@ -46,7 +46,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> CudaGraphs:
     return stub
 
 
-def parts(answer: Answer) -> list[Tensor]:
+def parts(answer: RuntimeOutput) -> list[Tensor]:
     assert answer.chosen is not None
     return [answer.logits, answer.boxes, *answer.chosen]
 
@@ -55,16 +55,16 @@ def test_an_answer_outlives_the_next_pass_of_a_compiled_network(graphs: CudaGrap
     network = various()
     eager = EagerRuntime(network, "fp32", device="cpu")
     shown = [squares(4), squares(4).flip(0)]
-    expected = [parts(eager.look(one, *WORDS)) for one in shown]
+    expected = [parts(eager.run(one, *WORDS)) for one in shown]
     assert not torch.equal(expected[0][0], expected[1][0])
     compiled = EagerRuntime(network, "fp32", device="cpu", compiled=True)
-    answers = [compiled.look(one, *WORDS) for one in shown]
+    answers = [compiled.run(one, *WORDS) for one in shown]
     for answer, wanted in zip(answers, expected, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(parts(answer), wanted, strict=True))
 
 
 def test_what_the_encoder_keeps_of_its_first_pass_is_none_of_the_graph_s(graphs: CudaGraphs) -> None:
-    EagerRuntime(various(), "fp32", device="cpu", compiled=True).look(squares(1), *WORDS)
+    EagerRuntime(various(), "fp32", device="cpu", compiled=True).run(squares(1), *WORDS)
     assert graphs.kept_before
     assert graphs.options["dynamic"] is False, "a graph that leaves the batch open is slower"
 
@@ -74,6 +74,6 @@ def test_fp32_is_no_tf32(precision: Any, allowed: bool, monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     runtime, seen = EagerRuntime(various(), precision, device="cpu"), []
     runtime.network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    runtime.look(squares(1), *WORDS)
+    runtime.run(squares(1), *WORDS)
     assert seen == [allowed]
     assert torch.backends.cudnn.allow_tf32

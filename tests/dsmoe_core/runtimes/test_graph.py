@@ -15,8 +15,8 @@ from dsmoe_core.config import ModelConfig, PaperForms
 from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.graph import INPUTS, OUTPUTS, onnx_graph
-from dsmoe_core.runtimes.packages import need
-from dsmoe_core.runtimes.protocol import as_images
+from dsmoe_core.runtimes.packages import import_package
+from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.stages.experts import SparseExperts
 
 COUNT = 6
@@ -72,7 +72,7 @@ def test_nodes_are_named_after_their_stages_and_tell_no_path(exports: Exports) -
 
 def test_the_graph_is_fp32_throughout(exports: Exports) -> None:
     """Autocast belongs to the runtime; nothing of it may be in the graph."""
-    kinds = need("onnx").TensorProto
+    kinds = import_package("onnx").TensorProto
     weights = {w.data_type for w in exports.graph.graph.initializer}
     casts = {
         a.i for n in exports.graph.graph.node if n.op_type == "Cast" for a in n.attribute if a.name == "to"
@@ -101,14 +101,14 @@ def test_every_network_can_be_exported(name: str) -> None:
     config = SHAPES[name](SMALL)
     torch.manual_seed(0)
     network = various(config) if config.dynamic_experts else build(config).eval()
-    session = need("onnxruntime").InferenceSession(
+    session = import_package("onnxruntime").InferenceSession(
         onnx_graph(network, config).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     eager = EagerRuntime(network, "fp32")
     for batch, conditioning, asked in ((1, 3, 2), (3, 3, 5)):
         words = texts(conditioning), texts(asked, seed=1)
-        answer = eager.look(squares(batch), *words)
-        feed = (as_images(squares(batch)).contiguous(), *words)
+        answer = eager.run(squares(batch), *words)
+        feed = (to_network_input(squares(batch)).contiguous(), *words)
         outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in feed), strict=True)))
         assert len(outputs) == (5 if config.dynamic_experts else 2)
         ours = [*answer[:2], *(answer.chosen or ())]

@@ -56,4 +56,4 @@ def test_a_batch_that_finds_no_room_is_told_from_other_faults(
     runtime = OnnxRuntime(exports.onnx / "model.onnx", "cpu")
     runtime._session = SimpleNamespace(run=fail)
     with pytest.raises(torch.OutOfMemoryError if error else ValueError, match=said.split()[0]):
-        runtime.look(squares(1), texts(3), texts(2))
+        runtime.run(squares(1), texts(3), texts(2))

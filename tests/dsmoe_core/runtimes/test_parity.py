@@ -13,9 +13,9 @@ from exports import Exports, squares, texts
 from tiny import HashEncoder
 
 from dsmoe_core.predict import Detector
-from dsmoe_core.runtimes.loading import How, open_model
+from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
 from dsmoe_core.runtimes.openvino import has_bf16
-from dsmoe_core.runtimes.protocol import Answer, Runtime
+from dsmoe_core.runtimes.protocol import Runtime, RuntimeOutput
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 
 NAMES = ("onnx", "openvino", "onnx by openvino")
@@ -24,16 +24,16 @@ NAMES = ("onnx", "openvino", "onnx by openvino")
 @pytest.fixture(scope="module", params=NAMES)
 def runtime(request: pytest.FixtureRequest, exports: Exports) -> Runtime:
     folder = exports.openvino if request.param == "openvino" else exports.onnx
-    how = How("openvino") if "by" in request.param else How()
-    return open_model(folder, how).runtime
+    how = RuntimeOptions("openvino") if "by" in request.param else RuntimeOptions()
+    return load_inference_model(folder, how).runtime
 
 
 @pytest.fixture(scope="module")
 def eager(exports: Exports) -> Runtime:
-    return open_model(exports.model, How(precision="fp32")).runtime
+    return load_inference_model(exports.model, RuntimeOptions(precision="fp32")).runtime
 
 
-def largest_difference(one: Answer, other: Answer) -> float:
+def largest_difference(one: RuntimeOutput, other: RuntimeOutput) -> float:
     assert one.chosen is not None
     assert other.chosen is not None
     assert one.chosen.experts.tolist() == other.chosen.experts.tolist()
@@ -49,14 +49,14 @@ def test_a_graph_answers_as_pytorch_does(
     runtime: Runtime, eager: Runtime, batch: int, conditioning: int, asked: int
 ) -> None:
     words = texts(conditioning), texts(asked, seed=1)
-    answer = runtime.look(squares(batch), *words)
+    answer = runtime.run(squares(batch), *words)
     assert answer.logits.shape == (batch, 80, asked)
-    assert largest_difference(answer, eager.look(squares(batch), *words)) < 1e-4
+    assert largest_difference(answer, eager.run(squares(batch), *words)) < 1e-4
 
 
 def test_the_images_choose_different_experts(eager: Runtime) -> None:
     """Else the tests above would show less than they say."""
-    chosen = eager.look(squares(4), texts(3), texts(3)).chosen
+    chosen = eager.run(squares(4), texts(3), texts(3)).chosen
     assert chosen is not None
     kinds = {(choice < 2).sum().item() for choice in chosen.experts}
     assert kinds == {0, 1, 2}  # cross-modal experts only, one of each, task experts only
@@ -64,9 +64,9 @@ def test_the_images_choose_different_experts(eager: Runtime) -> None:
 
 def test_a_image_s_answer_does_not_hang_on_its_batch(runtime: Runtime) -> None:
     words = texts(3), texts(3)
-    together = runtime.look(squares(4), *words)
+    together = runtime.run(squares(4), *words)
     for i in range(4):
-        alone = runtime.look(squares(4)[i : i + 1], *words)
+        alone = runtime.run(squares(4)[i : i + 1], *words)
         assert (together.logits[i] - alone.logits[0]).abs().max() < 1e-4
 
 
@@ -74,8 +74,8 @@ def test_a_image_s_answer_does_not_hang_on_its_batch(runtime: Runtime) -> None:
 def test_bf16_is_near_and_really_another_precision(exports: Exports, eager: Runtime) -> None:
     words = texts(3), texts(2, seed=1)
     exact, half = (
-        r.look(squares(1), *words).logits.sigmoid().cpu()
-        for r in (eager, open_model(exports.openvino, How(precision="bf16")).runtime)
+        r.run(squares(1), *words).logits.sigmoid().cpu()
+        for r in (eager, load_inference_model(exports.openvino, RuntimeOptions(precision="bf16")).runtime)
     )
     assert 1e-6 < (exact - half).abs().mean() < 0.02
 
@@ -84,7 +84,7 @@ COMPILED = """
 from exports import squares, texts, various
 from dsmoe_core.runtimes.eager import EagerRuntime
 network, words = various(), (texts(3), texts(2, seed=1))
-eager, compiled = (EagerRuntime(network, "fp32", compiled=c).look(squares(4), *words) for c in (False, True))
+eager, compiled = (EagerRuntime(network, "fp32", compiled=c).run(squares(4), *words) for c in (False, True))
 assert eager.chosen.experts.equal(compiled.chosen.experts)
 print("DIFFERENCE", float((eager.logits - compiled.logits).abs().max()))
 """
@@ -106,9 +106,11 @@ def test_torch_compile_makes_one_graph_that_answers_as_eager_does() -> None:
     assert float(done.stdout.rpartition("DIFFERENCE ")[2]) < 1e-4
 
 
-def look(folder: Path, how: How, images: list[LabelledImage], vocabulary: Vocabulary) -> list[Prediction]:
+def run(
+    folder: Path, how: RuntimeOptions, images: list[LabelledImage], vocabulary: Vocabulary
+) -> list[Prediction]:
     detector = Detector.load(folder, HashEncoder(), how)
-    detector.use(vocabulary)
+    detector.set_vocabulary(vocabulary)
     return list(detector.predict(p.image for p in images))
 
 
@@ -118,9 +120,9 @@ def test_the_detections_are_the_same_for_classes_old_and_new(
 ) -> None:
     book = Vocabulary((*vocabulary.classes, ClassText("torn", "a torn edge")), vocabulary.inner, "v2")
     folder = exports.openvino if name == "openvino" else exports.onnx
-    how = How("openvino") if "by" in name else How()
-    ours = look(exports.model, How(precision="fp32"), images, book)
-    theirs = look(folder, how, images, book)
+    how = RuntimeOptions("openvino") if "by" in name else RuntimeOptions()
+    ours = run(exports.model, RuntimeOptions(precision="fp32"), images, book)
+    theirs = run(folder, how, images, book)
     for one, other in zip(ours, theirs, strict=True):
         assert len(one.detections) == len(other.detections) > 0
         assert one.version == other.version

@@ -96,11 +96,11 @@ def test_the_width_is_known_without_the_weights(own: Path) -> None:
     (own / WEIGHTS).unlink()
     lacking = encoder(own)
     assert lacking.width == WIDTH
-    for use in (lambda: lacking.name, lambda: lacking.encode(SPOKEN)):
+    for set_vocabulary in (lambda: lacking.name, lambda: lacking.encode(SPOKEN)):
         with pytest.raises(
             PrerequisiteError, match=r"no whole model in a folder.* \(no \*\.safetensors in it\)"
         ):
-            use()
+            set_vocabulary()
 
 
 def test_a_model_of_the_hub_is_named_by_its_commit(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import QUICK, SMALL, Killed, train
 
-from dsmoe_core.checkpoint import UNFINISHED, WEIGHTS, load_model, read_tensors
+from dsmoe_core.checkpoint import CHECKPOINT, WEIGHTS, load_model, read_tensors
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ClassBookError, DataError, SettingsError
 from dsmoe_core.network import DSMoE
@@ -33,7 +33,7 @@ def test_killed_here_and_there_it_ends_bit_for_bit_like_an_uninterrupted_run(
     for step in (1, 3, 4):
         with pytest.raises(Killed):
             train(tmp_path / "cut", images, vocabulary, training=BOTH, extra_sets=[bars], kill_at=step)
-        assert (tmp_path / "cut" / UNFINISHED).is_file() == (step > 1)
+        assert (tmp_path / "cut" / CHECKPOINT).is_file() == (step > 1)
     cut = train(tmp_path / "cut", images, vocabulary, training=BOTH, extra_sets=[bars])
     assert (cut.steps, cut.losses) == (whole.steps, whole.losses)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")

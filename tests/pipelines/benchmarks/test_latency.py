@@ -15,7 +15,7 @@ from tiny import SMALL, HashEncoder
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.openvino import has_bf16
-from dsmoe_core.runtimes.protocol import Answer
+from dsmoe_core.runtimes.protocol import RuntimeOutput
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 from pipelines.benchmarks import latency, parity
 from pipelines.benchmarks.parity import agreement
@@ -24,7 +24,7 @@ from pipelines.benchmarks.runtimes import Contestant, contestants
 from pipelines.benchmarks.tables import render
 from pipelines.cli.benchmark import Where, _shown
 from pipelines.detectors.backend import DSMoEBackend
-from pipelines.evaluation.report.evaluated_model import contender
+from pipelines.evaluation.report.evaluated_model import load_evaluated_model
 from pipelines.settings import Environment
 from tests.pipelines.blocks import COLOURS
 
@@ -39,11 +39,11 @@ class Stub:
         self.fits = fits
         self.looked: list[int] = []
 
-    def look(self, squares: torch.Tensor, conditioning: torch.Tensor, classes: torch.Tensor) -> Answer:
+    def run(self, squares: torch.Tensor, conditioning: torch.Tensor, classes: torch.Tensor) -> RuntimeOutput:
         if len(squares) > self.fits:
             raise torch.OutOfMemoryError
         self.looked.append(len(squares))
-        return Answer(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), None)
+        return RuntimeOutput(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), None)
 
 
 def timed(batch: int, *stubs: Stub, rounds: int = 2) -> dict[str, list[float]]:
@@ -262,7 +262,7 @@ def test_a_model_is_run_by_every_runtime_on_the_same_images(
     exports: Exports, blocks: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
-    this = contender(str(exports.model), None, None, Environment.read({}))
+    this = load_evaluated_model(str(exports.model), None, None, Environment.read({}))
     this = replace(this, aliases=this.aliases | dict.fromkeys(COLOURS, "dark"))
     with exports.traced():
         answer = parity.measure(this, HashEncoder(), blocks, images=4, on_status=lambda _: None)

@@ -146,7 +146,9 @@ def test_better_texts_go_into_the_book(
     assert "stopped: all 2 rounds are done; 2 calls, " in shown
     assert f"calls, {states(labelled)[0].spent.tokens:,} tokens, " in shown
     assert f"classes.yaml has the texts of candidate 2: {before.version} -> {after.version}" in shown
-    assert f"then `dsmoe classes judge working --workspace {labelled.path} --json judge.json`" in shown
+    assert (
+        f"then `dsmoe classes evaluate working --workspace {labelled.path} --json evaluation.json`" in shown
+    )
     (state,) = states(labelled)
     assert [c.id for c in state.candidates] == [0, 1, 2]
     assert state.pairs[0].count > 0

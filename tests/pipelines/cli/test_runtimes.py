@@ -94,12 +94,12 @@ def test_a_runtime_that_cannot_run_an_export_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("form", "runtime"), [("onnx", "onnxruntime"), ("onnx", "openvino"), ("openvino", "openvino")]
+    ("export_format", "runtime"), [("onnx", "onnxruntime"), ("onnx", "openvino"), ("openvino", "openvino")]
 )
 def test_every_runtime_gives_the_same_detections(
-    exports: Exports, images: Path, form: str, runtime: str, capsys: Out
+    exports: Exports, images: Path, export_format: str, runtime: str, capsys: Out
 ) -> None:
-    folder: Path = getattr(exports, form)
+    folder: Path = getattr(exports, export_format)
     ours = predict(exports.model, images, "--precision", "fp32", "--min-score", "0.2")
     theirs = predict(folder, images, "--runtime", runtime, "--min-score", "0.2", "--batch", "2")
     assert theirs["info"] == ours["info"] | {"runtime": runtime}

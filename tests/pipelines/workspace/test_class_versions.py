@@ -47,7 +47,7 @@ def edit(workspace: Workspace, text: str) -> str:
 
 
 def judged(workspace: Workspace, book: str, against: str, verdict: str = "better") -> Path:
-    path = workspace.path / "judged.json"
+    path = workspace.path / "evaluation.json"
     known = {"model": "r1", "data": "test", "made": "2026-01-02", "curves": [1, 2]}
     progress = {"book": book, "against": against, "verdict": verdict, "reason": "AP of rust 0.1 higher"}
     path.write_text(json.dumps(known | progress))
@@ -70,7 +70,7 @@ def test_the_round_trip_of_an_expert(workspace: Workspace, dsmoe: Said) -> None:
     assert "has no judge's report. Make one with" in dsmoe("publish", refused=True)
     said = dsmoe("save", "-m", "say that it is grainy", "--author", "Ada")  # the refused one saved nothing
     assert f"saved version {draft}, a draft" in said
-    assert f"Judge it with `dsmoe classes judge {draft} --workspace . --json judge.json`" in said
+    assert f"Judge it with `dsmoe classes evaluate {draft} --workspace . --json evaluation.json`" in said
     assert f"is version {draft} already: say that it is grainy, Ada" in dsmoe("save", "-m", "again")
     assert "has no judge's report. Make one with" in dsmoe("publish", refused=True)
     worse = judged(workspace, draft, first, "worse")

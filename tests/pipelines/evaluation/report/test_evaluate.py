@@ -58,7 +58,7 @@ def evaluate(data: Path, *words: str | Path) -> int:
     return cli.run([str(word) for word in ("evaluate", *given, *words)])
 
 
-def judged(data: Path, *words: str | Path) -> dict[str, Any]:
+def evaluated(data: Path, *words: str | Path) -> dict[str, Any]:
     """What --json holds after a run that succeeds."""
     assert evaluate(data, *words, "--json", data / "out.json") == 0
     answer: dict[str, Any] = json.loads((data / "out.json").read_text())
@@ -69,7 +69,7 @@ def test_a_workspace_s_model_from_anywhere_with_a_report(
     models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    answer = judged(data, "champion", "--workspace", models, "--report", "report")
+    answer = evaluated(data, "champion", "--workspace", models, "--report", "report")
     said = capsys.readouterr().out
     assert answer["model"]["name"] == "late"
     assert (answer["total"]["images"], answer["data"]["left_out"]) == (5, [])
@@ -82,7 +82,7 @@ def test_a_workspace_s_model_from_anywhere_with_a_report(
 
 def test_the_same_seed_gives_the_same_figures_and_another_other_intervals(models: Path, data: Path) -> None:
     def run(seed: str) -> dict[str, Any]:
-        answer = judged(data, "early", "--workspace", models, "--seed", seed)
+        answer = evaluated(data, "early", "--workspace", models, "--seed", seed)
         return {key: value for key, value in answer.items() if key not in ("command", "date", "seed")}
 
     one = run("1")
@@ -96,12 +96,12 @@ def test_two_models_are_compared(
     models: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     monkeypatch.chdir(models)  # where ids are looked up if nothing else is said
-    answer = judged(data, "late", "--against", "early")
+    answer = evaluated(data, "late", "--against", "early")
     row = answer["against"]["figures"]["map"]
     assert row["this"] > row["other"]
     assert row["ci95"][0] <= row["delta"] <= row["ci95"][1]
     assert "mAP@.5:.95 against early: +" in capsys.readouterr().out
-    alone = judged(data, "early")
+    alone = evaluated(data, "early")
     assert row["other"] == alone["total"]["map"]
 
 
@@ -109,8 +109,8 @@ def test_trainings_from_several_seeds_have_means_and_are_paired(
     models: Path, data: Path, tmp_path: Path, capsys: Out
 ) -> None:
     names = ("late", "--also", "early", "--against", "early", "--against", "early")
-    answer = judged(data, *names, "--workspace", models, "--report", tmp_path / "report")
-    late, early = (judged(data, name, "--workspace", models)["total"] for name in ("late", "early"))
+    answer = evaluated(data, *names, "--workspace", models, "--report", tmp_path / "report")
+    late, early = (evaluated(data, name, "--workspace", models)["total"] for name in ("late", "early"))
     over = answer["trainings"]
     assert [one["name"] for one in over["models"]] == ["late", "early"]
     assert over["figures"]["map"]["values"] == [late["map"], early["map"]]
@@ -128,7 +128,7 @@ def test_trainings_from_several_seeds_have_means_and_are_paired(
 
 def test_equal_trainings_do_not_differ(models: Path, data: Path) -> None:
     same = ("late", "--also", "late", "--against", "late", "--against", "late", "--workspace", models)
-    tests = judged(data, *same)["trainings"]["against"]["tests"]
+    tests = evaluated(data, *same)["trainings"]["against"]["tests"]
     assert {one["seeds"]["p"] for one in tests.values()} == {1.0}
 
 
@@ -142,9 +142,9 @@ def test_every_format_gives_the_same_figures(models: Path, data: Path, tmp_path:
     known = coco.read(data / "val.json")
     voc.write(known, tmp_path / "voc")
     yolo.write(known, tmp_path / "yolo")
-    expected = judged(data, "late", "--workspace", models)
+    expected = evaluated(data, "late", "--workspace", models)
     for name in ("voc", "yolo"):
-        answer = judged(data, "late", "--workspace", models, "--annotations", tmp_path / name)
+        answer = evaluated(data, "late", "--workspace", models, "--annotations", tmp_path / name)
         assert answer["total"] == expected["total"]
 
 
@@ -152,7 +152,7 @@ def test_groups_by_a_part_of_the_name_are_judged_as_if_alone(
     models: Path, data: Path, tmp_path: Path, capsys: Out
 ) -> None:
     model = ("early", "--workspace", models)
-    answer = judged(data, *model, "--by", r"^val-00([01])|\.jpg", "--report", tmp_path / "report")
+    answer = evaluated(data, *model, "--by", r"^val-00([01])|\.jpg", "--report", tmp_path / "report")
     assert [(g["name"], g["images"]) for g in answer["groups"]] == [("0", 1), ("1", 1), ("(others)", 3)]
     assert "(others)" in capsys.readouterr().out
     assert "Groups of images" in (tmp_path / "report" / "report.html").read_text()
@@ -165,7 +165,7 @@ def test_groups_by_a_part_of_the_name_are_judged_as_if_alone(
         ids = {image["id"] for image in images}
         boxes = [a for a in text["annotations"] if a["image_id"] in ids]
         (data / "part.json").write_text(json.dumps({**text, "images": images, "annotations": boxes}))
-        alone = judged(data, *model, "--annotations", data / "part.json")
+        alone = evaluated(data, *model, "--annotations", data / "part.json")
         assert {n: group.get(n) for n in ("map50", "map", "boxes")} == {
             n: alone["total"].get(n) for n in ("map50", "map", "boxes")
         }
@@ -173,22 +173,22 @@ def test_groups_by_a_part_of_the_name_are_judged_as_if_alone(
 
 
 def test_one_group_of_all_is_the_whole_and_none_is_asked_for_is_none(models: Path, data: Path) -> None:
-    answer = judged(data, "late", "--workspace", models, "--by", "^val")
+    answer = evaluated(data, "late", "--workspace", models, "--by", "^val")
     (group,) = answer["groups"]
     total = answer["total"]
     assert (group["name"], group["map50"], group["map"]) == ("val", total["map50"], total["map"])
     assert {n: group[n] for n in ("precision", "recall", "f1")} == {
         n: total["best"][n] for n in ("precision", "recall", "f1")
     }
-    assert "groups" not in judged(data, "late", "--workspace", models)
+    assert "groups" not in evaluated(data, "late", "--workspace", models)
 
 
 def test_images_that_cannot_be_read_are_named_and_in_no_figure(models: Path, data: Path, capsys: Out) -> None:
-    whole = judged(data, "late", "--workspace", models)
+    whole = evaluated(data, "late", "--workspace", models)
     (data / "images" / "val-000.png").unlink()
     (data / "images" / "val-001.png").write_bytes(b"no image")
     capsys.readouterr()
-    answer = judged(data, "late", "--workspace", models)
+    answer = evaluated(data, "late", "--workspace", models)
     lost = {p.name: len(p.annotations) for p in coco.read(data / "val.json").images[:2]}
     assert {one["name"]: one["boxes"] for one in answer["data"]["left_out"]} == lost
     assert answer["total"]["images"] == 3
@@ -209,7 +209,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_network_s_folder_reads_the_words_that_it_was_trained_on(folder: Path, data: Path) -> None:
     Image.open(data / "images" / "val-000.png").convert("LA").save(data / "images" / "val-000.png")
-    answer = judged(data, folder, "--report", data / "report")
+    answer = evaluated(data, folder, "--report", data / "report")
     assert answer["model"] == {"name": str(folder), "class_book": "book"}
     assert [row["name"] for row in answer["classes"]] == list(COLOURS)
     assert answer["total"]["images"] == 5
@@ -226,7 +226,7 @@ def test_a_class_book_gives_it_other_words(folder: Path, data: Path, capsys: Out
     book = data / "classes.yaml"
     entries = "".join(f"- {{name: {name}, description: a {name}}}\n" for name in ("rust", "plum"))
     book.write_text(f"classes:\n{entries}- {{name: brick, description: red, aliases: [ziegel]}}\n")
-    answer = judged(data, folder, "--class-book", book)
+    answer = evaluated(data, folder, "--class-book", book)
     assert [row["name"] for row in answer["classes"]] == ["rust", "plum", "brick"]
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.evaluation.bootstrap import draws
-from dsmoe_core.evaluation.metrics import judged
+from dsmoe_core.evaluation.bootstrap import resample_counts
+from dsmoe_core.evaluation.metrics import evaluation_tables
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from pipelines.evaluation.report.groups import MOST, OTHERS, by_group, grouped
+from pipelines.evaluation.report.groups import MOST, OTHERS, group_images, group_metrics
 
 
 def images(*names: str) -> list[LabelledImage]:
@@ -30,7 +30,7 @@ def images(*names: str) -> list[LabelledImage]:
 def test_names_that_share_what_matches_are_a_group(
     pattern: str, names: list[str], expected: dict[str, list[str]]
 ) -> None:
-    found = grouped(re.compile(pattern), images(*names))
+    found = group_images(re.compile(pattern), images(*names))
     assert {name: [one.image.name for one in group] for name, group in found.items()} == expected
     assert list(found) == list(expected)
 
@@ -38,11 +38,11 @@ def test_names_that_share_what_matches_are_a_group(
 def test_a_group_for_every_image_is_refused() -> None:
     names = [f"{i:04d}" for i in range(MOST + 1)]
     with pytest.raises(SettingsError, match=f"makes {MOST + 1} groups of {MOST + 1} images"):
-        grouped(re.compile(".*"), images(*names))
+        group_images(re.compile(".*"), images(*names))
 
 
 def test_a_group_without_boxes_and_detections_has_no_figures() -> None:
     truth = images("a")
-    whole = judged({}, truth, ["rust"], draws(1, 100, seed=1), lambda *_: None)
-    (row,) = by_group({"a": truth}, {}, whole, 0.5)
+    whole = evaluation_tables({}, truth, ["rust"], resample_counts(1, 100, seed=1), lambda *_: None)
+    (row,) = group_metrics({"a": truth}, {}, whole, 0.5)
     assert row == {"name": "a", "images": 1, "boxes": 0, "classes": {}}

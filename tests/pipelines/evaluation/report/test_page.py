@@ -13,9 +13,9 @@ from PIL import Image
 from scenes import CLASSES, SIDE, Scene, found, labelled, random_scene
 
 from dsmoe_core.errors import PrerequisiteError, WorkspaceError
-from dsmoe_core.evaluation.bootstrap import draws
-from dsmoe_core.evaluation.matching import Matched, match_images
-from dsmoe_core.evaluation.metrics import figures, judged
+from dsmoe_core.evaluation.bootstrap import resample_counts
+from dsmoe_core.evaluation.matching import ImageMatches, match_images
+from dsmoe_core.evaluation.metrics import compute_metrics, evaluation_tables
 from dsmoe_core.schema import Box, ImageRecord, LabelledImage
 from pipelines.evaluation.report import page
 from pipelines.evaluation.report.worst import COLOURS, FALSE, FOUND, MISSED, RIGHT, draw, loss, worst
@@ -36,10 +36,10 @@ def on_disk(scene: Scene, folder: Path) -> Scene:
 
 def measured(
     scene: Scene, classes: tuple[str, ...] = CLASSES, **data: Any
-) -> tuple[dict[str, Any], list[tuple[Matched, dict[str, Any]]]]:
-    counts = draws(len(scene[1]), 20, 0)
-    one = judged(*scene, classes, counts, lambda done, total: None)
-    body = figures(one, counts, given=0.3, seed=0)
+) -> tuple[dict[str, Any], list[tuple[ImageMatches, dict[str, Any]]]]:
+    counts = resample_counts(len(scene[1]), 20, 0)
+    one = evaluation_tables(*scene, classes, counts, lambda done, total: None)
+    body = compute_metrics(one, counts, given=0.3, seed=0)
     shown = worst(one.matched, body["threshold"])
     head = {
         "command": "dsmoe evaluate",

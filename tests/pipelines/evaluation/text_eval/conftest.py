@@ -13,7 +13,7 @@ from scenes import labelled
 
 from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
 from pipelines.detectors.backend import Predict
-from pipelines.evaluation.report.evaluated_model import Contender
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.progress import SilentProgress
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
@@ -113,5 +113,5 @@ def reader(truth: list[LabelledImage]) -> WordReader:
 
 
 @pytest.fixture
-def model(reader: WordReader) -> Contender:
-    return Contender("r1", Path("nowhere"), book().vocabulary(), {}, reader)
+def model(reader: WordReader) -> EvaluatedModel:
+    return EvaluatedModel("r1", Path("nowhere"), book().vocabulary(), {}, reader)

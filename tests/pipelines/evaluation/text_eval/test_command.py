@@ -1,4 +1,4 @@
-"""dsmoe classes judge, from the command line to the files, with a stub and with a network."""
+"""dsmoe classes evaluate, from the command line to the files, with a stub and with a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dsmoe_core.checkpoint import save_model
 from dsmoe_core.schema import Vocabulary
 from pipelines import cli
 from pipelines.detectors.backend import DSMoEBackend
-from pipelines.evaluation.text_eval.distances import distances
+from pipelines.evaluation.text_eval.distances import class_distances
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
@@ -43,10 +43,10 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_workspace_s_champion_reads_its_own_book(models: Path, tmp_path: Path, capsys: Out) -> None:  # noqa: F811
     """The stub reads no words: nothing differs, and it is said that nothing would."""
-    out = tmp_path / "judge.json"
+    out = tmp_path / "evaluation.json"
     asked = (
         "classes",
-        "judge",
+        "evaluate",
         "working",
         "--workspace",
         str(models),
@@ -79,9 +79,9 @@ def test_a_network_reads_two_files_on_images_from_anywhere(
     network: Path, blocks: Path, tmp_path: Path, capsys: Out
 ) -> None:
     books = [written(tmp_path / "a.yaml", rust="brown and flaking"), written(tmp_path / "b.yaml")]
-    report, out = tmp_path / "report", tmp_path / "judge.json"
+    report, out = tmp_path / "report", tmp_path / "evaluation.json"
     data = ("--annotations", blocks / "val.json", "--images", blocks / "images", "--model", network)
-    asked = ["classes", "judge", *books, *data, "--resamples", "100", "--json", out, "--report", report]
+    asked = ["classes", "evaluate", *books, *data, "--resamples", "100", "--json", out, "--report", report]
     assert cli.run([str(word) for word in asked]) == 0
     found: dict[str, Any] = json.loads(out.read_text())
     assert found["book"] == ClassBook.load(books[0]).version
@@ -97,7 +97,7 @@ def test_a_network_reads_two_files_on_images_from_anywhere(
     assert same[0][0] == same[0][1]  # brick and plum are as they were, rust is not
     assert same[1][0] != same[1][1]
     assert len(found["experts"]["this"]) == 3
-    assert json.loads((report / "judge.json").read_text()) == found
+    assert json.loads((report / "evaluation.json").read_text()) == found
     assert "report.html is written" in capsys.readouterr().out
 
 
@@ -105,7 +105,7 @@ def test_distances_follow_the_books_order(network: Path) -> None:
     detector = DSMoEBackend(SMALL, network)
     words = ClassBook.load(network.parent / "trained.yaml").vocabulary()
     turned = Vocabulary(words.classes[::-1], words.inner, words.version)
-    one, other = (distances(detector, network, v) for v in (words, turned))
+    one, other = (class_distances(detector, network, v) for v in (words, turned))
     assert one is not None
     assert other is not None
     back = other.ordered([2, 1, 0])
@@ -132,5 +132,5 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(network.parent)
     written(Path("a.yaml"))
-    assert cli.run(["classes", "judge", *words]) == 2
+    assert cli.run(["classes", "evaluate", *words]) == 2
     assert said in capsys.readouterr().err

@@ -11,25 +11,29 @@ from scenes import labelled
 
 from dsmoe_core.errors import ClassBookError, DataError
 from dsmoe_core.schema import Box, LabelledImage
-from pipelines.evaluation.report.evaluated_model import Contender
-from pipelines.evaluation.text_eval.eval_set import FixedSet
-from pipelines.evaluation.text_eval.evaluate import Question, judge
-from pipelines.evaluation.text_eval.runs import FIGURES, Bench, gains
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.evaluation.text_eval.eval_set import EvaluationSet
+from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest, evaluate_class_book
+from pipelines.evaluation.text_eval.runs import FIGURES, PairedRuns, metric_differences
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
 from prompts.evaluation_report import TextEvaluationReport
 from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, WordReader, book
 
 
-def judged(model: Contender, this: ClassBook, other: ClassBook, truth: list[LabelledImage]) -> dict[str, Any]:
-    question = Question(this, other, tolerance=0.01, resamples=200, seed=1)
-    return judge(question, model, FixedSet("boards", truth), "dsmoe classes judge", RecordingProgress())
+def evaluated(
+    model: EvaluatedModel, this: ClassBook, other: ClassBook, truth: list[LabelledImage]
+) -> dict[str, Any]:
+    question = TextEvaluationRequest(this, other, tolerance=0.01, resamples=200, seed=1)
+    return evaluate_class_book(
+        question, model, EvaluationSet("boards", truth), "dsmoe classes evaluate", RecordingProgress()
+    )
 
 
 def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
-    model: Contender, reader: WordReader, truth: list[LabelledImage], tmp_path: Path
+    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage], tmp_path: Path
 ) -> None:
-    found = judged(model, book(), book(), truth)
+    found = evaluated(model, book(), book(), truth)
     assert found["verdict"] == "no worse"
     for figures in (found["total"], *found["classes"]):
         assert {name: figures[name]["delta"] for name in FIGURES} == dict.fromkeys(FIGURES, 0.0)
@@ -39,15 +43,15 @@ def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
     )  # right, name, swapped, random words thrice: the same words are asked once
 
 
-def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledImage]) -> None:
-    wrong = judged(model, book(spur=SHAPES["hole"]), book(), truth)
+def test_a_wrong_text_is_found_out(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+    wrong = evaluated(model, book(spur=SHAPES["hole"]), book(), truth)
     assert wrong["verdict"] == "worse"
     assert wrong["reason"].startswith("worse: mAP@.5:.95 -0.")
     rows = {row["name"]: row for row in wrong["classes"]}
     assert rows["spur"]["map"]["ci95"][1] < 0
     assert rows["spur"]["margin"]["ci95"][1] < 0
     assert rows["short"]["map"]["delta"] == 0
-    back = judged(model, book(), book(spur=SHAPES["hole"]), truth)
+    back = evaluated(model, book(), book(spur=SHAPES["hole"]), truth)
     assert back["verdict"] == "better"
     for name in FIGURES:
         assert back["total"][name]["delta"] == pytest.approx(-wrong["total"][name]["delta"])
@@ -56,54 +60,58 @@ def test_a_wrong_text_is_found_out(model: Contender, truth: list[LabelledImage])
 
 
 def test_a_model_that_finds_nothing_decides_nothing(
-    model: Contender, reader: WordReader, truth: list[LabelledImage]
+    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage]
 ) -> None:
     reader.truth = ()
-    found = judged(model, book(spur="a spike"), book(), truth)
+    found = evaluated(model, book(spur="a spike"), book(), truth)
     assert found["verdict"] == "undecided"
     assert "finds nothing right on 24 images, in neither book" in found["reason"]
     assert all("rival" not in row for row in found["classes"])
 
 
-def test_the_controls_say_whether_words_are_read(model: Contender, truth: list[LabelledImage]) -> None:
-    found = judged(model, book(), book(), truth)
+def test_the_controls_say_whether_words_are_read(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+    found = evaluated(model, book(), book(), truth)
     assert [one["words"] for one in found["controls"]] == ["name", "random", "swapped"]
     assert all(one["total"]["map"]["ci95"][0] > 0 for one in found["controls"])
-    assert found["reads_the_words"]["answer"] == "yes"
+    assert found["text_effect"]["answer"] == "yes"
     assert "random" not in found["reason"]
-    deaf = Contender("d1", Path("nowhere"), model.vocabulary, {}, WordReader(truth, deaf=True))
-    found = judged(deaf, book(spur="nonsense"), book(), truth)
+    deaf = EvaluatedModel("d1", Path("nowhere"), model.vocabulary, {}, WordReader(truth, deaf=True))
+    found = evaluated(deaf, book(spur="nonsense"), book(), truth)
     assert found["verdict"] == "no worse"
-    assert found["reads_the_words"]["answer"] == "not shown"
+    assert found["text_effect"]["answer"] == "not shown"
     assert "The model does not read these words" in found["reason"]
 
 
-def test_comparisons_are_paired(model: Contender, truth: list[LabelledImage]) -> None:
+def test_comparisons_are_paired(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
     """The interval of a difference is that of differences within resamples, the same ones for both."""
     vocabulary = book().vocabulary()
-    bench = Bench(model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress())
+    bench = PairedRuns(model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress())
     one, other = (bench.read(b.vocabulary(), "x") for b in (book(), book(hole="nothing")))
     within = one.resampled[:, 2, 1] - other.resampled[:, 2, 1]
-    assert gains(one, other).classes[2]["map"]["ci95"] == pytest.approx(
+    assert metric_differences(one, other).classes[2]["map"]["ci95"] == pytest.approx(
         np.percentile(within, [2.5, 97.5]), abs=1e-6
     )
-    again = Bench(model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress()).read(
-        vocabulary, "x"
-    )
+    again = PairedRuns(
+        model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress()
+    ).read(vocabulary, "x")
     assert np.array_equal(again.resampled, one.resampled, equal_nan=True)
 
 
 def test_of_several_draws_the_mean_counts_and_the_spread_is_told(
-    model: Contender, truth: list[LabelledImage]
+    model: EvaluatedModel, truth: list[LabelledImage]
 ) -> None:
-    bench = Bench(
+    bench = PairedRuns(
         model, truth, book().vocabulary().names, resamples=150, seed=3, progress=RecordingProgress()
     )
     right, some, none = (
         bench.read(b.vocabulary(), "x")
         for b in (book(), book(hole="nothing"), book(hole="nothing", spur="nothing"))
     )
-    found, one, two = gains(right, some, none), gains(right, some), gains(right, none)
+    found, one, two = (
+        metric_differences(right, some, none),
+        metric_differences(right, some),
+        metric_differences(right, none),
+    )
     assert "spread" not in one.total["map"]
     pairs = [(found.total, one.total, two.total), *zip(found.classes, one.classes, two.classes, strict=True)]
     for mean, *each in pairs:
@@ -118,12 +126,14 @@ def test_of_several_draws_the_mean_counts_and_the_spread_is_told(
 
 
 def test_each_draw_of_random_words_is_another_and_all_come_again(
-    model: Contender, reader: WordReader, truth: list[LabelledImage]
+    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage]
 ) -> None:
     def asked(draws: int, seed: int) -> list[str]:
         reader.asked.clear()
-        question = Question(book(), book(), tolerance=0.01, resamples=100, seed=seed, draws=draws)
-        judge(question, model, FixedSet("boards", truth), "x", RecordingProgress())
+        question = TextEvaluationRequest(
+            book(), book(), tolerance=0.01, resamples=100, seed=seed, draws=draws
+        )
+        evaluate_class_book(question, model, EvaluationSet("boards", truth), "x", RecordingProgress())
         return [one.classes[0].description for one in reader.asked[2:-1]]
 
     three = asked(3, seed=1)
@@ -133,8 +143,8 @@ def test_each_draw_of_random_words_is_another_and_all_come_again(
     assert asked(1, seed=2) == three[1:2]
 
 
-def test_routing_and_rivals_are_told(model: Contender, truth: list[LabelledImage]) -> None:
-    found = judged(model, book(), book(), truth)
+def test_routing_and_rivals_are_told(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+    found = evaluated(model, book(), book(), truth)
     row = found["classes"][0]
     assert row["rival"] in SHAPES
     assert row["routing"]["this"] == row["routing"]["other"]
@@ -157,39 +167,39 @@ def other_classes() -> ClassBook:
 
 
 def test_books_of_different_classes_are_judged_on_the_common_ones(
-    model: Contender, reader: WordReader, truth: list[LabelledImage]
+    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage]
 ) -> None:
     holes = sum(a.label == "hole" for one in truth for a in one.annotations)
-    found = judged(model, book(), other_classes(), truth)
+    found = evaluated(model, book(), other_classes(), truth)
     assert [row["name"] for row in found["classes"]] == ["spur", "short"]
     assert found["left_out"] == {"this": ["hole"], "other": ["dent"], "boxes": holes, "images": []}
     assert found["total"]["map"]["delta"] == 0  # both say the same of both classes, one under another name
     assert {v.names for v in reader.asked} == {("spur", "short"), ("short", "burr")}
-    turned = judged(model, other_classes(), book(), truth)
+    turned = evaluated(model, other_classes(), book(), truth)
     assert [row["name"] for row in turned["classes"]] == ["short", "burr"]
     assert turned["left_out"]["this"] == ["dent"]
 
 
-def test_what_cannot_be_judged_is_refused(model: Contender, truth: list[LabelledImage]) -> None:
+def test_what_cannot_be_judged_is_refused(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
     rust = ClassBook(classes=(ClassEntry(name="rust", description="red"),))
     with pytest.raises(ClassBookError, match="no class in common: spur, short, hole; rust"):
-        judged(model, book(), rust, truth)
+        evaluated(model, book(), rust, truth)
     strange = [labelled("x", (Box(0, 0, 9, 9), "scratch"))]
     with pytest.raises(ClassBookError, match="neither class book knows 'scratch'"):
-        judged(model, book(), book(), strange)
+        evaluated(model, book(), book(), strange)
     holes = [labelled("x", (Box(0, 0, 9, 9), "hole"))]
     with pytest.raises(DataError, match="no true box of spur, short, which both books have"):
-        judged(model, book(), other_classes(), holes)
+        evaluated(model, book(), other_classes(), holes)
 
 
 def test_the_report_is_one_that_publishing_reads(
-    model: Contender, truth: list[LabelledImage], tmp_path: Path
+    model: EvaluatedModel, truth: list[LabelledImage], tmp_path: Path
 ) -> None:
-    from pipelines.evaluation.report.page import as_text
+    from pipelines.evaluation.report.page import metrics_json
 
-    found = judged(model, book(), book(spur="a spike"), truth)
-    (tmp_path / "judge.json").write_text(as_text(found))
-    report = TextEvaluationReport.load(tmp_path / "judge.json")
+    found = evaluated(model, book(), book(spur="a spike"), truth)
+    (tmp_path / "evaluation.json").write_text(metrics_json(found))
+    report = TextEvaluationReport.load(tmp_path / "evaluation.json")
     assert report.book == book().version
     assert report.against == book(spur="a spike").version
     assert (report.model, report.data) == ("r1", "boards, 24 images")

@@ -8,11 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenes import CLASSES, labelled, random_scene
 
-from dsmoe_core.evaluation.bootstrap import draws
+from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.matching import match_images
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
-from pipelines.evaluation.text_eval.margin import margins, mean_margins, rivals, seen_as
-from pipelines.evaluation.text_eval.routing import Routed, divergence
+from pipelines.evaluation.text_eval.margin import (
+    box_probabilities,
+    margins,
+    mean_margins,
+    most_confused_classes,
+)
+from pipelines.evaluation.text_eval.routing import ImageRouting, divergence
 
 BOX, FAR = Box(0, 0, 20, 20), Box(100, 100, 140, 140)
 NEAR = Box(2, 0, 22, 20)
@@ -36,24 +41,24 @@ def test_the_most_confident_detection_on_a_box_gives_its_margin() -> None:
         detection(BOX, 0.8, 0.3, 0.2),
         detection(Box(60, 60, 90, 90), 1, 0, 0),
     )
-    seen = seen_as(match_images({"p": found}, truth), CLASSES)
+    seen = box_probabilities(match_images({"p": found}, truth), CLASSES)
     assert seen.probabilities.tolist() == [[0.6, 0.9, 0.1], [0, 0, 0]]  # the second is not found
     assert margins(seen) == pytest.approx([-0.3, 0.0])
-    assert rivals(seen) == [1, None, None]
+    assert most_confused_classes(seen) == [1, None, None]
 
 
 def test_one_class_has_nobody_to_be_confused_with() -> None:
     found = prediction("p", Detection(BOX, "spur", 0.7, {"spur": 0.7}, 0.0))
-    seen = seen_as(match_images({"p": found}, [labelled("p", (BOX, "spur"))]), ["spur"])
+    seen = box_probabilities(match_images({"p": found}, [labelled("p", (BOX, "spur"))]), ["spur"])
     assert margins(seen) == pytest.approx([0.7])
-    assert rivals(seen) == [None]
+    assert most_confused_classes(seen) == [None]
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_resampled_margins_are_those_of_images_drawn_again(seed: int) -> None:
     detections, truth = random_scene(seed)
-    seen = seen_as(match_images(detections, truth), CLASSES)
-    counts = draws(len(truth), 20, seed)
+    seen = box_probabilities(match_images(detections, truth), CLASSES)
+    counts = resample_counts(len(truth), 20, seed)
     whole, resampled = mean_margins(seen, counts)
     every = margins(seen)
     for c in range(len(CLASSES)):
@@ -65,7 +70,7 @@ def test_resampled_margins_are_those_of_images_drawn_again(seed: int) -> None:
 
 
 def test_a_class_without_a_true_box_has_no_margin() -> None:
-    seen = seen_as(match_images({}, [labelled("p", (BOX, "spur"))]), CLASSES)
+    seen = box_probabilities(match_images({}, [labelled("p", (BOX, "spur"))]), CLASSES)
     whole, resampled = mean_margins(seen, np.array([[1], [0]]))
     assert whole == pytest.approx([0.0, np.nan, np.nan], nan_ok=True)
     assert resampled == pytest.approx(np.array([[0.0, np.nan, np.nan], [np.nan] * 3]), nan_ok=True)
@@ -96,7 +101,7 @@ def test_only_images_that_show_one_of_two_classes_tell_them_apart() -> None:
     ]
     routings = [Routing((0, 1), (0.75, 0.25), 0.0), Routing((2,), (1.0,), 0.0)]
     found = {"a": routings[0], "b": routings[1], "both": routings[0], "none": routings[1]}
-    routed = Routed.of({key: prediction(key, routing=r) for key, r in found.items()}, truth, CLASSES)
+    routed = ImageRouting.of({key: prediction(key, routing=r) for key, r in found.items()}, truth, CLASSES)
     assert routed.weights.tolist() == [[0.75, 0.25, 0], [0, 0, 1], [0.75, 0.25, 0], [0, 0, 1]]
     assert routed.images(0, 1) == (1, 1)
     counts = np.array([[1, 1, 1, 1], [0, 2, 1, 1]])

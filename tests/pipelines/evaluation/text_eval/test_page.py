@@ -1,4 +1,4 @@
-"""The page says what judge.json says, holds its charts, and asks nobody for anything."""
+"""The page says what evaluation.json says, holds its charts, and asks nobody for anything."""
 
 from __future__ import annotations
 
@@ -12,33 +12,35 @@ import pytest
 from scenes import labelled
 
 from dsmoe_core.schema import LabelledImage
-from pipelines.evaluation.report.evaluated_model import Contender
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.evaluation.text_eval import page
-from pipelines.evaluation.text_eval.distances import Distances
-from pipelines.evaluation.text_eval.eval_set import FixedSet
-from pipelines.evaluation.text_eval.evaluate import Question, judge
+from pipelines.evaluation.text_eval.distances import ClassDistances
+from pipelines.evaluation.text_eval.eval_set import EvaluationSet
+from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest, evaluate_class_book
 from tests.pipelines.evaluation.report.test_page import read
 from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, book
 
 
 @pytest.fixture
-def measured(model: Contender, truth: list[LabelledImage], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def measured(
+    model: EvaluatedModel, truth: list[LabelledImage], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, Any]:
     """With distances of an encoder that is not there."""
     apart = np.array([[0, 1.5, 2.25], [1.5, 0, 1], [2.25, 1, 0]])
     monkeypatch.setattr(
-        "pipelines.evaluation.text_eval.evaluate.distances", lambda *_: Distances(apart / 4, apart)
+        "pipelines.evaluation.text_eval.evaluate.class_distances", lambda *_: ClassDistances(apart / 4, apart)
     )
-    question = Question(book(spur=SHAPES["hole"]), book(), tolerance=0.01, resamples=100, seed=1)
+    question = TextEvaluationRequest(book(spur=SHAPES["hole"]), book(), tolerance=0.01, resamples=100, seed=1)
     left = [{"name": "torn.png", "reason": "it is damaged", "boxes": 2}]
-    data = FixedSet("boards", [*truth, labelled("empty")], left, ["3 crowd regions left out"])
-    return judge(question, model, data, "dsmoe classes judge", RecordingProgress())
+    data = EvaluationSet("boards", [*truth, labelled("empty")], left, ["3 crowd regions left out"])
+    return evaluate_class_book(question, model, data, "dsmoe classes evaluate", RecordingProgress())
 
 
 def test_a_report_holds_its_charts_and_names_no_other_place(measured: dict[str, Any], tmp_path: Path) -> None:
     page.write(tmp_path / "out", measured)
     page.write(tmp_path / "again", measured)
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"report.html", "judge.json"}
-    assert json.loads((tmp_path / "out" / "judge.json").read_text()) == measured
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"report.html", "evaluation.json"}
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == measured
     texts = [(tmp_path / name / "report.html").read_bytes() for name in ("out", "again")]
     assert texts[0] == texts[1]
     reader = read(tmp_path / "out")
@@ -78,8 +80,8 @@ def test_what_is_not_there_is_said(measured: dict[str, Any], tmp_path: Path) -> 
         {k: v for k, v in row.items() if k in ("name", "boxes")} for row in measured["classes"]
     ]
     bare["left_out"] = {"this": ["<b>dent</b>"], "other": [], "boxes": 1, "images": []}
-    bare["reads_the_words"] = {
-        **measured["reads_the_words"],
+    bare["text_effect"] = {
+        **measured["text_effect"],
         "answer": "not shown",
         "sentence": "It does not",
     }

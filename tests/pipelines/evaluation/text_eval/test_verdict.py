@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.evaluation.text_eval.verdict import is_blind, reads_the_words, reason, verdict
+from pipelines.evaluation.text_eval.verdict import nothing_correct, reason, text_effect, verdict
 
 TABLE = [
     # low, high, tolerance, verdict
@@ -36,8 +36,8 @@ def test_an_interval_s_verdict(low: float, high: float, tolerance: float, said: 
 def test_a_model_that_finds_nothing_has_no_say() -> None:
     """Else a model that was never trained would let any text be published."""
     gain = {"this": 0.0, "other": 0.0, "delta": 0.0, "ci95": [0.0, 0.0]}
-    assert is_blind(gain)
-    assert not is_blind({**gain, "other": 0.1})
+    assert nothing_correct(gain)
+    assert not nothing_correct({**gain, "other": 0.1})
     assert verdict(0.0, 0.0, 0.01, blind=True) == "undecided"
     assert reason("undecided", gain, 0.01, 7) == (
         "undecided: the model finds nothing right on 7 images, in neither book"
@@ -62,11 +62,11 @@ def test_what_is_better_stays_so_when_all_shifts_up(ends: list[float], tolerance
     ],
 )
 def test_whether_words_are_read_is_said_plainly(ends: list[float], answer: str, said: str) -> None:
-    found = reads_the_words({"delta": sum(ends) / 2, "ci95": ends, "p": 0.5})
+    found = text_effect({"delta": sum(ends) / 2, "ci95": ends, "p": 0.5})
     assert found["answer"] == answer
     assert found["sentence"].startswith(said)
     assert f"[{ends[0]:+.3f}, {ends[1]:+.3f}]" in found["sentence"]
     assert "by draw" not in found["sentence"]
-    of_three = reads_the_words({"delta": 0.0, "ci95": ends, "p": 0.5, "spread": [-0.03, 0.06]})
+    of_three = text_effect({"delta": 0.0, "ci95": ends, "p": 0.5, "spread": [-0.03, 0.06]})
     assert of_three["answer"] == answer
     assert "; -0.030 to +0.060 by draw)" in of_three["sentence"]
