@@ -26,8 +26,8 @@ from pipelines.rounds.loop import close_round, open_round
 from pipelines.services import factory
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
-from pipelines.workspace.round_summary import RoundRow
-from pipelines.workspace.workspace import Workspace, is_begun
+from pipelines.workspace.round_summary import RoundSummary
+from pipelines.workspace.workspace import Workspace, is_workspace_folder
 
 POLL_S = 5.0
 Wait = CountCallback
@@ -110,7 +110,7 @@ def delete_workspace(path: Path, environment: Environment) -> None:
     """
     if not path.exists():
         return
-    if not is_begun(path):
+    if not is_workspace_folder(path):
         raise WorkspaceError(f"{path} is no workspace; it was not deleted", "Choose another --workspace.")
     if (path / "dsmoe.yaml").exists():
         with Workspace.open(path) as workspace, workspace.locked():
@@ -126,8 +126,8 @@ def is_finished(workspace: Workspace, plan: DemoPlan) -> bool:
 
 
 def run_rounds(
-    context: LoopContext, plan: DemoPlan, annotate: Callable[[LoopContext, RoundRow], None]
-) -> Iterator[RoundRow]:
+    context: LoopContext, plan: DemoPlan, annotate: Callable[[LoopContext, RoundSummary], None]
+) -> Iterator[RoundSummary]:
     """Go on with the rounds until all are closed; yields each as it closes."""
     while not is_finished(context.workspace, plan):
         rows = context.workspace.rounds()
@@ -136,7 +136,7 @@ def run_rounds(
         yield close_round(context)
 
 
-def open_next_round(context: LoopContext) -> RoundRow | None:
+def open_next_round(context: LoopContext) -> RoundSummary | None:
     """Pre-annotation once more, with the last champion, for whoever looks in.
 
     None where the pool is empty.
@@ -148,11 +148,11 @@ def open_next_round(context: LoopContext) -> RoundRow | None:
 
 
 def wait_for_annotators(
-    invite: Callable[[RoundRow], None], *, poll_s: float = POLL_S
-) -> Callable[[LoopContext, RoundRow], None]:
+    invite: Callable[[RoundSummary], None], *, poll_s: float = POLL_S
+) -> Callable[[LoopContext, RoundSummary], None]:
     """Wait until people have annotated every image of the round."""
 
-    def annotate(context: LoopContext, row: RoundRow) -> None:
+    def annotate(context: LoopContext, row: RoundSummary) -> None:
         invite(row)
         context.progress.step(row.round, "people")
         project, ours = context.project(), {t.key for t in context.workspace.journal.tasks(row.round)}

@@ -173,7 +173,7 @@ class DetectorSettings(Frozen):
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")
         return self
 
-    def training_of(self, number: int) -> TrainingConfig:
+    def training_for_round(self, number: int) -> TrainingConfig:
         """The training of a round: its length, and a seed of its own."""
         seen = self.images_seen[min(number, len(self.images_seen) - 1)]
         return self.training.model_copy(update={"images_seen": seen, "seed": self.training.seed + number})
@@ -209,7 +209,7 @@ class WorkspaceSettings(Frozen):
             ) from error
         if not isinstance(raw, dict):
             raise SettingsError(f"{path} holds no settings; expected names with values", "Correct it.")
-        return checked(cls, raw, str(path))
+        return validate_settings(cls, raw, str(path))
 
     def write(self, path: Path) -> None:
         """Write dsmoe.yaml, whole or not at all."""
@@ -255,23 +255,23 @@ class Environment(Frozen):
         """
         found = os.environ if variables is None else variables
         raw = {n.removeprefix(PREFIX).lower(): v for n, v in found.items() if n.startswith(PREFIX) and v}
-        return checked(cls, raw, "the environment", naming=lambda path: PREFIX + path.upper())
+        return validate_settings(cls, raw, "the environment", naming=lambda path: PREFIX + path.upper())
 
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def inherited(more: Mapping[str, str]) -> dict[str, str]:
+def subprocess_environment(more: Mapping[str, str]) -> dict[str, str]:
     """The variables for another program: ours, without those that are meant for us alone, and ``more``."""
     return {n: v for n, v in os.environ.items() if not n.startswith(PREFIX)} | dict(more)
 
 
-def keep_mlflow_to_itself() -> None:
+def disable_mlflow_telemetry() -> None:
     """Before it is imported: it reports its use to its makers, unless the environment says not to."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 
-def checked(
+def validate_settings(
     model: type[_Model], raw: Mapping[str, Any], where: str, naming: Any = lambda path: path
 ) -> _Model:
     """Validate, with one line that names every wrong setting.

@@ -7,7 +7,7 @@ from typing import Any
 
 from annotate.review.sample import expert_name
 from dsmoe_core.schema import Outcome
-from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.round_summary import RoundSummary
 from ui.tables import decision
 
 Spec = dict[str, Any]
@@ -25,7 +25,7 @@ HEIGHT = 300
 """Pixels."""
 
 
-def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
+def learning_curve(rounds: Sequence[RoundSummary]) -> Spec | None:
     """Quality on the fixed test set over labelled boxes; None before the first model was judged."""
     points = [
         {
@@ -82,7 +82,7 @@ def learning_curve(rounds: Sequence[RoundRow]) -> Spec | None:
     }
 
 
-def corrections(rounds: Sequence[RoundRow]) -> Spec | None:
+def corrections(rounds: Sequence[RoundSummary]) -> Spec | None:
     """What happened to the pre-annotations, as shares per round; None where none was shown yet."""
     bars = [
         {"round": f"round {row.round}", "outcome": str(outcome), "share": share, "place": place}

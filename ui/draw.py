@@ -1,4 +1,4 @@
-"""An image with boxes on it: people's in whole lines, the detector's in broken ones."""
+"""An image with boxes on it: people's in whole lines, the detector's in dashed ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dsmoe_core.schema import Annotation, Detection
 from pipelines.datasets import drawing
-from pipelines.datasets.drawing import Mark
+from pipelines.datasets.drawing import BoxOverlay
 
 UNKNOWN = "#7a7a7a"
 """For a class that the class book lacks by now."""
@@ -30,10 +30,10 @@ def drawn(
         OSError: the image cannot be read.
     """
 
-    def mark(one: Annotation | Detection, text: str, *, broken: bool) -> Mark:
-        return Mark(one.box, text, colours.get(one.label, UNKNOWN), broken)
+    def mark(one: Annotation | Detection, text: str, *, dashed: bool) -> BoxOverlay:
+        return BoxOverlay(one.box, text, colours.get(one.label, UNKNOWN), dashed)
 
     # The most probable detection on top of the others, and people's boxes on top of all.
-    marks = [mark(f, f"{f.label} {f.score:.0%}", broken=True) for f in reversed(detections)]
-    marks += [mark(a, a.label, broken=False) for a in truth]
-    return drawing.drawn(path, marks, width)
+    marks = [mark(f, f"{f.label} {f.score:.0%}", dashed=True) for f in reversed(detections)]
+    marks += [mark(a, a.label, dashed=False) for a in truth]
+    return drawing.draw_boxes(path, marks, width)

@@ -10,7 +10,7 @@ from typing import Literal
 from annotate.studio.label_config import colour
 from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage, Prediction
-from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.round_summary import RoundSummary
 
 Kind = Literal["waiting", "sent", "labelled", "test"]
 
@@ -32,7 +32,7 @@ class Snapshot:
 
     title: str
     path: Path
-    rounds: tuple[RoundRow, ...]
+    rounds: tuple[RoundSummary, ...]
     champion: str | None
     classes: tuple[str, ...]
     images: Mapping[str, ImageRecord]

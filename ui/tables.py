@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from annotate.review.sample import expert_name, weights_vector
 from dsmoe_core.schema import Outcome
 from pipelines.workspace.annotation_time import ALL
-from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.round_summary import RoundSummary
 from ui.snapshot import Snapshot
 
 Row = dict[str, Any]
@@ -58,7 +58,7 @@ def key_figures(snapshot: Snapshot) -> list[KeyFigure]:
     ]
 
 
-def decision(row: RoundRow) -> str:
+def decision(row: RoundSummary) -> str:
     """The verdict on a round's model, or what the round is waiting for."""
     if row.promoted is not None:
         return "promoted" if row.promoted else "refused"
@@ -67,7 +67,7 @@ def decision(row: RoundRow) -> str:
     return "in training" if row.state == "closing" else "being prepared"
 
 
-def round_table(rounds: Sequence[RoundRow]) -> list[Row]:
+def round_table(rounds: Sequence[RoundSummary]) -> list[Row]:
     """One row per round, oldest first; shares in per cent, None where there is nothing to share."""
     return [
         {

@@ -20,7 +20,7 @@ MAX_DETECTIONS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class ClassScores:
+class ClassMetrics:
     """Scores of one class, 0 to 1; precision, recall and F1 at IoU 0.5 and the evaluation's threshold."""
 
     map50: float
@@ -48,7 +48,7 @@ class Evaluation:
     recall: float
     f1: float
     threshold: float | None
-    per_class: dict[str, ClassScores]
+    per_class: dict[str, ClassMetrics]
 
 
 class ClassMatches(NamedTuple):
@@ -115,7 +115,7 @@ def evaluate_tables(tables: CocoTables, matched: Sequence[ImageMatches]) -> Eval
     threshold = best_threshold(matched)
     point = operating_point(matched, tables.classes, 2.0 if threshold is None else threshold)
     per_class = {
-        name: ClassScores(*mean, *_shares(counts), counts.right + counts.missed)
+        name: ClassMetrics(*mean, *_shares(counts), counts.right + counts.missed)
         for name, counts in point.per_class.items()
         if (mean := tables.mean(label=name)) is not None
     }

@@ -130,7 +130,7 @@ def measure_back_end(
     studio = LabelStudio(connection)
     lifecycle.start_ml_backend(workspace, studio, connection, on_status)
     words = workspace.class_book().vocabulary()
-    project = studio.ensure_project(workspace.settings.title, words, owner=workspace.mark())
+    project = studio.ensure_project(workspace.settings.title, words, owner=workspace.unique_id())
     images = workspace.images()
     studio.import_tasks(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images[:clicks])])
     on_status(f"clicking on {clicks} images")

@@ -265,10 +265,10 @@ def tables(
 def _config(size: Size, px: int | None) -> ModelConfig:
     """A preset, at another size of image where one is given."""
     from dsmoe_core.config import ModelConfig
-    from pipelines.settings import checked
+    from pipelines.settings import validate_settings
 
     raw = ModelConfig.of_size(size.value).model_dump()
-    return checked(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
+    return validate_settings(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
 
 
 def _shown(device: Where, cpu: list[int], cuda: list[int]) -> dict[Device, list[int]]:

@@ -43,7 +43,7 @@ def validate(
     Example: `dsmoe classes validate boards`
     """
     from pipelines.settings import PackagedText, WorkspaceSettings
-    from pipelines.workspace.token_limit import cut_by
+    from pipelines.workspace.token_limit import truncation_check
     from pipelines.workspace.workspace import Workspace
     from prompts.class_book import ClassBook
 
@@ -52,7 +52,7 @@ def validate(
         with Workspace.open(which) as opened:
             settings: WorkspaceSettings = opened.settings
             text, which = settings.detector.text_encoder, opened.class_books.file
-    check_length = cut_by(text)
+    check_length = truncation_check(text)
     book = ClassBook.load(which, check_length=check_length)
     line(f"{which} is valid: {len(book.classes)} classes, version {book.version}")
     for warning in _warnings(book):
@@ -132,7 +132,7 @@ def diff(
     from prompts.book_diff import book_diff
 
     with _books(workspace) as books:
-        old_book, new_book = books.named(old), books.named(new)
+        old_book, new_book = books.lookup(old), books.lookup(new)
     lines = book_diff(old_book, new_book).lines()
     if lines:
         line(f"from {old} ({old_book.version}) to {new} ({new_book.version})")
@@ -162,7 +162,7 @@ def checkout(
     """
     with _books(workspace) as books:
         chosen, changed = books.checkout(version, out, force=force)
-        note = books.note() if out is None else None
+        note = books.unpublished_note() if out is None else None
     when = "now" if changed else "already"
     line(f"{out or 'classes.yaml'} is {when} version {chosen.id}: {_format_version(chosen)}")
     if note:
@@ -269,9 +269,9 @@ def _books(path: Path) -> Iterator[ClassBooks]:
 
 
 def _author(author: str | None) -> str:
-    from pipelines.workspace.class_books import whoever
+    from pipelines.workspace.class_books import current_user
 
-    return whoever() if author is None else author
+    return current_user() if author is None else author
 
 
 def _format_version(version: Version) -> str:

@@ -36,7 +36,7 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        vocabulary, note = opened.class_book().vocabulary(), opened.class_books.note()
+        vocabulary, note = opened.class_book().vocabulary(), opened.class_books.unpublished_note()
     table = Table("class", "parent", "description", title=f"class book {vocabulary.version}")
     for text in vocabulary:
         table.add_row(text.name, text.parent or "-", text.description)
@@ -83,7 +83,7 @@ def draft(
             book, chosen, cached, lines, notes=expert_notes, progress=progress.advance
         )
         drafted.save(opened.path / "classes.yaml")
-        difference = opened.class_books.note()
+        difference = opened.class_books.unpublished_note()
     for name in dict.fromkeys(map(book.resolve, chosen)):
         line(f"{name}: {drafted.entry(name).description}")
     line(str(cached.usage), style="dim")
@@ -113,8 +113,8 @@ def migrate(
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
         studio, _ = factory.start_studio(opened, Environment.read(), progress.status, port)
-        book, title, note = opened.class_book(), opened.settings.title, opened.class_books.note()
-        vocabulary, owner = book.vocabulary(), opened.mark()
+        book, title, note = opened.class_book(), opened.settings.title, opened.class_books.unpublished_note()
+        vocabulary, owner = book.vocabulary(), opened.unique_id()
         change = studio.class_change(title, vocabulary, owner=owner, resolve=book.resolve)
         if not dry_run:
             studio.ensure_project(

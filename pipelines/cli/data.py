@@ -85,23 +85,23 @@ def preview(
     from dsmoe_core.data.letterbox import Squares
     from dsmoe_core.errors import SettingsError
     from dsmoe_core.tiling import training_views
-    from pipelines.datasets.contact_sheet import as_trained, each_alone, sheet
+    from pipelines.datasets.contact_sheet import augmentation_rows, render_sheet, training_rows
 
     if out.suffix.lower() != ".png":
         raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Name a PNG file.")
     data = _data(workspace, images, annotations, px, tile)
     columns = min(count, 6) if each else min(count, math.ceil(math.sqrt(1.5 * count)))
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = data.drawn(columns if each else count, seed, Path(scratch))
+        drawn = data.sample(columns if each else count, seed, Path(scratch))
         views = training_views(drawn.labelled, data.model.tiles)
         training = data.training.model_copy(update={"seed": seed})
         data_set = (views, data.classes, Squares.of(data.model), training)
-        rows = each_alone(*data_set, columns) if each else as_trained(*data_set, count, columns)
+        rows = augmentation_rows(*data_set, columns) if each else training_rows(*data_set, count, columns)
     draft = out.with_name(f".{out.name}.draft")
     try:
         with disk_full_as_error(out):
             out.parent.mkdir(parents=True, exist_ok=True)
-            sheet(rows, data.classes, cell=240).save(draft, format="PNG")
+            render_sheet(rows, data.classes, cell=240).save(draft, format="PNG")
             draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
@@ -175,20 +175,20 @@ def _data(
     """
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.errors import SettingsError
-    from pipelines.datasets.labelled_data import of_files, of_workspace
-    from pipelines.settings import checked
+    from pipelines.datasets.labelled_data import from_files, from_workspace
+    from pipelines.settings import validate_settings
 
     if annotations is not None and workspace is not None:
         raise SettingsError("both a workspace and --annotations are given", "Give one of the two.")
     if annotations is None and images is not None:
         raise SettingsError("--images is given without --annotations", "Give both, or a workspace.")
     if annotations is None:
-        data = of_workspace(workspace or Path())
+        data = from_workspace(workspace or Path())
     else:
-        data = of_files(annotations, images or annotations.parent, ModelConfig())
+        data = from_files(annotations, images or annotations.parent, ModelConfig())
     raw = data.model.model_dump()
     if px is not None:
         raw["image_px"] = px
     if tile is not None:
         raw["tiles"] = {**(raw["tiles"] or {}), "px": tile}
-    return data._replace(model=checked(ModelConfig, raw, "the command line"))
+    return data._replace(model=validate_settings(ModelConfig, raw, "the command line"))

@@ -93,13 +93,13 @@ def demo(
 
 def checked_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
     """The checked plan of a demo."""
-    from pipelines.settings import SYNTHETIC_IMAGES_SEEN, DemoPlan, checked
+    from pipelines.settings import SYNTHETIC_IMAGES_SEEN, DemoPlan, validate_settings
 
     if images_seen is not None:
         raw["images_seen"] = images_seen.split(",")
     elif data is None:
         raw["images_seen"] = SYNTHETIC_IMAGES_SEEN
-    return checked(DemoPlan, raw, "the command line")
+    return validate_settings(DemoPlan, raw, "the command line")
 
 
 def run(
@@ -171,12 +171,12 @@ def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any
 
 
 def _show(workspace: Workspace, plan: DemoPlan) -> None:
-    from pipelines.workspace.round_summary import sentences
+    from pipelines.workspace.round_summary import explain_rounds
 
     rows = workspace.rounds()
     note = " (dry run: stubs, the figures mean nothing)" if plan.dry_run else ""
     console.print(rounds_table(rows, f"{workspace.settings.title}{note}"))
-    for sentence in sentences(rows):
+    for sentence in explain_rounds(rows):
         line(sentence)
     line(f"workspace: {workspace.path}")
 

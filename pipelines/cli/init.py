@@ -108,7 +108,7 @@ def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | No
 def _settings(
     title: str, budget: int, detector: dict[str, Any], port: int, dry_run: bool
 ) -> WorkspaceSettings:
-    from pipelines.settings import WorkspaceSettings, checked
+    from pipelines.settings import WorkspaceSettings, validate_settings
 
     kinds = ("stub", "stub") if dry_run else ("label-studio", "ds-moe")
     raw = {
@@ -117,7 +117,7 @@ def _settings(
         "studio": {"kind": kinds[0], "port": port},
         "detector": {"kind": kinds[1], **detector},
     }
-    return checked(WorkspaceSettings, raw, "the command line")
+    return validate_settings(WorkspaceSettings, raw, "the command line")
 
 
 def _best_start(size: Size, row: AblationRow | None) -> str:

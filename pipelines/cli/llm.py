@@ -58,7 +58,7 @@ def serve(
     from pipelines.services.language_model.engines import ENGINES, default_engine
     from pipelines.services.language_model.server import running_engine, terminate_as_interrupt
     from pipelines.services.language_model.source import DEFAULT, find_model_source
-    from pipelines.settings import Environment, inherited
+    from pipelines.settings import Environment, subprocess_environment
 
     folder = Environment.read().environments
     source = find_model_source(model or DEFAULT, load_format.value)
@@ -70,7 +70,7 @@ def serve(
             python = environments.ensure(chosen.locked, folder, progress.status) / "bin" / "python"
             command = chosen.command(python, source, port, LOOPBACK, load_format.value)
             offline = {"HF_HUB_OFFLINE": "1"} if source.local else {}
-            variables = inherited({**chosen.variables, **offline})
+            variables = subprocess_environment({**chosen.variables, **offline})
             with running_engine(command, variables, port=port, log=folder / f"{name}-{port}.log") as served:
                 served.wait_until_ready(progress.status)
                 progress.line(

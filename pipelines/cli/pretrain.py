@@ -43,14 +43,14 @@ def pretrain(
 
     from dsmoe_core.atomic import disk_full_as_error
     from dsmoe_core.errors import SettingsError
-    from pipelines.settings import checked
+    from pipelines.settings import validate_settings
     from pipelines.training.pretrain import WarmStartPlan
     from pipelines.training.pretrain import pretrain as make
 
     if out.suffix != ".safetensors":
         raise SettingsError(f"the file is {out}; expected a name that ends in .safetensors", "Name one.")
     raw = {"size": size.value, "px": px, "synthetic": synthetic, "images_seen": images_seen, "seed": seed}
-    plan = checked(WarmStartPlan, raw, "the command line")
+    plan = validate_settings(WarmStartPlan, raw, "the command line")
     work = work or platformdirs.user_cache_path("dsmoe") / "pretrain"
     with TerminalReporter() as progress, disk_full_as_error(work):
         card, new = make(plan, images, out, work, progress)

@@ -125,7 +125,7 @@ def refine(
         state = _run(opened, prepared, book, expert_notes, model_and_cache, budget, seed, progress)
         _print_candidates(state, book)
         refined = refinement_runner.apply_best(opened, book, state)
-        difference = opened.class_books.note()
+        difference = opened.class_books.unpublished_note()
     if refined is None:
         line("No candidate is better than the present class book; classes.yaml is unchanged.")
         return

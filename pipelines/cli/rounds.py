@@ -50,7 +50,7 @@ def open_(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None
 
     with at_work(workspace, port) as (context, connection):
         row = open_round(context)
-        project, note = context.project(), context.workspace.class_books.note()
+        project, note = context.project(), context.workspace.class_books.unpublished_note()
     line(f"round {row.round} is open: {row.answered} of {row.sent} images came back")
     if note:
         line(note)
@@ -89,7 +89,7 @@ def notes(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        images = {key: image.name for key, image in opened.by_key().items()}
+        images = {key: image.name for key, image in opened.images_by_key().items()}
         found = noted(opened.journal.tasks(), opened.journal.harvests())
     if not found:
         line("No image is in doubt, and no note was left")
@@ -105,20 +105,20 @@ def status(
 
     Example: `dsmoe status boards`
     """
-    from pipelines.workspace.round_summary import sentences
+    from pipelines.workspace.round_summary import explain_rounds
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         rows, champion, title = opened.rounds(), opened.champion(), opened.settings.title
         pool, test = len(opened.images("pool")), len(opened.images("test"))
-        book, note = opened.class_book().version, opened.class_books.note()
+        book, note = opened.class_book().version, opened.class_books.unpublished_note()
     if as_json:
         shown = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
         states = [row.as_result() | row.as_effort() for row in rows]
         typer.echo(json.dumps({**shown, "rounds": states}, indent=2))
         return
     console.print(rounds_table(rows, f"{title}: {pool} images in the pool, {test} in the test set"))
-    for sentence in sentences(rows):
+    for sentence in explain_rounds(rows):
         line(sentence)
     if any(row.effort for row in rows):
         console.print(effort_table(rows))

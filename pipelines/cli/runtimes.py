@@ -133,7 +133,7 @@ def predict(
     from dsmoe_core.atomic import atomic_write
     from dsmoe_core.predict import Detector
     from dsmoe_core.runtimes.loading import RuntimeOptions
-    from pipelines.detectors.predict import predict as run
+    from pipelines.detectors.predict import predict_folder
     from pipelines.services import factory
     from pipelines.settings import Environment
     from pipelines.workspace.model_ref import resolve_model
@@ -150,7 +150,7 @@ def predict(
             named.folder, factory.dsmoe_backend(opened, Environment.read()).text_encoder, options
         )
         book = book or (named.workspace.class_book() if named.workspace else None)
-        found = run(
+        found = predict_folder(
             detector,
             book.vocabulary() if book else detector.model.vocabulary,
             images,

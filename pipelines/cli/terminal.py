@@ -25,7 +25,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
     from pipelines.workspace.annotation_time import Effort
-    from pipelines.workspace.round_summary import Note, RoundRow
+    from pipelines.workspace.round_summary import Note, RoundSummary
 
 STEP_LABELS = {
     "draw": "drawing a synthetic set",
@@ -38,7 +38,7 @@ STEP_LABELS = {
     "harvest": "taking corrections in",
     "dataset": "making the dataset version",
     "train": "training",
-    "judge": "judging on the test set",
+    "evaluate": "evaluating on the test set",
     "promote": "promoting or refusing",
 }
 
@@ -112,7 +112,7 @@ class TerminalReporter:
         line(text, style)
 
 
-def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
+def rounds_table(rows: Sequence[RoundSummary], title: str) -> Table:
     """The table of rounds: what was labelled, what became of the pre-annotations, how the models fared."""
     from dsmoe_core.schema import Outcome
     from pipelines.benchmarks.tables import percent, score
@@ -139,11 +139,11 @@ def rounds_table(rows: Sequence[RoundRow], title: str) -> Table:
     return table
 
 
-def _in_doubt(row: RoundRow) -> str:
+def _in_doubt(row: RoundSummary) -> str:
     return f", {row.doubtful} in doubt" if row.doubtful else ""
 
 
-def effort_table(rows: Sequence[RoundRow]) -> Table:
+def effort_table(rows: Sequence[RoundSummary]) -> Table:
     """What the rounds cost people: seconds an image (seconds a box), by what had to be done."""
     from pipelines.workspace.annotation_time import KINDS
 

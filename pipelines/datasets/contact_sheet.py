@@ -25,7 +25,7 @@ class Row(NamedTuple):
     samples: list[Sample]
 
 
-def as_trained(
+def training_rows(
     views: Sequence[LabelledImage],
     classes: Sequence[str],
     squares: Squares,
@@ -38,7 +38,7 @@ def as_trained(
     return [Row("", shown[i : i + columns]) for i in range(0, len(shown), columns)]
 
 
-def each_alone(
+def augmentation_rows(
     views: Sequence[LabelledImage],
     classes: Sequence[str],
     squares: Squares,
@@ -67,7 +67,7 @@ def _shown(
     return TrainingSet(views, vocabulary, squares, training.model_copy(update={"batch": count})).shown(0)
 
 
-def sheet(rows: Sequence[Row], classes: Sequence[str], cell: int) -> Image.Image:
+def render_sheet(rows: Sequence[Row], classes: Sequence[str], cell: int) -> Image.Image:
     """All rows below each other, each image ``cell`` pixels wide, and a legend of the classes."""
     font = ImageFont.load_default(size=13)
     columns = max(len(row.samples) for row in rows)

@@ -12,7 +12,7 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from dsmoe_core.schema import Box
 
 
-class Mark(NamedTuple):
+class BoxOverlay(NamedTuple):
     """A box to draw.
 
     Attributes:
@@ -23,10 +23,10 @@ class Mark(NamedTuple):
     box: Box
     text: str
     colour: str
-    broken: bool
+    dashed: bool
 
 
-def drawn(path: Path, marks: Sequence[Mark], width: int) -> bytes:
+def draw_boxes(path: Path, marks: Sequence[BoxOverlay], width: int) -> bytes:
     """A JPEG of this width with all boxes, drawn after scaling so that lines and words stay legible.
 
     Args:
@@ -44,12 +44,12 @@ def drawn(path: Path, marks: Sequence[Mark], width: int) -> bytes:
     font = ImageFont.load_default(size=16)
     for mark in marks:
         corners = _scaled(mark.box, scale)
-        if mark.broken:
+        if mark.dashed:
             _broken(pen, corners, mark.colour)
         else:
             pen.rectangle(corners, outline="white", width=5)
             pen.rectangle(_inset(corners, 1), outline=mark.colour, width=3)
-        _word(pen, corners, mark.text, mark.colour, font, size, above=mark.broken)
+        _word(pen, corners, mark.text, mark.colour, font, size, above=mark.dashed)
     answer = io.BytesIO()
     image.save(answer, "JPEG", quality=88)
     return answer.getvalue()

@@ -31,7 +31,7 @@ class LabelledData(NamedTuple):
     training: TrainingConfig
     folder: Path | None = None
 
-    def drawn(self, count: int, seed: int, scratch: Path) -> InPlace:
+    def sample(self, count: int, seed: int, scratch: Path) -> InPlace:
         """Up to ``count`` images drawn at random, read; those with a box come before those without.
 
         Args:
@@ -48,7 +48,7 @@ class LabelledData(NamedTuple):
         return read_in_place(known, self.folder, scratch, max_pixels=MAX_PIXELS)
 
 
-def of_workspace(path: Path) -> LabelledData:
+def from_workspace(path: Path) -> LabelledData:
     """What was labelled in a workspace; its test set where nothing was labelled yet.
 
     Raises:
@@ -62,7 +62,7 @@ def of_workspace(path: Path) -> LabelledData:
         return _with_boxes(found, str(opened.path))
 
 
-def of_files(annotations: Path, images: Path, model: ModelConfig) -> LabelledData:
+def from_files(annotations: Path, images: Path, model: ModelConfig) -> LabelledData:
     """What an annotation file or folder says of images below ``images``; no image is opened yet.
 
     Raises:

@@ -14,16 +14,16 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
-from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, checked
-from pipelines.workspace.registry import Scores, plain
+from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, validate_settings
+from pipelines.workspace.registry import Metrics, plain
 
 if TYPE_CHECKING:
     from dsmoe_core.data.letterbox_cache import ImageCache
     from dsmoe_core.text_encoders.protocol import TextEncoder
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
-Predict = Callable[[Iterable[ImageRecord]], Iterator[Prediction]]
-LOW_SCORE = 0.001
+PredictFunction = Callable[[Iterable[ImageRecord]], Iterator[Prediction]]
+EVALUATION_MIN_SCORE = 0.001
 """Who points at a place asks what may be there, not what is sure to be; mAP is a mean over all recalls."""
 
 
@@ -60,7 +60,7 @@ class DetectorBackend(Protocol):
         """
         ...
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         """The model in memory, to be asked again and again; faint detections are told too.
 
         Raises:
@@ -103,7 +103,7 @@ class DSMoEBackend:
         """Reads class books; nothing is loaded yet."""
         from dsmoe_core.text_encoders.cached import CachedTextEncoder
 
-        return CachedTextEncoder(text_encoder(self._text, self._api_key), self._cache)
+        return CachedTextEncoder(make_text_encoder(self._text, self._api_key), self._cache)
 
     def fit(
         self,
@@ -125,7 +125,7 @@ class DSMoEBackend:
             images=images,
             vocabulary=vocabulary,
             text_encoder=encoder,
-            model=checked(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
+            model=validate_settings(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
             training=training,
             out=out,
             start_from=start_from,
@@ -144,15 +144,15 @@ class DSMoEBackend:
         detector.set_vocabulary(vocabulary)
         yield from detector.predict(images)
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         from dsmoe_core.predict import Detector
 
         detector = Detector.load(model, self.text_encoder)
         detector.set_vocabulary(vocabulary)
-        return partial(detector.predict, min_score=LOW_SCORE)
+        return partial(detector.predict, min_score=EVALUATION_MIN_SCORE)
 
 
-def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
+def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
     """The text encoder of the settings; nothing is loaded or asked yet."""
     if isinstance(text, ServerText):
         from dsmoe_core.text_encoders.server import ServerEncoder
@@ -176,7 +176,7 @@ def text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
     return SentenceEncoder()
 
 
-def named(detections: Iterable[Prediction], version: str) -> Iterator[Prediction]:
+def with_version(detections: Iterable[Prediction], version: str) -> Iterator[Prediction]:
     """The same detections under the workspace's name for the model, ``MODEL+BOOK``.
 
     Raises:
@@ -209,7 +209,7 @@ def predict_all(
     """
     found: dict[str, Prediction] = {}
     look = detector.load(model, vocabulary)
-    for one in named(look(images), f"{model.name}+{vocabulary.version}"):
+    for one in with_version(look(images), f"{model.name}+{vocabulary.version}"):
         found[one.key] = one
         progress(len(found), len(images))
     return found
@@ -219,9 +219,9 @@ def evaluate_predictions(
     detections: Iterable[Prediction],
     truth: Sequence[LabelledImage],
     vocabulary: Vocabulary,
-    judged_on: str,
-) -> Scores:
+    evaluated_on: str,
+) -> Metrics:
     """COCO scores of detections against a test set; the same for every detector."""
     from dsmoe_core.evaluation.coco_metrics import evaluate
 
-    return Scores.of(evaluate(detections, truth, vocabulary.names), judged_on)
+    return Metrics.of(evaluate(detections, truth, vocabulary.names), evaluated_on)

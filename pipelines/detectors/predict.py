@@ -15,7 +15,7 @@ from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 
 
-def predict(
+def predict_folder(
     detector: Detector,
     vocabulary: Vocabulary,
     images: Path,
@@ -38,10 +38,10 @@ def predict(
         for one in detector.predict(taken.images, min_score=min_score, batch=batch):
             found.append(one)
             progress.advance(len(found), len(taken.images))
-    return document(detector, vocabulary, taken, found)
+    return coco_document(detector, vocabulary, taken, found)
 
 
-def document(
+def coco_document(
     detector: Detector, vocabulary: Vocabulary, taken: Ingest, found: Sequence[Prediction]
 ) -> dict[str, Any]:
     """COCO's images, categories and annotations; beyond COCO, all probabilities and the routing.

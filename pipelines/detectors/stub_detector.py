@@ -23,7 +23,7 @@ from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
-from pipelines.detectors.backend import Predict, TrainingProgress
+from pipelines.detectors.backend import PredictFunction, TrainingProgress
 
 SIDE = 128  # pixels; larger images are looked at coarsely, since a dry run should take seconds
 CELL = 4  # pixels of the coarse image; blocks closer together than this are seen as one
@@ -82,7 +82,7 @@ class StubDetector:
             doubt = max((f.entropy for f in found), default=0.0)
             yield Prediction(image.key, tuple(found), Routing((0,), (1.0,), 0.0), doubt, "")
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         _load(model)
         return partial(self.predict, model, vocabulary)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.detectors.backend import TrainingProgress
-from pipelines.settings import keep_mlflow_to_itself
+from pipelines.settings import disable_mlflow_telemetry
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def tracked(workspace: Workspace, name: str, about: Mapping[str, Any]) -> Iterator[TrainingProgress | None]:
+def track_training(
+    workspace: Workspace, name: str, about: Mapping[str, Any]
+) -> Iterator[TrainingProgress | None]:
     """What a training is to tell its progress to, while it runs; None where nobody keeps it.
 
     A training that was killed and is run again goes on with its curves, each step in them once; one that has
@@ -112,7 +114,7 @@ def _tell(error: Exception) -> None:
 
 
 def _client(folder: Path) -> MlflowClient | None:
-    keep_mlflow_to_itself()
+    disable_mlflow_telemetry()
     try:
         from mlflow import MlflowClient
     except ImportError:

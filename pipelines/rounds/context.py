@@ -9,7 +9,7 @@ from typing import Any
 from annotate.studio.protocol import Studio
 from dsmoe_core.schema import ImageRecord, Prediction
 from dsmoe_core.uncertainty import filter_by_score
-from pipelines.detectors.backend import DetectorBackend, named, predict_all
+from pipelines.detectors.backend import DetectorBackend, predict_all, with_version
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.workspace import Workspace
 
@@ -42,7 +42,7 @@ class LoopContext:
         return self.studio.ensure_project(
             self.workspace.settings.title,
             book.vocabulary(),
-            owner=self.workspace.mark(),
+            owner=self.workspace.unique_id(),
             resolve=book.resolve,
             progress=self.progress.advance,
         )
@@ -50,14 +50,14 @@ class LoopContext:
     def predict(self, model: str, images: Sequence[ImageRecord]) -> Iterator[Prediction]:
         """What a model finds on these images; where it has looked already, from the store."""
         workspace = self.workspace
-        version = workspace.version_of(model)
+        version = workspace.prediction_version(model)
         known = workspace.prediction_store.load(version)
         yield from (known[p.key] for p in images if p.key in known)
         fresh = [p for p in images if p.key not in known]
         found = self.detector.predict(
             workspace.registry.folder(model), workspace.class_book().vocabulary(), fresh
         )
-        stored = workspace.prediction_store.add(version, named(found, version))
+        stored = workspace.prediction_store.add(version, with_version(found, version))
         for done, one in enumerate(stored, start=1):
             self.progress.advance(done, len(fresh))
             yield one
@@ -65,12 +65,12 @@ class LoopContext:
     def predict_for_evaluation(self, model: str, images: Sequence[ImageRecord]) -> list[Prediction]:
         """What a model finds, faint detections too, to judge it by; the store keeps the others."""
         workspace = self.workspace
-        version = workspace.version_of(model)
+        version = workspace.prediction_version(model)
         book = workspace.class_book().vocabulary()
         folder = workspace.registry.folder(model)
         found = predict_all(self.detector, folder, book, images, self.progress.advance)
         known = workspace.prediction_store.lookup(version)
         fresh = [filter_by_score(one) for key, one in found.items() if key not in known]
-        for _ in workspace.prediction_store.add(version, named(fresh, version)):
+        for _ in workspace.prediction_store.add(version, with_version(fresh, version)):
             pass
         return list(found.values())

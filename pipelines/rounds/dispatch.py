@@ -35,7 +35,7 @@ def choose(context: LoopContext, record: RoundRecord) -> dict[str, Any]:
     if record.champion is None:
         choices = acquisition.seed_round(left, budget=settings.budget, seed=seed)
     else:
-        version = workspace.version_of(record.champion)
+        version = workspace.prediction_version(record.champion)
         drawn = acquisition.sample(left, settings.candidates or len(left), seed=seed)
         found = context.predict(record.champion, [left[key] for key in drawn])
         uncertainty = {f.key: f.uncertainty for f in found}
@@ -85,10 +85,10 @@ def _left_over(context: LoopContext, number: int, known: Collection[str], projec
         out = [task for task in out if task.key in there]
     if champion is None or not out:
         return []
-    images = workspace.by_key()
+    images = workspace.images_by_key()
     for _ in context.predict(champion, [images[task.key] for task in out]):
         pass  # now they are in the store
-    return [replace(task, version=workspace.version_of(champion)) for task in out]
+    return [replace(task, version=workspace.prediction_version(champion)) for task in out]
 
 
 class Planned(Sequence[Task]):
@@ -96,7 +96,7 @@ class Planned(Sequence[Task]):
 
     def __init__(self, workspace: Workspace, planned: Sequence[SentTask]) -> None:
         self._planned = planned
-        self._images = workspace.by_key()
+        self._images = workspace.images_by_key()
         self._settings = workspace.settings.round
         self._book = workspace.class_book()
         versions = {task.version for task in planned if task.version}

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipelines.workspace.registry import Scores
+from pipelines.workspace.registry import Metrics
 
 
 def verdict(
-    candidate: Scores | None, champion: Scores | None, *, first: bool, min_gain: float = 0.0
+    candidate: Metrics | None, champion: Metrics | None, *, first: bool, min_gain: float = 0.0
 ) -> tuple[bool, str]:
     """Promote only what is better in mAP@.5:.95 on the same test set; with the reason in words."""
     if candidate is None:

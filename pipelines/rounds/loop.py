@@ -12,11 +12,11 @@ from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import choose, pool, push
 from pipelines.rounds.retraining import evaluate_candidate, harvest, make_dataset, promote, train
 from pipelines.workspace.journal import RoundRecord
-from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace
 
 
-def open_round(context: LoopContext) -> RoundRow:
+def open_round(context: LoopContext) -> RoundSummary:
     """Choose images, pre-annotation them, send them out.
 
     What the server lost of an open round goes out again.
@@ -38,7 +38,7 @@ def open_round(context: LoopContext) -> RoundRow:
         return workspace.rounds()[number]
 
 
-def close_round(context: LoopContext, *, partial: bool = False) -> RoundRow:
+def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
     """Take the corrections in, retrain from the champion, judge, and promote or refuse.
 
     The champion is the one of that moment: it may have been turned by hand since the round was opened.
@@ -62,7 +62,7 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundRow:
             "dataset_version"
         ]
         model = context.run_step(number, "train", lambda: train(context, number, dataset))["model"]
-        context.run_step(number, "judge", lambda: evaluate_candidate(context, model))
+        context.run_step(number, "evaluate", lambda: evaluate_candidate(context, model))
         result = context.run_step(number, "promote", lambda: promote(context, number, model))
         workspace.journal.finish_round(number, result)
         return workspace.rounds()[number]

@@ -11,12 +11,12 @@ from dsmoe_core.config import FINGERPRINT_EXCLUDED
 from dsmoe_core.errors import WorkspaceError
 from pipelines.datasets.relabel import in_book_classes
 from pipelines.detectors.backend import evaluate_predictions
-from pipelines.detectors.tracking import tracked
+from pipelines.detectors.tracking import track_training
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.gate import verdict
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.journal import SentTask
-from pipelines.workspace.registry import Scores, new_card
+from pipelines.workspace.registry import Metrics, new_card
 from pipelines.workspace.round_summary import count_round
 
 HARVEST_OVERLAP = timedelta(minutes=10)  # one may be stored after a later one, and clocks are put right
@@ -54,7 +54,7 @@ def _take_in(context: LoopContext, project: int, since: datetime | None) -> None
     workspace = context.workspace
     ours = {task.key for task in workspace.journal.tasks()}
     back = context.studio.harvest(project, since=since, consensus=workspace.settings.studio.consensus)
-    workspace.journal.record([h for h in back if h.key in ours])
+    workspace.journal.record_harvests([h for h in back if h.key in ours])
     agreement = {h.key: h.agreement for h in back if h.key in ours and h.agreement is not None}
     context.studio.set_agreement(project, agreement)
 
@@ -99,7 +99,7 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     workspace, champion = context.workspace, context.workspace.champion()
     registry, book = workspace.registry, workspace.class_book()
     detector = workspace.settings.detector
-    training = detector.training_of(number)
+    training = detector.training_for_round(number)
     settings = [training.model_dump(exclude=FINGERPRINT_EXCLUDED)]
     settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]
     recipe = [dataset, champion, *settings, detector.start, detector.kind]
@@ -107,12 +107,12 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     model = f"r{number}-{content_id(recipe)[:8]}"
     if not registry.has(model):
         version = workspace.dataset_version(dataset)  # of the book of its day
-        images = [in_book_classes(p, book.resolve) for p in version.labelled(workspace.by_key())]
+        images = [in_book_classes(p, book.resolve) for p in version.labelled(workspace.images_by_key())]
         about = {"dataset": dataset, "images": len(images), "champion": champion}
-        with tracked(workspace, model, {**about, **training.model_dump()}) as curves:
+        with track_training(workspace, model, {**about, **training.model_dump()}) as curves:
 
             def progress(step: int, steps: int, figures: Mapping[str, float]) -> None:
-                context.progress.advance(step, steps, losses_of(figures))
+                context.progress.advance(step, steps, format_losses(figures))
                 if curves is not None:
                     curves(step, steps, figures)
 
@@ -137,7 +137,7 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     return {"model": model}
 
 
-def losses_of(figures: Mapping[str, float]) -> str:
+def format_losses(figures: Mapping[str, float]) -> str:
     """The loss terms among the figures of a training step, on a line."""
     shown = {n: v for n, v in figures.items() if n not in ("learning_rate", "gradient_norm")}
     return " ".join(f"{name} {value:.3f}" for name, value in shown.items())
@@ -150,7 +150,7 @@ def evaluate_candidate(context: LoopContext, candidate: str) -> dict[str, Any]:
     return {}
 
 
-def _scores(context: LoopContext, model: str) -> Scores | None:
+def _scores(context: LoopContext, model: str) -> Metrics | None:
     """A model's figures on today's test set and class book, from its card where they are there."""
     workspace = context.workspace
     book, test_set = workspace.class_book(), workspace.journal.fact("test_set")
@@ -159,7 +159,7 @@ def _scores(context: LoopContext, model: str) -> Scores | None:
         return None
     card = workspace.registry.card(model)
     against = f"{test_set}+{book.version}"
-    if card.evaluation is None or card.evaluation.judged_on != against:
+    if card.evaluation is None or card.evaluation.evaluated_on != against:
         found = context.predict_for_evaluation(model, [t.image for t in truth])
         scores = evaluate_predictions(found, truth, book.vocabulary(), against)
         card = card.model_copy(update={"evaluation": scores})
@@ -186,7 +186,7 @@ def promote(context: LoopContext, number: int, candidate: str) -> dict[str, Any]
     return result
 
 
-def _decided(context: LoopContext, number: int, candidate: str, mine: Scores | None) -> tuple[bool, str]:
+def _decided(context: LoopContext, number: int, candidate: str, mine: Metrics | None) -> tuple[bool, str]:
     """Whether the candidate is champion now, and why; judged against whoever is champion at this moment.
 
     People turn the alias while a round is open. A candidate that has it already got it from a run that was

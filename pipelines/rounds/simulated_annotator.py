@@ -11,10 +11,10 @@ from dsmoe_core.errors import DataError
 from dsmoe_core.schema import LabelledImage
 from pipelines.rounds.context import LoopContext
 from pipelines.workspace.ingest import matched
-from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace
 
-Annotate = Callable[[LoopContext, RoundRow], None]
+Annotate = Callable[[LoopContext, RoundSummary], None]
 """Gets the open round annotated, and returns when it is."""
 
 
@@ -48,7 +48,7 @@ def simulated_annotator(truth: Mapping[str, LabelledImage]) -> Annotate:
         truth: labelled image by image key, see ``load_truth``.
     """
 
-    def annotate(context: LoopContext, row: RoundRow) -> None:
+    def annotate(context: LoopContext, row: RoundSummary) -> None:
         context.progress.step(row.round, "annotate")
         SimulatedAnnotator(context.studio, truth).run(context.project(), context.progress.advance)
         context.progress.finished(row.round, "annotate")

@@ -19,7 +19,7 @@ def dataset_name(workspace: Workspace, *, shared: bool) -> str:
             whatever the titles; it stays the same when the workspace is moved.
     """
     name = "dsmoe-" + (re.sub(r"[^a-z0-9]+", "-", workspace.settings.title.lower()).strip("-") or "workspace")
-    return f"{name}-{workspace.mark()}" if shared else name
+    return f"{name}-{workspace.unique_id()}" if shared else name
 
 
 def samples(workspace: Workspace) -> Iterator[ReviewSample]:

@@ -14,7 +14,7 @@ from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledImage
 from pipelines.datasets.relabel import in_book_classes
 from pipelines.progress import ProgressReporter
-from pipelines.rounds.retraining import losses_of
+from pipelines.rounds.retraining import format_losses
 from pipelines.services import factory
 from pipelines.settings import MAX_PIXELS, Environment
 from pipelines.workspace.model_ref import resolve_model
@@ -76,7 +76,7 @@ def train_from_files(
             training=settings.model_copy(update=dict(files.changes)),
             out=files.out,
             start_from=start,
-            progress=lambda step, steps, figures: progress.advance(step, steps, losses_of(figures)),
+            progress=lambda step, steps, figures: progress.advance(step, steps, format_losses(figures)),
         )
     return {**summary, "images": len(labelled), "left_out": [one._asdict() for one in read.left_out]}
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import ClassBookError
 from pipelines.settings import TextSettings
-from pipelines.workspace.token_limit import cut_by
+from pipelines.workspace.token_limit import truncation_check
 from prompts.book_diff import BookDiff, book_diff
 from prompts.class_book import ClassBook, read_book_text
 from prompts.evaluation_report import TextEvaluationReport
@@ -62,9 +62,9 @@ class ClassBooks:
         Raises:
             ClassBookError: it is missing or wrong.
         """
-        return ClassBook.load(self.file, check_length=cut_by(self._text) if whole else None)
+        return ClassBook.load(self.file, check_length=truncation_check(self._text) if whole else None)
 
-    def named(self, name: str) -> ClassBook:
+    def lookup(self, name: str) -> ClassBook:
         """A book by the first digits of its version, or ``published`` or ``working``.
 
         Raises:
@@ -82,14 +82,16 @@ class ClassBooks:
         """
         if self.store.published() is None:
             self.working()  # what is wrong in it is told by its file and line
-            version = self.store.save(read_book_text(self.file), message=FIRST, author=author or whoever())
-            self.store.publish(version.id, over=None, author=author or whoever(), force_reason=FIRST)
+            version = self.store.save(
+                read_book_text(self.file), message=FIRST, author=author or current_user()
+            )
+            self.store.publish(version.id, over=None, author=author or current_user(), force_reason=FIRST)
 
-    def begin_with(self, book: ClassBook) -> None:
+    def publish_initial(self, book: ClassBook) -> None:
         """Publish the first book of a new workspace, also where a run that was killed began with another."""
-        version = self.store.save(book.as_yaml(), message=FIRST, author=whoever())
+        version = self.store.save(book.as_yaml(), message=FIRST, author=current_user())
         now = self.store.published()
-        self.store.publish(version.id, over=now and now.id, author=whoever(), force_reason=FIRST)
+        self.store.publish(version.id, over=now and now.id, author=current_user(), force_reason=FIRST)
 
     def save(self, message: str, author: str) -> Version:
         """Make a version of ``classes.yaml``.
@@ -193,7 +195,7 @@ class ClassBooks:
     def _whole(self) -> tuple[str, ClassBook]:
         """The text of ``classes.yaml``, every description of which the text encoder reads to its end."""
         text = read_book_text(self.file)
-        return text, ClassBook.parse(text, str(self.file), check_length=cut_by(self._text))
+        return text, ClassBook.parse(text, str(self.file), check_length=truncation_check(self._text))
 
     def _refuse_loss(self, path: Path) -> None:
         """Let only what can be brought back be written over.
@@ -218,7 +220,7 @@ class ClassBooks:
             "Save it with `dsmoe classes save -m MESSAGE`, or check out with --force.",
         )
 
-    def note(self) -> str | None:
+    def unpublished_note(self) -> str | None:
         """One line on ``classes.yaml`` where it is not what is published; None where it is."""
         published = self.published()
         try:
@@ -240,7 +242,7 @@ def _is(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
-def whoever() -> str:
+def current_user() -> str:
     """The name of the person who runs this."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name

@@ -73,7 +73,7 @@ def make_workspace(
         atomic_write(workspace.path / "quarantine.json", json.dumps(quarantine, indent=1) + "\n")
         book.save(workspace.path / "classes.yaml")
         _take_in(workspace, source, taken.images, book)
-        workspace.class_books.begin_with(book)
+        workspace.class_books.publish_initial(book)
         workspace.complete()
     return workspace, taken
 
@@ -114,13 +114,13 @@ def _take_in(workspace: Workspace, source: Source, images: Sequence[ImageRecord]
     version = DatasetVersion.of(test, book.vocabulary())
     DatasetVersion.of(imported, book.vocabulary())  # the same checks as for any other labels
     journal = workspace.journal
-    journal.begin_anew()
+    journal.reset_ingest()
     journal.add_images([p.image for p in test], "test", workspace.path)
     journal.add_images(pool, "pool", workspace.path)
     if source.test is not None:
         version.save(workspace.path / "datasets")
         journal.set_fact("test_set", version.id)
-    journal.record([_imported(p, EPOCH) for p in imported], source="import")
+    journal.record_harvests([_imported(p, EPOCH) for p in imported], source="import")
 
 
 def _labelled(

@@ -103,7 +103,7 @@ class Journal(Database):
         self._insert(t.facts, [{"name": name, "value": value}], update=["value"])
 
     # images
-    def begin_anew(self) -> None:
+    def reset_ingest(self) -> None:
         """Forget images and imported labels of a making that was killed; a round holds on to them all."""
         if self.rounds():
             return
@@ -193,7 +193,9 @@ class Journal(Database):
         ]
 
     # what people said
-    def record(self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio") -> None:
+    def record_harvests(
+        self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio"
+    ) -> None:
         """Append states of annotations; a state that is there already, or says nothing new, is left alone."""
         fresh = news(harvests, self._states()) if source == "studio" else harvests
         # First, for nobody may be killed between them and find a doubtful image labelled.
@@ -252,7 +254,7 @@ class Journal(Database):
         return [(r.round, r.step, r.attempts, r.finished_at is not None) for r in self._rows(query)]
 
     # aliases of models
-    def turn_alias(self, alias: str, model: str, action: str, reason: str) -> None:
+    def set_alias(self, alias: str, model: str, action: str, reason: str) -> None:
         """Point an alias to a model; does nothing where it points there already."""
         history = self.alias_history(alias)
         if history and history[-1].model == model:

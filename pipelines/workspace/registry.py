@@ -23,7 +23,7 @@ from pipelines.workspace.journal import AliasChange, Journal
 CHAMPION = "champion"
 
 
-class ClassScores(Frozen):
+class ClassMetrics(Frozen):
     """COCO scores of one class, 0 to 1."""
 
     map50: float
@@ -33,26 +33,26 @@ class ClassScores(Frozen):
     f1: float
 
 
-class Scores(ClassScores):
+class Metrics(ClassMetrics):
     """COCO scores over all classes, 0 to 1, and those of each class.
 
     Attributes:
-        judged_on: the test set and the class book, ``DATASET+BOOK``; only scores of the same can be compared.
+        evaluated_on: test set and class book, ``DATASET+BOOK``; only metrics on the same ones are comparable.
     """
 
-    per_class: dict[str, ClassScores]
-    judged_on: str
+    per_class: dict[str, ClassMetrics]
+    evaluated_on: str
 
     @classmethod
-    def of(cls, evaluation: Any, judged_on: str) -> Self:
+    def of(cls, evaluation: Any, evaluated_on: str) -> Self:
         """Take over an evaluation's figures (``dsmoe_core.evaluation.coco_metrics.Evaluation``)."""
         names = ("map50", "map", "precision", "recall", "f1")
         per_class = {
-            label: ClassScores(**{n: float(getattr(scores, n)) for n in names})
+            label: ClassMetrics(**{n: float(getattr(scores, n)) for n in names})
             for label, scores in evaluation.per_class.items()
         }
         totals = {n: float(getattr(evaluation, n)) for n in names}
-        return cls(**totals, per_class=per_class, judged_on=judged_on)
+        return cls(**totals, per_class=per_class, evaluated_on=evaluated_on)
 
 
 class ModelCard(Frozen):
@@ -71,7 +71,7 @@ class ModelCard(Frozen):
     dataset_version: str
     class_book: str
     training: dict[str, Any]
-    evaluation: Scores | None = None
+    evaluation: Metrics | None = None
     commit: str | None = None
     created_at: datetime
 
@@ -131,7 +131,7 @@ class Registry:
         Raises:
             ModelError: there is no such model.
         """
-        self._journal.turn_alias(CHAMPION, self.card(model).id, "promote", reason)
+        self._journal.set_alias(CHAMPION, self.card(model).id, "promote", reason)
 
     def rollback(self, reason: str = "rolled back by hand") -> str:
         """Make the champion before the present one champion again, and return its id.
@@ -150,7 +150,7 @@ class Registry:
                 f"there is no champion before {stack[-1] if stack else 'the first'}", "Promote another model."
             )
         before = self.card(stack[-2]).id
-        self._journal.turn_alias(CHAMPION, before, "rollback", reason)
+        self._journal.set_alias(CHAMPION, before, "rollback", reason)
         return before
 
 
@@ -181,7 +181,7 @@ def source_commit() -> str | None:
 
     Result files may differ: a benchmark that has written one does not change what the next one measures.
     """
-    here = Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return None
 

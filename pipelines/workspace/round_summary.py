@@ -18,7 +18,7 @@ from pipelines.workspace.journal import RoundRecord, SentTask, State
 
 
 @dataclass(frozen=True, slots=True)
-class RoundRow:
+class RoundSummary:
     """One round.
 
     Attributes:
@@ -154,12 +154,12 @@ def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> d
     }
 
 
-def round_rows(
+def summarize_rounds(
     records: Sequence[RoundRecord],
     tasks: Sequence[SentTask],
     harvests: Mapping[str, Harvest],
     before: tuple[int, int] = (0, 0),
-) -> list[RoundRow]:
+) -> list[RoundSummary]:
     """All rounds, oldest first. A closed round keeps the figures it closed with.
 
     Args:
@@ -176,7 +176,7 @@ def round_rows(
             name: result.get(name) for name in ("map50", "map", "promoted", "reason", "model")
         }
         rows.append(
-            RoundRow(
+            RoundSummary(
                 round=record.round,
                 state=record.state,
                 images=images,
@@ -192,7 +192,7 @@ def round_rows(
     return rows
 
 
-def sentences(rows: Sequence[RoundRow]) -> list[str]:
+def explain_rounds(rows: Sequence[RoundSummary]) -> list[str]:
     """Of each judged round that is not better than the last promoted one, or was refused: why, in a line."""
     said = []
     best: tuple[int, float] | None = None

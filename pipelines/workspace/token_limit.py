@@ -18,7 +18,7 @@ PRETRAINED_LONGEST = 512
 """Tokens that ``PretrainedEncoder`` reads of a text."""
 
 
-def cut_by(text: TextSettings) -> Callable[[str], str | None] | None:
+def truncation_check(text: TextSettings) -> Callable[[str], str | None] | None:
     """Says how this encoder would cut a text, None for one that it reads whole.
 
     None instead where its limit is not known: of a server, and of a model that is not in a folder here.

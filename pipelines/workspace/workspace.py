@@ -24,7 +24,7 @@ from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.journal import Journal, Role
 from pipelines.workspace.prediction_store import PredictionStore
 from pipelines.workspace.registry import Registry
-from pipelines.workspace.round_summary import RoundRow, round_rows
+from pipelines.workspace.round_summary import RoundSummary, summarize_rounds
 from prompts.class_book import ClassBook
 
 LAYOUT = """
@@ -70,7 +70,7 @@ class Workspace:
         path = path.expanduser().resolve()
         if (path / "dsmoe.yaml").exists():
             raise WorkspaceError(f"{path} is a workspace already", "Choose another folder for a new one.")
-        strange = path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_begun(path))
+        strange = path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_workspace_folder(path))
         if strange:
             raise WorkspaceError(
                 f"{path} is not empty and no workspace; expected a new or empty folder",
@@ -96,7 +96,7 @@ class Workspace:
         """
         path = path.expanduser().resolve()
         if not (path / "dsmoe.yaml").is_file():
-            begun = is_begun(path)
+            begun = is_workspace_folder(path)
             raise WorkspaceError(
                 f"{path} is {'a half made' if begun else 'no'} workspace; expected dsmoe.yaml in it",
                 "Run the same `dsmoe init` again." if begun else "Make one with `dsmoe init`.",
@@ -104,7 +104,7 @@ class Workspace:
         settings = WorkspaceSettings.read(path / "dsmoe.yaml")
         return cls(path, settings, Journal.at(path / "journal.sqlite"))
 
-    def mark(self) -> str:
+    def unique_id(self) -> str:
         """What tells it from every other, wherever it is moved and whatever its title: drawn once."""
         mark = self.journal.fact(_MARK)
         if mark is None:
@@ -175,24 +175,24 @@ class Workspace:
         """Usable images, by name: of the pool, of the test set, or all."""
         return self.journal.images(self.path, role)
 
-    def by_key(self) -> dict[str, ImageRecord]:
+    def images_by_key(self) -> dict[str, ImageRecord]:
         """All usable images by key."""
         return {image.key: image for image in self.images()}
 
-    def rounds(self) -> list[RoundRow]:
+    def rounds(self) -> list[RoundSummary]:
         """All rounds, oldest first."""
         harvests = self.journal.harvests()
         sent = self.journal.tasks()
         queried = {task.key for task in sent}
         imported = [h for key, h in harvests.items() if key not in queried and h.labelled]
         before = (len(imported), sum(len(h.annotations) for h in imported))
-        return round_rows(self.journal.rounds(), sent, harvests, before)
+        return summarize_rounds(self.journal.rounds(), sent, harvests, before)
 
     def champion(self) -> str | None:
         """The model in use; None before the first promotion."""
         return self.registry.champion()
 
-    def version_of(self, model: str) -> str:
+    def prediction_version(self, model: str) -> str:
         """A model's detections' version, ``MODEL+BOOK``, with the published class book."""
         return f"{model}+{self.class_book().version}"
 
@@ -202,12 +202,12 @@ class Workspace:
             champion = self.champion()
             if champion is None:
                 return {}
-            version = self.version_of(champion)
+            version = self.prediction_version(champion)
         return self.prediction_store.load(version)
 
     def annotations(self) -> dict[str, LabelledImage]:
         """What people said, by image key: the latest of each image that counts as labelled."""
-        images = self.by_key()
+        images = self.images_by_key()
         return {
             key: LabelledImage(images[key], harvest.annotations)
             for key, harvest in self.journal.harvests().items()
@@ -221,9 +221,9 @@ class Workspace:
     def test_set(self) -> list[LabelledImage]:
         """The fixed test set, which is never queried; empty where none was given."""
         version = self.journal.fact("test_set")
-        return [] if version is None else self.dataset_version(version).labelled(self.by_key())
+        return [] if version is None else self.dataset_version(version).labelled(self.images_by_key())
 
 
-def is_begun(path: Path) -> bool:
+def is_workspace_folder(path: Path) -> bool:
     """Whether this folder is a workspace of ours, complete or half made."""
     return (path / "journal.sqlite").is_file() or (path / "dsmoe.yaml").is_file()

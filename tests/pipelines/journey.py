@@ -26,7 +26,7 @@ WRITES = (
     "record",
     "begin",
     "finish",
-    "turn_alias",
+    "set_alias",
     "finish_round",
 )
 Tick = StatusCallback

@@ -77,10 +77,10 @@ def test_fresh_deletes_workspaces_only(tmp_path: Path) -> None:
 
 
 def test_a_plan_whose_parts_do_not_fit_is_refused() -> None:
-    from pipelines.settings import checked
+    from pipelines.settings import validate_settings
 
     with pytest.raises(SettingsError, match="candidates is 5; expected at least the budget, 9"):
-        checked(DemoPlan, {"budget": 9, "candidates": 5}, "the command line")
+        validate_settings(DemoPlan, {"budget": 9, "candidates": 5}, "the command line")
 
 
 def test_it_waits_for_people(context: LoopContext, workspace: Workspace) -> None:

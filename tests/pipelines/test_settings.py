@@ -18,7 +18,7 @@ from pipelines.settings import (
     ServerText,
     TransformersText,
     WorkspaceSettings,
-    checked,
+    validate_settings,
 )
 
 DEPLOYMENT = (Path(__file__).resolve().parents[2] / "docs" / "deployment.md").read_text()
@@ -91,8 +91,8 @@ def test_a_wrong_secret_is_not_shown() -> None:
 
 def test_each_round_has_its_own_training_length_and_seed() -> None:
     settings = DetectorSettings(images_seen=(100, 50))
-    assert [settings.training_of(n).images_seen for n in range(4)] == [100, 50, 50, 50]
-    assert len({settings.training_of(n).seed for n in range(4)}) == 4
+    assert [settings.training_for_round(n).images_seen for n in range(4)] == [100, 50, 50, 50]
+    assert len({settings.training_for_round(n).seed for n in range(4)}) == 4
 
 
 def test_the_default_demo_labels_160_images() -> None:
@@ -157,6 +157,9 @@ def test_a_wrong_text_encoder_is_named(text_encoder: dict[str, object], problem:
 @pytest.mark.parametrize("model", [{}, {**ModelConfig.of_size("base").model_dump(), "ablation": "B"}])
 def test_only_a_network_with_mobile_sam_s_encoder_starts_from_it(model: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match="expected size base and a row from C on"):
-        checked(DetectorSettings, {"start": "mobile-sam", "model": model}, "the test")
+        validate_settings(DetectorSettings, {"start": "mobile-sam", "model": model}, "the test")
     base = ModelConfig.of_size("base").model_dump()
-    assert checked(DetectorSettings, {"start": "mobile-sam", "model": base}, "the test").start == "mobile-sam"
+    assert (
+        validate_settings(DetectorSettings, {"start": "mobile-sam", "model": base}, "the test").start
+        == "mobile-sam"
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.schema import Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
-from pipelines.detectors.backend import Predict
+from pipelines.detectors.backend import PredictFunction
 
 RIGHT, BLIND, TAKEN = 0.9, 0.3, 0.6
 """Probability of the true class with its word and without it, and of the class that it is taken for."""
@@ -49,5 +49,5 @@ class TextFollowingDetector:
                 found.append(Detection(annotation.box, label, rows[label], rows, 0.1))
             yield Prediction(image.key, tuple(found), Routing((0,), (1.0,), 0.0), 0.1, "")
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
-        return partial(self.detections, model, vocabulary)
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
+        return partial(self.predict, model, vocabulary)

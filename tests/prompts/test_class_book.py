@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError
 from pipelines.settings import PackagedText
-from pipelines.workspace.token_limit import cut_by
+from pipelines.workspace.token_limit import truncation_check
 from prompts.class_book import ClassBook
 from prompts.class_entry import ATTRIBUTES
 from prompts.glossary import DOMAINS, domain, glossary_book
@@ -123,7 +123,7 @@ def test_of_the_classes_that_are_easily_confused_only_those_of_the_book_are_name
 
 
 def test_the_packaged_encoder_reads_the_whole_glossary() -> None:
-    cut = cut_by(PackagedText())
+    cut = truncation_check(PackagedText())
     for name in DOMAINS:
         text = files("prompts.glossary").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
         assert ClassBook.parse(text, name, check_length=cut) == domain(name)

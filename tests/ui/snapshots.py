@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
-from pipelines.workspace.round_summary import RoundRow
+from pipelines.workspace.round_summary import RoundSummary
 from ui.snapshot import Snapshot
 
 BOX = Box(10.0, 10.0, 30.0, 30.0)
@@ -54,7 +54,7 @@ def snapshot(**changes: Any) -> Snapshot:
     return Snapshot(**{**parts, **changes})
 
 
-def row(number: int, **changes: Any) -> RoundRow:
+def row(number: int, **changes: Any) -> RoundSummary:
     """A closed round of ten images with twenty boxes, promoted."""
     parts: dict[str, Any] = {
         "round": number,
@@ -79,4 +79,4 @@ def row(number: int, **changes: Any) -> RoundRow:
         "opened_at": datetime(2026, 1, 1, tzinfo=UTC),
         "closed_at": datetime(2026, 1, 2, tzinfo=UTC),
     }
-    return RoundRow(**{**parts, **changes})
+    return RoundSummary(**{**parts, **changes})

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from dsmoe_core.schema import Outcome
-from pipelines.workspace.round_summary import sentences
+from pipelines.workspace.round_summary import explain_rounds
 from ui.charts import corrections, learning_curve
 from ui.snapshot import Snapshot
 from ui.tables import decision, key_figures, round_table
@@ -46,7 +46,7 @@ def show(snapshot: Snapshot) -> None:
             )
     st.subheader("All rounds")
     st.dataframe(round_table(snapshot.rounds), hide_index=True, column_config=_columns(), placeholder="-")
-    for sentence in sentences(snapshot.rounds):
+    for sentence in explain_rounds(snapshot.rounds):
         st.caption(sentence)
 
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from dsmoe_core.predict import MAX_DETECTIONS
 from dsmoe_core.schema import LabelledImage, Prediction, Vocabulary
-from pipelines.detectors.backend import LOW_SCORE
+from pipelines.detectors.backend import EVALUATION_MIN_SCORE
 from pipelines.progress import ProgressReporter
 
-MIN_SCORE = LOW_SCORE
+MIN_SCORE = EVALUATION_MIN_SCORE
 """For everybody."""
 MOST = MAX_DETECTIONS
 """Detections an image, for everybody; COCO looks at no more of a class."""

@@ -19,7 +19,7 @@ from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
 from pipelines.benchmarks.comparison.protocol import Budget, Contestant
 from pipelines.benchmarks.comparison.sweep import Entrant, Field, Pair
 from pipelines.benchmarks.comparison.yolo.yolo_model import SIZES, YoloContestant
-from pipelines.settings import checked
+from pipelines.settings import validate_settings
 
 Size = Literal["nano", "base"]
 Interpreter = Callable[[StatusCallback], Path]
@@ -203,7 +203,7 @@ def _trying(text: str, preset: Size, px: int, texts: TextEncoder) -> DsmoeContes
             place[room] = dict(place.get(room) or {})
             place = place[room]
         place[name] = yaml.safe_load(value)
-    found = checked(Tried, raw, f"--try {text!r}")
+    found = validate_settings(Tried, raw, f"--try {text!r}")
     name = f"{preset}-{content_id(found.model_dump(mode='json'))[:6]}"
     return DsmoeContestant(name, found.model, texts, training=found.training)
 
@@ -231,7 +231,7 @@ def _shape(preset: Size, px: int) -> ModelConfig:
         SettingsError: the side fits no network.
     """
     raw = {**ModelConfig.of_size(preset).model_dump(), "image_px": px}
-    return checked(ModelConfig, raw, "the command line")
+    return validate_settings(ModelConfig, raw, "the command line")
 
 
 def _of_row(whole: ModelConfig, row: str) -> ModelConfig:

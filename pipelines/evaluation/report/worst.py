@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.evaluation.matching import UNMATCHED, ImageMatches
-from pipelines.datasets.drawing import Mark, drawn
+from pipelines.datasets.drawing import BoxOverlay, draw_boxes
 
 MOST = 12
 LONGEST_PX = 960
@@ -59,12 +59,14 @@ def draw(image: ImageMatches, threshold: float) -> bytes:
     width, height = image.image.width, image.image.height
     scale = min(LONGEST_PX / max(width, height), LARGEST_SCALE)
     marks = [
-        Mark(f.box, f"{f.label} {f.score:.0%}", COLOURS[FALSE if j == UNMATCHED else RIGHT], broken=True)
+        BoxOverlay(
+            f.box, f"{f.label} {f.score:.0%}", COLOURS[FALSE if j == UNMATCHED else RIGHT], dashed=True
+        )
         for f, j in zip(reversed(image.detections), reversed(image.truth_index), strict=True)
         if f.score >= threshold
     ]
     marks += [
-        Mark(a.box, a.label, COLOURS[FOUND if score >= threshold else MISSED], broken=False)
+        BoxOverlay(a.box, a.label, COLOURS[FOUND if score >= threshold else MISSED], dashed=False)
         for a, score in zip(image.truth, image.best_score, strict=True)
     ]
-    return drawn(image.image.path, marks, max(1, round(width * scale)))
+    return draw_boxes(image.image.path, marks, max(1, round(width * scale)))

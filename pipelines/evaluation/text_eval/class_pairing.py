@@ -27,7 +27,7 @@ def resolve_class_book(text: str, workspace: Workspace | None) -> ClassBook:
             f"{text!r} is a class book of a workspace, and there is none here",
             "Give --workspace DIR, or the file of a class book.",
         )
-    return workspace.class_books.named(text)
+    return workspace.class_books.lookup(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ def start_ml_backend(
     with workspace.locked():
         book = workspace.class_book()
         project = studio.ensure_project(
-            workspace.settings.title, book.vocabulary(), owner=workspace.mark(), resolve=book.resolve
+            workspace.settings.title, book.vocabulary(), owner=workspace.unique_id(), resolve=book.resolve
         )
     signed = own.credentials()
     connect(connection, project, url, signed.username, signed.password)

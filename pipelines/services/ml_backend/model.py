@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dsmoe_core.errors import DsmoeError
 from dsmoe_core.schema import ImageRecord, Prediction
-from pipelines.detectors.backend import DetectorBackend, Predict, named
+from pipelines.detectors.backend import DetectorBackend, PredictFunction, with_version
 from pipelines.workspace.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class ServedModel:
     """
 
     version: str
-    _look: Predict
+    _look: PredictFunction
 
     def predict(self, images: Sequence[ImageRecord]) -> list[Prediction]:
         """What it finds on each image; the caller sees to it that only one asks at a time.
@@ -35,7 +35,7 @@ class ServedModel:
         Raises:
             ModelError: its answers are not finite. ImageError, OSError: an image cannot be read.
         """
-        return list(named(self._look(images), self.version))
+        return list(with_version(self._look(images), self.version))
 
 
 class ChampionModel:

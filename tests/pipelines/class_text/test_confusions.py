@@ -67,7 +67,7 @@ def came_back(
     outcomes = dict.fromkeys(Outcome, 0) | {Outcome.RELABELLED: relabelled}
     annotations = tuple(Annotation(place, label) for label, place in left)
     moment = datetime(2026, 1, 1 + number, tzinfo=UTC)
-    workspace.journal.record([Harvest(key, annotations, 1, moment, False, outcomes, VERSION, 9.0)])
+    workspace.journal.record_harvests([Harvest(key, annotations, 1, moment, False, outcomes, VERSION, 9.0)])
 
 
 def test_people_s_corrections_are_told_by_what_was_shown_and_what_came_back(workspace: Workspace) -> None:

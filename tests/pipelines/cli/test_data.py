@@ -17,8 +17,8 @@ from dsmoe_core.data.letterbox import Squares
 from dsmoe_core.tiling import training_views
 from pipelines import cli
 from pipelines.datasets import labelled_data
-from pipelines.datasets.contact_sheet import Row, each_alone, sheet
-from pipelines.datasets.labelled_data import LabelledData, of_files, of_workspace
+from pipelines.datasets.contact_sheet import Row, augmentation_rows, render_sheet
+from pipelines.datasets.labelled_data import LabelledData, from_files, from_workspace
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
 
@@ -27,12 +27,12 @@ SMALL = ModelConfig(image_px=96)
 
 @pytest.fixture
 def data(blocks: Path) -> LabelledData:
-    return of_files(blocks / "train.json", blocks / "images", SMALL)
+    return from_files(blocks / "train.json", blocks / "images", SMALL)
 
 
 def rows(data: LabelledData, tmp_path: Path, model: ModelConfig = SMALL) -> list[Row]:
-    views = training_views(data.drawn(6, 42, tmp_path).labelled, model.tiles)
-    return each_alone(views, data.classes, Squares.of(model), data.training, columns=6)
+    views = training_views(data.sample(6, 42, tmp_path).labelled, model.tiles)
+    return augmentation_rows(views, data.classes, Squares.of(model), data.training, columns=6)
 
 
 def assert_boxes_are_on_blocks(sample: Sample) -> None:
@@ -63,7 +63,7 @@ def test_tiles_have_boxes_on_their_blocks_too(data: LabelledData, tmp_path: Path
 
 def test_the_sheet_draws_each_box_in_its_class_s_colour(data: LabelledData, tmp_path: Path) -> None:
     (row,) = rows(data, tmp_path)[:1]
-    image = np.asarray(sheet([row], data.classes, cell=192))
+    image = np.asarray(render_sheet([row], data.classes, cell=192))
     top = 8 + 22  # the gap and the title
     for i, sample in enumerate(row.samples):
         for box, label in zip(sample.boxes, sample.labels, strict=True):
@@ -92,7 +92,7 @@ def test_preview_of_a_workspace_and_of_files(
 
 
 def test_labels_of_a_workspace_come_before_its_test_set(workspace: Workspace) -> None:
-    found = of_workspace(workspace.path)  # nothing was labelled yet
+    found = from_workspace(workspace.path)  # nothing was labelled yet
     assert {p.image.key for p in found.images} == {p.image.key for p in workspace.test_set()}
     assert found.classes == tuple(COLOURS)
 
@@ -114,7 +114,7 @@ def test_anchors_ask_for_a_finer_head_or_tiles_where_boxes_are_small(
     blocks: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse = ModelConfig(head_strides=(8, 16))
-    monkeypatch.setattr(labelled_data, "of_files", lambda file, images, _: of_files(file, images, coarse))
+    monkeypatch.setattr(labelled_data, "from_files", lambda file, images, _: from_files(file, images, coarse))
     content = json.loads((blocks / "train.json").read_text())
     for image in content["images"]:
         image |= {"width": 960, "height": 960}

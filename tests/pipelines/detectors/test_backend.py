@@ -10,7 +10,7 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.letterbox_cache import ImageCache
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, evaluate_predictions, named
+from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, evaluate_predictions, with_version
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.workspace.workspace import Workspace
@@ -51,11 +51,11 @@ def test_a_trained_model_finds_things_on_every_image_in_order(
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
     assert {p.name for p in (tmp_path / "a").iterdir()} >= {"model.safetensors", "model.json"}
     images = [p.image for p in pool]
-    found = list(named(detector.predict(tmp_path / "a", words, iter(images)), "a+b"))
+    found = list(with_version(detector.predict(tmp_path / "a", words, iter(images)), "a+b"))
     assert [f.key for f in found] == [p.key for p in images]
     assert {f.version for f in found} == {"a+b"}
     ready = detector.load(tmp_path / "a", words)
-    again = [one for image in images for one in named(ready([image]), "a+b")]  # asked over and over
+    again = [one for image in images for one in with_version(ready([image]), "a+b")]  # asked over and over
     assert [f.key for f in again] == [f.key for f in found]
     assert all(len(a.detections) >= len(f.detections) for a, f in zip(again, found, strict=True))
     for image, one in zip(images, found, strict=True):

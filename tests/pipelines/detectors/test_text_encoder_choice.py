@@ -15,7 +15,7 @@ from tiny_language_model import WIDTH, write_language_model
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError, SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, text_encoder
+from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, make_text_encoder
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.retraining import harvest, make_dataset, train
@@ -118,7 +118,7 @@ def test_an_encoder_whose_width_the_network_cannot_take(
     "text", [TransformersText(model="acme/words"), TransformersText(model="~/none"), None], ids=str
 )
 def test_nothing_is_loaded_before_it_is_needed(text: TextSettings | None) -> None:
-    made = text_encoder(text or ServerText(url="http://127.0.0.1:1/v1", model="tiny"))
+    made = make_text_encoder(text or ServerText(url="http://127.0.0.1:1/v1", model="tiny"))
     assert callable(made.encode)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tiny import Killed
 
 from pipelines.detectors import tracking
-from pipelines.detectors.tracking import DATABASE, EXPERIMENT, FOLDER, POINTS, tracked
+from pipelines.detectors.tracking import DATABASE, EXPERIMENT, FOLDER, POINTS, track_training
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.settings import WorkspaceSettings
@@ -53,7 +53,7 @@ def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
     steps, names = 1000, ("class", "box", "learning_rate", "gradient_norm")
 
     def train(first: int, end: int) -> None:
-        with tracked(network, "r1-abc", ABOUT) as curves:
+        with track_training(network, "r1-abc", ABOUT) as curves:
             assert curves is not None
             for step in range(first, steps + 1):
                 if step == end:
@@ -76,7 +76,7 @@ def test_a_killed_training_goes_on_with_its_curves(network: Workspace) -> None:
 
 def test_a_killed_training_that_begins_again_has_a_run_of_its_own(network: Workspace) -> None:
     def train(end: int) -> None:
-        with tracked(network, "r1-abc", ABOUT) as curves:
+        with track_training(network, "r1-abc", ABOUT) as curves:
             assert curves is not None
             for step in range(1, 11):
                 if step == end:
@@ -125,7 +125,7 @@ def test_where_mlflow_fails_half_way_the_training_goes_on(
 ) -> None:
     from mlflow import MlflowClient
 
-    with tracked(network, "r0", ABOUT) as curves:
+    with track_training(network, "r0", ABOUT) as curves:
         assert curves is not None
         curves(1, 3, {"class": 1.0})
         for name in ("log_batch", "set_terminated"):
@@ -133,7 +133,7 @@ def test_where_mlflow_fails_half_way_the_training_goes_on(
         curves(2, 3, {"class": 1.0})
         curves(3, 3, {"class": 1.0})
     assert warned == ["MLflow fails, so the training goes on without its curves: database is locked"]
-    with pytest.raises(ValueError, match="the training's own"), tracked(network, "r1", ABOUT):
+    with pytest.raises(ValueError, match="the training's own"), track_training(network, "r1", ABOUT):
         raise ValueError("the training's own")
 
 
@@ -146,14 +146,14 @@ def test_tables_of_another_mlflow_leave_a_training_without_curves(
         tables.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
         tables.execute("INSERT INTO alembic_version VALUES ('of_tomorrow')")
         tables.commit()
-    with tracked(network, "r0", ABOUT) as curves:
+    with track_training(network, "r0", ABOUT) as curves:
         assert curves is None
     (warning,) = warned
     assert "of_tomorrow" in warning
 
 
 def test_a_training_that_fails_is_marked(network: Workspace) -> None:
-    with pytest.raises(ValueError, match="broken"), tracked(network, "r0-def", ABOUT):
+    with pytest.raises(ValueError, match="broken"), track_training(network, "r0-def", ABOUT):
         raise ValueError("broken")
     assert run_of(network)[1].info.status == "FAILED"
 
@@ -196,12 +196,12 @@ def test_where_it_is_not_wanted_or_not_there_a_training_goes_on(
     network: Workspace, monkeypatch: pytest.MonkeyPatch, warned: list[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "mlflow", None)
-    with tracked(network, "r0", {}) as curves:
+    with track_training(network, "r0", {}) as curves:
         assert curves is None
     (warning,) = warned
     assert "mlflow is not installed" in warning
     network.settings = network.settings.model_copy(update={"tracking": "none"})
-    with tracked(network, "r0", {}) as curves:
+    with track_training(network, "r0", {}) as curves:
         assert curves is None
     assert len(warned) == 1
     assert not (network.path / FOLDER).exists()

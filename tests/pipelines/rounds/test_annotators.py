@@ -178,7 +178,7 @@ def test_another_way_to_put_annotators_together_reaches_what_was_taken_in(
     studio.submit(context.project(), second, [], seconds=1.0)
     settings = context.workspace.settings
     for consensus, boxes in (("latest", 1), ("union", 2), ("latest", 1)):
-        way = settings.studio.model_copy(update={"several": consensus})
+        way = settings.studio.model_copy(update={"consensus": consensus})
         context.workspace.settings = settings.model_copy(update={"studio": way})
         harvest(context, 0, partial=True)
         assert len(context.workspace.journal.harvests()[first.key].annotations) == boxes

@@ -13,7 +13,7 @@ import pytest
 from tests.pipelines import journey
 
 ROOT = Path(__file__).resolve().parents[3]
-STEPS = ("choose", "push", "annotate", "harvest", "dataset", "train", "judge", "promote")
+STEPS = ("choose", "push", "annotate", "harvest", "dataset", "train", "evaluate", "promote")
 
 
 class Killed(BaseException):

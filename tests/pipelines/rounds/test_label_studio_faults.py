@@ -263,7 +263,7 @@ def test_the_project_is_deleted(scene: Scene) -> None:
 def test_another_workspace_has_a_project_of_this_title(scene: Scene) -> None:
     settings, book = scene.workspace.settings, scene.workspace.class_book()
     scene.context().studio.ensure_project(settings.title, book.vocabulary(), owner="1f0c9a2e")
-    documented(said(scene.open), settings.title, "1f0c9a2e", scene.workspace.mark())
+    documented(said(scene.open), settings.title, "1f0c9a2e", scene.workspace.unique_id())
     scene.workspace.settings = settings.model_copy(update={"title": f"{settings.title} b"})
     scene.open()
     scene.whole()

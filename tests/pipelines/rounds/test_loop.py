@@ -16,7 +16,7 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.retraining import evaluate_candidate
-from pipelines.workspace.round_summary import sentences
+from pipelines.workspace.round_summary import explain_rounds
 from pipelines.workspace.workspace import Workspace
 
 Label = Callable[[LoopContext], None]
@@ -64,13 +64,13 @@ def test_models_are_judged_by_what_they_find_faintly_too_but_nobody_is_shown_it(
     model = context.workspace.champion() or ""
     card = context.workspace.registry.card(model)
     context.workspace.registry.register(card.model_copy(update={"evaluation": None}))
-    context.workspace.prediction_store.path(context.workspace.version_of(model)).unlink()
+    context.workspace.prediction_store.path(context.workspace.prediction_version(model)).unlink()
     hesitant = replace(context, detector=Hesitant())
     evaluate_candidate(hesitant, model)
     scores = context.workspace.registry.card(model).evaluation
     assert scores is not None
     assert scores.map == usual > 0
-    kept = context.workspace.prediction_store.load(context.workspace.version_of(model))
+    kept = context.workspace.prediction_store.load(context.workspace.prediction_version(model))
     assert kept.keys() == {p.key for p in context.workspace.images("test")}
     assert not any(one.detections for one in kept.values())
 
@@ -85,7 +85,7 @@ def test_later_rounds_have_pre_annotations_most_useful_first_with_a_control_arm(
     doubts = [task.uncertainty or 0.0 for task in sent]
     assert doubts == sorted(doubts, reverse=True)
     assert {task.version for task in sent} == {
-        context.workspace.version_of(context.workspace.champion() or "")
+        context.workspace.prediction_version(context.workspace.champion() or "")
     }
     shown = context.studio.open_tasks(context.project())
     assert [task.key for task in shown] == [task.key for task in sent]
@@ -128,8 +128,8 @@ def test_a_candidate_that_is_no_better_is_refused_and_the_table_says_why(
             refused += 1
             assert row.reason == f"refused: mAP {row.map:.3f} is not above the champion's {best.map:.3f}"
     assert refused, "the blocks are chosen so that colours saturate; without a refusal this tests nothing"
-    assert len(sentences(rows)) == refused
-    assert f"round {best.round}'s model stays champion" in sentences(rows)[-1]
+    assert len(explain_rounds(rows)) == refused
+    assert f"round {best.round}'s model stays champion" in explain_rounds(rows)[-1]
 
 
 def test_a_champion_turned_by_hand_while_people_label_is_the_parent_and_the_measure(
@@ -185,7 +185,7 @@ def test_images_that_stayed_out_are_shown_what_the_next_model_finds(
     for task in left.values():
         context.studio.submit(project, task, task.pre_annotations, seconds=1.0)
     shown = {h.key: h.version for h in context.studio.harvest(project)}
-    assert {shown[key] for key in left} == {context.workspace.version_of(row.model or "")}
+    assert {shown[key] for key in left} == {context.workspace.prediction_version(row.model or "")}
 
 
 def test_a_blind_share_is_sent_without_pre_annotations(context: LoopContext, label: Label) -> None:
@@ -249,5 +249,5 @@ def test_a_class_book_that_changed_judges_the_champion_anew(
     after = workspace.registry.card(champion).evaluation
     assert before is not None
     assert after is not None
-    assert before.judged_on != after.judged_on
-    assert after.judged_on == workspace.registry.card(row.model or "").evaluation.judged_on  # type: ignore[union-attr]
+    assert before.evaluated_on != after.evaluated_on
+    assert after.evaluated_on == workspace.registry.card(row.model or "").evaluation.evaluated_on  # type: ignore[union-attr]

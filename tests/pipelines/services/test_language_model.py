@@ -21,7 +21,7 @@ from dsmoe_core.errors import LanguageModelError
 from pipelines import cli
 from pipelines.services.language_model.engines import ENGINES
 from pipelines.services.language_model.source import DEFAULT, find_model_source
-from pipelines.settings import inherited
+from pipelines.settings import subprocess_environment
 from pipelines.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -170,7 +170,7 @@ def test_a_name_on_the_hub() -> None:
 def test_our_own_variables_stay_with_us(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSMOE_LLM_API_KEY", "sk-secret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    given = inherited({"MORE": "x"})
+    given = subprocess_environment({"MORE": "x"})
     assert "sk-secret" not in given.values()
     assert (given["CUDA_VISIBLE_DEVICES"], given["MORE"]) == ("1", "x")
 

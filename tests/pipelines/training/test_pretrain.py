@@ -16,7 +16,7 @@ from dsmoe_core.errors import DsmoeError, SettingsError
 from dsmoe_core.warm_start import checkpoint
 from pipelines import cli
 from pipelines.services import factory
-from pipelines.settings import DetectorSettings, Environment, checked
+from pipelines.settings import DetectorSettings, Environment, validate_settings
 from pipelines.training import pretrain
 from pipelines.training.pretrain import WarmStartPlan, synthetic_vocabulary
 from pipelines.workspace.workspace import Workspace
@@ -244,7 +244,7 @@ def test_a_workspace_starts_warm_where_that_is_possible_unless_told_otherwise(
 )
 def test_settings_that_contradict_each_other_are_refused(raw: dict[str, Any], problem: str) -> None:
     with pytest.raises(SettingsError, match=problem):
-        checked(DetectorSettings, raw, "the test")
+        validate_settings(DetectorSettings, raw, "the test")
 
 
 def test_a_plan_is_of_a_preset() -> None:
@@ -252,4 +252,4 @@ def test_a_plan_is_of_a_preset() -> None:
         update={"image_px": 96}
     )
     with pytest.raises(DsmoeError, match="size"):
-        checked(WarmStartPlan, {"size": "huge"}, "the test")
+        validate_settings(WarmStartPlan, {"size": "huge"}, "the test")

@@ -15,7 +15,7 @@ from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.settings import PackagedText, ServerText, TransformersText
 from pipelines.workspace.class_books import WORKING
-from pipelines.workspace.token_limit import PACKAGED_LONGEST, PRETRAINED_LONGEST, cut_by
+from pipelines.workspace.token_limit import PACKAGED_LONGEST, PRETRAINED_LONGEST, truncation_check
 from pipelines.workspace.workspace import Workspace
 from prompts.glossary import glossary_book
 
@@ -188,7 +188,7 @@ def test_a_workspace_from_before_versions_publishes_its_book_when_it_is_written_
     workspace.class_books.store.path.unlink()
     with Workspace.open(workspace.path) as old:
         assert old.class_book() == old.working_book()
-        assert old.class_books.note() is None
+        assert old.class_books.unpublished_note() is None
         assert "No version yet" in dsmoe("log")
         assert not old.class_books.store.path.exists()
         with old.locked():
@@ -249,8 +249,8 @@ def test_rounds_models_and_pre_annotations_name_the_published_version(
 def test_versions_are_named_by_their_first_digits(workspace: Workspace, dsmoe: Said) -> None:
     books, first = workspace.class_books, workspace.class_book()
     edit(workspace, "a red block")
-    assert books.named(first.version[:4]) == books.named("published") == first
-    assert books.named(WORKING) == workspace.working_book() != first
+    assert books.lookup(first.version[:4]) == books.lookup("published") == first
+    assert books.lookup(WORKING) == workspace.working_book() != first
     assert "~ class rust" in dsmoe("diff", "working", first.version)
     assert "'zz' is no version of this class book; the latest are:" in dsmoe("diff", "zz", refused=True)
     assert "'zz' is no version" in dsmoe("publish", "zz", "--force", "x", refused=True)
@@ -280,7 +280,10 @@ def test_the_limit_is_that_of_the_text_encoder(tmp_path: Path) -> None:
     from dsmoe_core.text_encoders.pretrained import LONGEST
     from dsmoe_core.text_encoders.sentence import SentenceEncoder
 
-    packaged, longer = cut_by(PackagedText()), cut_by(TransformersText(model=str(get_model_path())))
+    packaged, longer = (
+        truncation_check(PackagedText()),
+        truncation_check(TransformersText(model=str(get_model_path()))),
+    )
     assert packaged is not None
     assert longer is not None
     assert LONGEST == PRETRAINED_LONGEST
@@ -290,5 +293,5 @@ def test_the_limit_is_that_of_the_text_encoder(tmp_path: Path) -> None:
     assert longer(f"{full} short") is None
     one, other = SentenceEncoder().encode([f"{full} short", f"{full} hole"])
     assert one.equal(other)  # and that is where it is cut
-    assert cut_by(TransformersText(model="acme/words")) is None
-    assert cut_by(ServerText(kind="server", url="http://127.0.0.1:1/v1", model="m")) is None
+    assert truncation_check(TransformersText(model="acme/words")) is None
+    assert truncation_check(ServerText(kind="server", url="http://127.0.0.1:1/v1", model="m")) is None

@@ -31,15 +31,15 @@ def harvest(key: str, minute: int, *labels: str, skipped: bool = False, number: 
 
 def test_the_latest_state_of_an_annotation_counts_in_whatever_order_it_came(journal: Journal) -> None:
     old, new = harvest("a", 1, "spur"), harvest("a", 2, "short", "short")
-    journal.record([new, old])
+    journal.record_harvests([new, old])
     assert journal.harvests() == {"a": new}
     assert journal.last_harvest() == new.updated_at
 
 
 def test_imported_labels_give_way_to_what_people_say(journal: Journal) -> None:
-    journal.record([harvest("a", -100, "spur", number=0)], source="import")
+    journal.record_harvests([harvest("a", -100, "spur", number=0)], source="import")
     assert journal.last_harvest() is None
-    journal.record([harvest("a", 1, "short")])
+    journal.record_harvests([harvest("a", 1, "short")])
     assert [a.label for a in journal.harvests()["a"].annotations] == ["short"]
 
 
@@ -109,36 +109,36 @@ def test_what_is_doubted_is_remembered_with_its_note(journal: Journal) -> None:
     doubted = replace(
         harvest("a", 1, "spur"), doubt="unsure", note="rust, or [red] paint?", annotators=2, agreement=0.5
     )
-    journal.record([doubted])
+    journal.record_harvests([doubted])
     assert journal.harvests() == {"a": doubted}
     assert not journal.harvests()["a"].labelled
 
 
 def test_what_says_nothing_new_is_not_written_again(journal: Journal) -> None:
     first = harvest("a", 1, "spur")
-    journal.record([first])
-    journal.record([replace(first, updated_at=first.updated_at + timedelta(minutes=5))])
+    journal.record_harvests([first])
+    journal.record_harvests([replace(first, updated_at=first.updated_at + timedelta(minutes=5))])
     assert journal.harvests() == {"a": first}
 
 
 def test_an_answer_taken_back_is_gone_and_one_never_given_is_no_news(journal: Journal) -> None:
     given, later = harvest("a", 1, "spur"), NOON + timedelta(minutes=2)
     nothing = Harvest("a", (), 0, later, False, {}, None, None, annotators=0)
-    journal.record([given, replace(nothing, key="never")])
-    journal.record([nothing])
+    journal.record_harvests([given, replace(nothing, key="never")])
+    journal.record_harvests([nothing])
     assert journal.harvests() == {}
     assert journal.last_harvest() == later
     again = harvest("a", 3, "short")
-    journal.record([again])
+    journal.record_harvests([again])
     assert journal.harvests() == {"a": again}
 
 
 def test_a_change_dated_before_what_it_changes_counts(journal: Journal) -> None:
     """The server's clock was put back in between."""
-    journal.record([harvest("a", 60, "spur")])
+    journal.record_harvests([harvest("a", 60, "spur")])
     changed = harvest("a", 5, "short")
-    journal.record([changed])
-    journal.record([changed])  # the overlap brings it again
+    journal.record_harvests([changed])
+    journal.record_harvests([changed])  # the overlap brings it again
     (kept,) = journal.harvests().values()
     assert kept == replace(changed, updated_at=NOON + timedelta(minutes=60, microseconds=1))
 
@@ -146,10 +146,10 @@ def test_a_change_dated_before_what_it_changes_counts(journal: Journal) -> None:
 def test_a_state_that_holds_again_counts_again(journal: Journal) -> None:
     """The server's database was put back from a backup."""
     old, new = harvest("a", 1, "spur"), harvest("a", 2, "short")
-    journal.record([old])
-    journal.record([new])
+    journal.record_harvests([old])
+    journal.record_harvests([new])
     for _ in range(2):
-        journal.record([old])
+        journal.record_harvests([old])
         assert journal.harvests() == {
             "a": replace(old, updated_at=new.updated_at + timedelta(microseconds=1))
         }
@@ -158,11 +158,11 @@ def test_a_state_that_holds_again_counts_again(journal: Journal) -> None:
 def test_a_journal_from_before_there_were_remarks_opens_and_takes_them(tmp_path: Path) -> None:
     path, old = tmp_path / "journal.sqlite", harvest("a", 1, "spur")
     with closing(Journal.at(path)) as journal:
-        journal.record([old])
+        journal.record_harvests([old])
     with closing(sqlite3.connect(path)) as db:
         db.execute("DROP TABLE remarks")
     with closing(Journal.at(path)) as journal:
         assert journal.harvests() == {"a": old}
         doubted = replace(old, updated_at=NOON + timedelta(hours=1), doubt="unsure")
-        journal.record([doubted])
+        journal.record_harvests([doubted])
         assert journal.harvests() == {"a": doubted}

@@ -11,7 +11,7 @@ from dsmoe_core.errors import ModelError
 from pipelines.rounds.gate import verdict
 from pipelines.workspace import registry as module
 from pipelines.workspace.journal import Journal
-from pipelines.workspace.registry import Registry, Scores, new_card, source_commit
+from pipelines.workspace.registry import Metrics, Registry, new_card, source_commit
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def registry(tmp_path: Path) -> Registry:
     return made
 
 
-def scores(value: float) -> Scores:
-    return Scores(map50=value, map=value, precision=1, recall=1, f1=1, per_class={}, judged_on="t+b")
+def scores(value: float) -> Metrics:
+    return Metrics(map50=value, map=value, precision=1, recall=1, f1=1, per_class={}, evaluated_on="t+b")
 
 
 def test_cards_come_back(registry: Registry) -> None:

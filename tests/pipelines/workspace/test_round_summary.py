@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pipelines.workspace.journal import RoundRecord
-from pipelines.workspace.round_summary import count_round, round_rows, sentences
+from pipelines.workspace.round_summary import count_round, explain_rounds, summarize_rounds
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 
@@ -24,7 +24,7 @@ def test_a_round_is_measured_by_the_last_model_that_was_promoted() -> None:
         judged(3, 0.4, True),
         judged(4, 0.35, False),
     ]
-    gained, lost, late = sentences(round_rows(records, [], {}))
+    gained, lost, late = explain_rounds(summarize_rounds(records, [], {}))
     assert gained == f"Round 1's model did not become champion; {little}."
     assert "(mAP@.5:.95 0.250) is not better than round 0 (0.300)" in lost
     assert lost.endswith("the model lost 0.050 on the test set, so round 0's model stays champion.")

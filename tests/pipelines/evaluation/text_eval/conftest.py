@@ -12,7 +12,7 @@ import pytest
 from scenes import labelled
 
 from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
-from pipelines.detectors.backend import Predict
+from pipelines.detectors.backend import PredictFunction
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.progress import SilentProgress
 from prompts.class_book import ClassBook
@@ -59,7 +59,7 @@ class WordReader:
             expert = len(here) % 3
             yield Prediction(image.key, tuple(found), Routing((expert, 3), (0.75, 0.25), 0.0), 0.0, "")
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         self.asked.append(vocabulary)
         return lambda images: self.predict(model, vocabulary, images)
 

@@ -12,7 +12,7 @@ import numpy as np
 from dsmoe_core.mobile_sam.prompt_segmenter import Masks
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
-from pipelines.detectors.backend import Predict, named
+from pipelines.detectors.backend import PredictFunction, with_version
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.workspace.workspace import Workspace
 
@@ -30,7 +30,7 @@ class Held(StubDetector):
         self.go.set()
         self.looks: list[int] = []
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         look = super().opened(model, vocabulary)
 
         def held(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
@@ -68,7 +68,7 @@ def rectangle(x: float, y: float, w: float, h: float, label: str, **more: object
 def found_by(workspace: Workspace, model: str, image: ImageRecord) -> Prediction:
     vocabulary = workspace.class_book().vocabulary()
     found = StubDetector().predict(workspace.registry.folder(model), vocabulary, [image])
-    return next(named(found, workspace.version_of(model)))
+    return next(with_version(found, workspace.prediction_version(model)))
 
 
 class Scissors:

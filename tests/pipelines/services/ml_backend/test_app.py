@@ -50,7 +50,7 @@ def test_setup_tells_the_version_and_needs_no_token(
     play: Play, promote: Promote, workspace: Workspace
 ) -> None:
     promote("m1")
-    version = workspace.version_of("m1")
+    version = workspace.prediction_version("m1")
     body = {"project": "1.17", "schema": "<View/>", "hostname": "http://localhost:8080"}
 
     async def scene(client: httpx.AsyncClient) -> None:
@@ -142,7 +142,7 @@ def test_a_click_is_answered_with_the_box_under_it_in_the_class_of_the_tool(
             assert region["value"]["x"] == pytest.approx(100 * detection.box.x1 / image.width)
             assert region["value"]["width"] == pytest.approx(100 * detection.box.width / image.width)
             assert region["score"] == pytest.approx(detection.probabilities[label])
-            assert answer["model_version"] == workspace.version_of("m1")
+            assert answer["model_version"] == workspace.prediction_version("m1")
             again = (await client.post("/predict", json=body)).json()["results"]
             assert again == [answer]  # the same thing clicked twice is one box
 
@@ -309,6 +309,6 @@ def test_only_images_of_the_workspace_are_read(
                 assert "no image of this workspace" in answer.json()["error"]
             both = (await client.post("/predict", json=request_body(foreign, task(good)))).json()
             assert both["results"][0] == []  # the others are answered all the same
-            assert both["results"][1]["model_version"] == workspace.version_of("m1")
+            assert both["results"][1]["model_version"] == workspace.prediction_version("m1")
 
     play(scene)

@@ -134,10 +134,10 @@ def close(prediction: Json, labelled: LabelledImage) -> bool:
 def test_an_opened_task_has_live_pre_annotations_and_a_click_is_answered_beside_them(room: Room) -> None:
     task = room.tasks[0]
     (prediction,) = room.opened(task)
-    assert prediction["model_version"] == room.workspace.version_of("m1")
+    assert prediction["model_version"] == room.workspace.prediction_version("m1")
     assert close(prediction, room.truth[task.key])
     streamed = room.ask(f"/api/projects/{room.project}/next")
-    assert [p["model_version"] for p in streamed["predictions"]] == [room.workspace.version_of("m1")]
+    assert [p["model_version"] for p in streamed["predictions"]] == [room.workspace.prediction_version("m1")]
     for there in room.truth[
         task.key
     ].annotations:  # each of them has a pre-annotation of the same class already
@@ -178,7 +178,7 @@ def test_killed_people_go_on_working_and_restarted_pre_annotations_come_back(roo
 
 def test_a_promotion_reaches_the_next_task_without_a_restart(room: Room) -> None:
     train(room.workspace, room.truth, "m2")
-    version = room.workspace.version_of("m2")
+    version = room.workspace.prediction_version("m2")
     while lifecycle.ml_backend(room.workspace).status().version != version:
         time.sleep(0.05)
     (prediction,) = room.opened(room.tasks[3])

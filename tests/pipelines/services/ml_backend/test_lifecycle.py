@@ -10,7 +10,7 @@ import pytest
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Connection, Task
 from dsmoe_core.errors import WorkspaceError
-from pipelines.detectors.backend import named
+from pipelines.detectors.backend import with_version
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend import lifecycle
 from pipelines.services.ml_backend.credentials import Credentials
@@ -53,7 +53,9 @@ def test_open_pre_annotations_of_a_renamed_class_keep_their_boxes(
     studio, vocabulary = FakeStudio(), workspace.class_book().vocabulary()
     project = studio.ensure_project(workspace.settings.title, vocabulary)
     images = workspace.images("pool")
-    found = named(StubDetector().predict(workspace.registry.folder("m1"), vocabulary, images), "m1+book")
+    found = with_version(
+        StubDetector().predict(workspace.registry.folder("m1"), vocabulary, images), "m1+book"
+    )
     pairs = enumerate(zip(images, found, strict=True))
     studio.import_tasks(project, [Task(p, 1, "ranked", rank, f) for rank, (p, f) in pairs])
 

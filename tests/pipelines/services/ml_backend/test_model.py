@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
-from pipelines.detectors.backend import Predict
+from pipelines.detectors.backend import PredictFunction
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend.model import RETRY_INTERVAL_S, ChampionModel
 from pipelines.workspace.workspace import Workspace
@@ -19,7 +19,7 @@ from tests.pipelines.services.ml_backend.asking import Promote
 class Diverged(StubDetector):
     """Its models answer, but with nonsense."""
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         look = super().opened(model, vocabulary)
 
         def nonsense(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
@@ -36,7 +36,7 @@ def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Pr
     assert champion.refresh()
     served = champion.served
     assert served is not None
-    assert served.version == workspace.version_of("m1")
+    assert served.version == workspace.prediction_version("m1")
     assert not champion.refresh()
     assert champion.served is served
 
@@ -86,7 +86,7 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     assert champion.refresh()
     assert champion.problem is None
     assert champion.served is not None
-    assert champion.served.version == workspace.version_of("m2")
+    assert champion.served.version == workspace.prediction_version("m2")
 
 
 class FullGpu(StubDetector):
@@ -94,7 +94,7 @@ class FullGpu(StubDetector):
 
     full = True
 
-    def load(self, model: Path, vocabulary: Vocabulary) -> Predict:
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         if self.full:
             raise RuntimeError("CUDA out of memory")
         return super().opened(model, vocabulary)

@@ -44,7 +44,7 @@ def test_it_is_started_once_survives_a_kill_and_is_stopped(
     promote("m1")
     url = ml_backend.up(quiet)
     first = ml_backend.status()
-    assert (first.running, first.version) == (True, workspace.version_of("m1"))
+    assert (first.running, first.version) == (True, workspace.prediction_version("m1"))
     assert MLBackendProcess(workspace.path, free_port()).up(quiet) == url  # whatever port is asked for
     assert ml_backend.status().pid == first.pid
     assert httpx.get(f"{url}/health").status_code == 401

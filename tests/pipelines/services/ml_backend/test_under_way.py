@@ -79,14 +79,18 @@ def test_a_promotion_changes_who_answers_and_requests_under_way_end_with_the_old
         promote("m2")
         while len(detector.looks) < 3:  # the new one is being tried while the old one still answers
             await asyncio.sleep(0.005)
-        assert (await client.post("/setup", json={})).json()["model_version"] == workspace.version_of("m1")
+        assert (await client.post("/setup", json={})).json()["model_version"] == workspace.prediction_version(
+            "m1"
+        )
         detector.go.set()
         (old,) = (await under_way).json()["results"]
-        assert old["model_version"] == workspace.version_of("m1")
-        while (await client.post("/setup", json={})).json()["model_version"] != workspace.version_of("m2"):
+        assert old["model_version"] == workspace.prediction_version("m1")
+        while (await client.post("/setup", json={})).json()["model_version"] != workspace.prediction_version(
+            "m2"
+        ):
             await asyncio.sleep(0.005)
         (new,) = (await client.post("/predict", json=request_body(task(images[0])))).json()["results"]
-        assert new["model_version"] == workspace.version_of("m2")
+        assert new["model_version"] == workspace.prediction_version("m2")
 
     play(scene, detector=detector)
 
