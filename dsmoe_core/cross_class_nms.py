@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.schema import Detection
 
-SAME_PLACE_IOU = 0.4
+SUPPRESSION_IOU = 0.4
 """Detections that overlap so much (intersection over union) are of one place."""
 
 
@@ -16,6 +16,6 @@ def suppress_across_classes(detections: Iterable[Detection]) -> list[Detection]:
     kept: list[Detection] = []
     for detection in sorted(detections, key=lambda f: -f.score):
         over = pairwise_iou([detection.box], [other.box for other in kept])
-        if not (over >= SAME_PLACE_IOU).any():
+        if not (over >= SUPPRESSION_IOU).any():
             kept.append(detection)
     return kept

@@ -13,8 +13,8 @@ import torch
 from dsmoe_core.build import build_class_encoder
 from dsmoe_core.checkpoint import WEIGHTS, TrainedModel, check_text_encoder, load_model
 from dsmoe_core.config import ModelConfig
-from dsmoe_core.data.external_images import evenly
-from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.data.external_images import evenly_spaced
+from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, ModelError, SettingsError
 from dsmoe_core.network import ClassEncoding
@@ -29,7 +29,7 @@ from dsmoe_core.runtimes.protocol import Precision
 from dsmoe_core.schema import ImageRecord
 from dsmoe_core.text_embeddings import embed_vocabulary, vocabulary_texts
 from dsmoe_core.text_encoders.protocol import TextEncoder
-from dsmoe_core.tiling import views_of
+from dsmoe_core.tiling import image_views
 
 MAX_DIFFERENCE = 0.01
 """Of a logit, from PyTorch's; more is a wrong graph, not rounding."""
@@ -120,9 +120,9 @@ def _write_text(model: TrainedModel, folder: Path, text_encoder: TextEncoder) ->
 
 def _squares(config: ModelConfig, images: Sequence[ImageRecord]) -> list[ImageArray]:
     """What the network is shown of the images: their tiles, where it looks at tiles."""
-    tiles, squares = config.tiles, Squares.of(config)
-    views = images if tiles is None else [v for p in images for v in views_of(p, tiles)]
-    return [squares.read(view) for view in evenly(views, MAX_SAMPLES)]
+    tiles, squares = config.tiles, LetterboxReader.for_model(config)
+    views = images if tiles is None else [v for p in images for v in image_views(p, tiles)]
+    return [squares.read(view) for view in evenly_spaced(views, MAX_SAMPLES)]
 
 
 def _to_openvino(path: Path, squares: Sequence[ImageArray], read: ClassEncoding) -> Path:

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from dsmoe_core.data.letterbox import LetterBox
-from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache, squares_of
+from dsmoe_core.data.letterbox import Letterbox
+from dsmoe_core.data.letterbox_cache import CacheConfig, LetterboxCache, letterbox_reader
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.loading import InferenceModel, ModelTextEncoder, RuntimeOptions, load_inference_model
@@ -22,7 +22,7 @@ from dsmoe_core.runtimes.protocol import RouterOutput, RuntimeOutput
 from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing, Vocabulary
 from dsmoe_core.text_embeddings import conditioning_vocabulary, embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
-from dsmoe_core.tiling import tiled
+from dsmoe_core.tiling import predict_tiled
 from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, image_uncertainty
 
 NMS_IOU = 0.6
@@ -43,10 +43,10 @@ class Detector:
     """
 
     def __init__(
-        self, model: InferenceModel, text_encoder: TextEncoder, cache: ImageCache | None = None
+        self, model: InferenceModel, text_encoder: TextEncoder, cache: CacheConfig | None = None
     ) -> None:
         self.model = model
-        self._squares = squares_of(model.config, cache)
+        self._squares = letterbox_reader(model.config, cache)
         self._encoder = ModelTextEncoder(model, text_encoder)
         self._vocabulary: Vocabulary | None = None
         self._read: ClassEncoding | None = None
@@ -58,7 +58,7 @@ class Detector:
         text_encoder: TextEncoder,
         options: RuntimeOptions | None = None,
         *,
-        cache: ImageCache | None = None,
+        cache: CacheConfig | None = None,
     ) -> Detector:
         """From a model folder or an exported one; by default the former is run by PyTorch in bf16.
 
@@ -96,7 +96,7 @@ class Detector:
             self._stream, read=self._read, vocabulary=self._vocabulary, min_score=min_score, batch=batch
         )
         tiles = self.model.config.tiles
-        yield from look(images) if tiles is None else tiled(look, images, tiles)
+        yield from look(images) if tiles is None else predict_tiled(look, images, tiles)
 
     def _stream(
         self,
@@ -113,15 +113,15 @@ class Detector:
             answer = self.model.runtime.run(torch.from_numpy(squares), read.conditioning, read.classes)
             for i, image in enumerate(group):
                 yield self._describe(image, answer, i, min_score, vocabulary)
-        if isinstance(self._squares, SquareCache):
+        if isinstance(self._squares, LetterboxCache):
             self._squares.flush()
 
     def _describe(
         self, image: ImageRecord, answer: RuntimeOutput, index: int, min_score: float, vocabulary: Vocabulary
     ) -> Prediction:
         boxes, rows, labels = nms_per_class(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
-        letterbox = LetterBox.of(image.width, image.height, self.model.config.image_px)
-        in_image = letterbox.back(boxes.cpu().numpy()).clip(
+        letterbox = Letterbox.of(image.width, image.height, self.model.config.image_px)
+        in_image = letterbox.to_image(boxes.cpu().numpy()).clip(
             0, np.array([image.width, image.height] * 2, dtype=np.float32)
         )
         table = rows.cpu().numpy().astype(np.float64)

@@ -49,7 +49,7 @@ class TileDetection(NamedTuple):
         return not any(self.cut)
 
 
-def merged(seen: Sequence[TileDetection]) -> list[Detection]:
+def merge_detections(seen: Sequence[TileDetection]) -> list[Detection]:
     """Each defect once, highest score first."""
     found: list[Detection] = []
     for label in dict.fromkeys(s.detection.label for s in seen):

@@ -24,7 +24,7 @@ from dsmoe_core.schema import (
     Prediction,
     Routing,
 )
-from dsmoe_core.tile_merge import CutEdges, TileDetection, merged
+from dsmoe_core.tile_merge import CutEdges, TileDetection, merge_detections
 from dsmoe_core.uncertainty import image_uncertainty
 
 _EDGE = 0.01
@@ -43,7 +43,7 @@ class Tile(NamedTuple):
     bottom: int
 
 
-def tiles_of(width: int, height: int, tiles: Tiles) -> list[Tile]:
+def tile_grid(width: int, height: int, tiles: Tiles) -> list[Tile]:
     """Tiles that cover an image of this size, row by row; one that is all of it where it fits into a tile.
 
     They lie evenly, each shares at least ``tiles.overlap`` of its side with the next.
@@ -63,9 +63,9 @@ def _starts(length: int, tiles: Tiles) -> list[int]:
     return [i * room // steps for i in range(steps + 1)]
 
 
-def views_of(image: ImageRecord, tiles: Tiles) -> list[ImageRecord]:
+def image_views(image: ImageRecord, tiles: Tiles) -> list[ImageRecord]:
     """What to look at instead of an image: its tiles, and itself if ``tiles.whole`` or if it fits."""
-    places = tiles_of(image.width, image.height, tiles)
+    places = tile_grid(image.width, image.height, tiles)
     if len(places) == 1:
         return [image]
     parts = [_part(image, place) for place in places]
@@ -91,7 +91,7 @@ def labelled_views(labelled: LabelledImage, tiles: Tiles) -> list[LabelledImage]
     where none does to the one that shows most of it. Of the tiles without a box a share of ``tiles.empty`` is
     kept, always the same ones.
     """
-    views = views_of(labelled.image, tiles)
+    views = image_views(labelled.image, tiles)
     if len(views) == 1:
         return [labelled]
     whole = [LabelledImage(v, labelled.annotations) for v in views if v.region is None]
@@ -135,7 +135,7 @@ def _corner(view: ImageRecord) -> tuple[int, int]:
     return (view.region[0], view.region[1]) if view.region is not None else (0, 0)
 
 
-def tiled(look: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterator[Prediction]:
+def predict_tiled(look: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterator[Prediction]:
     """What ``look`` finds on the views of each image, brought together; streamed in order.
 
     An image that fits into a tile is looked at as ever. ``look`` gets one stream of views, so that its
@@ -145,7 +145,7 @@ def tiled(look: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterato
 
     def views() -> Iterator[ImageRecord]:
         for image in images:
-            its_views = views_of(image, tiles)
+            its_views = image_views(image, tiles)
             waiting.append((image, its_views))
             yield from its_views
 
@@ -161,7 +161,7 @@ def tiled(look: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterato
 
 def _together(image: ImageRecord, seen: Sequence[tuple[ImageRecord, Prediction]], tiles: Tiles) -> Prediction:
     found = [_in_image(one, view, image, tiles) for view, page in seen for one in page.detections]
-    detections = tuple(merged(found))
+    detections = tuple(merge_detections(found))
     routing = _mean_routing([page.routing for _, page in seen])
     return Prediction(image.key, detections, routing, image_uncertainty(detections), seen[0][1].version)
 

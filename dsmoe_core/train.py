@@ -19,7 +19,7 @@ from dsmoe_core.build import build
 from dsmoe_core.checkpoint import CHECKPOINT, WEIGHTS, check_text_encoder, load_weights, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
-from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
+from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
 from dsmoe_core.errors import DataError, ModelError, SettingsError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
@@ -55,7 +55,7 @@ def fit(
     out: Path,
     start_from: Path | None = None,
     encoder_from: Path | None = None,
-    cache: ImageCache | None = None,
+    cache: CacheConfig | None = None,
     extra_sets: Sequence[LabelledSet] = (),
     progress: Progress | None = None,
 ) -> TrainingSummary:
@@ -102,7 +102,7 @@ def fit(
     optimizer = build_optimizer(network, training)
     reached = run.restore(network, average, optimizer, processes.micro_batch(training))
     processes.need_the_same(reached.step)
-    squares = squares_of(model, cache)
+    squares = letterbox_reader(model, cache)
     questions = StepSampler(
         [
             (
@@ -196,7 +196,7 @@ def _frozen(
     network: DSMoE | AblatedDSMoE,
     training: TrainingConfig,
     start: Path | None,
-    cache: ImageCache | None,
+    cache: CacheConfig | None,
 ) -> FrozenEncoder | None:
     """The image encoder, where it is to stay as it is; a fresh one has to learn in any case."""
     if training.encoder == "train":

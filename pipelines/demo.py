@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.data import coco
-from dsmoe_core.data.synthetic import write_set
+from dsmoe_core.data.synthetic import write_synthetic_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from dsmoe_core.progress import CountCallback
 from pipelines.progress import ProgressReporter
@@ -59,7 +59,7 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: 
     name = f"synthetic-{plan.synthetic}"
     folder = workspaces / "data" / f"{name}-{px}px-{counts}-seed{plan.seed}"
     progress.step(0, "draw")
-    write_set(
+    write_synthetic_set(
         folder,
         plan.synthetic,
         train=plan.synthetic_train,

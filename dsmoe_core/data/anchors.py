@@ -16,26 +16,26 @@ from jaxtyping import Float, Int
 from dsmoe_core.config import STRIDES
 from dsmoe_core.schema import Annotation
 
-MAX_LOST = 0.01
+MAX_OFF_GRID = 0.01
 """A stride is fine enough where at most this share of the boxes lies between its cells' centres."""
 SMALLEST_TILE_PX = 64
 _RESTARTS, _ROUNDS = 5, 100
 
 
-class Sizes(NamedTuple):
+class BoxSizes(NamedTuple):
     """Boxes in pixels of their images, with the longest side of each box's image."""
 
     boxes: Float[np.ndarray, "m 2"]
     longest: Float[np.ndarray, " m"]
 
     @classmethod
-    def of(cls, images: Iterable[tuple[int, int, Sequence[Annotation]]]) -> Sizes:
+    def of(cls, images: Iterable[tuple[int, int, Sequence[Annotation]]]) -> BoxSizes:
         """From images as (width, height, annotations)."""
         rows = [(a.box.width, a.box.height, max(w, h)) for w, h, found in images for a in found]
         table = np.array(rows, dtype=np.float64).reshape(-1, 3)
         return cls(table[:, :2], table[:, 2])
 
-    def shown(self, side: int, tile_px: int | None = None) -> Float[np.ndarray, "m 2"]:
+    def at_network_input(self, side: int, tile_px: int | None = None) -> Float[np.ndarray, "m 2"]:
         """Widths and heights as the network sees them: after letter-boxing, of whole images or of tiles."""
         seen = self.longest if tile_px is None else np.minimum(self.longest, tile_px)
         return self.boxes * (side / seen)[:, None]
@@ -101,7 +101,7 @@ def _iou(sizes: Float[np.ndarray, "m 2"], means: Float[np.ndarray, "k 2"]) -> Fl
     return common / (sizes.prod(-1)[:, None] + means.prod(-1)[None] - common)
 
 
-def lost(sizes: Float[np.ndarray, "m 2"], stride: int) -> float:
+def off_grid_share(sizes: Float[np.ndarray, "m 2"], stride: int) -> float:
     """Share of boxes to expect without any cell's centre in them; only the nearest cell can learn those.
 
     Wherever it lies, a side of ``w`` pixels meets a grid of ``stride`` by a chance of min(1, w / stride).
@@ -109,7 +109,7 @@ def lost(sizes: Float[np.ndarray, "m 2"], stride: int) -> float:
     return float(1 - np.minimum(1, sizes / stride).prod(1).mean())
 
 
-class Advice(NamedTuple):
+class Recommendation(NamedTuple):
     """What to set, from sizes alone.
 
     Attributes:
@@ -118,22 +118,26 @@ class Advice(NamedTuple):
             is fine enough; None where no tile helps or none is needed.
     """
 
-    finest: int | None
+    max_stride: int | None
     tile_px: int | None
 
 
-def advice(sizes: Sizes, side: int, head_strides: Sequence[int], tile_px: int | None = None) -> Advice:
+def recommend(
+    sizes: BoxSizes, side: int, head_strides: Sequence[int], tile_px: int | None = None
+) -> Recommendation:
     """The stride that these boxes need, and the tile that makes them large enough for this head.
 
     Args:
         side: of the network's input, in pixels.
         tile_px: of the tiles there are already; a better one is smaller.
     """
-    shown = sizes.shown(side, tile_px)
-    finest = max((s for s in STRIDES if lost(shown, s) <= MAX_LOST), default=None)
-    if finest is not None and finest >= min(head_strides):
-        return Advice(finest, None)
+    shown = sizes.at_network_input(side, tile_px)
+    max_stride = max((s for s in STRIDES if off_grid_share(shown, s) <= MAX_OFF_GRID), default=None)
+    if max_stride is not None and max_stride >= min(head_strides):
+        return Recommendation(max_stride, None)
     now = min(int(sizes.longest.max()), tile_px or sys.maxsize)
     tiles = (t for t in range(now // 32 * 32, SMALLEST_TILE_PX - 1, -32) if t < now)
-    fitting = (t for t in tiles if lost(sizes.shown(side, t), min(head_strides)) <= MAX_LOST)
-    return Advice(finest, next(fitting, None))
+    fitting = (
+        t for t in tiles if off_grid_share(sizes.at_network_input(side, t), min(head_strides)) <= MAX_OFF_GRID
+    )
+    return Recommendation(max_stride, next(fitting, None))

@@ -16,7 +16,7 @@ from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotatedName:
+class ImageAnnotations:
     """One image as an annotation file knows it.
 
     Attributes:
@@ -30,7 +30,7 @@ class AnnotatedName:
     annotations: tuple[Annotation, ...]
 
 
-class Match(NamedTuple):
+class MatchResult(NamedTuple):
     """Annotations brought together with images; ``missing`` are annotated names without an image."""
 
     labelled: tuple[LabelledImage, ...]
@@ -47,10 +47,10 @@ class AnnotationSet:
     """
 
     classes: tuple[str, ...]
-    images: tuple[AnnotatedName, ...]
+    images: tuple[ImageAnnotations, ...]
     notes: tuple[str, ...] = ()
 
-    def match(self, images: Iterable[ImageRecord]) -> Match:
+    def match(self, images: Iterable[ImageRecord]) -> MatchResult:
         """Brings these annotations together with images of the same name, in the images' order.
 
         Images without an entry here are left out: they are not labelled, which is not the same as free of
@@ -69,10 +69,10 @@ class AnnotationSet:
             if (entry.width, entry.height) != (image.width, image.height):
                 raise _size_mismatch(entry, image)
             labelled.append(LabelledImage(image, entry.annotations))
-        return Match(tuple(labelled), tuple(known))
+        return MatchResult(tuple(labelled), tuple(known))
 
 
-def _size_mismatch(entry: AnnotatedName, image: ImageRecord) -> FormatError:
+def _size_mismatch(entry: ImageAnnotations, image: ImageRecord) -> FormatError:
     problem = (
         f"the annotations give {image.name} a size of {entry.width}x{entry.height} pixels, "
         f"but upright it has {image.width}x{image.height}"
@@ -85,7 +85,7 @@ def _size_mismatch(entry: AnnotatedName, image: ImageRecord) -> FormatError:
     return FormatError(problem, "Annotate the images at the size they are given in.")
 
 
-def safe_name(raw: object, source: Path, owner: str) -> str:
+def checked_name(raw: object, source: Path, owner: str) -> str:
     """An image's name as its relative path with forward slashes.
 
     Args:
@@ -116,17 +116,17 @@ def checked_size(width: object, height: object, source: Path, owner: str) -> tup
     """
     values = []
     for label, value in (("width", width), ("height", height)):
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == int_or_zero(value)
-        if not whole or int_or_zero(value) < 1:
+        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == whole_part(value)
+        if not whole or whole_part(value) < 1:
             raise FormatError(
                 f"{source}: {owner} has {label} {value!r}; expected a whole number of pixels above 0",
                 "Write the image's size into the file.",
             )
-        values.append(int_or_zero(value))
+        values.append(whole_part(value))
     return values[0], values[1]
 
 
-def int_or_zero(value: object) -> int:
+def whole_part(value: object) -> int:
     """The whole part of a finite number, 0 for everything else."""
     if not isinstance(value, int | float):
         return 0

@@ -14,13 +14,13 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.augment.geometry import shift, turn
-from dsmoe_core.data.augment.mixup import mix
-from dsmoe_core.data.augment.paste import paste
-from dsmoe_core.data.augment.photometric import add_noise, blur, brighten, stretch
+from dsmoe_core.data.augment.geometry import flip_and_rotate, zoom_and_shift
+from dsmoe_core.data.augment.mixup import mixup
+from dsmoe_core.data.augment.paste import paste_defects
+from dsmoe_core.data.augment.photometric import add_noise, adjust_brightness, adjust_contrast, gaussian_blur
 from dsmoe_core.data.augment.sample import Sample
-from dsmoe_core.data.letterbox import LetterBox, Squares, corners
-from dsmoe_core.data.letterbox_cache import SquareCache
+from dsmoe_core.data.letterbox import Letterbox, LetterboxReader, box_corners
+from dsmoe_core.data.letterbox_cache import LetterboxCache
 from dsmoe_core.schema import LabelledImage, Vocabulary
 
 AUGMENTATIONS = (
@@ -45,32 +45,32 @@ class Batch(NamedTuple):
     boxes: list[Float[np.ndarray, "_ 4"]]
     labels: list[Int[np.ndarray, " _"]]
 
-    def part(self, first: int, end: int) -> Batch:
-        """The images from ``first`` to before ``end``."""
+    def slice(self, first: int, end: int) -> Batch:
+        """The images from ``main`` to before ``end``."""
         return Batch(self.pixels[first:end], self.boxes[first:end], self.labels[first:end])
 
-    def about(self, asked: Int[np.ndarray, " a"]) -> Batch:
+    def select_classes(self, classes: Int[np.ndarray, " a"]) -> Batch:
         """The same images with the boxes of these classes alone, which are counted anew.
 
         Args:
-            asked: rows of the class book, rising.
+            classes: rows of the class book, rising.
         """
-        kept = [np.isin(labels, asked) for labels in self.labels]
+        kept = [np.isin(labels, classes) for labels in self.labels]
         boxes = [b[k] for b, k in zip(self.boxes, kept, strict=True)]
-        labels = [np.searchsorted(asked, one[k]) for one, k in zip(self.labels, kept, strict=True)]
+        labels = [np.searchsorted(classes, one[k]) for one, k in zip(self.labels, kept, strict=True)]
         return Batch(self.pixels, boxes, labels)
 
 
-class Chance:
+class StepRandom:
     """The random numbers of one step.
 
-    ``first`` draws what has always been drawn, in the order of the images. Everything else draws from a
+    ``main`` draws what has always been drawn, in the order of the images. Everything else draws from a
     stream of its own, so that switching one augmentation on leaves the draws of all others as they were.
     """
 
     def __init__(self, seed: int, step: int) -> None:
         self._place = (seed, step)
-        self.first = np.random.default_rng([seed, step])
+        self.main = np.random.default_rng([seed, step])
         self._streams: dict[str, np.random.Generator] = {}
 
     def stream(self, name: str) -> np.random.Generator:
@@ -80,7 +80,7 @@ class Chance:
             self._streams[name] = np.random.default_rng([seed, 1 << 22, step, zlib.crc32(name.encode())])
         return self._streams[name]
 
-    def strikes(self, name: str, share: float) -> bool:
+    def applies(self, name: str, share: float) -> bool:
         """Whether an augmentation that concerns this share of the images concerns the next one."""
         return self.stream(name).random() < share
 
@@ -91,7 +91,7 @@ class TrainingSet:
     Args:
         images: with everything that is on them; none on one means it shows no defect.
         vocabulary: gives the class order; every label must be in it.
-        squares: reads the images. Where it is a cache, squares are taken from there at each step; else they
+        reader: reads the images. Where it is a cache, squares are taken from there at each step; else they
             are all held in memory.
         training: augmentation and seed.
 
@@ -104,36 +104,36 @@ class TrainingSet:
         self,
         images: Sequence[LabelledImage],
         vocabulary: Vocabulary,
-        squares: Squares | SquareCache,
+        reader: LetterboxReader | LetterboxCache,
         training: TrainingConfig,
     ) -> None:
         self.training = training
         self._images = images
-        self._boxes = [_boxes(p, squares.side) for p in images]
+        self._boxes = [_boxes(p, reader.side) for p in images]
         self._labels = [_labels(p, vocabulary) for p in images]
         self._defective = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
-        self._squares = squares
+        self._reader = reader
         self._held: list[UInt8[np.ndarray, "side side 3"]] = []
         for labelled in images:
-            square = squares.read(labelled.image)
-            if isinstance(squares, Squares):
+            square = reader.read(labelled.image)
+            if isinstance(reader, LetterboxReader):
                 self._held.append(square)
-        if isinstance(squares, SquareCache):
-            squares.flush()
+        if isinstance(reader, LetterboxCache):
+            reader.flush()
 
     def __len__(self) -> int:
         return len(self._images)
 
     def batch(self, step: int) -> Batch:
         """The batch of this step: every image once before any comes again."""
-        shown = self.shown(step)
+        shown = self.samples(step)
         return Batch(np.stack([s.pixels for s in shown]), [s.boxes for s in shown], [s.labels for s in shown])
 
-    def shown(self, step: int) -> list[Sample]:
+    def samples(self, step: int) -> list[Sample]:
         """The images of this step's batch, with what was done to each."""
         size = self.training.batch
-        chance = Chance(self.training.seed, step)
-        return [self._show(self.index(step * size + i), chance) for i in range(size)]
+        random = StepRandom(self.training.seed, step)
+        return [self._mixup_sample(self.index(step * size + i), random) for i in range(size)]
 
     def index(self, position: int) -> int:
         """Which image comes at this position of the run."""
@@ -142,66 +142,73 @@ class TrainingSet:
             np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._images))[place]
         )
 
-    def sample(self, index: int) -> Sample:
+    def source_sample(self, index: int) -> Sample:
         """An image as it is before augmentation."""
-        held = self._held[index] if self._held else self._squares.read(self._images[index].image)
+        held = self._held[index] if self._held else self._reader.read(self._images[index].image)
         return Sample(held, self._boxes[index], self._labels[index])
 
-    def _show(self, index: int, chance: Chance) -> Sample:
-        sample = self._augment(index, chance)
-        rng = chance.first
+    def _mixup_sample(self, index: int, random: StepRandom) -> Sample:
+        sample = self._augment(index, random)
+        rng = random.main
         if rng.random() < self.training.mixup:
-            other = self._augment(int(rng.integers(len(self._images))), chance)
-            sample = mix(sample, other, share=float(rng.beta(8.0, 8.0)))
+            other = self._augment(int(rng.integers(len(self._images))), random)
+            sample = mixup(sample, other, share=float(rng.beta(8.0, 8.0)))
         return sample
 
-    def _augment(self, index: int, chance: Chance) -> Sample:
-        training, rng = self.training, chance.first
-        sample = self._paste(index, chance)
+    def _augment(self, index: int, random: StepRandom) -> Sample:
+        training, rng = self.training, random.main
+        sample = self._paste(index, random)
         quarters, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        turned, flipped = chance.strikes("turns", training.turns), chance.strikes("flips", training.flips)
-        sample = turn(sample, quarters=quarters * turned, mirrored=mirrored and flipped)
+        turned, flipped = random.applies("turns", training.turns), random.applies("flips", training.flips)
+        sample = flip_and_rotate(sample, quarters=quarters * turned, mirrored=mirrored and flipped)
         if rng.random() < training.zoom:
-            sample = shift(
+            sample = zoom_and_shift(
                 sample,
                 scale=float(rng.uniform(0.8, 1.25)),
                 dx=rng.uniform(-0.1, 0.1),
                 dy=rng.uniform(-0.1, 0.1),
             )
         gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-20.0, 20.0)
-        if chance.strikes("brightness", training.brightness):
-            sample = brighten(sample, gain=gain, offset=offset)
-        return self._disturb(sample, chance)
+        if random.applies("brightness", training.brightness):
+            sample = adjust_brightness(sample, gain=gain, offset=offset)
+        return self._disturb(sample, random)
 
-    def _disturb(self, sample: Sample, chance: Chance) -> Sample:
+    def _disturb(self, sample: Sample, random: StepRandom) -> Sample:
         """Contrast, then what a lens does, then what a sensor does."""
         training = self.training
-        if chance.strikes("contrast", training.contrast):
-            sample = stretch(sample, contrast=chance.stream("contrast").uniform(0.7, 1.4))
-        if chance.strikes("blur", training.blur):
-            sample = blur(sample, sigma=chance.stream("blur").uniform(0.3, 1.2))
-        if chance.strikes("noise", training.noise):
-            rng = chance.stream("noise")
+        if random.applies("contrast", training.contrast):
+            sample = adjust_contrast(sample, contrast=random.stream("contrast").uniform(0.7, 1.4))
+        if random.applies("blur", training.blur):
+            sample = gaussian_blur(sample, sigma=random.stream("blur").uniform(0.3, 1.2))
+        if random.applies("noise", training.noise):
+            rng = random.stream("noise")
             sample = add_noise(sample, sigma=rng.uniform(2.0, 12.0), rng=rng)
         return sample
 
-    def _paste(self, index: int, chance: Chance) -> Sample:
-        sample = self.sample(index)
-        if not self._defective or not chance.strikes("paste", self.training.paste):
+    def _paste(self, index: int, random: StepRandom) -> Sample:
+        sample = self.source_sample(index)
+        if not self._defective or not random.applies("paste", self.training.paste):
             return sample
-        rng = chance.stream("paste")
+        rng = random.stream("paste")
         other = self._defective[int(rng.integers(len(self._defective)))]
-        most = int(rng.integers(1, MAX_PASTED + 1))
-        return paste(sample, self._area(index), self.sample(other), self._area(other), most=most, rng=rng)
+        max_pasted = int(rng.integers(1, MAX_PASTED + 1))
+        return paste_defects(
+            sample,
+            self._area(index),
+            self.source_sample(other),
+            self._area(other),
+            max_pasted=max_pasted,
+            rng=rng,
+        )
 
     def _area(self, index: int) -> tuple[int, int, int, int]:
         width, height = self._images[index].image.width, self._images[index].image.height
-        return LetterBox.of(width, height, self._squares.side).area(width, height)
+        return Letterbox.of(width, height, self._reader.side).image_area(width, height)
 
 
 def _boxes(labelled: LabelledImage, side: int) -> Float[np.ndarray, "m 4"]:
-    letterbox = LetterBox.of(labelled.image.width, labelled.image.height, side)
-    return letterbox.into(corners([a.box for a in labelled.annotations]))
+    letterbox = Letterbox.of(labelled.image.width, labelled.image.height, side)
+    return letterbox.to_square(box_corners([a.box for a in labelled.annotations]))
 
 
 def _labels(labelled: LabelledImage, vocabulary: Vocabulary) -> Int[np.ndarray, " m"]:

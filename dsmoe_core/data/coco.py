@@ -9,12 +9,12 @@ from typing import Any
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.data.annotation_set import (
-    AnnotatedName,
     AnnotationSet,
+    ImageAnnotations,
     checked_box,
+    checked_name,
     checked_size,
     refuse_duplicates,
-    safe_name,
 )
 from dsmoe_core.errors import FormatError
 from dsmoe_core.schema import Annotation
@@ -41,7 +41,7 @@ def read(path: Path) -> AnnotationSet:
     sizes: dict[str, tuple[str, int, int]] = {}
     for image in _unique(entries, "image", path):
         key = _id(image, path, "image")
-        name = safe_name(_get(image, "file_name", path, f"image {key}"), path, f"image {key}")
+        name = checked_name(_get(image, "file_name", path, f"image {key}"), path, f"image {key}")
         owner = f"image {key} ({name})"
         width, height = _get(image, "width", path, owner), _get(image, "height", path, owner)
         sizes[key] = (name, *checked_size(width, height, path, owner))
@@ -55,7 +55,7 @@ def read(path: Path) -> AnnotationSet:
         key, annotation = _annotation(entry, sizes, names, path)
         boxes[key].append(annotation)
     notes = (f"{path}: {crowds} crowd regions left out, they are not single defects",) if crowds else ()
-    images = tuple(AnnotatedName(n, w, h, tuple(boxes[key])) for key, (n, w, h) in sizes.items())
+    images = tuple(ImageAnnotations(n, w, h, tuple(boxes[key])) for key, (n, w, h) in sizes.items())
     return AnnotationSet(tuple(names.values()), images, notes)
 
 

@@ -31,7 +31,7 @@ _GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 _REMEDY = "Save the image again as 8-bit PNG or JPEG."
 
 
-class Decoded(NamedTuple):
+class DecodedImage(NamedTuple):
     """One image, read.
 
     Attributes:
@@ -58,7 +58,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         return (image.height, image.width) if turned else (image.width, image.height)
 
 
-def decode(path: Path, *, max_pixels: int) -> Decoded:
+def decode(path: Path, *, max_pixels: int) -> DecodedImage:
     """Reads an image fully, refusing it by its header where it is too large.
 
     Raises:
@@ -74,13 +74,13 @@ def decode(path: Path, *, max_pixels: int) -> Decoded:
         deep = _is_16_bit(path, image)
         if plain and not deep and _orientation(image) == 1 and "transparency" not in image.info:
             suffix = ".png" if image.format == "PNG" else ".jpg"
-            return Decoded(image.width, image.height, None, suffix)
+            return DecodedImage(image.width, image.height, None, suffix)
         if image.mode == "RGB" and deep:
             _refuse_dark_16_bit(image)
         with _decoders():
             upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright)
-        return Decoded(rgb.width, rgb.height, rgb, ".png")
+        return DecodedImage(rgb.width, rgb.height, rgb, ".png")
 
 
 @contextmanager

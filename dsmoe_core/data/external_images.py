@@ -8,7 +8,13 @@ from typing import NamedTuple, TypeVar
 
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.decode import decode
-from dsmoe_core.data.image_folder import Ingest, Quarantined, reason_of, refuse_odd_file, walk
+from dsmoe_core.data.image_folder import (
+    IngestResult,
+    QuarantinedFile,
+    failure_reason,
+    image_files,
+    require_regular_file,
+)
 from dsmoe_core.errors import DataError, ImageError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage
@@ -16,7 +22,7 @@ from dsmoe_core.schema import ImageRecord, LabelledImage
 T = TypeVar("T")
 
 
-class LeftOut(NamedTuple):
+class SkippedImage(NamedTuple):
     """An image that cannot be read, with its reason and the number of boxes that are lost with it."""
 
     name: str
@@ -24,21 +30,21 @@ class LeftOut(NamedTuple):
     boxes: int
 
 
-class InPlace(NamedTuple):
+class ExternalImages(NamedTuple):
     """Annotated images that can be read, and those that cannot; both in the annotations' order."""
 
     labelled: tuple[LabelledImage, ...]
-    left_out: tuple[LeftOut, ...]
+    skipped: tuple[SkippedImage, ...]
 
 
-def read_in_place(
+def read_external_images(
     annotations: AnnotationSet,
     images: Path,
     scratch: Path,
     *,
     max_pixels: int,
     progress: CountCallback | None = None,
-) -> InPlace:
+) -> ExternalImages:
     """Every annotated image below ``images``, read fully once, so that a damaged one is known at once.
 
     What the network reads is what a workspace would hold: a file that is not upright, or not 8 bit, is
@@ -55,66 +61,66 @@ def read_in_place(
     """
     if not images.is_dir():
         raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
-    readable, left_out = [], []
+    readable, skipped = [], []
     for done, entry in enumerate(annotations.images, start=1):
         try:
             readable.append(_image(entry.name, images, scratch / f"{done}.png", max_pixels))
         except (ImageError, PermissionError, FileNotFoundError, NotADirectoryError) as error:
-            left_out.append(LeftOut(entry.name, reason_of(error), len(entry.annotations)))
+            skipped.append(SkippedImage(entry.name, failure_reason(error), len(entry.annotations)))
         if progress is not None:
             progress(done, len(annotations.images))
     if not readable:
-        first = f"; {left_out[0].name}: {left_out[0].reason}" if left_out else ""
+        first = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise DataError(
-            f"none of {len(left_out)} annotated images can be read from {images}{first}",
+            f"none of {len(skipped)} annotated images can be read from {images}{first}",
             "Give the folder that the annotations' file names are relative to.",
         )
-    return InPlace(annotations.match(readable).labelled, tuple(left_out))
+    return ExternalImages(annotations.match(readable).labelled, tuple(skipped))
 
 
-def folder_in_place(
+def read_external_folder(
     images: Path,
     scratch: Path,
     *,
     max_pixels: int,
-    most: int | None = None,
+    max_images: int | None = None,
     progress: CountCallback | None = None,
-) -> Ingest:
+) -> IngestResult:
     """The images below ``images`` in the same way, by name; there are no annotations to fit.
 
     Args:
-        most: look at no more files than these, evenly from all of the folder.
+        max_images: look at no more files than these, evenly from all of the folder.
 
     Raises:
         DataError: ``images`` is no folder, or no image in it can be read.
     """
     if not images.is_dir():
         raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
-    readable, left_out = [], []
-    files = evenly(sorted(walk(images)), most)
+    readable, skipped = [], []
+    files = evenly_spaced(sorted(image_files(images)), max_images)
     for done, path in enumerate(files, start=1):
         name = path.relative_to(images).as_posix()
         try:
             readable.append(_image(name, images, scratch / f"{done}.png", max_pixels))
         except (ImageError, PermissionError, FileNotFoundError) as error:
-            left_out.append(Quarantined(name.encode("utf-8", "replace").decode(), reason_of(error)))
+            skipped.append(QuarantinedFile(name.encode("utf-8", "replace").decode(), failure_reason(error)))
         if progress is not None:
             progress(done, len(files))
     if not readable:
-        first = f"; {left_out[0].name}: {left_out[0].reason}" if left_out else ""
+        first = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise DataError(f"{images} has no image that can be read{first}", "Check the path.")
-    return Ingest(tuple(readable), tuple(left_out))
+    return IngestResult(tuple(readable), tuple(skipped))
 
 
-def evenly(whole: Sequence[T], most: int | None) -> list[T]:
-    """At most so many, spread over the whole sequence."""
-    count = len(whole) if most is None else min(most, len(whole))
-    return [whole[i * len(whole) // count] for i in range(count)]
+def evenly_spaced(items: Sequence[T], max_items: int | None) -> list[T]:
+    """At max_items so many, spread over the items sequence."""
+    count = len(items) if max_items is None else min(max_items, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
 
 
 def _image(name: str, images: Path, converted: Path, max_pixels: int) -> ImageRecord:
     path = images / name
-    refuse_odd_file(path, images)
+    require_regular_file(path, images)
     decoded = decode(path, max_pixels=max_pixels)
     if decoded.converted is not None:
         decoded.converted.save(converted, format="PNG")

@@ -26,18 +26,18 @@ _INDEX = ".ingested.json"
 _LABELS = (".txt", ".xml", ".json")  # a label file beside its image is no image gone wrong
 
 
-class Quarantined(NamedTuple):
+class QuarantinedFile(NamedTuple):
     """A file that was left out; ``name`` is relative to the folder, ``reason`` a sentence for people."""
 
     name: str
     reason: str
 
 
-class Ingest(NamedTuple):
+class IngestResult(NamedTuple):
     """What a folder held: images ready to use, and what was left out; both in order of name."""
 
     images: tuple[ImageRecord, ...]
-    quarantined: tuple[Quarantined, ...]
+    quarantined: tuple[QuarantinedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class _Seen:
 
 def ingest_folder(
     images: Path, store: Path, *, max_pixels: int, progress: CountCallback | None = None
-) -> Ingest:
+) -> IngestResult:
     """Keeps every image below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
 
     The key is the sha256 of the bytes as they came. A file that any browser shows right is kept unchanged (as
@@ -82,12 +82,12 @@ def ingest_folder(
         ) from None
 
 
-def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback) -> Ingest:
+def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback) -> IngestResult:
     index = _load_index(store)
     first_of: dict[str, str] = {}
     records: list[ImageRecord] = []
-    quarantined: list[Quarantined] = []
-    files = sorted(walk(images))
+    quarantined: list[QuarantinedFile] = []
+    files = sorted(image_files(images))
     try:
         for done, path in enumerate(files, start=1):
             name = path.relative_to(images).as_posix()
@@ -96,17 +96,19 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback)
                 if seen.key in first_of:
                     raise ImageError(f"same content as {first_of[seen.key]}", "Keep one of the two.")  # noqa: TRY301
             except (ImageError, PermissionError, FileNotFoundError) as error:
-                quarantined.append(Quarantined(name.encode("utf-8", "replace").decode(), reason_of(error)))
+                quarantined.append(
+                    QuarantinedFile(name.encode("utf-8", "replace").decode(), failure_reason(error))
+                )
             else:
                 first_of[seen.key] = name
                 records.append(ImageRecord(seen.key, name, store / seen.file, seen.width, seen.height))
             progress(done, len(files))
     finally:
         _save_index(store, index)
-    return Ingest(tuple(records), tuple(quarantined))
+    return IngestResult(tuple(records), tuple(quarantined))
 
 
-def walk(images: Path) -> Iterator[Path]:
+def image_files(images: Path) -> Iterator[Path]:
     """All files that may be meant as images: not hidden, not in linked folders, not an image's labels."""
     for folder, folders, names in os.walk(images, followlinks=False):
         folders[:] = [f for f in folders if not f.startswith(".")]
@@ -117,7 +119,7 @@ def walk(images: Path) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def reason_of(error: ImageError | OSError) -> str:
+def failure_reason(error: ImageError | OSError) -> str:
     """Why an image was left out, for people."""
     return error.problem if isinstance(error, ImageError) else f"it cannot be read: {error.strerror}"
 
@@ -129,7 +131,7 @@ def _take(path: Path, images: Path, store: Path, max_pixels: int, index: dict[st
         ImageError: it cannot be used.
         OSError: it cannot be read or written.
     """
-    refuse_odd_file(path, images)
+    require_regular_file(path, images)
     place = str(path.resolve())
     status = path.stat()
     seen = index.get(place)
@@ -154,7 +156,7 @@ def _take(path: Path, images: Path, store: Path, max_pixels: int, index: dict[st
     return seen
 
 
-def refuse_odd_file(path: Path, images: Path) -> None:
+def require_regular_file(path: Path, images: Path) -> None:
     """Only what is a file inside its folder, under a name that can be written down, is read.
 
     Raises:

@@ -19,8 +19,8 @@ from jaxtyping import UInt8
 
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.data import letterbox
-from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.data.store import Store
+from dsmoe_core.data.letterbox import LetterboxReader
+from dsmoe_core.data.lmdb_store import LmdbStore
 from dsmoe_core.schema import ImageRecord
 
 MAX_BYTES = 8 << 30
@@ -30,7 +30,7 @@ _MADE_BY: Final = hashlib.sha256(Path(letterbox.__file__).read_bytes()).hexdiges
 
 
 @dataclass(frozen=True, slots=True)
-class ImageCache:
+class CacheConfig:
     """Where squares may be kept.
 
     Attributes:
@@ -42,17 +42,17 @@ class ImageCache:
     max_bytes: int = MAX_BYTES
 
 
-def squares_of(model: ModelConfig, cache: ImageCache | None) -> Squares | SquareCache:
+def letterbox_reader(model: ModelConfig, cache: CacheConfig | None) -> LetterboxReader | LetterboxCache:
     """Reads images as this model wants them, through a cache if there is one.
 
     Raises:
         PrerequisiteError: the disk of the cache is full, or its folder cannot be written.
     """
-    squares = Squares.of(model)
-    return squares if cache is None else SquareCache(squares, cache)
+    squares = LetterboxReader.for_model(model)
+    return squares if cache is None else LetterboxCache(squares, cache)
 
 
-class SquareCache:
+class LetterboxCache:
     """Squares that are read from disk where they were made before. Many processes may use one at a time.
 
     Args:
@@ -63,9 +63,9 @@ class SquareCache:
         PrerequisiteError: the disk is full, or the folder cannot be written.
     """
 
-    def __init__(self, squares: Squares, cache: ImageCache) -> None:
+    def __init__(self, squares: LetterboxReader, cache: CacheConfig) -> None:
         self._squares = squares
-        self._store = Store(cache.folder, _MADE_BY, _settings(squares), cache.max_bytes)
+        self._store = LmdbStore(cache.folder, _MADE_BY, _settings(squares), cache.max_bytes)
 
     @property
     def side(self) -> int:
@@ -98,7 +98,7 @@ class SquareCache:
         self._store.flush()
 
 
-def _settings(squares: Squares) -> bytes:
+def _settings(squares: LetterboxReader) -> bytes:
     """All that decides what a square looks like."""
     shape = {"side": squares.side, "preprocessing": squares.preprocessing.model_dump(mode="json")}
     return json.dumps({**shape, "made_by": _MADE_BY, "pillow": PIL.__version__}, sort_keys=True).encode()

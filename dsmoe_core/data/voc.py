@@ -10,12 +10,12 @@ import xml.etree.ElementTree as ET
 from pathlib import Path, PurePosixPath
 
 from dsmoe_core.data.annotation_set import (
-    AnnotatedName,
     AnnotationSet,
+    ImageAnnotations,
     checked_box,
+    checked_name,
     checked_size,
     refuse_duplicates,
-    safe_name,
 )
 from dsmoe_core.errors import FormatError
 from dsmoe_core.schema import Annotation
@@ -69,9 +69,9 @@ def _parse(path: Path) -> ET.Element:
     return root
 
 
-def _read_one(path: Path, root: Path) -> AnnotatedName:
+def _read_one(path: Path, root: Path) -> ImageAnnotations:
     tree = _parse(path)
-    filename = safe_name(_text(tree, "filename", path, "the annotation"), path, "the annotation")
+    filename = checked_name(_text(tree, "filename", path, "the annotation"), path, "the annotation")
     name = str(PurePosixPath(path.relative_to(root).parent.as_posix()) / filename)
     width, height = checked_size(
         _number(tree, "size/width", path, name), _number(tree, "size/height", path, name), path, name
@@ -83,7 +83,7 @@ def _read_one(path: Path, root: Path) -> AnnotatedName:
         sides = ("xmin", "ymin", "xmax", "ymax")
         x1, y1, x2, y2 = (_number(element, f"bndbox/{side}", path, owner) for side in sides)
         annotations.append(Annotation(checked_box((x1, y1, x2, y2), (width, height), path, owner), label))
-    return AnnotatedName(name, width, height, tuple(annotations))
+    return ImageAnnotations(name, width, height, tuple(annotations))
 
 
 def _text(element: ET.Element, tag: str, path: Path, owner: str) -> str:
@@ -128,7 +128,7 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
         path.write_bytes(ET.tostring(_element(image), encoding="utf-8", xml_declaration=True))
 
 
-def _element(image: AnnotatedName) -> ET.Element:
+def _element(image: ImageAnnotations) -> ET.Element:
     root = ET.Element("annotation")
     ET.SubElement(root, "folder").text = str(PurePosixPath(image.name).parent)
     ET.SubElement(root, "filename").text = PurePosixPath(image.name).name

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet, checked_box, refuse_duplicates
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations, checked_box, refuse_duplicates
 from dsmoe_core.data.decode import upright_size
 from dsmoe_core.errors import FormatError, ImageError
 from dsmoe_core.schema import Annotation
@@ -49,7 +49,7 @@ def read(folder: Path, images: Path) -> AnnotationSet:
             notes.append(f"{label} left out: its image cannot be read ({error})")
             continue
         name = found[0].relative_to(images).as_posix()
-        read_in.append(AnnotatedName(name, *size, _boxes(label, name, size, classes)))
+        read_in.append(ImageAnnotations(name, *size, _boxes(label, name, size, classes)))
     if not read_in:
         raise FormatError(f"{folder} has no label file for any image in {images}", _REMEDY)
     return AnnotationSet(classes, tuple(read_in), tuple(notes))
@@ -155,7 +155,7 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
         path.write_text("".join(_line(a, image, indices) for a in image.annotations), encoding="utf-8")
 
 
-def _line(annotation: Annotation, image: AnnotatedName, indices: dict[str, int]) -> str:
+def _line(annotation: Annotation, image: ImageAnnotations, indices: dict[str, int]) -> str:
     box = annotation.box
     shares = (
         (box.x1 + box.x2) / 2 / image.width,

@@ -97,7 +97,7 @@ class ProcessGroup:
                 "Change detector.training.batch or the number of processes.",
             )
         each = images // self.count
-        return batch.part(self.rank * each, (self.rank + 1) * each)
+        return batch.slice(self.rank * each, (self.rank + 1) * each)
 
     def add_up(self, value: Tensor) -> Tensor:
         """The sum over all processes; no gradient flows."""

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.letterbox_cache import ImageCache
-from dsmoe_core.data.store import Store
+from dsmoe_core.data.letterbox_cache import CacheConfig
+from dsmoe_core.data.lmdb_store import LmdbStore
 from dsmoe_core.runtimes.protocol import to_network_input
 
 VIEWS = ("flips", "turns")
@@ -48,7 +48,7 @@ class FrozenEncoder:
         cache: where maps are kept, in a sub-folder; none: they are computed every time.
     """
 
-    def __init__(self, fabric: Fabric, network: Any, precision: str, cache: ImageCache | None) -> None:
+    def __init__(self, fabric: Fabric, network: Any, precision: str, cache: CacheConfig | None) -> None:
         self._fabric = fabric
         self._encoder = network.image_encoder
         self._encoder.backbone.eval().requires_grad_(False)
@@ -57,7 +57,7 @@ class FrozenEncoder:
             weights = weights_hash(self._encoder.backbone)
             how = {"precision": precision, "torch": torch.__version__, "device": fabric.device.type}
             settings = json.dumps({"encoder": weights, **how}).encode()
-            self._store = Store(cache.folder / "features", weights[:16], settings, cache.max_bytes)
+            self._store = LmdbStore(cache.folder / "features", weights[:16], settings, cache.max_bytes)
 
     def maps(self, pixels: UInt8[np.ndarray, "b side side 3"]) -> list[Tensor]:
         """The backbone's maps of these images, finest first."""

@@ -72,7 +72,7 @@ class Objective:
         taxonomy = Taxonomy(*(rows.to(device) for rows in question.taxonomy))
         held = _held(read)  # so that the words' gradients are gathered, and go back once
         images = len(own.boxes)
-        parts = [own.part(i, min(i + micro_batch, images)) for i in range(0, images, micro_batch)]
+        parts = [own.slice(i, min(i + micro_batch, images)) for i in range(0, images, micro_batch)]
         known = self._count(held, parts) if len(parts) > 1 else None
         total: dict[str, Tensor] = {}
         for i, part in enumerate(parts):

@@ -54,7 +54,7 @@ class TrainingStep(NamedTuple):
     ) -> TrainingStep:
         """Ask about these classes of a book alone."""
         taxonomy = words.taxonomy.subset(asked, len(classes), len(words.inner))
-        return cls(batch.about(asked.numpy()), classes, words.inner, asked, taxonomy)
+        return cls(batch.select_classes(asked.numpy()), classes, words.inner, asked, taxonomy)
 
 
 class StepSampler:

@@ -33,7 +33,7 @@ from dsmoe_core.checkpoint import (
 )
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
-from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
+from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.schema import ClassText, ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate
@@ -72,7 +72,7 @@ def fit_simmim(
     model: ModelConfig,
     training: TrainingConfig,
     out: Path,
-    cache: ImageCache | None = None,
+    cache: CacheConfig | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> nn.Module:
     """Train the image encoder of this shape on images without labels; the rest of the network stays fresh.
@@ -95,7 +95,7 @@ def fit_simmim(
     masked = fabric.to_device(masked).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(masked, training)
     unlabelled = [LabelledImage(image, ()) for image in images]
-    data = TrainingSet(unlabelled, _NOTHING, squares_of(model, cache), training)
+    data = TrainingSet(unlabelled, _NOTHING, letterbox_reader(model, cache), training)
     steps = ceil(training.images_seen / training.batch)
     step = _restore(out / CHECKPOINT, masked, optimizer)
     wrapped, optimizer = fabric.setup(masked, optimizer)

@@ -28,8 +28,8 @@ from annotate.studio.server import LabelStudioServer
 from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import save_model
 from dsmoe_core.config import ModelConfig
+from dsmoe_core.data.synthetic.dataset import write_synthetic_set
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES
-from dsmoe_core.data.synthetic.write_set import write_set
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.text_encoders.sentence import SentenceEncoder
@@ -63,7 +63,7 @@ def benchmark_room(
         ports: of Label Studio and of the back end.
     """
     on_status("drawing images")
-    write_set(folder / "data", "pcb", train=images, val=1, seed=seed, px=config.image_px)
+    write_synthetic_set(folder / "data", "pcb", train=images, val=1, seed=seed, px=config.image_px)
     shape = {**config.model_dump(), "text_width": SentenceEncoder().width}
     settings = WorkspaceSettings(
         title="back end benchmark",

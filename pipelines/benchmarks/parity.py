@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsmoe_core.data import coco
-from dsmoe_core.data.external_images import evenly, read_in_place
+from dsmoe_core.data.external_images import evenly_spaced, read_external_images
 from dsmoe_core.evaluation.coco_metrics import Evaluation, evaluate
 from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.export import export
@@ -117,10 +117,10 @@ def measure(
 def _labelled(data: Path, name: str, most: int, scratch: Path) -> tuple[LabelledImage, ...]:
     """Some images of a COCO file, evenly from all of it."""
     known = coco.read(data / name)
-    some = replace(known, images=tuple(evenly(known.images, most)))
+    some = replace(known, images=tuple(evenly_spaced(known.images, most)))
     converted = scratch / name
     converted.mkdir()
-    return read_in_place(some, data / "images", converted, max_pixels=MAX_PIXELS).labelled
+    return read_external_images(some, data / "images", converted, max_pixels=MAX_PIXELS).labelled
 
 
 def _ways(model: Path, graph: Path, eight: Path) -> list[tuple[Path, RuntimeOptions]]:

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from dsmoe_core.data.box_stats import Grey, Orientation, contrast, orientation
-from dsmoe_core.data.external_images import evenly
+from dsmoe_core.data.external_images import evenly_spaced
 from dsmoe_core.errors import ImageError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Box, ImageRecord, LabelledImage
@@ -114,7 +114,7 @@ def measure_classes(
     for item in images:
         for annotation in item.annotations:
             samples[annotation.label].boxes.append((item.image, annotation.box))
-    to_open = evenly([item for item in images if item.annotations], MAX_IMAGES)
+    to_open = evenly_spaced([item for item in images if item.annotations], MAX_IMAGES)
     for done, item in enumerate(to_open, start=1):
         _measure_pixels(item, samples)
         if progress is not None:

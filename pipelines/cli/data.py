@@ -13,7 +13,7 @@ from pipelines.cli.options import PxOption, SyntheticKindChoice
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
-    from dsmoe_core.data.anchors import Advice
+    from dsmoe_core.data.anchors import Recommendation
     from pipelines.datasets.labelled_data import LabelledData
 
 app = typer.Typer(help="Draw labelled data, and look at data as it is trained on.", no_args_is_help=True)
@@ -54,12 +54,12 @@ def synthesize(
     Example: `dsmoe data synthesize glass --out bottles --train 400 --val 100`
     """
     from dsmoe_core.atomic import disk_full_as_error, refuse_unknown_files
-    from dsmoe_core.data.synthetic import SET_PARTS, write_set
+    from dsmoe_core.data.synthetic import SYNTHETIC_SET_FILES, write_synthetic_set
 
-    refuse_unknown_files(out, SET_PARTS)
+    refuse_unknown_files(out, SYNTHETIC_SET_FILES)
     with TerminalReporter() as progress, disk_full_as_error(out):
         progress.status(f"drawing {kind.value}")
-        write_set(out, kind.value, train, val, seed=seed, px=px, progress=progress.advance)
+        write_synthetic_set(out, kind.value, train, val, seed=seed, px=px, progress=progress.advance)
     line(f"{out}: {train} images in train.json, {val} in val.json")
 
 
@@ -82,7 +82,7 @@ def preview(
     Example: `dsmoe data preview boards --out sheet.png --each`
     """
     from dsmoe_core.atomic import disk_full_as_error
-    from dsmoe_core.data.letterbox import Squares
+    from dsmoe_core.data.letterbox import LetterboxReader
     from dsmoe_core.errors import SettingsError
     from dsmoe_core.tiling import training_views
     from pipelines.datasets.contact_sheet import augmentation_rows, render_sheet, training_rows
@@ -95,7 +95,7 @@ def preview(
         drawn = data.sample(columns if each else count, seed, Path(scratch))
         views = training_views(drawn.labelled, data.model.tiles)
         training = data.training.model_copy(update={"seed": seed})
-        data_set = (views, data.classes, Squares.of(data.model), training)
+        data_set = (views, data.classes, LetterboxReader.for_model(data.model), training)
         rows = augmentation_rows(*data_set, columns) if each else training_rows(*data_set, count, columns)
     draft = out.with_name(f".{out.name}.draft")
     try:
@@ -105,7 +105,7 @@ def preview(
             draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    for one in drawn.left_out:
+    for one in drawn.skipped:
         line(f"{one.name} is left out: {one.reason}")
     line(f"{out} is written")
 
@@ -127,13 +127,13 @@ def anchors(
     from rich.table import Table
 
     from dsmoe_core.config import STRIDES
-    from dsmoe_core.data.anchors import Sizes, advice, kmeans, lost
+    from dsmoe_core.data.anchors import BoxSizes, kmeans, off_grid_share, recommend
 
     data = _data(workspace, images, annotations, px, tile)
     model = data.model
-    sizes = Sizes.of((p.image.width, p.image.height, p.annotations) for p in data.images)
+    sizes = BoxSizes.of((p.image.width, p.image.height, p.annotations) for p in data.images)
     tile_px = model.tiles.px if model.tiles else None
-    shown = sizes.shown(model.image_px, tile_px)
+    shown = sizes.at_network_input(model.image_px, tile_px)
     found = kmeans(shown, k, seed)
     finest = min(model.head_strides)
     narrow = float((shown.min(1) < finest).mean())
@@ -146,18 +146,20 @@ def anchors(
     line(f"Mean best IoU of {len(found.sizes)} sizes: {found.mean_best_iou:.3f}.")
     for stride in STRIDES:
         where = " (in the head)" if stride in model.head_strides else ""
-        line(f"Stride {stride}{where}: {lost(shown, stride):.1%} of the boxes hold no cell's centre.")
+        line(
+            f"Stride {stride}{where}: {off_grid_share(shown, stride):.1%} of the boxes hold no cell's centre."
+        )
     line(f"{narrow:.1%} of the boxes are narrower than the head's finest stride, {finest}.")
-    line(_advice(advice(sizes, model.image_px, model.head_strides, tile_px), finest))
+    line(_advice(recommend(sizes, model.image_px, model.head_strides, tile_px), finest))
 
 
-def _advice(found: Advice, finest: int) -> str:
-    if found.finest is not None and found.finest >= finest:
-        spare = f"; {found.finest} would do" if found.finest > finest else ""
+def _advice(found: Recommendation, finest: int) -> str:
+    if found.max_stride is not None and found.max_stride >= finest:
+        spare = f"; {found.max_stride} would do" if found.max_stride > finest else ""
         return f"The head's finest stride, {finest}, is fine enough for these boxes{spare}."
     ways = []
-    if found.finest is not None:
-        ways.append(f"a head with stride {found.finest} (--tiny-head, detector.model.head_strides)")
+    if found.max_stride is not None:
+        ways.append(f"a head with stride {found.max_stride} (--tiny-head, detector.model.head_strides)")
     if found.tile_px is not None:
         ways.append(f"tiles of {found.tile_px} px or less (detector.model.tiles.px)")
     if not ways:

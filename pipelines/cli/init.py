@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dsmoe_core.data.annotation_set import AnnotationSet
-    from dsmoe_core.data.image_folder import Ingest
+    from dsmoe_core.data.image_folder import IngestResult
     from pipelines.settings import WorkspaceSettings
     from pipelines.workspace.workspace import Workspace
 
@@ -88,7 +88,7 @@ def init(
     _tell(made, taken, {"--annotations": known, "--test": judged})
 
 
-def _tell(made: Workspace, taken: Ingest, given: Mapping[str, AnnotationSet | None]) -> None:
+def _tell(made: Workspace, taken: IngestResult, given: Mapping[str, AnnotationSet | None]) -> None:
     """What was made, and what was left out."""
     with made:
         pool, held = len(made.images("pool")), len(made.images("test"))

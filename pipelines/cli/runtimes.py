@@ -69,7 +69,7 @@ def export(
     Example: `dsmoe export champion --workspace boards --format openvino --precision bf16 --out line-3`
     """
     from dsmoe_core.atomic import atomic_folder
-    from dsmoe_core.data.external_images import folder_in_place
+    from dsmoe_core.data.external_images import read_external_folder
     from dsmoe_core.export import export as run
     from dsmoe_core.runtimes.exported import FILES
     from dsmoe_core.runtimes.int8 import MAX_SAMPLES
@@ -85,8 +85,8 @@ def export(
         named = resolve_model(model, opened)
         images: tuple[ImageRecord, ...] = ()
         if calibration is not None:
-            images = folder_in_place(
-                calibration, Path(scratch), max_pixels=MAX_PIXELS, most=MAX_SAMPLES
+            images = read_external_folder(
+                calibration, Path(scratch), max_pixels=MAX_PIXELS, max_images=MAX_SAMPLES
             ).images
         line(f"exporting {named.folder}")
         card = run(

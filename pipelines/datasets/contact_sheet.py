@@ -11,7 +11,7 @@ from annotate.studio.label_config import colour
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.batches import AUGMENTATIONS, TrainingSet
-from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.schema import ClassText, LabelledImage, Vocabulary
 
 _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -28,7 +28,7 @@ class Row(NamedTuple):
 def training_rows(
     views: Sequence[LabelledImage],
     classes: Sequence[str],
-    squares: Squares,
+    squares: LetterboxReader,
     training: TrainingConfig,
     count: int,
     columns: int,
@@ -41,7 +41,7 @@ def training_rows(
 def augmentation_rows(
     views: Sequence[LabelledImage],
     classes: Sequence[str],
-    squares: Squares,
+    squares: LetterboxReader,
     training: TrainingConfig,
     columns: int,
 ) -> list[Row]:
@@ -59,12 +59,12 @@ def augmentation_rows(
 def _shown(
     views: Sequence[LabelledImage],
     classes: Sequence[str],
-    squares: Squares,
+    squares: LetterboxReader,
     training: TrainingConfig,
     count: int,
 ) -> list[Sample]:
     vocabulary = Vocabulary(tuple(ClassText(name, "") for name in classes))
-    return TrainingSet(views, vocabulary, squares, training.model_copy(update={"batch": count})).shown(0)
+    return TrainingSet(views, vocabulary, squares, training.model_copy(update={"batch": count})).samples(0)
 
 
 def render_sheet(rows: Sequence[Row], classes: Sequence[str], cell: int) -> Image.Image:
@@ -83,7 +83,7 @@ def render_sheet(rows: Sequence[Row], classes: Sequence[str], cell: int) -> Imag
 
 
 def _strips(row: Row, cell: int, width: int, font: _Font) -> list[Image.Image]:
-    words = [_wrapped(", ".join(s.done) or "as it is", font, cell) for s in row.samples]
+    words = [_wrapped(", ".join(s.applied) or "as it is", font, cell) for s in row.samples]
     lines = max(len(w) for w in words)
     strip = Image.new("RGB", (width, cell + lines * _LINE + _GAP), _GROUND)
     pen = ImageDraw.Draw(strip)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
-from dsmoe_core.data.external_images import InPlace, read_in_place
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
+from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
@@ -31,7 +31,7 @@ class LabelledData(NamedTuple):
     training: TrainingConfig
     folder: Path | None = None
 
-    def sample(self, count: int, seed: int, scratch: Path) -> InPlace:
+    def sample(self, count: int, seed: int, scratch: Path) -> ExternalImages:
         """Up to ``count`` images drawn at random, read; those with a box come before those without.
 
         Args:
@@ -43,9 +43,9 @@ class LabelledData(NamedTuple):
         order = random.Random(seed).sample(self.images, len(self.images))  # noqa: S311 - no secret
         chosen = tuple(sorted(order, key=lambda p: not p.annotations)[:count])
         if self.folder is None:
-            return InPlace(chosen, ())
+            return ExternalImages(chosen, ())
         known = AnnotationSet(self.classes, tuple(map(_entry, chosen)))
-        return read_in_place(known, self.folder, scratch, max_pixels=MAX_PIXELS)
+        return read_external_images(known, self.folder, scratch, max_pixels=MAX_PIXELS)
 
 
 def from_workspace(path: Path) -> LabelledData:
@@ -78,9 +78,9 @@ def from_files(annotations: Path, images: Path, model: ModelConfig) -> LabelledD
     )
 
 
-def _entry(labelled: LabelledImage) -> AnnotatedName:
+def _entry(labelled: LabelledImage) -> ImageAnnotations:
     image = labelled.image
-    return AnnotatedName(image.name, image.width, image.height, labelled.annotations)
+    return ImageAnnotations(image.name, image.width, image.height, labelled.annotations)
 
 
 def _with_boxes(data: LabelledData, where: str) -> LabelledData:

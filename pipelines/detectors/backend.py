@@ -18,7 +18,7 @@ from pipelines.settings import PackagedText, ServerText, TextSettings, Transform
 from pipelines.workspace.registry import Metrics, plain
 
 if TYPE_CHECKING:
-    from dsmoe_core.data.letterbox_cache import ImageCache
+    from dsmoe_core.data.letterbox_cache import CacheConfig
     from dsmoe_core.text_encoders.protocol import TextEncoder
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
@@ -89,7 +89,7 @@ class DSMoEBackend:
         *,
         api_key: str | None = None,
         encoder_from: Path | None = None,
-        images: ImageCache | None = None,
+        images: CacheConfig | None = None,
     ) -> None:
         self._model = model
         self._cache = cache

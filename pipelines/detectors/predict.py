@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.data.external_images import folder_in_place
-from dsmoe_core.data.image_folder import Ingest
+from dsmoe_core.data.external_images import read_external_folder
+from dsmoe_core.data.image_folder import IngestResult
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import Detection, ImageRecord, Prediction, Vocabulary
 from pipelines.progress import ProgressReporter
@@ -32,7 +32,7 @@ def predict_folder(
     detector.set_vocabulary(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        taken = folder_in_place(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)
+        taken = read_external_folder(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)
         progress.status("looking at images")
         found = []
         for one in detector.predict(taken.images, min_score=min_score, batch=batch):
@@ -42,7 +42,7 @@ def predict_folder(
 
 
 def coco_document(
-    detector: Detector, vocabulary: Vocabulary, taken: Ingest, found: Sequence[Prediction]
+    detector: Detector, vocabulary: Vocabulary, taken: IngestResult, found: Sequence[Prediction]
 ) -> dict[str, Any]:
     """COCO's images, categories and annotations; beyond COCO, all probabilities and the routing.
 

@@ -20,7 +20,7 @@ from pipelines.workspace.workspace import Workspace
 if TYPE_CHECKING:
     from annotate.studio.external_server import ExternalServer
     from annotate.studio.server import LabelStudioServer
-    from dsmoe_core.data.letterbox_cache import ImageCache
+    from dsmoe_core.data.letterbox_cache import CacheConfig
 
 
 def labelling_server(
@@ -100,11 +100,11 @@ def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMo
     )
 
 
-def _image_cache(workspace: Workspace) -> ImageCache | None:
-    from dsmoe_core.data.letterbox_cache import ImageCache
+def _image_cache(workspace: Workspace) -> CacheConfig | None:
+    from dsmoe_core.data.letterbox_cache import CacheConfig
 
     most = workspace.settings.detector.image_cache_gb
-    return ImageCache(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
+    return CacheConfig(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
 
 
 def _first_weights(settings: DetectorSettings, environment: Environment) -> Path | None:

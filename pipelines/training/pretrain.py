@@ -19,7 +19,7 @@ from dsmoe_core.atomic import content_id
 from dsmoe_core.config import Frozen, ModelConfig, SyntheticKind, TrainingConfig
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.image_folder import ingest_folder
-from dsmoe_core.data.synthetic import KINDS, generator_version, write_set
+from dsmoe_core.data.synthetic import GENERATORS, generator_version, write_synthetic_set
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, DsmoeError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
@@ -121,7 +121,7 @@ def _recipe(plan: WarmStartPlan, images: tuple[ImageRecord, ...]) -> dict[str, A
 def _learn_masked(
     plan: WarmStartPlan, images: tuple[ImageRecord, ...], folder: Path, work: Path, progress: ProgressReporter
 ) -> Any:
-    from dsmoe_core.data.letterbox_cache import ImageCache
+    from dsmoe_core.data.letterbox_cache import CacheConfig
     from dsmoe_core.warm_start.simmim import fit_simmim
 
     progress.status("learning from masked images")
@@ -130,7 +130,7 @@ def _learn_masked(
         model=plan.model,
         training=plan.training,
         out=folder / "masked",
-        cache=ImageCache(work / "squares"),
+        cache=CacheConfig(work / "squares"),
         progress=lambda done, total, losses: progress.advance(done, total, _told(losses)),
     )
 
@@ -140,15 +140,15 @@ def _learn_drawn(
 ) -> tuple[Any, dict[str, Any]]:
     """The trained network, and for the card how well it finds things on drawn images that it never saw."""
     from dsmoe_core.checkpoint import load_model
-    from dsmoe_core.data.letterbox_cache import ImageCache
+    from dsmoe_core.data.letterbox_cache import CacheConfig
 
     images: list[LabelledImage] = []
     held_out: dict[SyntheticKind, list[LabelledImage]] = {}
-    for kind in KINDS:
-        images += _draw(kind, ceil(plan.synthetic / len(KINDS)), 0, plan, work, progress)
+    for kind in GENERATORS:
+        images += _draw(kind, ceil(plan.synthetic / len(GENERATORS)), 0, plan, work, progress)
         held_out[kind] = _draw(kind, HELD_OUT, _SEEDS - 1, plan, work, progress)
     vocabulary, model = synthetic_vocabulary(), folder / "model"
-    cache = ImageCache(work / "squares")
+    cache = CacheConfig(work / "squares")
     detector = DSMoEBackend(plan.model, work / "texts", encoder_from=first, images=cache)
     progress.status("learning from drawn images")
     summary = detector.fit(
@@ -172,7 +172,7 @@ def _learn_drawn(
 
 def synthetic_vocabulary() -> Vocabulary:
     """The classes of all drawn kinds, in the words of the glossary."""
-    names = (name for generator in KINDS.values() for name in generator.classes)
+    names = (name for generator in GENERATORS.values() for name in generator.classes)
     return glossary_book(names).vocabulary()
 
 
@@ -187,7 +187,7 @@ def _draw(
         name = f"{kind}-{plan.px}px-seed{plan.seed}-{shard:04d}-{here}"
         folder = work / "drawn" / generator_version() / name
         tell = partial(_advance_part, progress, before, count)
-        write_set(folder, kind, here, 0, seed=plan.seed * _SEEDS + shard, px=plan.px, progress=tell)
+        write_synthetic_set(folder, kind, here, 0, seed=plan.seed * _SEEDS + shard, px=plan.px, progress=tell)
         images += _labelled(folder)
         shard += 1
     return images

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.external_images import read_in_place
+from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledImage
@@ -67,7 +67,9 @@ def train_from_files(
     detector = factory.dsmoe_backend(workspace, environment)
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
-        read = read_in_place(known, files.images, Path(scratch), max_pixels=most, progress=progress.advance)
+        read = read_external_images(
+            known, files.images, Path(scratch), max_pixels=most, progress=progress.advance
+        )
         labelled = [_by_content(in_book_classes(p, book.resolve)) for p in read.labelled]
         progress.status("training")
         summary = detector.fit(
@@ -78,7 +80,7 @@ def train_from_files(
             start_from=start,
             progress=lambda step, steps, figures: progress.advance(step, steps, format_losses(figures)),
         )
-    return {**summary, "images": len(labelled), "left_out": [one._asdict() for one in read.left_out]}
+    return {**summary, "images": len(labelled), "left_out": [one._asdict() for one in read.skipped]}
 
 
 def _by_content(labelled: LabelledImage) -> LabelledImage:

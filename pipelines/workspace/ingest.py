@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dsmoe_core.atomic import atomic_write, disk_full_as_error
 from dsmoe_core.data.annotation_set import AnnotationSet
-from dsmoe_core.data.image_folder import Ingest, ingest_folder
+from dsmoe_core.data.image_folder import IngestResult, ingest_folder
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Annotation, Harvest, ImageRecord, LabelledImage
@@ -47,7 +47,7 @@ def make_workspace(
     settings: WorkspaceSettings,
     *,
     progress: CountCallback | None = None,
-) -> tuple[Workspace, Ingest]:
+) -> tuple[Workspace, IngestResult]:
     """Make a workspace; every file is checked before the first image is taken in.
 
     Raises:

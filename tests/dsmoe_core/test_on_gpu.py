@@ -15,7 +15,7 @@ from tiny import QUICK, HashEncoder, train
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.mobile_sam.network import MobileSam
 from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 from dsmoe_core.predict import Detector
@@ -59,7 +59,7 @@ def test_a_frozen_encoder_s_maps_come_from_the_cache(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     train(tmp_path / "parent", images, vocabulary)
-    frozen, cache = QUICK.model_copy(update={"encoder": "frozen"}), ImageCache(tmp_path / "cache")
+    frozen, cache = QUICK.model_copy(update={"encoder": "frozen"}), CacheConfig(tmp_path / "cache")
     ends = [
         train(
             tmp_path / name,

@@ -16,8 +16,8 @@ from tiny import SMALL, HashEncoder
 
 from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
-from dsmoe_core.data.letterbox import powered
-from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.data.letterbox import apply_gamma
+from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.predict import Detector, _routing, nms_per_class
 from dsmoe_core.runtimes.protocol import RouterOutput
@@ -42,7 +42,7 @@ def look(
     images: list[LabelledImage],
     vocabulary: Vocabulary,
     batch: int,
-    cache: ImageCache | None = None,
+    cache: CacheConfig | None = None,
 ) -> list[Prediction]:
     detector = Detector.load(model, HashEncoder(), cache=cache)
     detector.set_vocabulary(vocabulary)
@@ -205,7 +205,7 @@ def test_a_image_is_prepared_as_the_model_s_card_says(
     side = SMALL.image_px
     plain = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     shown = []
-    for name, pixels in (("plain", plain), ("dark", powered(plain, 2.0))):
+    for name, pixels in (("plain", plain), ("dark", apply_gamma(plain, 2.0))):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
         shown.append(replace(images[0].image, path=tmp_path / f"{name}.png", width=side, height=side))
     by_card, by_hand = (
@@ -224,7 +224,7 @@ def test_a_card_that_says_nothing_of_it_means_no_preprocessing_and_no_tiles(
 def test_detections_through_the_cache_are_the_same(
     model: Path, images: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
-    cache = ImageCache(tmp_path / "cache")
+    cache = CacheConfig(tmp_path / "cache")
     plain = look(model, images, vocabulary, batch=4)
     assert look(model, images, vocabulary, 4, cache) == plain
     gone = [replace(p, image=replace(p.image, path=Path("gone"))) for p in images]

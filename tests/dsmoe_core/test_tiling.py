@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dsmoe_core.config import Tiles
-from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
-from dsmoe_core.tile_merge import CutEdges, TileDetection, merged
-from dsmoe_core.tiling import Predict, labelled_views, tiled, tiles_of, training_views, views_of
+from dsmoe_core.tile_merge import CutEdges, TileDetection, merge_detections
+from dsmoe_core.tiling import Predict, image_views, labelled_views, predict_tiled, tile_grid, training_views
 
 TILES = st.builds(Tiles, px=st.integers(64, 200), overlap=st.floats(0, 0.6), whole=st.booleans())
 SIDES = st.integers(1, 700)
@@ -30,7 +30,7 @@ def image(width: int, height: int, key: str = "k") -> ImageRecord:
 @given(SIDES, SIDES, TILES)
 def test_tiles_cover_every_pixel_lie_inside_and_overlap(width: int, height: int, tiles: Tiles) -> None:
     covered = np.zeros((height, width), dtype=int)
-    found = tiles_of(width, height, tiles)
+    found = tile_grid(width, height, tiles)
     for left, top, right, bottom in found:
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
@@ -53,7 +53,7 @@ def test_what_is_smaller_than_the_overlap_is_whole_in_a_tile(
     x, y = data.draw(st.integers(0, width - w)), data.draw(st.integers(0, height - h))
     assert any(
         t.left <= x and t.top <= y and x + w <= t.right and y + h <= t.bottom
-        for t in tiles_of(width, height, tiles)
+        for t in tile_grid(width, height, tiles)
     )
 
 
@@ -147,7 +147,7 @@ def test_a_defect_across_seams_is_found_once_with_its_right_box(
 ) -> None:
     width, height, boxes = board
     assume(tiles.overlap * tiles.px >= 8)  # pieces must meet
-    (found,) = tiled(perfect(boxes), [image(width, height)], tiles)
+    (found,) = predict_tiled(perfect(boxes), [image(width, height)], tiles)
     assert sorted(f.box.corners for f in found.detections) == sorted(tuple(map(float, b)) for b in boxes)
 
 
@@ -163,18 +163,18 @@ def test_a_scratch_over_three_tiles_becomes_one_even_aslant() -> None:
         TileDetection(detection(pieces[1], score=0.8), CutEdges(left=True, right=True)),
         TileDetection(detection(pieces[2], score=0.6), CutEdges(left=True)),
     ]
-    (one,) = merged(seen)
+    (one,) = merge_detections(seen)
     assert one.box.corners == (10, 10, 220, 95)
     assert one.score == 0.8
-    assert tiles_of(250, 100, tiles)[1].left == 75
+    assert tile_grid(250, 100, tiles)[1].left == 75
 
 
 def test_a_whole_detection_replaces_its_pieces_and_keeps_the_surer_score() -> None:
     whole = TileDetection(detection((90, 10, 130, 50), score=0.6), CutEdges())
     piece = TileDetection(detection((90, 10, 100, 50), score=0.9), CutEdges(right=True))
     again = TileDetection(detection((91, 10, 130, 51), score=0.8), CutEdges())
-    assert [f.box.corners for f in merged([piece, whole])] == [(90, 10, 130, 50)]
-    (one,) = merged([whole, again, piece])
+    assert [f.box.corners for f in merge_detections([piece, whole])] == [(90, 10, 130, 50)]
+    (one,) = merge_detections([whole, again, piece])
     assert (one.box.corners, one.score) == ((91, 10, 130, 51), 0.8)
 
 
@@ -189,35 +189,35 @@ def test_pieces_meet_where_little_of_them_overlaps_across_the_seam(turned: bool)
     first = piece((10, 10, 100, 60), CutEdges(right=True))
     beyond = piece((90, 12, 300, 61), CutEdges(left=True))
     past = piece((90, 55, 300, 105), CutEdges(left=True))  # another defect, at another height
-    (one,) = merged([first, beyond])
+    (one,) = merge_detections([first, beyond])
     assert one.box.corners == ((10, 10, 61, 300) if turned else (10, 10, 300, 61))
-    assert len(merged([first, past])) == 2
+    assert len(merge_detections([first, past])) == 2
 
 
 def test_a_box_that_was_never_cut_is_the_better_box() -> None:
     cut = TileDetection(detection((10, 10, 100, 60), score=0.9), CutEdges(right=True))
     whole = TileDetection(detection((10, 10, 130, 60), score=0.3), CutEdges())
-    (one,) = merged([cut, whole])
+    (one,) = merge_detections([cut, whole])
     assert (one.box.corners, one.score) == ((10, 10, 130, 60), 0.9)
 
 
 def test_a_doubtful_detection_of_the_whole_image_swallows_no_sure_piece() -> None:
     doubtful = TileDetection(detection((0, 0, 300, 300), score=0.06), CutEdges())
     piece = TileDetection(detection((90, 10, 100, 50), score=0.9), CutEdges(right=True))
-    assert [f.score for f in merged([doubtful, piece])] == [0.9, 0.06]
+    assert [f.score for f in merge_detections([doubtful, piece])] == [0.9, 0.06]
 
 
 def test_classes_are_merged_each_for_itself() -> None:
     seen = [TileDetection(detection((10, 10, 30, 30), label), CutEdges()) for label in ("spur", "short")]
-    assert {f.label for f in merged(seen)} == {"spur", "short"}
+    assert {f.label for f in merge_detections(seen)} == {"spur", "short"}
 
 
 @given(st.integers(1, 64), st.integers(1, 64), st.booleans())
 def test_tiling_a_image_smaller_than_a_tile_is_no_tiling(width: int, height: int, whole: bool) -> None:
     small, tiles = image(width, height), Tiles(px=64, whole=whole)
     look = perfect([(0, 0, width, height)], least=1)
-    assert views_of(small, tiles) == [small]
-    assert list(tiled(look, [small], tiles)) == list(look([small]))
+    assert image_views(small, tiles) == [small]
+    assert list(predict_tiled(look, [small], tiles)) == list(look([small]))
     labelled = LabelledImage(small, (Annotation(box((0, 0, 1, 1)), "x"),))
     assert labelled_views(labelled, tiles) == [labelled]
 
@@ -226,15 +226,15 @@ def test_images_stay_in_order_and_views_come_in_one_stream() -> None:
     tiles = Tiles(px=100, overlap=0.2)
     shown: list[str] = []
     images = [image(50, 50, "a"), image(250, 120, "b"), image(20, 90, "c")]
-    found = tiled(perfect([(10, 10, 20, 20)], seen=shown), iter(images), tiles)
+    found = predict_tiled(perfect([(10, 10, 20, 20)], seen=shown), iter(images), tiles)
     assert next(found).key == "a"
     assert shown == ["a"]
     assert [f.key for f in found] == ["b", "c"]
-    assert len(shown) == len(set(shown)) == 1 + len(views_of(images[1], tiles)) + 1
+    assert len(shown) == len(set(shown)) == 1 + len(image_views(images[1], tiles)) + 1
 
 
 def test_what_comes_out_is_a_image_s_detections() -> None:
-    (found,) = tiled(perfect([(10, 10, 20, 20), (150, 10, 170, 30)]), [image(200, 64)], Tiles(px=64))
+    (found,) = predict_tiled(perfect([(10, 10, 20, 20), (150, 10, 170, 30)]), [image(200, 64)], Tiles(px=64))
     assert found.key == "k"
     assert found.version == "m+b"
     assert found.routing == ROUTING
@@ -245,7 +245,7 @@ def test_a_tile_s_square_shows_its_part_of_the_file(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (150, 200, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "board.png")
     board = ImageRecord("k", "board.png", tmp_path / "board.png", 200, 150)
-    for view in views_of(board, Tiles(px=64, overlap=0, whole=False)):
+    for view in image_views(board, Tiles(px=64, overlap=0, whole=False)):
         assert view.region is not None
         left, top, right, bottom = view.region
-        np.testing.assert_array_equal(Squares(64).read(view), pixels[top:bottom, left:right])
+        np.testing.assert_array_equal(LetterboxReader(64).read(view), pixels[top:bottom, left:right])

@@ -19,7 +19,7 @@ from tiny import QUICK, SMALL, HashEncoder, Killed, train
 
 from dsmoe_core.checkpoint import CHECKPOINT, WEIGHTS, load_model, read_tensors
 from dsmoe_core.config import Tiles, TrainingConfig
-from dsmoe_core.data.letterbox_cache import ImageCache, squares_of
+from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
 from dsmoe_core.errors import ClassBookError, DataError, ModelError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.tiling import training_views
@@ -94,7 +94,7 @@ def test_a_process_killed_again_and_again_ends_bit_for_bit_like_one_that_was_not
 def test_a_cache_of_images_changes_no_weight(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    for name, cache in (("plain", None), ("cached", ImageCache(tmp_path / "cache"))):
+    for name, cache in (("plain", None), ("cached", CacheConfig(tmp_path / "cache"))):
         fit(
             images=images,
             vocabulary=vocabulary,
@@ -112,7 +112,7 @@ def test_a_cache_of_images_changes_no_weight(
 def test_large_images_are_trained_on_in_tiles(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    cache = ImageCache(tmp_path / "cache")
+    cache = CacheConfig(tmp_path / "cache")
     tiles = Tiles(px=64, whole=False, empty=1.0)
     fit(
         images=images,
@@ -126,7 +126,7 @@ def test_large_images_are_trained_on_in_tiles(
     assert load_model(tmp_path / "model").config.tiles == tiles
     for labelled in training_views(images, tiles):
         gone = replace(labelled.image, path=Path("gone"))
-        assert squares_of(SMALL, cache).read(gone).shape == (64, 64, 3)
+        assert letterbox_reader(SMALL, cache).read(gone).shape == (64, 64, 3)
 
 
 def test_a_finished_run_is_not_trained_again(

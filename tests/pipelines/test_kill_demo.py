@@ -93,9 +93,9 @@ class Demo:
 def test_killed_while_pushing_annotating_and_training_it_goes_on_where_it_was(
     tmp_path: Path, environments: Path
 ) -> None:
-    from dsmoe_core.data.synthetic import write_set
+    from dsmoe_core.data.synthetic import write_synthetic_set
 
-    write_set(tmp_path / "boards", "pcb", train=24, val=6, seed=5, px=96)
+    write_synthetic_set(tmp_path / "boards", "pcb", train=24, val=6, seed=5, px=96)
     demo = Demo(tmp_path, tmp_path / "boards", environments)
     assert demo.killed(begun(1, "push"), signal.SIGKILL)[0] == -signal.SIGKILL
     assert demo.killed(annotating(1), signal.SIGKILL, delay=0.3)[0] == -signal.SIGKILL

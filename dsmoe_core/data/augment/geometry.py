@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from dsmoe_core.data.augment.sample import SMALLEST_PX, Sample
+from dsmoe_core.data.augment.sample import MIN_BOX_PX, Sample
 from dsmoe_core.data.letterbox import GREY
 
 
-def turn(sample: Sample, *, quarters: int, mirrored: bool) -> Sample:
+def flip_and_rotate(sample: Sample, *, quarters: int, mirrored: bool) -> Sample:
     """Mirror left to right, then turn counter-clockwise by quarters. The defects of flat goods have no up."""
     pixels, boxes, side = sample.pixels, sample.boxes, sample.pixels.shape[0]
-    done = sample.done
+    applied = sample.applied
     if mirrored:
         pixels = pixels[:, ::-1]
         boxes = np.stack([side - boxes[:, 2], boxes[:, 1], side - boxes[:, 0], boxes[:, 3]], axis=1)
-        done = (*done, "mirrored")
+        applied = (*applied, "mirrored")
     for _ in range(quarters):
         boxes = np.stack([boxes[:, 1], side - boxes[:, 2], boxes[:, 3], side - boxes[:, 0]], axis=1)
     if quarters:
-        done = (*done, f"turned {90 * quarters}")
-    return sample._replace(pixels=np.ascontiguousarray(np.rot90(pixels, quarters)), boxes=boxes, done=done)
+        applied = (*applied, f"turned {90 * quarters}")
+    return sample._replace(
+        pixels=np.ascontiguousarray(np.rot90(pixels, quarters)), boxes=boxes, applied=applied
+    )
 
 
-def shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sample:
+def zoom_and_shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sample:
     """Zoom about the middle and move by shares of the side; boxes are clipped, lost ones dropped."""
     from PIL import Image
 
@@ -41,6 +43,6 @@ def shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sample:
     clipped = moved.clip(0, side)
     sizes = clipped[:, 2:] - clipped[:, :2]
     whole = np.maximum((moved[:, 2:] - moved[:, :2]).prod(1), 1e-6)
-    kept = (sizes.min(1, initial=np.inf) >= SMALLEST_PX) & (sizes.prod(1) / whole > 0.5)
-    done = (*sample.done, f"zoomed {scale:.2f}")
-    return Sample(np.asarray(image), clipped[kept], sample.labels[kept], done)
+    kept = (sizes.min(1, initial=np.inf) >= MIN_BOX_PX) & (sizes.prod(1) / whole > 0.5)
+    applied = (*sample.applied, f"zoomed {scale:.2f}")
+    return Sample(np.asarray(image), clipped[kept], sample.labels[kept], applied)

@@ -29,10 +29,16 @@ class _Patch(NamedTuple):
     """Of the patch in the source, x and y."""
 
 
-def paste(
-    sample: Sample, area: Area, source: Sample, source_area: Area, *, most: int, rng: np.random.Generator
+def paste_defects(
+    sample: Sample,
+    area: Area,
+    source: Sample,
+    source_area: Area,
+    *,
+    max_pasted: int,
+    rng: np.random.Generator,
 ) -> Sample:
-    """Paste up to ``most`` defects of ``source`` at free places of ``sample``, moved by whole pixels.
+    """Paste up to ``max_pasted`` defects of ``source`` at free places of ``sample``, moved by whole pixels.
 
     A defect that another one touches is left out, since half of that would come along without a box.
 
@@ -41,7 +47,7 @@ def paste(
     """
     pixels = sample.pixels.astype(np.float32)
     boxes, labels = sample.boxes, sample.labels
-    for row in rng.permutation(len(source.boxes))[:most]:
+    for row in rng.permutation(len(source.boxes))[:max_pasted]:
         patch = _cut(source, source_area, int(row))
         place = None if patch is None else _free_place(patch, boxes, area, rng)
         if patch is None or place is None:
@@ -55,8 +61,8 @@ def paste(
         labels = np.append(labels, source.labels[row])
     if len(boxes) == len(sample.boxes):
         return sample
-    done = (*sample.done, f"{len(boxes) - len(sample.boxes)} pasted")
-    return Sample(pixels.round().astype(np.uint8), boxes, labels, done)
+    applied = (*sample.applied, f"{len(boxes) - len(sample.boxes)} pasted")
+    return Sample(pixels.round().astype(np.uint8), boxes, labels, applied)
 
 
 def _cut(source: Sample, area: Area, row: int) -> _Patch | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-SMALLEST_PX = 2.0
+MIN_BOX_PX = 2.0
 """A box that augmentation cut below this side is dropped."""
 
 
@@ -16,14 +16,14 @@ class Sample(NamedTuple):
 
     Attributes:
         pixels: never written to; they may lie in a cache.
-        done: what was done to it so far, in words for ``dsmoe data preview``.
+        applied: what was applied to it so far, in words for ``dsmoe data preview``.
     """
 
     pixels: UInt8[np.ndarray, "side side 3"]
     boxes: Float[np.ndarray, "m 4"]
     labels: Int[np.ndarray, " m"]
-    done: tuple[str, ...] = ()
+    applied: tuple[str, ...] = ()
 
-    def after(self, what: str, pixels: UInt8[np.ndarray, "side side 3"]) -> Sample:
+    def with_pixels(self, what: str, pixels: UInt8[np.ndarray, "side side 3"]) -> Sample:
         """The same boxes on other pixels."""
-        return self._replace(pixels=pixels, done=(*self.done, what))
+        return self._replace(pixels=pixels, applied=(*self.applied, what))

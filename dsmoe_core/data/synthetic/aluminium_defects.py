@@ -11,16 +11,16 @@ from math import cos, pi, sin
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.image import (
+from dsmoe_core.data.synthetic.rendering import (
+    FloatImage,
     Point,
-    Values,
-    box_of,
-    filled,
-    meet,
-    noise,
-    positions,
+    boxes_overlap,
+    draw_lines,
+    fill_polygons,
+    mask_box,
+    pixel_grid,
+    smooth_noise,
     smooth_step,
-    stroked,
 )
 from dsmoe_core.schema import Annotation
 
@@ -34,8 +34,8 @@ _TRIES = 12
 
 
 def add_defect(
-    name: str, foil: Values, metal: Values, earlier: list[Annotation], rng: np.random.Generator
-) -> tuple[Values, Annotation | None]:
+    name: str, foil: FloatImage, metal: FloatImage, earlier: list[Annotation], rng: np.random.Generator
+) -> tuple[FloatImage, Annotation | None]:
     """The foil with one more defect, whose box meets no earlier one; unchanged where none found a place.
 
     Args:
@@ -51,21 +51,21 @@ def add_defect(
         x, y = float(bright[1][chosen]) + 0.5, float(bright[0][chosen]) + 0.5
         changed = foil + (_MAKERS[name](foil, x, y, rng) - foil) * metal
         seen = np.abs(np.clip(changed, 0, 255) - np.clip(foil, 0, 255)) > _SEEN
-        bare, box = box_of(seen, 0.0), box_of(seen, _MARGIN * px)
+        bare, box = mask_box(seen, 0.0), mask_box(seen, _MARGIN * px)
         if bare is None or box is None or min(bare.width, bare.height) < _LEAST * px:
             continue
         if name == CREASE and max(bare.width, bare.height) < _LEAST_CREASE * px:
             continue
-        if not any(meet(box, other.box) for other in earlier):
+        if not any(boxes_overlap(box, other.box) for other in earlier):
             return changed.astype(np.float32), Annotation(box, name)
     return foil, None
 
 
-def _pinhole(foil: Values, x: float, y: float, rng: np.random.Generator) -> Values:
+def _pinhole(foil: FloatImage, x: float, y: float, rng: np.random.Generator) -> FloatImage:
     """A small round pit, dark inside, with a sharp and sometimes glinting rim."""
     px = len(foil)
     radius = max(float(rng.uniform(0.006, 0.012)) * px, 1.6)
-    at_x, at_y = positions(px)
+    at_x, at_y = pixel_grid(px)
     far = np.hypot(at_x - x, (at_y - y) * np.float32(rng.uniform(0.9, 1.1)))
     hole = np.clip(radius - far + 0.5, 0, 1)
     lit = (
@@ -74,7 +74,7 @@ def _pinhole(foil: Values, x: float, y: float, rng: np.random.Generator) -> Valu
     return np.asarray((foil + lit) * (1 - hole) + rng.uniform(5, 25) * hole, dtype=np.float32)
 
 
-def _scratch(foil: Values, x: float, y: float, rng: np.random.Generator) -> Values:
+def _scratch(foil: FloatImage, x: float, y: float, rng: np.random.Generator) -> FloatImage:
     """A thin line, long or short and torn, sometimes with others beside it; dark or bright."""
     px = len(foil)
     is_long = rng.random() < 0.65
@@ -96,7 +96,7 @@ def _scratch(foil: Values, x: float, y: float, rng: np.random.Generator) -> Valu
             pieces.append(line[i : i + 2])
             widths.append(width * float(rng.uniform(0.7, 1.3)))
             shares.append(whole * (float(rng.random() < 0.65) if broken else float(rng.uniform(0.75, 1.0))))
-    groove = stroked(px, pieces, widths, shares)
+    groove = draw_lines(px, pieces, widths, shares)
     lit = np.roll(groove, (1, 1), (0, 1)) * (1 - groove)
     if rng.random() < 0.6:
         return np.asarray(foil * (1 - rng.uniform(0.5, 0.85) * groove) + 25 * lit, dtype=np.float32)
@@ -115,15 +115,15 @@ def _wobbling(x: float, y: float, length: float, angle: float, rng: np.random.Ge
     ]
 
 
-def _contamination(foil: Values, x: float, y: float, rng: np.random.Generator) -> Values:
+def _contamination(foil: FloatImage, x: float, y: float, rng: np.random.Generator) -> FloatImage:
     """A black scab with cracks that shine, or a dull stain with a soft border."""
     px = len(foil)
     radius = float(rng.uniform(0.03, 0.075)) * px
     slim, turn = float(rng.uniform(0.6, 1.0)), float(rng.uniform(0, pi))
     blob = _uneven_round(x, y, radius, radius * slim, turn, rng)
     if rng.random() < 0.5:
-        patch = filled(px, [blob])
-        cracks = stroked(
+        patch = fill_polygons(px, [blob])
+        cracks = draw_lines(
             px,
             [
                 _wobbling(
@@ -140,8 +140,8 @@ def _contamination(foil: Values, x: float, y: float, rng: np.random.Generator) -
         )
         dark = rng.uniform(6, 24) + 150 * cracks * patch
         return np.asarray(foil + (dark - foil) * patch, dtype=np.float32)
-    patch = filled(px, [blob], softness=float(rng.uniform(0.004, 0.012)) * px)
-    mottled = np.clip(1 + 0.35 * noise(px, 30, rng), 0.3, 1.4)
+    patch = fill_polygons(px, [blob], softness=float(rng.uniform(0.004, 0.012)) * px)
+    mottled = np.clip(1 + 0.35 * smooth_noise(px, 30, rng), 0.3, 1.4)
     return np.asarray(foil * (1 - patch * mottled * rng.uniform(0.35, 0.6)), dtype=np.float32)
 
 
@@ -161,10 +161,10 @@ def _uneven_round(
     ]
 
 
-def _crease(foil: Values, x: float, y: float, rng: np.random.Generator) -> Values:
+def _crease(foil: FloatImage, x: float, y: float, rng: np.random.Generator) -> FloatImage:
     """One to three folds side by side: each a bright flank beside a dark one, and a line of light between."""
     px = len(foil)
-    at_x, at_y = positions(px)
+    at_x, at_y = pixel_grid(px)
     angle, half = float(rng.uniform(0, pi)), float(rng.uniform(0.1, 0.6)) * px
     s = ((at_x - x) * cos(angle) + (at_y - y) * sin(angle)) / half
     t = (at_y - y) * cos(angle) - (at_x - x) * sin(angle)
@@ -182,7 +182,7 @@ def _crease(foil: Values, x: float, y: float, rng: np.random.Generator) -> Value
     return foil
 
 
-_MAKERS: dict[str, Callable[[Values, float, float, np.random.Generator], Values]] = {
+_MAKERS: dict[str, Callable[[FloatImage, float, float, np.random.Generator], FloatImage]] = {
     "zhen_kong": _pinhole,
     "ca_shang": _scratch,
     "zang_wu": _contamination,

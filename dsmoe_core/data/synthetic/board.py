@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.image import Point
+from dsmoe_core.data.synthetic.rendering import Point
 
 CELLS = 20
 Cell = tuple[int, int]
@@ -67,7 +67,7 @@ class Board:
         return self.px / CELLS
 
 
-def lay_out(rng: np.random.Generator, px: int) -> Board:
+def random_board(rng: np.random.Generator, px: int) -> Board:
     """A board of this many pixels a side: parts first, then traces between their pads."""
     board = Board(px)
     taken: set[Cell] = set()

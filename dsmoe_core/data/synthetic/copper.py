@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, Pad
-from dsmoe_core.data.synthetic.image import Point
+from dsmoe_core.data.synthetic.rendering import Point
 
 FINE = 3  # mask pixels an image pixel
 
 
 @dataclass(slots=True)
-class Masks:
+class BoardMasks:
     """What is where, at FINE times the image's resolution; ``L`` images of 0 or 255.
 
     Attributes:
@@ -54,7 +54,7 @@ class Masks:
         return bool(((window == 0) | (window == net + 1)).all())
 
 
-def draw_copper(board: Board) -> Masks:
+def render_masks(board: Board) -> BoardMasks:
     """The masks of a sound board."""
     side = board.px * FINE
     nets = Image.new("I", (side, side), 0)
@@ -69,7 +69,7 @@ def draw_copper(board: Board) -> Masks:
             draw_disc(on_holes, pad.x, pad.y, pad.hole, 255)
     numbers = np.asarray(nets, dtype=np.int32)
     copper = Image.fromarray(((numbers > 0) * 255).astype(np.uint8))
-    return Masks(copper, pads, holes, numbers)
+    return BoardMasks(copper, pads, holes, numbers)
 
 
 def draw_disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, value: int) -> None:
@@ -78,7 +78,7 @@ def draw_disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, valu
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)
 
 
-def draw_shape(draw: ImageDraw.ImageDraw, points: list[Point], value: int) -> None:
+def draw_polygon(draw: ImageDraw.ImageDraw, points: list[Point], value: int) -> None:
     """A filled polygon; corners in image pixels."""
     draw.polygon([(x * FINE, y * FINE) for x, y in points], fill=value)
 

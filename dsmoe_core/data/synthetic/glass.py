@@ -11,24 +11,24 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.image import (
+from dsmoe_core.data.synthetic.mold_points import CLASSES, FORMS, TYPES, render_mark, render_point
+from dsmoe_core.data.synthetic.rendering import (
     Colour,
+    FloatImage,
     SyntheticImage,
-    Values,
-    light,
-    meet,
-    noise,
-    photographed,
-    positions,
+    boxes_overlap,
+    draw_lines,
+    illumination,
+    pixel_grid,
+    simulate_camera,
+    smooth_noise,
     smooth_step,
-    stroked,
 )
-from dsmoe_core.data.synthetic.mold_points import CLASSES, FORMS, TYPES, raise_mark, raise_point
 from dsmoe_core.schema import Annotation
 
-__all__ = ["CLASSES", "draw"]
+__all__ = ["CLASSES", "render"]
 FINE = 2  # positions an image pixel, in x and in y
-_SOUND = 0.1  # share of images without a mold point
+_DEFECT_FREE_SHARE = 0.1  # share of images without a mold point
 _MOST = 4
 _GLASS: tuple[Colour, ...] = ((202, 212, 208), (92, 158, 104), (186, 118, 52), (136, 178, 190))
 _SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
@@ -41,12 +41,12 @@ class _Bottom:
     px: int
     centre: tuple[float, float]
     radius: float
-    grid: tuple[Values, Values]
-    rho: Values
-    phi: Values
+    grid: tuple[FloatImage, FloatImage]
+    rho: FloatImage
+    phi: FloatImage
 
 
-def draw(seed: int, px: int) -> SyntheticImage:
+def render(seed: int, px: int) -> SyntheticImage:
     """One bottom of px x px pixels; the same seed and size draw the same image.
 
     Most have 1 to 4 mold points, one in ten has none. Classes are those of ``mold_points.CLASSES``.
@@ -58,20 +58,20 @@ def draw(seed: int, px: int) -> SyntheticImage:
     height = np.maximum(height, _lone_points(bottom, annotations, rng))
     height = np.maximum(height, _numeral(bottom, rng))
     tone = tone + _relief(height, rng) - _bubbles(bottom, rng)
-    return SyntheticImage(photographed(_coloured(tone, bottom, rng), rng), tuple(annotations))
+    return SyntheticImage(simulate_camera(_coloured(tone, bottom, rng), rng), tuple(annotations))
 
 
 def _bottom(px: int, rng: np.random.Generator) -> _Bottom:
     radius = float(rng.uniform(0.42, 0.5)) * px
     centre_x, centre_y = (px / 2 + float(rng.uniform(-0.02, 0.02)) * px for _ in range(2))
-    grid = positions(px, FINE)
+    grid = pixel_grid(px, FINE)
     x, y = grid[0] - np.float32(centre_x), grid[1] - np.float32(centre_y)
     return _Bottom(
         px, (centre_x, centre_y), radius, grid, np.hypot(x, y) / np.float32(radius), np.arctan2(y, x)
     )
 
 
-def _rings(bottom: _Bottom, rng: np.random.Generator) -> Values:
+def _rings(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     """Bright and dark rings of refraction, crowded towards the heel; none quite round or even; about zero."""
     tone = np.zeros_like(bottom.rho)
     for _ in range(int(rng.integers(7, 13))):
@@ -82,7 +82,7 @@ def _rings(bottom: _Bottom, rng: np.random.Generator) -> Values:
     return tone.astype(np.float32)
 
 
-def _knurling(bottom: _Bottom, rng: np.random.Generator) -> Values:
+def _knurling(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     """A ring of fine ridges on which the bottle stands, about zero."""
     inner = float(rng.uniform(0.8, 0.84))
     outer = inner + float(rng.uniform(0.07, 0.11))
@@ -97,34 +97,36 @@ def _knurling(bottom: _Bottom, rng: np.random.Generator) -> Values:
     )
 
 
-def _push_up(bottom: _Bottom, rng: np.random.Generator) -> Values:
+def _push_up(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     """The raised middle: shading, and faint waves that the cold mold left; about zero."""
     side = bottom.px * FINE
     edge = float(rng.uniform(0.4, 0.55))
     dome = (1 - smooth_step(bottom.rho, edge - 0.12, edge)) * rng.uniform(-0.15, 0.15)
     shade = np.cos(bottom.phi - rng.uniform(-np.pi, np.pi)) * bottom.rho * rng.uniform(0.0, 0.18)
-    waves = noise(side, 9, rng) * rng.uniform(0.01, 0.05) + noise(side, 40, rng) * rng.uniform(0.003, 0.015)
+    waves = smooth_noise(side, 9, rng) * rng.uniform(0.01, 0.05) + smooth_noise(side, 40, rng) * rng.uniform(
+        0.003, 0.015
+    )
     return np.asarray(dome + shade + waves, dtype=np.float32)
 
 
-def _marks(bottom: _Bottom, rng: np.random.Generator) -> tuple[Values, list[Annotation]]:
+def _marks(bottom: _Bottom, rng: np.random.Generator) -> tuple[FloatImage, list[Annotation]]:
     """The height of all mold points and their annotations; their boxes do not meet."""
     height = np.zeros_like(bottom.rho)
     annotations: list[Annotation] = []
-    wanted = 0 if rng.random() < _SOUND else int(rng.integers(1, _MOST + 1))
+    wanted = 0 if rng.random() < _DEFECT_FREE_SHARE else int(rng.integers(1, _MOST + 1))
     ring = float(rng.uniform(0.6, 0.72)) * bottom.radius
     start = float(rng.uniform(-np.pi, np.pi))
     for i in range(wanted):
         kind = TYPES[int(rng.integers(len(TYPES)))]
         angle = start + 2 * np.pi * (i + float(rng.uniform(-0.2, 0.2))) / wanted
-        mark = raise_mark(kind, bottom.centre, ring, angle, bottom.grid, rng, px=bottom.px)
-        if mark is not None and not any(meet(mark.annotation.box, a.box) for a in annotations):
+        mark = render_mark(kind, bottom.centre, ring, angle, bottom.grid, rng, px=bottom.px)
+        if mark is not None and not any(boxes_overlap(mark.annotation.box, a.box) for a in annotations):
             height = np.maximum(height, mark.height)
             annotations.append(mark.annotation)
     return height, annotations
 
 
-def _lone_points(bottom: _Bottom, annotations: list[Annotation], rng: np.random.Generator) -> Values:
+def _lone_points(bottom: _Bottom, annotations: list[Annotation], rng: np.random.Generator) -> FloatImage:
     """Single points away from the marks, such as the one where a reader begins; one is no mold point."""
     height = np.zeros_like(bottom.rho)
     room = 0.06 * bottom.px
@@ -136,12 +138,12 @@ def _lone_points(bottom: _Bottom, annotations: list[Annotation], rng: np.random.
         if any(b.x1 - room < x < b.x2 + room and b.y1 - room < y < b.y2 + room for b in boxes):
             continue
         form = FORMS[int(rng.integers(len(FORMS)))]
-        point = raise_point(form, bottom.centre, ring, angle, bottom.grid, bottom.px)
+        point = render_point(form, bottom.centre, ring, angle, bottom.grid, bottom.px)
         height = np.maximum(height, point)
     return height
 
 
-def _numeral(bottom: _Bottom, rng: np.random.Generator) -> Values:
+def _numeral(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     """One or two embossed digits in the middle, of seven strokes each, turned anyhow; height, 0 to 1."""
     tall, turn = float(rng.uniform(0.06, 0.1)) * bottom.px, float(rng.uniform(0, 2 * np.pi))
     wide = tall * 0.55
@@ -169,12 +171,12 @@ def _numeral(bottom: _Bottom, rng: np.random.Generator) -> Values:
                     )
                 )
             lines.append(points)
-    flat = stroked(bottom.px, lines, [0.012 * bottom.px] * len(lines), [0.9] * len(lines))
-    raised: Values = np.repeat(np.repeat(flat, FINE, 0), FINE, 1)
+    flat = draw_lines(bottom.px, lines, [0.012 * bottom.px] * len(lines), [0.9] * len(lines))
+    raised: FloatImage = np.repeat(np.repeat(flat, FINE, 0), FINE, 1)
     return raised
 
 
-def _relief(height: Values, rng: np.random.Generator) -> Values:
+def _relief(height: FloatImage, rng: np.random.Generator) -> FloatImage:
     """What raised glass does to light: a lit and a dark flank, a dark foot, a bright top; about zero."""
     turn, flanks = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.35, 0.6))
     down, right = np.gradient(height)
@@ -184,7 +186,7 @@ def _relief(height: Values, rng: np.random.Generator) -> Values:
     return np.asarray(np.clip(tone, -0.5, 0.5), dtype=np.float32)
 
 
-def _bubbles(bottom: _Bottom, rng: np.random.Generator) -> Values:
+def _bubbles(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     """Small round seeds of air: a dark ring each; what they take from the light."""
     dark = np.zeros_like(bottom.rho)
     for _ in range(int(rng.integers(0, 4))):
@@ -196,7 +198,7 @@ def _bubbles(bottom: _Bottom, rng: np.random.Generator) -> Values:
     return dark.astype(np.float32)
 
 
-def _coloured(tone: Values, bottom: _Bottom, rng: np.random.Generator) -> Values:
+def _coloured(tone: FloatImage, bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     """The bottom in its glass before a dark or a bright ground, (px, px, 3)."""
     px = bottom.px
     edge = 1.5 / bottom.radius
@@ -206,7 +208,9 @@ def _coloured(tone: Values, bottom: _Bottom, rng: np.random.Generator) -> Values
     grey = level.reshape(px, FINE, px, FINE).mean((1, 3))[..., None]
     share = inside.reshape(px, FINE, px, FINE).mean((1, 3))[..., None]
     colour = np.array(_GLASS[int(rng.choice(len(_GLASS), p=[0.4, 0.25, 0.2, 0.15]))], np.float32)
-    glass: Values = np.clip(colour * rng.uniform(0.94, 1.06, 3).astype(np.float32), 0, 255) / np.float32(255)
+    glass: FloatImage = np.clip(colour * rng.uniform(0.94, 1.06, 3).astype(np.float32), 0, 255) / np.float32(
+        255
+    )
     thick = np.float32(255) * grey * glass ** (np.float32(1.5) - np.minimum(grey, 1))  # darker is richer
     ground = float(rng.choice([float(rng.uniform(8, 40)), float(rng.uniform(190, 235))], p=[0.7, 0.3]))
-    return np.asarray((ground + (thick - ground) * share) * light(px, rng), dtype=np.float32)
+    return np.asarray((ground + (thick - ground) * share) * illumination(px, rng), dtype=np.float32)

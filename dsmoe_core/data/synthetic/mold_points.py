@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from dsmoe_core.data.synthetic.image import Values, box_of
+from dsmoe_core.data.synthetic.rendering import FloatImage, mask_box
 from dsmoe_core.schema import Annotation
 
 Form = Literal["round", "radial", "along"]
@@ -55,23 +55,23 @@ class MoldType(NamedTuple):
 TYPES = tuple(MoldType(*parts) for parts in product(COUNTS, FORMS, SPACINGS))
 
 
-class Mark(NamedTuple):
+class MoldMark(NamedTuple):
     """One mark on a bottle: its height, 0 to 1, at the image's fine positions, and its annotation."""
 
-    height: Values
+    height: FloatImage
     annotation: Annotation
 
 
-def raise_mark(
+def render_mark(
     kind: MoldType,
     centre: tuple[float, float],
     radius: float,
     angle: float,
-    grid: tuple[Values, Values],
+    grid: tuple[FloatImage, FloatImage],
     rng: np.random.Generator,
     *,
     px: int,
-) -> Mark | None:
+) -> MoldMark | None:
     """A mark on the ring of this centre and radius (pixels) at this angle; None where it leaves the image.
 
     Args:
@@ -82,22 +82,22 @@ def raise_mark(
     for i in range(kind.points):
         aside = (i - (kind.points - 1) / 2) * kind.pitch * size + float(rng.normal(0, 0.0006)) * px
         height = np.maximum(
-            height, raise_point(kind.form, centre, radius, angle + aside / radius, grid, size)
+            height, render_point(kind.form, centre, radius, angle + aside / radius, grid, size)
         )
     fine = len(height) / px
-    box = box_of(height > 0.08, _MARGIN * px, fine=round(fine))
+    box = mask_box(height > 0.08, _MARGIN * px, fine=round(fine))
     within = box is not None and min(box.x1, box.y1) > 0 and max(box.x2, box.y2) < px
-    return Mark(height, Annotation(box, kind.name)) if box is not None and within else None
+    return MoldMark(height, Annotation(box, kind.name)) if box is not None and within else None
 
 
-def raise_point(
+def render_point(
     form: Form,
     centre: tuple[float, float],
     radius: float,
     angle: float,
-    grid: tuple[Values, Values],
+    grid: tuple[FloatImage, FloatImage],
     size: float,
-) -> Values:
+) -> FloatImage:
     """The height of one point, 0 to 1: a dome, or a bar with round ends; ``size`` is the image's side."""
     toward_x, toward_y = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = grid[0] - np.float32(centre[0]), grid[1] - np.float32(centre[1])
@@ -108,5 +108,5 @@ def raise_point(
         out = out - np.clip(out, -reach, reach)
     elif form == "along":
         along = along - np.clip(along, -reach, reach)
-    dome: Values = np.sqrt(np.clip(1 - (out * out + along * along) / (thick * thick), 0, 1))
+    dome: FloatImage = np.sqrt(np.clip(1 - (out * out + along * along) / (thick * thick), 0, 1))
     return dome

@@ -7,21 +7,21 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dsmoe_core.data.synthetic.board import Board, lay_out
-from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
-from dsmoe_core.data.synthetic.image import (
-    Colour,
-    SyntheticImage,
-    Values,
-    blend,
-    light,
-    photographed,
-)
+from dsmoe_core.data.synthetic.board import Board, random_board
+from dsmoe_core.data.synthetic.copper import FINE, BoardMasks, render_masks
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
+from dsmoe_core.data.synthetic.rendering import (
+    Colour,
+    FloatImage,
+    SyntheticImage,
+    blend,
+    illumination,
+    simulate_camera,
+)
 from dsmoe_core.schema import Annotation
 
-__all__ = ["CLASSES", "draw"]
-_SOUND = 0.12  # share of images without a defect
+__all__ = ["CLASSES", "render"]
+_DEFECT_FREE_SHARE = 0.12  # share of images without a defect
 
 
 class _Look(NamedTuple):
@@ -43,16 +43,16 @@ _LOOKS = (
 )
 
 
-def draw(seed: int, px: int) -> SyntheticImage:
+def render(seed: int, px: int) -> SyntheticImage:
     """One board of px x px pixels; the same seed and size draw the same image.
 
     Most have 2 to 6 defects, about one in eight has none. Classes are those of ``pcb_defects.CLASSES``.
     """
     rng = np.random.default_rng(seed)
-    board = lay_out(rng, px)
-    masks = draw_copper(board)
+    board = random_board(rng, px)
+    masks = render_masks(board)
     annotations: list[Annotation] = []
-    wanted = 0 if rng.random() < _SOUND else int(rng.integers(2, 7))
+    wanted = 0 if rng.random() < _DEFECT_FREE_SHARE else int(rng.integers(2, 7))
     for name in rng.permutation(np.tile(np.arange(len(CLASSES)), 2)):
         if len(annotations) == wanted:
             break
@@ -62,7 +62,7 @@ def draw(seed: int, px: int) -> SyntheticImage:
     return SyntheticImage(_render(board, masks, rng), tuple(annotations))
 
 
-def _render(board: Board, masks: Masks, rng: np.random.Generator) -> Image.Image:
+def _render(board: Board, masks: BoardMasks, rng: np.random.Generator) -> Image.Image:
     look = _LOOKS[int(rng.choice(len(_LOOKS), p=[0.34, 0.24, 0.14, 0.1, 0.18]))]
     copper, pads, holes = (_share(mask) for mask in (masks.copper, masks.pads, masks.holes))
     plate = _relief(copper, float(rng.uniform(10, 22)))
@@ -72,33 +72,33 @@ def _render(board: Board, masks: Masks, rng: np.random.Generator) -> Image.Image
     if rng.random() < 0.7:
         image = blend(image, look.print, _outlines(board) * (1 - copper) * np.float32(0.85))
     image = blend(image, look.hole, holes)
-    image *= light(board.px, rng)
-    return photographed(image, rng)
+    image *= illumination(board.px, rng)
+    return simulate_camera(image, rng)
 
 
-def _share(mask: Image.Image) -> Values:
+def _share(mask: Image.Image) -> FloatImage:
     """How much of every image pixel a fine mask covers, (px, px, 1), 0 to 1."""
     return np.asarray(mask.reduce(FINE), dtype=np.float32)[..., None] / np.float32(255)
 
 
-def _relief(copper: Values, strength: float) -> Values:
+def _relief(copper: FloatImage, strength: float) -> FloatImage:
     """Light and dark edges of conductors, as of light from the upper left, (px, px, 1)."""
     edge = np.zeros_like(copper)
     edge[1:, 1:] = copper[1:, 1:] - copper[:-1, :-1]
     return edge * np.float32(strength)
 
 
-def _grain(px: int, rng: np.random.Generator, strength: float) -> Values:
+def _grain(px: int, rng: np.random.Generator, strength: float) -> FloatImage:
     """Weave and blotches of the laminate, (px, px, 1), about zero."""
     coarse = Image.fromarray(rng.normal(0, 1, (max(px // 12, 2),) * 2).astype(np.float32))
     blotches = np.asarray(coarse.resize((px, px), Image.Resampling.BILINEAR), dtype=np.float32)
     lines = np.sin(np.arange(px, dtype=np.float32) * np.float32(2 * np.pi / 4.3 * 320 / px))
     weave = lines[:, None] * 0.3 + lines[None, :] * 0.3
-    grain: Values = ((blotches + weave) * strength)[..., None].astype(np.float32)
+    grain: FloatImage = ((blotches + weave) * strength)[..., None].astype(np.float32)
     return grain
 
 
-def _outlines(board: Board) -> Values:
+def _outlines(board: Board) -> FloatImage:
     """The printed frames of parts, (px, px, 1), 0 to 1."""
     image = Image.new("L", (board.px * FINE, board.px * FINE), 0)
     draw_on = ImageDraw.Draw(image)

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import ImageChops, ImageDraw
 
 from dsmoe_core.data.synthetic.board import Board, Pad, Trace
-from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_shape
-from dsmoe_core.data.synthetic.image import Point
+from dsmoe_core.data.synthetic.copper import FINE, BoardMasks, draw_polygon
+from dsmoe_core.data.synthetic.rendering import Point
 from dsmoe_core.schema import Annotation, Box
 
 CLASSES = ("missing_hole", "mouse_bite", "open_circuit", "short", "spur", "spurious_copper")
@@ -25,7 +25,7 @@ _TRIES = 40
 
 
 def add_defect(
-    name: str, board: Board, masks: Masks, earlier: list[Annotation], rng: np.random.Generator
+    name: str, board: Board, masks: BoardMasks, earlier: list[Annotation], rng: np.random.Generator
 ) -> Annotation | None:
     """Puts one defect on the board, away from earlier ones; None where no place for it was found."""
     for _ in range(_TRIES):
@@ -91,7 +91,7 @@ def _near(x: float, y: float, box: Box, cell: float) -> bool:
     return hypot((box.x1 + box.x2) / 2 - x, (box.y1 + box.y2) / 2 - y) < _APART * cell
 
 
-def _drop_hole(pad: Pad, masks: Masks) -> Box:
+def _drop_hole(pad: Pad, masks: BoardMasks) -> Box:
     x, y, reach = pad.x * FINE, pad.y * FINE, pad.hole * FINE + 2
     ImageDraw.Draw(masks.holes).rectangle((x - reach, y - reach, x + reach, y + reach), fill=0)
     pad.hole = 0.0
@@ -103,7 +103,7 @@ def _drop_hole(pad: Pad, masks: Masks) -> Box:
     )
 
 
-def _changed_box(board: Board, masks: Masks, change: Change) -> Box | None:
+def _changed_box(board: Board, masks: BoardMasks, change: Change) -> Box | None:
     """Draws a change and returns the box of the pixels that differ afterwards, in image pixels."""
     if change is None:
         return None
@@ -111,7 +111,7 @@ def _changed_box(board: Board, masks: Masks, change: Change) -> Box | None:
     before = masks.copper.copy()
     draw = ImageDraw.Draw(masks.copper)
     for shape in shapes:
-        draw_shape(draw, shape, value)
+        draw_polygon(draw, shape, value)
     bounds = ImageChops.difference(before, masks.copper).getbbox()
     if bounds is None:
         return None
@@ -144,7 +144,7 @@ def _angle(at: _Place) -> float:
     return float(np.arctan2(at.dy, at.dx))
 
 
-def _mouse_bite(board: Board, _masks: Masks, at: _Place, rng: np.random.Generator) -> Change:
+def _mouse_bite(board: Board, _masks: BoardMasks, at: _Place, rng: np.random.Generator) -> Change:
     """A bite out of one edge, half to three quarters of the width deep: the trace thins but holds."""
     assert at.trace is not None  # noqa: S101 - _somewhere gives a trace for this defect
     nx, ny = _side(at, rng)
@@ -155,7 +155,7 @@ def _mouse_bite(board: Board, _masks: Masks, at: _Place, rng: np.random.Generato
     return 0, [_blob(at.x + nx * out, at.y + ny * out, half, depth / 1.05, _angle(at), rng)]
 
 
-def _open_circuit(board: Board, _masks: Masks, at: _Place, rng: np.random.Generator) -> Change:
+def _open_circuit(board: Board, _masks: BoardMasks, at: _Place, rng: np.random.Generator) -> Change:
     """A gap right through the trace, with uneven ends."""
     assert at.trace is not None  # noqa: S101
     half = float(rng.uniform(0.17, 0.32)) * board.cell
@@ -170,7 +170,7 @@ def _open_circuit(board: Board, _masks: Masks, at: _Place, rng: np.random.Genera
     return 0, [front + back[::-1]]
 
 
-def _short(board: Board, masks: Masks, at: _Place, rng: np.random.Generator) -> Change:
+def _short(board: Board, masks: BoardMasks, at: _Place, rng: np.random.Generator) -> Change:
     """A bridge from this trace to its neighbour of another net."""
     assert at.trace is not None  # noqa: S101
     nx, ny = _side(at, rng)
@@ -197,7 +197,7 @@ def _short(board: Board, masks: Masks, at: _Place, rng: np.random.Generator) -> 
     return 255, [near + far[::-1]]
 
 
-def _spur(board: Board, masks: Masks, at: _Place, rng: np.random.Generator) -> Change:
+def _spur(board: Board, masks: BoardMasks, at: _Place, rng: np.random.Generator) -> Change:
     """A tongue of copper out of one edge that ends in the open."""
     assert at.trace is not None  # noqa: S101
     nx, ny = _side(at, rng)
@@ -218,7 +218,7 @@ def _spur(board: Board, masks: Masks, at: _Place, rng: np.random.Generator) -> C
     return 255, [tongue]
 
 
-def _spurious_copper(board: Board, masks: Masks, at: _Place, rng: np.random.Generator) -> Change:
+def _spurious_copper(board: Board, masks: BoardMasks, at: _Place, rng: np.random.Generator) -> Change:
     """An island of copper that touches nothing."""
     half = float(rng.uniform(0.26, 0.45)) * board.cell
     if not masks.is_clear(at.x, at.y, half * 1.15 + 0.17 * board.cell, -1):
@@ -227,7 +227,7 @@ def _spurious_copper(board: Board, masks: Masks, at: _Place, rng: np.random.Gene
     return 255, [_blob(at.x, at.y, half, half * slim, float(rng.uniform(0, pi)), rng)]
 
 
-_MAKERS: dict[str, Callable[[Board, Masks, _Place, np.random.Generator], Change]] = {
+_MAKERS: dict[str, Callable[[Board, BoardMasks, _Place, np.random.Generator], Change]] = {
     "mouse_bite": _mouse_bite,
     "open_circuit": _open_circuit,
     "short": _short,

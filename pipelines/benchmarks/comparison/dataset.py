@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dsmoe_core.data import coco
-from dsmoe_core.data.external_images import read_in_place
+from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledImage
 from pipelines.benchmarks.comparison.protocol import Lesson
@@ -35,13 +35,13 @@ def read(data: Path, progress: ProgressReporter) -> Iterator[Lesson]:
             progress.status(f"{data.resolve().name}: reading {part} images")
             converted = Path(scratch) / part
             converted.mkdir()
-            taken = read_in_place(
+            taken = read_external_images(
                 annotations, data / "images", converted, max_pixels=MAX_PIXELS, progress=progress.advance
             )
-            if taken.left_out:
-                first = taken.left_out[0]
+            if taken.skipped:
+                first = taken.skipped[0]
                 raise DataError(
-                    f"{len(taken.left_out)} images of {data / f'{part}.json'} cannot be read, "
+                    f"{len(taken.skipped)} images of {data / f'{part}.json'} cannot be read, "
                     f"such as {first.name}: {first.reason}",
                     "Mend or remove them; a comparison needs all of them.",
                 )

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from dsmoe_core.data.annotation_set import AnnotationSet
-from dsmoe_core.data.external_images import InPlace, read_in_place
+from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.matching import ImageMatches
 from dsmoe_core.evaluation.metrics import EvaluationTables, compare_map, compute_metrics, evaluation_tables
@@ -80,7 +80,7 @@ def run_evaluation(
     check_pairs(len(these), len(others))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        taken = read_in_place(
+        taken = read_external_images(
             question.annotations,
             question.images,
             Path(scratch),
@@ -151,7 +151,9 @@ def _renamed(found: Prediction, this: EvaluatedModel) -> Prediction:
     )
 
 
-def _head(question: EvaluationRequest, this: EvaluatedModel, taken: InPlace, command: str) -> dict[str, Any]:
+def _head(
+    question: EvaluationRequest, this: EvaluatedModel, taken: ExternalImages, command: str
+) -> dict[str, Any]:
     commit = source_commit()
     return {
         "command": command,
@@ -164,7 +166,7 @@ def _head(question: EvaluationRequest, this: EvaluatedModel, taken: InPlace, com
             "name": question.source.resolve().name,
             "annotations": str(question.source),
             "images": str(question.images),
-            "left_out": [one._asdict() for one in taken.left_out],
+            "left_out": [one._asdict() for one in taken.skipped],
             "notes": list(question.annotations.notes),
         },
     }

@@ -46,15 +46,15 @@ def open_evaluation_set(
     if annotations is None or images is None:
         yield _with_boxes(_test_set(workspace))
         return
-    from dsmoe_core.data.external_images import read_in_place
+    from dsmoe_core.data.external_images import read_external_images
     from dsmoe_core.data.formats import read_annotations
 
     known = read_annotations(annotations, images)
     most = workspace.settings.max_pixels if workspace else MAX_PIXELS
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        taken = read_in_place(known, images, Path(scratch), max_pixels=most, progress=progress.advance)
-        left_out = [one._asdict() for one in taken.left_out]
+        taken = read_external_images(known, images, Path(scratch), max_pixels=most, progress=progress.advance)
+        left_out = [one._asdict() for one in taken.skipped]
         yield _with_boxes(EvaluationSet(annotations.resolve().name, taken.labelled, left_out, known.notes))
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.schema import Annotation, Box
 
 LETTERS = st.characters(whitelist_categories=("Ll", "Lu", "Nd"), max_codepoint=0x4FFF)
@@ -50,7 +50,7 @@ def build(spec: Spec) -> AnnotationSet:
     return AnnotationSet(
         tuple(classes),
         tuple(
-            AnnotatedName(name, width, height, tuple(Annotation(Box(*at), label) for at, label in boxes))
+            ImageAnnotations(name, width, height, tuple(Annotation(Box(*at), label) for at, label in boxes))
             for name, width, height, boxes in images
         ),
     )
@@ -85,7 +85,7 @@ def small_set() -> AnnotationSet:
     return AnnotationSet(
         ("spur", "short", "unused"),
         (
-            AnnotatedName(
+            ImageAnnotations(
                 "a.png",
                 40,
                 30,
@@ -94,7 +94,7 @@ def small_set() -> AnnotationSet:
                     Annotation(Box(0.0, 0.0, 40.0, 30.0), "short"),
                 ),
             ),
-            AnnotatedName("deep/b.jpg", 20, 50, (Annotation(Box(3.5, 4.25, 8.0, 9.0), "short"),)),
+            ImageAnnotations("deep/b.jpg", 20, 50, (Annotation(Box(3.5, 4.25, 8.0, 9.0), "short"),)),
         ),
     )
 

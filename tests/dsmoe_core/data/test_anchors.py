@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsmoe_core.data.anchors import MAX_LOST, Sizes, advice, kmeans, lost
+from dsmoe_core.data.anchors import MAX_OFF_GRID, BoxSizes, kmeans, off_grid_share, recommend
 from dsmoe_core.schema import Annotation, Box
 
 SIZES = st.lists(st.tuples(st.integers(1, 200), st.integers(1, 200)), min_size=1, max_size=30).map(
@@ -50,19 +50,19 @@ def test_lost_is_what_throwing_boxes_on_the_grid_gives(width: int, height: int, 
     corner = rng.uniform(0, stride, (20_000, 2))
     first = np.ceil(corner / stride - 0.5) * stride + stride / 2  # the first centre right of and below it
     hit = (first < corner + np.array([width, height])).all(1).mean()
-    assert lost(np.array([[width, height]], np.float64), stride) == pytest.approx(1 - hit, abs=0.02)
+    assert off_grid_share(np.array([[width, height]], np.float64), stride) == pytest.approx(1 - hit, abs=0.02)
 
 
-def sizes_of(box_px: float, image_px: int) -> Sizes:
+def sizes_of(box_px: float, image_px: int) -> BoxSizes:
     found = (Annotation(Box(0.0, 0.0, box_px, box_px), "x"),) * 50
-    return Sizes.of([(image_px, image_px // 2, found)])
+    return BoxSizes.of([(image_px, image_px // 2, found)])
 
 
 def test_sizes_are_letter_boxed_and_tiles_enlarge_them() -> None:
     sizes = sizes_of(30, 3000)
-    assert sizes.shown(300)[0].tolist() == [3.0, 3.0]
-    assert sizes.shown(300, tile_px=600)[0].tolist() == [15.0, 15.0]
-    assert sizes.shown(300, tile_px=9000)[0].tolist() == [3.0, 3.0]
+    assert sizes.at_network_input(300)[0].tolist() == [3.0, 3.0]
+    assert sizes.at_network_input(300, tile_px=600)[0].tolist() == [15.0, 15.0]
+    assert sizes.at_network_input(300, tile_px=9000)[0].tolist() == [3.0, 3.0]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_sizes_are_letter_boxed_and_tiles_enlarge_them() -> None:
 def test_advice_names_the_stride_or_the_tile_that_is_needed(
     box_px: float, finest: int | None, tile: int | None
 ) -> None:
-    found = advice(sizes_of(box_px, 1000), side=320, head_strides=(8, 16))
+    found = recommend(sizes_of(box_px, 1000), side=320, head_strides=(8, 16))
     assert found == (finest, tile)
     if tile is not None:
-        assert lost(sizes_of(box_px, 1000).shown(320, tile), 8) <= MAX_LOST
+        assert off_grid_share(sizes_of(box_px, 1000).at_network_input(320, tile), 8) <= MAX_OFF_GRID

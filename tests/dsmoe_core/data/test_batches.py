@@ -12,8 +12,8 @@ from PIL import Image
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import AUGMENTATIONS, Batch, TrainingSet
-from dsmoe_core.data.letterbox import GREY, LetterBox, Squares, corners
-from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache
+from dsmoe_core.data.letterbox import GREY, Letterbox, LetterboxReader, box_corners
+from dsmoe_core.data.letterbox_cache import CacheConfig, LetterboxCache
 from dsmoe_core.schema import LabelledImage, Vocabulary
 
 SIDE = 64
@@ -24,15 +24,15 @@ NOTHING = dict.fromkeys(AUGMENTATIONS, 0.0)
 @given(st.integers(20, 3000), st.integers(20, 3000), st.floats(0, 0.9), st.floats(0, 0.9))
 def test_letter_boxing_there_and_back(width: int, height: int, x: float, y: float) -> None:
     box = np.array([[x * width, y * height, (x + 0.1) * width, (y + 0.1) * height]], np.float32)
-    letterbox = LetterBox.of(width, height, 320)
-    inside = letterbox.into(box)
+    letterbox = Letterbox.of(width, height, 320)
+    inside = letterbox.to_square(box)
     assert inside.min() >= 0
     assert inside.max() <= 321
-    assert np.abs(letterbox.back(inside) - box).max() < 1e-3 * max(width, height)
+    assert np.abs(letterbox.to_image(inside) - box).max() < 1e-3 * max(width, height)
 
 
 def test_the_square_shows_the_whole_image(images: list[LabelledImage]) -> None:
-    square = Squares(SIDE).read(images[0].image)
+    square = LetterboxReader(SIDE).read(images[0].image)
     assert square.shape == (SIDE, SIDE, 3)
     assert (square[0] == GREY).all()  # 100 x 80 is padded above and below
     assert square[SIDE // 2].std() > 0
@@ -48,7 +48,7 @@ def test_every_image_comes_once_an_epoch_and_a_step_repeats_itself(
     images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     everything = TrainingConfig(batch=3, seed=7, **dict.fromkeys(AUGMENTATIONS, 0.7))
-    data, again = (TrainingSet(images, vocabulary, Squares(SIDE), everything) for _ in range(2))
+    data, again = (TrainingSet(images, vocabulary, LetterboxReader(SIDE), everything) for _ in range(2))
     assert sorted(data.index(i) for i in range(6)) == list(range(6))
     assert sorted(data.index(i) for i in range(6, 12)) == list(range(6))
     again.batch(3)  # what was shown before plays no part
@@ -66,9 +66,9 @@ def first_loop_s_batch(
 
     def augmented(index: int) -> tuple[Any, Any, Any]:
         labelled = images[index]
-        box = LetterBox.of(labelled.image.width, labelled.image.height, SIDE)
-        pixels = Squares(SIDE).read(labelled.image)
-        boxes = box.into(corners([a.box for a in labelled.annotations]))
+        box = Letterbox.of(labelled.image.width, labelled.image.height, SIDE)
+        pixels = LetterboxReader(SIDE).read(labelled.image)
+        boxes = box.to_square(box_corners([a.box for a in labelled.annotations]))
         labels = np.array([vocabulary.index(a.label) for a in labelled.annotations], np.int64)
         quarters = int(rng.integers(4))
         if rng.integers(2):
@@ -118,7 +118,7 @@ def test_with_default_settings_a_batch_is_what_it_always_was(
     images: list[LabelledImage], vocabulary: Vocabulary, mixup: float, step: int
 ) -> None:
     training = TrainingConfig(batch=5, seed=42, mixup=mixup)
-    data = TrainingSet(images, vocabulary, Squares(SIDE), training)
+    data = TrainingSet(images, vocabulary, LetterboxReader(SIDE), training)
     assert_equal(data.batch(step), first_loop_s_batch(images, vocabulary, training, step))
 
 
@@ -128,11 +128,11 @@ def test_each_augmentation_is_switched_by_its_probability_alone(
 ) -> None:
     def shown(**shares: float) -> list[Any]:
         training = TrainingConfig(batch=6, seed=3, **{**NOTHING, **shares})
-        return TrainingSet(images, vocabulary, Squares(SIDE), training).shown(0)
+        return TrainingSet(images, vocabulary, LetterboxReader(SIDE), training).samples(0)
 
     plain, on = shown(), shown(**{name: 1.0})
-    assert [s.done for s in plain] == [()] * 6
-    assert any(s.done for s in on)
+    assert [s.applied for s in plain] == [()] * 6
+    assert any(s.applied for s in on)
     assert any((a.pixels != b.pixels).any() for a, b in zip(plain, on, strict=True))
 
 
@@ -141,7 +141,9 @@ def test_switching_one_on_leaves_the_others_draws_as_they_were(
 ) -> None:
     def words(**shares: float) -> list[tuple[str, ...]]:
         training = TrainingConfig(batch=6, seed=3, **shares)
-        return [s.done for s in TrainingSet(images, vocabulary, Squares(SIDE), training).shown(0)]
+        return [
+            s.applied for s in TrainingSet(images, vocabulary, LetterboxReader(SIDE), training).samples(0)
+        ]
 
     new = ("contrast", "noise", "blur", "paste")
     before, after = words(), words(**dict.fromkeys(new, 1.0))
@@ -154,8 +156,8 @@ def test_a_training_through_the_cache_sees_the_same(
     images: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Any
 ) -> None:
     training = TrainingConfig(batch=4)
-    plain = TrainingSet(images, vocabulary, Squares(SIDE), training)
-    cached = SquareCache(Squares(SIDE), ImageCache(tmp_path / "cache"))
+    plain = TrainingSet(images, vocabulary, LetterboxReader(SIDE), training)
+    cached = LetterboxCache(LetterboxReader(SIDE), CacheConfig(tmp_path / "cache"))
     for _ in range(2):
         data = TrainingSet(images, vocabulary, cached, training)
         assert_equal(data.batch(2), plain.batch(2))

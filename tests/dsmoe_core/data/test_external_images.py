@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
-from dsmoe_core.data.external_images import InPlace, LeftOut, read_in_place
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
+from dsmoe_core.data.external_images import ExternalImages, SkippedImage, read_external_images
 from dsmoe_core.errors import DataError, FormatError
 from dsmoe_core.schema import Annotation, Box
 
 BOX = Annotation(Box(1, 1, 5, 5), "spur")
 
 
-def read(tmp_path: Path, *names: str, size: tuple[int, int] = (30, 20)) -> InPlace:
-    known = AnnotationSet(("spur",), tuple(AnnotatedName(name, *size, (BOX, BOX)) for name in names))
+def read(tmp_path: Path, *names: str, size: tuple[int, int] = (30, 20)) -> ExternalImages:
+    known = AnnotationSet(("spur",), tuple(ImageAnnotations(name, *size, (BOX, BOX)) for name in names))
     (tmp_path / "scratch").mkdir(exist_ok=True)
-    return read_in_place(known, tmp_path / "images", tmp_path / "scratch", max_pixels=10_000)
+    return read_external_images(known, tmp_path / "images", tmp_path / "scratch", max_pixels=10_000)
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_what_is_missing_damaged_odd_or_too_large_is_named_with_its_boxes(
     assert good.image.name == good.image.key == "deep/good.png"
     assert good.annotations == (BOX, BOX)
     assert good.image.path == images / "deep" / "good.png"
-    assert [one.name for one in answer.left_out] == list(wrong)
-    assert {one.boxes for one in answer.left_out} == {2}
-    assert answer.left_out[1] == LeftOut("gone.png", "it cannot be read: No such file or directory", 2)
+    assert [one.name for one in answer.skipped] == list(wrong)
+    assert {one.boxes for one in answer.skipped} == {2}
+    assert answer.skipped[1] == SkippedImage("gone.png", "it cannot be read: No such file or directory", 2)
 
 
 def test_what_a_workspace_would_convert_is_converted_beside_and_not_in_the_folder(
@@ -85,8 +85,8 @@ def test_nothing_to_read_and_another_size_are_errors(tmp_path: Path, images: Pat
 
 def test_progress_is_told_of_every_image(tmp_path: Path, images: Path) -> None:
     steps: list[tuple[int, int]] = []
-    names = tuple(AnnotatedName(name, 30, 20, ()) for name in ("deep/good.png", "gone.png"))
-    read_in_place(
+    names = tuple(ImageAnnotations(name, 30, 20, ()) for name in ("deep/good.png", "gone.png"))
+    read_external_images(
         AnnotationSet(("spur",), names),
         images,
         tmp_path,

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from dsmoe_core.data import image_folder
-from dsmoe_core.data.image_folder import Ingest, ingest_folder
+from dsmoe_core.data.image_folder import IngestResult, ingest_folder
 from dsmoe_core.errors import DataError, PrerequisiteError
 
 SIZE = (24, 16)
@@ -68,7 +68,7 @@ def images(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ingest(tmp_path: Path, images: Path) -> Callable[[], Ingest]:
+def ingest(tmp_path: Path, images: Path) -> Callable[[], IngestResult]:
     return lambda: ingest_folder(images, tmp_path / "store", max_pixels=PIXELS)
 
 
@@ -99,7 +99,7 @@ def ingest(tmp_path: Path, images: Path) -> Callable[[], Ingest]:
 )
 def test_reads_right(
     images: Path,
-    ingest: Callable[[], Ingest],
+    ingest: Callable[[], IngestResult],
     name: str,
     save: Callable[[Path], None],
     unchanged: bool,
@@ -121,7 +121,7 @@ def test_reads_right(
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
-def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], Ingest], orientation: int) -> None:
+def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], IngestResult], orientation: int) -> None:
     rotated(orientation)(images / "a.jpg")
     ((image,), _) = ingest()
     assert (image.width, image.height) == (SIZE if orientation < 5 else SIZE[::-1])
@@ -133,14 +133,16 @@ def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], Ingest], or
     assert red > 150 > green
 
 
-def test_transparency_is_laid_on_white(images: Path, ingest: Callable[[], Ingest]) -> None:
+def test_transparency_is_laid_on_white(images: Path, ingest: Callable[[], IngestResult]) -> None:
     Image.new("RGBA", SIZE, (10, 20, 30, 0)).save(images / "a.png")
     ((image,), _) = ingest()
     with Image.open(image.path) as opened:
         assert opened.getpixel((3, 3)) == (255, 255, 255)
 
 
-def test_one_bright_spot_does_not_darken_a_16_bit_image(images: Path, ingest: Callable[[], Ingest]) -> None:
+def test_one_bright_spot_does_not_darken_a_16_bit_image(
+    images: Path, ingest: Callable[[], IngestResult]
+) -> None:
     spot = grey16(2000, 3000)
     spot.putpixel((0, 0), 4095)
     grey16(2000, 3000).save(images / "a.png")
@@ -197,7 +199,7 @@ def bomb(path: Path) -> None:
     ],
 )
 def test_quarantines_with_the_reason_and_goes_on(
-    images: Path, ingest: Callable[[], Ingest], save: Callable[[Path], None], reason: str
+    images: Path, ingest: Callable[[], IngestResult], save: Callable[[Path], None], reason: str
 ) -> None:
     save(images / "bad.png")
     ramp().save(images / "good.png")
@@ -209,7 +211,7 @@ def test_quarantines_with_the_reason_and_goes_on(
 
 
 def test_a_second_image_of_the_same_content_names_the_first(
-    images: Path, ingest: Callable[[], Ingest]
+    images: Path, ingest: Callable[[], IngestResult]
 ) -> None:
     (images / "deep").mkdir()
     ramp().save(images / "a.png")
@@ -221,7 +223,7 @@ def test_a_second_image_of_the_same_content_names_the_first(
 
 
 def test_hidden_files_linked_folders_and_labels_are_passed_over(
-    tmp_path: Path, images: Path, ingest: Callable[[], Ingest]
+    tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]
 ) -> None:
     ramp().save(images / "a.png")
     for hidden in (images / ".b.png", tmp_path / "elsewhere.png"):
@@ -236,13 +238,13 @@ def test_hidden_files_linked_folders_and_labels_are_passed_over(
     assert [q.name for q in result.quarantined] == ["notes.txt"]
 
 
-def test_a_name_that_is_no_utf8_is_quarantined(images: Path, ingest: Callable[[], Ingest]) -> None:
+def test_a_name_that_is_no_utf8_is_quarantined(images: Path, ingest: Callable[[], IngestResult]) -> None:
     ramp().save(os.fsdecode(bytes(images) + b"/\xff.png"))
     assert ingest().quarantined == (("?.png", "its name is not UTF-8"),)
 
 
 def test_a_second_run_reads_nothing_again(
-    images: Path, ingest: Callable[[], Ingest], monkeypatch: pytest.MonkeyPatch
+    images: Path, ingest: Callable[[], IngestResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp().save(images / "a.png")
     ramp("CMYK").save(images / "b.jpg")
@@ -259,7 +261,7 @@ def test_a_second_run_reads_nothing_again(
     assert changed.images[1] == first.images[1]
 
 
-def test_what_the_store_lost_is_brought_back(images: Path, ingest: Callable[[], Ingest]) -> None:
+def test_what_the_store_lost_is_brought_back(images: Path, ingest: Callable[[], IngestResult]) -> None:
     ramp().save(images / "a.png")
     first = ingest()
     first.images[0].path.unlink()
@@ -267,7 +269,9 @@ def test_what_the_store_lost_is_brought_back(images: Path, ingest: Callable[[], 
     assert first.images[0].path.is_file()
 
 
-def test_a_torn_index_costs_time_only(tmp_path: Path, images: Path, ingest: Callable[[], Ingest]) -> None:
+def test_a_torn_index_costs_time_only(
+    tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]
+) -> None:
     ramp().save(images / "a.png")
     first = ingest()
     (tmp_path / "store" / ".ingested.json").write_text('{"half')
@@ -275,7 +279,7 @@ def test_a_torn_index_costs_time_only(tmp_path: Path, images: Path, ingest: Call
 
 
 def test_a_lower_limit_holds_for_images_already_in(
-    tmp_path: Path, images: Path, ingest: Callable[[], Ingest]
+    tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]
 ) -> None:
     ramp().save(images / "a.png")
     assert ingest().images
@@ -283,7 +287,7 @@ def test_a_lower_limit_holds_for_images_already_in(
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(
-    tmp_path: Path, images: Path, ingest: Callable[[], Ingest], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, ingest: Callable[[], IngestResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp().save(images / "a.png")
 
@@ -304,7 +308,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(
 
 
 def test_copies_where_the_disk_cannot_link(
-    images: Path, ingest: Callable[[], Ingest], monkeypatch: pytest.MonkeyPatch
+    images: Path, ingest: Callable[[], IngestResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp().save(images / "a.png")
 

@@ -20,19 +20,19 @@ from hypothesis import strategies as st
 
 from dsmoe_core.config import Preprocessing
 from dsmoe_core.data import letterbox_cache
-from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.data.letterbox_cache import ImageCache, SquareCache
+from dsmoe_core.data.letterbox import LetterboxReader
+from dsmoe_core.data.letterbox_cache import CacheConfig, LetterboxCache
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.schema import ImageRecord, LabelledImage
 
 SIDE = 64
 ROOT = Path(__file__).resolve().parents[3]
-PLAIN = Squares(SIDE)
+PLAIN = LetterboxReader(SIDE)
 
 
-def filled(folder: Path, images: list[LabelledImage], squares: Squares = PLAIN) -> None:
+def filled(folder: Path, images: list[LabelledImage], squares: LetterboxReader = PLAIN) -> None:
     """A cache with all images in it, closed again."""
-    cache = SquareCache(squares, ImageCache(folder))
+    cache = LetterboxCache(squares, CacheConfig(folder))
     for labelled in images:
         cache.read(labelled.image)
     cache.flush()
@@ -43,8 +43,8 @@ def data_file(folder: Path) -> Path:
     return found
 
 
-def assert_right(folder: Path, images: list[LabelledImage], squares: Squares = PLAIN) -> None:
-    cache = SquareCache(squares, ImageCache(folder))
+def assert_right(folder: Path, images: list[LabelledImage], squares: LetterboxReader = PLAIN) -> None:
+    cache = LetterboxCache(squares, CacheConfig(folder))
     for labelled in images:
         np.testing.assert_array_equal(cache.read(labelled.image), squares.read(labelled.image))
 
@@ -61,7 +61,7 @@ def without_files(images: list[LabelledImage]) -> list[ImageRecord]:
 
 def test_a_second_run_decodes_nothing(tmp_path: Path, images: list[LabelledImage]) -> None:
     filled(tmp_path / "cache", images)
-    cache = SquareCache(PLAIN, ImageCache(tmp_path / "cache"))
+    cache = LetterboxCache(PLAIN, CacheConfig(tmp_path / "cache"))
     for gone, labelled in zip(without_files(images), images, strict=True):
         np.testing.assert_array_equal(cache.read(gone), PLAIN.read(labelled.image))
 
@@ -69,14 +69,14 @@ def test_a_second_run_decodes_nothing(tmp_path: Path, images: list[LabelledImage
 @pytest.mark.parametrize(
     "other",
     [
-        Squares(SIDE, Preprocessing(gamma=1.5)),
-        Squares(SIDE, Preprocessing(resampling="bilinear")),
-        Squares(96),
+        LetterboxReader(SIDE, Preprocessing(gamma=1.5)),
+        LetterboxReader(SIDE, Preprocessing(resampling="bilinear")),
+        LetterboxReader(96),
     ],
     ids=["gamma", "resampling", "side"],
 )
 def test_a_changed_setting_never_reads_an_old_cache(
-    tmp_path: Path, images: list[LabelledImage], other: Squares
+    tmp_path: Path, images: list[LabelledImage], other: LetterboxReader
 ) -> None:
     folder = tmp_path / "cache"
     filled(folder, images)
@@ -94,7 +94,7 @@ def test_changed_code_never_reads_an_old_cache_and_removes_it(
     filled(tmp_path, images)
     (old,) = (path.parent for path in tmp_path.glob("*/data.mdb"))
     monkeypatch.setattr(letterbox_cache, "_MADE_BY", "other")
-    cache = SquareCache(PLAIN, ImageCache(tmp_path))
+    cache = LetterboxCache(PLAIN, CacheConfig(tmp_path))
     with pytest.raises(FileNotFoundError):
         cache.read(without_files(images)[0])
     assert not old.exists()
@@ -113,7 +113,7 @@ def test_a_truncated_cache_is_found_out_and_made_anew(
     assert_right(folder, images)
     assert "was torn and is begun anew" in caplog.text
     filled(folder, images)
-    test = SquareCache(PLAIN, ImageCache(folder))
+    test = LetterboxCache(PLAIN, CacheConfig(folder))
     assert [test.read(gone).shape for gone in without_files(images)] == [(SIDE, SIDE, 3)] * len(images)
 
 
@@ -135,16 +135,16 @@ FILL = """
 import sys
 from hashlib import sha256
 from pathlib import Path
-from dsmoe_core.data import store
+from dsmoe_core.data import lmdb_store
 from dsmoe_core.data import letterbox_cache
-from dsmoe_core.data.letterbox import Squares
-from dsmoe_core.schema import Image
-store.COMMIT_BYTES = 1
-cache = letterbox_cache.SquareCache(Squares(64), letterbox_cache.ImageCache(Path(sys.argv[1])))
+from dsmoe_core.data.letterbox import LetterboxReader
+from dsmoe_core.schema import ImageRecord
+lmdb_store.COMMIT_BYTES = 1
+cache = letterbox_cache.LetterboxCache(LetterboxReader(64), letterbox_cache.CacheConfig(Path(sys.argv[1])))
 print("ready", flush=True)
 for i in range(int(sys.argv[3])):
     key = sha256(f"{sys.argv[4]}{i}".encode()).hexdigest()
-    cache.read(Image(key, "", Path(sys.argv[2]), 100, 80))
+    cache.read(ImageRecord(key, "", Path(sys.argv[2]), 100, 80))
 """
 
 
@@ -166,7 +166,7 @@ def test_a_writer_killed_in_the_middle_does_no_harm(
             assert writer.poll() is None
         writer.send_signal(signal.SIGKILL)
     assert_right(folder, images)
-    kept = SquareCache(PLAIN, ImageCache(folder)).read(named("k0"))
+    kept = LetterboxCache(PLAIN, CacheConfig(folder)).read(named("k0"))
     np.testing.assert_array_equal(kept, PLAIN.read(images[0].image))
 
 
@@ -174,7 +174,7 @@ def test_processes_share_a_cache_while_it_grows(tmp_path: Path, images: list[Lab
     folder, path = tmp_path / "cache", images[0].image.path
     right = PLAIN.read(images[0].image)
     with filling(folder, path, 40, "a") as one, filling(folder, path, 40, "a") as two:
-        cache = SquareCache(PLAIN, ImageCache(folder))
+        cache = LetterboxCache(PLAIN, CacheConfig(folder))
         while one.poll() is None or two.poll() is None:
             np.testing.assert_array_equal(cache.read(named("a39", path)), right)
             cache.flush()
@@ -184,7 +184,7 @@ def test_processes_share_a_cache_while_it_grows(tmp_path: Path, images: list[Lab
 
 
 def test_two_users_in_one_process_share_it(tmp_path: Path, images: list[LabelledImage]) -> None:
-    one, two = (SquareCache(PLAIN, ImageCache(tmp_path / "cache")) for _ in range(2))
+    one, two = (LetterboxCache(PLAIN, CacheConfig(tmp_path / "cache")) for _ in range(2))
     one.read(images[0].image)
     one.flush()
     np.testing.assert_array_equal(two.read(without_files(images)[0]), PLAIN.read(images[0].image))
@@ -192,7 +192,7 @@ def test_two_users_in_one_process_share_it(tmp_path: Path, images: list[Labelled
 
 def test_a_key_that_names_no_content_is_never_looked_up(tmp_path: Path, images: list[LabelledImage]) -> None:
     """Images judged where they lie go by their file names, which many folders share."""
-    cache = SquareCache(PLAIN, ImageCache(tmp_path / "cache"))
+    cache = LetterboxCache(PLAIN, CacheConfig(tmp_path / "cache"))
     for labelled in images[:2]:
         image = replace(labelled.image, key="0001.png")
         np.testing.assert_array_equal(cache.read(image), PLAIN.read(image))
@@ -203,7 +203,7 @@ def test_a_full_cache_takes_no_more_and_says_so(
     tmp_path: Path, images: list[LabelledImage], caplog: pytest.LogCaptureFixture
 ) -> None:
     bound = 100_000
-    cache = SquareCache(PLAIN, ImageCache(tmp_path / "cache", bound))
+    cache = LetterboxCache(PLAIN, CacheConfig(tmp_path / "cache", bound))
     for i in range(20):
         image = named(str(i), images[0].image.path)
         np.testing.assert_array_equal(cache.read(image), PLAIN.read(image))
@@ -236,7 +236,7 @@ def test_a_full_disk_is_told_and_leaves_a_whole_cache(
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(PrerequisiteError, match="cannot be used") as raised:
-        SquareCache(PLAIN, ImageCache(tmp_path / "file"))
+        LetterboxCache(PLAIN, CacheConfig(tmp_path / "file"))
     assert isinstance(raised.value.__cause__, OSError)
     assert raised.value.__cause__.errno == errno.ENOTDIR
 
@@ -244,7 +244,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 1.5])
 def test_gamma_is_the_paper_s_curve_and_spares_the_padding(images: list[LabelledImage], gamma: float) -> None:
     plain, curved = (
-        Squares(SIDE, Preprocessing(gamma=g)).read(images[0].image).astype(float) for g in (1.0, gamma)
+        LetterboxReader(SIDE, Preprocessing(gamma=g)).read(images[0].image).astype(float)
+        for g in (1.0, gamma)
     )
     rows = slice(7, 57)  # 100 x 80 becomes 64 x 51, centred
     assert np.abs(curved[rows] - 255 * (plain[rows] / 255) ** gamma).max() <= 0.5 + 1e-9

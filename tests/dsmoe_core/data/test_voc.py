@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from dsmoe_core.data import voc
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.errors import BoxError, FormatError
 
 from .conftest import Spec, assert_equal_sets, build, specs
@@ -106,6 +106,6 @@ def test_two_files_for_one_image_are_refused(tmp_path: Path) -> None:
 
 
 def test_names_that_differ_by_ending_only_are_not_written(tmp_path: Path) -> None:
-    images = (AnnotatedName("a.png", 1, 1, ()), AnnotatedName("a.jpg", 1, 1, ()))
+    images = (ImageAnnotations("a.png", 1, 1, ()), ImageAnnotations("a.jpg", 1, 1, ()))
     with pytest.raises(FormatError, match=r"'a.xml' comes twice"):
         voc.write(AnnotationSet(("x",), images), tmp_path)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from dsmoe_core.data import yolo
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.errors import BoxError, FormatError
 
 from .conftest import Spec, assert_equal_sets, build, draw_images, specs
@@ -160,6 +160,6 @@ def test_a_folder_without_class_names_or_labels_is_refused(folder: Path) -> None
 def test_two_images_for_one_label_are_refused(
     folder: Path, draw: Callable[[AnnotationSet, Path], None]
 ) -> None:
-    draw(AnnotationSet(("x",), (AnnotatedName("a.jpg", 4, 4, ()),)), folder / "images")
+    draw(AnnotationSet(("x",), (ImageAnnotations("a.jpg", 4, 4, ()),)), folder / "images")
     with pytest.raises(FormatError, match=r"fits a.jpg and a.png"):
         yolo.read(folder, folder / "images")

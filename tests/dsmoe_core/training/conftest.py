@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dsmoe_core.build import build
 from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
-from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.text_embeddings import TextEmbeddings, embed_vocabulary
@@ -61,5 +61,5 @@ def learner(request: pytest.FixtureRequest, images: list[LabelledImage], vocabul
     words = embed_vocabulary(vocabulary, HashEncoder())
     plain = not model.paper_losses
     objective = Objective(fabric, network, LossWeights(), plain, ProcessGroup(), None)
-    data = TrainingSet(images, vocabulary, Squares(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
+    data = TrainingSet(images, vocabulary, LetterboxReader(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
     return Learner(network, objective, words, data.batch(0))

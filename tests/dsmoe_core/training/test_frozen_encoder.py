@@ -16,7 +16,7 @@ from torch import nn
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
@@ -57,7 +57,7 @@ def test_the_backbone_stays_and_kept_maps_change_nothing(
 ) -> None:
     """Not kept, kept for the first time, and found again: the same losses and weights to the last bit."""
     training = FROZEN.model_copy(update={"precision": precision})
-    cache = ImageCache(tmp_path / "cache")
+    cache = CacheConfig(tmp_path / "cache")
     ends, often = [], []
     for name, kept in (("plain", None), ("first", cache), ("again", cache)):
         computed.clear()
@@ -97,7 +97,7 @@ def test_another_encoder_never_finds_what_one_has_kept(
     parent: Path,
     computed: list[int],
 ) -> None:
-    cache = ImageCache(tmp_path / "cache")
+    cache = CacheConfig(tmp_path / "cache")
     train(tmp_path / "one", images, vocabulary, training=FROZEN, start_from=parent, cache=cache)
     (kept,) = (tmp_path / "cache" / "features").glob("*/data.mdb")
     train(tmp_path / "whole", images, vocabulary, start_from=parent)

@@ -35,7 +35,7 @@ def test_the_mass_is_the_whole_batch_s(learner: Learner) -> None:
     """Losses of parts that each divide by their own count add up to something else."""
     freeze_statistics(learner.network)
     losses, _ = learner.gradients(6)
-    alone = [learner.gradients(1, learner.batch.part(i, i + 1))[0] for i in range(6)]
+    alone = [learner.gradients(1, learner.batch.slice(i, i + 1))[0] for i in range(6)]
     assert sum(a["class"] for a in alone) / 6 != pytest.approx(losses["class"], rel=0.05)
 
 

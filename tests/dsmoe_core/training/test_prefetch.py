@@ -11,7 +11,7 @@ from tiny import QUICK, Killed, train
 
 from dsmoe_core import train as training_loop
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
-from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.training.prefetch import MOST, prefetch, prefetch_threads
 
@@ -74,7 +74,7 @@ def test_a_training_that_draws_ahead_and_is_killed_ends_bit_for_bit_like_one_tha
 ) -> None:
     train(tmp_path / "plain", images, vocabulary, training=QUICK)
     monkeypatch.setattr(training_loop, "prefetch_threads", lambda _: 3)
-    cache = ImageCache(tmp_path / "cache") if cached else None
+    cache = CacheConfig(tmp_path / "cache") if cached else None
     with pytest.raises(Killed):
         train(tmp_path / "ahead", images, vocabulary, training=QUICK, cache=cache, kill_at=3)
     train(tmp_path / "ahead", images, vocabulary, training=QUICK, cache=cache)

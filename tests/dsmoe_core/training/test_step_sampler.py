@@ -15,7 +15,7 @@ from tiny import SMALL, HashEncoder
 from dsmoe_core.build import build
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
-from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.losses import GroundTruth, Taxonomy, assign_targets
 from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.text_embeddings import embed_vocabulary
@@ -79,7 +79,7 @@ def sets(images: list[LabelledImage], vocabulary: Vocabulary, bars: LabelledSet)
 
 
 def questions_of(sets: list[LabelledSet], training: TrainingConfig) -> StepSampler:
-    squares = Squares(SMALL.image_px)
+    squares = LetterboxReader(SMALL.image_px)
     known = [
         (TrainingSet(*one, squares, training), embed_vocabulary(one.vocabulary, HashEncoder()))
         for one in sets
@@ -117,7 +117,7 @@ def test_a_batch_is_of_one_set_in_its_words(sets: list[LabelledSet]) -> None:
 def test_what_is_not_asked_is_taken_off_and_the_rest_is_counted_anew() -> None:
     boxes = [np.arange(16, dtype=np.float32).reshape(4, 4), np.ones((1, 4), np.float32)]
     batch = Batch(np.zeros((2, 8, 8, 3), np.uint8), boxes, [np.array([3, 0, 1, 3]), np.array([0])])
-    about = batch.about(np.array([1, 3]))
+    about = batch.select_classes(np.array([1, 3]))
     assert [labels.tolist() for labels in about.labels] == [[1, 0, 1], []]
     np.testing.assert_array_equal(about.boxes[0], boxes[0][[0, 2, 3]])
     assert about.boxes[1].shape == (0, 4)

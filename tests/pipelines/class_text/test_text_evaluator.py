@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny import SMALL, HashEncoder, train
 
 from dsmoe_core.data import coco
-from dsmoe_core.data.external_images import read_in_place
+from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import ClassBookError, DataError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 from pipelines.class_text.text_evaluator import ChampionPredictor, TextEvaluator, evaluation_images
@@ -134,7 +134,7 @@ def test_the_part_is_as_large_as_it_can_be_and_has_no_image_twice(rows: list[set
 def test_a_network_s_figures_hang_on_the_words(blocks: Path, tmp_path: Path) -> None:
     """Six steps of training teach nothing; that other words are other figures is in the architecture."""
     known = coco.read(blocks / "train.json")
-    truth = read_in_place(known, blocks / "images", tmp_path, max_pixels=10**6).labelled[:4]
+    truth = read_external_images(known, blocks / "images", tmp_path, max_pixels=10**6).labelled[:4]
     train(tmp_path / "model", list(truth), book().vocabulary())
     detector = DSMoEBackend(SMALL, tmp_path / "cache")
     detector.__dict__["text_encoder"] = HashEncoder()

@@ -13,7 +13,7 @@ from annotate.studio.label_config import colour
 from dsmoe_core.config import ModelConfig, Tiles
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.batches import AUGMENTATIONS
-from dsmoe_core.data.letterbox import Squares
+from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.tiling import training_views
 from pipelines import cli
 from pipelines.datasets import labelled_data
@@ -32,7 +32,7 @@ def data(blocks: Path) -> LabelledData:
 
 def rows(data: LabelledData, tmp_path: Path, model: ModelConfig = SMALL) -> list[Row]:
     views = training_views(data.sample(6, 42, tmp_path).labelled, model.tiles)
-    return augmentation_rows(views, data.classes, Squares.of(model), data.training, columns=6)
+    return augmentation_rows(views, data.classes, LetterboxReader.for_model(model), data.training, columns=6)
 
 
 def assert_boxes_are_on_blocks(sample: Sample) -> None:

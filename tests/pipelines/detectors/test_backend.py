@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
-from dsmoe_core.data.letterbox_cache import ImageCache
+from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, evaluate_predictions, with_version
@@ -22,7 +22,9 @@ SHORT = TrainingConfig(images_seen=24, batch=4)
 def detector(request: pytest.FixtureRequest, tmp_path: Path) -> DetectorBackend:
     if request.param == "stub":
         return StubDetector()
-    return DSMoEBackend(ModelConfig(image_px=96), tmp_path / "texts", images=ImageCache(tmp_path / "squares"))
+    return DSMoEBackend(
+        ModelConfig(image_px=96), tmp_path / "texts", images=CacheConfig(tmp_path / "squares")
+    )
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_killed_while_drawing_it_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, work = tmp_path / "warm.safetensors", tmp_path / "work"
-    real, drawn = pretrain.write_set, []
+    real, drawn = pretrain.write_synthetic_set, []
 
     def killed(folder: Path, *rest: Any, **more: Any) -> None:
         if len(drawn) == 3:
@@ -123,13 +123,13 @@ def test_killed_while_drawing_it_goes_on(
     def killed_again() -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pretrain, "write_set", killed)
+    monkeypatch.setattr(pretrain, "write_synthetic_set", killed)
     assert "run the same command to go on" in run(
         capsys, "pretrain", out, *WORDS, "--drawn", "9", "--work", work, code=130
     )
     before = {p: p.stat().st_mtime_ns for p in work.rglob("train.json")}
     assert len(before) == 3
-    monkeypatch.setattr(pretrain, "write_set", real)
+    monkeypatch.setattr(pretrain, "write_synthetic_set", real)
     monkeypatch.setattr(pretrain, "synthetic_vocabulary", killed_again)
     run(capsys, "pretrain", out, *WORDS, "--drawn", "9", "--work", work, code=130)
     assert len(list(work.rglob("train.json"))) == 9

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmoe_core.data.augment.paste import MAX_COVERED, paste
+from dsmoe_core.data.augment.paste import MAX_COVERED, paste_defects
 from dsmoe_core.data.augment.sample import Sample
-from tests.dsmoe_core.data.augment.marked import SIDE, with_square
+from tests.dsmoe_core.data.augment.samples import SIDE, with_square
 
 WHOLE = (0, 0, SIDE, SIDE)
 Corners = tuple[int, int, int, int]
@@ -40,7 +40,7 @@ def test_boxes_stay_on_their_pixels(
 ) -> None:
     area = (0, padding, SIDE, SIDE - padding)
     target, source = marked(here, 50, 0), marked(there, 200, 255)
-    pasted = paste(target, area, source, WHOLE, most=3, rng=np.random.default_rng(seed))
+    pasted = paste_defects(target, area, source, WHOLE, max_pasted=3, rng=np.random.default_rng(seed))
     assert len(pasted.boxes) - len(here) <= 3
     np.testing.assert_array_equal(pasted.boxes[: len(here)], target.boxes)
     np.testing.assert_array_equal(pasted.pixels[:padding], target.pixels[:padding])
@@ -56,7 +56,7 @@ def test_boxes_stay_on_their_pixels(
 @given(rectangles(3), st.integers(0, 999))
 def test_no_box_is_covered_beyond_the_limit(here: list[Corners], seed: int) -> None:
     target, source = marked(here, 50, 0), marked([(20, 20, 32, 32)], 200, 255)
-    pasted = paste(target, WHOLE, source, WHOLE, most=1, rng=np.random.default_rng(seed))
+    pasted = paste_defects(target, WHOLE, source, WHOLE, max_pasted=1, rng=np.random.default_rng(seed))
     changed = (pasted.pixels != target.pixels).any(-1)
     for x1, y1, x2, y2 in here:
         assert changed[y1:y2, x1:x2].mean() <= MAX_COVERED + 1e-9
@@ -64,8 +64,8 @@ def test_no_box_is_covered_beyond_the_limit(here: list[Corners], seed: int) -> N
 
 def test_the_border_is_soft() -> None:
     source = marked([(20, 20, 40, 40)], 200, 200)
-    pasted = paste(marked([], 0, 0), WHOLE, source, WHOLE, most=1, rng=np.random.default_rng(1))
-    assert pasted.done == ("1 pasted",)
+    pasted = paste_defects(marked([], 0, 0), WHOLE, source, WHOLE, max_pasted=1, rng=np.random.default_rng(1))
+    assert pasted.applied == ("1 pasted",)
     x1, y1, _, y2 = pasted.boxes[0].astype(int)
     left = pasted.pixels[(y1 + y2) // 2, x1 - 4 : x1 + 1, 0].astype(int)
     assert left.tolist() == sorted(left.tolist())
@@ -77,10 +77,10 @@ def test_the_border_is_soft() -> None:
 def test_a_defect_that_another_touches_stays_where_it_is() -> None:
     touching = marked([(10, 10, 30, 30), (20, 20, 40, 40)], 200, 255)
     target = marked([], 0, 0)
-    assert paste(target, WHOLE, touching, WHOLE, most=3, rng=np.random.default_rng(0)) is target
+    assert paste_defects(target, WHOLE, touching, WHOLE, max_pasted=3, rng=np.random.default_rng(0)) is target
 
 
 def test_where_there_is_no_free_place_nothing_is_pasted() -> None:
     full = with_square(0, 0, SIDE, SIDE)
     source = marked([(20, 20, 32, 32)], 200, 255)
-    assert paste(full, WHOLE, source, WHOLE, most=1, rng=np.random.default_rng(0)) is full
+    assert paste_defects(full, WHOLE, source, WHOLE, max_pasted=1, rng=np.random.default_rng(0)) is full

@@ -6,22 +6,22 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsmoe_core.data.augment.photometric import add_noise, blur, brighten, stretch
+from dsmoe_core.data.augment.photometric import add_noise, adjust_brightness, adjust_contrast, gaussian_blur
 from dsmoe_core.data.augment.sample import Sample
-from tests.dsmoe_core.data.augment.marked import SQUARES, bright, with_square
+from tests.dsmoe_core.data.augment.samples import SQUARES, bright, with_square
 
 
 @given(SQUARES, st.floats(0.7, 1.4), st.floats(2, 12), st.floats(0.3, 1.2), st.integers(0, 99))
 def test_the_box_stays_on_its_pixels(
     sample: Sample, contrast: float, sigma: float, width: float, seed: int
 ) -> None:
-    changed = brighten(sample, gain=0.9, offset=5.0)
-    changed = stretch(changed, contrast=contrast)
+    changed = adjust_brightness(sample, gain=0.9, offset=5.0)
+    changed = adjust_contrast(changed, contrast=contrast)
     changed = add_noise(changed, sigma=sigma, rng=np.random.default_rng(seed))
-    changed = blur(changed, sigma=width)
+    changed = gaussian_blur(changed, sigma=width)
     assert tuple(sample.boxes[0]) == tuple(changed.boxes[0])
     assert np.abs(np.array(bright(changed)) - sample.boxes[0]).max() <= 1
-    assert len(changed.done) == 4
+    assert len(changed.applied) == 4
     np.testing.assert_array_equal(sample.pixels, with_square(*_at(sample)).pixels)  # the input is not written
 
 
@@ -36,8 +36,8 @@ def grey(value: int) -> Sample:
 
 def test_contrast_is_about_the_mean() -> None:
     halves = grey(100)._replace(pixels=np.repeat([[[100] * 3], [[140] * 3]], 2, axis=1).astype(np.uint8))
-    assert stretch(halves, contrast=0.5).pixels[:, 0, 0].tolist() == [110, 130]
-    assert stretch(halves, contrast=2.0).pixels[:, 0, 0].tolist() == [80, 160]
+    assert adjust_contrast(halves, contrast=0.5).pixels[:, 0, 0].tolist() == [110, 130]
+    assert adjust_contrast(halves, contrast=2.0).pixels[:, 0, 0].tolist() == [80, 160]
 
 
 def test_noise_has_the_sigma_it_was_given_and_is_grey() -> None:
@@ -49,7 +49,8 @@ def test_noise_has_the_sigma_it_was_given_and_is_grey() -> None:
 def test_blur_makes_an_edge_soft() -> None:
     sharp = with_square(20, 20, 20, 20)
     steps = [
-        int(np.abs(np.diff(s.pixels[30, :, 0].astype(int))).max()) for s in (sharp, blur(sharp, sigma=1.2))
+        int(np.abs(np.diff(s.pixels[30, :, 0].astype(int))).max())
+        for s in (sharp, gaussian_blur(sharp, sigma=1.2))
     ]
     assert steps[0] == 255
     assert steps[1] < 128

@@ -7,21 +7,21 @@ import pytest
 from numpy.typing import NDArray
 
 from dsmoe_core.data.synthetic.aluminium_defects import CLASSES, add_defect
-from dsmoe_core.data.synthetic.image import Values
+from dsmoe_core.data.synthetic.rendering import FloatImage
 from dsmoe_core.schema import Annotation, Box
 
 PX = 200
 Mask = NDArray[np.bool_]
 
 
-def lid() -> tuple[Values, Values]:
+def lid() -> tuple[FloatImage, FloatImage]:
     """An even grey foil and where it is: a disc."""
     y, x = np.mgrid[:PX, :PX]
     metal = (np.hypot(x - PX / 2, y - PX / 2) < 0.45 * PX).astype(np.float32)
     return np.full((PX, PX), 120, np.float32), metal
 
 
-def made(name: str, count: int = 12) -> list[tuple[Values, Box]]:
+def made(name: str, count: int = 12) -> list[tuple[FloatImage, Box]]:
     """What a defect of a class did to the brightness of an even foil, and its box."""
     found = []
     for seed in range(count):

@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from dsmoe_core.data.synthetic.image import Values, positions
-from dsmoe_core.data.synthetic.mold_points import CLASSES, TYPES, Mark, MoldType, raise_mark
+from dsmoe_core.data.synthetic.mold_points import CLASSES, TYPES, MoldMark, MoldType, render_mark
+from dsmoe_core.data.synthetic.rendering import FloatImage, pixel_grid
 
 PX, FINE = 200, 3
-GRID = positions(PX, FINE)
+GRID = pixel_grid(PX, FINE)
 RADIUS = 60.0
 
 
-def mark(kind: MoldType, angle: float, seed: int = 0) -> Mark:
-    made = raise_mark(kind, (PX / 2, PX / 2), RADIUS, angle, GRID, np.random.default_rng(seed), px=PX)
+def mark(kind: MoldType, angle: float, seed: int = 0) -> MoldMark:
+    made = render_mark(kind, (PX / 2, PX / 2), RADIUS, angle, GRID, np.random.default_rng(seed), px=PX)
     assert made is not None
     return made
 
 
-def pieces(height: Values) -> int:
+def pieces(height: FloatImage) -> int:
     image = Image.fromarray(((height > 0) * 255).astype(np.uint8)).copy()
     count = 0
     while (left := np.argwhere(np.asarray(image) == 255)).size:
@@ -66,4 +66,4 @@ def test_types_differ_in_length_or_form_by_more_than_their_size_varies() -> None
 
 def test_a_mark_that_leaves_the_image_is_not_made() -> None:
     rng = np.random.default_rng(0)
-    assert raise_mark(TYPES[0], (PX / 2, PX / 2), PX / 2, 0.0, GRID, rng, px=PX) is None
+    assert render_mark(TYPES[0], (PX / 2, PX / 2), PX / 2, 0.0, GRID, rng, px=PX) is None

@@ -9,11 +9,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dsmoe_core.data.synthetic.board import Board, lay_out
-from dsmoe_core.data.synthetic.copper import FINE, Masks, draw_copper
-from dsmoe_core.data.synthetic.image import SyntheticImage
-from dsmoe_core.data.synthetic.pcb import draw
+from dsmoe_core.data.synthetic.board import Board, random_board
+from dsmoe_core.data.synthetic.copper import FINE, BoardMasks, render_masks
+from dsmoe_core.data.synthetic.pcb import render
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES, add_defect
+from dsmoe_core.data.synthetic.rendering import SyntheticImage
 from dsmoe_core.schema import Box
 
 PX = 320
@@ -22,7 +22,7 @@ Mask = NDArray[np.bool_]
 
 @pytest.fixture(scope="module")
 def images() -> list[SyntheticImage]:
-    return [draw(seed, PX) for seed in range(32)]
+    return [render(seed, PX) for seed in range(32)]
 
 
 def test_images_hold_two_to_six_defects_or_none(images: list[SyntheticImage]) -> None:
@@ -45,26 +45,26 @@ def test_boxes_can_be_seen(images: list[SyntheticImage]) -> None:
 
 
 def test_a_larger_image_shows_larger_defects() -> None:
-    box = next(a.box for seed in range(9) for a in draw(seed, 640).annotations)
+    box = next(a.box for seed in range(9) for a in render(seed, 640).annotations)
     assert min(box.width, box.height) >= 18
 
 
 def test_traces_of_different_nets_never_touch() -> None:
     for seed in range(12):
-        masks = draw_copper(lay_out(np.random.default_rng(seed), PX))
+        masks = render_masks(random_board(np.random.default_rng(seed), PX))
         for rows, columns in ((slice(1, None), slice(None)), (slice(None), slice(1, None))):
             a = masks.nets[rows, columns]
             b = masks.nets[: a.shape[0], : a.shape[1]]
             assert not ((a != b) & (a > 0) & (b > 0)).any()
 
 
-def defects(name: str, count: int = 6) -> list[tuple[Board, Masks, Mask, Mask, Box]]:
+def defects(name: str, count: int = 6) -> list[tuple[Board, BoardMasks, Mask, Mask, Box]]:
     """Boards with one defect of a class: board, masks, copper before and after, and its box."""
     found = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
-        board = lay_out(rng, PX)
-        masks = draw_copper(board)
+        board = random_board(rng, PX)
+        masks = render_masks(board)
         before = np.asarray(masks.copper) > 0
         added = add_defect(name, board, masks, [], rng)
         if added is not None:
@@ -84,7 +84,7 @@ def grown(mask: Mask) -> Mask:
     return result
 
 
-def nets_at(masks: Masks, mask: Mask) -> set[int]:
+def nets_at(masks: BoardMasks, mask: Mask) -> set[int]:
     return set(np.unique(masks.nets[mask])) - {0}
 
 

@@ -10,22 +10,24 @@ import pytest
 
 from dsmoe_core.config import SyntheticKind
 from dsmoe_core.data import coco
-from dsmoe_core.data.synthetic import KINDS, write_set
-from dsmoe_core.data.synthetic.image import SyntheticImage, meet
+from dsmoe_core.data.synthetic import GENERATORS, write_synthetic_set
+from dsmoe_core.data.synthetic.rendering import SyntheticImage, boxes_overlap
 
 PX, SEEDS = 128, 60
-each_kind = pytest.mark.parametrize("kind", KINDS)
+each_kind = pytest.mark.parametrize("kind", GENERATORS)
 
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[SyntheticKind, list[SyntheticImage]]:
-    return {kind: [generator.draw(seed, PX) for seed in range(SEEDS)] for kind, generator in KINDS.items()}
+    return {
+        kind: [generator.render(seed, PX) for seed in range(SEEDS)] for kind, generator in GENERATORS.items()
+    }
 
 
 def test_every_kind_has_a_name_that_settings_know() -> None:
-    assert tuple(KINDS) == get_args(SyntheticKind)
-    assert [len(generator.classes) for generator in KINDS.values()] == [6, 4, 18]
-    classes = [name for generator in KINDS.values() for name in generator.classes]
+    assert tuple(GENERATORS) == get_args(SyntheticKind)
+    assert [len(generator.classes) for generator in GENERATORS.values()] == [6, 4, 18]
+    classes = [name for generator in GENERATORS.values() for name in generator.classes]
     assert len(set(classes)) == len(classes)
 
 
@@ -34,7 +36,7 @@ def test_the_same_seed_draws_the_same_image(
     kind: SyntheticKind, drawn: dict[SyntheticKind, list[SyntheticImage]]
 ) -> None:
     for seed in (3, 7):
-        again = KINDS[kind].draw(seed, PX)
+        again = GENERATORS[kind].render(seed, PX)
         assert again.image.tobytes() == drawn[kind][seed].image.tobytes()
         assert again.annotations == drawn[kind][seed].annotations
     assert len({image.image.tobytes() for image in drawn[kind]}) == SEEDS
@@ -49,7 +51,7 @@ def test_boxes_lie_inside_and_apart(
         boxes = [a.box for a in image.annotations]
         assert all(box.inside(PX, PX, tolerance=0.0) for box in boxes)
         assert all(min(box.width, box.height) >= 2 for box in boxes)
-        assert not any(meet(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
+        assert not any(boxes_overlap(a, b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 @each_kind
@@ -57,7 +59,7 @@ def test_every_class_occurs_and_so_do_images_without_any(
     kind: SyntheticKind, drawn: dict[SyntheticKind, list[SyntheticImage]]
 ) -> None:
     labels = Counter(a.label for image in drawn[kind] for a in image.annotations)
-    assert set(labels) == set(KINDS[kind].classes)
+    assert set(labels) == set(GENERATORS[kind].classes)
     sound = sum(not image.annotations for image in drawn[kind])
     assert 0 < sound < SEEDS / 4
 
@@ -65,7 +67,7 @@ def test_every_class_occurs_and_so_do_images_without_any(
 @each_kind
 def test_a_larger_image_shows_larger_things(kind: SyntheticKind) -> None:
     def mean_side(px: int) -> float:
-        boxes = [a.box for seed in range(6) for a in KINDS[kind].draw(seed, px).annotations]
+        boxes = [a.box for seed in range(6) for a in GENERATORS[kind].render(seed, px).annotations]
         return sum(box.width + box.height for box in boxes) / len(boxes)
 
     assert 1.5 < mean_side(256) / mean_side(128) < 2.7
@@ -74,14 +76,16 @@ def test_a_larger_image_shows_larger_things(kind: SyntheticKind) -> None:
 @each_kind
 def test_writes_a_set_in_the_layout_of_the_real_ones(kind: SyntheticKind, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    write_set(tmp_path, kind, 3, 2, seed=1, px=128, progress=lambda done, total: calls.append((done, total)))
+    write_synthetic_set(
+        tmp_path, kind, 3, 2, seed=1, px=128, progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
     train, val = coco.read(tmp_path / "train.json"), coco.read(tmp_path / "val.json")
-    assert train.classes == val.classes == KINDS[kind].classes
+    assert train.classes == val.classes == GENERATORS[kind].classes
     assert (len(train.images), len(val.images)) == (3, 2)
     names = {p.name for p in (*train.images, *val.images)}
     assert names == {p.name for p in (tmp_path / "images").iterdir()}
-    drawn = KINDS[kind].draw(1_000_002, 128).annotations
+    drawn = GENERATORS[kind].render(1_000_002, 128).annotations
     assert [a.label for a in train.images[2].annotations] == [a.label for a in drawn]
     for read, there in zip(train.images[2].annotations, drawn, strict=True):
         assert read.box.corners == pytest.approx(there.box.corners)
@@ -91,6 +95,8 @@ def test_a_set_already_drawn_is_left_alone(tmp_path: Path) -> None:
     calls: list[int] = []
     sets: list[tuple[SyntheticKind, int]] = [("pcb", 1), ("pcb", 1), ("pcb", 2), ("glass", 2)]
     for kind, seed in sets:
-        write_set(tmp_path, kind, 1, 1, seed=seed, px=96, progress=lambda done, total: calls.append(done))
+        write_synthetic_set(
+            tmp_path, kind, 1, 1, seed=seed, px=96, progress=lambda done, total: calls.append(done)
+        )
         calls.append(0)
     assert calls == [1, 2, 0, 0, 1, 2, 0, 1, 2, 0]

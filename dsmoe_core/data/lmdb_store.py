@@ -33,7 +33,7 @@ _SETTINGS = b"settings"
 _log = logging.getLogger(__name__)
 
 
-class Store:
+class LmdbStore:
     """Values by key. Many processes may use one at a time, and many threads.
 
     Args:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from dsmoe_core.config import SyntheticKind
 from dsmoe_core.data import coco
-from dsmoe_core.data.annotation_set import AnnotatedName, AnnotationSet
-from dsmoe_core.data.synthetic.kinds import KINDS, generator_version
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
+from dsmoe_core.data.synthetic.generators import GENERATORS, generator_version
 from dsmoe_core.progress import CountCallback
 
 _DRAWN = ".drawn.json"
-SET_PARTS = ("images", "train.json", "val.json", _DRAWN)
+SYNTHETIC_SET_FILES = ("images", "train.json", "val.json", _DRAWN)
 """What a set is made of; all of it is ours."""
 _SEEDS = 1_000_000  # so that sets of different seeds share no image
 
 
-def write_set(
+def write_synthetic_set(
     folder: Path,
     kind: SyntheticKind,
     train: int,
@@ -32,7 +32,7 @@ def write_set(
     Args:
         progress: called with (images done, images in all).
     """
-    draw, classes = KINDS[kind]
+    render, classes = GENERATORS[kind]
     plan = {"kind": kind, "train": train, "val": val, "seed": seed, "px": px, "by": generator_version()}
     done_before = folder / _DRAWN
     if done_before.is_file() and json.loads(done_before.read_text()) == plan:
@@ -44,10 +44,10 @@ def write_set(
     for part, count in (("train", train), ("val", val)):
         drawn = []
         for i in range(count):
-            image = draw(seed * _SEEDS + done, px)
+            image = render(seed * _SEEDS + done, px)
             name = f"{part}_{i:05d}.jpg"
             image.image.save(folder / "images" / name, quality=95, subsampling=0)
-            drawn.append(AnnotatedName(name, px, px, image.annotations))
+            drawn.append(ImageAnnotations(name, px, px, image.annotations))
             done += 1
             if progress is not None:
                 progress(done, train + val)

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from dsmoe_core.schema import Annotation, Box
 
-Values = NDArray[np.float32]
+FloatImage = NDArray[np.float32]
 """Brightness or colour of pixels, 0 to 255, or a share of 0 to 1."""
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -23,29 +23,29 @@ class SyntheticImage(NamedTuple):
     annotations: tuple[Annotation, ...]
 
 
-def noise(px: int, cells: float, rng: np.random.Generator) -> Values:
+def smooth_noise(px: int, cells: float, rng: np.random.Generator) -> FloatImage:
     """Smooth noise about zero with roughly this many hills and dales a side, (px, px)."""
     side = max(round(cells), 2)
     coarse = Image.fromarray(rng.normal(0, 1, (side, side)).astype(np.float32))
     return np.asarray(coarse.resize((px, px), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
-def light(px: int, rng: np.random.Generator) -> Values:
+def illumination(px: int, rng: np.random.Generator) -> FloatImage:
     """Uneven lighting, (px, px, 1), about one."""
     along = np.linspace(-1, 1, px, dtype=np.float32)
     gain, tilt_x, tilt_y = rng.uniform(0.88, 1.12), rng.uniform(-0.12, 0.12), rng.uniform(-0.12, 0.12)
     gains = gain + tilt_x * along[None, :] + tilt_y * along[:, None]
-    lit: Values = gains[..., None].astype(np.float32)
+    lit: FloatImage = gains[..., None].astype(np.float32)
     return lit
 
 
-def blend(below: Values, colour: Colour, share: Values) -> Values:
+def blend(below: FloatImage, colour: Colour, share: FloatImage) -> FloatImage:
     """A colour laid over an image where ``share`` is, (px, px, 3)."""
-    blended: Values = below + (np.array(colour, np.float32) - below) * share
+    blended: FloatImage = below + (np.array(colour, np.float32) - below) * share
     return blended
 
 
-def photographed(pixels: Values, rng: np.random.Generator) -> Image.Image:
+def simulate_camera(pixels: FloatImage, rng: np.random.Generator) -> Image.Image:
     """As a camera sees it: with noise, clipped to 8 bit, a little out of focus; (px, px, 3) to RGB."""
     px = pixels.shape[0]
     noisy = pixels + rng.normal(0, float(rng.uniform(1.5, 5)), (px, px, 1)).astype(np.float32)
@@ -53,21 +53,21 @@ def photographed(pixels: Values, rng: np.random.Generator) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.8)) * px / 320))
 
 
-def positions(px: int, fine: int = 1) -> tuple[Values, Values]:
+def pixel_grid(px: int, fine: int = 1) -> tuple[FloatImage, FloatImage]:
     """x and y of all pixel centres in image pixels, (px * fine, px * fine) each."""
     along = (np.arange(px * fine, dtype=np.float32) + np.float32(0.5)) / np.float32(fine)
     x, y = np.meshgrid(along, along)
     return x, y
 
 
-def smooth_step(values: Values, low: float, high: float) -> Values:
+def smooth_step(values: FloatImage, low: float, high: float) -> FloatImage:
     """0 below ``low``, 1 above ``high``, an S between."""
     share = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
-    step: Values = share * share * (3 - 2 * share)
+    step: FloatImage = share * share * (3 - 2 * share)
     return step
 
 
-def filled(px: int, shapes: list[list[Point]], softness: float = 0.0, fine: int = 3) -> Values:
+def fill_polygons(px: int, shapes: list[list[Point]], softness: float = 0.0, fine: int = 3) -> FloatImage:
     """How much of every pixel these polygons cover, (px, px), 0 to 1; blurred by ``softness`` pixels."""
     image = Image.new("L", (px * fine, px * fine), 0)
     pen = ImageDraw.Draw(image)
@@ -79,7 +79,7 @@ def filled(px: int, shapes: list[list[Point]], softness: float = 0.0, fine: int 
     return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
-def stroked(px: int, lines: list[list[Point]], widths: list[float], shares: list[float]) -> Values:
+def draw_lines(px: int, lines: list[list[Point]], widths: list[float], shares: list[float]) -> FloatImage:
     """How much of every pixel these lines cover, (px, px), 0 to 1; the shares say how strong each is."""
     fine = 4
     image = Image.new("L", (px * fine, px * fine), 0)
@@ -90,7 +90,7 @@ def stroked(px: int, lines: list[list[Point]], widths: list[float], shares: list
     return np.asarray(image.reduce(fine), dtype=np.float32) / np.float32(255)
 
 
-def box_of(changed: NDArray[np.bool_], margin: float, fine: int = 1) -> Box | None:
+def mask_box(changed: NDArray[np.bool_], margin: float, fine: int = 1) -> Box | None:
     """The box of all that is true, with a margin in image pixels, cut at the edges; None: nothing is."""
     rows, columns = (np.flatnonzero(changed.max(axis)) for axis in (1, 0))
     if not len(rows):
@@ -104,6 +104,6 @@ def box_of(changed: NDArray[np.bool_], margin: float, fine: int = 1) -> Box | No
     )
 
 
-def meet(a: Box, b: Box) -> bool:
+def boxes_overlap(a: Box, b: Box) -> bool:
     """Whether two boxes share a point inside both."""
     return a.x1 < b.x2 and b.x1 < a.x2 and a.y1 < b.y2 and b.y1 < a.y2

@@ -10,25 +10,25 @@ from typing import NamedTuple
 
 from dsmoe_core.config import SyntheticKind
 from dsmoe_core.data.synthetic import aluminium, glass, pcb
-from dsmoe_core.data.synthetic.image import SyntheticImage
+from dsmoe_core.data.synthetic.rendering import SyntheticImage
 
 
-class Generator(NamedTuple):
+class SyntheticGenerator(NamedTuple):
     """Draws images of one kind.
 
     Attributes:
-        draw: from a seed and the side in pixels; the same give the same image.
+        render: from a seed and the side in pixels; the same give the same image.
         classes: of everything that may be on one.
     """
 
-    draw: Callable[[int, int], SyntheticImage]
+    render: Callable[[int, int], SyntheticImage]
     classes: tuple[str, ...]
 
 
-KINDS: dict[SyntheticKind, Generator] = {
-    "pcb": Generator(pcb.draw, pcb.CLASSES),
-    "aluminium": Generator(aluminium.draw, aluminium.CLASSES),
-    "glass": Generator(glass.draw, glass.CLASSES),
+GENERATORS: dict[SyntheticKind, SyntheticGenerator] = {
+    "pcb": SyntheticGenerator(pcb.render, pcb.CLASSES),
+    "aluminium": SyntheticGenerator(aluminium.render, aluminium.CLASSES),
+    "glass": SyntheticGenerator(glass.render, glass.CLASSES),
 }
 
 
