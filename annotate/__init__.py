@@ -1,1 +1,1 @@
-"""Where people meet images: Label Studio for correcting, FiftyOne for looking."""
+"""Interfaces to people: Label Studio for annotation, FiftyOne for review."""

@@ -1,1 +1,1 @@
-"""FiftyOne: ground truth, detections, uncertainty and routing of a workspace."""
+"""FiftyOne: review of ground truth, predictions, uncertainty and routing of a workspace."""

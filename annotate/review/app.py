@@ -1,4 +1,4 @@
-"""Open FiftyOne on a workspace: database up, data set built, page served on loopback until Ctrl-C."""
+"""Opens FiftyOne on a workspace: starts the database, builds the data set and serves the app until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 from dsmoe_core.progress import CountCallback
 
 START_SECONDS = 300.0
-"""FiftyOne imports for a quarter of a minute on an idle machine, and for minutes on a busy one."""
+"""Time to wait for FiftyOne. Its import takes 15 s on an idle machine and minutes on a busy one."""
 
 
 class Page(NamedTuple):
-    """Where people find the data set, and what was done to it.
+    """Links to a data set in FiftyOne.
 
     Attributes:
         address: the whole data set.
-        uncertain_view: deep link to the saved view, images worth a person's time first.
+        uncertain_view: the saved view of unlabelled images, most uncertain first.
+        summary: what was changed in the data set.
     """
 
     address: str
     uncertain_view: str
-    built: BuildSummary
+    summary: BuildSummary
 
 
 def launch(
@@ -49,56 +50,56 @@ def launch(
     progress: CountCallback | None = None,
     until: threading.Event | None = None,
 ) -> None:
-    """Show these samples in FiftyOne and return when the user presses Ctrl-C.
+    """Show samples in FiftyOne. Returns when the user presses Ctrl-C.
 
     Args:
-        name: of the data set; an earlier one of the same name is updated in place.
+        name: of the data set; an existing one with this name is updated in place.
         folder: the database's folder, one per workspace.
-        port: of the page, on 127.0.0.1.
-        uri: a MongoDB server of the user's, instead of our own.
-        announce: called once, when the page can be opened.
-        progress: called with (samples done, samples in all).
-        until: set it to end without Ctrl-C.
+        port: of the app, on 127.0.0.1.
+        uri: address of an external MongoDB server, used instead of the workspace's own.
+        announce: called once, when the app is ready.
+        progress: called with (samples done, samples in total).
+        until: event that ends the app without Ctrl-C.
 
     Raises:
         PrerequisiteError: FiftyOne or a usable mongod is missing.
-        ReviewError: the port is in use, or the database or the page does not start.
+        ReviewError: the port is in use, or the database or the app does not start.
     """
     check_port_is_free(port, "FiftyOne", ReviewError)
     end = until or threading.Event()
     with database(folder, uri):
-        built = build(name, samples, progress=progress)
-        # Ctrl-C is how people end it, and no error.
+        summary = build(name, samples, progress=progress)
+        # Ctrl-C is the normal way to end the app.
         with _server(port, folder / "fiftyone.log") as server, suppress(KeyboardInterrupt):
-            announce(page(name, port, built))
-            while not end.wait(1.0):  # a wait without end would not notice Ctrl-C on every system
-                _need_alive(server, folder / "fiftyone.log")
+            announce(page(name, port, summary))
+            while not end.wait(1.0):  # on some systems a wait without timeout ignores Ctrl-C
+                _check_alive(server, folder / "fiftyone.log")
 
 
-def page(name: str, port: int, built: BuildSummary) -> Page:
-    """The links to a data set."""
+def page(name: str, port: int, summary: BuildSummary) -> Page:
+    """Links to a data set."""
     address = f"http://{LOOPBACK}:{port}/datasets/{quote(name)}"
     view = UNCERTAIN_VIEW.lower().replace(" ", "-")
-    return Page(address, f"{address}?view={view}", built)
+    return Page(address, f"{address}?view={view}", summary)
 
 
 @contextmanager
 def _server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """FiftyOne's own server, up and answering.
+    """Context manager with FiftyOne's server, up and responding.
 
-    Not ``fiftyone.launch_app``: that gives its server a minute, of which half goes into importing FiftyOne a
-    second time, and a busy machine needs longer.
+    ``fiftyone.launch_app`` is not used: it allows its server one minute, half of which is spent importing
+    FiftyOne again. That is too little on a busy machine.
     """
-    words = [sys.executable, "-m", "fiftyone.server.main", "--address", LOOPBACK, "--port", str(port)]
+    command = [sys.executable, "-m", "fiftyone.server.main", "--address", LOOPBACK, "--port", str(port)]
     log.parent.mkdir(parents=True, exist_ok=True)
-    server = process_guard.start(words, log)
+    server = process_guard.start(command, log)
     try:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(port):
-            _need_alive(server, log)
+        while not _accepts_connections(port):
+            _check_alive(server, log)
             if time.monotonic() > deadline:
                 raise ReviewError(
-                    f"FiftyOne did not answer on port {port} within {START_SECONDS:.0f} s",
+                    f"FiftyOne did not respond on port {port} within {START_SECONDS:.0f} s",
                     f"See {log}.",
                 )
             time.sleep(0.2)
@@ -107,7 +108,7 @@ def _server(port: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process_guard.stop(server)
 
 
-def _answers(port: int) -> bool:
+def _accepts_connections(port: int) -> bool:
     try:
         with socket.create_connection((LOOPBACK, port), timeout=1.0):
             return True
@@ -115,10 +116,10 @@ def _answers(port: int) -> bool:
         return False
 
 
-def _need_alive(server: subprocess.Popen[bytes], log: Path) -> None:
+def _check_alive(server: subprocess.Popen[bytes], log: Path) -> None:
     if server.poll() is not None:
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         raise ReviewError(
-            f"FiftyOne ended with code {server.returncode}: {said[-1] if said else 'it said nothing'}",
+            f"FiftyOne ended with exit code {server.returncode}: {lines[-1] if lines else 'no output'}",
             f"See {log}.",
         )

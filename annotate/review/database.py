@@ -1,13 +1,13 @@
-"""Find the MongoDB program that FiftyOne needs, or explain what is wrong with it, or put it right.
+"""Finds and repairs the MongoDB program (mongod) that FiftyOne needs.
 
-FiftyOne brings mongod in a package that downloads it *while it is built*. Where that download is refused
-the package is built empty and everything looks installed until the first use. ``--repair`` installs a build
-that carries mongod inside (version 6.0, for any Linux with OpenSSL 3), pinned by hash in mongod.lock::
+FiftyOne's database package downloads mongod *while it is built*. If the network refuses that download, the
+package is built empty, and the error appears only on first use. ``--repair`` installs a build that contains
+mongod (version 6.0, for any Linux with OpenSSL 3), pinned by hash in mongod.lock::
 
-    python -m annotate.review.database            # is it there?
-    python -m annotate.review.database --repair   # make it so; does nothing where it is there already
+    python -m annotate.review.database            # check
+    python -m annotate.review.database --repair   # install a mongod unless a usable one exists
 
-Nothing here imports fiftyone, because importing it takes seconds and fixes its settings for good.
+This module does not import fiftyone, because the import takes seconds and fixes its settings.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from annotate.uv import find_uv
+from annotate.environments import find_uv
 from dsmoe_core.errors import DsmoeError, PrerequisiteError
 
 MIN_VERSION = (6, 0)
-"""What FiftyOne asks of MongoDB."""
+"""Oldest MongoDB version that FiftyOne supports."""
 
 LOCK = Path(__file__).with_name("mongod.lock")
 REPAIR = "python -m annotate.review.database --repair"
-REMEDY = f"Run `{REPAIR}`, or name a MongoDB server of yours in DSMOE_REVIEW_URI."
+REMEDY = f"Run `{REPAIR}`, or set DSMOE_REVIEW_URI to the address of a MongoDB server."
 
 
 def package_folder() -> Path:
-    """Where the installed FiftyOne lies, found without importing it.
+    """Folder of the installed FiftyOne, found without importing it.
 
     Raises:
         PrerequisiteError: FiftyOne is not installed.
@@ -50,13 +50,13 @@ def package_folder() -> Path:
 
 
 def find_mongod(package: Path | None = None) -> Path:
-    """The mongod to use: the one FiftyOne's package brings, else the one on PATH.
+    """Path of the mongod to use: the one in FiftyOne's package, else the one on PATH.
 
     Args:
-        package: FiftyOne's folder; the installed one's by default.
+        package: FiftyOne's folder; that of the installed one by default.
 
     Raises:
-        PrerequisiteError: there is none that runs and is new enough; says what is wrong with each.
+        PrerequisiteError: no mongod runs and is new enough; the message gives the reason for each.
     """
     folder = (package or package_folder()) / "db" / "bin"
     problems = []
@@ -68,7 +68,7 @@ def find_mongod(package: Path | None = None) -> Path:
     if not problems:
         empty = (folder / "exception.txt").is_file()
         problems.append(
-            f"FiftyOne's database package in {folder} was built empty: this network refused its download"
+            f"FiftyOne's database package in {folder} is empty: the network refused its download"
             if empty
             else f"there is no mongod in {folder} or on PATH"
         )
@@ -76,34 +76,34 @@ def find_mongod(package: Path | None = None) -> Path:
 
 
 def mongod_problem(program: Path) -> str | None:
-    """Why this mongod cannot be used; None where it can."""
+    """Why a mongod cannot be used; None if it can."""
     try:
-        answer = subprocess.run(
+        result = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"{program} does not run ({error})"
-    found = re.search(r"db version v(\d+)\.(\d+)", answer.stdout)
-    if answer.returncode or not found:
-        said = (answer.stderr or answer.stdout).strip().splitlines()
-        return f"{program} does not run ({said[-1] if said else f'exit code {answer.returncode}'})"
-    version = (int(found[1]), int(found[2]))
+    match = re.search(r"db version v(\d+)\.(\d+)", result.stdout)
+    if result.returncode or not match:
+        output = (result.stderr or result.stdout).strip().splitlines()
+        return f"{program} does not run ({output[-1] if output else f'exit code {result.returncode}'})"
+    version = (int(match[1]), int(match[2]))
     if version < MIN_VERSION:
         return (
-            f"{program} is version {found[1]}.{found[2]}; expected {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer"
+            f"{program} is version {match[1]}.{match[2]}; expected {MIN_VERSION[0]}.{MIN_VERSION[1]} or newer"
         )
     return None
 
 
 def repair(package: Path | None = None, python: Path | None = None) -> Path:
-    """Install a MongoDB build that fits into this environment, unless a usable one is there, and return it.
+    """Install a MongoDB build for this environment unless a usable mongod exists. Returns its path.
 
     Args:
-        package: FiftyOne's folder; the installed one's by default.
+        package: FiftyOne's folder; that of the installed one by default.
         python: the interpreter whose environment is repaired; the running one by default.
 
     Raises:
-        PrerequisiteError: FiftyOne or uv is missing, this is no Linux, or the installation failed.
+        PrerequisiteError: FiftyOne or uv is missing, the system is not Linux, or the installation failed.
     """
     package = package or package_folder()
     try:
@@ -111,12 +111,12 @@ def repair(package: Path | None = None, python: Path | None = None) -> Path:
     except PrerequisiteError as error:
         if not sys.platform.startswith("linux"):
             raise PrerequisiteError(
-                f"{error.problem}; a build that carries mongod exists for Linux only",
+                f"{error.problem}; the build that contains mongod exists for Linux only",
                 "Install MongoDB 6.0 or newer so that `mongod` is on PATH.",
             ) from error
-    # --reinstall: an earlier sync may have removed the files while the package still counts as installed.
+    # --reinstall: the files may be missing although the package counts as installed.
     command = [
-        find_uv("installs MongoDB"),
+        find_uv("install MongoDB"),
         "pip",
         "install",
         "--python",
@@ -124,11 +124,12 @@ def repair(package: Path | None = None, python: Path | None = None) -> Path:
         "--no-deps",
     ]
     command += ["--reinstall", "--require-hashes", "--quiet", "-r", str(LOCK)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        output = result.stderr.strip()
         raise PrerequisiteError(
-            f"installing {_wanted()} failed: {done.stderr.strip() or f'exit code {done.returncode}'}",
-            "Check that the package index is reachable, then run this again.",
+            f"installing {_requirement()} failed: {output or f'exit code {result.returncode}'}",
+            "Check that the package index can be reached, then run this again.",
         )
     return find_mongod(package)
 
@@ -142,22 +143,21 @@ def _candidates(folder: Path) -> Iterator[Path]:
         yield Path(on_path)
 
 
-def _wanted() -> str:
+def _requirement() -> str:
+    """Name and version of the package in the lock file."""
     return LOCK.read_text(encoding="utf-8").split(maxsplit=1)[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Say which mongod is used, after repairing it where asked to; exit code 2 where there is none."""
+    """Print the path of mongod, after a repair if requested. Returns exit code 2 if there is none."""
     parser = argparse.ArgumentParser(
         prog="python -m annotate.review.database", description=__doc__.split("\n")[0]
     )
-    parser.add_argument(
-        "--repair", action="store_true", help="install a mongod that fits, where none is usable"
-    )
-    wish = parser.parse_args(arguments)
+    parser.add_argument("--repair", action="store_true", help="install a mongod unless a usable one exists")
+    options = parser.parse_args(arguments)
     console = Console(soft_wrap=True, highlight=False)
     try:
-        program = repair() if wish.repair else find_mongod()
+        program = repair() if options.repair else find_mongod()
     except DsmoeError as error:
         Console(stderr=True, soft_wrap=True, highlight=False).print(f"dsmoe: {error}", markup=False)
         return error.exit_code

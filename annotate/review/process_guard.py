@@ -1,9 +1,9 @@
-"""Programs that live no longer than the process that started them.
+"""Child processes that end when the process that started them ends.
 
-:func:`start` runs this very file between us and the program. It holds the reading end of a pipe whose
-writing end we have. However we end, even by ``kill -9``, the pipe closes, and it ends the program in the
-program's own orderly way. So no database is left behind holding its folder. Standard library only: the
-keeper itself is up in a few milliseconds.
+``start`` runs this file as a guard between this process and the program. The guard's standard input is a
+pipe from this process. When this process ends in any way, even by ``kill -9``, the pipe closes and the guard
+terminates the program. So no database keeps running and holding its folder. The guard uses the standard
+library only and starts within milliseconds.
 """
 
 from __future__ import annotations
@@ -16,11 +16,19 @@ import threading
 from pathlib import Path
 
 GRACE_SECONDS = 15.0
+"""Time for the program to terminate before the guard kills it."""
 STOP_SECONDS = 20.0
+"""Time to wait for the guard in ``stop``."""
 
 
 def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a program whose output goes to a log file; its exit code becomes the keeper's.
+    """Start a program under a guard.
+
+    Args:
+        log: file for the program's output.
+
+    Returns:
+        The guard's process. Its exit code is that of the program.
 
     Raises:
         OSError: the log file cannot be written.
@@ -34,24 +42,24 @@ def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def stop(keeper: subprocess.Popen[bytes]) -> None:
-    """End a program and wait until it has ended; one that does not in time is killed by its keeper."""
-    if keeper.stdin is not None:
-        keeper.stdin.close()
+def stop(guard: subprocess.Popen[bytes]) -> None:
+    """Terminate a guarded program and wait until it has ended. The guard kills it after GRACE_SECONDS."""
+    if guard.stdin is not None:
+        guard.stdin.close()
     try:
-        keeper.wait(timeout=STOP_SECONDS)
+        guard.wait(timeout=STOP_SECONDS)
     except subprocess.TimeoutExpired:
         return
 
 
-def keep(command: list[str]) -> int:
-    """Run a program until it ends by itself or standard input closes; returns its exit code."""
-    # Ctrl-C reaches the whole process group; our owner decides what it means, not we.
+def run_guarded(command: list[str]) -> int:
+    """Run a program until it ends or standard input closes. Returns its exit code."""
+    # Ctrl-C reaches the whole process group. Ignore it here: the parent process decides what to do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     program = subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
-    def end_with_owner() -> None:
-        # Not sys.stdin, whose lock this thread would hold when Python shuts down.
+    def terminate_with_parent() -> None:
+        # Not sys.stdin: this thread would hold its lock when Python shuts down.
         while os.read(0, 1024):
             pass
         program.terminate()
@@ -60,9 +68,9 @@ def keep(command: list[str]) -> int:
         except subprocess.TimeoutExpired:  # FiftyOne's server waits long for a database that ended before it
             program.kill()
 
-    threading.Thread(target=end_with_owner, daemon=True).start()
+    threading.Thread(target=terminate_with_parent, daemon=True).start()
     return program.wait()
 
 
 if __name__ == "__main__":
-    sys.exit(keep(sys.argv[1:]))
+    sys.exit(run_guarded(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What FiftyOne shows of one image, as plain values: no FiftyOne here, so this is quick to test."""
+"""Review data of one image as plain values for FiftyOne. Does not import FiftyOne."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, Predictio
 
 @dataclass(frozen=True, slots=True)
 class ReviewSample:
-    """One image to look at.
+    """One image with its annotations and its prediction.
 
     Attributes:
-        truth: what people say is on it; None where nobody has looked yet, empty where they saw no defect.
-        detections: what the detector says; None where it has not seen the image.
+        annotations: ground truth; None for an unlabelled image, empty for an image without defects.
+        prediction: None if the detector has not run on the image.
         tags: the image's part in the loop, e.g. ``round 2``, ``ranked``, ``test set``.
     """
 
@@ -29,7 +29,7 @@ class ReviewSample:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What fixes the length of the vectors: the same for every sample of a data set.
+    """Order and length of the vectors, the same for all samples of a data set.
 
     Attributes:
         classes: order of a detection's ``probs``.
@@ -41,7 +41,7 @@ class Layout:
 
     @classmethod
     def of(cls, samples: Iterable[ReviewSample]) -> Layout:
-        """Every class named anywhere, in the vocabulary's order, and experts up to the highest one chosen."""
+        """Layout of samples: all their classes, in the vocabulary's order, and the highest expert index."""
         classes: dict[str, None] = {}
         experts = 0
         for sample in samples:
@@ -54,11 +54,11 @@ class Layout:
 
 
 def describe(sample: ReviewSample, layout: Layout) -> dict[str, Any]:
-    """Field names and JSON-like values of one sample; a field that does not apply is None.
+    """Field names and JSON-compatible values of one sample. A field without a value is None.
 
-    Boxes are ``[left, top, width, height]`` as shares of the image, entropies in nats.
+    Boxes are ``[left, top, width, height]`` relative to the image size; entropies are in nats.
     """
-    image, found = sample.image, sample.prediction
+    image, prediction = sample.image, sample.prediction
     fields: dict[str, Any] = {
         "filepath": str(image.path),
         "image_key": image.key,
@@ -74,27 +74,27 @@ def describe(sample: ReviewSample, layout: Layout) -> dict[str, Any]:
         fields["ground_truth"] = [
             {"label": a.label, "bounding_box": _relative(a.box, image)} for a in sample.annotations
         ]
-    if found is not None:
-        names = [expert_name(index) for index in found.routing.experts]
+    if prediction is not None:
+        names = [expert_name(index) for index in prediction.routing.experts]
         fields.update(
-            predictions=[_detection(detection, image, layout.classes) for detection in found.detections],
-            uncertainty=found.uncertainty,
-            version=found.version,
+            predictions=[_detection(d, image, layout.classes) for d in prediction.detections],
+            uncertainty=prediction.uncertainty,
+            version=prediction.version,
             experts=names,
             lead_expert=names[0] if names else None,
-            gating_weights=weights_vector(found.routing, layout.experts),
-            routing_entropy=found.routing.entropy,
+            gating_weights=weights_vector(prediction.routing, layout.experts),
+            routing_entropy=prediction.routing.entropy,
         )
     return fields
 
 
 def fingerprint(fields: dict[str, Any]) -> str:
-    """A short hash of :func:`describe`'s answer: equal where nothing need be written anew."""
+    """Short hash of the result of ``describe``. A sample with the same hash need not be written again."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def weights_vector(routing: Routing, experts: int) -> list[float]:
-    """One weight per expert, zero for those that did not look; sums to one."""
+    """Gating weights of all experts, zero for those that were not selected. Sums to one."""
     weights = [0.0] * experts
     for index, weight in zip(routing.experts, routing.weights, strict=True):
         weights[index] = weight
@@ -102,7 +102,7 @@ def weights_vector(routing: Routing, experts: int) -> list[float]:
 
 
 def expert_name(index: int) -> str:
-    """How people count: the first expert is 1."""
+    """Name of an expert, counted from 1."""
     return f"expert {index + 1}"
 
 
@@ -113,7 +113,7 @@ def _detection(detection: Detection, image: ImageRecord, classes: Sequence[str])
         "bounding_box": _relative(detection.box, image),
         "confidence": detection.score,
         "entropy": detection.entropy,
-        # A class that this model does not know has no probability: zero.
+        # A class that the model does not have gets probability 0.
         "probs": [float(detection.probabilities.get(name, 0.0)) for name in classes],
         "second_best": second[0] if second else None,
         "second_probability": second[1] if second else None,

@@ -1,8 +1,8 @@
-"""A MongoDB server per workspace, and FiftyOne pointed at it.
+"""Runs a MongoDB server per workspace and configures FiftyOne to use it.
 
-FiftyOne would start mongod itself, but one per *user*: a second workspace silently joins the first one's
-server and sees the first one's data sets, whatever its database folder is set to. So we start our own, on
-loopback, on a port of its own, in the workspace's folder, and give FiftyOne its address.
+FiftyOne would start one mongod per *user*: a second workspace would silently connect to the server of the
+first one and see its data sets, even with another database folder. So each workspace starts its own mongod
+in its own folder, on the loopback address and a free port, and passes the address to FiftyOne.
 """
 
 from __future__ import annotations
@@ -23,29 +23,30 @@ from dsmoe_core.errors import ReviewError
 from dsmoe_core.loopback import LOOPBACK
 
 START_SECONDS = 60.0
+"""Time to wait for the mongod that is started here."""
 EXTERNAL_SECONDS = 10.0
-"""How long we wait for a server that the user runs; it should be up already."""
+"""Time to wait for an external server, which should already run."""
 EXIT_LOCK_HELD = 100
-"""mongod's exit code when another one uses its folder, or it may not write there."""
+"""mongod's exit code if another process uses its folder, or the folder is not writable."""
 
 
 @contextmanager
 def database(folder: Path, uri: str | None = None) -> Iterator[str]:
-    """A running database, and FiftyOne set up to use it; ours is stopped on the way out.
+    """Context manager with a running database that FiftyOne is configured to use.
 
     Args:
-        folder: where the database's files lie, one per workspace; made if missing.
-        uri: a MongoDB server of the user's; then nothing is started and the folder is not touched.
+        folder: folder for the database's files, one per workspace; created if missing.
+        uri: address of an external MongoDB server. If given, nothing is started and ``folder`` is not used.
 
     Yields:
         The address of the database.
 
     Raises:
         PrerequisiteError: there is no usable mongod.
-        ReviewError: it does not start, or the server of that address does not answer.
+        ReviewError: the database does not start, or the external server does not respond.
     """
     if uri is not None:
-        _wait_until_up(uri, None, EXTERNAL_SECONDS, "the server of DSMOE_REVIEW_URI")
+        _wait_until_up(uri, None, EXTERNAL_SECONDS, "the log of the server of DSMOE_REVIEW_URI")
         configure_fiftyone(uri)
         yield uri
         return
@@ -62,10 +63,10 @@ def database(folder: Path, uri: str | None = None) -> Iterator[str]:
 
 
 def configure_fiftyone(uri: str) -> None:
-    """Set FiftyOne up for this process, and for the servers it starts, before it is imported.
+    """Set FiftyOne's environment variables for this process and its children. Call before importing it.
 
     Raises:
-        ReviewError: it was imported already, for another database; it reads its settings only once.
+        ReviewError: FiftyOne is already imported with another database; it reads its settings only once.
     """
     os.environ.update(
         FIFTYONE_DATABASE_URI=uri,
@@ -74,25 +75,25 @@ def configure_fiftyone(uri: str) -> None:
         FIFTYONE_SHOW_PROGRESS_BARS="false",
         FIFTYONE_LOGGING_LEVEL="ERROR",
     )
-    loaded = sys.modules.get("fiftyone")
-    if loaded is not None and loaded.config.database_uri != uri:
+    fiftyone = sys.modules.get("fiftyone")
+    if fiftyone is not None and fiftyone.config.database_uri != uri:
         raise ReviewError(
-            f"FiftyOne uses another database in this process, {loaded.config.database_uri or 'its own'}",
+            f"FiftyOne uses another database in this process: {fiftyone.config.database_uri or 'its own'}",
             "Review one workspace per process.",
         )
 
 
 def _close_fiftyone_client(uri: str) -> None:
-    """Close FiftyOne's connection, or its clean-up at exit waits half a minute for the database we stop."""
-    loaded = sys.modules.get("fiftyone")
-    if loaded is not None and loaded.config.database_uri == uri:
-        loaded.core.odm.get_db_client().close()
+    """Close FiftyOne's connection. Otherwise its exit handler waits 30 s for the stopped database."""
+    fiftyone = sys.modules.get("fiftyone")
+    if fiftyone is not None and fiftyone.config.database_uri == uri:
+        fiftyone.core.odm.get_db_client().close()
 
 
 def _start(program: Path, folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], str]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)  # the database asks nobody for a password, so its files are the user's alone
+        folder.chmod(0o700)  # the database has no password
     except OSError as error:
         raise ReviewError(
             f"the review database's folder {folder} cannot be used ({error.strerror})",
@@ -103,12 +104,12 @@ def _start(program: Path, folder: Path, log: Path) -> tuple[subprocess.Popen[byt
         port = probe.getsockname()[1]
     command = [str(program), "--dbpath", str(folder), "--logpath", str(log)]
     command += ["--bind_ip", LOOPBACK, "--port", str(port), "--nounixsocket"]
-    # By default mongod takes half of the machine's memory for its cache; training needs that more.
+    # mongod's default cache is half of the machine's memory, which training needs.
     command += ["--wiredTigerCacheSizeGB", "0.5"]
     return process_guard.start(command, folder / "mongod.out"), f"mongodb://{LOOPBACK}:{port}"
 
 
-def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: float, where: str) -> None:
+def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: float, log: str) -> None:
     from pymongo import MongoClient
     from pymongo.errors import PyMongoError
 
@@ -122,26 +123,26 @@ def _wait_until_up(uri: str, server: subprocess.Popen[bytes] | None, seconds: fl
         else:
             return
         if server is not None and server.poll() is not None:
-            raise ReviewError(*_why_it_ended(server.returncode, Path(where)))
+            raise _exit_error(server.returncode, Path(log))
         if time.monotonic() > deadline:
             raise ReviewError(
-                f"the review database does not answer ({reason})", f"See {where}, then try again."
+                f"the review database does not respond ({reason})", f"Check {log}, then try again."
             )
 
 
-def _why_it_ended(code: int, log: Path) -> tuple[str, str]:
+def _exit_error(code: int, log: Path) -> ReviewError:
     if code == EXIT_LOCK_HELD:
-        return (
-            f"the review database in {log.parent} is in use by another process, or may not be written",
+        return ReviewError(
+            f"the review database in {log.parent} is in use by another process, or is not writable",
             "Close the other `dsmoe review` of this workspace.",
         )
-    return f"the review database ended at once with code {code}: {_last_error(log)}", f"See {log}."
+    return ReviewError(f"the review database ended with exit code {code}: {_last_error(log)}", f"See {log}.")
 
 
 def _last_error(log: Path) -> str:
-    """mongod's own last words of severity error or fatal; its log has one JSON object a line."""
+    """The last entry of severity error or fatal in mongod's log, which has one JSON object per line."""
     if not log.is_file():
-        return "it wrote no log"
+        return "there is no log"
     for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
         try:
             entry = json.loads(line)
@@ -149,4 +150,4 @@ def _last_error(log: Path) -> str:
             continue
         if entry.get("s") in {"E", "F"}:
             return str(entry.get("attr", {}).get("error") or entry.get("msg"))
-    return "its log names no error"
+    return "the log has no error"

@@ -1,1 +1,1 @@
-"""Label Studio: server, label config, tasks with pre-annotations, harvest."""
+"""Label Studio: server, labelling config, tasks with pre-annotations, and harvest of annotations."""

@@ -1,4 +1,4 @@
-"""Several people's boxes on one image: which mean the same defect, how far they agree, what is kept."""
+"""Consensus of several annotators: matches their boxes, measures agreement and merges the boxes."""
 
 from __future__ import annotations
 
@@ -10,83 +10,95 @@ from typing import Literal, NamedTuple
 from annotate.studio.protocol import Origin, Region
 from dsmoe_core.schema import Box
 
-MATCH_IOU = 0.5  # two people who mean one defect seldom draw it alike; below this they mean two
+MATCH_IOU = 0.5
+"""Lowest IoU at which the boxes of two annotators count as the same defect."""
 
 Boxes = Sequence[Region]  # of one annotator
+RegionId = tuple[int, int]  # index of the annotator, index of the box in their list
 
 
-class _Link(NamedTuple):
-    """Two boxes of different annotators that overlap, each as (annotator, place)."""
+class _Match(NamedTuple):
+    """Two overlapping boxes of different annotators."""
 
     iou: float
-    one: tuple[int, int]
-    other: tuple[int, int]
+    a: RegionId
+    b: RegionId
 
 
-def iou(one: Box, other: Box) -> float:
-    """Intersection over union, 0 to 1."""
-    w = min(one.x2, other.x2) - max(one.x1, other.x1)
-    h = min(one.y2, other.y2) - max(one.y1, other.y1)
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes, 0 to 1."""
+    w = min(a.x2, b.x2) - max(a.x1, b.x1)
+    h = min(a.y2, b.y2) - max(a.y1, b.y1)
     if w <= 0 or h <= 0:
         return 0.0
-    return w * h / (one.area + other.area - w * h)
+    return w * h / (a.area + b.area - w * h)
 
 
-def group_regions(answers: Sequence[Boxes]) -> list[list[Region]]:
-    """All boxes, those that mean the same defect together: same class, and IoU >= MATCH_IOU with one of them.
+def group_regions(annotators: Sequence[Boxes]) -> list[list[Region]]:
+    """Group the boxes of several annotators by defect.
 
-    Linked greedily by falling IoU (ties by place); at most one box of each annotator in a group. Every box
-    is in exactly one group; groups are in the order of their first boxes.
-    """
-    group = {(who, place): [(who, place)] for who, boxes in enumerate(answers) for place in range(len(boxes))}
-    for link in sorted(_links(answers), key=lambda k: (-k.iou, k.one, k.other)):
-        one, other = group[link.one], group[link.other]
-        if {who for who, _ in one}.isdisjoint(who for who, _ in other):
-            one += other
-            group.update(dict.fromkeys(other, one))
-    distinct = {min(members): sorted(members) for members in group.values()}
-    return [[answers[who][place] for who, place in distinct[first]] for first in sorted(distinct)]
+    Boxes are matched greedily by falling IoU; ties are resolved by position. Two boxes match if they have
+    the same class and IoU >= MATCH_IOU. A group holds at most one box of each annotator.
 
-
-def agreement(answers: Sequence[Boxes]) -> float | None:
-    """How far annotators agree: the mean over all pairs of them of 2 x shared boxes / boxes of both.
-
-    That is the F1 score of one against the other. Two who both drew nothing agree wholly.
+    Args:
+        annotators: the boxes of each annotator.
 
     Returns:
-        0 to 1; None for fewer than two.
+        Groups in the order of their first boxes. Every box is in exactly one group.
     """
-    pairs = list(combinations(answers, 2))
-    return sum(_f1(one, other) for one, other in pairs) / len(pairs) if pairs else None
+    group = {(i, j): [(i, j)] for i, boxes in enumerate(annotators) for j in range(len(boxes))}
+    for match in sorted(_matches(annotators), key=lambda m: (-m.iou, m.a, m.b)):
+        a, b = group[match.a], group[match.b]
+        if {i for i, _ in a}.isdisjoint(i for i, _ in b):
+            a += b
+            group.update(dict.fromkeys(b, a))
+    distinct = {min(members): sorted(members) for members in group.values()}
+    return [[annotators[i][j] for i, j in distinct[first]] for first in sorted(distinct)]
 
 
-def merge_regions(answers: Sequence[Boxes], keep: Literal["majority", "union"]) -> tuple[Region, ...]:
-    """One list of boxes: those that more than half of the annotators drew, or all that anybody drew.
+def agreement(annotators: Sequence[Boxes]) -> float | None:
+    """Inter-annotator agreement: the mean pairwise F1 score of the boxes.
 
-    A group becomes the mean of its boxes. It goes by the pre-annotation that one of them began as.
+    Two annotators who both drew no box agree fully (1.0).
+
+    Returns:
+        0 to 1; None for fewer than two annotators.
     """
-    least = len(answers) / 2 if keep == "majority" else 0
-    return tuple(_mean(group) for group in group_regions(answers) if len(group) > least)
+    pairs = list(combinations(annotators, 2))
+    return sum(_f1(a, b) for a, b in pairs) / len(pairs) if pairs else None
 
 
-def _links(answers: Sequence[Boxes]) -> Iterator[_Link]:
-    for (i, ours), (j, theirs) in combinations(enumerate(answers), 2):
-        for a, one in enumerate(ours):
-            for b, other in enumerate(theirs):
-                if one.label == other.label and (overlap := iou(one.box, other.box)) >= MATCH_IOU:
-                    yield _Link(overlap, (i, a), (j, b))
+def merge_regions(annotators: Sequence[Boxes], keep: Literal["majority", "union"]) -> tuple[Region, ...]:
+    """Merge the boxes of several annotators into one list.
+
+    A group of matching boxes becomes its mean box. If one of them started as a pre-annotation, the merged
+    box keeps that pre-annotation's id.
+
+    Args:
+        keep: ``majority`` keeps groups that more than half of the annotators drew; ``union`` keeps all.
+    """
+    threshold = len(annotators) / 2 if keep == "majority" else 0
+    return tuple(_mean_region(group) for group in group_regions(annotators) if len(group) > threshold)
 
 
-def _f1(one: Boxes, other: Boxes) -> float:
-    if not one and not other:
+def _matches(annotators: Sequence[Boxes]) -> Iterator[_Match]:
+    for (i, boxes_i), (j, boxes_j) in combinations(enumerate(annotators), 2):
+        for m, a in enumerate(boxes_i):
+            for n, b in enumerate(boxes_j):
+                if a.label == b.label and (overlap := iou(a.box, b.box)) >= MATCH_IOU:
+                    yield _Match(overlap, (i, m), (j, n))
+
+
+def _f1(a: Boxes, b: Boxes) -> float:
+    if not a and not b:
         return 1.0
-    shared = sum(len(group) == 2 for group in group_regions((one, other)))
-    return 2 * shared / (len(one) + len(other))
+    shared = sum(len(group) == 2 for group in group_regions((a, b)))
+    return 2 * shared / (len(a) + len(b))
 
 
-def _mean(group: Sequence[Region]) -> Region:
+def _mean_region(group: Sequence[Region]) -> Region:
     origins: set[Origin] = {region.origin for region in group}
-    shown = next((region for region in group if region.origin != "manual"), group[0])
+    template = next((region for region in group if region.origin != "manual"), group[0])
     corners = zip(*(region.box.corners for region in group), strict=True)
     box = Box(*(sum(values) / len(group) for values in corners))
-    return replace(shown, box=box, origin=origins.pop() if len(origins) == 1 else "prediction-changed")
+    return replace(template, box=box, origin=origins.pop() if len(origins) == 1 else "prediction-changed")

@@ -1,4 +1,4 @@
-"""Label Studio's own client, set up for loopback; every fault becomes one line that holds no secret."""
+"""Wrapper around the Label Studio SDK: sign-in, raw requests, and one-line errors without secrets."""
 
 from __future__ import annotations
 
@@ -17,78 +17,81 @@ from dsmoe_core.loopback import is_loopback
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio as Sdk
 
-_ANSWER_CHARS = 400
-_SIGNED_IN_S = 120.0  # access tokens last 5 minutes by the server's clock, which ours need not agree with
-_MINT_ANOTHER = "Make a new one on the page Account & Settings, and set DSMOE_STUDIO_TOKEN to it."
-_SWITCH = "switch these on under Organization, Access Token Settings"
-# What the server says with a 401 -> what that means, and what to do.
-_REFUSALS = (
+_MAX_BODY_CHARS = 400
+_SIGN_IN_SECONDS = 120.0
+"""Sign in again after this time. Access tokens last 5 minutes by the server's clock, which may differ."""
+_REVOKED_REMEDY = "Create a new token under Account & Settings and set DSMOE_STUDIO_TOKEN to it."
+_SETTINGS_REMEDY = "enable them under Organization, Access Token Settings"
+# Text in the body of a 401 response -> problem and remedy.
+_UNAUTHORIZED = (
     ("legacy token authentication has been disabled",
-     "takes no legacy tokens; its organisation has switched them off",
-     f"Use a personal access token, or {_SWITCH}."),
+     "does not accept legacy tokens: they are disabled for the organisation",
+     f"Use a personal access token, or {_SETTINGS_REMEDY}."),
     ("credentials were not provided",
-     "takes no personal access tokens; its organisation has switched them off",
-     f"Use a legacy token, or {_SWITCH}."),
-    ("blacklisted", "says that our token was revoked", _MINT_ANOTHER),
-    ("expired", "says that our token has expired", _MINT_ANOTHER),
-    ("", "does not accept our token", "Check that this address is the server whose token this is."),
+     "does not accept personal access tokens: they are disabled for the organisation",
+     f"Use a legacy token, or {_SETTINGS_REMEDY}."),
+    ("blacklisted", "reports that the token was revoked", _REVOKED_REMEDY),
+    ("expired", "reports that the token has expired", _REVOKED_REMEDY),
+    ("", "does not accept the token", "Check that the token belongs to the server at this address."),
 )  # fmt: skip
 
 
 class Api:
-    """The client, signed in with our token.
+    """Client of one Label Studio server.
 
     Args:
-        timeout: seconds until a call counts as hung.
+        connection: address and token.
+        timeout: seconds until a request fails as timed out.
     """
 
     def __init__(self, connection: Connection, *, timeout: float = 120.0) -> None:
         self._connection = connection
-        # Connections are not kept: there is then nothing to close, and on loopback a new one costs nothing.
+        # No keep-alive: nothing needs closing, and a new connection on loopback is cheap.
         self._http = httpx.Client(
             timeout=httpx.Timeout(timeout, connect=5.0),
             limits=httpx.Limits(max_keepalive_connections=0),
             trust_env=not is_loopback(connection.url),
         )
-        self._client: tuple[float, Sdk] | None = None  # signed in when, by our own clock
+        self._sdk: tuple[float, Sdk] | None = None  # time of the sign-in (local clock) and the client
 
     @staticmethod
     def is_up(url: str) -> bool:
-        """Whether a Label Studio at this address says that it is up."""
+        """Whether a Label Studio server at this address reports that it is up."""
         try:
-            answer = httpx.get(f"{url}/health", timeout=5.0, trust_env=not is_loopback(url))
-            return answer.status_code == httpx.codes.OK and answer.json().get("status") == "UP"
+            response = httpx.get(f"{url}/health", timeout=5.0, trust_env=not is_loopback(url))
+            return response.status_code == httpx.codes.OK and response.json().get("status") == "UP"
         except (httpx.HTTPError, ValueError):
             return False
 
     @contextmanager
-    def client(self, what: str, *, once: bool = False) -> Iterator[Sdk]:
-        """Gives the client; its faults name what it was asked to do.
+    def client(self, action: str, *, ignore_conflict: bool = False) -> Iterator[Sdk]:
+        """Context manager that yields the SDK client and converts its errors.
 
         Args:
-            what: goes on from "Label Studio refused to".
-            once: what is sent has an identity of its own: where the server has it already (409), all is well.
+            action: what the request does, for the error message: "Label Studio refused to ACTION".
+            ignore_conflict: treat a 409 response as success. Use it for objects with a unique id, which the
+                server already has after a retry.
 
         Raises:
-            StudioError: the server refuses, hangs or is gone.
-            PrerequisiteError: the client is not installed.
+            StudioError: the server refused the request, timed out or cannot be reached.
+            PrerequisiteError: the SDK is not installed.
         """
-        _need_client()
+        _require_sdk()
         from label_studio_sdk.core.api_error import ApiError
         from label_studio_sdk.core.parse_error import ParsingError
 
         try:
             yield self._signed_in()
         except (ApiError, ParsingError) as error:
-            if not (once and error.status_code == httpx.codes.CONFLICT):
-                # Its text holds the headers, and so a session cookie: neither shown nor chained.
-                raise self._refused(what, error.status_code, error.body) from None
-        except json.JSONDecodeError:  # in exchange for a personal access token
-            raise self._refused(what, httpx.codes.OK, None) from None
+            if not (ignore_conflict and error.status_code == httpx.codes.CONFLICT):
+                # The text of the SDK's error holds a session cookie: do not show or chain it.
+                raise self._error(action, error.status_code, error.body) from None
+        except json.JSONDecodeError:  # from the exchange of a personal access token
+            raise self._error(action, httpx.codes.OK, None) from None
         except httpx.TimeoutException as error:
             raise StudioError(
-                f"Label Studio at {self._connection.url} was asked to {what} and did not answer in time",
-                "See its log; start it again if it hangs.",
+                f"Label Studio at {self._connection.url} did not respond in time to the request to {action}",
+                "Check its log. Restart the server if it hangs.",
             ) from error
         except httpx.HTTPError as error:
             raise StudioError(
@@ -96,23 +99,23 @@ class Api:
                 "Start it, then run this again.",
             ) from error
 
-    def request(self, what: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
-        """One call past the client's own objects, for thousands of tasks: those take longer than the server.
+    def request(self, action: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
+        """Send one raw request. Building the SDK's objects for thousands of tasks is slower than the server.
 
         Args:
-            what: goes on from "Label Studio refused to".
+            action: see ``client``.
             body: sent as JSON.
 
         Returns:
-            The answer's JSON; None where it is empty.
+            The JSON of the response; None for an empty response.
 
         Raises:
-            StudioError, PrerequisiteError: see client.
+            StudioError, PrerequisiteError: see ``client``.
         """
-        with self.client(what) as sdk:
+        with self.client(action) as sdk:
             from label_studio_sdk.core.api_error import ApiError
 
-            answer = sdk._client_wrapper.httpx_client.request(
+            response = sdk._client_wrapper.httpx_client.request(
                 path,
                 method=method,
                 params=params,
@@ -120,60 +123,60 @@ class Api:
                 headers={"content-type": "application/json"},
             )
             try:
-                said = answer.json() if answer.content else None
+                content = response.json() if response.content else None
             except ValueError:
-                raise ApiError(status_code=answer.status_code, body=answer.text) from None
-            if not answer.is_success:
-                raise ApiError(status_code=answer.status_code, body=said)
-            return said
+                raise ApiError(status_code=response.status_code, body=response.text) from None
+            if not response.is_success:
+                raise ApiError(status_code=response.status_code, body=content)
+            return content
 
     def _signed_in(self) -> Sdk:
-        """The client; with a personal access token it signs in anew every few minutes."""
+        """The SDK client. A personal access token is exchanged again every ``_SIGN_IN_SECONDS``."""
         from label_studio_sdk import LabelStudio as Sdk
 
-        if self._client is None or monotonic() - self._client[0] > _SIGNED_IN_S:
+        if self._sdk is None or monotonic() - self._sdk[0] > _SIGN_IN_SECONDS:
             client = Sdk(
                 base_url=self._connection.url,
                 api_key=self._connection.token,
                 httpx_client=self._http,
-                max_retries=0,  # it would repeat an answer of 409, and an import that may have been stored
+                max_retries=0,  # the SDK would retry a 409, and an import that may have been stored
             )
-            self._client = (monotonic(), client)
-        return self._client[1]
+            self._sdk = (monotonic(), client)
+        return self._sdk[1]
 
-    def _refused(self, what: str, status: int | None, body: Any) -> StudioError:
+    def _error(self, action: str, status: int | None, body: Any) -> StudioError:
         if status is not None and httpx.codes.is_success(status):
             return StudioError(
-                f"Label Studio was asked to {what} and answered with something that cannot be read",
-                "Check that the address is Label Studio's.",
+                f"Label Studio sent an unreadable response to the request to {action}",
+                "Check that the address is that of Label Studio.",
             )
+        text = self._body_text(body)
         if status == httpx.codes.UNAUTHORIZED:
-            said = self._said(body)
-            problem, remedy = next((p, r) for words, p, r in _REFUSALS if words in said)
+            problem, remedy = next((p, r) for part, p, r in _UNAUTHORIZED if part in text)
             return StudioError(f"Label Studio at {self._connection.url} {problem}", remedy)
-        remedy = "Correct what it names, then run this again."
+        remedy = "Correct the value that the message names, then run this again."
         if status == httpx.codes.NOT_FOUND:
-            remedy = "Somebody has deleted it; open the round again to send out what is missing."
+            remedy = "It was deleted. Open the round again to send the missing images."
         elif status is not None and httpx.codes.is_server_error(status):
-            remedy = "See its log, then run this again."
-        return StudioError(f"Label Studio refused to {what} ({status}): {self._said(body)}", remedy)
+            remedy = "Check the server's log, then run this again."
+        return StudioError(f"Label Studio refused to {action} ({status}): {text}", remedy)
 
-    def _said(self, body: Any) -> str:
-        """The server's own words, short, on one line, without our secrets."""
-        words = body
+    def _body_text(self, body: Any) -> str:
+        """The body of an error response: one line, shortened, without the connection's secrets."""
+        content = body
         if isinstance(body, dict):
-            words = body.get("validation_errors") or body.get("detail") or body
-        text = words if isinstance(words, str) else json.dumps(words, default=str)
+            content = body.get("validation_errors") or body.get("detail") or body
+        text = content if isinstance(content, str) else json.dumps(content, default=str)
         if text.lstrip().startswith("<"):
-            return "it sent a page for people"
+            return "the response is an HTML page"
         for secret in filter(None, (self._connection.token, self._connection.password)):
             text = text.replace(secret, "***")
-        return " ".join(text.split())[:_ANSWER_CHARS]
+        return " ".join(text.split())[:_MAX_BODY_CHARS]
 
 
-def _need_client() -> None:
+def _require_sdk() -> None:
     try:
-        import label_studio_sdk  # noqa: F401  # here, for it takes four seconds
+        import label_studio_sdk  # noqa: F401  # imported here because the import takes four seconds
     except ModuleNotFoundError as error:
         raise PrerequisiteError(
             f"the package {error.name} is not installed",

@@ -1,8 +1,8 @@
-"""Gives a project of the real server other classes, without ever orphaning what people drew.
+"""Changes the classes of a Label Studio project without losing annotations.
 
-The order is such that a kill at any moment leaves a page that has every class in use, and the next run goes
-on: the new classes come first, then annotations and pre-annotations are rewritten, and only then the old
-names go.
+The steps are ordered so that an interrupted migration can be run again: first the new classes are added,
+then annotations and pre-annotations are rewritten, and only then the old names are removed. At every moment
+the labelling config has every class in use.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange
 from annotate.studio.convert import Json
 from annotate.studio.label_config import label_config
-from annotate.studio.task_query import EVERYTHING, query_tasks
+from annotate.studio.task_query import ALL_FIELDS, query_tasks
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ClassText, Vocabulary
 
@@ -19,59 +19,61 @@ from dsmoe_core.schema import ClassText, Vocabulary
 def migrate(
     api: Api, project: int, change: ClassChange, vocabulary: Vocabulary, progress: CountCallback | None = None
 ) -> None:
-    """Change a project's classes as planned.
+    """Apply a class change to a project.
 
     Args:
-        change: with what it touches counted.
+        change: the change, with usage counts.
+        vocabulary: the new classes.
 
     Raises:
-        StudioError: annotations, or drafts of people who work right now, use a class that would go.
+        StudioError: annotations, or drafts of annotators at work, use a class that would be removed.
     """
     change.check()
     if change.renamed:
-        before = tuple(ClassText(old, f"now called {new}") for old, new in change.renamed.items())
-        _set(api, project, label_config(Vocabulary((*vocabulary.classes, *before))))
+        old = tuple(ClassText(name, f"renamed to {new}") for name, new in change.renamed.items())
+        _set_config(api, project, label_config(Vocabulary((*vocabulary.classes, *old))))
     if change.obsolete:
-        _rewrite(api, project, change, progress)
+        _rewrite_tasks(api, project, change, progress)
     config = label_config(vocabulary)
-    # The server does not ask itself before it changes: it would leave annotations with a class that is no
-    # more. What it counts by goes stale as annotations change, so it is made to count again.
-    what = f"change the classes of project {project}"
-    api.request(what, "POST", f"api/projects/{project}/summary/reset/")
-    api.request(what, "POST", f"api/projects/{project}/validate/", body={"label_config": config})
-    _set(api, project, config)
+    # The server does not validate a change of the config, which could leave annotations with an unknown
+    # class. Validate first. The server validates against a summary, which must be recomputed.
+    action = f"change the classes of project {project}"
+    api.request(action, "POST", f"api/projects/{project}/summary/reset/")
+    api.request(action, "POST", f"api/projects/{project}/validate/", body={"label_config": config})
+    _set_config(api, project, config)
 
 
-def _set(api: Api, project: int, config: str) -> None:
+def _set_config(api: Api, project: int, config: str) -> None:
     with api.client(f"change the classes of project {project}") as sdk:
         sdk.projects.update(project, label_config=config)
 
 
-def _rewrite(api: Api, project: int, change: ClassChange, progress: CountCallback | None) -> None:
-    """Bring annotations and pre-annotations under the new names.
+def _rewrite_tasks(api: Api, project: int, change: ClassChange, progress: CountCallback | None) -> None:
+    """Rename the classes in all annotations and pre-annotations.
 
-    The server stamps what is changed: annotations of one task are changed in the order of their stamps, so
-    that the last one stays the last. Pre-annotations that were answered keep a removed class, as a record.
+    The server updates the timestamp of what is changed. Annotations of one task are changed in the order of
+    their timestamps, so that the latest one stays the latest. Pre-annotations of annotated tasks keep a
+    removed class as a record.
     """
     total = sum(change.annotations.values()) + sum(change.pre_annotations.values())
     done = 0
-    for row in query_tasks(api, project, EVERYTHING):
+    for task in query_tasks(api, project, ALL_FIELDS):
         for kind in ("annotations", "predictions"):
-            drop = kind == "predictions" and not row["annotations"]
-            for one in sorted(row[kind], key=lambda one: str(one["updated_at"])):
-                if change.rewrite(one["result"], drop=drop) is not None:
-                    _rewrite_one(api, kind, one, change, drop)
+            drop = kind == "predictions" and not task["annotations"]
+            for item in sorted(task[kind], key=lambda item: str(item["updated_at"])):
+                if change.rewrite(item["result"], drop=drop) is not None:
+                    _rewrite_item(api, kind, item, change, drop)
                     done += 1
                     if progress:
                         progress(min(done, total), total)
 
 
-def _rewrite_one(api: Api, kind: str, one: Json, change: ClassChange, drop: bool) -> None:
-    """Rewrite one annotation or set of pre-annotations as it is now."""
-    what, path = f"rewrite {kind[:-1]} {one['id']}", f"api/{kind}/{one['id']}/"
-    if kind == "annotations":  # its annotator may have changed it since the page of tasks was read
-        one = api.request(what, "GET", path)
-    after = change.rewrite(one["result"], drop=drop)
-    if after is not None:
-        body: Json = {"result": after}
-        api.request(what, "PATCH", path, body=body)
+def _rewrite_item(api: Api, kind: str, item: Json, change: ClassChange, drop: bool) -> None:
+    """Rename the classes in one annotation or prediction, in its current state on the server."""
+    action, path = f"rewrite {kind[:-1]} {item['id']}", f"api/{kind}/{item['id']}/"
+    if kind == "annotations":  # the annotator may have changed it since the tasks were listed
+        item = api.request(action, "GET", path)
+    results = change.rewrite(item["result"], drop=drop)
+    if results is not None:
+        body: Json = {"result": results}
+        api.request(action, "PATCH", path, body=body)

@@ -1,4 +1,4 @@
-"""The controls of the labelling page by name, and what a person says about an image as a whole."""
+"""Names of the controls in the labelling config, and the annotator's image-level feedback."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-OBJECT: Final = "image"  # to_name of every result, and the field of a task's data with the image's address
-CONTROL: Final = "label"  # from_name of every box, drawn by hand, pre-annotated or answered to a smart click
-CLICK: Final = "click"  # from_name of the smart key-point: sent to the back end, answered with a box
-FRAME: Final = "frame"  # from_name of the smart box: sent to the back end, answered with a tighter box
-IMAGE_CHOICE: Final = "verdict"  # from_name of the choices for the image as a whole
-NOTE: Final = "note"  # from_name of the text that reaches the domain expert
+OBJECT: Final = "image"
+"""``to_name`` of every result, and the field of a task's data that holds the image's URL."""
+CONTROL: Final = "label"
+"""``from_name`` of every box: drawn by hand, pre-annotated or returned for a smart click."""
+CLICK: Final = "click"
+"""``from_name`` of the smart key-point: sent to the ML backend, which returns a box."""
+FRAME: Final = "frame"
+"""``from_name`` of the smart box: sent to the ML backend, which returns a tighter box."""
+IMAGE_CHOICE: Final = "image_choice"
+"""``from_name`` of the choices for the whole image."""
+NOTE: Final = "note"
+"""``from_name`` of the note for the domain expert."""
 
 
 class ImageChoice(StrEnum):
-    """What a person may say about an image as a whole; the value is the word on the page."""
+    """Choices for the whole image. The value is the text in the labelling interface."""
 
     NO_DEFECT = "no defect"
     UNSURE = "unsure"
@@ -25,11 +31,11 @@ class ImageChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImageFeedback:
-    """What one annotation says about its image, besides the boxes.
+    """Image-level part of an annotation: everything except the boxes.
 
     Attributes:
-        verdicts: the choices made, in the order of Verdict.
-        note: what was written for the domain expert; empty where nothing was.
+        choices: the selected choices, in the order of ImageChoice.
+        note: the note for the domain expert; "" if there is none.
     """
 
     choices: tuple[ImageChoice, ...] = ()
@@ -37,27 +43,27 @@ class ImageFeedback:
 
 
 def image_feedback(results: Iterable[Mapping[str, Any]]) -> ImageFeedback:
-    """What an annotation's results say about the image as a whole; words we do not know are left out."""
-    chosen: set[str] = set()
-    written: list[str] = []
+    """Parse the image-level results of an annotation. Unknown choices are ignored."""
+    selected: set[str] = set()
+    notes: list[str] = []
     for result in results:
         value = result.get("value") or {}
         if result.get("from_name") == IMAGE_CHOICE:
-            chosen.update(map(str, value.get("choices") or []))
+            selected.update(map(str, value.get("choices") or []))
         elif result.get("from_name") == NOTE:
             text = value.get("text") or []
-            written += [text] if isinstance(text, str) else map(str, text)
+            notes += [text] if isinstance(text, str) else map(str, text)
     return ImageFeedback(
-        tuple(v for v in ImageChoice if v in chosen),
-        "\n".join(stripped for t in written if (stripped := t.strip())),
+        tuple(choice for choice in ImageChoice if choice in selected),
+        "\n".join(stripped for note in notes if (stripped := note.strip())),
     )
 
 
 def is_image_feedback(result: Mapping[str, Any]) -> bool:
-    """Whether this result is about the image as a whole, and so no box."""
+    """Whether a result belongs to the whole image instead of a region."""
     return result.get("from_name") in (IMAGE_CHOICE, NOTE)
 
 
 def is_smart_prompt(result: Mapping[str, Any]) -> bool:
-    """Whether this result is what a smart tool was pointed at, and so a question, not an answer."""
+    """Whether a result is the prompt of a smart tool (a click or a frame) instead of an annotated box."""
     return result.get("from_name") in (CLICK, FRAME)

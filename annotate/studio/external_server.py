@@ -1,4 +1,4 @@
-"""A Label Studio that somebody else runs: looked at before anything is sent, never started or stopped."""
+"""Connection to an existing Label Studio server, which dsmoe neither starts nor stops."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from dsmoe_core.progress import StatusCallback
 
 log = logging.getLogger(__name__)
 
-_LOOK_S = 10.0
-_THE_ADDRESS = "Give the address that the browser shows, up to the first path: https://labels.example.com."
+_TIMEOUT_SECONDS = 10.0
+_ADDRESS_REMEDY = "Give the scheme and host that the browser shows, such as https://labels.example.com."
 
 
 class ExternalServer:
-    """Finds a Label Studio by its address and a token.
+    """An existing Label Studio server, given by address and token.
 
     Args:
         url: ``http(s)://HOST[:PORT]``.
         token: a legacy token, or a personal access token, which the client exchanges for short-lived ones.
-        document_root: the folder that this server may show local files from; the images lie below it.
+        document_root: the server's document root for local files. The images are below it.
     """
 
     def __init__(self, url: str, token: str, document_root: Path) -> None:
@@ -34,62 +34,64 @@ class ExternalServer:
         self._token = token.strip()
 
     def start(self, progress: StatusCallback | None = None) -> Connection:
-        """Check that it answers, is Label Studio, and takes our token.
+        """Check that the address is a running Label Studio that accepts the token. Starts nothing.
 
         Raises:
-            StudioError: it does not; the sentence says which.
-            PrerequisiteError: the client is not installed.
+            StudioError: the check failed; the message names the reason.
+            PrerequisiteError: the SDK is not installed.
         """
         if progress:
-            progress(f"looking at {self.url}")
+            progress(f"connecting to {self.url}")
         if not self._token or not all("!" <= letter <= "~" for letter in self._token):
             raise StudioError(
-                f"the token for {self.url} is empty, or has characters that no token has",
+                f"the token for {self.url} is empty or has invalid characters",
                 "Copy it again from the page Account & Settings.",
             )
         self.version()
         connection = Connection(self.url, "", "", self._token, self.document_root)
-        with Api(connection).client("sign us in") as sdk:
+        with Api(connection).client("sign in") as sdk:
             sdk.users.whoami()
         if self.url.startswith("http:") and not is_loopback(self.url):
-            log.warning("%s is not encrypted: the token can be read on the way; prefer https", self.url)
+            log.warning("%s is not encrypted: others on the network can read the token; use https", self.url)
         return connection
 
     def stop(self) -> bool:
-        """Leaves it alone: others work with it; says that nothing was stopped."""
+        """Do nothing, because other people use the server. Returns False: nothing was stopped."""
         return False
 
     def version(self) -> str:
-        """Which Label Studio it is, such as ``1.23.2``.
+        """Version of the Label Studio server, such as ``1.23.2``.
 
         Raises:
-            StudioError: it cannot be reached, or is something else.
+            StudioError: the server cannot be reached, or is not Label Studio.
         """
-        answer = self._ask()
-        if answer.is_redirect:
+        response = self._get_version()
+        if response.is_redirect:
             raise StudioError(
-                f"{self.url} sends us on to {answer.headers.get('location')}", "Give that address instead."
+                f"{self.url} redirects to {response.headers.get('location')}", "Use that address instead."
             )
         try:
-            progress = answer.json()
+            content = response.json()
         except ValueError:
-            progress = None
-        if not isinstance(progress, dict) or not any(name.startswith("label-studio") for name in progress):
+            content = None
+        if not isinstance(content, dict) or not any(name.startswith("label-studio") for name in content):
             raise StudioError(
-                f"what answers at {self.url} is not Label Studio (status {answer.status_code})", _THE_ADDRESS
+                f"the server at {self.url} is not Label Studio (status {response.status_code})",
+                _ADDRESS_REMEDY,
             )
-        return str(progress.get("release", "of unknown version"))
+        return str(content.get("release", "of unknown version"))
 
-    def _ask(self) -> httpx.Response:
+    def _get_version(self) -> httpx.Response:
+        url = f"{self.url}/api/version"
         try:
-            return httpx.get(f"{self.url}/api/version", timeout=_LOOK_S, trust_env=not is_loopback(self.url))
+            return httpx.get(url, timeout=_TIMEOUT_SECONDS, trust_env=not is_loopback(self.url))
         except httpx.TimeoutException as error:
             raise StudioError(
-                f"{self.url} did not answer within {_LOOK_S:.0f} s",
-                "Check the address, and whether it hangs.",
+                f"{self.url} did not respond within {_TIMEOUT_SECONDS:.0f} s",
+                "Check the address, and whether the server hangs.",
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise StudioError(
                 f"Label Studio at {self.url} cannot be reached ({type(error).__name__})",
-                "Check the address, and whether it runs.",
+                "Check the address, and whether the server runs.",
             ) from error

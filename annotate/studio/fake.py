@@ -1,4 +1,4 @@
-"""A labelling server in memory (or in a JSON file), under the same contract as the real one."""
+"""In-memory implementation of the Studio protocol, under the same contract tests as the real client."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from annotate.studio import harvest as harvesting
 from annotate.studio import task_format
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.convert import Json
+from annotate.studio.harvest import read_harvests
 from annotate.studio.label_config import label_config
 from annotate.studio.ownership import owner_of, select_project, with_owner
 from annotate.studio.protocol import Consensus, OpenTask, Region, Task
@@ -26,11 +26,11 @@ def _utc_now() -> datetime:
 
 
 class FakeStudio:
-    """Obeys Studio. Keeps tasks in the shape of Label Studio's own rows, so the same code reads both.
+    """Studio in memory, optionally saved to a JSON file. Tasks have the format of Label Studio's API.
 
     Args:
-        path: where to keep everything, so that the next process finds it again; None keeps it in memory.
-        now: the clock that stamps annotations.
+        path: JSON file that holds the state between processes; None keeps the state in memory only.
+        now: clock for the timestamps of annotations.
     """
 
     def __init__(self, path: Path | None = None, *, now: Callable[[], datetime] = _utc_now) -> None:
@@ -60,7 +60,7 @@ class FakeStudio:
             self._state["projects"].append(project)
         if owner_of(project.get("description", "")) is None:
             project["description"] = with_owner(owner, project.get("description", ""))
-        self._rewrite(int(project["id"]), change, progress)
+        self._rewrite_tasks(int(project["id"]), change, progress)
         project.update(classes=list(vocabulary.names), label_config=config)
         self._save()
         return int(project["id"])
@@ -73,37 +73,37 @@ class FakeStudio:
         if project is None:
             return ClassChange(vocabulary.names)
         change = ClassChange.between(project["classes"], vocabulary.names, resolve)
-        return change.with_counts(self._rows(project["id"]))
+        return change.with_counts(self._tasks(project["id"]))
 
     def import_tasks(
         self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
         """See Studio.import_tasks."""
         classes = self._project(project)["classes"]
-        sent = {t.image.key: task_format.task_json(t, t.image.path.as_uri(), classes) for t in tasks}
-        there = {row["data"]["key"]: row for row in self._rows(project)}
-        for done, (key, body) in enumerate(sent.items(), start=1):
-            row = there.get(key)
-            if row is None:
-                row = {"id": self._next_id(), "project": project, "predictions": [], "annotations": []}
-                self._state["tasks"].append(row)
-                there[key] = row
-            if task_format.is_open(row):
-                row["data"] = body["data"]
-                row["predictions"] += [
-                    {**p, "id": self._next_id()} for p in task_format.missing_predictions(row, body)
+        bodies = {t.image.key: task_format.task_json(t, t.image.path.as_uri(), classes) for t in tasks}
+        stored = {task["data"]["key"]: task for task in self._tasks(project)}
+        for done, (key, body) in enumerate(bodies.items(), start=1):
+            task = stored.get(key)
+            if task is None:
+                task = {"id": self._next_id(), "project": project, "predictions": [], "annotations": []}
+                self._state["tasks"].append(task)
+                stored[key] = task
+            if task_format.is_open(task):
+                task["data"] = body["data"]
+                task["predictions"] += [
+                    {**p, "id": self._next_id()} for p in task_format.missing_predictions(task, body)
                 ]
-                self._stamp(row)
+                self._touch(task)
             if progress:
-                progress(done, len(sent))
+                progress(done, len(bodies))
         self._save()
-        return {key: int(there[key]["id"]) for key in sent}
+        return {key: int(stored[key]["id"]) for key in bodies}
 
     def open_tasks(self, project: int) -> list[OpenTask]:
         """See Studio.open_tasks."""
         self._project(project)
-        rows = [task_format.open_task(row) for row in self._rows(project) if task_format.is_open(row)]
-        return task_format.sort_tasks([task for task in rows if task is not None])
+        tasks = [task_format.open_task(t) for t in self._tasks(project) if task_format.is_open(t)]
+        return task_format.sort_tasks([task for task in tasks if task is not None])
 
     def submit(
         self,
@@ -117,7 +117,7 @@ class FakeStudio:
         """See Studio.submit."""
         task_format.check_labels(regions, self._project(project)["classes"], f"task {task.task_id}")
         body = task_format.annotation_json(task, regions, seconds, skipped)
-        if any(a.get("unique_id") == body["unique_id"] for a in self._row(task.task_id)["annotations"]):
+        if any(a.get("unique_id") == body["unique_id"] for a in self._task(task.task_id)["annotations"]):
             return
         self.annotate(task.task_id, body)
 
@@ -126,87 +126,90 @@ class FakeStudio:
     ) -> list[Harvest]:
         """See Studio.harvest."""
         self._project(project)
-        return harvesting.read(self._rows(project), since, consensus)
+        return read_harvests(self._tasks(project), since, consensus)
 
     def set_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
         """See Studio.set_agreement."""
         self._project(project)
-        for row in self._rows(project):
-            row["data"] = task_format.with_agreement(row["data"], agreement)
+        for task in self._tasks(project):
+            task["data"] = task_format.with_agreement(task["data"], agreement)
         self._save()
 
-    # What people do on the page besides submitting once.
+    # Other actions of annotators in the labelling interface, for tests.
 
     def annotate(self, task_id: int, annotation: Json) -> int:
-        """Add an annotation as Label Studio stores it, by annotator 0 unless it says whose it is.
+        """Add an annotation in Label Studio's format and return its id.
 
-        Returns:
-            Its number.
+        Args:
+            annotation: by annotator 0 unless ``completed_by`` is given.
         """
-        row = self._row(task_id)
-        given = {"was_cancelled": False, "completed_by": 0, **annotation}
-        added = {**given, "id": self._next_id(), "updated_at": self._stamp(row)}
-        row["annotations"].append(added)
+        task = self._task(task_id)
+        defaults = {"was_cancelled": False, "completed_by": 0}
+        added = {**defaults, **annotation, "id": self._next_id(), "updated_at": self._touch(task)}
+        task["annotations"].append(added)
         self._save()
         return int(added["id"])
 
-    def change(self, annotation_id: int, **fields: Any) -> None:
-        """Edit an annotation."""
-        row, annotation = self._annotation(annotation_id)
-        annotation.update(fields, updated_at=self._stamp(row))
+    def update_annotation(self, annotation_id: int, **fields: Any) -> None:
+        """Change fields of an annotation."""
+        task, annotation = self._annotation(annotation_id)
+        annotation.update(fields, updated_at=self._touch(task))
         self._save()
 
-    def take_back(self, annotation_id: int) -> None:
+    def delete_annotation(self, annotation_id: int) -> None:
         """Delete an annotation."""
-        row, annotation = self._annotation(annotation_id)
-        row["annotations"].remove(annotation)
-        self._stamp(row)
+        task, annotation = self._annotation(annotation_id)
+        task["annotations"].remove(annotation)
+        self._touch(task)
         self._save()
 
     def _annotation(self, annotation_id: int) -> tuple[Json, Json]:
-        """With the row of its task."""
+        """The task of an annotation, and the annotation."""
         return next(
-            (row, a) for row in self._state["tasks"] for a in row["annotations"] if a["id"] == annotation_id
+            (task, a)
+            for task in self._state["tasks"]
+            for a in task["annotations"]
+            if a["id"] == annotation_id
         )
 
-    def _row(self, task_id: int) -> Json:
-        row = next((row for row in self._state["tasks"] if row["id"] == task_id), None)
-        if row is None:
-            raise StudioError(f"task {task_id} does not exist", "Ask for the open tasks again.")
-        return row  # type: ignore[no-any-return]
+    def _task(self, task_id: int) -> Json:
+        task = next((task for task in self._state["tasks"] if task["id"] == task_id), None)
+        if task is None:
+            raise StudioError(f"task {task_id} does not exist", "List the open tasks again.")
+        return task  # type: ignore[no-any-return]
 
-    def _stamp(self, row: Json) -> str:
-        """Mark a task as changed now."""
-        row["updated_at"] = self._now().isoformat()
-        return str(row["updated_at"])
+    def _touch(self, task: Json) -> str:
+        """Set the update time of a task to now and return it."""
+        task["updated_at"] = self._now().isoformat()
+        return str(task["updated_at"])
 
     def _project(self, project: int) -> Json:
-        found = next((p for p in self._state["projects"] if p["id"] == project), None)
-        if found is None:
+        existing = next((p for p in self._state["projects"] if p["id"] == project), None)
+        if existing is None:
             raise StudioError(f"project {project} does not exist", "Open the project again.")
-        return dict(found)
+        return dict(existing)
 
-    def _rows(self, project: int) -> list[Json]:
-        return [row for row in self._state["tasks"] if row["project"] == project]
+    def _tasks(self, project: int) -> list[Json]:
+        return [task for task in self._state["tasks"] if task["project"] == project]
 
     def _find(self, title: str, owner: str) -> Json | None:
-        same = [p for p in self._state["projects"] if p["title"] == title]
-        index = select_project([p.get("description", "") for p in same], title, owner)
-        return None if index is None else same[index]
+        projects = [p for p in self._state["projects"] if p["title"] == title]
+        index = select_project([p.get("description", "") for p in projects], title, owner)
+        return None if index is None else projects[index]
 
-    def _rewrite(self, project: int, change: ClassChange, progress: CountCallback | None) -> None:
+    def _rewrite_tasks(self, project: int, change: ClassChange, progress: CountCallback | None) -> None:
         total = sum(change.annotations.values()) + sum(change.pre_annotations.values())
         done = 0
-        for row in self._rows(project):
+        for task in self._tasks(project):
             for kind in ("annotations", "predictions"):
-                for one in row[kind]:
-                    drop = kind == "predictions" and task_format.is_open(row)
-                    after = change.rewrite(one["result"], drop=drop)
-                    if after is not None:
-                        one["result"] = after
+                for item in task[kind]:
+                    drop = kind == "predictions" and task_format.is_open(task)
+                    results = change.rewrite(item["result"], drop=drop)
+                    if results is not None:
+                        item["result"] = results
                         done += 1
                         if kind == "annotations":
-                            one["updated_at"] = self._stamp(row)
+                            item["updated_at"] = self._touch(task)
                         if progress:
                             progress(min(done, total), total)
 
@@ -218,6 +221,6 @@ class FakeStudio:
         if self._path is None:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        beside.write_text(json.dumps(self._state))
-        beside.replace(self._path)
+        temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(self._state))
+        temporary.replace(self._path)

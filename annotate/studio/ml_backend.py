@@ -1,7 +1,8 @@
-"""Label Studio's protocol for back ends: its JSON in our words, and our detections as its JSON.
+"""Parses and builds the JSON of Label Studio's ML-backend protocol.
 
-Source: label_studio/ml/api_connector.py and ml/models.py of the pinned server. For each task it takes one
-prediction or a list of them; an empty list means "none this time", and the task is asked for again.
+Source: label_studio/ml/api_connector.py and ml/models.py of the pinned server version. The response to
+/predict has one prediction, or a list of predictions, per task. An empty list means that there is no
+prediction now; the server asks again for that task later.
 """
 
 from __future__ import annotations
@@ -25,13 +26,19 @@ from dsmoe_core.schema import Box, ImageRecord, Prediction
 
 _LOCAL_FILES = "/data/local-files/?"
 NO_PREDICTION: list[Json] = []
+"""Response for a task without a prediction at this time."""
 EMPTY_PREDICTION: Json = {"result": []}
-"""To a smart tool: no box. Unlike a pre-annotation it is not kept, so it may be empty."""
+"""Response to a smart tool that finds no box. The server does not store it, unlike a pre-annotation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Click:
-    """A smart key-point: x and y as shares of the image, 0 to 1; not ``positive``: what is *not* meant."""
+    """A smart key-point.
+
+    Attributes:
+        x, y: position relative to the image size, 0 to 1.
+        positive: False for a negative click, which excludes what is there.
+    """
 
     x: float
     y: float
@@ -40,11 +47,12 @@ class Click:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What an annotator points at: clicks, the latest last, or a frame; never both.
+    """Prompt of a smart tool: clicks or a frame, never both.
 
     Attributes:
-        frame: left, top, right, bottom as shares of the image.
-        label: the class that goes with the tool; None where the tool has none.
+        clicks: the latest last.
+        frame: left, top, right, bottom relative to the image size, 0 to 1.
+        label: the selected class; None if the tool has none.
     """
 
     clicks: tuple[Click, ...] = ()
@@ -52,7 +60,7 @@ class Prompt:
     label: str | None = None
 
     def box(self, width: int, height: int) -> Box | None:
-        """The frame in pixels of the image; None where it has no area, or there is none."""
+        """The frame in pixels; None without a frame."""
         if self.frame is None:
             return None
         left, top, right, bottom = self.frame
@@ -61,12 +69,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PredictTask:
-    """A task that the server asks about.
+    """A task of a /predict request.
 
     Attributes:
-        address: of its image, as the server knows it; not checked yet.
-        key: of its image, where the task is one of ours.
-        blind: it is shown without pre-annotations on purpose, to see what people find alone.
+        address: URL of its image in Label Studio, not validated yet.
+        key: key of its image; None for a task that dsmoe did not create.
+        blind: the task is part of the blind audit and is shown without pre-annotations.
     """
 
     address: str
@@ -79,8 +87,8 @@ class PredictRequest:
     """The body of POST /predict.
 
     Attributes:
-        classes: that may be answered: those of the project's label config.
-        prompt: None where pre-annotations are asked for.
+        classes: the classes of the project's labelling config; others must not be predicted.
+        prompt: prompt of a smart tool; None if pre-annotations are requested.
     """
 
     tasks: tuple[PredictTask, ...]
@@ -89,15 +97,15 @@ class PredictRequest:
 
 
 def predict_request(body: Any) -> PredictRequest:
-    """Read the body of POST /predict.
+    """Parse the body of POST /predict.
 
     Raises:
-        FormatError: it is not what the pinned Label Studio sends.
+        FormatError: the body does not have the format of the pinned Label Studio version.
     """
     raw = body if isinstance(body, dict) else {}
     tasks, params = raw.get("tasks"), raw.get("params") or {}
     if not isinstance(tasks, list) or not tasks or not isinstance(params, dict):
-        raise _unexpected("expected tasks, a list that is not empty, and params, an object")
+        raise _format_error("expected tasks, a non-empty list, and params, an object")
     context = params.get("context")
     results = context.get("result") if isinstance(context, dict) else None
     config = raw.get("label_config")
@@ -106,54 +114,60 @@ def predict_request(body: Any) -> PredictRequest:
 
 
 def local_image(address: str, folder: Path) -> Path:
-    """The image behind a local-files address: the one of its name in our folder.
+    """Path of the image behind a local-files URL: the file of that name in ``folder``.
 
-    Nothing else of the address is followed, and no foreign address is fetched.
+    The rest of the URL is ignored and nothing is downloaded.
 
     Raises:
-        ImageError: the address is no local file's, or names no image in the folder.
+        ImageError: the URL is not a local-files URL, or does not name an image in the folder.
     """
     query = parse_qs(address.removeprefix(_LOCAL_FILES)) if address.startswith(_LOCAL_FILES) else {}
     path = folder / PurePosixPath(query.get("d", [""])[0]).name
     try:
         inside = path.resolve(strict=True).parent == folder.resolve() and path.is_file()
-    except (OSError, ValueError, RuntimeError):  # missing, with a zero byte, in a circle
+    except (OSError, ValueError, RuntimeError):  # missing file, null byte, loop of symbolic links
         inside = False
     if not inside:
         raise ImageError(
-            f"{address[:200]!r} is no image of this workspace", "Ask about the workspace's tasks."
+            f"{address[:200]!r} is not an image of this workspace", "Request the workspace's tasks."
         )
     return path
 
 
-def pre_annotation_json(image: ImageRecord, found: Prediction, classes: Collection[str]) -> Json:
-    """Detections as a prediction, exactly as `push` sends them.
+def pre_annotation_json(image: ImageRecord, prediction: Prediction, classes: Collection[str]) -> Json:
+    """Pre-annotations of an image, identical to those of ``Studio.import_tasks``.
 
     Raises:
-        ClassBookError, BoxError: see Studio.import_tasks.
+        ClassBookError, BoxError: see ``Studio.import_tasks``.
     """
-    (prediction,) = task_format.task_json(Task(image, 0, "ranked", 0, found), "", classes)["predictions"]
-    return dict(prediction)
+    task = Task(image, 0, "ranked", 0, prediction)
+    (result,) = task_format.task_json(task, "", classes)["predictions"]
+    return dict(result)
 
 
 def smart_tool_json(
-    image: ImageRecord, box: Box, label: str, *, score: float | None, version: str, why: str
+    image: ImageRecord, box: Box, label: str, *, score: float | None, version: str, reason: str
 ) -> Json:
-    """The answer to a smart tool: one box as a person might have drawn it.
+    """Response to a smart tool: one box with origin "manual".
 
-    Its id depends on what it says alone: the same thing clicked twice is one box.
+    The region id is a hash of the content, so the same prompt twice gives one box.
+
+    Args:
+        score: 0 to 1; None if there is none.
+        version: model version.
+        reason: text that the labelling interface shows for the region.
     """
-    said = f"{version}/{image.key}/{label}/{','.join(f'{v:.1f}' for v in box.corners)}"
-    identity = hashlib.sha256(said.encode()).hexdigest()[:10]
-    region = Region(identity, box, label, origin="manual", score=score)
-    result = to_result(region, image.width, image.height, why)
+    content = f"{version}/{image.key}/{label}/{','.join(f'{v:.1f}' for v in box.corners)}"
+    region_id = hashlib.sha256(content.encode()).hexdigest()[:10]
+    region = Region(region_id, box, label, origin="manual", score=score)
+    result = to_result(region, image.width, image.height, reason)
     return {"result": [result], "model_version": version, **({} if score is None else {"score": score})}
 
 
 def _task(raw: Any) -> PredictTask:
     data = raw.get("data") if isinstance(raw, dict) else None
     if not isinstance(data, dict):
-        raise _unexpected("a task has no data")
+        raise _format_error("a task has no data")
     key = data.get("key")
     return PredictTask(
         str(data.get(OBJECT, "")),
@@ -163,9 +177,9 @@ def _task(raw: Any) -> PredictTask:
 
 
 def _prompt(results: Any) -> Prompt:
-    """What was pointed at last. The list also holds boxes that were there before: any of the same class."""
+    """The latest prompt. The results also hold the regions of the same class that existed before."""
     if not isinstance(results, list) or not all(isinstance(r, dict) for r in results):
-        raise _unexpected("params.context.result is no list of regions")
+        raise _format_error("params.context.result is not a list of regions")
     tools = [r for r in results if r.get("from_name") in (CLICK, FRAME)]
     if not tools:
         return Prompt()
@@ -178,44 +192,46 @@ def _prompt(results: Any) -> Prompt:
 
 
 def _click(result: Mapping[str, Any]) -> Click:
-    return Click(_share(result, "x"), _share(result, "y"), result.get("is_positive") is not False)
+    return Click(_fraction(result, "x"), _fraction(result, "y"), result.get("is_positive") is not False)
 
 
 def _frame(result: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
-    left, top = _share(result, "x"), _share(result, "y")
-    right = min(left + _share(result, "width"), 1.0)
-    bottom = min(top + _share(result, "height"), 1.0)
+    left, top = _fraction(result, "x"), _fraction(result, "y")
+    right = min(left + _fraction(result, "width"), 1.0)
+    bottom = min(top + _fraction(result, "height"), 1.0)
     return (left, top, right, bottom) if left < right and top < bottom else None
 
 
-def _share(result: Mapping[str, Any], name: str) -> float:
+def _fraction(result: Mapping[str, Any], name: str) -> float:
+    """A percent value of a region as a fraction, clipped to 0 to 1."""
     value = result.get("value")
     number = value.get(name) if isinstance(value, dict) else None
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise _unexpected(f"a region's {name} is {number!r}, no number of percent")
+        raise _format_error(f"a region's {name} is {number!r}; expected a number (percent)")
     return min(max(number / 100, 0.0), 1.0)
 
 
 def _label(result: Mapping[str, Any]) -> str | None:
     value = result.get("value")
-    named = value.get(str(result.get("type"))) if isinstance(value, dict) else None
-    return named[0] if isinstance(named, list) and named and isinstance(named[0], str) else None
+    labels = value.get(str(result.get("type"))) if isinstance(value, dict) else None
+    return labels[0] if isinstance(labels, list) and labels and isinstance(labels[0], str) else None
 
 
 @lru_cache(maxsize=8)
 def _classes(config: str) -> frozenset[str]:
-    """The classes of the box control."""
-    if "<!" in config.replace("<!--", ""):  # entities are of no use here, and may be a bomb
-        raise _unexpected("label_config declares something")
+    """The classes of the box control in a labelling config."""
+    if "<!" in config.replace("<!--", ""):  # entity declarations are not needed and can be an XML bomb
+        raise _format_error("label_config has a declaration")
     try:
-        page = ET.fromstring(config)  # noqa: S314  # without declarations there is nothing to expand
+        root = ET.fromstring(config)  # noqa: S314  # without declarations there is nothing to expand
     except ET.ParseError as error:
-        raise _unexpected(f"label_config is no XML: {error}") from error
-    controls = (tag for tag in page.iter() if tag.get("name") == CONTROL)
+        raise _format_error(f"label_config is not valid XML: {error}") from error
+    controls = (tag for tag in root.iter() if tag.get("name") == CONTROL)
     return frozenset(label.get("value", "") for tag in controls for label in tag.iter("Label"))
 
 
-def _unexpected(why: str) -> FormatError:
+def _format_error(problem: str) -> FormatError:
     return FormatError(
-        f"this is not what Label Studio sends to a back end: {why}", "Use the pinned version of Label Studio."
+        f"the request does not have Label Studio's ML-backend format: {problem}",
+        "Use the pinned version of Label Studio.",
     )

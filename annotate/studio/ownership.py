@@ -1,7 +1,7 @@
-"""Which workspace a project belongs to.
+"""Marks a Label Studio project as owned by one workspace.
 
-Label Studio lets two projects have one title, and two workspaces in folders of the same name ask for the
-same one. So whoever fills a project says so in its description, which people see and may write into too.
+Label Studio allows several projects with the same title, and workspaces in folders of the same name use the
+same title. So the owner is written into the project's description. Users see it there and may add text.
 """
 
 from __future__ import annotations
@@ -14,29 +14,30 @@ from dsmoe_core.errors import StudioError
 _MARK = re.compile(r"\(dsmoe workspace ([0-9a-z]+)\)")
 
 
-def with_owner(owner: str, before: str = "") -> str:
-    """A description that names the owner, behind what it says already."""
-    return " ".join(filter(None, (before, f"(dsmoe workspace {owner})" if owner else "")))
+def with_owner(owner: str, description: str = "") -> str:
+    """Append the owner mark to a project description. An empty owner adds nothing."""
+    return " ".join(filter(None, (description, f"(dsmoe workspace {owner})" if owner else "")))
 
 
 def owner_of(description: str) -> str | None:
-    """Who it names, if anybody."""
-    found = _MARK.search(description)
-    return found[1] if found else None
+    """The owner in a project description; None if there is none."""
+    match = _MARK.search(description)
+    return match[1] if match else None
 
 
 def select_project(descriptions: Sequence[str], title: str, owner: str) -> int | None:
-    """Which of the projects of one title to use: the owner's, else the first that is nobody's.
+    """Select a project among those with the same title: the owner's, or the first without an owner.
 
     Args:
-        descriptions: of the projects, the oldest first.
-        owner: "" takes the oldest, whosever it is.
+        descriptions: project descriptions, oldest project first.
+        title: title of the projects, for the message.
+        owner: "" selects the oldest project of any owner.
 
     Returns:
-        Its index; None where there is no project.
+        Index into ``descriptions``; None if it is empty.
 
     Raises:
-        StudioError: all are others'.
+        StudioError: all projects belong to other workspaces.
     """
     if not descriptions:
         return None
@@ -45,6 +46,7 @@ def select_project(descriptions: Sequence[str], title: str, owner: str) -> int |
         if wanted in owners:
             return owners.index(wanted)
     raise StudioError(
-        f"the project {title!r} is another workspace's, {owners[0]}; this one is {owner}",
-        "Set another title in dsmoe.yaml; if that workspace is gone, delete the project in Label Studio.",
+        f"the project {title!r} belongs to workspace {owners[0]}; this workspace is {owner}",
+        "Set another title in dsmoe.yaml. If that workspace no longer exists, delete the project in Label "
+        "Studio.",
     )

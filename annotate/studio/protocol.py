@@ -1,4 +1,4 @@
-"""What the rest of the house knows of a labelling server: five calls, and the few words they use."""
+"""Studio: the interface of a labelling server, and its data types."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Origin = Literal["manual", "prediction", "prediction-changed"]
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Where a labelling server is and how to sign in. Printing it shows neither password nor token.
+    """Address of a labelling server and how to sign in. ``repr`` hides password and token.
 
     Attributes:
-        token: sent with every call; never logged.
-        document_root: the folder below which the server may read images, as the server sees it.
+        token: sent with every request; never logged.
+        document_root: the folder below which the server may read images, as a path on the server.
     """
 
     url: str
@@ -34,13 +34,14 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An image to be labelled.
+    """An image to annotate.
 
     Attributes:
         round: number of the round, from 0.
-        arm: how it was chosen: ``seed`` (before there was a model), ``ranked`` or ``random`` (control).
-        rank: place in its round, 0 = most useful.
-        prediction: becomes the pre-annotations; None where there is no model yet or the image is shown bare.
+        arm: how it was selected: ``seed`` (before the first model), ``ranked`` (by the acquisition score)
+            or ``random`` (control arm).
+        rank: position in its round; 0 comes first.
+        prediction: source of the pre-annotations; None before the first model and in the blind audit.
     """
 
     image: ImageRecord
@@ -52,12 +53,12 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One box on the labelling page, as a pre-annotation or as the annotator leaves it.
+    """One box of a pre-annotation or an annotation.
 
     Attributes:
-        id: stable from pre-annotation to annotation, so that outcomes can be counted.
-        origin: as the page writes it: drawn by hand, a pre-annotation left alone, or a pre-annotation
-        changed. score: the detector's, 0 to 1; None for a box drawn by hand.
+        id: the same in pre-annotation and annotation, so that outcomes can be counted.
+        origin: Label Studio's origin: drawn by hand, unchanged pre-annotation, or changed pre-annotation.
+        score: detection score, 0 to 1; None for a box drawn by hand.
     """
 
     id: str
@@ -69,13 +70,13 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class OpenTask:
-    """A task nobody has annotated or skipped yet.
+    """A task that has not been annotated or skipped.
 
     Attributes:
         key: of its image.
         width, height: of its image, in pixels.
-        prelabels: the boxes that are already drawn when the task is opened.
-        prediction_id: the server's name for this set of pre-annotations; None where none are shown.
+        pre_annotations: boxes shown when the task is opened.
+        prediction_id: the server's id of the prediction that holds the pre-annotations; None without one.
     """
 
     task_id: int
@@ -89,9 +90,9 @@ class OpenTask:
 
 
 class Studio(Protocol):
-    """A labelling server. Every call may be repeated after a kill: nothing is doubled.
+    """A labelling server. Every call can be repeated after an interruption without creating duplicates.
 
-    All calls raise StudioError where the server refuses, hangs or is gone.
+    Every call raises StudioError if the server refuses the request, times out or cannot be reached.
     """
 
     def ensure_project(
@@ -103,49 +104,53 @@ class Studio(Protocol):
         resolve: Resolve = no_aliases,
         progress: CountCallback | None = None,
     ) -> int:
-        """The project of that title, made if missing, with exactly these classes to choose from.
+        """Create the project with this title if needed, set its classes, and return its id.
 
-        A class that the project has and the vocabulary has not is renamed where ``resolve`` knows its new
-        name: annotations and pre-annotations are rewritten. Else it is removed, and no annotation may have
-        it.
+        A class of the project that is not in the vocabulary is renamed if ``resolve`` gives its new name:
+        annotations and pre-annotations are rewritten. Otherwise it is removed, which is refused if an
+        annotation uses it.
 
         Args:
-            owner: whose it is, letters and digits; one that is nobody's becomes theirs. "": does not matter.
-            resolve: the class of an old name; ClassBookError where there is none.
-            progress: of the rewriting.
+            owner: the owning workspace (letters and digits). A project without an owner gets this one. With
+                "" the owner does not matter.
+            resolve: gives the class of an old name; raises ClassBookError for an unknown name.
+            progress: called while annotations are rewritten.
 
         Raises:
-            ClassBookError: a class name cannot be shown on the page.
-            StudioError: the title is not 3 to 50 characters long, the project is another owner's, or a class
-                that annotations use is gone from the vocabulary. Nothing was changed.
+            ClassBookError: the labelling interface cannot show a class name.
+            StudioError: the title does not have 3 to 50 characters, the project belongs to another owner, or
+                annotations use a class that is not in the vocabulary. Nothing was changed.
         """
         ...
 
     def class_change(
         self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
     ) -> ClassChange:
-        """What ``ensure_project`` would change about the classes and how much it touches; changes nothing."""
+        """The class change that ``ensure_project`` would make, with usage counts. Changes nothing."""
         ...
 
     def import_tasks(
         self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
     ) -> dict[str, int]:
-        """Send tasks with their pre-annotations; returns image key -> task id, in the order given.
+        """Import tasks with their pre-annotations.
 
-        An image that is there already is not sent again. While nobody has annotated it, it takes over the
-        new round, rank and pre-annotations; afterwards it is left as it is.
+        An image that already has a task gets no second one. An open task gets the new round, rank and
+        pre-annotations; an annotated task stays as it is.
 
         Args:
-            tasks: looked at twice and never held, so a sequence may make each one when it is asked for.
+            tasks: indexed twice and not stored, so the sequence may create each task on access.
+
+        Returns:
+            Image key -> task id, in the given order.
 
         Raises:
-            ClassBookError: a detection has a class that the project lacks. Nothing was sent.
-            BoxError: a detection lies outside its image. Nothing was sent.
+            ClassBookError: a detection has a class that the project lacks. Nothing was imported.
+            BoxError: a detection lies outside its image. Nothing was imported.
         """
         ...
 
     def open_tasks(self, project: int) -> list[OpenTask]:
-        """The tasks still to do, most useful first: by round, then by rank."""
+        """The open tasks, sorted by round, then by rank."""
         ...
 
     def submit(
@@ -157,7 +162,11 @@ class Studio(Protocol):
         seconds: float,
         skipped: bool = False,
     ) -> None:
-        """Hand in what the labelling page hands in. A second submission of a task changes nothing.
+        """Submit an annotation as the labelling interface does. A second submission changes nothing.
+
+        Args:
+            seconds: annotation time.
+            skipped: the annotator skipped the task.
 
         Raises:
             ClassBookError: a region has a class that the project lacks.
@@ -168,23 +177,22 @@ class Studio(Protocol):
     def harvest(
         self, project: int, *, since: datetime | None = None, consensus: Consensus = "latest"
     ) -> list[Harvest]:
-        """What every annotated image's annotators say together, oldest first.
+        """The annotations of all annotated tasks, oldest first.
 
         Args:
-            since: leave out what was last changed before this moment of the server's clock (with a time
-                zone). What changed at exactly this moment comes again: tell repeats by ``annotation_id`` and
-                ``updated_at``. With it, a changed task without annotations comes too, with ``annotators``
-                0: they were taken back, or never given.
-            several: where several people annotated one image: the ``latest`` alone counts, the boxes that
-                the ``majority`` drew, or the ``union`` of all boxes. An annotation that is marked as ground
-                truth outweighs them all.
+            since: leave out tasks last changed before this time (server clock, with a time zone). A change
+                at exactly this time is returned again: detect it by ``annotation_id`` and ``updated_at``.
+                If given, changed tasks without annotations are included with ``annotators`` = 0.
+            consensus: how several annotations of one image are combined: the ``latest`` only, the boxes of
+                the ``majority``, or the ``union`` of all boxes. An annotation marked as ground truth
+                overrides all others.
         """
         ...
 
     def set_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
-        """Write how far several annotators of an image agree beside it, for the view of disagreements.
+        """Store the annotators' agreement in the tasks, for the view of disagreements.
 
         Args:
-            agreement: by image key, 0 to 1.
+            agreement: image key -> 0 to 1.
         """
         ...

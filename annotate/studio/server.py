@@ -1,4 +1,4 @@
-"""A Label Studio of our own: detached, on loopback, its data in the workspace, its secrets 0600."""
+"""Runs the embedded Label Studio server of a workspace: a detached process on the loopback address."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from dsmoe_core.errors import StudioError
 from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 from dsmoe_core.progress import StatusCallback
 
-DATA_BYTES = 200_000_000  # a fresh database and its logs take 20 MB; below this it fails at the next round
+DATA_BYTES = 200_000_000
+"""Required free disk space. A new database and its logs take 20 MB and grow with every round."""
 _USERNAME = "annotator@dsmoe.local"
-_STOP_S = 15.0
-_RELEASE_S = 2.0  # a server that was killed a moment ago lets go of its port only now
+_STOP_SECONDS = 15.0
+_PORT_RELEASE_SECONDS = 2.0  # time until the port of a killed server is free
 
 
 @dataclass(frozen=True, slots=True)
 class ServerStatus:
-    """Whether the server of a data folder runs.
+    """State of the server of a data folder.
 
     Attributes:
         running: its process is alive.
-        healthy: it also says that it is up.
-        url: where it is, or was last.
+        healthy: it also answers the health check.
+        url: its current or last address; None if it was never started.
     """
 
     running: bool
@@ -45,14 +46,14 @@ class ServerStatus:
 
 
 class LabelStudioServer:
-    """Starts, finds and stops the Label Studio that belongs to one data folder.
+    """Starts, finds and stops the Label Studio server of one data folder.
 
     Args:
-        data_dir: its database, credentials and log; one server a folder.
-        document_root: the images it may show lie in a *sub-folder* of this one.
-        environments: where Label Studio's own Python environment is, or will be built.
-        port: on loopback. A server that runs already keeps the port it has.
-        start_timeout: seconds to wait for the first answer; 20 to 40 are usual on a fresh database.
+        data_dir: folder for database, credentials and log; one server per folder.
+        document_root: the images must be in a *sub-folder* of this folder.
+        environments: folder in which Label Studio's own Python environment is built.
+        port: port on the loopback address. A running server keeps its port.
+        start_timeout: seconds to wait for the first response; 20 to 40 are usual with a new database.
     """
 
     def __init__(
@@ -75,46 +76,47 @@ class LabelStudioServer:
         self._start_timeout = start_timeout
 
     def start(self, progress: StatusCallback | None = None) -> Connection:
-        """Start it unless it runs, wait until it healthy, and say where it is.
+        """Start the server unless it runs, and wait until it is healthy.
 
-        May be killed and called again at any moment, also by two processes at once.
+        May be interrupted and repeated at any time, also by two processes at once.
 
         Raises:
-            StudioError: the port is in use, it ended or hung while starting, or it refuses our credentials.
-            PrerequisiteError: its environment cannot be built, or the disk is full.
+            StudioError: the port is in use, the server ended or hung while starting, or it refuses the
+                credentials.
+            PrerequisiteError: the environment cannot be built, or the disk is full.
         """
         on_status = progress or (lambda _: None)
         make_folder(self.data_dir)
         self.data_dir.chmod(0o700)  # the database holds the token too
         with process_lock(self.data_dir / "server.lock", on_status):
             if self._pid() is None:
-                self._need_free_port()
+                self._check_port()
                 require_free_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, on_status)
                 self._start(program, self._credentials())
                 on_status("starting Label Studio")
             connection = self._connection(self._credentials())
-            self._wait(connection, on_status)
+            self._wait_until_healthy(connection, on_status)
             return connection
 
     def stop(self) -> bool:
-        """Stop it; says whether it ran."""
+        """Stop the server; returns whether it was running."""
         pid = self._pid()
         if pid is None:
             return False
-        for sign in (signal.SIGTERM, signal.SIGKILL):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             try:
-                os.killpg(pid, sign)
+                os.killpg(pid, number)
             except ProcessLookupError:
                 break
-            deadline = time.monotonic() + _STOP_S
+            deadline = time.monotonic() + _STOP_SECONDS
             while self._pid() is not None and time.monotonic() < deadline:
                 time.sleep(0.1)
         self._pid_file.unlink(missing_ok=True)
         return True
 
     def status(self) -> ServerStatus:
-        """Whether it runs and healthy, without starting anything."""
+        """State of the server. Starts nothing."""
         pid = self._pid()
         url = f"http://{LOOPBACK}:{self._last_port()}" if self._port_file.exists() else None
         healthy = pid is not None and url is not None and Api.is_up(url)
@@ -133,8 +135,8 @@ class LabelStudioServer:
             str(self.port),
         ]
         command += ["--data-dir", str(self.data_dir)]
-        # Shell and starter both note the pid (whole, by renaming): whichever of them is killed, the next
-        # process finds the server.
+        # Both the shell and this process write the pid file (atomically, by renaming). If either is killed,
+        # the next process still finds the server.
         start = 'echo $$ >"$1.sh" && mv "$1.sh" "$1" && cd "$2" && shift 2 && exec "$@"'
         detached = ["/bin/sh", "-c", start, "sh", str(self._pid_file), str(self.data_dir), *command]
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -148,16 +150,19 @@ class LabelStudioServer:
                     (os.POSIX_SPAWN_DUP2, log, 1),
                     (os.POSIX_SPAWN_DUP2, log, 2),
                 ],
-                setsid=True,  # Ctrl-C in our terminal must not reach it
+                setsid=True,  # Ctrl-C in the terminal must not reach it
             )
         finally:
             os.close(log)
-        beside = self._pid_file.with_suffix(".new")
-        beside.write_text(str(pid))
-        beside.replace(self._pid_file)
+        temporary = self._pid_file.with_suffix(".new")
+        temporary.write_text(str(pid))
+        temporary.replace(self._pid_file)
 
     def _environment(self, credentials: Mapping[str, str]) -> dict[str, str]:
-        """Made from nothing: Label Studio also reads unprefixed HOST, PORT, USERNAME and PASSWORD."""
+        """Environment variables of the server.
+
+        Nothing is inherited: Label Studio also reads unprefixed HOST, PORT, USERNAME and PASSWORD.
+        """
         return {
             "PATH": os.defpath,
             "HOME": str(self.data_dir),
@@ -171,7 +176,7 @@ class LabelStudioServer:
             "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED": "true",
             "LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(self.document_root),
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-            # Our back end is on this machine; with only one of the two Label Studio refuses it all the same.
+            # Both are needed for an ML backend on this machine.
             "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "false",
             "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false",
             "COLLECT_ANALYTICS": "false",
@@ -180,31 +185,31 @@ class LabelStudioServer:
             "FRONTEND_SENTRY_DSN": "",
         }
 
-    def _wait(self, connection: Connection, on_status: StatusCallback) -> None:
+    def _wait_until_healthy(self, connection: Connection, on_status: StatusCallback) -> None:
         started = time.monotonic()
         while not Api.is_up(connection.url):
             seconds = time.monotonic() - started
             if self._pid() is None:
-                raise self._failed("ended while it was starting", connection)
+                raise self._start_error("ended while it was starting", connection)
             if seconds > self._start_timeout:
-                raise self._failed(f"did not answer within {seconds:.0f} s", connection)
+                raise self._start_error(f"did not respond within {seconds:.0f} s", connection)
             on_status(f"starting Label Studio ({seconds:.0f} s)")
             time.sleep(0.5)
-        with Api(connection).client("sign us in") as sdk:
+        with Api(connection).client("sign in") as sdk:
             sdk.users.whoami()
 
-    def _failed(self, what: str, connection: Connection) -> StudioError:
-        last = log_tail(self.log)
+    def _start_error(self, problem: str, connection: Connection) -> StudioError:
+        tail = log_tail(self.log)
         for secret in (connection.password, connection.token):
-            last = last.replace(secret, "***")
+            tail = tail.replace(secret, "***")
         return StudioError(
-            f"Label Studio {what}. The end of its log:\n{last}\n",
+            f"Label Studio {problem}. The end of its log:\n{tail}\n",
             f"Read the whole log in {self.log}, then start it again.",
         )
 
-    def _need_free_port(self) -> None:
-        """Checked by us: Label Studio itself would quietly take the next port."""
-        deadline = time.monotonic() + _RELEASE_S
+    def _check_port(self) -> None:
+        """Check the port here, because Label Studio would silently use the next one."""
+        deadline = time.monotonic() + _PORT_RELEASE_SECONDS
         while True:
             try:
                 return check_port_is_free(self.port, "Label Studio", StudioError)
@@ -214,27 +219,27 @@ class LabelStudioServer:
             time.sleep(0.1)
 
     def _credentials(self) -> dict[str, str]:
-        """Made once. Whoever may read this file may sign in, so nobody else may read it."""
+        """Credentials of the server, created once. The file is readable by its owner only."""
         if self._credentials_file.exists():
             try:
-                kept = json.loads(self._credentials_file.read_text())
-                return {name: str(kept[name]) for name in ("username", "password", "token")}
+                stored = json.loads(self._credentials_file.read_text())
+                return {name: str(stored[name]) for name in ("username", "password", "token")}
             except (ValueError, KeyError, TypeError) as error:
                 raise StudioError(
                     f"{self._credentials_file} is damaged; expected JSON with username, password and token",
-                    "Put it back from a copy, or remove the whole folder and start with nothing.",
+                    "Restore it from a backup, or delete the whole folder to start with an empty database.",
                 ) from error
-        made = {
+        credentials = {
             "username": _USERNAME,
             "password": secrets.token_urlsafe(12),
             "token": secrets.token_hex(20),
         }
-        beside = self._credentials_file.with_suffix(".new")
-        beside.unlink(missing_ok=True)
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump(made, file)
-        beside.replace(self._credentials_file)
-        return made
+        temporary = self._credentials_file.with_suffix(".new")
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump(credentials, file)
+        temporary.replace(self._credentials_file)
+        return credentials
 
     def _connection(self, credentials: Mapping[str, str]) -> Connection:
         return Connection(
@@ -249,17 +254,17 @@ class LabelStudioServer:
         return int(self._port_file.read_text())
 
     def _pid(self) -> int | None:
-        """Its process, if it is alive and really ours: numbers are used again after a restart."""
+        """Id of the server's process; None if it is not running. Checks that the id was not reused."""
         try:
             pid = int(self._pid_file.read_text())
         except (OSError, ValueError):
             return None
-        return pid if _alive(pid) and _is_ours(pid, str(self.data_dir)) else None
+        return pid if _alive(pid) and _is_server(pid, str(self.data_dir)) else None
 
 
 def _alive(pid: int) -> bool:
     try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:  # our own child: take its exit, or it stays as a zombie
+        if os.waitpid(pid, os.WNOHANG)[0] == pid:  # a child process: reap it
             return False
     except ChildProcessError:
         pass
@@ -272,11 +277,11 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _is_ours(pid: int, mark: str) -> bool:
-    """Whether this process was started with that word on its command line, and is no zombie.
+def _is_server(pid: int, data_dir: str) -> bool:
+    """Whether a process has the data folder in its command line and is not a zombie.
 
-    Between two programs (exec), and while it ends, a process has no command line for a moment: it is then
-    taken for ours.
+    A process has an empty command line for a moment during exec and while it ends. It then counts as the
+    server.
     """
     proc = Path("/proc") / str(pid)
     if Path("/proc/self").exists():
@@ -285,8 +290,8 @@ def _is_ours(pid: int, mark: str) -> bool:
             command = (proc / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             return False
-        return state not in "ZX" and (not command or mark in command)
+        return state not in "ZX" and (not command or data_dir in command)
     listed = subprocess.run(
         ["/bin/ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
-    return mark in listed.stdout
+    return data_dir in listed.stdout

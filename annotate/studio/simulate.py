@@ -1,7 +1,4 @@
-"""An annotator who knows the truth.
-
-Corrects pre-annotations as a person would, through a Studio's own calls.
-"""
+"""Simulated annotator: corrects pre-annotations with known ground truth, through the Studio protocol."""
 
 from __future__ import annotations
 
@@ -19,11 +16,13 @@ from dsmoe_core.schema import Annotation, LabelledImage
 
 log = logging.getLogger(__name__)
 
-# Below this overlap nobody drags a drawn box: deleting it and drawing a new one is less work.
 EDIT_IOU = 0.1
+"""Lowest IoU at which an annotator moves a box. Below it, deleting and drawing again is less work."""
 
 
-class _Pair(NamedTuple):
+class _Candidate(NamedTuple):
+    """A pre-annotation and a true box that overlap, by their indices."""
+
     iou: float
     region: int
     annotation: int
@@ -32,50 +31,49 @@ class _Pair(NamedTuple):
 def correct_regions(
     pre_annotations: Sequence[Region], truth: Sequence[Annotation], accept_iou: float = 0.75
 ) -> list[Region]:
-    """What the page hands in once someone has made the pre-annotations agree with the truth.
+    """Correct pre-annotations to match the ground truth, as an annotator would.
 
-    Every true box is given to one pre-annotation at most, greedily in three passes, each by falling IoU
-    (ties by
-    place in the list). Greedy and not globally optimal, because it is how people work: they leave what is
-    good, and then mend what is nearest to being good.
+    Every true box is assigned to at most one pre-annotation, greedily in three passes, each by falling IoU
+    (ties by position). The assignment is greedy instead of globally optimal because annotators work this
+    way: they accept good boxes first and then correct the nearest ones.
 
-    1. accepted: same class, IoU >= ``accept_iou``. Box and id stay, origin ``prediction``.
-    2. moved: same class, IoU >= EDIT_IOU. Takes the true box, origin ``prediction-changed``.
-    3. relabelled: another class, IoU >= EDIT_IOU. Takes the true class, and keeps its box where that is at
-       ``accept_iou``, else takes the true box too; origin ``prediction-changed``.
+    1. accepted: same class, IoU >= ``accept_iou``. Keeps its box; origin ``prediction``.
+    2. moved: same class, IoU >= EDIT_IOU. Gets the true box; origin ``prediction-changed``.
+    3. relabelled: another class, IoU >= EDIT_IOU. Gets the true class, and the true box unless IoU >=
+       ``accept_iou``; origin ``prediction-changed``.
 
-    A pre-annotation without a true box is deleted: it is not in the result. A true box without a pre-
-    annotation is
-    added: a new id, origin ``manual``, no score. An added box's id depends on the box and its place alone.
+    A pre-annotation without a true box is deleted. A true box without a pre-annotation is added with origin
+    ``manual``, no score, and an id that depends only on the box and its index.
 
     Returns:
-        One region for every true box: pre-annotations in their order, then the added ones in the truth's.
+        One region per true box: the kept pre-annotations in their order, then the added boxes.
     """
-    given: dict[int, int] = {}  # pre-annotation -> true box
+    assigned: dict[int, int] = {}  # index of the pre-annotation -> index of the true box
 
-    def match(same_class: bool, at_least: float) -> None:
-        pairs = [
-            _Pair(overlap, i, j)
+    def assign(same_class: bool, min_iou: float) -> None:
+        candidates = [
+            _Candidate(overlap, i, j)
             for i, region in enumerate(pre_annotations)
             for j, annotation in enumerate(truth)
-            if i not in given
-            and j not in given.values()
+            if i not in assigned
+            and j not in assigned.values()
             and (region.label == annotation.label) == same_class
-            and (overlap := iou(region.box, annotation.box)) >= at_least
+            and (overlap := iou(region.box, annotation.box)) >= min_iou
         ]
-        for pair in sorted(pairs, key=lambda p: (-p.iou, p.region, p.annotation)):
-            if pair.region not in given and pair.annotation not in given.values():
-                given[pair.region] = pair.annotation
+        for candidate in sorted(candidates, key=lambda c: (-c.iou, c.region, c.annotation)):
+            if candidate.region not in assigned and candidate.annotation not in assigned.values():
+                assigned[candidate.region] = candidate.annotation
 
-    match(same_class=True, at_least=accept_iou)
-    match(same_class=True, at_least=min(EDIT_IOU, accept_iou))
-    match(same_class=False, at_least=min(EDIT_IOU, accept_iou))
-    kept = [_mended(pre_annotations[i], truth[given[i]], accept_iou) for i in sorted(given)]
-    added = [_drawn(a, j) for j, a in enumerate(truth) if j not in given.values()]
-    return kept + added
+    assign(same_class=True, min_iou=accept_iou)
+    assign(same_class=True, min_iou=min(EDIT_IOU, accept_iou))
+    assign(same_class=False, min_iou=min(EDIT_IOU, accept_iou))
+    corrected = [_corrected(pre_annotations[i], truth[assigned[i]], accept_iou) for i in sorted(assigned)]
+    added = [_added(a, j) for j, a in enumerate(truth) if j not in assigned.values()]
+    return corrected + added
 
 
-def _mended(region: Region, annotation: Annotation, accept_iou: float) -> Region:
+def _corrected(region: Region, annotation: Annotation, accept_iou: float) -> Region:
+    """Pre-annotation corrected to a true box."""
     good_box = iou(region.box, annotation.box) >= accept_iou
     if good_box and region.label == annotation.label:
         return replace(region, origin="prediction")
@@ -83,21 +81,22 @@ def _mended(region: Region, annotation: Annotation, accept_iou: float) -> Region
     return replace(region, box=box, label=annotation.label, origin="prediction-changed")
 
 
-def _drawn(annotation: Annotation, place: int) -> Region:
-    name = f"drawn/{place}/{annotation.label}/{annotation.box.corners}"
-    identity = hashlib.sha256(name.encode()).hexdigest()[:10]
-    return Region(identity, annotation.box, annotation.label, origin="manual", score=None)
+def _added(annotation: Annotation, index: int) -> Region:
+    """New box drawn by hand."""
+    content = f"drawn/{index}/{annotation.label}/{annotation.box.corners}"
+    region_id = hashlib.sha256(content.encode()).hexdigest()[:10]
+    return Region(region_id, annotation.box, annotation.label, origin="manual", score=None)
 
 
 class SimulatedAnnotator:
-    """Works through a project's open tasks, most useful first, exactly as the page would.
+    """Annotates the open tasks of a project in their order, through the same calls as a person.
 
-    Killed and started again, it goes on with what is still open.
+    After an interruption, a new run continues with the tasks that are still open.
 
     Args:
-        truth: by image key: what is really on the image. A task without one is left to people.
-        accept_iou: from which overlap on a box of the right class is left as it is.
-        clock: seconds; tells how long a task took.
+        truth: image key -> ground truth. Tasks without ground truth are left open.
+        accept_iou: IoU from which a box of the right class is accepted unchanged.
+        clock: time in seconds; gives the annotation time.
     """
 
     def __init__(
@@ -114,17 +113,16 @@ class SimulatedAnnotator:
         self._clock = clock
 
     def run(self, project: int, progress: CountCallback | None = None) -> int:
-        """Correct and submit every open task whose truth is known; returns how many that were."""
-        tasks = self._studio.open_tasks(project)
-        known = [task for task in tasks if task.key in self._truth]
-        if len(known) < len(tasks):
-            log.warning("%d open tasks are left to people: their truth is not known", len(tasks) - len(known))
-        for done, task in enumerate(known, start=1):
+        """Correct and submit every open task with known ground truth; returns their number."""
+        open_tasks = self._studio.open_tasks(project)
+        tasks = [task for task in open_tasks if task.key in self._truth]
+        if len(tasks) < len(open_tasks):
+            log.warning("%d open tasks have no ground truth and stay open", len(open_tasks) - len(tasks))
+        for done, task in enumerate(tasks, start=1):
             started = self._clock()
-            regions = correct_regions(
-                task.pre_annotations, self._truth[task.key].annotations, self._accept_iou
-            )
+            truth = self._truth[task.key].annotations
+            regions = correct_regions(task.pre_annotations, truth, self._accept_iou)
             self._studio.submit(project, task, regions, seconds=self._clock() - started)
             if progress:
-                progress(done, len(known))
-        return len(known)
+                progress(done, len(tasks))
+        return len(tasks)

@@ -1,4 +1,4 @@
-"""Tasks and annotations in Label Studio's JSON: what is sent, and what is read back of an open task."""
+"""Tasks and annotations in the JSON format of Label Studio's API."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from annotate.studio.protocol import OpenTask, Region, Task
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.schema import Prediction
 
-BLIND = "blind"  # data.audit of a task whose pre-annotations are held back to see what people find alone
-_NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed: a retry must make the same id
+BLIND = "blind"
+"""``data.audit`` of a task in the blind audit, which is shown without its pre-annotations."""
+_NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed, so that a retry has the same id
 _ARMS = {
-    "seed": "chosen before there was a model",
-    "ranked": "chosen because the model is unsure here",
-    "random": "chosen at random, to check the ranking",
+    "seed": "initial sample, selected before the first model",
+    "ranked": "selected because the model is uncertain",
+    "random": "random control sample",
 }
 
 
 def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
-    """A checked task to import: Label Studio drops or stores invalid pre-annotations silently.
+    """Body of a task to import, validated here because Label Studio drops invalid predictions silently.
+
+    Args:
+        image_url: URL of the image for the server.
+        classes: the project's classes.
 
     Raises:
-        ClassBookError, BoxError: see Studio.import_tasks.
+        ClassBookError, BoxError: see ``Studio.import_tasks``.
+        StudioError: the uncertainty is not finite.
     """
     image = task.image
     data = {
@@ -38,17 +44,17 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "rank": task.rank,
         "arm": task.arm,
         "audit": BLIND if _is_blind(task) else "",
-        "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: the view can order by one field only
-        "why": _why(task),
+        "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: a view can sort by one field only
+        "reason": _reason(task),
     }
-    predictions = [] if task.prediction is None else [_prediction(task, task.prediction, classes)]
+    predictions = [] if task.prediction is None else [_prediction_json(task, task.prediction, classes)]
     return {"data": data, "predictions": predictions}
 
 
 def annotation_json(task: OpenTask, regions: Sequence[Region], seconds: float, skipped: bool) -> Json:
-    """What the labelling page posts when someone submits or skips a task.
+    """Body of a new annotation, as the labelling interface sends it.
 
-    ``unique_id`` depends on the task alone, so that the server refuses a second submission.
+    ``unique_id`` depends only on the task, so the server refuses a second submission.
 
     Raises:
         BoxError: a region lies outside the image.
@@ -65,57 +71,62 @@ def annotation_json(task: OpenTask, regions: Sequence[Region], seconds: float, s
 
 
 def is_dsmoe_task(data: Mapping[str, Any]) -> bool:
-    """Whether a task's data is as we send it; others may put tasks of their own beside them."""
+    """Whether a task's data was written by dsmoe. Users may add tasks of their own to the project."""
     return data.keys() >= {"key", "width", "height", "round", "rank"}
 
 
-def open_task(row: Mapping[str, Any]) -> OpenTask | None:
-    """An open task from the server's row; None where the row is no task of ours."""
-    data = row["data"]
+def open_task(task: Mapping[str, Any]) -> OpenTask | None:
+    """OpenTask from a task in the API's format; None for a task that dsmoe did not create."""
+    data = task["data"]
     if not is_dsmoe_task(data):
         return None
-    predictions = row.get("predictions") or []
-    newest = max(predictions, key=lambda p: int(p["id"])) if predictions else None
+    predictions = task.get("predictions") or []
+    latest = max(predictions, key=lambda p: int(p["id"])) if predictions else None
     width, height = int(data["width"]), int(data["height"])
     return OpenTask(
-        task_id=int(row["id"]),
+        task_id=int(task["id"]),
         key=str(data["key"]),
         round=int(data["round"]),
         rank=int(data["rank"]),
         width=width,
         height=height,
-        pre_annotations=parse_regions(newest["result"], width, height, f"task {row['id']}") if newest else (),
-        prediction_id=int(newest["id"]) if newest else None,
+        pre_annotations=parse_regions(latest["result"], width, height, f"task {task['id']}")
+        if latest
+        else (),
+        prediction_id=int(latest["id"]) if latest else None,
     )
 
 
-def is_open(row: Mapping[str, Any]) -> bool:
-    """Whether nobody has annotated or skipped this task."""
-    return not row.get("annotations")
+def is_open(task: Mapping[str, Any]) -> bool:
+    """Whether a task has not been annotated or skipped."""
+    return not task.get("annotations")
 
 
 def with_agreement(data: Mapping[str, Any], agreement: Mapping[str, float]) -> Json:
-    """A task's data with how far its annotators agree, where that is known."""
-    known = agreement.get(data.get("key", ""))
-    return {**data} if known is None else {**data, "agreement": round(known, 3)}
+    """A task's data with the agreement of its annotators, if the image key has one."""
+    value = agreement.get(data.get("key", ""))
+    return {**data} if value is None else {**data, "agreement": round(value, 3)}
 
 
-def missing_predictions(row: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
-    """The predictions of a task to send that the server's row has not got yet, told by model version."""
-    there = {p["model_version"] for p in row.get("predictions") or []}
-    return [p for p in body["predictions"] if p["model_version"] not in there]
+def missing_predictions(task: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
+    """Predictions in ``body`` whose model version the stored task does not have yet."""
+    versions = {p["model_version"] for p in task.get("predictions") or []}
+    return [p for p in body["predictions"] if p["model_version"] not in versions]
 
 
 def sort_tasks(tasks: Sequence[OpenTask]) -> list[OpenTask]:
-    """Most useful first."""
+    """Sort by round, then by rank."""
     return sorted(tasks, key=lambda t: (t.round, t.rank, t.task_id))
 
 
 def check_labels(regions: Sequence[Region], classes: Collection[str], where: str) -> None:
-    """Refuse a class that the project lacks.
+    """Check that the project has the classes of all regions.
+
+    Args:
+        where: name of the image or task, for the message.
 
     Raises:
-        ClassBookError
+        ClassBookError: a class is missing in the project.
     """
     for region in regions:
         if region.label not in classes:
@@ -126,10 +137,10 @@ def check_labels(regions: Sequence[Region], classes: Collection[str], where: str
 
 
 def check_title(title: str) -> None:
-    """Refuse a title that Label Studio refuses.
+    """Check the length of a project title.
 
     Raises:
-        StudioError
+        StudioError: Label Studio would refuse the title.
     """
     if not 3 <= len(title) <= 50:
         raise StudioError(
@@ -137,33 +148,36 @@ def check_title(title: str) -> None:
         )
 
 
-def _prediction(task: Task, prediction: Prediction, classes: Collection[str]) -> Json:
+def _prediction_json(task: Task, prediction: Prediction, classes: Collection[str]) -> Json:
     image = task.image
-    marked = pre_annotations(prediction)
-    check_labels([region for region, _ in marked], classes, image.name)
+    regions = pre_annotations(prediction)
+    check_labels([region for region, _ in regions], classes, image.name)
     if not isfinite(prediction.uncertainty):
         raise StudioError(
             f"{image.name} has uncertainty {prediction.uncertainty}; expected a finite number",
             "Run the detector on it again.",
         )
     try:
-        result = [to_result(region, image.width, image.height, why) for region, why in marked]
+        result = [to_result(region, image.width, image.height, reason) for region, reason in regions]
     except BoxError as error:
         raise BoxError(f"{image.name}: {error.problem}", error.remedy) from error
     return {
         "model_version": prediction.version,
-        # Label Studio calls the *lowest* score the most useful and wants 0 to 1.
+        # Label Studio expects 0 to 1 and serves the *lowest* score first.
         "score": 1 / (1 + max(prediction.uncertainty, 0.0)),
         "result": result,
     }
 
 
-def _why(task: Task) -> str:
-    doubt = f", uncertainty {task.prediction.uncertainty:.2f}" if task.prediction is not None else ""
-    blind = ", shown without pre-annotations to check them" if _is_blind(task) else ""
-    return f"Round {task.round}, place {task.rank + 1}: {_ARMS[task.arm]}{doubt}{blind}. {task.image.name}"
+def _reason(task: Task) -> str:
+    """Text above the image: position in the round, why the image was selected, and its name."""
+    uncertainty = f" (uncertainty {task.prediction.uncertainty:.2f})" if task.prediction is not None else ""
+    audit = "; blind audit, without pre-annotations" if _is_blind(task) else ""
+    return (
+        f"Round {task.round}, image {task.rank + 1}: {_ARMS[task.arm]}{uncertainty}{audit}. {task.image.name}"
+    )
 
 
 def _is_blind(task: Task) -> bool:
-    """Whether a model chose it, and what the model found is held back."""
+    """Whether the task is in the blind audit: selected after the first model, but without a prediction."""
     return task.prediction is None and task.arm != "seed"

@@ -1,7 +1,7 @@
-"""Sending tasks with their pre-annotations to the real server: checked first, then a batch at a time.
+"""Imports tasks with pre-annotations into Label Studio: validated first, then sent in batches.
 
-What is held is small for each task (its key, place and number), so that 100,000 images need little more
-memory than 1,000: tasks may be made when they are asked for, and bodies live as long as their batch.
+Memory per task is small (key, position and id), and request bodies exist only while their batch is sent. So
+100,000 images need little more memory than 1,000.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from annotate.studio import task_format
 from annotate.studio.api import Api
 from annotate.studio.convert import Json
 from annotate.studio.protocol import Task
-from annotate.studio.task_query import DATA, OPEN, PRE_ANNOTATIONS, query_tasks
+from annotate.studio.task_query import DATA, OPEN, PREDICTIONS, query_tasks
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import CountCallback
 
 T = TypeVar("T")
-BATCH = 250  # tasks a call: a third of a second, so that a progress bar moves
+BATCH = 250
+"""Tasks per request: about a third of a second, so that the progress bar moves."""
 
 
 class TaskImport:
-    """One push of tasks into a project.
+    """One import of tasks into a project.
 
     Args:
-        root: the folder below which the server may read images.
-        classes: of the project.
-        tasks: looked at twice, in any order; may make each task anew when it is asked for.
-        batch: tasks a call.
+        root: the server's document root for local files.
+        classes: the project's classes.
+        tasks: indexed twice, in any order; may create each task on access.
+        batch: tasks per request; BATCH by default.
     """
 
     def __init__(
@@ -51,139 +52,139 @@ class TaskImport:
         self._root = root
         self._classes = classes
         self._tasks = tasks
-        self._folder = lru_cache(_folder)
-        self._places: dict[str, int] = {}  # key -> place among the tasks, most useful first
-        self._version: str | None = None
-        self._dropped = False  # whether the server took tasks without all of their pre-annotations
+        self._resolve_folder = lru_cache(_resolve_folder)
+        self._index: dict[str, int] = {}  # image key -> index into tasks, sorted by round and rank
+        self._version: str | None = None  # newest model version among the pre-annotations
+        self._incomplete = False  # the server stored tasks without all of their pre-annotations
 
     def run(self, progress: CountCallback | None = None) -> dict[str, int]:
-        """Check everything, then send it; see Studio.import_tasks."""
-        folders = self._check()
-        for folder in sorted(folders):
+        """Validate all tasks, then import them; see ``Studio.import_tasks``."""
+        for folder in sorted(self._validate()):
             self._ensure_storage(folder)
-        ids = ids_by_key(self._api, self._project, self._places)
-        new = [key for key in self._places if key not in ids]
-        if known := len(ids):
-            self._refresh(ids)
+        ids = ids_by_key(self._api, self._project, self._index)
+        new = [key for key in self._index if key not in ids]
+        if existing := len(ids):
+            self._update_open_tasks(ids)
         for number, keys in enumerate(_batches(new, self._batch)):
             if progress:
-                progress(known + number * self._batch, len(self._places))
-            ids.update(zip(keys, self._import([self._body(key) for key in keys]), strict=True))
-        if self._dropped:  # seen once on a busy server: tasks without the pre-annotations they came with
-            self._refresh(ids)
+                progress(existing + number * self._batch, len(self._index))
+            ids.update(zip(keys, self._create([self._body(key) for key in keys]), strict=True))
+        if self._incomplete:  # seen once on a busy server
+            self._update_open_tasks(ids)
         if progress:
-            progress(len(self._places), len(self._places))
-        self._show_version()
-        return {key: ids[key] for key in sorted(self._places, key=self._places.__getitem__)}
+            progress(len(self._index), len(self._index))
+        self._set_model_version()
+        return {key: ids[key] for key in sorted(self._index, key=self._index.__getitem__)}
 
-    def _check(self) -> set[Path]:
-        """Go through all tasks once, sending nothing; gives the folders of their images."""
+    def _validate(self) -> set[Path]:
+        """Build the body of every task without sending it. Returns the folders of the images."""
         order: list[tuple[int, int, int, str]] = []
         folders = set()
-        newest = (-1, -1)
-        for place, task in enumerate(self._tasks):
-            task_format.task_json(task, self._address(task.image.path), self._classes)
-            folders.add(self._folder(task.image.path.parent))
-            order.append((task.round, task.rank, place, task.image.key))
-            if task.prediction is not None and (task.round, task.rank) > newest:
-                newest, self._version = (task.round, task.rank), task.prediction.version
-        self._places = {key: place for _, _, place, key in sorted(order)}
+        latest = (-1, -1)
+        for index, task in enumerate(self._tasks):
+            task_format.task_json(task, self._image_url(task.image.path), self._classes)
+            folders.add(self._resolve_folder(task.image.path.parent))
+            order.append((task.round, task.rank, index, task.image.key))
+            if task.prediction is not None and (task.round, task.rank) > latest:
+                latest, self._version = (task.round, task.rank), task.prediction.version
+        self._index = {key: index for _, _, index, key in sorted(order)}
         return folders
 
     def _body(self, key: str) -> Json:
-        task = self._tasks[self._places[key]]
-        return task_format.task_json(task, self._address(task.image.path), self._classes)
+        task = self._tasks[self._index[key]]
+        return task_format.task_json(task, self._image_url(task.image.path), self._classes)
 
-    def _import(self, bodies: Sequence[Json]) -> list[int]:
+    def _create(self, bodies: Sequence[Json]) -> list[int]:
+        """Create tasks with their predictions in one request and return the task ids."""
         path = f"api/projects/{self._project}/import"
-        what = f"import tasks into project {self._project}"
-        answer = self._api.request(what, "POST", path, params={"return_task_ids": "true"}, body=bodies)
-        ids, taken = [int(i) for i in answer.get("task_ids", [])], answer.get("prediction_count")
-        shown = sum(len(body["predictions"]) for body in bodies)
+        action = f"import tasks into project {self._project}"
+        response = self._api.request(action, "POST", path, params={"return_task_ids": "true"}, body=bodies)
+        ids = [int(i) for i in response.get("task_ids", [])]
         if len(ids) != len(bodies):
             raise StudioError(
-                f"Label Studio took {len(ids)} of {len(bodies)} tasks",
-                "Run this again: what is missing is sent again.",
+                f"Label Studio stored {len(ids)} of {len(bodies)} tasks",
+                "Run this again to send the rest.",
             )
-        self._dropped = self._dropped or taken != shown
+        predictions = sum(len(body["predictions"]) for body in bodies)
+        self._incomplete = self._incomplete or response.get("prediction_count") != predictions
         return ids
 
-    def _refresh(self, ids: Mapping[str, int]) -> None:
-        """Bring tasks that are there already, and still open, up to date.
+    def _update_open_tasks(self, ids: Mapping[str, int]) -> None:
+        """Update the data of existing open tasks and add their missing predictions.
 
-        Older sets of pre-annotations stay on the task, and the page shows the newest: were they deleted, the
-        server would refuse the work of whoever has the task open.
+        Older predictions stay on the task; the labelling interface shows the latest. If they were deleted,
+        the server would refuse the annotation of a user who has the task open.
         """
-        for some in _batches(self._outdated(ids), self._batch):
+        for batch in _batches(self._missing_predictions(ids), self._batch):
             with self._api.client(f"import pre-annotations into project {self._project}") as sdk:
-                created = sdk.projects.import_predictions(self._project, request=some).created
-            if created != len(some):
+                created = sdk.projects.import_predictions(self._project, request=batch).created
+            if created != len(batch):
                 raise StudioError(
-                    f"Label Studio stored {created} of {len(some)} pre-annotations",
-                    "Run this again: what is missing is sent again.",
+                    f"Label Studio stored pre-annotations for {created} of {len(batch)} tasks",
+                    "Run this again to send the rest.",
                 )
 
-    def _outdated(self, ids: Mapping[str, int]) -> Iterator[Json]:
-        """Pre-annotations that open tasks lack; updates the tasks' data on the way."""
-        for row in query_tasks(self._api, self._project, PRE_ANNOTATIONS, OPEN):
-            key = row["data"].get("key", "")
-            if ids.get(key) != row["id"]:
+    def _missing_predictions(self, ids: Mapping[str, int]) -> Iterator[Json]:
+        """Predictions that open tasks lack. Updates the data of each task on the way."""
+        for task in query_tasks(self._api, self._project, PREDICTIONS, OPEN):
+            key = task["data"].get("key", "")
+            if ids.get(key) != task["id"]:
                 continue
             body = self._body(key)
-            if row["data"] != body["data"]:
-                with self._api.client(f"update task {row['id']}") as sdk:
-                    sdk.tasks.update(str(row["id"]), data=body["data"])
-            yield from ({**p, "task": row["id"]} for p in task_format.missing_predictions(row, body))
+            if task["data"] != body["data"]:
+                with self._api.client(f"update task {task['id']}") as sdk:
+                    sdk.tasks.update(str(task["id"]), data=body["data"])
+            yield from ({**p, "task": task["id"]} for p in task_format.missing_predictions(task, body))
 
-    def _show_version(self) -> None:
-        """Name the newest pre-annotations as the project's: the label stream shows no others."""
+    def _set_model_version(self) -> None:
+        """Set the project's model version: the label stream shows only predictions of that version."""
         if self._version is not None:
-            with self._api.client(f"show the newest pre-annotations of project {self._project}") as sdk:
+            with self._api.client(f"set the model version of project {self._project}") as sdk:
                 sdk.projects.update(self._project, model_version=self._version)
 
     def _ensure_storage(self, folder: Path) -> None:
-        """A row that lets the server show this folder's images; without it each one is a 404."""
-        with self._api.client(f"show the images in {folder} in project {self._project}") as sdk:
+        """Add a folder to the project's local storage. Without it the server answers 404 for its images."""
+        with self._api.client(f"add the folder {folder} to project {self._project}") as sdk:
             local = sdk.import_storage.local
             if not any(Path(row.path) == folder for row in local.list(project=self._project)):
                 local.create(project=self._project, title=folder.name, path=str(folder), use_blob_urls=True)
 
-    def _address(self, path: Path) -> str:
-        folder = self._folder(path.parent)
+    def _image_url(self, path: Path) -> str:
+        folder = self._resolve_folder(path.parent)
         if self._root not in folder.parents:
             raise StudioError(
-                f"image {path} does not lie in a sub-folder of {self._root}, all that Label Studio may show",
-                "Start Label Studio with the folder above the images' as its document root.",
+                f"image {path} is not in a sub-folder of {self._root}, Label Studio's document root",
+                "Start Label Studio with a document root above the folder of the images.",
             )
         return f"/data/local-files/?d={quote((folder / path.name).relative_to(self._root).as_posix())}"
 
 
 def ids_by_key(api: Api, project: int, keys: Collection[str]) -> dict[str, int]:
-    """The tasks of these keys that are there.
+    """Ids of the existing tasks with these image keys.
 
-    Killed at the wrong moment, an import can go on in the server while the next one begins: of two open
-    tasks with one key, the later is removed here.
+    An interrupted import can go on in the server while the next one starts, which creates duplicates. Open
+    duplicates are deleted here: an annotated task is kept, else the first one.
     """
     ids: dict[str, int] = {}
-    doubled: dict[str, list[int]] = {}
-    for row in query_tasks(api, project, DATA):
-        key = row["data"].get("key")
-        if key in keys and ids.setdefault(key, int(row["id"])) != row["id"]:
-            doubled.setdefault(key, [ids[key]]).append(int(row["id"]))
-    still_open = {int(row["id"]) for row in query_tasks(api, project, DATA, OPEN)} if doubled else set()
-    for key, consensus in doubled.items():
-        ids[key] = min(consensus, key=lambda i: (i in still_open, i))
-        for extra in still_open.intersection(consensus) - {ids[key]}:
+    duplicates: dict[str, list[int]] = {}
+    for task in query_tasks(api, project, DATA):
+        key = task["data"].get("key")
+        if key in keys and ids.setdefault(key, int(task["id"])) != task["id"]:
+            duplicates.setdefault(key, [ids[key]]).append(int(task["id"]))
+    open_ids = {int(task["id"]) for task in query_tasks(api, project, DATA, OPEN)} if duplicates else set()
+    for key, task_ids in duplicates.items():
+        ids[key] = min(task_ids, key=lambda i: (i in open_ids, i))
+        for extra in open_ids.intersection(task_ids) - {ids[key]}:
             with api.client(f"delete task {extra}") as sdk:
                 sdk.tasks.delete(str(extra))
     return ids
 
 
-def _folder(parent: Path) -> Path:
-    return parent.absolute().resolve()
+def _resolve_folder(folder: Path) -> Path:
+    return folder.absolute().resolve()
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
         yield batch

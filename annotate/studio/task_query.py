@@ -1,4 +1,4 @@
-"""Reading a project's tasks from the real server: page after page, so that what is read need not be held."""
+"""Reads the tasks of a Label Studio project page by page, with filters."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any, Final, Literal
 from annotate.studio.api import Api
 from annotate.studio.convert import Json
 
-_ID = "filter:tasks:id"
-
 
 @dataclass(frozen=True, slots=True)
 class TaskFields:
-    """Which parts of a task are read, and how many tasks a call.
+    """Which fields of a task are read.
 
-    Without ``include`` the server works out columns that we have no use for, and takes more than twice as
-    long for twice as many tasks.
+    Without ``include`` the server computes columns that are not needed, which takes more than twice as long.
+
+    Attributes:
+        fields, include, expand: parameters of the server's request.
+        page: tasks per request.
     """
 
     fields: Literal["all", "task_only"]
@@ -29,24 +30,28 @@ class TaskFields:
 
 
 DATA: Final = TaskFields("task_only", "id,data", 1000)
-PRE_ANNOTATIONS: Final = TaskFields("all", "id,data,predictions", 200)
-# Unless they are expanded, annotations come as bare numbers.
-EVERYTHING: Final = TaskFields("all", "id,data,updated_at,annotations,predictions", 200, "annotations")
+PREDICTIONS: Final = TaskFields("all", "id,data,predictions", 200)
+ALL_FIELDS: Final = TaskFields(
+    "all",
+    "id,data,updated_at,annotations,predictions",
+    200,
+    "annotations",  # otherwise annotations are given as ids only
+)
 
 
 def count_filter(count: Literal["annotations", "cancelled"], operator: Literal["equal", "greater"]) -> Json:
-    """A filter: that the number of annotations, or of skips, is zero, or above it."""
+    """Filter on the number of annotations or skips of a task: equal to zero, or greater than zero."""
     name = {"annotations": "total_annotations", "cancelled": "cancelled_annotations"}[count]
     return {"filter": f"filter:tasks:{name}", "operator": operator, "type": "Number", "value": "0"}
 
 
-def updated_since(moment: datetime) -> Json:
-    """A filter: that the server touched the task at this moment or later.
+def updated_since(time: datetime) -> Json:
+    """Filter on tasks that were updated at this time or later.
 
     Args:
-        moment: with a time zone; by the server's clock.
+        time: server clock, with a time zone.
     """
-    value = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    value = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     return {
         "filter": "filter:tasks:updated_at",
         "operator": "greater_or_equal",
@@ -55,50 +60,51 @@ def updated_since(moment: datetime) -> Json:
     }
 
 
-OPEN: Final = (count_filter("annotations", "equal"), count_filter("cancelled", "equal"))  # and
-ANNOTATED: Final = (count_filter("annotations", "greater"), count_filter("cancelled", "greater"))  # or
+OPEN: Final = (count_filter("annotations", "equal"), count_filter("cancelled", "equal"))
+"""Filters of open tasks; join with "and"."""
+ANNOTATED: Final = (count_filter("annotations", "greater"), count_filter("cancelled", "greater"))
+"""Filters of annotated or skipped tasks; join with "or"."""
 
 
 def query_tasks(
     api: Api,
     project: int,
-    what: TaskFields,
+    fields: TaskFields,
     filters: Sequence[Mapping[str, Any]] = (),
     conjunction: Literal["and", "or"] = "and",
 ) -> Iterator[Json]:
-    """All tasks that pass the filters, in the order of their numbers.
+    """Yield all tasks that pass the filters, sorted by id.
 
-    Each page asks for the numbers above the last one seen. So nothing is missed or read twice where tasks
-    come, go, or pass the filters no more while they are read.
+    Each page starts after the last id of the page before. So no task is missed or read twice if tasks are
+    added, deleted or changed meanwhile.
 
     Raises:
-        StudioError: the server refuses, hangs or is gone.
+        StudioError: the server refused the request, timed out or cannot be reached.
     """
-    above = 0
+    last_id = 0
     while True:
-        items = _above(filters, conjunction, above)
+        items = _after(filters, conjunction, last_id)
         query = {"filters": {"conjunction": conjunction, "items": items}, "ordering": ["tasks:id"]}
         params: Json = {
             "project": project,
-            "page_size": what.page,
+            "page_size": fields.page,
             "query": json.dumps(query),
-            "fields": what.fields,
-            "include": what.include,
+            "fields": fields.fields,
+            "include": fields.include,
         }
-        if what.expand:
-            params["expand"] = what.expand
-        page = api.request(f"list the tasks of project {project}", "GET", "api/tasks/", params=params)[
-            "tasks"
-        ]
+        if fields.expand:
+            params["expand"] = fields.expand
+        response = api.request(f"list the tasks of project {project}", "GET", "api/tasks/", params=params)
+        page = response["tasks"]
         yield from page
-        if len(page) < what.page:
+        if len(page) < fields.page:
             return
-        above = int(page[-1]["id"])
+        last_id = int(page[-1]["id"])
 
 
-def _above(filters: Sequence[Mapping[str, Any]], conjunction: str, number: int) -> list[Json]:
-    """The filters, each or all together with: its number is above this one."""
-    above = {"filter": _ID, "operator": "greater", "type": "Number", "value": number}
+def _after(filters: Sequence[Mapping[str, Any]], conjunction: str, last_id: int) -> list[Json]:
+    """The filters, combined with the condition that the id is greater than ``last_id``."""
+    after = {"filter": "filter:tasks:id", "operator": "greater", "type": "Number", "value": last_id}
     if conjunction == "or":
-        return [{**item, "child_filter": above} for item in filters]
-    return [*(dict(item) for item in filters), above]
+        return [{**item, "child_filter": after} for item in filters]
+    return [*(dict(item) for item in filters), after]

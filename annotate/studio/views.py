@@ -1,4 +1,4 @@
-"""The tabs that every project has in Label Studio, and which tasks each of them shows."""
+"""The saved views (tabs) of every project in Label Studio, and their filters."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from annotate.studio.convert import Json
 from annotate.studio.task_format import BLIND
 from annotate.studio.task_query import OPEN
 
-QUEUE: Final = "Most useful first"
+QUEUE: Final = "Labelling queue"
 DISAGREEMENTS: Final = "Disagreements"
 NEEDS_EXPERT: Final = "Needs an expert"
 BLIND_AUDIT: Final = "Blind audit"
-EVERYTHING: Final = "Everything"
+ALL_TASKS: Final = "All tasks"
 
 _HIDDEN = [
     f"tasks:{column}"
@@ -37,21 +37,21 @@ FILTERS: Final[dict[str, list[Json]]] = {
     DISAGREEMENTS: [_filter("data.agreement", "less", "Number", "1")],
     NEEDS_EXPERT: [_filter("annotations_results", "contains", "String", ImageChoice.NEEDS_EXPERT)],
     BLIND_AUDIT: [_filter("data.audit", "equal", "String", BLIND)],
-    EVERYTHING: [],
+    ALL_TASKS: [],
 }
 
 
 def ensure_views(api: Api, project: int) -> None:
-    """Make the tabs that are missing, most useful first; those that are there stay as people left them."""
+    """Create the missing views. Existing views keep the changes that users made."""
     common = {
         "type": "list",
         "target": "tasks",
         "ordering": ["tasks:data.queue"],
         "hiddenColumns": {"explore": _HIDDEN, "labeling": _HIDDEN},
     }
-    with api.client(f"keep the views of project {project}") as sdk:
-        there = {view.data.get("title") for view in sdk.views.list(project=project)}
+    with api.client(f"create the views of project {project}") as sdk:
+        existing = {view.data.get("title") for view in sdk.views.list(project=project)}
         for title, items in FILTERS.items():
-            if title not in there:
+            if title not in existing:
                 filters = {"conjunction": "and", "items": items}
                 sdk.views.create(project=project, data={**common, "title": title, "filters": filters})

@@ -1,4 +1,4 @@
-"""The end of a log, for messages."""
+"""Tests of log excerpts for error messages."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from annotate.logs import log_tail
 
 
 @pytest.mark.parametrize(
-    ("written", "shown"),
+    ("content", "expected"),
     [
-        (None, "  (nothing)"),
-        (b"", "  (nothing)"),
+        (None, "  (empty)"),
+        (b"", "  (empty)"),
         (b"one\ntwo\n", "  one\n  two"),
         (b"broken \xff byte", "  broken \ufffd byte"),
         ("".join(f"line {i}\n" for i in range(40)).encode(), "\n".join(f"  line {i}" for i in range(25, 40))),
     ],
-    ids=["none", "empty", "short", "no text", "long"],
+    ids=["missing", "empty", "short", "not text", "long"],
 )
-def test_the_last_lines_are_shown(tmp_path: Path, written: bytes | None, shown: str) -> None:
-    if written is not None:
-        (tmp_path / "log").write_bytes(written)
-    assert log_tail(tmp_path / "log") == shown
+def test_log_tail(tmp_path: Path, content: bytes | None, expected: str) -> None:
+    if content is not None:
+        (tmp_path / "log").write_bytes(content)
+    assert log_tail(tmp_path / "log") == expected

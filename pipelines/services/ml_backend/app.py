@@ -105,7 +105,7 @@ async def _smart(service: PredictionService, task: PredictTask, asked: PredictRe
         return EMPTY_PREDICTION
     box = pointed.box.clipped(image.width, image.height)
     return smart_tool_json(
-        image, box, pointed.label, score=pointed.score, version=answer.version, why=pointed.why
+        image, box, pointed.label, score=pointed.score, version=answer.version, reason=pointed.why
     )
 
 

@@ -1,4 +1,4 @@
-"""Small samples with real image files."""
+"""Review samples with small image files, for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ DENT = Annotation(Box(8.0, 8.0, 24.0, 24.0), "dent")
 
 
 def samples(folder: Path, count: int, version: str = "m1+b1") -> Iterator[ReviewSample]:
-    """Every third image is labelled, every fourth was not looked at; doubt grows with the number."""
+    """Samples 0 to count - 1.
+
+    Every third is labelled, every fourth has no prediction, and the uncertainty grows with the number.
+    """
     for number in range(count):
         path = folder / f"plate-{number}.png"
         if not path.exists():
@@ -23,10 +26,10 @@ def samples(folder: Path, count: int, version: str = "m1+b1") -> Iterator[Review
         image = ImageRecord(f"{number:064x}", f"line/{path.name}", path, 64, 48)
         detection = Detection(Box(6.0, 9.0, 22.0, 25.0), "dent", 0.6, {"scratch.deep": 0.5, "dent": 0.6}, 0.6)
         routing = Routing((number % 5, 5), (0.75, 0.25), 1.0)
-        found = Prediction(image.key, (detection,), routing, number / 100, version)
+        prediction = Prediction(image.key, (detection,), routing, number / 100, version)
         yield ReviewSample(
             image,
             (DENT,) if number % 3 == 0 else None,
-            None if number % 4 == 3 else found,
+            None if number % 4 == 3 else prediction,
             ("pool", "round 1") if number % 3 == 0 else ("pool",),
         )

@@ -1,4 +1,4 @@
-"""The page that people open: its links, its port, its end, and how it looks in a browser."""
+"""Tests of opening FiftyOne: links, port, shutdown and the app in a browser."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def test_links_lead_to_the_data_set_and_to_its_saved_view() -> None:
-    built = BuildSummary("line 3", 1, 0, 0, 0)
-    links = page("line 3", 5151, built)
+def test_links_open_the_data_set_and_its_saved_view() -> None:
+    summary = BuildSummary("line 3", 1, 0, 0, 0)
+    links = page("line 3", 5151, summary)
     assert links.address == "http://127.0.0.1:5151/datasets/line%203"
-    assert links.uncertain_view == "http://127.0.0.1:5151/datasets/line%203?view=most-useful-first"
-    assert links.built is built
+    assert links.uncertain_view == "http://127.0.0.1:5151/datasets/line%203?view=most-uncertain-first"
+    assert links.summary is summary
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ReviewError, match=rf"port {port} .* FiftyOne: Address already in use"):
+def test_port_in_use_is_refused_before_the_database_starts(tmp_path: Path) -> None:
+    with socket.socket() as blocker:
+        blocker.bind(("127.0.0.1", 0))
+        blocker.listen()
+        port = blocker.getsockname()[1]
+        with pytest.raises(ReviewError, match=str(port)):
             launch("x", [], folder=tmp_path / "review", port=port, announce=lambda _: None)
     assert not (tmp_path / "review").exists()
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
-    """FiftyOne on twelve plates in a process of its own, its link, and the workspace."""
+    """A process that shows twelve samples in FiftyOne, its link, and its folder."""
     command = [sys.executable, "-c", LAUNCH, str(tmp_path), str(free_port())]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with subprocess.Popen(
@@ -65,24 +65,24 @@ def opened(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], str, Path]]:
     ) as process:
         assert process.stdout is not None
         link = next((line.split()[1] for line in process.stdout if line.startswith("OPEN")), "")
-        assert link, "it ended before the page was up"
+        assert link, "the process ended before the app was up"
         yield process, link, tmp_path
         process.kill()
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_page_and_the_database(opened: tuple[subprocess.Popen[str], str, Path]) -> None:
+def test_ctrl_c_stops_the_app_and_the_database(opened: tuple[subprocess.Popen[str], str, Path]) -> None:
     process, _, folder = opened
     assert (folder / "review" / "mongod.lock").read_text().strip()
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert said.splitlines()[-1] == "ENDED"
-    assert (folder / "review" / "mongod.lock").read_text() == ""  # mongod empties it when it ends in order
+    assert output.splitlines()[-1] == "ENDED"
+    assert (folder / "review" / "mongod.lock").read_text() == ""  # mongod empties it on a clean shutdown
 
 
 @pytest.mark.browser
-def test_the_link_opens_the_most_useful_images(
+def test_link_opens_the_view_of_uncertain_images(
     opened: tuple[subprocess.Popen[str], str, Path], tmp_path: Path
 ) -> None:
     from playwright.sync_api import expect, sync_playwright
@@ -94,11 +94,11 @@ def test_the_link_opens_the_most_useful_images(
         )
         tab = browser.new_page(viewport={"width": 1440, "height": 900})
         tab.goto(opened[1])
-        expect(tab.get_by_text("Most useful first")).to_be_visible(timeout=60_000)
+        expect(tab.get_by_text("Most uncertain first")).to_be_visible(timeout=60_000)
         expect(tab.get_by_text(re.compile(r"^\s*6 samples\s*$"))).to_be_visible(timeout=60_000)
         for field in ("ground_truth", "predictions", "uncertainty", "gating_weights", "routing_entropy"):
             expect(tab.get_by_text(field, exact=True).filter(visible=True).first).to_be_visible()
-        tab.wait_for_timeout(3000)  # the boxes are painted after the images
+        tab.wait_for_timeout(3000)  # the boxes appear after the images
         tab.screenshot(path=tmp_path / "fiftyone.png")
         browser.close()
     assert (tmp_path / "fiftyone.png").stat().st_size > 20_000

@@ -1,4 +1,4 @@
-"""What FiftyOne is told of an image."""
+"""Tests of the plain values of a review sample."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, Predictio
 
 IMAGE = ImageRecord("a" * 64, "line 1/plate.png", Path("/images/plate.png"), 200, 100)
 DENT = Detection(Box(20.0, 10.0, 60.0, 60.0), "dent", 0.7, {"scratch": 0.2, "dent": 0.7}, 0.5)
-FOUND = Prediction(IMAGE.key, (DENT,), Routing((2, 0), (0.75, 0.25), 0.9), 0.5, "m1+b1")
+PREDICTION = Prediction(IMAGE.key, (DENT,), Routing((2, 0), (0.75, 0.25), 0.9), 0.5, "m1+b1")
 SAMPLE = ReviewSample(
-    IMAGE, (Annotation(Box(0.0, 0.0, 200.0, 50.0), "scratch"),), FOUND, ("round 1", "ranked")
+    IMAGE, (Annotation(Box(0.0, 0.0, 200.0, 50.0), "scratch"),), PREDICTION, ("round 1", "ranked")
 )
 LAYOUT = Layout(("scratch", "dent"), 4)
 
 
-def test_a_detection_carries_its_doubt_and_the_class_it_was_nearly() -> None:
+def test_detection_has_entropy_and_second_best_class() -> None:
     [detection] = describe(SAMPLE, LAYOUT)["predictions"]
     assert detection == {
         "label": "dent",
@@ -35,7 +35,7 @@ def test_a_detection_carries_its_doubt_and_the_class_it_was_nearly() -> None:
     }
 
 
-def test_a_sample_carries_truth_uncertainty_experts_and_tags() -> None:
+def test_sample_has_ground_truth_uncertainty_experts_and_tags() -> None:
     fields = describe(SAMPLE, LAYOUT)
     assert fields["ground_truth"] == [{"label": "scratch", "bounding_box": [0.0, 0.0, 1.0, 0.5]}]
     assert (fields["uncertainty"], fields["routing_entropy"], fields["version"]) == (0.5, 0.9, "m1+b1")
@@ -46,39 +46,47 @@ def test_a_sample_carries_truth_uncertainty_experts_and_tags() -> None:
     assert fields["labelled"] is True
 
 
-def test_not_looked_at_is_told_apart_from_nothing_there() -> None:
-    nobody = describe(ReviewSample(IMAGE, None, None), LAYOUT)
-    assert (nobody["ground_truth"], nobody["predictions"], nobody["labelled"]) == (None, None, False)
-    assert (nobody["uncertainty"], nobody["gating_weights"], nobody["lead_expert"]) == (None, None, None)
-    clean = describe(ReviewSample(IMAGE, (), replace(FOUND, detections=())), LAYOUT)
+def test_missing_annotations_and_prediction_differ_from_empty_ones() -> None:
+    unlabelled = describe(ReviewSample(IMAGE, None, None), LAYOUT)
+    assert (unlabelled["ground_truth"], unlabelled["predictions"], unlabelled["labelled"]) == (
+        None,
+        None,
+        False,
+    )
+    assert (unlabelled["uncertainty"], unlabelled["gating_weights"], unlabelled["lead_expert"]) == (
+        None,
+        None,
+        None,
+    )
+    clean = describe(ReviewSample(IMAGE, (), replace(PREDICTION, detections=())), LAYOUT)
     assert (clean["ground_truth"], clean["predictions"], clean["labelled"]) == ([], [], True)
 
 
-def test_the_only_class_has_no_second_best() -> None:
-    only = replace(FOUND, detections=(replace(DENT, probabilities={"dent": 0.7}),))
-    [detection] = describe(replace(SAMPLE, prediction=only), LAYOUT)["predictions"]
+def test_single_class_has_no_second_best() -> None:
+    single_class = replace(PREDICTION, detections=(replace(DENT, probabilities={"dent": 0.7}),))
+    [detection] = describe(replace(SAMPLE, prediction=single_class), LAYOUT)["predictions"]
     assert (detection["second_best"], detection["second_probability"]) == (None, None)
     assert detection["probs"] == [0.0, 0.7]
 
 
-def test_layout_keeps_the_vocabulary_order_and_adds_classes_that_only_people_use() -> None:
+def test_layout_keeps_the_order_of_the_vocabulary_and_adds_classes_of_annotations() -> None:
     stain = ReviewSample(IMAGE, (Annotation(Box(0.0, 0.0, 5.0, 5.0), "stain"),), None)
     assert Layout.of([SAMPLE, stain]) == Layout(("scratch", "dent", "stain"), 3)
     assert Layout.of([]) == Layout((), 0)
 
 
-def test_fingerprint_changes_with_content_and_only_then() -> None:
-    mark = fingerprint(describe(SAMPLE, LAYOUT))
-    assert fingerprint(describe(replace(SAMPLE), LAYOUT)) == mark
+def test_fingerprint_changes_only_with_the_content() -> None:
+    original = fingerprint(describe(SAMPLE, LAYOUT))
+    assert fingerprint(describe(replace(SAMPLE), LAYOUT)) == original
     changed = [
         replace(SAMPLE, annotations=()),
         replace(SAMPLE, tags=("round 2", "ranked")),
-        replace(SAMPLE, prediction=replace(FOUND, uncertainty=0.51)),
+        replace(SAMPLE, prediction=replace(PREDICTION, uncertainty=0.51)),
         replace(SAMPLE, image=replace(IMAGE, path=Path("/elsewhere/plate.png"))),
     ]
-    marks = [fingerprint(describe(sample, LAYOUT)) for sample in changed]
-    assert len({mark, *marks}) == 5
-    assert fingerprint(describe(SAMPLE, Layout(LAYOUT.classes, 8))) != mark
+    fingerprints = [fingerprint(describe(sample, LAYOUT)) for sample in changed]
+    assert len({original, *fingerprints}) == 5
+    assert fingerprint(describe(SAMPLE, Layout(LAYOUT.classes, 8))) != original
 
 
 @given(
@@ -95,7 +103,7 @@ def test_weights_vector_has_fixed_length_and_keeps_every_weight(experts: list[in
 
 
 @given(st.integers(1, 9000), st.integers(1, 9000), st.data())
-def test_boxes_are_shares_that_lead_back_to_pixels(width: int, height: int, data: st.DataObject) -> None:
+def test_relative_boxes_convert_back_to_pixels(width: int, height: int, data: st.DataObject) -> None:
     x1 = data.draw(st.floats(0.0, width - 0.5))
     y1 = data.draw(st.floats(0, height - 0.5))
     x2 = data.draw(st.floats(x1 + 0.25, width))
@@ -104,12 +112,17 @@ def test_boxes_are_shares_that_lead_back_to_pixels(width: int, height: int, data
     sample = ReviewSample(image, (Annotation(Box(x1, y1, x2, y2), "dent"),), None)
     fields = describe(sample, LAYOUT)
     json.dumps(fields)  # plain values only
-    left, top, wide, high = fields["ground_truth"][0]["bounding_box"]
+    left, top, relative_width, relative_height = fields["ground_truth"][0]["bounding_box"]
     assert 0 <= left <= 1
     assert 0 <= top <= 1
-    back = (left * width, top * height, (left + wide) * width, (top + high) * height)
-    assert back == pytest.approx((x1, y1, x2, y2), abs=1e-6)
+    pixels = (
+        left * width,
+        top * height,
+        (left + relative_width) * width,
+        (top + relative_height) * height,
+    )
+    assert pixels == pytest.approx((x1, y1, x2, y2), abs=1e-6)
 
 
-def test_people_count_experts_from_one() -> None:
+def test_expert_names_start_at_one() -> None:
     assert expert_name(0) == "expert 1"

@@ -1,4 +1,4 @@
-"""A database that ends with us, and FiftyOne pointed at it; the database here is a script of ours."""
+"""Tests of the database server, with a shell script in place of mongod."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 from annotate.review import process_guard, server
 from dsmoe_core.errors import ReviewError
 
-KEEPER = Path(process_guard.__file__)
+GUARD = Path(process_guard.__file__)
 
 
-def until(condition: str, path: Path, seconds: float = 20.0) -> bool:
-    """Wait until a file is there or a process is gone."""
+def wait_until(condition: str, path: Path, seconds: float = 20.0) -> bool:
+    """Wait until a file exists, or the process whose id it holds has ended."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        met = path.exists() if condition == "there" else not Path("/proc", path.read_text().strip()).exists()
+        met = path.exists() if condition == "exists" else not Path("/proc", path.read_text().strip()).exists()
         if met:
             return True
         time.sleep(0.05)
@@ -30,99 +30,101 @@ def until(condition: str, path: Path, seconds: float = 20.0) -> bool:
 
 
 def fake_mongod(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Let this shell script be the mongod that is found."""
+    """Put a shell script in place of mongod."""
     path = folder / "mongod"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setattr(server, "find_mongod", lambda: path)
 
 
-def test_the_keeper_passes_on_the_exit_code() -> None:
-    command = [sys.executable, "-I", KEEPER, "sh", "-c", "exit 7"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as kept:
-        assert kept.wait() == 7
+def test_guard_returns_the_exit_code_of_the_program() -> None:
+    command = [sys.executable, "-I", GUARD, "sh", "-c", "exit 7"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as guard:
+        assert guard.wait() == 7
 
 
-def test_the_kept_program_ends_even_when_its_owner_is_killed(tmp_path: Path) -> None:
+def test_guarded_program_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    kept = f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"
-    owner = subprocess.Popen(
+    script = f"echo $$ > {pid}.new; mv {pid}.new {pid}; exec sleep 600"
+    parent = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).wait()",
-            *[sys.executable, "-I", str(KEEPER), "sh", "-c", kept],
+            *[sys.executable, "-I", str(GUARD), "sh", "-c", script],
         ]
     )
-    assert until("there", pid)
-    owner.send_signal(signal.SIGKILL)
-    owner.wait()
-    assert until("gone", pid)
+    assert wait_until("exists", pid)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    assert wait_until("ended", pid)
 
 
-def test_a_program_that_will_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = tmp_path / "keeper.py"
-    own.write_text(KEEPER.read_text().replace("GRACE_SECONDS = 15.0", "GRACE_SECONDS = 0.3"))
-    monkeypatch.setattr(process_guard, "__file__", str(own))
+def test_program_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard_file = tmp_path / "guard.py"
+    guard_file.write_text(GUARD.read_text().replace("GRACE_SECONDS = 15.0", "GRACE_SECONDS = 0.3"))
+    monkeypatch.setattr(process_guard, "__file__", str(guard_file))
     pid = tmp_path / "pid"
     stubborn = f"trap '' TERM; echo $$ > {pid}.new; mv {pid}.new {pid}; while :; do sleep 0.1; done"
-    kept = process_guard.start(["sh", "-c", stubborn], tmp_path / "log")
-    assert until("there", pid)
-    process_guard.stop(kept)
-    assert kept.returncode == 256 - signal.SIGKILL
-    assert until("gone", pid)
+    guard = process_guard.start(["sh", "-c", stubborn], tmp_path / "log")
+    assert wait_until("exists", pid)
+    process_guard.stop(guard)
+    assert guard.returncode == 256 - signal.SIGKILL
+    assert wait_until("ended", pid)
 
 
 @pytest.mark.parametrize(
     ("script", "problem"),
     [
-        ("exit 100", "is in use by another process, or may not be written. Close the other `dsmoe review`"),
-        ("exit 14", "ended at once with code 14: it wrote no log"),
+        ("exit 100", "dsmoe review"),
+        ("exit 14", "code 14"),
         (
             """echo '{"s":"F","msg":"Fatal","attr":{"error":"No space left on device"}}' > $4; exit 14""",
             "code 14: No space left on device",
         ),
-        ("""echo '{"s":"I","msg":"fine"}' > $4; exit 1""", "code 1: its log names no error"),
+        ("""echo '{"s":"I","msg":"fine"}' > $4; exit 1""", "code 1"),
     ],
 )
-def test_a_database_that_does_not_start_is_explained(
+def test_database_that_does_not_start_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, problem: str
 ) -> None:
     fake_mongod(tmp_path, monkeypatch, script)
     with pytest.raises(ReviewError, match=problem), server.database(tmp_path / "review"):
-        pytest.fail("it cannot be up")
+        pytest.fail("the database must not be up")
 
 
-def test_a_database_that_hangs_is_given_up_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_database_is_terminated_after_the_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pid = tmp_path / "pid"
     fake_mongod(tmp_path, monkeypatch, f"echo $$ > {pid}; exec sleep 600")
     monkeypatch.setattr(server, "START_SECONDS", 0.5)
-    with pytest.raises(ReviewError, match="does not answer"), server.database(tmp_path / "review"):
-        pytest.fail("it cannot be up")
-    assert until("there", pid)
-    assert until("gone", pid)
+    with pytest.raises(ReviewError, match=r"mongod\.log"), server.database(tmp_path / "review"):
+        pytest.fail("the database must not be up")
+    assert wait_until("exists", pid)
+    assert wait_until("ended", pid)
 
 
-def test_a_folder_that_cannot_be_used_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_mongod(tmp_path, monkeypatch, "exit 0")
     (tmp_path / "file").touch()
-    with pytest.raises(ReviewError, match=r"folder .* cannot be used"), server.database(tmp_path / "file"):
-        pytest.fail("it cannot be up")
+    with pytest.raises(ReviewError, match="file"), server.database(tmp_path / "file"):
+        pytest.fail("the database must not be up")
 
 
-def test_a_server_of_the_users_that_does_not_answer_is_said(
+def test_external_server_that_does_not_respond_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "EXTERNAL_SECONDS", 0.0)
     with (
-        pytest.raises(ReviewError, match=r"does not answer .*the server of DSMOE_REVIEW_URI"),
+        pytest.raises(ReviewError, match="DSMOE_REVIEW_URI"),
         server.database(tmp_path / "review", "mongodb://127.0.0.1:9"),
     ):
-        pytest.fail("it cannot be up")
+        pytest.fail("the database must not be up")
     assert not (tmp_path / "review").exists()
 
 
-def test_fiftyone_is_set_up_before_its_import_and_never_tracks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fiftyone_is_configured_before_its_import_without_tracking(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.delitem(sys.modules, "fiftyone", raising=False)
     server.configure_fiftyone("mongodb://127.0.0.1:4711")
@@ -131,10 +133,10 @@ def test_fiftyone_is_set_up_before_its_import_and_never_tracks(monkeypatch: pyte
     assert os.environ["FIFTYONE_DEFAULT_APP_ADDRESS"] == "127.0.0.1"
 
 
-def test_one_process_reviews_one_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_database_in_one_process_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
     loaded = SimpleNamespace(config=SimpleNamespace(database_uri="mongodb://127.0.0.1:1"))
     monkeypatch.setitem(sys.modules, "fiftyone", loaded)  # type: ignore[arg-type]
     server.configure_fiftyone("mongodb://127.0.0.1:1")
-    with pytest.raises(ReviewError, match=r"another database in this process, mongodb://127\.0\.0\.1:1"):
+    with pytest.raises(ReviewError, match=r"mongodb://127\.0\.0\.1:1"):
         server.configure_fiftyone("mongodb://127.0.0.1:2")

@@ -1,4 +1,4 @@
-"""Images, tasks, and the two studios that obey one contract: the fake, and a real Label Studio."""
+"""Images, tasks, and the two implementations under the Studio contract: the fake and a real Label Studio."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MakeTask = Callable[..., Task]
 
 @pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
-    """A port that nobody listens on."""
+    """Function that returns an unused port."""
 
     def find() -> int:
         with socket.socket() as probe:
@@ -57,8 +57,8 @@ def studio_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def again(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Studio]:
-    """Gives the studio as a fresh process would find it."""
+def new_client(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Studio]:
+    """Function that returns a new client with the stored state, as after a restart of the process."""
     if studio_kind == "fake":
         return lambda: FakeStudio(tmp_path / "fake.json")
     connection: Connection = request.getfixturevalue("connection")
@@ -66,13 +66,13 @@ def again(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> C
 
 
 @pytest.fixture
-def studio(again: Callable[[], Studio]) -> Studio:
-    return again()
+def studio(new_client: Callable[[], Studio]) -> Studio:
+    return new_client()
 
 
 @pytest.fixture
 def images(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> MakeImage:
-    """Makes an image where the studio may show it; the key is the name and something of its own."""
+    """Function that creates an image in a folder that the studio may show."""
     if studio_kind == "fake":
         folder = tmp_path / "images"
         folder.mkdir()
@@ -82,12 +82,13 @@ def images(studio_kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> 
 
 
 def image_maker(folder: Path) -> MakeImage:
-    run = uuid.uuid4().hex[:8]
+    """Function that creates an image from its name. The key is the name and a random suffix."""
+    suffix = uuid.uuid4().hex[:8]
 
     def make(name: str) -> ImageRecord:
-        path = folder / f"{run} {name}.png"
+        path = folder / f"{suffix} {name}.png"
         Image.new("RGB", (WIDTH, HEIGHT), (20, 90, 40)).save(path)
-        return ImageRecord(key=f"{name}-{run}", name=f"{name}.png", path=path, width=WIDTH, height=HEIGHT)
+        return ImageRecord(key=f"{name}-{suffix}", name=f"{name}.png", path=path, width=WIDTH, height=HEIGHT)
 
     return make
 
@@ -122,17 +123,17 @@ def make_detection() -> Callable[..., Detection]:
 
 @pytest.fixture
 def make_task() -> MakeTask:
-    """A task with these detections; ``bare=True`` for one without pre-annotations."""
+    """Function that creates a task with detections; ``bare=True`` for one without a prediction."""
 
     def make(
         image: ImageRecord,
-        *found: Detection,
+        *detections: Detection,
         rank: int = 0,
-        round: int = 1,  # noqa: A002  # the field's own name
+        round: int = 1,  # noqa: A002  # named like the field of Task
         version: str = "model+book",
         bare: bool = False,
     ) -> Task:
-        detections = Prediction(image.key, found, Routing((0,), (1.0,), 0.0), 0.4, version)
-        return Task(image, round, "seed" if bare else "ranked", rank, None if bare else detections)
+        prediction = Prediction(image.key, detections, Routing((0,), (1.0,), 0.0), 0.4, version)
+        return Task(image, round, "seed" if bare else "ranked", rank, None if bare else prediction)
 
     return make

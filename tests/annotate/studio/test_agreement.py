@@ -1,4 +1,4 @@
-"""Which boxes of several people mean the same, how far they agree, and what is kept."""
+"""Tests of matching, agreement and merging of several annotators' boxes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ coordinates = st.integers(0, 6)
 
 @st.composite
 def regions(draw: st.DrawFn) -> Region:
-    """On a coarse grid, so that boxes often overlap."""
+    """Regions on a coarse grid, so that boxes often overlap."""
     x, y, w, h = draw(coordinates), draw(coordinates), draw(st.integers(1, 4)), draw(st.integers(1, 4))
     origin = draw(st.sampled_from(["manual", "prediction", "prediction-changed"]))
     label = draw(st.sampled_from(["open", "spur"]))
@@ -23,71 +23,72 @@ def regions(draw: st.DrawFn) -> Region:
     return Region(name, Box(float(x), float(y), float(x + w), float(y + h)), label, origin, None)
 
 
-PEOPLE = st.lists(st.lists(regions(), max_size=4), min_size=1, max_size=4)
+ANNOTATORS = st.lists(st.lists(regions(), max_size=4), min_size=1, max_size=4)
 
 
-def drawn(x: float, label: str = "open", name: str = "p", origin: str = "manual") -> Region:
+def region(x: float, label: str = "open", name: str = "p", origin: str = "manual") -> Region:
     return Region(name, Box(x, 0.0, x + 10, 10.0), label, origin, None)  # type: ignore[arg-type]
 
 
-@given(PEOPLE)
-def test_every_box_is_in_one_group_with_its_like_and_at_most_one_of_each_annotator(
-    answers: list[list[Region]],
-) -> None:
-    found = group_regions(answers)
-    assert sorted(map(repr, (r for g in found for r in g))) == sorted(
-        map(repr, (r for a in answers for r in a))
-    )
-    for group in found:
-        assert len({region.label for region in group}) == 1
-        assert len(group) <= len(answers)
-        for region in group:
-            others = [other for other in group if other is not region]
-            assert not others or max(iou(region.box, other.box) for other in others) >= MATCH_IOU
+@given(ANNOTATORS)
+def test_every_box_is_in_one_group_of_matching_boxes(annotators: list[list[Region]]) -> None:
+    groups = group_regions(annotators)
+    grouped = [r for group in groups for r in group]
+    assert sorted(map(repr, grouped)) == sorted(repr(r) for boxes in annotators for r in boxes)
+    for group in groups:
+        assert len({r.label for r in group}) == 1
+        assert len(group) <= len(annotators)
+        for r in group:
+            rest = [other for other in group if other is not r]
+            assert not rest or max(iou(r.box, other.box) for other in rest) >= MATCH_IOU
 
 
-@given(PEOPLE)
-def test_agreement_is_a_share_and_whole_with_oneself(answers: list[list[Region]]) -> None:
-    found = agreement(answers)
-    if len(answers) == 1:
-        assert found is None
+@given(ANNOTATORS)
+def test_agreement_is_between_zero_and_one_and_symmetric(annotators: list[list[Region]]) -> None:
+    value = agreement(annotators)
+    if len(annotators) == 1:
+        assert value is None
     else:
-        assert found is not None
-        assert 0 <= found <= 1
-        assert found == pytest.approx(agreement(answers[::-1]))
+        assert value is not None
+        assert 0 <= value <= 1
+        assert value == pytest.approx(agreement(annotators[::-1]))
 
 
-@given(PEOPLE)
-def test_what_most_drew_is_part_of_what_anybody_drew(answers: list[list[Region]]) -> None:
-    most, anybody = merge_regions(answers, "majority"), merge_regions(answers, "union")
-    assert set(map(repr, most)) <= set(map(repr, anybody))
-    assert len(anybody) == len(group_regions(answers))
+@given(ANNOTATORS)
+def test_majority_is_a_subset_of_the_union(annotators: list[list[Region]]) -> None:
+    majority, union = merge_regions(annotators, "majority"), merge_regions(annotators, "union")
+    assert set(map(repr, majority)) <= set(map(repr, union))
+    assert len(union) == len(group_regions(annotators))
 
 
-def test_one_alone_is_kept_as_drawn() -> None:
-    answer = [drawn(0.1), drawn(33.3, "spur")]
-    assert merge_regions([answer], "majority") == merge_regions([answer], "union") == tuple(answer)
+def test_boxes_of_a_single_annotator_are_unchanged() -> None:
+    boxes = [region(0.1), region(33.3, "spur")]
+    assert merge_regions([boxes], "majority") == merge_regions([boxes], "union") == tuple(boxes)
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("a", "b", "expected"),
     [
         ([], [], 1.0),
-        ([drawn(0)], [], 0.0),
-        ([drawn(0)], [drawn(1)], 1.0),
-        ([drawn(0)], [drawn(1, "spur")], 0.0),
-        ([drawn(0)], [drawn(5)], 0.0),  # IoU 1/3
-        ([drawn(0), drawn(50)], [drawn(0)], 2 / 3),
-        ([drawn(0)], [drawn(0), drawn(0)], 2 / 3),  # one box is shared once
+        ([region(0)], [], 0.0),
+        ([region(0)], [region(1)], 1.0),
+        ([region(0)], [region(1, "spur")], 0.0),
+        ([region(0)], [region(5)], 0.0),  # IoU 1/3
+        ([region(0), region(50)], [region(0)], 2 / 3),
+        ([region(0)], [region(0), region(0)], 2 / 3),  # a box matches only once
     ],
 )
-def test_agreement_of_two(one: list[Region], other: list[Region], expected: float) -> None:
-    assert agreement([one, other]) == pytest.approx(expected)
+def test_agreement_of_two_annotators(a: list[Region], b: list[Region], expected: float) -> None:
+    assert agreement([a, b]) == pytest.approx(expected)
 
 
-def test_of_three_a_box_that_two_drew_is_kept_as_their_mean() -> None:
-    shown = drawn(0, name="shown", origin="prediction")
-    moved = drawn(2, name="shown", origin="prediction-changed")
-    (kept,) = merge_regions([[drawn(90)], [shown], [moved]], "majority")
-    assert (kept.id, kept.origin, kept.box) == ("shown", "prediction-changed", Box(1.0, 0.0, 11.0, 10.0))
-    assert merge_regions([[shown], [shown]], "majority") == (shown,)
+def test_majority_of_three_annotators_is_the_mean_box_of_two() -> None:
+    accepted = region(0, name="shown", origin="prediction")
+    moved = region(2, name="shown", origin="prediction-changed")
+    (merged,) = merge_regions([[region(90)], [accepted], [moved]], "majority")
+    assert (merged.id, merged.origin, merged.box) == (
+        "shown",
+        "prediction-changed",
+        Box(1.0, 0.0, 11.0, 10.0),
+    )
+    assert merge_regions([[accepted], [accepted]], "majority") == (accepted,)

@@ -1,4 +1,4 @@
-"""Renaming classes while people work: what they do in between is not undone."""
+"""Tests of the class migration while annotators work."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from dsmoe_core.schema import Box, ClassText, Vocabulary
 Json = dict[str, Any]
 
 
-def drawn(name: str, x: float) -> Json:
+def result(name: str, x: float) -> Json:
     return to_result(Region(name, Box(x, 10.0, x + 30, 50.0), "open", "manual", None), 100, 100)
 
 
-class Busy:
-    """A server whose annotator hands in another version of annotation 1 while the tasks are read."""
+class BusyApi:
+    """Api of a server on which annotation 1 is changed while the tasks are listed."""
 
     def __init__(self) -> None:
-        self.results = [drawn("a", 10.0)]
+        self.results = [result("a", 10.0)]
 
     @contextmanager
-    def client(self, _what: str) -> Iterator[Any]:
+    def client(self, _action: str) -> Iterator[Any]:
         yield SimpleNamespace(projects=SimpleNamespace(update=lambda *_, **__: None))
 
-    def request(self, _what: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
+    def request(self, _action: str, method: str, path: str, *, params: Any = None, body: Any = None) -> Any:
         if path == "api/tasks/":
             assert params is not None
             annotation = {"id": 1, "updated_at": "2026-01-01", "result": self.results}
-            self.results = [drawn("a", 20.0), drawn("b", 60.0)]
+            self.results = [result("a", 20.0), result("b", 60.0)]
             return {"tasks": [{"id": 7, "annotations": [annotation], "predictions": []}]}
         if path == "api/annotations/1/":
             if method == "PATCH":
@@ -44,13 +44,13 @@ class Busy:
         return None
 
 
-def test_what_an_annotator_changes_in_between_is_kept() -> None:
-    server = Busy()
+def test_concurrent_change_of_an_annotation_is_kept() -> None:
+    api = BusyApi()
     change = ClassChange(renamed={"open": "gap"}, annotations={"open": 1})
-    done: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     vocabulary = Vocabulary((ClassText("gap", "d"),))
-    migrate(cast(Api, server), 1, change, vocabulary, lambda n, of: done.append((n, of)))
-    assert [r["id"] for r in server.results] == ["a", "b"]
-    assert [r["value"]["x"] for r in server.results] == [20.0, 60.0]
-    assert [r["value"]["rectanglelabels"] for r in server.results] == [["gap"], ["gap"]]
-    assert done == [(1, 1)]
+    migrate(cast(Api, api), 1, change, vocabulary, lambda done, total: steps.append((done, total)))
+    assert [r["id"] for r in api.results] == ["a", "b"]
+    assert [r["value"]["x"] for r in api.results] == [20.0, 60.0]
+    assert [r["value"]["rectanglelabels"] for r in api.results] == [["gap"], ["gap"]]
+    assert steps == [(1, 1)]

@@ -1,4 +1,4 @@
-"""What people do besides submitting once, on the fake and the real one: several, doubts, changes of mind."""
+"""Tests of several annotators, doubts and changed annotations, with the fake and a real server."""
 
 from __future__ import annotations
 
@@ -19,55 +19,55 @@ from dsmoe_core.schema import Box, Harvest, ImageRecord, Vocabulary
 Json = dict[str, Any]
 
 
-class People(Protocol):
-    """What people do on the page, whatever the server; annotators are called 0 and 1."""
+class Annotators(Protocol):
+    """Actions of annotators 0 and 1 in the labelling interface."""
 
-    def annotate(self, task_id: int, who: int, body: Json) -> int: ...
-    def change(self, annotation_id: int, body: Json) -> None: ...
-    def take_back(self, annotation_id: int) -> None: ...
+    def annotate(self, task_id: int, annotator: int, body: Json) -> int: ...
+    def update(self, annotation_id: int, body: Json) -> None: ...
+    def delete(self, annotation_id: int) -> None: ...
 
 
-class FakePeople:
+class FakeAnnotators:
     def __init__(self, studio: FakeStudio) -> None:
         self._studio = studio
 
-    def annotate(self, task_id: int, who: int, body: Json) -> int:
-        return self._studio.annotate(task_id, {**body, "completed_by": who})
+    def annotate(self, task_id: int, annotator: int, body: Json) -> int:
+        return self._studio.annotate(task_id, {**body, "completed_by": annotator})
 
-    def change(self, annotation_id: int, body: Json) -> None:
-        self._studio.change(annotation_id, **body)
+    def update(self, annotation_id: int, body: Json) -> None:
+        self._studio.update_annotation(annotation_id, **body)
 
-    def take_back(self, annotation_id: int) -> None:
-        self._studio.take_back(annotation_id)
+    def delete(self, annotation_id: int) -> None:
+        self._studio.delete_annotation(annotation_id)
 
 
-class RealPeople:
+class RealAnnotators:
     def __init__(self, connection: Connection) -> None:
         self._api = Api(connection)
-        with self._api.client("make another user") as sdk:
+        with self._api.client("create a user") as sdk:
             email = f"{uuid.uuid4().hex[:8]}@dsmoe.local"
             self._users = [sdk.users.whoami().id, sdk.users.create(email=email, username=email).id]
 
-    def annotate(self, task_id: int, who: int, body: Json) -> int:
+    def annotate(self, task_id: int, annotator: int, body: Json) -> int:
         with self._api.client("annotate") as sdk:
-            made = sdk.annotations.create(task_id, completed_by=self._users[who], **body)
-        return int(made.id)
+            created = sdk.annotations.create(task_id, completed_by=self._users[annotator], **body)
+        return int(created.id)
 
-    def change(self, annotation_id: int, body: Json) -> None:
+    def update(self, annotation_id: int, body: Json) -> None:
         with self._api.client("change an annotation") as sdk:
             sdk.annotations.update(annotation_id, **body)
 
-    def take_back(self, annotation_id: int) -> None:
+    def delete(self, annotation_id: int) -> None:
         with self._api.client("delete an annotation") as sdk:
             sdk.annotations.delete(annotation_id)
 
 
 @pytest.fixture
-def people(studio: Studio, studio_kind: str, request: pytest.FixtureRequest) -> People:
+def annotators(studio: Studio, studio_kind: str, request: pytest.FixtureRequest) -> Annotators:
     if isinstance(studio, FakeStudio):
-        return FakePeople(studio)
+        return FakeAnnotators(studio)
     assert studio_kind == "real"
-    return RealPeople(request.getfixturevalue("connection"))
+    return RealAnnotators(request.getfixturevalue("connection"))
 
 
 @pytest.fixture
@@ -83,44 +83,46 @@ def task_id(
     make_task: Callable[..., Task],
     make_detection: Callable[..., Any],
 ) -> int:
-    """A task with one pre-annotation, an open at (10, 10, 50, 50)."""
+    """A task with one pre-annotation of class "open" at (10, 10, 50, 50)."""
     studio.import_tasks(project, [make_task(images("a"), make_detection((10, 10, 50, 50)))])
     return studio.open_tasks(project)[0].task_id
 
 
-def drawn(x: float, label: str = "open") -> Region:
+def region(x: float, label: str = "open") -> Region:
     return Region(uuid.uuid4().hex[:10], Box(x, 10.0, x + 40, 50.0), label, "manual", None)
 
 
-def body(*regions: Region, verdict: ImageChoice | None = None, note: str = "", **more: Any) -> Json:
-    """What the page posts."""
+def body(*regions: Region, choice: ImageChoice | None = None, note: str = "", **more: Any) -> Json:
+    """Body of an annotation, as the labelling interface sends it."""
     result = [to_result(region, 320, 200) for region in regions]
-    if verdict is not None:
-        result.append(_said("choices", IMAGE_CHOICE, {"choices": [str(verdict)]}))
+    if choice is not None:
+        result.append(_image_result("choices", IMAGE_CHOICE, {"choices": [str(choice)]}))
     if note:
-        result.append(_said("textarea", NOTE, {"text": [note]}))
+        result.append(_image_result("textarea", NOTE, {"text": [note]}))
     return {"result": result, "lead_time": 4.0, "was_cancelled": False, **more}
 
 
-def _said(kind: str, control: str, value: Json) -> Json:
+def _image_result(kind: str, control: str, value: Json) -> Json:
     identity = uuid.uuid4().hex[:10]
     return {"id": identity, "type": kind, "from_name": control, "to_name": OBJECT, "value": value}
 
 
-def one(
+def only_harvest(
     studio: Studio, project: int, consensus: Consensus = "latest", since: datetime | None = None
 ) -> Harvest:
     (harvest,) = studio.harvest(project, since=since, consensus=consensus)
     return harvest
 
 
-def test_two_annotators_agree_on_one_box_and_each_has_one_more(
-    studio: Studio, people: People, project: int, task_id: int
+def test_consensus_of_two_annotators(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
 ) -> None:
-    people.annotate(task_id, 0, body(drawn(10), drawn(100)))
-    people.annotate(task_id, 1, body(drawn(12), drawn(200, "spur")))
+    annotators.annotate(task_id, 0, body(region(10), region(100)))
+    annotators.annotate(task_id, 1, body(region(12), region(200, "spur")))
     boxes = {
-        consensus: sorted((round(a.box.x1, 3), a.label) for a in one(studio, project, consensus).annotations)
+        consensus: sorted(
+            (round(a.box.x1, 3), a.label) for a in only_harvest(studio, project, consensus).annotations
+        )
         for consensus in ("latest", "majority", "union")
     }
     assert boxes == {
@@ -128,98 +130,105 @@ def test_two_annotators_agree_on_one_box_and_each_has_one_more(
         "majority": [(11.0, "open")],
         "union": [(11.0, "open"), (100.0, "open"), (200.0, "spur")],
     }
-    got = one(studio, project, "majority")
-    assert (got.annotators, got.agreement, got.seconds) == (2, 0.5, 8.0)
+    harvest = only_harvest(studio, project, "majority")
+    assert (harvest.annotators, harvest.agreement, harvest.seconds) == (2, 0.5, 8.0)
 
 
-def test_ground_truth_outweighs_a_later_annotation(
-    studio: Studio, people: People, project: int, task_id: int
+def test_ground_truth_overrides_a_later_annotation(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
 ) -> None:
-    first = people.annotate(task_id, 0, body(drawn(100), ground_truth=True))
-    people.annotate(task_id, 1, body(drawn(10), drawn(200)))
+    first = annotators.annotate(task_id, 0, body(region(100), ground_truth=True))
+    annotators.annotate(task_id, 1, body(region(10), region(200)))
     for consensus in ("latest", "majority", "union"):
-        got = one(studio, project, consensus)
-        assert [a.box.x1 for a in got.annotations] == [pytest.approx(100)]
-        assert got.annotation_id == first
-    before = one(studio, project).updated_at
-    people.change(first, {"ground_truth": False})
-    got = one(studio, project, "union", since=before)
-    assert len(got.annotations) == 3
-    assert got.updated_at > before
+        harvest = only_harvest(studio, project, consensus)
+        assert [a.box.x1 for a in harvest.annotations] == [pytest.approx(100)]
+        assert harvest.annotation_id == first
+    before = only_harvest(studio, project).updated_at
+    annotators.update(first, {"ground_truth": False})
+    harvest = only_harvest(studio, project, "union", since=before)
+    assert len(harvest.annotations) == 3
+    assert harvest.updated_at > before
 
 
-def test_the_same_person_twice_is_one_annotator(
-    studio: Studio, people: People, project: int, task_id: int
+def test_two_annotations_of_one_annotator_count_once(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
 ) -> None:
-    people.annotate(task_id, 0, body(drawn(10)))
-    people.annotate(task_id, 0, body(drawn(200)))
-    got = one(studio, project, "union")
-    assert [a.box.x1 for a in got.annotations] == [pytest.approx(200)]
-    assert (got.annotators, got.agreement) == (1, None)
+    annotators.annotate(task_id, 0, body(region(10)))
+    annotators.annotate(task_id, 0, body(region(200)))
+    harvest = only_harvest(studio, project, "union")
+    assert [a.box.x1 for a in harvest.annotations] == [pytest.approx(200)]
+    assert (harvest.annotators, harvest.agreement) == (1, None)
 
 
-@pytest.mark.parametrize("verdict", [ImageChoice.UNSURE, ImageChoice.NEEDS_EXPERT])
-def test_a_doubt_is_no_label_until_it_is_lifted(
-    studio: Studio, people: People, project: int, task_id: int, verdict: ImageChoice
+@pytest.mark.parametrize("choice", [ImageChoice.UNSURE, ImageChoice.NEEDS_EXPERT])
+def test_image_in_doubt_is_not_labelled_until_it_is_resolved(
+    studio: Studio, annotators: Annotators, project: int, task_id: int, choice: ImageChoice
 ) -> None:
-    identity = people.annotate(task_id, 0, body(drawn(10), verdict=verdict, note="scratch or spur?"))
-    got = one(studio, project)
-    assert (got.doubt, got.note, got.labelled, len(got.annotations)) == (
-        str(verdict),
+    identity = annotators.annotate(task_id, 0, body(region(10), choice=choice, note="scratch or spur?"))
+    harvest = only_harvest(studio, project)
+    assert (harvest.doubt, harvest.note, harvest.labelled, len(harvest.annotations)) == (
+        str(choice),
         "scratch or spur?",
         False,
         1,
     )
-    people.change(identity, body(drawn(10, "spur"), note="a spur"))
-    got = one(studio, project, since=got.updated_at)
-    assert (got.doubt, got.note, got.labelled) == (None, "a spur", True)
+    annotators.update(identity, body(region(10, "spur"), note="a spur"))
+    harvest = only_harvest(studio, project, since=harvest.updated_at)
+    assert (harvest.doubt, harvest.note, harvest.labelled) == (None, "a spur", True)
 
 
-def test_no_defect_is_a_label_and_contradicted_by_a_box_a_doubt(
-    studio: Studio, people: People, project: int, task_id: int
+def test_no_defect_is_a_label_and_unsure_if_there_is_a_box(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
 ) -> None:
-    identity = people.annotate(task_id, 0, body(verdict=ImageChoice.NO_DEFECT))
-    got = one(studio, project)
-    assert (got.labelled, got.annotations, got.doubt) == (True, (), None)
-    people.change(identity, body(drawn(10), verdict=ImageChoice.NO_DEFECT))
-    got = one(studio, project)
-    assert (got.labelled, got.doubt) == (False, "unsure")
-    assert got.note == '(says "no defect", and has 1 boxes)'
+    identity = annotators.annotate(task_id, 0, body(choice=ImageChoice.NO_DEFECT))
+    harvest = only_harvest(studio, project)
+    assert (harvest.labelled, harvest.annotations, harvest.doubt) == (True, (), None)
+    annotators.update(identity, body(region(10), choice=ImageChoice.NO_DEFECT))
+    harvest = only_harvest(studio, project)
+    assert (harvest.labelled, harvest.doubt) == (False, "unsure")
+    assert harvest.note == '("no defect" is selected, number of boxes: 1)'
 
 
-def test_what_another_program_wrote_and_cannot_be_read_is_left_out(
-    studio: Studio, people: People, project: int, task_id: int, caplog: pytest.LogCaptureFixture
+def test_invalid_regions_of_other_programs_are_skipped(
+    studio: Studio, annotators: Annotators, project: int, task_id: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server asks only that an annotation's regions are a list."""
-    odd = body(drawn(10), drawn(100), drawn(200))
-    del odd["result"][1]["value"]["x"]
-    odd["result"][2]["value"]["height"] = None
-    people.annotate(task_id, 0, odd)
-    assert [a.box.x1 for a in one(studio, project).annotations] == [pytest.approx(10)]
+    """The server only checks that an annotation's result is a list."""
+    invalid = body(region(10), region(100), region(200))
+    del invalid["result"][1]["value"]["x"]
+    invalid["result"][2]["value"]["height"] = None
+    annotators.annotate(task_id, 0, invalid)
+    assert [a.box.x1 for a in only_harvest(studio, project).annotations] == [pytest.approx(10)]
     assert "x is None" in caplog.text
     assert "height is None" in caplog.text
 
 
-def test_an_annotation_taken_back_is_told_and_the_task_is_open_again(
-    studio: Studio, people: People, project: int, task_id: int
+def test_deleted_annotations_are_harvested_and_the_task_is_open_again(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
 ) -> None:
-    older = people.annotate(task_id, 0, body(drawn(10)))
-    newer = people.annotate(task_id, 1, body(drawn(200)))
-    both = one(studio, project)
-    people.take_back(newer)
-    left = one(studio, project, since=both.updated_at + timedelta(microseconds=1))
-    assert (left.annotation_id, left.annotators) == (older, 1)
-    people.take_back(older)
-    none = one(studio, project, since=left.updated_at + timedelta(microseconds=1))
-    assert (none.annotators, none.labelled, none.annotations) == (0, False, ())
-    assert none.updated_at > left.updated_at > both.updated_at
+    older = annotators.annotate(task_id, 0, body(region(10)))
+    newer = annotators.annotate(task_id, 1, body(region(200)))
+    both = only_harvest(studio, project)
+    annotators.delete(newer)
+    remaining = only_harvest(studio, project, since=both.updated_at + timedelta(microseconds=1))
+    assert (remaining.annotation_id, remaining.annotators) == (older, 1)
+    annotators.delete(older)
+    empty = only_harvest(studio, project, since=remaining.updated_at + timedelta(microseconds=1))
+    assert (empty.annotators, empty.labelled, empty.annotations) == (0, False, ())
+    assert empty.updated_at > remaining.updated_at > both.updated_at
     assert studio.harvest(project) == []
     assert [task.task_id for task in studio.open_tasks(project)] == [task_id]
 
 
-def test_a_skip_is_no_vote(studio: Studio, people: People, project: int, task_id: int) -> None:
-    people.annotate(task_id, 0, body(drawn(10)))
-    people.annotate(task_id, 1, body(was_cancelled=True))
-    assert one(studio, project, "latest").skipped
-    got = one(studio, project, "majority")
-    assert (got.skipped, got.labelled, len(got.annotations), got.agreement) == (False, True, 1, None)
+def test_skipped_task_does_not_vote(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
+) -> None:
+    annotators.annotate(task_id, 0, body(region(10)))
+    annotators.annotate(task_id, 1, body(was_cancelled=True))
+    assert only_harvest(studio, project, "latest").skipped
+    harvest = only_harvest(studio, project, "majority")
+    assert (harvest.skipped, harvest.labelled, len(harvest.annotations), harvest.agreement) == (
+        False,
+        True,
+        1,
+        None,
+    )

