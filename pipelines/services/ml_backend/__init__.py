@@ -1,1 +1,1 @@
-"""Behind Label Studio's live pre-annotations and smart tools: one model in memory, one line of waiting."""
+"""ML backend of Label Studio: live pre-annotations and smart tools from one model in memory."""

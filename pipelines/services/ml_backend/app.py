@@ -1,4 +1,4 @@
-"""The web face of the back end: Label Studio's protocol over HTTP, with basic authentication."""
+"""HTTP application of the ML backend: Label Studio's protocol, with basic authentication."""
 
 from __future__ import annotations
 
@@ -29,37 +29,39 @@ from annotate.studio.ml_backend import (
 from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.services.ml_backend.credentials import Credentials
-from pipelines.services.ml_backend.service import PredictionRequest, PredictionService
+from pipelines.services.ml_backend.service import PredictionService
 from pipelines.settings import RoundSettings
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 32 << 20
-"""Of a request's body. Label Studio sends all selected tasks in one."""
-RETRY_S = 1
+MAX_BODY_BYTES = 32 << 20
+"""Largest request body. Label Studio sends all selected tasks in one request."""
+RETRY_AFTER_S = 1
 _BASIC = HTTPBasic(realm="dsmoe")
 
 
-def make_app(service: PredictionService, credentials: Credentials, showing: RoundSettings) -> FastAPI:
-    """The application.
+def make_app(service: PredictionService, credentials: Credentials, settings: RoundSettings) -> FastAPI:
+    """Make the FastAPI application.
 
     Args:
-        showing: which detections become pre-annotations.
+        service: predicts the images.
+        credentials: user name and password that every request but /webhook must carry.
+        settings: which detections become pre-annotations.
     """
 
     @asynccontextmanager
-    async def life(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with service:
             yield
 
-    app = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
-    ours = [Depends(_signed_in(credentials))]
-    app.exception_handler(DsmoeError)(_refusal)
-    app.exception_handler(TimeoutError)(_too_slow)
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    authenticated = [Depends(_authentication(credentials))]
+    app.exception_handler(DsmoeError)(_error_response)
+    app.exception_handler(TimeoutError)(_timeout_response)
 
-    @app.get("/health", dependencies=ours)
+    @app.get("/health", dependencies=authenticated)
     async def health() -> Json:
-        """What Label Studio asks before anything else, and people when something is odd."""
+        """State of the service; Label Studio calls it before all else."""
         return {
             "status": "UP",
             "model_version": service.version,
@@ -67,152 +69,150 @@ def make_app(service: PredictionService, credentials: Credentials, showing: Roun
             "problem": service.champion.problem,
         }
 
-    @app.post("/setup", dependencies=ours)
+    @app.post("/setup", dependencies=authenticated)
     async def setup() -> Json:
-        """Nothing has to be set up; above all, the token that comes with the request is not needed."""
+        """Version of the model. Nothing is set up, and the token in the request is not used."""
         return {"model_version": service.version}
 
-    @app.get("/versions", dependencies=ours)
+    @app.get("/versions", dependencies=authenticated)
     async def versions() -> Json:
         return {"versions": [service.version] if service.version else []}
 
-    @app.post("/predict", dependencies=ours)
+    @app.post("/predict", dependencies=authenticated)
     async def predict(request: Request) -> Json:
-        asked = predict_request(await _json(request))
-        began = time.monotonic()
-        if asked.prompt is not None:
-            results: list[Any] = [await _smart(service, task, asked) for task in asked.tasks[:1]]
+        body = predict_request(await _json(request))
+        started = time.monotonic()
+        if body.prompt is not None:
+            results: list[Any] = [await _smart_tool(service, task, body) for task in body.tasks[:1]]
         else:
-            results = await _pre_annotations(service, asked, showing)
-        log.debug("%d tasks in %.0f ms", len(asked.tasks), 1000 * (time.monotonic() - began))
+            results = await _pre_annotations(service, body, settings)
+        log.debug("%d tasks in %.0f ms", len(body.tasks), 1000 * (time.monotonic() - started))
         return {"results": results}
 
     @app.post("/webhook")
     async def webhook(request: Request) -> Response:
-        """Whatever happened in Label Studio: nothing to do, and never a training."""
+        """Events of Label Studio, such as START_TRAINING: ignored. It sends them without credentials."""
         await _body(request)
         return Response(status_code=204)
 
     return app
 
 
-async def _smart(service: PredictionService, task: PredictTask, asked: PredictRequest) -> Json:
-    """The box that is meant, or no box."""
-    question = await asyncio.to_thread(service.question, task, asked.prompt)
-    answer = await service.ask(question, within_s=service.limits.seconds)
-    pointed, image = answer.pointed, question.image
-    if pointed is None or pointed.label not in asked.classes:
+async def _smart_tool(service: PredictionService, task: PredictTask, body: PredictRequest) -> Json:
+    """The box for a prompt, or an empty result."""
+    request = await asyncio.to_thread(service.make_request, task, body.prompt)
+    response = await service.predict(request, timeout_s=service.limits.timeout_s)
+    result, image = response.prompt_result, request.image
+    if result is None or result.label not in body.classes:
         return EMPTY_PREDICTION
-    box = pointed.box.clipped(image.width, image.height)
+    box = result.box.clipped(image.width, image.height)
     return smart_tool_json(
-        image, box, pointed.label, score=pointed.score, version=answer.version, reason=pointed.why
+        image, box, result.label, score=result.score, version=response.version, reason=result.reason
     )
 
 
 async def _pre_annotations(
-    service: PredictionService, asked: PredictRequest, showing: RoundSettings
+    service: PredictionService, body: PredictRequest, settings: RoundSettings
 ) -> list[Any]:
-    """A prediction for each task that can be answered in time, and none for the rest.
+    """A prediction for each task that is answered in time, and an empty one for the others.
 
-    Label Studio sends all selected tasks in one request and gives up on it as a whole. What is left out here
-    it asks for again when someone selects the same tasks again.
+    Label Studio sends all selected tasks in one request, and one error would fail all of them. It requests
+    tasks with an empty prediction again when they are selected again.
 
     Raises:
-        DsmoeError, TimeoutError: the first reason, where no task at all could be answered.
+        DsmoeError, TimeoutError: no task was answered; the first error.
     """
-    results: list[Any] = [NO_PREDICTION] * len(asked.tasks)
-    deadline = time.monotonic() + service.limits.seconds
-    reasons: list[Exception] = []
+    results: list[Any] = [NO_PREDICTION] * len(body.tasks)
+    deadline = time.monotonic() + service.limits.timeout_s
+    errors: list[Exception] = []
     size = service.limits.batch
-    for start in range(0, len(asked.tasks), size):
-        part = asked.tasks[start : start + size]
+    for start in range(0, len(body.tasks), size):
+        batch = body.tasks[start : start + size]
         answers = await asyncio.gather(
-            *(_pre_annotation(service, task, asked, showing, deadline) for task in part),
+            *(_pre_annotation(service, task, body, settings, deadline) for task in batch),
             return_exceptions=True,
         )
-        for place, answer in enumerate(answers, start=start):
+        for index, answer in enumerate(answers, start=start):
             if isinstance(answer, DsmoeError | TimeoutError | OSError):
-                reasons.append(answer)
+                errors.append(answer)
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                results[place] = answer
-        if any(isinstance(reason, TimeoutError | ServiceError) for reason in reasons):
+                results[index] = answer
+        if any(isinstance(error, TimeoutError | ServiceError) for error in errors):
             break
-    if reasons:
-        log.warning("%d of %d tasks got no pre-annotations: %s", *_counts(results), reasons[0])
-        if all(result is NO_PREDICTION for result in results):
-            raise reasons[0]
+    if errors:
+        empty = sum(result is NO_PREDICTION for result in results)
+        log.warning("%d of %d tasks have no pre-annotations: %s", empty, len(results), errors[0])
+        if empty == len(results):
+            raise errors[0]
     return results
 
 
 async def _pre_annotation(
     service: PredictionService,
     task: PredictTask,
-    asked: PredictRequest,
-    showing: RoundSettings,
+    body: PredictRequest,
+    settings: RoundSettings,
     deadline: float,
 ) -> Json | list[Json]:
+    """The pre-annotations of one task; empty for a task of the blind audit."""
     if task.blind:
         return NO_PREDICTION
-    question: PredictionRequest = await asyncio.to_thread(service.question, task, None)
-    answer = await service.ask(question, within_s=max(deadline - time.monotonic(), 0))
-    if answer.found is None:
+    request = await asyncio.to_thread(service.make_request, task, None)
+    response = await service.predict(request, timeout_s=max(deadline - time.monotonic(), 0))
+    if response.prediction is None:
         return NO_PREDICTION
-    found = pre_annotations(answer.found, showing)
-    # A project whose page was not changed yet refuses a prediction whole for one class that it lacks.
-    known = tuple(f for f in found.detections if f.label in asked.classes)
-    return pre_annotation_json(question.image, replace(found, detections=known), asked.classes)
+    prediction = pre_annotations(response.prediction, settings)
+    # Label Studio rejects a whole prediction for one class that the project's label config lacks.
+    detections = tuple(d for d in prediction.detections if d.label in body.classes)
+    return pre_annotation_json(request.image, replace(prediction, detections=detections), body.classes)
 
 
-def _counts(results: list[Any]) -> tuple[int, int]:
-    return sum(result is NO_PREDICTION for result in results), len(results)
-
-
-def _signed_in(credentials: Credentials) -> Callable[..., None]:
+def _authentication(credentials: Credentials) -> Callable[..., None]:
     def check(given: Annotated[HTTPBasicCredentials, Depends(_BASIC)]) -> None:
-        name = secrets.compare_digest(given.username.encode(), credentials.username.encode())
-        word = secrets.compare_digest(given.password.encode(), credentials.password.encode())
-        if not (name and word):
+        username = secrets.compare_digest(given.username.encode(), credentials.username.encode())
+        password = secrets.compare_digest(given.password.encode(), credentials.password.encode())
+        if not (username and password):
             raise HTTPException(401, "wrong user name or password", {"WWW-Authenticate": "Basic"})
 
     return check
 
 
 async def _body(request: Request) -> bytes:
-    """The body, never more of it than allowed.
+    """Read the body.
 
     Raises:
-        HTTPException: 413, it is larger.
+        HTTPException: 413, it is larger than ``MAX_BODY_BYTES``.
     """
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BYTES:
-            raise HTTPException(413, f"more than {MAX_BYTES >> 20} MB")
+        if len(body) > MAX_BODY_BYTES:
+            raise HTTPException(413, f"more than {MAX_BODY_BYTES >> 20} MB")
     return bytes(body)
 
 
 async def _json(request: Request) -> Any:
-    """The body as JSON.
+    """Read the body as JSON.
 
     Raises:
-        FormatError: it is none.
+        FormatError: it is not JSON.
     """
     try:
         return loads(await _body(request))
     except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FormatError("the body is no JSON", "Send what Label Studio sends.") from error
+        raise FormatError("the request body is not JSON", "Send what Label Studio sends.") from error
 
 
-def _refusal(_: Request, error: Exception) -> JSONResponse:
-    """An error of ours, told with the status that says whose fault it is."""
+def _error_response(_: Request, error: Exception) -> JSONResponse:
+    """503 for a full queue, 400 for an invalid request or image, 500 for other errors."""
     busy = isinstance(error, ServiceError)
     status = 503 if busy else 400 if isinstance(error, FormatError | ImageError) else 500
-    log.warning("refused (%d): %s", status, error)
-    return JSONResponse({"error": str(error)}, status, {"Retry-After": str(RETRY_S)} if busy else None)
+    log.warning("request refused (%d): %s", status, error)
+    return JSONResponse({"error": str(error)}, status, {"Retry-After": str(RETRY_AFTER_S)} if busy else None)
 
 
-def _too_slow(_: Request, __: Exception) -> JSONResponse:
+def _timeout_response(_: Request, __: Exception) -> JSONResponse:
     log.warning("a request was not answered in time")
     return JSONResponse({"error": "not answered in time"}, 504)

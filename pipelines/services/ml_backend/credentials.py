@@ -1,4 +1,4 @@
-"""Who may ask the back end: made once, kept in a file that nobody else may read, told to Label Studio."""
+"""User name and password with which Label Studio calls the ML backend; kept in a file of mode 0600."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _USERNAME = "label-studio"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """For basic authentication; printing them shows no password."""
+    """HTTP basic authentication; ``repr`` leaves the password out."""
 
     username: str
     password: str = field(repr=False)
 
 
 def load_or_create_credentials(path: Path) -> Credentials:
-    """Those in this file, which is made first if it is not there.
+    """Read the credentials from a file, or create the file with a random password.
 
     Raises:
         WorkspaceError: the file is damaged.
     """
     if not path.exists():
-        made = {"username": _USERNAME, "password": secrets.token_urlsafe(24)}
-        atomic_write(path, json.dumps(made), private=True)
+        created = {"username": _USERNAME, "password": secrets.token_urlsafe(24)}
+        atomic_write(path, json.dumps(created), private=True)
     try:
-        kept = json.loads(path.read_text("utf-8"))
-        return Credentials(str(kept["username"]), str(kept["password"]))
+        content = json.loads(path.read_text("utf-8"))
+        return Credentials(str(content["username"]), str(content["password"]))
     except (ValueError, KeyError, TypeError) as error:
         raise WorkspaceError(
             f"{path} is damaged; expected JSON with username and password",

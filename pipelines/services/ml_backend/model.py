@@ -1,4 +1,4 @@
-"""The model that answers: the workspace's champion, in memory, swapped whole when another is promoted."""
+"""The champion model in memory; replaced as a whole when another model or class book comes into use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipelines.workspace.workspace import Workspace
 log = logging.getLogger(__name__)
 
 RETRY_INTERVAL_S = 30.0
-"""A model or class book that cannot be used is tried again so often."""
+"""Seconds until a model or class book that failed to load is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,30 +23,32 @@ class ServedModel:
     """One model with one class book, in memory.
 
     Attributes:
-        version: ``MODEL+BOOK``, as in the workspace's detections.
+        version: ``MODEL+BOOK``, as in the workspace's predictions.
     """
 
     version: str
-    _look: PredictFunction
+    _predict: PredictFunction
 
     def predict(self, images: Sequence[ImageRecord]) -> list[Prediction]:
-        """What it finds on each image; the caller sees to it that only one asks at a time.
+        """One prediction per image. Not thread-safe: the caller makes one call at a time.
 
         Raises:
-            ModelError: its answers are not finite. ImageError, OSError: an image cannot be read.
+            ModelError: the outputs are not finite.
+            ImageError, OSError: an image cannot be read.
         """
-        return list(with_version(self._look(images), self.version))
+        return list(with_version(self._predict(images), self.version))
 
 
 class ChampionModel:
-    """Follows a workspace's champion and its published class book.
+    """Keeps the workspace's champion, with the published class book, loaded.
 
-    ``served`` is one reference, replaced when a new model has proven on an image that it works: whoever took
-    the old one before finishes with it. One that cannot be used leaves the old one in its place.
+    ``served`` is replaced once the new model has predicted one image without an error. A caller that holds
+    the old one may go on using it. Where the new one fails, the old one stays.
 
     Args:
-        workspace: opened for as long as this is used.
-        detection: runs its models.
+        workspace: stays open for as long as this object is used.
+        detector: loads the models.
+        clock: seconds, monotonic.
     """
 
     def __init__(
@@ -55,57 +57,60 @@ class ChampionModel:
         self._workspace = workspace
         self._detector = detector
         self._clock = clock
-        self._seen: tuple[str, str] | None = None
-        self._again: float | None = None
+        self._last_tried: tuple[str, str] | None = None
+        self._retry_at: float | None = None
         self.served: ServedModel | None = None
         self.problem: str | None = None
 
     def refresh(self) -> bool:
-        """Check whether another model or class book is in use, and load it; says whether one was swapped in.
+        """Load the champion if it or the class book changed.
 
-        Takes milliseconds where nothing changed, seconds otherwise. Never raises, or nobody would look again:
-        what went wrong, such as a GPU whose memory a training fills, is logged and kept in ``problem``.
+        Takes milliseconds where nothing changed, seconds otherwise. Raises nothing, so that a polling caller
+        goes on: an error, such as a GPU out of memory, is logged and kept in ``problem``.
+
+        Returns:
+            Whether ``served`` was replaced.
         """
         try:
             return self._refresh()
         except (DsmoeError, OSError) as error:
-            self._fails(error)
-            log.error("the champion cannot be used, %s goes on: %s", self._name(), error)  # noqa: TRY400
+            self._note_failure(error)
+            log.error("the champion cannot be loaded, %s stays: %s", self._name(), error)  # noqa: TRY400
         except Exception as error:
-            self._fails(error)
-            log.exception("the champion cannot be used, %s goes on", self._name())
+            self._note_failure(error)
+            log.exception("the champion cannot be loaded, %s stays", self._name())
         return False
 
-    def _fails(self, error: Exception) -> None:
+    def _note_failure(self, error: Exception) -> None:
         self.problem = str(error) or type(error).__name__
-        self._again = self._clock() + RETRY_INTERVAL_S
+        self._retry_at = self._clock() + RETRY_INTERVAL_S
 
     def _refresh(self) -> bool:
         model = self._workspace.champion()
         if model is None:
             return False
-        seen = (model, self._workspace.class_books.published_version())
-        if seen == self._seen and (self._again is None or self._clock() < self._again):
+        wanted = (model, self._workspace.class_books.published_version())
+        if wanted == self._last_tried and (self._retry_at is None or self._clock() < self._retry_at):
             return False
-        self._seen, self._again = seen, None
-        fresh = self._opened(model)
+        self._last_tried, self._retry_at = wanted, None
+        loaded = self._load(model)
         self.problem = None
-        if fresh is None:
+        if loaded is None:
             return False
-        self.served = fresh
-        log.info("%s answers from now on", fresh.version)
+        self.served = loaded
+        log.info("%s is served from now on", loaded.version)
         return True
 
-    def _opened(self, model: str) -> ServedModel | None:
-        """The model with the published class book, tried on one image; None where this answers already."""
+    def _load(self, model: str) -> ServedModel | None:
+        """The model with the published class book, tested on one image; None where it is served already."""
         vocabulary = self._workspace.class_books.published().vocabulary()
         version = f"{model}+{vocabulary.version}"
         if self.served is not None and self.served.version == version:
             return None
         folder = self._workspace.registry.folder(model)
-        fresh = ServedModel(version, self._detector.load(folder, vocabulary))
-        fresh.predict(self._workspace.images()[:1])
-        return fresh
+        loaded = ServedModel(version, self._detector.load(folder, vocabulary))
+        loaded.predict(self._workspace.images()[:1])
+        return loaded
 
     def _name(self) -> str:
         return self.served.version if self.served else "none"

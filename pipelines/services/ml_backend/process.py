@@ -1,7 +1,7 @@
-"""The back end as a process of its own: credentials, start, stop, and whether it runs.
+"""The ML backend as a process of its own: credentials, start, stop and status.
 
-Whether it runs is told by a lock that it holds: the lock goes with the process, however that ends, and no
-other process can be taken for it.
+The process holds a file lock while it runs. The operating system releases the lock when the process ends, so
+a held lock proves that it runs.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 from dsmoe_core.progress import StatusCallback
 from pipelines.services.ml_backend.credentials import Credentials, load_or_create_credentials
 
-_STOP_S = 10.0
-_START_S = 240.0  # torch alone takes seconds to import, on a busy machine many
-_LOOK_S = 1.0  # whoever looks whether the lock is held, holds it for a moment
+_STOP_TIMEOUT_S = 10.0
+_START_TIMEOUT_S = 240.0  # importing torch takes seconds, on a busy machine tens of seconds
+_LOCK_TIMEOUT_S = 1.0  # a status check holds the lock for a moment
 
 
 @dataclass(frozen=True, slots=True)
 class MLBackendStatus:
-    """Whether the back end of a workspace runs.
+    """Status of a workspace's ML backend.
 
     Attributes:
         running: its process is alive.
-        version: of the model that answers; None where it does not answer, or has no model.
-        problem: why the present champion is not the one that answers.
+        pid: of the process; None where it does not run.
+        url: its address.
+        version: of the served model; None where the process does not respond, or has no model.
+        problem: why the champion is not served; None where it is.
+        log: its log file.
     """
 
     running: bool
@@ -52,44 +55,47 @@ class MLBackendStatus:
 
 
 class MLBackendProcess:
-    """Starts, finds and stops the back end of one workspace.
+    """Starts, finds and stops the ML backend of one workspace.
 
     Args:
         workspace: its folder.
-        port: on loopback. One that runs already keeps the port it has.
+        port: on loopback. A running ML backend keeps its port.
     """
 
     def __init__(self, workspace: Path, port: int) -> None:
         self._workspace = workspace.resolve()
         folder = self._workspace / "studio"
-        self.log = folder / "back-end.log"
+        self.log = folder / "ml-backend.log"
         self._port = port
-        self._lock = folder / "back-end.lock"
-        self.kept = folder / "back-end.json"
+        self._lock = folder / "ml-backend.lock"
+        self.credentials_path = folder / "ml-backend.json"
 
     def credentials(self) -> Credentials:
-        """See ``load_or_create_credentials``."""
-        return load_or_create_credentials(self.kept)
+        """Credentials of the workspace's ML backend, created on first use."""
+        return load_or_create_credentials(self.credentials_path)
 
     def up(self, on_status: StatusCallback) -> str:
-        """Start it unless it runs, wait until its model answers, and return its address.
+        """Start the process unless it runs, and wait until a model is served.
+
+        Returns:
+            Its address.
 
         Raises:
-            StudioError: the port is in use, or it ended or hung while starting.
+            StudioError: the port is in use, or the process ended or hung while starting.
         """
         self.credentials()
-        if self._holder() is not None:
-            return self._answering(on_status, lambda: self._holder() is None)
-        self._need_port()
-        end = self._start()
+        if self._lock_holder() is not None:
+            return self._wait_until_ready(on_status, lambda: self._lock_holder() is None)
+        self._require_free_port()
+        exit_pipe = self._start()
         try:
-            return self._answering(on_status, lambda: bool(select.select([end], [], [], 0)[0]))
+            return self._wait_until_ready(on_status, lambda: bool(select.select([exit_pipe], [], [], 0)[0]))
         finally:
-            os.close(end)
+            os.close(exit_pipe)
 
     def down(self) -> bool:
-        """Stop it; says whether it ran."""
-        holder = self._holder()
+        """Stop the process; returns whether it ran."""
+        holder = self._lock_holder()
         if holder is None:
             return False
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -97,45 +103,44 @@ class MLBackendProcess:
                 os.kill(holder["pid"], sign)
             except ProcessLookupError:
                 break
-            deadline = time.monotonic() + _STOP_S
-            while self._holder() is not None and time.monotonic() < deadline:
+            deadline = time.monotonic() + _STOP_TIMEOUT_S
+            while self._lock_holder() is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
-            if self._holder() is None:
+            if self._lock_holder() is None:
                 break
         return True
 
     def status(self) -> MLBackendStatus:
-        """Whether it runs and what answers, without starting anything."""
-        holder = self._holder()
+        """Whether the process runs and which model it serves; starts nothing."""
+        holder = self._lock_holder()
         url = f"http://{LOOPBACK}:{holder['port'] if holder else self._port}"
-        said: dict[str, Any] = {}
+        health: dict[str, Any] = {}
         if holder:
-            signed = self.credentials()
+            credentials = self.credentials()
+            auth = (credentials.username, credentials.password)
             try:
-                answer = httpx.get(
-                    f"{url}/health", auth=(signed.username, signed.password), timeout=5, trust_env=False
-                )
-                said = answer.json() if answer.is_success else {}
+                response = httpx.get(f"{url}/health", auth=auth, timeout=5, trust_env=False)
+                health = response.json() if response.is_success else {}
             except (httpx.HTTPError, ValueError):
-                said = {}
+                health = {}
         pid = holder["pid"] if holder else None
         return MLBackendStatus(
-            holder is not None, pid, url, said.get("model_version"), said.get("problem"), self.log
+            holder is not None, pid, url, health.get("model_version"), health.get("problem"), self.log
         )
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Be the back end of this workspace: called by the process itself.
+    def hold_lock(self) -> Iterator[None]:
+        """Hold the lock for the length of the block; called in the ML backend's process.
 
         Raises:
-            WorkspaceError: another one is.
+            WorkspaceError: another process holds it.
         """
         with self._lock.open("a+", encoding="utf-8") as file:
-            deadline = time.monotonic() + _LOOK_S
-            while not _taken(file, fcntl.LOCK_EX):
+            deadline = time.monotonic() + _LOCK_TIMEOUT_S
+            while not _try_lock(file, fcntl.LOCK_EX):
                 if time.monotonic() > deadline:
                     raise WorkspaceError(
-                        f"{self._workspace} has a back end already", "Stop it with `dsmoe services down`."
+                        f"another ML backend serves {self._workspace}", "Stop it with `dsmoe services down`."
                     )
                 time.sleep(0.05)
             file.truncate(0)
@@ -143,69 +148,74 @@ class MLBackendProcess:
             file.flush()
             yield
 
-    def _holder(self) -> dict[str, int] | None:
-        """Process and port of the one that runs."""
+    def _lock_holder(self) -> dict[str, int] | None:
+        """Process id and port of the running ML backend; None where none runs."""
         try:
             with self._lock.open("r+", encoding="utf-8") as file:
-                kept = None if _taken(file, fcntl.LOCK_SH) else json.loads(file.read() or "{}")
-            return {"pid": kept["pid"], "port": kept["port"]} if kept else None
+                content = None if _try_lock(file, fcntl.LOCK_SH) else json.loads(file.read() or "{}")
+            return {"pid": content["pid"], "port": content["port"]} if content else None
         except (FileNotFoundError, ValueError):
             return None
 
     def _start(self) -> int:
-        """Start it; gives the end of a pipe that can be read once the process is gone."""
+        """Start the process; returns the read end of a pipe that becomes readable when the process ends."""
         command = [sys.executable, "-m", "pipelines.cli", "backend", str(self._workspace)]
         command += ["--port", str(self._port)]
         self.log.touch(0o600)
-        # Through a shell that ends at once: the process is nobody's child, so nobody has to wait for it.
+        # A shell that ends at once detaches the process, so that it leaves no zombie when it ends.
         detach = 'log=$1; shift; "$@" </dev/null >"$log" 2>&1 &'
-        ours, its = os.pipe()
+        read_end, write_end = os.pipe()
         try:
             subprocess.run(
                 ["/bin/sh", "-c", detach, "sh", str(self.log), *command],
                 check=True,
-                pass_fds=(its,),
-                start_new_session=True,  # Ctrl-C in our terminal must not reach it
+                pass_fds=(write_end,),
+                start_new_session=True,  # Ctrl-C in the terminal must not end it
             )
         finally:
-            os.close(its)
-        return ours
+            os.close(write_end)
+        return read_end
 
-    def _answering(self, on_status: StatusCallback, ended: Callable[[], bool]) -> str:
-        """Its address, once its model answers or is known not to.
+    def _wait_until_ready(self, on_status: StatusCallback, ended: Callable[[], bool]) -> str:
+        """Wait until the process serves a model or reports why it cannot.
+
+        Returns:
+            Its address.
 
         Raises:
-            StudioError: it ended or hung.
+            StudioError: the process ended, or did not respond in time.
         """
-        began = time.monotonic()
+        started = time.monotonic()
         while True:
-            gone, now = ended(), self.status()  # in this order: another may have taken its place
-            if now.version or now.problem:
-                return now.url
-            seconds = time.monotonic() - began
-            if gone and not now.running:
-                raise self._failed("ended while it was starting")
-            if seconds > _START_S:
-                raise self._failed(f"did not answer within {seconds:.0f} s")
-            on_status(f"reading the model for live pre-annotations ({seconds:.0f} s)")
+            has_ended, status = ended(), self.status()  # in this order: another process may have taken over
+            if status.version or status.problem:
+                return status.url
+            seconds = time.monotonic() - started
+            if has_ended and not status.running:
+                raise self._start_error("ended while starting")
+            if seconds > _START_TIMEOUT_S:
+                raise self._start_error(f"did not respond within {seconds:.0f} s")
+            on_status(f"loading the model for live pre-annotations ({seconds:.0f} s)")
             time.sleep(0.5)
 
-    def _need_port(self) -> None:
+    def _require_free_port(self) -> None:
         try:
             check_port_is_free(self._port, "live pre-annotations", StudioError)
         except StudioError as error:
             raise StudioError(
-                error.problem, "Set another studio.ml_backend_port in dsmoe.yaml, or end that program."
+                error.problem,
+                "Set another studio.ml_backend_port in dsmoe.yaml, or end the program that uses it.",
             ) from error
 
-    def _failed(self, what: str) -> StudioError:
+    def _start_error(self, what: str) -> StudioError:
         return StudioError(
-            f"the back end for live pre-annotations {what}. The end of its log:\n{log_tail(self.log)}\n",
-            f"Read the whole log in {self.log}, then run `dsmoe services up` again.",
+            f"the ML backend for live pre-annotations {what}. The end of its log:\n{log_tail(self.log)}\n",
+            f"Read the full log in {self.log}, then run `dsmoe services up` again.",
         )
 
 
-def _taken(file: TextIO, kind: int) -> bool:
+def _try_lock(file: TextIO, kind: int) -> bool:
+    """Lock a file without waiting; returns whether that succeeded."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""A bounded line of requests before one worker, who takes as many at once as are waiting, up to a batch."""
+"""Bounded, prioritised request queue in front of one batching worker."""
 
 from __future__ import annotations
 
@@ -16,86 +16,101 @@ R = TypeVar("R")
 
 @dataclass(order=True)
 class _QueueEntry(Generic[T, R]):
-    """A place in the line: the urgent before the patient, then who came first."""
+    """A queued item; sorted by priority (0 is urgent), then by order of arrival.
 
-    patience: int
+    Attributes:
+        waiters: callers that wait for the result.
+    """
+
+    priority: int
     number: int
     item: T = field(compare=False)
-    answer: asyncio.Future[R] = field(compare=False)
-    waiting: int = field(default=0, compare=False)
+    result: asyncio.Future[R] = field(compare=False)
+    waiters: int = field(default=0, compare=False)
 
 
 class RequestQueue(Generic[T, R]):
-    """Whoever asks waits for the worker; equal questions share one place.
+    """Callers submit an item and wait for its result; equal items share one entry.
 
     Args:
-        work: answers a batch, one answer or exception for each item, in order. Called by one worker, never
-            twice at once.
-        most: places; who comes to a full line is refused at once.
-        batch: items at once. While the worker is busy the line grows, so that batches fill by themselves.
+        process: computes a batch: one result or exception for each item, in order. Only one call runs at a
+            time.
+        max_waiting: entries; a further item is refused.
+        batch: items in one call of ``process``. While the worker is busy the queue grows, so batches fill.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]], *, most: int, batch: int
+        self,
+        process: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_waiting: int,
+        batch: int,
     ) -> None:
-        self._work = work
-        self._most = most
+        self._process = process
+        self._max_waiting = max_waiting
         self._batch = batch
-        self._places: dict[T, _QueueEntry[T, R]] = {}
-        self._come = asyncio.Event()
+        self._entries: dict[T, _QueueEntry[T, R]] = {}
+        self._not_empty = asyncio.Event()
         self._numbers = itertools.count()
 
     @property
     def waiting(self) -> int:
-        """Places taken by those who are not being served yet."""
-        return len(self._places)
+        """Number of entries that the worker has not taken yet."""
+        return len(self._entries)
 
-    async def ask(self, item: T, *, urgent: bool, within_s: float) -> R:
-        """Wait for the answer.
+    async def submit(self, item: T, *, urgent: bool, timeout_s: float) -> R:
+        """Queue an item and wait for its result.
+
+        Args:
+            item: hashable; equal items are processed once.
+            urgent: process it before all items that are not urgent.
+            timeout_s: seconds to wait.
 
         Raises:
-            ServiceError: the line is full.
-            TimeoutError: the answer did not come in time. Where nobody else waits, it is not worked on.
+            ServiceError: the queue is full.
+            TimeoutError: there was no result in time. An item without a waiting caller is not processed.
         """
-        place = self._places.get(item)
-        if place is None:
-            if len(self._places) >= self._most:
-                raise ServiceError(f"{self._most} requests are waiting already", "Ask again in a second.")
-            answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-            place = _QueueEntry(0 if urgent else 1, next(self._numbers), item, answer)
-            self._places[item] = place
-            self._come.set()
-        place.waiting += 1
+        entry = self._entries.get(item)
+        if entry is None:
+            if len(self._entries) >= self._max_waiting:
+                raise ServiceError(
+                    f"the queue is full: {self._max_waiting} requests are waiting", "Try again in a second."
+                )
+            result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+            entry = _QueueEntry(0 if urgent else 1, next(self._numbers), item, result)
+            self._entries[item] = entry
+            self._not_empty.set()
+        entry.waiters += 1
         try:
-            return await asyncio.wait_for(asyncio.shield(place.answer), within_s)
+            return await asyncio.wait_for(asyncio.shield(entry.result), timeout_s)
         finally:
-            place.waiting -= 1
-            if not place.waiting and not place.answer.done():
-                place.answer.cancel()
-                if self._places.get(item) is place:  # who asks again begins anew
-                    del self._places[item]
+            entry.waiters -= 1
+            if not entry.waiters and not entry.result.done():
+                entry.result.cancel()
+                if self._entries.get(item) is entry:  # a later submit of the same item makes a new entry
+                    del self._entries[item]
 
-    async def serve(self) -> None:
-        """Be the worker, until cancelled."""
+    async def run_worker(self) -> None:
+        """Process batches until cancelled."""
         while True:
-            while not self._places:
-                self._come.clear()
-                await self._come.wait()
-            places = sorted(self._places.values())[: self._batch]
-            for place in places:
-                del self._places[place.item]
-            await self._serve(places)
+            while not self._entries:
+                self._not_empty.clear()
+                await self._not_empty.wait()
+            entries = sorted(self._entries.values())[: self._batch]
+            for entry in entries:
+                del self._entries[entry.item]
+            await self._process_entries(entries)
 
-    async def _serve(self, places: Sequence[_QueueEntry[T, R]]) -> None:
-        answers: Sequence[R | Exception]
+    async def _process_entries(self, entries: Sequence[_QueueEntry[T, R]]) -> None:
+        results: Sequence[R | Exception]
         try:
-            answers = await self._work([place.item for place in places])
-        except Exception as error:  # noqa: BLE001  # every one of them must hear of it, and the worker lives on
-            answers = [error] * len(places)
-        for place, answer in zip(places, answers, strict=True):
-            if place.answer.done():
+            results = await self._process([entry.item for entry in entries])
+        except Exception as error:  # noqa: BLE001  # raised for every caller; the worker goes on
+            results = [error] * len(entries)
+        for entry, result in zip(entries, results, strict=True):
+            if entry.result.done():
                 continue
-            if isinstance(answer, Exception):
-                place.answer.set_exception(answer)
+            if isinstance(result, Exception):
+                entry.result.set_exception(result)
             else:
-                place.answer.set_result(answer)
+                entry.result.set_result(result)

@@ -1,4 +1,4 @@
-"""Runs the back end of a workspace until it is told to end."""
+"""Runs the ML backend of a workspace in this process until it is terminated."""
 
 from __future__ import annotations
 
@@ -20,31 +20,32 @@ if TYPE_CHECKING:
 
 
 def run(workspace: Workspace, environment: Environment, host: str, port: int) -> None:
-    """Serve; returns when the process is asked to end.
+    """Serve HTTP requests; returns when the process receives SIGTERM or SIGINT.
 
     Raises:
-        WorkspaceError: the workspace has a back end already.
+        WorkspaceError: another ML backend serves the workspace.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipelines.services.ml_backend").setLevel(logging.INFO)
-    ml_backend = MLBackendProcess(workspace.path, port)
-    with ml_backend.held():
-        app = make_app(service(workspace, environment), ml_backend.credentials(), workspace.settings.round)
+    process = MLBackendProcess(workspace.path, port)
+    with process.hold_lock():
+        service = prediction_service(workspace, environment)
+        app = make_app(service, process.credentials(), workspace.settings.round)
         uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5)
 
 
-def service(workspace: Workspace, environment: Environment) -> PredictionService:
-    """Everything behind the web face, as the workspace's settings say."""
+def prediction_service(workspace: Workspace, environment: Environment) -> PredictionService:
+    """The service with the detector and the limits of the workspace's settings."""
     return PredictionService(
         ChampionModel(workspace, factory.detector_backend(workspace, environment)),
         workspace.path / "images",
         ServiceLimits(max_pixels=workspace.settings.max_pixels),
-        _masks(workspace, environment),
+        _mobile_sam(workspace, environment),
     )
 
 
-def _masks(workspace: Workspace, environment: Environment) -> PromptSegmenter | None:
-    """MobileSAM, where `dsmoe weights mobile-sam` put its weights; a dry run does without."""
+def _mobile_sam(workspace: Workspace, environment: Environment) -> PromptSegmenter | None:
+    """MobileSAM; None where its weights are not installed, and in a dry run."""
     if workspace.settings.detector.kind == "stub":
         return None
     from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter

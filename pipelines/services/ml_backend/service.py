@@ -1,4 +1,4 @@
-"""Questions about images, answered by the model in memory: pre-annotations, and what a prompt means."""
+"""Prediction service: answers pre-annotation and smart-tool requests with the champion model in memory."""
 
 from __future__ import annotations
 
@@ -34,62 +34,69 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NO_MODEL = "no model"
-"""Stands for the version where none was promoted yet."""
+"""Version of a response that was made before the first promotion."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceLimits:
-    """What the back end takes on.
+    """Capacity and time limits of the service.
 
     Attributes:
-        waiting: requests in line; more are refused.
-        batch: images in one pass of the network.
-        images: whose detections are remembered, 0.2 MB each at most.
-        seconds: until a request counts as failed. Label Studio itself gives up after 100.
-        look_s: how often the champion is looked up.
+        max_waiting: requests in the queue; further ones are refused.
+        batch: images in one forward pass.
+        cached_images: images whose predictions are cached, at most 0.2 MB each.
+        timeout_s: seconds until a request fails. Label Studio gives up after 100.
+        refresh_s: seconds between two checks for a new champion.
         max_pixels: larger images are refused.
     """
 
-    waiting: int = 64
+    max_waiting: int = 64
     batch: int = 4
-    images: int = 256
-    seconds: float = 20.0
-    look_s: float = 2.0
+    cached_images: int = 256
+    timeout_s: float = 20.0
+    refresh_s: float = 2.0
     max_pixels: int = 120_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRequest:
-    """About one image as it is on the disk now; without a prompt: everything that is on it."""
+    """One image to predict.
+
+    Attributes:
+        image: the image.
+        mtime_ns: modification time of its file; a cached prediction of an older file is not used.
+        prompt: click or frame of a smart tool; None asks for all detections of the image.
+    """
 
     image: ImageRecord
-    changed_ns: int
+    mtime_ns: int
     prompt: Prompt | None = None
 
 
 class PredictionResponse(NamedTuple):
-    """What one model says.
+    """Result of one request.
 
     Attributes:
-        version: of the model that was asked.
-        found: None where there is no model yet.
-        pointed: None where nothing was pointed at, or nothing is there.
+        version: ``MODEL+BOOK`` of the model that predicted, or ``NO_MODEL``.
+        prediction: all detections of the image; None before the first promotion.
+        prompt_result: box for the prompt; None without a prompt or without a fitting box.
     """
 
     version: str
-    found: Prediction | None
-    pointed: PromptResult | None
+    prediction: Prediction | None
+    prompt_result: PromptResult | None
 
 
 class PredictionService:
-    """Answers questions in the order of their urgency; use it in an ``async with``.
+    """Answers requests, those with a prompt first. Use it in an ``async with``.
 
-    Everything that computes runs in one thread of its own, so that requests are never slowed by each other's
-    threads and memory stays flat.
+    All computation runs in one thread: requests do not compete for cores, and memory use stays constant.
 
     Args:
-        images: the folder whose images may be read, and nothing else.
-        masks: MobileSAM, where its weights are there.
+        champion: loads and reloads the workspace's champion.
+        images: the only folder whose images may be read.
+        limits: capacity and time limits.
+        masks: MobileSAM; None where its weights are not installed.
     """
 
     def __init__(
@@ -104,14 +111,14 @@ class PredictionService:
         self._images = images
         self._masks = masks
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self._known: OrderedDict[tuple[str, ImageRecord, int], Prediction] = OrderedDict()
-        self._line: RequestQueue[PredictionRequest, PredictionResponse] = RequestQueue(
-            self._in_thread, most=self.limits.waiting, batch=self.limits.batch
+        self._cache: OrderedDict[tuple[str, ImageRecord, int], Prediction] = OrderedDict()
+        self._queue: RequestQueue[PredictionRequest, PredictionResponse] = RequestQueue(
+            self._respond_in_thread, max_waiting=self.limits.max_waiting, batch=self.limits.batch
         )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._line.serve()), asyncio.create_task(self._follow())]
+        self._tasks = [asyncio.create_task(self._queue.run_worker()), asyncio.create_task(self._refresh())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -122,20 +129,20 @@ class PredictionService:
 
     @property
     def version(self) -> str | None:
-        """Of the model that answers now; None before the first promotion."""
+        """Version of the model that answers now; None before the first promotion."""
         served = self.champion.served
         return served.version if served else None
 
     @property
     def waiting(self) -> int:
-        """Requests in line."""
-        return self._line.waiting
+        """Number of requests in the queue."""
+        return self._queue.waiting
 
-    def question(self, task: PredictTask, prompt: Prompt | None) -> PredictionRequest:
-        """What is asked about a task of the server's.
+    def make_request(self, task: PredictTask, prompt: Prompt | None) -> PredictionRequest:
+        """The request for a task of Label Studio.
 
         Raises:
-            ImageError: its image is not in our folder, damaged, or too large.
+            ImageError: its image is outside of the image folder, damaged or too large.
         """
         path = local_image(task.address, self._images)
         width, height = upright_size(path)
@@ -146,114 +153,116 @@ class PredictionService:
         image = ImageRecord(task.key or path.stem, path.name, path, width, height)
         return PredictionRequest(image, path.stat().st_mtime_ns, prompt)
 
-    async def ask(self, question: PredictionRequest, *, within_s: float) -> PredictionResponse:
-        """The answer; at once where it needs no network.
+    async def predict(self, request: PredictionRequest, *, timeout_s: float) -> PredictionResponse:
+        """Answer one request; from the cache, without queueing, where that is possible.
 
         Raises:
-            ServiceError: too many are waiting. TimeoutError: it took too long.
-            ModelError, ImageError, OSError: see ``ServedModel.detections``.
+            ServiceError: the queue is full.
+            TimeoutError: the request was not answered within ``timeout_s``.
+            ModelError, ImageError, OSError: see ``ServedModel.predict``.
         """
         served = self.champion.served
-        found = self._remembered(served, question) if served else None
-        if served and found and (question.prompt is None or self._masks is None):
-            pointed = _pointed(found, question)
-            if question.prompt is None or pointed is not None:
-                return PredictionResponse(served.version, found, pointed)
-        return await self._line.ask(question, urgent=question.prompt is not None, within_s=within_s)
+        prediction = self._cached(served, request) if served else None
+        if served and prediction and (request.prompt is None or self._masks is None):
+            result = _prompt_result(prediction, request)
+            if request.prompt is None or result is not None:
+                return PredictionResponse(served.version, prediction, result)
+        return await self._queue.submit(request, urgent=request.prompt is not None, timeout_s=timeout_s)
 
-    async def _in_thread(
-        self, questions: Sequence[PredictionRequest]
+    async def _respond_in_thread(
+        self, requests: Sequence[PredictionRequest]
     ) -> Sequence[PredictionResponse | Exception]:
-        served = self.champion.served  # taken once: a swap while it works is the next batch's affair
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._answers, served, questions
-        )
+        served = self.champion.served  # read once: a model swapped in meanwhile serves the next batch
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._respond, served, requests)
 
-    async def _follow(self) -> None:
-        """Look for a new champion, in a thread: the old one goes on answering while the new one is read."""
+    async def _refresh(self) -> None:
+        """Load new champions in another thread; the old one answers until the new one is ready."""
         while True:
             if await asyncio.to_thread(self.champion.refresh):
-                self._known.clear()
-            await asyncio.sleep(self.limits.look_s)
+                self._cache.clear()
+            await asyncio.sleep(self.limits.refresh_s)
 
     # ---- in the model's thread
 
-    def _answers(
-        self, served: ServedModel | None, questions: Sequence[PredictionRequest]
+    def _respond(
+        self, served: ServedModel | None, requests: Sequence[PredictionRequest]
     ) -> list[PredictionResponse | Exception]:
-        found = self._detections(served, questions) if served else {}
-        answers: list[PredictionResponse | Exception] = []
-        for question in questions:
-            one = found.get(question.image)
-            if isinstance(one, Exception):
-                answers.append(one)
+        predictions = self._predict_batch(served, requests) if served else {}
+        responses: list[PredictionResponse | Exception] = []
+        for request in requests:
+            prediction = predictions.get(request.image)
+            if isinstance(prediction, Exception):
+                responses.append(prediction)
                 continue
             try:
-                answers.append(self._answer(served, one, question))
-            except Exception as error:  # noqa: BLE001  # told to whoever asked; the others get their answers
-                answers.append(error)
-        return answers
+                responses.append(self._response(served, prediction, request))
+            except Exception as error:  # noqa: BLE001  # raised for this request only, the others are answered
+                responses.append(error)
+        return responses
 
-    def _detections(
-        self, served: ServedModel, questions: Sequence[PredictionRequest]
+    def _predict_batch(
+        self, served: ServedModel, requests: Sequence[PredictionRequest]
     ) -> dict[ImageRecord, Prediction | Exception]:
-        """On every image, in one pass; where that fails, one by one, to tell which is at fault."""
-        found: dict[ImageRecord, Prediction | Exception] = {}
-        fresh: dict[ImageRecord, PredictionRequest] = {}
-        for question in questions:
-            known = self._remembered(served, question)
-            if known is not None:
-                found[question.image] = known
+        """Predict all images in one pass; where that fails, one by one, to isolate the image at fault."""
+        predictions: dict[ImageRecord, Prediction | Exception] = {}
+        new: dict[ImageRecord, PredictionRequest] = {}
+        for request in requests:
+            cached = self._cached(served, request)
+            if cached is not None:
+                predictions[request.image] = cached
             else:
-                fresh[question.image] = question
-        images = list(fresh)
+                new[request.image] = request
+        images = list(new)
         try:
             if images:
-                found |= zip(images, served.predict(images), strict=True)
+                predictions |= zip(images, served.predict(images), strict=True)
         except Exception as error:  # noqa: BLE001
             for image in images:
-                found[image] = self._alone(served, image) if len(images) > 1 else error
-        for image, one in found.items():
-            if image in fresh and isinstance(one, Prediction):
-                self._remember(served, fresh[image], one)
-        return found
+                predictions[image] = _predict_one(served, image) if len(images) > 1 else error
+        for image, request in new.items():
+            prediction = predictions[image]
+            if isinstance(prediction, Prediction):
+                self._add_to_cache(served, request, prediction)
+        return predictions
 
-    def _alone(self, served: ServedModel, image: ImageRecord) -> Prediction | Exception:
-        try:
-            return served.predict([image])[0]
-        except Exception as error:  # noqa: BLE001
-            return error
-
-    def _answer(
-        self, served: ServedModel | None, found: Prediction | None, question: PredictionRequest
+    def _response(
+        self, served: ServedModel | None, prediction: Prediction | None, request: PredictionRequest
     ) -> PredictionResponse:
-        version, prompt = served.version if served else NO_MODEL, question.prompt
+        version, prompt = served.version if served else NO_MODEL, request.prompt
         if prompt is None:
-            return PredictionResponse(version, found, None)
-        pointed = _pointed(found, question) if found else None
-        if pointed is None or self._masks is not None:
-            pixels = _pixels(question.image)
+            return PredictionResponse(version, prediction, None)
+        result = _prompt_result(prediction, request) if prediction else None
+        if result is None or self._masks is not None:
+            pixels = _pixels(request.image)
             if self._masks is not None:
-                pointed = tighten_with_mask(pointed, pixels, prompt, self._masks)
-            pointed = pointed or box_without_detector(pixels, prompt)
-        return PredictionResponse(version, found, pointed)
+                result = tighten_with_mask(result, pixels, prompt, self._masks)
+            result = result or box_without_detector(pixels, prompt)
+        return PredictionResponse(version, prediction, result)
 
-    # ---- memory
+    # ---- cache
 
-    def _remembered(self, served: ServedModel, question: PredictionRequest) -> Prediction | None:
-        return self._known.get((served.version, question.image, question.changed_ns))
+    def _cached(self, served: ServedModel, request: PredictionRequest) -> Prediction | None:
+        return self._cache.get((served.version, request.image, request.mtime_ns))
 
-    def _remember(self, served: ServedModel, question: PredictionRequest, found: Prediction) -> None:
-        self._known[(served.version, question.image, question.changed_ns)] = found
-        while len(self._known) > self.limits.images:
-            self._known.popitem(last=False)
+    def _add_to_cache(self, served: ServedModel, request: PredictionRequest, prediction: Prediction) -> None:
+        self._cache[(served.version, request.image, request.mtime_ns)] = prediction
+        while len(self._cache) > self.limits.cached_images:
+            self._cache.popitem(last=False)
 
 
-def _pointed(found: Prediction, question: PredictionRequest) -> PromptResult | None:
-    image, prompt = question.image, question.prompt
-    return box_for_prompt(found.detections, prompt, image.width, image.height) if prompt else None
+def _predict_one(served: ServedModel, image: ImageRecord) -> Prediction | Exception:
+    try:
+        return served.predict([image])[0]
+    except Exception as error:  # noqa: BLE001
+        return error
+
+
+def _prompt_result(prediction: Prediction, request: PredictionRequest) -> PromptResult | None:
+    image, prompt = request.image, request.prompt
+    return box_for_prompt(prediction.detections, prompt, image.width, image.height) if prompt else None
 
 
 def _pixels(image: ImageRecord) -> Pixels:
-    with Image.open(image.path) as opened:
-        return np.asarray(opened.convert("RGB"))
+    """The image as RGB, (height, width, 3)."""
+    with Image.open(image.path) as file:
+        return np.asarray(file.convert("RGB"))

@@ -1,4 +1,4 @@
-"""A workspace on coloured blocks with a champion, and the back end's application in this process."""
+"""A workspace of coloured blocks with a champion, and the ML backend's application in this process."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from pipelines.services.ml_backend.service import PredictionService, ServiceLimi
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
 
-WHO = Credentials("label-studio", "a secret")
+CREDENTIALS = Credentials("label-studio", "a secret")
 Json = dict[str, Any]
-Scene = Callable[[httpx.AsyncClient], Awaitable[None]]
-Play = Callable[..., PredictionService]
+Scenario = Callable[[httpx.AsyncClient], Awaitable[None]]
+RunScenario = Callable[..., PredictionService]
 
 
 @pytest.fixture
 def promote(workspace: Workspace, blocks: Path) -> StatusCallback:
-    """Trains a stub on the blocks, registers it under this name and makes it champion."""
+    """Train a stub on the blocks, register it under this name and promote it."""
 
     def work(model: str) -> None:
         StubDetector().fit(
@@ -50,11 +50,11 @@ def promote(workspace: Workspace, blocks: Path) -> StatusCallback:
 
 
 @pytest.fixture
-def play(workspace: Workspace) -> Play:
-    """Runs a scene with a client of the application, once its champion is in memory."""
+def run_scenario(workspace: Workspace) -> RunScenario:
+    """Run a scenario with an HTTP client of the application, once the champion is loaded."""
 
     def run(
-        scene: Scene,
+        scenario: Scenario,
         *,
         detector: DetectorBackend | None = None,
         limits: ServiceLimits | None = None,
@@ -62,20 +62,20 @@ def play(workspace: Workspace) -> Play:
         masks: Any = None,
     ) -> PredictionService:
         champion = ChampionModel(workspace, detector or StubDetector())
-        limits = limits or ServiceLimits(look_s=0.01)
+        limits = limits or ServiceLimits(refresh_s=0.01)
         service = PredictionService(champion, workspace.path / "images", limits, masks)
-        app = make_app(service, WHO, workspace.settings.round)
+        app = make_app(service, CREDENTIALS, workspace.settings.round)
 
         async def main() -> None:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with app.router.lifespan_context(app), asyncio.timeout(60):
                 while ready and service.version is None:
                     await asyncio.sleep(0.005)
-                auth = (WHO.username, WHO.password)
+                auth = (CREDENTIALS.username, CREDENTIALS.password)
                 async with httpx.AsyncClient(
-                    transport=transport, base_url="http://back", auth=auth
+                    transport=transport, base_url="http://ml-backend", auth=auth
                 ) as client:
-                    await scene(client)
+                    await scenario(client)
 
         asyncio.run(main())
         return service

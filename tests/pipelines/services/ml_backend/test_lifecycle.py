@@ -1,4 +1,4 @@
-"""The back end beside a project: what is done to the project on the way."""
+"""Starting the ML backend: connection to the project, and changes to the project on the way."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pipelines.services.ml_backend import lifecycle
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
-from tests.pipelines.services.ml_backend.asking import Promote
+from tests.pipelines.services.ml_backend.helpers import Promote
 
 URL = "http://127.0.0.1:8080"
 
 
 @pytest.fixture
 def connected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The projects that were given the back end, which is taken to run."""
+    """Ids of the projects that were connected; the process itself is replaced."""
     projects: list[int] = []
-    running = SimpleNamespace(up=lambda _say: URL, credentials=lambda: Credentials("dsmoe", "hush"))
+    running = SimpleNamespace(up=lambda _status: URL, credentials=lambda: Credentials("dsmoe", "hush"))
     monkeypatch.setattr(lifecycle, "ml_backend", lambda _workspace: running)
     monkeypatch.setattr(lifecycle, "connect", lambda _connection, project, *_: projects.append(project))
     return projects
@@ -45,7 +45,7 @@ def rename(workspace: Workspace, old: str, new: str) -> None:
     workspace.class_books.publish(None, author="Ada", force_reason="for a test")
 
 
-def test_open_pre_annotations_of_a_renamed_class_keep_their_boxes(
+def test_pre_annotations_of_a_renamed_class_are_renamed(
     workspace: Workspace, promote: Promote, connected: list[int]
 ) -> None:
     promote("m1")
@@ -53,25 +53,25 @@ def test_open_pre_annotations_of_a_renamed_class_keep_their_boxes(
     studio, vocabulary = FakeStudio(), workspace.class_book().vocabulary()
     project = studio.ensure_project(workspace.settings.title, vocabulary)
     images = workspace.images("pool")
-    found = with_version(
+    predictions = with_version(
         StubDetector().predict(workspace.registry.folder("m1"), vocabulary, images), "m1+book"
     )
-    pairs = enumerate(zip(images, found, strict=True))
-    studio.import_tasks(project, [Task(p, 1, "ranked", rank, f) for rank, (p, f) in pairs])
+    pairs = enumerate(zip(images, predictions, strict=True))
+    studio.import_tasks(project, [Task(p, 1, "ranked", rank, prediction) for rank, (p, prediction) in pairs])
 
-    def shown() -> list[str]:
+    def labels() -> list[str]:
         return [region.label for task in studio.open_tasks(project) for region in task.pre_annotations]
 
-    before = shown()
+    before = labels()
     assert "rust" in before
     rename(workspace, "rust", "red_block")
     with Workspace.open(workspace.path) as opened:
         start_ml_backend(opened, studio)
     assert connected == [project]
-    assert shown() == ["red_block" if label == "rust" else label for label in before]
+    assert labels() == ["red_block" if label == "rust" else label for label in before]
 
 
-def test_a_project_that_another_process_may_be_changing_is_left_alone(
+def test_project_of_a_locked_workspace_is_not_changed(
     workspace: Workspace, promote: Promote, connected: list[int]
 ) -> None:
     promote("m1")
@@ -80,7 +80,7 @@ def test_a_project_that_another_process_may_be_changing_is_left_alone(
     with (
         Workspace.open(workspace.path) as other,
         other.locked(),
-        pytest.raises(WorkspaceError, match="in use"),
+        pytest.raises(WorkspaceError),
     ):
         start_ml_backend(workspace, studio)
     assert connected == []

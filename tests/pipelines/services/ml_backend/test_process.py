@@ -1,4 +1,4 @@
-"""The back end as a process: started once, found again, stopped, and what is told when it does not start."""
+"""The ML backend as a process: start, status, stop, and errors while starting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dsmoe_core.errors import StudioError, WorkspaceError
 from pipelines import cli
 from pipelines.services.ml_backend.process import MLBackendProcess
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.services.ml_backend.asking import Promote
+from tests.pipelines.services.ml_backend.helpers import Promote
 
 
 def free_port() -> int:
@@ -32,27 +32,27 @@ def quiet(_: str) -> None:
 @pytest.fixture
 def ml_backend(workspace: Workspace) -> Iterator[MLBackendProcess]:
     workspace.complete()
-    own = MLBackendProcess(workspace.path, free_port())
-    yield own
-    own.down()
+    process = MLBackendProcess(workspace.path, free_port())
+    yield process
+    process.down()
 
 
 @pytest.mark.slow
-def test_it_is_started_once_survives_a_kill_and_is_stopped(
+def test_starts_once_restarts_after_a_kill_and_stops(
     ml_backend: MLBackendProcess, promote: Promote, workspace: Workspace
 ) -> None:
     promote("m1")
     url = ml_backend.up(quiet)
     first = ml_backend.status()
     assert (first.running, first.version) == (True, workspace.prediction_version("m1"))
-    assert MLBackendProcess(workspace.path, free_port()).up(quiet) == url  # whatever port is asked for
+    assert MLBackendProcess(workspace.path, free_port()).up(quiet) == url  # a running one keeps its port
     assert ml_backend.status().pid == first.pid
     assert httpx.get(f"{url}/health").status_code == 401
-    assert stat.S_IMODE(ml_backend.kept.stat().st_mode) == 0o600
+    assert stat.S_IMODE(ml_backend.credentials_path.stat().st_mode) == 0o600
     assert ml_backend.credentials().password not in ml_backend.log.read_text() + repr(
         ml_backend.credentials()
     )
-    assert cli.run(["backend", str(workspace.path)]) == 2  # it has one already
+    assert cli.run(["backend", str(workspace.path)]) == 2  # one runs already
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
     while ml_backend.status().running:
@@ -64,24 +64,26 @@ def test_it_is_started_once_survives_a_kill_and_is_stopped(
     assert not ml_backend.status().running
 
 
-def test_a_port_in_use_is_named_with_the_remedy(ml_backend: MLBackendProcess, workspace: Workspace) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with pytest.raises(StudioError, match=r"in use\. Set another studio\.ml_backend_port"):
-            MLBackendProcess(workspace.path, taken.getsockname()[1]).up(quiet)
+def test_port_in_use_is_refused(ml_backend: MLBackendProcess, workspace: Workspace) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        port = listening.getsockname()[1]
+        with pytest.raises(StudioError, match=str(port)) as refused:
+            MLBackendProcess(workspace.path, port).up(quiet)
+    assert "studio.ml_backend_port" in refused.value.remedy
 
 
 @pytest.mark.slow
-def test_one_that_ends_while_starting_shows_the_end_of_its_log(
+def test_error_while_starting_contains_the_end_of_the_log(
     ml_backend: MLBackendProcess, workspace: Workspace
 ) -> None:
     (workspace.path / "dsmoe.yaml").write_text("version: 7")
-    with pytest.raises(StudioError, match=r"ended while it was starting[\s\S]*version[\s\S]*back-end\.log"):
+    with pytest.raises(StudioError, match=r"version[\s\S]*ml-backend\.log"):
         ml_backend.up(quiet)
 
 
-def test_damaged_credentials_are_named(ml_backend: MLBackendProcess) -> None:
-    ml_backend.kept.write_text("{")
-    with pytest.raises(WorkspaceError, match=r"back-end\.json is damaged"):
+def test_damaged_credentials_file_is_refused(ml_backend: MLBackendProcess) -> None:
+    ml_backend.credentials_path.write_text("{")
+    with pytest.raises(WorkspaceError, match=r"ml-backend\.json"):
         ml_backend.up(quiet)

@@ -1,4 +1,4 @@
-"""Which box is meant: by a click, by a frame, with masks, and where the detector has none."""
+"""The box for a click or frame: from detections, from masks, and without a detection."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from annotate.studio.agreement import iou
 from annotate.studio.ml_backend import Click, Prompt
 from dsmoe_core.schema import Box, Detection
 from pipelines.services.ml_backend.smart_tools import (
-    MIN_OVERLAP,
+    MIN_FRAME_IOU,
     PromptResult,
     box_for_prompt,
     box_without_detector,
     magic_wand,
     tighten_with_mask,
 )
-from tests.pipelines.services.ml_backend.asking import Scissors
+from tests.pipelines.services.ml_backend.helpers import FakeMasks
 
 WIDTH, HEIGHT = 200, 100
 
@@ -46,30 +46,32 @@ def detections(draw: st.DrawFn) -> list[Detection]:
 
 
 @given(detections(), share, share, st.sampled_from(["open", "spur", None]))
-def test_a_click_gets_a_box_around_it_or_none(found: list[Detection], x: float, y: float, label: str) -> None:
-    around = [f for f in found if f.box.x1 < x * WIDTH < f.box.x2 and f.box.y1 < y * HEIGHT < f.box.y2]
-    got = box_for_prompt(found, Prompt((Click(x, y),), label=label), WIDTH, HEIGHT)
+def test_click_selects_a_box_around_it_or_none(
+    candidates: list[Detection], x: float, y: float, label: str
+) -> None:
+    around = [f for f in candidates if f.box.x1 < x * WIDTH < f.box.x2 and f.box.y1 < y * HEIGHT < f.box.y2]
+    got = box_for_prompt(candidates, Prompt((Click(x, y),), label=label), WIDTH, HEIGHT)
     assert (got is None) == (not around)
     if got is not None:
-        (meant, *_) = [f for f in around if f.box == got.box and f.probabilities[got.label] == got.score]
-        assert got.label == (label or meant.label)
+        (selected, *_) = [f for f in around if f.box == got.box and f.probabilities[got.label] == got.score]
+        assert got.label == (label or selected.label)
 
 
 @given(detections(), corner, corner, share, share)
-def test_a_frame_gets_a_box_that_overlaps_it_or_none(
-    found: list[Detection], left: float, top: float, w: float, h: float
+def test_frame_selects_an_overlapping_box_or_none(
+    candidates: list[Detection], left: float, top: float, w: float, h: float
 ) -> None:
     frame = (left, top, left + (1 - left) * w, top + (1 - top) * h)
     if frame[0] >= frame[2] or frame[1] >= frame[3]:
         return
-    drawn = Box(frame[0] * WIDTH, frame[1] * HEIGHT, frame[2] * WIDTH, frame[3] * HEIGHT)
-    got = box_for_prompt(found, Prompt(frame=frame), WIDTH, HEIGHT)
-    overlaps = [iou(f.box, drawn) for f in found]
-    assert (got is None) == all(overlap < MIN_OVERLAP for overlap in overlaps)
-    assert got is None or iou(got.box, drawn) >= MIN_OVERLAP
+    frame_box = Box(frame[0] * WIDTH, frame[1] * HEIGHT, frame[2] * WIDTH, frame[3] * HEIGHT)
+    got = box_for_prompt(candidates, Prompt(frame=frame), WIDTH, HEIGHT)
+    overlaps = [iou(f.box, frame_box) for f in candidates]
+    assert (got is None) == all(overlap < MIN_FRAME_IOU for overlap in overlaps)
+    assert got is None or iou(got.box, frame_box) >= MIN_FRAME_IOU
 
 
-def test_of_two_boxes_around_a_click_the_one_it_is_in_the_middle_of_is_meant() -> None:
+def test_click_selects_the_box_with_the_nearest_centre() -> None:
     large, small = detection(0, 0, 190, 90, 0.8), detection(20, 20, 40, 40, 0.4)
     got = box_for_prompt([large, small], Prompt((Click(0.15, 0.3),)), WIDTH, HEIGHT)
     assert got is not None
@@ -79,7 +81,7 @@ def test_of_two_boxes_around_a_click_the_one_it_is_in_the_middle_of_is_meant() -
     assert got.box == large.box
 
 
-def test_a_click_on_what_is_not_meant_rules_a_box_out() -> None:
+def test_negative_click_excludes_boxes_around_it() -> None:
     large, small = detection(0, 0, 190, 90, 0.9), detection(20, 20, 40, 40, 0.1)
     prompt = Prompt((Click(0.15, 0.3), Click(0.8, 0.5, positive=False)))
     got = box_for_prompt([large, small], prompt, WIDTH, HEIGHT)
@@ -88,13 +90,13 @@ def test_a_click_on_what_is_not_meant_rules_a_box_out() -> None:
     assert box_for_prompt([large], Prompt((Click(0.15, 0.3, positive=False),)), WIDTH, HEIGHT) is None
 
 
-def test_nothing_pointed_at_is_nothing_meant() -> None:
+def test_empty_prompt_selects_nothing() -> None:
     assert box_for_prompt([detection(0, 0, 9, 9, 0.9)], Prompt(label="open"), WIDTH, HEIGHT) is None
     assert box_without_detector(np.zeros((9, 9, 3), np.uint8), Prompt(label="open")) is None
 
 
 def plate(*blocks: tuple[int, int, int, int], noise: float = 0.0) -> np.ndarray[Any, Any]:
-    """Grey with light blocks."""
+    """A grey image with light blocks."""
     pixels = np.full((HEIGHT, WIDTH, 3), 90.0)
     for x1, y1, x2, y2 in blocks:
         pixels[y1:y2, x1:x2] = (200, 190, 120)
@@ -103,16 +105,16 @@ def plate(*blocks: tuple[int, int, int, int], noise: float = 0.0) -> np.ndarray[
 
 
 @given(st.integers(2, 150), st.integers(2, 60), st.integers(3, 30), st.integers(3, 30))
-def test_the_wand_finds_the_block_under_it_and_not_its_neighbour(x: int, y: int, w: int, h: int) -> None:
+def test_magic_wand_outlines_the_clicked_block_only(x: int, y: int, w: int, h: int) -> None:
     block = (x, y, x + w, y + h)
-    beside = (x + w + 3, 2, x + w + 9, 8)
-    pixels = plate(block, beside)
+    neighbour = (x + w + 3, 2, x + w + 9, 8)
+    pixels = plate(block, neighbour)
     box = magic_wand(pixels, Click((x + w / 2) / WIDTH, (y + h / 2) / HEIGHT))
     assert box is not None
     assert box.corners == pytest.approx(tuple(map(float, block)), abs=1)
 
 
-def test_the_wand_bears_noise_and_takes_neither_background_nor_grain() -> None:
+def test_magic_wand_tolerates_noise_and_ignores_background() -> None:
     pixels = plate((60, 30, 90, 50), noise=10)
     box = magic_wand(pixels, Click(0.375, 0.4))
     assert box is not None
@@ -123,7 +125,7 @@ def test_the_wand_bears_noise_and_takes_neither_background_nor_grain() -> None:
     assert magic_wand(np.zeros((1, 1, 3), np.uint8), Click(1, 1)) is None
 
 
-def test_without_the_detector_a_frame_stays_as_it_was_drawn_and_no_class_is_guessed() -> None:
+def test_without_detection_the_frame_is_the_box_if_the_tool_has_a_class() -> None:
     prompt = Prompt(frame=(0.1, 0.2, 0.3, 0.4), label="open")
     got = box_without_detector(plate(), prompt)
     assert got is not None
@@ -132,22 +134,22 @@ def test_without_the_detector_a_frame_stays_as_it_was_drawn_and_no_class_is_gues
     assert box_without_detector(plate(), Prompt(frame=prompt.frame)) is None
 
 
-def test_a_mask_makes_the_detector_s_box_tight_but_never_another_thing() -> None:
-    said = PromptResult(Box(20, 20, 60, 60), "open", 0.7, "open 70%")
+def test_mask_tightens_the_box_unless_it_covers_something_else() -> None:
+    result = PromptResult(Box(20, 20, 60, 60), "open", 0.7, "open 70%")
     prompt = Prompt((Click(0.2, 0.4), Click(0.9, 0.9, positive=False)), label="open")
-    tight = Scissors(WIDTH, HEIGHT, (24, 22, 58, 59))
-    got = tighten_with_mask(said, plate(), prompt, tight)  # type: ignore[arg-type]  # asks for no more than this
-    assert got == said._replace(box=Box(24, 22, 58, 59))
-    assert tight.asked == {"points": [(40, 40), (180, 90)], "labels": [1, 0], "box": said.box}
+    tight = FakeMasks(WIDTH, HEIGHT, (24, 22, 58, 59))
+    got = tighten_with_mask(result, plate(), prompt, tight)  # type: ignore[arg-type]
+    assert got == result._replace(box=Box(24, 22, 58, 59))
+    assert tight.last_prompt == {"points": [(40, 40), (180, 90)], "labels": [1, 0], "box": result.box}
     for other in ((100, 20, 140, 60), (0, 0, 200, 100), (30, 30, 30, 30)):
-        assert tighten_with_mask(said, plate(), prompt, Scissors(WIDTH, HEIGHT, other)) == said  # type: ignore[arg-type]
+        assert tighten_with_mask(result, plate(), prompt, FakeMasks(WIDTH, HEIGHT, other)) == result  # type: ignore[arg-type]
 
 
-def test_without_a_box_of_the_detector_s_the_best_mask_that_is_no_background_counts() -> None:
+def test_without_detection_the_best_mask_smaller_than_the_limit_is_taken() -> None:
     prompt = Prompt((Click(0.2, 0.4),), label="open")
-    masks = Scissors(WIDTH, HEIGHT, (0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
+    masks = FakeMasks(WIDTH, HEIGHT, (0, 0, 200, 90), (10, 10, 10, 10), (30, 30, 50, 50), (38, 38, 42, 42))
     got = tighten_with_mask(None, plate(), prompt, masks)  # type: ignore[arg-type]
     assert got is not None
     assert (got.box, got.label, got.score) == (Box(30, 30, 50, 50), "open", None)
     assert tighten_with_mask(None, plate(), Prompt((Click(0.2, 0.4),)), masks) is None  # type: ignore[arg-type]
-    assert tighten_with_mask(None, plate(), prompt, Scissors(WIDTH, HEIGHT, (0, 0, 200, 90))) is None  # type: ignore[arg-type]
+    assert tighten_with_mask(None, plate(), prompt, FakeMasks(WIDTH, HEIGHT, (0, 0, 200, 90))) is None  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What annotators point at, in Label Studio's JSON, and a detector that can be held back."""
+"""Label Studio's JSON for clicks and frames, a detector that can be blocked, and fake masks."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.workspace.workspace import Workspace
 
 Json = dict[str, Any]
-Play = Callable[..., Any]
-Make = Callable[..., Json]
+RunScenario = Callable[..., Any]
+MakeJson = Callable[..., Json]
 Promote = StatusCallback
 
 
-class Held(StubDetector):
-    """Answers only when it is let; counts how often and on what it was asked."""
+class BlockingDetector(StubDetector):
+    """Predicts only while ``unblocked`` is set; records the size of every batch."""
 
     def __init__(self) -> None:
-        self.go = threading.Event()
-        self.go.set()
-        self.looks: list[int] = []
+        self.unblocked = threading.Event()
+        self.unblocked.set()
+        self.batch_sizes: list[int] = []
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
-        look = super().opened(model, vocabulary)
+        predict = super().load(model, vocabulary)
 
-        def held(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
+        def blocking_predict(images: Iterable[ImageRecord]) -> Iterator[Prediction]:
             batch = list(images)
-            self.looks.append(len(batch))
-            assert self.go.wait(30)
-            return look(batch)
+            self.batch_sizes.append(len(batch))
+            assert self.unblocked.wait(30)
+            return predict(batch)
 
-        return held
+        return blocking_predict
 
 
 def click(x: float, y: float, label: str, **more: object) -> Json:
+    """A smart key-point; x and y in percent of the image."""
     value = {"x": x, "y": y, "width": 0.5, "keypointlabels": [label], "labels": [label]}
     return {
         "id": "k1",
@@ -60,27 +61,29 @@ def click(x: float, y: float, label: str, **more: object) -> Json:
 
 
 def rectangle(x: float, y: float, w: float, h: float, label: str, **more: object) -> Json:
+    """A rectangle; x, y, width and height in percent of the image."""
     value = {"x": x, "y": y, "width": w, "height": h, "rotation": 0, "rectanglelabels": [label]}
     shape = {"id": "r1", "type": "rectanglelabels", "from_name": "label", "to_name": "image"}
     return {**shape, "value": value, "origin": "manual", **more}
 
 
-def found_by(workspace: Workspace, model: str, image: ImageRecord) -> Prediction:
+def stub_prediction(workspace: Workspace, model: str, image: ImageRecord) -> Prediction:
     vocabulary = workspace.class_book().vocabulary()
-    found = StubDetector().predict(workspace.registry.folder(model), vocabulary, [image])
-    return next(with_version(found, workspace.prediction_version(model)))
+    """The stub detector's prediction, with the version of the workspace's model."""
+    predictions = StubDetector().predict(workspace.registry.folder(model), vocabulary, [image])
+    return next(with_version(predictions, workspace.prediction_version(model)))
 
 
-class Scissors:
-    """Answers every prompt with masks of these boxes; remembers the prompt."""
+class FakeMasks:
+    """Returns masks of these boxes for every prompt; keeps the last prompt."""
 
     def __init__(self, width: int, height: int, *boxes: tuple[int, int, int, int]) -> None:
         masks = np.zeros((len(boxes), height, width), bool)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
             mask[y1:y2, x1:x2] = True
         self.masks = Masks(masks, np.linspace(1, 0, len(boxes), dtype=np.float32))
-        self.asked: dict[str, Any] = {}
+        self.last_prompt: dict[str, Any] = {}
 
     def segment(self, image: object, **prompt: Any) -> Masks:
-        self.asked = prompt
+        self.last_prompt = prompt
         return self.masks
