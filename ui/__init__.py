@@ -1,1 +1,1 @@
-"""Streamlit: one place to see and steer all of it."""
+"""Streamlit pages of a workspace: rounds, expert use and an image gallery."""

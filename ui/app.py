@@ -1,4 +1,4 @@
-"""The page itself: ``streamlit run ui/app.py -- WORKSPACE``."""
+"""Streamlit app: ``streamlit run ui/app.py -- WORKSPACE``."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
+from streamlit.navigation.page import StreamlitPage
 
 from dsmoe_core.errors import DsmoeError, WorkspaceError
-from ui.state import current
-from ui.views import experts, images, rounds
+from ui.snapshot import Snapshot
+from ui.state import cached_snapshot
+from ui.views import PAGES, Page
 
-ICON = Path(__file__).with_name("icon.svg")  # a Material icon as page icon would be fetched from the internet
+ICON = Path(__file__).with_name("icon.svg")
+"""A file, because Streamlit loads a Material icon for the browser tab from the internet."""
 
-# Streamlit leaves the upper eighth and broad margins of the page empty, and has no setting for it.
-LESS_EMPTY = "<style>[data-testid='stMainBlockContainer'] { padding: 2.5rem 3rem }</style>"
+SMALLER_PADDING = "<style>[data-testid='stMainBlockContainer'] { padding: 2.5rem 3rem }</style>"
+"""Streamlit has no setting for the wide margins of its pages."""
 
 
 def workspace_path(arguments: Sequence[str]) -> Path:
-    """The one argument.
+    """Path of the workspace from the command line.
 
     Raises:
-        WorkspaceError: there is none, or more than one.
+        WorkspaceError: there is not exactly one argument.
     """
     if len(arguments) != 1:
         raise WorkspaceError(
@@ -33,39 +36,31 @@ def workspace_path(arguments: Sequence[str]) -> Path:
 
 
 def main() -> None:
-    """Draw the page that is chosen at the left."""
+    """Render the navigation, the sidebar and the selected page."""
     st.set_page_config(page_title="dsmoe", page_icon=str(ICON), layout="wide")
     try:
-        snapshot = current(workspace_path(sys.argv[1:]))
+        snapshot = cached_snapshot(workspace_path(sys.argv[1:]))
     except DsmoeError as error:
         st.error(f"**{error.problem.rstrip('.')}.**  \n{error.remedy}", icon=":material/error:")
         st.stop()
-    chosen = st.navigation(
-        [
-            st.Page(
-                lambda: rounds.show(snapshot),
-                title="Rounds",
-                icon=":material/timeline:",
-                default=True,
-            ),
-            st.Page(
-                lambda: experts.show(snapshot), title="Experts", icon=":material/groups:", url_path="experts"
-            ),
-            st.Page(
-                lambda: images.show(snapshot),
-                title="Images",
-                icon=":material/photo_library:",
-                url_path="images",
-            ),
-        ]
-    )
-    st.html(LESS_EMPTY)
+    selected = st.navigation([_streamlit_page(page, snapshot) for page in PAGES])
+    st.html(SMALLER_PADDING)
     with st.sidebar:
         st.markdown(f"**{snapshot.title}**")
         st.caption(f"`{snapshot.path}`")
         st.caption(f"Model in use: {snapshot.champion or 'none yet'}")
-        st.button("Reload", icon=":material/refresh:", help="read what changed in the workspace")
-    chosen.run()
+        st.button("Reload", icon=":material/refresh:", help="read the changes in the workspace")
+    selected.run()
+
+
+def _streamlit_page(page: Page, snapshot: Snapshot) -> StreamlitPage:
+    return st.Page(
+        lambda: page.show(snapshot),
+        title=page.title,
+        icon=page.icon,
+        url_path=page.title.lower(),
+        default=page is PAGES[0],
+    )
 
 
 if __name__ == "__main__":

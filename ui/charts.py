@@ -1,4 +1,4 @@
-"""The charts, as Vega-Lite specifications (https://vega.github.io/vega-lite/docs/). Pure."""
+"""Vega-Lite specifications of the charts (https://vega.github.io/vega-lite/docs/). Pure functions."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ OUTCOME_COLOURS = {
     Outcome.RELABELLED: "#e69f00",
     Outcome.DELETED: "#d55e00",
 }
-"""Okabe and Ito's palette: told apart by colour-blind people too."""
+"""Colours of Okabe and Ito's palette, which colour-blind people can distinguish."""
 
-INK = "#17242d"
+TEXT_COLOUR = "#17242d"
 HEIGHT = 300
 """Pixels."""
 
 
 def learning_curve(rounds: Sequence[RoundSummary]) -> Spec | None:
-    """Quality on the fixed test set over labelled boxes; None before the first model was judged."""
+    """mAP on the fixed test set over labelled boxes; None before the first model was evaluated."""
     points = [
         {
             "boxes": row.boxes,
-            "measure": measure,
+            "metric": metric,
             "value": value,
             "round": row.round,
             "decision": decision(row),
         }
         for row in rounds
-        for measure, value in (("mAP@.5", row.map50), ("mAP@.5:.95", row.map))
+        for metric, value in (("mAP@.5", row.map50), ("mAP@.5:.95", row.map))
         if value is not None
     ]
     if not points:
         return None
     colours = {"domain": ["mAP@.5", "mAP@.5:.95"], "range": ["#0b6e99", "#b06a00"]}
     shapes = {"domain": ["promoted", "refused"], "range": ["circle", "cross"]}
-    described = [_tooltip(name) for name in ("round", "boxes", "measure", "decision")]
+    tooltips = [_tooltip(name) for name in ("round", "boxes", "metric", "decision")]
     return {
         "data": {"values": points},
         "height": HEIGHT,
@@ -58,10 +58,10 @@ def learning_curve(rounds: Sequence[RoundSummary]) -> Spec | None:
             "y": {
                 "field": "value",
                 "type": "quantitative",
-                "title": "quality on the test set",
+                "title": "mAP on the test set",
                 "scale": {"zero": True, "nice": True},
             },
-            "color": {"field": "measure", "type": "nominal", "title": None, "scale": colours},
+            "color": {"field": "metric", "type": "nominal", "title": None, "scale": colours},
         },
         "layer": [
             {"mark": {"type": "line", "strokeWidth": 2.5}},
@@ -69,25 +69,25 @@ def learning_curve(rounds: Sequence[RoundSummary]) -> Spec | None:
                 "mark": {"type": "point", "filled": True, "size": 120, "opacity": 1},
                 "encoding": {
                     "shape": {"field": "decision", "type": "nominal", "title": None, "scale": shapes},
-                    "tooltip": [*described, _tooltip("value", ".3f")],
+                    "tooltip": [*tooltips, _tooltip("value", ".3f")],
                 },
             },
             {
-                "transform": [{"filter": "datum.measure == 'mAP@.5'"}],
+                "transform": [{"filter": "datum.metric == 'mAP@.5'"}],
                 "mark": {"type": "text", "dy": -14, "fontSize": 13},
                 "encoding": {"text": {"field": "value", "format": ".2f"}},
             },
         ],
-        "config": _legible(),
+        "config": _font_config(),
     }
 
 
 def corrections(rounds: Sequence[RoundSummary]) -> Spec | None:
-    """What happened to the pre-annotations, as shares per round; None where none was shown yet."""
+    """Outcomes of the pre-annotations as shares per round; None if there were no pre-annotations yet."""
     bars = [
-        {"round": f"round {row.round}", "outcome": str(outcome), "share": share, "place": place}
+        {"round": f"round {row.round}", "outcome": str(outcome), "share": share, "order": order}
         for row in rounds
-        for place, outcome in enumerate(OUTCOME_COLOURS)
+        for order, outcome in enumerate(OUTCOME_COLOURS)
         if (share := row.share(outcome)) is not None
     ]
     if not bars:
@@ -107,15 +107,15 @@ def corrections(rounds: Sequence[RoundSummary]) -> Spec | None:
                 "scale": {"domain": [0, 1]},
             },
             "color": {"field": "outcome", "type": "nominal", "title": None, "scale": scale, "sort": None},
-            "order": {"field": "place"},
+            "order": {"field": "order"},
             "tooltip": [_tooltip("round"), _tooltip("outcome"), _tooltip("share", ".0%")],
         },
-        "config": _legible(),
+        "config": _font_config(),
     }
 
 
 def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
-    """Classes down, experts across, darker where an expert weighs more."""
+    """Mean weight of each expert (columns) for each class (rows); a darker cell is a higher weight."""
     names = [expert_name(i) for i in range(len(next(iter(use.values()))))]
     cells = [
         {"class": label, "expert": names[i], "weight": weight}
@@ -124,8 +124,11 @@ def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
     ]
     highest = max(max(weights) for weights in use.values())
     scale = {"range": ["#f7fbff", "#084594"], "domain": [0, highest]}
-    # White on the dark fields, ink on the light ones.
-    ink = {"condition": {"test": f"datum.weight > {highest * 0.55}", "value": "white"}, "value": INK}
+    # White text on dark cells, dark text on light ones.
+    text_colour = {
+        "condition": {"test": f"datum.weight > {highest * 0.55}", "value": "white"},
+        "value": TEXT_COLOUR,
+    }
     return {
         "data": {"values": cells},
         "height": 42 * len(use),
@@ -149,18 +152,20 @@ def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
             },
             {
                 "mark": {"type": "text", "fontSize": 13},
-                "encoding": {"text": {"field": "weight", "format": ".2f"}, "color": ink},
+                "encoding": {"text": {"field": "weight", "format": ".2f"}, "color": text_colour},
             },
         ],
-        "config": _legible(),
+        "config": _font_config(),
     }
 
 
-def _tooltip(field: str, form: str | None = None) -> dict[str, str]:
-    return {"field": field, "type": "quantitative", "format": form} if form else {"field": field}
+def _tooltip(field: str, number_format: str | None = None) -> dict[str, str]:
+    if number_format is None:
+        return {"field": field}
+    return {"field": field, "type": "quantitative", "format": number_format}
 
 
-def _legible() -> dict[str, Any]:
+def _font_config() -> dict[str, Any]:
     return {
         "axis": {"labelFontSize": 13, "titleFontSize": 13, "titleFontWeight": "normal", "labelLimit": 220},
         "legend": {"labelFontSize": 13, "orient": "top"},

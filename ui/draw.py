@@ -1,4 +1,4 @@
-"""An image with boxes on it: people's in whole lines, the detector's in dashed ones."""
+"""Renders an image with boxes: annotations in solid lines, detections in dashed lines."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from dsmoe_core.schema import Annotation, Detection
 from pipelines.datasets import drawing
 from pipelines.datasets.drawing import BoxOverlay
 
-UNKNOWN = "#7a7a7a"
-"""For a class that the class book lacks by now."""
+UNKNOWN_CLASS = "#7a7a7a"
+"""Colour of a class that is not in the class book any more."""
 
 
-def drawn(
+def render_boxes(
     path: Path,
     truth: Sequence[Annotation],
     detections: Sequence[Detection],
     colours: Mapping[str, str],
     width: int = 480,
 ) -> bytes:
-    """A JPEG of this width with all boxes.
+    """JPEG of an image with all boxes.
 
     Args:
+        detections: highest score first; it is drawn on top of the others, and annotations on top of all.
         colours: ``#rrggbb`` per class.
-        width: pixels.
+        width: of the JPEG, pixels.
 
     Raises:
         OSError: the image cannot be read.
     """
-
-    def mark(one: Annotation | Detection, text: str, *, dashed: bool) -> BoxOverlay:
-        return BoxOverlay(one.box, text, colours.get(one.label, UNKNOWN), dashed)
-
-    # The most probable detection on top of the others, and people's boxes on top of all.
-    marks = [mark(f, f"{f.label} {f.score:.0%}", dashed=True) for f in reversed(detections)]
-    marks += [mark(a, a.label, dashed=False) for a in truth]
+    marks = [
+        BoxOverlay(d.box, f"{d.label} {d.score:.0%}", colours.get(d.label, UNKNOWN_CLASS), True)
+        for d in reversed(detections)
+    ]
+    marks += [BoxOverlay(a.box, a.label, colours.get(a.label, UNKNOWN_CLASS), False) for a in truth]
     return drawing.draw_boxes(path, marks, width)

@@ -1,77 +1,86 @@
-"""Which images the gallery shows, in which order, and why each is worth a look. Pure."""
+"""Selection and order of the images in the gallery, and the reasons to look at them. Pure functions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.schema import Detection, ImageRecord, Prediction
-from ui.snapshot import Snapshot
+from ui.snapshot import ImageStatus, Snapshot
 from ui.tables import classes_of
 
-Wanted = Literal["to label", "labelled", "test set", "all"]
-STANDING = {
+GalleryFilter = Literal["to label", "labelled", "test set", "all"]
+STATUS_TEXT: dict[ImageStatus, str] = {
     "waiting": "not labelled",
     "sent": "with the annotators",
     "labelled": "labelled",
     "test": "test set",
 }
+_STATUSES: dict[GalleryFilter, Collection[ImageStatus]] = {
+    "to label": ("waiting", "sent"),
+    "labelled": ("labelled",),
+    "test set": ("test",),
+    "all": tuple(STATUS_TEXT),
+}
 
 
-def select(snapshot: Snapshot, wanted: Wanted, classes: Collection[str] = ()) -> list[ImageRecord]:
-    """The images of one kind that show any of these classes, the most uncertain first.
+def select_images(
+    snapshot: Snapshot, chosen: GalleryFilter, classes: Collection[str] = ()
+) -> list[ImageRecord]:
+    """The images of a filter with any of these classes, the most uncertain first, then by name.
 
-    An image that the detector has not looked at comes last; equals go by name.
+    Images without a prediction come last.
 
     Args:
-        classes: found by the detector or said by people; none chosen means all images.
+        classes: in the pre-annotations or annotations of an image; empty: images are not filtered by class.
     """
-    images = {**snapshot.images, **{key: known.image for key, known in snapshot.test.items()}}
-    kinds = {
-        "to label": {"waiting", "sent"},
-        "labelled": {"labelled"},
-        "test set": {"test"},
-        "all": set(STANDING),
-    }[wanted]
-    chosen = [
+    images = {**snapshot.images, **{key: item.image for key, item in snapshot.test_set.items()}}
+    selected = [
         image
         for key, image in images.items()
-        if snapshot.kind(key) in kinds and (not classes or _shown(snapshot, key) & set(classes))
+        if snapshot.status(key) in _STATUSES[chosen]
+        and (not classes or _classes_on(snapshot, key) & set(classes))
     ]
-    return sorted(chosen, key=lambda p: (-_doubt(snapshot.detections.get(p.key)), p.name))
+    return sorted(selected, key=lambda i: (-_uncertainty(snapshot.predictions.get(i.key)), i.name))
 
 
-def reasons(found: Prediction | None, least_score: float) -> list[str]:
-    """Why an image is worth a person's time, in words; the strongest reason first."""
-    if found is None:
-        return ["The detector has not looked at it yet."]
-    places = suppress_across_classes(found.detections)
-    shown = [f for f in places if f.score >= least_score]
-    said = [_question(f) for f in sorted(shown, key=lambda f: -f.entropy)[:2]]
-    faint = [f for f in places if f.score < least_score]
-    if faint:
-        best = max(faint, key=lambda f: f.score)
-        noun = "place" if len(faint) == 1 else "places"
-        said.append(f"{len(faint)} more {noun} too faint to show, best {best.label} {best.score:.0%}")
-    return said or ["The detector sees no defect here."]
+def reasons(prediction: Prediction | None, pre_annotations: Sequence[Detection]) -> list[str]:
+    """Why an image is worth looking at: its most uncertain pre-annotations, and detections not shown.
+
+    Args:
+        pre_annotations: the detections of the prediction that annotators are shown.
+    """
+    if prediction is None:
+        return ["The detector has not predicted this image yet."]
+    most_uncertain = sorted(pre_annotations, key=lambda d: -d.entropy)[:2]
+    texts = [_format_detection(detection) for detection in most_uncertain]
+    not_shown = [
+        d for d in suppress_across_classes(prediction.detections) if d not in pre_annotations
+    ]  # highest score first
+    if not_shown:
+        best, noun = not_shown[0], "detection" if len(not_shown) == 1 else "detections"
+        texts.append(
+            f"{len(not_shown)} more {noun} not shown to annotators, best {best.label} {best.score:.0%}"
+        )
+    return texts or ["The detector finds no defect."]
 
 
-def pages(count: int, size: int) -> int:
-    """How many pages so many images take; at least one."""
-    return max(1, -(-count // size))
+def page_count(images: int, per_page: int) -> int:
+    """Number of pages; at least one."""
+    return max(1, -(-images // per_page))
 
 
-def _question(detection: Detection) -> str:
+def _format_detection(detection: Detection) -> str:
     other = detection.second_best
     if other and other[1] >= 0.01:
         return f"{detection.label} {detection.score:.0%}, or {other[0]} {other[1]:.0%}"
     return f"{detection.label} {detection.score:.0%}"
 
 
-def _shown(snapshot: Snapshot, key: str) -> set[str]:
-    return classes_of(snapshot, key, "detections") | classes_of(snapshot, key, "annotations")
+def _classes_on(snapshot: Snapshot, key: str) -> set[str]:
+    return classes_of(snapshot, key, "pre-annotations") | classes_of(snapshot, key, "annotations")
 
 
-def _doubt(found: Prediction | None) -> float:
-    return float("-inf") if found is None else found.uncertainty
+def _uncertainty(prediction: Prediction | None) -> float:
+    return float("-inf") if prediction is None else prediction.uncertainty

@@ -1,4 +1,4 @@
-"""Start the page, for the command line."""
+"""Starts the Streamlit server of the UI."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from dsmoe_core.errors import PrerequisiteError, ServiceError
 from dsmoe_core.loopback import LOOPBACK, check_port_is_free
 
-PAGE = Path(__file__).with_name("app.py")
+APP = Path(__file__).with_name("app.py")
 
 
 def serve(workspace: Path, port: int) -> None:
@@ -25,17 +25,17 @@ def serve(workspace: Path, port: int) -> None:
     check_port_is_free(port, "the page", ServiceError)
     from streamlit.web import cli
 
-    # In this process, so that whatever ends us ends the page.
+    # In this process, so that the server ends with it.
     cli.main(arguments(workspace, port), prog_name="streamlit", standalone_mode=False)
 
 
 def arguments(workspace: Path, port: int) -> list[str]:
-    """Streamlit's arguments: on loopback, no telemetry, whatever the user's Streamlit settings say."""
+    """Arguments of Streamlit; they override the user's Streamlit settings: loopback only, no telemetry."""
     options = {
         "server.address": LOOPBACK,
         "server.port": str(port),
         "server.headless": "true",
         "browser.gatherUsageStats": "false",
     }
-    flags = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return ["run", str(PAGE), *flags, "--", str(workspace)]
+    flags = [argument for name, value in options.items() for argument in (f"--{name}", value)]
+    return ["run", str(APP), *flags, "--", str(workspace)]

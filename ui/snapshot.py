@@ -1,4 +1,4 @@
-"""What the pages show: everything they need of a workspace, read at one moment."""
+"""Snapshot of a workspace: all data of the pages, read at one time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from pathlib import Path
 from typing import Literal
 
 from annotate.studio.label_config import colour
-from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage, Prediction
+from pipelines.detectors.pre_annotations import pre_annotations
+from pipelines.settings import RoundSettings
 from pipelines.workspace.round_summary import RoundSummary
 
-Kind = Literal["waiting", "sent", "labelled", "test"]
+ImageStatus = Literal["waiting", "sent", "labelled", "test"]
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A workspace as it was when it was read.
+    """A workspace at the time when it was read.
 
     Attributes:
-        champion: the model in use; None before the first promotion.
+        champion: id of the model in use; None before the first promotion.
         classes: of the class book, in its order.
         images: of the pool, by key.
-        detections: the champion's, by image key.
-        annotations: what people said, by image key.
-        test: the fixed test set, by image key.
-        sent: the open round's images that have not come back.
-        least_score: detections below it are not shown to annotators, and not counted here.
+        predictions: of the champion, by image key.
+        annotations: latest annotations, by image key.
+        test_set: the fixed test set, by image key.
+        sent: keys of the images that are with the annotators.
+        round_settings: define which detections are pre-annotations.
     """
 
     title: str
@@ -36,34 +37,30 @@ class Snapshot:
     champion: str | None
     classes: tuple[str, ...]
     images: Mapping[str, ImageRecord]
-    detections: Mapping[str, Prediction]
+    predictions: Mapping[str, Prediction]
     annotations: Mapping[str, LabelledImage]
-    test: Mapping[str, LabelledImage]
+    test_set: Mapping[str, LabelledImage]
     sent: frozenset[str]
-    least_score: float
+    round_settings: RoundSettings
 
     def truth(self, key: str) -> tuple[Annotation, ...] | None:
-        """What is known to be on an image; None where nobody has looked."""
-        known = self.annotations.get(key) or self.test.get(key)
-        return None if known is None else known.annotations
+        """Annotations of an image; None if it is not labelled."""
+        labelled = self.annotations.get(key) or self.test_set.get(key)
+        return None if labelled is None else labelled.annotations
 
-    def shown(self, key: str) -> tuple[Detection, ...]:
-        """The detections on an image that are sure enough to be shown, one a place."""
-        found = self.detections.get(key)
-        return (
-            tuple(suppress_across_classes(f for f in found.detections if f.score >= self.least_score))
-            if found
-            else ()
-        )
+    def pre_annotations(self, key: str) -> tuple[Detection, ...]:
+        """Detections of an image that annotators are shown, highest score first."""
+        prediction = self.predictions.get(key)
+        return () if prediction is None else pre_annotations(prediction, self.round_settings).detections
 
-    def kind(self, key: str) -> Kind:
-        """Where an image stands."""
-        if key in self.test:
+    def status(self, key: str) -> ImageStatus:
+        """Where an image is in the labelling process."""
+        if key in self.test_set:
             return "test"
         if key in self.annotations:
             return "labelled"
         return "sent" if key in self.sent else "waiting"
 
     def colours(self) -> dict[str, str]:
-        """``#rrggbb`` per class: the colours that annotators see in Label Studio."""
+        """``#rrggbb`` per class, the same colours as in Label Studio."""
         return {name: colour(index) for index, name in enumerate(self.classes)}

@@ -1,4 +1,4 @@
-"""Read a workspace for the pages, anew only when something in it changed."""
+"""Reads snapshots of a workspace, and caches them until the workspace changes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,26 @@ from pipelines.datasets.relabel import in_published_classes
 from pipelines.workspace.workspace import Workspace
 from ui.snapshot import Snapshot
 
-_BOOKS = ("classes.yaml", "class_books.sqlite")
-WATCHED = ("journal.sqlite", "journal.sqlite-wal", "dsmoe.yaml", "predictions", *_BOOKS)
+WATCHED = (
+    "journal.sqlite",
+    "journal.sqlite-wal",
+    "dsmoe.yaml",
+    "predictions",
+    "classes.yaml",
+    "class_books.sqlite",
+)
+"""Files and folders of a workspace whose changes make a snapshot out of date."""
 
 
-def read(path: Path) -> Snapshot:
-    """Everything the pages show of a workspace.
+def read_snapshot(path: Path) -> Snapshot:
+    """Read all data of the pages.
 
     Raises:
-        WorkspaceError: there is none.
+        WorkspaceError: the path is not a workspace.
         SettingsError, ClassBookError: one of its files is wrong.
     """
     with Workspace.open(path) as workspace:
-        answered, book = workspace.journal.harvests(), workspace.class_book()
+        harvests, book = workspace.journal.harvests(), workspace.class_book()
         return Snapshot(
             title=workspace.settings.title,
             path=workspace.path,
@@ -30,37 +37,37 @@ def read(path: Path) -> Snapshot:
             champion=workspace.champion(),
             classes=book.vocabulary().names,
             images={image.key: image for image in workspace.images("pool")},
-            detections=workspace.predictions(),
+            predictions=workspace.predictions(),
             annotations={
-                key: in_published_classes(one, book) for key, one in workspace.annotations().items()
+                key: in_published_classes(labelled, book) for key, labelled in workspace.annotations().items()
             },
-            test={one.image.key: in_published_classes(one, book) for one in workspace.test_set()},
-            sent=frozenset(task.key for task in workspace.journal.tasks() if task.key not in answered),
-            least_score=workspace.settings.round.pre_annotation_score,
+            test_set={item.image.key: in_published_classes(item, book) for item in workspace.test_set()},
+            sent=frozenset(task.key for task in workspace.journal.tasks() if task.key not in harvests),
+            round_settings=workspace.settings.round,
         )
 
 
-def current(path: Path) -> Snapshot:
-    """The same, kept in memory while the workspace does not change.
+def cached_snapshot(path: Path) -> Snapshot:
+    """A snapshot from the cache, or a new one if the workspace has changed.
 
     Raises:
-        WorkspaceError, SettingsError, ClassBookError: as :func:`read`.
+        WorkspaceError, SettingsError, ClassBookError: as :func:`read_snapshot`.
     """
-    return _kept(path, stamp(path))
+    return _cached(path, workspace_stamp(path))
 
 
-def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes whenever the workspace does: name, size and time of the files that say so."""
-    marks = []
+def workspace_stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and modification time of the watched files; differs after every change."""
+    stamps = []
     for name in WATCHED:
         watched = path / name
         for file in sorted(watched.iterdir()) if watched.is_dir() else [watched]:
             if file.is_file():
                 status = file.stat()
-                marks.append((file.name, status.st_size, status.st_mtime_ns))
-    return tuple(marks)
+                stamps.append((file.name, status.st_size, status.st_mtime_ns))
+    return tuple(stamps)
 
 
 @st.cache_resource(max_entries=2, show_spinner="Reading the workspace")
-def _kept(path: Path, mark: tuple[tuple[str, int, int], ...]) -> Snapshot:  # noqa: ARG001  # the cache's key
-    return read(path)
+def _cached(path: Path, stamp: tuple[tuple[str, int, int], ...]) -> Snapshot:  # noqa: ARG001  # cache key
+    return read_snapshot(path)

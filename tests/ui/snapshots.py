@@ -1,4 +1,4 @@
-"""Snapshots made by hand, for what is computed from them."""
+"""Builders of snapshots, predictions and round rows for the tests of pure functions."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
+from pipelines.settings import RoundSettings
 from pipelines.workspace.round_summary import RoundSummary
 from ui.snapshot import Snapshot
 
@@ -26,37 +27,37 @@ def detection(label: str, score: float, entropy: float = 0.1, **others: float) -
     return Detection(BOX, label, score, {label: score, **others}, entropy)
 
 
-def found(
-    name: str, *detections: Detection, experts: dict[int, float] | None = None, doubt: float = 0.1
+def prediction(
+    name: str, *detections: Detection, experts: dict[int, float] | None = None, uncertainty: float = 0.1
 ) -> Prediction:
-    """The detections lie side by side."""
-    chosen = experts or {0: 1.0}
-    routing = Routing(tuple(chosen), tuple(chosen.values()), 0.5)
-    apart = tuple(replace(f, box=Box(20.0 * i, 10.0, 20.0 * i + 20, 30.0)) for i, f in enumerate(detections))
-    return Prediction(f"key of {name}", apart, routing, doubt, "m1+b1")
+    """A prediction whose detections do not overlap."""
+    weights = experts or {0: 1.0}
+    routing = Routing(tuple(weights), tuple(weights.values()), 0.5)
+    apart = tuple(replace(d, box=Box(20.0 * i, 10.0, 20.0 * i + 20, 30.0)) for i, d in enumerate(detections))
+    return Prediction(f"key of {name}", apart, routing, uncertainty, "m1+b1")
 
 
 def snapshot(**changes: Any) -> Snapshot:
-    """Four images a, b, c, d of the pool and t of the test set; nothing found, nothing labelled."""
-    parts: dict[str, Any] = {
+    """Images a, b, c, d in the pool and t in the test set; no predictions and no annotations."""
+    fields: dict[str, Any] = {
         "title": "plates",
         "path": Path("/nowhere"),
         "rounds": (),
         "champion": None,
         "classes": ("scratch", "dent"),
-        "images": {p.key: p for p in map(image, "abcd")},
-        "detections": {},
+        "images": {i.key: i for i in map(image, "abcd")},
+        "predictions": {},
         "annotations": {},
-        "test": {"key of t": labelled("t", "dent")},
+        "test_set": {"key of t": labelled("t", "dent")},
         "sent": frozenset(),
-        "least_score": 0.3,
+        "round_settings": RoundSettings(pre_annotation_score=0.3),
     }
-    return Snapshot(**{**parts, **changes})
+    return Snapshot(**{**fields, **changes})
 
 
 def row(number: int, **changes: Any) -> RoundSummary:
     """A closed round of ten images with twenty boxes, promoted."""
-    parts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "round": number,
         "state": "closed",
         "sent": 10,
@@ -79,4 +80,4 @@ def row(number: int, **changes: Any) -> RoundSummary:
         "opened_at": datetime(2026, 1, 1, tzinfo=UTC),
         "closed_at": datetime(2026, 1, 2, tzinfo=UTC),
     }
-    return RoundSummary(**{**parts, **changes})
+    return RoundSummary(**{**fields, **changes})

@@ -1,4 +1,4 @@
-"""What the charts show, read from their specifications."""
+"""Vega-Lite specifications of the charts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.ui.snapshots import row
 from ui.charts import corrections, heat_map, learning_curve
 
 
-def test_the_learning_curve_has_a_point_a_measure_and_a_judged_round() -> None:
+def test_learning_curve_has_a_point_per_metric_and_evaluated_round() -> None:
     rounds = [
         row(0),
         row(1, map50=0.6, promoted=False),
@@ -17,7 +17,7 @@ def test_the_learning_curve_has_a_point_a_measure_and_a_judged_round() -> None:
     chart = learning_curve(rounds)
     assert chart is not None
     points = chart["data"]["values"]
-    assert [(p["boxes"], p["measure"], p["value"], p["decision"]) for p in points] == [
+    assert [(p["boxes"], p["metric"], p["value"], p["decision"]) for p in points] == [
         (20, "mAP@.5", 0.5, "promoted"),
         (20, "mAP@.5:.95", 0.25, "promoted"),
         (40, "mAP@.5", 0.6, "refused"),
@@ -26,12 +26,12 @@ def test_the_learning_curve_has_a_point_a_measure_and_a_judged_round() -> None:
     json.dumps(chart)
 
 
-def test_before_the_first_model_there_is_no_curve() -> None:
+def test_no_learning_curve_before_the_first_model() -> None:
     assert learning_curve([]) is None
     assert learning_curve([row(0, map50=None, map=None, promoted=None)]) is None
 
 
-def test_corrections_add_up_in_every_round_that_showed_pre_annotations() -> None:
+def test_corrections_are_shares_per_round_with_pre_annotations() -> None:
     chart = corrections([row(0), row(1, accepted=6, moved=2, relabelled=1, deleted=1)])
     assert chart is not None
     bars = chart["data"]["values"]
@@ -45,11 +45,11 @@ def test_corrections_add_up_in_every_round_that_showed_pre_annotations() -> None
     json.dumps(chart)
 
 
-def test_without_pre_annotations_there_are_no_corrections() -> None:
+def test_no_corrections_without_pre_annotations() -> None:
     assert corrections([row(0)]) is None
 
 
-def test_the_heat_map_has_a_cell_a_class_and_an_expert_in_order() -> None:
+def test_heat_map_has_a_cell_per_class_and_expert_in_order() -> None:
     chart = heat_map({"dent": [0.0, 1.0], "scratch": [0.5, 0.5]})
     cells = chart["data"]["values"]
     assert cells[1] == {"class": "dent", "expert": "expert 2", "weight": 1.0}

@@ -1,4 +1,4 @@
-"""The page's server, and how the page looks in a browser."""
+"""The Streamlit server of the UI, and its pages in a browser."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from pathlib import Path
 import pytest
 
 from dsmoe_core.errors import PrerequisiteError, ServiceError
-from tests.ui.workspaces import make
+from tests.ui.workspaces import make_workspace
 from ui import launch
 
 REPOSITORY = Path(__file__).parents[2]
 
 
-def test_it_stays_on_this_machine_and_tells_nobody(tmp_path: Path) -> None:
-    words = launch.arguments(tmp_path, 8501)
-    assert words[words.index("--server.address") + 1] == "127.0.0.1"
-    assert words[words.index("--server.port") + 1] == "8501"
-    assert words[words.index("--browser.gatherUsageStats") + 1] == "false"
-    assert words[-2:] == ["--", str(tmp_path)]
+def test_server_is_on_loopback_without_telemetry(tmp_path: Path) -> None:
+    arguments = launch.arguments(tmp_path, 8501)
+    assert arguments[arguments.index("--server.address") + 1] == "127.0.0.1"
+    assert arguments[arguments.index("--server.port") + 1] == "8501"
+    assert arguments[arguments.index("--browser.gatherUsageStats") + 1] == "false"
+    assert arguments[-2:] == ["--", str(tmp_path)]
 
 
-def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
+def test_port_in_use_is_refused(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ServiceError, match=rf"port {port} .* for the page: Address already in use"):
+        with pytest.raises(ServiceError, match=rf"port {port} "):
             launch.serve(tmp_path, port)
 
 
-def test_no_streamlit_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_streamlit_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
-    with pytest.raises(PrerequisiteError, match="streamlit is not installed"):
+    with pytest.raises(PrerequisiteError, match="streamlit"):
         launch.serve(tmp_path, 8501)
 
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
-    """The page on a workspace with three rounds, served by a process of its own."""
-    workspace = make(tmp_path, rounds=3, then_open=True)
+    """Address of the UI of a workspace with three rounds, served in a separate process."""
+    workspace = make_workspace(tmp_path, rounds=3, then_open=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -65,17 +65,17 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.browser
-def test_every_page_opens_and_asks_nobody_else(address: str, tmp_path: Path) -> None:
+def test_every_page_opens_without_requests_to_other_hosts(address: str, tmp_path: Path) -> None:
     from playwright.sync_api import expect, sync_playwright
 
-    asked: set[str] = set()
+    urls: set[str] = set()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium",
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         tab = browser.new_page(viewport={"width": 1440, "height": 900})
-        tab.on("request", lambda request: asked.add(request.url))
+        tab.on("request", lambda request: urls.add(request.url))
         tab.goto(address)
         expect(tab.get_by_role("heading", name="Learning curve")).to_be_visible(timeout=60_000)
         expect(
@@ -93,5 +93,5 @@ def test_every_page_opens_and_asks_nobody_else(address: str, tmp_path: Path) -> 
         tab.wait_for_timeout(1000)
         tab.screenshot(path=tmp_path / "images.png", full_page=True)
         browser.close()
-    others = {url for url in asked if not url.startswith((address, "data:", "blob:"))}
+    others = {url for url in urls if not url.startswith((address, "data:", "blob:"))}
     assert others == set()

@@ -1,4 +1,4 @@
-"""Workspaces for the pages' tests, made by the loop itself with its stubs: no server, no training."""
+"""Workspaces for the tests of the pages, made by the loop with its stubs: no server, no training."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from pipelines.workspace.workspace import Workspace
 COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 230)}
 
 
-def make(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
-    """A workspace with so many closed rounds, and one open round more if wished; 0 means a new workspace."""
-    data = DemoData(_draw(folder / "data"), "plates")
+def make_workspace(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
+    """Make a workspace with this number of closed rounds, and with an open one if ``then_open``."""
+    data = DemoData(_render_data(folder / "data"), "plates")
     plan = DemoPlan(rounds=max(rounds - 1, 0), budget=6, candidates=None, dry_run=True)
     with open_workspace(folder / "workspace", data, plan, SilentProgress()) as workspace:
         context = LoopContext(
@@ -37,20 +37,20 @@ def make(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
         return Workspace.open(workspace.path).path
 
 
-def _draw(folder: Path) -> Path:
-    """images/, train.json and val.json: grey plates with one to three coloured spots."""
+def _render_data(folder: Path) -> Path:
+    """Write images/, train.json and val.json: grey plates with one to three coloured spots."""
     (folder / "images").mkdir(parents=True)
-    drawn = random.Random(7)
+    generator = random.Random(7)
     for part, count in (("train", 30), ("val", 6)):
         entries, boxes = [], []
         for number in range(count):
             name = f"{part}-{number:03d}.png"
             plate = Image.new("RGB", (96, 96), (128, 128, 128))
             pen = ImageDraw.Draw(plate)
-            for column in drawn.sample(range(3), drawn.randint(1, 3)):
-                label = drawn.choice(list(COLOURS))
-                side, x, y = drawn.randint(12, 20), column * 32 + 4, drawn.randint(4, 68)
-                colour = tuple(c + drawn.randint(-25, 25) for c in COLOURS[label])
+            for column in generator.sample(range(3), generator.randint(1, 3)):
+                label = generator.choice(list(COLOURS))
+                side, x, y = generator.randint(12, 20), column * 32 + 4, generator.randint(4, 68)
+                colour = tuple(c + generator.randint(-25, 25) for c in COLOURS[label])
                 pen.rectangle((x, y, x + side - 1, y + side - 1), fill=colour)
                 box = {"image_id": number + 1, "category_id": list(COLOURS).index(label) + 1}
                 box |= {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0, "id": len(boxes) + 1}

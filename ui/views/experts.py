@@ -1,4 +1,4 @@
-"""Experts: who looks at which class, and does anybody idle?"""
+"""Experts page: which expert is used for which class, and which experts are never used."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ import streamlit as st
 
 from ui.charts import heat_map
 from ui.snapshot import Snapshot
-from ui.tables import expert_use, load
+from ui.tables import expert_usage_table, expert_use
 
-NO_MODEL = "No model yet. Expert use is known once the first round is closed and its model is promoted."
-NO_DETECTIONS = "The model in use has not looked at any image yet. It does when the next round is opened."
+NO_MODEL = "No model yet. Expert use is shown after the first round is closed and its model is promoted."
+NO_PREDICTIONS = "The model in use has no predictions yet. They are made when the next round is opened."
 NO_CLASS = {
-    "detections": "The detector has found nothing it is sure enough of to show to annotators.",
-    "annotations": "Nobody has labelled a defect on an image that the detector has looked at.",
+    "pre-annotations": "The detector has no detection with a score that is high enough for a pre-annotation.",
+    "annotations": "No image with predictions has an annotated defect.",
 }
-SOURCES: dict[str, Literal["detections", "annotations"]] = {
-    "the detector finds": "detections",
+SOURCES: dict[str, Literal["pre-annotations", "annotations"]] = {
+    "the detector finds": "pre-annotations",
     "people labelled": "annotations",
 }
 
 
 def show(snapshot: Snapshot) -> None:
-    """The page."""
+    """Render the page."""
     st.header("Experts")
     if snapshot.champion is None:
         st.info(NO_MODEL, icon=":material/neurology:")
         return
-    if not snapshot.detections:
-        st.info(NO_DETECTIONS, icon=":material/search:")
+    if not snapshot.predictions:
+        st.info(NO_PREDICTIONS, icon=":material/search:")
         return
     st.write(
-        "For every image a router picks a few experts and weighs them. A class whose row has one dark field"
-        " has a specialist; an expert whose column stays pale does not earn its keep."
+        "For every image a router selects a few experts and weighs them. A row with one dark cell is a class"
+        " with a specialised expert; a pale column is an expert that is hardly used."
     )
-    chosen = st.segmented_control(
+    selected = st.segmented_control(
         "Classes that", list(SOURCES), default="the detector finds", required=True, key="source"
     )
-    source = SOURCES[str(chosen)]
+    source = SOURCES[str(selected)]
     use = expert_use(snapshot, source)
     st.subheader("Mean weight of each expert, by class")
     if use:
@@ -46,19 +46,22 @@ def show(snapshot: Snapshot) -> None:
     else:
         st.info(NO_CLASS[source], icon=":material/grid_off:")
     st.subheader("All images")
-    st.caption(f"{len(snapshot.detections):,} images, model {snapshot.champion}")
-    rows = load(snapshot)
+    st.caption(f"{len(snapshot.predictions):,} images, model {snapshot.champion}")
+    rows = expert_usage_table(snapshot)
     st.dataframe(
         rows,
         hide_index=True,
         width=560,
         column_config={
-            "Looks at": st.column_config.ProgressColumn(
-                format="%.0f %%", min_value=0, max_value=100, help="share of the images it was picked for"
+            "Selected for": st.column_config.ProgressColumn(
+                format="%.0f %%",
+                min_value=0,
+                max_value=100,
+                help="share of the images for which the router selected it",
             ),
             "Mean weight": st.column_config.NumberColumn(format="%.3f"),
         },
     )
-    idle = [str(row["Expert"]) for row in rows if not row["Looks at"]]
-    if idle:
-        st.warning(f"Never picked: {', '.join(idle)}.", icon=":material/bedtime:")
+    unused = [str(row["Expert"]) for row in rows if not row["Selected for"]]
+    if unused:
+        st.warning(f"Never selected: {', '.join(unused)}.", icon=":material/bedtime:")

@@ -1,4 +1,4 @@
-"""Images: where the detector doubts most, with its boxes and the people's."""
+"""Images page: a gallery with the detector's and the annotators' boxes, the most uncertain images first."""
 
 from __future__ import annotations
 
@@ -8,76 +8,75 @@ from pathlib import Path
 import streamlit as st
 
 from dsmoe_core.schema import Annotation, Detection, ImageRecord
-from ui.draw import drawn
-from ui.gallery import STANDING, Wanted, pages, reasons, select
+from ui.draw import render_boxes
+from ui.gallery import STATUS_TEXT, GalleryFilter, page_count, reasons, select_images
 from ui.snapshot import Snapshot
 
-PAGE = 12
-ACROSS = 3
-KINDS: tuple[Wanted, ...] = ("to label", "labelled", "test set", "all")
-NO_IMAGE = "No image is in this workspace."
-NO_DETECTIONS = "The detector has not looked at any image yet, so they stand in order of their names."
-NO_MATCH = "No image fits this choice."
+IMAGES_PER_PAGE = 12
+COLUMNS = 3
+FILTERS: tuple[GalleryFilter, ...] = ("to label", "labelled", "test set", "all")
+NO_IMAGE = "There is no image in this workspace."
+NO_PREDICTIONS = "There are no predictions yet, so the images are sorted by name."
+NO_MATCH = "No image matches this selection."
 
 
 def show(snapshot: Snapshot) -> None:
-    """The page."""
+    """Render the page."""
     st.header("Images")
-    if not snapshot.images and not snapshot.test:
+    if not snapshot.images and not snapshot.test_set:
         st.info(NO_IMAGE, icon=":material/image_not_supported:")
         return
-    if not snapshot.detections:
-        st.info(NO_DETECTIONS, icon=":material/search:")
+    if not snapshot.predictions:
+        st.info(NO_PREDICTIONS, icon=":material/search:")
     left, right = st.columns([2, 3], vertical_alignment="bottom")
-    wanted = left.segmented_control(
-        "Show", KINDS, default="to label", required=True, format_func=str.capitalize, key="wanted"
+    chosen = left.segmented_control(
+        "Show", FILTERS, default="to label", required=True, format_func=str.capitalize, key="filter"
     )
     classes = right.multiselect("Classes", snapshot.classes, placeholder="all classes", key="classes")
-    chosen = select(snapshot, _kind(wanted), classes)
-    if not chosen:
+    images = select_images(snapshot, next(f for f in FILTERS if f == chosen), classes)
+    if not images:
         st.info(NO_MATCH, icon=":material/filter_alt_off:")
         return
-    count = pages(len(chosen), PAGE)
-    legend, turner = st.columns([3, 2], vertical_alignment="center")
+    count = page_count(len(images), IMAGES_PER_PAGE)
+    legend, pagination = st.columns([3, 2], vertical_alignment="center")
     legend.caption(
-        f"{len(chosen):,} images, the most uncertain first. Broken lines: the detector. Whole lines: people."
+        f"{len(images):,} images, the most uncertain first. Dashed lines: the detector. "
+        "Solid lines: annotators."
     )
-    with turner:
-        # A key per choice: another choice starts at its first page.
-        page = st.pagination(count, key=f"page of {wanted} {sorted(classes)} {count}") if count > 1 else 1
-    shown = chosen[(page - 1) * PAGE : page * PAGE]
-    for start in range(0, len(shown), ACROSS):
-        for column, image in zip(st.columns(ACROSS), shown[start : start + ACROSS], strict=False):
+    with pagination:
+        # The key depends on the selection, so that another selection starts at its first page.
+        page = st.pagination(count, key=f"page of {chosen} {sorted(classes)} {count}") if count > 1 else 1
+    on_page = images[(page - 1) * IMAGES_PER_PAGE : page * IMAGES_PER_PAGE]
+    for start in range(0, len(on_page), COLUMNS):
+        for column, image in zip(st.columns(COLUMNS), on_page[start : start + COLUMNS], strict=False):
             with column:
-                _card(snapshot, image)
+                _show_card(snapshot, image)
 
 
-def _card(snapshot: Snapshot, image: ImageRecord) -> None:
-    found, shown = snapshot.detections.get(image.key), snapshot.shown(image.key)
+def _show_card(snapshot: Snapshot, image: ImageRecord) -> None:
+    prediction = snapshot.predictions.get(image.key)
+    pre_annotations = snapshot.pre_annotations(image.key)
     with st.container(border=True, height="stretch"):
         try:
-            rendered = _image(image.path, snapshot.truth(image.key) or (), shown, snapshot.colours())
+            truth = snapshot.truth(image.key) or ()
+            jpeg = _cached_jpeg(image.path, truth, pre_annotations, snapshot.colours())
         except OSError as error:
             st.warning(f"{image.name} cannot be read ({error}).", icon=":material/broken_image:")
         else:
-            st.image(rendered, width="stretch", alt=image.name)
-        kind = snapshot.kind(image.key)
-        doubt = f" · uncertainty {found.uncertainty:.2f}" if found else ""
-        st.markdown(f"**{_plain(image.name)}**  \n{STANDING[kind]}{doubt}")
-        st.caption("  \n".join(_plain(reason) for reason in reasons(found, snapshot.least_score)))
+            st.image(jpeg, width="stretch", alt=image.name)
+        status = STATUS_TEXT[snapshot.status(image.key)]
+        uncertainty = f" · uncertainty {prediction.uncertainty:.2f}" if prediction else ""
+        st.markdown(f"**{_escape_markdown(image.name)}**  \n{status}{uncertainty}")
+        st.caption("  \n".join(map(_escape_markdown, reasons(prediction, pre_annotations))))
 
 
-def _kind(chosen: object) -> Wanted:
-    return next(kind for kind in KINDS if kind == chosen)
-
-
-def _plain(text: str) -> str:
-    """Names come from outside; none of their characters may act as markup."""
+def _escape_markdown(text: str) -> str:
+    """Escape image and class names, which come from the user's files."""
     return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-!|~:$<>&" else c for c in text)
 
 
 @st.cache_data(max_entries=400, show_spinner=False)
-def _image(
+def _cached_jpeg(
     path: Path, truth: Sequence[Annotation], detections: Sequence[Detection], colours: dict[str, str]
 ) -> bytes:
-    return drawn(path, truth, detections, colours)
+    return render_boxes(path, truth, detections, colours)

@@ -1,4 +1,4 @@
-"""Rounds: is the detector getting better, and how much work do its pre-annotations save?"""
+"""Rounds page: the learning curve, and how annotators corrected the pre-annotations."""
 
 from __future__ import annotations
 
@@ -11,32 +11,30 @@ from dsmoe_core.schema import Outcome
 from pipelines.workspace.round_summary import explain_rounds
 from ui.charts import corrections, learning_curve
 from ui.snapshot import Snapshot
-from ui.tables import decision, key_figures, round_table
+from ui.tables import decision, key_metrics, round_table
 
 NO_ROUND = "No round yet. Send the first images to the annotators with `dsmoe round open`."
-NO_MODEL = "No model has been judged yet. The curve starts when the first round is closed."
-NO_PRE_ANNOTATIONS = "No pre-annotations yet. They come with the first model, from the second round on."
+NO_MODEL = "No model was evaluated yet. The curve starts when the first round is closed."
+NO_PRE_ANNOTATIONS = "No pre-annotations yet. The first model makes them, from the second round on."
 
 
 def show(snapshot: Snapshot) -> None:
-    """The page."""
+    """Render the page."""
     st.header("Rounds")
-    _key_figures(snapshot)
+    _show_key_metrics(snapshot)
     if not snapshot.rounds:
         st.info(NO_ROUND, icon=":material/flag:")
         return
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader(
-            "Learning curve", help="A circle is a model that was promoted, a cross one that was refused."
-        )
+        st.subheader("Learning curve", help="Circles are promoted models, crosses are refused ones.")
         chart = learning_curve(snapshot.rounds)
         if chart is None:
             st.info(NO_MODEL, icon=":material/show_chart:")
         else:
-            st.vega_lite_chart(chart, width="stretch", alt="quality on the test set over labelled boxes")
+            st.vega_lite_chart(chart, width="stretch", alt="mAP on the test set over labelled boxes")
     with right:
-        st.subheader("What people did with the pre-annotations")
+        st.subheader("Corrections of the pre-annotations")
         bars = corrections(snapshot.rounds)
         if bars is None:
             st.info(NO_PRE_ANNOTATIONS, icon=":material/edit:")
@@ -45,19 +43,21 @@ def show(snapshot: Snapshot) -> None:
                 bars, width="stretch", alt="shares of pre-annotations accepted, moved, relabelled, deleted"
             )
     st.subheader("All rounds")
-    st.dataframe(round_table(snapshot.rounds), hide_index=True, column_config=_columns(), placeholder="-")
+    st.dataframe(
+        round_table(snapshot.rounds), hide_index=True, column_config=_column_config(), placeholder="-"
+    )
     for sentence in explain_rounds(snapshot.rounds):
         st.caption(sentence)
 
 
-def _key_figures(snapshot: Snapshot) -> None:
-    figures = key_figures(snapshot)
-    for column, figure in zip(st.columns(len(figures)), figures, strict=True):
+def _show_key_metrics(snapshot: Snapshot) -> None:
+    metrics = key_metrics(snapshot)
+    for column, metric in zip(st.columns(len(metrics)), metrics, strict=True):
         column.metric(
-            figure.label,
-            figure.value,
-            delta=figure.change,
-            help=figure.meaning,
+            metric.label,
+            metric.value,
+            delta=metric.change,
+            help=metric.help,
             height="stretch",
             border=True,
         )
@@ -67,17 +67,18 @@ def _key_figures(snapshot: Snapshot) -> None:
         st.progress(share, text=f"Round {last.round} is {decision(last)}")
 
 
-def _columns() -> Mapping[str, ColumnConfig]:
+def _column_config() -> Mapping[str, ColumnConfig]:
     number = st.column_config.NumberColumn(width=66)
     share = st.column_config.NumberColumn(format="%.0f %%", width=76)
-    quality = st.column_config.NumberColumn(format="%.3f", width=88)
-    by_hand = "share of the round's boxes that people drew by hand"
+    seconds = st.column_config.NumberColumn(format="%.1f", width=76)
+    mean_ap = st.column_config.NumberColumn(format="%.3f", width=88)
+    added_help = "share of the round's boxes that annotators drew by hand"
     return {
         **dict.fromkeys(("Round", "Images", "Boxes"), number),
         "New": st.column_config.NumberColumn(width=60, help="boxes labelled in this round"),
         **dict.fromkeys((str(outcome).capitalize() for outcome in Outcome), share),
-        "Added": st.column_config.NumberColumn(format="%.0f %%", width=76, help=by_hand),
-        **dict.fromkeys(("s/image", "s/box"), st.column_config.NumberColumn(format="%.1f", width=76)),
-        **dict.fromkeys(("mAP@.5", "mAP@.5:.95"), quality),
+        "Added": st.column_config.NumberColumn(format="%.0f %%", width=76, help=added_help),
+        **dict.fromkeys(("s/image", "s/box"), seconds),
+        **dict.fromkeys(("mAP@.5", "mAP@.5:.95"), mean_ap),
         "Decision": st.column_config.TextColumn(width="large"),
     }

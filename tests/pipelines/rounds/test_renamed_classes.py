@@ -19,7 +19,7 @@ from pipelines.services.review import samples
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
-from ui.state import read
+from ui.state import read_snapshot
 
 Label = Callable[[LoopContext], None]
 
@@ -101,8 +101,8 @@ def test_people_are_shown_all_boxes_under_todays_names(context: LoopContext, lab
     close_round(context)
     renamed = published(context, rust="red_block")
     truth = [a.label for sample in samples(renamed.workspace) for a in sample.annotations or ()]
-    snapshot = read(renamed.workspace.path)
-    labelled = [*snapshot.annotations.values(), *snapshot.test.values()]
+    snapshot = read_snapshot(renamed.workspace.path)
+    labelled = [*snapshot.annotations.values(), *snapshot.test_set.values()]
     assert {"red_block", "brick", "plum"} == set(truth) == {a.label for p in labelled for a in p.annotations}
 
 
