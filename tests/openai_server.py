@@ -14,9 +14,7 @@ Reply = tuple[int, Any]
 """Status and body: bytes; an iterator of bytes, after which the connection breaks; anything else is JSON."""
 
 
-def told_in_pieces(
-    message: dict[str, Any], *, finish: str | None = "stop", usage: int | None = None
-) -> bytes:
+def stream_body(message: dict[str, Any], *, finish: str | None = "stop", usage: int | None = None) -> bytes:
     """A completion as a stream: a piece for each word of reasoning and content.
 
     Args:

@@ -17,7 +17,7 @@ STATUS_TEXT: dict[ImageStatus, str] = {
     "labelled": "labelled",
     "test": "test set",
 }
-_STATUSES: dict[GalleryFilter, Collection[ImageStatus]] = {
+_STATUSES: dict[GalleryFilter, tuple[ImageStatus, ...]] = {
     "to label": ("waiting", "sent"),
     "labelled": ("labelled",),
     "test set": ("test",),

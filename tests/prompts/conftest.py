@@ -1,4 +1,4 @@
-"""A small server that speaks the OpenAI protocol, and both kinds of model over the same script."""
+"""OpenAI-compatible server with scripted replies, and the real client and the fake on the same script."""
 
 from __future__ import annotations
 
@@ -8,41 +8,41 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from openai_server import OpenAIServer, told_in_pieces
+from openai_server import OpenAIServer, stream_body
 
 from prompts.llm import CountingModel, FakeModel, OpenAIModel, Reply, TokenProgress
 
 KEY = "sk-very-secret"
-Line = dict[str, Any] | str | Reply
+ScriptEntry = dict[str, Any] | str | Reply
 
 
-class Server(OpenAIServer):
-    """Answers each request with the next of ``script``: (status, body, seconds to wait before)."""
+class ScriptedServer(OpenAIServer):
+    """Answers each request with the next entry of ``script``: (status, body, seconds of delay)."""
 
     def __init__(self) -> None:
         super().__init__(self._next)
         self.script: list[tuple[int, Any, float]] = []
         self.wake = threading.Event()
 
-    def status(self, message: dict[str, Any], **options: Any) -> None:
-        """Adds a completion with this message to the script."""
-        self.script.append((200, told_in_pieces(message, **options), 0.0))
+    def add_message(self, message: dict[str, Any], **options: Any) -> None:
+        """Add a streamed completion with this message to the script."""
+        self.script.append((200, stream_body(message, **options), 0.0))
 
     def _next(self, _body: dict[str, Any]) -> tuple[int, Any]:
-        status, said, wait = self.script.pop(0)
-        self.wake.wait(wait)
-        return status, said
+        status, body, delay = self.script.pop(0)
+        self.wake.wait(delay)
+        return status, body
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as server:
+def server() -> Iterator[ScriptedServer]:
+    with ScriptedServer() as server:
         yield server
         server.wake.set()
 
 
 @pytest.fixture
-def connect(server: Server) -> Iterator[Callable[..., OpenAIModel]]:
+def connect(server: ScriptedServer) -> Iterator[Callable[..., OpenAIModel]]:
     models: list[OpenAIModel] = []
 
     def connect(**options: Any) -> OpenAIModel:
@@ -57,19 +57,20 @@ def connect(server: Server) -> Iterator[Callable[..., OpenAIModel]]:
 
 @pytest.fixture(params=["openai", "fake"])
 def scripted(
-    request: pytest.FixtureRequest, server: Server, connect: Callable[..., OpenAIModel]
+    request: pytest.FixtureRequest, server: ScriptedServer, connect: Callable[..., OpenAIModel]
 ) -> Callable[..., CountingModel]:
-    """Makes a model that says these lines; the real client over HTTP, and the fake."""
+    """Makes a model with scripted replies: the real client over HTTP, and the fake."""
 
-    def make(lines: list[Line], on_token: TokenProgress | None = None) -> CountingModel:
+    def make(script: list[ScriptEntry], on_token: TokenProgress | None = None) -> CountingModel:
         if request.param == "fake":
-            return FakeModel(lines, name="tiny", on_token=on_token)
-        for line in lines:
-            if isinstance(line, Reply):
-                finish = "length" if line.truncated else "stop"
-                server.status({"content": line.content, "reasoning": line.reasoning}, finish=finish)
+            return FakeModel(script, name="tiny", on_token=on_token)
+        for entry in script:
+            if isinstance(entry, Reply):
+                finish = "length" if entry.truncated else "stop"
+                server.add_message({"content": entry.content, "reasoning": entry.reasoning}, finish=finish)
             else:
-                server.status({"content": line if isinstance(line, str) else json.dumps(line)})
+                content = entry if isinstance(entry, str) else json.dumps(entry)
+                server.add_message({"content": content})
         return connect(on_token=on_token)
 
     return make

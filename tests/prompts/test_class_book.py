@@ -1,4 +1,4 @@
-"""Class books: round trip, versions, names, and mistakes named by class."""
+"""Class books: round trip, versions, names, the glossary and error messages."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def test_round_trip_keeps_everything_and_its_order(
     book = ClassBook.from_content(raw, "test")
     path = tmp_path_factory.mktemp("book") / "classes.yaml"
     book.save(path)
-    again = ClassBook.load(path)
-    assert again == book
-    assert again.version == book.version
-    assert again.names == tuple(c["name"] for c in raw["classes"])
+    loaded = ClassBook.load(path)
+    assert loaded == book
+    assert loaded.version == book.version
+    assert loaded.names == tuple(c["name"] for c in raw["classes"])
     first = path.read_bytes()
-    again.save(path)
+    loaded.save(path)
     assert path.read_bytes() == first
 
 
 @pytest.mark.parametrize("names", [PCB, DEEP_PCB, ALUMINIUM, STEEL])
-def test_the_glossary_knows_the_published_sets(names: tuple[str, ...]) -> None:
+def test_glossary_covers_public_data_sets(names: tuple[str, ...]) -> None:
     book = glossary_book(names)
     assert book.names == names
     assert {entry.source for entry in book.classes} == {"glossary"}
@@ -89,29 +89,29 @@ def test_the_glossary_knows_the_published_sets(names: tuple[str, ...]) -> None:
     assert all(text.parent in inner and len(text.paraphrases) >= 4 for text in vocabulary)
 
 
-def test_every_glossary_entry_is_complete_and_of_its_own_words() -> None:
-    seen: set[str] = set()
+def test_every_glossary_entry_is_complete_and_has_unique_texts() -> None:
+    texts_so_far: set[str] = set()
     for entry in (entry for name in DOMAINS for entry in domain(name).classes):
         assert tuple(entry.attributes) == ATTRIBUTES
         assert entry.aliases
         assert entry.confusable
         texts = [entry.description, *entry.paraphrases]
         assert len(texts) >= 5
-        assert not seen & set(texts)
-        seen |= set(texts)
+        assert not texts_so_far & set(texts)
+        texts_so_far |= set(texts)
         assert all(4 <= len(text.split()) <= 60 for text in texts)
         assert (entry.source, entry.author) == ("glossary", "")
 
 
-def test_the_glossary_knows_more_than_sixty_defects_of_eight_trades() -> None:
-    known = {name: [e for e in domain(name).classes if "mold_" not in e.name] for name in DOMAINS}
+def test_glossary_has_more_than_sixty_defects_in_eight_domains() -> None:
+    entries = {name: [e for e in domain(name).classes if "mold_" not in e.name] for name in DOMAINS}
     assert len(DOMAINS) == 8
-    assert min(map(len, known.values())) >= 5
-    assert sum(map(len, known.values())) > 60
+    assert min(map(len, entries.values())) >= 5
+    assert sum(map(len, entries.values())) > 60
 
 
 @pytest.mark.parametrize("names", [PCB, DEEP_PCB, ALUMINIUM, STEEL])
-def test_of_the_classes_that_are_easily_confused_only_those_of_the_book_are_named(
+def test_confusable_classes_are_limited_to_those_of_the_book(
     names: tuple[str, ...],
 ) -> None:
     book = glossary_book(names)
@@ -122,26 +122,26 @@ def test_of_the_classes_that_are_easily_confused_only_those_of_the_book_are_name
         assert confusable["spur"] == ("spurious_copper", "short", "mousebite")
 
 
-def test_the_packaged_encoder_reads_the_whole_glossary() -> None:
-    cut = truncation_check(PackagedText())
+def test_no_glossary_text_is_too_long_for_the_packaged_encoder() -> None:
+    check_length = truncation_check(PackagedText())
     for name in DOMAINS:
         text = files("prompts.glossary").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-        assert ClassBook.parse(text, name, check_length=cut) == domain(name)
+        assert ClassBook.parse(text, name, check_length=check_length) == domain(name)
 
 
-def test_a_name_in_two_domains_is_taken_from_the_one_its_company_is_of() -> None:
+def test_name_in_two_domains_is_taken_from_the_domain_with_most_of_the_names() -> None:
     copper = glossary_book(["open", "pin_hole"]).entry("pin_hole").description
     metal = glossary_book(["scratch", "dirt", "pin_hole"]).entry("pin_hole").description
     assert "copper" in copper
     assert "metal surface" in metal
 
 
-def test_an_unknown_name_gets_itself_as_its_text() -> None:
+def test_unknown_name_becomes_its_own_description() -> None:
     entry = glossary_book(["spur", "fish_eye-left"]).entry("fish_eye-left")
     assert (entry.description, entry.source, entry.parent) == ("fish eye left", "name", None)
 
 
-def test_a_class_may_have_the_name_of_an_inner_node() -> None:
+def test_class_may_have_the_name_of_an_inner_node() -> None:
     book = glossary_book(["spur", "excess_copper", "pcb_defect"])
     assert book.names == ("spur", "excess_copper", "pcb_defect")
     assert book.inner == ()
@@ -153,28 +153,26 @@ def test_two_names_for_one_defect_stay_two_classes() -> None:
 
 
 @pytest.mark.parametrize("names", [[], ["spur", "Spur"], ["a", ""], ["a\x00b"]])
-def test_names_that_make_no_book_are_refused(names: list[str]) -> None:
+def test_invalid_names_are_refused(names: list[str]) -> None:
     with pytest.raises(ClassBookError):
         glossary_book(names)
 
 
 @pytest.mark.parametrize("spelling", ["mouse_bite", "Mouse-Bite", "MOUSEBITE", "mouse bite", "nibble"])
-def test_resolves_names_and_aliases_in_any_spelling(spelling: str) -> None:
+def test_names_and_aliases_are_resolved_in_any_spelling(spelling: str) -> None:
     assert glossary_book(PCB).resolve(spelling) == "mouse_bite"
 
 
-def test_resolves_aliases_of_other_scripts() -> None:
+def test_aliases_in_other_scripts_are_resolved() -> None:
     assert glossary_book(ALUMINIUM).resolve("擦伤") == "ca_shang"
 
 
-def test_a_class_the_book_lacks_is_named() -> None:
-    with pytest.raises(
-        ClassBookError, match="class 'dent' is not in the class book, which has missing_hole, "
-    ):
+def test_unknown_class_is_named() -> None:
+    with pytest.raises(ClassBookError, match=r"'dent' .*missing_hole, "):
         glossary_book(PCB).resolve("dent")
 
 
-def test_another_description_is_another_version_and_leaves_the_old_book_alone() -> None:
+def test_with_description_returns_a_new_version_and_keeps_the_old_book() -> None:
     book = glossary_book(PCB)
     before = book.version
     changed = book.with_description("Spur", "a thorn", "person", "Ada", paraphrases=["a spike"])
@@ -187,12 +185,12 @@ def test_another_description_is_another_version_and_leaves_the_old_book_alone() 
 
 
 @pytest.mark.parametrize("text", ["", "  ", "x" * 801, "bell\a"])
-def test_a_description_that_cannot_be_held_is_refused(text: str) -> None:
-    with pytest.raises(ClassBookError, match=r"class 'spur': description"):
+def test_invalid_description_is_refused(text: str) -> None:
+    with pytest.raises(ClassBookError, match=r"'spur': description"):
         glossary_book(PCB).with_description("spur", text, "person", "Ada")
 
 
-WRONG = """
+INCONSISTENT = """
 inner:
 - {name: a, description: x, parent: b}
 - {name: b, description: x, parent: a}
@@ -204,79 +202,76 @@ classes:
 
 
 @pytest.mark.parametrize(
-    ("text", "messages"),
+    ("text", "values"),
     [
         (
-            WRONG,
+            INCONSISTENT,
             [
-                "line 7: class 'Spur': the name comes twice; give every",
+                "line 7: class 'Spur'",
                 "line 8: class 'short': the alias 'BURR' belongs to 'spur'",
-                "line 6: class 'spur': the parent 'nowhere' is unknown; known inner nodes are a, b",
-                "line 3: inner node 'a': it is its own ancestor; break the circle",
+                "line 6: class 'spur': the parent 'nowhere'",
+                "line 3: inner node 'a'",
             ],
         ),
         (
             "classes: [{name: spur}, {name: short, description: x, colour: red}]",
-            ["has 2 mistakes", "class 'spur': description: Field required", "class 'short': colour: Extra"],
+            ["2 mistakes", "class 'spur': description: ", "class 'short': colour: "],
         ),
-        ("classes: [{description: x}]", ["class number 1: name: Field required"]),
-        ("classes: [{name: 5, description: x}]", ["class 5: name: Input should be a valid string"]),
+        ("classes: [{description: x}]", ["class number 1: name: "]),
+        ("classes: [{name: 5, description: x}]", ["class 5: name: "]),
         (
             "classes:\n- name: spur\n  description: x\n  attributes:\n    shape: y\n    colour: red",
             [
-                "c.yaml, line 6: class 'spur': attributes.colour: this attribute is unknown; allowed are "
-                "shape, edge, texture, orientation, size, contrast, place"
+                "line 6: class 'spur': attributes.colour: ",
+                "shape, edge, texture, orientation, size, contrast, place",
             ],
         ),
         (
             "classes:\n- {name: a, description: x, confusable: [a]}\n- name: b\n  description: x\n"
             "  confusable:\n  - a\n  - c\n  - a",
             [
-                "line 2: class 'a': confusable: 'a' is the class itself",
-                "line 7: class 'b': confusable: 'c' is no class of this book; its classes are a, b",
-                "line 8: class 'b': confusable: 'a' comes twice",
+                "line 2: class 'a': confusable: 'a'",
+                "line 7: class 'b': confusable: 'c'",
+                "line 8: class 'b': confusable: 'a'",
             ],
         ),
         (
             "classes:\n- name: spur\n  description: ''\n- name: b\n  description: |\n    one\n    two\n"
             f"- name: c\n  description: {'x' * 801}",
             [
-                "line 3: class 'spur': description: String should have at least 1",
+                "line 3: class 'spur': description: ",
                 "line 5: class 'b': description: has the control character '\\n'",
-                "line 9: class 'c': description: String should have at most 800",
+                "line 9: class 'c': description: ",
             ],
         ),
-        (
-            "classes:\n- name: spur\n  description: x\n  description: y",
-            ["c.yaml, line 4: 'description' comes twice, first on line 3. Remove one"],
-        ),
-        ("classes:\n- name: 2026-02-31\n  description: x", ["is not YAML", "day"]),
-        ("classes:\n- name: a\x07", ["line 2 is not YAML", "special characters are not allowed"]),
-        ("&a [*a]", ["c.yaml holds list"]),
+        ("classes:\n- name: spur\n  description: x\n  description: y", ["line 4", "'description'", "line 3"]),
+        ("classes:\n- name: 2026-02-31\n  description: x", ["YAML", "day"]),
+        ("classes:\n- name: a\x07", ["line 2", "YAML"]),
+        ("&a [*a]", ["holds list"]),
         ("classes: &a [*a]", ["class number 1"]),
-        ("classes: []", ["it has no class; add one"]),
-        ("{}", ["classes: Field required"]),
-        ("hello", ["holds str; expected 'classes'"]),
+        ("classes: []", []),
+        ("{}", ["classes: "]),
+        ("hello", ["holds str", "'classes'"]),
         ("", ["holds NoneType"]),
-        ("classes: [", ["c.yaml, line 1 is not YAML"]),
-        ("!!python/object/apply:os.getcwd []", ["is not YAML"]),
+        ("classes: [", ["line 1", "YAML"]),
+        ("!!python/object/apply:os.getcwd []", ["YAML"]),
     ],
 )
-def test_every_mistake_is_named_at_once(tmp_path: Path, text: str, messages: list[str]) -> None:
+def test_all_mistakes_are_reported_with_class_and_line(tmp_path: Path, text: str, values: list[str]) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ClassBookError) as caught:
         ClassBook.load(path)
-    for message in (str(path), *messages):
-        assert message in str(caught.value)
+    for value in (str(path), *values):
+        assert value in str(caught.value)
 
 
-def test_a_missing_book_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ClassBookError, match=r"gone.yaml cannot be read"):
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ClassBookError, match=r"gone\.yaml"):
         ClassBook.load(tmp_path / "gone.yaml")
 
 
-def test_the_file_is_plain_to_read(tmp_path: Path) -> None:
+def test_file_is_readable_utf8(tmp_path: Path) -> None:
     glossary_book(ALUMINIUM).save(tmp_path / "c.yaml")
     text = (tmp_path / "c.yaml").read_text(encoding="utf-8")
     assert "擦伤" in text
@@ -284,10 +279,10 @@ def test_the_file_is_plain_to_read(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["c.yaml"]
 
 
-def test_prompts_reach_no_torch() -> None:
+def test_prompts_do_not_import_torch() -> None:
     code = (
         "import sys, prompts.class_book, prompts.glossary, prompts.llm, prompts.draft_prompt, prompts.draft\n"
-        "prompts.class_book.glossary_book(['spur'])\n"
+        "prompts.glossary.glossary_book(['spur'])\n"
         "sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,4 +1,4 @@
-"""A vocabulary in other words: texts change, and nothing else does."""
+"""Control texts: only texts change."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ from dsmoe_core.schema import ClassText, Vocabulary
 from prompts.text_controls import TEXT_CONTROLS
 
 BOXES = {"rust": 7, "brick": 2, "plum": 5}
-RICH = Vocabulary(
+VOCABULARY = Vocabulary(
     tuple(ClassText(n, f"{n} seen on the ground", "block", (f"a {n} thing",)) for n in BOXES),
     (ClassText("block", "a square of colour"),),
     "v",
 )
 
 
-def test_other_words_change_texts_and_nothing_else() -> None:
-    for make in TEXT_CONTROLS.values():
-        other = make(RICH, BOXES, 1)
-        assert other.names == RICH.names
-        assert [c.parent for c in other.classes] == [c.parent for c in RICH.classes]
-        assert make(RICH, BOXES, 1) == other
-    assert TEXT_CONTROLS["right"](RICH, BOXES, 1) is RICH
-    bare = TEXT_CONTROLS["name"](RICH, BOXES, 1)
-    assert {(c.description, c.paraphrases) for c in (*bare.classes, *bare.inner)} == {("", ())}
+def test_controls_keep_names_order_and_taxonomy() -> None:
+    for control in TEXT_CONTROLS.values():
+        changed = control(VOCABULARY, BOXES, 1)
+        assert changed.names == VOCABULARY.names
+        assert [c.parent for c in changed.classes] == [c.parent for c in VOCABULARY.classes]
+        assert control(VOCABULARY, BOXES, 1) == changed
+    assert TEXT_CONTROLS["right"](VOCABULARY, BOXES, 1) is VOCABULARY
+    names_only = TEXT_CONTROLS["name"](VOCABULARY, BOXES, 1)
+    assert {(c.description, c.paraphrases) for c in (*names_only.classes, *names_only.inner)} == {("", ())}
 
 
-def test_random_words_are_as_many_and_of_no_class() -> None:
-    drawn = [TEXT_CONTROLS["random"](RICH, BOXES, seed) for seed in (1, 2)]
-    assert drawn[0] != drawn[1]
-    for one, right in zip(drawn[0].classes, RICH.classes, strict=True):
-        assert len(one.description.split()) == len(right.description.split())
-        assert [len(p.split()) for p in one.paraphrases] == [len(p.split()) for p in right.paraphrases]
-        assert not {*BOXES, "seen", "ground"} & set(one.description.split())
-    bare = Vocabulary((ClassText("pin_hole", ""),))
-    assert len(TEXT_CONTROLS["random"](bare, {}, 1).classes[0].description.split()) == 2
+def test_random_texts_have_the_same_number_of_words_and_none_of_the_class() -> None:
+    first, second = (TEXT_CONTROLS["random"](VOCABULARY, BOXES, seed) for seed in (1, 2))
+    assert first != second
+    for changed, original in zip(first.classes, VOCABULARY.classes, strict=True):
+        assert len(changed.description.split()) == len(original.description.split())
+        assert [len(p.split()) for p in changed.paraphrases] == [len(p.split()) for p in original.paraphrases]
+        assert not {*BOXES, "seen", "ground"} & set(changed.description.split())
+    without_text = Vocabulary((ClassText("pin_hole", ""),))
+    assert len(TEXT_CONTROLS["random"](without_text, {}, 1).classes[0].description.split()) == 2
 
 
 def test_the_two_classes_with_most_boxes_swap_texts() -> None:
-    other = TEXT_CONTROLS["swapped"](RICH, BOXES, 1)
-    texts = {one.name: (one.description, one.paraphrases) for one in other.classes}
+    swapped = TEXT_CONTROLS["swapped"](VOCABULARY, BOXES, 1)
+    texts = {c.name: (c.description, c.paraphrases) for c in swapped.classes}
     assert texts["rust"] == ("plum seen on the ground", ("a plum thing",))
     assert texts["plum"] == ("rust seen on the ground", ("a rust thing",))
     assert texts["brick"] == ("brick seen on the ground", ("a brick thing",))
 
 
-def test_one_class_has_nothing_to_swap() -> None:
-    one = Vocabulary((ClassText("rust", "red"),))
-    assert TEXT_CONTROLS["swapped"](one, {"rust": 1}, 1).classes == one.classes
+def test_single_class_has_nothing_to_swap() -> None:
+    single = Vocabulary((ClassText("rust", "red"),))
+    assert TEXT_CONTROLS["swapped"](single, {"rust": 1}, 1).classes == single.classes

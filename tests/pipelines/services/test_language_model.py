@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ctrl_c import hears_ctrl_c
-from openai_server import OpenAIServer, told_in_pieces
+from openai_server import OpenAIServer, stream_body
 
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import LanguageModelError
@@ -177,7 +177,7 @@ def test_our_own_variables_stay_with_us(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def server() -> Iterator[OpenAIServer]:
-    with OpenAIServer(lambda _: (200, told_in_pieces({"reasoning": "hm hm", "content": LOOK}))) as server:
+    with OpenAIServer(lambda _: (200, stream_body({"reasoning": "hm hm", "content": LOOK}))) as server:
         yield server
 
 
@@ -190,17 +190,17 @@ def test_check_reports(server: OpenAIServer, capsys: pytest.CaptureFixture[str])
 
 FAULTS: dict[str, tuple[Any, str]] = {
     "killed": (
-        lambda: (200, iter([told_in_pieces({"content": LOOK}, finish=None)])),
+        lambda: (200, iter([stream_body({"content": LOOK}, finish=None)])),
         "broke off in the middle",
     ),
-    "nonsense": (lambda: (200, told_in_pieces({"content": "no idea"})), "no valid answer in 3 attempts"),
+    "nonsense": (lambda: (200, stream_body({"content": "no idea"})), "no valid answer in 3 attempts"),
     "no protocol": (lambda: (200, b"<html>"), "answered without any message"),
     "refusing": (
         lambda: (404, b'{"error": {"message": "no such model"}}'),
         "refused model 'tiny' (status 404)",
     ),
     "reasoning only": (
-        lambda: (200, told_in_pieces({"reasoning": "hm"})),
+        lambda: (200, stream_body({"reasoning": "hm"})),
         "empty after 2 characters of reas",
     ),
     "slow": (lambda: time.sleep(1) or (200, b""), "did not answer within 0.2 s"),
