@@ -31,8 +31,8 @@ def render_boxes(
         OSError: the image cannot be read.
     """
     marks = [
-        BoxOverlay(d.box, f"{d.label} {d.score:.0%}", colours.get(d.label, UNKNOWN_CLASS), True)
+        BoxOverlay(d.box, f"{d.label} {d.score:.0%}", colours.get(d.label, UNKNOWN_CLASS), dashed=True)
         for d in reversed(detections)
     ]
-    marks += [BoxOverlay(a.box, a.label, colours.get(a.label, UNKNOWN_CLASS), False) for a in truth]
+    marks += [BoxOverlay(a.box, a.label, colours.get(a.label, UNKNOWN_CLASS), dashed=False) for a in truth]
     return drawing.draw_boxes(path, marks, width)
