@@ -282,9 +282,8 @@ def _warnings(book: ClassBook) -> Iterator[str]:
     """Weaknesses of a valid class book."""
     without_text = [entry.name for entry in book.classes if entry.source == "name"]
     if without_text:
-        yield f"{len(without_text)} classes have no description; add one: {', '.join(without_text)}"
+        yield f"without a description, add one: {', '.join(without_text)}"
     described = [entry for entry in book.classes if entry.source != "name"]
     without_paraphrases = [entry.name for entry in described if not entry.paraphrases]
     if without_paraphrases:
-        names = ", ".join(without_paraphrases)
-        yield f"{len(without_paraphrases)} classes have no paraphrases for training: {names}"
+        yield f"without paraphrases, which training samples from: {', '.join(without_paraphrases)}"

