@@ -57,11 +57,11 @@ def serve(
     from dsmoe_core.loopback import LOOPBACK, check_port_is_free
     from pipelines.services.language_model.engines import ENGINES, default_engine
     from pipelines.services.language_model.server import running_engine, terminate_as_interrupt
-    from pipelines.services.language_model.source import DEFAULT, find_model_source
+    from pipelines.services.language_model.source import DEFAULT_MODEL, find_model_source
     from pipelines.settings import Environment, subprocess_environment
 
     folder = Environment.read().environments
-    source = find_model_source(model or DEFAULT, load_format.value)
+    source = find_model_source(model or DEFAULT_MODEL, load_format.value)
     check_port_is_free(port, "the language model", LanguageModelError)
     name = engine.value if engine else default_engine()
     chosen = ENGINES[name]
@@ -69,14 +69,14 @@ def serve(
         with terminate_as_interrupt(), TerminalReporter() as progress:
             python = environments.ensure(chosen.locked, folder, progress.status) / "bin" / "python"
             command = chosen.command(python, source, port, LOOPBACK, load_format.value)
-            offline = {"HF_HUB_OFFLINE": "1"} if source.local else {}
+            offline = {"HF_HUB_OFFLINE": "1"} if source.is_local else {}
             variables = subprocess_environment({**chosen.variables, **offline})
             with running_engine(command, variables, port=port, log=folder / f"{name}-{port}.log") as served:
                 served.wait_until_ready(progress.status)
                 progress.line(
                     f"{source.name} answers at http://{LOOPBACK}:{port}/v1 ({name}); Ctrl-C stops it"
                 )
-                thinks = f" DSMOE_LLM_THINKING_TOKENS={THINKING_TOKENS}" if source.thinks else ""
+                thinks = f" DSMOE_LLM_THINKING_TOKENS={THINKING_TOKENS}" if source.reasons else ""
                 where = f"DSMOE_LLM_URL=http://{LOOPBACK}:{port}/v1 DSMOE_LLM_MODEL={source.name}"
                 progress.line(f"export {where}{thinks}")
                 progress.status("serving")
@@ -95,7 +95,7 @@ def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
 
     Example: `dsmoe llm check --llm http://127.0.0.1:8000/v1`
     """
-    from pipelines.services.language_model.check import check as check_model
+    from pipelines.services.language_model.check import check_language_model
     from pipelines.services.language_model.connect import connect_language_model
     from pipelines.settings import Environment
 
@@ -103,7 +103,7 @@ def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
     with TerminalReporter() as progress:
         progress.status("asking the language model")
         client = connect_language_model(environment, llm, model, on_token=progress.token_progress)
-        result = check_model(client)
+        result = check_language_model(client)
     line(f"reachable: {llm or environment.llm_url}")
     line(f"model: {result.model}")
     line(f"JSON-schema answer: valid ({result.answer.model_dump_json()})")

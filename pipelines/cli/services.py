@@ -106,7 +106,7 @@ def review(
     Example: `dsmoe review boards`
     """
     from annotate.review.app import Page, launch
-    from pipelines.services.review import dataset_name, samples
+    from pipelines.services.review import dataset_name, review_samples
     from pipelines.settings import Environment
     from pipelines.workspace.workspace import Workspace
 
@@ -119,7 +119,7 @@ def review(
         progress.status("bringing images into FiftyOne")
         launch(
             dataset_name(opened, shared=environment.review_uri is not None),
-            samples(opened),
+            review_samples(opened),
             folder=opened.path / "review",
             port=port,
             uri=environment.review_uri,

@@ -1,4 +1,4 @@
-"""Brings up who works on a workspace, as its settings say: Label Studio and the detector, or stubs."""
+"""Makes the labelling server and the detector of a workspace from its settings; stubs in a dry run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ if TYPE_CHECKING:
 def labelling_server(
     workspace: Workspace, environment: Environment, port: int | None = None
 ) -> LabelStudioServer | ExternalServer | None:
-    """The workspace's Label Studio, running or not: its own, or the one that the settings name.
+    """The workspace's Label Studio, running or not: embedded, or an external one at an address.
+
+    Args:
+        workspace: its settings select the server.
+        environment: address and token override the settings.
+        port: of the embedded server; by default the settings'.
 
     Returns:
-        None where the settings have the stub.
+        None where the settings select the stub.
 
     Raises:
-        SettingsError: there is an address without a token.
+        SettingsError: an address is set without a token.
     """
     from annotate.studio.external_server import ExternalServer
     from annotate.studio.server import LabelStudioServer
@@ -41,14 +46,14 @@ def labelling_server(
     if settings.kind == "stub":
         return None
     url = environment.studio_url or settings.url
-    # Images lie in images/, for Label Studio shows strict sub-folders of its document root only.
     if url is None:
+        # The images are in a sub-folder, as Label Studio serves no files of the document root itself.
         port = port or settings.port
         return LabelStudioServer(workspace.path / "studio", workspace.path, environment.environments, port)
     if environment.studio_token is None:
         raise SettingsError(
-            f"there is no token for {url}",
-            "Set DSMOE_STUDIO_TOKEN to the one on its page Account & Settings.",
+            f"no token is set for Label Studio at {url}",
+            "Set DSMOE_STUDIO_TOKEN to the token on its page Account & Settings.",
         )
     root = settings.document_root or workspace.path
     return ExternalServer(url, environment.studio_token.get_secret_value(), root)
@@ -57,26 +62,35 @@ def labelling_server(
 def start_studio(
     workspace: Workspace, environment: Environment, on_status: StatusCallback, port: int | None = None
 ) -> tuple[Studio, Connection | None]:
-    """A labelling server that answers; started if need be.
+    """A client of the workspace's labelling server, which is started if it does not run.
+
+    Args:
+        workspace: its settings select the server.
+        environment: address and token override the settings.
+        on_status: called with the progress of the start.
+        port: of the embedded server; by default the settings'.
+
+    Returns:
+        The client, and how to connect and sign in; None instead of the latter for the stub.
 
     Raises:
-        StudioError: it does not start, the port is in use, or a server of others does not take us.
+        StudioError: the server does not start, its port is in use, or an external one rejects the token.
         SettingsError: see ``labelling_server``.
         PrerequisiteError: its environment cannot be built, or the disk is full.
     """
-    own = labelling_server(workspace, environment, port)
-    if own is None:
+    server = labelling_server(workspace, environment, port)
+    if server is None:
         from annotate.studio.fake import FakeStudio
 
         return FakeStudio(workspace.path / "studio" / "stub.json"), None
     from annotate.studio.client import LabelStudio
 
-    connection = own.start(on_status)
+    connection = server.start(on_status)
     return LabelStudio(connection), connection
 
 
 def detector_backend(workspace: Workspace, environment: Environment) -> DetectorBackend:
-    """The detector of the settings; torch is not imported before it is used."""
+    """The detector of the settings; imports torch on first use only."""
     settings = workspace.settings.detector
     if settings.kind == "stub":
         from pipelines.detectors.stub_detector import StubDetector
@@ -86,7 +100,13 @@ def detector_backend(workspace: Workspace, environment: Environment) -> Detector
 
 
 def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
-    """Runs the network of any folder, with the text encoder of the workspace, where one is in use."""
+    """A DS-MoE detector for any model folder.
+
+    Args:
+        workspace: its text encoder and caches are used; the packaged encoder and the user's cache for None
+            and for a dry run.
+        environment: keys, and the folder of pretrained weights.
+    """
     if workspace is None or workspace.settings.detector.kind == "stub":
         return DSMoEBackend(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
     settings, key = workspace.settings.detector, environment.embeddings_api_key
@@ -95,7 +115,7 @@ def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMo
         workspace.path / "cache" / "texts",
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
-        encoder_from=_first_weights(settings, environment),
+        encoder_from=_initial_weights(settings, environment),
         images=_image_cache(workspace),
     )
 
@@ -103,12 +123,12 @@ def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMo
 def _image_cache(workspace: Workspace) -> CacheConfig | None:
     from dsmoe_core.data.letterbox_cache import CacheConfig
 
-    most = workspace.settings.detector.image_cache_gb
-    return CacheConfig(workspace.path / "cache" / "squares", int(most * 1e9)) if most else None
+    size_gb = workspace.settings.detector.image_cache_gb
+    return CacheConfig(workspace.path / "cache" / "squares", int(size_gb * 1e9)) if size_gb else None
 
 
-def _first_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
-    """The file of the image encoder's first weights; whether it is there matters to a first training only."""
+def _initial_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
+    """File of the image encoder's initial weights; only the first training of a workspace reads it."""
     if settings.start == "scratch":
         return None
     if settings.start == "mobile-sam":
@@ -129,6 +149,10 @@ def loop_context(
     on_status: StatusCallback,
     port: int | None = None,
 ) -> tuple[LoopContext, Connection | None]:
-    """Everybody who works on a workspace, ready; see ``start_studio`` for what can go wrong."""
-    working, connection = start_studio(workspace, environment, on_status, port)
-    return LoopContext(workspace, working, detector_backend(workspace, environment), progress), connection
+    """The workspace with its labelling server started and its detector; errors as of ``start_studio``.
+
+    Returns:
+        The context, and how to connect to Label Studio; None for the stub.
+    """
+    studio, connection = start_studio(workspace, environment, on_status, port)
+    return LoopContext(workspace, studio, detector_backend(workspace, environment), progress), connection

@@ -1,4 +1,4 @@
-"""What FiftyOne shows of a workspace: every image with what people and the champion say about it."""
+"""The samples of a workspace for FiftyOne: every image with its annotations and the champion's prediction."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from pipelines.workspace.workspace import Workspace
 
 
 def dataset_name(workspace: Workspace, *, shared: bool) -> str:
-    """The workspace's name in FiftyOne, which allows few characters.
+    """Name of the workspace's data set in FiftyOne: lower-case letters, digits and hyphens.
 
     Args:
-        shared: the database may have data sets of other workspaces. Then it is no other workspace's name,
-            whatever the titles; it stays the same when the workspace is moved.
+        workspace: its title becomes the name.
+        shared: the database is used by other workspaces too. The name then ends with an id that no other
+            workspace has and that stays the same when the workspace is moved.
     """
     name = "dsmoe-" + (re.sub(r"[^a-z0-9]+", "-", workspace.settings.title.lower()).strip("-") or "workspace")
     return f"{name}-{workspace.unique_id()}" if shared else name
 
 
-def samples(workspace: Workspace) -> Iterator[ReviewSample]:
-    """All usable images; tags say role, round and arm."""
-    detections, book = workspace.predictions(), workspace.class_book()
+def review_samples(workspace: Workspace) -> Iterator[ReviewSample]:
+    """All images of the pool and the test set, with tags for role, round and arm."""
+    predictions, book = workspace.predictions(), workspace.class_book()
     labelled = [*workspace.test_set(), *workspace.annotations().values()]
     truth = {p.image.key: in_published_classes(p, book).annotations for p in labelled}
     sent = {task.key: task for task in workspace.journal.tasks()}
@@ -33,4 +34,4 @@ def samples(workspace: Workspace) -> Iterator[ReviewSample]:
         for image in workspace.images(role):
             task = sent.get(image.key)
             tags = (tag, f"round {task.round}", task.arm) if task else (tag,)
-            yield ReviewSample(image, truth.get(image.key), detections.get(image.key), tags)
+            yield ReviewSample(image, truth.get(image.key), predictions.get(image.key), tags)

@@ -1,1 +1,1 @@
-"""A language model of one's own: its engine's environment, its server, and whether it answers as we need."""
+"""Language models: connection, a local inference server, and a check of structured output."""

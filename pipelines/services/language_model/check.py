@@ -1,4 +1,4 @@
-"""Whether a language model can do what we ask of it, found by asking it one thing."""
+"""Checks with one request whether a language model returns structured output."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from prompts.llm import Message, OpenAIModel, Reply, Usage, generate_structured
 
 
 class SampleReply(BaseModel):
-    """The answer to the one question."""
+    """Schema of the reply to the check."""
 
     defect: Annotated[str, StringConstraints(min_length=1, max_length=60)]
     visible: bool
     severity: int = Field(ge=0, le=9)
 
 
-QUESTION = [
-    Message("system", "Answer as one JSON object of the given schema, and with nothing else."),
+PROMPT = [
+    Message("system", "Answer with one JSON object of the given schema and nothing else."),
     Message(
         "user",
         "A scratch crosses a copper pad from edge to edge. "
@@ -32,11 +32,13 @@ QUESTION = [
 
 @dataclass(frozen=True, slots=True)
 class LanguageModelCheck:
-    """What was found.
+    """Result of the check.
 
     Attributes:
-        answer: valid, in the shape that was asked for.
-        reasoned: the server told reasoning apart from the answer.
+        model: name on the server.
+        answer: reply that fits the schema.
+        reasoned: the server returned reasoning separately from the answer.
+        usage: replies, tokens and seconds.
     """
 
     model: str
@@ -45,8 +47,8 @@ class LanguageModelCheck:
     usage: Usage
 
 
-class _Listening:
-    """The model, with its replies noted."""
+class _ReasoningRecorder:
+    """Wraps a model and records whether a reply had separate reasoning."""
 
     def __init__(self, model: OpenAIModel) -> None:
         self.name = model.name
@@ -59,18 +61,18 @@ class _Listening:
         return reply
 
 
-def check(model: OpenAIModel) -> LanguageModelCheck:
-    """Ask it the question.
+def check_language_model(model: OpenAIModel) -> LanguageModelCheck:
+    """Send one request and validate the reply.
 
     Raises:
-        LanguageModelError: the server cannot be reached, does not have the model, or gives no valid answer.
+        LanguageModelError: the server cannot be reached, does not serve the model, or no reply is valid.
     """
     served = model.served()
-    if served and model.name not in served:  # a server that lists none may have it all the same
+    if served and model.name not in served:  # a server that lists no models may serve it
         raise LanguageModelError(
-            f"the server has no model {model.name!r}; it has {', '.join(map(repr, served[:9]))}",
+            f"the server does not serve {model.name!r}; it serves {', '.join(map(repr, served[:9]))}",
             "Name one of these with --model or DSMOE_LLM_MODEL.",
         )
-    listening = _Listening(model)
-    answer = generate_structured(listening, QUESTION, SampleReply)
-    return LanguageModelCheck(model.name, answer, listening.reasoned, model.usage)
+    recorder = _ReasoningRecorder(model)
+    answer = generate_structured(recorder, PROMPT, SampleReply)
+    return LanguageModelCheck(model.name, answer, recorder.reasoned, model.usage)

@@ -1,4 +1,4 @@
-"""A language model's server as a process below ours: started, waited for, stopped with us, however we end."""
+"""Inference server as a child process: start, readiness, and stop together with the parent process."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from dsmoe_core.errors import LanguageModelError
 from dsmoe_core.loopback import LOOPBACK
 from dsmoe_core.progress import StatusCallback
 
-_LOOK_S = 0.5
-_HUNG_S = 600.0  # without a word in the log; a download of weights writes there
-_STOP_S = 15.0
+_POLL_S = 0.5
+_HANG_TIMEOUT_S = 600.0  # without new output in the log; a download of weights writes to it
+_STOP_TIMEOUT_S = 15.0
 _TAIL_LINES = 15
-_PREFIX = re.compile(r"^(\(.*?pid=\d+\) )?([A-Z]+ \d\d-\d\d [\d:]+ )?(\[\S+:\d+\] )?")
-_CAUSE = re.compile(r"^\w*(Error|Exception)\b: .+")
-# Ours holds a pipe to it; where that closes, the engine's whole group is ended.
+_LOG_PREFIX = re.compile(r"^(\(.*?pid=\d+\) )?([A-Z]+ \d\d-\d\d [\d:]+ )?(\[\S+:\d+\] )?")
+_ERROR_LINE = re.compile(r"^\w*(Error|Exception)\b: .+")
+# Reads a pipe from this process; when the pipe closes, it ends the engine's process group.
 _GUARD = 'read _; kill -s TERM -- "-$1"; sleep 15; kill -s KILL -- "-$1"'
 
 
 class EngineProcess:
-    """One that runs."""
+    """A running engine."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
         self._process = process
@@ -35,54 +35,54 @@ class EngineProcess:
         self._log = log
 
     def wait_until_ready(self, on_status: StatusCallback) -> None:
-        """Until it answers.
+        """Wait until the server answers.
 
         Raises:
-            LanguageModelError: it ended, or has said nothing for ten minutes.
+            LanguageModelError: the process ended, or wrote nothing to its log for ten minutes.
         """
-        began = spoke = time.monotonic()
+        started = last_output = time.monotonic()
         size = 0
-        while not _answers(self._port):
+        while not _is_ready(self._port):
             now = time.monotonic()
             if self._process.poll() is not None:
-                raise self._failed(f"ended while it was starting (exit {self._process.returncode})")
+                raise self._error(f"ended while starting (exit code {self._process.returncode})")
             if (grown := self._log.stat().st_size) != size:
-                size, spoke = grown, now
-            if now - spoke > _HUNG_S:
-                raise self._failed(f"has said nothing for {now - spoke:.0f} s while it was starting")
-            on_status(f"starting the engine ({now - began:.0f} s)")
-            time.sleep(_LOOK_S)
+                size, last_output = grown, now
+            if now - last_output > _HANG_TIMEOUT_S:
+                raise self._error(f"wrote no log output for {now - last_output:.0f} s while starting")
+            on_status(f"starting the engine ({now - started:.0f} s)")
+            time.sleep(_POLL_S)
 
     def wait_until_ended(self) -> None:
-        """For as long as it serves, which is until it is killed.
+        """Wait until the process ends, which is always an error.
 
         Raises:
-            LanguageModelError: it ended.
+            LanguageModelError: the process ended.
         """
         code = self._process.wait()
-        raise self._failed(f"ended (exit {code})")
+        raise self._error(f"ended (exit code {code})")
 
     def stop(self) -> None:
-        """End it and all that it started."""
+        """Stop the engine and its child processes."""
         try:
             if self._process.poll() is None:
                 self._process.terminate()
                 with suppress(subprocess.TimeoutExpired):
-                    self._process.wait(_STOP_S)
+                    self._process.wait(_STOP_TIMEOUT_S)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
-    def _failed(self, what: str) -> LanguageModelError:
-        lines = [_PREFIX.sub("", line) for line in self._log.read_text("utf-8", "replace").splitlines()]
-        # The engine's own complaint; what follows it only says that there was one.
-        causes = [line for line in lines if _CAUSE.match(line) and "Engine core init" not in line]
+    def _error(self, what: str) -> LanguageModelError:
+        lines = [_LOG_PREFIX.sub("", line) for line in self._log.read_text("utf-8", "replace").splitlines()]
+        # The engine's own error; the later "Engine core initialization failed" does not name the cause.
+        causes = [line for line in lines if _ERROR_LINE.match(line) and "Engine core init" not in line]
         cause = f": {causes[-1][:300]}" if causes else ""
         tail = "\n".join(f"  {line}" for line in lines[-_TAIL_LINES:])
         return LanguageModelError(
             f"the engine {what}{cause}\n{tail or '  (its log is empty)'}",
-            f"Read the whole log in {self._log}, then start it again.",
+            f"Read the full log in {self._log}, then start it again.",
         )
 
 
@@ -90,13 +90,16 @@ class EngineProcess:
 def running_engine(
     command: Sequence[str], variables: Mapping[str, str], *, port: int, log: Path
 ) -> Iterator[EngineProcess]:
-    """The engine, for as long as the block lasts; it ends even where we are killed.
+    """Run an engine for the length of the block; it is stopped even if this process is killed.
 
     Args:
-        variables: all of its environment.
+        command: program and arguments.
+        variables: its whole environment.
+        port: that it listens on.
+        log: file for its output, overwritten.
 
     Raises:
-        LanguageModelError: it cannot be started.
+        LanguageModelError: the program cannot be started.
     """
     with log.open("wb") as file:
         try:
@@ -107,12 +110,12 @@ def running_engine(
                 stderr=subprocess.STDOUT,
                 env=dict(variables),
                 cwd=log.parent,
-                start_new_session=True,  # Ctrl-C in our terminal is ours to handle
+                start_new_session=True,  # Ctrl-C in the terminal is handled by this process
             )
         except OSError as error:
             raise LanguageModelError(
                 f"{command[0]} cannot be run: {error.strerror}",
-                "Remove its environment's folder; it is built again.",
+                "Remove the folder of its environment, so that it is built again.",
             ) from error
     engine = EngineProcess(process, port, log)
     try:
@@ -131,17 +134,17 @@ def running_engine(
 
 @contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """While the block lasts, SIGTERM and SIGHUP are a KeyboardInterrupt, so that it ends well."""
-    kinds = (signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(kind, signal.default_int_handler) for kind in kinds]
+    """Raise KeyboardInterrupt on SIGTERM and SIGHUP for the length of the block, so that cleanup runs."""
+    signals = (signal.SIGTERM, signal.SIGHUP)
+    previous = [signal.signal(kind, signal.default_int_handler) for kind in signals]
     try:
         yield
     finally:
-        for kind, handler in zip(kinds, before, strict=True):
+        for kind, handler in zip(signals, previous, strict=True):
             signal.signal(kind, handler)
 
 
-def _answers(port: int) -> bool:
+def _is_ready(port: int) -> bool:
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
         connection.request("GET", "/health")

@@ -251,12 +251,12 @@ def test_review_gives_fiftyone_every_image_with_truth_detections_and_tags(
     context: object, label: Callable[[object], None], workspace: Workspace
 ) -> None:
     from pipelines.rounds.loop import close_round, open_round
-    from pipelines.services.review import samples
+    from pipelines.services.review import review_samples
 
     open_round(context)  # type: ignore[arg-type]
     label(context)
     close_round(context)  # type: ignore[arg-type]
-    shown = {s.image.key: s for s in samples(workspace)}
+    shown = {s.image.key: s for s in review_samples(workspace)}
     assert len(shown) == 17
     sent = {task.key for task in workspace.journal.tasks()}
     for key, sample in shown.items():

@@ -15,7 +15,7 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import as_called_now
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.services.review import samples
+from pipelines.services.review import review_samples
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
@@ -100,7 +100,7 @@ def test_people_are_shown_all_boxes_under_todays_names(context: LoopContext, lab
     label(context)
     close_round(context)
     renamed = published(context, rust="red_block")
-    truth = [a.label for sample in samples(renamed.workspace) for a in sample.annotations or ()]
+    truth = [a.label for sample in review_samples(renamed.workspace) for a in sample.annotations or ()]
     snapshot = read_snapshot(renamed.workspace.path)
     labelled = [*snapshot.annotations.values(), *snapshot.test_set.values()]
     assert {"red_block", "brick", "plum"} == set(truth) == {a.label for p in labelled for a in p.annotations}

