@@ -160,7 +160,7 @@ def _unused_prompt(
 
     If the ML backend is down, the prompt may be the only sign of a defect.
     """
-    for prompt in parse_prompts(annotation["result"], *_image_size(task)):
+    for prompt in parse_prompts(annotation["result"], *_size_and_name(task)):
         if not any(r.label == prompt.label and iou(r.box, prompt.box) for r in regions):
             return f'(a smart tool marks "{prompt.label}" where there is no such box)'
     return None
@@ -196,10 +196,10 @@ def _updated_at(task: Mapping[str, Any], results: Sequence[_AnnotatorResult]) ->
 
 
 def _regions(annotation: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Region, ...]:
-    return parse_regions(annotation["result"], *_image_size(task))
+    return parse_regions(annotation["result"], *_size_and_name(task))
 
 
-def _image_size(task: Mapping[str, Any]) -> tuple[int, int, str]:
+def _size_and_name(task: Mapping[str, Any]) -> tuple[int, int, str]:
     """Width and height of a task's image in pixels, and the task's name for messages."""
     return int(task["data"]["width"]), int(task["data"]["height"]), f"task {task['id']}"
 

@@ -101,7 +101,7 @@ def review(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of FiftyOne.")] = 5151,
 ) -> None:
-    """Open FiftyOne on the workspace: truth, detections, uncertainty, experts; most useful first.
+    """Open FiftyOne on the workspace: truth, detections, uncertainty, experts; most uncertain first.
 
     Example: `dsmoe review boards`
     """
@@ -112,7 +112,7 @@ def review(
 
     def announce(page: Page) -> None:
         progress.line(f"FiftyOne: {page.address}")
-        progress.line(f"most useful first: {page.uncertain_view}")
+        progress.line(f"most uncertain first: {page.uncertain_view}")
 
     environment = Environment.read()
     with Workspace.open(workspace) as opened, TerminalReporter() as progress:

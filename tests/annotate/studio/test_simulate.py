@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,9 @@ from hypothesis import strategies as st
 
 from annotate.studio.agreement import iou
 from annotate.studio.harvest import outcomes
-from annotate.studio.protocol import Region
-from annotate.studio.simulate import EDIT_IOU, correct_regions
-from dsmoe_core.schema import Annotation, Box, Outcome
+from annotate.studio.protocol import Region, Studio, Task
+from annotate.studio.simulate import EDIT_IOU, SimulatedAnnotator, correct_regions
+from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Outcome, Vocabulary
 
 LABELS = st.sampled_from(["open", "short", "spur"])
 THRESHOLD = st.sampled_from([0.5, 0.75, 0.95])
@@ -163,3 +164,34 @@ def test_acceptable_box_is_preferred_to_a_higher_iou_of_another_class() -> None:
         pre_annotation((0, 0, 10, 10), "spur", name="wrong"),
     )
     assert [r.id for r in correct_regions([wrong, good], [Annotation(box(0, 0, 10, 10), "open")])] == ["good"]
+
+
+def test_interrupted_simulated_annotator_continues_and_submits_the_ground_truth(
+    new_client: Callable[[], Studio],
+    title: str,
+    vocabulary: Vocabulary,
+    images: Callable[[str], ImageRecord],
+    make_task: Callable[..., Task],
+    make_detection: Callable[..., Detection],
+) -> None:
+    project = new_client().ensure_project(title, vocabulary)
+    records = [images(name) for name in "abcde"]
+    right, wrong = make_detection((10, 10, 50, 50)), make_detection((100, 100, 150, 150), "spur")
+    new_client().import_tasks(project, [make_task(p, right, wrong, rank=i) for i, p in enumerate(records)])
+    annotations = (Annotation(box(11, 11, 51, 51), "open"), Annotation(box(200, 50, 260, 90), "spur"))
+    truth = {p.key: LabelledImage(p, annotations) for p in records[:4]}
+
+    def interrupt(done: int, total: int) -> None:
+        assert total == 4
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SimulatedAnnotator(new_client(), truth).run(project, interrupt)
+    assert SimulatedAnnotator(new_client(), truth).run(project) == 2
+    assert SimulatedAnnotator(new_client(), truth).run(project) == 0
+    harvests = new_client().harvest(project)
+    assert sorted(h.key for h in harvests) == sorted(truth)
+    expected = dict.fromkeys(Outcome, 0) | {Outcome.ACCEPTED: 1, Outcome.DELETED: 1, Outcome.ADDED: 1}
+    assert all(h.outcomes == expected for h in harvests)
+    assert [task.key for task in new_client().open_tasks(project)] == [records[4].key]  # without ground truth
