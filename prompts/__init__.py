@@ -1,1 +1,1 @@
-"""Class books: what each defect looks like, in words, with versions and sources."""
+"""Class books: versioned class descriptions, drafted and refined with language models."""

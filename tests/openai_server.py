@@ -1,4 +1,4 @@
-"""A server on loopback for whoever speaks the OpenAI protocol; what it says is up to the test."""
+"""OpenAI-compatible server on loopback whose replies are given by the test."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from types import TracebackType
 from typing import Any, Self
 
 Reply = tuple[int, Any]
-"""Status and body: bytes; an iterator of bytes, after which the connection breaks; anything else is JSON."""
+"""Status and body: bytes, an iterator of bytes after which the connection breaks, or a value for JSON."""
 
 
 def stream_body(message: dict[str, Any], *, finish: str | None = "stop", usage: int | None = None) -> bytes:
-    """A completion as a stream: a piece for each word of reasoning and content.
+    """Body of a streamed completion, with one chunk per word of reasoning and content.
 
     Args:
-        finish: why it ends; None where it does not.
-        usage: the tokens that the server counted; None where it does not count.
+        finish: finish reason; None: the stream has no end.
+        usage: number of completion tokens that the server reports; None: it reports none.
     """
     deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}]
     for field in ("reasoning", "reasoning_content", "content"):
-        deltas += [{field: piece} for piece in re.findall(r"\S+\s*", message.get(field) or "")]
+        deltas += [{field: word} for word in re.findall(r"\S+\s*", message.get(field) or "")]
     head = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "m"}
     events: list[dict[str, Any]] = [
         {"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
@@ -34,12 +34,16 @@ def stream_body(message: dict[str, Any], *, finish: str | None = "stop", usage: 
         events.append(
             {"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": usage, "total_tokens": 0}}
         )
-    said = [json.dumps(head | event) for event in events] + (["[DONE]"] if finish else [])
-    return "".join(f"data: {event}\n\n" for event in said).encode()
+    lines = [json.dumps(head | event) for event in events] + (["[DONE]"] if finish else [])
+    return "".join(f"data: {event}\n\n" for event in lines).encode()
 
 
 class OpenAIServer(ThreadingHTTPServer):
-    """Runs inside a ``with``; ``reply`` may be replaced; ``bodies`` and ``headers`` are what was asked."""
+    """Runs inside a ``with``; ``reply`` may be replaced.
+
+    Attributes:
+        bodies, headers: of the requests so far.
+    """
 
     daemon_threads = True
 
@@ -74,26 +78,25 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.bodies.append({"path": self.path, **body})
         self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
-        status, said = self.server.reply(body)
-        self._send(status, said)
+        self._send(*self.server.reply(body))
 
     def do_GET(self) -> None:
         self._send(
             200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]}
         )
 
-    def _send(self, status: int, said: Any) -> None:
-        pieces = said if isinstance(said, Iterator) else None
-        content = b"" if pieces else said if isinstance(said, bytes) else json.dumps(said).encode()
+    def _send(self, status: int, body: Any) -> None:
+        parts = body if isinstance(body, Iterator) else None
+        content = b"" if parts else body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(10**9 if pieces else len(content)))
+            self.send_header("Content-Length", str(10**9 if parts else len(content)))
             self.end_headers()
-            for piece in pieces or [content]:
-                self.wfile.write(piece)
+            for part in parts or [content]:
+                self.wfile.write(part)
                 self.wfile.flush()
-        except OSError:  # the client had enough of waiting
+        except OSError:  # the client closed the connection
             return
 
     def log_message(self, *_: object) -> None:

@@ -30,6 +30,21 @@ if TYPE_CHECKING:
     from prompts.refine import Budget
     from prompts.refinement import Refinement
 
+PairOption = Annotated[
+    list[str] | None,
+    typer.Option("--pair", metavar="A,B", help="Classes to distinguish; default: the most confused ones."),
+]
+CallsOption = Annotated[
+    int | None, typer.Option("--calls", min=1, help="Stop after this number of calls of the model.")
+]
+TokensOption = Annotated[
+    int | None,
+    typer.Option("--tokens", min=1, help="Stop after this number of prompt and completion tokens."),
+]
+MinutesOption = Annotated[
+    float | None, typer.Option("--minutes", min=0, help="Stop after this number of minutes.")
+]
+
 
 def facts(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     """Show statistics of each class's annotated boxes.
@@ -65,26 +80,14 @@ def facts(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
 
 def refine(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
-    pair: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--pair", metavar="A,B", help="Classes to distinguish; default: the most confused ones."
-        ),
-    ] = None,
+    pair: PairOption = None,
     max_pairs: Annotated[int, typer.Option("--pairs", min=1, help="Number of pairs, without --pair.")] = 3,
     rounds: Annotated[
         int, typer.Option("--rounds", min=1, help="Number of rounds; each has one candidate per pair.")
     ] = 3,
-    calls: Annotated[
-        int | None, typer.Option("--calls", min=1, help="Stop after this number of calls of the model.")
-    ] = None,
-    tokens: Annotated[
-        int | None,
-        typer.Option("--tokens", min=1, help="Stop after this number of prompt and completion tokens."),
-    ] = None,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0, help="Stop after this number of minutes.")
-    ] = None,
+    calls: CallsOption = None,
+    tokens: TokensOption = None,
+    minutes: MinutesOption = None,
     images: Annotated[
         int, typer.Option("--images", min=1, help="Maximum number of labelled images to score texts on.")
     ] = 60,
