@@ -1,4 +1,4 @@
-"""Models and unfinished training runs on disk: safetensors and JSON, written whole or not at all."""
+"""Model folders and training checkpoints: safetensors and JSON, written atomically."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 
 WEIGHTS, CARD, CHECKPOINT = "model.safetensors", "model.json", "checkpoint.safetensors"
+"""File names in a model folder: weights, card, and the state of an unfinished training run."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Atomically replace ``path``."""
+    """Write tensors to a safetensors file and replace ``path`` atomically."""
     part = path.with_suffix(".part")
     save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, part, metadata)
     with part.open("rb") as handle:
@@ -35,32 +36,35 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata.
+    """Read the tensors and the metadata of a safetensors file.
 
     Raises:
-        ModelError: the file is missing or torn.
+        ModelError: the file is missing or damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{path} cannot be read as safetensors ({error})", "Take another model, or train again."
+            f"{path} cannot be read as safetensors ({error})", "Use another model, or train again."
         ) from error
 
 
 class ModelCard(NamedTuple):
-    """What is said of a model."""
+    """The description of a model in model.json.
+
+    Attributes:
+        vocabulary: the classes that it was trained on.
+        text_encoder: name of the text encoder that it was trained with; None if unknown.
+    """
 
     config: ModelConfig
     vocabulary: Vocabulary
-    """What it was trained on."""
     text_encoder: str | None
-    """The name of the one that it was trained with, where it is known."""
 
 
 class TrainedModel(NamedTuple):
-    """A model folder, read; the network beside what :class:`ModelCard` has."""
+    """The network of a model folder, with the fields of its :class:`ModelCard`."""
 
     network: DSMoE | AblatedDSMoE
     config: ModelConfig
@@ -71,20 +75,24 @@ class TrainedModel(NamedTuple):
 def save_model(
     folder: Path, network: nn.Module, config: ModelConfig, vocabulary: Vocabulary, card: dict[str, Any]
 ) -> None:
-    """Write the weights, then the card: a folder with a card is whole."""
+    """Write the weights, then the card; a folder with a card is therefore complete.
+
+    Args:
+        card: further fields of model.json.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(folder / WEIGHTS, network.state_dict(), {"format": "dsmoe-1"})
     part = folder / (CARD + ".part")
-    whole = {"config": config.model_dump(mode="json"), "vocabulary": vocabulary.to_dict(), **card}
-    part.write_text(json.dumps(whole, indent=2) + "\n", "utf-8")
+    content = {"config": config.model_dump(mode="json"), "vocabulary": vocabulary.to_dict(), **card}
+    part.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     part.replace(folder / CARD)
 
 
 def read_card(folder: Path) -> ModelCard:
-    """What a folder says of its model, without the weights.
+    """Read model.json of a model folder, without the weights.
 
     Raises:
-        ModelError: no whole model is there.
+        ModelError: the folder does not hold a complete model.
     """
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
@@ -95,15 +103,16 @@ def read_card(folder: Path) -> ModelCard:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
-            f"{folder} holds no whole model ({error})", "Give a folder with model.json and model.safetensors."
+            f"{folder} does not hold a complete model ({error})",
+            "Give a folder with model.json and model.safetensors.",
         ) from error
 
 
 def load_model(folder: Path) -> TrainedModel:
-    """The model of a folder, its network in evaluation mode.
+    """Load the model of a folder; the network is in evaluation mode.
 
     Raises:
-        ModelError: no whole model is there, or its weights do not fit its configuration.
+        ModelError: the folder does not hold a complete model, or its weights do not fit its configuration.
     """
     card = read_card(folder)
     tensors, _ = read_tensors(folder / WEIGHTS)
@@ -113,10 +122,12 @@ def load_model(folder: Path) -> TrainedModel:
 
 
 def check_text_encoder(folder: Path, encoder: TextEncoder) -> None:
-    """Refuse a model that learned other vectors for the same words, even where they are as wide.
+    """Check that a model folder was trained with this text encoder.
+
+    Another encoder gives other vectors for the same text, even if they have the same width.
 
     Raises:
-        ModelError: it was trained with another encoder, or no whole model is there.
+        ModelError: it was trained with another encoder, or the folder does not hold a complete model.
     """
     card = read_card(folder)
     check_encoder_matches(folder, card.config, card.text_encoder, encoder)
@@ -125,10 +136,14 @@ def check_text_encoder(folder: Path, encoder: TextEncoder) -> None:
 def check_encoder_matches(
     folder: Path, config: ModelConfig, trained_with: str | None, encoder: TextEncoder
 ) -> None:
-    """The same for a folder that was read already.
+    """Same as :func:`check_text_encoder` for a card that is already read.
+
+    Args:
+        folder: for the message.
+        trained_with: name of the text encoder of the training; None if unknown.
 
     Raises:
-        ModelError: it was trained with another encoder.
+        ModelError: the model was trained with another encoder.
     """
     if trained_with is not None and trained_with != encoder.name:
         problem = f"{folder} was trained with text encoder {trained_with}; this one is {encoder.name}"
@@ -139,17 +154,20 @@ def check_encoder_matches(
     else:
         return
     raise ModelError(
-        problem, "Use the one that it was trained with; in a workspace, detector.text_encoder in dsmoe.yaml."
+        problem,
+        "Use the text encoder of the training; in a workspace, set detector.text_encoder in dsmoe.yaml.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class WeightMatch:
-    """How tensors fit a network, by name and shape.
+    """Comparison of tensors with a network's state dict, by name and shape.
 
     Attributes:
-        matched, missing, unknown: names.
-        wrong_shape: names with the shape found and the shape expected.
+        matched: names of the tensors that fit.
+        missing: names in the network only.
+        unknown: names in the tensors only.
+        wrong_shape: names with actual and expected shape.
     """
 
     matched: tuple[str, ...]
@@ -159,7 +177,7 @@ class WeightMatch:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> WeightMatch:
-        """Of ``tensors`` to a network with the state dict ``own``."""
+        """Compare tensors with the state dict ``own`` of a network."""
         shared = sorted(own.keys() & tensors.keys())
         return cls(
             matched=tuple(k for k in shared if own[k].shape == tensors[k].shape),
@@ -174,47 +192,53 @@ class WeightMatch:
 
     @property
     def problems(self) -> list[str]:
-        """What does not fit, a line for each kind; none where all does."""
-        found = {"wrong shape": self.wrong_shape, "missing": self.missing, "unknown": self.unknown}
-        return [f"{what}: {_some(names)}" for what, names in found.items() if names]
+        """What does not fit, one line per kind; empty if everything fits."""
+        mismatches = {"wrong shape": self.wrong_shape, "missing": self.missing, "unknown": self.unknown}
+        return [f"{what}: {_shortened(names)}" for what, names in mismatches.items() if names]
 
 
-def _some(names: tuple[str, ...], most: int = 5) -> str:
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+def _shortened(names: tuple[str, ...], max_names: int = 5) -> str:
+    rest = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return ", ".join(names[:max_names]) + rest
 
 
 def load_weights(network: nn.Module, tensors: dict[str, Tensor], origin: str) -> None:
-    """Load by name, every name and shape checked.
+    """Load weights into a network after a check of all names and shapes.
+
+    Args:
+        origin: where the weights come from, for the message.
 
     Raises:
-        ModelError: names what is missing, too much, or of another shape.
+        ModelError: tensors are missing, unknown, or of the wrong shape.
     """
     own = network.state_dict()
     problems = WeightMatch.of(tensors, own).problems
     if problems:
         raise ModelError(
             f"weights of {origin} do not fit the network ({'; '.join(problems)})",
-            "Use the size that they were trained with.",
+            "Use the model configuration of the training.",
         )
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in tensors.items()})
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimizer's state under plain names."""
+    """The state of an optimizer as named tensors."""
     state = optimizer.state_dict()["state"]
     return {f"optimizer.{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of :func:`optimizer_tensors`; moments lie as their weights do, which fused steps need."""
-    whole = optimizer.state_dict()
-    whole["state"] = {}
+    """Inverse of :func:`optimizer_tensors`.
+
+    Moments get the memory layout of their weights, which fused optimizer steps need.
+    """
+    content = optimizer.state_dict()
+    content["state"] = {}
     for name, value in tensors.items():
         if name.startswith("optimizer."):
             _, index, key = name.split(".")
-            whole["state"].setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict(whole)
+            content["state"].setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(content)
     for weight, state in optimizer.state.items():
         for key, value in state.items():
             if value.shape == weight.shape:

@@ -1,23 +1,24 @@
-"""The one exception tree. A message says the value, what was expected, and what to do.
+"""Exceptions of dsmoe. Each message has the offending value, what was expected, and what to do.
 
 ::
 
-    DsmoeError                      everything that is the world's fault, not a bug: one line, exit 2
-    |-- SettingsError               a settings file, an option or an environment variable is wrong
-    |-- WorkspaceError              the workspace is missing, half made, from another version, or busy
-    |-- DataError                   what came in from outside cannot be used
-    |   |-- FormatError             a file is not in the format it was given for
-    |   |-- ImageError            one image cannot be read (goes to quarantine)
-    |   |-- BoxError                one box is empty, not finite, or outside its image
-    |   `-- ClassBookError          the class book is wrong or lacks a class
-    |-- ModelError                  weights do not fit, a checkpoint is torn, no model was promoted yet
-    |-- PrerequisiteError           a tool, package, file or disk space is missing; names the remedy
-    `-- ServiceError                an outside service refused, hung or died
-        |-- StudioError             Label Studio
-        |-- ReviewError             FiftyOne or its database
-        `-- LanguageModelError      the OpenAI-compatible server
+    DsmoeError                  base: a problem that the user can solve; printed in one line, exit code 2
+    |-- SettingsError           a settings file, command-line option or environment variable is wrong
+    |-- WorkspaceError          the workspace is missing, incomplete, of another version, or locked
+    |-- DataError               input data cannot be used
+    |   |-- FormatError         a file does not have the expected format
+    |   |-- ImageError          an image cannot be read (it is moved to quarantine)
+    |   |-- BoxError            a box is empty, not finite, or outside its image
+    |   `-- ClassBookError      the class book is wrong or lacks a class
+    |-- ModelError              weights do not fit, a checkpoint is damaged, or there is no promoted model
+    |-- PrerequisiteError       a tool, package, file or disk space is missing
+    `-- ServiceError            an external service refused a request, timed out or stopped
+        |-- StudioError         Label Studio
+        |-- ReviewError         FiftyOne or its database
+        `-- LanguageModelError  an OpenAI-compatible server
 
-Anything else that escapes is our own bug: the command line shows it with a traceback and exits 1.
+Any other exception that reaches the command line is a bug in dsmoe: it is shown with a traceback, exit code
+1.
 """
 
 from __future__ import annotations
@@ -25,15 +26,15 @@ from __future__ import annotations
 import errno
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says where a file finds no room: the disk, the user's share of it or a limit is reached."""
+"""Error numbers of a write that fails for lack of space: disk full, quota exceeded, or file size limit."""
 
 
 class DsmoeError(Exception):
-    """Base of all errors that a user can act on.
+    """Base class of all errors that a user can solve.
 
     Args:
         problem: what is wrong, with the offending value and what was expected.
-        remedy: one imperative sentence: what to do now.
+        remedy: one imperative sentence that says what to do.
     """
 
     exit_code = 2
@@ -48,27 +49,27 @@ class DsmoeError(Exception):
 
 
 class SettingsError(DsmoeError):
-    """A settings file, an option or an environment variable is wrong."""
+    """A settings file, a command-line option or an environment variable is wrong."""
 
 
 class WorkspaceError(DsmoeError):
-    """The workspace is missing, half made, from another version, or in use by another process."""
+    """The workspace is missing, incomplete, of another version, or locked by another process."""
 
 
 class DataError(DsmoeError):
-    """What came in from outside cannot be used."""
+    """Input data cannot be used."""
 
 
 class FormatError(DataError):
-    """A file is not in the format it was given for."""
+    """A file does not have the expected format."""
 
 
 class ImageError(DataError):
-    """One image cannot be read; it goes to quarantine and the rest goes on."""
+    """An image cannot be read. It is moved to quarantine and the other images are processed."""
 
 
 class BoxError(DataError):
-    """One box is empty, not finite, or outside its image."""
+    """A box is empty, not finite, or outside its image."""
 
 
 class ClassBookError(DataError):
@@ -76,19 +77,19 @@ class ClassBookError(DataError):
 
 
 class ModelError(DsmoeError):
-    """Weights do not fit the network, a checkpoint is torn, or no model was promoted yet."""
+    """Weights do not fit the network, a checkpoint is damaged, or there is no promoted model."""
 
 
 class PrerequisiteError(DsmoeError):
-    """A tool, package, file or disk space that we need is missing; the remedy says how to get it."""
+    """A required tool, package, file or disk space is missing; the remedy says how to get it."""
 
 
 class ServiceError(DsmoeError):
-    """An outside service refused, hung or died."""
+    """An external service refused a request, timed out or stopped."""
 
 
 class StudioError(ServiceError):
-    """Label Studio did not start, refused us or answered nonsense."""
+    """Label Studio did not start, refused a request or sent an invalid response."""
 
 
 class ReviewError(ServiceError):
@@ -96,4 +97,4 @@ class ReviewError(ServiceError):
 
 
 class LanguageModelError(ServiceError):
-    """The OpenAI-compatible server did not answer, or never with what was asked for."""
+    """The OpenAI-compatible server did not respond, or never with the requested content."""

@@ -1,4 +1,4 @@
-"""From a model folder to a folder that runs without PyTorch's network: ONNX Runtime, OpenVINO, TensorRT."""
+"""Export of a model folder for ONNX Runtime, OpenVINO and TensorRT."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import image_views
 
 MAX_DIFFERENCE = 0.01
-"""Of a logit, from PyTorch's; more is a wrong graph, not rounding."""
+"""Largest difference of a logit from PyTorch's that rounding explains; a larger one means a wrong graph."""
 
 
 def export(
@@ -44,34 +44,35 @@ def export(
     text_encoder: TextEncoder,
     calibration: Sequence[ImageRecord] = (),
 ) -> ExportCard:
-    """Export the model of a folder into another, which is there and empty; the card is written last.
+    """Export a model folder into an existing empty folder. The card is written last.
 
     Args:
-        precision: something else than fp32 for OpenVINO alone: bf16 is a wish that goes with the fp32 graph,
-            int8 needs ``calibration``.
-        calibration: images like those that the model will see.
+        export_format: ONNX, or OpenVINO's own format.
+        precision: ONNX graphs are fp32. For OpenVINO, bf16 exports an fp32 graph with a setting for the
+            runtime, and int8 needs ``calibration``.
+        calibration: images that are similar to those of the application.
 
     Raises:
-        ModelError: no whole model is there, the text encoder is another, or the graph does not answer as
-            PyTorch does.
-        SettingsError: the precision is not one of the form.
-        DataError: int8 without an image to calibrate with.
-        PrerequisiteError: a package of the extra ``export`` is missing.
+        ModelError: the model is incomplete, was trained with another text encoder, or the exported graph
+            gives another output than PyTorch.
+        SettingsError: the format does not support the precision.
+        DataError: int8 without calibration images.
+        PrerequisiteError: a package of the extra ``export`` is not installed.
     """
     _check(export_format, precision, calibration)
     check_text_encoder(model, text_encoder)
     loaded = load_model(model)
     network, config, vocabulary, _ = loaded
-    words = embed_vocabulary(vocabulary, text_encoder)
+    texts = embed_vocabulary(vocabulary, text_encoder)
     with torch.no_grad():
-        read = network.encode_classes(words.classes, words.inner)
+        encoding = network.encode_classes(texts.classes, texts.inner)
     graph = onnx_graph(network, config)
     path = folder / GRAPHS["onnx"]
     import_package("onnx").save(graph, path)
     if export_format == "openvino":
-        squares = _squares(config, calibration) if precision == "int8" else []
-        path = _to_openvino(path, squares, read)
-    _write_text(loaded, folder, text_encoder)
+        images = _letterboxed(config, calibration) if precision == "int8" else []
+        path = _to_openvino(path, images, encoding)
+    _write_text_branch(loaded, folder, text_encoder)
     card = ExportCard(
         format=export_format,
         precision=precision,
@@ -81,34 +82,34 @@ def export(
         vocabulary=vocabulary.to_dict(),
         text_encoder=text_encoder.name,
         source=sha256_of(model / WEIGHTS),
-        difference=None if precision == "int8" else _difference(loaded, path, export_format, read),
-        tools={name: version(name) for name in ("torch", *_tools(export_format, precision))},
+        difference=None if precision == "int8" else _difference(loaded, path, export_format, encoding),
+        tools={name: version(name) for name in ("torch", *_packages(export_format, precision))},
     )
     (folder / CARD).write_text(card.model_dump_json(indent=1) + "\n", "utf-8")
     return card
 
 
 def _check(export_format: ExportFormat, precision: Precision, calibration: Sequence[ImageRecord]) -> None:
-    """Find out before the work what cannot be."""
+    """Check the options and the installed packages before the work begins."""
     if export_format == "onnx" and precision != "fp32":
         raise SettingsError(
             f"an ONNX graph is exported in fp32, not {precision}",
-            "Take --format openvino, or --precision fp32 and let TensorRT build with --bf16.",
+            "Use --format openvino, or --precision fp32 and TensorRT with bf16 at run time.",
         )
     if precision == "int8" and not calibration:
         raise DataError("int8 needs images to calibrate with", "Give a folder of them with --calibration.")
-    for tool in _tools(export_format, precision):
-        import_package(tool)
+    for package in _packages(export_format, precision):
+        import_package(package)
 
 
-def _tools(export_format: ExportFormat, precision: Precision) -> tuple[Package, ...]:
-    """What makes and checks it."""
-    runs: tuple[Package, ...] = ("onnxruntime",) if export_format == "onnx" else ("openvino",)
-    return ("onnx", "onnxscript", *runs, *(("nncf",) if precision == "int8" else ()))
+def _packages(export_format: ExportFormat, precision: Precision) -> tuple[Package, ...]:
+    """Packages that make and check an export."""
+    runtime: tuple[Package, ...] = ("onnxruntime",) if export_format == "onnx" else ("openvino",)
+    return ("onnx", "onnxscript", *runtime, *(("nncf",) if precision == "int8" else ()))
 
 
-def _write_text(model: TrainedModel, folder: Path, text_encoder: TextEncoder) -> None:
-    """Stages 1 and 2, and the vectors of what the training read."""
+def _write_text_branch(model: TrainedModel, folder: Path, text_encoder: TextEncoder) -> None:
+    """Write stages 1 and 2, and the vectors of the texts of the training."""
     class_encoder = build_class_encoder(model.config).state_dict().keys()
     texts = vocabulary_texts(model.vocabulary)
     write_text_branch(
@@ -118,43 +119,46 @@ def _write_text(model: TrainedModel, folder: Path, text_encoder: TextEncoder) ->
     )
 
 
-def _squares(config: ModelConfig, images: Sequence[ImageRecord]) -> list[ImageArray]:
-    """What the network is shown of the images: their tiles, where it looks at tiles."""
-    tiles, squares = config.tiles, LetterboxReader.for_model(config)
+def _letterboxed(config: ModelConfig, images: Sequence[ImageRecord]) -> list[ImageArray]:
+    """Calibration images as the network sees them; tiles if the model works on tiles."""
+    tiles, reader = config.tiles, LetterboxReader.for_model(config)
     views = images if tiles is None else [v for p in images for v in image_views(p, tiles)]
-    return [squares.read(view) for view in evenly_spaced(views, MAX_SAMPLES)]
+    return [reader.read(view) for view in evenly_spaced(views, MAX_SAMPLES)]
 
 
-def _to_openvino(path: Path, squares: Sequence[ImageArray], read: ClassEncoding) -> Path:
-    """Turn the ONNX file into OpenVINO's two; 8 bits where there are images to calibrate with."""
+def _to_openvino(path: Path, images: Sequence[ImageArray], encoding: ClassEncoding) -> Path:
+    """Replace an ONNX file by OpenVINO's two files, quantised to 8 bits if there are calibration images."""
     openvino = import_package("openvino")
     graph = openvino.Core().read_model(path)
-    if squares:
-        graph = quantise(graph, squares, read)
-    made = path.with_name(GRAPHS["openvino"])
-    openvino.save_model(graph, made, compress_to_fp16=False)
+    if images:
+        graph = quantise(graph, images, encoding)
+    converted = path.with_name(GRAPHS["openvino"])
+    openvino.save_model(graph, converted, compress_to_fp16=False)
     path.unlink()
-    return made
+    return converted
 
 
 def _difference(
-    model: TrainedModel, path: Path, export_format: ExportFormat, read: ClassEncoding
+    model: TrainedModel, path: Path, export_format: ExportFormat, encoding: ClassEncoding
 ) -> tuple[float, float]:
-    """How far the graph is from eager PyTorch, both in fp32, on a random image.
+    """Largest differences between the exported graph and eager PyTorch, both in fp32, on a random image.
+
+    Returns:
+        Difference of a logit, and of a box coordinate in pixels.
 
     Raises:
-        ModelError: further than rounding explains.
+        ModelError: the logits differ by more than ``MAX_DIFFERENCE``.
     """
     side = model.config.image_px
-    squares = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8))
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8))
     runtime = OnnxRuntime(path, "cpu") if export_format == "onnx" else OpenVinoRuntime(path)
-    ours = EagerRuntime(model.network, "fp32").run(squares, read.conditioning, read.classes)
-    theirs = runtime.run(squares, read.conditioning, read.classes)
-    logits = float((ours.logits.cpu() - theirs.logits).abs().max())
-    boxes = float((ours.boxes.cpu() - theirs.boxes).abs().max())
+    expected = EagerRuntime(model.network, "fp32").run(image, encoding.conditioning, encoding.classes)
+    exported = runtime.run(image, encoding.conditioning, encoding.classes)
+    logits = float((expected.logits.cpu() - exported.logits).abs().max())
+    boxes = float((expected.boxes.cpu() - exported.boxes).abs().max())
     if not logits <= MAX_DIFFERENCE:
         raise ModelError(
-            f"the exported graph does not answer as PyTorch does: a logit differs by {logits:.3g}",
+            f"the output of the exported graph differs from PyTorch's: by {logits:.3g} in a logit",
             "Try other versions of onnxscript and of the runtime, and report it.",
         )
     return logits, boxes

@@ -1,4 +1,4 @@
-"""Where our servers listen: on this machine only, on a port that is free."""
+"""Loopback addresses and free ports for the servers that dsmoe starts on this machine."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ LOOPBACK = "127.0.0.1"
 
 
 def is_loopback(url: str) -> bool:
-    """Whether an address is this machine's own: a proxy for the outside would swallow it."""
+    """Whether a URL is on this machine. Such requests must not go through a proxy."""
     host = urlsplit(url).hostname or ""
     try:
         return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # a name
+    except ValueError:  # a host name
         return False
 
 
 def check_port_is_free(port: int, what: str, error: type[DsmoeError]) -> None:
-    """Refuse a port in use before a server does: some quietly take the next one, or join who listens there.
+    """Check that a port is free before a server starts on it.
+
+    Some servers take the next free port without a message, or share the port of a running server.
 
     Args:
-        what: the server that wants it, for the message.
-        error: the kind to raise.
+        what: name of the server, for the message.
+        error: class of the exception.
 
     Raises:
-        DsmoeError: of that kind: something listens there, the system does not let us, or it is no port.
+        DsmoeError: an ``error``: the port is in use, not permitted, or not a valid port number.
     """
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except (OSError, OverflowError) as refused:
-            reason = refused.strerror if isinstance(refused, OSError) else "it is no port number"
+            reason = refused.strerror if isinstance(refused, OSError) else "it is not a port number"
             raise error(
                 f"port {port} on {LOOPBACK} cannot be used for {what}: {reason}",
-                "Choose another with --port, or end the program that uses it.",
+                "Choose another port with --port, or stop the program that uses it.",
             ) from refused

@@ -1,6 +1,6 @@
-"""A server that speaks the OpenAI protocol (vLLM, for one): the connection, and its failures in one line.
+"""Connection to an OpenAI-compatible server, such as vLLM.
 
-Two rooms ask such servers: ``prompts`` for texts, ``dsmoe_core.text_encoders`` for embeddings.
+Used by ``prompts`` for text generation and by ``dsmoe_core.text_encoders`` for embeddings.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from dsmoe_core.loopback import is_loopback
 
 
 class OpenAIServer:
-    """The connection to one server.
+    """Connection to one server.
 
     Args:
-        url: of the API, usually ending in /v1.
-        api_key: sent to the server, never shown in a message; None where it wants none.
-        timeout_s: for one reply.
-        retries: of a request that failed on its way or by overload.
+        url: base URL of the API, usually ending in /v1.
+        api_key: sent to the server and removed from all messages; None if the server needs none.
+        timeout_s: timeout of one response, in seconds.
+        retries: number of retries after a connection failure or an overload response.
 
     Attributes:
-        url: as it was given.
-        client: the ``openai.OpenAI`` to ask.
+        url: as given.
+        client: the ``openai.OpenAI`` client for requests.
 
     Raises:
-        PrerequisiteError: the package openai, an extra, is missing.
-        LanguageModelError: the address is none, or has a login in it.
+        PrerequisiteError: the package openai (an extra) is not installed.
+        LanguageModelError: the URL is invalid or contains a login.
     """
 
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout_s: float = 120.0, retries: int = 2
     ) -> None:
         try:
-            from openai import DefaultHttpxClient, OpenAI  # an extra, so imported where it is needed
+            from openai import DefaultHttpxClient, OpenAI  # an optional dependency
         except ImportError:
             raise PrerequisiteError(
                 "the package openai is missing", "Install it: pip install 'dsmoe[llm]'."
@@ -46,7 +46,7 @@ class OpenAIServer:
                 f"the server's address is {_without_login(url)!r}; expected http://HOST:PORT/v1",
                 "Correct it.",
             )
-        if "@" in urlsplit(url).netloc:  # the HTTP library writes addresses into its log
+        if "@" in urlsplit(url).netloc:  # the HTTP library logs URLs
             raise LanguageModelError(
                 f"the server's address {_without_login(url)!r} was given with a login in it",
                 "Give the login as the API key instead.",
@@ -59,33 +59,35 @@ class OpenAIServer:
             api_key=api_key or "none",
             timeout=timeout_s,
             max_retries=retries,
-            # A proxy from the environment cannot reach this machine's own servers.
+            # A proxy from the environment cannot reach servers on this machine.
             http_client=DefaultHttpxClient(trust_env=not is_loopback(url), timeout=timeout_s),
         )
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Close the connections."""
         self.client.close()
 
     @contextmanager
     def translated_errors(self, model: str, *, begun: bool = False) -> Iterator[None]:
-        """Around a request to this model: whatever goes wrong is one of our errors, without the key in it.
+        """Convert all failures of a request into a :class:`LanguageModelError` without the API key.
 
         Args:
-            begun: the answer is on its way already.
+            model: the requested model, for messages.
+            begun: the response has started.
 
         Raises:
-            LanguageModelError: the server cannot be reached, refuses, takes too long, or talks nonsense.
+            LanguageModelError: the server cannot be reached, refuses the request, times out, or sends an
+                invalid response.
         """
         import openai
 
         try:
             yield
         except openai.APITimeoutError:
-            silent = "fell silent in its answer for" if begun else "did not answer within"
+            problem = "stopped sending its response for" if begun else "did not answer within"
             raise LanguageModelError(
-                f"{self.url} {silent} {self._timeout_s:g} s",
-                "Wait until the server is ready, or allow it more time.",
+                f"{self.url} {problem} {self._timeout_s:g} s",
+                "Wait until the server is ready, or set a longer timeout.",
             ) from None
         except openai.APIConnectionError as error:
             if begun:
@@ -99,30 +101,30 @@ class OpenAIServer:
                 f"{self.url} refused the API key (status {error.status_code})", "Give the right API key."
             ) from None
         except openai.APIStatusError as error:
-            said = self.without_key(str(error.message))[:300]
+            message = self.without_key(str(error.message))[:300]
             raise LanguageModelError(
-                f"{self.url} refused model {model!r} (status {error.status_code}): {said}",
+                f"{self.url} refused model {model!r} (status {error.status_code}): {message}",
                 "Check the model's name and the server's log.",
             ) from None
         except (openai.OpenAIError, json.JSONDecodeError) as error:
             raise LanguageModelError(
-                f"{self.url} answered what is no reply: {self.without_key(str(error))[:300]}",
+                f"{self.url} sent an invalid response: {self.without_key(str(error))[:300]}",
                 "Check that it is an OpenAI-compatible server.",
             ) from None
 
     def interrupted_error(self) -> LanguageModelError:
-        """What to say of an answer without an end."""
+        """The error for a response that ended too early."""
         return LanguageModelError(
-            f"{self.url} broke off in the middle of its answer",
-            "See its log whether it still runs; start it again if it does not.",
+            f"{self.url} closed the connection in the middle of its response",
+            "Check its log, and start it again if it has stopped.",
         )
 
     def without_key(self, text: str) -> str:
-        """The text without the API key in it."""
+        """The text with the API key masked."""
         return text.replace(self._key, "***") if self._key else text
 
 
 def _without_login(url: str) -> str:
-    """The address without a user name or password in it."""
+    """The URL without user name and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -1,4 +1,4 @@
-"""Images to detections."""
+"""The detector: from images to detections."""
 
 from __future__ import annotations
 
@@ -27,29 +27,38 @@ from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, image_uncertainty
 
 NMS_IOU = 0.6
 MAX_CANDIDATES = 1000
+"""Detections per image before non-maximum suppression."""
 MAX_DETECTIONS = 100
+"""Detections per image."""
 
 
 class Detector:
-    """A trained network that reads one class book at a time.
+    """A trained network with the classes that it is to detect.
+
+    Example::
+
+        detector = Detector.load(folder, text_encoder)
+        detector.set_vocabulary(vocabulary)
+        for prediction in detector.predict(images):
+            ...
 
     Args:
-        model: the network, where it runs, and the classes that it was trained on.
-        text_encoder: the one that it was trained with.
-        cache: where letter-boxed images are kept; by default nowhere.
+        model: the network and its runtime.
+        text_encoder: the one of the training.
+        cache: cache of letter-boxed images; default: no cache.
 
     Raises:
-        ModelError: the text encoder is another.
+        ModelError: ``text_encoder`` is not the one of the training.
     """
 
     def __init__(
         self, model: InferenceModel, text_encoder: TextEncoder, cache: CacheConfig | None = None
     ) -> None:
         self.model = model
-        self._squares = letterbox_reader(model.config, cache)
+        self._reader = letterbox_reader(model.config, cache)
         self._encoder = ModelTextEncoder(model, text_encoder)
         self._vocabulary: Vocabulary | None = None
-        self._read: ClassEncoding | None = None
+        self._encoding: ClassEncoding | None = None
 
     @classmethod
     def load(
@@ -60,106 +69,128 @@ class Detector:
         *,
         cache: CacheConfig | None = None,
     ) -> Detector:
-        """From a model folder or an exported one; by default the former is run by PyTorch in bf16.
+        """Load a model folder or an export folder; by default, PyTorch runs a model folder in bf16.
 
         Raises:
-            ModelError: no whole model is there, or it does not fit, or it was trained with another encoder.
-            SettingsError: what is asked for cannot run this folder.
-            PrerequisiteError: a package is missing.
+            ModelError: the folder does not hold a complete model, or was trained with another text encoder.
+            SettingsError: the options do not fit the folder.
+            PrerequisiteError: a package is not installed.
         """
         return cls(load_inference_model(folder, options or RuntimeOptions()), text_encoder, cache)
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
-        """Read a class book: stages 1 and 2, once.
+        """Set the classes to detect. Runs the text encoder and stages 1 and 2 once.
 
-        Its classes may be others than those of the training. These go on steering the pixels, in the book's
-        words where it has them; the book's classes are scored.
+        The classes may differ from those of the training. The classes of the training still condition the
+        network, with the new descriptions where the vocabulary has them; the new classes are scored.
         """
-        self._read = encode_classes(self.model, vocabulary, self._encoder)
+        self._encoding = encode_classes(self.model, vocabulary, self._encoder)
         self._vocabulary = vocabulary
 
     def predict(
         self, images: Iterable[ImageRecord], *, min_score: float = MIN_SCORE, batch: int = 8
     ) -> Iterator[Prediction]:
-        """Detections on each image, streamed in order; through tiles where the model was trained on tiles.
+        """Detect on images, streamed in order. A model that was trained on tiles predicts on tiles.
 
         Args:
-            min_score: below this probability nothing is a detection.
-            batch: images at once.
+            min_score: detections with a lower probability are dropped.
+            batch: images per forward pass.
 
         Raises:
-            ModelError: no class book was given to :meth:`set_vocabulary`.
+            ModelError: :meth:`set_vocabulary` was not called.
         """
-        if self._read is None or self._vocabulary is None:
-            raise ModelError("the detector has read no class book", "Call use(vocabulary) first.")
-        look = partial(
-            self._stream, read=self._read, vocabulary=self._vocabulary, min_score=min_score, batch=batch
+        if self._encoding is None or self._vocabulary is None:
+            raise ModelError("the detector has no class book", "Call set_vocabulary(vocabulary) first.")
+        stream = partial(
+            self._stream,
+            encoding=self._encoding,
+            vocabulary=self._vocabulary,
+            min_score=min_score,
+            batch=batch,
         )
         tiles = self.model.config.tiles
-        yield from look(images) if tiles is None else predict_tiled(look, images, tiles)
+        yield from stream(images) if tiles is None else predict_tiled(stream, images, tiles)
 
     def _stream(
         self,
         images: Iterable[ImageRecord],
         *,
-        read: ClassEncoding,
+        encoding: ClassEncoding,
         vocabulary: Vocabulary,
         min_score: float,
         batch: int,
     ) -> Iterator[Prediction]:
-        stream = iter(images)
-        while group := list(islice(stream, batch)):
-            squares = np.stack([self._squares.read(p) for p in group])
-            answer = self.model.runtime.run(torch.from_numpy(squares), read.conditioning, read.classes)
+        remaining = iter(images)
+        while group := list(islice(remaining, batch)):
+            pixels = torch.from_numpy(np.stack([self._reader.read(image) for image in group]))
+            output = self.model.runtime.run(pixels, encoding.conditioning, encoding.classes)
             for i, image in enumerate(group):
-                yield self._describe(image, answer, i, min_score, vocabulary)
-        if isinstance(self._squares, LetterboxCache):
-            self._squares.flush()
+                yield self._prediction(image, output, i, min_score, vocabulary)
+        if isinstance(self._reader, LetterboxCache):
+            self._reader.flush()
 
-    def _describe(
-        self, image: ImageRecord, answer: RuntimeOutput, index: int, min_score: float, vocabulary: Vocabulary
+    def _prediction(
+        self,
+        image: ImageRecord,
+        output: RuntimeOutput,
+        index: int,
+        min_score: float,
+        vocabulary: Vocabulary,
     ) -> Prediction:
-        boxes, rows, labels = nms_per_class(answer.logits[index].sigmoid(), answer.boxes[index], min_score)
+        boxes, rows, labels = nms_per_class(output.logits[index].sigmoid(), output.boxes[index], min_score)
         letterbox = Letterbox.of(image.width, image.height, self.model.config.image_px)
         in_image = letterbox.to_image(boxes.cpu().numpy()).clip(
             0, np.array([image.width, image.height] * 2, dtype=np.float32)
         )
-        table = rows.cpu().numpy().astype(np.float64)
-        entropies = binary_entropy(table)
+        probabilities = rows.cpu().numpy().astype(np.float64)
+        entropies = binary_entropy(probabilities)
         detections = tuple(
-            _detection(corners, table[i], int(labels[i]), float(entropies[i]), vocabulary.names)
+            _detection(corners, probabilities[i], int(labels[i]), float(entropies[i]), vocabulary.names)
             for i, corners in enumerate(in_image)
             if corners[2] > corners[0] and corners[3] > corners[1]
         )
         version = f"{self.model.version}+{vocabulary.version}"
-        routing = _routing(answer.chosen, index)
+        routing = _routing(output.routing, index)
         return Prediction(image.key, detections, routing, image_uncertainty(detections), version)
 
 
 @torch.no_grad()
 def encode_classes(model: InferenceModel, vocabulary: Vocabulary, encoder: TextEncoder) -> ClassEncoding:
-    """Stages 1 and 2: these classes are scored, those of the training steer, in the words of the book."""
-    asked = embed_vocabulary(vocabulary, encoder)
+    """Run stages 1 and 2.
+
+    The classes of ``vocabulary`` are scored; the classes of the training condition the network, with the
+    descriptions of ``vocabulary`` where it has them.
+    """
+    scored = embed_vocabulary(vocabulary, encoder)
     conditioning = embed_vocabulary(conditioning_vocabulary(model.vocabulary, vocabulary), encoder)
-    device = next(model.class_encoder.parameters(), asked.classes).device
-    read: ClassEncoding = model.class_encoder.encode_classes(
-        *(v.to(device) for v in (asked.classes, asked.inner, conditioning.classes))
+    device = next(model.class_encoder.parameters(), scored.classes).device
+    encoding: ClassEncoding = model.class_encoder.encode_classes(
+        *(v.to(device) for v in (scored.classes, scored.inner, conditioning.classes))
     )
-    return read
+    return encoding
 
 
 def nms_per_class(
     probabilities: Float[Tensor, "N c"], boxes: Float[Tensor, "N 4"], min_score: float
 ) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"], Int[Tensor, " f"]]:
-    """Boxes, their class probabilities and the class that each is found as, highest score first.
+    """Non-maximum suppression within each class.
 
-    Every class is looked for in every cell, and its detections suppress each other alone. So no rounding
-    decides which of two equally likely classes a place has, and a class more in the book takes none away.
+    A cell can give one detection per class, and detections of different classes do not suppress each other.
+    Therefore rounding cannot decide between two equally likely classes, and adding a class to the vocabulary
+    does not remove detections of the others.
+
+    Args:
+        probabilities: of c classes in N cells.
+        boxes: of the cells.
+        min_score: minimum probability of a detection.
+
+    Returns:
+        Boxes, probabilities of all classes, and class index of each of f detections, by descending score.
     """
     cell, label = (probabilities >= min_score).nonzero(as_tuple=True)
     score = probabilities[cell, label]
-    best = score.topk(min(MAX_CANDIDATES, len(score))).indices
-    cell, label, score = cell[best], label[best], score[best]
+    top = score.topk(min(MAX_CANDIDATES, len(score))).indices
+    cell, label, score = cell[top], label[top], score[top]
     kept = batched_nms(boxes[cell], score, label, NMS_IOU)[:MAX_DETECTIONS]
     return boxes[cell[kept]], probabilities[cell[kept]], label[kept]
 
@@ -175,9 +206,10 @@ def _detection(
     return Detection(Box(*map(float, corners)), names[label], float(row[label]), probabilities, entropy)
 
 
-def _routing(chosen: RouterOutput | None, index: int) -> Routing:
-    if chosen is None:
+def _routing(output: RouterOutput | None, index: int) -> Routing:
+    """Routing of one image of a batch; empty for a network without stage 7."""
+    if output is None:
         return Routing((), (), 0.0)
-    p = chosen.probabilities[index].double()
+    p = output.probabilities[index].double()
     entropy = float(-(p * p.clamp_min(1e-12).log()).sum())
-    return Routing(tuple(chosen.experts[index].tolist()), tuple(chosen.weights[index].tolist()), entropy)
+    return Routing(tuple(output.experts[index].tolist()), tuple(output.weights[index].tolist()), entropy)

@@ -1,10 +1,10 @@
-"""Types of the callbacks that report progress."""
+"""Types of progress callbacks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 StatusCallback = Callable[[str], None]
-"""Called with one line of text when a part of the work begins."""
+"""Called with one line of text when a step begins."""
 CountCallback = Callable[[int, int], None]
 """Called with (items done, items in total)."""

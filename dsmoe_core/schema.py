@@ -1,7 +1,16 @@
-"""The words everyone shares: boxes, images, classes, detections, annotations, outcomes. No torch here.
+"""Data types that all packages share: images, boxes, annotations, detections, classes, annotation results.
 
-One boundary type per thing. Coordinates are absolute pixels of the *workspace's* image (already turned
-upright), x to the right, y down, ``x1 <= x < x2``; formats and services convert at their own edge.
+The types of the main data flow, each with its producer:
+
+- :class:`ImageRecord`: an image of the workspace (ingest).
+- :class:`Vocabulary` of :class:`ClassText`: classes and descriptions, taken from a class book.
+- :class:`Prediction` of :class:`Detection`: output of the detector for one image.
+- :class:`LabelledImage` of :class:`Annotation`: ground truth of one image.
+- :class:`Harvest`: one annotated image as it comes back from Label Studio.
+
+Box coordinates are absolute pixels of the workspace's image (after EXIF rotation): x to the right, y down,
+and ``x1 <= x < x2``. Importers and exporters convert from and to other conventions. This module does not
+import torch.
 """
 
 from __future__ import annotations
@@ -19,10 +28,10 @@ from dsmoe_core.errors import BoxError, ClassBookError
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """An axis-aligned box, in pixels, top-left and bottom-right corner.
+    """An axis-aligned box in pixels: top-left corner (x1, y1), bottom-right corner (x2, y2).
 
     Raises:
-        BoxError: a corner is not finite, or the box has no area.
+        BoxError: a coordinate is not finite, or the box has no area.
     """
 
     x1: float
@@ -42,22 +51,30 @@ class Box:
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
+        """(x1, y1, x2, y2)."""
         return (self.x1, self.y1, self.x2, self.y2)
 
     @property
     def width(self) -> float:
+        """Width in pixels."""
         return self.x2 - self.x1
 
     @property
     def height(self) -> float:
+        """Height in pixels."""
         return self.y2 - self.y1
 
     @property
     def area(self) -> float:
+        """Area in square pixels."""
         return self.width * self.height
 
     def inside(self, width: int, height: int, tolerance: float = 1.0) -> bool:
-        """Whether the box lies in an image of this size, up to a rounding tolerance in pixels."""
+        """Whether the box lies inside an image of this size.
+
+        Args:
+            tolerance: pixels by which the box may exceed the image, for rounding errors.
+        """
         return (
             self.x1 >= -tolerance
             and self.y1 >= -tolerance
@@ -66,10 +83,10 @@ class Box:
         )
 
     def clipped(self, width: int, height: int) -> Box:
-        """The part inside an image of this size.
+        """The part of the box inside an image of this size.
 
         Raises:
-            BoxError: nothing of it is inside.
+            BoxError: the box lies outside the image.
         """
         return Box(
             min(max(self.x1, 0.0), float(width)),
@@ -81,14 +98,14 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """An image of the workspace: readable, upright, 8 bit.
+    """An image of the workspace: a readable file, upright, 8 bits per channel.
 
     Attributes:
-        key: sha256 (hex) of the bytes as they came in; the identity everywhere.
-        name: the path it came in under, relative to its folder; for people.
+        key: SHA-256 (hex) of the original file; identifies the image everywhere.
+        name: original path, relative to the imported folder; for display.
         path: the file to read.
-        width, height: pixels.
-        region: left, top, right, bottom of the part of the file that this is; None for all of it.
+        width, height: size in pixels.
+        region: left, top, right, bottom of a crop of the file, in pixels; None for the whole file.
     """
 
     key: str
@@ -101,7 +118,7 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What a person says is at one place."""
+    """One ground-truth box with its class, drawn by a person."""
 
     box: Box
     label: str
@@ -109,7 +126,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class LabelledImage:
-    """An image with everything a person says is on it; no annotations means: no defect."""
+    """A completely annotated image; without annotations it shows no defect."""
 
     image: ImageRecord
     annotations: tuple[Annotation, ...]
@@ -117,13 +134,13 @@ class LabelledImage:
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """What the detector says about one place and one class; a place may be found as several.
+    """One box of the detector. The same place can have one detection per class.
 
     Attributes:
-        label: the class that it is found as.
-        score: its probability, 0 to 1.
-        probabilities: per class, 0 to 1 each; independent (sigmoid), they need not sum to one.
-        entropy: mean binary entropy over the classes in nats, 0 (sure) to ln 2.
+        label: the detected class.
+        score: probability of ``label``, 0 to 1.
+        probabilities: of every class, 0 to 1 each; independent (sigmoid), so they need not sum to 1.
+        entropy: mean binary entropy of ``probabilities`` in nats, 0 (certain) to ln 2.
     """
 
     box: Box
@@ -134,25 +151,26 @@ class Detection:
 
     @property
     def is_top_class(self) -> bool:
-        """Whether no other class is more probable here."""
-        other = self.second_best
-        return other is None or other[1] <= self.score
+        """Whether no other class has a higher probability in this box."""
+        second = self.second_best
+        return second is None or second[1] <= self.score
 
     @property
     def second_best(self) -> tuple[str, float] | None:
-        """The most probable other class and its probability; None where there is one class only."""
+        """The most probable class other than ``label``, with its probability; None if there is one class
+        only."""
         others = [(name, p) for name, p in self.probabilities.items() if name != self.label]
         return max(others, key=lambda item: item[1]) if others else None
 
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """Which experts looked at an image (stage 7).
+    """The router's choice of experts for one image (stage 7).
 
     Attributes:
-        experts: the chosen experts' indices, best first.
-        weights: their weights, in the same order, summing to one.
-        entropy: of the router's whole distribution, in nats.
+        experts: indices of the chosen experts, highest weight first.
+        weights: of the chosen experts, in the same order; they sum to 1.
+        entropy: of the router's distribution over all experts, in nats.
     """
 
     experts: tuple[int, ...]
@@ -162,10 +180,12 @@ class Routing:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """All detections on one image, highest score first, with how they came about.
+    """Output of the detector for one image.
 
     Attributes:
-        uncertainty: what an acquisition function may rank by; higher = label sooner.
+        key: ``ImageRecord.key``.
+        detections: by descending score.
+        uncertainty: acquisition score of the image; higher = annotate sooner.
         version: model version and class-book version, ``MODEL+BOOK``.
     """
 
@@ -178,7 +198,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ClassText:
-    """One class of a vocabulary: its name, what it looks like in words, and its parent in the taxonomy."""
+    """One class, as the text encoder reads it.
+
+    Attributes:
+        description: what the defect looks like.
+        parent: name of its parent in the taxonomy.
+        paraphrases: the same description in other words, used as text augmentation.
+    """
 
     name: str
     description: str
@@ -188,10 +214,15 @@ class ClassText:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What the detector needs of a class book: the leaf classes in order, and the inner nodes above them.
+    """The part of a class book that the detector reads.
 
     Attributes:
-        version: content hash of the class book this was taken from.
+        classes: the leaf classes, which are detected; their order is the order of the detector's outputs.
+        inner: the inner nodes of the taxonomy.
+        version: content hash of the class book.
+
+    Raises:
+        ClassBookError: there is no class, or two classes have the same name.
     """
 
     classes: tuple[ClassText, ...]
@@ -208,13 +239,14 @@ class Vocabulary:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """Class names in order."""
         return tuple(c.name for c in self.classes)
 
     def index(self, name: str) -> int:
-        """Position of a class.
+        """Index of a class.
 
         Raises:
-            ClassBookError: the vocabulary lacks it.
+            ClassBookError: there is no such class.
         """
         if name not in self._index:
             raise ClassBookError(
@@ -224,7 +256,7 @@ class Vocabulary:
         return self._index[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """The vocabulary as a dictionary that JSON can hold."""
         return {
             "classes": [asdict(c) for c in self.classes],
             "inner": [asdict(c) for c in self.inner],
@@ -233,7 +265,7 @@ class Vocabulary:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Vocabulary:
-        """The inverse of :meth:`to_dict`."""
+        """Inverse of :meth:`to_dict`."""
 
         def texts(rows: Iterable[Mapping[str, Any]]) -> tuple[ClassText, ...]:
             return tuple(ClassText(**{**row, "paraphrases": tuple(row["paraphrases"])}) for row in rows)
@@ -258,7 +290,7 @@ class Outcome(StrEnum):
 
 
 class LabelledSet(NamedTuple):
-    """Images labelled completely with the classes of one class book."""
+    """Images that are annotated completely with the classes of one vocabulary."""
 
     images: Sequence[LabelledImage]
     vocabulary: Vocabulary
@@ -266,18 +298,20 @@ class LabelledSet(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """One image as it came back from annotation.
+    """The result of annotating one image, read from Label Studio.
 
     Attributes:
-        annotation_id, updated_at: identify this state of it; a later state replaces an earlier one.
-        skipped: the annotator passed it over; its annotations count for nothing.
-        outcomes: how many pre-annotated boxes were accepted, moved, ..., and how many boxes were added.
-        version: of the pre-annotations shown, ``MODEL+BOOK``; None where none were shown.
-        seconds: how long it took, where the server knows.
-        doubt: what keeps it from counting as labelled ("unsure", "needs an expert"); None where nothing does.
-        note: what the annotator wrote for the domain expert.
-        annotators: whose answers this is made of; 0 where all were taken back, or none was given yet.
-        agreement: of several annotators on boxes and classes, 0 to 1; None where fewer than two judged it.
+        key: ``ImageRecord.key``.
+        annotation_id, updated_at: identify this state of the annotation; a later state replaces an earlier
+            one.
+        skipped: the annotator skipped the image; its annotations are ignored.
+        outcomes: numbers of accepted, moved, relabelled and deleted pre-annotations, and of added boxes.
+        version: of the pre-annotations, ``MODEL+BOOK``; None if the annotator saw none.
+        seconds: annotation time; None if the server does not measure it.
+        doubt: why the image does not count as labelled ("unsure", "needs an expert"); None if it counts.
+        note: the annotator's message to the domain expert.
+        annotators: number of annotators whose work this is; 0 if all was withdrawn or none was submitted.
+        agreement: of the annotators on boxes and classes, 0 to 1; None with fewer than two annotators.
     """
 
     key: str
@@ -295,5 +329,5 @@ class Harvest:
 
     @property
     def labelled(self) -> bool:
-        """Whether its annotations are to be learned from."""
+        """Whether the annotations are used for training."""
         return self.annotators > 0 and not self.skipped and self.doubt is None

@@ -17,7 +17,7 @@ def embedding(text: str) -> list[float]:
     return [float(x) for x in np.random.default_rng(seed).normal(3.0, 1.0, WIDTH)]
 
 
-def answer(body: dict[str, Any]) -> Reply:
+def embeddings_reply(body: dict[str, Any]) -> Reply:
     """What a good server says; rows come last first, which the protocol allows."""
     rows = [
         {"object": "embedding", "index": i, "embedding": embedding(t)} for i, t in enumerate(body["input"])
@@ -29,4 +29,4 @@ class EmbeddingsServer(OpenAIServer):
     """Answers well until its ``reply`` is replaced."""
 
     def __init__(self) -> None:
-        super().__init__(answer)
+        super().__init__(embeddings_reply)

@@ -46,7 +46,7 @@ class Exports:
 def make_exports(folder: Path) -> Exports:
     """Save a model, and export it to ONNX and to OpenVINO."""
     model, onnx, openvino = (folder / name for name in ("model", "onnx", "openvino"))
-    save_model(model, various(), SMALL, VOCABULARY, {"text_encoder": HashEncoder.name})
+    save_model(model, diverse_network(), SMALL, VOCABULARY, {"text_encoder": HashEncoder.name})
     network, config, *_ = load_model(model)
     made = Exports(model, onnx, openvino, onnx_graph(network, config))
     with made.traced():
@@ -56,7 +56,7 @@ def make_exports(folder: Path) -> Exports:
     return made
 
 
-def squares(batch: int) -> torch.Tensor:
+def sample_images(batch: int) -> torch.Tensor:
     """Dark, bright, red and striped noise, over and over."""
     pixels = torch.randint(0, 256, (4, 64, 64, 3), generator=torch.Generator().manual_seed(0))
     pixels[0] //= 8
@@ -66,19 +66,19 @@ def squares(batch: int) -> torch.Tensor:
     return pixels.to(torch.uint8)[torch.arange(batch) % 4]
 
 
-def texts(count: int, seed: int = 0, width: int = SMALL.text_width) -> torch.Tensor:
+def sample_texts(count: int, seed: int = 0, width: int = SMALL.text_width) -> torch.Tensor:
     """T^ of so many classes."""
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
-def various(config: ModelConfig = SMALL) -> DSMoE:
+def diverse_network(config: ModelConfig = SMALL) -> DSMoE:
     """A network that finds things everywhere and whose router tells the four images apart.
 
     Fresh weights answer every image alike, so the running statistics are fitted to the images first.
     """
     torch.manual_seed(11)  # what its router prefers, it prefers clearly
     network = build_full_network(config)
-    images, text = to_network_input(squares(4)), texts(3)
+    images, text = to_network_input(sample_images(4)), sample_texts(3)
     with torch.no_grad():
         for _ in range(80):
             network.train()(images, text, text)

@@ -22,7 +22,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 
 @torch.no_grad()
-def stirred(module: M, seed: int = 0) -> M:
+def randomised(module: M, seed: int = 0) -> M:
     """The module in evaluation mode and fp64, every weight and statistic random.
 
     Fresh weights hide terms of an equation: biases of zero, norms of one, projections of zero.

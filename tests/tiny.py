@@ -36,10 +36,10 @@ class HashEncoder:
     width = 16
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.encoded_texts: list[str] = []
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        self.asked += texts
+        self.encoded_texts += texts
         seeds = [int.from_bytes(hashlib.sha256(t.encode()).digest()[:4], "big") for t in texts]
         rows = [torch.randn(16, generator=torch.Generator().manual_seed(s)) for s in seeds]
         return torch.stack(rows) if rows else torch.zeros(0, 16)

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 WIDTH = 64
-SPOKEN = [
+TRAINING_TEXTS = [
     "a gap in a copper trace",
     "a thin spur of copper at the edge of a pad",
     "a scratch across the foil",
@@ -32,7 +32,7 @@ def write_language_model(
     kind: str = "qwen2",
     side: str = "right",
     positions: int = 1024,
-    talks: bool = False,
+    chat: bool = False,
 ) -> Path:
     """Write ``kind`` ForCausalLM in bfloat16, as DeepSeek's distilled models come.
 
@@ -47,11 +47,12 @@ def write_language_model(
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"] if talks else pre_tokenizers.ByteLevel.alphabet()
+    alphabet = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"] if chat else pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        SPOKEN * 3, trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False)
+        TRAINING_TEXTS * 3,
+        trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False),
     )
-    if talks:
+    if chat:
         tokenizer.add_tokens(THOUGHT)
         tokenizer.add_special_tokens([END])
     shape: dict[str, Any] = {
@@ -63,7 +64,7 @@ def write_language_model(
         "num_key_value_heads": 2,
         "max_position_embeddings": positions,
         "bos_token_id": None,
-        "eos_token_id": tokenizer.token_to_id(END) if talks else None,
+        "eos_token_id": tokenizer.token_to_id(END) if chat else None,
     }
     torch.manual_seed(seed)
     network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape), dtype=torch.bfloat16)
@@ -74,7 +75,7 @@ def write_language_model(
         "padding_side": side,
         "model_max_length": positions,
     }
-    if talks:
+    if chat:
         settings |= {"chat_template": TALK, "eos_token": END}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder

@@ -1,1 +1,1 @@
-"""How good a detector is: COCO scores, error types, calibration, and how sure these figures are."""
+"""Detection metrics: COCO mAP, error types, calibration, confidence intervals."""

@@ -1,7 +1,8 @@
-"""Average precision as COCO reckons it, for images that count several times or not at all.
+"""COCO average precision for weighted images, used by the bootstrap and the error analysis.
 
-pycocotools remains the source of every reported mAP. This is for what it cannot do at all or not in time: a
-thousand resamples of the images, and detections that were repaired. A test holds it to pycocotools.
+Every reported mAP comes from pycocotools. This implementation computes what pycocotools cannot do, or not
+fast enough: thousands of resamples of the images, and detections with one kind of error repaired. A test
+compares it with pycocotools.
 """
 
 from __future__ import annotations
@@ -10,26 +11,33 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 RECALLS = np.linspace(0.0, 1.0, 101)
+"""COCO's recall levels."""
 
 
 def average_precision(
-    right: Bool[np.ndarray, "t n"], boxes: float, weight: Float[np.ndarray, " n"] | None = None
+    correct: Bool[np.ndarray, "t n"], boxes: float, weight: Float[np.ndarray, " n"] | None = None
 ) -> Float[np.ndarray, " t"]:
-    """Mean over 101 recalls of the highest precision at this recall or a higher one.
+    """Average precision of one class: the interpolated precision, averaged over 101 recall levels.
+
+    The interpolated precision at a recall is the highest precision at this recall or a higher one.
 
     Args:
-        right: whether each detection is right at each of t IoU thresholds; highest score first.
-        boxes: how many true boxes there are; without any there is no figure, which is NaN.
-        weight: how often each detection counts; once, where it is left out.
+        correct: whether each of n detections is a true positive at each of t IoU thresholds; detections are
+            sorted by descending score.
+        boxes: number of ground-truth boxes.
+        weight: how often each detection counts; default: once.
+
+    Returns:
+        AP at each IoU threshold, 0 to 1; NaN without ground-truth boxes.
     """
     if boxes <= 0:
-        return np.full(len(right), np.nan)
-    weight = np.ones(right.shape[1]) if weight is None else weight
-    hits = np.cumsum(right * weight, axis=1)
-    precision = hits / np.maximum(np.cumsum(weight), 1.0)
-    highest = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    beyond = np.hstack([highest, np.zeros((len(right), 1))])  # a recall that is never reached has precision 0
-    recall = hits / boxes
+        return np.full(len(correct), np.nan)
+    weight = np.ones(correct.shape[1]) if weight is None else weight
+    true_positives = np.cumsum(correct * weight, axis=1)
+    precision = true_positives / np.maximum(np.cumsum(weight), 1.0)
+    interpolated = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    padded = np.hstack([interpolated, np.zeros((len(correct), 1))])  # precision 0 at recalls never reached
+    recall = true_positives / boxes
     return np.array(
-        [row[np.searchsorted(reached, RECALLS)].mean() for row, reached in zip(beyond, recall, strict=True)]
+        [row[np.searchsorted(reached, RECALLS)].mean() for row, reached in zip(padded, recall, strict=True)]
     )

@@ -1,4 +1,4 @@
-"""What the detector takes each true box for: the surest detection on it, of whatever class, however faint."""
+"""The highest-scoring detection on each ground-truth box, whatever its class."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dsmoe_core.schema import Annotation, Detection
 
 
 def best_matches(boxes: Sequence[Annotation], detections: Sequence[Detection]) -> list[Detection | None]:
-    """Of each box the detection of the highest score that overlaps it by half; None where there is none.
+    """For each ground-truth box, the detection of the highest score with IoU >= 0.5; None if there is none.
 
-    No threshold of scores: one would hide the confusions of a detector that is less sure where it is wrong.
+    No score threshold is applied: a threshold would hide confusions of a detector that gives wrong classes
+    lower scores.
     """
-    return best_matches_from_iou(
-        detections, pairwise_iou([f.box for f in detections], [a.box for a in boxes])
-    )
+    iou = pairwise_iou([f.box for f in detections], [a.box for a in boxes])
+    return best_matches_from_iou(detections, iou)
 
 
 def best_matches_from_iou(
-    detections: Sequence[Detection], overlap: Float[np.ndarray, "f t"]
+    detections: Sequence[Detection], iou: Float[np.ndarray, "f t"]
 ) -> list[Detection | None]:
-    """The same where the IoU of every detection with every box is known."""
-    on_them = [[detections[row] for row in np.flatnonzero(column >= IOU_THRESHOLD)] for column in overlap.T]
-    return [max(found, key=lambda f: f.score, default=None) for found in on_them]
+    """Same as :func:`best_matches` for a precomputed IoU of each of f detections with each of t boxes."""
+    candidates = [[detections[row] for row in np.flatnonzero(column >= IOU_THRESHOLD)] for column in iou.T]
+    return [max(on_box, key=lambda f: f.score, default=None) for on_box in candidates]

@@ -1,8 +1,8 @@
-"""How far figures would wander on other images of the same kind: the bootstrap over images.
+"""Bootstrap over images: confidence intervals of metrics, and paired comparison of two models.
 
-Images are drawn with replacement, as many as there are, many times; each time all figures are reckoned
-anew. Two models are compared on the same draws (paired), which takes out that some images are hard for
-both (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993; percentile intervals).
+Images are resampled with replacement, as many as there are, and all metrics are recomputed for each resample.
+Two models are compared on the same resamples (paired), which removes the variance of image difficulty that
+both share. Percentile intervals, after Efron and Tibshirani, "An Introduction to the Bootstrap", 1993.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from dsmoe_core.evaluation.coco_metrics import CocoTables
 from dsmoe_core.evaluation.matching import ImageMatches
 from dsmoe_core.progress import CountCallback
 
-TAILS = (2.5, 97.5)
-"""Percentiles that a 95 % interval ends at."""
+PERCENTILES = (2.5, 97.5)
+"""Ends of a 95 % interval."""
 
 Interval = tuple[float, float]
 
 
 class Comparison(NamedTuple):
-    """One figure of two models.
+    """Difference of one metric between two models.
 
     Attributes:
-        delta: the first one's less the second one's, on the images as they are.
-        p: two-sided; how often a draw speaks against the sign of the difference, twice.
+        delta: first model minus second model, on the original images.
+        ci95: 95 % interval of the difference.
+        p: two-sided p value: twice the share of resamples whose difference has the opposite sign.
     """
 
     delta: float
@@ -38,7 +39,7 @@ class Comparison(NamedTuple):
 
 
 def resample_counts(images: int, resamples: int, seed: int) -> Int[np.ndarray, "b p"]:
-    """How often each image comes in each resample."""
+    """How often each of p images occurs in each of b resamples."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples)
 
@@ -46,24 +47,28 @@ def resample_counts(images: int, resamples: int, seed: int) -> Int[np.ndarray, "
 def resampled_map(
     tables: CocoTables, counts: Int[np.ndarray, "b p"], progress: CountCallback | None = None
 ) -> Float[np.ndarray, "b c 2"]:
-    """mAP@.5 and mAP@.5:.95 of each class in each resample; NaN where it has no true box there.
+    """mAP@.5 and mAP@.5:.95 of each of c classes in each of b resamples.
+
+    NaN where a class has no ground-truth box in a resample.
 
     Args:
-        progress: called with (resamples done, resamples in all).
+        counts: see :func:`resample_counts`.
+        progress: called with (resamples done, resamples in total).
     """
-    answer = np.full((len(counts), len(tables.classes), 2), np.nan)
+    values = np.full((len(counts), len(tables.classes), 2), np.nan)
     for b in range(len(counts)):
         weight = counts[b].astype(np.float64)
         for c, matches in enumerate(tables.matches):
-            each = average_precision(matches.right, float(weight @ matches.boxes), weight[matches.image])
-            answer[b, c] = each[0], each.mean()
+            boxes = float(weight @ matches.boxes)
+            precisions = average_precision(matches.correct, boxes, weight[matches.image])
+            values[b, c] = precisions[0], precisions.mean()
         if progress is not None:
             progress(b + 1, len(counts))
-    return answer
+    return values
 
 
 def mean_over_classes(resampled: Float[np.ndarray, "b c k"]) -> Float[np.ndarray, "b k"]:
-    """Over the classes that have a figure; NaN where none has."""
+    """Mean over the classes that have a value; NaN where none has."""
     known = ~np.isnan(resampled)
     total = np.where(known, resampled, 0.0).sum(axis=1)
     count = known.sum(axis=1)
@@ -74,42 +79,45 @@ def mean_over_classes(resampled: Float[np.ndarray, "b c k"]) -> Float[np.ndarray
 def resampled_precision_recall(
     matched: Sequence[ImageMatches], threshold: float, counts: Int[np.ndarray, "b p"]
 ) -> Float[np.ndarray, "b 3"]:
-    """Precision, recall and F1 over all boxes in each resample, at this score; NaN where undefined."""
-    each = np.array(
+    """Precision, recall and F1 over all boxes in each resample at a score threshold; NaN where undefined."""
+    per_image = np.array(
         [
             [
-                (p.best_score >= threshold).sum(),
-                ((p.scores >= threshold) & ~p.right).sum(),
-                (p.best_score < threshold).sum(),
+                (p.truth_scores >= threshold).sum(),
+                ((p.scores >= threshold) & ~p.correct).sum(),
+                (p.truth_scores < threshold).sum(),
             ]
             for p in matched
         ]
     )
-    right, false, missed = (counts @ each).T.astype(np.float64)
-    above = np.stack([right, right, 2 * right])
-    below = np.stack([right + false, right + missed, 2 * right + false + missed])
-    return np.where(below > 0, above / np.maximum(below, 1), np.nan).T
+    tp, fp, fn = (counts @ per_image).T.astype(np.float64)
+    numerator = np.stack([tp, tp, 2 * tp])
+    denominator = np.stack([tp + fp, tp + fn, 2 * tp + fp + fn])
+    return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan).T
 
 
 def interval(values: Float[np.ndarray, " b"]) -> Interval | None:
-    """The middle 95 % of a resampled figure; None where no resample has it."""
+    """95 % interval of a resampled metric; None if it is undefined in all resamples."""
     known = values[~np.isnan(values)]
     if not known.size:
         return None
-    low, high = np.percentile(known, TAILS)
+    low, high = np.percentile(known, PERCENTILES)
     return float(low), float(high)
 
 
-def compare(delta: float, one: Float[np.ndarray, " b"], other: Float[np.ndarray, " b"]) -> Comparison | None:
-    """Two models' resamples of one figure, from the same draws; None where no resample has it.
+def compare(
+    delta: float, first: Float[np.ndarray, " b"], second: Float[np.ndarray, " b"]
+) -> Comparison | None:
+    """Compare one metric of two models; None if it is undefined in all resamples.
 
     Args:
-        delta: the difference on the images as they are.
+        delta: the difference on the original images.
+        first, second: the metric of each model in the same resamples.
     """
-    difference = one - other
+    difference = first - second
     ends = interval(difference)
     if ends is None:
         return None
     known = difference[~np.isnan(difference)]
-    against = min((known <= 0).sum(), (known >= 0).sum())
-    return Comparison(delta, ends, min(1.0, 2 * (float(against) + 1) / (len(known) + 1)))
+    smaller_tail = min((known <= 0).sum(), (known >= 0).sum())
+    return Comparison(delta, ends, min(1.0, 2 * (float(smaller_tail) + 1) / (len(known) + 1)))

@@ -1,8 +1,8 @@
-"""Whether scores are probabilities: of the detections with a score of 0.8, are four of five right?
+"""Calibration of detection scores: reliability bins, expected calibration error, temperature scaling.
 
-Guo et al., "On Calibration of Modern Neural Networks", 2017: the expected calibration error (ECE) and
-temperature scaling, here of single sigmoids, as every detection has a score of its own. A detection is right
-where it is matched with a true box of its class at IoU 0.5.
+After Guo et al., "On Calibration of Modern Neural Networks", 2017, applied to the sigmoid score of each
+detection. A detection is correct if it matches a ground-truth box of its class at IoU 0.5. A calibrated
+detector is correct in 80 % of the detections with a score of 0.8.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from jaxtyping import Bool, Float
 from dsmoe_core.evaluation.matching import ImageMatches
 
 BINS = 10
-COLDEST, HOTTEST = 0.05, 20.0
-"""Temperatures beyond these are no fit but a sign that there was nothing to fit to."""
-_SURE = 1e-6  # a score of exactly 0 or 1 has no logit
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
+"""A fitted temperature outside this range means that the data does not determine one."""
+_EPSILON = 1e-6
+"""Distance from 0 and 1 at which scores are clipped before the logit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +27,26 @@ class Bin:
     """Detections with scores from ``low`` up to ``high``.
 
     Attributes:
-        score: their mean; None where there are none.
-        right: the share of them that is right; None where there are none.
+        count: number of detections.
+        mean_score: None for an empty bin.
+        precision: share of correct detections, 0 to 1; None for an empty bin.
     """
 
     low: float
     high: float
     count: int
-    score: float | None
-    right: float | None
+    mean_score: float | None
+    precision: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class TemperatureScaling:
-    """Temperature scaling, fitted on one half of the images and judged on the other.
+    """Temperature scaling fitted on one half of the images and evaluated on the other half.
 
     Attributes:
-        temperature: scores become sigmoid(logit / temperature); above 1 the detector is too sure of itself.
-        fitted_on, evaluated_on: numbers of detections.
-        before, after: ECE on the judged half.
+        temperature: scaled score = sigmoid(logit / temperature); above 1 the detector is overconfident.
+        fitted_on, evaluated_on: numbers of detections in each half.
+        before, after: ECE on the evaluated half, without and with scaling.
     """
 
     temperature: float
@@ -56,13 +58,14 @@ class TemperatureScaling:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far scores are from probabilities.
+    """Calibration of a detector on a test set.
 
     Attributes:
-        detections: how many there are; without any there is no figure.
-        error: the ECE over all of them.
-        scaling: None where no temperature fits: a half has no detections, only right or only false ones, or
-            scores that lie on the wrong side of a half as a rule.
+        detections: number of detections.
+        error: ECE over all detections; None without detections.
+        bins: for a reliability diagram.
+        scaling: None if no temperature can be fitted: a half of the images has no detections, or only correct
+            or only false ones, or its scores are anti-correlated with correctness.
     """
 
     detections: int
@@ -72,54 +75,59 @@ class Calibration:
 
 
 def calibration(matched: Sequence[ImageMatches], seed: int) -> Calibration:
-    """Reliability, ECE and what a temperature would change; nothing is applied to the detections.
+    """Measure reliability, ECE and the effect of temperature scaling. Scores are not changed.
 
     Args:
-        seed: divides the images into two halves.
+        seed: of the split of the images into two halves.
     """
-    score, right = _pooled(matched)
+    score, correct = _pooled(matched)
     order = np.random.default_rng(seed).permutation(len(matched))
-    halves = [[matched[i] for i in half] for half in (order[::2], order[1::2])]
+    first, second = ([matched[i] for i in half] for half in (order[::2], order[1::2]))
     return Calibration(
-        len(score),
-        expected_calibration_error(score, right),
-        reliability(score, right),
-        _scaling(halves[0], halves[1]),
+        detections=len(score),
+        error=expected_calibration_error(score, correct),
+        bins=reliability(score, correct),
+        scaling=_scaling(first, second),
     )
 
 
 def reliability(
-    score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"], bins: int = BINS
+    score: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"], bins: int = BINS
 ) -> tuple[Bin, ...]:
-    """The detections in bins of equal width, by score."""
-    place = np.minimum((score * bins).astype(int), bins - 1)
-    found = []
+    """Group detections by score into bins of equal width."""
+    index = np.minimum((score * bins).astype(int), bins - 1)
+    result = []
     for i in range(bins):
-        inside = place == i
+        inside = index == i
         count = int(inside.sum())
-        mean, share = (float(v[inside].mean()) if count else None for v in (score, right))
-        found.append(Bin(i / bins, (i + 1) / bins, count, mean, share))
-    return tuple(found)
+        mean_score, precision = (float(v[inside].mean()) if count else None for v in (score, correct))
+        result.append(Bin(i / bins, (i + 1) / bins, count, mean_score, precision))
+    return tuple(result)
 
 
-def expected_calibration_error(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float | None:
-    """ECE: the mean distance of score and share of right ones over the bins; None without detections."""
-    bins = reliability(score, right)
-    gaps = [b.count * abs(b.score - b.right) for b in bins if b.score is not None and b.right is not None]
+def expected_calibration_error(
+    score: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"]
+) -> float | None:
+    """ECE: the mean of |mean score - precision| over the bins, weighted by count; None without detections."""
+    gaps = [
+        b.count * abs(b.mean_score - b.precision)
+        for b in reliability(score, correct)
+        if b.mean_score is not None and b.precision is not None
+    ]
     return sum(gaps) / len(score) if len(score) else None
 
 
-def fit_temperature(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"]) -> float | None:
-    """The temperature of the least negative log likelihood; None where it is not between the bounds.
+def fit_temperature(score: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " n"]) -> float | None:
+    """The temperature of the lowest negative log likelihood; None if it lies outside the allowed range.
 
-    In its inverse the loss is convex, so its derivative has one root, which is found by halving.
+    The loss is convex in the inverse temperature, so bisection on its derivative finds the minimum.
     """
     logit = _logit(score)
 
     def slope(inverse: float) -> float:
-        return float((logit * (_sigmoid(inverse * logit) - right)).sum())
+        return float((logit * (_sigmoid(inverse * logit) - correct)).sum())
 
-    low, high = 1 / HOTTEST, 1 / COLDEST
+    low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     if not slope(low) < 0 < slope(high):
         return None
     for _ in range(60):
@@ -129,33 +137,38 @@ def fit_temperature(score: Float[np.ndarray, " n"], right: Bool[np.ndarray, " n"
 
 
 def scale_scores(score: Float[np.ndarray, " n"], temperature: float) -> Float[np.ndarray, " n"]:
-    """Scores after temperature scaling."""
+    """Apply temperature scaling to scores."""
     return _sigmoid(_logit(score) / temperature)
 
 
-def _scaling(fitted: Sequence[ImageMatches], judged: Sequence[ImageMatches]) -> TemperatureScaling | None:
-    score, right = _pooled(fitted)
-    temperature = fit_temperature(score, right)
-    other, other_right = _pooled(judged)
-    before = expected_calibration_error(other, other_right)
+def _scaling(
+    fit_half: Sequence[ImageMatches], evaluation_half: Sequence[ImageMatches]
+) -> TemperatureScaling | None:
+    score, correct = _pooled(fit_half)
+    temperature = fit_temperature(score, correct)
+    test_score, test_correct = _pooled(evaluation_half)
+    before = expected_calibration_error(test_score, test_correct)
     if temperature is None or before is None:
         return None
-    after = expected_calibration_error(scale_scores(other, temperature), other_right)
-    return None if after is None else TemperatureScaling(temperature, len(score), len(other), before, after)
+    after = expected_calibration_error(scale_scores(test_score, temperature), test_correct)
+    if after is None:
+        return None
+    return TemperatureScaling(temperature, len(score), len(test_score), before, after)
 
 
 def _pooled(matched: Sequence[ImageMatches]) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """Scores and correctness of the detections of all images."""
     scores = [np.zeros(0), *(p.scores for p in matched)]
-    rights = [np.zeros(0, dtype=bool), *(p.right for p in matched)]
-    return np.concatenate(scores), np.concatenate(rights)
+    correct = [np.zeros(0, dtype=bool), *(p.correct for p in matched)]
+    return np.concatenate(scores), np.concatenate(correct)
 
 
 def _logit(score: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    inside = np.clip(score, _SURE, 1 - _SURE)
-    answer: Float[np.ndarray, " n"] = np.log(inside / (1 - inside))
-    return answer
+    clipped = np.clip(score, _EPSILON, 1 - _EPSILON)
+    logit: Float[np.ndarray, " n"] = np.log(clipped / (1 - clipped))
+    return logit
 
 
 def _sigmoid(logit: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    answer: Float[np.ndarray, " n"] = 0.5 * (1 + np.tanh(logit / 2))
-    return answer
+    score: Float[np.ndarray, " n"] = 0.5 * (1 + np.tanh(logit / 2))
+    return score

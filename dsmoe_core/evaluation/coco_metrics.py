@@ -1,4 +1,4 @@
-"""COCO scores by pycocotools: mAP@.5 and mAP@.5:.95, whole, per class and per size; precision and recall."""
+"""COCO metrics by pycocotools: mAP in total, per class and per size; precision and recall."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from jaxtyping import Bool, Float, Int
 
 from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.evaluation.operating_point import Counts, Size, best_threshold, operating_point
-from dsmoe_core.schema import LabelledImage, Prediction
+from dsmoe_core.schema import Box, LabelledImage, Prediction
 
 MAX_DETECTIONS = 100
-"""COCO looks at so many detections of a class on an image, the most probable ones."""
+"""COCO evaluates at most this many detections per class and image, those of the highest scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassMetrics:
-    """Scores of one class, 0 to 1; precision, recall and F1 at IoU 0.5 and the evaluation's threshold."""
+    """Metrics of one class, 0 to 1; precision, recall and F1 at IoU 0.5 and ``Evaluation.threshold``."""
 
     map50: float
     map: float
@@ -33,13 +33,13 @@ class ClassMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores of a test set, 0 to 1.
+    """Metrics on a test set, 0 to 1.
 
     Attributes:
-        map50, map: means over the classes that the test set has boxes of.
-        precision, recall, f1: over all boxes, at IoU 0.5 and the threshold.
-        threshold: the one score threshold of the best F1 over all boxes; None where nothing found is right.
-        per_class: of the classes that the test set has boxes of.
+        map50, map: means over the classes that have ground-truth boxes.
+        precision, recall, f1: over all boxes, at IoU 0.5 and ``threshold``.
+        threshold: the score threshold of the highest F1 over all boxes; None if no detection is correct.
+        per_class: the classes that have ground-truth boxes.
     """
 
     map50: float
@@ -52,28 +52,29 @@ class Evaluation:
 
 
 class ClassMatches(NamedTuple):
-    """What pycocotools matched of one class, highest score first.
+    """Matches of one class by pycocotools, for n detections on p images, by descending score.
 
     Attributes:
-        image: index of the image that a detection is on.
-        right: whether it is right at each of COCO's ten IoU thresholds.
-        boxes: number of true boxes on each image.
+        image: index of the image of each detection.
+        score: of each detection.
+        correct: whether each detection is a true positive at each of COCO's ten IoU thresholds.
+        boxes: number of ground-truth boxes on each image.
     """
 
     image: Int[np.ndarray, " n"]
     score: Float[np.ndarray, " n"]
-    right: Bool[np.ndarray, "10 n"]
+    correct: Bool[np.ndarray, "10 n"]
     boxes: Int[np.ndarray, " p"]
 
 
 @dataclass(frozen=True, slots=True)
 class CocoTables:
-    """What pycocotools reckoned.
+    """Results of pycocotools for c classes.
 
     Attributes:
-        precision: at COCO's ten IoU thresholds and 101 recalls, of each class, over all boxes and those of
-            each size; -1 where there is no true box.
-        score: the score down to which one must go for a recall at IoU 0.5; 0 where it is never reached.
+        precision: at ten IoU thresholds, 101 recall levels, each class, and all boxes or those of one size;
+            -1 without ground-truth boxes.
+        score: the score at which each recall is reached at IoU 0.5; 0 if it is never reached.
         matches: of each class.
     """
 
@@ -83,39 +84,41 @@ class CocoTables:
     matches: tuple[ClassMatches, ...]
 
     def mean(self, size: Size | None = None, label: str | None = None) -> tuple[float, float] | None:
-        """mAP@.5 and mAP@.5:.95 over the classes with true boxes (of this size), or of one class.
+        """mAP@.5 and mAP@.5:.95 over the classes with ground-truth boxes; None without such boxes.
 
-        None where there is no such box.
+        Args:
+            size: count boxes of this size only.
+            label: this class only.
         """
         area = 0 if size is None else 1 + list(Size).index(size)
-        chosen = range(len(self.classes)) if label is None else [self.classes.index(label)]
-        table = self.precision[:, :, chosen, area]
+        columns = range(len(self.classes)) if label is None else [self.classes.index(label)]
+        table = self.precision[:, :, columns, area]
         table = table[:, :, table[0, 0] >= 0]
         return (float(table[0].mean()), float(table.mean())) if table.size else None
 
 
 def evaluate(
-    detections: Iterable[Prediction], truth: Sequence[LabelledImage], classes: Sequence[str]
+    predictions: Iterable[Prediction], truth: Sequence[LabelledImage], classes: Sequence[str]
 ) -> Evaluation:
-    """Compare detections with what people say is there.
+    """Evaluate predictions on a test set.
 
-    An image of the test set without detections counts as one on which nothing was found; detections on others
-    are left out. Classes without a single true box have no score and stay out of the means, as pycocotools
-    does it; detections of theirs are false.
+    An image without a prediction counts as one without detections; predictions of other images are ignored.
+    Classes without ground-truth boxes have no metrics and are not in the means (as in pycocotools); their
+    detections are false positives.
 
     Args:
-        classes: every class of the truth and of the detections.
+        classes: every class of the truth and of the predictions.
     """
-    found = {f.key: f for f in detections}
-    return evaluate_tables(coco_tables(found, truth, classes), match_images(found, truth))
+    by_key = {prediction.key: prediction for prediction in predictions}
+    return evaluate_tables(coco_tables(by_key, truth, classes), match_images(by_key, truth))
 
 
 def evaluate_tables(tables: CocoTables, matched: Sequence[ImageMatches]) -> Evaluation:
-    """The scores of detections that were compared already."""
+    """Same as :func:`evaluate` for predictions that are already matched."""
     threshold = best_threshold(matched)
     point = operating_point(matched, tables.classes, 2.0 if threshold is None else threshold)
     per_class = {
-        name: ClassMetrics(*mean, *_shares(counts), counts.right + counts.missed)
+        name: ClassMetrics(*mean, *_shares(counts), counts.true_positives + counts.false_negatives)
         for name, counts in point.per_class.items()
         if (mean := tables.mean(label=name)) is not None
     }
@@ -127,31 +130,31 @@ def _shares(counts: Counts) -> tuple[float, float, float]:
 
 
 def coco_tables(
-    detections: Mapping[str, Prediction], truth: Sequence[LabelledImage], classes: Sequence[str]
+    predictions: Mapping[str, Prediction], truth: Sequence[LabelledImage], classes: Sequence[str]
 ) -> CocoTables:
-    """Let pycocotools match and count.
+    """Run pycocotools.
 
     Args:
-        detections: by image key.
+        predictions: by image key.
     """
     from pycocotools.cocoeval import COCOeval
 
-    place = {name: i + 1 for i, name in enumerate(classes)}
+    category = {name: i + 1 for i, name in enumerate(classes)}
     images = [{"id": i + 1, "width": p.image.width, "height": p.image.height} for i, p in enumerate(truth)]
-    head = {"images": images, "categories": [{"id": i, "name": name} for name, i in place.items()]}
-    true = [_entry(i, place[a.label], a.box) for i, p in enumerate(truth) for a in p.annotations]
-    found = [
-        _entry(i, place[f.label], f.box) | {"score": f.score}
+    head = {"images": images, "categories": [{"id": i, "name": name} for name, i in category.items()]}
+    boxes = [_entry(i, category[a.label], a.box) for i, p in enumerate(truth) for a in p.annotations]
+    detections = [
+        _entry(i, category[f.label], f.box) | {"score": f.score}
         for i, p in enumerate(truth)
-        if p.image.key in detections
-        for f in detections[p.image.key].detections
+        if p.image.key in predictions
+        for f in predictions[p.image.key].detections
     ]
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        evaluation = COCOeval(_coco(head, true), _coco(head, found), "bbox")
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        evaluation = COCOeval(_coco(head, boxes), _coco(head, detections), "bbox")
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.evaluate()
         evaluation.accumulate()
-    # All areas, then small, medium and large: one block of images each, in every class.
+    # For each class: all areas, then small, medium and large; in each one entry per image.
     blocks = np.array(evaluation.evalImgs, dtype=object).reshape(len(classes), 4, len(truth))
     return CocoTables(
         tuple(classes),
@@ -161,7 +164,7 @@ def coco_tables(
     )
 
 
-def _entry(image: int, category: int, box: Any) -> dict[str, Any]:
+def _entry(image: int, category: int, box: Box) -> dict[str, Any]:
     return {
         "image_id": image + 1,
         "category_id": category,
@@ -181,11 +184,11 @@ def _coco(head: dict[str, Any], entries: list[dict[str, Any]]) -> Any:
 
 
 def _class_matches(images: Sequence[dict[str, Any] | None]) -> ClassMatches:
-    """Of what pycocotools says of one class on each image; None where there is neither box nor detection."""
-    known = [(i, one) for i, one in enumerate(images) if one is not None]
-    image = np.array([i for i, one in known for _ in one["dtScores"]], dtype=np.int64)
-    score = np.array([s for _, one in known for s in one["dtScores"]], dtype=np.float64)
-    right = np.concatenate([np.zeros((10, 0)), *(one["dtMatches"] > 0 for _, one in known)], axis=1)
-    order = np.argsort(-score, kind="mergesort")  # as pycocotools sorts
-    boxes = np.array([0 if one is None else len(one["gtIds"]) for one in images], dtype=np.int64)
-    return ClassMatches(image[order], score[order], right[:, order].astype(bool), boxes)
+    """Convert pycocotools' matches of one class; an image is None if it has neither boxes nor detections."""
+    known = [(i, matches) for i, matches in enumerate(images) if matches is not None]
+    image = np.array([i for i, matches in known for _ in matches["dtScores"]], dtype=np.int64)
+    score = np.array([s for _, matches in known for s in matches["dtScores"]], dtype=np.float64)
+    correct = np.concatenate([np.zeros((10, 0)), *(matches["dtMatches"] > 0 for _, matches in known)], axis=1)
+    order = np.argsort(-score, kind="mergesort")  # pycocotools' sort
+    boxes = np.array([0 if matches is None else len(matches["gtIds"]) for matches in images], dtype=np.int64)
+    return ClassMatches(image[order], score[order], correct[:, order].astype(bool), boxes)

@@ -1,10 +1,9 @@
-"""Why detections are wrong, and what each kind of error costs.
+"""Error types of detections, and how much mAP@.5 each type costs (TIDE).
 
-After TIDE (Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020), with its
-overlaps 0.5 and 0.1 and in its order: location, class, duplicate, background, both; a false detection is of
-the
-first kind that fits. What a kind costs is the gain in mAP@.5 when all errors of this kind alone are repaired,
-as an oracle would. The gains of the kinds do not add up: one repair may make another worth more, or needless.
+After Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", 2020, with its IoU
+limits 0.5 and 0.1. A false detection has the first type that applies, in TIDE's order: location, class,
+duplicate, background, both. The cost of a type is the gain in mAP@.5 if an oracle repaired all errors of this
+type alone. The gains do not add up: one repair can change the value of another.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import numpy as np
 from dsmoe_core.evaluation.average_precision import average_precision
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, UNMATCHED, ImageMatches
 
-NEAR = 0.1
-"""Below this overlap a detection has nothing to do with a true box."""
+BACKGROUND_IOU = 0.1
+"""Below this IoU a detection does not belong to a ground-truth box."""
 
 
 class ErrorType(StrEnum):
-    """Kinds of error: five of detections, one of true boxes."""
+    """Error types: five of detections, one of ground-truth boxes."""
 
     CLASS = "class"
     LOCATION = "location"
@@ -33,28 +32,28 @@ class ErrorType(StrEnum):
     MISSED = "missed"
 
 
-MEANING = {
-    ErrorType.CLASS: "on a true box (overlap from 0.5) of another class. Repaired: it gets the right class.",
-    ErrorType.LOCATION: "near a true box of its class (overlap 0.1 to 0.5). Repaired: it is put there.",
-    ErrorType.BOTH: "near a true box of another class (overlap 0.1 to 0.5). Repaired: it is removed.",
-    ErrorType.DUPLICATE: "on a true box that a higher score has found already. Repaired: it is removed.",
-    ErrorType.BACKGROUND: "where nothing is (overlap below 0.1). Repaired: it is removed.",
-    ErrorType.MISSED: "a true box without a detection, even a wrong one. Repaired: it need not be found.",
+DESCRIPTIONS = {
+    ErrorType.CLASS: "IoU of 0.5 or more with a box of another class. Repair: it gets the right class.",
+    ErrorType.LOCATION: "IoU of 0.1 to 0.5 with a box of its class. Repair: it is moved onto the box.",
+    ErrorType.BOTH: "IoU of 0.1 to 0.5 with a box of another class. Repair: it is removed.",
+    ErrorType.DUPLICATE: "On a box that a higher-scoring detection has matched. Repair: it is removed.",
+    ErrorType.BACKGROUND: "IoU below 0.1 with every box. Repair: it is removed.",
+    ErrorType.MISSED: "A ground-truth box without any detection, even a wrong one. Repair: it is removed.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorCost:
-    """One kind of error.
+    """Number and cost of the errors of one type.
 
     Attributes:
         count: errors among all detections.
-        shown: of these, detections from the score threshold up (true boxes: all of them).
-        map50_gain: gain in mAP@.5 when this kind is repaired.
+        above_threshold: errors with at least the score threshold; for MISSED all of them.
+        map50_gain: gain in mAP@.5 if this type is repaired.
     """
 
     count: int
-    shown: int
+    above_threshold: int
     map50_gain: float
 
 
@@ -63,9 +62,9 @@ class _Row:
     """One detection.
 
     Attributes:
-        kind: None where it is right.
-        goal: the true box that it found or, but for its error, would have found.
-        goal_label: that box's class.
+        kind: its error type; None for a true positive.
+        goal: image key and index of the ground-truth box that it matches, or would match without its error.
+        goal_label: class of that box; empty if there is none.
     """
 
     label: str
@@ -78,85 +77,87 @@ class _Row:
 def error_costs(
     matched: Sequence[ImageMatches], classes: Sequence[str], threshold: float
 ) -> dict[ErrorType, ErrorCost]:
-    """Every kind of error with its number and its cost.
+    """Count the errors of every type and compute their costs.
 
     Args:
-        threshold: detections from this score up count as shown.
+        threshold: score threshold for ``ErrorCost.above_threshold``.
     """
     rows = sorted((row for image in matched for row in _rows(image)), key=lambda row: -row.score)
     boxes = {name: sum(a.label == name for p in matched for a in p.truth) for name in classes}
     missed = _missed(matched, rows)
-    left = {name: count - missed.count(name) for name, count in boxes.items()}
-    as_found = [(row.label, row.score, row.kind is None) for row in rows]
-    before = _map50(as_found, boxes)
+    boxes_not_missed = {name: count - missed.count(name) for name, count in boxes.items()}
+    original = [(row.label, row.score, row.kind is None) for row in rows]
+    before = _map50(original, boxes)
     costs: dict[ErrorType, ErrorCost] = {}
     for kind in ErrorType:
-        wrong = [row.score for row in rows if row.kind is kind]
-        shown = sum(score >= threshold for score in wrong)
+        scores = [row.score for row in rows if row.kind is kind]
+        above = sum(score >= threshold for score in scores)
         if kind is ErrorType.MISSED:
-            costs[kind] = ErrorCost(len(missed), len(missed), _map50(as_found, left) - before)
+            gain = _map50(original, boxes_not_missed) - before
+            costs[kind] = ErrorCost(len(missed), len(missed), gain)
         else:
-            costs[kind] = ErrorCost(len(wrong), shown, _map50(list(_repaired(rows, kind)), boxes) - before)
+            costs[kind] = ErrorCost(len(scores), above, _map50(list(_repaired(rows, kind)), boxes) - before)
     return costs
 
 
 def _rows(image: ImageMatches) -> Iterator[_Row]:
-    same = np.where(image.same_class, image.overlap, 0.0)
-    other = np.where(image.same_class, 0.0, image.overlap)
+    same = np.where(image.same_class, image.iou, 0.0)
+    other = np.where(image.same_class, 0.0, image.iou)
     for i, detection in enumerate(image.detections):
         if image.truth_index[i] != UNMATCHED:
             kind, goal = None, int(image.truth_index[i])
         else:
-            kind, goal = _kind(same[i].tolist(), other[i].tolist())
+            kind, goal = _classify(same[i].tolist(), other[i].tolist())
         label = image.truth[goal].label if goal != UNMATCHED else ""
         yield _Row(detection.label, detection.score, kind, (image.image.key, goal), label)
 
 
-def _kind(same: list[float], other: list[float]) -> tuple[ErrorType, int]:
-    """The kind of a false detection and, for class and location, the true box that it should have found.
+def _classify(same: list[float], other: list[float]) -> tuple[ErrorType, int]:
+    """Error type of a false detection and, for class and location errors, the box that it should have
+    matched.
 
     Args:
-        same, other: its overlap with each true box of its class and of other classes, 0 elsewhere.
+        same, other: its IoU with each ground-truth box of its class and of other classes, 0 elsewhere.
     """
     best_same, best_other = max(same, default=0.0), max(other, default=0.0)
-    if NEAR <= best_same < IOU_THRESHOLD:
+    if BACKGROUND_IOU <= best_same < IOU_THRESHOLD:
         return ErrorType.LOCATION, same.index(best_same)
     if best_other >= IOU_THRESHOLD:
         return ErrorType.CLASS, other.index(best_other)
     if best_same >= IOU_THRESHOLD:
         return ErrorType.DUPLICATE, UNMATCHED
-    return (ErrorType.BOTH if best_other >= NEAR else ErrorType.BACKGROUND), UNMATCHED
+    return (ErrorType.BOTH if best_other >= BACKGROUND_IOU else ErrorType.BACKGROUND), UNMATCHED
 
 
 def _missed(matched: Sequence[ImageMatches], rows: Sequence[_Row]) -> list[str]:
-    """Classes of the true boxes that no detection found or, but for one error, would have found."""
+    """Classes of the ground-truth boxes that no detection matches, or would match without one error."""
     touched = {row.goal for row in rows}
     return [a.label for p in matched for i, a in enumerate(p.truth) if (p.image.key, i) not in touched]
 
 
 def _repaired(rows: Sequence[_Row], kind: ErrorType) -> Iterator[tuple[str, float, bool]]:
-    """Class, score and rightness of the detections, highest score first, after one kind of error is repaired.
+    """Class, score and correctness of the detections, by descending score, with one error type repaired.
 
-    Of several that would find the same box then, the first does; the others are removed, as are those whose
-    box was found anyway.
+    If several detections would match the same box after the repair, the first one does and the others are
+    removed. Detections whose box is matched already are removed, too.
     """
-    found = {row.goal for row in rows if row.kind is None}
+    matched = {row.goal for row in rows if row.kind is None}
     for row in rows:
         if row.kind is not kind:
             yield row.label, row.score, row.kind is None
-        elif row.goal_label and row.goal not in found:
-            found.add(row.goal)
+        elif row.goal_label and row.goal not in matched:
+            matched.add(row.goal)
             yield row.goal_label, row.score, True
 
 
 def _map50(rows: Sequence[tuple[str, float, bool]], boxes: dict[str, int]) -> float:
-    """mAP@.5 over the classes that have boxes; 0 where none has."""
-    rights: dict[str, list[bool]] = {name: [] for name in boxes}
-    for label, _, right in rows:
-        rights[label].append(right)
-    each = [
-        float(average_precision(np.array([rights[name]], dtype=bool), count)[0])
+    """mAP@.5 over the classes that have boxes; 0 if none has."""
+    correct: dict[str, list[bool]] = {name: [] for name in boxes}
+    for label, _, is_correct in rows:
+        correct[label].append(is_correct)
+    precisions = [
+        float(average_precision(np.array([correct[name]], dtype=bool), count)[0])
         for name, count in boxes.items()
         if count
     ]
-    return sum(each) / len(each) if each else 0.0
+    return sum(precisions) / len(precisions) if precisions else 0.0

@@ -1,4 +1,4 @@
-"""Precision, recall and F1 of what a score threshold lets through."""
+"""Precision, recall and F1 at a score threshold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dsmoe_core.schema import Box
 
 
 class Size(StrEnum):
-    """COCO's sizes, by the area of a box in pixels of the image: below 32 x 32, below 96 x 96, above."""
+    """COCO's box sizes, by area in image pixels: below 32 x 32, below 96 x 96, and larger."""
 
     SMALL = "small"
     MEDIUM = "medium"
@@ -27,36 +27,39 @@ class Size(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How many detections are right, how many false, and how many true boxes are missed."""
+    """Numbers of true positives, false positives and false negatives (missed ground-truth boxes)."""
 
-    right: int = 0
-    false: int = 0
-    missed: int = 0
+    true_positives: int = 0
+    false_positives: int = 0
+    false_negatives: int = 0
 
     @property
     def precision(self) -> float | None:
-        """Share of the detections that are right; None where nothing was found."""
-        return self.right / (self.right + self.false) if self.right + self.false else None
+        """Share of the detections that are true positives; None without detections."""
+        detections = self.true_positives + self.false_positives
+        return self.true_positives / detections if detections else None
 
     @property
     def recall(self) -> float | None:
-        """Share of the true boxes that were found; None where there is none."""
-        return self.right / (self.right + self.missed) if self.right + self.missed else None
+        """Share of the ground-truth boxes that are detected; None without boxes."""
+        boxes = self.true_positives + self.false_negatives
+        return self.true_positives / boxes if boxes else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of the two; None where nothing was found and nothing is there."""
-        every = 2 * self.right + self.false + self.missed
-        return 2 * self.right / every if every else None
+        """Harmonic mean of precision and recall; None without detections and boxes."""
+        total = 2 * self.true_positives + self.false_positives + self.false_negatives
+        return 2 * self.true_positives / total if total else None
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What detections from a score up are worth.
+    """Counts at one score threshold.
 
     Attributes:
-        total: over all classes, every box counting once.
-        per_size: a right detection counts to the size of the true box, a false one to its own.
+        total: over all classes; each box counts once.
+        per_size: a true positive counts by the size of the ground-truth box, a false positive by its own
+            size.
     """
 
     threshold: float
@@ -68,12 +71,12 @@ class OperatingPoint:
 def operating_point(
     matched: Iterable[ImageMatches], classes: Sequence[str], threshold: float
 ) -> OperatingPoint:
-    """Count what is right, false and missed among detections from this score up."""
+    """Count true positives, false positives and false negatives at a score threshold."""
     total = [0, 0, 0]
     per_class = {name: [0, 0, 0] for name in classes}
     per_size = {size: [0, 0, 0] for size in Size}
     for image in matched:
-        for label, size, kind in _tallies(image, threshold):
+        for label, size, kind in _outcomes(image, threshold):
             for row in (total, per_class[label], per_size[size]):
                 row[kind] += 1
     return OperatingPoint(
@@ -84,37 +87,37 @@ def operating_point(
     )
 
 
-def _tallies(image: ImageMatches, threshold: float) -> Iterable[tuple[str, Size, int]]:
-    """Class, size, and 0, 1 or 2 for right, false or missed."""
+def _outcomes(image: ImageMatches, threshold: float) -> Iterable[tuple[str, Size, int]]:
+    """Class, size, and the index of the field of :class:`Counts`."""
     for detection, truth in zip(image.detections, image.truth_index, strict=True):
         if detection.score >= threshold:
             box = image.truth[truth].box if truth >= 0 else detection.box
             yield detection.label, Size.of(box), 0 if truth >= 0 else 1
-    for annotation, score in zip(image.truth, image.best_score, strict=True):
+    for annotation, score in zip(image.truth, image.truth_scores, strict=True):
         if score < threshold:
             yield annotation.label, Size.of(annotation.box), 2
 
 
 def best_threshold(matched: Iterable[ImageMatches], label: str | None = None) -> float | None:
-    """The score from which on F1 is highest, the higher one of two; None where nothing found is right.
+    """The score threshold of the highest F1; the higher one of two; None if no detection is correct.
 
-    It is chosen on the images that are judged, so its F1 is the best that a threshold could have given
-    here, not a promise for others.
+    The threshold is chosen on the evaluated images, so its F1 is an upper bound and not an estimate for other
+    images.
 
     Args:
-        label: of this class alone; None: of all together, every box counting once.
+        label: use this class alone; default: all classes together, each box counting once.
     """
     rows, boxes = [], 0
     for image in matched:
         boxes += sum(label in (None, annotation.label) for annotation in image.truth)
-        scored = zip(image.detections, image.right, strict=True)
-        rows += [(detection.score, right) for detection, right in scored if label in (None, detection.label)]
+        scored = zip(image.detections, image.correct, strict=True)
+        rows += [(detection.score, hit) for detection, hit in scored if label in (None, detection.label)]
     if not rows:
         return None
     score, hit = (np.array(column, dtype=np.float64) for column in zip(*rows, strict=True))
     order = np.argsort(-score, kind="stable")
     score, hits = score[order], np.cumsum(hit[order])
     f1 = 2 * hits / (np.arange(1, len(hits) + 1) + boxes)
-    ends = np.append(score[1:] != score[:-1], True)  # equal scores go together
+    ends = np.append(score[1:] != score[:-1], True)  # a threshold cannot separate equal scores
     best = int(np.where(ends, f1, -1.0).argmax())
     return float(score[best]) if hits[best] else None

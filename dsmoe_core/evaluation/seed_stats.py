@@ -1,4 +1,4 @@
-"""How far figures wander from one training to the next: means, intervals and a paired test over seeds."""
+"""Statistics over training seeds: mean, 95 % interval, and Student's paired t test."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from scipy.special import stdtr, stdtrit
 
 
 class Mean(NamedTuple):
-    """A mean over seeds with its 95 % interval (Student's t)."""
+    """Mean of a metric over seeds with its 95 % interval (Student's t)."""
 
     mean: float
     ci95: tuple[float, float]
 
 
 class PairedTest(NamedTuple):
-    """Two models' figures, seed by seed.
+    """Student's paired t test of one metric of two models over the same seeds.
 
     Attributes:
-        delta: the mean of the first one's less the second one's.
-        t: Student's statistic, with one degree of freedom less than there are seeds.
-        p: two-sided.
+        delta: mean of first model minus second model.
+        ci95: 95 % interval of ``delta``.
+        t: the test statistic; degrees of freedom: number of seeds minus one.
+        p: two-sided p value.
     """
 
     delta: float
@@ -33,25 +34,25 @@ class PairedTest(NamedTuple):
 
 
 def mean_over_seeds(values: Sequence[float]) -> Mean:
-    """Mean and 95 % interval of one figure, measured once a seed.
+    """Mean and 95 % interval of a metric that was measured once per seed.
 
     Raises:
-        ValueError: fewer than two values, of which nothing can be said.
+        ValueError: fewer than two values.
     """
     mean, error = _mean_and_error(values)
-    reach = t_quantile(len(values) - 1) * error
-    return Mean(mean, (mean - reach, mean + reach))
+    half_width = t_quantile(len(values) - 1) * error
+    return Mean(mean, (mean - half_width, mean + half_width))
 
 
-def paired_t_test(one: Sequence[float], other: Sequence[float]) -> PairedTest:
-    """Whether two models differ, from one figure of each per seed, in the same order of seeds.
+def paired_t_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
+    """Compare one metric of two models, given per seed in the same order of seeds.
 
-    Where all differences are equal t is infinite and p is 0; where all are zero t is 0 and p is 1.
+    If all differences are equal, t is infinite and p is 0; if all are zero, t is 0 and p is 1.
 
     Raises:
-        ValueError: the two are not of one length, or there are fewer than two seeds.
+        ValueError: the sequences differ in length, or have fewer than two values.
     """
-    differences = [a - b for a, b in zip(one, other, strict=True)]
+    differences = [a - b for a, b in zip(first, second, strict=True)]
     delta, error = _mean_and_error(differences)
     (low, high) = mean_over_seeds(differences).ci95
     t = delta / error if error else math.copysign(math.inf, delta) if delta else 0.0
@@ -59,16 +60,17 @@ def paired_t_test(one: Sequence[float], other: Sequence[float]) -> PairedTest:
 
 
 def two_sided_p(t: float, freedom: int) -> float:
-    """P(|T| > |t|) for Student's T."""
+    """P(|T| > |t|) for Student's T with ``freedom`` degrees of freedom."""
     return 2 * float(stdtr(freedom, -abs(t)))
 
 
 def t_quantile(freedom: int, p: float = 0.05) -> float:
-    """The t that |T| exceeds with probability p."""
+    """The value that |T| exceeds with probability ``p``."""
     return float(stdtrit(freedom, 1 - p / 2))
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and standard error of the mean."""
     if len(values) < 2:
         raise ValueError(f"{len(values)} values; expected at least two seeds")
     error = float(np.std(values, ddof=1)) / math.sqrt(len(values))

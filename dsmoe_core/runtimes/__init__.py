@@ -1,1 +1,2 @@
-"""Who computes stages 3 to 10 and the head: eager PyTorch, ONNX Runtime or OpenVINO, all with one answer."""
+"""Runtimes for stages 3 to 10 and the head: eager PyTorch, ONNX Runtime and OpenVINO, with the same
+output."""

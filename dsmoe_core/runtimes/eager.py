@@ -1,4 +1,4 @@
-"""PyTorch as it comes, on a GPU where there is one."""
+"""PyTorch runtime, eager or compiled, on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from dsmoe_core.runtimes.graph import Graph
 from dsmoe_core.runtimes.protocol import RuntimeOutput, runtime_output, to_network_input
 
 MAX_GRAPHS = 64
-"""Of one compiled network: a graph is made for each size of batch and book, and PyTorch stops at eight."""
+"""Limit of compiled graphs per network; one is needed for each batch size and number of classes, and
+PyTorch's default is 8."""
 
 
 class EagerRuntime:
-    """Runs the network itself.
+    """Runs the PyTorch network.
 
     Args:
         network: in evaluation mode; it is moved to the device.
-        precision: bf16 where PyTorch's autocast takes it, or fp32 throughout, without a GPU's TF32.
-        device: none: a GPU where there is one.
-        compiled: let torch.compile make one graph of it, with CUDA graphs on a GPU; the first pass over a
-            batch of each size then takes minutes.
+        precision: bf16 uses PyTorch's autocast; fp32 also disables TF32 on a GPU.
+        device: default: a GPU if there is one.
+        compiled: compile the network with torch.compile, on a GPU with CUDA graphs. The first run of each
+            batch size then takes minutes.
     """
 
     def __init__(
@@ -43,40 +44,41 @@ class EagerRuntime:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._graph = Graph(self.network)
         self._compiled: Any = _compiled(self._graph, self.device) if compiled else None
-        self._has_looked = False
+        self._warmed_up = False
 
     @torch.inference_mode()
     def run(
         self,
-        squares: UInt8[Tensor, "b side side 3"],
+        images: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> RuntimeOutput:
-        """One pass.
+        """Run a batch; see :class:`~dsmoe_core.runtimes.protocol.Runtime`.
 
         Raises:
-            RuntimeError: no CUDA graph can be made of a compiled network.
+            RuntimeError: a CUDA graph of the compiled network cannot be made.
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
-        images = to_network_input(squares.to(self.device)).contiguous(memory_format=torch.channels_last)
-        feed = images, conditioning.to(self.device), classes.to(self.device)
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        pixels = to_network_input(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        inputs = pixels, conditioning.to(self.device), classes.to(self.device)
+        without_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with (
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"),
-            exact if self.precision == "fp32" else nullcontext(),
+            without_tf32 if self.precision == "fp32" else nullcontext(),
         ):
             if self._compiled is None:
-                return runtime_output(self._graph(*feed))
-            if not self._has_looked:
-                # TinyViT keeps what its first pass after a move makes of its attention biases. In a CUDA
-                # graph that would be the graph's own memory, which its next pass overwrites.
-                self._graph(*feed)
-                self._has_looked = True
-            return runtime_output(output.clone() for output in self._compiled(*feed))  # for the same reason
+                return runtime_output(self._graph(*inputs))
+            if not self._warmed_up:
+                # TinyViT caches its attention biases in the first run. Made inside a CUDA graph, the cache
+                # would lie in the graph's memory, which the next run overwrites.
+                self._graph(*inputs)
+                self._warmed_up = True
+            # The outputs lie in the graph's memory, too.
+            return runtime_output(output.clone() for output in self._compiled(*inputs))
 
 
 def _compiled(graph: Graph, device: torch.device) -> Any:
-    """One graph for each size of its inputs: sizes that are left open cost speed."""
+    """Compile one graph per input size; graphs of dynamic sizes are slower."""
     torch._dynamo.config.recompile_limit = MAX_GRAPHS
     graphs: dict[str, Any] = {"triton.cudagraphs": True, "triton.cudagraph_or_error": True}
     options = graphs if device.type == "cuda" else None

@@ -1,6 +1,6 @@
-"""An exported folder: the graph, its card, and stages 1 and 2 with the texts that the training knew.
+"""Folders of exported models: the graph, its card, the class encoder and precomputed text vectors.
 
-It needs nothing else to run: no model folder, and for the classes of the training not even the text encoder.
+Such a folder runs without the model folder. The classes of the training also need no text encoder.
 """
 
 from __future__ import annotations
@@ -25,23 +25,24 @@ from dsmoe_core.schema import Vocabulary
 CARD, TEXT = "export.json", "text.safetensors"
 GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
 FILES = (CARD, TEXT, "model.onnx", "model.xml", "model.bin", "tensorrt")
-"""Everything that an export, or running it, leaves in its folder."""
+"""All names that an export, or a runtime, writes into the folder."""
 ExportFormat = Literal["onnx", "openvino"]
 
 
 class ExportCard(Frozen):
-    """export.json; written last.
+    """Content of export.json, which is written last.
 
     Attributes:
-        form: which graph lies beside it.
-        precision: what it was made for; int8 is in the graph, bf16 is a wish that goes with the fp32 graph.
-        inputs, outputs: names and shapes of the graph's; a word stands for a size that is free.
-        vocabulary: of the training, as JSON.
-        text_encoder: the one that the model was trained with.
-        source: sha256 of the weights that it was made from.
-        difference: the largest one from eager PyTorch in fp32 on a random image: of a logit, and of a box's
-            side in pixels; none for int8, which differs by design.
-        tools: versions of the packages that made it.
+        format: of the graph.
+        precision: int8 is part of the graph; bf16 is a setting for the runtime, and the graph is fp32.
+        inputs, outputs: names and shapes of the graph's inputs and outputs; a string stands for a dynamic
+            size.
+        vocabulary: of the training, as a dictionary.
+        text_encoder: name of the text encoder of the training.
+        source: SHA-256 of the exported weights.
+        difference: largest differences from eager PyTorch in fp32 on a random image: of a logit, and of a box
+            coordinate in pixels; None for int8, which differs by design.
+        tools: versions of the packages that made the export.
     """
 
     format: ExportFormat
@@ -58,7 +59,13 @@ class ExportCard(Frozen):
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported folder, read."""
+    """The content of an export folder, without the graph.
+
+    Attributes:
+        vocabulary: the classes of the training.
+        class_encoder: stages 1 and 2, in evaluation mode.
+        texts: vectors of the texts of the training, by text.
+    """
 
     folder: Path
     card: ExportCard
@@ -68,26 +75,27 @@ class ExportedModel:
 
     @property
     def graph(self) -> Path:
+        """The graph's file."""
         return self.folder / GRAPHS[self.card.format]
 
 
 def is_export(folder: Path) -> bool:
-    """Whether this folder was made by an export."""
+    """Whether a folder holds an exported model."""
     return (folder / CARD).is_file()
 
 
 def write_text_branch(folder: Path, class_encoder: dict[str, Tensor], texts: dict[str, Tensor]) -> None:
-    """Weights of stages 1 and 2, and vectors of texts."""
+    """Write the weights of stages 1 and 2, and vectors of texts."""
     vectors = {"texts": torch.stack(list(texts.values()))}
     write_tensors(folder / TEXT, {**class_encoder, **vectors}, {"texts": json.dumps(list(texts))})
-    (folder / TEXT).chmod(0o644)  # like the files beside it; safetensors leaves it to its owner
+    (folder / TEXT).chmod(0o644)  # safetensors makes it readable for its owner only
 
 
 def read_export(folder: Path) -> ExportedModel:
-    """Read an exported folder; the graph itself is left to a runtime.
+    """Read an export folder. The graph is left to the runtime.
 
     Raises:
-        ModelError: it is not whole, or its parts do not fit.
+        ModelError: the export is incomplete, or its parts do not fit together.
     """
     card, vocabulary = read_export_card(folder)
     tensors, metadata = read_tensors(folder / TEXT)
@@ -99,10 +107,10 @@ def read_export(folder: Path) -> ExportedModel:
 
 
 def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
-    """What an exported folder says of itself, and the vocabulary of the training.
+    """Read the card of an export folder, and the vocabulary of the training.
 
     Raises:
-        ModelError: it is not whole.
+        ModelError: the export is incomplete.
     """
     try:
         card = ExportCard.model_validate_json((folder / CARD).read_text("utf-8"))
@@ -111,5 +119,6 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
         details = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
         reason = "; ".join(detail["msg"] for detail in details)
         raise ModelError(
-            f"{folder} holds no whole exported model ({reason})", "Export it again with `dsmoe export`."
+            f"{folder} does not hold a complete exported model ({reason})",
+            "Export it again with `dsmoe export`.",
         ) from error

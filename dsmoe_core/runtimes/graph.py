@@ -1,4 +1,4 @@
-"""Stages 3 to 10 and the head as one ONNX graph, with the class embeddings as inputs."""
+"""Export of stages 3 to 10 and the head as one ONNX graph; class embeddings are inputs of the graph."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from dsmoe_core.runtimes.packages import import_package
 INPUTS = ("images", "conditioning", "classes")
 OUTPUTS = ("logits", "boxes", "experts", "weights", "probabilities")
 OPSET = 20
-"""The first with a GridSample that all runtimes read alike."""
+"""The first ONNX opset whose GridSample all runtimes implement in the same way."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 class Graph(nn.Module):
-    """The network with plain tensors in and out: images in [0, 1], T^ of stages 1 and 2, then ``OUTPUTS``.
+    """The network with plain tensors as inputs and outputs.
 
-    A network without stage 7 has the first two outputs only.
+    Inputs: images with values from 0 to 1, and T^ of the conditioning and of the scored classes. Outputs:
+    ``OUTPUTS``; the first two only for a network without stage 7.
     """
 
     def __init__(self, network: DSMoE | AblatedDSMoE) -> None:
@@ -39,10 +40,12 @@ class Graph(nn.Module):
 
 
 def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:
-    """The graph of a network in evaluation mode, as an ``onnx.ModelProto``.
+    """Trace a network in evaluation mode.
 
-    The image's side is the configuration's; the batch and both numbers of classes are free. Every node is
-    named after the module that it comes from.
+    The image size is fixed by the configuration; batch size and both numbers of classes are dynamic.
+
+    Returns:
+        An ``onnx.ModelProto`` whose nodes are named after the modules that they come from.
 
     Raises:
         PrerequisiteError: a package of the extra ``export`` is missing.
@@ -50,34 +53,34 @@ def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:
     import_package("onnx")
     import_package("onnxscript")
     graph = Graph(network).eval()
-    # No size is 1, which a trace would take for a size that never changes, and no two are equal.
+    # Tracing treats a size of 1 as static. Sizes must also differ from each other.
     example = (
         torch.rand(2, 3, config.image_px, config.image_px),
         torch.randn(3, config.text_width),
         torch.randn(4, config.text_width),
     )
-    free = [{0: torch.export.Dim(name)} for name in ("batch", "conditioning_classes", "scored_classes")]
+    dynamic = [{0: torch.export.Dim(name)} for name in ("batch", "conditioning_classes", "scored_classes")]
     with torch.no_grad(), warnings.catch_warnings():
-        # PyTorch's own exporter calls what PyTorch is about to remove.
+        # PyTorch's exporter calls a function that PyTorch has deprecated.
         warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec\\)`", FutureWarning)
-        outputs = graph(*example)  # fills TinyViT's cache of attention biases, which a trace must not
+        outputs = graph(*example)  # fills TinyViT's cache of attention biases; tracing must not do it
         program = torch.onnx.export(
             graph,
             example,
             dynamo=True,
             input_names=list(INPUTS),
             output_names=list(OUTPUTS[: len(outputs)]),
-            dynamic_shapes=tuple(free),
+            dynamic_shapes=tuple(dynamic),
             opset_version=OPSET,
             verbose=False,
         )
-    assert program is not None  # noqa: S101  # None is for the exporter that we do not use
+    assert program is not None  # noqa: S101  # None is returned by the old exporter only
     _name_nodes(program.model.graph)
     return program.model_proto
 
 
 def _name_nodes(graph: Any) -> None:
-    """Call every node after its module, and drop what else it says, such as paths of our source files."""
+    """Name every node after its module and remove its metadata, which has paths of source files."""
     for number, node in enumerate(graph):
         scopes = literal_eval(node.metadata_props.get(_SCOPES, "[]"))
         module = scopes[-2].removeprefix("network.") if len(scopes) > 1 else "graph"

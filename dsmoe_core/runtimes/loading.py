@@ -1,4 +1,4 @@
-"""From a folder on disk, a model's or an exported one's, to a network that answers."""
+"""Loading of a model folder or an export folder for inference."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ RuntimeName = Literal["eager", "onnxruntime", "openvino"]
 
 @dataclass(frozen=True)
 class RuntimeOptions:
-    """What shall run a model; None leaves it to the folder.
+    """Choice of the runtime. None stands for the default of the folder.
 
-    A model folder is run by PyTorch in bf16, an exported one by the runtime and in the precision that it was
-    made for.
+    Defaults: PyTorch in bf16 for a model folder; the runtime and the precision of the export for an export
+        folder.
     """
 
     runtime: RuntimeName | None = None
@@ -41,75 +41,85 @@ class RuntimeOptions:
 
 
 class InferenceModel(NamedTuple):
-    """A folder's network, ready to be asked."""
+    """A model that is loaded for inference.
+
+    Attributes:
+        runtime: stages 3 to 10 and the head.
+        class_encoder: stages 1 and 2.
+        vocabulary: the classes of the training.
+        text_encoder: name of the text encoder of the training; None if unknown.
+        texts: vectors of texts that are stored with an export, by text.
+        version: identifies the weights: the first digits of their hash.
+    """
 
     folder: Path
     runtime: Runtime
     class_encoder: ClassEncoder
     config: ModelConfig
     vocabulary: Vocabulary
-    """What it was trained on."""
     text_encoder: str | None
-    """The name of the one that it was trained with, where it is known."""
     texts: dict[str, Tensor]
-    """Vectors of texts that came with it."""
     version: str
-    """Names the weights: the first digits of their hash."""
 
 
 class ModelTextEncoder:
-    """The text encoder of an opened model, which is asked only for texts whose vectors did not come with it.
+    """The text encoder of a model: returns vectors that are stored with the model, and encodes other texts.
+
+    Args:
+        encoder: for texts that are not stored with the model.
 
     Raises:
-        ModelError: it will be asked and is not the one that the model was trained with.
+        ModelError: no texts are stored, and ``encoder`` is not the one of the training.
     """
 
     def __init__(self, model: InferenceModel, encoder: TextEncoder) -> None:
         self._model = model
         self._encoder = encoder
         if not model.texts:
-            self._refuse_another()
+            self._check_encoder()
 
     @property
     def name(self) -> str:
+        """Name of the text encoder of the training."""
         return self._model.text_encoder or self._encoder.name
 
     @property
     def width(self) -> int:
+        """Length of a vector."""
         return self._model.config.text_width
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
-        """One vector a text, in order.
+        """One vector per text, in order.
 
         Raises:
-            ModelError: there is a new text, and the encoder is not the one that the model was trained with.
+            ModelError: a text is not stored, and the encoder is not the one of the training.
         """
         known = dict(self._model.texts)
         new = [text for text in dict.fromkeys(texts) if text not in known]
         if new:
-            self._refuse_another()
+            self._check_encoder()
             known |= zip(new, self._encoder.encode(new), strict=True)
         return torch.stack([known[text] for text in texts]) if texts else torch.zeros(0, self.width)
 
-    def _refuse_another(self) -> None:
+    def _check_encoder(self) -> None:
         model = self._model
         check_encoder_matches(model.folder, model.config, model.text_encoder, self._encoder)
 
 
 def load_inference_model(folder: Path, options: RuntimeOptions) -> InferenceModel:
-    """Open a folder.
+    """Load a model folder or an export folder.
 
     Raises:
-        ModelError: there is no whole model in it, or it does not fit.
-        SettingsError: what is asked for cannot run this folder.
-        PrerequisiteError: a package or a processor's ability is missing.
+        ModelError: the folder does not hold a complete model, or its parts do not fit together.
+        SettingsError: the options do not fit the folder.
+        PrerequisiteError: a package is not installed, or the CPU does not support the precision.
     """
     if is_export(folder):
         exported = read_export(folder)
         card = exported.card
         return InferenceModel(
             folder,
-            _runtime(exported, options),
+            _export_runtime(exported, options),
             exported.class_encoder,
             card.config,
             exported.vocabulary,
@@ -119,7 +129,8 @@ def load_inference_model(folder: Path, options: RuntimeOptions) -> InferenceMode
         )
     if options.runtime not in (None, "eager"):
         raise SettingsError(
-            f"{folder} is no exported model, which {options.runtime} needs", "Make one with `dsmoe export`."
+            f"{folder} is not an exported model, which {options.runtime} needs",
+            "Make one with `dsmoe export`.",
         )
     precision = options.precision or "bf16"
     if precision == "int8":
@@ -133,33 +144,33 @@ def load_inference_model(folder: Path, options: RuntimeOptions) -> InferenceMode
 
 
 def training_vocabulary(folder: Path) -> Vocabulary:
-    """The classes that the model of a folder was trained on.
+    """The classes that the model of a folder was trained on; reads the card only.
 
     Raises:
-        ModelError: there is no model in it.
+        ModelError: there is no model in the folder.
     """
     return read_export_card(folder)[1] if is_export(folder) else read_card(folder).vocabulary
 
 
-def _runtime(exported: ExportedModel, options: RuntimeOptions) -> Runtime:
-    export_format, made_for = exported.card.format, exported.card.precision
+def _export_runtime(exported: ExportedModel, options: RuntimeOptions) -> Runtime:
+    export_format, export_precision = exported.card.format, exported.card.precision
     name = options.runtime or ("onnxruntime" if export_format == "onnx" else "openvino")
     if name == "eager" or (name == "onnxruntime" and export_format == "openvino"):
         raise SettingsError(
             f"{exported.folder} holds an exported {export_format} graph, which {name} cannot run",
             "Give the model folder itself." if name == "eager" else "Export it with --format onnx.",
         )
-    precision = options.precision or made_for
-    if (precision == "int8") != (made_for == "int8"):
+    precision = options.precision or export_precision
+    if (precision == "int8") != (export_precision == "int8"):
         raise SettingsError(
-            f"{exported.folder} was exported for {made_for}; {precision} needs an export of its own",
+            f"{exported.folder} was exported for {export_precision}; {precision} needs another export",
             f"Export it with --precision {precision}, or leave --precision out.",
         )
     if name == "openvino":
         return OpenVinoRuntime(exported.graph, precision)
     if precision != "fp32" and options.provider != "tensorrt":
         raise SettingsError(
-            f"ONNX Runtime computes in fp32 here, not {precision}; only its TensorRT provider takes bf16",
-            "Take --precision fp32, or --provider tensorrt.",
+            f"ONNX Runtime computes in fp32 here, not {precision}; only its TensorRT provider supports bf16",
+            "Use --precision fp32, or --provider tensorrt.",
         )
     return OnnxRuntime(exported.graph, options.provider, precision)

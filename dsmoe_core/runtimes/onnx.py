@@ -1,4 +1,4 @@
-"""ONNX Runtime: on a processor, or through its CUDA and TensorRT providers."""
+"""ONNX Runtime: on the CPU, or with its CUDA and TensorRT execution providers."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from dsmoe_core.runtimes.protocol import Precision, RuntimeOutput, graph_inputs,
 
 ConcreteProvider = Literal["cpu", "cuda", "tensorrt"]
 Provider = Literal["auto", "cpu", "cuda", "tensorrt"]
-_NAMES: dict[ConcreteProvider, str] = {
+_PROVIDER_NAMES: dict[ConcreteProvider, str] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
 }
-_AFTER: dict[ConcreteProvider, tuple[ConcreteProvider, ...]] = {
+_FALLBACKS: dict[ConcreteProvider, tuple[ConcreteProvider, ...]] = {
     "cpu": (),
     "cuda": ("cpu",),
     "tensorrt": ("cuda", "cpu"),
 }
-"""Who computes what a provider does not."""
-_NO_ROOM = ("failed to allocate memory", "out of memory", "available memory of")
-"""How ONNX Runtime, CUDA and ONNX Runtime's arena say it."""
+"""Providers for the operators that a provider does not support."""
+_OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "available memory of")
+"""Parts of the messages of ONNX Runtime, CUDA and ONNX Runtime's memory arena."""
 _log = logging.getLogger(__name__)
 
 
 class OnnxRuntime:
-    """Runs ``model.onnx`` in fp32; TensorRT may take bf16 where it is faster.
+    """Runs ``model.onnx`` in fp32; TensorRT may also use bf16.
 
     Args:
         graph: the file.
-        provider: what computes; ``auto`` is CUDA where the installed ONNX Runtime has and can load it, else
-            the processor.
+        provider: ``auto`` is CUDA if the installed ONNX Runtime supports it and can load it, otherwise the
+            CPU.
+        precision: bf16 for TensorRT only.
 
     Raises:
-        ModelError: the file is no ONNX graph. PrerequisiteError: ONNX Runtime or its provider is missing.
+        ModelError: the file is not an ONNX graph.
+        PrerequisiteError: ONNX Runtime or its provider is not installed.
     """
 
     def __init__(self, graph: Path, provider: Provider = "auto", precision: Precision = "fp32") -> None:
@@ -50,70 +52,75 @@ class OnnxRuntime:
         if provider == "auto" and "cuda" in providers():
             try:
                 self._session = _session(graph, "cuda", precision)
-            except (PrerequisiteError, ModelError) as error:  # a damaged file is one on the processor too
-                _log.warning("ONNX Runtime computes on the processor: %s", error.problem)
+            except (PrerequisiteError, ModelError) as error:  # a damaged file fails on the CPU, too
+                _log.warning("ONNX Runtime runs on the CPU: %s", error.problem)
         if self._session is None:
             self._session = _session(graph, "cpu" if provider == "auto" else provider, precision)
         self.name = "tensorrt" if provider == "tensorrt" else "onnxruntime"
 
     def run(
         self,
-        squares: UInt8[Tensor, "b side side 3"],
+        images: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> RuntimeOutput:
-        """One pass.
+        """Run a batch; see :class:`~dsmoe_core.runtimes.protocol.Runtime`.
 
         Raises:
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
         try:
-            return runtime_output(self._session.run(None, graph_inputs(squares, conditioning, classes)))
-        except Exception as error:  # as above
-            if any(words in str(error).lower() for words in _NO_ROOM):
+            return runtime_output(self._session.run(None, graph_inputs(images, conditioning, classes)))
+        except Exception as error:  # ONNX Runtime has many exception types
+            if any(words in str(error).lower() for words in _OUT_OF_MEMORY):
                 raise torch.OutOfMemoryError(_first_line(error)) from error
             raise
 
 
 def _session(graph: Path, provider: ConcreteProvider, precision: Precision) -> Any:
-    """A session that computes on this provider.
+    """Create an inference session.
 
     Raises:
-        ModelError: the file is no ONNX graph. PrerequisiteError: ONNX Runtime or its provider is missing.
+        ModelError: the file is not an ONNX graph.
+        PrerequisiteError: ONNX Runtime or its provider is not installed.
     """
-    runtime = import_package("onnxruntime")
+    package = import_package("onnxruntime")
     if provider not in providers():
-        raise _lacking(provider)
+        raise _missing_provider(provider)
     options: dict[str, Any] = {}
-    if provider == "tensorrt":  # an engine takes minutes to build, so it is kept beside the graph
+    if provider == "tensorrt":  # building an engine takes minutes, so it is cached next to the graph
         cache = {"trt_engine_cache_enable": True, "trt_engine_cache_path": str(graph.parent / "tensorrt")}
         options = {**cache, "trt_bf16_enable": precision == "bf16"}
-    after: list[ConcreteProvider] = [one for one in _AFTER[provider] if one in providers()]
+    fallbacks: list[ConcreteProvider] = [name for name in _FALLBACKS[provider] if name in providers()]
     try:
-        session = runtime.InferenceSession(
-            str(graph), providers=[(_NAMES[provider], options), *(_NAMES[one] for one in after)]
+        session = package.InferenceSession(
+            str(graph),
+            providers=[
+                (_PROVIDER_NAMES[provider], options),
+                *(_PROVIDER_NAMES[name] for name in fallbacks),
+            ],
         )
-    except Exception as error:  # it raises a type of its own for every fault of a file
+    except Exception as error:  # ONNX Runtime has many exception types
         raise ModelError(f"{graph} cannot be run ({_first_line(error)})", "Export it again.") from error
-    if session.get_providers()[0] != _NAMES[provider]:  # it falls back without a word
-        raise _lacking(provider)
+    if session.get_providers()[0] != _PROVIDER_NAMES[provider]:  # it falls back without an error
+        raise _missing_provider(provider)
     return session
 
 
 def providers() -> list[ConcreteProvider]:
-    """Which of ours the installed ONNX Runtime was built with.
+    """The providers that the installed ONNX Runtime supports.
 
     Raises:
-        PrerequisiteError: it is not installed.
+        PrerequisiteError: ONNX Runtime is not installed.
     """
-    offered = import_package("onnxruntime").get_available_providers()
-    return [provider for provider, name in _NAMES.items() if name in offered]
+    available = import_package("onnxruntime").get_available_providers()
+    return [provider for provider, name in _PROVIDER_NAMES.items() if name in available]
 
 
-def _lacking(provider: ConcreteProvider) -> PrerequisiteError:
+def _missing_provider(provider: ConcreteProvider) -> PrerequisiteError:
     return PrerequisiteError(
-        f"this ONNX Runtime has no {_NAMES[provider]}, or cannot load it",
-        "Install onnxruntime-gpu with its CUDA or TensorRT libraries, or take another --provider.",
+        f"this ONNX Runtime has no {_PROVIDER_NAMES[provider]}, or cannot load it",
+        "Install onnxruntime-gpu with its CUDA or TensorRT libraries, or use another --provider.",
     )
 
 

@@ -1,4 +1,4 @@
-"""OpenVINO, on a processor."""
+"""OpenVINO runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from dsmoe_core.runtimes.protocol import Precision, RuntimeOutput, graph_inputs,
 
 
 class OpenVinoRuntime:
-    """Runs ``model.xml``, or ``model.onnx`` as it is.
+    """Runs ``model.xml``, or ``model.onnx`` without conversion.
 
     Args:
         graph: the file.
-        precision: bf16 lets OpenVINO compute an fp32 graph in bf16 where it pays; int8 is in the graph, and
-            what is not quantised there is computed in fp32.
+        precision: bf16 lets OpenVINO compute an fp32 graph in bf16 where that is faster. int8 is part of the
+            graph; the parts that are not quantised run in fp32.
 
     Raises:
-        ModelError: the file is damaged. PrerequisiteError: OpenVINO is missing, or the processor has no bf16.
+        ModelError: the file is damaged.
+        PrerequisiteError: OpenVINO is not installed, or the CPU does not support bf16.
     """
 
     name = "openvino"
@@ -29,7 +30,7 @@ class OpenVinoRuntime:
     def __init__(self, graph: Path, precision: Precision = "fp32") -> None:
         core = import_package("openvino").Core()
         if precision == "bf16" and not has_bf16():
-            raise PrerequisiteError("this processor cannot compute in bf16", "Take --precision fp32.")
+            raise PrerequisiteError("this processor cannot compute in bf16", "Use --precision fp32.")
         self.precision: Precision = precision
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -43,15 +44,16 @@ class OpenVinoRuntime:
 
     def run(
         self,
-        squares: UInt8[Tensor, "b side side 3"],
+        images: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> RuntimeOutput:
-        return runtime_output(self._request.infer(graph_inputs(squares, conditioning, classes)).to_tuple())
+        """Run a batch; see :class:`~dsmoe_core.runtimes.protocol.Runtime`."""
+        return runtime_output(self._request.infer(graph_inputs(images, conditioning, classes)).to_tuple())
 
 
 def has_bf16() -> bool:
-    """Whether this processor computes in bf16.
+    """Whether this CPU supports bf16.
 
     Raises:
         PrerequisiteError: OpenVINO is not installed.

@@ -1,4 +1,4 @@
-"""The optional packages behind one door: asked for in words when missing, and kept from calling home."""
+"""Import of the optional packages of the extra ``export``, with their telemetry disabled."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Package = Literal["onnx", "onnxruntime", "onnxscript", "openvino", "nncf"]
 
 
 def import_package(package: Package) -> Any:
-    """Import a package of the extra ``export``.
+    """Import a package of the extra ``export`` without telemetry.
 
-    Importing OpenVINO or NNCF sends word of it to their makers, before any setting of ours could be read.
-    Both do without where their package for it cannot be imported, so it is made so; ONNX Runtime has a
-    switch.
+    OpenVINO and NNCF send telemetry when they are imported, before it can be disabled by a setting. They skip
+    it if the package openvino_telemetry cannot be imported, so this function blocks that import. ONNX Runtime
+    has a function that disables telemetry.
 
     Raises:
-        PrerequisiteError: it is not installed.
+        PrerequisiteError: the package is not installed.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # the language's own "no such module"
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None blocks the import
     try:
-        found = importlib.import_module(package)
+        module = importlib.import_module(package)
     except ImportError as error:
         raise PrerequisiteError(
             f"the package {package} is missing ({error})", "Install the extra: `pip install 'dsmoe[export]'`."
         ) from error
     if package == "onnxruntime":
-        found.disable_telemetry_events()
-    return found
+        module.disable_telemetry_events()
+    return module

@@ -1,4 +1,4 @@
-"""What a detector asks of whoever runs its network."""
+"""The interface of all runtimes, and the conversion of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 
 class RouterOutput(NamedTuple):
-    """The router's choice for every image, best expert first."""
+    """The router's choice of k of e experts for each of b images.
+
+    Attributes:
+        experts: indices, highest weight first.
+        weights: of the chosen experts; they sum to 1.
+        probabilities: of all experts.
+    """
 
     experts: Int[Tensor, "b k"]
     weights: Float[Tensor, "b k"]
@@ -23,52 +29,66 @@ class RouterOutput(NamedTuple):
 
 
 class RuntimeOutput(NamedTuple):
-    """What the network says of a batch, the cells of all its levels side by side."""
+    """Output of the network for a batch of b images, with the N cells of all levels concatenated.
+
+    Attributes:
+        logits: of c classes.
+        boxes: x1, y1, x2, y2 in pixels of the letter-boxed image.
+        routing: None for a network without stage 7.
+    """
 
     logits: Float[Tensor, "b N c"]
     boxes: Float[Tensor, "b N 4"]
-    """x1, y1, x2, y2 in pixels of the square."""
-    chosen: RouterOutput | None
-    """None for a network without stage 7."""
+    routing: RouterOutput | None
 
 
 @runtime_checkable
 class Runtime(Protocol):
-    """Stages 3 to 10 and the head."""
+    """Executes stages 3 to 10 and the head."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """For reports, such as "eager" or "openvino"."""
+        ...
 
     @property
-    def precision(self) -> Precision: ...
+    def precision(self) -> Precision:
+        """The precision of the computation."""
+        ...
 
     def run(
         self,
-        squares: UInt8[Tensor, "b side side 3"],
+        images: UInt8[Tensor, "b side side 3"],
         conditioning: Float[Tensor, "s t"],
         classes: Float[Tensor, "c t"],
     ) -> RuntimeOutput:
-        """One pass over letter-boxed RGB images, with T^ of the conditioning and of the scored classes."""
+        """Run a batch.
+
+        Args:
+            images: letter-boxed RGB images.
+            conditioning: T^ of the classes of the training, which condition stages 5 to 9.
+            classes: T^ of the classes that are scored.
+        """
         ...
 
 
-def to_network_input(squares: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
-    """What the network takes: channels first, 0 to 1."""
-    return squares.permute(0, 3, 1, 2).float().div(255)
+def to_network_input(images: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
+    """Channels first, values from 0 to 1."""
+    return images.permute(0, 3, 1, 2).float().div(255)
 
 
 def graph_inputs(
-    squares: UInt8[Tensor, "b side side 3"], conditioning: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
+    images: UInt8[Tensor, "b side side 3"], conditioning: Float[Tensor, "s t"], classes: Float[Tensor, "c t"]
 ) -> dict[str, NDArray[np.float32]]:
-    """The arrays that an exported graph takes, by name (``graph.INPUTS``)."""
+    """Inputs of an exported graph by name (``graph.INPUTS``)."""
     return {
-        "images": to_network_input(squares).contiguous().numpy(),
+        "images": to_network_input(images).contiguous().numpy(),
         "conditioning": conditioning.numpy(),
         "classes": classes.numpy(),
     }
 
 
 def runtime_output(outputs: Iterable[Any]) -> RuntimeOutput:
-    """From the arrays that an exported graph puts out, in their order (``graph.OUTPUTS``)."""
+    """Convert the outputs of a graph, given in the order of ``graph.OUTPUTS``."""
     logits, boxes, *routing = (torch.as_tensor(o) for o in outputs)
     return RuntimeOutput(logits, boxes, RouterOutput(*routing) if routing else None)

@@ -1,4 +1,4 @@
-"""``Enc`` of stage 1: frozen encoders of class descriptions, behind one small interface, and a cache on disk.
+"""Frozen text encoders of class descriptions (``Enc`` of stage 1), with one interface and a cache on disk.
 
-They stand outside the network: their vectors are its input, computed once per class book.
+They are not part of the network: their vectors are its input and are computed once per class book.
 """

@@ -1,4 +1,4 @@
-"""A text encoder that never encodes a text twice: what was seen lies in a folder."""
+"""Cache of text vectors on disk."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.text_encoders.protocol import TextEncoder
 
 _WIDTH = "\0width"
-"""Stands for no text: the file of this name holds the width."""
+"""Cache key of the width; not a valid text."""
 
 
 class CachedTextEncoder:
-    """Keeps every vector in a folder, one file per (encoder, text) hash; torn files are made anew.
+    """A text encoder that stores its vectors in a folder, one file per hash of encoder name and text.
+
+    Damaged files are written again.
 
     Args:
-        encoder: asked only for texts that were not seen before.
-        folder: made if missing.
+        encoder: encodes texts that are not in the cache.
+        folder: created if it does not exist.
     """
 
     def __init__(self, encoder: TextEncoder, folder: Path) -> None:
@@ -36,33 +38,35 @@ class CachedTextEncoder:
 
     @property
     def name(self) -> str:
+        """Name of the wrapped encoder."""
         return self._encoder.name
 
     @cached_property
     def width(self) -> int:
-        """Kept like a vector, so that a server that knows it need not run for texts that were seen before."""
-        kept = self._read(_WIDTH)
-        if kept is None:
-            kept = torch.tensor([self._encoder.width])
-            self._write(_WIDTH, kept)
-        return int(kept)
+        """Length of a vector; cached, so that cached texts need no running server."""
+        cached = self._read(_WIDTH)
+        if cached is None:
+            cached = torch.tensor([self._encoder.width])
+            self._write(_WIDTH, cached)
+        return int(cached)
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
-        """One vector a text, in order.
+        """One vector per text, in order.
 
         Raises:
-            ModelError: the encoder's vectors are no longer as wide as those of the same name in the folder.
+            ModelError: the encoder's vectors have another width than the cached ones of the same name.
         """
         known = {text: self._read(text) for text in dict.fromkeys(texts)}
         missing = [text for text, vector in known.items() if vector is None]
         if missing:
-            fresh = self._encoder.encode(missing)
-            if fresh.shape[1] != self.width:
+            encoded = self._encoder.encode(missing)
+            if encoded.shape[1] != self.width:
                 raise ModelError(
-                    f"text encoder {self.name} is {fresh.shape[1]} wide now; before it was {self.width}",
-                    f"If it was changed, empty {self._folder} and train anew.",
+                    f"text encoder {self.name} has vectors of width {encoded.shape[1]}; "
+                    f"expected {self.width}, as in the cache",
+                    f"If the encoder was changed, empty {self._folder} and train again.",
                 )
-            for text, vector in zip(missing, fresh, strict=True):
+            for text, vector in zip(missing, encoded, strict=True):
                 self._write(text, vector)
                 known[text] = vector
         rows = [known[text] for text in texts]
@@ -78,7 +82,7 @@ class CachedTextEncoder:
             return None
         try:
             return load_file(path)["vector"]
-        except (OSError, KeyError, SafetensorError):  # torn
+        except (OSError, KeyError, SafetensorError):  # damaged
             return None
 
     def _write(self, text: str, vector: Tensor) -> None:

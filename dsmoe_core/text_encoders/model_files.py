@@ -1,4 +1,4 @@
-"""Where a language model's files are: in a folder, or on the hub, from where they are fetched when needed."""
+"""Files of a language model in a folder or on the Hugging Face hub, downloaded when they are needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError
 
 CONFIG = "config.json"
 FILES = (CONFIG, "tokenizer*.json", "*.safetensors", "*.safetensors.index.json")
-"""What is read of a model, and what decides its vectors; no pickles, no code."""
+"""The files that are read; they determine the vectors. Pickles and code are never read."""
 
 
 class ModelFiles:
@@ -20,7 +20,7 @@ class ModelFiles:
 
     Args:
         model: a folder, or an id on the hub.
-        revision: branch, tag or commit on the hub; by default its main branch as it is now.
+        revision: branch, tag or commit on the hub; default: the current main branch.
     """
 
     def __init__(self, model: str, revision: str | None = None) -> None:
@@ -28,11 +28,11 @@ class ModelFiles:
         self._revision = revision
 
     @cached_property
-    def start(self) -> Path:
-        """A folder with config.json, and maybe nothing else yet.
+    def config_folder(self) -> Path:
+        """A folder that has config.json, but not necessarily the other files.
 
         Raises:
-            PrerequisiteError: there is no such model, or the hub is out of reach.
+            PrerequisiteError: there is no such model, or the hub cannot be reached.
         """
         if self._is_local:
             if not (Path(self._model) / CONFIG).is_file():
@@ -40,40 +40,42 @@ class ModelFiles:
             return Path(self._model)
         from huggingface_hub import hf_hub_download
 
-        with self._clear_errors():
+        with self._translated_errors():
             return Path(hf_hub_download(self._model, CONFIG, revision=self._revision)).parent
 
     @cached_property
-    def whole(self) -> Path:
-        """The folder with all ``FILES``; those of the hub are fetched, all of one commit.
+    def folder(self) -> Path:
+        """A folder that has all ``FILES``; those of the hub are downloaded, all from one commit.
 
         Raises:
-            PrerequisiteError: as for ``start``, or there are no safetensors, or no tokenizer.
+            PrerequisiteError: as for ``config_folder``, or there are no safetensors or no tokenizer.
         """
-        folder = self.start
+        folder = self.config_folder
         if not self._is_local:
             from huggingface_hub import snapshot_download
 
-            with self._clear_errors():
+            with self._translated_errors():
                 folder = Path(
                     snapshot_download(self._model, revision=folder.name, allow_patterns=list(FILES))
                 )
-        for wanted in ("*.safetensors", "tokenizer.json"):
-            if not any(folder.glob(wanted)):
-                raise self._missing(f"no {wanted} in it")
+        for pattern in ("*.safetensors", "tokenizer.json"):
+            if not any(folder.glob(pattern)):
+                raise self._missing(f"no {pattern} in it")
         return folder
 
     @cached_property
     def identity(self) -> str:
-        """The hub's id and commit, or a hash of what is in the folder, which takes a second for 2 GB.
+        """Hub id and commit, or a hash of the files of a folder (about one second for 2 GB).
 
         Raises:
-            PrerequisiteError: as for ``start``, or ``whole`` where it is a folder.
+            PrerequisiteError: as for ``config_folder``, or for ``folder`` if the model is a folder.
         """
         if not self._is_local:
-            return f"{self._model}@{self.start.name[:12]}"  # the hub's cache has a folder a commit
+            return (
+                f"{self._model}@{self.config_folder.name[:12]}"  # the hub's cache has one folder per commit
+            )
         digest = hashlib.sha256()
-        for path in sorted({path for pattern in FILES for path in self.whole.glob(pattern)}):
+        for path in sorted({path for pattern in FILES for path in self.folder.glob(pattern)}):
             with path.open("rb") as file:
                 digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
         return f"folder@{digest.hexdigest()[:12]}"
@@ -83,16 +85,16 @@ class ModelFiles:
         return Path(self._model).is_dir()
 
     @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of the hub's own types, its transport's, and the system's
+        except Exception as error:  # of the hub client, its transport, or the system
             if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-                raise  # which says it best
+                raise
             raise self._missing((str(error).strip() or type(error).__name__).splitlines()[0]) from error
 
-    def _missing(self, what: str) -> PrerequisiteError:
+    def _missing(self, reason: str) -> PrerequisiteError:
         return PrerequisiteError(
-            f"text encoder {self._model} is no whole model in a folder, nor on a hub in reach ({what})",
-            f"Give a folder with {CONFIG}, tokenizer.json and *.safetensors; `hf download` makes one.",
+            f"text encoder {self._model} is neither a complete folder nor on a reachable hub ({reason})",
+            f"Give a folder with {CONFIG}, tokenizer.json and *.safetensors; `hf download` creates one.",
         )

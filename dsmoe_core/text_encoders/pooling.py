@@ -1,4 +1,4 @@
-"""A vector from a language model: the mean of its last hidden state over the text's own tokens."""
+"""Text vectors of a language model by mean pooling."""
 
 from __future__ import annotations
 
@@ -16,26 +16,29 @@ from dsmoe_core.errors import DataError
 
 @torch.no_grad()
 def mean_pooled(
-    tokenizer: Any, model: Any, texts: Sequence[str], *, longest: int, batch: int
+    tokenizer: Any, model: Any, texts: Sequence[str], *, max_tokens: int, batch: int
 ) -> Float[Tensor, "t w"]:
-    """Masked mean over the last hidden state, in float32, then unit length.
+    """Mean of the last hidden state over the tokens of a text, in float32, normalized to unit length.
 
     Args:
         tokenizer: of transformers.
-        model: of transformers, in evaluation mode, where it shall run.
-        longest: tokens of a text beyond this are cut off.
-        batch: texts at once.
+        model: of transformers, in evaluation mode, on its device.
+        max_tokens: longer texts are truncated.
+        batch: texts per forward pass.
+
+    Returns:
+        One vector per text, on the CPU.
 
     Raises:
         DataError: a text has no token.
     """
-    rows = [tokenizer(text, truncation=True, max_length=longest)["input_ids"] for text in texts]
+    rows = [tokenizer(text, truncation=True, max_length=max_tokens)["input_ids"] for text in texts]
     if not all(rows):
         raise DataError(f"text {texts[rows.index([])]!r} has no token", "Describe the class in words.")
     vectors = [torch.zeros(0, model.config.hidden_size)]
     for first in range(0, len(rows), batch):
-        # Padded here, always on the right: there it moves no position and no causal token sees it, whatever
-        # side or token the tokenizer was saved with.
+        # Pad on the right, whatever the tokenizer's settings: right padding does not shift positions, and
+        # causal attention of the text's tokens does not see it.
         ids = [torch.tensor(row) for row in rows[first : first + batch]]
         mask = pad_sequence([torch.ones_like(row) for row in ids], batch_first=True).to(model.device)
         padded = pad_sequence(ids, batch_first=True).to(model.device)

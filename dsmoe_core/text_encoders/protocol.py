@@ -1,4 +1,4 @@
-"""What every text encoder is."""
+"""The interface of all text encoders."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Texts to float32 vectors of length 1 on the CPU, the same ones every time.
+    """Converts texts to float32 unit vectors on the CPU; deterministic.
 
-    Nothing is loaded or asked before the first use, so each of the three may raise a ``DsmoeError``.
+    Models are loaded, and servers contacted, on first use, so every member may raise a ``DsmoeError``.
     """
 
     @property
     def name(self) -> str:
-        """Identifies weights and pooling: two encoders of one name give the same vectors."""
+        """Identifies weights and pooling: two encoders with the same name give the same vectors."""
         ...
 
     @property
     def width(self) -> int:
-        """d_t, length of a vector."""
+        """Length of a vector (d_t)."""
         ...
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
-        """One vector a text, in order."""
+        """One vector per text, in order."""
         ...

@@ -1,4 +1,4 @@
-"""The packaged sentence encoder: small, offline, and what a workspace has unless it asks for another."""
+"""The packaged sentence encoder: small, offline, the default of a workspace."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dsmoe_core.text_encoders.pooling import mean_pooled
 
 
 class SentenceEncoder:
-    """MiniLM from a package of its own: no hub, no server, 23 million parameters."""
+    """MiniLM (23 million parameters), installed as a Python package; needs no hub and no server."""
 
     name = "all-MiniLM-L6-v2/mean/unit"
     width = 384
@@ -27,5 +27,5 @@ class SentenceEncoder:
         return AutoTokenizer.from_pretrained(path), AutoModel.from_pretrained(path).eval()
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "t 384"]:
-        """One unit vector a text; 256 tokens are read, as many as it was trained on."""
-        return mean_pooled(*self._loaded, texts, longest=256, batch=64)
+        """One unit vector per text; texts are truncated to 256 tokens, the limit of its training."""
+        return mean_pooled(*self._loaded, texts, max_tokens=256, batch=64)

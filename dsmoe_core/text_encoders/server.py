@@ -1,4 +1,4 @@
-"""Embeddings from a server that speaks the OpenAI protocol, such as vLLM."""
+"""Text encoder on an OpenAI-compatible server, such as vLLM."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class _Row(BaseModel):
     embedding: list[FiniteFloat]
 
 
-class _Answer(BaseModel):
+class _EmbeddingsResponse(BaseModel):
     data: list[_Row]
 
 
 class ServerEncoder:
-    """One model behind ``URL/embeddings``; the server pools, and its vectors are brought to unit length here.
+    """A model behind ``URL/embeddings``. The server pools; vectors are normalized to unit length here.
 
     To pool as the paper does, start vLLM with ``--convert embed --pooler-config '{"pooling_type": "MEAN"}'``.
-    The name that the server gives its model stands for weights and pooling: who serves others under
-    the same name must empty the cache.
+    The server's model name identifies weights and pooling: if another model is served under the same name,
+    the cache of text vectors must be emptied.
 
     Args:
-        url: of the API, usually ending in /v1.
-        model: as the server names it.
-        api_key: sent to the server, never shown in a message; None where it wants none.
-        timeout_s: for one batch.
-        batch: texts in one request.
-        retries: of a request that failed on its way or by overload.
+        url: base URL of the API, usually ending in /v1.
+        model: name of the model on the server.
+        api_key: sent to the server and removed from all messages; None if the server needs none.
+        timeout_s: timeout of one request, in seconds.
+        batch: texts per request.
+        retries: number of retries after a connection failure or an overload response.
     """
 
     def __init__(
@@ -62,57 +62,59 @@ class ServerEncoder:
 
     @cached_property
     def width(self) -> int:
-        """The server is asked for one embedding, once.
+        """Length of a vector; requests one embedding on first use.
 
         Raises:
             LanguageModelError: see ``encode``.
         """
-        return self._ask(["width"]).shape[1]
+        return self._request(["width"]).shape[1]
 
     def encode(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
-        """One unit vector a text, in order.
+        """One unit vector per text, in order.
 
         Raises:
             PrerequisiteError: the package openai is missing.
-            LanguageModelError: the server cannot be reached, refuses, takes too long, or answers with
-                anything but one vector of the known width for each text.
+            LanguageModelError: the server cannot be reached, refuses the request, times out, or does not
+                return one vector of the expected width per text.
         """
         vectors = [torch.zeros(0, self.width)]
         for first in range(0, len(texts), self._batch):
             group = texts[first : first + self._batch]
-            answer = self._ask(group)
-            if answer.shape[1] != self.width:
-                raise self._nonsense(f"vectors {answer.shape[1]} wide; expected {self.width}, as before")
-            vectors.append(answer)
+            embeddings = self._request(group)
+            if embeddings.shape[1] != self.width:
+                raise self._invalid_response(
+                    f"vectors of width {embeddings.shape[1]}; expected {self.width}, as before"
+                )
+            vectors.append(embeddings)
         return torch.cat(vectors)
 
     def close(self) -> None:
-        """Gives the connections back."""
+        """Close the connections."""
         self._server.close()
 
-    def _ask(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
-        """One request."""
+    def _request(self, texts: Sequence[str]) -> Float[Tensor, "t w"]:
+        """Send one request."""
         with self._server.translated_errors(self._model):
             raw = self._server.client.embeddings.with_raw_response.create(
                 model=self._model, input=list(texts), encoding_format="float"
             )
         try:
-            rows = _Answer.model_validate_json(raw.content).data
+            rows = _EmbeddingsResponse.model_validate_json(raw.content).data
         except ValidationError as error:
-            raise self._nonsense("no embeddings") from error
+            raise self._invalid_response("no embeddings") from error
         rows = sorted(rows, key=lambda row: row.index)
         if [row.index for row in rows] != list(range(len(texts))):
-            raise self._nonsense(f"{len(rows)} vectors; expected one for each of {len(texts)} texts")
+            raise self._invalid_response(f"{len(rows)} vectors; expected one for each of {len(texts)} texts")
         widths = sorted({len(row.embedding) for row in rows})
         if len(widths) > 1 or widths == [0]:
-            raise self._nonsense(f"vectors of widths {widths}; expected one width")
+            raise self._invalid_response(f"vectors of widths {widths}; expected one width")
         vectors = torch.tensor([row.embedding for row in rows])
         if not vectors.norm(dim=-1).gt(0).all():
-            raise self._nonsense("a vector of zeros")
+            raise self._invalid_response("a vector of zeros")
         return F.normalize(vectors, dim=-1)
 
-    def _nonsense(self, what: str) -> LanguageModelError:
+    def _invalid_response(self, content: str) -> LanguageModelError:
         return LanguageModelError(
-            f"{self._server.url} answered for model {self._model!r} with {what}",
+            f"{self._server.url} answered for model {self._model!r} with {content}",
             "Check that the server serves this model for embeddings.",
         )

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from dsmoe_core.atomic import atomic_write, content_id
+from dsmoe_core.atomic import atomic_write
+from dsmoe_core.digest import content_id
 from dsmoe_core.errors import ClassBookError, DataError, ModelError, WorkspaceError
 from dsmoe_core.schema import LabelledImage
 from pipelines.class_text.class_facts import ClassFacts

@@ -16,49 +16,55 @@ if TYPE_CHECKING:
     from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest
     from pipelines.workspace.workspace import Workspace
 
-SHOWN = ("map", "margin")  # the terminal is narrow; the page has mAP@.5 too
+TABLE_METRICS = ("map", "margin")
+"""Metrics in the terminal's tables; the report also has mAP@.5."""
 COLOURS = {"better": "green", "no worse": "green", "worse": "red", "undecided": "yellow"}
 
 
 def evaluate(
     this: Annotated[
-        str, typer.Argument(metavar="A", help="The class book to judge: a file, version, or `working`.")
+        str, typer.Argument(metavar="A", help="Class book to evaluate: a file, a version, or `working`.")
     ],
     other: Annotated[
-        str, typer.Argument(metavar="B", help="What it is compared with, named in the same way.")
+        str, typer.Argument(metavar="B", help="Class book to compare it with, named in the same way.")
     ] = "published",
     workspace: WorkspaceOption = None,
     model: Annotated[
-        str, typer.Option("--model", metavar="MODEL", help="The one that reads both: an id, or a folder.")
+        str, typer.Option("--model", metavar="MODEL", help="Model to run with both: an id, or a folder.")
     ] = "champion",
     annotations: Annotated[
         Path | None,
         typer.Option(
-            "--annotations", metavar="FILE|DIR", help="Judge on these; default: the workspace's test set."
+            "--annotations",
+            metavar="FILE|DIR",
+            help="Annotated images to evaluate on; default: the workspace's test set.",
         ),
     ] = None,
     images: Annotated[
-        Path | None, typer.Option("--images", metavar="DIR", help="Folder of their images.")
+        Path | None, typer.Option("--images", metavar="DIR", help="Folder of these images.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=1, help="Loss of mAP@.5:.95 that is no loss.")
+        float, typer.Option("--tolerance", min=0, max=1, help="Accepted loss of mAP@.5:.95.")
     ] = 0.01,
     as_json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the judge report.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the evaluation report as JSON.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts.")
+        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page with charts.")
     ] = None,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Of the images, for intervals and p.")
+        int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples of the images.")
     ] = 1000,
-    draws: Annotated[int, typer.Option("--draws", min=1, help="Of random words; their mean counts.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of resamples and random words.")] = 42,
+    draws: Annotated[
+        int, typer.Option("--draws", min=1, help="Draws of random words, which are averaged.")
+    ] = 3,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of resamples and random words.")] = 42,
 ) -> None:
-    """Judge a class book by what it does: one model reads it, another book, names, random and swapped texts.
+    """Evaluate a class book by its effect on a model, against another book, names, random and swapped texts.
 
-    The verdict rests on the paired 95 % interval of the gain in mAP@.5:.95. better: all above zero. no worse:
-    not below minus the tolerance. worse: all below zero. undecided: a gain as well as a loss may be.
+    The verdict depends on the paired 95 % interval of the gain in mAP@.5:.95. better: all of it is above
+    zero. no
+    worse: none of it is below minus the tolerance. worse: all of it is below zero. undecided: otherwise.
 
     Example: `dsmoe classes evaluate new.yaml published --workspace boards --report out`
     """
@@ -67,28 +73,26 @@ def evaluate(
     from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest
 
     if report is not None:
-        page.check(report)
+        page.check_report_folder(report)
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         books = resolve_class_book(this, opened), resolve_class_book(other, opened)
-        question = TextEvaluationRequest(
-            *books, tolerance=tolerance, resamples=resamples, seed=seed, draws=draws
-        )
-        measured = _judged(question, model, annotations, images, opened, progress)
-        written = _keep(measured, as_json, report)
-        publishing = _publishing(opened, this, measured)
-    _show(measured)
-    if as_json and publishing:
-        written.append(f"Publish it with `{publishing} --report {as_json} --workspace {workspace or Path()}`")
-    for words in written:
-        line(words)
+        request = TextEvaluationRequest(*books, tolerance, resamples, seed, draws)
+        metrics = _evaluate(request, model, annotations, images, opened, progress)
+        written = _write(metrics, as_json, report)
+        command = _publish_command(opened, this, metrics)
+    _show(metrics)
+    for path in written:
+        line(f"{path} is written")
+    if as_json and command:
+        line(f"Publish it with `{command} --report {as_json} --workspace {workspace or Path()}`")
 
 
-def _judged(
-    question: TextEvaluationRequest,
+def _evaluate(
+    request: TextEvaluationRequest,
     model: str,
     annotations: Path | None,
     images: Path | None,
-    opened: Workspace | None,
+    workspace: Workspace | None,
     progress: TerminalReporter,
 ) -> dict[str, Any]:
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
@@ -96,32 +100,32 @@ def _judged(
     from pipelines.evaluation.text_eval.evaluate import evaluate_class_book
     from pipelines.settings import Environment
 
-    reader = load_evaluated_model(model, opened, question.this, Environment.read())
-    with open_evaluation_set(opened, annotations, images, progress) as data:
-        return evaluate_class_book(question, reader, data, command_line(), progress)
+    evaluated = load_evaluated_model(model, workspace, request.this, Environment.read())
+    with open_evaluation_set(workspace, annotations, images, progress) as data:
+        return evaluate_class_book(request, evaluated, data, command_line(), progress)
 
 
-def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> list[str]:
-    """Write what is asked for, and say so."""
+def _write(metrics: dict[str, Any], as_json: Path | None, report: Path | None) -> list[Path]:
+    """Write the requested files, and return their paths."""
     from dsmoe_core.atomic import atomic_write
     from pipelines.evaluation.report.page import metrics_json
     from pipelines.evaluation.text_eval import page
 
     if report is not None:
-        page.write(report, measured)
+        page.write_report(report, metrics)
     if as_json is not None:
-        atomic_write(as_json, metrics_json(measured))
-    return [f"{path} is written" for path in (report and report / "report.html", as_json) if path]
+        atomic_write(as_json, metrics_json(metrics))
+    return [path for path in (report and report / "report.html", as_json) if path]
 
 
-def _publishing(opened: Workspace | None, this: str, measured: dict[str, Any]) -> str | None:
-    """The command that publishes what was judged; None where that is not what comes next."""
+def _publish_command(workspace: Workspace | None, this: str, metrics: dict[str, Any]) -> str | None:
+    """The command that publishes the evaluated book; None if the report does not allow it."""
     from prompts.evaluation_report import TextEvaluationReport
 
-    report = TextEvaluationReport.model_validate(measured)
-    if opened is None or not report.allows_publishing or report.book == report.against:
+    report = TextEvaluationReport.model_validate(metrics)
+    if workspace is None or not report.allows_publishing or report.book == report.against:
         return None
-    books = opened.class_books
+    books = workspace.class_books
     if report.against != books.published_version():
         return None
     if this == "working":
@@ -130,48 +134,48 @@ def _publishing(opened: Workspace | None, this: str, measured: dict[str, Any]) -
     return f"dsmoe classes publish {report.book}" if report.book in saved else None
 
 
-def _show(measured: dict[str, Any]) -> None:
-    """What was left out, the two tables, the verdict."""
-    left_out = measured["left_out"]
-    for note in measured["notes"]:
+def _show(metrics: dict[str, Any]) -> None:
+    """Print what was left out, the tables and the verdict."""
+    left_out = metrics["left_out"]
+    for note in metrics["notes"]:
         line(note, "yellow")
     if left_out["images"]:
-        boxes = sum(one["boxes"] for one in left_out["images"])
+        boxes = sum(image["boxes"] for image in left_out["images"])
         unread = f"{len(left_out['images'])} images with {boxes} boxes cannot be read"
-        line(f"{unread} and are in no figure", "yellow")
-    for side, version in (("this", measured["book"]), ("other", measured["against"])):
+        line(f"{unread} and are not evaluated", "yellow")
+    for side, version in (("this", metrics["book"]), ("other", metrics["against"])):
         if left_out[side]:
             line(f"only in {version}, and left out: {', '.join(left_out[side])}", "yellow")
     if left_out["boxes"]:
-        line(f"{left_out['boxes']} true boxes are of such classes and count for nothing", "yellow")
-    console.print(_classes(measured))
-    console.print(_controls(measured))
-    line(measured["text_effect"]["sentence"])
-    line(measured["reason"], COLOURS[measured["verdict"]])
+        line(f"{left_out['boxes']} ground-truth boxes of such classes are ignored", "yellow")
+    console.print(_class_table(metrics))
+    console.print(_control_table(metrics))
+    line(metrics["text_effect"]["sentence"])
+    line(metrics["reason"], COLOURS[metrics["verdict"]])
 
 
-def _classes(measured: dict[str, Any]) -> Table:
+def _class_table(metrics: dict[str, Any]) -> Table:
     title = (
-        f"{measured['book']} against {measured['against']}, read by {measured['model']}: {measured['data']}"
+        f"{metrics['book']} compared with {metrics['against']}: model {metrics['model']}, {metrics['data']}"
     )
     head = ("class", "boxes", "mAP@.5:.95", "gain [95 %]", "margin", "gain [95 %]")
-    table = Table(*head, "taken for", title=escape(title), title_justify="left")
-    for row in (*measured["classes"], {"name": "mean", "boxes": measured["boxes"], **measured["total"]}):
-        cells = (cell for name in SHOWN for cell in _cells(row.get(name), "this"))
-        table.add_row(escape(row["name"]), str(row["boxes"]), *cells, escape(row.get("rival", "-")))
+    table = Table(*head, "confused with", title=escape(title), title_justify="left")
+    for row in (*metrics["classes"], {"name": "mean", "boxes": metrics["boxes"], **metrics["total"]}):
+        cells = (cell for name in TABLE_METRICS for cell in _cells(row.get(name), "this"))
+        table.add_row(escape(row["name"]), str(row["boxes"]), *cells, escape(row.get("confused_with", "-")))
     return table
 
 
-def _controls(measured: dict[str, Any]) -> Table:
-    head = ("asked in", "mAP@.5:.95", "right less this", "margin", "right less this")
-    table = Table(*head, title=f"{measured['book']} against controls", title_justify="left")
-    for row in measured["controls"]:
-        cells = (cell for name in SHOWN for cell in _cells(row["total"].get(name), "other"))
-        table.add_row(row["words"], *cells)
+def _control_table(metrics: dict[str, Any]) -> Table:
+    head = ("text", "mAP@.5:.95", "descriptions - this", "margin", "descriptions - this")
+    table = Table(*head, title=f"{metrics['book']} compared with controls", title_justify="left")
+    for row in metrics["controls"]:
+        cells = (cell for name in TABLE_METRICS for cell in _cells(row["total"].get(name), "other"))
+        table.add_row(row["control"], *cells)
     return table
 
 
-def _cells(figure: dict[str, Any] | None, side: str) -> tuple[str, str]:
-    from pipelines.evaluation.text_eval.verdict import shown
+def _cells(values: dict[str, Any] | None, side: str) -> tuple[str, str]:
+    from pipelines.evaluation.text_eval.verdict import format_difference
 
-    return ("-", "-") if figure is None else (f"{figure[side]:.3f}", shown(figure))
+    return ("-", "-") if values is None else (f"{values[side]:.3f}", format_difference(values))

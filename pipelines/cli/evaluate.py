@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from pipelines.workspace.workspace import Workspace
 
 
-MAPS = (("map50", "mAP@.5"), ("map", "mAP@.5:.95"))
-FIGURES = (*MAPS, ("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+MAP_LABELS = {"map50": "mAP@.5", "map": "mAP@.5:.95"}
+LABELS = {**MAP_LABELS, "precision": "precision", "recall": "recall", "f1": "F1"}
 TruthOption = Annotated[
-    Path, typer.Option("--annotations", metavar="FILE|DIR", help="The truth: COCO file, VOC or YOLO folder.")
+    Path,
+    typer.Option(
+        "--annotations", metavar="FILE|DIR", help="Ground truth: a COCO file, or a VOC or YOLO folder."
+    ),
 ]
 
 
@@ -32,34 +35,44 @@ def evaluate(
     workspace: WorkspaceOption = None,
     also: Annotated[
         list[str] | None,
-        typer.Option("--also", metavar="MODEL", help="The same trained from another seed; several times."),
+        typer.Option(
+            "--also", metavar="MODEL", help="The same model trained from another seed; can be repeated."
+        ),
     ] = None,
     against: Annotated[
         list[str] | None,
         typer.Option(
-            "--against", metavar="MODEL", help="Compare with this model, paired; as many as with --also."
+            "--against",
+            metavar="MODEL",
+            help="Model to compare with, paired; with --also, one for each training.",
         ),
     ] = None,
     class_book: BookOption = None,
     by: Annotated[
         str | None,
         typer.Option(
-            "--by", metavar="REGEX", help="Figures for each part of file names too: '^[^/]+': folder."
+            "--by",
+            metavar="REGEX",
+            help="Also evaluate groups of images by a part of their names; '^[^/]+' is the folder.",
         ),
     ] = None,
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures.")] = None,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics as JSON.")
+    ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write a page with charts and images.")
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="Write an HTML page with charts and images."),
     ] = None,
     score: Annotated[
-        float, typer.Option("--score", min=0, max=1, help="Judge at this threshold too, beside the best.")
+        float,
+        typer.Option("--score", min=0, max=1, help="Evaluate at this score threshold, besides the best one."),
     ] = 0.3,
     resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Of the images, for intervals and p.")
+        int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples of the images.")
     ] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of resamples and halves.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 42,
 ) -> None:
-    """Judge a model on any annotated images: scores, errors, calibration, worst images.
+    """Evaluate a model on any annotated images: metrics, error types, calibration, worst images.
 
     Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
     """
@@ -70,124 +83,137 @@ def evaluate(
 
     pattern = None if by is None else compile_pattern(by)
     if report is not None:
-        from pipelines.evaluation.report.page import check
+        from pipelines.evaluation.report.page import check_report_folder
 
-        check(report)
-    known = read_annotations(annotations, images)
+        check_report_folder(report)
+    parsed = read_annotations(annotations, images)
     with open_workspace_or_none(workspace) as opened:
-        most = opened.settings.max_pixels if opened else MAX_PIXELS
-        question = EvaluationRequest(known, annotations, images, score, resamples, seed, most, pattern)
-        measured = _judge(question, [model, *(also or ())], against or (), opened, class_book, report)
-    _keep(measured, as_json, report)
+        max_pixels = opened.settings.max_pixels if opened else MAX_PIXELS
+        request = EvaluationRequest(parsed, annotations, images, score, resamples, seed, max_pixels, pattern)
+        metrics = _evaluate(request, [model, *(also or ())], against or (), opened, class_book, report)
+    _write(metrics, as_json, report)
 
 
-def _judge(
-    question: EvaluationRequest,
+def _evaluate(
+    request: EvaluationRequest,
     models: Sequence[str],
-    against: Sequence[str],
+    baselines: Sequence[str],
     workspace: Workspace | None,
     class_book: Path | None,
     report: Path | None,
 ) -> dict[str, Any]:
-    """All figures; the report is drawn while the images are at hand."""
-    from pipelines.evaluation.report import page
+    """Compute all metrics, and write the report while the images can be read."""
     from pipelines.evaluation.report.evaluate import run_evaluation
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
+    from pipelines.evaluation.report.page import write_report
     from pipelines.settings import Environment
     from prompts.class_book import ClassBook
 
     environment = Environment.read()
     book = ClassBook.load(class_book) if class_book else None
-    these, others = (
-        [load_evaluated_model(m, workspace, book, environment) for m in side] for side in (models, against)
+    loaded, loaded_baselines = (
+        [load_evaluated_model(name, workspace, book, environment) for name in names]
+        for names in (models, baselines)
     )
     with (
         TerminalReporter() as progress,
-        run_evaluation(question, these, others, command_line(), progress) as answer,
+        run_evaluation(request, loaded, loaded_baselines, command_line(), progress) as result,
     ):
         if report is not None:
             progress.status("writing the report")
-            page.write(report, answer.measured, answer.worst)
-        return answer.measured
+            write_report(report, result.metrics, result.worst)
+        return result.metrics
 
 
-def _keep(measured: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
+def _write(metrics: dict[str, Any], as_json: Path | None, report: Path | None) -> None:
     from dsmoe_core.atomic import atomic_write
     from pipelines.evaluation.report.page import metrics_json
 
     if as_json is not None:
-        atomic_write(as_json, metrics_json(measured))
-    _show(measured)
-    for written in (report / "report.html" if report else None, as_json):
-        if written is not None:
-            line(f"{written} is written")
+        atomic_write(as_json, metrics_json(metrics))
+    _show(metrics)
+    for path in (report / "report.html" if report else None, as_json):
+        if path is not None:
+            line(f"{path} is written")
 
 
-def _show(measured: dict[str, Any]) -> None:
-    """What was left out, the table, and the comparison."""
-    total, left_out = measured["total"], measured["data"]["left_out"]
-    for note in measured["data"]["notes"]:
-        line(note, "yellow")
-    if left_out:
-        boxes = sum(one["boxes"] for one in left_out)
-        line(f"{len(left_out)} images with {boxes} boxes cannot be read and are in no figure:", "yellow")
-        for one in left_out[:10]:
-            line(f"  {one['name']}: {one['reason']}", "yellow")
-        if len(left_out) > 10:
-            line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
-    names = ("mAP@.5", "mAP@.5:.95", "precision", "recall", "F1")
-    name, threshold = measured["model"]["name"], measured["threshold"]
-    title = f"{name}: {total['images']} images; precision, recall and F1 from score {threshold:.3f}"
-    table = Table("class", "boxes", "detections", *names, title=escape(title), title_justify="left")
-    for row in (*measured["classes"], {"name": "all", **total}):
-        point = row.get("best") or row["given"]
-        shares = (row.get("map50"), row.get("map"), *(point.get(n) for n in ("precision", "recall", "f1")))
-        shown = ("-" if share is None else f"{share:.3f}" for share in shares)
-        table.add_row(escape(row["name"]), str(row["boxes"]), str(row["detections"]), *shown)
-    console.print(table)
-    if "groups" in measured:
-        _show_groups(measured["groups"])
-    other, trainings = measured.get("against"), measured.get("trainings")
-    if trainings:
-        _show_trainings(trainings)
-    for name, label in MAPS:
-        if other and not trainings and name in other["figures"]:
-            row = other["figures"][name]
+def _show(metrics: dict[str, Any]) -> None:
+    """Print what was left out, the tables and the comparison."""
+    _show_left_out(metrics["data"])
+    console.print(_class_table(metrics))
+    if "groups" in metrics:
+        console.print(_group_table(metrics["groups"]))
+    if "trainings" in metrics:
+        console.print(_training_table(metrics["trainings"]))
+        return
+    baseline = metrics.get("against", {"metrics": {}})
+    for name, label in MAP_LABELS.items():
+        if name in baseline["metrics"]:
+            row = baseline["metrics"][name]
             low, high = row["ci95"]
             gain = f"{row['delta']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p']:.3f}"
-            line(f"{label} against {other['name']}: {gain}")
+            line(f"{label} against {baseline['name']}: {gain}")
 
 
-def _show_groups(groups: Sequence[dict[str, Any]]) -> None:
-    """Each group's figures, at the threshold of all images, and the class that it is worst at."""
-    table = Table("group", "images", "boxes", *(label for _, label in FIGURES), "worst class")
+def _show_left_out(data: dict[str, Any]) -> None:
+    for note in data["notes"]:
+        line(note, "yellow")
+    left_out = data["left_out"]
+    if left_out:
+        boxes = sum(image["boxes"] for image in left_out)
+        line(f"{len(left_out)} images with {boxes} boxes cannot be read and are not evaluated:", "yellow")
+        for image in left_out[:10]:
+            line(f"  {image['name']}: {image['reason']}", "yellow")
+        if len(left_out) > 10:
+            line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
+
+
+def _class_table(metrics: dict[str, Any]) -> Table:
+    total, name, threshold = metrics["total"], metrics["model"]["name"], metrics["threshold"]
+    title = f"{name}: {total['images']} images; precision, recall and F1 at score threshold {threshold:.3f}"
+    table = Table("class", "boxes", "detections", *LABELS.values(), title=escape(title), title_justify="left")
+    for row in (*metrics["classes"], {"name": "all", **total}):
+        point = row.get("best") or row["given"]
+        values = (row.get("map50"), row.get("map"), *(point.get(n) for n in ("precision", "recall", "f1")))
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        table.add_row(escape(row["name"]), str(row["boxes"]), str(row["detections"]), *cells)
+    return table
+
+
+def _group_table(groups: Sequence[dict[str, Any]]) -> Table:
+    """Metrics of each group at the threshold of all images, and its worst class."""
+    table = Table("group", "images", "boxes", *LABELS.values(), "worst class")
     for row in groups:
-        worst = min(row["classes"].items(), key=lambda one: one[1], default=None)
-        shown = (f"{row[name]:.3f}" if name in row else "-" for name, _ in FIGURES)
-        last = f"{worst[0]} {worst[1]:.3f}" if worst else "-"
-        table.add_row(escape(row["name"]), str(row["images"]), str(row["boxes"]), *shown, escape(last))
-    console.print(table)
+        worst = min(row["classes"].items(), key=lambda item: item[1], default=None)
+        cells = (f"{row[name]:.3f}" if name in row else "-" for name in LABELS)
+        worst_class = f"{worst[0]} {worst[1]:.3f}" if worst else "-"
+        table.add_row(escape(row["name"]), str(row["images"]), str(row["boxes"]), *cells, escape(worst_class))
+    return table
 
 
-def _show_trainings(measured: dict[str, Any]) -> None:
-    """Each figure over trainings, and what the tests say of the others."""
-    other = measured.get("against", {"figures": {}, "tests": {}})
+def _training_table(trainings: dict[str, Any]) -> Table:
+    """Mean of each metric over trainings, and the tests against the baselines."""
+    baseline = trainings.get("against", {"metrics": {}, "tests": {}})
     columns = ("over trainings", "against", "difference", "p over seeds", "p over images")
-    title = f"{len(measured['models'])} trainings: mean and 95 % interval"
-    table = Table("", *columns[: 5 if other["tests"] else 1], title=title, title_justify="left")
-    for name, label in FIGURES:
-        if name not in measured["figures"]:
+    title = f"{len(trainings['models'])} trainings: mean and 95 % interval"
+    table = Table("", *columns[: 5 if baseline["tests"] else 1], title=title, title_justify="left")
+    for name, label in LABELS.items():
+        if name not in trainings["metrics"]:
             continue
-        row = [label, _mean(measured["figures"][name])]
-        if name in other["tests"]:
-            seeds, images = other["tests"][name]["seeds"], other["tests"][name].get("images")
+        row = [label, _format_mean(trainings["metrics"][name])]
+        if name in baseline["tests"]:
+            seeds, images = baseline["tests"][name]["seeds"], baseline["tests"][name].get("images")
             low, high = seeds["ci95"]
-            row += [_mean(other["figures"][name]), f"{seeds['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"]
-            row += [f"{seeds['p']:.3f}", f"{images['p']:.3f}" if images else "-"]
+            row += [
+                _format_mean(baseline["metrics"][name]),
+                f"{seeds['delta']:+.3f} [{low:+.3f}, {high:+.3f}]",
+                f"{seeds['p']:.3f}",
+                f"{images['p']:.3f}" if images else "-",
+            ]
         table.add_row(*map(escape, row))
-    console.print(table)
+    return table
 
 
-def _mean(figure: dict[str, Any]) -> str:
-    low, high = figure["ci95"]
-    return f"{figure['mean']:.3f} [{low:.3f}, {high:.3f}]"
+def _format_mean(values: dict[str, Any]) -> str:
+    low, high = values["ci95"]
+    return f"{values['mean']:.3f} [{low:.3f}, {high:.3f}]"

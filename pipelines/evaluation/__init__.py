@@ -1,1 +1,1 @@
-"""Evaluation of models and of class descriptions."""
+"""Evaluation of models (``report``) and of class books (``text_eval``)."""

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from dsmoe_core.atomic import content_id
 from dsmoe_core.config import FINGERPRINT_EXCLUDED
+from dsmoe_core.digest import content_id
 from dsmoe_core.errors import WorkspaceError
 from pipelines.datasets.relabel import in_book_classes
 from pipelines.detectors.backend import evaluate_predictions

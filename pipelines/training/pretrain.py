@@ -15,12 +15,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dsmoe_core.atomic import content_id
 from dsmoe_core.config import Frozen, ModelConfig, SyntheticKind, TrainingConfig
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.image_folder import ingest_folder
 from dsmoe_core.data.synthetic import GENERATORS, generator_version, write_synthetic_set
-from dsmoe_core.digest import sha256_of
+from dsmoe_core.digest import content_id, sha256_of
 from dsmoe_core.errors import DataError, DsmoeError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
 from pipelines.detectors.backend import DSMoEBackend, evaluate_predictions, predict_all

@@ -13,8 +13,9 @@ from typing import Self
 
 from pydantic import Field, ValidationError
 
-from dsmoe_core.atomic import atomic_write, canonical_json, content_id
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen
+from dsmoe_core.digest import canonical_json, content_id
 from dsmoe_core.errors import BoxError, WorkspaceError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocabulary
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import canonical_json, disk_full_as_error
+from dsmoe_core.atomic import disk_full_as_error
+from dsmoe_core.digest import canonical_json
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import anisotropic, close, random, stirred
+from references import anisotropic, close, random, randomised
 from torch import nn
 
 from dsmoe_core.convolution import AnisotropicDSConv, on_phases
@@ -27,7 +27,7 @@ def test_phases_equal_the_dilated_convolution(rows: int, columns: int, height: i
 @pytest.mark.parametrize("dilation", [1, 2, 4, 8])
 def test_column_then_row_is_the_dilated_kernel_of_their_product(kernel: int, dilation: int) -> None:
     """Eq. 4, on a map with sides that no dilation divides, one smaller than the kernel's reach."""
-    block = stirred(AnisotropicDSConv(4, 6, kernel=kernel, dilation=dilation))
+    block = randomised(AnisotropicDSConv(4, 6, kernel=kernel, dilation=dilation))
     x = random(2, 4, 13, 7)
     close(block(x), anisotropic(x, block), 1e-10)
 

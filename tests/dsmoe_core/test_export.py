@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from exports import VOCABULARY, Exports, squares, texts, various
+from exports import VOCABULARY, Exports, diverse_network, sample_images, sample_texts
 from PIL import Image
 from tiny import SMALL, HashEncoder
 
@@ -48,7 +48,7 @@ def test_bf16_is_a_wish_that_goes_with_the_graph(exports: Exports, tmp_path: Pat
 
 
 def test_a_graph_that_answers_otherwise_is_not_given_out(exports: Exports, tmp_path: Path) -> None:
-    network = various()
+    network = diverse_network()
     with torch.no_grad():
         network.head.levels[0].scale.add_(0.1)
     save_model(tmp_path / "model", network, SMALL, VOCABULARY, {})
@@ -102,7 +102,7 @@ def test_a_missing_package_is_named_before_the_work(
 @pytest.mark.slow
 def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path: Path) -> None:
     images = []
-    for i, square in enumerate(squares(4)):
+    for i, square in enumerate(sample_images(4)):
         path = tmp_path / f"{i}.png"
         Image.fromarray(square.numpy()).save(path)
         images.append(ImageRecord(str(i), path.name, path, 64, 64))
@@ -126,6 +126,8 @@ def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path
     )
     assert eight.precision == "int8"
     for batch, conditioning, asked in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
-        words = texts(conditioning), texts(asked, seed=1)
-        gap = (eight.look(squares(batch), *words).logits - exact.look(squares(batch), *words).logits).abs()
+        words = sample_texts(conditioning), sample_texts(asked, seed=1)
+        gap = (
+            eight.run(sample_images(batch), *words).logits - exact.run(sample_images(batch), *words).logits
+        ).abs()
         assert 1e-4 < gap.mean() < 0.2

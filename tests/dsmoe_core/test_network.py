@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from references import stirred
+from references import randomised
 from torch import Tensor
 
 from dsmoe_core.build import build_full_network
@@ -39,7 +39,7 @@ SMALL = ModelConfig(
 @pytest.fixture
 def network(images: Tensor, text: Tensor) -> DSMoE:
     """Random weights, the images' own statistics: a fresh one says almost the same to everything."""
-    network = stirred(build_full_network(SMALL)).float().train()
+    network = randomised(build_full_network(SMALL)).float().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exports import squares, texts, various
+from exports import diverse_network, sample_images, sample_texts
 from tiny import QUICK, HashEncoder, train
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
@@ -76,29 +76,30 @@ def test_a_frozen_encoder_s_maps_come_from_the_cache(
 
 
 def test_eager_fp32_answers_as_the_processor_does() -> None:
-    words = texts(3), texts(2, seed=1)
+    words = sample_texts(3), sample_texts(2, seed=1)
     ours, theirs = (
-        EagerRuntime(various(), "fp32", device=device).look(squares(4), *words) for device in ("cpu", "cuda")
+        EagerRuntime(diverse_network(), "fp32", device=device).run(sample_images(4), *words)
+        for device in ("cpu", "cuda")
     )
-    assert ours.chosen is not None
-    assert theirs.chosen is not None
+    assert ours.routing is not None
+    assert theirs.routing is not None
     assert theirs.logits.device.type == "cuda"
-    assert ours.chosen.experts.tolist() == theirs.chosen.experts.tolist()
+    assert ours.routing.experts.tolist() == theirs.routing.experts.tolist()
     torch.testing.assert_close(theirs.logits.cpu(), ours.logits, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(theirs.boxes.cpu(), ours.boxes, atol=1e-2, rtol=1e-3)
 
 
 COMPILED = """
 import torch
-from exports import squares, texts, various
+from exports import sample_images, sample_texts, diverse_network
 from dsmoe_core.runtimes.eager import EagerRuntime
-words = texts(3), texts(2, seed=1)
-eager, compiled = (EagerRuntime(various(), "fp32", device="cuda", compiled=c) for c in (False, True))
-shown = [squares(4).roll(i, 0) for i in range(4)] + [squares(1)] * 2
-answers = [compiled.look(one, *words) for one in shown]
+words = sample_texts(3), sample_texts(2, seed=1)
+eager, compiled = (EagerRuntime(diverse_network(), "fp32", device="cuda", compiled=c) for c in (False, True))
+shown = [sample_images(4).roll(i, 0) for i in range(4)] + [sample_images(1)] * 2
+answers = [compiled.run(one, *words) for one in shown]
 for one, answer in zip(shown, answers):
-    expected = eager.look(one, *words)
-    assert answer.chosen.experts.tolist() == expected.chosen.experts.tolist()
+    expected = eager.run(one, *words)
+    assert answer.routing.experts.tolist() == expected.routing.experts.tolist()
     torch.testing.assert_close(answer.logits, expected.logits, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(answer.boxes, expected.boxes, atol=1e-2, rtol=1e-3)
 print("EQUAL")

@@ -142,11 +142,11 @@ def test_a_book_is_read_once_however_many_images_are_looked_at(
     encoder = HashEncoder()
     detector = Detector.load(model, encoder)
     detector.set_vocabulary(vocabulary)
-    asked, read = len(encoder.asked), []
+    asked, read = len(encoder.encoded_texts), []
     for stage in (detector.model.class_encoder.text_prompt, detector.model.class_encoder.distillation):
         stage.register_forward_hook(lambda *_: read.append(1))
     assert len(list(detector.predict((p.image for p in images), batch=2))) == 6
-    assert (len(encoder.asked) - asked, read) == (0, [])
+    assert (len(encoder.encoded_texts) - asked, read) == (0, [])
     detector.set_vocabulary(vocabulary)
     assert read, "or nothing was listened to"
 

@@ -50,4 +50,4 @@ def test_the_taxonomy_is_told_by_rows() -> None:
 def test_a_class_without_description_is_read_by_its_name() -> None:
     encoder = HashEncoder()
     embed_vocabulary(Vocabulary((ClassText("mouse_bite", ""),)), encoder)
-    assert encoder.asked == ["mouse bite"]
+    assert encoder.encoded_texts == ["mouse bite"]

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from annotate.environments import process_lock
 from dsmoe_core import evaluation
-from dsmoe_core.atomic import atomic_write, content_id
+from dsmoe_core.atomic import atomic_write
+from dsmoe_core.digest import content_id
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.metrics import compute_metrics, evaluation_tables
 from dsmoe_core.schema import Prediction

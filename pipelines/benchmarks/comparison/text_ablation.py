@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import content_id
+from dsmoe_core.digest import content_id
 from dsmoe_core.schema import Vocabulary
 from pipelines.benchmarks.comparison import dataset as lessons
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import yaml
 
-from dsmoe_core.atomic import content_id
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.digest import content_id
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Vocabulary

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.atomic import content_id
+from dsmoe_core.digest import content_id
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 from pipelines.benchmarks.comparison import dataset as lessons

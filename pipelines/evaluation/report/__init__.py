@@ -1,1 +1,1 @@
-"""The evaluation report: a model's detections on any annotated images, in figures and on one page."""
+"""The evaluation report: metrics of a model on annotated images as JSON and as an HTML page."""

@@ -1,9 +1,9 @@
-"""From a model, annotations and images to all figures."""
+"""Evaluation of a model on annotated images, alone or compared with other models."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,12 +15,17 @@ from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.matching import ImageMatches
-from dsmoe_core.evaluation.metrics import EvaluationTables, compare_map, compute_metrics, evaluation_tables
+from dsmoe_core.evaluation.metrics import (
+    EvaluationTables,
+    compare_map,
+    compute_metrics,
+    evaluation_tables,
+)
 from dsmoe_core.schema import LabelledImage, Prediction
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.evaluation.report.groups import group_images, group_metrics
 from pipelines.evaluation.report.trainings import check_pairs, metrics_over_trainings
-from pipelines.evaluation.report.worst import worst
+from pipelines.evaluation.report.worst import worst_images
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 from prompts.class_entry import normalized_name
@@ -28,14 +33,16 @@ from prompts.class_entry import normalized_name
 
 @dataclass(frozen=True, slots=True)
 class EvaluationRequest:
-    """What to judge on, and how.
+    """Data and settings of an evaluation.
 
     Attributes:
         source: where the annotations were read from.
-        score: threshold to judge at, beside that of the best F1.
-        seed: of the resamples, and of the halves for temperature scaling.
-        max_pixels: larger images are left out.
-        by: what to group the images by (``groups.py``), where they are to be.
+        images: folder of the images.
+        score: score threshold to evaluate at, in addition to the best-F1 threshold.
+        resamples: number of bootstrap resamples.
+        seed: of the resamples, and of the split for temperature scaling.
+        max_pixels: larger images are skipped.
+        group_by: pattern of the groups of images (``groups.py``); None: no groups.
     """
 
     annotations: AnnotationSet
@@ -45,128 +52,157 @@ class EvaluationRequest:
     resamples: int
     seed: int
     max_pixels: int
-    by: re.Pattern[str] | None = None
+    group_by: re.Pattern[str] | None = None
 
 
 class EvaluationResult(NamedTuple):
-    """All figures as plain values, and the worst images with what is said of them."""
+    """Result of an evaluation.
 
-    measured: dict[str, Any]
+    Attributes:
+        metrics: content of evaluation.json.
+        worst: the images with the largest loss, each with its summary.
+    """
+
+    metrics: dict[str, Any]
     worst: list[tuple[ImageMatches, dict[str, Any]]]
 
 
 @contextmanager
 def run_evaluation(
-    question: EvaluationRequest,
-    these: Sequence[EvaluatedModel],
-    others: Sequence[EvaluatedModel],
+    request: EvaluationRequest,
+    models: Sequence[EvaluatedModel],
+    baselines: Sequence[EvaluatedModel],
     command: str,
     progress: ProgressReporter,
 ) -> Iterator[EvaluationResult]:
-    """Judge the first model in full, and compare it with the first of others where there are some.
+    """Evaluate the first model, and compare it with the first baseline if there is one.
 
-    Where there are several, they are trainings of one thing from different seeds, whose figures are also told
-    over all of them (``trainings.py``).
+    Several models are trainings of the same configuration from different seeds. The result then also has the
+    metrics over all of them (``trainings.py``).
 
-    Within the block the worst images can be drawn; afterwards converted copies of images are gone.
+    The worst images can be rendered inside the ``with`` block only: it removes converted copies of images at
+    its end.
+
+    Args:
+        baselines: models to compare with; none, or one per model.
+        command: for the report.
 
     Raises:
         DataError: images or annotations cannot be used.
-        SettingsError: there are several, and not as many others; or too many groups.
-        ClassBookError: a model does not know a class that is annotated.
+        SettingsError: the numbers of models and baselines differ, or there are too many groups.
+        ClassBookError: the class book of a model lacks an annotated class.
         ModelError: a model cannot be used.
     """
-    this = these[0]
-    check_pairs(len(these), len(others))
+    check_pairs(len(models), len(baselines))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        taken = read_external_images(
-            question.annotations,
-            question.images,
+        external = read_external_images(
+            request.annotations,
+            request.images,
             Path(scratch),
-            max_pixels=question.max_pixels,
+            max_pixels=request.max_pixels,
             progress=progress.advance,
         )
-        truth = this.rename_labels(taken.labelled)
-        groups = group_images(question.by, truth) if question.by else {}
-        classes = list(this.vocabulary.names)
-        counts = resample_counts(len(truth), question.resamples, question.seed)
-
-        def judge(found: Mapping[str, Prediction], name: str) -> EvaluationTables:
-            progress.status(f"{name}: resampling")
-            return evaluation_tables(found, truth, classes, counts, progress.advance)
-
-        for model in (*these[1:], *others):
-            model.rename_labels(taken.labelled)  # refuses before the long work what it does not know
-        models = (*these, *others)
-        found = [_look(model, this, truth, progress) for model in models]
-        labels = {one.label for seen in found for f in seen.values() for one in f.detections}
-        classes += sorted(labels - set(classes))
-        all_judged = [judge(seen, model.name) for seen, model in zip(found, models, strict=True)]
-        one, ours, theirs = all_judged[0], all_judged[: len(these)], all_judged[len(these) :]
-        progress.status("counting")
-        compared: dict[str, Any] = {}
-        if others:
-            compared["against"] = {**_named(others[0]), "figures": compare_map(one, theirs[0])}
-        if len(these) > 1:
-            compared["trainings"] = _over_trainings(
-                these, others, metrics_over_trainings(ours, theirs, question.score)
-            )
-        measured = compute_metrics(one, counts, given=question.score, seed=question.seed)
-        if groups:
-            measured["groups"] = group_metrics(groups, found[0], one, measured["threshold"])
-        shown = worst(one.matched, measured["threshold"])
-        head = _head(question, this, taken, command)
-        yield EvaluationResult({**head, **measured, **compared, "worst": [said for _, said in shown]}, shown)
+        yield _evaluate(request, external, (models, baselines), command, progress)
 
 
-def _look(
-    model: EvaluatedModel, this: EvaluatedModel, truth: list[LabelledImage], progress: ProgressReporter
+def _evaluate(
+    request: EvaluationRequest,
+    external: ExternalImages,
+    sides: tuple[Sequence[EvaluatedModel], Sequence[EvaluatedModel]],
+    command: str,
+    progress: ProgressReporter,
+) -> EvaluationResult:
+    models, baselines = sides
+    model = models[0]
+    truth = model.rename_labels(external.labelled)
+    groups = group_images(request.group_by, truth) if request.group_by else {}
+    for other in (*models[1:], *baselines):
+        other.rename_labels(external.labelled)  # checks its classes before the long computation
+    predictions = [_predict(m, model, truth, progress) for m in (*models, *baselines)]
+    counts = resample_counts(len(truth), request.resamples, request.seed)
+    tables = _all_tables((*models, *baselines), predictions, truth, counts, progress)
+    own, compared_with = tables[: len(models)], tables[len(models) :]
+    progress.status("computing metrics")
+    metrics = compute_metrics(own[0], counts, given=request.score, seed=request.seed)
+    if groups:
+        metrics["groups"] = group_metrics(groups, predictions[0], own[0], metrics["threshold"])
+    if baselines:
+        metrics["against"] = {**_identity(baselines[0]), "metrics": compare_map(own[0], compared_with[0])}
+    if len(models) > 1:
+        over_trainings = metrics_over_trainings(own, compared_with, request.score)
+        metrics["trainings"] = _with_models(over_trainings, models, baselines)
+    worst = worst_images(own[0].matched, metrics["threshold"])
+    head = _head(request, model, external, command)
+    return EvaluationResult({**head, **metrics, "worst": [summary for _, summary in worst]}, worst)
+
+
+def _all_tables(
+    models: Sequence[EvaluatedModel],
+    predictions: Sequence[dict[str, Prediction]],
+    truth: Sequence[LabelledImage],
+    counts: Any,
+    progress: ProgressReporter,
+) -> list[EvaluationTables]:
+    """Match the predictions of each model; classes that only another model knows come last."""
+    classes = list(models[0].vocabulary.names)
+    labels = {f.label for by_key in predictions for p in by_key.values() for f in p.detections}
+    classes += sorted(labels - set(classes))
+    tables = []
+    for model, by_key in zip(models, predictions, strict=True):
+        progress.status(f"{model.name}: bootstrap")
+        tables.append(evaluation_tables(by_key, truth, classes, counts, progress.advance))
+    return tables
+
+
+def _predict(
+    model: EvaluatedModel, reference: EvaluatedModel, truth: list[LabelledImage], progress: ProgressReporter
 ) -> dict[str, Prediction]:
-    progress.status(f"{model.name}: looking at images")
-    found = model.look([p.image for p in truth], progress.advance)
-    return found if model is this else {key: _renamed(one, this) for key, one in found.items()}
+    """Predictions of a model by image key, under the class names of the reference model."""
+    progress.status(f"{model.name}: predicting")
+    predictions = model.predict([p.image for p in truth], progress.advance)
+    if model is reference:
+        return predictions
+    return {key: _renamed(prediction, reference) for key, prediction in predictions.items()}
 
 
-def _named(model: EvaluatedModel) -> dict[str, str]:
+def _renamed(prediction: Prediction, reference: EvaluatedModel) -> Prediction:
+    detections = tuple(
+        replace(f, label=reference.aliases.get(normalized_name(f.label), f.label))
+        for f in prediction.detections
+    )
+    return replace(prediction, detections=detections)
+
+
+def _identity(model: EvaluatedModel) -> dict[str, str]:
     return {"name": model.name, "class_book": model.vocabulary.version}
 
 
-def _over_trainings(
-    these: Sequence[EvaluatedModel], others: Sequence[EvaluatedModel], figured: dict[str, Any]
+def _with_models(
+    metrics: dict[str, Any], models: Sequence[EvaluatedModel], baselines: Sequence[EvaluatedModel]
 ) -> dict[str, Any]:
-    """The figures with the models' names in front."""
-    if others:
-        figured["against"] = {"models": [_named(model) for model in others], **figured["against"]}
-    return {"models": [_named(model) for model in these], **figured}
-
-
-def _renamed(found: Prediction, this: EvaluatedModel) -> Prediction:
-    """Detections of another model under this one's names, where it has them."""
-    return replace(
-        found,
-        detections=tuple(
-            replace(f, label=this.aliases.get(normalized_name(f.label), f.label)) for f in found.detections
-        ),
-    )
+    """Add the identities of the models to the metrics over trainings."""
+    if baselines:
+        metrics["against"] = {"models": [_identity(model) for model in baselines], **metrics["against"]}
+    return {"models": [_identity(model) for model in models], **metrics}
 
 
 def _head(
-    question: EvaluationRequest, this: EvaluatedModel, taken: ExternalImages, command: str
+    request: EvaluationRequest, model: EvaluatedModel, external: ExternalImages, command: str
 ) -> dict[str, Any]:
     commit = source_commit()
     return {
         "command": command,
         **({"commit": commit} if commit else {}),
         "date": datetime.now(UTC).date().isoformat(),
-        "seed": question.seed,
-        "resamples": question.resamples,
-        "model": _named(this),
+        "seed": request.seed,
+        "resamples": request.resamples,
+        "model": _identity(model),
         "data": {
-            "name": question.source.resolve().name,
-            "annotations": str(question.source),
-            "images": str(question.images),
-            "left_out": [one._asdict() for one in taken.skipped],
-            "notes": list(question.annotations.notes),
+            "name": request.source.resolve().name,
+            "annotations": str(request.source),
+            "images": str(request.images),
+            "left_out": [image._asdict() for image in external.skipped],
+            "notes": list(request.annotations.notes),
         },
     }

@@ -1,4 +1,4 @@
-"""The model that is judged: from a workspace by its id, or a folder of weights from anywhere."""
+"""The model to evaluate: from a workspace by its id, or from a model folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from prompts.class_entry import normalized_name
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedModel:
-    """A model, the words that it reads, and the detector that runs it.
+    """A model with its vocabulary and the detector backend that runs it.
 
     Attributes:
-        aliases: class by every name that it goes by, as ``prompts.class_entry.normalized_name`` writes names.
+        name: id in the workspace, or the path of the folder.
+        folder: the model folder.
+        aliases: class names by all their names and aliases, normalized by ``normalized_name``.
     """
 
     name: str
@@ -38,16 +40,16 @@ class EvaluatedModel:
         return f"{self.name}+{self.vocabulary.version}"
 
     def rename_labels(self, truth: Iterable[LabelledImage]) -> list[LabelledImage]:
-        """The same annotations under the names of its class book.
+        """Replace the class names of annotations by those of the model's vocabulary.
 
         Raises:
-            ClassBookError: it lacks a class that is annotated; all such are named.
+            ClassBookError: the vocabulary lacks annotated classes; the message names all of them.
         """
         truth = list(truth)
-        used = {a.label for p in truth for a in p.annotations}
-        if strange := sorted(label for label in used if normalized_name(label) not in self.aliases):
+        labels = {a.label for p in truth for a in p.annotations}
+        if unknown := sorted(label for label in labels if normalized_name(label) not in self.aliases):
             raise ClassBookError(
-                f"model {self.name} does not know {', '.join(map(repr, strange))}; "
+                f"model {self.name} does not know {', '.join(map(repr, unknown))}; "
                 f"it knows {', '.join(self.vocabulary.names)}",
                 "Give a class book that has them, as classes or aliases, with --class-book.",
             )
@@ -57,24 +59,24 @@ class EvaluatedModel:
 
         return [replace(p, annotations=tuple(map(renamed, p.annotations))) for p in truth]
 
-    def look(self, images: Sequence[ImageRecord], progress: CountCallback) -> dict[str, Prediction]:
-        """What it finds, faint detections too, by image key.
+    def predict(self, images: Sequence[ImageRecord], progress: CountCallback) -> dict[str, Prediction]:
+        """Predictions by image key, with low-score detections.
 
         Raises:
-            ModelError: its folder holds no whole model, or it answers with figures that are not finite.
+            ModelError: the folder does not hold a complete model, or an output is not finite.
         """
-        found = predict_all(self.detector, self.folder, self.vocabulary, images, progress)
-        return {key: replace(one, version=self.version) for key, one in found.items()}
+        predictions = predict_all(self.detector, self.folder, self.vocabulary, images, progress)
+        return {key: replace(value, version=self.version) for key, value in predictions.items()}
 
 
 def load_evaluated_model(
     model: str, workspace: Workspace | None, book: ClassBook | None, environment: Environment
 ) -> EvaluatedModel:
-    """A model by its id in a workspace (or ``champion``), or by its folder.
+    """Find a model by its id in a workspace (or ``champion``), or by its folder.
 
     Args:
-        workspace: where ids are looked up, and whose text encoder a folder's model is run with.
-        book: the words to read; by default the workspace's, or those that a folder's model was trained on.
+        workspace: where ids are looked up, and whose text encoder is used for a model folder.
+        book: the class book to use; default: the workspace's, or the training vocabulary of a model folder.
 
     Raises:
         ModelError: there is no such model.
@@ -89,10 +91,7 @@ def load_evaluated_model(
 
         detector = factory.dsmoe_backend(workspace, environment)
         vocabulary = book.vocabulary() if book else training_vocabulary(folder)
-    others = {
-        normalized_name(alias): entry.name
-        for entry in (book.classes if book else ())
-        for alias in entry.aliases
-    }
-    aliases = others | {normalized_name(name): name for name in vocabulary.names}
+    entries = book.classes if book else ()
+    aliases = {normalized_name(alias): entry.name for entry in entries for alias in entry.aliases}
+    aliases |= {normalized_name(name): name for name in vocabulary.names}
     return EvaluatedModel(name, folder, vocabulary, aliases, detector)

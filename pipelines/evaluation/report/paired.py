@@ -1,4 +1,4 @@
-"""Whether two things that were trained on the same seeds and judged on the same images really differ."""
+"""Paired tests of two models that were trained on the same seeds and evaluated on the same images."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from dsmoe_core.evaluation.seed_stats import PairedTest, paired_t_test
 
 
 class PairedTests(NamedTuple):
-    """One figure of the first one less that of the second one.
+    """Tests of one metric, first model minus second model.
 
     Attributes:
-        seeds: Student's paired t over seeds; None below two. It says nothing of other images.
-        images: the paired bootstrap of the means over seeds; None without a resample that has the figure.
-            It says nothing of other trainings.
+        seeds: Student's paired t test over seeds: the variation of another training, on the same images. None
+            with fewer than two seeds.
+        images: paired bootstrap of the means over seeds: the variation of other images, with the same
+            trainings. None if the metric is undefined in all resamples.
     """
 
     seeds: PairedTest | None
@@ -26,18 +27,19 @@ class PairedTests(NamedTuple):
 
 
 def paired_tests(
-    ours: Sequence[float],
-    theirs: Sequence[float],
+    first: Sequence[float],
+    second: Sequence[float],
     resampled: tuple[Sequence[NDArray[np.float64]], Sequence[NDArray[np.float64]]] | None = None,
 ) -> PairedTests:
-    """Compare two sides of as many trainings, in the same order of seeds.
+    """Compare two models, each with the same number of trainings, in the same order of seeds.
 
     Args:
-        ours: the figure, one a training.
-        resampled: of either side the figure in the same b resamples of the images, (b,) a training.
+        first, second: the metric of each training.
+        resampled: for each model and training, the metric in b resamples of the images, (b,); the resamples
+            are the same for all.
     """
-    seeds = paired_t_test(ours, theirs) if len(ours) > 1 else None
+    seeds = paired_t_test(first, second) if len(first) > 1 else None
     if resampled is None:
         return PairedTests(seeds, None)
-    delta = float(np.mean(ours) - np.mean(theirs))
+    delta = float(np.mean(first) - np.mean(second))
     return PairedTests(seeds, compare(delta, *(np.mean(side, axis=0) for side in resampled)))

@@ -1,4 +1,4 @@
-"""The images on which a model does worst, drawn with what is there and what was found."""
+"""The images with the largest loss, rendered with their ground-truth boxes and detections."""
 
 from __future__ import annotations
 
@@ -10,63 +10,71 @@ from typing import Any
 from dsmoe_core.evaluation.matching import UNMATCHED, ImageMatches
 from pipelines.datasets.drawing import BoxOverlay, draw_boxes
 
-MOST = 12
-LONGEST_PX = 960
-LARGEST_SCALE = 4.0
-"""A small image is enlarged no further than this."""
-FOUND, MISSED = "true box, found", "true box, missed"
-RIGHT, FALSE = "detection, right", "detection, false"
-COLOURS = {FOUND: "#009e73", MISSED: "#cc3399", RIGHT: "#0072b2", FALSE: "#d55e00"}
-"""Of the boxes; told apart by most colour-blind people, and by whole and broken lines by all."""
+MAX_IMAGES = 12
+MAX_SIDE_PX = 960
+MAX_SCALE = 4.0
+"""Limit of the enlargement of small images."""
+DETECTED, MISSED = "ground truth, detected", "ground truth, missed"
+CORRECT, FALSE = "detection, correct", "detection, false"
+COLOURS = {DETECTED: "#009e73", MISSED: "#cc3399", CORRECT: "#0072b2", FALSE: "#d55e00"}
+"""Of the boxes. Distinct for most colour-blind people; detections also have dashed lines."""
 
 
-def loss(image: ImageMatches) -> float:
-    """What is missed and what is false, without a threshold.
+def image_loss(image: ImageMatches) -> float:
+    """Loss of an image, independent of a score threshold.
 
-    For each true box 1 less the score that it was found with (0 where it was not), for each false detection
-    its score.
+    The sum of 1 - score over ground-truth boxes (score 0 for an undetected box) and of the scores of false
+    detections.
     """
-    return float((1 - image.best_score.clip(0)).sum() + image.scores[~image.right].sum())
+    return float((1 - image.truth_scores.clip(0)).sum() + image.scores[~image.correct].sum())
 
 
-def worst(matched: Sequence[ImageMatches], threshold: float) -> list[tuple[ImageMatches, dict[str, Any]]]:
-    """The images that lose most, the worst first, with what is said of them."""
-    losing = sorted(((loss(p), p) for p in matched), key=lambda row: (-row[0], row[1].image.name))
+def worst_images(
+    matched: Sequence[ImageMatches], threshold: float
+) -> list[tuple[ImageMatches, dict[str, Any]]]:
+    """The images with the largest loss, in descending order, each with its summary for the report.
+
+    Args:
+        threshold: score threshold of the counts in the summary.
+    """
+    ranked = sorted(((image_loss(p), p) for p in matched), key=lambda row: (-row[0], row[1].image.name))
     return [
-        (p, _said(place, lost, p, threshold)) for place, (lost, p) in enumerate(losing[:MOST], 1) if lost > 0
+        (image, _summary(rank, loss, image, threshold))
+        for rank, (loss, image) in enumerate(ranked[:MAX_IMAGES], 1)
+        if loss > 0
     ]
 
 
-def _said(place: int, lost: float, image: ImageMatches, threshold: float) -> dict[str, Any]:
+def _summary(rank: int, loss: float, image: ImageMatches, threshold: float) -> dict[str, Any]:
     stem = re.sub(r"[^\w.-]+", "_", Path(image.image.name).stem)[:60]
-    false = (image.scores >= threshold) & ~image.right
+    false = (image.scores >= threshold) & ~image.correct
     return {
         "name": image.image.name,
-        "file": f"{place:02d}-{stem}.jpg",
-        "loss": round(lost, 4),
+        "file": f"{rank:02d}-{stem}.jpg",
+        "loss": round(loss, 4),
         "boxes": len(image.truth),
-        "missed": int((image.best_score < threshold).sum()),
-        "false": int(false.sum()),
+        "false_negatives": int((image.truth_scores < threshold).sum()),
+        "false_positives": int(false.sum()),
     }
 
 
-def draw(image: ImageMatches, threshold: float) -> bytes:
-    """A JPEG with every true box and every detection from this score up.
+def render_image(image: ImageMatches, threshold: float) -> bytes:
+    """JPEG of an image with all ground-truth boxes and the detections at a score threshold.
 
     Raises:
         OSError: the image cannot be read.
     """
     width, height = image.image.width, image.image.height
-    scale = min(LONGEST_PX / max(width, height), LARGEST_SCALE)
-    marks = [
+    scale = min(MAX_SIDE_PX / max(width, height), MAX_SCALE)
+    overlays = [
         BoxOverlay(
-            f.box, f"{f.label} {f.score:.0%}", COLOURS[FALSE if j == UNMATCHED else RIGHT], dashed=True
+            f.box, f"{f.label} {f.score:.0%}", COLOURS[FALSE if j == UNMATCHED else CORRECT], dashed=True
         )
         for f, j in zip(reversed(image.detections), reversed(image.truth_index), strict=True)
         if f.score >= threshold
     ]
-    marks += [
-        BoxOverlay(a.box, a.label, COLOURS[FOUND if score >= threshold else MISSED], dashed=False)
-        for a, score in zip(image.truth, image.best_score, strict=True)
+    overlays += [
+        BoxOverlay(a.box, a.label, COLOURS[DETECTED if score >= threshold else MISSED], dashed=False)
+        for a, score in zip(image.truth, image.truth_scores, strict=True)
     ]
-    return draw_boxes(image.image.path, marks, max(1, round(width * scale)))
+    return draw_boxes(image.image.path, overlays, max(1, round(width * scale)))

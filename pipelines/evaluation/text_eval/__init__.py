@@ -1,1 +1,1 @@
-"""What a class book does to the detector that reads it: a book against another, and against controls."""
+"""Evaluation of a class book by its effect on the detector, compared with another book and with controls."""

@@ -1,4 +1,4 @@
-"""Which class books are compared, and on which classes."""
+"""The class books that are compared, and their common classes."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
 
-def resolve_class_book(text: str, workspace: Workspace | None) -> ClassBook:
-    """A class book as one names it: a file, or what a workspace calls it (``ClassBooks.named``).
+def resolve_class_book(name: str, workspace: Workspace | None) -> ClassBook:
+    """Load a class book by its file name, or by its name in a workspace (``ClassBooks.lookup``).
 
     Raises:
-        WorkspaceError: it is a workspace's, and there is none.
-        ClassBookError: there is no such file or version, or it is no class book.
+        WorkspaceError: it is a name in a workspace, and there is no workspace.
+        ClassBookError: there is no such file or version, or the file is not a class book.
     """
-    path = Path(text).expanduser()
+    path = Path(name).expanduser()
     if path.suffix or path.is_file():
         return ClassBook.load(path)
     if workspace is None:
         raise WorkspaceError(
-            f"{text!r} is a class book of a workspace, and there is none here",
+            f"{name!r} is a class book of a workspace, and there is none here",
             "Give --workspace DIR, or the file of a class book.",
         )
-    return workspace.class_books.lookup(text)
+    return workspace.class_books.lookup(name)
 
 
 @dataclass(frozen=True, slots=True)
 class CommonClasses:
-    """Two books cut down to the classes that both have, each in its own order and under its own names.
+    """The classes that two class books have in common.
 
     Attributes:
-        this, other: what the detector is asked.
-        names: the other book's name of each class to this one's, in this one's order.
-        left_out: classes that only one of them has: this one's, the other one's.
+        this, other: each book reduced to the common classes, in its own order and with its own names.
+        names: name of each common class in ``this`` by its name in ``other``, in the order of ``this``.
+        left_out: classes that only ``this`` has, and classes that only ``other`` has.
     """
 
     this: Vocabulary
@@ -48,56 +48,59 @@ class CommonClasses:
 
     @classmethod
     def of(cls, this: ClassBook, other: ClassBook) -> CommonClasses:
-        """Pair the classes, by name first, then by alias.
+        """Pair the classes of two books, by name first, then by alias.
 
         Raises:
-            ClassBookError: they have none in common.
+            ClassBookError: the books have no class in common.
         """
         pairs: dict[str, str] = {}
         for with_aliases in (False, True):
             for entry in this.classes:
                 for name in (entry.name, *(entry.aliases if with_aliases else ())):
-                    found = _known(other, name)
-                    if entry.name not in pairs and found is not None and found not in pairs.values():
-                        pairs[entry.name] = found
+                    match = _resolved(other, name)
+                    if entry.name not in pairs and match is not None and match not in pairs.values():
+                        pairs[entry.name] = match
         if not pairs:
             raise ClassBookError(
                 f"the class books have no class in common: {', '.join(this.names)}; {', '.join(other.names)}",
-                "Compare two books of one kind of product; an alias says that a class was renamed.",
+                "Compare two books of one kind of product; an alias pairs a renamed class.",
             )
         return cls(
-            _only(this, pairs),
-            _only(other, pairs.values()),
+            _restricted(this, pairs),
+            _restricted(other, pairs.values()),
             {pairs[name]: name for name in this.names if name in pairs},
-            (_rest(this, pairs), _rest(other, pairs.values())),
+            (_other_names(this, pairs), _other_names(other, pairs.values())),
             (this, other),
         )
 
     def rename_labels(self, truth: Iterable[LabelledImage]) -> tuple[list[LabelledImage], int]:
-        """The annotations of the common classes under this book's names, and how many are of others.
+        """Keep the annotations of common classes, under the names of ``this``.
+
+        Returns:
+            The images, and the number of removed annotations.
 
         Raises:
-            ClassBookError: an annotation's class is in neither book; all such are named.
+            ClassBookError: annotated classes are in neither book; the message names all of them.
         """
         truth = list(truth)
-        labels = {a.label for one in truth for a in one.annotations}
-        into = {label: self._class_of(label) for label in labels}
-        if strange := sorted(label for label, found in into.items() if found is None):
+        labels = {a.label for labelled in truth for a in labelled.annotations}
+        names = {label: self._common_name(label) for label in labels}
+        if unknown := sorted(label for label, name in names.items() if name is None):
             raise ClassBookError(
-                f"neither class book knows {', '.join(map(repr, strange))}, which is annotated",
+                f"neither class book knows {', '.join(map(repr, unknown))}, which is annotated",
                 "Add it as a class or an alias.",
             )
-        kept = []
-        for one in truth:
-            named = ((a, into[a.label]) for a in one.annotations)
-            annotations = tuple(replace(a, label=name) for a, name in named if name)
-            kept.append(replace(one, annotations=annotations))
-        before, after = (sum(len(p.annotations) for p in images) for images in (truth, kept))
-        return kept, before - after
+        common = []
+        for labelled in truth:
+            renamed = ((a, names[a.label]) for a in labelled.annotations)
+            annotations = tuple(replace(a, label=name) for a, name in renamed if name)
+            common.append(replace(labelled, annotations=annotations))
+        before, after = (sum(len(p.annotations) for p in images) for images in (truth, common))
+        return common, before - after
 
-    def _class_of(self, label: str) -> str | None:
-        """The common class of an annotation; nothing for another class of a book, None for no class."""
-        this, other = (_known(book, label) for book in self._books)
+    def _common_name(self, label: str) -> str | None:
+        """Name in ``this``; empty for a class that only one book has, None for an unknown class."""
+        this, other = (_resolved(book, label) for book in self._books)
         if this in self.this.names:
             return this
         if other in self.names:
@@ -105,18 +108,20 @@ class CommonClasses:
         return None if this is None and other is None else ""
 
 
-def _known(book: ClassBook, name: str) -> str | None:
+def _resolved(book: ClassBook, name: str) -> str | None:
+    """The class of a book by its name or alias; None if there is none."""
     try:
         return book.resolve(name)
     except ClassBookError:
         return None
 
 
-def _only(book: ClassBook, names: Iterable[str]) -> Vocabulary:
-    whole, kept = book.vocabulary(), set(names)
-    return Vocabulary(tuple(c for c in whole.classes if c.name in kept), whole.inner, whole.version)
+def _restricted(book: ClassBook, names: Iterable[str]) -> Vocabulary:
+    vocabulary, included = book.vocabulary(), set(names)
+    classes = tuple(c for c in vocabulary.classes if c.name in included)
+    return Vocabulary(classes, vocabulary.inner, vocabulary.version)
 
 
-def _rest(book: ClassBook, names: Iterable[str]) -> tuple[str, ...]:
-    kept = set(names)
-    return tuple(name for name in book.names if name not in kept)
+def _other_names(book: ClassBook, names: Iterable[str]) -> tuple[str, ...]:
+    included = set(names)
+    return tuple(name for name in book.names if name not in included)

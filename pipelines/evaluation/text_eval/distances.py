@@ -1,4 +1,4 @@
-"""How far the classes of a book are from each other: as the text encoder has them, and in the ball."""
+"""Distances between the classes of a class book: of the text embeddings, and in the Poincare ball."""
 
 from __future__ import annotations
 
@@ -16,40 +16,43 @@ Floats = NDArray[np.float64]
 
 
 class ClassDistances(NamedTuple):
-    """Of c classes in the book's order, (c, c); zero on the diagonal.
+    """Distances between c classes, in the order of the vocabulary: symmetric, zero diagonal.
 
     Attributes:
-        embedding: 1 less the cosine of the text encoder's vectors, each the mean of a class's wordings; 0
-            for the same direction, 1 for a right angle, 2 for the opposite. The detector has no part in it.
-        ball: d_H of the anchors t^ in the Poincare ball (stage 5, eq. 10 and 12), after the network has read
-            the book; None where there is no stage 5: an exported graph does not show it, the rows A to C of
-            the ablation lack it.
+        embedding: 1 - cosine similarity of the text embeddings (averaged over the paraphrases of a class), 0
+            to 2, (c, c). Independent of the detector.
+        ball: hyperbolic distance d_H of the class anchors (stage 5, eq. 10 and 12), (c, c); None for a model
+            without stage 5 (ablation rows A to C, exported models).
     """
 
     embedding: Floats
     ball: Floats | None
 
-    def ordered(self, place: Sequence[int]) -> ClassDistances:
-        """The same with the classes in this order."""
-        chosen = np.ix_(place, place)
-        return ClassDistances(self.embedding[chosen], None if self.ball is None else self.ball[chosen])
+    def ordered(self, order: Sequence[int]) -> ClassDistances:
+        """The distances with the classes in another order."""
+        index = np.ix_(order, order)
+        return ClassDistances(self.embedding[index], None if self.ball is None else self.ball[index])
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it; what is not there is absent."""
-        both = {"embedding": self.embedding, "ball": self.ball}
-        return {name: one.round(6).tolist() for name, one in both.items() if one is not None}
+        """As a dictionary that JSON can hold; undefined distances are absent."""
+        return {name: matrix.round(6).tolist() for name, matrix in self._defined().items()}
 
-    def between(self, one: int, other: int) -> dict[str, float]:
-        """The same of two classes."""
-        both = {"embedding": self.embedding, "ball": self.ball}
-        return {name: round(float(d[one, other]), 6) for name, d in both.items() if d is not None}
+    def between(self, first: int, second: int) -> dict[str, float]:
+        """The distances of two classes."""
+        return {name: round(float(matrix[first, second]), 6) for name, matrix in self._defined().items()}
+
+    def _defined(self) -> dict[str, Floats]:
+        return {"embedding": self.embedding, **({} if self.ball is None else {"ball": self.ball})}
 
 
 def class_distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabulary) -> ClassDistances | None:
-    """Read a book and measure; None for a detector that reads no words.
+    """Compute the distances of a vocabulary; None for a detector without text encoder.
+
+    Args:
+        folder: the model folder.
 
     Raises:
-        ModelError: there is no whole model in the folder, or it was trained with another text encoder.
+        ModelError: the folder does not hold a complete model, or it was trained with another text encoder.
     """
     if not isinstance(detector, DSMoEBackend):
         return None
@@ -63,9 +66,9 @@ def class_distances(detector: DetectorBackend, folder: Path, vocabulary: Vocabul
 
     model = load_inference_model(folder, RuntimeOptions())
     encoder = ModelTextEncoder(model, detector.text_encoder)
-    words = embed_vocabulary(vocabulary, encoder)
+    texts = embed_vocabulary(vocabulary, encoder)
     with torch.no_grad():
-        unit = F.normalize(words.classes.double(), dim=-1)
+        unit = F.normalize(texts.classes.double(), dim=-1)
         embedding = (1 - unit @ unit.T).fill_diagonal_(0.0).clamp(0.0, 2.0)
         alignment = getattr(model.class_encoder, "alignment", None)
         if alignment is None:

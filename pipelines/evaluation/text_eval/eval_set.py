@@ -1,4 +1,4 @@
-"""The images that books are judged on: a workspace's test set, or any annotated ones."""
+"""The images that class books are evaluated on: a workspace's test set, or other annotated images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from pipelines.workspace.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSet:
-    """Annotated images that stay the same whatever book is read.
+    """Annotated images for the evaluation of class books.
 
     Attributes:
-        left_out: images that cannot be read: name, reason, boxes.
-        notes: on how the annotations were read.
+        name: for the report.
+        truth: the images with their annotations.
+        left_out: name, reason and number of boxes of each image that cannot be read.
+        notes: about the import of the annotations.
     """
 
     name: str
@@ -35,11 +37,11 @@ class EvaluationSet:
 def open_evaluation_set(
     workspace: Workspace | None, annotations: Path | None, images: Path | None, progress: ProgressReporter
 ) -> Iterator[EvaluationSet]:
-    """The annotations and images given, else the workspace's test set; readable within the block.
+    """The given annotated images, or the workspace's test set; readable inside the ``with`` block only.
 
     Raises:
-        SettingsError: one of the two is given without the other, or nothing to judge on.
-        DataError: they cannot be used, or hold no true box.
+        SettingsError: only one of annotations and images is given, or there is no test set.
+        DataError: the images cannot be used, or have no ground-truth box.
     """
     if (annotations is None) != (images is None):
         raise SettingsError("--annotations and --images go together", "Give both, or neither.")
@@ -49,13 +51,16 @@ def open_evaluation_set(
     from dsmoe_core.data.external_images import read_external_images
     from dsmoe_core.data.formats import read_annotations
 
-    known = read_annotations(annotations, images)
-    most = workspace.settings.max_pixels if workspace else MAX_PIXELS
+    parsed = read_annotations(annotations, images)
+    max_pixels = workspace.settings.max_pixels if workspace else MAX_PIXELS
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        taken = read_external_images(known, images, Path(scratch), max_pixels=most, progress=progress.advance)
-        left_out = [one._asdict() for one in taken.skipped]
-        yield _with_boxes(EvaluationSet(annotations.resolve().name, taken.labelled, left_out, known.notes))
+        external = read_external_images(
+            parsed, images, Path(scratch), max_pixels=max_pixels, progress=progress.advance
+        )
+        left_out = [image._asdict() for image in external.skipped]
+        name = annotations.resolve().name
+        yield _with_boxes(EvaluationSet(name, external.labelled, left_out, parsed.notes))
 
 
 def _test_set(workspace: Workspace | None) -> EvaluationSet:
@@ -68,9 +73,10 @@ def _test_set(workspace: Workspace | None) -> EvaluationSet:
     return EvaluationSet(f"test set of {workspace.path.name}", truth)
 
 
-def _with_boxes(found: EvaluationSet) -> EvaluationSet:
-    if not any(one.annotations for one in found.truth):
+def _with_boxes(data: EvaluationSet) -> EvaluationSet:
+    if not any(labelled.annotations for labelled in data.truth):
         raise DataError(
-            f"{found.name} has no true box, so nothing can be judged on it", "Give annotated images."
+            f"{data.name} has no ground-truth box, so nothing can be evaluated on it",
+            "Give annotated images.",
         )
-    return found
+    return data

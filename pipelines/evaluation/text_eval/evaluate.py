@@ -1,4 +1,4 @@
-"""Two class books, one model, one fixed set of images: everything that is measured of them."""
+"""Evaluation of a class book: one model, one evaluation set, two books, and text controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from dsmoe_core.errors import DataError
-from dsmoe_core.schema import Vocabulary
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.evaluation.text_eval.class_pairing import CommonClasses
 from pipelines.evaluation.text_eval.distances import ClassDistances, class_distances
@@ -24,25 +23,27 @@ from pipelines.evaluation.text_eval.runs import (
     difference,
     metric_differences,
 )
-from pipelines.evaluation.text_eval.verdict import nothing_correct, reason, text_effect, verdict
+from pipelines.evaluation.text_eval.verdict import has_nothing_correct, reason, text_effect, verdict
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 from prompts.class_book import ClassBook
 from prompts.text_controls import TEXT_CONTROLS
 
 Plain = dict[str, Any]
+"""Values that JSON can hold."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextEvaluationRequest:
-    """What to judge, and how.
+    """The class books to compare, and the settings of the evaluation.
 
     Attributes:
-        this: the book that is judged.
-        other: what it is compared with.
-        tolerance: loss of mAP@.5:.95 that is no loss (``verdict.verdict``).
-        seed: of the resamples and of the first random words; each further draw has the next seed.
-        draws: of random words, whose figures are averaged.
+        this: the book to evaluate.
+        other: the book to compare it with.
+        tolerance: accepted loss of mAP@.5:.95 (``verdict.verdict``).
+        resamples: number of bootstrap resamples.
+        seed: of the resamples and of the first draw of random words; each further draw uses the next seed.
+        draws: number of draws of random words, whose metrics are averaged.
     """
 
     this: ClassBook
@@ -54,94 +55,94 @@ class TextEvaluationRequest:
 
 
 def evaluate_class_book(
-    question: TextEvaluationRequest,
+    request: TextEvaluationRequest,
     model: EvaluatedModel,
     data: EvaluationSet,
     command: str,
     progress: ProgressReporter,
 ) -> Plain:
-    """Ask one model in both books and in the controls of the first, and say what it comes to.
+    """Run a model with both books and with the controls of the first one, and compare the results.
 
-    All are asked in the classes that both books have, and boxes of other classes are taken off the truth.
+    Only the common classes of both books are evaluated; ground-truth boxes of other classes are removed.
+
+    Args:
+        command: for the report.
 
     Returns:
-        The content of evaluation.json: the fields of ``TextEvaluationReport`` and every metric. Undefined
+        The content of evaluation.json: the fields of ``TextEvaluationReport`` and all metrics. Undefined
         values are absent.
 
     Raises:
-        ClassBookError: the books have no class in common, or an annotation is of neither.
+        ClassBookError: the books have no class in common, or an annotated class is in neither.
+        DataError: the images have no box of a common class.
         ModelError: the model cannot be used.
     """
-    common = CommonClasses.of(question.this, question.other)
-    truth, strange = common.rename_labels(data.truth)
+    common = CommonClasses.of(request.this, request.other)
+    truth, removed = common.rename_labels(data.truth)
     classes = common.this.names
-    boxes = Counter(a.label for one in truth for a in one.annotations)
+    boxes = Counter(a.label for labelled in truth for a in labelled.annotations)
     if not boxes:
         raise DataError(
-            f"{data.name} has no true box of {', '.join(classes)}, which both books have",
+            f"{data.name} has no ground-truth box of {', '.join(classes)}, which both books have",
             "Give annotated images of these classes.",
         )
-    bench = PairedRuns(
-        model, truth, classes, resamples=question.resamples, seed=question.seed, progress=progress
+    runs = PairedRuns(
+        model, truth, classes, resamples=request.resamples, seed=request.seed, progress=progress
     )
-    readings = {words: _readings(bench, words, common.this, boxes, question) for words in TEXT_CONTROLS}
-    (this,) = readings["right"]
-    other = bench.read(common.other, "the book compared with", common.names)
-    progress.status("measuring distances")
-    apart = _distances(model, common)
-    compared = metric_differences(this, other)
-    gain = compared.total["map"]
-    low, high = gain["ci95"]
-    said = verdict(low, high, question.tolerance, blind=nothing_correct(gain))
+    this = runs.run(common.this, "descriptions")
     controls = {
-        words: metric_differences(this, *drawn) for words, drawn in readings.items() if words != "right"
+        name: metric_differences(this, *_control_runs(runs, name, common, boxes, request))
+        for name in TEXT_CONTROLS
+        if name != "right"
     }
-    words = text_effect(_difference(controls["random"].total["map"]))
-    progress.status("comparing the experts")
+    other = runs.run(common.other, "compared class book", common.names)
+    progress.status("computing distances")
+    distances = _distances(model, common)
+    compared = metric_differences(this, other)
+    progress.status("comparing the routing")
     return {
-        **_head(question, model, data, len(truth), command),
-        "verdict": said,
-        "reason": _with_words(reason(said, gain, question.tolerance, len(truth)), words),
-        "text_effect": words,
+        **_head(request, model, data, len(truth), command),
+        **_decision(request, compared, controls, len(truth)),
         "boxes": sum(boxes.values()),
         "left_out": {
             "this": list(common.left_out[0]),
             "other": list(common.left_out[1]),
-            "boxes": strange,
+            "boxes": removed,
             "images": list(data.left_out),
         },
         "total": compared.total,
-        "classes": _classes(bench, this, other, compared, boxes, apart),
-        "controls": [_control(name, one, classes) for name, one in controls.items()],
-        "distances": {side: one.to_dict() for side, one in zip(("this", "other"), apart, strict=True) if one},
-        "experts": _experts(bench, {"this": this, "other": other}),
+        "classes": _classes(runs, (this, other), compared, boxes, distances),
+        "controls": [_control(name, gain, classes) for name, gain in controls.items()],
+        "distances": {side: d.to_dict() for side, d in zip(("this", "other"), distances, strict=True) if d},
+        "experts": _experts(runs, {"this": this, "other": other}),
     }
 
 
-def _readings(
-    bench: PairedRuns,
-    words: str,
-    vocabulary: Vocabulary,
+def _control_runs(
+    runs: PairedRuns,
+    control: str,
+    common: CommonClasses,
     boxes: Counter[str],
-    question: TextEvaluationRequest,
+    request: TextEvaluationRequest,
 ) -> list[TextRun]:
-    """What comes of these words; where they are random, of several draws of them."""
-    draws = question.draws if words == "random" else 1
-    seeds = range(question.seed, question.seed + draws)
-    said = [f"{words} words{f' {i} of {draws}' if draws > 1 else ''}" for i in range(1, draws + 1)]
+    """Run a control: several draws for random words, otherwise once."""
+    draws = request.draws if control == "random" else 1
     return [
-        bench.read(TEXT_CONTROLS[words](vocabulary, boxes, seed), name)
-        for seed, name in zip(seeds, said, strict=True)
+        runs.run(
+            TEXT_CONTROLS[control](common.this, boxes, request.seed + i),
+            f"control {control}{f', draw {i + 1} of {draws}' if draws > 1 else ''}",
+        )
+        for i in range(draws)
     ]
 
 
 def _head(
-    question: TextEvaluationRequest, model: EvaluatedModel, data: EvaluationSet, images: int, command: str
+    request: TextEvaluationRequest, model: EvaluatedModel, data: EvaluationSet, images: int, command: str
 ) -> Plain:
     commit = source_commit()
     return {
-        "book": question.this.version,
-        "against": question.other.version,
+        "book": request.this.version,
+        "against": request.other.version,
         "model": model.name,
         "data": f"{data.name}, {images:,} images",
         "made": datetime.now(UTC).date().isoformat(),
@@ -149,79 +150,91 @@ def _head(
         **({"commit": commit} if commit else {}),
         "images": images,
         "notes": list(data.notes),
-        "tolerance": question.tolerance,
-        "resamples": question.resamples,
-        "seed": question.seed,
-        "draws": question.draws,
+        "tolerance": request.tolerance,
+        "resamples": request.resamples,
+        "seed": request.seed,
+        "draws": request.draws,
     }
 
 
-def _with_words(said: str, words: Plain) -> str:
-    """The verdict, and beside it that the words do not matter to this model where that is so."""
-    return said if words["answer"] == "yes" else f"{said}. {words['sentence']}"
+def _decision(
+    request: TextEvaluationRequest,
+    compared: MetricDifferences,
+    controls: dict[str, MetricDifferences],
+    images: int,
+) -> Plain:
+    """Verdict and reason, and whether the model uses the text; the reason says so if it does not."""
+    gain = compared.total["map"]
+    low, high = gain["ci95"]
+    decision = verdict(low, high, request.tolerance, nothing_correct=has_nothing_correct(gain))
+    sentence = reason(decision, gain, request.tolerance, images)
+    over_random = controls["random"].total["map"]
+    effect = text_effect(
+        {key: over_random[key] for key in ("delta", "ci95", "p", "spread") if key in over_random}
+    )
+    if effect["answer"] != "yes":
+        sentence = f"{sentence}. {effect['sentence']}"
+    return {"verdict": decision, "reason": sentence, "text_effect": effect}
 
 
 def _control(name: str, gain: MetricDifferences, classes: tuple[str, ...]) -> Plain:
-    """One of the controls; ``this`` is the right words, ``other`` the control."""
-    by_class = [{"name": label, **one} for label, one in zip(classes, gain.classes, strict=True)]
-    return {"words": name, "total": gain.total, "classes": by_class}
-
-
-def _difference(one: Plain) -> Plain:
-    return {key: one[key] for key in ("delta", "ci95", "p", "spread") if key in one}
+    """A control's row; ``this`` is the book with its descriptions, ``other`` the control."""
+    by_class = [{"name": label, **values} for label, values in zip(classes, gain.classes, strict=True)]
+    return {"control": name, "total": gain.total, "classes": by_class}
 
 
 def _distances(
     model: EvaluatedModel, common: CommonClasses
 ) -> tuple[ClassDistances | None, ClassDistances | None]:
-    """Of both books, the other one's in this one's order."""
-    this, other = (
-        class_distances(model.detector, model.folder, book) for book in (common.this, common.other)
-    )
-    place = [common.other.names.index(name) for name in common.names]
-    return this, other and other.ordered(place)
+    """Distances of both books, in the class order of the first."""
+    this, other = (class_distances(model.detector, model.folder, v) for v in (common.this, common.other))
+    order = [common.other.names.index(name) for name in common.names]
+    return this, other and other.ordered(order)
 
 
 def _classes(
-    bench: PairedRuns,
-    this: TextRun,
-    other: TextRun,
+    runs: PairedRuns,
+    both: tuple[TextRun, TextRun],
     compared: MetricDifferences,
     boxes: Counter[str],
-    apart: tuple[ClassDistances | None, ClassDistances | None],
+    distances: tuple[ClassDistances | None, ClassDistances | None],
 ) -> list[Plain]:
-    """Each class: its figures, the class that it is most taken for, and how the two are told apart.
+    """Metrics of each class, with its most confused class and how far the books separate the two.
 
-    The rival is that of the other book, which is in use, so that both books answer for the same pair.
+    The most confused class is that of the other book, so that both books are compared on the same pair.
     """
-    routed = _routed(bench, this), _routed(bench, other)
+    routing = _image_routing(runs, both[0]), _image_routing(runs, both[1])
     rows: list[Plain] = []
-    for i, (name, rival) in enumerate(zip(bench.classes, most_confused_classes(other.seen), strict=True)):
+    for i, (name, confused) in enumerate(
+        zip(runs.classes, most_confused_classes(both[1].boxes), strict=True)
+    ):
         row: Plain = {"name": name, "boxes": boxes[name], **compared.classes[i]}
-        if rival is not None:
-            row["rival"] = bench.classes[rival]
-            sides = zip(("this", "other"), apart, strict=True)
-            row["to_rival"] = {side: one.between(i, rival) for side, one in sides if one is not None}
-            row["routing"] = _routing(bench, routed, i, rival)
+        if confused is not None:
+            row["confused_with"] = runs.classes[confused]
+            sides = zip(("this", "other"), distances, strict=True)
+            row["distance"] = {side: d.between(i, confused) for side, d in sides if d is not None}
+            row["routing"] = _routing_difference(runs, routing, i, confused)
         rows.append(row)
     return rows
 
 
-def _routed(bench: PairedRuns, reading: TextRun) -> ImageRouting:
-    return ImageRouting.of(reading.detections, bench.truth, bench.classes)
+def _image_routing(runs: PairedRuns, run: TextRun) -> ImageRouting:
+    return ImageRouting.of(run.predictions, runs.truth, runs.classes)
 
 
-def _routing(bench: PairedRuns, routed: tuple[ImageRouting, ImageRouting], one: int, rival: int) -> Plain:
-    """How differently images of two classes are routed, in both books; empty where that is not defined."""
-    if not all(side.weights.shape[1] for side in routed):
+def _routing_difference(
+    runs: PairedRuns, routing: tuple[ImageRouting, ImageRouting], first: int, second: int
+) -> Plain:
+    """Divergence of the routing of two classes in both books; empty if it is undefined."""
+    if not all(side.weights.shape[1] for side in routing):
         return {}
-    counts = np.vstack([np.ones(len(bench.truth)), bench.counts])
-    this, other = (side.apart(one, rival, counts) for side in routed)
+    counts = np.vstack([np.ones(len(runs.truth)), runs.counts])
+    this, other = (side.class_divergence(first, second, counts) for side in routing)
     compared = difference(float(this[0]), float(other[0]), this[1:], other[1:])
-    return compared and {"images": list(routed[0].images(one, rival)), **compared}
+    return compared and {"images": list(routing[0].image_counts(first, second)), **compared}
 
 
-def _experts(bench: PairedRuns, readings: dict[str, TextRun]) -> Plain:
-    """The mean weight of every expert on the images that show each class, (c, e), in each book."""
-    tables = {side: _routed(bench, one).per_class() for side, one in readings.items()}
+def _experts(runs: PairedRuns, by_side: dict[str, TextRun]) -> Plain:
+    """Mean weight of every expert on the images of each class, (c, e), for each book."""
+    tables = {side: _image_routing(runs, run).per_class() for side, run in by_side.items()}
     return {side: table.round(6).tolist() for side, table in tables.items() if table.shape[1]}

@@ -1,4 +1,4 @@
-"""The confusion margin: by how much a true box speaks for its own class and against the next one."""
+"""The confusion margin: probability of the true class minus the highest probability of another class."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Ints = NDArray[np.int64]
 
 
 class BoxProbabilities(NamedTuple):
-    """What each of t true boxes was seen as, of c classes on p images.
+    """Class probabilities on each of t ground-truth boxes, for c classes and p images.
 
     Attributes:
-        image, label: of each box, by number, (t,).
-        probabilities: of every class, (t, c); from the most confident detection that overlaps the box by at
-            least half (IoU 0.5), whatever class it names; all 0 where there is none.
+        image, label: index of the image and of the class of each box, (t,).
+        probabilities: of each class, (t, c), from the detection of the highest score with IoU >= 0.5,
+            whatever its class; all 0 for a box without such a detection.
         images: p.
     """
 
@@ -32,67 +32,65 @@ class BoxProbabilities(NamedTuple):
 
 
 def box_probabilities(matched: Sequence[ImageMatches], classes: Sequence[str]) -> BoxProbabilities:
-    """Look each true box up among the detections."""
-    place = {name: i for i, name in enumerate(classes)}
+    """Find the best detection on each ground-truth box."""
+    index = {name: i for i, name in enumerate(classes)}
     images, labels, rows = [], [], []
-    for number, one in enumerate(matched):
-        for annotation, detection in zip(
-            one.truth, best_matches_from_iou(one.detections, one.overlap), strict=True
-        ):
-            found = detection.probabilities if detection else {}
+    for number, image in enumerate(matched):
+        best = best_matches_from_iou(image.detections, image.iou)
+        for annotation, detection in zip(image.truth, best, strict=True):
+            probabilities = detection.probabilities if detection else {}
             images.append(number)
-            labels.append(place[annotation.label])
-            rows.append([found.get(name, 0.0) for name in classes])
+            labels.append(index[annotation.label])
+            rows.append([probabilities.get(name, 0.0) for name in classes])
     table = np.array(rows, dtype=np.float64).reshape(-1, len(classes))
     return BoxProbabilities(
         np.array(images, dtype=np.int64), np.array(labels, dtype=np.int64), table, len(matched)
     )
 
 
-def margins(seen: BoxProbabilities) -> Floats:
-    """Probability of the true class less the highest one of another class, of each box, -1 to 1, (t,).
+def margins(boxes: BoxProbabilities) -> Floats:
+    """Confusion margin of each box, -1 to 1, (t,).
 
-    Above zero where the box is taken for what it is, below where it is taken for something else. A box that
-    nothing found has 0: no class was said of it, and this is what the margin of ever fainter detections comes
-    to; so every box counts, in each book that is compared. Where there is one class only, there is none to be
-    confused with, and the margin is the probability itself.
+    Positive if the box is detected as its true class, negative if as another one. A box without detection has
+    margin 0, the limit of ever lower scores; so the margin covers the same boxes for every class book. With a
+    single class the margin is the probability itself.
     """
-    boxes = np.arange(len(seen.label))
-    others = seen.probabilities.copy()
-    own = others[boxes, seen.label]
-    others[boxes, seen.label] = 0.0
-    highest: Floats = own - others.max(axis=1, initial=0.0)
-    return highest
+    rows = np.arange(len(boxes.label))
+    others = boxes.probabilities.copy()
+    own = others[rows, boxes.label]
+    others[rows, boxes.label] = 0.0
+    margin: Floats = own - others.max(axis=1, initial=0.0)
+    return margin
 
 
-def mean_margins(seen: BoxProbabilities, counts: Ints) -> tuple[Floats, Floats]:
-    """Mean margin of each class on the images as they are, (c,), and in each of b resamples, (b, c).
+def mean_margins(boxes: BoxProbabilities, counts: Ints) -> tuple[Floats, Floats]:
+    """Mean margin of each class on the original images, (c,), and in each of b resamples, (b, c).
 
-    NaN where the class has no true box.
+    NaN for a class without ground-truth boxes.
 
     Args:
-        counts: how often each image comes in each resample (``bootstrap.draws``), (b, p).
+        counts: how often each image occurs in each resample (``bootstrap.resample_counts``), (b, p).
     """
-    sums, boxes = (np.zeros((seen.images, seen.probabilities.shape[1])) for _ in range(2))
-    np.add.at(sums, (seen.image, seen.label), margins(seen))
-    np.add.at(boxes, (seen.image, seen.label), 1.0)
-    once = np.ones((1, seen.images))
-    return _shares(once @ sums, once @ boxes)[0], _shares(counts @ sums, counts @ boxes)
+    sums, totals = (np.zeros((boxes.images, boxes.probabilities.shape[1])) for _ in range(2))
+    np.add.at(sums, (boxes.image, boxes.label), margins(boxes))
+    np.add.at(totals, (boxes.image, boxes.label), 1.0)
+    once = np.ones((1, boxes.images))
+    return _ratio(once @ sums, once @ totals)[0], _ratio(counts @ sums, counts @ totals)
 
 
-def most_confused_classes(seen: BoxProbabilities) -> list[int | None]:
-    """The class that each class is most taken for: the highest mean probability on its true boxes.
+def most_confused_classes(boxes: BoxProbabilities) -> list[int | None]:
+    """For each class, the other class with the highest mean probability on its boxes.
 
-    None where nothing was found on any of them, or there is no other class.
+    None if there is no detection on any of its boxes, or no other class.
     """
-    answer: list[int | None] = []
-    for label in range(seen.probabilities.shape[1]):
-        mean = seen.probabilities[seen.label == label].sum(axis=0)
-        mean[label] = 0.0
-        answer.append(int(mean.argmax()) if mean.max(initial=0.0) > 0 else None)
-    return answer
+    result: list[int | None] = []
+    for label in range(boxes.probabilities.shape[1]):
+        sums = boxes.probabilities[boxes.label == label].sum(axis=0)
+        sums[label] = 0.0
+        result.append(int(sums.argmax()) if sums.max(initial=0.0) > 0 else None)
+    return result
 
 
-def _shares(above: Floats, below: Floats) -> Floats:
-    answer: Floats = np.where(below > 0, above / np.maximum(below, 1.0), np.nan)
-    return answer
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    ratio: Floats = np.where(denominator > 0, numerator / np.maximum(denominator, 1.0), np.nan)
+    return ratio

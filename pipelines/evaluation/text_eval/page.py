@@ -1,4 +1,4 @@
-"""The judge's report: one HTML page that holds everything it shows, and evaluation.json."""
+"""The report on a class book: a self-contained HTML page and evaluation.json."""
 
 from __future__ import annotations
 
@@ -8,76 +8,79 @@ from typing import Any
 
 from dsmoe_core.atomic import atomic_folder
 from pipelines.evaluation.report import page
-from pipelines.evaluation.report.page import svg
-from pipelines.evaluation.text_eval.runs import FIGURES
+from pipelines.evaluation.report.page import svg_uri
+from pipelines.evaluation.text_eval.runs import METRICS
 
 REPORT_FILES = ("report.html", "evaluation.json")
 LABELS = {"map": "mAP@.5:.95", "map50": "mAP@.5", "margin": "confusion margin"}
-SPACES = {"ball": "in the Poincare ball, d_H", "embedding": "of the text encoder, 1 - cosine"}
+SPACES = {"ball": "in the Poincare ball, d_H", "embedding": "of the text embeddings, 1 - cosine"}
 
 
-def check(folder: Path) -> None:
-    """Find out before the work begins that a report can be written there.
+def check_report_folder(folder: Path) -> None:
+    """Check, before the long computation, that a report can be written to a folder.
 
     Raises:
-        PrerequisiteError: what draws it is not installed.
-        WorkspaceError: the folder holds something else.
+        PrerequisiteError: a package of the extra ``report`` is not installed.
+        WorkspaceError: the folder holds other files.
     """
-    page.check(folder, REPORT_FILES)
+    page.check_report_folder(folder, REPORT_FILES)
 
 
-def write(folder: Path, measured: Mapping[str, Any]) -> None:
-    """Write report.html and evaluation.json; an older report gives way as a whole.
+def write_report(folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write report.html and evaluation.json; replaces an older report atomically.
 
     Raises:
-        WorkspaceError: the folder holds something else.
+        WorkspaceError: the folder holds other files.
         PrerequisiteError: the disk is full.
     """
     with atomic_folder(folder, REPORT_FILES) as draft:
-        (draft / "evaluation.json").write_text(page.metrics_json(measured), encoding="utf-8")
-        (draft / "report.html").write_text(render_page(measured), encoding="utf-8")
+        (draft / "evaluation.json").write_text(page.metrics_json(metrics), encoding="utf-8")
+        (draft / "report.html").write_text(render_page(metrics), encoding="utf-8")
 
 
-def render_page(measured: Mapping[str, Any]) -> str:
-    """The page, of what ``judging.judge`` measured."""
+def render_page(metrics: Mapping[str, Any]) -> str:
+    """Render the page from the result of ``evaluate.evaluate_class_book``."""
     from pipelines.evaluation.report.charts import heat_chart
 
-    names = [row["name"] for row in measured["classes"]]
-    sides = {"this": f"A: {measured['book']}", "other": f"B: {measured['against']}"}
+    names = [row["name"] for row in metrics["classes"]]
+    titles = {"this": f"A: {metrics['book']}", "other": f"B: {metrics['against']}"}
     spaces = {
-        label: svg(heat_chart(tables, names, names))
+        label: svg_uri(heat_chart(tables, names, names))
         for space, label in SPACES.items()
-        if (
-            tables := {
-                t: measured["distances"][s][space] for s, t in sides.items() if _has(measured, s, space)
-            }
-        )
+        if (tables := _distance_tables(metrics, space, titles))
     }
     experts = {
-        title: measured["experts"][side] for side, title in sides.items() if side in measured["experts"]
+        title: metrics["experts"][side] for side, title in titles.items() if side in metrics["experts"]
     }
-    most = max((len(table[0]) for table in experts.values()), default=0)
-    filled = {title: [row + [0.0] * (most - len(row)) for row in table] for title, table in experts.items()}
-    return page.template(Path(__file__).with_name("page.html")).render(
-        m=measured,
-        labels={name: LABELS[name] for name in sorted(FIGURES, key=list(LABELS).index)},
-        forests=[(label, svg(chart)) for label, chart in _forests(measured)],
+    max_experts = max((len(table[0]) for table in experts.values()), default=0)
+    padded = {
+        title: [row + [0.0] * (max_experts - len(row)) for row in table] for title, table in experts.items()
+    }
+    columns = [str(i) for i in range(max_experts)]
+    return page.load_template(Path(__file__).with_name("page.html")).render(
+        m=metrics,
+        labels={name: LABELS[name] for name in sorted(METRICS, key=list(LABELS).index)},
+        forests=[(label, svg_uri(chart)) for label, chart in _forest_charts(metrics)],
         spaces=spaces,
-        experts=svg(heat_chart(filled, names, [str(i) for i in range(most)])) if filled else None,
+        experts=svg_uri(heat_chart(padded, names, columns)) if padded else None,
     )
 
 
-def _has(measured: Mapping[str, Any], side: str, space: str) -> bool:
-    return space in measured["distances"].get(side, {})
+def _distance_tables(metrics: Mapping[str, Any], space: str, titles: Mapping[str, str]) -> dict[str, Any]:
+    """Distance tables of both books by title, where they are defined."""
+    distances = metrics["distances"]
+    return {
+        title: distances[side][space] for side, title in titles.items() if space in distances.get(side, {})
+    }
 
 
-def _forests(measured: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """A plot for each figure: every class, and the mean last."""
+def _forest_charts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A chart for each metric, with one row per class and the mean in the last row."""
     from pipelines.evaluation.report.charts import forest_chart
 
-    answer = []
+    charts = []
     for name, label in LABELS.items():
-        known = [*measured["classes"], {"name": "mean", **measured["total"]}]
+        known = [*metrics["classes"], {"name": "mean", **metrics["total"]}]
         rows = [(row["name"], row[name]["delta"], tuple(row[name]["ci95"])) for row in known if name in row]
-        answer.append((label, forest_chart(rows, "gain of A over B")))
-    return answer
+        charts.append((label, forest_chart(rows, "gain of A over B")))
+    return charts

@@ -1,4 +1,4 @@
-"""One model that is predict_all in one book after the other, on the same images and the same resamples."""
+"""Evaluation runs of one model with different vocabularies, on the same images and resamples."""
 
 from __future__ import annotations
 
@@ -18,37 +18,41 @@ from pipelines.evaluation.text_eval.margin import BoxProbabilities, box_probabil
 from pipelines.progress import ProgressReporter
 
 Floats = NDArray[np.float64]
-FIGURES = ("map50", "map", "margin")
-"""AP at IoU 0.5, AP over 0.5 to 0.95, confusion margin (``margin.margins``), in the order of a table."""
+METRICS = ("map50", "map", "margin")
+"""AP at IoU 0.5, AP at IoU 0.5 to 0.95, and confusion margin (``margin.margins``), in the order of a
+table."""
 
 
 class TextRun(NamedTuple):
-    """What came of one book, for c classes and b resamples.
+    """Result of one vocabulary, for c classes and b resamples.
 
     Attributes:
-        detections: by image key, under the names of the fixed set.
-        figures: FIGURES of each class, (c, 3); NaN for a class without a true box.
-        resampled: the same in each resample, (b, c, 3).
+        predictions: by image key, under the class names of the evaluation set.
+        boxes: class probabilities on the ground-truth boxes.
+        metrics: METRICS of each class, (c, 3); NaN for a class without ground-truth boxes.
+        resampled: METRICS in each resample, (b, c, 3).
     """
 
-    detections: dict[str, Prediction]
-    seen: BoxProbabilities
-    figures: Floats
+    predictions: dict[str, Prediction]
+    boxes: BoxProbabilities
+    metrics: Floats
     resampled: Floats
 
     @property
     def means(self) -> Floats:
-        """FIGURES over the classes that have them, (3,)."""
-        mean: Floats = bootstrap.mean_over_classes(self.figures[None])[0]
+        """Means of METRICS over the classes that have a value, (3,)."""
+        mean: Floats = bootstrap.mean_over_classes(self.metrics[None])[0]
         return mean
 
 
 class PairedRuns:
-    """A model and a fixed set of images. Books are read on it and then compared, pair by pair.
+    """Runs one model with several vocabularies on an evaluation set.
 
     Args:
-        truth: labelled under ``classes``.
-        resamples: of the images, drawn once and used for every reading, so that all comparisons are paired.
+        truth: annotated with ``classes``.
+        resamples: number of resamples of the images. All runs use the same resamples, so that they can be
+            compared in pairs.
+        seed: of the resamples.
     """
 
     def __init__(
@@ -63,50 +67,50 @@ class PairedRuns:
     ) -> None:
         self.model, self.truth, self.classes = model, truth, tuple(classes)
         self.counts = bootstrap.resample_counts(len(truth), resamples, seed)
-        self._told = progress
-        self._read: dict[tuple[Any, ...], TextRun] = {}
+        self._progress = progress
+        self._runs: dict[tuple[Any, ...], TextRun] = {}
 
-    def read(self, vocabulary: Vocabulary, name: str, names: Mapping[str, str] | None = None) -> TextRun:
-        """Ask in these words and judge what is found.
-
-        Words that were predict_all in already are not asked again.
+    def run(self, vocabulary: Vocabulary, name: str, names: Mapping[str, str] | None = None) -> TextRun:
+        """Predict with a vocabulary and compute the metrics. Runs of equal texts are cached.
 
         Args:
-            name: for who waits.
-            names: class of the fixed set by the vocabulary's name for it, where they differ.
+            name: for the progress report.
+            names: class of the evaluation set by the vocabulary's name for it, if the names differ.
 
         Raises:
-            ModelError: as :func:`pipelines.detectors.backend.predict_all`.
+            ModelError: see :func:`pipelines.detectors.backend.predict_all`.
         """
         key = (vocabulary.classes, vocabulary.inner)
-        if key not in self._read:
-            self._told.status(f"{name}: looking at images")
-            images = [one.image for one in self.truth]
+        if key not in self._runs:
+            self._progress.status(f"{name}: predicting")
+            images = [labelled.image for labelled in self.truth]
             model = self.model
-            found = predict_all(model.detector, model.folder, vocabulary, images, self._told.advance)
-            self._told.status(f"{name}: resampling")
-            self._read[key] = self._judged(_renamed(found, names or {}))
-        return self._read[key]
+            predictions = predict_all(
+                model.detector, model.folder, vocabulary, images, self._progress.advance
+            )
+            self._progress.status(f"{name}: bootstrap")
+            self._runs[key] = self._evaluate(_renamed(predictions, names or {}))
+        return self._runs[key]
 
-    def _judged(self, found: dict[str, Prediction]) -> TextRun:
-        one = evaluation_tables(found, self.truth, self.classes, self.counts, self._told.advance)
-        seen = box_probabilities(one.matched, self.classes)
-        margin, resampled = mean_margins(seen, self.counts)
-        precisions = [one.tables.mean(label=label) or (np.nan, np.nan) for label in self.classes]
+    def _evaluate(self, predictions: dict[str, Prediction]) -> TextRun:
+        tables = evaluation_tables(predictions, self.truth, self.classes, self.counts, self._progress.advance)
+        boxes = box_probabilities(tables.matched, self.classes)
+        margin, resampled_margin = mean_margins(boxes, self.counts)
+        precisions = [tables.tables.mean(label=label) or (np.nan, np.nan) for label in self.classes]
         return TextRun(
-            found,
-            seen,
+            predictions,
+            boxes,
             np.column_stack([np.array(precisions, dtype=np.float64), margin]),
-            np.concatenate([one.resampled, resampled[..., None]], axis=2),
+            np.concatenate([tables.resampled, resampled_margin[..., None]], axis=2),
         )
 
 
 class MetricDifferences(NamedTuple):
-    """One reading less another, as plain values (:func:`difference`), by FIGURES.
+    """Differences of METRICS between two runs as plain values (:func:`difference`), by metric.
 
     Attributes:
         total: of the means over classes.
-        classes: of each class, in order; empty for one without a true box.
+        classes: of each class, in order; empty for a class without ground-truth boxes.
     """
 
     total: dict[str, Any]
@@ -114,34 +118,34 @@ class MetricDifferences(NamedTuple):
 
 
 def metric_differences(this: TextRun, *others: TextRun) -> MetricDifferences:
-    """Compare readings of one bench, paired: all figures are taken in the same resamples.
+    """Compare runs of the same :class:`PairedRuns`: paired, on the same resamples.
 
     Args:
-        others: one, or several draws of the same kind, of whose figures the mean is taken; then ``spread``
-            stands beside each difference, the least and the largest against a single draw.
+        others: one run, or several runs of the same control, whose metrics are averaged. With several runs,
+            each difference has a ``spread``: the smallest and the largest difference from a single run.
     """
-    means = [bootstrap.mean_over_classes(one.resampled) for one in (this, *others)]
+    means = [bootstrap.mean_over_classes(run.resampled) for run in (this, *others)]
     return MetricDifferences(
-        _compared(this.means, [one.means for one in others], means[0], means[1:]),
+        _differences(this.means, [run.means for run in others], means[0], means[1:]),
         [
-            _compared(
-                this.figures[i],
-                [one.figures[i] for one in others],
+            _differences(
+                this.metrics[i],
+                [run.metrics[i] for run in others],
                 this.resampled[:, i],
-                [one.resampled[:, i] for one in others],
+                [run.resampled[:, i] for run in others],
             )
-            for i in range(len(this.figures))
+            for i in range(len(this.metrics))
         ],
     )
 
 
-def difference(this: float, other: float, these: Floats, others: Floats) -> dict[str, Any]:
-    """One figure of two readings as plain values; empty where it is not defined.
+def difference(this: float, other: float, this_resampled: Floats, other_resampled: Floats) -> dict[str, Any]:
+    """Difference of one metric between two runs as plain values; empty if it is undefined.
 
     Args:
-        these, others: the figure in the same resamples, (b,).
+        this_resampled, other_resampled: the metric in the same resamples, (b,).
     """
-    compared = bootstrap.compare(this - other, these, others)
+    compared = bootstrap.compare(this - other, this_resampled, other_resampled)
     if compared is None or np.isnan(compared.delta):
         return {}
     return {
@@ -153,42 +157,42 @@ def difference(this: float, other: float, these: Floats, others: Floats) -> dict
     }
 
 
-def _compared(
-    this: Floats, drawn: Sequence[Floats], these: Floats, resampled: Sequence[Floats]
+def _differences(
+    this: Floats, others: Sequence[Floats], this_resampled: Floats, others_resampled: Sequence[Floats]
 ) -> dict[str, Any]:
-    """FIGURES of one reading less the mean of those of the draws.
+    """METRICS of one run minus their means over other runs.
 
     Args:
-        drawn: of each draw, (3,).
-        resampled: the same in the same resamples, (b, 3).
+        this, others: METRICS of each run, (3,).
+        this_resampled, others_resampled: in the same resamples, (b, 3).
     """
-    other, others = np.mean(drawn, axis=0), np.mean(resampled, axis=0)
-    answer = {}
-    for i, name in enumerate(FIGURES):
-        found = difference(float(this[i]), float(other[i]), these[:, i], others[:, i])
-        if found and len(drawn) > 1:
-            each = [round(float(this[i] - one[i]), 6) for one in drawn]
-            found["spread"] = [min(each), max(each)]
-        if found:
-            answer[name] = found
-    return answer
+    mean, mean_resampled = np.mean(others, axis=0), np.mean(others_resampled, axis=0)
+    result = {}
+    for i, name in enumerate(METRICS):
+        values = difference(float(this[i]), float(mean[i]), this_resampled[:, i], mean_resampled[:, i])
+        if values and len(others) > 1:
+            deltas = [round(float(this[i] - other[i]), 6) for other in others]
+            values["spread"] = [min(deltas), max(deltas)]
+        if values:
+            result[name] = values
+    return result
 
 
-def _renamed(found: dict[str, Prediction], names: Mapping[str, str]) -> dict[str, Prediction]:
-    """The same under other names."""
+def _renamed(predictions: dict[str, Prediction], names: Mapping[str, str]) -> dict[str, Prediction]:
+    """The predictions with other class names."""
     if all(old == new for old, new in names.items()):
-        return found
+        return predictions
     return {
         key: replace(
-            one,
+            prediction,
             detections=tuple(
                 replace(
                     f,
                     label=names.get(f.label, f.label),
                     probabilities={names.get(n, n): p for n, p in f.probabilities.items()},
                 )
-                for f in one.detections
+                for f in prediction.detections
             ),
         )
-        for key, one in found.items()
+        for key, prediction in predictions.items()
     }

@@ -1,4 +1,4 @@
-"""What the figures come to, in a word and in a sentence."""
+"""The verdict on a class book, and whether the model uses the text at all, with one sentence each."""
 
 from __future__ import annotations
 
@@ -7,29 +7,25 @@ from typing import Any
 
 from prompts.evaluation_report import Verdict
 
-TOLERANCE = 0.01
-"""So much mAP@.5:.95 may a book cost without being worse."""
 
+def verdict(low: float, high: float, tolerance: float, *, nothing_correct: bool = False) -> Verdict:
+    """The verdict from the paired 95 % interval of a book's gain in mean mAP@.5:.95.
 
-def verdict(low: float, high: float, tolerance: float, *, blind: bool = False) -> Verdict:
-    """What the paired 95 % interval of a book's gain in mean mAP@.5:.95 says; each interval gets one answer.
+    The first rule that applies decides:
 
-    In this order:
-
-    - ``better``: all of it lies above zero.
-    - ``no worse``: its lower end does not lie below minus the tolerance. A loss that is sure and smaller than
-      the tolerance is therefore no worse: that is what tolerating it means.
-    - ``worse``: all of it lies below zero.
-    - ``undecided``: it holds a loss beyond the tolerance as well as a gain; more images would decide.
-
-    A model that finds nothing right in either book has no say: that is undecided, whatever the tolerance.
+    - ``better``: the whole interval is above zero.
+    - ``no worse``: the lower end is not below minus the tolerance. This includes a certain loss that
+      is smaller than the tolerance.
+    - ``worse``: the whole interval is below zero.
+    - ``undecided``: the interval contains a gain and a loss beyond the tolerance; more images would decide.
 
     Args:
         low, high: ends of the interval.
-        tolerance: 0 or more.
-        blind: nothing that was found is right, in either book.
+        tolerance: accepted loss, 0 or more.
+        nothing_correct: the model has no correct detection with either book; the verdict is then
+            ``undecided``.
     """
-    if blind:
+    if nothing_correct:
         return "undecided"
     if low > 0:
         return "better"
@@ -38,56 +34,57 @@ def verdict(low: float, high: float, tolerance: float, *, blind: bool = False) -
     return "worse" if high < 0 else "undecided"
 
 
-def reason(said: Verdict, gain: Mapping[str, Any], tolerance: float, images: int) -> str:
-    """The verdict with its figures.
+def reason(decision: Verdict, gain: Mapping[str, Any], tolerance: float, images: int) -> str:
+    """The verdict as a sentence with its numbers.
 
     Args:
         gain: ``this``, ``other``, ``delta`` and ``ci95`` of the mean mAP@.5:.95.
+        images: number of evaluated images.
     """
-    if nothing_correct(gain):
-        return f"undecided: the model finds nothing right on {images:,} images, in neither book"
-    beyond = f"beyond the tolerated {tolerance:g}"
-    says = {
+    if has_nothing_correct(gain):
+        return f"undecided: the model has no correct detection on {images:,} images with either book"
+    beyond = f"beyond the tolerance of {tolerance:g}"
+    explanations = {
         "better": "the whole interval is a gain",
-        "no worse": f"no loss {beyond} is in the interval",
-        "worse": f"the whole interval is a loss, and reaches {beyond}",
-        "undecided": f"the interval holds a loss {beyond} as well as none, and more images would decide",
+        "no worse": f"the interval contains no loss {beyond}",
+        "worse": f"the whole interval is a loss, and it reaches {beyond}",
+        "undecided": f"the interval contains a loss {beyond} as well as no loss; more images would decide",
     }
-    return f"{said}: mAP@.5:.95 {shown(gain)} on {images:,} images; {says[said]}"
+    return f"{decision}: mAP@.5:.95 {format_difference(gain)} on {images:,} images; {explanations[decision]}"
 
 
-def nothing_correct(gain: Mapping[str, Any]) -> bool:
-    """Whether nothing that was found is right, in either book."""
+def has_nothing_correct(gain: Mapping[str, Any]) -> bool:
+    """Whether mAP is zero with both books."""
     return not any(gain[side] > 0 for side in ("this", "other"))
 
 
 def text_effect(gain: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether the model does better in the right words than in random ones, plainly.
+    """Whether the model detects better with the descriptions than with random words.
 
-    ``answer`` is ``yes`` where the whole interval lies above zero, ``backwards`` where it lies below, else
-    ``not shown``. Where it is not yes no difference between two books means much: other words would have
-    done as well.
+    If ``answer`` is not "yes", a difference between two books means little: other texts would give the same
+    result.
 
     Args:
-        gain: ``delta``, ``ci95`` and ``p`` of the mean mAP@.5:.95, right words less random words; of several
-            draws of those the mean, and ``spread``, the least and the largest.
+        gain: ``delta``, ``ci95`` and ``p`` of the mean mAP@.5:.95, descriptions minus random words (averaged
+            over several draws), and ``spread`` over the draws.
+
+    Returns:
+        ``gain`` with ``answer`` ("yes": the whole interval is above zero; "backwards": it is below; "not
+        shown": otherwise) and ``sentence``.
     """
     low, high = gain["ci95"]
     spread = "; {:+.3f} to {:+.3f} by draw".format(*gain["spread"]) if "spread" in gain else ""
-    measured = f"right less random words of the same length: mAP@.5:.95 {shown(gain)}{spread}"
+    numbers = f"descriptions minus random words: mAP@.5:.95 {format_difference(gain)}{spread}"
     if low > 0:
-        answer, sentence = "yes", f"The model reads these words ({measured})"
+        answer, claim = "yes", "The model uses the descriptions"
     elif high < 0:
-        answer, sentence = (
-            "backwards",
-            f"The model does better in random words than in these ({measured})",
-        )
+        answer, claim = "backwards", "The model detects better with random words than with the descriptions"
     else:
-        answer, sentence = "not shown", f"The model does not read these words, as far as shown ({measured})"
-    return {"answer": answer, **gain, "sentence": sentence}
+        answer, claim = "not shown", "There is no evidence that the model uses the descriptions"
+    return {"answer": answer, **gain, "sentence": f"{claim} ({numbers})"}
 
 
-def shown(gain: Mapping[str, Any]) -> str:
+def format_difference(gain: Mapping[str, Any]) -> str:
     """A difference with its interval."""
     low, high = gain["ci95"]
     return f"{gain['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scenes import CLASSES, drawn_again, found, labelled, random_scene
+from scenes import CLASSES, labelled, prediction, random_scene, resampled_scene
 
 from dsmoe_core.evaluation.average_precision import average_precision
 from dsmoe_core.evaluation.bootstrap import (
@@ -25,7 +25,7 @@ from dsmoe_core.schema import Box
 def test_average_precision_is_pycocotools(seed: int) -> None:
     tables = coco_tables(*random_scene(seed), CLASSES)
     for c, matches in enumerate(tables.matches):
-        ours = average_precision(matches.right, float(matches.boxes.sum()))
+        ours = average_precision(matches.correct, float(matches.boxes.sum()))
         assert ours == pytest.approx(tables.precision[:, :, c, 0].mean(1))
 
 
@@ -36,7 +36,7 @@ def test_a_resample_is_what_pycocotools_says_of_images_drawn_again(seed: int) ->
     found_in = resampled_map(coco_tables(*scene, CLASSES), counts)
     shares = resampled_precision_recall(match_images(*scene), 0.4, counts)
     for b, count in enumerate(counts):
-        again = drawn_again(scene, count.tolist())
+        again = resampled_scene(scene, count.tolist())
         theirs = coco_tables(*again, CLASSES)
         for c, name in enumerate(CLASSES):
             expected = theirs.mean(label=name) or (np.nan, np.nan)
@@ -56,7 +56,7 @@ def test_draws_are_as_many_images_as_there_are_and_the_seed_s_own() -> None:
 
 def test_a_class_without_boxes_has_no_figure_and_stays_out_of_the_mean() -> None:
     box = Box(0, 0, 10, 10)
-    tables = coco_tables({"p": found("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))], CLASSES)
+    tables = coco_tables({"p": prediction("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))], CLASSES)
     values = resampled_map(tables, np.array([[1], [0]]))
     assert values[0, 0].tolist() == pytest.approx([1, 1])
     assert np.isnan(values[0, 1:]).all()
@@ -68,7 +68,7 @@ def test_a_class_without_boxes_has_no_figure_and_stays_out_of_the_mean() -> None
 
 def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says() -> None:
     rng, box = np.random.default_rng(0), Box(0, 0, 10, 10)
-    (hit,) = match_images({"p": found("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))])
+    (hit,) = match_images({"p": prediction("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))])
     (miss,) = match_images({}, [labelled("p", (box, "spur"))])
     covered = 0
     for trial in range(100):
@@ -89,7 +89,8 @@ def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_mor
     assert same is not None
     assert (same.ci95, same.p) == ((0.0, 0.0), 1.0)
     perfect = {
-        p.image.key: found(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in scene[1]
+        p.image.key: prediction(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations))
+        for p in scene[1]
     }
     best = mean_over_classes(resampled_map(coco_tables(perfect, scene[1], CLASSES), counts))[:, 0]
     better = compare(float(best.mean() - itself.mean()), best, itself)

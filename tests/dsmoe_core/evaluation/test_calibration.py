@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import found, labelled
+from scenes import labelled, prediction
 
 from dsmoe_core.evaluation.calibration import (
     calibration,
@@ -33,7 +33,7 @@ def test_error_and_bins_against_plain_loops(rows: list[tuple[float, bool]]) -> N
         assert one.count == len(inside)
         if inside:
             mean, share = (sum(column) / len(inside) for column in zip(*inside, strict=True))
-            assert (one.score, one.right) == (pytest.approx(mean), pytest.approx(share))
+            assert (one.mean_score, one.precision) == (pytest.approx(mean), pytest.approx(share))
             expected += len(inside) / len(rows) * abs(mean - share)
     error = expected_calibration_error(score, right)
     assert error is None if not rows else error == pytest.approx(expected, abs=1e-9)
@@ -76,7 +76,9 @@ def test_no_temperature_fits_nothing_or_only_right_or_only_false_detections(righ
 def too_sure(images: int) -> list[ImageMatches]:
     """Detections with a score of 0.95, of which two in three are right."""
     box, far = Box(0, 0, 10, 10), Box(50, 50, 60, 60)
-    detections = {f"p{i}": found(f"p{i}", (far if i % 3 == 0 else box, "spur", 0.95)) for i in range(images)}
+    detections = {
+        f"p{i}": prediction(f"p{i}", (far if i % 3 == 0 else box, "spur", 0.95)) for i in range(images)
+    }
     return match_images(detections, [labelled(f"p{i}", (box, "spur")) for i in range(images)])
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from scenes import CLASSES, found, random_scene
+from scenes import CLASSES, prediction, random_scene
 
 from dsmoe_core.evaluation.coco_metrics import coco_tables, evaluate
 from dsmoe_core.evaluation.operating_point import Size
@@ -24,13 +24,13 @@ def image(key: str, *labels: str) -> LabelledImage:
 
 
 def test_all_right_is_one() -> None:
-    result = evaluate([found("a", (BOX, "spur", 0.9))], [image("a", "spur")], ["spur", "short"])
+    result = evaluate([prediction("a", (BOX, "spur", 0.9))], [image("a", "spur")], ["spur", "short"])
     assert (result.map50, result.map, result.recall) == pytest.approx((1.0, 1.0, 1.0))
     assert result.per_class.keys() == {"spur"}
 
 
 def test_a_wrong_class_is_zero() -> None:
-    result = evaluate([found("a", (BOX, "short", 0.9))], [image("a", "spur")], ["spur", "short"])
+    result = evaluate([prediction("a", (BOX, "short", 0.9))], [image("a", "spur")], ["spur", "short"])
     assert (result.map50, result.map, result.f1) == (0.0, 0.0, 0.0)
 
 
@@ -39,21 +39,21 @@ def test_nothing_found_is_zero_and_no_error() -> None:
 
 
 def test_a_loose_box_counts_at_half_only() -> None:
-    loose = found("a", (Box(10, 10, 30, 26), "spur", 0.9))  # IoU 0.8
+    loose = prediction("a", (Box(10, 10, 30, 26), "spur", 0.9))  # IoU 0.8
     result = evaluate([loose], [image("a", "spur")], ["spur"])
     assert result.map50 == pytest.approx(1.0)
     assert result.map == pytest.approx(0.7)
 
 
 def test_a_false_alarm_above_the_true_one_halves_precision() -> None:
-    rows = found("a", (Box(60, 60, 80, 80), "spur", 0.9), (BOX, "spur", 0.5))
+    rows = prediction("a", (Box(60, 60, 80, 80), "spur", 0.9), (BOX, "spur", 0.5))
     result = evaluate([rows], [image("a", "spur")], ["spur"])
     assert result.map50 == pytest.approx(0.5)
     assert result.precision == pytest.approx(0.5)
 
 
 def test_images_outside_the_test_set_are_left_out() -> None:
-    rows = [found("a", (BOX, "spur", 0.9)), found("z", (BOX, "spur", 1.0))]
+    rows = [prediction("a", (BOX, "spur", 0.9)), prediction("z", (BOX, "spur", 1.0))]
     assert evaluate(rows, [image("a", "spur")], ["spur"]).map50 == pytest.approx(1.0)
 
 
@@ -105,7 +105,7 @@ def test_no_image_no_truth_and_no_detection_are_no_error() -> None:
     for detections, truth in (
         ([], []),
         ([], [image("a")]),
-        ([found("a", (BOX, "spur", 0.9))], [image("a")]),
+        ([prediction("a", (BOX, "spur", 0.9))], [image("a")]),
     ):
         result = evaluate(detections, truth, ["spur"])
         assert (result.map50, result.f1, result.threshold, result.per_class) == (0.0, 0.0, None, {})
@@ -113,7 +113,7 @@ def test_no_image_no_truth_and_no_detection_are_no_error() -> None:
 
 def test_precision_and_recall_are_counted_at_one_threshold_for_all_classes() -> None:
     truth = [image("a", "spur", "short")]
-    rows = found(
+    rows = prediction(
         "a", (BOX, "spur", 0.9), (Box(50, 10, 70, 30), "short", 0.4), (Box(60, 60, 80, 80), "spur", 0.3)
     )
     result = evaluate([rows], truth, ["spur", "short"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
-from scenes import CLASSES, Scene, crowded, crowds, found, labelled, random_scene
+from scenes import CLASSES, Scene, labelled, prediction, random_scene, scene_from_numbers, scene_numbers
 
 from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.evaluation.error_types import ErrorType, _missed, _rows, error_costs
@@ -31,19 +31,19 @@ def test_each_kind_by_hand() -> None:
         (Box(0, LOW, 20, LOW + 20), "spur", 0.4, ErrorType.BACKGROUND),
     ]
     truth = [labelled("p", (A, "spur"), (B, "spur"), (C, "spur"), (D, "spur"), (E, "spur"))]
-    (image,) = match_images({"p": found("p", *(row[:3] for row in rows))}, truth)
+    (image,) = match_images({"p": prediction("p", *(row[:3] for row in rows))}, truth)
     assert [row.kind for row in _rows(image)] == [row[3] for row in rows]
     costs = error_costs([image], CLASSES, 0.55)
     assert {kind: cost.count for kind, cost in costs.items()} == dict.fromkeys(ErrorType, 1) | {
         ErrorType.MISSED: 2  # D, on which a detection of another class lies loosely, and E
     }
-    assert costs[ErrorType.LOCATION].shown == 1
-    assert costs[ErrorType.BOTH].shown == 0
+    assert costs[ErrorType.LOCATION].above_threshold == 1
+    assert costs[ErrorType.BOTH].above_threshold == 0
 
 
 def test_of_two_that_would_find_the_same_box_one_is_repaired() -> None:
     rows = [(A, "short", 0.9), (A, "hole", 0.8)]
-    matched = match_images({"p": found("p", *rows)}, [labelled("p", (A, "spur"))])
+    matched = match_images({"p": prediction("p", *rows)}, [labelled("p", (A, "spur"))])
     costs = error_costs(matched, CLASSES, 0.5)
     assert costs[ErrorType.CLASS].count == 2
     assert costs[ErrorType.CLASS].map50_gain == pytest.approx(1.0)
@@ -71,7 +71,7 @@ def really_repaired(matched: list[ImageMatches], kind: ErrorType) -> Scene:
             goal_box = repaired.get((key, detection.score), Annotation(detection.box, detection.label))
             if goal_box is not None:
                 kept.append(replace(detection, box=goal_box.box, label=goal_box.label))
-        detections[key] = replace(found(key), detections=tuple(kept))
+        detections[key] = replace(prediction(key), detections=tuple(kept))
         gone = kind is ErrorType.MISSED
         left = tuple(a for i, a in enumerate(p.truth) if not gone or (key, i) in touched)
         truths.append(LabelledImage(p.image, left))
@@ -91,14 +91,14 @@ def test_costs_are_pycocotools_gain_on_really_repaired_detections(seed: int) -> 
 
 
 @settings(max_examples=60)
-@given(crowds)
+@given(scene_numbers)
 def test_every_false_detection_has_one_kind_and_no_repair_costs_anything(crowd: list[int]) -> None:
-    matched = match_images(*crowded(crowd))
+    matched = match_images(*scene_from_numbers(crowd))
     costs = error_costs(matched, CLASSES, 0.5)
-    wrong = sum((~p.right).sum() for p in matched)
+    wrong = sum((~p.correct).sum() for p in matched)
     assert sum(cost.count for kind, cost in costs.items() if kind is not ErrorType.MISSED) == wrong
     assert all(cost.map50_gain >= -1e-12 for cost in costs.values())
-    unfound = sum((p.best_score < 0).sum() for p in matched)
+    unfound = sum((p.truth_scores < 0).sum() for p in matched)
     rows = [row for p in matched for row in _rows(p)]
     assert len(_missed(matched, rows)) <= unfound
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import crowded, crowds, random_scene
+from scenes import random_scene, scene_from_numbers, scene_numbers
 
 from dsmoe_core.evaluation.coco_metrics import coco_tables
 from dsmoe_core.evaluation.matching import (
@@ -55,21 +55,21 @@ def test_greedy_gives_each_row_the_best_free_column_in_turn(overlap: np.ndarray)
     assert greedy_match(overlap).tolist() == expected
 
 
-@given(crowds)
+@given(scene_numbers)
 def test_every_true_box_is_found_at_most_once_by_its_own_class_and_none_is_left_that_could_be(
     crowd: list[int],
 ) -> None:
-    for image in match_images(*crowded(crowd)):
-        taken = image.truth_index[image.right].tolist()
+    for image in match_images(*scene_from_numbers(crowd)):
+        taken = image.truth_index[image.correct].tolist()
         assert len(set(taken)) == len(taken)
         for i, j in enumerate(image.truth_index):
             if j != UNMATCHED:
                 assert image.detections[i].label == image.truth[j].label
-                assert image.overlap[i, j] >= IOU_THRESHOLD
+                assert image.iou[i, j] >= IOU_THRESHOLD
             else:
-                could = (image.overlap[i] >= IOU_THRESHOLD) & image.same_class[i]
+                could = (image.iou[i] >= IOU_THRESHOLD) & image.same_class[i]
                 assert set(np.flatnonzero(could)) <= set(taken)
-        assert (image.best_score > 0).sum() == len(taken)
+        assert (image.truth_scores > 0).sum() == len(taken)
 
 
 def outcome(image: ImageMatches) -> list[tuple[object, ...]]:
@@ -80,9 +80,9 @@ def outcome(image: ImageMatches) -> list[tuple[object, ...]]:
     )
 
 
-@given(crowds, st.randoms(use_true_random=False))
+@given(scene_numbers, st.randoms(use_true_random=False))
 def test_the_order_of_detections_and_true_boxes_does_not_matter(crowd: list[int], rng: random.Random) -> None:
-    detections, truth = crowded(crowd)
+    detections, truth = scene_from_numbers(crowd)
     mixed_detections = {
         key: Prediction(key, tuple(rng.sample(f.detections, len(f.detections))), f.routing, 0.0, "")
         for key, f in detections.items()
@@ -104,10 +104,10 @@ def test_at_a_half_it_finds_what_pycocotools_finds(seed: int) -> None:
         rows = [
             (-f.score, bool(right))
             for p in ours
-            for f, right in zip(p.detections, p.right, strict=True)
+            for f, right in zip(p.detections, p.correct, strict=True)
             if f.label == name
         ]
-        assert [right for _, right in sorted(rows)] == theirs.right[0].tolist()
+        assert [right for _, right in sorted(rows)] == theirs.correct[0].tolist()
 
 
 def test_a_image_without_detections_and_one_without_boxes_are_there_too() -> None:
@@ -116,4 +116,4 @@ def test_a_image_without_detections_and_one_without_boxes_are_there_too() -> Non
     detections["elsewhere"] = detections["p0"]
     matched = match_images(detections, truth)
     assert [p.image.key for p in matched] == ["p0", "p1", "p2"]
-    assert matched[1].overlap.shape == (0, len(truth[1].annotations))
+    assert matched[1].iou.shape == (0, len(truth[1].annotations))

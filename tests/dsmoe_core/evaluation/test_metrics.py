@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from scenes import CLASSES, Scene, found, labelled, random_scene
+from scenes import CLASSES, Scene, labelled, prediction, random_scene
 
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.coco_metrics import evaluate
@@ -38,7 +38,7 @@ def test_they_are_those_of_evaluate_and_agree_with_each_other() -> None:
     assert total["given"]["threshold"] == 0.3
     for rows in (answer["classes"], answer["sizes"]):
         assert sum(row["boxes"] for row in rows) == total["boxes"]
-        for key in ("right", "false", "missed"):
+        for key in ("true_positives", "false_positives", "false_negatives"):
             assert sum(row["best"][key] for row in rows) == total["best"][key]
     for row in answer["classes"]:
         assert row["map50"] == expected.per_class[row["name"]].map50
@@ -46,7 +46,7 @@ def test_they_are_those_of_evaluate_and_agree_with_each_other() -> None:
         assert row["own_best"]["f1"] >= row["best"]["f1"]
     table = answer["confusion"]["table"]
     assert sum(map(sum, table[:-1])) == total["boxes"]
-    assert sum(table[i][i] for i in range(len(CLASSES))) == total["best"]["right"]
+    assert sum(table[i][i] for i in range(len(CLASSES))) == total["best"]["true_positives"]
 
 
 @pytest.mark.parametrize("figure", ["map50", "map", "precision", "recall", "f1"])
@@ -65,7 +65,7 @@ def keys(value: object) -> set[str]:
 
 def test_no_true_box_no_detection_and_neither_leave_figures_out_and_are_json() -> None:
     row = (BOX, "spur", 0.9)
-    no_truth = measured(({"p": found("p", row)}, [labelled("p")]))
+    no_truth = measured(({"p": prediction("p", row)}, [labelled("p")]))
     no_detections = measured(({}, [labelled("p", (BOX, "spur"))]))
     neither = measured(({}, [labelled("p")]))
     for answer in (no_truth, no_detections, neither):
@@ -82,9 +82,9 @@ def test_no_true_box_no_detection_and_neither_leave_figures_out_and_are_json() -
 
 
 def test_a_class_that_never_occurs_is_there_without_a_map() -> None:
-    answer = measured(({"p": found("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]))
+    answer = measured(({"p": prediction("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]))
     (hole,) = [row for row in answer["classes"] if row["name"] == "hole"]
-    assert (hole["boxes"], hole["detections"], hole["given"]["false"]) == (0, 1, 1)
+    assert (hole["boxes"], hole["detections"], hole["given"]["false_positives"]) == (0, 1, 1)
     assert "map50" not in hole
     assert answer["total"]["map50"] == 0
 
@@ -92,7 +92,7 @@ def test_a_class_that_never_occurs_is_there_without_a_map() -> None:
 def test_two_models_are_compared_on_the_same_draws() -> None:
     detections, truth = random_scene(2, images=20)
     perfect = {
-        p.image.key: found(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in truth
+        p.image.key: prediction(p.image.key, *((a.box, a.label, 0.9) for a in p.annotations)) for p in truth
     }
     one, other = judge((perfect, truth)), judge((detections, truth))
     answer = compare_map(one, other)

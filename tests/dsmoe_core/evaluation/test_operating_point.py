@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scenes import CLASSES, crowded, crowds, found, labelled
+from scenes import CLASSES, labelled, prediction, scene_from_numbers, scene_numbers
 
 from dsmoe_core.evaluation.confusion import confusion
 from dsmoe_core.evaluation.matching import match_images
@@ -16,31 +16,31 @@ from dsmoe_core.schema import Box
 thresholds = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9, 1.0])
 
 
-@given(crowds, thresholds)
+@given(scene_numbers, thresholds)
 def test_counts_add_up_to_detections_and_true_boxes_by_class_and_by_size(
     crowd: list[int], threshold: float
 ) -> None:
-    detections, truth = crowded(crowd)
+    detections, truth = scene_from_numbers(crowd)
     point = operating_point(match_images(detections, truth), CLASSES, threshold)
     shown = [f for one in detections.values() for f in one.detections if f.score >= threshold]
     true = [a for p in truth for a in p.annotations]
-    assert point.total.right + point.total.false == len(shown)
-    assert point.total.right + point.total.missed == len(true)
+    assert point.total.true_positives + point.total.false_positives == len(shown)
+    assert point.total.true_positives + point.total.false_negatives == len(true)
     for name in CLASSES:
         counts = point.per_class[name]
-        assert counts.right + counts.false == sum(f.label == name for f in shown)
-        assert counts.right + counts.missed == sum(a.label == name for a in true)
+        assert counts.true_positives + counts.false_positives == sum(f.label == name for f in shown)
+        assert counts.true_positives + counts.false_negatives == sum(a.label == name for a in true)
     for size in Size:
         counts = point.per_size[size]
-        assert counts.right + counts.missed == sum(Size.of(a.box) is size for a in true)
-    assert sum(c.false for c in point.per_size.values()) == point.total.false
+        assert counts.true_positives + counts.false_negatives == sum(Size.of(a.box) is size for a in true)
+    assert sum(c.false_positives for c in point.per_size.values()) == point.total.false_positives
 
 
-@given(crowds, thresholds)
+@given(scene_numbers, thresholds)
 def test_the_confusion_table_sums_up_to_true_boxes_and_detections_with_what_is_right_on_its_diagonal(
     crowd: list[int], threshold: float
 ) -> None:
-    detections, truth = crowded(crowd)
+    detections, truth = scene_from_numbers(crowd)
     matched = match_images(detections, truth)
     table = confusion(matched, CLASSES, threshold)
     point = operating_point(matched, CLASSES, threshold)
@@ -48,7 +48,7 @@ def test_the_confusion_table_sums_up_to_true_boxes_and_detections_with_what_is_r
     true = [a.label for p in truth for a in p.annotations]
     assert table[:-1].sum(1).tolist() == [true.count(name) for name in CLASSES]
     assert table[:, :-1].sum(0).tolist() == [shown.count(name) for name in CLASSES]
-    assert np.diag(table)[:-1].tolist() == [point.per_class[name].right for name in CLASSES]
+    assert np.diag(table)[:-1].tolist() == [point.per_class[name].true_positives for name in CLASSES]
     assert table[-1, -1] == 0
 
 
@@ -56,7 +56,7 @@ def test_the_confusion_table_by_hand() -> None:
     a, b, c, d = (Box(50.0 * i, 0.0, 50.0 * i + 20, 20.0) for i in range(4))
     matched = match_images(
         {
-            "p": found(
+            "p": prediction(
                 "p",
                 (a, "spur", 0.9),  # right
                 (a, "short", 0.95),  # on a box that its own class finds: nothing is left there
@@ -75,9 +75,9 @@ def test_the_confusion_table_by_hand() -> None:
     ]
 
 
-@given(crowds, st.sampled_from([None, *CLASSES]))
+@given(scene_numbers, st.sampled_from([None, *CLASSES]))
 def test_the_best_threshold_is_the_best_of_all_scores(crowd: list[int], label: str | None) -> None:
-    detections, truth = crowded(crowd)
+    detections, truth = scene_from_numbers(crowd)
     matched = match_images(detections, truth)
 
     def f1(threshold: float) -> float:
@@ -100,5 +100,9 @@ def test_sizes_are_coco_s() -> None:
 def test_what_is_not_defined_is_none() -> None:
     nothing = operating_point([], CLASSES, 0.5).total
     assert (nothing.precision, nothing.recall, nothing.f1) == (None, None, None)
-    assert (Counts(missed=2).precision, Counts(missed=2).recall, Counts(missed=2).f1) == (None, 0.0, 0.0)
+    assert (
+        Counts(false_negatives=2).precision,
+        Counts(false_negatives=2).recall,
+        Counts(false_negatives=2).f1,
+    ) == (None, 0.0, 0.0)
     assert Counts(3, 1, 2).f1 == pytest.approx(2 * 0.75 * 0.6 / (0.75 + 0.6))

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from exports import squares, texts, various
+from exports import diverse_network, sample_images, sample_texts
 from torch import Tensor, nn
 
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.protocol import RuntimeOutput
 
-WORDS = texts(3), texts(2, seed=1)
+WORDS = sample_texts(3), sample_texts(2, seed=1)
 
 
 class CudaGraphs:
@@ -47,14 +47,14 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> CudaGraphs:
 
 
 def parts(answer: RuntimeOutput) -> list[Tensor]:
-    assert answer.chosen is not None
-    return [answer.logits, answer.boxes, *answer.chosen]
+    assert answer.routing is not None
+    return [answer.logits, answer.boxes, *answer.routing]
 
 
 def test_an_answer_outlives_the_next_pass_of_a_compiled_network(graphs: CudaGraphs) -> None:
-    network = various()
+    network = diverse_network()
     eager = EagerRuntime(network, "fp32", device="cpu")
-    shown = [squares(4), squares(4).flip(0)]
+    shown = [sample_images(4), sample_images(4).flip(0)]
     expected = [parts(eager.run(one, *WORDS)) for one in shown]
     assert not torch.equal(expected[0][0], expected[1][0])
     compiled = EagerRuntime(network, "fp32", device="cpu", compiled=True)
@@ -64,7 +64,7 @@ def test_an_answer_outlives_the_next_pass_of_a_compiled_network(graphs: CudaGrap
 
 
 def test_what_the_encoder_keeps_of_its_first_pass_is_none_of_the_graph_s(graphs: CudaGraphs) -> None:
-    EagerRuntime(various(), "fp32", device="cpu", compiled=True).run(squares(1), *WORDS)
+    EagerRuntime(diverse_network(), "fp32", device="cpu", compiled=True).run(sample_images(1), *WORDS)
     assert graphs.kept_before
     assert graphs.options["dynamic"] is False, "a graph that leaves the batch open is slower"
 
@@ -72,8 +72,8 @@ def test_what_the_encoder_keeps_of_its_first_pass_is_none_of_the_graph_s(graphs:
 @pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("bf16", True)])
 def test_fp32_is_no_tf32(precision: Any, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    runtime, seen = EagerRuntime(various(), precision, device="cpu"), []
+    runtime, seen = EagerRuntime(diverse_network(), precision, device="cpu"), []
     runtime.network.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
-    runtime.run(squares(1), *WORDS)
+    runtime.run(sample_images(1), *WORDS)
     assert seen == [allowed]
     assert torch.backends.cudnn.allow_tf32

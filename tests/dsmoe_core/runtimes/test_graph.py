@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from exports import Exports, squares, texts, various
+from exports import Exports, diverse_network, sample_images, sample_texts
 from tiny import SMALL
 
 from dsmoe_core.build import build
@@ -100,17 +100,17 @@ SHAPES: dict[str, Callable[[ModelConfig], ModelConfig]] = {
 def test_every_network_can_be_exported(name: str) -> None:
     config = SHAPES[name](SMALL)
     torch.manual_seed(0)
-    network = various(config) if config.dynamic_experts else build(config).eval()
+    network = diverse_network(config) if config.dynamic_experts else build(config).eval()
     session = import_package("onnxruntime").InferenceSession(
         onnx_graph(network, config).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     eager = EagerRuntime(network, "fp32")
     for batch, conditioning, asked in ((1, 3, 2), (3, 3, 5)):
-        words = texts(conditioning), texts(asked, seed=1)
-        answer = eager.run(squares(batch), *words)
-        feed = (to_network_input(squares(batch)).contiguous(), *words)
+        words = sample_texts(conditioning), sample_texts(asked, seed=1)
+        answer = eager.run(sample_images(batch), *words)
+        feed = (to_network_input(sample_images(batch)).contiguous(), *words)
         outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in feed), strict=True)))
         assert len(outputs) == (5 if config.dynamic_experts else 2)
-        ours = [*answer[:2], *(answer.chosen or ())]
+        ours = [*answer[:2], *(answer.routing or ())]
         for one, other in zip(ours, outputs, strict=True):
             assert np.abs(one.numpy() - other).max() < 1e-4

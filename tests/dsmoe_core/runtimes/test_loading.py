@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from exports import VOCABULARY, Exports, squares, texts
+from exports import VOCABULARY, Exports, sample_images, sample_texts
 from tiny import HashEncoder
 
 from dsmoe_core.errors import DsmoeError, ModelError, PrerequisiteError, SettingsError
@@ -82,7 +82,9 @@ def test_a_gpu_that_onnx_runtime_was_built_for_and_cannot_use_leaves_the_process
     exports: Exports, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("dsmoe_core.runtimes.onnx.providers", lambda: ["cpu", "cuda", "tensorrt"])
-    answer = load_inference_model(exports.onnx, RuntimeOptions()).runtime.run(squares(1), texts(3), texts(2))
+    answer = load_inference_model(exports.onnx, RuntimeOptions()).runtime.run(
+        sample_images(1), sample_texts(3), sample_texts(2)
+    )
     assert answer.logits.isfinite().all()
     assert "ONNX Runtime computes on the processor" in caplog.text
 
@@ -165,14 +167,14 @@ class Another(HashEncoder):
 def test_classes_of_the_training_need_no_text_encoder(exports: Exports) -> None:
     encoder = Another()
     Detector.load(exports.onnx, encoder).set_vocabulary(VOCABULARY)
-    assert encoder.asked == []
+    assert encoder.encoded_texts == []
 
 
 def test_a_new_class_is_read_by_the_encoder_of_the_training_alone(exports: Exports) -> None:
     book = Vocabulary((*VOCABULARY.classes, ClassText("torn", "a torn edge")))
     encoder = HashEncoder()
     Detector.load(exports.onnx, encoder).set_vocabulary(book)
-    assert encoder.asked == ["a torn edge"]
+    assert encoder.encoded_texts == ["a torn edge"]
     with pytest.raises(ModelError, match="trained with text encoder hash; this one is another"):
         Detector.load(exports.onnx, Another()).set_vocabulary(book)
     with pytest.raises(DsmoeError, match="trained with text encoder hash; this one is another"):

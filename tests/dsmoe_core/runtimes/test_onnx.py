@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from exports import Exports, squares, texts
+from exports import Exports, sample_images, sample_texts
 
 from dsmoe_core.runtimes.onnx import OnnxRuntime, Provider
 
@@ -34,7 +34,7 @@ def test_what_one_provider_does_not_compute_the_next_best_does(
         InferenceSession=session,
         get_available_providers=lambda: [f"{name}ExecutionProvider" for name in ("Tensorrt", "CUDA", "CPU")],
     )
-    monkeypatch.setattr("dsmoe_core.runtimes.onnx.need", lambda name: package)
+    monkeypatch.setattr("dsmoe_core.runtimes.onnx.import_package", lambda name: package)
     OnnxRuntime(Path("model.onnx"), provider)
     assert made == [f"{name}ExecutionProvider" for name in asked]
 
@@ -56,4 +56,4 @@ def test_a_batch_that_finds_no_room_is_told_from_other_faults(
     runtime = OnnxRuntime(exports.onnx / "model.onnx", "cpu")
     runtime._session = SimpleNamespace(run=fail)
     with pytest.raises(torch.OutOfMemoryError if error else ValueError, match=said.split()[0]):
-        runtime.run(squares(1), texts(3), texts(2))
+        runtime.run(sample_images(1), sample_texts(3), sample_texts(2))

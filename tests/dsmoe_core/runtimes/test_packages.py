@@ -13,9 +13,9 @@ def watch(event, details):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
         calls.append(event)
 sys.addaudithook(watch)
-from dsmoe_core.runtimes.packages import need
+from dsmoe_core.runtimes.packages import import_package
 for package in ("onnx", "onnxruntime", "openvino", "nncf"):
-    need(package)
+    import_package(package)
 from nncf.telemetry import telemetry
 telemetry.send_event("nncf", "action", "label")
 from openvino.tools.ovc import telemetry_utils

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from exports import Exports, squares, texts
+from exports import Exports, sample_images, sample_texts
 from tiny import HashEncoder
 
 from dsmoe_core.predict import Detector
@@ -34,10 +34,10 @@ def eager(exports: Exports) -> Runtime:
 
 
 def largest_difference(one: RuntimeOutput, other: RuntimeOutput) -> float:
-    assert one.chosen is not None
-    assert other.chosen is not None
-    assert one.chosen.experts.tolist() == other.chosen.experts.tolist()
-    pairs = [*zip(one[:2], other[:2], strict=True), *zip(one.chosen[1:], other.chosen[1:], strict=True)]
+    assert one.routing is not None
+    assert other.routing is not None
+    assert one.routing.experts.tolist() == other.routing.experts.tolist()
+    pairs = [*zip(one[:2], other[:2], strict=True), *zip(one.routing[1:], other.routing[1:], strict=True)]
     pairs = [(a.cpu(), b.cpu()) for a, b in pairs]  # eager PyTorch takes a GPU where there is one
     assert all(a.shape == b.shape for a, b in pairs)
     return max(float((a - b).abs().max()) for a, b in pairs)
@@ -48,44 +48,45 @@ def largest_difference(one: RuntimeOutput, other: RuntimeOutput) -> float:
 def test_a_graph_answers_as_pytorch_does(
     runtime: Runtime, eager: Runtime, batch: int, conditioning: int, asked: int
 ) -> None:
-    words = texts(conditioning), texts(asked, seed=1)
-    answer = runtime.run(squares(batch), *words)
+    words = sample_texts(conditioning), sample_texts(asked, seed=1)
+    answer = runtime.run(sample_images(batch), *words)
     assert answer.logits.shape == (batch, 80, asked)
-    assert largest_difference(answer, eager.run(squares(batch), *words)) < 1e-4
+    assert largest_difference(answer, eager.run(sample_images(batch), *words)) < 1e-4
 
 
 def test_the_images_choose_different_experts(eager: Runtime) -> None:
     """Else the tests above would show less than they say."""
-    chosen = eager.run(squares(4), texts(3), texts(3)).chosen
+    chosen = eager.run(sample_images(4), sample_texts(3), sample_texts(3)).routing
     assert chosen is not None
     kinds = {(choice < 2).sum().item() for choice in chosen.experts}
     assert kinds == {0, 1, 2}  # cross-modal experts only, one of each, task experts only
 
 
 def test_a_image_s_answer_does_not_hang_on_its_batch(runtime: Runtime) -> None:
-    words = texts(3), texts(3)
-    together = runtime.run(squares(4), *words)
+    words = sample_texts(3), sample_texts(3)
+    together = runtime.run(sample_images(4), *words)
     for i in range(4):
-        alone = runtime.run(squares(4)[i : i + 1], *words)
+        alone = runtime.run(sample_images(4)[i : i + 1], *words)
         assert (together.logits[i] - alone.logits[0]).abs().max() < 1e-4
 
 
 @pytest.mark.skipif(not has_bf16(), reason="this processor has no bf16")
 def test_bf16_is_near_and_really_another_precision(exports: Exports, eager: Runtime) -> None:
-    words = texts(3), texts(2, seed=1)
+    words = sample_texts(3), sample_texts(2, seed=1)
     exact, half = (
-        r.run(squares(1), *words).logits.sigmoid().cpu()
+        r.run(sample_images(1), *words).logits.sigmoid().cpu()
         for r in (eager, load_inference_model(exports.openvino, RuntimeOptions(precision="bf16")).runtime)
     )
     assert 1e-6 < (exact - half).abs().mean() < 0.02
 
 
 COMPILED = """
-from exports import squares, texts, various
+from exports import sample_images, sample_texts, diverse_network
 from dsmoe_core.runtimes.eager import EagerRuntime
-network, words = various(), (texts(3), texts(2, seed=1))
-eager, compiled = (EagerRuntime(network, "fp32", compiled=c).run(squares(4), *words) for c in (False, True))
-assert eager.chosen.experts.equal(compiled.chosen.experts)
+network, words = diverse_network(), (sample_texts(3), sample_texts(2, seed=1))
+images = sample_images(4)
+eager, compiled = (EagerRuntime(network, "fp32", compiled=c).run(images, *words) for c in (False, True))
+assert eager.routing.experts.equal(compiled.routing.experts)
 print("DIFFERENCE", float((eager.logits - compiled.logits).abs().max()))
 """
 

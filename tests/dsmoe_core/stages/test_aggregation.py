@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from references import close, linear, random, stirred
+from references import close, linear, random, randomised
 from torch import Tensor
 
 from dsmoe_core.stages.aggregation import Aggregation
@@ -18,7 +18,7 @@ def at(stage: Aggregation, e: Tensor, m: Tensor) -> Tensor:
 @pytest.mark.parametrize("letter", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (1, 1)])
 def test_equals_the_equations(height: int, width: int, letter: bool) -> None:
-    stage = stirred(Aggregation(width=6, minimise_cosine=letter)).train()
+    stage = randomised(Aggregation(width=6, minimise_cosine=letter)).train()
     f_e, f_moe = random(2, 6, height, width), random(2, 6, height, width, seed=1)
     expected, misaligned = torch.zeros_like(f_e), []
     for b in range(2):
@@ -36,7 +36,7 @@ def test_equals_the_equations(height: int, width: int, letter: bool) -> None:
 
 
 def test_the_loss_trains_the_gate_the_projection_and_both_inputs() -> None:
-    stage = stirred(Aggregation(width=6)).train()
+    stage = randomised(Aggregation(width=6)).train()
     f_e, f_moe = (random(1, 6, 3, 3, seed=s).requires_grad_() for s in (0, 1))
     stage(f_e, f_moe).misalignment.backward()
     for reached in (f_e, f_moe, stage.attend.weight, stage.point.weight):
@@ -45,5 +45,5 @@ def test_the_loss_trains_the_gate_the_projection_and_both_inputs() -> None:
 
 
 def test_inference_does_not_pay_for_the_loss() -> None:
-    stage = stirred(Aggregation(width=6))
+    stage = randomised(Aggregation(width=6))
     assert stage(random(1, 6, 3, 3), random(1, 6, 3, 3, seed=1)).misalignment == 0

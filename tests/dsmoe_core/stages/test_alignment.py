@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from references import close, linear, random, stirred
+from references import close, linear, random, randomised
 from torch import Tensor
 
 from dsmoe_core.outputs import AlignmentOutput
@@ -64,7 +64,7 @@ def reference(stage: HyperbolicAlignment, f_cs: Tensor, text: Tensor) -> Alignme
 @torch.no_grad()
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 5, 3), (4, 3, 5), (6, 1, 1)])
 def test_equals_the_equations(classes: int, height: int, width: int) -> None:
-    stage = stirred(HyperbolicAlignment(width=10, text_width=12, ball_dim=4)).float()
+    stage = randomised(HyperbolicAlignment(width=10, text_width=12, ball_dim=4)).float()
     f_cs, text = random(2, 10, height, width), random(classes, 12, seed=1)
     expected = reference(stage, f_cs, text)
     assert expected.points.norm(dim=-1).max() < 0.99, "the reference itself needs room to the rim"
@@ -74,7 +74,7 @@ def test_equals_the_equations(classes: int, height: int, width: int) -> None:
 
 @torch.no_grad()
 def test_the_ball_is_fp32_under_autocast() -> None:
-    stage = stirred(HyperbolicAlignment(width=10, text_width=12, ball_dim=4)).float()
+    stage = randomised(HyperbolicAlignment(width=10, text_width=12, ball_dim=4)).float()
     f_cs, text = random(2, 10, 4, 4), random(3, 12, seed=1)
     expected = reference(stage, f_cs, text)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -16,8 +16,8 @@ from references import (
     pointwise,
     pooled,
     random,
+    randomised,
     spread,
-    stirred,
 )
 from torch import Tensor
 
@@ -86,7 +86,7 @@ def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: AlignmentOutput, t
 @pytest.mark.parametrize("letter", [{}, {"whole_dilation": True}, {"mapped": True}])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 4, 6), (3, 5, 3)])
 def test_equals_the_equations(classes: int, height: int, width: int, letter: dict[str, bool]) -> None:
-    stage = stirred(SpaceBroadcasting(width=8, text_width=10, ball_dim=4, **letter))
+    stage = randomised(SpaceBroadcasting(width=8, text_width=10, ball_dim=4, **letter))
     f_cs, text = random(2, 8, height, width), random(classes, 10, seed=1)
     signal = aligned(2, classes, 4, height, width)
     found = stage(f_cs, signal._replace(distance=signal.distance.float()), text)
@@ -108,7 +108,7 @@ def test_every_tap_sees_the_map_where_its_offset_points(step: float, coarse: tup
 @torch.no_grad()
 def test_turns_and_dilations_stay_within_their_bounds_whatever_the_weights() -> None:
     assert math.isclose(CONE, math.radians(15))
-    branch = stirred(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0, whole_dilation=False))
+    branch = randomised(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0, whole_dilation=False))
     psi, gate = random(2, 8, 4, 4), random(2, 2, 4, 4, seed=1)
     context, reach = random(2, 5, 4, 4, seed=2) * 1e3, torch.full((2, 1, 4, 4), 1e3)
     expected = scaled(branch, psi, context, gate, reach.double())
@@ -132,7 +132,7 @@ def test_gradients_reach_features_offsets_and_dilation_and_are_right() -> None:
 
 def test_floor_of_the_dilation_passes_its_gradient_straight_through() -> None:
     """Within a whole dilation the answer stands still, yet delta learns."""
-    branch = stirred(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0, whole_dilation=True))
+    branch = randomised(ScaleBranch(inputs=8, outputs=8, context=5, gate=2, scale=1.0, whole_dilation=True))
     inputs = random(1, 8, 5, 5), random(1, 5, 5, 5, seed=1), random(1, 2, 5, 5, seed=2)
     with torch.no_grad():
         branch.log_delta.zero_()

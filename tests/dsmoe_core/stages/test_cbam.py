@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from references import close, linear, random, stirred
+from references import close, linear, random, randomised
 from torch import Tensor
 
 from dsmoe_core.stages.cbam import CBAM
@@ -34,6 +34,6 @@ def attended(stage: CBAM, f_enc: Tensor, *, bare: bool) -> Tensor:
 @pytest.mark.parametrize("bare", [False, True])
 @pytest.mark.parametrize(("width", "height", "across"), [(8, 5, 7), (80, 4, 9), (8, 1, 1)])
 def test_equals_channel_then_spatial_attention(width: int, height: int, across: int, bare: bool) -> None:
-    stage = stirred(CBAM(width=width, bare=bare))
+    stage = randomised(CBAM(width=width, bare=bare))
     f_enc = random(2, width, height, across)
     close(stage(f_enc), attended(stage, f_enc, bare=bare), 1e-10)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from references import close, random, stirred
+from references import close, random, randomised
 from torch import Tensor
 
 from dsmoe_core.stages.distillation import SemanticDistillation
@@ -36,7 +36,7 @@ def distilled(stage: SemanticDistillation, text: Tensor, classes: Tensor, heads:
 @torch.no_grad()
 @pytest.mark.parametrize(("classes", "width", "heads"), [(1, 8, 8), (5, 16, 8), (7, 12, 3)])
 def test_equals_layernorm_of_text_and_attention(classes: int, width: int, heads: int) -> None:
-    stage = stirred(SemanticDistillation(width=width, heads=heads))
+    stage = randomised(SemanticDistillation(width=width, heads=heads))
     text, inner = random(classes, width), random(3, width, seed=1)
     close(stage(text, text).text, distilled(stage, text, text, heads), 1e-9)
     close(stage(inner, text).text, distilled(stage, inner, text, heads), 1e-9)
@@ -45,7 +45,7 @@ def test_equals_layernorm_of_text_and_attention(classes: int, width: int, heads:
 @torch.no_grad()
 @pytest.mark.parametrize("classes", [1, 2, 6])
 def test_value_overlap_is_the_mean_square_cosine_of_two_classes_values(classes: int) -> None:
-    stage = stirred(SemanticDistillation(width=16, heads=8))
+    stage = randomised(SemanticDistillation(width=16, heads=8))
     text = random(classes, 16)
     values = projected(stage, 2, text)
     squares = [

@@ -13,9 +13,9 @@ from references import (
     normed,
     pointwise,
     random,
+    randomised,
     same,
     spread,
-    stirred,
 )
 from torch import Tensor
 
@@ -56,14 +56,16 @@ def reference(
 @pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 5, 7), (4, 9, 4), (3, 1, 2)])
 def test_equals_the_equation(classes: int, height: int, width: int, summed: bool) -> None:
-    stage = stirred(HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6, summed=summed))
+    stage = randomised(
+        HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6, summed=summed)
+    )
     f_b, text = random(2, 8, height, width), random(classes, 10, seed=1)
     a, g = aligned(2, classes, 4, height, width), gated(2, 6, 2, 10)
     close(stage(f_b, text, a, g), reference(stage, f_b, text, a, g, summed=summed), 1e-10)
 
 
 def test_the_router_learns_from_experts_that_were_not_chosen() -> None:
-    stage = stirred(HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6))
+    stage = randomised(HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6))
     a, g = aligned(2, 3, 4, 4, 4), gated(2, 6, 1, 10)
     probabilities = g.probabilities.clone().requires_grad_()
     stage(random(2, 8, 4, 4), random(3, 10), a, g._replace(probabilities=probabilities)).sum().backward()

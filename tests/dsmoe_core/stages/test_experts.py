@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from references import close, convolved, gated, pointwise, pooled, random, resized, stirred
+from references import close, convolved, gated, pointwise, pooled, random, randomised, resized
 from torch import Tensor
 
 from dsmoe_core.outputs import GatingOutput
@@ -57,7 +57,7 @@ def reference(stage: SparseExperts, f_b: Tensor, signal: GatingOutput, cells: tu
 @pytest.mark.parametrize(("grid_stride", "cells"), [(4, (4, 8)), (8, (2, 4)), (16, (2, 4))])
 @pytest.mark.parametrize("top_k", [1, 3, 6])
 def test_equals_the_loop(top_k: int, grid_stride: int, cells: tuple[int, int]) -> None:
-    stage = stirred(SparseExperts(width=6, text_width=10, experts=6, grid_stride=grid_stride))
+    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=grid_stride))
     f_b, signal = random(4, 6, 5, 7), gated(4, 6, top_k, 10)
     close(stage(f_b, signal), reference(stage, f_b, signal, cells), 1e-10)
 
@@ -65,7 +65,7 @@ def test_equals_the_loop(top_k: int, grid_stride: int, cells: tuple[int, int]) -
 @torch.no_grad()
 @pytest.mark.parametrize("lone", range(6))
 def test_each_expert_alone(lone: int) -> None:
-    stage = stirred(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
+    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
     f_b, signal = random(1, 6, 4, 3), gated(1, 6, 1, 10)._replace(experts=torch.tensor([[lone]]))
     close(stage(f_b, signal), reference(stage, f_b, signal, (2, 4)), 1e-10)
 
@@ -86,7 +86,7 @@ def gradients_of(stage: SparseExperts, e: int) -> list[Tensor]:
 @pytest.mark.parametrize("choice", CHOICES.values(), ids=list(CHOICES))
 def test_an_expert_that_nobody_chose_neither_runs_nor_learns(choice: list[list[int]]) -> None:
     """Its weights are NaN: whatever read them, were it times zero, would be NaN too."""
-    stage = stirred(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
+    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
     f_b, signal = random(2, 6, 4, 4), gated(2, 6, 2, 10)._replace(experts=torch.tensor(choice))
     expected = stage(f_b, signal).detach()
     busy = {e for chosen in choice for e in chosen}
@@ -113,7 +113,7 @@ def test_an_expert_that_nobody_chose_neither_runs_nor_learns(choice: list[list[i
 @torch.no_grad()
 def test_only_chosen_pairs_are_multiplied() -> None:
     """The stacked experts get one row a chosen (image, expert) pair."""
-    stage = stirred(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
+    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
     seen: list[tuple[Tensor, ...]] = []
     stage.cross.register_forward_pre_hook(lambda _, args: seen.append(args))
     f_b, signal = (

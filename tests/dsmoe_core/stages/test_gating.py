@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from references import close, linear, random, stirred
+from references import close, linear, random, randomised
 from torch import Tensor
 
 from dsmoe_core.outputs import GatingOutput
@@ -63,7 +63,7 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gati
 @pytest.mark.parametrize("letter", [{}, {"unit": False}, {"share": False}, {"ask": False}, {"tau": 0.07}])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 3, 5), (4, 5, 3), (7, 2, 2), (9, 2, 2)])
 def test_equals_the_equation(k: int, classes: int, height: int, width: int, letter: dict[str, float]) -> None:
-    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=k, **letter))
+    stage = randomised(AttentionGating(width=6, text_width=10, experts=7, top_k=k, **letter))
     f_b, text = random(3, 6, height, width), random(classes, 10, seed=1)
     expected, found = reference(stage, f_b, text, k), stage(f_b, text)
     assert found.experts.tolist() == expected.experts.tolist()
@@ -74,7 +74,7 @@ def test_equals_the_equation(k: int, classes: int, height: int, width: int, lett
 
 @torch.no_grad()
 def test_a_lower_temperature_sharpens_and_chooses_the_same() -> None:
-    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=2))
+    stage = randomised(AttentionGating(width=6, text_width=10, experts=7, top_k=2))
     f_b, text = random(3, 6, 4, 4), random(4, 10, seed=1)
     stage.log_tau.fill_(1.0)
     blunt = stage(f_b, text)
@@ -121,7 +121,7 @@ def test_training_brings_every_expert_its_share_and_leaves_the_weights_to_the_ro
 
 @torch.no_grad()
 def test_to_the_letter_nobody_is_handicapped() -> None:
-    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=2, level=False)).train()
+    stage = randomised(AttentionGating(width=6, text_width=10, experts=7, top_k=2, level=False)).train()
     before = stage.load_bias.clone()
     stage(random(3, 6, 4, 4), random(4, 10, seed=1))
     assert torch.equal(stage.load_bias, before)
@@ -135,7 +135,7 @@ def shares(routed: GatingOutput) -> Tensor:
 
 @torch.no_grad()
 def test_looking_changes_nothing_and_training_follows() -> None:
-    stage = stirred(AttentionGating(width=6, text_width=10, experts=7, top_k=2))
+    stage = randomised(AttentionGating(width=6, text_width=10, experts=7, top_k=2))
     f_b, text = random(3, 6, 4, 4), random(4, 10, seed=1)
     before = {name: value.clone() for name, value in stage.named_buffers()}
     stage.eval()(f_b, text)

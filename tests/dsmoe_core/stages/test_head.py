@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from references import cbs, close, linear, pointwise, random, resized, stirred
+from references import cbs, close, linear, pointwise, random, randomised, resized
 from torch import Tensor
 
 from dsmoe_core.outputs import LevelOutput
@@ -69,7 +69,7 @@ def unit(rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("classes", [1, 4])
 def test_equals_the_equations_at_every_stride(classes: int) -> None:
     """A finer, the same and a coarser grid than that of F_out."""
-    stage = stirred(Head(width=6, text_width=10, shallow={4: 3, 8: 4, 16: 5}, hidden=8, embedding=7))
+    stage = randomised(Head(width=6, text_width=10, shallow={4: 3, 8: 4, 16: 5}, hidden=8, embedding=7))
     f_out, text = random(2, 6, 6, 10), random(classes, 10, seed=1)
     shallow = [random(2, 3, 12, 20, seed=2), random(2, 4, 6, 10, seed=3), random(2, 5, 3, 5, seed=4)]
     words = unit(linear(text, stage.words))
@@ -84,7 +84,7 @@ def test_equals_the_equations_at_every_stride(classes: int) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize(("height", "width"), [(9, 7), (1, 3)])
 def test_odd_maps(height: int, width: int) -> None:
-    level = stirred(HeadLevel(width=6, shallow=3, hidden=8, embedding=7, stride=8))
+    level = randomised(HeadLevel(width=6, shallow=3, hidden=8, embedding=7, stride=8))
     f_out, shallow = random(2, 6, height + 2, width + 4), random(2, 3, height, width, seed=1)
     words = unit(random(3, 7, seed=2))
     expected, found = reference(level, f_out, shallow, words), level(f_out, shallow, words)
@@ -95,7 +95,7 @@ def test_odd_maps(height: int, width: int) -> None:
 @torch.no_grad()
 def test_sppf_and_c2f_alone() -> None:
     x = random(2, 8, 15, 9)
-    sppf, c2f = stirred(SPPF(8)), stirred(C2F(8, 6))
+    sppf, c2f = randomised(SPPF(8)), randomised(C2F(8, 6))
     close(sppf(x), pyramid(copy.deepcopy(sppf), x), 1e-10)
     close(c2f(x), split_and_joined(copy.deepcopy(c2f), x), 1e-10)
 

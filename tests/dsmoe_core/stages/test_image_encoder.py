@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from references import anisotropic, close, normed, pointwise, random, resized, same, stirred
+from references import anisotropic, close, normed, pointwise, random, randomised, resized, same
 from torch import Tensor, nn
 
 from dsmoe_core.stages.image_encoder import ImageEncoder, gradient_aware_pool, resolution_factor
@@ -97,7 +97,7 @@ def random_images(height: int, width: int) -> Tensor:
 @pytest.mark.parametrize(("grid", "as_stride"), [(4, False), (8, False), (16, False), (8, True)])
 def test_equals_the_equations_whatever_the_backbone(grid: int, as_stride: bool) -> None:
     backbone = FourMaps(2, 32, 96)
-    stage = stirred(
+    stage = randomised(
         ImageEncoder(
             backbone=backbone,
             widths=WIDTHS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from references import close, normed, pointwise, pooled, random, resized, stirred
+from references import close, normed, pointwise, pooled, random, randomised, resized
 from torch import Tensor, nn
 
 from dsmoe_core.stages.resnet_encoder import ResNetEncoder
@@ -28,7 +28,7 @@ class FiveMaps(nn.Module):
 @pytest.mark.parametrize("grid", [8, 16])
 def test_equals_pooling_or_resizing_to_one_grid(grid: int) -> None:
     backbone = FiveMaps(2, 64, 96)
-    stage = stirred(
+    stage = randomised(
         ResNetEncoder(backbone=backbone, widths=list(WIDTHS.values())[1:], grid_stride=grid, width=8)
     )
     images = random(2, 3, 64, 96).sigmoid()

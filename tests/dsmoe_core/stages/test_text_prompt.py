@@ -6,14 +6,14 @@ import math
 
 import pytest
 import torch
-from references import close, random, stirred
+from references import close, random, randomised
 
 from dsmoe_core.stages.text_prompt import CENTRE_MOMENTUM, TextPrompt
 
 
 @pytest.mark.parametrize(("classes", "width"), [(1, 8), (4, 8), (5, 7)])
 def test_the_positional_code_is_sines_then_cosines_of_the_class_index(classes: int, width: int) -> None:
-    stage = stirred(TextPrompt(width=width, position=True))
+    stage = randomised(TextPrompt(width=width, position=True))
     assert stage.frequency is not None
     assert stage.amplitude is not None
     text, half = random(classes, width), width // 2
@@ -28,7 +28,7 @@ def test_the_positional_code_is_sines_then_cosines_of_the_class_index(classes: i
 
 
 def test_without_the_code_a_class_does_not_know_the_others() -> None:
-    stage = stirred(TextPrompt(width=6, position=False))
+    stage = randomised(TextPrompt(width=6, position=False))
     text = random(5, 6)
     close(stage(text), torch.stack([row - stage.centre.mean for row in text]), 1e-12)
 

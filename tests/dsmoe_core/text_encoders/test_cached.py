@@ -15,10 +15,10 @@ class Counting:
     name, width = "counting", 4
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.encoded_texts: list[str] = []
 
     def encode(self, texts: list[str]) -> torch.Tensor:
-        self.asked += texts
+        self.encoded_texts += texts
         return torch.tensor([[len(t), 1.0, 2.0, 3.0] for t in texts])
 
 
@@ -28,7 +28,7 @@ def test_the_cache_asks_once_and_keeps_order(tmp_path: Path) -> None:
     first = cached.encode(["bb", "a", "bb"])
     assert first[:, 0].tolist() == [2.0, 1.0, 2.0]
     torch.testing.assert_close(CachedTextEncoder(inner, tmp_path).encode(["a", "bb"]), first[[1, 0]])
-    assert inner.asked == ["bb", "a"]
+    assert inner.encoded_texts == ["bb", "a"]
 
 
 def test_a_torn_cache_file_is_made_anew(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_torn_cache_file_is_made_anew(tmp_path: Path) -> None:
     for file in tmp_path.iterdir():
         file.write_bytes(b"torn")
     assert cached.encode(["a"])[0, 0] == 1.0
-    assert inner.asked == ["a", "a"]
+    assert inner.encoded_texts == ["a", "a"]
 
 
 def test_two_encoders_never_share_a_vector(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_two_encoders_never_share_a_vector(tmp_path: Path) -> None:
     two.name = "another"
     CachedTextEncoder(one, tmp_path).encode(["a"])
     CachedTextEncoder(two, tmp_path).encode(["a"])
-    assert two.asked == ["a"]
+    assert two.encoded_texts == ["a"]
 
 
 def test_an_encoder_that_changed_under_its_name_is_refused(tmp_path: Path) -> None:

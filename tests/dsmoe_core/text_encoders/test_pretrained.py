@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_language_model import SPOKEN, WIDTH, write_language_model
+from tiny_language_model import TRAINING_TEXTS, WIDTH, write_language_model
 from tokenizers import Tokenizer
 
 from dsmoe_core.errors import DataError, ModelError, PrerequisiteError
@@ -40,13 +40,15 @@ def test_it_is_the_mean_of_the_last_hidden_state_over_the_tokens(kind: str, tmp_
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     network = AutoModel.from_pretrained(folder, dtype=torch.float32)
     wanted = []
-    for text in SPOKEN:
+    for text in TRAINING_TEXTS:
         ids = tokenizer.encode(text).ids
         assert tokenizer.decode(ids) == text
         with torch.no_grad():
             mean = network(torch.tensor([ids])).last_hidden_state[0].mean(0)
         wanted.append(mean / mean.norm())
-    torch.testing.assert_close(encoder(folder).encode(SPOKEN), torch.stack(wanted), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        encoder(folder).encode(TRAINING_TEXTS), torch.stack(wanted), atol=1e-5, rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("kind", ["qwen2", "gpt2"])  # relative and absolute positions
@@ -58,7 +60,7 @@ def test_the_side_of_the_padding_changes_nothing(kind: str, tmp_path: Path) -> N
 
 
 def test_half_the_memory_gives_nearly_the_same_vectors(language_model: Path) -> None:
-    whole, half = (encoder(language_model, dtype).encode(SPOKEN) for dtype in ("float32", "bfloat16"))
+    whole, half = (encoder(language_model, dtype).encode(TRAINING_TEXTS) for dtype in ("float32", "bfloat16"))
     assert half.dtype == torch.float32
     assert not torch.equal(half, whole)
     assert (half * whole).sum(-1).min() > 0.999
@@ -77,7 +79,7 @@ def test_the_name_is_the_content_s(own: Path, language_model: Path) -> None:
 @pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer.json", "tokenizer_config.json"])
 def test_another_file_another_name_and_no_vector_from_the_cache(own: Path, tmp_path: Path, file: str) -> None:
     before = encoder(own)
-    cached = CachedTextEncoder(before, tmp_path / "cache").encode(SPOKEN)
+    cached = CachedTextEncoder(before, tmp_path / "cache").encode(TRAINING_TEXTS)
     if file == WEIGHTS:
         tensors = load_file(own / file)
         save_file({k: v * 2 for k, v in tensors.items()}, own / file, {"format": "pt"})
@@ -87,8 +89,8 @@ def test_another_file_another_name_and_no_vector_from_the_cache(own: Path, tmp_p
         (own / file).write_text((own / file).read_text() + "\n")  # nobody can tell what a change does
     after = encoder(own)
     assert after.name != before.name
-    vectors = CachedTextEncoder(after, tmp_path / "cache").encode(SPOKEN)
-    assert torch.equal(vectors, after.encode(SPOKEN))
+    vectors = CachedTextEncoder(after, tmp_path / "cache").encode(TRAINING_TEXTS)
+    assert torch.equal(vectors, after.encode(TRAINING_TEXTS))
     assert torch.equal(vectors, cached) == file.startswith("tokenizer")
 
 
@@ -96,11 +98,11 @@ def test_the_width_is_known_without_the_weights(own: Path) -> None:
     (own / WEIGHTS).unlink()
     lacking = encoder(own)
     assert lacking.width == WIDTH
-    for set_vocabulary in (lambda: lacking.name, lambda: lacking.encode(SPOKEN)):
+    for use in (lambda: lacking.name, lambda: lacking.encode(TRAINING_TEXTS)):
         with pytest.raises(
             PrerequisiteError, match=r"no whole model in a folder.* \(no \*\.safetensors in it\)"
         ):
-            set_vocabulary()
+            use()
 
 
 def test_a_model_of_the_hub_is_named_by_its_commit(
@@ -124,9 +126,9 @@ def test_a_model_of_the_hub_is_named_by_its_commit(
     assert now.name == "acme/words@aaaaaaaaaaaa/mean/unit/float32"
     assert pinned.name == older.name == "acme/words@bbbbbbbbbbbb/mean/unit/float32"
     assert now.width == WIDTH
-    torch.testing.assert_close(now.encode(SPOKEN), encoder(language_model).encode(SPOKEN))
-    assert torch.equal(older.encode(SPOKEN), pinned.encode(SPOKEN))
-    assert not torch.equal(older.encode(SPOKEN), now.encode(SPOKEN))
+    torch.testing.assert_close(now.encode(TRAINING_TEXTS), encoder(language_model).encode(TRAINING_TEXTS))
+    assert torch.equal(older.encode(TRAINING_TEXTS), pinned.encode(TRAINING_TEXTS))
+    assert not torch.equal(older.encode(TRAINING_TEXTS), now.encode(TRAINING_TEXTS))
 
 
 def test_a_model_in_several_files(language_model: Path, tmp_path: Path) -> None:
@@ -138,7 +140,9 @@ def test_a_model_in_several_files(language_model: Path, tmp_path: Path) -> None:
     for file in language_model.glob("tokenizer*.json"):
         shutil.copy(file, tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
-    assert torch.equal(encoder(tmp_path).encode(SPOKEN), encoder(language_model).encode(SPOKEN))
+    assert torch.equal(
+        encoder(tmp_path).encode(TRAINING_TEXTS), encoder(language_model).encode(TRAINING_TEXTS)
+    )
 
 
 @pytest.mark.parametrize("model", ["acme/unheard-of", "/no/such/folder", "no name at all"])
@@ -169,7 +173,7 @@ def test_pickled_weights_are_never_read(own: Path) -> None:
     torch.save(load_file(own / WEIGHTS), own / "pytorch_model.bin")
     (own / WEIGHTS).unlink()
     with pytest.raises(PrerequisiteError, match="safetensors"):
-        encoder(own).encode(SPOKEN)
+        encoder(own).encode(TRAINING_TEXTS)
 
 
 def test_code_that_comes_with_a_model_is_not_run(own: Path) -> None:
@@ -186,10 +190,10 @@ def test_torn_and_partial_weights_are_refused(own: Path) -> None:
     lacking = {k: v for k, v in tensors.items() if "layers.1.mlp" not in k}
     save_file(lacking, own / WEIGHTS, {"format": "pt"})
     with pytest.raises(ModelError, match=r"lacks weights: layers\.1\.mlp"):
-        encoder(own).encode(SPOKEN)
+        encoder(own).encode(TRAINING_TEXTS)
     (own / WEIGHTS).write_bytes(b"torn")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        encoder(own).encode(SPOKEN)
+        encoder(own).encode(TRAINING_TEXTS)
 
 
 def test_a_text_of_nothing_is_refused(language_model: Path) -> None:
@@ -199,7 +203,7 @@ def test_a_text_of_nothing_is_refused(language_model: Path) -> None:
 
 def test_a_device_that_is_none(language_model: Path) -> None:
     with pytest.raises(ModelError, match="device_map"):
-        PretrainedEncoder(language_model, device_map="toaster").encode(SPOKEN)
+        PretrainedEncoder(language_model, device_map="toaster").encode(TRAINING_TEXTS)
 
 
 def test_spreading_over_devices_names_the_package_it_needs(
@@ -207,10 +211,10 @@ def test_spreading_over_devices_names_the_package_it_needs(
 ) -> None:
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(PrerequisiteError, match=r"dsmoe\[scale\]"):
-        PretrainedEncoder(language_model, device_map="auto").encode(SPOKEN)
+        PretrainedEncoder(language_model, device_map="auto").encode(TRAINING_TEXTS)
 
 
 def test_spreading_over_devices_changes_nothing(language_model: Path) -> None:
     pytest.importorskip("accelerate", reason="an extra, dsmoe[scale]")
-    spread = PretrainedEncoder(language_model, dtype="float32", device_map="auto").encode(SPOKEN)
-    torch.testing.assert_close(spread, encoder(language_model).encode(SPOKEN), atol=1e-4, rtol=1e-3)
+    spread = PretrainedEncoder(language_model, dtype="float32", device_map="auto").encode(TRAINING_TEXTS)
+    torch.testing.assert_close(spread, encoder(language_model).encode(TRAINING_TEXTS), atol=1e-4, rtol=1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from embeddings_server import WIDTH, EmbeddingsServer, answer, embedding
+from embeddings_server import WIDTH, EmbeddingsServer, embedding, embeddings_reply
 from openai_server import Reply
 
 from dsmoe_core.errors import LanguageModelError, PrerequisiteError
@@ -39,7 +39,7 @@ def changed(change: Callable[[list[dict[str, Any]]], Any]) -> Callable[[dict[str
     """A good answer but for what ``change`` does to its rows; the word that tells the width is spared."""
 
     def reply(body: dict[str, Any]) -> Reply:
-        status, said = answer(body)
+        status, said = embeddings_reply(body)
         return status, said if body["input"] == ["width"] else {**said, "data": change(said["data"])}
 
     return reply
@@ -114,14 +114,14 @@ def test_a_server_that_refuses_or_babbles(
 
 
 def test_an_overloaded_server_is_asked_again(server: EmbeddingsServer, connect: Connect) -> None:
-    server.reply = lambda body: (503, {}) if len(server.bodies) == 1 else answer(body)
+    server.reply = lambda body: (503, {}) if len(server.bodies) == 1 else embeddings_reply(body)
     assert connect(retries=1).width == WIDTH
 
 
 def test_a_slow_server_is_given_up(server: EmbeddingsServer, connect: Connect) -> None:
     def late(body: dict[str, Any]) -> Reply:
         time.sleep(0.6)
-        return answer(body)
+        return embeddings_reply(body)
 
     server.reply = late
     with pytest.raises(LanguageModelError, match=r"did not answer within 0.2 s. Wait until"):

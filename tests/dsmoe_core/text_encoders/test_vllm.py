@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from tiny_language_model import SPOKEN, WIDTH
+from tiny_language_model import TRAINING_TEXTS, WIDTH
 
 from dsmoe_core.errors import LanguageModelError
 from dsmoe_core.text_encoders.pretrained import PretrainedEncoder
@@ -62,12 +62,14 @@ def test_vllm_and_transformers_agree(vllm: str, language_model: Path) -> None:
     served = ServerEncoder(vllm, "tiny", batch=2)
     assert served.width == WIDTH
     here = PretrainedEncoder(language_model, dtype="float32", device_map="cpu")
-    torch.testing.assert_close(served.encode(SPOKEN), here.encode(SPOKEN), atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        served.encode(TRAINING_TEXTS), here.encode(TRAINING_TEXTS), atol=1e-4, rtol=1e-3
+    )
     served.close()
 
 
 def test_a_model_that_vllm_does_not_serve(vllm: str) -> None:
     other = ServerEncoder(vllm, "other")
     with pytest.raises(LanguageModelError, match=r"refused model 'other' \(status 404\)"):
-        other.encode(SPOKEN)
+        other.encode(TRAINING_TEXTS)
     other.close()

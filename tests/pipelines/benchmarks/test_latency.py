@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from exports import Exports, texts, various
+from exports import Exports, diverse_network, sample_texts
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.errors import PrerequisiteError
@@ -218,9 +218,12 @@ def test_a_runtime_whose_package_is_missing_is_left_out_and_named(
             raise PrerequisiteError(f"the package {package} is missing", "Install it.")
         return import_module(package)
 
-    monkeypatch.setattr("pipelines.benchmarks.runtimes.need", lacking)
+    monkeypatch.setattr("pipelines.benchmarks.runtimes.import_package", lacking)
     monkeypatch.setattr("pipelines.benchmarks.runtimes.onnx_graph", lambda *_: exports.graph)
-    read, network = ClassEncoding(texts(3), texts(3), texts(1), torch.zeros(())), various()
+    read, network = (
+        ClassEncoding(sample_texts(3), sample_texts(3), sample_texts(1), torch.zeros(())),
+        diverse_network(),
+    )
     field = contestants(network, SMALL, read, tmp_path, devices=["cpu"], compiled=False)
     assert [(c.runtime.name, c.runtime.precision) for c in field.running] == [
         ("eager", "fp32"),
@@ -239,8 +242,8 @@ def test_a_network_that_cannot_be_compiled_is_left_out_with_the_reason(
 
     monkeypatch.setattr(torch, "compile", lambda graph, **options: refuse)
     monkeypatch.setattr("pipelines.benchmarks.runtimes._exported", lambda *_: [])
-    read = ClassEncoding(texts(3), texts(3), texts(1), torch.zeros(()))
-    field = contestants(various(), SMALL, read, tmp_path, devices=["cpu"], compiled=True)
+    read = ClassEncoding(sample_texts(3), sample_texts(3), sample_texts(1), torch.zeros(()))
+    field = contestants(diverse_network(), SMALL, read, tmp_path, devices=["cpu"], compiled=True)
     assert [c.runtime.name for c in field.running] == ["eager", "eager"]
     assert field.left_out == {"compile, bf16, cpu": "skipping cudagraphs due to a copy"}
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterator[subprocess.Popen[str]]:
     """``dsmoe llm serve`` with a model of random weights; builds the environment if needed."""
-    model = write_language_model(tmp_path_factory.mktemp("model") / "tiny", talks=True, positions=8192)
+    model = write_language_model(tmp_path_factory.mktemp("model") / "tiny", chat=True, positions=8192)
     command = [sys.executable, "-m", "pipelines.cli", "llm", "serve", "--engine", "vllm-cpu"]
     with subprocess.Popen(
         [*command, "--model", str(model), "--port", "8913"],

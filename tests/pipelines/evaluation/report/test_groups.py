@@ -1,4 +1,4 @@
-"""Groups of images by a part of their names."""
+"""Grouping of images by a part of their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.metrics import evaluation_tables
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from pipelines.evaluation.report.groups import MOST, OTHERS, group_images, group_metrics
+from pipelines.evaluation.report.groups import MAX_GROUPS, OTHERS, group_images, group_metrics
 
 
 def images(*names: str) -> list[LabelledImage]:
@@ -27,22 +27,22 @@ def images(*names: str) -> list[LabelledImage]:
         ("nowhere", ["a"], {OTHERS: ["a"]}),
     ],
 )
-def test_names_that_share_what_matches_are_a_group(
+def test_images_are_grouped_by_the_match(
     pattern: str, names: list[str], expected: dict[str, list[str]]
 ) -> None:
-    found = group_images(re.compile(pattern), images(*names))
-    assert {name: [one.image.name for one in group] for name, group in found.items()} == expected
-    assert list(found) == list(expected)
+    groups = group_images(re.compile(pattern), images(*names))
+    assert {name: [p.image.name for p in group] for name, group in groups.items()} == expected
+    assert list(groups) == list(expected)
 
 
-def test_a_group_for_every_image_is_refused() -> None:
-    names = [f"{i:04d}" for i in range(MOST + 1)]
-    with pytest.raises(SettingsError, match=f"makes {MOST + 1} groups of {MOST + 1} images"):
+def test_too_many_groups_are_refused() -> None:
+    names = [f"{i:04d}" for i in range(MAX_GROUPS + 1)]
+    with pytest.raises(SettingsError, match=f"{MAX_GROUPS + 1} groups"):
         group_images(re.compile(".*"), images(*names))
 
 
-def test_a_group_without_boxes_and_detections_has_no_figures() -> None:
+def test_group_without_boxes_and_detections_has_no_metrics() -> None:
     truth = images("a")
-    whole = evaluation_tables({}, truth, ["rust"], resample_counts(1, 100, seed=1), lambda *_: None)
-    (row,) = group_metrics({"a": truth}, {}, whole, 0.5)
+    tables = evaluation_tables({}, truth, ["rust"], resample_counts(1, 100, seed=1), lambda *_: None)
+    (row,) = group_metrics({"a": truth}, {}, tables, 0.5)
     assert row == {"name": "a", "images": 1, "boxes": 0, "classes": {}}

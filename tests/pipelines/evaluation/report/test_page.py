@@ -1,4 +1,4 @@
-"""The page: it holds everything, asks nobody for anything, and has words for what is empty."""
+"""The HTML evaluation report: metrics, embedded images and charts, and empty cases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from scenes import CLASSES, SIDE, Scene, found, labelled, random_scene
+from scenes import CLASSES, SIDE, Scene, labelled, prediction, random_scene
 
 from dsmoe_core.errors import PrerequisiteError, WorkspaceError
 from dsmoe_core.evaluation.bootstrap import resample_counts
@@ -18,13 +18,23 @@ from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.evaluation.metrics import compute_metrics, evaluation_tables
 from dsmoe_core.schema import Box, ImageRecord, LabelledImage
 from pipelines.evaluation.report import page
-from pipelines.evaluation.report.worst import COLOURS, FALSE, FOUND, MISSED, RIGHT, draw, loss, worst
+from pipelines.evaluation.report.worst import (
+    COLOURS,
+    CORRECT,
+    DETECTED,
+    FALSE,
+    MAX_IMAGES,
+    MISSED,
+    image_loss,
+    render_image,
+    worst_images,
+)
 
 BOX = Box(20, 20, 80, 80)
 
 
 def on_disk(scene: Scene, folder: Path) -> Scene:
-    """The same scene with grey images that can be drawn on."""
+    """The same scene with a grey image file."""
     path = folder / "grey.png"
     Image.new("L", (SIDE, SIDE), 128).save(path)
     truth = [
@@ -34,13 +44,13 @@ def on_disk(scene: Scene, folder: Path) -> Scene:
     return scene[0], truth
 
 
-def measured(
+def evaluated(
     scene: Scene, classes: tuple[str, ...] = CLASSES, **data: Any
 ) -> tuple[dict[str, Any], list[tuple[ImageMatches, dict[str, Any]]]]:
     counts = resample_counts(len(scene[1]), 20, 0)
-    one = evaluation_tables(*scene, classes, counts, lambda done, total: None)
-    body = compute_metrics(one, counts, given=0.3, seed=0)
-    shown = worst(one.matched, body["threshold"])
+    tables = evaluation_tables(*scene, classes, counts, lambda done, total: None)
+    body = compute_metrics(tables, counts, given=0.3, seed=0)
+    worst = worst_images(tables.matched, body["threshold"])
     head = {
         "command": "dsmoe evaluate",
         "date": "2026-01-01",
@@ -49,11 +59,11 @@ def measured(
         "model": {"name": "r1", "class_book": "b"},
         "data": {"name": "val", "annotations": "a", "images": "i", "left_out": [], "notes": [], **data},
     }
-    return head | body | {"worst": [said for _, said in shown]}, shown
+    return head | body | {"worst": [summary for _, summary in worst]}, worst
 
 
 class Reader(HTMLParser):
-    """Collects addresses, texts, and tags that were opened and not closed."""
+    """Collects the addresses, tags and text of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,12 +86,12 @@ def read(folder: Path) -> Reader:
     return reader
 
 
-def test_a_report_holds_its_images_and_charts_and_names_no_other_place(tmp_path: Path) -> None:
-    answer, shown = measured(on_disk(random_scene(1), tmp_path))
-    page.write(tmp_path / "out", answer, shown)
+def test_report_is_self_contained(tmp_path: Path) -> None:
+    metrics, worst = evaluated(on_disk(random_scene(1), tmp_path))
+    page.write_report(tmp_path / "out", metrics, worst)
     reader = read(tmp_path / "out")
-    assert len(shown) == len(list((tmp_path / "out" / "worst").iterdir())) > 3
-    assert len(reader.addresses) == len(shown) + len(CLASSES) + 1
+    assert len(worst) == len(list((tmp_path / "out" / "worst").iterdir())) > 3
+    assert len(reader.addresses) == len(worst) + len(CLASSES) + 1
     assert all(address.startswith("data:image/") for address in reader.addresses)
     for address in reader.addresses:
         content = base64.b64decode(address.partition(",")[2])
@@ -90,130 +100,127 @@ def test_a_report_holds_its_images_and_charts_and_names_no_other_place(tmp_path:
             assert b"<script" not in content
             assert b"url(http" not in content
     assert not {"script", "link", "iframe", "base"} & set(reader.tags)
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == answer
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == metrics
 
 
-def test_the_same_figures_give_the_same_page(tmp_path: Path) -> None:
+def test_report_is_reproducible(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        page.write(tmp_path / name, *measured(on_disk(random_scene(1), tmp_path)))
+        page.write_report(tmp_path / name, *evaluated(on_disk(random_scene(1), tmp_path)))
     assert (tmp_path / "a" / "report.html").read_bytes() == (tmp_path / "b" / "report.html").read_bytes()
 
 
-def test_figures_stand_on_it_as_they_are_in_the_json(tmp_path: Path) -> None:
-    answer, shown = measured(on_disk(random_scene(1), tmp_path))
+def test_page_shows_the_metrics(tmp_path: Path) -> None:
+    metrics, worst = evaluated(on_disk(random_scene(1), tmp_path))
     row = {"this": 0.5, "other": 0.25, "delta": 0.25, "ci95": [0.125, 0.375], "p": 0.0625}
-    answer["against"] = {"name": "r0", "class_book": "b", "figures": {"map50": row, "map": row}}
-    page.write(tmp_path / "out", answer, shown)
+    metrics["against"] = {"name": "r0", "class_book": "b", "metrics": {"map50": row, "map": row}}
+    page.write_report(tmp_path / "out", metrics, worst)
     text = read(tmp_path / "out").text
     for key in ("map", "map50"):
-        assert f"{answer['total'][key]:.3f}" in text
-    for row in answer["classes"]:
+        assert f"{metrics['total'][key]:.3f}" in text
+    for row in metrics["classes"]:
         assert f"{row['name']} {row['boxes']} {row['detections']} {row['map']:.3f}" in text
     assert "+0.250 +0.125 to +0.375 0.062" in text
 
 
-EMPTY: dict[str, tuple[Scene, str]] = {
-    "no true box": (({"p": found("p", (BOX, "spur", 0.9))}, [labelled("p")]), "There is no true box"),
-    "no detection": (({}, [labelled("p", (BOX, "spur"))]), "The model found nothing"),
-    "neither": (({}, [labelled("p")]), "No image loses anything"),
-    "nothing right": (
-        ({"p": found("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]),
-        "No detection is right",
-    ),
-    "a class that never occurs": (
-        ({"p": found("p", (BOX, "spur", 0.9))}, [labelled("p", (BOX, "spur"))]),
-        "Without a true box here, and so in no mean: short, hole.",
-    ),
+EMPTY: dict[str, Scene] = {
+    "no ground truth": ({"p": prediction("p", (BOX, "spur", 0.9))}, [labelled("p")]),
+    "no detection": ({}, [labelled("p", (BOX, "spur"))]),
+    "neither": ({}, [labelled("p")]),
+    "nothing correct": ({"p": prediction("p", (BOX, "hole", 0.9))}, [labelled("p", (BOX, "spur"))]),
+    "absent classes": ({"p": prediction("p", (BOX, "spur", 0.9))}, [labelled("p", (BOX, "spur"))]),
 }
 
 
 @pytest.mark.parametrize("case", EMPTY)
-def test_what_is_empty_is_said(case: str, tmp_path: Path) -> None:
-    scene, words = EMPTY[case]
-    page.write(tmp_path / "out", *measured(on_disk(scene, tmp_path)))
+def test_page_without_undefined_values(case: str, tmp_path: Path) -> None:
+    page.write_report(tmp_path / "out", *evaluated(on_disk(EMPTY[case], tmp_path)))
     text = read(tmp_path / "out").text
-    assert words in text
     assert "nan" not in text.lower().split()
     assert "None" not in text
+    assert ("spur, short, hole" in text) == (case in ("no ground truth", "neither"))
+    assert "short, hole" in text  # classes without ground truth
 
 
-def test_images_that_could_not_be_read_are_named(tmp_path: Path) -> None:
-    left = [{"name": f"torn{i}.png", "reason": "it is damaged", "boxes": 1} for i in range(25)]
+def test_unreadable_images_are_listed(tmp_path: Path) -> None:
+    left_out = [{"name": f"torn{i}.png", "reason": "it is damaged", "boxes": 1} for i in range(25)]
     scene = on_disk(random_scene(1, images=5), tmp_path)
-    page.write(tmp_path / "out", *measured(scene, left_out=left, notes=["3 crowd regions left out"]))
+    page.write_report(
+        tmp_path / "out", *evaluated(scene, left_out=left_out, notes=["3 crowd regions left out"])
+    )
     text = read(tmp_path / "out").text
-    assert "25 of 30 annotated images could not be read. They, and the 25 boxes on them" in text
-    assert "torn19.png (1 box): it is damaged and 5 more" in text
+    assert "25 of 30 annotated images" in text
+    assert "torn19.png (1 box): it is damaged" in text
+    assert "torn20.png" not in text
     assert "3 crowd regions left out" in text
 
 
-def test_names_from_outside_stay_text(tmp_path: Path) -> None:
+def test_names_are_escaped(tmp_path: Path) -> None:
     bad = "<script>alert('$x$')</script> 欠陥"
-    scene = ({"p": found("p", (BOX, bad, 0.9))}, [labelled("p", (BOX, bad), (Box(0, 0, 9, 9), bad))])
-    page.write(tmp_path / "out", *measured(on_disk(scene, tmp_path), classes=(bad,), name=bad))
+    scene = ({"p": prediction("p", (BOX, bad, 0.9))}, [labelled("p", (BOX, bad), (Box(0, 0, 9, 9), bad))])
+    page.write_report(tmp_path / "out", *evaluated(on_disk(scene, tmp_path), classes=(bad,), name=bad))
     reader = read(tmp_path / "out")
     assert "script" not in reader.tags
     assert bad in reader.text
 
 
-def test_a_folder_of_something_else_and_a_missing_package_are_refused_at_once(
+def test_folder_of_other_files_and_missing_package_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(WorkspaceError, match=r"thesis\.tex"):
-        page.check(tmp_path)
-    page.check(tmp_path / "new")
+        page.check_report_folder(tmp_path)
+    page.check_report_folder(tmp_path / "new")
     monkeypatch.setattr(page, "find_spec", lambda name: None if name == "matplotlib" else object())
-    with pytest.raises(PrerequisiteError, match=r"matplotlib is not installed.*dsmoe\[report\]"):
-        page.check(tmp_path / "new")
+    with pytest.raises(PrerequisiteError, match="matplotlib"):
+        page.check_report_folder(tmp_path / "new")
 
 
-def test_the_worst_images_lose_most_whatever_the_threshold() -> None:
+def test_worst_images_have_the_largest_loss() -> None:
     detections, truth = random_scene(4, images=30)
     matched = match_images(detections, truth)
-    shown = worst(matched, 0.5)
-    losses = [loss(p) for p, _ in shown]
-    assert len(shown) == 12
-    assert losses == sorted((loss(p) for p in matched), reverse=True)[:12]
-    assert len({said["file"] for _, said in shown}) == 12
+    worst = worst_images(matched, 0.5)
+    losses = [image_loss(p) for p, _ in worst]
+    assert len(worst) == MAX_IMAGES == 12
+    assert losses == sorted((image_loss(p) for p in matched), reverse=True)[:12]
+    assert len({summary["file"] for _, summary in worst}) == 12
 
 
-def test_a_loss_by_hand() -> None:
+def test_image_loss_by_hand() -> None:
     far, other = Box(100, 100, 150, 150), Box(0, 0, 9, 9)
-    rows = found("p", (BOX, "spur", 0.75), (far, "spur", 0.5))
+    rows = prediction("p", (BOX, "spur", 0.75), (far, "spur", 0.5))
     (image,) = match_images({"p": rows}, [labelled("p", (BOX, "spur"), (other, "spur"))])
-    assert loss(image) == pytest.approx(0.25 + 1 + 0.5)
+    assert image_loss(image) == pytest.approx(0.25 + 1 + 0.5)
 
 
-def test_found_missed_right_and_false_have_colours_of_their_own(tmp_path: Path) -> None:
+def test_each_kind_of_box_has_its_colour(tmp_path: Path) -> None:
     boxes = [
         Box(20 + 90 * (i % 2), 30 + 90 * (i // 2), 70 + 90 * (i % 2), 80 + 90 * (i // 2)) for i in range(3)
     ]
-    rows = found("p", (boxes[0], "spur", 0.9), (boxes[1], "spur", 0.8))
+    rows = prediction("p", (boxes[0], "spur", 0.9), (boxes[1], "spur", 0.8))
     scene = on_disk(({"p": rows}, [labelled("p", (boxes[0], "spur"), (boxes[2], "spur"))]), tmp_path)
     (image,) = match_images(*scene)
-    (tmp_path / "drawn.jpg").write_bytes(draw(image, 0.5))
-    with Image.open(tmp_path / "drawn.jpg") as opened:
+    (tmp_path / "rendered.jpg").write_bytes(render_image(image, 0.5))
+    with Image.open(tmp_path / "rendered.jpg") as opened:
         scale = opened.width / SIDE
         assert scale == 4
-        counts = [
+        names = [
             colours(opened.crop(tuple(int(scale * v) for v in (b.x1 - 2, b.y1 - 12, b.x2, b.y2 + 12))))
             for b in boxes
         ]
-    assert [RIGHT in counts[0], FOUND in counts[0]] == [True, True]
-    assert counts[1] == {FALSE}
-    assert counts[2] == {MISSED}
-    (tmp_path / "drawn.jpg").write_bytes(draw(image, 0.85))
-    with Image.open(tmp_path / "drawn.jpg") as opened:
+    assert {CORRECT, DETECTED} <= names[0]
+    assert names[1] == {FALSE}
+    assert names[2] == {MISSED}
+    (tmp_path / "rendered.jpg").write_bytes(render_image(image, 0.85))
+    with Image.open(tmp_path / "rendered.jpg") as opened:
         assert FALSE not in colours(opened)
 
 
 def colours(image: Image.Image) -> set[str]:
-    """Which of the four are seen, in spite of the JPEG."""
-    seen = [colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []]
+    """Names of the box colours in the image, with a tolerance for JPEG compression."""
+    pixels = [colour for _, colour in image.convert("RGB").getcolors(1 << 20) or []]
     names = set()
     for name, text in COLOURS.items():
-        wanted = [int(text[i : i + 2], 16) for i in (1, 3, 5)]
-        if any(max(abs(a - b) for a, b in zip(wanted, one, strict=True)) < 8 for one in seen):
+        expected = [int(text[i : i + 2], 16) for i in (1, 3, 5)]
+        if any(max(abs(a - b) for a, b in zip(expected, pixel, strict=True)) < 8 for pixel in pixels):
             names.add(name)
     return names

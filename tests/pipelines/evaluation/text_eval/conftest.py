@@ -1,4 +1,4 @@
-"""A detector that does nothing but read words, and images on which it shows what they say."""
+"""A detector whose detections depend only on the class descriptions, and images to run it on."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
 
 SHAPES = {"spur": "pointed outgrowth", "short": "bridge between tracks", "hole": "round gap"}
-"""What the detector knows of each class; it finds one where the description says so."""
+"""The phrase by which :class:`TextDetector` recognises each class in a description."""
 
 
 class RecordingProgress(SilentProgress):
-    """Remembers the status lines."""
+    """Records the status lines."""
 
     def __init__(self) -> None:
         self.statuses: list[str] = []
@@ -33,49 +33,49 @@ class RecordingProgress(SilentProgress):
 
 
 @dataclass
-class WordReader:
-    """Sees every true box, a little shifted, as the classes whose description has the words for it.
+class TextDetector:
+    """Detects every ground-truth box, slightly shifted, as the class whose description has its phrase.
 
     Attributes:
-        deaf: it goes by names alone, as a model that learned words as codes does.
-        asked: vocabularies that it was asked in.
+        ignores_text: detect by class name instead of description.
+        vocabularies: all vocabularies that it was loaded with.
     """
 
     truth: Sequence[LabelledImage]
-    deaf: bool = False
-    asked: list[Vocabulary] = field(default_factory=list)
+    ignores_text: bool = False
+    vocabularies: list[Vocabulary] = field(default_factory=list)
 
     def fit(self, **_: Any) -> dict[str, Any]:
-        raise AssertionError("a judge does not train")
+        raise AssertionError("an evaluation must not train")
 
     def predict(
         self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
     ) -> Iterator[Prediction]:
-        known = {one.image.key: one.annotations for one in self.truth}
+        truth = {image.image.key: image.annotations for image in self.truth}
         for image in images:
-            here = known.get(image.key, ())
-            found = [self._detector(a.box, a.label, vocabulary) for a in here]
-            found.sort(key=lambda f: -f.score)
-            expert = len(here) % 3
-            yield Prediction(image.key, tuple(found), Routing((expert, 3), (0.75, 0.25), 0.0), 0.0, "")
+            annotations = truth.get(image.key, ())
+            detections = [self._detection(a.box, a.label, vocabulary) for a in annotations]
+            detections.sort(key=lambda f: -f.score)
+            expert = len(annotations) % 3
+            yield Prediction(image.key, tuple(detections), Routing((expert, 3), (0.75, 0.25), 0.0), 0.0, "")
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
-        self.asked.append(vocabulary)
+        self.vocabularies.append(vocabulary)
         return lambda images: self.predict(model, vocabulary, images)
 
     def _detection(self, box: Box, label: str, vocabulary: Vocabulary) -> Detection:
         noise = int(hashlib.sha256(repr(box.corners).encode()).hexdigest()[:4], 16) / 0xFFFF
-        said = {c.name: c.name if self.deaf else c.description for c in vocabulary.classes}
-        meant = label if self.deaf else SHAPES[label]
-        likely = {name: 0.5 + noise / 2 if meant in text else noise / 4 for name, text in said.items()}
-        best = max(likely, key=lambda name: likely[name])
+        texts = {c.name: c.name if self.ignores_text else c.description for c in vocabulary.classes}
+        phrase = label if self.ignores_text else SHAPES[label]
+        probabilities = {n: 0.5 + noise / 2 if phrase in text else noise / 4 for n, text in texts.items()}
+        best = max(probabilities, key=lambda name: probabilities[name])
         shift = box.width * noise / 4
         moved = Box(box.x1 + shift, box.y1, box.x2 + shift, box.y2)
-        return Detection(moved, best, likely[best], likely, 0.1)
+        return Detection(moved, best, probabilities[best], probabilities, 0.1)
 
 
 def images(count: int = 24) -> list[LabelledImage]:
-    """Each shows two classes in turn, in boxes of changing sizes."""
+    """Images with one or two boxes of changing classes and sizes."""
     names, truth = list(SHAPES), []
     for i in range(count):
         side = 20 + 3 * (i % 7)
@@ -87,12 +87,12 @@ def images(count: int = 24) -> list[LabelledImage]:
     return truth
 
 
-def book(**texts: str) -> ClassBook:
-    """A class book of SHAPES, with other texts where given."""
+def book(**phrases: str) -> ClassBook:
+    """A class book of the classes in SHAPES, with other phrases where given."""
     return ClassBook(
         classes=tuple(
-            ClassEntry(name=name, description=f"a {text} in the copper")
-            for name, text in {**SHAPES, **texts}.items()
+            ClassEntry(name=name, description=f"a {phrase} in the copper")
+            for name, phrase in {**SHAPES, **phrases}.items()
         )
     )
 
@@ -108,10 +108,10 @@ def truth() -> list[LabelledImage]:
 
 
 @pytest.fixture
-def reader(truth: list[LabelledImage]) -> WordReader:
-    return WordReader(truth)
+def detector(truth: list[LabelledImage]) -> TextDetector:
+    return TextDetector(truth)
 
 
 @pytest.fixture
-def model(reader: WordReader) -> EvaluatedModel:
-    return EvaluatedModel("r1", Path("nowhere"), book().vocabulary(), {}, reader)
+def model(detector: TextDetector) -> EvaluatedModel:
+    return EvaluatedModel("r1", Path("nowhere"), book().vocabulary(), {}, detector)

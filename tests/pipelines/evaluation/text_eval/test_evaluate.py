@@ -1,4 +1,4 @@
-"""Two books and one model whose reading is known: what is planted is found, and nothing else is."""
+"""Evaluation of class books with a detector whose use of the text is known."""
 
 from __future__ import annotations
 
@@ -12,38 +12,44 @@ from scenes import labelled
 from dsmoe_core.errors import ClassBookError, DataError
 from dsmoe_core.schema import Box, LabelledImage
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.evaluation.report.page import metrics_json
 from pipelines.evaluation.text_eval.eval_set import EvaluationSet
 from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest, evaluate_class_book
-from pipelines.evaluation.text_eval.runs import FIGURES, PairedRuns, metric_differences
+from pipelines.evaluation.text_eval.runs import METRICS, PairedRuns, metric_differences
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
 from prompts.evaluation_report import TextEvaluationReport
-from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, WordReader, book
+from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, TextDetector, book
 
 
 def evaluated(
     model: EvaluatedModel, this: ClassBook, other: ClassBook, truth: list[LabelledImage]
 ) -> dict[str, Any]:
-    question = TextEvaluationRequest(this, other, tolerance=0.01, resamples=200, seed=1)
+    request = TextEvaluationRequest(this, other, tolerance=0.01, resamples=200, seed=1)
     return evaluate_class_book(
-        question, model, EvaluationSet("boards", truth), "dsmoe classes evaluate", RecordingProgress()
+        request, model, EvaluationSet("boards", truth), "dsmoe classes evaluate", RecordingProgress()
     )
 
 
-def test_a_book_against_itself_is_no_worse_by_exactly_nothing(
-    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage], tmp_path: Path
+def paired_runs(model: EvaluatedModel, truth: list[LabelledImage]) -> PairedRuns:
+    return PairedRuns(
+        model, truth, book().vocabulary().names, resamples=150, seed=3, progress=RecordingProgress()
+    )
+
+
+def test_same_book_twice_has_no_difference(
+    model: EvaluatedModel, detector: TextDetector, truth: list[LabelledImage]
 ) -> None:
-    found = evaluated(model, book(), book(), truth)
-    assert found["verdict"] == "no worse"
-    for figures in (found["total"], *found["classes"]):
-        assert {name: figures[name]["delta"] for name in FIGURES} == dict.fromkeys(FIGURES, 0.0)
-        assert all(figures[name]["ci95"] == [0.0, 0.0] for name in FIGURES)
-    assert (
-        len(reader.asked) == 3 + 3
-    )  # right, name, swapped, random words thrice: the same words are asked once
+    result = evaluated(model, book(), book(), truth)
+    assert result["verdict"] == "no worse"
+    for metrics in (result["total"], *result["classes"]):
+        assert {name: metrics[name]["delta"] for name in METRICS} == dict.fromkeys(METRICS, 0.0)
+        assert all(metrics[name]["ci95"] == [0.0, 0.0] for name in METRICS)
+    # The book, names only, swapped texts, and three draws of random words; equal texts run once.
+    assert len(detector.vocabularies) == 6
 
 
-def test_a_wrong_text_is_found_out(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+def test_wrong_description_is_worse(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
     wrong = evaluated(model, book(spur=SHAPES["hole"]), book(), truth)
     assert wrong["verdict"] == "worse"
     assert wrong["reason"].startswith("worse: mAP@.5:.95 -0.")
@@ -51,112 +57,109 @@ def test_a_wrong_text_is_found_out(model: EvaluatedModel, truth: list[LabelledIm
     assert rows["spur"]["map"]["ci95"][1] < 0
     assert rows["spur"]["margin"]["ci95"][1] < 0
     assert rows["short"]["map"]["delta"] == 0
-    back = evaluated(model, book(), book(spur=SHAPES["hole"]), truth)
-    assert back["verdict"] == "better"
-    for name in FIGURES:
-        assert back["total"][name]["delta"] == pytest.approx(-wrong["total"][name]["delta"])
+    swapped = evaluated(model, book(), book(spur=SHAPES["hole"]), truth)
+    assert swapped["verdict"] == "better"
+    for name in METRICS:
+        assert swapped["total"][name]["delta"] == pytest.approx(-wrong["total"][name]["delta"])
         ends = wrong["total"][name]["ci95"]
-        assert back["total"][name]["ci95"] == pytest.approx([-ends[1], -ends[0]])
+        assert swapped["total"][name]["ci95"] == pytest.approx([-ends[1], -ends[0]])
 
 
-def test_a_model_that_finds_nothing_decides_nothing(
-    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage]
+def test_model_without_detections_is_undecided(
+    model: EvaluatedModel, detector: TextDetector, truth: list[LabelledImage]
 ) -> None:
-    reader.truth = ()
-    found = evaluated(model, book(spur="a spike"), book(), truth)
-    assert found["verdict"] == "undecided"
-    assert "finds nothing right on 24 images, in neither book" in found["reason"]
-    assert all("rival" not in row for row in found["classes"])
+    detector.truth = ()
+    result = evaluated(model, book(spur="a spike"), book(), truth)
+    assert result["verdict"] == "undecided"
+    assert "24 images" in result["reason"]
+    assert all("confused_with" not in row for row in result["classes"])
 
 
-def test_the_controls_say_whether_words_are_read(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
-    found = evaluated(model, book(), book(), truth)
-    assert [one["words"] for one in found["controls"]] == ["name", "random", "swapped"]
-    assert all(one["total"]["map"]["ci95"][0] > 0 for one in found["controls"])
-    assert found["text_effect"]["answer"] == "yes"
-    assert "random" not in found["reason"]
-    deaf = EvaluatedModel("d1", Path("nowhere"), model.vocabulary, {}, WordReader(truth, deaf=True))
-    found = evaluated(deaf, book(spur="nonsense"), book(), truth)
-    assert found["verdict"] == "no worse"
-    assert found["text_effect"]["answer"] == "not shown"
-    assert "The model does not read these words" in found["reason"]
-
-
-def test_comparisons_are_paired(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
-    """The interval of a difference is that of differences within resamples, the same ones for both."""
-    vocabulary = book().vocabulary()
-    bench = PairedRuns(model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress())
-    one, other = (bench.read(b.vocabulary(), "x") for b in (book(), book(hole="nothing")))
-    within = one.resampled[:, 2, 1] - other.resampled[:, 2, 1]
-    assert metric_differences(one, other).classes[2]["map"]["ci95"] == pytest.approx(
-        np.percentile(within, [2.5, 97.5]), abs=1e-6
-    )
-    again = PairedRuns(
-        model, truth, vocabulary.names, resamples=150, seed=3, progress=RecordingProgress()
-    ).read(vocabulary, "x")
-    assert np.array_equal(again.resampled, one.resampled, equal_nan=True)
-
-
-def test_of_several_draws_the_mean_counts_and_the_spread_is_told(
+def test_controls_are_worse_for_a_model_that_uses_the_text(
     model: EvaluatedModel, truth: list[LabelledImage]
 ) -> None:
-    bench = PairedRuns(
-        model, truth, book().vocabulary().names, resamples=150, seed=3, progress=RecordingProgress()
-    )
-    right, some, none = (
-        bench.read(b.vocabulary(), "x")
-        for b in (book(), book(hole="nothing"), book(hole="nothing", spur="nothing"))
-    )
-    found, one, two = (
-        metric_differences(right, some, none),
-        metric_differences(right, some),
-        metric_differences(right, none),
-    )
-    assert "spread" not in one.total["map"]
-    pairs = [(found.total, one.total, two.total), *zip(found.classes, one.classes, two.classes, strict=True)]
-    for mean, *each in pairs:
-        for name in FIGURES:
-            deltas = [single[name]["delta"] for single in each]
-            assert mean[name]["delta"] == pytest.approx(np.mean(deltas), abs=2e-6)
-            assert mean[name]["spread"] == pytest.approx([min(deltas), max(deltas)], abs=2e-6)
-    assert found.total["map"]["spread"][0] < found.total["map"]["delta"] < found.total["map"]["spread"][1]
-    means = [np.nanmean(reading.resampled, axis=1)[:, 1] for reading in (right, some, none)]
-    within = means[0] - (means[1] + means[2]) / 2
-    assert found.total["map"]["ci95"] == pytest.approx(np.percentile(within, [2.5, 97.5]), abs=1e-6)
+    result = evaluated(model, book(), book(), truth)
+    assert [row["control"] for row in result["controls"]] == ["name", "random", "swapped"]
+    assert all(row["total"]["map"]["ci95"][0] > 0 for row in result["controls"])
+    assert result["text_effect"]["answer"] == "yes"
+    assert result["text_effect"]["sentence"] not in result["reason"]
 
 
-def test_each_draw_of_random_words_is_another_and_all_come_again(
-    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage]
+def test_model_that_ignores_the_text_is_reported(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+    detector = TextDetector(truth, ignores_text=True)
+    by_name = EvaluatedModel("d1", Path("nowhere"), model.vocabulary, {}, detector)
+    result = evaluated(by_name, book(spur="nonsense"), book(), truth)
+    assert result["verdict"] == "no worse"
+    assert result["text_effect"]["answer"] == "not shown"
+    assert result["text_effect"]["sentence"] in result["reason"]
+
+
+def test_interval_is_that_of_paired_differences(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+    runs = paired_runs(model, truth)
+    first, second = (runs.run(b.vocabulary(), "x") for b in (book(), book(hole="nothing")))
+    paired = first.resampled[:, 2, 1] - second.resampled[:, 2, 1]
+    assert metric_differences(first, second).classes[2]["map"]["ci95"] == pytest.approx(
+        np.percentile(paired, [2.5, 97.5]), abs=1e-6
+    )
+    repeated = paired_runs(model, truth).run(book().vocabulary(), "x")
+    assert np.array_equal(repeated.resampled, first.resampled, equal_nan=True)
+
+
+def test_several_runs_are_averaged_with_their_spread(
+    model: EvaluatedModel, truth: list[LabelledImage]
 ) -> None:
-    def asked(draws: int, seed: int) -> list[str]:
-        reader.asked.clear()
-        question = TextEvaluationRequest(
-            book(), book(), tolerance=0.01, resamples=100, seed=seed, draws=draws
-        )
-        evaluate_class_book(question, model, EvaluationSet("boards", truth), "x", RecordingProgress())
-        return [one.classes[0].description for one in reader.asked[2:-1]]
+    runs = paired_runs(model, truth)
+    books = book(), book(hole="nothing"), book(hole="nothing", spur="nothing")
+    this, first, second = (runs.run(b.vocabulary(), "x") for b in books)
+    both = metric_differences(this, first, second)
+    singles = metric_differences(this, first), metric_differences(this, second)
+    assert "spread" not in singles[0].total["map"]
+    rows = [
+        (both.total, *(single.total for single in singles)),
+        *zip(both.classes, *(single.classes for single in singles), strict=True),
+    ]
+    for averaged, *separate in rows:
+        for name in METRICS:
+            deltas = [row[name]["delta"] for row in separate]
+            assert averaged[name]["delta"] == pytest.approx(np.mean(deltas), abs=2e-6)
+            assert averaged[name]["spread"] == pytest.approx([min(deltas), max(deltas)], abs=2e-6)
+    low, high = both.total["map"]["spread"]
+    assert low < both.total["map"]["delta"] < high
+    means = [np.nanmean(run.resampled, axis=1)[:, 1] for run in (this, first, second)]
+    paired = means[0] - (means[1] + means[2]) / 2
+    assert both.total["map"]["ci95"] == pytest.approx(np.percentile(paired, [2.5, 97.5]), abs=1e-6)
 
-    three = asked(3, seed=1)
+
+def test_draws_of_random_words_differ_and_are_reproducible(
+    model: EvaluatedModel, detector: TextDetector, truth: list[LabelledImage]
+) -> None:
+    def random_descriptions(draws: int, seed: int) -> list[str]:
+        detector.vocabularies.clear()
+        request = TextEvaluationRequest(book(), book(), tolerance=0.01, resamples=100, seed=seed, draws=draws)
+        evaluate_class_book(request, model, EvaluationSet("boards", truth), "x", RecordingProgress())
+        return [vocabulary.classes[0].description for vocabulary in detector.vocabularies[2:-1]]
+
+    three = random_descriptions(3, seed=1)
     assert len(set(three)) == 3
-    assert asked(3, seed=1) == three
-    assert asked(1, seed=1) == three[:1]
-    assert asked(1, seed=2) == three[1:2]
+    assert random_descriptions(3, seed=1) == three
+    assert random_descriptions(1, seed=1) == three[:1]
+    assert random_descriptions(1, seed=2) == three[1:2]
 
 
-def test_routing_and_rivals_are_told(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
-    found = evaluated(model, book(), book(), truth)
-    row = found["classes"][0]
-    assert row["rival"] in SHAPES
+def test_result_has_routing_and_confused_classes(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+    result = evaluated(model, book(), book(), truth)
+    row = result["classes"][0]
+    assert row["confused_with"] in SHAPES
     assert row["routing"]["this"] == row["routing"]["other"]
     assert sum(row["routing"]["images"]) > 0
-    table = np.array(found["experts"]["this"])
+    table = np.array(result["experts"]["this"])
     assert table.shape == (3, 4)
     assert table.sum(axis=1) == pytest.approx([1, 1, 1])
-    assert found["distances"] == {}  # this detector has no encoder
+    assert result["distances"] == {}  # the detector has no text encoder
 
 
 def other_classes() -> ClassBook:
-    """Lacks hole, has dent, and calls spur by another name."""
+    """A book without hole, with dent, and with burr, whose alias is spur."""
     return ClassBook(
         classes=(
             ClassEntry(name="dent", description="a hollow"),
@@ -166,41 +169,40 @@ def other_classes() -> ClassBook:
     )
 
 
-def test_books_of_different_classes_are_judged_on_the_common_ones(
-    model: EvaluatedModel, reader: WordReader, truth: list[LabelledImage]
+def test_different_books_are_evaluated_on_their_common_classes(
+    model: EvaluatedModel, detector: TextDetector, truth: list[LabelledImage]
 ) -> None:
-    holes = sum(a.label == "hole" for one in truth for a in one.annotations)
-    found = evaluated(model, book(), other_classes(), truth)
-    assert [row["name"] for row in found["classes"]] == ["spur", "short"]
-    assert found["left_out"] == {"this": ["hole"], "other": ["dent"], "boxes": holes, "images": []}
-    assert found["total"]["map"]["delta"] == 0  # both say the same of both classes, one under another name
-    assert {v.names for v in reader.asked} == {("spur", "short"), ("short", "burr")}
-    turned = evaluated(model, other_classes(), book(), truth)
-    assert [row["name"] for row in turned["classes"]] == ["short", "burr"]
-    assert turned["left_out"]["this"] == ["dent"]
+    holes = sum(a.label == "hole" for image in truth for a in image.annotations)
+    result = evaluated(model, book(), other_classes(), truth)
+    assert [row["name"] for row in result["classes"]] == ["spur", "short"]
+    assert result["left_out"] == {"this": ["hole"], "other": ["dent"], "boxes": holes, "images": []}
+    assert result["total"]["map"]["delta"] == 0  # the descriptions of both classes are equal
+    assert {v.names for v in detector.vocabularies} == {("spur", "short"), ("short", "burr")}
+    swapped = evaluated(model, other_classes(), book(), truth)
+    assert [row["name"] for row in swapped["classes"]] == ["short", "burr"]
+    assert swapped["left_out"]["this"] == ["dent"]
 
 
-def test_what_cannot_be_judged_is_refused(model: EvaluatedModel, truth: list[LabelledImage]) -> None:
+def test_books_and_data_without_common_classes_are_refused(
+    model: EvaluatedModel, truth: list[LabelledImage]
+) -> None:
     rust = ClassBook(classes=(ClassEntry(name="rust", description="red"),))
-    with pytest.raises(ClassBookError, match="no class in common: spur, short, hole; rust"):
+    with pytest.raises(ClassBookError, match="spur, short, hole; rust"):
         evaluated(model, book(), rust, truth)
-    strange = [labelled("x", (Box(0, 0, 9, 9), "scratch"))]
-    with pytest.raises(ClassBookError, match="neither class book knows 'scratch'"):
-        evaluated(model, book(), book(), strange)
+    unknown = [labelled("x", (Box(0, 0, 9, 9), "scratch"))]
+    with pytest.raises(ClassBookError, match="'scratch'"):
+        evaluated(model, book(), book(), unknown)
     holes = [labelled("x", (Box(0, 0, 9, 9), "hole"))]
-    with pytest.raises(DataError, match="no true box of spur, short, which both books have"):
+    with pytest.raises(DataError, match="spur, short"):
         evaluated(model, book(), other_classes(), holes)
 
 
-def test_the_report_is_one_that_publishing_reads(
+def test_result_is_a_report_for_publishing(
     model: EvaluatedModel, truth: list[LabelledImage], tmp_path: Path
 ) -> None:
-    from pipelines.evaluation.report.page import metrics_json
-
-    found = evaluated(model, book(), book(spur="a spike"), truth)
-    (tmp_path / "evaluation.json").write_text(metrics_json(found))
+    result = evaluated(model, book(), book(spur="a spike"), truth)
+    (tmp_path / "evaluation.json").write_text(metrics_json(result))
     report = TextEvaluationReport.load(tmp_path / "evaluation.json")
     assert report.book == book().version
     assert report.against == book(spur="a spike").version
     assert (report.model, report.data) == ("r1", "boards, 24 images")
-    assert report.allows_publishing
