@@ -144,13 +144,16 @@ def test_readme_has_the_table_of_the_demo() -> None:
     assert "<!-- results:demo -->" in (ROOT / "README.md").read_text()
 
 
-def test_decisions_have_a_reason() -> None:
-    """Each decision has a unique heading and a text."""
+def test_decisions_have_date_status_code_and_reason() -> None:
     decisions = re.split(r"^### ", (ROOT / "docs" / "decisions.md").read_text(), flags=re.MULTILINE)[1:]
     headings = [decision.splitlines()[0] for decision in decisions]
-    bodies = [re.split(r"^## ", decision, flags=re.MULTILINE)[0].partition("\n")[2] for decision in decisions]
     assert len(headings) == len(set(headings)) > 10
-    assert [h for h, body in zip(headings, bodies, strict=True) if len(body.split()) < 25] == []
+    for decision in decisions:
+        head, line, _, *body = re.split(r"^## ", decision, flags=re.MULTILINE)[0].splitlines()
+        status = re.fullmatch(r"\d{4}-\d\d-\d\d, (in force|replaced by \[.+\]\(.+\)), `(.+)`", line)
+        assert status, head
+        assert (ROOT / status[2]).exists(), head
+        assert any(body), head
 
 
 def test_changelog_has_the_version() -> None:
