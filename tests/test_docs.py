@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shlex
@@ -133,6 +134,16 @@ def test_links_exist(document: Path) -> None:
     links = re.findall(r"\]\((?!https?://)([^)#\s]*)(?:#[^)]*)?\)", document.read_text())
     broken = [link for link in links if link and not (document.parent / link).exists()]
     assert broken == []
+
+
+def test_code_references_of_the_architecture_document_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    references = re.findall(r"`([\w/]+\.py)(?::(\w+))?`", text)
+    assert len(references) > 20
+    for file, name in references:
+        tree = ast.parse((ROOT / file).read_text())
+        defined = {getattr(node, "name", None) for node in ast.walk(tree)}
+        assert not name or name in defined, f"{file}:{name}"
 
 
 @each("document", DOCUMENTS, ids=relative)
