@@ -1,0 +1,81 @@
+"""The examples of docs/architecture.md for each extension point work as written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from dsmoe_core.data import image_formats
+from dsmoe_core.data.image_folder import ingest_folder
+from dsmoe_core.schema import Box, Detection, Prediction, Routing
+from pipelines.rounds import gate
+from pipelines.rounds.acquisition.function import AcquisitionFunction, Candidates
+from pipelines.settings import GateSettings
+from pipelines.workspace.registry import Metrics
+from ui.views import Page
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "architecture.md"
+
+
+def examples(heading: str) -> list[str]:
+    """The Python blocks below a heading."""
+    section = DOCUMENT.read_text().split(f"### {heading}\n")[1].split("\n### ")[0]
+    return re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+
+
+def run(code: str, names: dict[str, Any]) -> dict[str, Any]:
+    """The names that a block defines, executed after ``names``."""
+    exec(compile(code, str(DOCUMENT), "exec"), names)  # noqa: S102  # our own document
+    return names
+
+
+def prediction(key: str, *entropies: float) -> Prediction:
+    detections = tuple(Detection(Box(0, 0, 4, 4), "spur", 0.5, {"spur": 0.5}, e) for e in entropies)
+    return Prediction(key, detections, Routing((), (), 0.0), 0.0, "model+book")
+
+
+def test_acquisition_function() -> None:
+    (code,) = examples("An acquisition function")
+    function = run(code, {})["MAX_ENTROPY"]
+    assert isinstance(function, AcquisitionFunction)
+    predictions = [prediction("none"), prediction("one", 0.6), prediction("two", 0.1, 0.2)]
+    scores = function.score(Candidates([p.key for p in predictions], lambda: predictions, seed=1))
+    assert scores == {"none": 0.0, "one": 0.6, "two": 0.2}
+
+
+@pytest.mark.parametrize(("recall", "promoted"), [(0.79, True), (0.70, False)])
+def test_gate_check(recall: float, promoted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "GATE_CHECKS", dict(gate.GATE_CHECKS))
+    names = dict(vars(gate))
+    for code in examples("A gate check"):
+        run(code, names)
+    champion = Metrics(0.8, 0.5, 0.9, 0.8, 0.85, {}, "test")
+    candidate = Metrics(0.9, 0.6, 0.9, recall, 0.85, {}, "test")
+    decision = gate.decide(candidate, champion, GateSettings(checks=("min_gain", "recall_kept")))
+    assert decision.promoted is promoted
+    assert decision.results["recall_kept"].values == {"candidate": recall, "champion": 0.8}
+
+
+def test_image_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = examples("An image format")
+    entry = eval(code, dict(vars(image_formats)))  # noqa: S307  # our own document
+    monkeypatch.setattr(image_formats, "IMAGE_FORMATS", (*image_formats.IMAGE_FORMATS, entry))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 6), (10, 20, 30)).save(tmp_path / "images" / "a.tga")
+    ingested = ingest_folder(tmp_path / "images", tmp_path / "store", max_pixels=1000)
+    assert [(i.name, i.width, i.height) for i in ingested.images] == [("a.tga", 8, 6)]
+
+
+def test_page() -> None:
+    (code,) = examples("A page")
+    page = Page("Classes", ":material/label:", run(code, {})["show"])
+    assert callable(page.show)
+    script = code + "\nfrom types import SimpleNamespace\nshow(SimpleNamespace(classes=('spur', 'open')))\n"
+    app = AppTest.from_string(script).run()
+    assert not app.exception
+    assert [text.value for text in app.text] == ["spur", "open"]
