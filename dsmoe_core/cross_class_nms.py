@@ -1,4 +1,4 @@
-"""Detections of several classes on one place brought down to one, for whoever looks at an image."""
+"""Non-maximum suppression across classes, for pages and pre-annotations that show one box per place."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.schema import Detection
 
 SUPPRESSION_IOU = 0.4
-"""Detections that overlap so much (intersection over union) are of one place."""
+"""Minimum IoU at which a detection suppresses another of lower score."""
 
 
 def suppress_across_classes(detections: Iterable[Detection]) -> list[Detection]:
-    """Of detections on top of each other the surest alone, of whatever class; highest score first."""
+    """Keep the detection of the highest score among overlapping ones of any class.
+
+    Returns:
+        The kept detections, highest score first.
+    """
     kept: list[Detection] = []
-    for detection in sorted(detections, key=lambda f: -f.score):
-        over = pairwise_iou([detection.box], [other.box for other in kept])
-        if not (over >= SUPPRESSION_IOU).any():
+    for detection in sorted(detections, key=lambda d: -d.score):
+        iou = pairwise_iou([detection.box], [better.box for better in kept])
+        if not (iou >= SUPPRESSION_IOU).any():
             kept.append(detection)
     return kept

@@ -1,8 +1,8 @@
-"""Large images in overlapping tiles: training on them, and looking through them.
+"""Tiling of large images into overlapping tiles, for training and for prediction.
 
-A defect of a few pixels on a board of thousands is gone once the board is letter-boxed to 640 (or 320). A
-tile keeps it. Tiles overlap, so that whatever is smaller than the overlap is whole in one of them;
-``seams.py`` brings together what several tiles saw.
+A defect of a few pixels on an image of thousands disappears when the image is letterboxed to 640 (or 320)
+pixels; in a tile it does not. Tiles overlap, so that a defect smaller than the overlap is complete in at
+least one tile. ``tile_merge.py`` merges the detections of the tiles.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from dsmoe_core.schema import (
 from dsmoe_core.tile_merge import CutEdges, TileDetection, merge_detections
 from dsmoe_core.uncertainty import image_uncertainty
 
-_EDGE = 0.01
-"""A box that ends within this share of a tile's side of an inner edge is taken as cut by it."""
-_SMALLEST_PX = 1.0
+_BOUNDARY_SHARE = 0.01
+"""A box that ends within this share of a tile's side of a tile boundary counts as cut by it."""
+_MIN_BOUNDARY_PX = 2.0
+_MIN_BOX_PX = 1.0
 Predict = Callable[[Iterable[ImageRecord]], Iterator[Prediction]]
-"""Finds things on images, streamed in order."""
+"""Predicts on a stream of images, in their order."""
 
 
 class Tile(NamedTuple):
@@ -44,9 +45,9 @@ class Tile(NamedTuple):
 
 
 def tile_grid(width: int, height: int, tiles: Tiles) -> list[Tile]:
-    """Tiles that cover an image of this size, row by row; one that is all of it where it fits into a tile.
+    """Tiles that cover an image of this size, row by row; one tile if the image fits into it.
 
-    They lie evenly, each shares at least ``tiles.overlap`` of its side with the next.
+    They are evenly spaced; each shares at least ``tiles.overlap`` of its side with the next.
     """
     return [
         Tile(left, top, min(left + tiles.px, width), min(top + tiles.px, height))
@@ -56,27 +57,28 @@ def tile_grid(width: int, height: int, tiles: Tiles) -> list[Tile]:
 
 
 def _starts(length: int, tiles: Tiles) -> list[int]:
-    room = length - tiles.px
-    if room <= 0:
+    """First pixel of each tile along one side of an image."""
+    last_start = length - tiles.px
+    if last_start <= 0:
         return [0]
-    steps = math.ceil(room / max(1, math.floor(tiles.px * (1 - tiles.overlap))))
-    return [i * room // steps for i in range(steps + 1)]
+    steps = math.ceil(last_start / max(1, math.floor(tiles.px * (1 - tiles.overlap))))
+    return [i * last_start // steps for i in range(steps + 1)]
 
 
 def image_views(image: ImageRecord, tiles: Tiles) -> list[ImageRecord]:
-    """What to look at instead of an image: its tiles, and itself if ``tiles.whole`` or if it fits."""
-    places = tile_grid(image.width, image.height, tiles)
-    if len(places) == 1:
+    """The tiles of an image, then the image itself if ``tiles.whole``; only the image if it fits one tile."""
+    grid = tile_grid(image.width, image.height, tiles)
+    if len(grid) == 1:
         return [image]
-    parts = [_part(image, place) for place in places]
+    parts = [_part(image, tile) for tile in grid]
     return [*parts, image] if tiles.whole else parts
 
 
 def _part(image: ImageRecord, tile: Tile) -> ImageRecord:
-    place = ",".join(map(str, tile))
+    region = ",".join(map(str, tile))
     return ImageRecord(
-        f"{image.key}@{place}",
-        f"{image.name} [{place}]",
+        f"{image.key}@{region}",
+        f"{image.name} [{region}]",
         image.path,
         tile.right - tile.left,
         tile.bottom - tile.top,
@@ -85,48 +87,48 @@ def _part(image: ImageRecord, tile: Tile) -> ImageRecord:
 
 
 def labelled_views(labelled: LabelledImage, tiles: Tiles) -> list[LabelledImage]:
-    """The views of an image to train on, each with the boxes that it shows.
+    """The views of an image to train on, each with the boxes in it.
 
-    A box belongs to every tile that shows at least ``tiles.visible`` of it, cut at the tile's edges, and
-    where none does to the one that shows most of it. Of the tiles without a box a share of ``tiles.empty`` is
-    kept, always the same ones.
+    A box is assigned to every tile that contains at least ``tiles.visible`` of its area, clipped to the tile;
+    if there is none, to the tiles that contain most of it. Of the tiles without a box the share
+    ``tiles.empty`` is kept; which ones is fixed by their key.
     """
     views = image_views(labelled.image, tiles)
     if len(views) == 1:
         return [labelled]
-    whole = [LabelledImage(v, labelled.annotations) for v in views if v.region is None]
+    whole_image = [LabelledImage(v, labelled.annotations) for v in views if v.region is None]
     parts = [v for v in views if v.region is not None]
-    shown: list[list[Annotation]] = [[] for _ in parts]
+    annotations: list[list[Annotation]] = [[] for _ in parts]
     for annotation in labelled.annotations:
-        shares = [_visible(annotation.box, v) for v in parts]
-        enough = min(tiles.visible, max(shares))
-        for found, view, share in zip(shown, parts, shares, strict=True):
-            if share >= enough and (cut := _cut_out(annotation.box, view)) is not None:
-                found.append(replace(annotation, box=cut))
-    kept = [
-        LabelledImage(view, tuple(found))
-        for view, found in zip(parts, shown, strict=True)
-        if found or zlib.crc32(view.key.encode()) < tiles.empty * (1 << 32)
+        shares = [_visible_share(annotation.box, v) for v in parts]
+        min_share = min(tiles.visible, max(shares))
+        for of_view, view, share in zip(annotations, parts, shares, strict=True):
+            if share >= min_share and (clipped := _clipped_to(view, annotation.box)) is not None:
+                of_view.append(replace(annotation, box=clipped))
+    selected = [
+        LabelledImage(view, tuple(of_view))
+        for view, of_view in zip(parts, annotations, strict=True)
+        if of_view or zlib.crc32(view.key.encode()) < tiles.empty * (1 << 32)
     ]
-    return [*kept, *whole] or [LabelledImage(parts[0], ())]
+    return [*selected, *whole_image] or [LabelledImage(parts[0], ())]
 
 
 def training_views(images: Sequence[LabelledImage], tiles: Tiles | None) -> Sequence[LabelledImage]:
-    """Images to train on, with tiles in the place of large ones."""
-    return images if tiles is None else [view for p in images for view in labelled_views(p, tiles)]
+    """Images to train on, where large ones are replaced by their tiles; None: the images unchanged."""
+    return images if tiles is None else [view for image in images for view in labelled_views(image, tiles)]
 
 
-def _visible(box: Box, view: ImageRecord) -> float:
-    cut = _cut_out(box, view)
-    return cut.area / box.area if cut is not None else 0.0
+def _visible_share(box: Box, view: ImageRecord) -> float:
+    clipped = _clipped_to(view, box)
+    return clipped.area / box.area if clipped is not None else 0.0
 
 
-def _cut_out(box: Box, view: ImageRecord) -> Box | None:
-    """The part of a box that a tile shows, in the tile's pixels; None where that is less than a pixel."""
+def _clipped_to(view: ImageRecord, box: Box) -> Box | None:
+    """The part of a box inside a tile, in the tile's pixels; None if it is narrower than a pixel."""
     left, top = _corner(view)
     x1, y1 = max(box.x1 - left, 0.0), max(box.y1 - top, 0.0)
     x2, y2 = min(box.x2 - left, float(view.width)), min(box.y2 - top, float(view.height))
-    if x2 - x1 < min(_SMALLEST_PX, box.width) or y2 - y1 < min(_SMALLEST_PX, box.height):
+    if x2 - x1 < min(_MIN_BOX_PX, box.width) or y2 - y1 < min(_MIN_BOX_PX, box.height):
         return None
     return Box(x1, y1, x2, y2)
 
@@ -135,41 +137,52 @@ def _corner(view: ImageRecord) -> tuple[int, int]:
     return (view.region[0], view.region[1]) if view.region is not None else (0, 0)
 
 
-def predict_tiled(look: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterator[Prediction]:
-    """What ``look`` finds on the views of each image, brought together; streamed in order.
+def predict_tiled(predict: Predict, images: Iterable[ImageRecord], tiles: Tiles) -> Iterator[Prediction]:
+    """Predict on the views of each image and merge the results; streamed in the order of the images.
 
-    An image that fits into a tile is looked at as ever. ``look`` gets one stream of views, so that its
-    batches are full.
+    Args:
+        predict: called once with the views of all images as one stream, so that its batches are full.
+        images: one that fits into a tile is predicted on unchanged.
     """
-    waiting: deque[tuple[ImageRecord, list[ImageRecord]]] = deque()
+    pending: deque[tuple[ImageRecord, list[ImageRecord]]] = deque()
 
-    def views() -> Iterator[ImageRecord]:
+    def all_views() -> Iterator[ImageRecord]:
         for image in images:
-            its_views = image_views(image, tiles)
-            waiting.append((image, its_views))
-            yield from its_views
+            views = image_views(image, tiles)
+            pending.append((image, views))
+            yield from views
 
-    stream = look(views())
+    stream = predict(all_views())
     for first in stream:
-        image, its_views = waiting.popleft()
-        if len(its_views) == 1:
+        image, views = pending.popleft()
+        if len(views) == 1:
             yield first
             continue
-        seen = [first, *(next(stream) for _ in its_views[1:])]
-        yield _together(image, list(zip(its_views, seen, strict=True)), tiles)
+        predictions = [first, *(next(stream) for _ in views[1:])]
+        yield _merged(image, list(zip(views, predictions, strict=True)), tiles)
 
 
-def _together(image: ImageRecord, seen: Sequence[tuple[ImageRecord, Prediction]], tiles: Tiles) -> Prediction:
-    found = [_in_image(one, view, image, tiles) for view, page in seen for one in page.detections]
-    detections = tuple(merge_detections(found))
-    routing = _mean_routing([page.routing for _, page in seen])
-    return Prediction(image.key, detections, routing, image_uncertainty(detections), seen[0][1].version)
+def _merged(
+    image: ImageRecord, by_view: Sequence[tuple[ImageRecord, Prediction]], tiles: Tiles
+) -> Prediction:
+    """One prediction of an image from the predictions of its views."""
+    detections = tuple(
+        merge_detections(
+            [
+                _in_image(detection, view, image, tiles)
+                for view, prediction in by_view
+                for detection in prediction.detections
+            ]
+        )
+    )
+    routing = _mean_routing([prediction.routing for _, prediction in by_view])
+    return Prediction(image.key, detections, routing, image_uncertainty(detections), by_view[0][1].version)
 
 
 def _in_image(detection: Detection, view: ImageRecord, image: ImageRecord, tiles: Tiles) -> TileDetection:
-    """A tile's detection in the image's pixels, with the sides at which an inner edge of the tile cuts it."""
+    """A tile's detection in image pixels, with the sides at which a boundary of the tile cuts it."""
     left, top = _corner(view)
-    box, slack = detection.box, max(2.0, _EDGE * tiles.px)
+    box, slack = detection.box, max(_MIN_BOUNDARY_PX, _BOUNDARY_SHARE * tiles.px)
     moved = Box(box.x1 + left, box.y1 + top, box.x2 + left, box.y2 + top)
     cut = CutEdges(
         left=left > 0 and box.x1 < slack,
@@ -181,15 +194,15 @@ def _in_image(detection: Detection, view: ImageRecord, image: ImageRecord, tiles
 
 
 def _mean_routing(routings: Sequence[Routing]) -> Routing:
-    """The experts that the views used most, as many as one view uses, their weights summing to one."""
+    """The experts of the largest total weight, as many as one view uses, with weights that sum to one."""
     total: dict[int, float] = {}
     for routing in routings:
         for expert, weight in zip(routing.experts, routing.weights, strict=True):
             total[expert] = total.get(expert, 0.0) + weight
     best = sorted(total.items(), key=lambda item: -item[1])[: len(routings[0].experts)]
-    whole = math.fsum(weight for _, weight in best)
+    weight_sum = math.fsum(weight for _, weight in best)
     return Routing(
         tuple(expert for expert, _ in best),
-        tuple(weight / whole for _, weight in best),
+        tuple(weight / weight_sum for _, weight in best),
         math.fsum(r.entropy for r in routings) / len(routings),
     )

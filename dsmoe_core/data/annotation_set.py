@@ -1,7 +1,7 @@
-"""What an annotation file says, whatever its format: classes, image names, sizes and boxes.
+"""The content of an annotation file, independent of its format: classes, image names, sizes and boxes.
 
-The formats (coco, voc, yolo) read into this and write from it. It is strict: one wrong box refuses the whole
-file by name, because a file that is wrong in one place is seldom wrong in only one.
+The label formats (coco, voc, yolo) read into this and write from it. Reading is strict: one wrong box refuses
+the whole file, because a file that is wrong in one place usually is wrong in more.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 
 @dataclass(frozen=True, slots=True)
 class ImageAnnotations:
-    """One image as an annotation file knows it.
+    """The entry of one image in an annotation file.
 
     Attributes:
         name: path relative to the folder of images, with forward slashes.
-        width, height: pixels of the upright image, as the file says.
+        width, height: size of the upright image in pixels, as stated in the file.
     """
 
     name: str
@@ -31,7 +31,7 @@ class ImageAnnotations:
 
 
 class MatchResult(NamedTuple):
-    """Annotations brought together with images; ``missing`` are annotated names without an image."""
+    """Images with their annotations, and the annotated names for which there is no image."""
 
     labelled: tuple[LabelledImage, ...]
     missing: tuple[str, ...]
@@ -39,11 +39,11 @@ class MatchResult(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AnnotationSet:
-    """Everything one annotation file (or folder) says.
+    """The content of one annotation file or folder.
 
     Attributes:
-        classes: every class it declares, in its order, used or not.
-        notes: what reading left out and why, one sentence each; for people.
+        classes: every class that is declared, in the order of the file, used or not.
+        notes: one sentence for each thing that reading left out, with the reason.
     """
 
     classes: tuple[str, ...]
@@ -51,25 +51,25 @@ class AnnotationSet:
     notes: tuple[str, ...] = ()
 
     def match(self, images: Iterable[ImageRecord]) -> MatchResult:
-        """Brings these annotations together with images of the same name, in the images' order.
+        """Pair the annotations with images of the same name, in the order of the images.
 
-        Images without an entry here are left out: they are not labelled, which is not the same as free of
-        defects. Boxes belong to the *upright* image: where the size in the file is another one, such as the
-        size before an EXIF rotation, the boxes would lie in wrong places, so this refuses.
+        Images without an entry are left out: they are unlabelled, which differs from free of defects. Boxes
+        refer to the *upright* image, so a different size in the file (such as the size before EXIF rotation)
+        is an error.
 
         Raises:
-            FormatError: the file gives an image a size it does not have.
+            FormatError: the file states a size that the image does not have.
         """
-        known = {entry.name: entry for entry in self.images}
+        unmatched = {entry.name: entry for entry in self.images}
         labelled = []
         for image in images:
-            entry = known.pop(image.name, None)
+            entry = unmatched.pop(image.name, None)
             if entry is None:
                 continue
             if (entry.width, entry.height) != (image.width, image.height):
                 raise _size_mismatch(entry, image)
             labelled.append(LabelledImage(image, entry.annotations))
-        return MatchResult(tuple(labelled), tuple(known))
+        return MatchResult(tuple(labelled), tuple(unmatched))
 
 
 def _size_mismatch(entry: ImageAnnotations, image: ImageRecord) -> FormatError:
@@ -79,22 +79,22 @@ def _size_mismatch(entry: ImageAnnotations, image: ImageRecord) -> FormatError:
     )
     if (entry.width, entry.height) == (image.height, image.width):
         return FormatError(
-            f"{problem}: they were made on the image before its EXIF rotation",
-            "Turn the image upright in its file (and drop the EXIF tag), or annotate it upright.",
+            f"{problem}: they were made before the image's EXIF rotation",
+            "Rotate the image file itself and remove the EXIF tag, or annotate the upright image.",
         )
-    return FormatError(problem, "Annotate the images at the size they are given in.")
+    return FormatError(problem, "Give the images that were annotated, at their original size.")
 
 
 def checked_name(raw: object, source: Path, owner: str) -> str:
-    """An image's name as its relative path with forward slashes.
+    """Validate an image name and return it as a relative path with forward slashes.
 
     Args:
-        raw: what the file says; Windows' backslashes are taken as slashes.
+        raw: the value in the file; backslashes are taken as slashes.
         source: the annotation file, for the message.
-        owner: which entry of it, for the message.
+        owner: the entry of the file, for the message.
 
     Raises:
-        FormatError: no text, empty, absolute, with a drive or control characters, or leading out by ``..``.
+        FormatError: it is not text, empty, absolute, with a drive or control characters, or contains ``..``.
     """
     remedy = "Give file names relative to the folder of images, without '..'."
     if not isinstance(raw, str) or not raw.strip():
@@ -109,41 +109,49 @@ def checked_name(raw: object, source: Path, owner: str) -> str:
 
 
 def checked_size(width: object, height: object, source: Path, owner: str) -> tuple[int, int]:
-    """Width and height as positive whole numbers.
+    """Validate an image size and return it as positive integers.
+
+    Args:
+        source: the annotation file, for the message.
+        owner: the entry of the file, for the message.
 
     Raises:
-        FormatError: they are not.
+        FormatError: a value is not a whole number above 0.
     """
     values = []
     for label, value in (("width", width), ("height", height)):
-        whole = isinstance(value, int | float) and not isinstance(value, bool) and value == whole_part(value)
-        if not whole or whole_part(value) < 1:
+        is_whole = (
+            isinstance(value, int | float) and not isinstance(value, bool) and value == _whole_part(value)
+        )
+        if not is_whole or _whole_part(value) < 1:
             raise FormatError(
                 f"{source}: {owner} has {label} {value!r}; expected a whole number of pixels above 0",
                 "Write the image's size into the file.",
             )
-        values.append(whole_part(value))
+        values.append(_whole_part(value))
     return values[0], values[1]
 
 
-def whole_part(value: object) -> int:
-    """The whole part of a finite number, 0 for everything else."""
+def _whole_part(value: object) -> int:
+    """The integer part of a finite number, 0 for everything else."""
     if not isinstance(value, int | float):
         return 0
     try:
         return int(value)
-    except (OverflowError, ValueError):  # infinite, or not a number
+    except (OverflowError, ValueError):  # infinite or NaN
         return 0
 
 
 def checked_box(
     corners: tuple[float, float, float, float], size: tuple[int, int], source: Path, owner: str
 ) -> Box:
-    """The box of these corners (x1, y1, x2, y2 in pixels), clipped where it sticks out by rounding only.
+    """Validate a box, and clip it where it leaves its image by a rounding error.
 
     Args:
+        corners: x1, y1, x2, y2 in pixels.
         size: width and height of the image.
-        owner: names image and annotation, for the message.
+        source: the annotation file, for the message.
+        owner: image and annotation, for the message.
 
     Raises:
         BoxError: it is empty, not finite or more than a pixel outside; names file, image and annotation.
@@ -153,9 +161,9 @@ def checked_box(
         box = Box(*corners)
     except BoxError as error:
         raise BoxError(f"{source}: {owner}: {error.problem}", remedy) from None
-    shown = tuple(round(v, 2) for v in box.corners)
+    rounded = tuple(round(v, 2) for v in box.corners)
     outside = BoxError(
-        f"{source}: {owner}: box {shown} lies outside its image of {size[0]}x{size[1]} pixels", remedy
+        f"{source}: {owner}: box {rounded} lies outside its image of {size[0]}x{size[1]} pixels", remedy
     )
     if not box.inside(*size):
         raise outside
@@ -165,12 +173,21 @@ def checked_box(
         raise outside from None
 
 
-def refuse_duplicates(names: Iterable[str], what: str, source: Path) -> None:
-    """Raises FormatError at the first value that comes twice."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
+def refuse_duplicates(values: Iterable[str], what: str, source: Path) -> None:
+    """Require that no value occurs twice.
+
+    Args:
+        what: the kind of value, for the message.
+        source: the annotation file, for the message.
+
+    Raises:
+        FormatError: a value occurs twice; names the first one.
+    """
+    earlier: set[str] = set()
+    for value in values:
+        if value in earlier:
             raise FormatError(
-                f"{source}: {what} {name!r} comes twice; expected every {what} once", "Remove one of the two."
+                f"{source}: {what} {value!r} occurs twice; expected every {what} once",
+                "Remove or rename one of the two.",
             )
-        seen.add(name)
+        earlier.add(value)

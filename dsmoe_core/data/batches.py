@@ -1,7 +1,7 @@
-"""Training batches: letter-boxed images, augmented anew each time they are shown.
+"""Training batches of letterboxed images with random augmentation.
 
-The batch of a step is a pure function of (seed, step), so a resumed run sees what an uninterrupted one would
-have seen.
+The batch of a step is a pure function of (seed, step), so a resumed run gets the same batches as an
+uninterrupted one.
 """
 
 from __future__ import annotations
@@ -34,65 +34,73 @@ AUGMENTATIONS = (
     "paste",
     "mixup",
 )
-"""Those that :class:`TrainingConfig` has a probability for, by that name."""
+"""Names of the augmentations; :class:`TrainingConfig` has a probability of the same name for each."""
 MAX_PASTED = 3
+"""Maximum number of defects that copy-paste adds to an image."""
 
 
 class Batch(NamedTuple):
-    """What one step sees."""
+    """Images of one training step.
+
+    Attributes:
+        pixels: RGB, 0 to 255.
+        boxes: per image, x1, y1, x2, y2 in pixels of the square.
+        labels: per image, the class index of each box.
+    """
 
     pixels: UInt8[np.ndarray, "b side side 3"]
     boxes: list[Float[np.ndarray, "_ 4"]]
     labels: list[Int[np.ndarray, " _"]]
 
     def slice(self, first: int, end: int) -> Batch:
-        """The images from ``main`` to before ``end``."""
+        """The images from ``first`` up to, but not including, ``end``."""
         return Batch(self.pixels[first:end], self.boxes[first:end], self.labels[first:end])
 
     def select_classes(self, classes: Int[np.ndarray, " a"]) -> Batch:
-        """The same images with the boxes of these classes alone, which are counted anew.
+        """The same images with the boxes of these classes only; labels become indices into ``classes``.
 
         Args:
-            classes: rows of the class book, rising.
+            classes: class indices in ascending order.
         """
-        kept = [np.isin(labels, classes) for labels in self.labels]
-        boxes = [b[k] for b, k in zip(self.boxes, kept, strict=True)]
-        labels = [np.searchsorted(classes, one[k]) for one, k in zip(self.labels, kept, strict=True)]
+        selected = [np.isin(labels, classes) for labels in self.labels]
+        boxes = [b[s] for b, s in zip(self.boxes, selected, strict=True)]
+        labels = [np.searchsorted(classes, ls[s]) for ls, s in zip(self.labels, selected, strict=True)]
         return Batch(self.pixels, boxes, labels)
 
 
 class StepRandom:
-    """The random numbers of one step.
+    """Random number generators of one training step.
 
-    ``main`` draws what has always been drawn, in the order of the images. Everything else draws from a
-    stream of its own, so that switching one augmentation on leaves the draws of all others as they were.
+    ``main`` serves the geometric augmentations, brightness and MixUp, in the order of the images. Every other
+    augmentation has a stream of its own, so switching one on does not change the random numbers of the
+    others.
     """
 
     def __init__(self, seed: int, step: int) -> None:
-        self._place = (seed, step)
+        self._seed_and_step = (seed, step)
         self.main = np.random.default_rng([seed, step])
         self._streams: dict[str, np.random.Generator] = {}
 
     def stream(self, name: str) -> np.random.Generator:
-        """The generator of this name."""
+        """The generator of an augmentation."""
         if name not in self._streams:
-            seed, step = self._place
+            seed, step = self._seed_and_step
             self._streams[name] = np.random.default_rng([seed, 1 << 22, step, zlib.crc32(name.encode())])
         return self._streams[name]
 
-    def applies(self, name: str, share: float) -> bool:
-        """Whether an augmentation that concerns this share of the images concerns the next one."""
-        return self.stream(name).random() < share
+    def applies(self, name: str, probability: float) -> bool:
+        """Sample whether an augmentation is applied to the next image."""
+        return self.stream(name).random() < probability
 
 
 class TrainingSet:
-    """All images of a training run, letter-boxed once.
+    """Letterboxed images of a training run.
 
     Args:
-        images: with everything that is on them; none on one means it shows no defect.
-        vocabulary: gives the class order; every label must be in it.
-        reader: reads the images. Where it is a cache, squares are taken from there at each step; else they
-            are all held in memory.
+        images: with all their annotations; an image without any shows no defect.
+        vocabulary: class order; it must contain every label.
+        reader: reads the images. With a cache they are read from it at each step; otherwise all are kept in
+            memory.
         training: augmentation and seed.
 
     Raises:
@@ -109,15 +117,15 @@ class TrainingSet:
     ) -> None:
         self.training = training
         self._images = images
-        self._boxes = [_boxes(p, reader.side) for p in images]
-        self._labels = [_labels(p, vocabulary) for p in images]
-        self._defective = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
+        self._boxes = [_boxes(image, reader.side) for image in images]
+        self._labels = [_labels(image, vocabulary) for image in images]
+        self._with_defects = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
         self._reader = reader
-        self._held: list[UInt8[np.ndarray, "side side 3"]] = []
+        self._in_memory: list[UInt8[np.ndarray, "side side 3"]] = []
         for labelled in images:
             square = reader.read(labelled.image)
             if isinstance(reader, LetterboxReader):
-                self._held.append(square)
+                self._in_memory.append(square)
         if isinstance(reader, LetterboxCache):
             reader.flush()
 
@@ -125,42 +133,46 @@ class TrainingSet:
         return len(self._images)
 
     def batch(self, step: int) -> Batch:
-        """The batch of this step: every image once before any comes again."""
-        shown = self.samples(step)
-        return Batch(np.stack([s.pixels for s in shown]), [s.boxes for s in shown], [s.labels for s in shown])
+        """The batch of a step. Every image occurs once before any is repeated."""
+        samples = self.samples(step)
+        return Batch(
+            np.stack([s.pixels for s in samples]), [s.boxes for s in samples], [s.labels for s in samples]
+        )
 
     def samples(self, step: int) -> list[Sample]:
-        """The images of this step's batch, with what was done to each."""
+        """The images of a step's batch, each with the list of augmentations applied to it."""
         size = self.training.batch
         random = StepRandom(self.training.seed, step)
-        return [self._mixup_sample(self.index(step * size + i), random) for i in range(size)]
+        return [self._mixed(self.index(step * size + i), random) for i in range(size)]
 
     def index(self, position: int) -> int:
-        """Which image comes at this position of the run."""
+        """Index of the image at a position of the run (step * batch size + position in the batch)."""
         epoch, place = divmod(position, len(self._images))
         return int(
             np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._images))[place]
         )
 
     def source_sample(self, index: int) -> Sample:
-        """An image as it is before augmentation."""
-        held = self._held[index] if self._held else self._reader.read(self._images[index].image)
-        return Sample(held, self._boxes[index], self._labels[index])
+        """An image before augmentation."""
+        pixels = self._in_memory[index] if self._in_memory else self._reader.read(self._images[index].image)
+        return Sample(pixels, self._boxes[index], self._labels[index])
 
-    def _mixup_sample(self, index: int, random: StepRandom) -> Sample:
-        sample = self._augment(index, random)
+    def _mixed(self, index: int, random: StepRandom) -> Sample:
+        """An augmented image, blended with a second one if MixUp applies."""
+        sample = self._augmented(index, random)
         rng = random.main
         if rng.random() < self.training.mixup:
-            other = self._augment(int(rng.integers(len(self._images))), random)
-            sample = mixup(sample, other, share=float(rng.beta(8.0, 8.0)))
+            second = self._augmented(int(rng.integers(len(self._images))), random)
+            sample = mixup(sample, second, share=float(rng.beta(8.0, 8.0)))
         return sample
 
-    def _augment(self, index: int, random: StepRandom) -> Sample:
+    def _augmented(self, index: int, random: StepRandom) -> Sample:
+        """Copy-paste, geometry, brightness, then the rest of the photometric augmentations."""
         training, rng = self.training, random.main
-        sample = self._paste(index, random)
+        sample = self._with_pasted(index, random)
         quarters, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        turned, flipped = random.applies("turns", training.turns), random.applies("flips", training.flips)
-        sample = flip_and_rotate(sample, quarters=quarters * turned, mirrored=mirrored and flipped)
+        rotates, flips = random.applies("turns", training.turns), random.applies("flips", training.flips)
+        sample = flip_and_rotate(sample, quarters=quarters * rotates, mirrored=mirrored and flips)
         if rng.random() < training.zoom:
             sample = zoom_and_shift(
                 sample,
@@ -171,10 +183,10 @@ class TrainingSet:
         gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-20.0, 20.0)
         if random.applies("brightness", training.brightness):
             sample = adjust_brightness(sample, gain=gain, offset=offset)
-        return self._disturb(sample, random)
+        return self._degraded(sample, random)
 
-    def _disturb(self, sample: Sample, random: StepRandom) -> Sample:
-        """Contrast, then what a lens does, then what a sensor does."""
+    def _degraded(self, sample: Sample, random: StepRandom) -> Sample:
+        """Contrast, then lens blur, then sensor noise."""
         training = self.training
         if random.applies("contrast", training.contrast):
             sample = adjust_contrast(sample, contrast=random.stream("contrast").uniform(0.7, 1.4))
@@ -185,18 +197,19 @@ class TrainingSet:
             sample = add_noise(sample, sigma=rng.uniform(2.0, 12.0), rng=rng)
         return sample
 
-    def _paste(self, index: int, random: StepRandom) -> Sample:
+    def _with_pasted(self, index: int, random: StepRandom) -> Sample:
+        """A source image, with defects of another one pasted into it if copy-paste applies."""
         sample = self.source_sample(index)
-        if not self._defective or not random.applies("paste", self.training.paste):
+        if not self._with_defects or not random.applies("paste", self.training.paste):
             return sample
         rng = random.stream("paste")
-        other = self._defective[int(rng.integers(len(self._defective)))]
+        source = self._with_defects[int(rng.integers(len(self._with_defects)))]
         max_pasted = int(rng.integers(1, MAX_PASTED + 1))
         return paste_defects(
             sample,
             self._area(index),
-            self.source_sample(other),
-            self._area(other),
+            self.source_sample(source),
+            self._area(source),
             max_pasted=max_pasted,
             rng=rng,
         )

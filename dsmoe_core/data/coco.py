@@ -1,4 +1,7 @@
-"""COCO detection JSON (https://cocodataset.org/#format-data); boxes there are [x, y, width, height]."""
+"""Reader and writer of COCO detection JSON (https://cocodataset.org/#format-data).
+
+Boxes in the file are [x, y, width, height] in pixels.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ Entry = dict[str, Any]
 
 
 def read(path: Path) -> AnnotationSet:
-    """Reads a COCO file. Ids may be any numbers or texts; classes keep the order of 'categories'.
+    """Read a COCO file. Ids may be numbers or texts; classes keep the order of 'categories'.
 
-    Crowd regions (``iscrowd: 1``) are left out and counted in the notes: they outline a group, and no box of
-    theirs is one defect.
+    Crowd regions (``iscrowd: 1``) are left out and counted in the notes, because they outline a group and not
+    a single defect.
 
     Raises:
-        FormatError: the file is missing or no COCO; names the file, the entry and the missing key.
+        FormatError: the file is missing or not in COCO format; names the file, the entry and the missing key.
         BoxError: a box is wrong; names file, image and annotation id.
     """
     content = _load(path)
@@ -54,7 +57,9 @@ def read(path: Path) -> AnnotationSet:
             continue
         key, annotation = _annotation(entry, sizes, names, path)
         boxes[key].append(annotation)
-    notes = (f"{path}: {crowds} crowd regions left out, they are not single defects",) if crowds else ()
+    notes = (
+        (f"{path}: {crowds} crowd regions left out, because they are not single defects",) if crowds else ()
+    )
     images = tuple(ImageAnnotations(n, w, h, tuple(boxes[key])) for key, (n, w, h) in sizes.items())
     return AnnotationSet(tuple(names.values()), images, notes)
 
@@ -70,17 +75,17 @@ def _load(path: Path) -> Entry:
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not JSON: {error}", _REMEDY) from None
     if not isinstance(content, dict):
-        raise FormatError(f"{path} is no COCO file: expected an object, got {_kind(content)}", _REMEDY)
+        raise FormatError(f"{path} is not a COCO file: expected an object, got {_kind(content)}", _REMEDY)
     return content
 
 
 def _section(content: Entry, section: str, path: Path) -> list[Entry]:
     if section not in content:
-        raise FormatError(f"{path} is no COCO file: it lacks the key '{section}'", _REMEDY)
+        raise FormatError(f"{path} is not a COCO file: it lacks the key '{section}'", _REMEDY)
     entries = content[section]
     if not isinstance(entries, list):
         raise FormatError(
-            f"{path} is no COCO file: '{section}' is {_kind(entries)}; expected a list", _REMEDY
+            f"{path} is not a COCO file: '{section}' is {_kind(entries)}; expected a list", _REMEDY
         )
     for i, entry in enumerate(entries):
         if not isinstance(entry, dict):
@@ -116,7 +121,7 @@ def _name(category: Entry, path: Path) -> str:
     name = _get(category, "name", path, f"category {category['id']}")
     if not isinstance(name, str) or not name.strip():
         raise FormatError(
-            f"{path}: category {category['id']} has name {name!r}; expected text", "Name the class."
+            f"{path}: category {category['id']} has name {name!r}; expected text", "Give the class a name."
         )
     return name.strip()
 
@@ -128,7 +133,7 @@ def _annotation(
     image_id = _id(entry, path, owner, "image_id")
     if image_id not in sizes:
         raise FormatError(
-            f"{path}: {owner} has image_id {image_id}, which no image has", "Correct the image_id."
+            f"{path}: {owner} has image_id {image_id}, but no image has this id", "Correct the image_id."
         )
     name, width, height = sizes[image_id]
     owner = f"image {name}, annotation {entry['id']}"
@@ -139,22 +144,24 @@ def _annotation(
             "Correct the category_id or add the category.",
         )
     raw = _get(entry, "bbox", path, owner)
-    numbers = isinstance(raw, list) and len(raw) == 4
-    if not numbers or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in raw):
+    is_quadruple = isinstance(raw, list) and len(raw) == 4
+    if not is_quadruple or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in raw):
         raise FormatError(
             f"{path}: {owner} has bbox {raw!r}; expected [x, y, width, height]", "Correct the bbox."
         )
     try:
         x, y, w, h = (float(v) for v in raw)
     except OverflowError:
-        raise FormatError(f"{path}: {owner} has a bbox beyond any number", "Correct the bbox.") from None
+        raise FormatError(
+            f"{path}: {owner} has a bbox with a number that is too large", "Correct the bbox."
+        ) from None
     return image_id, Annotation(
         checked_box((x, y, x + w, y + h), (width, height), path, owner), names[category]
     )
 
 
 def write(annotations: AnnotationSet, path: Path) -> None:
-    """Writes a COCO file, whole or not at all; ids count from 1 in the set's order.
+    """Write a COCO file atomically; ids count from 1 in the order of the set.
 
     Raises:
         PrerequisiteError: the disk is full.

@@ -1,4 +1,4 @@
-"""Images read where they lie, for judging and for predicting: nothing is taken into a workspace."""
+"""Readers for images outside a workspace, for evaluation and prediction. The source folder is not changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class SkippedImage(NamedTuple):
-    """An image that cannot be read, with its reason and the number of boxes that are lost with it."""
+    """An image that cannot be read, the reason, and the number of annotated boxes on it."""
 
     name: str
     reason: str
@@ -31,7 +31,7 @@ class SkippedImage(NamedTuple):
 
 
 class ExternalImages(NamedTuple):
-    """Annotated images that can be read, and those that cannot; both in the annotations' order."""
+    """Annotated images that can be read and those that cannot; both in the order of the annotations."""
 
     labelled: tuple[LabelledImage, ...]
     skipped: tuple[SkippedImage, ...]
@@ -45,22 +45,23 @@ def read_external_images(
     max_pixels: int,
     progress: CountCallback | None = None,
 ) -> ExternalImages:
-    """Every annotated image below ``images``, read fully once, so that a damaged one is known at once.
+    """Decode every annotated image below ``images`` once, so that damaged ones are known at the start.
 
-    What the network reads is what a workspace would hold: a file that is not upright, or not 8 bit, is
-    converted into ``scratch``, which must outlive the images. Their key is their name, as the same image
-    may be annotated under two.
+    The pixels are the same as after ingest into a workspace: a file that is not upright or not 8 bit is
+    converted into ``scratch``. The key of an image is its name, since the same content may be annotated under
+    two names.
 
     Args:
-        max_pixels: larger images are left out.
-        progress: called with (images done, images in all).
+        annotations: entries with names relative to ``images``.
+        scratch: folder for converted images; it must exist as long as the images are used.
+        max_pixels: larger images are skipped.
+        progress: called with (images done, images in total).
 
     Raises:
-        DataError: ``images`` is no folder, or no annotated image can be read.
-        FormatError: an image has another size than the annotations say.
+        DataError: ``images`` is not a folder, or no annotated image can be read.
+        FormatError: an image has another size than the annotations state.
     """
-    if not images.is_dir():
-        raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
+    _require_folder(images)
     readable, skipped = [], []
     for done, entry in enumerate(annotations.images, start=1):
         try:
@@ -70,9 +71,8 @@ def read_external_images(
         if progress is not None:
             progress(done, len(annotations.images))
     if not readable:
-        first = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
         raise DataError(
-            f"none of {len(skipped)} annotated images can be read from {images}{first}",
+            f"none of {len(skipped)} annotated images can be read from {images}{_first_reason(skipped)}",
             "Give the folder that the annotations' file names are relative to.",
         )
     return ExternalImages(annotations.match(readable).labelled, tuple(skipped))
@@ -86,36 +86,48 @@ def read_external_folder(
     max_images: int | None = None,
     progress: CountCallback | None = None,
 ) -> IngestResult:
-    """The images below ``images`` in the same way, by name; there are no annotations to fit.
+    """Decode the images below ``images`` like :func:`read_external_images`, but without annotations.
 
     Args:
-        max_images: look at no more files than these, evenly from all of the folder.
+        scratch: folder for converted images; it must exist as long as the images are used.
+        max_pixels: larger images are left out.
+        max_images: largest number of files to read, evenly spaced over the whole folder; None: all.
+        progress: called with (images done, images in total).
 
     Raises:
-        DataError: ``images`` is no folder, or no image in it can be read.
+        DataError: ``images`` is not a folder, or no image in it can be read.
     """
-    if not images.is_dir():
-        raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
-    readable, skipped = [], []
+    _require_folder(images)
+    readable, quarantined = [], []
     files = evenly_spaced(sorted(image_files(images)), max_images)
     for done, path in enumerate(files, start=1):
         name = path.relative_to(images).as_posix()
         try:
             readable.append(_image(name, images, scratch / f"{done}.png", max_pixels))
         except (ImageError, PermissionError, FileNotFoundError) as error:
-            skipped.append(QuarantinedFile(name.encode("utf-8", "replace").decode(), failure_reason(error)))
+            quarantined.append(QuarantinedFile.of(name, error))
         if progress is not None:
             progress(done, len(files))
     if not readable:
-        first = f"; {skipped[0].name}: {skipped[0].reason}" if skipped else ""
-        raise DataError(f"{images} has no image that can be read{first}", "Check the path.")
-    return IngestResult(tuple(readable), tuple(skipped))
+        raise DataError(
+            f"{images} has no image that can be read{_first_reason(quarantined)}", "Check the path."
+        )
+    return IngestResult(tuple(readable), tuple(quarantined))
 
 
 def evenly_spaced(items: Sequence[T], max_items: int | None) -> list[T]:
-    """At max_items so many, spread over the items sequence."""
+    """At most ``max_items`` items (None: all), at even distances over the whole sequence."""
     count = len(items) if max_items is None else min(max_items, len(items))
     return [items[i * len(items) // count] for i in range(count)]
+
+
+def _require_folder(images: Path) -> None:
+    if not images.is_dir():
+        raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
+
+
+def _first_reason(failures: Sequence[SkippedImage | QuarantinedFile]) -> str:
+    return f"; {failures[0].name}: {failures[0].reason}" if failures else ""
 
 
 def _image(name: str, images: Path, converted: Path, max_pixels: int) -> ImageRecord:

@@ -1,7 +1,7 @@
-"""Takes a folder of images into a store, once each; what cannot be used goes to quarantine with its reason.
+"""Ingest of a folder of images into a store; files that cannot be used are quarantined with a reason.
 
-A second run over the same folder is fast: the store remembers which file (by size and time of change) holds
-which key, so that only new and changed files are read. What was quarantined is looked at again each time.
+A second run over the same folder is fast: an index in the store maps each file (by size and modification
+time) to its key, so only new and changed files are read. Quarantined files are tried again on every run.
 """
 
 from __future__ import annotations
@@ -17,32 +17,42 @@ from typing import Any, NamedTuple
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.data.decode import decode
+from dsmoe_core.data.formats import label_suffixes
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DISK_FULL_ERRNOS, DataError, ImageError, PrerequisiteError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord
 
 _INDEX = ".ingested.json"
-_LABELS = (".txt", ".xml", ".json")  # a label file beside its image is no image gone wrong
 
 
 class QuarantinedFile(NamedTuple):
-    """A file that was left out; ``name`` is relative to the folder, ``reason`` a sentence for people."""
+    """A file that was left out.
+
+    Attributes:
+        name: relative to the folder; characters that UTF-8 cannot encode are replaced.
+        reason: a sentence for people.
+    """
 
     name: str
     reason: str
 
+    @classmethod
+    def of(cls, name: str, error: ImageError | OSError) -> QuarantinedFile:
+        """The file of this name, left out because of this error."""
+        return cls(name.encode("utf-8", "replace").decode(), failure_reason(error))
+
 
 class IngestResult(NamedTuple):
-    """What a folder held: images ready to use, and what was left out; both in order of name."""
+    """Images of a folder that are ready to use, and files that were left out; both ordered by name."""
 
     images: tuple[ImageRecord, ...]
     quarantined: tuple[QuarantinedFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """A file as it was when last read: if size and time are the same, so is the rest."""
+class _IndexEntry:
+    """State of a source file when it was last read; valid while size and modification time are unchanged."""
 
     size: int
     changed_ns: int
@@ -55,18 +65,19 @@ class _Seen:
 def ingest_folder(
     images: Path, store: Path, *, max_pixels: int, progress: CountCallback | None = None
 ) -> IngestResult:
-    """Keeps every image below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
+    """Store every image below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
 
-    The key is the sha256 of the bytes as they came. A file that any browser shows right is kept unchanged (as
-    a hard link where the disk allows, so do not edit images in place); any other becomes an 8-bit RGB PNG.
-    Hidden files and linked folders are passed over. Killed and called again, it goes on.
+    The key is the sha256 of the original bytes. A file that every browser shows correctly is stored unchanged
+    (as a hard link where the disk allows it, so images must not be edited in place); any other is converted
+    to an 8-bit RGB PNG. Hidden files and linked folders are ignored. An interrupted run continues when called
+    again.
 
     Args:
         max_pixels: larger images are refused by their header, before they are decoded.
-        progress: called with (files done, files in all).
+        progress: called with (files done, files in total).
 
     Raises:
-        DataError: ``images`` is no folder.
+        DataError: ``images`` is not a folder.
         PrerequisiteError: the disk is full.
     """
     if not images.is_dir():
@@ -84,7 +95,7 @@ def ingest_folder(
 
 def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback) -> IngestResult:
     index = _load_index(store)
-    first_of: dict[str, str] = {}
+    first_name: dict[str, str] = {}
     records: list[ImageRecord] = []
     quarantined: list[QuarantinedFile] = []
     files = sorted(image_files(images))
@@ -92,16 +103,14 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback)
         for done, path in enumerate(files, start=1):
             name = path.relative_to(images).as_posix()
             try:
-                seen = _take(path, images, store, max_pixels, index)
-                if seen.key in first_of:
-                    raise ImageError(f"same content as {first_of[seen.key]}", "Keep one of the two.")  # noqa: TRY301
+                entry = _stored(path, images, store, max_pixels, index)
+                if entry.key in first_name:
+                    raise ImageError(f"same content as {first_name[entry.key]}", "Keep one of the two.")  # noqa: TRY301
             except (ImageError, PermissionError, FileNotFoundError) as error:
-                quarantined.append(
-                    QuarantinedFile(name.encode("utf-8", "replace").decode(), failure_reason(error))
-                )
+                quarantined.append(QuarantinedFile.of(name, error))
             else:
-                first_of[seen.key] = name
-                records.append(ImageRecord(seen.key, name, store / seen.file, seen.width, seen.height))
+                first_name[entry.key] = name
+                records.append(ImageRecord(entry.key, name, store / entry.file, entry.width, entry.height))
             progress(done, len(files))
     finally:
         _save_index(store, index)
@@ -109,59 +118,67 @@ def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback)
 
 
 def image_files(images: Path) -> Iterator[Path]:
-    """All files that may be meant as images: not hidden, not in linked folders, not an image's labels."""
+    """All files that could be images: not hidden, not in a linked folder, not the label file of an image."""
+    suffixes = label_suffixes()
     for folder, folders, names in os.walk(images, followlinks=False):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        stems = {Path(n).stem for n in names if not n.lower().endswith(_LABELS)}
+        stems = {Path(n).stem for n in names if not n.lower().endswith(suffixes)}
         for name in names:
-            label = name.lower().endswith(_LABELS) and Path(name).stem in stems
-            if not name.startswith(".") and not label:
+            is_label = name.lower().endswith(suffixes) and Path(name).stem in stems
+            if not name.startswith(".") and not is_label:
                 yield Path(folder) / name
 
 
 def failure_reason(error: ImageError | OSError) -> str:
-    """Why an image was left out, for people."""
+    """Why an image was left out, as a sentence for people."""
     return error.problem if isinstance(error, ImageError) else f"it cannot be read: {error.strerror}"
 
 
-def _take(path: Path, images: Path, store: Path, max_pixels: int, index: dict[str, _Seen]) -> _Seen:
-    """The image as the store holds it afterwards.
+def _stored(
+    path: Path, images: Path, store: Path, max_pixels: int, index: dict[str, _IndexEntry]
+) -> _IndexEntry:
+    """The index entry of an image, which is in the store afterwards.
 
     Raises:
         ImageError: it cannot be used.
         OSError: it cannot be read or written.
     """
     require_regular_file(path, images)
-    place = str(path.resolve())
+    source = str(path.resolve())
     status = path.stat()
-    seen = index.get(place)
-    same = seen is not None and (seen.size, seen.changed_ns) == (status.st_size, status.st_mtime_ns)
-    if seen is None or not same or seen.width * seen.height > max_pixels or not (store / seen.file).is_file():
-        decoded = decode(path, max_pixels=max_pixels)
-        key = sha256_of(path)
-        kept = store / f"{key}{decoded.suffix}"
-        if not kept.is_file():
-            draft = store / f".{key}.draft"
+    entry = index.get(source)
+    if (
+        entry is not None
+        and (entry.size, entry.changed_ns) == (status.st_size, status.st_mtime_ns)
+        and entry.width * entry.height <= max_pixels
+        and (store / entry.file).is_file()
+    ):
+        return entry
+    decoded = decode(path, max_pixels=max_pixels)
+    key = sha256_of(path)
+    target = store / f"{key}{decoded.suffix}"
+    if not target.is_file():
+        draft = store / f".{key}.draft"
+        draft.unlink(missing_ok=True)
+        try:
+            if decoded.converted is None:
+                _link_or_copy(path, draft)
+            else:
+                decoded.converted.save(draft, format="PNG")
+            draft.replace(target)
+        finally:
             draft.unlink(missing_ok=True)
-            try:
-                if decoded.converted is None:
-                    _link_or_copy(path, draft)
-                else:
-                    decoded.converted.save(draft, format="PNG")
-                draft.replace(kept)
-            finally:
-                draft.unlink(missing_ok=True)
-        seen = _Seen(status.st_size, status.st_mtime_ns, key, kept.name, decoded.width, decoded.height)
-        index[place] = seen
-    return seen
+    entry = _IndexEntry(status.st_size, status.st_mtime_ns, key, target.name, decoded.width, decoded.height)
+    index[source] = entry
+    return entry
 
 
 def require_regular_file(path: Path, images: Path) -> None:
-    """Only what is a file inside its folder, under a name that can be written down, is read.
+    """Require a regular file inside its folder whose name is valid UTF-8.
 
     Raises:
         ImageError: it is something else.
-        OSError: it is not there, or may not be looked at.
+        OSError: it does not exist, or access is denied.
     """
     try:
         str(path.relative_to(images)).encode("utf-8")
@@ -182,14 +199,14 @@ def _link_or_copy(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)  # another disk, or one without hard links
 
 
-def _load_index(store: Path) -> dict[str, _Seen]:
-    """What earlier runs remembered; a lost or torn index costs time only, so it is begun anew."""
+def _load_index(store: Path) -> dict[str, _IndexEntry]:
+    """The index of earlier runs by resolved path; empty where it is missing or damaged."""
     try:
         raw: dict[str, dict[str, Any]] = json.loads((store / _INDEX).read_bytes())
-        return {place: _Seen(**entry) for place, entry in raw.items()}
+        return {source: _IndexEntry(**entry) for source, entry in raw.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def _save_index(store: Path, index: dict[str, _Seen]) -> None:
-    atomic_write(store / _INDEX, json.dumps({place: asdict(seen) for place, seen in index.items()}))
+def _save_index(store: Path, index: dict[str, _IndexEntry]) -> None:
+    atomic_write(store / _INDEX, json.dumps({source: asdict(entry) for source, entry in index.items()}))

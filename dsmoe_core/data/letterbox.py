@@ -1,4 +1,4 @@
-"""Letter-boxing: an image of any size into the network's square, and boxes there and back."""
+"""Letterboxing: scales and pads images of any size to the square network input, with their boxes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,19 @@ from dsmoe_core.config import ModelConfig, Preprocessing
 from dsmoe_core.schema import Box, ImageRecord
 
 GREY = 114
+"""Grey level of the padding, 0 to 255, as in YOLO."""
 DEFAULT_PREPROCESSING = Preprocessing()
 
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """Scale and padding that bring one image into a square of ``side`` pixels."""
+    """Scale and padding that fit one image into a square.
+
+    Attributes:
+        side: of the square, in pixels.
+        scale: pixels of the square per pixel of the image.
+        left, top: padding in pixels of the square.
+    """
 
     side: int
     scale: float
@@ -28,27 +35,27 @@ class Letterbox:
 
     @classmethod
     def of(cls, width: int, height: int, side: int) -> Letterbox:
-        """For an image of this size, centred."""
+        """The letterbox of an image of this size, centred in the square."""
         scale = side / max(width, height)
         return cls(side, scale, (side - round(width * scale)) // 2, (side - round(height * scale)) // 2)
 
     def image_area(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Left, top, right, bottom of what is no padding, for the image of this size."""
+        """Left, top, right, bottom of the part of the square that shows the image of this size."""
         right, bottom = self.left + round(width * self.scale), self.top + round(height * self.scale)
         return (self.left, self.top, right, bottom)
 
     def to_square(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
-        """Boxes from image pixels to the square's."""
+        """Boxes from image pixels to pixels of the square."""
         return boxes * np.float32(self.scale) + np.array([self.left, self.top] * 2, dtype=boxes.dtype)
 
     def to_image(self, boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, "m 4"]:
-        """Boxes from the square's pixels to image pixels, not clipped."""
+        """Boxes from pixels of the square to image pixels, not clipped to the image."""
         return (boxes - np.array([self.left, self.top] * 2, dtype=boxes.dtype)) / np.float32(self.scale)
 
 
 @dataclass(frozen=True, slots=True)
 class LetterboxReader:
-    """Reads images as one model is shown them: letter-boxed to RGB, padded with grey.
+    """Reads image files as the input of one model: RGB, letterboxed, padded with grey.
 
     Attributes:
         side: of the square, in pixels.
@@ -59,38 +66,38 @@ class LetterboxReader:
 
     @classmethod
     def for_model(cls, model: ModelConfig) -> LetterboxReader:
-        """As this model wants them."""
+        """The reader with the input size and the preprocessing of a model."""
         return cls(model.image_px, model.preprocessing)
 
     def read(self, image: ImageRecord) -> UInt8[np.ndarray, "side side 3"]:
-        """The image's square; reduced by area by default, so that no thin defect vanishes."""
+        """Read one image. By default it is reduced by area averaging, so that thin defects do not vanish."""
         box = Letterbox.of(image.width, image.height, self.side)
         left, top, right, bottom = box.image_area(image.width, image.height)
         by_area = box.scale < 1 and self.preprocessing.resampling == "area"
-        kind = Image.Resampling.BOX if by_area else Image.Resampling.BILINEAR
+        resampling = Image.Resampling.BOX if by_area else Image.Resampling.BILINEAR
         if image.region is not None:
-            part = _whole(image.path, image.path.stat().st_mtime_ns).crop(image.region)
-            small = part.resize((right - left, bottom - top), kind)
+            part = _full_image(image.path, image.path.stat().st_mtime_ns).crop(image.region)
+            resized = part.resize((right - left, bottom - top), resampling)
         else:
             with Image.open(image.path) as opened:
                 if box.scale < 1:
                     opened.draft("RGB", (self.side, self.side))
-                small = opened.convert("RGB").resize((right - left, bottom - top), kind)
+                resized = opened.convert("RGB").resize((right - left, bottom - top), resampling)
         square = np.full((self.side, self.side, 3), GREY, dtype=np.uint8)
-        square[top:bottom, left:right] = apply_gamma(np.asarray(small), self.preprocessing.gamma)
+        square[top:bottom, left:right] = apply_gamma(np.asarray(resized), self.preprocessing.gamma)
         return square
 
 
-@lru_cache(maxsize=1)  # the tiles of an image are read one after the other
-def _whole(path: Path, changed_ns: int) -> Image.Image:  # noqa: ARG001 - a changed file is another entry
+@lru_cache(maxsize=1)  # the tiles of an image are read one after another
+def _full_image(path: Path, changed_ns: int) -> Image.Image:  # noqa: ARG001 - part of the cache key
     with Image.open(path) as image:
         return image.convert("RGB")
 
 
 def apply_gamma(pixels: UInt8[np.ndarray, "h w 3"], gamma: float) -> UInt8[np.ndarray, "h w 3"]:
-    """``s = c r^gamma`` with c = 1 and r the pixel's value as a share of white (the paper's preprocessing).
+    """Power-law transform ``s = c r^gamma`` with c = 1 and r = pixel value / 255 (the paper's preprocessing).
 
-    Paper: gamma = 1.5, which spreads bright greys apart. Padding keeps its grey: it is none of the image.
+    The paper uses gamma = 1.5, which increases the contrast between bright greys. Padding is not transformed.
     """
     if gamma == 1.0:
         return pixels

@@ -1,9 +1,8 @@
-"""Bytes kept on disk in LMDB under keys of 32 bytes, for what can be made again: squares, features.
+"""Persistent key-value cache on LMDB for data that can be recomputed: letterboxed images, encoder features.
 
-What is kept lies in a folder of its own for all settings that decide it, so a changed setting never reads
-what is old. Whoever opens a store that no one else has open looks it through first, without LMDB: that trusts
-its file, and a torn one can take the whole process down (SIGBUS). A torn store is begun anew, and each value
-carries a checksum. Nothing is lost with a store but time.
+Each combination of settings has its own folder, so a changed setting never reads old values. A process that
+opens a store nobody else has open first verifies the file without LMDB, because a truncated file can crash
+the process inside LMDB (SIGBUS). A damaged store is deleted and rebuilt, and every value carries a checksum.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from lmdb.verify import VerifyError, verify
 from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError
 
 COMMIT_BYTES = 32 << 20
-"""So much is kept in memory before it is written, and lost by a kill."""
+"""Values are buffered in memory up to this size before they are written; a killed process loses them."""
 _SETTINGS = b"settings"
 _log = logging.getLogger(__name__)
 
 
 class LmdbStore:
-    """Values by key. Many processes may use one at a time, and many threads.
+    """Bytes by key, shared by several processes and threads.
 
     Args:
-        folder: made if missing; there is one store in it for all settings. Those whose ``made_by`` is another
-            are removed, unless someone has them open.
-        made_by: short, in letters and digits: of what made the values.
-        settings: all that decides the values.
-        max_bytes: a store of this size takes no more.
+        folder: created if missing; holds one store per settings. Stores with another ``made_by`` are removed
+            unless they are open.
+        made_by: version of the code that makes the values; letters and digits.
+        settings: everything else that determines the values.
+        max_bytes: size limit; further values are not stored.
 
     Raises:
         PrerequisiteError: the disk is full, or the folder cannot be written.
@@ -49,115 +48,116 @@ class LmdbStore:
 
     def __init__(self, folder: Path, made_by: str, settings: bytes, max_bytes: int) -> None:
         self._file = _File.shared(folder, made_by, settings, max_bytes)
-        self._waiting: dict[bytes, bytes] = {}
-        self._waiting_bytes = 0
+        self._pending: dict[bytes, bytes] = {}
+        self._pending_bytes = 0
 
     def get(self, key: bytes) -> bytes | None:
-        """What is there under this key; None where nothing is, or where its checksum is wrong."""
+        """The value of a 32-byte key; None if there is none or its checksum is wrong."""
         with self._file.lock:
-            return self._waiting.get(key) or self._file.get(key)
+            return self._pending.get(key) or self._file.get(key)
 
     def put(self, key: bytes, value: bytes) -> None:
-        """Keep a value; it is written with the next :meth:`flush`, or when many are waiting.
+        """Store a value; it is written with the next :meth:`flush`, or when COMMIT_BYTES are pending.
 
         Raises:
             PrerequisiteError: the disk is full.
         """
         with self._file.lock:
-            self._waiting[key] = value
-            self._waiting_bytes += len(value)
-            if self._waiting_bytes >= COMMIT_BYTES:
+            self._pending[key] = value
+            self._pending_bytes += len(value)
+            if self._pending_bytes >= COMMIT_BYTES:
                 self.flush()
 
     def flush(self) -> None:
-        """Write what was put since the last time.
+        """Write all pending values.
 
         Raises:
             PrerequisiteError: the disk is full.
         """
         with self._file.lock:
-            waiting, self._waiting, self._waiting_bytes = self._waiting, {}, 0
-            if waiting:
-                self._file.put(waiting)
+            pending, self._pending, self._pending_bytes = self._pending, {}, 0
+            if pending:
+                self._file.put(pending)
 
 
 class _File:
-    """One LMDB environment, opened once in a process however many use it, closed with the last of them."""
+    """One LMDB environment, opened once per process and closed when its last user is gone."""
 
     _open: ClassVar[weakref.WeakValueDictionary[Path, _File]] = weakref.WeakValueDictionary()
 
     def __init__(self, home: Path, settings: bytes, max_bytes: int) -> None:
         self.lock = threading.RLock()
         self._home = home
-        self._takes_more = True
-        with _clear_errors(home):
+        self._writable = True
+        with _disk_errors(home):
             home.mkdir(parents=True, exist_ok=True)
             lock = os.open(home / "in_use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             weakref.finalize(self, os.close, lock)
-            if _locked(lock, fcntl.LOCK_EX) and not _is_whole(home, settings):
-                _log.warning("the cache %s was torn and is begun anew", home)
+            if _try_lock(lock, fcntl.LOCK_EX) and not _is_intact(home, settings):
+                _log.warning("the cache %s is damaged and is rebuilt", home)
                 for name in ("data.mdb", "lock.mdb"):
                     (home / name).unlink(missing_ok=True)
-            fcntl.flock(lock, fcntl.LOCK_SH)  # waits for whoever looks it through
+            fcntl.flock(lock, fcntl.LOCK_SH)  # waits while another process verifies the file
             self._lmdb = lmdb.open(str(home), map_size=max_bytes, readahead=False)
             weakref.finalize(self, self._lmdb.close)
-            self._lmdb.reader_check()  # frees the places of readers that were killed
+            self._lmdb.reader_check()  # frees the slots of killed readers
         if self.get(_SETTINGS) is None:
             self.put({_SETTINGS: settings})
 
     @classmethod
     def shared(cls, folder: Path, made_by: str, settings: bytes, max_bytes: int) -> _File:
-        """The file of these settings; those that were made by something else are removed."""
+        """The file of these settings; files of another code version are removed."""
         folder = folder.expanduser().resolve()
         home = folder / f"{made_by}-{hashlib.sha256(settings).hexdigest()[:16]}"
         file = cls._open.get(home)
         if file is None:
-            _remove_others(folder, made_by)
+            _remove_outdated(folder, made_by)
             file = cls._open[home] = cls(home, settings, max_bytes)
         return file
 
     def get(self, key: bytes) -> bytes | None:
-        """What is there under this key; None where nothing is, or where its checksum is wrong."""
+        """The value of a 32-byte key; None if there is none or its checksum is wrong."""
         try:
-            with self._lmdb.begin() as view:
-                record = view.get(key)
-        except lmdb.MapResizedError:  # another process was allowed more than we were
+            with self._lmdb.begin() as transaction:
+                record = transaction.get(key)
+        except lmdb.MapResizedError:  # another process opened it with a larger limit
             self._lmdb.set_mapsize(0)
             return self.get(key)
         except lmdb.Error as error:
             _log.warning("the cache %s cannot be read: %s", self._home, error)
-            self._takes_more = False  # the next one to open it begins it anew
+            self._writable = False  # the next process that opens the store rebuilds it
             return None
         if record is None or record[:4] != _checksum(key, record[4:]):
             return None
         return bytes(record[4:])
 
     def put(self, values: dict[bytes, bytes]) -> None:
-        """Keep all of them or, where there is no room within the bound, none.
+        """Store all values, or none of them where the size limit would be exceeded.
 
         Raises:
             PrerequisiteError: the disk is full.
         """
-        if not self._takes_more:
+        if not self._writable:
             return
         try:
-            with _clear_errors(self._home), self._lmdb.begin(write=True) as change:
+            with _disk_errors(self._home), self._lmdb.begin(write=True) as transaction:
                 for key, value in values.items():
-                    change.put(key, _checksum(key, value) + value)
+                    transaction.put(key, _checksum(key, value) + value)
         except lmdb.MapResizedError:
             self._lmdb.set_mapsize(0)
             self.put(values)
         except lmdb.MapFullError:
-            self._takes_more = False
+            self._writable = False
             size = self._lmdb.info()["map_size"]
-            _log.warning("the cache %s has reached its bound of %d bytes", self._home, size)
+            _log.warning("the cache %s has reached its limit of %d bytes", self._home, size)
 
 
 def _checksum(key: bytes, value: bytes) -> bytes:
     return zlib.crc32(value, zlib.crc32(key)).to_bytes(4, "big")
 
 
-def _locked(lock: int, kind: int) -> bool:
+def _try_lock(lock: int, kind: int) -> bool:
+    """Whether the lock could be taken without waiting."""
     try:
         fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -165,8 +165,8 @@ def _locked(lock: int, kind: int) -> bool:
     return True
 
 
-def _is_whole(home: Path, settings: bytes) -> bool:
-    """Whether LMDB can open this without harm and finds our settings in it; a new one is whole."""
+def _is_intact(home: Path, settings: bytes) -> bool:
+    """Whether LMDB can open this store safely and it has these settings; a new store is intact."""
     try:
         if verify(str(home)):  # type: ignore[no-untyped-call]
             return False
@@ -174,26 +174,26 @@ def _is_whole(home: Path, settings: bytes) -> bool:
         return True
     except VerifyError:
         return False
-    with lmdb.open(str(home), readonly=True, lock=False) as found, found.begin() as view:
-        record = view.get(_SETTINGS)
+    with lmdb.open(str(home), readonly=True, lock=False) as file, file.begin() as transaction:
+        record = transaction.get(_SETTINGS)
     return record is None or record == _checksum(_SETTINGS, settings) + settings
 
 
-def _remove_others(folder: Path, made_by: str) -> None:
-    """Remove what something else has made, unless someone has it open."""
+def _remove_outdated(folder: Path, made_by: str) -> None:
+    """Remove stores of other code versions unless they are open."""
     for home in folder.glob("*-*"):
         if not home.name.startswith(made_by) and (home / "in_use").is_file():
             lock = os.open(home / "in_use", os.O_RDWR | os.O_CLOEXEC)
             try:
-                if _locked(lock, fcntl.LOCK_EX):
+                if _try_lock(lock, fcntl.LOCK_EX):
                     shutil.rmtree(home, ignore_errors=True)
             finally:
                 os.close(lock)
 
 
 @contextmanager
-def _clear_errors(home: Path) -> Iterator[None]:
-    """Tell a full disk, and a folder that cannot be written, as the user's to mend."""
+def _disk_errors(home: Path) -> Iterator[None]:
+    """Turn errors of a full disk or an unwritable folder into PrerequisiteError."""
     try:
         yield
     except (lmdb.MapFullError, lmdb.MapResizedError):
@@ -203,11 +203,11 @@ def _clear_errors(home: Path) -> Iterator[None]:
             code, reason = error.code, error.reason
         else:
             code, reason = error.errno or 0, error.strerror or ""
-        if code in (*DISK_FULL_ERRNOS, errno.EIO):  # EIO: what LMDB makes of a short write
+        if code in (*DISK_FULL_ERRNOS, errno.EIO):  # LMDB reports a short write as EIO
             raise PrerequisiteError(
                 f"disk full: the cache {home} could not be written ({reason})",
-                "Free some space and run the same command again; the cache may be deleted.",
+                "Free some space and run the same command again. Deleting the cache is safe.",
             ) from error
         raise PrerequisiteError(
-            f"the cache {home} cannot be used ({reason})", "Make the folder writable, or delete it."
+            f"the cache {home} cannot be used ({reason})", "Make the folder writable or delete it."
         ) from error

@@ -1,7 +1,8 @@
-"""PASCAL VOC: a folder of XML files, one an image, as LabelImg and CVAT write them.
+"""Reader and writer of PASCAL VOC: a folder with one XML file per image, as LabelImg and CVAT write them.
 
-Corners are taken as plain pixel corners, as today's tools write them; the 2007 challenge counted from 1,
-which differs by one pixel. Document type declarations are refused: a file could expand without end by them.
+Corners are pixel coordinates that count from 0, as current tools write them; the 2007 challenge counted from
+1, a difference of one pixel. Document type declarations are refused, since entities could expand without
+limit.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ _CLASSES = "classes.txt"
 
 
 def read(folder: Path) -> AnnotationSet:
-    """Reads all ``*.xml`` of a folder and those below it, or of its ``Annotations`` if it has one.
+    """Read all ``*.xml`` files of a folder and its sub-folders, or of its ``Annotations`` folder.
 
-    An image's name is the XML's sub-folder with its ``<filename>``. Classes come from ``classes.txt`` where
-    there is one, else in alphabetical order.
+    The name of an image is the XML file's sub-folder followed by its ``<filename>``. Classes come from
+    ``classes.txt`` if it exists, otherwise from the annotations in alphabetical order.
 
     Raises:
-        FormatError: no XML there, or one is no VOC; names the file and the missing element.
+        FormatError: there is no XML file, or one is not in VOC format; names the file and the missing
+            element.
         BoxError: a box is wrong; names file, image and object.
     """
     root = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
@@ -45,11 +47,11 @@ def read(folder: Path) -> AnnotationSet:
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Builds the tree, and stops at a document type declaration, before any entity is declared."""
+    """Tree builder that stops at a document type declaration, before any entity is declared."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:  # noqa: ARG002
         raise FormatError(
-            f"it declares a document type ({name}), which may not be expanded safely", "Remove <!DOCTYPE>."
+            f"it declares a document type ({name}), which is not safe to expand", "Remove <!DOCTYPE>."
         )
 
 
@@ -65,7 +67,7 @@ def _parse(path: Path) -> ET.Element:
     except FormatError as error:
         raise FormatError(f"{path}: {error.problem}", error.remedy) from None
     if not isinstance(root, ET.Element) or root.tag != "annotation":
-        raise FormatError(f"{path} is no VOC file: expected <annotation> at the top", _REMEDY)
+        raise FormatError(f"{path} is not a VOC file: expected <annotation> as its root", _REMEDY)
     return root
 
 
@@ -108,15 +110,15 @@ def _classes(root: Path, used: set[str]) -> tuple[str, ...]:
     names = [line.strip() for line in declared.read_text(encoding="utf-8").splitlines() if line.strip()]
     refuse_duplicates(names, "class", declared)
     if missing := sorted(used - set(names)):
-        raise FormatError(f"{declared} lacks class {missing[0]!r}, which is used", "Add it there.")
+        raise FormatError(f"{declared} lacks class {missing[0]!r}, which is used", "Add it to the file.")
     return tuple(names)
 
 
 def write(annotations: AnnotationSet, folder: Path) -> None:
-    """Writes one XML an image, in the image's sub-folder, and ``classes.txt``.
+    """Write one XML file per image, in the image's sub-folder, and ``classes.txt``.
 
     Raises:
-        FormatError: two images differ in their ending only, so their XML files would be one.
+        FormatError: two image names differ only in their suffix, so they would share an XML file.
     """
     targets = [PurePosixPath(p.name).with_suffix(".xml") for p in annotations.images]
     refuse_duplicates((str(t) for t in targets), "file", folder)

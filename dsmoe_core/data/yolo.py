@@ -1,7 +1,8 @@
-"""YOLO text labels: one ``.txt`` an image, one line a box: ``class cx cy width height``, as shares of it.
+"""Reader and writer of YOLO labels: one ``.txt`` file per image with a line per box.
 
-The file holds no sizes, so images are needed to read it; shares count in the upright image, as
-Ultralytics counts them. An image without a label file is not labelled; one with an empty file has no defect.
+A line is ``class cx cy width height``, in fractions of the upright image's size, as in Ultralytics. The files
+do not state image sizes, so reading needs the images. An image without a label file is unlabelled; one with
+an empty file has no defect.
 """
 
 from __future__ import annotations
@@ -12,54 +13,57 @@ import yaml
 
 from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations, checked_box, refuse_duplicates
 from dsmoe_core.data.decode import upright_size
+from dsmoe_core.data.image_formats import image_suffixes
 from dsmoe_core.errors import FormatError, ImageError
 from dsmoe_core.schema import Annotation
 
 _REMEDY = "Give a YOLO folder: data.yaml (with 'names') or classes.txt, and labels/*.txt."
-_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm")
 
 
 def read(folder: Path, images: Path) -> AnnotationSet:
-    """Reads the labels of the images in ``images``, sub-folders included.
+    """Read the labels of the images in ``images``, including sub-folders.
 
-    Labels lie in ``folder/labels`` (or in ``folder`` itself) under the image's own sub-folder; where
-    ``images`` is a folder below ``folder/images``, such as its ``train``, so are they below ``labels``.
+    Labels are in ``folder/labels`` (or in ``folder`` itself), in the sub-folder of their image. Where
+    ``images`` is a sub-folder of ``folder/images``, such as ``train``, labels are in the same sub-folder of
+    ``labels``.
 
     Raises:
-        FormatError: no class names, no label that belongs to an image, or a line that is no box.
+        FormatError: there are no class names or no label file for any image, or a line is not a box.
         BoxError: a box is wrong; names file, image and line.
     """
     classes = _classes(folder)
     root = _labels_root(folder, images)
     labels = sorted(p for p in root.rglob("*.txt") if p.name != "classes.txt")
-    by_stem: dict[str, list[Path]] = {}
-    for path in sorted(p for p in images.rglob("*") if p.suffix.lower() in _ENDINGS):
-        by_stem.setdefault(str(path.relative_to(images).with_suffix("")), []).append(path)
-    read_in, notes = [], []
+    images_by_stem: dict[str, list[Path]] = {}
+    suffixes = image_suffixes()
+    for path in sorted(p for p in images.rglob("*") if p.suffix.lower() in suffixes):
+        images_by_stem.setdefault(str(path.relative_to(images).with_suffix("")), []).append(path)
+    entries, notes = [], []
     for label in labels:
-        found = by_stem.get(str(label.relative_to(root).with_suffix("")), [])
-        if len(found) > 1:
-            raise FormatError(f"{label} fits {found[0].name} and {found[1].name}", "Rename one image.")
-        if not found:
+        candidates = images_by_stem.get(str(label.relative_to(root).with_suffix("")), [])
+        if len(candidates) > 1:
+            names = f"{candidates[0].name} and {candidates[1].name}"
+            raise FormatError(f"{label} matches two images, {names}", "Rename one image.")
+        if not candidates:
             notes.append(f"{label} left out: it has no image in {images}")
             continue
         try:
-            size = upright_size(found[0])
+            size = upright_size(candidates[0])
         except (ImageError, OSError) as error:
             notes.append(f"{label} left out: its image cannot be read ({error})")
             continue
-        name = found[0].relative_to(images).as_posix()
-        read_in.append(ImageAnnotations(name, *size, _boxes(label, name, size, classes)))
-    if not read_in:
+        name = candidates[0].relative_to(images).as_posix()
+        entries.append(ImageAnnotations(name, *size, _boxes(label, name, size, classes)))
+    if not entries:
         raise FormatError(f"{folder} has no label file for any image in {images}", _REMEDY)
-    return AnnotationSet(classes, tuple(read_in), tuple(notes))
+    return AnnotationSet(classes, tuple(entries), tuple(notes))
 
 
 def _labels_root(folder: Path, images: Path) -> Path:
     base = folder / "labels" if (folder / "labels").is_dir() else folder
     try:
         return base / images.resolve().relative_to((folder / "images").resolve())
-    except ValueError:  # the images lie elsewhere
+    except ValueError:  # the images are in another folder
         return base
 
 
@@ -74,7 +78,7 @@ def _classes(folder: Path) -> tuple[str, ...]:
         names = _yaml_names(text, path) if path.suffix == ".yaml" else text.split("\n")
         names = [name.strip() for name in names if name.strip()]
         if not names:
-            raise FormatError(f"{path} names no class", _REMEDY)
+            raise FormatError(f"{path} contains no class name", _REMEDY)
         refuse_duplicates(names, "class", path)
         return tuple(names)
     raise FormatError(f"{folder} has neither data.yaml nor classes.txt", _REMEDY)
@@ -90,10 +94,10 @@ def _yaml_names(text: str, path: Path) -> list[str]:
     names = content["names"]
     if isinstance(names, dict):
         if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise FormatError(f"{path} numbers its names {list(names)}; expected 0, 1, 2, ...", _REMEDY)
+            raise FormatError(f"{path} has names numbered {list(names)}; expected 0, 1, 2, ...", _REMEDY)
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
-        raise FormatError(f"{path} has names {names!r}; expected a list of texts", _REMEDY)
+        raise FormatError(f"{path} has names {names!r}; expected a list of names", _REMEDY)
     return [str(name) for name in names]
 
 
@@ -109,8 +113,8 @@ def _boxes(path: Path, image: str, size: tuple[int, int], classes: tuple[str, ..
             continue
         owner = f"image {image}, line {number}"
         label, (cx, cy, w, h) = _parse_line(line, path, owner, classes)
-        left, top, half_w, half_h = cx * width, cy * height, w * width / 2, h * height / 2
-        corners = (left - half_w, top - half_h, left + half_w, top + half_h)
+        x, y, half_w, half_h = cx * width, cy * height, w * width / 2, h * height / 2
+        corners = (x - half_w, y - half_h, x + half_w, y + half_h)
         boxes.append(Annotation(checked_box(corners, size, path, owner), label))
     return tuple(boxes)
 
@@ -136,18 +140,18 @@ def _parse_line(
 
 
 def write(annotations: AnnotationSet, folder: Path) -> None:
-    """Writes ``data.yaml`` and ``labels/*.txt``; the images themselves belong into ``folder/images``.
+    """Write ``data.yaml`` and ``labels/*.txt``. The images themselves belong in ``folder/images``.
 
     Raises:
-        FormatError: two images differ in their ending only, so their label files would be one.
+        FormatError: two image names differ only in their suffix, so they would share a label file.
     """
     targets = [PurePosixPath(p.name).with_suffix(".txt") for p in annotations.images]
     refuse_duplicates((str(t) for t in targets), "file", folder)
     indices = {name: i for i, name in enumerate(annotations.classes)}
     (folder / "labels").mkdir(parents=True, exist_ok=True)
-    head = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(annotations.classes))}
+    header = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(annotations.classes))}
     (folder / "data.yaml").write_text(
-        yaml.safe_dump(head, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.safe_dump(header, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )
     for image, target in zip(annotations.images, targets, strict=True):
         path = folder / "labels" / target
@@ -157,10 +161,10 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
 
 def _line(annotation: Annotation, image: ImageAnnotations, indices: dict[str, int]) -> str:
     box = annotation.box
-    shares = (
+    fractions = (
         (box.x1 + box.x2) / 2 / image.width,
         (box.y1 + box.y2) / 2 / image.height,
         box.width / image.width,
         box.height / image.height,
     )
-    return " ".join([str(indices[annotation.label]), *(f"{share:.12g}" for share in shares)]) + "\n"
+    return " ".join([str(indices[annotation.label]), *(f"{fraction:.12g}" for fraction in fractions)]) + "\n"

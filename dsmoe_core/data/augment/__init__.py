@@ -1,5 +1,5 @@
-"""What training does to a letter-boxed image before it is shown: one function each, boxes follow exactly.
+"""Augmentations of letterboxed training images, one function each; boxes follow the pixels exactly.
 
-Every function takes what it should do as numbers; what is drawn at random is drawn in ``data/batches.py``, or
-from the generator that is handed in, so that a batch depends on (seed, step) alone.
+Every function takes its parameters as numbers. Random parameters are sampled in ``data/batches.py``, or by
+the generator that is passed in, so that a batch depends on (seed, step) alone.
 """

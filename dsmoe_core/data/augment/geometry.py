@@ -1,4 +1,4 @@
-"""Flips, quarter turns, zoom and shift: pixels and boxes move together."""
+"""Geometric augmentations: flip, rotation by 90 degrees, zoom and shift."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from dsmoe_core.data.letterbox import GREY
 
 
 def flip_and_rotate(sample: Sample, *, quarters: int, mirrored: bool) -> Sample:
-    """Mirror left to right, then turn counter-clockwise by quarters. The defects of flat goods have no up."""
+    """Mirror left to right, then rotate counter-clockwise.
+
+    Args:
+        quarters: number of rotations by 90 degrees, 0 to 3.
+        mirrored: whether to mirror.
+    """
     pixels, boxes, side = sample.pixels, sample.boxes, sample.pixels.shape[0]
     applied = sample.applied
     if mirrored:
@@ -26,7 +31,15 @@ def flip_and_rotate(sample: Sample, *, quarters: int, mirrored: bool) -> Sample:
 
 
 def zoom_and_shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sample:
-    """Zoom about the middle and move by shares of the side; boxes are clipped, lost ones dropped."""
+    """Zoom about the centre, then shift.
+
+    Boxes are clipped to the square. Those that lose half of their area or become narrower than MIN_BOX_PX are
+    dropped.
+
+    Args:
+        scale: zoom factor; above 1 enlarges.
+        dx, dy: shift as a share of the side.
+    """
     from PIL import Image
 
     side = sample.pixels.shape[0]
@@ -42,7 +55,7 @@ def zoom_and_shift(sample: Sample, *, scale: float, dx: float, dy: float) -> Sam
     moved = (sample.boxes - np.array([left, top] * 2, dtype=np.float32)) * np.float32(scale)
     clipped = moved.clip(0, side)
     sizes = clipped[:, 2:] - clipped[:, :2]
-    whole = np.maximum((moved[:, 2:] - moved[:, :2]).prod(1), 1e-6)
-    kept = (sizes.min(1, initial=np.inf) >= MIN_BOX_PX) & (sizes.prod(1) / whole > 0.5)
+    area = np.maximum((moved[:, 2:] - moved[:, :2]).prod(1), 1e-6)
+    kept = (sizes.min(1, initial=np.inf) >= MIN_BOX_PX) & (sizes.prod(1) / area > 0.5)
     applied = (*sample.applied, f"zoomed {scale:.2f}")
     return Sample(np.asarray(image), clipped[kept], sample.labels[kept], applied)

@@ -1,4 +1,4 @@
-"""MixUp: two images laid over each other."""
+"""MixUp augmentation: two images blended into one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from dsmoe_core.data.augment.sample import Sample
 
 
 def mixup(first: Sample, second: Sample, *, share: float) -> Sample:
-    """MixUp for detection: pixels blended, boxes of both kept (Zhang et al. 2019)."""
+    """Blend the pixels of two images and keep the boxes of both (Zhang et al. 2019).
+
+    Args:
+        share: weight of the first image, 0 to 1.
+    """
     pixels = first.pixels * np.float32(share) + second.pixels * np.float32(1 - share)
     return Sample(
         pixels.astype(np.uint8),

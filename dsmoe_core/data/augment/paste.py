@@ -1,4 +1,4 @@
-"""Copy-paste of defects: a defect of one image at a free place of another (Ghiasi et al. 2021)."""
+"""Copy-paste augmentation: defects of one image pasted at free places of another (Ghiasi et al. 2021)."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from jaxtyping import Float, Int
 from dsmoe_core.data.augment.sample import Sample
 
 MAX_COVERED = 0.1
-"""A patch covers at most this share of any other box, and at most this share of it is on one."""
+"""Maximum overlap of a patch with any other box, as a share of the smaller of the two."""
 MAX_SHARE = 0.5
-"""Only defects below this share of the target's side are pasted; there would be no free place."""
-_BORDER = 0.15  # of the box's shorter side: how wide the soft border is
+"""Only patches up to this share of the target's sides are pasted; larger ones would find no free place."""
+_BORDER = 0.15  # width of the soft border, as a share of the box's shorter side
 _TRIES = 30
 
 Area = tuple[int, int, int, int]
-"""Left, top, right, bottom in whole pixels: the part of a square that is no padding."""
+"""Left, top, right, bottom in pixels of the part of a square that is not padding."""
 
 
 class _Patch(NamedTuple):
-    """A defect cut out with its soft border."""
+    """A defect that was cut out with a soft border.
+
+    Attributes:
+        weight: opacity, 0 to 1.
+        corner: x and y of the top left corner in the source.
+    """
 
     pixels: Float[np.ndarray, "h w 3"]
     weight: Float[np.ndarray, "h w 1"]
     corner: Int[np.ndarray, " 2"]
-    """Of the patch in the source, x and y."""
 
 
 def paste_defects(
@@ -40,10 +44,12 @@ def paste_defects(
 ) -> Sample:
     """Paste up to ``max_pasted`` defects of ``source`` at free places of ``sample``, moved by whole pixels.
 
-    A defect that another one touches is left out, since half of that would come along without a box.
+    Defects that overlap another one are left out, since a part of the other would be copied without a box.
 
     Args:
-        area, source_area: where the two squares show their images; nothing is pasted on padding.
+        area, source_area: the parts of the two squares that are not padding; nothing is pasted on padding.
+        max_pasted: maximum number of defects.
+        rng: selects defects and places.
     """
     pixels = sample.pixels.astype(np.float32)
     boxes, labels = sample.boxes, sample.labels
@@ -66,18 +72,19 @@ def paste_defects(
 
 
 def _cut(source: Sample, area: Area, row: int) -> _Patch | None:
+    """Cut the defect of a row of ``source.boxes`` out; None if another box overlaps it."""
     box = source.boxes[row].astype(np.float64)
     border = max(1, round(_BORDER * float((box[2:] - box[:2]).min())))
     inner = np.concatenate([np.floor(box[:2]), np.ceil(box[2:])]).astype(np.int64)
     low = np.maximum(inner[:2] - border, area[:2])
     high = np.minimum(inner[2:] + border, area[2:])
     others = np.delete(source.boxes, row, axis=0)
-    if (high <= low).any() or _shares(np.concatenate([low, high]), others).max(initial=0.0) > MAX_COVERED:
+    if (high <= low).any() or _overlaps(np.concatenate([low, high]), others).max(initial=0.0) > MAX_COVERED:
         return None
     ramps = []
     for axis in (1, 0):
-        at = np.arange(low[axis], high[axis])
-        outside = np.maximum(np.maximum(inner[axis] - at, at - inner[axis + 2] + 1), 0)
+        position = np.arange(low[axis], high[axis])
+        outside = np.maximum(np.maximum(inner[axis] - position, position - inner[axis + 2] + 1), 0)
         ramps.append(1 - outside / (border + 1))
     weight = np.minimum(ramps[0][:, None], ramps[1][None, :]).astype(np.float32)
     pixels = source.pixels[low[1] : high[1], low[0] : high[0]].astype(np.float32)
@@ -87,20 +94,20 @@ def _cut(source: Sample, area: Area, row: int) -> _Patch | None:
 def _free_place(
     patch: _Patch, boxes: Float[np.ndarray, "m 4"], area: Area, rng: np.random.Generator
 ) -> Int[np.ndarray, " 2"] | None:
-    """A corner where the patch lies in the area and on (almost) no box; None where chance finds none."""
+    """Top left corner of a random place in the area that overlaps no box too much; None if none was found."""
     size = np.array(patch.pixels.shape[1::-1])
-    room = np.array(area[2:]) - np.array(area[:2])
-    if (size > MAX_SHARE * room).any():
+    area_size = np.array(area[2:]) - np.array(area[:2])
+    if (size > MAX_SHARE * area_size).any():
         return None
     for _ in range(_TRIES):
-        corner = np.array(area[:2]) + rng.integers(0, room - size + 1)
-        if _shares(np.concatenate([corner, corner + size]), boxes).max(initial=0.0) <= MAX_COVERED:
+        corner = np.array(area[:2]) + rng.integers(0, area_size - size + 1)
+        if _overlaps(np.concatenate([corner, corner + size]), boxes).max(initial=0.0) <= MAX_COVERED:
             return corner
     return None
 
 
-def _shares(rectangle: Int[np.ndarray, " 4"], boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
-    """What a rectangle and each box have in common, as a share of the smaller of the two."""
+def _overlaps(rectangle: Int[np.ndarray, " 4"], boxes: Float[np.ndarray, "m 4"]) -> Float[np.ndarray, " m"]:
+    """Intersection of a rectangle and each box, as a share of the smaller area of the two."""
     low, high = np.maximum(boxes[:, :2], rectangle[:2]), np.minimum(boxes[:, 2:], rectangle[2:])
     common = np.maximum(high - low, 0).prod(1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)

@@ -1,4 +1,4 @@
-"""A letter-boxed image on its way to the network."""
+"""A letterboxed image with its boxes, as the augmentations take and return it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 MIN_BOX_PX = 2.0
-"""A box that augmentation cut below this side is dropped."""
+"""Boxes that augmentation clips to a shorter side than this are dropped."""
 
 
 class Sample(NamedTuple):
-    """One letter-boxed image with its boxes in the square's pixels.
+    """One letterboxed image.
 
     Attributes:
-        pixels: never written to; they may lie in a cache.
-        applied: what was applied to it so far, in words for ``dsmoe data preview``.
+        pixels: RGB, 0 to 255; read-only, since they may belong to a cache.
+        boxes: x1, y1, x2, y2 in pixels of the square.
+        labels: class index of each box.
+        applied: the augmentations applied so far, as text for ``dsmoe data preview``.
     """
 
     pixels: UInt8[np.ndarray, "side side 3"]
@@ -24,6 +26,10 @@ class Sample(NamedTuple):
     labels: Int[np.ndarray, " m"]
     applied: tuple[str, ...] = ()
 
-    def with_pixels(self, what: str, pixels: UInt8[np.ndarray, "side side 3"]) -> Sample:
-        """The same boxes on other pixels."""
-        return self._replace(pixels=pixels, applied=(*self.applied, what))
+    def with_pixels(self, augmentation: str, pixels: UInt8[np.ndarray, "side side 3"]) -> Sample:
+        """The same boxes on changed pixels.
+
+        Args:
+            augmentation: text that is added to ``applied``.
+        """
+        return self._replace(pixels=pixels, applied=(*self.applied, augmentation))

@@ -1,8 +1,7 @@
-"""Annotation sets drawn by hypothesis, and small images on disk."""
+"""Random annotation sets, and small images on disk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ LETTERS = st.characters(whitelist_categories=("Ll", "Lu", "Nd"), max_codepoint=0
 WORDS = st.text(LETTERS, min_size=1, max_size=8)
 
 
-# name, width, height, [(corners, label)]; plain values, because the type checks that dsmoe_core runs under
-# use the `random` module, which hypothesis does not want inside a strategy.
+# Classes, then name, width, height and [(corners, label)] of each image. These are plain values because the
+# run-time type checks of dsmoe_core use the `random` module, which hypothesis does not allow in a strategy.
 Spec = tuple[list[str], list[tuple[str, int, int, list[tuple[tuple[float, ...], str]]]]]
 
 
@@ -32,12 +31,12 @@ def corners(draw: st.DrawFn, width: int, height: int) -> tuple[float, ...]:
 
 
 @st.composite
-def specs(draw: st.DrawFn, least: int = 0) -> Spec:
-    """Sets with classes in any script, sub-folders and empty images; names differ beyond their ending."""
+def specs(draw: st.DrawFn, min_images: int = 0) -> Spec:
+    """Sets with classes in any script, sub-folders and images without boxes; no two names share a stem."""
     classes = draw(st.lists(WORDS, min_size=1, max_size=4, unique=True))
     paths = st.lists(WORDS, min_size=1, max_size=3).map("/".join)
     images = []
-    for stem in draw(st.lists(paths, min_size=least, max_size=4, unique_by=str.casefold)):
+    for stem in draw(st.lists(paths, min_size=min_images, max_size=4, unique_by=str.casefold)):
         width, height = draw(st.integers(1, 90)), draw(st.integers(1, 90))
         boxes = draw(st.lists(st.tuples(corners(width, height), st.sampled_from(classes)), max_size=4))
         images.append((stem + draw(st.sampled_from([".png", ".jpg"])), width, height, boxes))
@@ -45,19 +44,21 @@ def specs(draw: st.DrawFn, least: int = 0) -> Spec:
 
 
 def build(spec: Spec) -> AnnotationSet:
-    """The annotation set a spec describes."""
+    """The annotation set that a spec describes."""
     classes, images = spec
     return AnnotationSet(
         tuple(classes),
         tuple(
-            ImageAnnotations(name, width, height, tuple(Annotation(Box(*at), label) for at, label in boxes))
+            ImageAnnotations(
+                name, width, height, tuple(Annotation(Box(*corners), label) for corners, label in boxes)
+            )
             for name, width, height, boxes in images
         ),
     )
 
 
 def draw_images(annotations: AnnotationSet, folder: Path) -> None:
-    """A grey image of the right size for every name of the set."""
+    """Write a grey image of the right size for every entry of the set."""
     for image in annotations.images:
         path = folder / image.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,23 +66,23 @@ def draw_images(annotations: AnnotationSet, folder: Path) -> None:
 
 
 def assert_equal_sets(read: AnnotationSet, written: AnnotationSet) -> None:
-    """Same classes, images in any order, boxes equal to a millionth of a pixel."""
+    """Assert the same classes, images (in any order) and boxes (to a millionth of a pixel)."""
     assert read.classes == written.classes
     pairs = zip(
-        sorted(read.images, key=lambda p: p.name),
-        sorted(written.images, key=lambda p: p.name),
+        sorted(read.images, key=lambda image: image.name),
+        sorted(written.images, key=lambda image: image.name),
         strict=True,
     )
-    for got, expected in pairs:
-        assert (got.name, got.width, got.height) == (expected.name, expected.width, expected.height)
-        assert [a.label for a in got.annotations] == [a.label for a in expected.annotations]
-        for a, b in zip(got.annotations, expected.annotations, strict=True):
+    for actual, expected in pairs:
+        assert (actual.name, actual.width, actual.height) == (expected.name, expected.width, expected.height)
+        assert [a.label for a in actual.annotations] == [a.label for a in expected.annotations]
+        for a, b in zip(actual.annotations, expected.annotations, strict=True):
             assert a.box.corners == pytest.approx(b.box.corners, abs=1e-6)
 
 
 @pytest.fixture
 def small_set() -> AnnotationSet:
-    """Two images, one in a sub-folder, three boxes, one class unused."""
+    """Two images, one of them in a sub-folder, with three boxes and an unused class."""
     return AnnotationSet(
         ("spur", "short", "unused"),
         (
@@ -97,8 +98,3 @@ def small_set() -> AnnotationSet:
             ImageAnnotations("deep/b.jpg", 20, 50, (Annotation(Box(3.5, 4.25, 8.0, 9.0), "short"),)),
         ),
     )
-
-
-@pytest.fixture
-def draw() -> Callable[[AnnotationSet, Path], None]:
-    return draw_images

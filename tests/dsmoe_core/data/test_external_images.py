@@ -1,4 +1,4 @@
-"""Annotated images that are read where they lie."""
+"""Readers for images outside a workspace."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BOX = Annotation(Box(1, 1, 5, 5), "spur")
 
 
 def read(tmp_path: Path, *names: str, size: tuple[int, int] = (30, 20)) -> ExternalImages:
-    known = AnnotationSet(("spur",), tuple(ImageAnnotations(name, *size, (BOX, BOX)) for name in names))
+    annotations = AnnotationSet(("spur",), tuple(ImageAnnotations(name, *size, (BOX, BOX)) for name in names))
     (tmp_path / "scratch").mkdir(exist_ok=True)
-    return read_external_images(known, tmp_path / "images", tmp_path / "scratch", max_pixels=10_000)
+    return read_external_images(annotations, tmp_path / "images", tmp_path / "scratch", max_pixels=10_000)
 
 
 @pytest.fixture
@@ -31,29 +31,27 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_what_is_missing_damaged_odd_or_too_large_is_named_with_its_boxes(
+def test_images_that_cannot_be_read_are_skipped_and_named_with_their_boxes(
     tmp_path: Path, images: Path
 ) -> None:
     (images / "torn.png").write_bytes((images / "deep" / "good.png").read_bytes()[:50])
     (images / "empty.jpg").touch()
     Image.new("L", (101, 100)).save(images / "huge.png")
-    os.mkfifo(images / "pipe.png")  # reading it would wait for ever
+    os.mkfifo(images / "pipe.png")  # reading it would block
     (tmp_path / "outside.png").write_bytes((images / "deep" / "good.png").read_bytes())
     (images / "link.png").symlink_to(tmp_path / "outside.png")
     wrong = ("torn.png", "gone.png", "empty.jpg", "huge.png", "pipe.png", "link.png", "deep")
-    answer = read(tmp_path, "deep/good.png", *wrong)
-    (good,) = answer.labelled
+    result = read(tmp_path, "deep/good.png", *wrong)
+    (good,) = result.labelled
     assert good.image.name == good.image.key == "deep/good.png"
     assert good.annotations == (BOX, BOX)
     assert good.image.path == images / "deep" / "good.png"
-    assert [one.name for one in answer.skipped] == list(wrong)
-    assert {one.boxes for one in answer.skipped} == {2}
-    assert answer.skipped[1] == SkippedImage("gone.png", "it cannot be read: No such file or directory", 2)
+    assert [image.name for image in result.skipped] == list(wrong)
+    assert {image.boxes for image in result.skipped} == {2}
+    assert result.skipped[1] == SkippedImage("gone.png", "it cannot be read: No such file or directory", 2)
 
 
-def test_what_a_workspace_would_convert_is_converted_beside_and_not_in_the_folder(
-    tmp_path: Path, images: Path
-) -> None:
+def test_converted_images_are_written_to_the_scratch_folder_only(tmp_path: Path, images: Path) -> None:
     Image.fromarray(np.full((20, 30), 4095, dtype=np.uint16)).save(images / "deep" / "sixteen.png")
     before = sorted(images.rglob("*"))
     (image,) = read(tmp_path, "deep/sixteen.png").labelled
@@ -63,27 +61,27 @@ def test_what_a_workspace_would_convert_is_converted_beside_and_not_in_the_folde
     assert sorted(images.rglob("*")) == before
 
 
-def test_one_image_under_two_names_counts_twice(tmp_path: Path, images: Path) -> None:
+def test_same_content_under_two_names_gives_two_images(tmp_path: Path, images: Path) -> None:
     (images / "again.png").write_bytes((images / "deep" / "good.png").read_bytes())
-    answer = read(tmp_path, "deep/good.png", "again.png")
-    assert len({p.image.key for p in answer.labelled}) == 2
+    result = read(tmp_path, "deep/good.png", "again.png")
+    assert len({labelled.image.key for labelled in result.labelled}) == 2
 
 
-def test_nothing_to_read_and_another_size_are_errors(tmp_path: Path, images: Path) -> None:
-    with pytest.raises(DataError, match=r"none of 1 annotated images .*; gone\.png: it cannot be read"):
+def test_folder_without_readable_images_and_wrong_size_are_refused(tmp_path: Path, images: Path) -> None:
+    with pytest.raises(DataError, match=r"1 .*gone\.png"):
         read(tmp_path, "gone.png")
-    with pytest.raises(DataError, match="none of 0"):
+    with pytest.raises(DataError, match="0"):
         read(tmp_path)
-    with pytest.raises(FormatError, match="size of 60x40 pixels, but upright it has 30x20"):
+    with pytest.raises(FormatError, match=r"60x40 .*30x20"):
         read(tmp_path, "deep/good.png", size=(60, 40))
     (images / "deep" / "good.png").unlink()
     (images / "deep").rmdir()
     images.rmdir()
-    with pytest.raises(DataError, match="not a folder"):
+    with pytest.raises(DataError, match=str(images)):
         read(tmp_path, "deep/good.png")
 
 
-def test_progress_is_told_of_every_image(tmp_path: Path, images: Path) -> None:
+def test_progress_is_reported_for_every_image(tmp_path: Path, images: Path) -> None:
     steps: list[tuple[int, int]] = []
     names = tuple(ImageAnnotations(name, 30, 20, ()) for name in ("deep/good.png", "gone.png"))
     read_external_images(

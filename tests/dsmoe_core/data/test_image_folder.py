@@ -1,4 +1,4 @@
-"""Ingest: every odd image is read right or quarantined with its reason; the rest goes on."""
+"""Ingest of a folder: unusual images are converted, unusable ones are quarantined."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIXELS = 10_000
 
 
 def ramp(mode: str = "RGB") -> Image.Image:
-    """Dark on the left, bright on the right, red in the upper left corner where it has colour."""
+    """Dark on the left, bright on the right, with a red upper left corner in colour modes."""
     values = np.full((SIZE[1], SIZE[0], 3), 40, dtype=np.uint8)
     values[:, SIZE[0] // 2 :] = 200
     values[:4, :4] = (220, 20, 20)
@@ -34,7 +34,11 @@ def ramp(mode: str = "RGB") -> Image.Image:
 
 
 def png16(values: np.ndarray) -> bytes:
-    """A 16-bit RGB PNG, which Pillow reads but does not write. values: (height, width, 3) of uint16."""
+    """A 16-bit RGB PNG, which Pillow can read but not write.
+
+    Args:
+        values: (height, width, 3) of uint16.
+    """
     height, width, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
 
@@ -97,7 +101,7 @@ def ingest(tmp_path: Path, images: Path) -> Callable[[], IngestResult]:
         ("NO_ENDING", lambda p: ramp().save(p, format="PNG"), True),
     ],
 )
-def test_reads_right(
+def test_image_is_stored_with_the_right_pixels(
     images: Path,
     ingest: Callable[[], IngestResult],
     name: str,
@@ -133,7 +137,7 @@ def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], IngestResul
     assert red > 150 > green
 
 
-def test_transparency_is_laid_on_white(images: Path, ingest: Callable[[], IngestResult]) -> None:
+def test_transparency_is_composed_over_white(images: Path, ingest: Callable[[], IngestResult]) -> None:
     Image.new("RGBA", SIZE, (10, 20, 30, 0)).save(images / "a.png")
     ((image,), _) = ingest()
     with Image.open(image.path) as opened:
@@ -159,17 +163,17 @@ def damaged(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def truncated(ending: str) -> Callable[[Path], None]:
+def truncated(image_format: str) -> Callable[[Path], None]:
     def save(path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(path, format=ending)
+        Image.fromarray(noise).save(path, format=image_format)
         path.write_bytes(path.read_bytes()[:-2000])
 
     return save
 
 
 def bomb(path: Path) -> None:
-    """A few bytes that claim 60000 x 60000 pixels."""
+    """A small file whose header states 60000 x 60000 pixels."""
     ramp().save(path)
     raw = bytearray(path.read_bytes())
     raw[16:24] = struct.pack(">II", 60_000, 60_000)
@@ -180,7 +184,7 @@ def bomb(path: Path) -> None:
 @pytest.mark.parametrize(
     ("save", "reason"),
     [
-        (damaged, "damaged or truncated"),
+        (damaged, "damaged"),
         (truncated("JPEG"), "truncated"),
         (truncated("PNG"), "truncated"),
         (truncated("BMP"), "truncated"),
@@ -188,29 +192,29 @@ def bomb(path: Path) -> None:
         (lambda p: p.write_text("not an image"), "not an image"),
         (lambda p: p.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not an image"),
         (lambda p: p.write_bytes(b""), "empty"),
-        (bomb, "too large: 60000x60000 pixels, at most 10000"),
-        (lambda p: Image.new("L", (101, 100)).save(p, format="PNG"), "too large: 101x100"),
+        (bomb, "60000x60000"),
+        (lambda p: Image.new("L", (101, 100)).save(p, format="PNG"), "101x100"),
         (lambda p: p.write_bytes(png16(np.asarray(ramp(), dtype=np.uint16) * 16)), "lower 12 bits"),
         (lambda p: Image.new("F", SIZE, 0.5).save(p, format="TIFF"), "floating point"),
-        (lambda p: Image.new("I", SIZE, 70_000).save(p, format="TIFF"), "expected 0 to 65535"),
+        (lambda p: Image.new("I", SIZE, 70_000).save(p, format="TIFF"), "70000"),
         (lambda p: p.symlink_to("/etc/passwd"), "link that leaves the folder"),
-        (lambda p: p.symlink_to("gone.png"), "cannot be read: No such file"),
+        (lambda p: p.symlink_to("gone.png"), "No such file"),
         (lambda p: os.mkfifo(p), "not a regular file"),
     ],
 )
-def test_quarantines_with_the_reason_and_goes_on(
+def test_unusable_file_is_quarantined_and_the_rest_is_ingested(
     images: Path, ingest: Callable[[], IngestResult], save: Callable[[Path], None], reason: str
 ) -> None:
     save(images / "bad.png")
     ramp().save(images / "good.png")
     result = ingest()
-    assert [p.name for p in result.images] == ["good.png"]
-    ((name, said),) = result.quarantined
+    assert [image.name for image in result.images] == ["good.png"]
+    ((name, actual_reason),) = result.quarantined
     assert name == "bad.png"
-    assert reason in said
+    assert reason in actual_reason
 
 
-def test_a_second_image_of_the_same_content_names_the_first(
+def test_second_image_of_the_same_content_is_quarantined_with_the_name_of_the_first(
     images: Path, ingest: Callable[[], IngestResult]
 ) -> None:
     (images / "deep").mkdir()
@@ -218,11 +222,11 @@ def test_a_second_image_of_the_same_content_names_the_first(
     shutil.copy(images / "a.png", images / "deep" / "b.png")
     for _ in range(2):
         result = ingest()
-        assert [p.name for p in result.images] == ["a.png"]
+        assert [image.name for image in result.images] == ["a.png"]
         assert result.quarantined == (("deep/b.png", "same content as a.png"),)
 
 
-def test_hidden_files_linked_folders_and_labels_are_passed_over(
+def test_hidden_files_linked_folders_and_labels_are_ignored(
     tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]
 ) -> None:
     ramp().save(images / "a.png")
@@ -234,34 +238,36 @@ def test_hidden_files_linked_folders_and_labels_are_passed_over(
     (images / "a.txt").write_text("0 0.5 0.5 1 1")
     (images / "notes.txt").write_text("hello")
     result = ingest()
-    assert [p.name for p in result.images] == ["a.png"]
+    assert [image.name for image in result.images] == ["a.png"]
     assert [q.name for q in result.quarantined] == ["notes.txt"]
 
 
-def test_a_name_that_is_no_utf8_is_quarantined(images: Path, ingest: Callable[[], IngestResult]) -> None:
+def test_name_that_is_not_utf8_is_quarantined(images: Path, ingest: Callable[[], IngestResult]) -> None:
     ramp().save(os.fsdecode(bytes(images) + b"/\xff.png"))
     assert ingest().quarantined == (("?.png", "its name is not UTF-8"),)
 
 
-def test_a_second_run_reads_nothing_again(
+def test_second_run_decodes_only_changed_files(
     images: Path, ingest: Callable[[], IngestResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp().save(images / "a.png")
     ramp("CMYK").save(images / "b.jpg")
     first = ingest()
-    read: list[Path] = []
-    real = image_folder.decode
-    monkeypatch.setattr(image_folder, "decode", lambda p, **kw: (read.append(p), real(p, **kw))[1])
+    decoded: list[Path] = []
+    decode = image_folder.decode
+    monkeypatch.setattr(image_folder, "decode", lambda p, **kw: (decoded.append(p), decode(p, **kw))[1])
     assert ingest() == first
-    assert read == []
+    assert decoded == []
     ramp("L").save(images / "a.png", compress_level=1)
     changed = ingest()
-    assert [p.name for p in read] == ["a.png"]
+    assert [path.name for path in decoded] == ["a.png"]
     assert changed.images[0].key != first.images[0].key
     assert changed.images[1] == first.images[1]
 
 
-def test_what_the_store_lost_is_brought_back(images: Path, ingest: Callable[[], IngestResult]) -> None:
+def test_image_missing_from_the_store_is_stored_again(
+    images: Path, ingest: Callable[[], IngestResult]
+) -> None:
     ramp().save(images / "a.png")
     first = ingest()
     first.images[0].path.unlink()
@@ -269,63 +275,63 @@ def test_what_the_store_lost_is_brought_back(images: Path, ingest: Callable[[], 
     assert first.images[0].path.is_file()
 
 
-def test_a_torn_index_costs_time_only(
-    tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]
-) -> None:
+def test_damaged_index_is_rebuilt(tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]) -> None:
     ramp().save(images / "a.png")
     first = ingest()
     (tmp_path / "store" / ".ingested.json").write_text('{"half')
     assert ingest() == first
 
 
-def test_a_lower_limit_holds_for_images_already_in(
+def test_lower_pixel_limit_applies_to_images_already_stored(
     tmp_path: Path, images: Path, ingest: Callable[[], IngestResult]
 ) -> None:
     ramp().save(images / "a.png")
     assert ingest().images
-    assert "too large" in ingest_folder(images, tmp_path / "store", max_pixels=100).quarantined[0].reason
+    (too_large,) = ingest_folder(images, tmp_path / "store", max_pixels=100).quarantined
+    assert too_large.name == "a.png"
+    assert "100" in too_large.reason
 
 
-def test_a_full_disk_is_said_and_leaves_nothing_half_written(
+def test_full_disk_is_an_error_and_leaves_no_partial_file(
     tmp_path: Path, images: Path, ingest: Callable[[], IngestResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp().save(images / "a.png")
 
-    def no_link(*_: object) -> None:
+    def fail_to_link(*_: object) -> None:
         raise OSError(errno.EXDEV, "another disk")
 
-    def half_a_copy(_: Path, target: Path) -> None:
+    def copy_half(_: Path, target: Path) -> None:
         target.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "link", no_link)
-        patch.setattr(shutil, "copyfile", half_a_copy)
-        with pytest.raises(PrerequisiteError, match=r"the disk of .*store is full\. Free some space"):
+        patch.setattr(os, "link", fail_to_link)
+        patch.setattr(shutil, "copyfile", copy_half)
+        with pytest.raises(PrerequisiteError, match=str(tmp_path / "store")):
             ingest()
         assert [p.name for p in (tmp_path / "store").iterdir()] == [".ingested.json"]
     assert len(ingest().images) == 1
 
 
-def test_copies_where_the_disk_cannot_link(
+def test_file_is_copied_if_the_disk_cannot_link(
     images: Path, ingest: Callable[[], IngestResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ramp().save(images / "a.png")
 
-    def no_link(*_: object) -> None:
+    def fail_to_link(*_: object) -> None:
         raise OSError(errno.EXDEV, "another disk")
 
-    monkeypatch.setattr(os, "link", no_link)
+    monkeypatch.setattr(os, "link", fail_to_link)
     (image,) = ingest().images
     assert image.path.read_bytes() == (images / "a.png").read_bytes()
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="gone is not a folder"):
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=str(tmp_path / "gone")):
         ingest_folder(tmp_path / "gone", tmp_path / "store", max_pixels=PIXELS)
 
 
-def test_progress_counts_all_files(tmp_path: Path, images: Path) -> None:
+def test_progress_is_reported_for_every_file(tmp_path: Path, images: Path) -> None:
     ramp().save(images / "a.png")
     (images / "b.png").write_text("x")
     calls: list[tuple[int, int]] = []

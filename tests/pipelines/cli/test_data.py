@@ -52,7 +52,7 @@ def test_a_row_for_each_augmentation_with_boxes_on_their_blocks(data: LabelledDa
     for row in drawn[:-1]:  # mixed images show two blocks at one place
         for sample in row.samples:
             assert_boxes_are_on_blocks(sample)
-    assert all("pasted" in s.done[0] for s in drawn[AUGMENTATIONS.index("paste") + 1].samples if s.done)
+    assert all("pasted" in s.applied[0] for s in drawn[AUGMENTATIONS.index("paste") + 1].samples if s.applied)
 
 
 def test_tiles_have_boxes_on_their_blocks_too(data: LabelledData, tmp_path: Path) -> None:
