@@ -106,7 +106,7 @@ def test_wrong_input_is_refused_before_anything_is_made(
         make_workspace(
             target, Source(blocks / "images", annotations=truth, classes=["rust", "brick"]), settings
         )
-    with pytest.raises(FormatError, match="nowhere.json"):
+    with pytest.raises(FormatError, match=r"nowhere\.json"):
         read_annotations(tmp_path / "nowhere.json", blocks / "images")
     with pytest.raises(FormatError, match=str(blocks / "images")):
         read_annotations(blocks / "images", blocks / "images")
