@@ -1,11 +1,15 @@
-"""Rows A to D of the paper's ablation: DS-MoE without its later parts, in the order the paper adds them.
+"""Networks of rows A to D of the paper's ablation: DS-MoE without its later stages.
 
-A: ResNet-50 and classes without words. B: and the class descriptions (stages 1 and 2, and the head that
-compares with them). C: MobileSAM's encoder with its attention (stages 3 and 4) instead of ResNet-50. D: and
-the hyperbolic alignment with its broadcasting (stages 5 and 6). E: and the dynamic experts (stages 7 to 10),
-which is the whole network. F: the whole network with QFL and CIoU instead of cross-entropy and IoU.
+The rows add the stages in the paper's order:
 
-Paper: the rows are named, not defined. We: a row has exactly the stages that its name needs.
+- A: ResNet-50, and class indices instead of text.
+- B: adds the class descriptions (stages 1 and 2, and the head that compares features with them).
+- C: replaces ResNet-50 by MobileSAM's encoder with attention (stages 3 and 4).
+- D: adds hyperbolic alignment and broadcasting (stages 5 and 6).
+- E: adds the dynamic experts (stages 7 to 10); this is the complete network (network.py).
+- F: the complete network, trained with QFL and CIoU instead of cross-entropy and IoU.
+
+Paper: names the rows without defining them. We: a row has exactly the stages that its name needs.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
 
 class AblatedDSMoE(ClassEncoder):
-    """The network of rows A to D; None stands for a stage that the row does not have."""
+    """Network of rows A to D. A stage that the row does not have is None."""
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class AblatedDSMoE(ClassEncoder):
         classes: Float[Tensor, "c t"],
         maps: list[Tensor] | None = None,
     ) -> NetworkOutput:
-        """As :meth:`dsmoe_core.network.DSMoE.forward`."""
+        """Run the stages of this row; arguments as in :meth:`dsmoe_core.network.DSMoE.forward`."""
         features, pyramid = self.image_encoder(images, maps)  # 3
         aligned = None
         if self.cbam is not None:

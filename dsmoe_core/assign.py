@@ -1,15 +1,19 @@
-"""Task-aligned assignment: which cells of the head learn which box (Feng et al., "TOOD", 2021).
+"""Task-aligned assignment: decides which cells of the head learn which box (Feng et al., "TOOD", 2021).
 
-A cell can learn a box when its centre lies in the box; of those the ``top`` with the highest alignment
-``t = s^a u^b`` (s the score of the box's class, u the IoU of the predicted box) do. A box so small that it
-covers no cell's centre takes the nearest cell. A cell wanted by several boxes learns the one it overlaps
-most.
+A cell can learn a box if its centre lies in the box. Of these cells, the ``top_k`` with the highest
+alignment ``t = s^a u^b`` learn it, where s is the score of the box's class and u the IoU of the predicted
+box. A box too small to contain any cell's centre is assigned to the nearest cell. A cell that several boxes
+select learns the one it overlaps most.
 
-In TOOD the box loss of a cell is weighed by its soft label, hence by its IoU. A box of three pixels is met
-by no prediction of a young network: its cell gets label 0, its box loss weight 0, and it is never learned. We
-weigh the box loss by the cell's alignment against the best of its box, so that the best one always counts in
-full. A soft label that is the IoU alone has the same fault for the class: long thin scratches lie badly for
-long, and were hardly told from the ground by then. So labels may begin at a floor and rise to 1 with the IoU.
+Differences from TOOD:
+
+- Box loss. TOOD weights the box loss of a cell by its soft label, hence by its IoU. A young network's
+  predictions do not overlap a box of three pixels at all, so its cell gets label 0 and box weight 0 and
+  never learns. We weight by the cell's alignment relative to the best cell of its box, so that the best cell
+  always has weight 1.
+- Class label. A soft label equal to the IoU has the same problem for the class: long thin scratches keep a
+  low IoU for many steps and were hardly separated from the background. So labels can start at a floor and
+  rise to 1 with the IoU (``label_floor``).
 """
 
 from __future__ import annotations
@@ -25,10 +29,11 @@ from torchvision.ops import box_iou
 from dsmoe_core.outputs import LevelOutput
 
 SCORE_POWER, IOU_POWER = 0.5, 4.0
+"""a and b of the alignment."""
 
 
 class FlatPredictions(NamedTuple):
-    """All levels of the head side by side, N cells in all."""
+    """Predictions of all levels concatenated, N cells in total."""
 
     logits: Float[Tensor, "b N c"]
     boxes: Float[Tensor, "b N 4"]
@@ -38,21 +43,22 @@ class FlatPredictions(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """What the cells of one image should say."""
+    """Training targets of the cells of one image."""
 
     scores: Float[Tensor, "N c"]
-    """Soft labels in [0, 1], zero off the box's class and on unassigned cells."""
+    """Soft labels in [0, 1]; zero for other classes than the box's and for unassigned cells."""
     positive: Bool[Tensor, " N"]
+    """Whether the cell is assigned to a box."""
     boxes: Float[Tensor, "P 4"]
-    """Boxes of the positive cells, in their order."""
+    """Ground-truth boxes of the positive cells, in their order."""
     labels: Int[Tensor, " P"]
-    """Of these boxes."""
-    shares: Float[Tensor, " P"]
-    """Alignment of the positive cells against the best cell of the same box."""
+    """Classes of these boxes."""
+    box_weights: Float[Tensor, " P"]
+    """Alignment of each positive cell relative to the best cell of the same box."""
 
 
-def flatten(levels: Sequence[LevelOutput]) -> FlatPredictions:
-    """Cells of all levels with their centres, boxes decoded from the distances."""
+def flatten_levels(levels: Sequence[LevelOutput]) -> FlatPredictions:
+    """Concatenate the cells of all levels and decode their distances to boxes."""
     logits, boxes, centres, strides = [], [], [], []
     for stride, level_logits, distances in levels:
         height, width = distances.shape[-2:]
@@ -78,42 +84,46 @@ def assign(
     boxes: Float[Tensor, "M 4"],
     labels: Int[Tensor, " M"],
     *,
-    top: int = 10,
-    floor: float = 0.0,
+    top_k: int = 10,
+    label_floor: float = 0.0,
 ) -> Targets:
-    """Targets of one image, from the detector's present probabilities and boxes and the true ones.
+    """Compute the targets of one image.
 
     Args:
-        floor: soft label of a box's best cell where its IoU is 0; at an IoU of 1 it is 1.
+        scores, predicted, centres: current class probabilities, predicted boxes, and centres of the cells.
+        boxes, labels: ground truth.
+        top_k: maximum number of cells per box.
+        label_floor: soft label of a box's best cell at an IoU of 0; at an IoU of 1 it is 1.
     """
     target = torch.zeros_like(scores)
     if not len(boxes):
-        nowhere = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
-        return Targets(target, nowhere, boxes, labels, scores.new_zeros(0))
+        positive = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+        return Targets(target, positive, boxes, labels, scores.new_zeros(0))
     overlap = box_iou(boxes, predicted)
     alignment = scores[:, labels].T.clamp_min(1e-6) ** SCORE_POWER * overlap**IOU_POWER
-    allowed = _may_learn(centres, boxes)
-    alignment = torch.where(allowed, alignment, -1.0)
-    best = alignment.topk(min(top, alignment.shape[1]), dim=1)
-    chosen = torch.zeros_like(allowed).scatter_(1, best.indices, best.values >= 0)
-    owner = torch.where(chosen, overlap, -1.0).max(dim=0)
+    candidates = _candidate_cells(centres, boxes)
+    alignment = torch.where(candidates, alignment, -1.0)
+    best = alignment.topk(min(top_k, alignment.shape[1]), dim=1)
+    selected = torch.zeros_like(candidates).scatter_(1, best.indices, best.values >= 0)
+    owner = torch.where(selected, overlap, -1.0).max(dim=0)
     positive = owner.values >= 0
     owners = owner.indices[positive]
-    own = alignment[owners, positive.nonzero()[:, 0]]
-    owned = torch.zeros_like(chosen)
-    owned[owners, positive.nonzero()[:, 0]] = True
-    peak = torch.where(owned, alignment, 0.0).amax(1)[owners]
-    reach = torch.where(owned, overlap, 0.0).amax(1)[owners]
-    shares = torch.where(peak > 0, own / peak, 1.0)
-    target[positive, labels[owners]] = (shares * (floor + (1 - floor) * reach)).to(target.dtype)
-    return Targets(target, positive, boxes[owners], labels[owners], shares)
+    own_alignment = alignment[owners, positive.nonzero()[:, 0]]
+    assigned = torch.zeros_like(selected)
+    assigned[owners, positive.nonzero()[:, 0]] = True
+    best_alignment = torch.where(assigned, alignment, 0.0).amax(1)[owners]
+    best_overlap = torch.where(assigned, overlap, 0.0).amax(1)[owners]
+    box_weights = torch.where(best_alignment > 0, own_alignment / best_alignment, 1.0)
+    soft_labels = box_weights * (label_floor + (1 - label_floor) * best_overlap)
+    target[positive, labels[owners]] = soft_labels.to(target.dtype)
+    return Targets(target, positive, boxes[owners], labels[owners], box_weights)
 
 
-def _may_learn(centres: Float[Tensor, "N 2"], boxes: Float[Tensor, "M 4"]) -> Bool[Tensor, "M N"]:
-    """Cells whose centre is in the box, or the nearest one where there is none."""
+def _candidate_cells(centres: Float[Tensor, "N 2"], boxes: Float[Tensor, "M 4"]) -> Bool[Tensor, "M N"]:
+    """Mark the cells whose centre is in the box, or the nearest cell if there is none."""
     inside = ((centres > boxes[:, None, :2]) & (centres < boxes[:, None, 2:])).all(-1)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    nearest = torch.cdist(middle, centres).argmin(1)
-    alone = ~inside.any(1)
-    inside[alone, nearest[alone]] = True
+    box_centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    nearest = torch.cdist(box_centres, centres).argmin(1)
+    empty = ~inside.any(1)
+    inside[empty, nearest[empty]] = True
     return inside

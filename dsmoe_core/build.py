@@ -1,4 +1,4 @@
-"""From a configuration to a network; the only place that knows both."""
+"""Builds networks from a configuration."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ RESNET_WIDTHS = (256, 512, 1024, 2048)
 
 
 def build(config: ModelConfig) -> DSMoE | AblatedDSMoE:
-    """The network of this shape, with fresh weights from torch's global generator."""
+    """Build the network of a configuration, with initial weights from torch's global random generator."""
     return build_full_network(config) if config.dynamic_experts else _ablated(config)
 
 
 def build_full_network(config: ModelConfig) -> DSMoE:
-    """All ten stages, whatever the row."""
+    """Build the network with all ten stages, whatever the ablation row is."""
     d, d_t, n, paper = config.width, config.text_width, config.ball_dim, config.paper
     return DSMoE(
         text_prompt=_text_prompt(config),
         distillation=_distillation(config),
         image_encoder=_image_encoder(config),
-        cbam=CBAM(width=d, bare=paper.bare_attention),
+        cbam=CBAM(width=d, attention_only=paper.bare_attention),
         alignment=_alignment(config),
         broadcasting=_broadcasting(config),
         gating=AttentionGating(
@@ -45,14 +45,18 @@ def build_full_network(config: ModelConfig) -> DSMoE:
             text_width=d_t,
             experts=config.experts,
             top_k=config.top_k,
-            unit=not paper.free_product,
-            share=not paper.raw_weights,
-            ask=not paper.class_experts,
-            level=not paper.free_choice,
+            normalise=not paper.free_product,
+            renormalise=not paper.raw_weights,
+            learned_queries=not paper.class_experts,
+            balance=not paper.free_choice,
             tau=0.07 if paper.calibrated_tau else 0.1,
         ),
         experts=SparseExperts(
-            width=d, text_width=d_t, experts=config.experts, grid_stride=config.grid_stride
+            width=d,
+            text_width=d_t,
+            experts=config.experts,
+            grid_stride=config.grid_stride,
+            task_experts=config.task_experts,
         ),
         ensemble=HeterogeneousEnsemble(
             width=d,
@@ -68,13 +72,15 @@ def build_full_network(config: ModelConfig) -> DSMoE:
 
 
 def _ablated(config: ModelConfig) -> AblatedDSMoE:
-    """Rows A to D."""
+    """Build the network of rows A to D."""
     class_encoder = build_class_encoder(config)
     return AblatedDSMoE(
         text_prompt=class_encoder.text_prompt,
         distillation=class_encoder.distillation,
         image_encoder=_image_encoder(config) if config.mobile_sam else _resnet_encoder(config),
-        cbam=CBAM(width=config.width, bare=config.paper.bare_attention) if config.mobile_sam else None,
+        cbam=CBAM(width=config.width, attention_only=config.paper.bare_attention)
+        if config.mobile_sam
+        else None,
         alignment=_alignment(config) if config.hyperbolic else None,
         broadcasting=_broadcasting(config) if config.hyperbolic else None,
         head=_head(config, config.encoder_widths if config.mobile_sam else RESNET_WIDTHS),
@@ -83,11 +89,10 @@ def _ablated(config: ModelConfig) -> AblatedDSMoE:
 
 
 def build_class_encoder(config: ModelConfig) -> ClassEncoder:
-    """Stages 1 and 2 alone, under the names that they have in the whole network."""
-    reads = config.uses_text
+    """Build stages 1 and 2 alone, with the state-dict names that they have in the complete network."""
     return ClassEncoder(
-        text_prompt=_text_prompt(config) if reads else ClassIndex(),
-        distillation=_distillation(config) if reads else None,
+        text_prompt=_text_prompt(config) if config.uses_text else ClassIndex(),
+        distillation=_distillation(config) if config.uses_text else None,
     )
 
 
@@ -129,8 +134,8 @@ def _broadcasting(config: ModelConfig) -> SpaceBroadcasting:
         width=config.width,
         text_width=config.text_width,
         ball_dim=config.ball_dim,
-        whole_dilation=config.paper.floor_dilation,
-        mapped=config.paper.mapped_fusion,
+        floor_dilation=config.paper.floor_dilation,
+        log_mapped=config.paper.mapped_fusion,
     )
 
 
@@ -148,7 +153,7 @@ def _head(config: ModelConfig, widths: tuple[int, ...]) -> Head:
 
 
 def tiny_vit(config: ModelConfig) -> TinyVit:
-    """TinyViT; with the widths and depths of ``base`` it is MobileSAM's encoder to the letter."""
+    """Build the TinyViT backbone; with the widths and depths of ``base`` it equals MobileSAM's encoder."""
     backbone = TinyVit(
         embed_dims=config.encoder_widths,
         depths=config.encoder_depths,
@@ -157,5 +162,5 @@ def tiny_vit(config: ModelConfig) -> TinyVit:
         num_classes=0,
         drop_path_rate=0.0,
     )
-    backbone.head = nn.Identity()  # its classifier is not used
+    backbone.head = nn.Identity()  # the classifier is not used
     return backbone

@@ -1,4 +1,4 @@
-"""Checked configuration of the detector and its training: frozen, extras forbidden, all errors at once."""
+"""Validated configuration of the detector and its training: immutable, unknown keys forbidden."""
 
 from __future__ import annotations
 
@@ -8,132 +8,154 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 STRIDES = (4, 8, 16, 32)
-"""Of the encoder's four maps."""
+"""Strides of the image encoder's four feature maps, in pixels."""
 TINY_STRIDE = 4
 AblationRow = Literal["A", "B", "C", "D", "E", "F"]
 SyntheticKind = Literal["pcb", "aluminium", "glass"]
-"""What ``data/synthetic`` can draw."""
+"""Kinds of images that ``data/synthetic`` generates."""
 
 
 class Frozen(BaseModel):
-    """What every configuration of ours is."""
+    """Base of all configuration models: immutable, unknown keys forbidden."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class PaperForms(Frozen):
-    """Where the letter of the paper can run but we read it otherwise: true takes the letter.
+    """Switches from our forms of the stages to the literal forms of the paper, where both can run.
 
-    Each stage's docstring says "Paper: ... We: ...", docs/decisions.md says why.
+    The docstring of each stage compares the two ("Paper: ... We: ..."); docs/decisions.md gives the reasons.
     """
 
-    uncentred_text: bool = Field(False, description="stage 1: T with what all descriptions have in common")
-    class_position: bool = Field(False, description="stage 1: add the positional code over the class index")
+    uncentred_text: bool = Field(
+        False, description="stage 1: do not subtract the mean of the class embeddings"
+    )
+    class_position: bool = Field(False, description="stage 1: add a positional code of the class index")
     stride_pooling: bool = Field(
-        False, description="stage 3: s_l is a stride, so that detail is averaged and flat ground kept"
+        False, description="stage 3: s_l is a stride, so detailed areas are averaged and flat ones max-pooled"
     )
-    bare_attention: bool = Field(False, description="stage 4: attention without the leading F_enc")
+    bare_attention: bool = Field(False, description="stage 4: output the attention without the factor F_enc")
     floor_dilation: bool = Field(
-        False, description="stage 6: floor() of the dilation, its gradient passed straight through"
+        False, description="stage 6: round the dilation down, with a straight-through gradient"
     )
-    mapped_fusion: bool = Field(False, description="stage 6: Log_0 of G, which is a sum of tangent vectors")
-    free_product: bool = Field(False, description="stage 7: inner product of vectors of any length")
+    mapped_fusion: bool = Field(
+        False, description="stage 6: apply Log_0 to G, which already is a sum of tangent vectors"
+    )
+    free_product: bool = Field(False, description="stage 7: inner product of vectors that are not normalised")
     class_experts: bool = Field(
-        False, description="stage 7: expert i reads T^_i (modulo C) instead of asking all classes"
+        False, description="stage 7: expert i uses T^_i (i modulo C) instead of attention over all classes"
     )
-    calibrated_tau: bool = Field(False, description="stage 7: tau from 0.07, as the text has it elsewhere")
-    free_choice: bool = Field(False, description="stage 7: the k best as they are, nobody is handicapped")
-    raw_weights: bool = Field(False, description="stage 8: chosen weights as the softmax gives them")
-    summed_ensemble: bool = Field(False, description="stage 9: the two parts are summed, not concatenated")
-    minimised_cosine: bool = Field(False, description="stage 10: L_align is the cosine, not 1 - cos")
+    calibrated_tau: bool = Field(False, description="stage 7: initial temperature 0.07 instead of 0.1")
+    free_choice: bool = Field(False, description="stage 7: select the top k without a load bias")
+    raw_weights: bool = Field(False, description="stage 8: do not renormalise the selected softmax weights")
+    summed_ensemble: bool = Field(
+        False, description="stage 9: sum the two parts instead of concatenating them"
+    )
+    minimised_cosine: bool = Field(False, description="stage 10: L_align is the cosine instead of 1 - cosine")
 
     @classmethod
     def all_literal(cls) -> PaperForms:
-        """All of them."""
+        """Return the configuration with every literal form switched on."""
         return cls(**dict.fromkeys(cls.model_fields, True))
 
 
 class Preprocessing(Frozen):
-    """What is done to an image before the network sees it; a model is only right with its own."""
+    """Image preprocessing; a model must be used with the preprocessing of its training."""
 
     gamma: float = Field(
         1.0,
         gt=0,
         le=10,
-        description="exponent of s = r^gamma for pixels r of 0 to 1; the paper has 1.5",
+        description="exponent of the gamma correction of pixel values in [0, 1]; the paper uses 1.5",
     )
     resampling: Literal["area", "bilinear"] = Field(
-        "area", description="how an image is made smaller; the paper has bilinear"
+        "area", description="interpolation when an image is scaled down; the paper uses bilinear"
     )
 
 
 class Tiles(Frozen):
-    """Large images are trained on and looked at in overlapping tiles."""
+    """Overlapping tiles into which large images are cut for training and prediction."""
 
-    px: int = Field(ge=64, description="side of a tile, in image pixels; smaller images are left whole")
-    overlap: float = Field(0.25, ge=0, lt=0.9, description="share of a tile's side that the next one has too")
-    visible: float = Field(
-        0.5, gt=0, le=1, description="training: a box belongs to tiles that show so much of it"
+    px: int = Field(ge=64, description="side of a tile in image pixels; smaller images are not cut")
+    overlap: float = Field(
+        0.25, ge=0, lt=0.9, description="overlap of adjacent tiles, as a fraction of a tile's side"
     )
-    whole: bool = Field(True, description="look at the whole image too, for defects larger than a tile")
-    empty: float = Field(0.25, ge=0, le=1, description="training: share of tiles without a box that is kept")
+    visible: float = Field(
+        0.5, gt=0, le=1, description="training: minimum visible fraction of a box for it to be used in a tile"
+    )
+    whole: bool = Field(True, description="also process the whole image, for defects larger than a tile")
+    empty: float = Field(
+        0.25, ge=0, le=1, description="training: fraction of the tiles without a box that is used"
+    )
 
 
 class ModelConfig(Frozen):
-    """Shape of the DS-MoE network. ``nano`` is made for two cores, ``base`` follows the paper."""
+    """Architecture of the DS-MoE network. ``nano`` is for two CPU cores, ``base`` follows the paper."""
 
     size: Literal["nano", "base"] = "nano"
-    image_px: int = Field(320, ge=64, multiple_of=32, description="side of the letter-boxed square")
+    image_px: int = Field(
+        320, ge=64, multiple_of=32, description="side of the letter-boxed network input in pixels"
+    )
     preprocessing: Preprocessing = Preprocessing()
-    tiles: Tiles | None = Field(None, description="cut large images into tiles; none: look at them whole")
-    text_width: int = Field(384, ge=8, description="d_t; a workspace takes it from its text encoder")
+    tiles: Tiles | None = Field(None, description="cut large images into tiles; null: do not cut")
+    text_width: int = Field(
+        384, ge=8, description="d_t, width of the text embeddings; a workspace takes it from its text encoder"
+    )
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
     encoder_heads: tuple[int, int, int, int] = (1, 2, 3, 4)
     encoder_windows: tuple[int, int, int, int] = (5, 5, 10, 5)
-    width: int = Field(64, ge=16, multiple_of=8, description="channels of stages 4 to 10")
+    width: int = Field(64, ge=16, multiple_of=8, description="channels of the feature maps in stages 4 to 10")
     grid_stride: Literal[8, 16] = 8
     ball_dim: int = Field(32, ge=4, multiple_of=2, description="n, dimension of the Poincare ball")
-    text_heads: int = Field(8, ge=1)
-    experts: int = Field(8, ge=3, description="N_e")
-    top_k: int = Field(3, ge=1, description="k; the paper takes floor(log2 N_e)")
-    head_strides: tuple[int, ...] = (4, 8, 16)
-    head_width: int = Field(64, ge=16, multiple_of=8)
+    text_heads: int = Field(8, ge=1, description="attention heads of stage 2")
+    experts: int = Field(8, ge=1, description="N_e, number of experts; more than task_experts has")
+    task_experts: tuple[str, ...] = Field(
+        ("local", "global"),
+        description="names of the task experts (stages/experts.py); all others are cross-modal",
+    )
+    top_k: int = Field(3, ge=1, description="k, experts selected per image; the paper uses floor(log2 N_e)")
+    head_strides: tuple[int, ...] = Field((4, 8, 16), description="strides to detect at, finest first")
+    head_width: int = Field(64, ge=16, multiple_of=8, description="channels in the head")
     paper: PaperForms = PaperForms()
-    ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the whole method")
+    ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the complete method")
 
     @property
     def uses_text(self) -> bool:
-        """From row B on."""
+        """Whether the network reads class descriptions (rows B to F)."""
         return self.ablation >= "B"
 
     @property
     def mobile_sam(self) -> bool:
-        """From row C on; ResNet-50 before."""
+        """Whether the image encoder is MobileSAM's (rows C to F) instead of ResNet-50."""
         return self.ablation >= "C"
 
     @property
     def hyperbolic(self) -> bool:
-        """From row D on."""
+        """Whether stages 5 and 6 are present (rows D to F)."""
         return self.ablation >= "D"
 
     @property
     def dynamic_experts(self) -> bool:
-        """From row E on."""
+        """Whether stages 7 to 10 are present (rows E and F)."""
         return self.ablation >= "E"
 
     @property
     def paper_losses(self) -> bool:
-        """QFL and CIoU, in row F; cross-entropy and IoU before."""
+        """Whether the losses are QFL and CIoU (row F) instead of cross-entropy and IoU."""
         return self.ablation >= "F"
 
     def with_tiny_head(self, on: bool) -> ModelConfig:
-        """The same with or without the tiny-object head on the stride-4 features (Tables 6 and 7)."""
+        """Return a copy with or without the tiny-object head on the stride-4 map (Tables 6 and 7)."""
         strides = tuple(s for s in self.head_strides if s != TINY_STRIDE)
         return self.model_copy(update={"head_strides": (TINY_STRIDE, *strides) if on else strides})
 
     @model_validator(mode="after")
-    def _top_k_fits(self) -> ModelConfig:
+    def _check_combinations(self) -> ModelConfig:
+        if self.experts <= len(self.task_experts):
+            raise ValueError(
+                f"experts is {self.experts}; expected more than the {len(self.task_experts)} task_experts"
+            )
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}; expected at most the number of experts, {self.experts}")
         if self.text_width % self.text_heads:
@@ -144,7 +166,7 @@ class ModelConfig(Frozen):
 
     @classmethod
     def of_size(cls, size: Literal["nano", "base"]) -> ModelConfig:
-        """The preset of that name; for ``base``: 640 px, 32 experts, top floor(log2 32) = 5."""
+        """Return the preset of this name; ``base`` has 640 px, 32 experts and k = floor(log2 32) = 5."""
         if size == "nano":
             return cls()
         return cls(
@@ -165,18 +187,20 @@ class ModelConfig(Frozen):
 
 
 class LossWeights(Frozen):
-    """Weight of every loss term, by its name in ``losses.py``, and the form of QFL and its labels."""
+    """Weights of the loss terms by their names in losses.py, and the form of QFL and its labels."""
 
     quality: float = Field(1.0, ge=0)
-    balance_alpha: float | None = Field(None, description="alpha of alpha_t in QFL; none: no such weighing")
+    balance_alpha: float | None = Field(None, description="alpha of alpha_t in QFL; null: no class balancing")
     label_floor: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="soft label of a box's best cell before anything lies right; the paper has 0",
+        description="soft label of a box's best cell at an IoU of 0; the paper uses 0",
     )
     positive_beta: float = Field(
-        0.0, ge=0, description="focus of QFL on cells that have a label; the paper has 2, as for the others"
+        0.0,
+        ge=0,
+        description="focusing exponent of QFL for cells with a label; the paper uses 2 for all cells",
     )
     box: float = Field(2.0, ge=0)
     value_overlap: float = Field(0.01, ge=0)
@@ -186,52 +210,67 @@ class LossWeights(Frozen):
 
     @classmethod
     def paper(cls) -> LossWeights:
-        """``2 alpha QFL + lambda CIoU`` to the letter: alpha = 0.45, lambda = 0.05 (eq. 31)."""
+        """Return the paper's weights: ``2 alpha QFL + lambda CIoU``, alpha = 0.45, lambda = 0.05 (eq. 31)."""
         return cls(quality=0.9, balance_alpha=0.45, box=0.05, label_floor=0.0, positive_beta=2.0)
 
 
 FINGERPRINT_EXCLUDED = {"micro_batch", "checkpoint_every_s"}
-"""Settings of a training that do not make it another one."""
+"""Training settings excluded from the run fingerprint: changing them does not start another run."""
 
 
 class TrainingConfig(Frozen):
-    """How to train. Budgets count images seen, so that a run repeats on any machine."""
+    """Training settings. The budget counts images, so a run is the same on any machine."""
 
-    images_seen: int = Field(4000, ge=1, description="training length, in images shown to the network")
-    batch: int = Field(4, ge=1, description="images a step, over all processes")
+    images_seen: int = Field(4000, ge=1, description="length of the training, in images processed")
+    batch: int = Field(4, ge=1, description="images per step, over all processes")
     micro_batch: int | None = Field(
-        None, ge=1, description="images in memory at once; none: all of the batch, fewer if they do not fit"
+        None, ge=1, description="images per forward pass; null: the whole batch, or fewer if memory runs out"
     )
     encoder: Literal["train", "frozen"] = Field(
         "train",
-        description="frozen: keep the image encoder of the model to start from, and its features on disk",
+        description="frozen: do not train the start model's image encoder; cache its features on disk",
     )
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(2e-3, gt=0, description="maximum learning rate of AdamW")
     text_rate: float = Field(
-        0.1, ge=0, description="learning rate of stages 1 and 2 and the head's words, in learning_rate"
+        0.1,
+        ge=0,
+        description="learning rate of stages 1, 2 and the head's text projection, times learning_rate",
     )
     matrix_rate: float = Field(
-        5.0, ge=0, description="learning rate of Muon's matrices, in learning_rate; 0: AdamW moves them"
+        5.0,
+        ge=0,
+        description="learning rate of matrices (Muon), times learning_rate; 0: AdamW for all weights",
     )
-    weight_decay: float = Field(0.02, ge=0)
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    weight_decay: float = Field(0.02, ge=0, description="weight decay of matrices and kernels")
+    warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps with a rising learning rate")
     precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
-    mixup: float = Field(0.0, ge=0, le=1, description="share of images mixed with another; the paper has 0.5")
-    zoom: float = Field(0.5, ge=0, le=1, description="share of images zoomed and shifted")
-    flips: float = Field(1.0, ge=0, le=1, description="share for which a coin decides whether it is mirrored")
-    turns: float = Field(1.0, ge=0, le=1, description="share turned by 0 to 3 quarters, each as likely")
-    brightness: float = Field(1.0, ge=0, le=1, description="share made brighter or darker")
-    contrast: float = Field(0.0, ge=0, le=1, description="share with more or less contrast")
-    noise: float = Field(0.0, ge=0, le=1, description="share with Gaussian noise")
-    blur: float = Field(0.0, ge=0, le=1, description="share blurred a little")
-    paste: float = Field(0.0, ge=0, le=1, description="share with defects of another image pasted on")
+    mixup: float = Field(
+        0.0, ge=0, le=1, description="probability that an image is mixed with another; the paper uses 0.5"
+    )
+    zoom: float = Field(0.5, ge=0, le=1, description="probability that an image is scaled and shifted")
+    flips: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="probability of a random flip: mirrored or not, each with probability 0.5",
+    )
+    turns: float = Field(
+        1.0, ge=0, le=1, description="probability of a random rotation by 0, 90, 180 or 270 degrees"
+    )
+    brightness: float = Field(1.0, ge=0, le=1, description="probability of a random change of brightness")
+    contrast: float = Field(0.0, ge=0, le=1, description="probability of a random change of contrast")
+    noise: float = Field(0.0, ge=0, le=1, description="probability of added Gaussian noise")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of a slight blur")
+    paste: float = Field(
+        0.0, ge=0, le=1, description="probability that defects of another image are pasted on"
+    )
     class_subsets: float = Field(
-        0.0, ge=0, le=1, description="share of steps that ask about a random part of the classes alone"
+        0.0, ge=0, le=1, description="fraction of the steps that train on a random subset of the classes"
     )
     paraphrases: float = Field(
-        0.5, ge=0, le=1, description="share of a class's paraphrases that a step reads, drawn anew each time"
+        0.5, ge=0, le=1, description="fraction of a class's paraphrases used in a step, sampled for each step"
     )
-    ema: float = Field(0.998, ge=0, lt=1)
+    ema: float = Field(0.998, ge=0, lt=1, description="decay of the moving average of the weights")
     losses: LossWeights = LossWeights()
     seed: int = 42
     checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between resumable checkpoints")

@@ -1,4 +1,4 @@
-"""Small convolution blocks that several stages are built from."""
+"""Convolution blocks shared by several stages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 
 class CBS(nn.Sequential):
-    """Conv-BatchNorm-SiLU (eq. 28), keeping the size at stride 1."""
+    """Conv-BatchNorm-SiLU (eq. 28); keeps the map size at stride 1.
+
+    Args:
+        inputs, outputs: channels.
+        kernel: side of the kernel, odd.
+        stride, groups: as in ``nn.Conv2d``.
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 1, *, stride: int = 1, groups: int = 1
@@ -25,7 +31,7 @@ class CBS(nn.Sequential):
 
 
 class AnisotropicDSConv(nn.Module):
-    """Depthwise ``k x 1`` then ``1 x k``, then a pointwise convolution: the factorisation of eq. 4.
+    """Depthwise ``k x 1``, then ``1 x k``, then a pointwise convolution: the factorisation of eq. 4.
 
     Args:
         inputs, outputs: channels.
@@ -45,8 +51,9 @@ class AnisotropicDSConv(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        mixed = on_phases(self.depthwise, x, rows=self.dilation, columns=self.dilation)
-        out: Tensor = self.norm(self.point(mixed))
+        """Apply the block; the map size stays."""
+        filtered = on_phases(self.depthwise, x, rows=self.dilation, columns=self.dilation)
+        out: Tensor = self.norm(self.point(filtered))
         return out
 
 
@@ -55,16 +62,16 @@ def on_phases(
 ) -> Float[Tensor, "b i h w"]:
     """Run a size-keeping convolution as if it were dilated by (rows, columns).
 
-    Every ``rows``-th row and ``columns``-th column is an image of its own, which the undilated kernel sees;
-    exactly the dilated convolution. Not PyTorch's own dilation, because oneDNN's bf16 weight gradient of a
-    dilated depthwise convolution in channels_last holds uninitialised memory (torch 2.13, CPU;
-    ``tests/dsmoe_core/test_convolution.py`` shows what we rely on).
+    Every ``rows``-th row and ``columns``-th column forms an image of its own. Running the undilated kernel on
+    each of them equals the dilated convolution. PyTorch's own dilation is not used, because oneDNN's bf16
+    weight gradient of a dilated depthwise convolution in channels_last contains uninitialised memory (torch
+    2.13, CPU; see tests/dsmoe_core/test_convolution.py).
     """
     if rows == columns == 1:
         return convolution(x)
     height, width = x.shape[-2:]
     padded = F.pad(x, (0, -width % columns, 0, -height % rows))
     phases = rearrange(padded, "b d (h p) (w q) -> (b p q) d h w", p=rows, q=columns)
-    done = convolution(phases.contiguous(memory_format=torch.channels_last))
-    joined = rearrange(done, "(b p q) d h w -> b d (h p) (w q)", p=rows, q=columns)
+    filtered = convolution(phases.contiguous(memory_format=torch.channels_last))
+    joined = rearrange(filtered, "(b p q) d h w -> b d (h p) (w q)", p=rows, q=columns)
     return joined[..., :height, :width].contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,8 @@
-"""DS-MoE, as in Figure 2: text and image meet in the Poincare ball, steer sparse experts, become boxes."""
+"""The DS-MoE network (Figure 2): ten stages and the detection head.
+
+Class embeddings and image features are aligned in the Poincare ball, condition a sparse mixture of experts,
+and are decoded to boxes and class logits.
+"""
 
 from __future__ import annotations
 
@@ -22,41 +26,46 @@ from dsmoe_core.stages.text_prompt import ClassIndex, TextPrompt
 
 
 class ClassEncoding(NamedTuple):
-    """A class book as the network reads it, all in T^.
+    """Class book encoded by stages 1 and 2; all vectors are in T^.
 
-    What steers the pixels and what is scored are apart, so that a class which is added or removed at run time
-    leaves the boxes and the scores of the others as they are. In training both are the same.
+    The classes that condition the image features are kept apart from the classes that are scored. So adding
+    or removing a class at run time changes neither the boxes nor the scores of the other classes. In training
+    both are the same classes.
     """
 
     conditioning: Float[Tensor, "s t"]
-    """The classes that the network was trained on; stages 5 to 9 read them."""
+    """Classes that the network was trained on; input of stages 5 to 9."""
     classes: Float[Tensor, "c t"]
-    """The classes that are asked for; the head scores them."""
+    """Classes to score; input of the head."""
     inner: Float[Tensor, "i t"]
-    """The taxonomy's inner nodes; the taxonomy loss alone reads them."""
+    """Inner nodes of the taxonomy; used by the taxonomy loss only."""
     value_overlap: Float[Tensor, ""]
+    """Auxiliary loss of stage 2."""
 
-    def about(self, asked: Int[Tensor, " a"]) -> ClassEncoding:
-        """The same book where these rows of its classes alone are asked about, and steer.
-
-        Both are the same classes, as in training.
-        """
-        return self._replace(conditioning=self.conditioning[asked], classes=self.classes[asked])
+    def select(self, rows: Int[Tensor, " a"]) -> ClassEncoding:
+        """Restrict conditioning and scored classes to these rows, for a training step on a class subset."""
+        return self._replace(conditioning=self.conditioning[rows], classes=self.classes[rows])
 
 
 class NetworkOutput(NamedTuple):
-    """The answer, and what training and the statistics need of the way there."""
+    """Raw detections, and the intermediate results that losses and gating statistics need."""
 
     levels: list[LevelOutput]
     aligned: AlignmentOutput | None
-    """None in a network without stage 5 (``ablation.py``)."""
+    """None in a network without stage 5 (ablation.py)."""
     gated: GatingOutput | None
     """None in a network without stage 7."""
     misalignment: Float[Tensor, ""]
+    """Auxiliary loss of stage 10."""
 
 
 class ClassEncoder(nn.Module):
-    """Stages 1 and 2, which read the class book; alone where the other stages run elsewhere."""
+    """Stages 1 and 2, which encode the class book; used alone where an exported graph runs the other stages.
+
+    Args:
+        text_prompt: stage 1.
+        distillation: stage 2; None in a network without text.
+    """
 
     def __init__(
         self, *, text_prompt: TextPrompt | ClassIndex, distillation: SemanticDistillation | None
@@ -71,28 +80,34 @@ class ClassEncoder(nn.Module):
         inner: Float[Tensor, "i t"],
         conditioning: Float[Tensor, "s t"] | None = None,
     ) -> ClassEncoding:
-        """Once per class book: the encoder's vectors of the descriptions to T^.
+        """Compute T^ from the text encoder's embeddings, once per class book.
 
-        Added classes attend over the steering ones, which therefore stay as they are.
+        Added classes attend over the conditioning classes, whose vectors therefore do not change.
 
         Args:
-            steering: the classes that the network was trained on; none: ``classes`` are these.
+            classes: embeddings of the classes to score.
+            inner: embeddings of the taxonomy's inner nodes.
+            conditioning: embeddings of the classes that the network was trained on; None: ``classes``.
         """
-        of_training = classes if conditioning is None else conditioning
+        trained = classes if conditioning is None else conditioning
         if self.text_prompt.training:
-            self.text_prompt.follow(of_training)
-        text = self.text_prompt(of_training)  # 1
-        asked = text if conditioning is None else self.text_prompt(classes)
+            self.text_prompt.update(trained)
+        text = self.text_prompt(trained)  # 1
+        scored_text = text if conditioning is None else self.text_prompt(classes)
         if self.distillation is None:
-            return ClassEncoding(text, asked, self.text_prompt(inner), text.new_zeros(()))
+            return ClassEncoding(text, scored_text, self.text_prompt(inner), text.new_zeros(()))
         distilled = self.distillation(text, text)  # 2
-        scored = distilled.text if conditioning is None else self.distillation(asked, text).text
-        above = self.distillation(self.text_prompt(inner), text).text
-        return ClassEncoding(distilled.text, scored, above, distilled.value_overlap)
+        scored = distilled.text if conditioning is None else self.distillation(scored_text, text).text
+        distilled_inner = self.distillation(self.text_prompt(inner), text).text
+        return ClassEncoding(distilled.text, scored, distilled_inner, distilled.value_overlap)
 
 
 class DSMoE(ClassEncoder):
-    """The ten stages and the head. Takes built modules; ``build.py`` makes them from a configuration."""
+    """The complete network: ten stages and the head.
+
+    Takes built modules; ``build.py`` builds them from a configuration. ``head_levels`` are the indices of the
+    encoder's maps to detect on, finest first.
+    """
 
     def __init__(
         self,
@@ -129,10 +144,13 @@ class DSMoE(ClassEncoder):
         classes: Float[Tensor, "c t"],
         maps: list[Tensor] | None = None,
     ) -> NetworkOutput:
-        """Stages 3 to 10 and the head, for RGB images in [0, 1], T^ of steering and of scored classes.
+        """Run stages 3 to 10 and the head.
 
         Args:
-            maps: what the backbone of stage 3 makes of the images, where that is known.
+            images: RGB in [0, 1]; H and W are multiples of 32.
+            text: T^ of the conditioning classes.
+            classes: T^ of the classes to score.
+            maps: maps of stage 3's backbone for these images, if they are already computed.
         """
         f_enc, pyramid = self.image_encoder(images, maps)  # 3
         f_cs = self.cbam(f_enc)  # 4

@@ -1,4 +1,4 @@
-"""What the stages hand to each other. Stages know these, never each other."""
+"""Types that the stages pass to each other. A stage depends on these types, not on other stages."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from torch import Tensor
 
 
 class DistillationOutput(NamedTuple):
-    """Stage 2: T^ and its auxiliary loss."""
+    """Output of stage 2: T^ and its auxiliary loss."""
 
     text: Float[Tensor, "q t"]
     value_overlap: Float[Tensor, ""]
 
 
 class EncoderOutput(NamedTuple):
-    """Stage 3: F_enc on the working grid, and the pyramid it was made from, finest first."""
+    """Output of stage 3: F_enc on the working grid, and the backbone's maps, finest first."""
 
     f_enc: Float[Tensor, "b d h w"]
     pyramid: list[Tensor]
 
 
 class AlignmentOutput(NamedTuple):
-    """Stage 5: what the Poincare ball says of every class in every image."""
+    """Output of stage 5: vectors of every class in every image, in the Poincare ball."""
 
     fused: Float[Tensor, "b c n"]
     """G, tangent vectors at the origin."""
@@ -34,34 +34,35 @@ class AlignmentOutput(NamedTuple):
     distance: Float[Tensor, "b c"]
     """d_H(t^_i, P(v_i))."""
     affinity: Float[Tensor, "b h w c"]
-    """Share of every position that belongs to each class; the rest, up to one, belongs to none."""
+    """Probability of each class at every position; the rest, up to one, is background."""
 
     def spread(self, classes: Float[Tensor, "*_ c d"]) -> Float[Tensor, "b d h w"]:
-        """Class vectors over space: every position gets the mean of the classes it looks like."""
+        """Spread class vectors over space: every position gets their mean weighted by its affinities."""
         batch, height, width, count = self.affinity.shape
         flat = self.affinity.reshape(batch, height * width, count).to(classes.dtype) @ classes
         return flat.transpose(1, 2).reshape(batch, -1, height, width)
 
 
 class GatingOutput(NamedTuple):
-    """Stage 7: the router's choice for every image, best expert first."""
+    """Output of stage 7: the experts selected for every image, highest weight first."""
 
     experts: Int[Tensor, "b k"]
     weights: Float[Tensor, "b k"]
     probabilities: Float[Tensor, "b e"]
+    """The router's whole distribution."""
     expert_text: Float[Tensor, "e t"]
-    """T^_j: what each expert reads in the class book."""
+    """T^_j, the text embedding of each expert."""
 
 
 class AggregationOutput(NamedTuple):
-    """Stage 10: F_out and its auxiliary loss."""
+    """Output of stage 10: F_out and its auxiliary loss."""
 
     f_out: Float[Tensor, "b d h w"]
     misalignment: Float[Tensor, ""]
 
 
 class LevelOutput(NamedTuple):
-    """The head's raw answer at one stride."""
+    """Raw output of the head at one stride."""
 
     stride: int
     logits: Float[Tensor, "b c h w"]

@@ -1,4 +1,4 @@
-"""A vocabulary as tensors: vectors of the descriptions and their paraphrases, and the taxonomy by rows."""
+"""Embeds the texts of a vocabulary and converts its taxonomy to row numbers."""
 
 from __future__ import annotations
 
@@ -16,68 +16,70 @@ from dsmoe_core.text_encoders.protocol import TextEncoder
 
 
 class TextEmbeddings(NamedTuple):
-    """Everything the network reads of a class book."""
+    """Embeddings and taxonomy of a vocabulary, the input of stage 1."""
 
     classes: Float[Tensor, "c t"]
-    """One vector a class: the mean of all its wordings (prompt ensembling, as in CLIP)."""
+    """One vector per class: the mean over its description and paraphrases (prompt ensembling, as in CLIP)."""
     inner: Float[Tensor, "i t"]
-    variants: list[Float[Tensor, "_ t"]]
-    """Per class: the description first, then its paraphrases."""
+    """One vector per inner node of the taxonomy."""
+    class_texts: list[Float[Tensor, "_ t"]]
+    """Per class, one vector per text: the description first, then the paraphrases."""
     taxonomy: Taxonomy
 
-    def draw(self, rng: np.random.Generator, share: float = 0.5) -> Float[Tensor, "c t"]:
-        """The mean of the description and this random share of the paraphrases, so that no wording is a code.
+    def sample(self, rng: np.random.Generator, share: float = 0.5) -> Float[Tensor, "c t"]:
+        """Compute class vectors from the description and a random share of the paraphrases.
 
-        Not a single wording: a small sentence encoder puts two wordings of one defect hardly closer together
-        than wordings of two defects, and a detector that reads another one at each step learns classes late.
+        This keeps the network from memorising one text. The mean of several texts is used, not a single one:
+        a small sentence encoder places two texts of one defect hardly closer together than texts of two
+        defects, and with another text at each step a detector learns the classes late.
         """
-        return torch.stack([_mean_of_some(v, rng, share) for v in self.variants])
+        return torch.stack([_sampled_mean(texts, rng, share) for texts in self.class_texts])
 
 
 def embed_vocabulary(vocabulary: Vocabulary, encoder: TextEncoder) -> TextEmbeddings:
-    """Encode a vocabulary; texts that were seen before come from the encoder's cache."""
+    """Embed all texts of a vocabulary."""
     vectors = encoder.encode(vocabulary_texts(vocabulary))
-    of_classes = len(vectors) - len(vocabulary.inner)
-    variants = list(torch.split(vectors[:of_classes], [1 + len(c.paraphrases) for c in vocabulary.classes]))
+    class_text_count = len(vectors) - len(vocabulary.inner)
+    class_texts = list(
+        torch.split(vectors[:class_text_count], [1 + len(c.paraphrases) for c in vocabulary.classes])
+    )
     return TextEmbeddings(
-        torch.stack([v.mean(0) for v in variants]),
-        vectors[of_classes:],
-        variants,
-        _families(vocabulary),
+        torch.stack([texts.mean(0) for texts in class_texts]),
+        vectors[class_text_count:],
+        class_texts,
+        _taxonomy(vocabulary),
     )
 
 
 def vocabulary_texts(vocabulary: Vocabulary) -> list[str]:
-    """Everything of a vocabulary that is encoded: each class with its paraphrases, then the inner nodes."""
+    """List the texts to embed: each class's description and paraphrases, then the inner nodes."""
     return [
-        *(text for c in vocabulary.classes for text in (_sentence(c), *c.paraphrases)),
-        *(_sentence(c) for c in vocabulary.inner),
+        *(text for c in vocabulary.classes for text in (_description(c), *c.paraphrases)),
+        *(_description(c) for c in vocabulary.inner),
     ]
 
 
-def conditioning_vocabulary(trained: Vocabulary, asked: Vocabulary) -> Vocabulary:
-    """The classes that a network was trained on, in the words of ``asked`` where it has them.
+def conditioning_vocabulary(trained: Vocabulary, requested: Vocabulary) -> Vocabulary:
+    """Return the classes that a network was trained on, with the texts of ``requested`` where it has them.
 
-    They steer the pixels, so a class that is only asked for leaves the others' boxes and scores as they are,
-    and one that is no longer asked for is missed by the scores alone.
+    These classes condition the image features. So a class that was added after training does not change the
+    boxes and scores of the others, and removing a class removes its scores only.
     """
-    current = {c.name: c for c in asked.classes}
+    current = {c.name: c for c in requested.classes}
     return replace(trained, classes=tuple(current.get(c.name, c) for c in trained.classes))
 
 
-def _mean_of_some(
-    variants: Float[Tensor, "v t"], rng: np.random.Generator, share: float
-) -> Float[Tensor, " t"]:
-    kept = rng.random(len(variants)) < share
-    kept[0] = True
-    return variants[torch.from_numpy(kept)].mean(0)
+def _sampled_mean(texts: Float[Tensor, "v t"], rng: np.random.Generator, share: float) -> Float[Tensor, " t"]:
+    selected = rng.random(len(texts)) < share
+    selected[0] = True
+    return texts[torch.from_numpy(selected)].mean(0)
 
 
-def _sentence(text: ClassText) -> str:
+def _description(text: ClassText) -> str:
     return text.description or text.name.replace("_", " ")
 
 
-def _families(vocabulary: Vocabulary) -> Taxonomy:
+def _taxonomy(vocabulary: Vocabulary) -> Taxonomy:
     nodes = [*vocabulary.classes, *vocabulary.inner]
     row = {node.name: i for i, node in enumerate(nodes)}
     pairs = [(row[n.name], row[n.parent]) for n in nodes if n.parent is not None and n.parent in row]

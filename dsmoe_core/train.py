@@ -1,4 +1,4 @@
-"""Training: one visible loop, resumable at any moment."""
+"""Training loop of the detector, resumable after a kill at any moment."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.training.distributed import ProcessGroup
-from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
+from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
 from dsmoe_core.training.microbatch import MicroBatchFinder
 from dsmoe_core.training.objective import Objective
-from dsmoe_core.training.optimizer import build_optimizer, follow, set_learning_rate
+from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate, update_average
 from dsmoe_core.training.prefetch import prefetch, prefetch_threads
 from dsmoe_core.training.run import TrainingRun, TrainingSummary, fingerprint
 from dsmoe_core.training.step_sampler import StepSampler
@@ -38,9 +38,9 @@ from dsmoe_core.training.synchronised import synchronise
 from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, steps in all, figures by name): the smoothed losses, and of the last step
-``learning_rate`` and ``gradient_norm``, before clipping."""
-MAX_GRADIENT = 10.0
+"""Called with (steps done, steps in total, metrics by name): the smoothed losses, and ``learning_rate`` and
+``gradient_norm`` (before clipping) of the last step."""
+MAX_GRADIENT_NORM = 10.0
 """Gradients are clipped to this norm."""
 _log = logging.getLogger(__name__)
 
@@ -59,107 +59,102 @@ def fit(
     extra_sets: Sequence[LabelledSet] = (),
     progress: Progress | None = None,
 ) -> TrainingSummary:
-    """Train and leave ``model.safetensors`` and ``model.json`` in ``out``.
+    """Train a detector and write ``model.safetensors`` and ``model.json`` to ``out``.
 
-    Called again with the same arguments after a kill, it goes on from the last checkpoint; after the end, it
-    does nothing. Called by every process of those that torchrun started (``process_group``), they train
-    together, and the first one writes.
+    Called again with the same arguments after a kill, it resumes at the last checkpoint; after the end, it
+    does nothing. When torchrun starts several processes, each of them calls it inside ``process_group``; they
+    train together and the main process writes.
 
     Args:
-        images: labelled completely; an image without annotations teaches what is no defect.
-        start_from: folder of the model to go on from; fresh weights where there is none.
-        encoder_from: file of the image encoder's first weights, where the others are fresh: MobileSAM's
-            (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py), told apart by what is in it.
-        cache: where letter-boxed images are kept from one training to the next, and the features of a
-            frozen encoder; by default in memory only.
-        also: other labelled sets to learn from along with it, in their own words, so that words have to be
-            told apart that no single set has side by side; ``images_seen`` counts all sets' images.
-            The model's vocabulary is ``vocabulary`` alone.
+        images: completely labelled images; an image without annotations shows no defect.
+        vocabulary: classes of the images; stored with the model.
+        text_encoder: embeds the class descriptions.
+        model: architecture.
+        training: training settings.
+        out: output folder.
+        start_from: folder of the model to fine-tune; None: start with fresh weights.
+        encoder_from: file of the image encoder's initial weights if the others are fresh: MobileSAM's
+            (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py).
+        cache: cache of letter-boxed images and of the features of a frozen encoder; None: images are kept in
+            memory.
+        extra_sets: other labelled sets with their own vocabularies to train on as well, so that the network
+            learns to distinguish texts that no single set contains together. ``images_seen`` counts the
+            images of all sets.
+        progress: called after every step, in the main process.
 
     Raises:
-        DataError: there is no image to learn from, or in one of the sets. SettingsError: there are several
-            sets for a network without words. ModelError: the model to start from does not fit, or the
-            training diverged.
-        PrerequisiteError: one image does not fit into memory, or the disk is full.
+        DataError: a set has no image.
+        SettingsError: there are several sets, but the network reads no text.
+        ModelError: the model to start from does not fit, or the training diverged.
+        PrerequisiteError: a single image does not fit into memory, or the disk is full.
     """
-    sets = _checked([LabelledSet(images, vocabulary), *extra_sets], model)
-    processes = ProcessGroup.present()
+    sets = _check_sets([LabelledSet(images, vocabulary), *extra_sets], model)
+    processes = ProcessGroup.current()
     start = start_from / WEIGHTS if start_from is not None else encoder_from
     run = TrainingRun(out, fingerprint(sets, model, training, start, text_encoder.name))
-    if (done := run.finished()) is not None:
-        (out / CHECKPOINT).unlink(missing_ok=True)  # of a run that was killed right after its end
-        return done
+    if (summary := run.finished()) is not None:
+        (out / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after the model was written
+        return summary
     out.mkdir(parents=True, exist_ok=True)
     fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training.precision)
-    network = _first_weights(model, training, text_encoder, start_from, encoder_from)
+    network = _initial_network(model, training, text_encoder, start_from, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last).train()
-    frozen = _frozen(fabric, network, training, start, cache)
+    frozen = _frozen_encoder(fabric, network, training, start, cache)
     if frozen is not None:
-        training = fixed_views(training)
+        training = cacheable_augmentations(training)
     if processes.count > 1:
         synchronise(network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, training)
-    reached = run.restore(network, average, optimizer, processes.micro_batch(training))
-    processes.need_the_same(reached.step)
-    squares = letterbox_reader(model, cache)
-    questions = StepSampler(
-        [
-            (
-                TrainingSet(training_views(shown, model.tiles), book, squares, training),
-                embed_vocabulary(book, text_encoder),
-            )
-            for shown, book in sets
-        ],
-        training,
-    )
+    state = run.restore(network, average, optimizer, processes.micro_batch(training))
+    processes.require_same_step(state.step)
+    sampler = _step_sampler(sets, model, training, text_encoder, cache)
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("encode_classes")
-    plain = not model.paper_losses
-    objective = Objective(fabric, wrapped, training.losses, plain, processes, frozen)
-    memory = MicroBatchFinder(network, reached.micro_batch, processes)
+    objective = Objective(fabric, wrapped, training.losses, not model.paper_losses, processes, frozen)
+    finder = MicroBatchFinder(network, state.micro_batch, processes)
     steps = math.ceil(training.images_seen / training.batch)
-    began = saved = time.monotonic() - reached.seconds
-    asked = prefetch(questions.of, range(reached.step, steps), prefetch_threads(fabric.device))
-    for step, question in enumerate(asked, start=reached.step):
-        rate = set_learning_rate(optimizer, training, step / steps)
-        losses = memory.run(partial(objective.gradients, question))
-        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MAX_GRADIENT, error_if_nonfinite=False)
-        _refuse_diverged(step, losses | {"gradient norm": norm}, training.learning_rate)
+    started = saved = time.monotonic() - state.seconds
+    data = prefetch(sampler.sample, range(state.step, steps), prefetch_threads(fabric.device))
+    for index, step in enumerate(data, start=state.step):
+        rate = set_learning_rate(optimizer, training, index / steps)
+        losses = finder.run(partial(objective.accumulate_gradients, step))
+        norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False)
+        _require_finite(index, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        follow(average, network, training.ema, step + 1)
-        reached.advance(losses, memory.micro_batch, time.monotonic() - began)
-        if progress is not None and processes.first:
-            figures = {"learning_rate": rate, "gradient_norm": float(norm)}
-            progress(reached.step, steps, reached.losses | figures)
-        if time.monotonic() - max(saved, began) > training.checkpoint_every_s and reached.step < steps:
+        update_average(average, network, training.ema, index + 1)
+        state.record_step(losses, finder.micro_batch, time.monotonic() - started)
+        if progress is not None and processes.is_main:
+            metrics = {"learning_rate": rate, "gradient_norm": float(norm)}
+            progress(state.step, steps, state.losses | metrics)
+        if time.monotonic() - max(saved, started) > training.checkpoint_every_s and state.step < steps:
             saved = time.monotonic()
-            if processes.first:
-                run.save(network, average, optimizer, reached)
-    if processes.first:
+            if processes.is_main:
+                run.save(network, average, optimizer, state)
+    if processes.is_main:
         card = {"training": training.model_dump(mode="json"), "text_encoder": text_encoder.name}
-        run.finish(average, model, vocabulary, reached, card)
-    processes.wait()
-    return reached.summary()
+        run.finish(average, model, vocabulary, state, card)
+    processes.barrier()
+    return state.summary()
 
 
-def _checked(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
-    """The sets, where something can be learned from each."""
-    for number, one in enumerate(sets, start=1):
-        if not one.images:
-            which = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
-            raise DataError(f"{which} has no image", "Label at least one image before training.")
+def _check_sets(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
+    """Return the sets if the network can be trained on all of them."""
+    for number, (images, _) in enumerate(sets, start=1):
+        if not images:
+            name = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
+            raise DataError(f"{name} has no image", "Label at least one image before training.")
     if len(sets) > 1 and not model.uses_text:
         raise SettingsError(
-            f"{len(sets)} sets are to be learned together by row {model.ablation}, which reads no words and "
-            "would take the first class of each for the same",
-            "Take a row from B on, or one set.",
+            f"there are {len(sets)} training sets, but ablation row {model.ablation} reads no text and "
+            "identifies classes by their number, which differs between the sets",
+            "Use one of the rows B to F, or one set.",
         )
     return sets
 
 
-def _first_weights(
+def _initial_network(
     model: ModelConfig,
     training: TrainingConfig,
     text_encoder: TextEncoder,
@@ -176,32 +171,54 @@ def _first_weights(
     return network
 
 
-def _refuse_diverged(step: int, figures: Mapping[str, Tensor], learning_rate: float) -> None:
-    """Stop before the weights and the checkpoint are spoiled; no precision of ours scales its losses.
+def _step_sampler(
+    sets: Sequence[LabelledSet],
+    model: ModelConfig,
+    training: TrainingConfig,
+    text_encoder: TextEncoder,
+    cache: CacheConfig | None,
+) -> StepSampler:
+    squares = letterbox_reader(model, cache)
+    return StepSampler(
+        [
+            (
+                TrainingSet(training_views(images, model.tiles), vocabulary, squares, training),
+                embed_vocabulary(vocabulary, text_encoder),
+            )
+            for images, vocabulary in sets
+        ],
+        training,
+    )
+
+
+def _require_finite(step: int, metrics: Mapping[str, Tensor], learning_rate: float) -> None:
+    """Stop before a diverged step changes the weights and the checkpoint.
+
+    Losses are not scaled in any supported precision, so a value that is not finite is never expected.
 
     Raises:
-        ModelError: a figure is not finite.
+        ModelError: a value is not finite.
     """
-    if torch.stack(list(figures.values())).isfinite().all():  # one question to a GPU, not one a figure
+    if torch.stack(list(metrics.values())).isfinite().all():  # one GPU synchronisation for all values
         return
-    name, value = next((n, float(v)) for n, v in figures.items() if not torch.isfinite(v))
+    name, value = next((n, float(v)) for n, v in metrics.items() if not torch.isfinite(v))
     raise ModelError(
-        f"the training diverged in step {step + 1}: its {name} is {value}; expected a finite number",
+        f"the training diverged in step {step + 1}: {name} is {value}; expected a finite number",
         f"Lower detector.training.learning_rate, which is {learning_rate:g}, and train again.",
     )
 
 
-def _frozen(
+def _frozen_encoder(
     fabric: Fabric,
     network: DSMoE | AblatedDSMoE,
     training: TrainingConfig,
     start: Path | None,
     cache: CacheConfig | None,
 ) -> FrozenEncoder | None:
-    """The image encoder, where it is to stay as it is; a fresh one has to learn in any case."""
+    """Freeze the image encoder if the settings ask for it and it has trained weights."""
     if training.encoder == "train":
         return None
     if start is None:
-        _log.warning("the image encoder is not frozen: there is no trained one to start from")
+        _log.warning("the image encoder is trained, not frozen: there is no trained encoder to start from")
         return None
     return FrozenEncoder(fabric, network, training.precision, cache)

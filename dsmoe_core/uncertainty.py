@@ -1,4 +1,4 @@
-"""How unsure the detector is; higher = label sooner."""
+"""Uncertainty of detections; higher means that an annotation is more useful."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from jaxtyping import Float
 from dsmoe_core.schema import Detection, Prediction
 
 MIN_SCORE = 0.05
-"""Below this probability a detection is not worth a person's look."""
+"""Detections with a lower probability are not shown to annotators."""
 
 
 def binary_entropy(probabilities: Float[np.ndarray, "*s c"]) -> Float[np.ndarray, "*s"]:
-    """Mean binary entropy over the classes, in nats: 0 where all are sure, ln 2 where all are at one half."""
+    """Compute the mean binary entropy over the classes in nats, from 0 (certain) to ln 2 (all at 0.5)."""
     p = np.clip(probabilities, 1e-7, 1 - 1e-7)
     entropy: Float[np.ndarray, "*s"] = -(p * np.log(p) + (1 - p) * np.log(1 - p)).mean(-1)
     return entropy
 
 
 def image_uncertainty(detections: Sequence[Detection]) -> float:
-    """How useful a person's look at this image would be: the summed entropy of its detections.
+    """Compute the uncertainty of an image: the summed entropy of its detections, 0 without any.
 
-    The sum, not the mean, because an image with many doubtful places teaches more than one with a single
-    one (Brust et al., "Active learning for deep object detection", 2019: sum beats mean and maximum). Empty
-    images come last, at zero. A place that is found as several classes counts once, as the likeliest.
+    The sum and not the mean, because an image with many doubtful places teaches more than one with a single
+    one (Brust et al., "Active learning for deep object detection", 2019: the sum beats mean and maximum). A
+    place detected as several classes counts once, as the most probable class.
     """
-    return math.fsum(f.entropy for f in detections if f.is_top_class)
+    return math.fsum(d.entropy for d in detections if d.is_top_class)
 
 
-def filter_by_score(one: Prediction, min_score: float = MIN_SCORE) -> Prediction:
-    """What would have been found above this score, from what was found above a lower one."""
-    kept = tuple(f for f in one.detections if f.score >= min_score)
-    return replace(one, detections=kept, uncertainty=image_uncertainty(kept))
+def filter_by_score(prediction: Prediction, min_score: float = MIN_SCORE) -> Prediction:
+    """Keep the detections with at least this score, and recompute the image's uncertainty."""
+    detections = tuple(d for d in prediction.detections if d.score >= min_score)
+    return replace(prediction, detections=detections, uncertainty=image_uncertainty(detections))

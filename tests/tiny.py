@@ -1,4 +1,4 @@
-"""A network, a text encoder and a training small enough for a test."""
+"""Small network, text encoder and training for tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = ModelConfig(
 
 
 class HashEncoder:
-    """Texts to random but fixed vectors; counts how often it is asked."""
+    """Text encoder that returns a fixed random vector per text and records the texts in ``encoded_texts``."""
 
     name = "hash"
     width = 16
@@ -46,11 +46,11 @@ class HashEncoder:
 
 
 QUICK = TrainingConfig(images_seen=12, batch=2, precision="32-true", checkpoint_every_s=1e-9)
-"""Six steps, each with a checkpoint."""
+"""Training of six steps, with a checkpoint after each."""
 
 
 class Killed(BaseException):
-    """Stands for a kill: no handler of ours may catch it."""
+    """Simulated kill; a BaseException, so that no handler catches it."""
 
 
 def train(
@@ -63,9 +63,9 @@ def train(
     model: ModelConfig = SMALL,
     **others: Any,
 ) -> TrainingSummary:
-    """Train the small detector; killed after this step, before its checkpoint."""
+    """Train the small detector; raise :class:`Killed` after step ``kill_at``, before its checkpoint."""
 
-    def progress(step: int, steps: int, figures: dict[str, float]) -> None:
+    def progress(step: int, steps: int, metrics: dict[str, float]) -> None:
         if step == kill_at:
             raise Killed
 

@@ -1,1 +1,1 @@
-"""MobileSAM: its weights under our names, its encoder for the detector, its masks from points and boxes."""
+"""MobileSAM: weight conversion, image encoder for the detector, and masks from points and boxes."""

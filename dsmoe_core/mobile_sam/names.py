@@ -1,15 +1,16 @@
-"""The names of tensors in ``mobile_sam.pt``, and ours.
+"""Maps the tensor names of ``mobile_sam.pt`` to the names in our network.
 
-Its authors' code and ours are the same network, taken apart differently: the image encoder is timm's TinyViT,
-prompt encoder and mask decoder are transformers' SAM. What differs:
+The authors' code and ours define the same network with different modules: our image encoder is timm's
+TinyViT, our prompt encoder and mask decoder are transformers' SAM. Differences, theirs -> ours:
 
-- Encoder: ``Conv2d_BN.c`` is ``ConvNorm.conv``; the patch embedding is a sequence there; a patch merging ends
-  the layer before it there and begins the stage after it here; the neck is inside the encoder there.
-- Prompt encoder: the Gaussian matrix of the positional code, the points, and the mask's convolutions.
-- Mask decoder: ``normN`` is ``layer_normN``; the upscaling is a sequence there; a multi-layer perceptron has
-  all its layers in one list there, the first and the last apart here.
+- Encoder: ``Conv2d_BN.c`` -> ``ConvNorm.conv``; the patch embedding is a sequence -> two named convolutions;
+  a patch merging ends a layer -> it begins the next stage; the neck is inside the encoder -> outside.
+- Prompt encoder: other names for the Gaussian matrix of the positional code, the point embeddings, and the
+  convolutions of the mask.
+- Mask decoder: ``normN`` -> ``layer_normN``; the upscaling is a sequence -> named layers; the layers of a
+  multi-layer perceptron are one list -> the first and the last have names of their own.
 
-The classifier (``norm_head``, ``head``) is left out: MobileSAM itself never calls it.
+The classifier (``norm_head``, ``head``) is ignored, because MobileSAM never calls it.
 """
 
 from __future__ import annotations
@@ -20,15 +21,15 @@ from collections.abc import Callable
 ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER = "image_encoder", "neck", "prompt_encoder", "mask_decoder"
 COMPONENTS = (ENCODER, NECK, PROMPT_ENCODER, MASK_DECODER)
 
-_LEFT_OUT = re.compile(r"image_encoder\.(norm_)?head\.")
+_IGNORED = re.compile(r"image_encoder\.(norm_)?head\.")
 
 
 def _next_stage(match: re.Match[str]) -> str:
-    """The merging that ends layer i begins stage i + 1."""
+    """Rename the patch merging at the end of layer i to the beginning of stage i + 1."""
     return f"{match[1]}stages.{int(match[2]) + 1}.downsample."
 
 
-# Tried in this order, each on what the one before has left.
+# Applied in this order, each to the result of the previous one.
 _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = tuple(
     (re.compile(pattern), ours)
     for pattern, ours in (
@@ -64,11 +65,11 @@ _RULES: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...]
 
 
 def converted_name(theirs: str) -> str | None:
-    """Our name of a tensor of ``mobile_sam.pt``; None where it is left out on purpose.
+    """Return our name of a tensor of ``mobile_sam.pt``, or None if the tensor is ignored.
 
-    A name that no rule knows stays as it is; whether the network has it is for others to say.
+    A name that no rule matches is returned unchanged; the network may not have it.
     """
-    if _LEFT_OUT.match(theirs):
+    if _IGNORED.match(theirs):
         return None
     name = theirs
     for pattern, ours in _RULES:
@@ -77,5 +78,5 @@ def converted_name(theirs: str) -> str | None:
 
 
 def component_of(ours: str) -> str:
-    """Which of the parts a tensor of ours belongs to."""
+    """Return the component of the network that a tensor with our name belongs to."""
     return ours.partition(".")[0]

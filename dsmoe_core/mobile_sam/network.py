@@ -1,7 +1,7 @@
-"""MobileSAM itself (Zhang et al. 2023): TinyViT, a neck, and SAM's prompt encoder and mask decoder.
+"""The MobileSAM network (Zhang et al. 2023): TinyViT, a neck, and SAM's prompt encoder and mask decoder.
 
-Its encoder is the one that the detector has in the size ``base``, but for one thing: its last patch merging
-keeps the resolution, so that the features have stride 16.
+Its encoder equals that of the detector's size ``base``, except that the last patch merging keeps the
+resolution, so that the features have stride 16.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dsmoe_core.build import tiny_vit
 from dsmoe_core.config import ModelConfig
 
 SIDE = 1024
-"""Pixels of the square that it was trained on."""
+"""Side of the square input of its training, in pixels."""
 STRIDE = 16
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-"""Of RGB from 0 to 255; what it was trained with."""
+"""Normalisation of its training, for RGB from 0 to 255."""
 
 
 class MobileSam(nn.Module):
-    """The whole network; its state dict has the names of :mod:`dsmoe_core.mobile_sam.names`.
+    """The complete network; its state-dict names are those of :mod:`dsmoe_core.mobile_sam.names`.
 
     Args:
-        side: pixels of the square, a multiple of 16. Its weights are made for 1024; a smaller square is
-            faster and sees less.
+        side: side of the square input in pixels, a multiple of 16. The weights were trained at 1024; a
+            smaller square is faster and less accurate.
     """
 
     def __init__(self, side: int = SIDE) -> None:
@@ -39,7 +39,7 @@ class MobileSam(nn.Module):
         self.image_encoder = tiny_vit(base)
         self.image_encoder.stages[3].downsample.conv2.conv.stride = (1, 1)
         prompts = SamPromptEncoderConfig(image_size=side, patch_size=STRIDE)
-        # transformers' default is 1e-6; the original is torch's LayerNorm with its own 1e-5.
+        # transformers' default is 1e-6; the original uses torch's LayerNorm with its default, 1e-5.
         masks = SamMaskDecoderConfig(layer_norm_eps=1e-5, attn_implementation="sdpa")
         width = masks.hidden_size
         self.neck = nn.Sequential(
@@ -52,7 +52,7 @@ class MobileSam(nn.Module):
         self.mask_decoder = SamMaskDecoder(masks)
 
     def embed(self, squares: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d g g"]:
-        """What the masks are decoded from; ``squares`` are normalised as in the original."""
+        """Encode images; ``squares`` are normalised with ``MEAN`` and ``STD``."""
         embedding: Tensor = self.neck(self.image_encoder.forward_features(squares))
         return embedding
 
@@ -65,12 +65,14 @@ class MobileSam(nn.Module):
         box: Float[Tensor, " 4"] | None,
         multimask: bool,
     ) -> tuple[Float[Tensor, "m G G"], Float[Tensor, " m"]]:
-        """Mask logits at a quarter of the side, and the IoU that the network expects of each.
+        """Decode mask logits at a quarter of the input side, and the predicted IoU of each mask.
 
         Args:
-            points: x and y in the square's pixels, with ``labels``: 1 in the object, 0 outside.
-            box: x1, y1, x2, y2 in the square's pixels.
-            several: three masks for what can be read in several ways, instead of one.
+            embedding: output of :meth:`embed` for one image.
+            points: x and y in pixels of the square.
+            labels: for each point, 1 inside the object, 0 outside.
+            box: x1, y1, x2, y2 in pixels of the square.
+            multimask: return three masks for an ambiguous prompt instead of one.
         """
         sparse, dense = self.prompt_encoder(
             input_points=None if points is None else points[None, None],
@@ -88,7 +90,7 @@ class MobileSam(nn.Module):
         return masks[0, 0], scores[0, 0]
 
     def _position(self) -> Float[Tensor, "1 d g g"]:
-        """The positional code of every cell's centre."""
+        """Compute the positional code of every cell's centre."""
         code = self.prompt_encoder.shared_embedding
         centres = (torch.arange(self.grid, device=code.positional_embedding.device) + 0.5) / self.grid
         y, x = torch.meshgrid(centres, centres, indexing="ij")

@@ -1,4 +1,4 @@
-"""MobileSAM's weights: read as they are published, checked by name and shape, kept under our names."""
+"""Reads MobileSAM's published weights, checks them by name and shape, and stores them under our names."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ _STEM = "patch_embed.conv1"
 
 @dataclass(frozen=True, slots=True)
 class ConversionReport:
-    """What became of the tensors of a file.
+    """Result of converting a file.
 
     Attributes:
-        fit: to the network they are meant for, in our names; unknown ones in the file's.
-        left_out: in the file's names: what nothing of ours needs.
+        fit: comparison with the network, in our names; unknown tensors in the names of the file.
+        ignored: tensors that our network does not need, in the names of the file.
     """
 
     fit: WeightMatch
-    left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
     @property
     def lines(self) -> list[str]:
-        """For people: a line for each part of the network, and one for each kind of difference."""
+        """Describe the result: a line per component of the network, and one per kind of difference."""
         matched = Counter(map(component_of, self.fit.matched))
         different = (*self.fit.missing, *self.fit.wrong_shape)
-        wanted = matched + Counter(map(component_of, different))
+        expected = matched + Counter(map(component_of, different))
         lines = [
-            f"{part}: {matched[part]} of {wanted[part]} tensors match" for part in COMPONENTS if wanted[part]
+            f"{component}: {matched[component]} of {expected[component]} tensors match"
+            for component in COMPONENTS
+            if expected[component]
         ]
-        if self.left_out:
-            lines.append(f"left out on purpose: {', '.join(self.left_out)}")
+        if self.ignored:
+            lines.append(f"ignored (not needed): {', '.join(self.ignored)}")
         return lines + self.fit.problems
 
 
 def read_original(path: Path) -> dict[str, Tensor]:
-    """The tensors of ``mobile_sam.pt``, or of the same as safetensors, under the names they have there.
+    """Read the tensors of ``mobile_sam.pt``, or of its safetensors form, under their original names.
 
     Raises:
-        ModelError: the file is torn, or holds anything but tensors; nothing in it is ever run.
+        ModelError: the file is damaged, or contains anything but tensors. Code in it is never executed.
     """
     remedy = "Give mobile_sam.pt as its authors publish it, or its tensors as safetensors."
     if path.suffix == ".safetensors":
@@ -60,110 +62,115 @@ def read_original(path: Path) -> dict[str, Tensor]:
         except ModelError as error:
             raise ModelError(error.problem, remedy) from error
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})", remedy) from error
     except UnpicklingError as error:
         raise ModelError(
-            f"{path} holds something else than tensors; nothing of it was run", remedy
+            f"{path} contains objects other than tensors; none of its code was executed", remedy
         ) from error
-    except Exception as error:  # torch has no type of its own for a torn file
-        raise ModelError(f"{path} is torn, or no file of torch's", remedy) from error
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
-        raise ModelError(f"{path} holds something else than tensors under their names", remedy)
-    return {str(name): tensor for name, tensor in found.items()}
+    except Exception as error:  # torch has no exception type for a damaged file
+        raise ModelError(f"{path} is damaged, or not a PyTorch file", remedy) from error
+    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
+        raise ModelError(f"{path} does not contain a dictionary of tensors by name", remedy)
+    return {str(name): tensor for name, tensor in tensors.items()}
 
 
-def translate(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:
-    """The tensors under our names, in our precision, and what became of each."""
+def convert(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:
+    """Convert tensors to our names and dtypes, and report how they fit our network."""
     with torch.device("meta"):
-        own = MobileSam().state_dict()
-    left_out, twice = [], []
-    ours: dict[str, Tensor] = {}
-    theirs: dict[str, str] = {}
-    for name, tensor in original.items():
-        translated = converted_name(name)
-        if translated is None:
-            left_out.append(name)
-        elif translated in ours:
-            twice.append(name)
+        expected = MobileSam().state_dict()
+    ignored, duplicates = [], []
+    converted: dict[str, Tensor] = {}
+    original_names: dict[str, str] = {}
+    for original_name, tensor in original.items():
+        name = converted_name(original_name)
+        if name is None:
+            ignored.append(original_name)
+        elif name in converted:
+            duplicates.append(original_name)
         else:
-            ours[translated] = tensor.to(own[translated].dtype) if translated in own else tensor
-            theirs[translated] = name
-    fit = WeightMatch.of(ours, own)
-    fit = replace(fit, unknown=tuple(sorted([*(theirs[name] for name in fit.unknown), *twice])))
-    return ours, ConversionReport(fit, tuple(sorted(left_out)))
+            converted[name] = tensor.to(expected[name].dtype) if name in expected else tensor
+            original_names[name] = original_name
+    fit = WeightMatch.of(converted, expected)
+    unknown = sorted([*(original_names[name] for name in fit.unknown), *duplicates])
+    return converted, ConversionReport(replace(fit, unknown=tuple(unknown)), tuple(sorted(ignored)))
 
 
 def write_weights(
     tensors: dict[str, Tensor], report: ConversionReport, path: Path, source: Mapping[str, str]
 ) -> None:
-    """Write what :func:`translate` gave, whole or not at all, with a note of where it comes from.
+    """Write converted tensors atomically, with their source as metadata.
+
+    Args:
+        tensors, report: result of :func:`convert`.
+        path: file to write.
+        source: metadata, such as the name and sha256 of the published file.
 
     Raises:
-        ModelError: not everything fits.
+        ModelError: the tensors do not fit the network.
     """
     if report.fit.problems:
         raise ModelError(
-            f"{source.get('from', 'the file')} is not MobileSAM ({'; '.join(report.fit.problems)})",
+            f"{source.get('from', 'the file')} does not contain MobileSAM ({'; '.join(report.fit.problems)})",
             "Give mobile_sam.pt as its authors publish it.",
         )
     write_tensors(path, tensors, {"format": FORMAT, **source})
 
 
 def read_encoder_weights(path: Path) -> dict[str, Tensor]:
-    """The image encoder's tensors under timm's names, from a file that ``dsmoe weights mobile-sam`` wrote.
+    """Read the image encoder's tensors, under timm's names, from a file of ``dsmoe weights mobile-sam``.
 
     Raises:
-        PrerequisiteError: no such file is there.
-        ModelError: it is not one of ours, or torn.
+        PrerequisiteError: the file does not exist.
+        ModelError: it was not written by ``dsmoe weights``, or is damaged.
     """
     prefix = f"{ENCODER}."
     return {k.removeprefix(prefix): v for k, v in read_weights(path).items() if k.startswith(prefix)}
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors, from a file that ``dsmoe weights mobile-sam`` wrote.
+    """Read all tensors from a file of ``dsmoe weights mobile-sam``.
 
     Raises:
-        PrerequisiteError: no such file is there.
-        ModelError: it is not one of ours, or torn.
+        PrerequisiteError: the file does not exist.
+        ModelError: it was not written by ``dsmoe weights``, or is damaged.
     """
     remedy = "Run `dsmoe weights mobile-sam`."
     if not path.is_file():
-        raise PrerequisiteError(f"MobileSAM's weights are not at {path}", remedy)
+        raise PrerequisiteError(f"MobileSAM's weights were not found at {path}", remedy)
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
         raise ModelError(
-            f"{path} holds weights of format {metadata.get('format')}; expected {FORMAT}", remedy
+            f"{path} contains weights of format {metadata.get('format')}; expected {FORMAT}", remedy
         )
     return tensors
 
 
 def load_encoder(network: nn.Module, path: Path) -> ConversionReport:
-    """Let a detector of the size ``base`` start from MobileSAM's encoder.
+    """Load MobileSAM's encoder into a detector of the size ``base``.
 
-    MobileSAM sees RGB as (value - mean) / deviation, stage 3 as value / 255 - 1/2. The difference is put into
-    the first convolution and its batch normalisation, so both see the same; only in the outermost ring of its
-    output, where the convolution reaches over the edge, is the edge a grey of 1/2 instead of the mean.
+    MobileSAM's input is (value - mean) / std, that of stage 3 is value / 255 - 1/2. The difference is folded
+    into the first convolution and its batch normalisation, so the outputs are the same except in the
+    outermost ring of cells, where the zero padding means a grey of 1/2 instead of the mean.
 
     Raises:
-        PrerequisiteError, ModelError: as :func:`read_encoder_weights`; or the detector has another encoder.
+        PrerequisiteError, ModelError: as :func:`read_encoder_weights`, or the detector has another encoder.
     """
-    weights = _for_stage_3(read_encoder_weights(path))
+    weights = _adapt_input_scale(read_encoder_weights(path))
     backbone = network.get_submodule("image_encoder.backbone")
     fit = WeightMatch.of(weights, backbone.state_dict())
     if fit.problems:
         raise ModelError(
             f"MobileSAM's encoder does not fit this detector ({'; '.join(fit.problems)})",
-            "Take the size `base`, whose encoder it is, or start without.",
+            "Use the size `base`, which has this encoder, or start without these weights.",
         )
     backbone.load_state_dict(weights)
     return ConversionReport(replace(fit, matched=tuple(f"{ENCODER}.{name}" for name in fit.matched)))
 
 
-def _for_stage_3(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For an input u = v / 255 - 1/2, where (v - mean) / std = scale * u + shift."""
+def _adapt_input_scale(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adapt the stem to inputs u = v / 255 - 1/2, where (v - mean) / std = scale * u + shift."""
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     scale, shift = 255 / std, (255 / 2 - mean) / std
     kernel = weights[f"{_STEM}.conv.weight"]

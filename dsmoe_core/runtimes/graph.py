@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dsmoe_core.ablation import AblatedDSMoE
-from dsmoe_core.assign import flatten
+from dsmoe_core.assign import flatten_levels
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.packages import import_package
@@ -35,7 +35,7 @@ class Graph(nn.Module):
 
     def forward(self, images: Tensor, conditioning: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
         output = self.network(images, conditioning, classes)
-        flat = flatten(output.levels)
+        flat = flatten_levels(output.levels)
         return flat.logits, flat.boxes, *(output.gated[:3] if output.gated is not None else ())
 
 

@@ -1,1 +1,1 @@
-"""The ten stages of Figure 2 and the head, one file a stage."""
+"""The ten stages of the paper's Figure 2 and the detection head, one module per stage."""

@@ -1,10 +1,10 @@
 """Stage 2: semantic distillation, ``T^ = LayerNorm(T + MHA(T, T, T))`` (eq. 2), 8 heads.
 
-The text also asks for "value vector orthogonalisation that minimises feature-space overlap". We: an
-auxiliary loss, the mean square of the off-diagonal cosines between the classes' value vectors.
+Paper: also asks for "value vector orthogonalisation that minimises feature-space overlap". We: an auxiliary
+loss, the mean square of the off-diagonal cosines between the value vectors of the classes.
 
-Inner nodes of the taxonomy are read in the same way, but the leaf classes alone are attended to, so that the
-detector's answer does not hang on how deep somebody drew the tree.
+Inner nodes of the taxonomy go through the same layer but attend to the leaf classes only. So the depth of the
+taxonomy does not change the detections.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from dsmoe_core.outputs import DistillationOutput
 
 
 class SemanticDistillation(nn.Module):
-    """Self-attention over the class vectors.
+    """Self-attention over the class embeddings.
 
     Args:
-        width: d_t.
-        heads: h; divides the width.
+        width: d_t, width of the class embeddings.
+        heads: h, number of attention heads; must divide ``width``.
     """
 
     def __init__(self, *, width: int, heads: int) -> None:
@@ -31,9 +31,9 @@ class SemanticDistillation(nn.Module):
         nn.init.zeros_(self.attention.out_proj.weight)
 
     def forward(self, text: Float[Tensor, "q t"], classes: Float[Tensor, "c t"]) -> DistillationOutput:
-        """T^ for ``text``, attending over ``classes`` (the same tensor, for the classes themselves)."""
-        mixed, _ = self.attention(text[None], classes[None], classes[None], need_weights=False)
-        return DistillationOutput(self.norm(text + mixed[0]), self._value_overlap(classes))
+        """Compute T^ of ``text`` by attention over ``classes`` (for the classes: itself)."""
+        attended, _ = self.attention(text[None], classes[None], classes[None], need_weights=False)
+        return DistillationOutput(self.norm(text + attended[0]), self._value_overlap(classes))
 
     def _value_overlap(self, classes: Float[Tensor, "c t"]) -> Float[Tensor, ""]:
         width = classes.shape[-1]

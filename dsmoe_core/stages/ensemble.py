@@ -1,12 +1,14 @@
-"""Stage 9: heterogeneous ensembling, ``F_e = sum_{k=1..3} D_k(F_g) * K_{k x 1} + Conv3x3(F_b (+) T^)`` (eq.
-25).
+"""Stage 9: heterogeneous ensembling (eq. 25).
 
-``D_k`` dilates by k, ``F_g`` are the gated features, T^ is spread over space by the class-position affinity.
+``F_e = sum_{k=1..3} D_k(F_g) * K_{k x 1} + Conv3x3(F_b (+) T^)``:
+``D_k`` dilates by k, ``F_g`` are the gated features, and T^ is spread over space by the class-position
+affinity.
 
-Paper: the sum needs equal widths, the text says the result has C_g + C_b channels. We: concatenate, then
-project; the letter of the equation is ``summed``, with both parts of one width. F_g is F_b with its channels
-weighed by what the router expects of all experts (its whole distribution, not the top-k alone), which lets
-the router learn from experts that were not chosen.
+Paper: the sum needs equal widths, but the text says that the result has C_g + C_b channels. We: concatenate
+the two parts and project them. The literal form of the equation is ``summed``, with both parts of one width.
+
+F_g is F_b with channel weights computed from the router's whole distribution, not from the top-k alone. So
+the router also gets a gradient from experts that were not selected.
 """
 
 from __future__ import annotations
@@ -20,14 +22,14 @@ from dsmoe_core.outputs import AlignmentOutput, GatingOutput
 
 
 class HeterogeneousEnsemble(nn.Module):
-    """Dilated column kernels beside a text-aware convolution.
+    """Dilated column kernels in parallel with a convolution over image and text features.
 
     Args:
         width: channels of F_b and F_e.
-        text_width: d_t.
-        text_channels: channels that the spread T^ is brought to.
-        experts: N_e.
-        summed: add the two parts.
+        text_width: d_t, width of the class embeddings.
+        text_channels: channels of T^ after its projection.
+        experts: N_e, number of experts.
+        summed: add the two parts instead of concatenating them.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class HeterogeneousEnsemble(nn.Module):
             )
             for k in (1, 2, 3)
         )
-        self.words = nn.Linear(text_width, text_channels)
+        self.text_projection = nn.Linear(text_width, text_channels)
         self.textual = nn.Sequential(
             nn.Conv2d(width + text_channels, half, 1, bias=False),
             nn.Conv2d(half, half, 3, padding=1, bias=False),
@@ -62,14 +64,14 @@ class HeterogeneousEnsemble(nn.Module):
         aligned: AlignmentOutput,
         gated: GatingOutput,
     ) -> Float[Tensor, "b d h w"]:
-        """F_e."""
-        channels = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]
-        f_g = f_b * channels.to(f_b.dtype)
+        """Compute F_e."""
+        channel_weights = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]
+        f_g = f_b * channel_weights.to(f_b.dtype)
         columns = torch.stack(
             [on_phases(conv, f_g, rows=k, columns=1) for k, conv in enumerate(self.columns, start=1)]
         ).sum(0)
-        spread = aligned.spread(self.words(text))
-        textual = self.textual(torch.cat([f_b, spread], dim=1))
+        text_map = aligned.spread(self.text_projection(text))
+        textual = self.textual(torch.cat([f_b, text_map], dim=1))
         joined = columns + textual if self.summed else torch.cat([columns, textual], dim=1)
         out: Tensor = self.project(joined)
         return out

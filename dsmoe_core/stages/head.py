@@ -1,14 +1,15 @@
-"""The head (eq. 28-30): ``F_norm = CBS(F_out)``, ``F_fuse = C2F([F_norm, F_shallow])``, then class and box
-apart.
+"""Detection head (eq. 28-30).
 
-One level a stride; F_shallow is the encoder's map of that stride, so stride 4 is the paper's tiny-object
-head. It has half the channels: its map has four times the cells of the next, and at full width it costs a
-third of the encoder. The box branch is a CBS, the class branch an SPPF, which sees more surroundings.
+``F_norm = CBS(F_out)``, ``F_fuse = C2F([F_norm, F_shallow])``, then decoupled class and box branches.
+There is one level per stride. F_shallow is the encoder's map of that stride, so the level at stride 4 is the
+paper's tiny-object head. It has half the channels, because its map has four times as many cells as the next
+one and would cost a third of the encoder at full width. The box branch is a CBS, the class branch an SPPF,
+which has a larger receptive field.
 
 Paper: ``P_class = Conv1x1_cls(F_fuse)`` with a fixed number of classes. We: a 1 x 1 convolution to an
-embedding, and its inner product with each class's projected T^, so that classes may be added, removed and
-permuted at run time; scale and bias are learned per level. Boxes do not know the classes. Distances to the
-four sides are free of anchors: a softplus in units of the stride.
+embedding and its inner product with the projected T^ of each class, so that classes can be added, removed and
+permuted at run time. Scale and bias of the logits are learned per level. Boxes do not depend on the class.
+They are anchor-free: the distances to the four sides are a softplus in units of the stride.
 """
 
 from __future__ import annotations
@@ -24,46 +25,55 @@ from torch import Tensor, nn
 from dsmoe_core.convolution import CBS
 from dsmoe_core.outputs import LevelOutput
 
-TINY = 4
-"""Stride of the tiny-object head."""
+TINY_OBJECT_STRIDE = 4
 PRIOR = 0.01
-"""Probability of a class at a random position, before training (Lin et al. 2017)."""
+"""Initial probability of every class at every position (Lin et al. 2017)."""
 
 
 class C2F(nn.Module):
-    """Split, refine one half by a bottleneck, join."""
+    """Splits the channels, refines one half by a residual bottleneck, and joins all parts."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         half = outputs // 2
-        self.enter = CBS(inputs, 2 * half)
+        self.project_in = CBS(inputs, 2 * half)
         self.refine = nn.Sequential(CBS(half, half, 3), CBS(half, half, 3))
-        self.leave = CBS(3 * half, outputs)
+        self.project_out = CBS(3 * half, outputs)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        kept, rest = self.enter(x).chunk(2, dim=1)
-        out: Tensor = self.leave(torch.cat([kept, rest, rest + self.refine(rest)], dim=1))
+        """Apply the block; the map size stays."""
+        first, second = self.project_in(x).chunk(2, dim=1)
+        out: Tensor = self.project_out(torch.cat([first, second, second + self.refine(second)], dim=1))
         return out
 
 
 class SPPF(nn.Module):
-    """Three chained 5 x 5 maxima: windows of 5, 9 and 13 cells."""
+    """Spatial pyramid pooling: three chained 5 x 5 max-pools, hence windows of 5, 9 and 13 cells."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.enter = CBS(width, width // 2)
-        self.leave = CBS(width * 2, width)
+        self.project_in = CBS(width, width // 2)
+        self.project_out = CBS(width * 2, width)
 
     def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        maps = [self.enter(x)]
+        """Apply the block; the map size stays."""
+        maps = [self.project_in(x)]
         for _ in range(3):
             maps.append(F.max_pool2d(maps[-1], 5, stride=1, padding=2))
-        out: Tensor = self.leave(torch.cat(maps, dim=1))
+        out: Tensor = self.project_out(torch.cat(maps, dim=1))
         return out
 
 
 class HeadLevel(nn.Module):
-    """The head at one stride."""
+    """The head at one stride.
+
+    Args:
+        width: channels of F_out.
+        shallow: channels of F_shallow.
+        hidden: channels inside the level.
+        embedding: width of the projected class embeddings.
+        stride: stride of F_shallow in image pixels.
+    """
 
     def __init__(self, *, width: int, shallow: int, hidden: int, embedding: int, stride: int) -> None:
         super().__init__()
@@ -79,8 +89,12 @@ class HeadLevel(nn.Module):
         nn.init.constant_(self.box.bias, 1.5)  # type: ignore[arg-type]
 
     def forward(
-        self, f_out: Float[Tensor, "b d h w"], shallow: Float[Tensor, "b s H W"], words: Float[Tensor, "c x"]
+        self,
+        f_out: Float[Tensor, "b d h w"],
+        shallow: Float[Tensor, "b s H W"],
+        class_embeddings: Float[Tensor, "c x"],
     ) -> LevelOutput:
+        """Compute the logits of every class and the box distances at every cell of F_shallow."""
         size = (shallow.shape[-2], shallow.shape[-1])
         if f_out.shape[-1] > size[-1]:
             f_out = F.adaptive_avg_pool2d(f_out, size)
@@ -89,40 +103,50 @@ class HeadLevel(nn.Module):
             normed = F.interpolate(normed, size, mode="bilinear", align_corners=False)
         fused = self.fuse(torch.cat([normed, shallow], dim=1))
         embedded = self.embed(self.class_branch(fused))
-        logits = torch.einsum("bxhw,cx->bchw", embedded, words.to(embedded.dtype)).float()
+        logits = torch.einsum("bxhw,cx->bchw", embedded, class_embeddings.to(embedded.dtype)).float()
         distances = F.softplus(self.box(self.box_branch(fused)).float()) * self.stride
         return LevelOutput(self.stride, logits * self.scale.exp() + self.bias, distances)
 
 
 class Head(nn.Module):
-    """All levels.
+    """All levels of the head.
 
     Args:
         width: channels of F_out.
-        text_width: d_t.
-        shallow: ``{stride: channels}`` of the encoder's maps, for the strides to detect at.
-        hidden: channels within the head; half of them at stride 4.
+        text_width: d_t, width of the class embeddings.
+        shallow: ``{stride: channels}`` of the encoder's maps at the strides to detect at.
+        hidden: channels inside a level; half of them at stride 4.
+        embedding: width of the projected class embeddings.
     """
 
     def __init__(
         self, *, width: int, text_width: int, shallow: dict[int, int], hidden: int, embedding: int = 64
     ) -> None:
         super().__init__()
-        self.words = nn.Linear(text_width, embedding)
+        self.text_projection = nn.Linear(text_width, embedding)
         self.levels = nn.ModuleList(
             HeadLevel(
                 width=width,
-                shallow=c,
-                hidden=hidden // 2 if s == TINY else hidden,
+                shallow=channels,
+                hidden=hidden // 2 if stride == TINY_OBJECT_STRIDE else hidden,
                 embedding=embedding,
-                stride=s,
+                stride=stride,
             )
-            for s, c in shallow.items()
+            for stride, channels in shallow.items()
         )
 
     def forward(
         self, f_out: Float[Tensor, "b d h w"], shallow: Sequence[Tensor], text: Float[Tensor, "c t"]
     ) -> list[LevelOutput]:
-        """Logits of every class and box distances at every stride, finest first."""
-        words = F.normalize(self.words(text), dim=-1)
-        return [level(f_out, s, words) for level, s in zip(self.levels, shallow, strict=True)]
+        """Compute the logits of every class and the box distances at every stride, finest first.
+
+        Args:
+            f_out: output of stage 10.
+            shallow: the encoder's maps, one per level.
+            text: T^ of the classes to score.
+        """
+        class_embeddings = F.normalize(self.text_projection(text), dim=-1)
+        return [
+            level(f_out, shallow_map, class_embeddings)
+            for level, shallow_map in zip(self.levels, shallow, strict=True)
+        ]

@@ -1,15 +1,15 @@
 """Stage 3: MobileSAM encoder, ``F_enc = (+)_l psi_l(DSConv_l(phi_l(I)))``, l = 1..4 (eq. 3-5).
 
 - ``phi_l``: the four stages of TinyViT, MobileSAM's image encoder, at strides 4, 8, 16, 32.
-- ``DSConv_l``: depthwise ``3 x 1`` and ``1 x 3``, dilation ``2^(l-1)`` (eq. 4).
+- ``DSConv_l``: depthwise ``3 x 1`` and ``1 x 3`` convolutions with dilation ``2^(l-1)`` (eq. 4).
 - ``psi_l``: depthwise-separable convolution and ReLU6.
-- (+): all four resampled to the working grid, concatenated, and mixed to one width.
+- (+): all four maps are resampled to the working grid, concatenated, and projected to one width.
 
-Gradient-aware pooling (eq. 5), ``s_l = 2^floor(log2(1 + E|grad I| / theta))``, theta = 0.25, E over 3 x 3
-windows. Paper: the formula gives a larger s where gradients are high, the prose a higher resolution there.
-We: read s as a resolution factor. Where a finer level is pooled ``r`` to 1 onto the grid, a cell with s = 1
-takes the mean of its window and a cell with s >= r keeps its strongest response, with a straight line
-between. The letter is ``as_stride``: s is the stride of the pooling, so the two change places.
+Gradient-aware pooling (eq. 5): ``s_l = 2^floor(log2(1 + E|grad I| / theta))``, theta = 0.25, E over 3 x 3
+windows. Paper: the formula gives a larger s where gradients are high, but the prose asks for a higher
+resolution there. We: read s as a resolution factor. Where a finer map is pooled ``r`` to 1, a cell with s = 1
+takes the mean of its window, a cell with s >= r takes the maximum, and values between are interpolated
+linearly. The literal form is ``as_stride``: s is the stride of the pooling, so mean and maximum are swapped.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ THETA = 0.25
 
 
 class ImageEncoder(nn.Module):
-    """TinyViT and the multi-scale neck.
+    """TinyViT backbone with a multi-scale neck.
 
     Args:
-        backbone: gives four maps by ``forward_intermediates`` (timm), finest first.
-        widths, strides: channels and stride of the four maps.
-        grid_stride: stride of F_enc.
+        backbone: timm model whose ``forward_intermediates`` returns four maps, finest first.
+        widths, strides: channels and stride (in image pixels) of the four maps.
+        grid_stride: stride of F_enc in image pixels.
         width: channels of F_enc.
-        as_stride: read s_l as a stride instead of a resolution.
+        as_stride: interpret s_l as a stride instead of a resolution factor.
     """
 
     def __init__(
@@ -69,11 +69,16 @@ class ImageEncoder(nn.Module):
         self.mix = nn.Sequential(nn.Conv2d(share * len(widths), width, 1, bias=False), nn.BatchNorm2d(width))
 
     def maps(self, images: Float[Tensor, "b 3 H W"]) -> list[Tensor]:
-        """The backbone's four maps, finest first."""
+        """Return the backbone's four maps, finest first."""
         return list(self.backbone.forward_intermediates(images - 0.5, intermediates_only=True))  # type: ignore[operator]
 
     def forward(self, images: Float[Tensor, "b 3 H W"], maps: list[Tensor] | None = None) -> EncoderOutput:
-        """F_enc; ``images`` are RGB in [0, 1], H and W multiples of 32; ``maps`` are theirs, where known."""
+        """Compute F_enc.
+
+        Args:
+            images: RGB in [0, 1]; H and W are multiples of 32.
+            maps: the backbone's maps of these images, if they are already computed.
+        """
         pyramid = self.maps(images) if maps is None else maps
         height, width = (s // self.grid_stride for s in images.shape[-2:])
         resolution = resolution_factor(images, self.grid_stride)
@@ -81,7 +86,7 @@ class ImageEncoder(nn.Module):
         for level, stride, anisotropic, refine in zip(
             pyramid, self.strides, self.anisotropic, self.refine, strict=True
         ):
-            if stride < self.grid_stride:  # pool first: the convolutions then run on the small map
+            if stride < self.grid_stride:  # pool first, so that the convolutions run on the smaller map
                 level = gradient_aware_pool(
                     level, self.grid_stride // stride, resolution, as_stride=self.as_stride
                 )
@@ -93,7 +98,7 @@ class ImageEncoder(nn.Module):
 
 
 def resolution_factor(images: Float[Tensor, "b 3 H W"], stride: int) -> Float[Tensor, "b 1 h w"]:
-    """s of eq. 5 for every cell of a grid with this stride: 1, 2, 4, ..."""
+    """Compute s of eq. 5 (1, 2, 4, ...) for every cell of a grid with this stride."""
     grey = images.mean(1, keepdim=True)
     dx = F.pad((grey[..., 1:] - grey[..., :-1]).abs(), (0, 1))
     dy = F.pad((grey[..., 1:, :] - grey[..., :-1, :]).abs(), (0, 0, 0, 1))
@@ -105,12 +110,16 @@ def resolution_factor(images: Float[Tensor, "b 3 H W"], stride: int) -> Float[Te
 def gradient_aware_pool(
     x: Float[Tensor, "b d H W"], ratio: int, resolution: Float[Tensor, "b 1 h w"], *, as_stride: bool = False
 ) -> Float[Tensor, "b d h w"]:
-    """Pool ``ratio`` to 1: mean where the image is flat, strongest response where it has detail.
+    """Pool ``ratio`` to 1: the mean in flat areas of the image, the maximum in detailed ones.
 
-    With ``as_stride`` the other way round.
+    Args:
+        x: map to pool.
+        ratio: side of the pooling window, in cells of ``x``.
+        resolution: s of eq. 5 per output cell.
+        as_stride: use the mean in detailed areas and the maximum in flat ones.
     """
     detail = ((resolution - 1) / (ratio - 1)).clamp(0, 1).to(x.dtype)
     if as_stride:
         detail = 1 - detail
-    mean, strongest = F.avg_pool2d(x, ratio), F.max_pool2d(x, ratio)
-    return torch.lerp(mean, strongest, detail.expand(-1, x.shape[1], -1, -1))
+    mean, maximum = F.avg_pool2d(x, ratio), F.max_pool2d(x, ratio)
+    return torch.lerp(mean, maximum, detail.expand(-1, x.shape[1], -1, -1))

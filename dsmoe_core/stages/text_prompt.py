@@ -1,16 +1,16 @@
 """Stage 1: text prompt initialisation, ``T = Enc(P) + PE(C, d_t)`` (eq. 1).
 
-The frozen encoder ``Enc`` stands outside the network (``text_encoders/``): its vectors come in, so that
-they can be cached per class book and exported models take them as an input.
+The frozen text encoder ``Enc`` is outside the network (``text_encoders/``). Its embeddings are an input, so
+that they can be cached per class book and exported models take them as an input too.
 
-Paper: T is used as the encoder gives it. We: take off what all classes have in common, because sentence
-vectors of one trade's defects point almost the same way, and a network that starts from them learns boxes
-long before classes. The centre is learned as a running mean while training and is fixed afterwards, so that
-a class that is added or removed does not move the others. The letter is ``centred=False``.
+Paper: uses T as the encoder returns it. We: subtract a running mean of the class embeddings, because sentence
+embeddings of defects from one domain are almost parallel, and a network that starts from them learns boxes
+long before classes. The mean is learned in training and fixed afterwards, so adding or removing a class does
+not change the other embeddings. The literal form is ``centred=False``.
 
-Paper: PE is a learnable trigonometric projection of the class index. That makes the result depend on the
-order of the classes. We: keep it switchable and off by default, because classes are added, removed and
-permuted at run time.
+Paper: PE is a learnable trigonometric projection of the class index, which makes the result depend on the
+order of the classes. We: make it optional and off by default, because classes are added, removed and permuted
+at run time.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ CENTRE_MOMENTUM = 0.01
 
 
 class TextPrompt(nn.Module):
-    """Class vectors, with or without a code of their position.
+    """Centres the class embeddings and optionally adds a positional code.
 
     Args:
-        width: d_t.
-        position: add the learnable trigonometric code.
-        centred: take off what all classes have in common.
+        width: d_t, width of the class embeddings.
+        position: add the learnable trigonometric code of the class index.
+        centred: subtract the running mean of the class embeddings.
     """
 
     def __init__(self, *, width: int, position: bool, centred: bool = True) -> None:
@@ -41,7 +41,7 @@ class TextPrompt(nn.Module):
         self.amplitude = nn.Parameter(torch.full((width // 2 * 2,), 0.02)) if position else None
 
     def forward(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c t"]:
-        """T of eq. 1, from Enc(P)."""
+        """Compute T of eq. 1 from Enc(P)."""
         if self.centre is not None:
             text = self.centre(text)
         if self.frequency is None or self.amplitude is None:
@@ -50,32 +50,31 @@ class TextPrompt(nn.Module):
         code = torch.cat([phase.sin(), phase.cos()], dim=-1) * self.amplitude
         return text + nn.functional.pad(code, (0, text.shape[-1] - code.shape[-1]))
 
-    def follow(self, text: Float[Tensor, "c t"]) -> None:
-        """Move the centre towards the mean of these classes; one alone has nothing in common."""
+    def update(self, text: Float[Tensor, "c t"]) -> None:
+        """Move the running mean towards the mean of these classes; a single class leaves it unchanged."""
         if self.centre is not None and len(text) > 1:
-            self.centre.follow(text)
+            self.centre.update(text)
 
 
 class ClassIndex(nn.Module):
-    """Instead of stage 1 where classes are numbers without words: class i is the i-th unit vector.
+    """Replaces stage 1 in a network without text: class i is the i-th unit vector.
 
-    The head's projection of it is then a learned vector of its own for every class, as in a detector without
-    text.
+    The head's projection then holds one learned vector per class, as in a detector without text.
     """
 
     def forward(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c t"]:
-        """One row a class, whatever it is called.
+        """Return one unit vector per class, whatever the texts are.
 
         Raises:
-            ModelError: there are more classes than the rows are wide.
+            ModelError: there are more classes than the embeddings are wide.
         """
         count, width = text.shape
         if count > width:
             raise ModelError(
-                f"{count} classes; without text at most {width} can be told apart",
-                "Widen text_width, or use the text.",
+                f"{count} classes; a network without text supports at most text_width = {width}",
+                "Increase text_width, or use an ablation row with text (B to F).",
             )
         return torch.eye(count, width, dtype=text.dtype, device=text.device)
 
-    def follow(self, text: Float[Tensor, "c t"]) -> None:
-        """Nothing is learned of the words."""
+    def update(self, text: Float[Tensor, "c t"]) -> None:
+        """Do nothing: there are no statistics of the texts."""

@@ -1,1 +1,1 @@
-"""What the loop in ``train.py`` calls: one file a thing, none of them knows the loop."""
+"""Components of the training loop in ``train.py``; none of them depends on the loop."""

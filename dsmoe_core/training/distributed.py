@@ -1,10 +1,11 @@
-"""Training in several processes that torchrun starts: each learns its share of every batch.
+"""Data-parallel training in several processes started by torchrun.
 
-The batch of the settings is the whole one, whoever learns it. Every process draws it whole, because a
-image's random numbers follow those before it, and takes its share. What the losses are divided by is
-counted over all (``losses.Whole``), batch normalisation is over all (``synchronised.py``), and gradients are
-added up: the result is that of one process with the whole batch, but for the order of the additions. Not
-DistributedDataParallel, which averages means, and waits for experts that no image of a process chose.
+The configured batch is the batch over all processes. Every process loads the whole batch, because the random
+numbers of an image depend on the images before it, and trains on its share. The denominators of the losses
+are counted over all processes (``losses.BatchCounts``), batch normalisation is synchronised
+(synchronised.py), and gradients are summed. So the result equals that of one process with the whole batch,
+except for the order of additions. DistributedDataParallel is not used: it averages means, and it waits for
+experts that no image of a process selected.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from dsmoe_core.errors import PrerequisiteError, SettingsError
 
 @contextmanager
 def process_group() -> Iterator[ProcessGroup]:
-    """Those that torchrun started together; elsewhere, this one alone.
+    """Join the processes started by torchrun; without torchrun, yield a group of this process alone.
 
     Raises:
-        PrerequisiteError: a process has no GPU of its own, where there are any.
+        PrerequisiteError: the machine has GPUs, but fewer than processes.
     """
     if not dist.is_torchelastic_launched():
         yield ProcessGroup()
@@ -37,25 +38,25 @@ def process_group() -> Iterator[ProcessGroup]:
     if cuda and device >= torch.cuda.device_count():
         raise PrerequisiteError(
             f"process {device} of this machine has no GPU; there are {torch.cuda.device_count()}",
-            "Start at most one process a GPU.",
+            "Start at most one process per GPU.",
         )
     if cuda:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield ProcessGroup.present()
+        yield ProcessGroup.current()
     finally:
         dist.destroy_process_group()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """Those that train together.
+    """Processes that train one model together.
 
     Attributes:
-        rank: of this one, from 0.
-        count: of all.
-        device: index of this one's accelerator on its machine.
+        rank: number of this process, from 0.
+        count: number of processes.
+        device: index of this process's accelerator on its machine.
     """
 
     rank: int = 0
@@ -63,32 +64,32 @@ class ProcessGroup:
     device: int = 0
 
     @classmethod
-    def present(cls) -> ProcessGroup:
-        """Those that this one has joined."""
+    def current(cls) -> ProcessGroup:
+        """Return the group that this process has joined."""
         if not dist.is_available() or not dist.is_initialized():
             return cls()
         return cls(dist.get_rank(), dist.get_world_size(), dist.get_node_local_rank(0))
 
     @property
     def devices(self) -> list[int] | int:
-        """Which accelerator of this machine is this one's, or how many places on the processor."""
+        """Fabric's ``devices``: the index of this process's GPU, or the number of CPU devices."""
         return [self.device] if torch.cuda.is_available() else 1
 
     @property
-    def first(self) -> bool:
-        """Whether this one writes."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def micro_batch(self, training: TrainingConfig) -> int:
-        """Images that each of them sends through the network at once, to begin with."""
-        own = max(1, training.batch // self.count)
-        return min(training.micro_batch or own, own)
+        """Return the initial number of images per forward pass in each process."""
+        share = max(1, training.batch // self.count)
+        return min(training.micro_batch or share, share)
 
-    def share(self, batch: Batch) -> Batch:
-        """What this process learns of a batch.
+    def shard(self, batch: Batch) -> Batch:
+        """Return this process's share of a batch.
 
         Raises:
-            SettingsError: the images cannot be dealt out evenly.
+            SettingsError: the batch cannot be divided evenly.
         """
         images = len(batch.boxes)
         if images % self.count:
@@ -96,54 +97,54 @@ class ProcessGroup:
                 f"the batch is {images}; expected a multiple of the {self.count} processes",
                 "Change detector.training.batch or the number of processes.",
             )
-        each = images // self.count
-        return batch.slice(self.rank * each, (self.rank + 1) * each)
+        share = images // self.count
+        return batch.slice(self.rank * share, (self.rank + 1) * share)
 
-    def add_up(self, value: Tensor) -> Tensor:
-        """The sum over all processes; no gradient flows."""
+    def all_reduce(self, value: Tensor) -> Tensor:
+        """Return the sum over all processes; gradients do not flow through it."""
         if self.count == 1:
             return value
-        cuda = torch.cuda.is_available()  # where there are GPUs, NCCL adds up, which knows nothing else
-        summed = value.detach().to("cuda" if cuda else "cpu", copy=True)
-        dist.all_reduce(summed)
-        return summed.to(value.device)
+        cuda = torch.cuda.is_available()  # the NCCL backend reduces GPU tensors only
+        total = value.detach().to("cuda" if cuda else "cpu", copy=True)
+        dist.all_reduce(total)
+        return total.to(value.device)
 
-    def add_up_gradients(self, network: nn.Module) -> None:
-        """Give every process the sum of all gradients; a weight that none of them used keeps none."""
+    def reduce_gradients(self, network: nn.Module) -> None:
+        """Sum the gradients over all processes; a weight without a gradient in all of them keeps none."""
         if self.count == 1:
             return
         weights = [p for p in network.parameters() if p.requires_grad]
-        used = self.add_up(torch.tensor([float(p.grad is not None) for p in weights]))
-        weights = [p for p, by in zip(weights, used.tolist(), strict=True) if by]
+        users = self.all_reduce(torch.tensor([float(p.grad is not None) for p in weights]))
+        weights = [p for p, used in zip(weights, users.tolist(), strict=True) if used]
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in weights]
-        flat = self.add_up(torch.cat([g.flatten() for g in gradients]))
-        at = 0
+        flat = self.all_reduce(torch.cat([g.flatten() for g in gradients]))
+        offset = 0
         for p, gradient in zip(weights, gradients, strict=True):
-            p.grad = gradient.copy_(flat[at : at + p.numel()].view(p.shape))
-            at += p.numel()
+            p.grad = gradient.copy_(flat[offset : offset + p.numel()].view(p.shape))
+            offset += p.numel()
 
     @torch.no_grad()
-    def agree_on_statistics(self, network: nn.Module) -> None:
-        """Give every process the mean of all processes' statistics, such as the router's handicap."""
+    def average_buffers(self, network: nn.Module) -> None:
+        """Set every floating-point buffer, such as the router's load bias, to its mean over all processes."""
         if self.count > 1:
             for buffer in network.buffers():
                 if buffer.dtype.is_floating_point:
-                    buffer.copy_(self.add_up(buffer) / self.count)
+                    buffer.copy_(self.all_reduce(buffer) / self.count)
 
-    def need_the_same(self, step: int) -> None:
-        """All begin at the same step, so all have read the same checkpoint.
+    def require_same_step(self, step: int) -> None:
+        """Check that all processes resume at the same step, hence from the same checkpoint.
 
         Raises:
             PrerequisiteError: they do not.
         """
-        steps = self.add_up(torch.nn.functional.one_hot(torch.tensor(self.rank), self.count) * step)
+        steps = self.all_reduce(torch.nn.functional.one_hot(torch.tensor(self.rank), self.count) * step)
         if len(set(steps.tolist())) > 1:
             raise PrerequisiteError(
-                f"the processes would go on from the steps {steps.tolist()}; expected one",
-                "Let all of them see the same output folder.",
+                f"the processes resume at the steps {steps.tolist()}; expected the same step",
+                "Give all of them access to the same output folder.",
             )
 
-    def wait(self) -> None:
-        """Until all are here."""
+    def barrier(self) -> None:
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             dist.barrier()

@@ -1,9 +1,9 @@
-"""An image encoder that learns no more: what its backbone makes of an image is computed once and kept.
+"""Frozen image encoder: the backbone's maps of an image are computed once and cached on disk.
 
-A backbone is most of what a step costs. Its maps are kept under the hash of the very pixels that it was
-shown, in a store of its own for its weights; so they can only ever be found for the same pixels and the same
-weights. For pixels to come again they must be few, which is why the other augmentations are off
-(:func:`fixed_views`). The neck of stage 3 and everything after it learn as ever.
+The backbone is most of the cost of a step. Its maps are cached under the hash of the input pixels, in one
+store per set of backbone weights, so cached maps always belong to the same pixels and weights. Pixels recur
+only if there are few variants of an image, so augmentations other than flips and rotations are switched off
+(:func:`cacheable_augmentations`). The neck of stage 3 and all later stages are trained as usual.
 """
 
 from __future__ import annotations
@@ -26,26 +26,29 @@ from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.data.lmdb_store import LmdbStore
 from dsmoe_core.runtimes.protocol import to_network_input
 
-VIEWS = ("flips", "turns")
-"""Augmentations that leave an image at most eight views."""
+CACHEABLE = ("flips", "turns")
+"""Augmentations that give at most eight variants of an image."""
 _log = logging.getLogger(__name__)
 
 
-def fixed_views(training: TrainingConfig) -> TrainingConfig:
-    """The same training without what makes ever new pixels; says what was on."""
-    off = [name for name in AUGMENTATIONS if name not in VIEWS and getattr(training, name) > 0]
+def cacheable_augmentations(training: TrainingConfig) -> TrainingConfig:
+    """Switch off the augmentations that produce new pixels every time, and log their names."""
+    off = [name for name in AUGMENTATIONS if name not in CACHEABLE and getattr(training, name) > 0]
     if off:
-        _log.info("the image encoder is frozen: %s are off, flips and quarter turns stay", ", ".join(off))
+        _log.info(
+            "the image encoder is frozen: %s are switched off; flips and rotations stay on", ", ".join(off)
+        )
     return training.model_copy(update=dict.fromkeys(off, 0.0))
 
 
 class FrozenEncoder:
-    """Gives the maps of a backbone that it keeps from learning, in evaluation mode.
+    """Computes and caches the maps of a backbone, which it freezes in evaluation mode.
 
     Args:
-        network: with an ``image_encoder`` that has a ``backbone`` and ``maps``.
-        precision: in which it computes.
-        cache: where maps are kept, in a sub-folder; none: they are computed every time.
+        fabric: gives device and autocast.
+        network: has an ``image_encoder`` with a ``backbone`` and a method ``maps``.
+        precision: precision of the computation, as in ``TrainingConfig``.
+        cache: maps are cached in a sub-folder of it; None: they are computed every time.
     """
 
     def __init__(self, fabric: Fabric, network: Any, precision: str, cache: CacheConfig | None) -> None:
@@ -55,28 +58,34 @@ class FrozenEncoder:
         self._store = None
         if cache is not None:
             weights = weights_hash(self._encoder.backbone)
-            how = {"precision": precision, "torch": torch.__version__, "device": fabric.device.type}
-            settings = json.dumps({"encoder": weights, **how}).encode()
+            settings = json.dumps(
+                {
+                    "encoder": weights,
+                    "precision": precision,
+                    "torch": torch.__version__,
+                    "device": fabric.device.type,
+                }
+            ).encode()
             self._store = LmdbStore(cache.folder / "features", weights[:16], settings, cache.max_bytes)
 
     def maps(self, pixels: UInt8[np.ndarray, "b side side 3"]) -> list[Tensor]:
-        """The backbone's maps of these images, finest first."""
+        """Return the backbone's maps of these images, finest first."""
         device = self._fabric.device
-        levels = list(zip(*(self._maps_of(p) for p in pixels), strict=True))
+        levels = list(zip(*(self._image_maps(p) for p in pixels), strict=True))
         if self._store is not None:
             self._store.flush()
         return [
-            torch.cat([one.to(device) for one in level]).contiguous(memory_format=torch.channels_last)
+            torch.cat([m.to(device) for m in level]).contiguous(memory_format=torch.channels_last)
             for level in levels
         ]
 
-    def _maps_of(self, pixels: UInt8[np.ndarray, "side side 3"]) -> list[Tensor]:
-        """Kept ones come from the disk to the processor, computed ones are where they were computed."""
+    def _image_maps(self, pixels: UInt8[np.ndarray, "side side 3"]) -> list[Tensor]:
+        """Return the maps of one image: on the CPU if they were cached, else on the fabric's device."""
         key = hashlib.sha256(pixels.tobytes()).digest()
-        kept = self._store.get(key) if self._store is not None else None
-        if kept is not None:
-            found = safetensors.torch.load(kept)
-            return [found[str(i)] for i in range(len(found))]
+        cached = self._store.get(key) if self._store is not None else None
+        if cached is not None:
+            tensors = safetensors.torch.load(cached)
+            return [tensors[str(i)] for i in range(len(tensors))]
         maps = self._compute(pixels)
         if self._store is not None:
             tensors = {str(i): m.cpu().contiguous() for i, m in enumerate(maps)}
@@ -85,7 +94,7 @@ class FrozenEncoder:
 
     @torch.no_grad()
     def _compute(self, pixels: UInt8[np.ndarray, "side side 3"]) -> list[Tensor]:
-        """Of one image alone: what is kept must not hang on which others were beside it."""
+        """Compute the maps of one image in a batch of one, so that they do not depend on other images."""
         square = torch.from_numpy(np.ascontiguousarray(pixels[None])).to(self._fabric.device)
         image = to_network_input(square).contiguous(memory_format=torch.channels_last)
         with self._fabric.autocast():
@@ -94,7 +103,7 @@ class FrozenEncoder:
 
 
 def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of all weights and statistics, by name."""
+    """Compute the SHA-256 of all weights and buffers, ordered by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())

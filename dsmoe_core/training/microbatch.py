@@ -1,9 +1,10 @@
-"""When memory runs out: fewer images at once, the same batch."""
+"""Reduces the micro-batch when memory runs out, and saves and restores a network's buffers around passes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -11,17 +12,44 @@ from torch import nn
 
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.training.distributed import ProcessGroup
-from dsmoe_core.training.statistics import BufferSnapshot
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
 
 
+class BufferSnapshot:
+    """Copy of all buffers of a network, such as running means."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._copies = [(buffer, buffer.clone()) for buffer in network.buffers()]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Set the buffers to the copied values."""
+        for buffer, copy in self._copies:
+            buffer.copy_(copy)
+
+
+@contextmanager
+def preserved_buffers(network: nn.Module) -> Iterator[None]:
+    """Restore the network's buffers at the end of the block."""
+    snapshot = BufferSnapshot(network)
+    try:
+        yield
+    finally:
+        snapshot.restore()
+
+
 class MicroBatchFinder:
-    """Finds out how many images fit at once.
+    """Halves the micro-batch until it fits into memory.
+
+    Args:
+        network: its gradients and buffers are reset after a failed attempt.
+        micro_batch: images per forward pass to try first.
+        processes: the processes that train together.
 
     Attributes:
-        micro_batch: so many are tried next.
+        micro_batch: images per forward pass to try next.
     """
 
     def __init__(self, network: nn.Module, micro_batch: int, processes: ProcessGroup) -> None:
@@ -30,50 +58,50 @@ class MicroBatchFinder:
         self._processes = processes
 
     def run(self, work: Callable[[int], _T]) -> _T:
-        """Do a step's forward and backward work with as many images at once as fit.
+        """Call ``work(micro_batch)``, with smaller micro-batches until it fits into memory.
 
-        A try that failed leaves nothing behind: gradients are dropped, statistics are put back.
+        A failed attempt has no effect: gradients are dropped and buffers restored.
 
         Raises:
-            PrerequisiteError: one image is too many; or memory runs out in one of several processes,
-                where the others wait for its share.
+            PrerequisiteError: a single image does not fit, or memory runs out in one of several processes, of
+                which the others wait for its result.
         """
-        before = BufferSnapshot(self._network)
+        snapshot = BufferSnapshot(self._network)
         while True:
             try:
                 return work(self.micro_batch)
             except RuntimeError as error:
-                if not _says_out_of_memory(error):
+                if not _is_out_of_memory(error):
                     raise
                 reason = str(error).splitlines()[0]
-            # Not within the handler: there the traceback still holds the tensors of the try.
-            self._shrink(reason)
+            # Outside the handler: inside it, the traceback still references the tensors of the attempt.
+            self._halve(reason)
             self._network.zero_grad(set_to_none=True)
-            before.restore()
+            snapshot.restore()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _shrink(self, reason: str) -> None:
+    def _halve(self, reason: str) -> None:
         if self.micro_batch == 1:
             raise PrerequisiteError(
-                f"one image at a time does not fit into memory ({reason})",
-                "Lower detector.model.image_px, take the size nano, or a machine with more memory.",
+                f"a single image does not fit into memory ({reason})",
+                "Lower detector.model.image_px, use the size nano, or use a machine with more memory.",
             )
-        fewer = self.micro_batch // 2
+        smaller = self.micro_batch // 2
         if self._processes.count > 1:
             raise PrerequisiteError(
-                f"{self.micro_batch} images at once do not fit into the memory of process "
+                f"a micro-batch of {self.micro_batch} images does not fit into the memory of process "
                 f"{self._processes.rank} ({reason})",
-                f"Set detector.training.micro_batch to {fewer} or less.",
+                f"Set detector.training.micro_batch to {smaller} or less.",
             )
         _log.warning(
-            "%d images at once do not fit into memory: going on with %d at a time, the batch stays (%s)",
+            "a micro-batch of %d images does not fit into memory; continuing with %d, same batch size (%s)",
             self.micro_batch,
-            fewer,
+            smaller,
             reason,
         )
-        self.micro_batch = fewer
+        self.micro_batch = smaller
 
 
-def _says_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate" in str(error)

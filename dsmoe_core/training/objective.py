@@ -1,10 +1,13 @@
-"""The losses of a batch and their gradients: whole or in parts, in one process or several.
+"""Losses and gradients of a batch, processed whole or in micro-batches, in one process or several.
 
-In parts, the gradients are those of the whole batch, but that batch normalisation and the router's centre see
-a part at a time. Each part moves the router's handicap by its share of the batch. What the losses are divided
-by is known only when every image has been through the network, so a batch in parts goes through twice:
-first without gradients, to assign the targets and count (``losses.Whole``), then to learn. A third more work;
-divided by its own count instead, a part with one defect would weigh as much as one with twenty.
+With micro-batches the gradients equal those of the whole batch, except that batch normalisation and the
+router's running mean see one micro-batch at a time. The update of the router's load bias is scaled by the
+micro-batch's share of the batch.
+
+The denominators of the losses are known only after every image has been through the network. So a batch in
+micro-batches is processed twice: first without gradients, to assign the targets and count
+(``losses.BatchCounts``), then for the gradients. This costs a third more. If each micro-batch were divided by
+its own counts, one with a single defect would weigh as much as one with twenty.
 """
 
 from __future__ import annotations
@@ -33,123 +36,131 @@ from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
-from dsmoe_core.training.statistics import preserved_buffers
+from dsmoe_core.training.microbatch import preserved_buffers
 from dsmoe_core.training.step_sampler import TrainingStep
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What a network is trained for.
+    """Computes losses and gradients of training steps.
 
     Attributes:
-        network: as Fabric has wrapped it.
-        plain: losses of rows A to E of the ablation.
-        encoder: where the image encoder does not learn.
+        fabric: gives device and backward pass.
+        network: the network, wrapped by Fabric.
+        weights: weights of the losses.
+        bce_iou: use the losses of rows A to E of the ablation, cross-entropy and 1 - IoU.
+        processes: the processes that train together.
+        encoder: the frozen image encoder; None if the encoder is trained.
     """
 
     fabric: Fabric
     network: Any
     weights: LossWeights
-    plain: bool
+    bce_iou: bool
     processes: ProcessGroup
     encoder: FrozenEncoder | None
 
-    def gradients(self, question: TrainingStep, micro_batch: int) -> dict[str, Tensor]:
-        """Add the gradients of this step's losses to the network's.
+    def accumulate_gradients(self, step: TrainingStep, micro_batch: int) -> dict[str, Tensor]:
+        """Add the gradients of a step's losses to the network's gradients.
 
         Args:
-            micro_batch: images that go through the network at once, in each process.
+            step: data of the step.
+            micro_batch: images per forward pass, in each process.
 
         Returns:
-            The losses of the whole batch by name, weighted.
+            The weighted losses of the whole batch by name.
 
         Raises:
-            torch.OutOfMemoryError: they do not fit; some gradients and statistics are left behind.
+            torch.OutOfMemoryError: the micro-batch does not fit. Gradients and buffers are then undefined.
         """
-        own, device = self.processes.share(question.batch), self.fabric.device
-        whole_book = self.network.encode_classes(question.classes.to(device), question.inner.to(device))
-        read = whole_book.about(question.asked.to(device))
-        taxonomy = Taxonomy(*(rows.to(device) for rows in question.taxonomy))
-        held = _held(read)  # so that the words' gradients are gathered, and go back once
-        images = len(own.boxes)
-        parts = [own.slice(i, min(i + micro_batch, images)) for i in range(0, images, micro_batch)]
-        known = self._count(held, parts) if len(parts) > 1 else None
-        total: dict[str, Tensor] = {}
+        batch, device = self.processes.shard(step.batch), self.fabric.device
+        full_encoding = self.network.encode_classes(step.classes.to(device), step.inner.to(device))
+        encoding = full_encoding.select(step.active.to(device))
+        taxonomy = Taxonomy(*(rows.to(device) for rows in step.taxonomy))
+        detached = _detach(encoding)  # collects the gradients of the texts, for one backward pass at the end
+        images = len(batch.boxes)
+        parts = [batch.slice(i, min(i + micro_batch, images)) for i in range(0, images, micro_batch)]
+        precomputed = self._precompute_targets(detached, parts) if len(parts) > 1 else None
+        losses: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
-            truth = self._truth(part)
-            output = self._output(held, part, len(part.boxes) / images)
-            targets, whole = (known[0][i], known[1]) if known else self._counted(output, truth)
-            for name, loss in self._learn(held, taxonomy, output, truth, targets, whole).items():
-                total[name] = total.get(name, 0.0) + loss
-        _go_back(read, held)
-        self.processes.add_up_gradients(self.network)
-        self.processes.agree_on_statistics(self.network)
-        summed = self.processes.add_up(torch.stack(list(total.values())))
-        return dict(zip(total, summed, strict=True))
+            truth = self._ground_truth(part)
+            output = self._forward(detached, part, len(part.boxes) / images)
+            if precomputed is None:
+                targets = self._assign(output, truth)
+                counts = self._reduce(BatchCounts.from_targets(targets, truth))
+            else:
+                targets, counts = precomputed[0][i], precomputed[1]
+            part_losses = self._backward(detached, taxonomy, output, truth, targets, counts)
+            for name, loss in part_losses.items():
+                losses[name] = losses.get(name, 0.0) + loss
+        _backward_through(encoding, detached)
+        self.processes.reduce_gradients(self.network)
+        self.processes.average_buffers(self.network)
+        totals = self.processes.all_reduce(torch.stack(list(losses.values())))
+        return dict(zip(losses, totals, strict=True))
 
-    def _learn(
+    def _backward(
         self,
-        read: ClassEncoding,
+        encoding: ClassEncoding,
         taxonomy: Taxonomy,
         output: NetworkOutput,
         truth: list[GroundTruth],
         targets: Sequence[Targets],
-        whole: BatchCounts,
+        counts: BatchCounts,
     ) -> dict[str, Tensor]:
-        inner = self.network.alignment.anchors(read.inner) if output.aligned is not None else None
+        """Compute the losses of one micro-batch and run the backward pass."""
+        inner = self.network.alignment.anchors(encoding.inner) if output.aligned is not None else None
         losses = {
-            **detection_losses(output, targets, whole, self.weights, plain=self.plain),
-            **auxiliary_losses(output, read, inner, taxonomy, truth, whole, self.weights),
+            **detection_losses(output, targets, counts, self.weights, bce_iou=self.bce_iou),
+            **auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, self.weights),
         }
         self.fabric.backward(torch.stack(list(losses.values())).sum())
         return {name: loss.detach() for name, loss in losses.items()}
 
-    def _count(self, read: ClassEncoding, parts: Sequence[Batch]) -> tuple[list[list[Targets]], BatchCounts]:
-        """The targets of every part, and the counts of the whole batch."""
-        assigned, counts = [], []
+    def _precompute_targets(
+        self, encoding: ClassEncoding, parts: Sequence[Batch]
+    ) -> tuple[list[list[Targets]], BatchCounts]:
+        """Assign the targets of every micro-batch, and count over the whole batch."""
+        targets, counts = [], []
         images = sum(len(part.boxes) for part in parts)
         with torch.no_grad(), preserved_buffers(self.network):
             for part in parts:
-                truth = self._truth(part)
-                output = self._output(read, part, len(part.boxes) / images)
-                assigned.append(self._targets(output, truth))
-                counts.append(BatchCounts.of(assigned[-1], truth))
-        return assigned, self._of_all(BatchCounts.together(counts))
+                truth = self._ground_truth(part)
+                output = self._forward(encoding, part, len(part.boxes) / images)
+                targets.append(self._assign(output, truth))
+                counts.append(BatchCounts.from_targets(targets[-1], truth))
+        return targets, self._reduce(BatchCounts.add(counts))
 
-    def _counted(self, output: NetworkOutput, truth: list[GroundTruth]) -> tuple[list[Targets], BatchCounts]:
-        targets = self._targets(output, truth)
-        return targets, self._of_all(BatchCounts.of(targets, truth))
+    def _assign(self, output: NetworkOutput, truth: list[GroundTruth]) -> list[Targets]:
+        return assign_targets(output, truth, label_floor=self.weights.label_floor, bce_iou=self.bce_iou)
 
-    def _targets(self, output: NetworkOutput, truth: list[GroundTruth]) -> list[Targets]:
-        return assign_targets(output, truth, label_floor=self.weights.label_floor, plain=self.plain)
+    def _reduce(self, counts: BatchCounts) -> BatchCounts:
+        return BatchCounts(*(self.processes.all_reduce(count) for count in counts))
 
-    def _of_all(self, counts: BatchCounts) -> BatchCounts:
-        return BatchCounts(*(self.processes.add_up(count) for count in counts))
-
-    def _output(self, read: ClassEncoding, batch: Batch, share: float) -> NetworkOutput:
+    def _forward(self, encoding: ClassEncoding, batch: Batch, batch_fraction: float) -> NetworkOutput:
         for module in self.network.modules():
             if isinstance(module, AttentionGating):
-                module.batch_fraction = share
+                module.batch_fraction = batch_fraction
         images = to_network_input(torch.from_numpy(batch.pixels).to(self.fabric.device))
         images = images.contiguous(memory_format=torch.channels_last)
         maps = None if self.encoder is None else self.encoder.maps(batch.pixels)
-        output: NetworkOutput = self.network(images, read.conditioning, read.classes, maps)
+        output: NetworkOutput = self.network(images, encoding.conditioning, encoding.classes, maps)
         return output
 
-    def _truth(self, batch: Batch) -> list[GroundTruth]:
+    def _ground_truth(self, batch: Batch) -> list[GroundTruth]:
         device = self.fabric.device
         return [
-            GroundTruth(torch.from_numpy(b).to(device), torch.from_numpy(c).to(device))
-            for b, c in zip(batch.boxes, batch.labels, strict=True)
+            GroundTruth(torch.from_numpy(boxes).to(device), torch.from_numpy(labels).to(device))
+            for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
         ]
 
 
-def _held(read: ClassEncoding) -> ClassEncoding:
-    return ClassEncoding(*(t.detach().requires_grad_(t.requires_grad) for t in read))
+def _detach(encoding: ClassEncoding) -> ClassEncoding:
+    return ClassEncoding(*(t.detach().requires_grad_(t.requires_grad) for t in encoding))
 
 
-def _go_back(read: ClassEncoding, held: ClassEncoding) -> None:
-    """Hand the gradients that were gathered on to what the words were read by."""
-    pairs = [(t, h.grad) for t, h in zip(read, held, strict=True) if h.grad is not None]
+def _backward_through(encoding: ClassEncoding, detached: ClassEncoding) -> None:
+    """Propagate the gradients collected in the detached encoding back to stages 1 and 2."""
+    pairs = [(t, d.grad) for t, d in zip(encoding, detached, strict=True) if d.grad is not None]
     if pairs:
         torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])

@@ -1,4 +1,4 @@
-"""How weights move: the optimizer, its learning rate over a run, and the average that becomes the model."""
+"""Optimizer with its parameter groups, learning-rate schedule, and moving average of the weights."""
 
 from __future__ import annotations
 
@@ -15,73 +15,78 @@ from dsmoe_core.stages.head import Head
 from dsmoe_core.stages.text_prompt import TextPrompt
 from dsmoe_core.training.muon import Muon
 
-MATRIX = 16
-"""Rows and columns from which on a weight is a matrix to Muon; a depthwise kernel is none."""
+MIN_MATRIX_SIDE = 16
+"""Minimum rows and columns of a weight that Muon treats as a matrix; excludes depthwise kernels."""
 
 
 def build_optimizer(network: nn.Module, training: TrainingConfig) -> Muon:
-    """Muon over what learns; norms, biases and scalars do not decay.
+    """Build Muon over the trainable weights; norms, biases and scalars have no weight decay.
 
-    What places the classes, stages 1 and 2 and the head's projection of them, moves at ``text_rate``: every
-    cell learns towards these vectors, and learns no class while they run away.
+    Stages 1 and 2 and the head's text projection learn at ``text_rate``. They place the classes that every
+    cell learns towards, and no class is learned while these move quickly.
     """
-    words = set(_placing_words(network))
+    text_weights = set(_text_weights(network))
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = defaultdict(list)
     for weight in network.parameters():
         if weight.requires_grad:
-            matrix = bool(training.matrix_rate) and weight not in words and _is_matrix(weight)
-            groups[weight.ndim > 1, weight in words, matrix].append(weight)
+            matrix = bool(training.matrix_rate) and weight not in text_weights and _is_matrix(weight)
+            groups[weight.ndim > 1, weight in text_weights, matrix].append(weight)
     return Muon(
         (
             {
                 "params": weights,
                 "weight_decay": training.weight_decay if decays else 0.0,
-                "rate": training.text_rate if of_words else 1.0,
+                "rate": training.text_rate if is_text else 1.0,
                 "matrix_rate": training.matrix_rate if matrix else 0.0,
-                "fused": True,  # hundreds of small weights
+                "fused": True,  # faster for hundreds of small weights
             }
-            for (decays, of_words, matrix), weights in groups.items()
+            for (decays, is_text, matrix), weights in groups.items()
         ),
-        large_in=torch.bfloat16 if training.precision == "bf16-mixed" else torch.float32,
+        large_dtype=torch.bfloat16 if training.precision == "bf16-mixed" else torch.float32,
     )
 
 
-def _placing_words(network: nn.Module) -> Iterator[nn.Parameter]:
+def _text_weights(network: nn.Module) -> Iterator[nn.Parameter]:
     for module in network.modules():
         if isinstance(module, TextPrompt | SemanticDistillation):
             yield from module.parameters()
         elif isinstance(module, Head):
-            yield from module.words.parameters()
+            yield from module.text_projection.parameters()
 
 
 def _is_matrix(weight: nn.Parameter) -> bool:
-    return weight.ndim in (2, 4) and min(weight.flatten(1).shape) >= MATRIX
+    return weight.ndim in (2, 4) and min(weight.flatten(1).shape) >= MIN_MATRIX_SIDE
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, share: float) -> float:
-    """Set the learning rate for after this share of the run, and return it."""
-    rate = training.learning_rate * schedule(share, training.warmup)
+def set_learning_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, done: float) -> float:
+    """Set the learning rate at this fraction of the run, and return it."""
+    rate = training.learning_rate * schedule(done, training.warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
     return rate
 
 
-def schedule(share: float, warmup: float) -> float:
-    """Factor on the learning rate: linear up, then a cosine down to a hundredth."""
-    if share < warmup:
-        return (share + 1e-3) / (warmup + 1e-3)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (share - warmup) / (1 - warmup)))
+def schedule(done: float, warmup: float) -> float:
+    """Return the factor on the learning rate: linear warm-up, then a cosine down to 0.01.
+
+    Args:
+        done: fraction of the run that is done.
+        warmup: fraction of the run with a rising rate.
+    """
+    if done < warmup:
+        return (done + 1e-3) / (warmup + 1e-3)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 @torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and statistics, quick at the start."""
+def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
+    """Update the exponential moving average of weights and buffers; the decay is smaller in early steps."""
     keep = min(decay, (1 + step) / (10 + step))
-    for mean, now in zip(_state(average), _state(network), strict=True):
+    for mean, value in zip(_state(average), _state(network), strict=True):
         if mean.dtype.is_floating_point:
-            mean.lerp_(now.to(mean.dtype), 1 - keep)
+            mean.lerp_(value.to(mean.dtype), 1 - keep)
         else:
-            mean.copy_(now)
+            mean.copy_(value)
 
 
 def _state(network: nn.Module) -> Iterator[Tensor]:

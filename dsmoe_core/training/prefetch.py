@@ -1,4 +1,4 @@
-"""Batches drawn ahead of the steps that learn them, so that a GPU does not wait for images."""
+"""Prepares training steps in background threads, so that a GPU does not wait for images."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from typing import TypeVar
 import torch
 
 _T = TypeVar("_T")
-MOST = 8
+MAX_THREADS = 8
 
 
 def prefetch_threads(device: torch.device) -> int:
-    """How many threads draw batches for a network there.
+    """Return how many threads prepare steps for a network on this device.
 
-    None where it computes on the processor: they would only take their time from it.
+    0 on a CPU, where the threads would compete with the training.
     """
-    return 0 if device.type == "cpu" else min(MOST, os.cpu_count() or 1)
+    return 0 if device.type == "cpu" else min(MAX_THREADS, os.cpu_count() or 1)
 
 
-def prefetch(draw: Callable[[int], _T], steps: range, threads: int) -> Iterator[_T]:
-    """What ``draw`` makes of every step, in order, as many steps ahead as there are threads.
+def prefetch(load: Callable[[int], _T], steps: range, threads: int) -> Iterator[_T]:
+    """Yield ``load(step)`` for every step in order, computed up to ``threads`` steps ahead.
 
-    The same as ``map(draw, steps)``, for a ``draw`` that hangs on nothing but the step; without threads it is
-    that. What ``draw`` raises comes out at its step.
+    With 0 threads this is ``map(load, steps)``. An exception of ``load`` is raised at its step.
+
+    Args:
+        load: a function of the step number only.
+        steps: step numbers.
+        threads: number of threads.
     """
     if not threads:
-        yield from map(draw, steps)
+        yield from map(load, steps)
         return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="draws")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="prefetch")
     try:
-        waiting: deque[Future[_T]] = deque()
+        pending: deque[Future[_T]] = deque()
         for step in steps:
-            waiting.append(pool.submit(draw, step))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(load, step))
+            if len(pending) > threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

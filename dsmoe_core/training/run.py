@@ -1,8 +1,9 @@
-"""A run on disk: what it is of, how far it came, how it ended.
+"""A training run on disk: fingerprint, checkpoint and result.
 
-All that decides the rest of a run is in its checkpoint: weights, statistics, their average, the optimizer's
-moments, the step, and how many images went at once. Random numbers are functions of seed and step. So a run
-that was killed anywhere ends with the weights of one that was not, bit for bit on the same machine.
+The checkpoint holds everything that determines the rest of a run: weights, buffers, their moving average,
+the optimizer's state, the step, and the micro-batch. Random numbers are functions of seed and step. So a run
+that was killed and resumed ends with the same weights as an uninterrupted one, bit for bit on the same
+machine.
 """
 
 from __future__ import annotations
@@ -36,7 +37,13 @@ from dsmoe_core.schema import LabelledSet, Vocabulary
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
-    """How a run ended."""
+    """Result of a finished run.
+
+    Attributes:
+        steps: number of steps.
+        seconds: time spent on them.
+        losses: smoothed losses by name.
+    """
 
     steps: int
     seconds: float
@@ -45,13 +52,13 @@ class TrainingSummary:
 
 @dataclass(slots=True)
 class RunState:
-    """How far a run came.
+    """State of a run after some steps.
 
     Attributes:
         step: steps done.
-        seconds: spent on them.
-        micro_batch: images that go through the network at once; the batch, or fewer where it did not fit.
-        losses: smoothed, by name.
+        seconds: time spent on them.
+        micro_batch: images per forward pass: the batch, or fewer if it did not fit into memory.
+        losses: smoothed losses by name.
     """
 
     step: int
@@ -59,32 +66,38 @@ class RunState:
     micro_batch: int
     losses: dict[str, float] = field(default_factory=dict)
 
-    def advance(self, losses: Mapping[str, Tensor], micro_batch: int, seconds: float) -> None:
-        """One step further."""
+    def record_step(self, losses: Mapping[str, Tensor], micro_batch: int, seconds: float) -> None:
+        """Count one step and smooth its losses.
+
+        Args:
+            losses: losses of the step by name.
+            micro_batch: images per forward pass in the step.
+            seconds: time since the start of the run.
+        """
         self.step, self.micro_batch, self.seconds = self.step + 1, micro_batch, seconds
         for name, loss in losses.items():
             value = float(loss)
             self.losses[name] = 0.95 * self.losses.get(name, value) + 0.05 * value
 
     def summary(self) -> TrainingSummary:
-        """Of a run that has reached its end."""
+        """Return the summary of a run that ends in this state."""
         return TrainingSummary(self.step, self.seconds, self.losses)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """One training run.
+    """Folder of one training run.
 
     Attributes:
-        out: its folder.
-        fingerprint: of everything that decides what comes out of it.
+        out: the folder.
+        fingerprint: hash of everything that determines the result.
     """
 
     out: Path
     fingerprint: str
 
     def finished(self) -> TrainingSummary | None:
-        """How it ended, where it did."""
+        """Return the summary if the folder holds the finished model of this run."""
         try:
             card = json.loads((self.out / CARD).read_text("utf-8"))
             if card["fingerprint"] != self.fingerprint or not (self.out / WEIGHTS).is_file():
@@ -94,18 +107,18 @@ class TrainingRun:
             return None
 
     def save(
-        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, reached: RunState
+        self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, state: RunState
     ) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in average.state_dict().items()}
         tensors |= optimizer_tensors(optimizer)
         metadata = {
             "fingerprint": self.fingerprint,
-            "step": str(reached.step),
-            "seconds": str(reached.seconds),
-            "micro_batch": str(reached.micro_batch),
-            "losses": json.dumps(reached.losses),
+            "step": str(state.step),
+            "seconds": str(state.seconds),
+            "micro_batch": str(state.micro_batch),
+            "losses": json.dumps(state.losses),
         }
         write_tensors(self.out / CHECKPOINT, tensors, metadata)
 
@@ -114,25 +127,39 @@ class TrainingRun:
         average: nn.Module,
         model: ModelConfig,
         vocabulary: Vocabulary,
-        reached: RunState,
+        state: RunState,
         card: Mapping[str, Any],
     ) -> None:
-        """Write the model; the checkpoint goes when it is whole."""
-        own = {"fingerprint": self.fingerprint, **asdict(reached.summary())}
-        save_model(self.out, average, model, vocabulary, {**own, **card})
+        """Write the model, then remove the checkpoint.
+
+        Args:
+            average: network with the averaged weights.
+            model, vocabulary: stored with the weights.
+            state: final state.
+            card: further entries of the model card.
+        """
+        entries = {"fingerprint": self.fingerprint, **asdict(state.summary())}
+        save_model(self.out, average, model, vocabulary, {**entries, **card})
         (self.out / CHECKPOINT).unlink(missing_ok=True)
 
     def restore(
         self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, micro_batch: int
     ) -> RunState:
-        """Go on where a killed run stopped; a torn or foreign checkpoint is none."""
-        begun = self._read()
-        if begun is None:
+        """Load the checkpoint of this run; without a valid one, return the state before the first step.
+
+        A damaged checkpoint, or one of another run, is ignored.
+
+        Args:
+            network, average, optimizer: their state is loaded.
+            micro_batch: upper limit of the micro-batch.
+        """
+        checkpoint = self._read_checkpoint()
+        if checkpoint is None:
             return RunState(0, 0.0, micro_batch)
-        tensors, metadata = begun
+        tensors, metadata = checkpoint
         for prefix, module in (("network.", network), ("average.", average)):
-            own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            load_weights(module, own, str(self.out / CHECKPOINT))
+            weights = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            load_weights(module, weights, str(self.out / CHECKPOINT))
         restore_optimizer(optimizer, tensors)
         return RunState(
             int(metadata["step"]),
@@ -141,15 +168,15 @@ class TrainingRun:
             json.loads(metadata["losses"]),
         )
 
-    def _read(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         if not (self.out / CHECKPOINT).is_file():
             return None
         try:
             tensors, metadata = read_tensors(self.out / CHECKPOINT)
         except ModelError:
             return None
-        fits = metadata.get("fingerprint") == self.fingerprint and "micro_batch" in metadata
-        return (tensors, metadata) if fits else None
+        matches = metadata.get("fingerprint") == self.fingerprint and "micro_batch" in metadata
+        return (tensors, metadata) if matches else None
 
 
 def fingerprint(
@@ -159,23 +186,25 @@ def fingerprint(
     start: Path | None,
     encoder: str,
 ) -> str:
-    """Hash of everything that decides what comes out of a run.
+    """Hash everything that determines the result of a run.
 
-    Not of how it runs: what somebody changes because memory ran out must not cost the steps done so far.
+    Settings such as the micro-batch are excluded (``FINGERPRINT_EXCLUDED``), so that changing them after
+    memory ran out does not discard the steps done so far.
 
     Args:
-        sets: in their order, and that of their images, which are those of the batches.
-        start: file of the first weights.
+        sets: training data; its order and that of the images count, because the batches depend on them.
+        model, training: configuration.
+        start: file of the initial weights.
         encoder: name of the text encoder.
     """
-    learned = [
+    data = [
         (
-            [(p.image.key, [(*a.box.corners, a.label) for a in p.annotations]) for p in images],
+            [(i.image.key, [(*a.box.corners, a.label) for a in i.annotations]) for i in images],
             [(c.name, c.description, c.parent, c.paraphrases) for c in (*book.classes, *book.inner)],
         )
         for images, book in sets
     ]
-    begun = sha256_of(start) if start is not None and start.is_file() else None
+    start_hash = sha256_of(start) if start is not None and start.is_file() else None
     settings = training.model_dump(mode="json", exclude=FINGERPRINT_EXCLUDED)
-    parts = [learned, model.model_dump(mode="json"), settings, begun, encoder]
+    parts = [data, model.model_dump(mode="json"), settings, start_hash, encoder]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,18 +1,18 @@
-"""What each step asks: images of which labelled set, in which words, and which of its classes.
+"""Selects the data of every training step: labelled set, images, class embeddings and class subset.
 
-All of it is a function of (seed, step), so that a resumed run asks what an uninterrupted one would have
-asked, and so does every process of several.
+Everything is a function of (seed, step). So a resumed run, and every process of several, gets the same steps
+as an uninterrupted single process.
 
-**Several sets.** A step shows images of one set and reads that set's class book. In a round every set is
-gone through once, in as many batches as that takes, in an order that is drawn anew; so each has its share by
+**Several labelled sets.** A step shows images of one set with that set's class book. In one round every set
+is processed once, in as many batches as it takes, in random order. So each set has a share proportional to
 its images, and at least one batch.
 
-**Class subsets.** In a share of the steps a part of the book's classes is asked about: at least half, at most
-all but one, each as likely. Boxes of the others are taken off: to "is there a short here?" a mouse bite is
-background. The book is read whole, as in use, so T^ and what is counted of the words stay the same. But what
-is not asked does not steer either: the head scores every class by itself, so while all of them steered,
-pixels could not tell such a step from any other, and it would teach nothing but a part of what the others
-teach. So stages 5 to 9 meet ever other words, and cannot take them for constants.
+**Class subsets.** In a fraction of the steps only a random part of the classes is active: at least half, at
+most all but one. Boxes of the other classes are removed, so they count as background. The whole class book is
+still encoded, as in use, so T^ and its statistics do not change. The inactive classes do not condition the
+image features either: the head scores every class independently, so if all classes conditioned the features,
+such a step could not be told from any other and would teach nothing new. This way stages 5 to 9 see varying
+sets of class texts and cannot treat them as constants.
 """
 
 from __future__ import annotations
@@ -31,72 +31,88 @@ from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.losses import Taxonomy
 from dsmoe_core.text_embeddings import TextEmbeddings
 
-WORDINGS, SUBSETS, TURNS = 1 << 21, 1 << 24, 1 << 25
-"""Keep the random numbers apart from each other and from those of the batches."""
+PARAPHRASE_STREAM, SUBSET_STREAM, ORDER_STREAM = 1 << 21, 1 << 24, 1 << 25
+"""Seeds that separate these random streams from each other and from those of the batches."""
 
 
 class TrainingStep(NamedTuple):
-    """What one step shows and asks."""
+    """Data of one training step."""
 
     batch: Batch
-    """Of all processes; labels count within ``asked``."""
+    """Batch over all processes; its labels index ``active``."""
     classes: Float[Tensor, "c t"]
-    """The whole book, in this step's words."""
+    """Embeddings of all classes of the class book, with the paraphrases sampled for this step."""
     inner: Float[Tensor, "i t"]
-    asked: Int[Tensor, " a"]
-    """Rows of ``classes``, rising."""
+    """Embeddings of the taxonomy's inner nodes."""
+    active: Int[Tensor, " a"]
+    """Rows of ``classes`` that are trained, ascending."""
     taxonomy: Taxonomy
-    """Of the asked classes and all inner nodes."""
+    """Taxonomy of the active classes and all inner nodes."""
 
     @classmethod
-    def about(
-        cls, asked: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], words: TextEmbeddings
+    def with_classes(
+        cls, active: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], texts: TextEmbeddings
     ) -> TrainingStep:
-        """Ask about these classes of a book alone."""
-        taxonomy = words.taxonomy.subset(asked, len(classes), len(words.inner))
-        return cls(batch.select_classes(asked.numpy()), classes, words.inner, asked, taxonomy)
+        """Restrict a batch to some classes.
+
+        Args:
+            active: rows of the classes to keep, ascending.
+            batch: batch labelled with all classes.
+            classes: embeddings of all classes.
+            texts: embeddings of the set's vocabulary.
+        """
+        taxonomy = texts.taxonomy.subset(active, len(classes), len(texts.inner))
+        return cls(batch.select_classes(active.numpy()), classes, texts.inner, active, taxonomy)
 
 
 class StepSampler:
-    """The questions of a run.
+    """Computes the data of any step of a run.
 
     Args:
-        sets: each with the words of its class book.
-        training: seed, share of the steps that ask about a part of the classes, and of paraphrases read.
+        sets: labelled sets, each with the embeddings of its vocabulary.
+        training: seed, batch size, fraction of steps with a class subset, and share of paraphrases.
     """
 
     def __init__(self, sets: Sequence[tuple[TrainingSet, TextEmbeddings]], training: TrainingConfig) -> None:
         self._sets = sets
-        self._seed, self._share = training.seed, training.class_subsets
+        self._seed, self._subset_share = training.seed, training.class_subsets
         self._paraphrases = training.paraphrases
         self._batches = [math.ceil(len(images) / training.batch) for images, _ in sets]
 
-    def of(self, step: int) -> TrainingStep:
-        """What this step asks."""
-        own, turn = scheduled_set(step, self._batches, self._seed)
-        images, words = self._sets[own]
-        drawn = words.draw(np.random.default_rng([self._seed, WORDINGS, step]), self._paraphrases)
-        asked = sample_classes(len(drawn), self._share, np.random.default_rng([self._seed, SUBSETS, step]))
-        return TrainingStep.about(asked, images.batch(turn), drawn, words)
+    def sample(self, step: int) -> TrainingStep:
+        """Return the data of this step."""
+        index, batch = scheduled_set(step, self._batches, self._seed)
+        images, texts = self._sets[index]
+        classes = texts.sample(
+            np.random.default_rng([self._seed, PARAPHRASE_STREAM, step]), self._paraphrases
+        )
+        rng = np.random.default_rng([self._seed, SUBSET_STREAM, step])
+        active = sample_class_subset(len(classes), self._subset_share, rng)
+        return TrainingStep.with_classes(active, images.batch(batch), classes, texts)
 
 
 def scheduled_set(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:
-    """Which set a step shows, and how many steps have shown it before.
+    """Return the set that a step uses, and in how many earlier steps it was used.
 
     Args:
-        batches: that it takes to go through each set once.
+        step: step number.
+        batches: for each set, the number of batches that process it once.
+        seed: of the order within a round.
     """
-    done, place = divmod(step, sum(batches))
-    rng = np.random.default_rng([seed, TURNS, done])
+    completed_rounds, position = divmod(step, sum(batches))
+    rng = np.random.default_rng([seed, ORDER_STREAM, completed_rounds])
     order = rng.permutation(np.repeat(np.arange(len(batches)), batches))
-    own = int(order[place])
-    return own, done * batches[own] + int((order[:place] == own).sum())
+    index = int(order[position])
+    return index, completed_rounds * batches[index] + int((order[:position] == index).sum())
 
 
-def sample_classes(classes: int, share: float, rng: np.random.Generator) -> Int[Tensor, " a"]:
-    """Rows of the classes that a step asks about, rising: all, or in this share of the steps a part.
+def sample_class_subset(classes: int, share: float, rng: np.random.Generator) -> Int[Tensor, " a"]:
+    """Sample the rows of the active classes, ascending.
 
-    A book of one class has no part that is less.
+    Args:
+        classes: number of classes; with one class, it is always active.
+        share: probability of a subset; otherwise all classes are active.
+        rng: source of randomness.
     """
     if classes < 2 or rng.random() >= share:
         return torch.arange(classes)

@@ -1,7 +1,8 @@
-"""What looks from image to image looks at those of all processes, on any device: norms and running means.
+"""Batch normalisation and running means over the images of all processes, on any device.
 
-torch's own SyncBatchNorm wants a GPU. Here the mean and then the squared distances from it are summed over
-the processes, forwards and backwards, so that the statistics are those of one process with all images.
+torch's own SyncBatchNorm needs a GPU. Here the mean and then the squared deviations from it are summed over
+the processes, in the forward and the backward pass. So the statistics equal those of one process with all
+images.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from dsmoe_core.running_mean import RunningMean
 
 
-class _Summed(torch.autograd.Function):
-    """Over all processes; a value's gradient is the sum of what they all make of the sum."""
+class _AllReduceSum(torch.autograd.Function):
+    """Sum over all processes; the gradient of a value is the sum of all processes' gradients of the sum."""
 
     @staticmethod
     def forward(_ctx: Any, value: Tensor) -> Tensor:
@@ -32,22 +33,23 @@ class _Summed(torch.autograd.Function):
         return gradient
 
 
-class SynchronisedNorm(nn.BatchNorm2d):
-    """As :class:`torch.nn.BatchNorm2d`, with the statistics of all processes' batches while training."""
+class SynchronisedBatchNorm(nn.BatchNorm2d):
+    """:class:`torch.nn.BatchNorm2d` with training statistics over the batches of all processes."""
 
     def forward(self, input: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:  # noqa: A002 - torch's name
+        """Normalise, and update the running statistics in training mode."""
         if not self.training:
             return super().forward(input)
         x = input.float()
-        values = _summed(x.new_tensor([x.numel() / x.shape[1]]))
-        mean = _summed(x.sum((0, 2, 3))) / values
-        apart = x - mean[:, None, None]
-        variance = _summed(apart.square().sum((0, 2, 3))) / values
-        self._remember(mean.detach(), variance.detach() * values / (values - 1))
+        values = _all_reduce_sum(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _all_reduce_sum(x.sum((0, 2, 3))) / values
+        deviation = x - mean[:, None, None]
+        variance = _all_reduce_sum(deviation.square().sum((0, 2, 3))) / values
+        self._update_statistics(mean.detach(), variance.detach() * values / (values - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (apart * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        return (deviation * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
 
-    def _remember(self, mean: Float[Tensor, " d"], variance: Float[Tensor, " d"]) -> None:
+    def _update_statistics(self, mean: Float[Tensor, " d"], variance: Float[Tensor, " d"]) -> None:
         assert self.running_mean is not None  # noqa: S101 - for the type checker
         assert self.running_var is not None  # noqa: S101
         assert self.num_batches_tracked is not None  # noqa: S101
@@ -57,34 +59,37 @@ class SynchronisedNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, momentum)
 
 
-class SynchronisedMean(RunningMean):
-    """As :class:`RunningMean`, of the rows of all processes; each has as many."""
+class SynchronisedRunningMean(RunningMean):
+    """:class:`RunningMean` over the rows of all processes, each of which has the same number of rows."""
 
-    def follow(self, rows: Float[Tensor, "r w"]) -> None:
-        """Move the mean towards that of all processes' rows."""
+    def update(self, rows: Float[Tensor, "r w"]) -> None:
+        """Move the running mean towards the mean of all processes' rows."""
         mean = rows.detach().float().mean(0, keepdim=True)
         dist.all_reduce(mean)
-        super().follow(mean / dist.get_world_size())
+        super().update(mean / dist.get_world_size())
 
 
-def _summed(value: Tensor) -> Tensor:
-    summed: Tensor = _Summed.apply(value)  # type: ignore[no-untyped-call]
-    return summed
+def _all_reduce_sum(value: Tensor) -> Tensor:
+    total: Tensor = _AllReduceSum.apply(value)  # type: ignore[no-untyped-call]
+    return total
 
 
 def synchronise(network: nn.Module) -> None:
-    """Replace every batch normalisation and running mean; weights, statistics and names stay."""
+    """Replace every batch normalisation and running mean by its synchronised form.
+
+    Weights, statistics and state-dict names stay the same.
+    """
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                norm = SynchronisedNorm(child.num_features, child.eps, child.momentum)
-                module.register_module(name, _like(norm, child))
+                norm = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
+                module.register_module(name, _copy_state(norm, child))
             elif isinstance(child, RunningMean):
-                mean = SynchronisedMean(len(child.mean), momentum=child.momentum)
-                module.register_module(name, _like(mean, child))
+                mean = SynchronisedRunningMean(len(child.mean), momentum=child.momentum)
+                module.register_module(name, _copy_state(mean, child))
 
 
-def _like(new: nn.Module, old: nn.Module) -> nn.Module:
+def _copy_state(new: nn.Module, old: nn.Module) -> nn.Module:
     new.load_state_dict(old.state_dict())
     device = next(iter(old.state_dict().values())).device
     return new.to(device).train(old.training)

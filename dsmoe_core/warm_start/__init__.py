@@ -1,1 +1,1 @@
-"""First weights of our own making for the image encoder; those that ship lie here, with their cards."""
+"""Pretrained weights of the image encoder; the shipped files and their model cards are in this folder."""

@@ -1,8 +1,8 @@
-"""A warm start on disk: the image encoder's tensors as safetensors, and beside them a card as JSON.
+"""Warm-start files: the image encoder's tensors as safetensors, with a card as JSON.
 
-What is kept is stage 3, TinyViT and its neck. It knows neither words nor classes, so one file serves every
-text encoder, head and row of the ablation from C on. Matrices are kept in 16 bit, vectors (norms and their
-statistics, whose values span more) in 32, which keeps ``base`` below MAX_BYTES.
+The file contains stage 3, TinyViT and its neck. These depend on neither text nor classes, so one file serves
+every text encoder, every head and rows C to F of the ablation. Matrices are stored in 16 bit, vectors (norms
+and their statistics, which have a larger range) in 32 bit. This keeps ``base`` below ``MAX_BYTES``.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from dsmoe_core.mobile_sam import weights as mobile_sam
 
 FORMAT: Final = "dsmoe-warm-start-1"
 MAX_BYTES = 12_000_000
-PART = "image_encoder."
-"""The tensors of the network that are kept begin with this."""
-_HERE = Path(__file__).parent
-_REMEDY = "Make one with `dsmoe pretrain`, or take the file and its card from where they were made."
+PREFIX = "image_encoder."
+"""Prefix of the stored tensors' names in the network."""
+_FOLDER = Path(__file__).parent
+_REMEDY = "Make one with `dsmoe pretrain`, or copy the file and its card again from their source."
 
 
 class WarmStartCard(Frozen):
-    """Where a warm start comes from.
+    """Card of a warm-start file.
 
     Attributes:
-        size: preset of the detector that it fits.
-        licence: of the file, by what it was trained on.
-        sha256: of the file beside the card.
-        made: how: recipe, images, seed, generator version, and how well it did on drawn images held out.
+        format: format of file and card.
+        size: preset of the detector that the file fits.
+        licence: licence of the file, determined by its training data.
+        sha256: hash of the file.
+        made: recipe, images, seed, generator version, and the metrics on held-out synthetic images.
     """
 
     format: Literal["dsmoe-warm-start-1"] = FORMAT
@@ -46,27 +47,34 @@ class WarmStartCard(Frozen):
 
 
 def card_path(weights: Path) -> Path:
-    """Where the card of a file lies."""
+    """Return the path of a file's card."""
     return weights.with_suffix(".json")
 
 
 def save_warm_start(
     path: Path, network: nn.Module, *, size: Literal["nano", "base"], licence: str, made: dict[str, Any]
 ) -> WarmStartCard:
-    """Write the file, then its card: one with a card that knows its hash is whole.
+    """Write the image encoder of a network, then its card. A file whose card has its hash is complete.
+
+    Args:
+        path: file to write; the card goes next to it.
+        network: network with an image encoder.
+        size, licence, made: entries of the card.
 
     Raises:
-        ModelError: a weight is not finite, in 16 bit, or the file is larger than MAX_BYTES.
+        ModelError: a weight is not finite in 16 bit, or the file is larger than ``MAX_BYTES``.
     """
-    kept = {k: _stored(v) for k, v in network.state_dict().items() if k.startswith(PART)}
-    if bad := [k for k, v in kept.items() if not v.isfinite().all()]:
+    tensors = {k: _compressed(v) for k, v in network.state_dict().items() if k.startswith(PREFIX)}
+    if bad := [k for k, v in tensors.items() if not v.isfinite().all()]:
         raise ModelError(f"{bad[0]} has values that are not finite", "Pretrain with a lower learning rate.")
-    bytes_ = sum(v.numel() * v.element_size() for v in kept.values())
-    if bytes_ > MAX_BYTES:
-        raise ModelError(f"the warm start has {bytes_} bytes; expected at most {MAX_BYTES}", "Use a preset.")
+    size_bytes = sum(v.numel() * v.element_size() for v in tensors.values())
+    if size_bytes > MAX_BYTES:
+        raise ModelError(
+            f"the warm start has {size_bytes} bytes; expected at most {MAX_BYTES}", "Use a preset."
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     card_path(path).unlink(missing_ok=True)
-    write_tensors(path, kept, {"format": FORMAT})
+    write_tensors(path, tensors, {"format": FORMAT})
     card = WarmStartCard(size=size, licence=licence, sha256=sha256_of(path), made=made)
     part = card_path(path).with_suffix(".json.part")
     part.write_text(json.dumps(card.model_dump(), indent=2, ensure_ascii=False) + "\n", "utf-8")
@@ -75,83 +83,86 @@ def save_warm_start(
 
 
 def read_card(path: Path) -> WarmStartCard:
-    """The card of a file, whose hash is checked.
+    """Read the card of a file and check the file's hash.
 
     Raises:
         PrerequisiteError: file or card is missing.
-        ModelError: the card is wrong, or of another file.
+        ModelError: the card is invalid or belongs to another file.
     """
     require_file(path)
     require_file(card_path(path))
     try:
         card = WarmStartCard.model_validate_json(card_path(path).read_text("utf-8"))
     except (ValidationError, UnicodeDecodeError) as error:
-        raise ModelError(f"{card_path(path)} is no card of a warm start", _REMEDY) from error
+        raise ModelError(f"{card_path(path)} is not a valid warm-start card", _REMEDY) from error
     if card.sha256 != sha256_of(path):
-        raise ModelError(f"{path} is not the file that its card describes (another sha256)", _REMEDY)
+        raise ModelError(f"{path} does not have the sha256 of its card", _REMEDY)
     return card
 
 
 def load_warm_start(network: nn.Module, path: Path) -> WarmStartCard:
-    """Let a network start from a file; every name and shape is checked before anything changes.
+    """Load the image encoder of a network from a file, after checking every name and shape.
 
     Raises:
-        PrerequisiteError, ModelError: as :func:`read_card`; or the network has another image encoder.
+        PrerequisiteError, ModelError: as :func:`read_card`, or the network has another image encoder.
     """
     card = read_card(path)
-    encoder = network.get_submodule(PART.removesuffix("."))
-    found = {k.removeprefix(PART): v for k, v in read_tensors(path)[0].items()}
-    own = encoder.state_dict()
-    if problems := WeightMatch.of(found, own).problems:
+    encoder = network.get_submodule(PREFIX.removesuffix("."))
+    tensors = {k.removeprefix(PREFIX): v for k, v in read_tensors(path)[0].items()}
+    expected = encoder.state_dict()
+    if problems := WeightMatch.of(tensors, expected).problems:
         raise ModelError(
             f"the warm start {path} is for size {card.size} and does not fit ({'; '.join(problems)})",
-            "Take the preset of that size and a row from C on, make one for yours with `dsmoe pretrain`, "
-            "or start from scratch.",
+            "Use the preset of that size and one of the rows C to F, make a warm start for your model with "
+            "`dsmoe pretrain`, or start from scratch.",
         )
-    encoder.load_state_dict({k: v.to(own[k].dtype) for k, v in found.items()})
+    encoder.load_state_dict({k: v.to(expected[k].dtype) for k, v in tensors.items()})
     return card
 
 
 def load_initial_encoder(network: nn.Module, path: Path) -> None:
-    """Begin with the image encoder of a file, MobileSAM's or a warm start; its content tells which.
+    """Load the image encoder of a network from a warm-start file or from MobileSAM's weights.
+
+    The format in the file's metadata decides which of the two it is.
 
     Raises:
-        PrerequisiteError: it is not there. ModelError: it is neither, torn, or does not fit.
+        PrerequisiteError: the file does not exist.
+        ModelError: it has another format, is damaged, or does not fit.
     """
     require_file(path)
-    found = read_tensors(path)[1].get("format")
-    if found == FORMAT:
+    file_format = read_tensors(path)[1].get("format")
+    if file_format == FORMAT:
         load_warm_start(network, path)
-    elif found == mobile_sam.FORMAT:
+    elif file_format == mobile_sam.FORMAT:
         mobile_sam.load_encoder(network, path)
     else:
         raise ModelError(
-            f"{path} holds weights of format {found}; expected {FORMAT} or {mobile_sam.FORMAT}", _REMEDY
+            f"{path} has the format {file_format}; expected {FORMAT} or {mobile_sam.FORMAT}", _REMEDY
         )
 
 
 def shipped_path(size: Literal["nano", "base"]) -> Path:
-    """Where the warm start of this size lies in the package, if one ships: see :func:`require_file`."""
-    return _HERE / f"{size}.safetensors"
+    """Return the path of this size's warm start in the package; the file may not exist."""
+    return _FOLDER / f"{size}.safetensors"
 
 
 def require_file(path: Path) -> None:
-    """Refuse to go on without a file.
+    """Check that a file with weights, or a card, exists.
 
     Raises:
-        PrerequisiteError: it is not there; the remedy says how to get it.
+        PrerequisiteError: it does not exist; the remedy says how to get it.
     """
     if path.is_file():
         return
     if path.name == mobile_sam.FILE:
-        problem, remedy = f"MobileSAM's weights are not at {path}", "Run `dsmoe weights mobile-sam`."
-    elif path.parent == _HERE:
-        problem = f"no warm start for size {path.stem} comes with dsmoe"
-        remedy = "Make one with `dsmoe pretrain` and name it (detector.warm_start), or start from scratch."
+        problem, remedy = f"MobileSAM's weights were not found at {path}", "Run `dsmoe weights mobile-sam`."
+    elif path.parent == _FOLDER:
+        problem = f"dsmoe ships no warm start for size {path.stem}"
+        remedy = "Make one with `dsmoe pretrain` and set detector.warm_start to it, or start from scratch."
     else:
-        problem, remedy = f"{path} of a warm start is not there", _REMEDY
+        problem, remedy = f"the warm-start file {path} does not exist", _REMEDY
     raise PrerequisiteError(problem, remedy)
 
 
-def _stored(tensor: Tensor) -> Tensor:
+def _compressed(tensor: Tensor) -> Tensor:
     return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor

@@ -49,9 +49,9 @@ def train(
         open_workspace_or_none(workspace) as opened,
         TerminalReporter() as terminal,
     ):
-        progress = terminal if processes.first else SilentProgress()
+        progress = terminal if processes.is_main else SilentProgress()
         ended = train_from_files(files, opened, Environment.read(), progress)
-    if processes.first:
+    if processes.is_main:
         _show(ended, out)
 
 

@@ -16,8 +16,8 @@ from dsmoe_core.mobile_sam.weights import (
     FILE,
     FORMAT,
     ConversionReport,
+    convert,
     read_original,
-    translate,
     write_weights,
 )
 
@@ -62,7 +62,7 @@ def install_mobile_sam(
     _writable(folder)
     source = given or _from_hub()
     name = str(given) if given else f"{HUB_REPOSITORY}/{HUB_FILE}"
-    tensors, report = translate(read_original(source))
+    tensors, report = convert(read_original(source))
     tell(report)
     write_weights(tensors, report, path, {"from": name, "sha256": digest or sha256_of(source)})
     return InstalledWeights(path, name, new=True)

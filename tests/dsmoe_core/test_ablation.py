@@ -1,4 +1,4 @@
-"""Rows A to F and the paper's literal forms: each has the stages it names, trains, and is loaded again."""
+"""Tests of ablation rows A to F and of the paper's literal forms: stages, training and loading."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.ablation import AblatedDSMoE
@@ -17,6 +18,7 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.network import DSMoE
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import LabelledImage, Vocabulary
+from dsmoe_core.stages.experts import GlobalExpert
 from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.stages.resnet_encoder import ResNetEncoder
 from dsmoe_core.stages.text_prompt import ClassIndex
@@ -47,7 +49,7 @@ def train(
 
 
 @pytest.mark.parametrize("row", get_args(AblationRow))
-def test_a_row_has_the_stages_of_its_name_and_the_next_only_adds(row: AblationRow) -> None:
+def test_a_row_has_exactly_its_stages(row: AblationRow) -> None:
     encoder, text, hyperbolic, experts = STAGES[row]
     network = build(SMALL.model_copy(update={"ablation": row}))
     assert isinstance(network, DSMoE if experts else AblatedDSMoE)
@@ -59,7 +61,7 @@ def test_a_row_has_the_stages_of_its_name_and_the_next_only_adds(row: AblationRo
 
 
 @pytest.mark.parametrize("row", get_args(AblationRow))
-def test_every_row_trains_and_finds(
+def test_every_row_trains_and_predicts(
     row: AblationRow, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     summary = train(SMALL.model_copy(update={"ablation": row}), tmp_path, images, vocabulary)
@@ -68,47 +70,56 @@ def test_every_row_trains_and_finds(
     assert ("misalignment" in summary.losses) is (row >= "E")
     detector = Detector.load(tmp_path, HashEncoder())
     detector.set_vocabulary(vocabulary)
-    found = list(detector.predict([p.image for p in images], min_score=0.0))
-    assert len(found) == len(images)
-    assert all(len(f.routing.experts) == (SMALL.top_k if row >= "E" else 0) for f in found)
+    predictions = list(detector.predict([i.image for i in images], min_score=0.0))
+    assert len(predictions) == len(images)
+    assert all(len(p.routing.experts) == (SMALL.top_k if row >= "E" else 0) for p in predictions)
 
 
-def test_without_words_the_descriptions_change_nothing(vocabulary: Vocabulary) -> None:
+def test_row_a_does_not_depend_on_the_descriptions() -> None:
     torch.manual_seed(0)
     network = build(SMALL.model_copy(update={"ablation": "A"})).eval()
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        answers = []
+        logits = []
         for seed in (1, 2):
-            read = network.encode_classes(
-                torch.randn(3, 16, generator=torch.Generator().manual_seed(seed)), torch.ones(1, 16)
-            )
-            answers.append(network(images, read.conditioning, read.classes).levels[0].logits)
-    torch.testing.assert_close(*answers)
+            texts = torch.randn(3, 16, generator=torch.Generator().manual_seed(seed))
+            encoding = network.encode_classes(texts, torch.ones(1, 16))
+            logits.append(network(images, encoding.conditioning, encoding.classes).levels[0].logits)
+    torch.testing.assert_close(*logits)
 
 
-def test_without_words_there_are_no_more_classes_than_the_text_is_wide() -> None:
-    with pytest.raises(ModelError, match="17 classes; without text at most 16"):
+def test_row_a_supports_at_most_text_width_classes() -> None:
+    with pytest.raises(ModelError, match=r"\b17\b.*\b16\b"):
         ClassIndex()(torch.ones(17, 16))
 
 
 @pytest.mark.parametrize("form", [*PaperForms.model_fields, "all"])
-def test_every_literal_form_trains_to_other_weights(
+def test_every_literal_form_trains_and_gives_other_weights(
     form: str, tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     forms = PaperForms.all_literal() if form == "all" else PaperForms(**{form: True})
-    learned = []
+    weights = []
     for config in (SMALL, SMALL.model_copy(update={"paper": forms})):
-        out = tmp_path / str(len(learned))
+        out = tmp_path / str(len(weights))
         summary = train(config, out, images, vocabulary)
         assert all(map(torch.isfinite, map(torch.tensor, summary.losses.values())))
-        learned.append(read_tensors(out / WEIGHTS)[0])
-    ours, literal = learned
-    both = [name for name in ours if name in literal and ours[name].shape == literal[name].shape]
-    assert not all(torch.equal(ours[name], literal[name]) for name in both)
+        weights.append(read_tensors(out / WEIGHTS)[0])
+    default, literal = weights
+    shared = [name for name in default if name in literal and default[name].shape == literal[name].shape]
+    assert not all(torch.equal(default[name], literal[name]) for name in shared)
 
 
-def test_the_tiny_object_head_is_switched_on_and_off() -> None:
+def test_tiny_object_head_can_be_switched_on_and_off() -> None:
     assert SMALL.with_tiny_head(True).head_strides == (4, 8, 16)
     assert SMALL.with_tiny_head(True).with_tiny_head(False) == SMALL
     assert [level.stride for level in build(SMALL.with_tiny_head(True)).head.levels] == [4, 8, 16]
+
+
+def test_there_must_be_more_experts_than_task_experts() -> None:
+    tasks = len(SMALL.task_experts)
+    with pytest.raises(ValidationError):
+        ModelConfig(experts=tasks, top_k=1)
+    network = build(ModelConfig(**{**SMALL.model_dump(), "experts": tasks + 1, "top_k": 1}))
+    assert len(network.experts.task) == tasks
+    single = SMALL.model_copy(update={"task_experts": ("global",)})
+    assert [type(expert) for expert in build(single).experts.task] == [GlobalExpert]

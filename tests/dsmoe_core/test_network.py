@@ -1,4 +1,4 @@
-"""The ten stages together: shapes, sparsity, independence of batch and class order, bf16 training."""
+"""Tests of the complete network: shapes, sparsity, independence of batch and class order, bf16 training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SMALL = ModelConfig(
 
 @pytest.fixture
 def network(images: Tensor, text: Tensor) -> DSMoE:
-    """Random weights, the images' own statistics: a fresh one says almost the same to everything."""
+    """Network with random weights and the images' statistics; initial weights give almost equal outputs."""
     network = randomised(build_full_network(SMALL)).float().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -50,7 +50,7 @@ def network(images: Tensor, text: Tensor) -> DSMoE:
 
 @pytest.fixture
 def images() -> Tensor:
-    """Eight images that have little in common."""
+    """Eight very different images."""
     noise = torch.rand(3, 128, 128, generator=torch.Generator().manual_seed(1))
     ramp = torch.linspace(0, 1, 128).expand(3, 128, 128)
     stripes = (torch.arange(128) // 8 % 2).float().expand(3, 128, 128)
@@ -65,13 +65,15 @@ def text() -> Tensor:
 
 
 @pytest.mark.parametrize("size", ["nano", "base"])
-def test_presets_give_boxes_at_their_strides(size: str) -> None:
+def test_presets_predict_at_their_strides(size: str) -> None:
     config = ModelConfig.of_size(size)  # type: ignore[arg-type]
     network = build_full_network(config).eval()
     side = 128 if size == "base" else config.image_px
     with torch.no_grad():
-        read = network.encode_classes(torch.randn(5, config.text_width), torch.randn(2, config.text_width))
-        output = network(torch.rand(1, 3, side, side), read.conditioning, read.classes)
+        encoding = network.encode_classes(
+            torch.randn(5, config.text_width), torch.randn(2, config.text_width)
+        )
+        output = network(torch.rand(1, 3, side, side), encoding.conditioning, encoding.classes)
     assert [level.stride for level in output.levels] == list(config.head_strides)
     for level in output.levels:
         assert level.logits.shape == (1, 5, side // level.stride, side // level.stride)
@@ -80,28 +82,34 @@ def test_presets_give_boxes_at_their_strides(size: str) -> None:
 
 
 @torch.no_grad()
-def let_every_image_choose(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    """Image i chooses the experts i and i + 8: these answer to what the router sees in it."""
-    seen: list[Tensor] = []
-    watch = network.gating.image.register_forward_hook(lambda _, __, out: seen.append(out.mean((2, 3))))
+def route_each_image_to_its_own_experts(network: DSMoE, images: Tensor, text: Tensor) -> None:
+    """Set the experts' keys so that image i selects the experts i and i + 8."""
+    descriptors: list[Tensor] = []
+    hook = network.gating.image_projector.register_forward_hook(
+        lambda _, __, out: descriptors.append(out.mean((2, 3)))
+    )
     network(images, text, text)
-    watch.remove()
-    middle = seen[0].mean(0)
-    network.gating.centre.mean.copy_(middle)
+    hook.remove()
+    mean = descriptors[0].mean(0)
+    network.gating.centre.mean.copy_(mean)
     network.gating.load_bias.zero_()
-    keys = torch.linalg.pinv(seen[0] - middle).T  # each likes one image and none of the others
-    network.gating.text.register_forward_hook(lambda *_: torch.cat([keys, keys + 0.1 * keys.roll(1, 0)]))
+    keys = torch.linalg.pinv(descriptors[0] - mean).T  # each is orthogonal to all images but one
+    network.gating.text_projector.register_forward_hook(
+        lambda *_: torch.cat([keys, keys + 0.1 * keys.roll(1, 0)])
+    )
 
 
 @torch.no_grad()
-def test_a_batch_of_eight_equals_eight_of_one(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    let_every_image_choose(network, images, text)
+def test_a_batch_gives_the_same_outputs_as_its_images_alone(
+    network: DSMoE, images: Tensor, text: Tensor
+) -> None:
+    route_each_image_to_its_own_experts(network, images, text)
     whole = network(images, text, text)
     assert whole.gated is not None
     assert whole.gated.experts.sort().values.tolist() == [[i, i + 8] for i in range(8)]
     for a, b in combinations(range(8), 2):
         apart = max((level.logits[a] - level.logits[b]).abs().max() for level in whole.levels)
-        assert apart > 0.1, "images must not be told the same anyway"
+        assert apart > 0.1, "the outputs of the images must differ"
     for i in range(8):
         one = network(images[i : i + 1], text, text)
         assert one.gated is not None
@@ -112,39 +120,39 @@ def test_a_batch_of_eight_equals_eight_of_one(network: DSMoE, images: Tensor, te
 
 
 @torch.no_grad()
-def test_permuting_the_classes_permutes_the_scores_and_nothing_else(
-    network: DSMoE, images: Tensor, text: Tensor
-) -> None:
+def test_permuting_the_classes_permutes_the_scores_only(network: DSMoE, images: Tensor, text: Tensor) -> None:
     order = torch.tensor([2, 0, 3, 1])
-    read, other = network.encode_classes(text, text[:1]), network.encode_classes(text[order], text[:1])
-    plain = network(images, read.conditioning, read.classes)
-    turned = network(images, other.conditioning, other.classes)
+    encoding = network.encode_classes(text, text[:1])
+    permuted_encoding = network.encode_classes(text[order], text[:1])
+    plain = network(images, encoding.conditioning, encoding.classes)
+    permuted = network(images, permuted_encoding.conditioning, permuted_encoding.classes)
     equal = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
-    for a, b in zip(plain.levels, turned.levels, strict=True):
-        assert (a.logits - b.logits).abs().max() > 1e-2, "the order must matter to the scores"
+    for a, b in zip(plain.levels, permuted.levels, strict=True):
+        assert (a.logits - b.logits).abs().max() > 1e-2, "the scores of the classes must differ"
         equal(a.logits[:, order], b.logits)
         equal(a.distances, b.distances)
     assert plain.gated is not None
-    assert turned.gated is not None
-    assert torch.equal(plain.gated.experts, turned.gated.experts)
-    equal(plain.gated.weights, turned.gated.weights)
-    equal(plain.gated.probabilities, turned.gated.probabilities)
+    assert permuted.gated is not None
+    assert torch.equal(plain.gated.experts, permuted.gated.experts)
+    equal(plain.gated.weights, permuted.gated.weights)
+    equal(plain.gated.probabilities, permuted.gated.probabilities)
     assert plain.aligned is not None
-    assert turned.aligned is not None
-    equal(plain.aligned.distance[:, order], turned.aligned.distance)
+    assert permuted.aligned is not None
+    equal(plain.aligned.distance[:, order], permuted.aligned.distance)
 
 
 @torch.no_grad()
-def test_with_the_paper_s_code_of_the_class_index_the_order_matters(images: Tensor, text: Tensor) -> None:
+def test_with_class_position_the_class_order_changes_the_scores(images: Tensor, text: Tensor) -> None:
     network = build_full_network(SMALL.model_copy(update={"paper": PaperForms(class_position=True)})).eval()
     order = torch.tensor([2, 0, 3, 1])
-    read, other = network.encode_classes(text, text[:1]), network.encode_classes(text[order], text[:1])
-    plain = network(images, read.conditioning, read.classes).levels[0].logits[:, order]
-    assert (plain - network(images, other.conditioning, other.classes).levels[0].logits).abs().max() > 1e-4
+    encoding, permuted = (network.encode_classes(t, text[:1]) for t in (text, text[order]))
+    plain = network(images, encoding.conditioning, encoding.classes).levels[0].logits[:, order]
+    logits = network(images, permuted.conditioning, permuted.classes).levels[0].logits
+    assert (plain - logits).abs().max() > 1e-4
 
 
 @torch.no_grad()
-def test_adding_a_class_leaves_boxes_and_the_others_scores_as_they_are(
+def test_adding_a_class_changes_neither_boxes_nor_scores_of_the_others(
     network: DSMoE, images: Tensor, text: Tensor
 ) -> None:
     more = torch.cat([text, torch.randn(2, 32)])
@@ -161,29 +169,32 @@ def test_adding_a_class_leaves_boxes_and_the_others_scores_as_they_are(
 
 
 @torch.no_grad()
-def test_the_inner_nodes_of_the_taxonomy_do_not_touch_the_answer(network: DSMoE, text: Tensor) -> None:
+def test_inner_nodes_do_not_change_the_class_encoding(network: DSMoE, text: Tensor) -> None:
     few, many = network.encode_classes(text, text[:1]), network.encode_classes(text, torch.randn(7, 32))
     torch.testing.assert_close(few.classes, many.classes)
 
 
 @torch.no_grad()
-def test_an_expert_that_nobody_chose_does_not_run(network: DSMoE, images: Tensor, text: Tensor) -> None:
-    let_every_image_choose(network, images, text)
+def test_experts_run_for_the_images_that_selected_them_only(
+    network: DSMoE, images: Tensor, text: Tensor
+) -> None:
+    route_each_image_to_its_own_experts(network, images, text)
+    tasks = len(network.experts.task)
     called: list[tuple[int, int]] = []
     for index, expert in enumerate(network.experts.task):
         expert.register_forward_hook(lambda _, args, __, i=index: called.append((i, len(args[0]))))
     rows: list[int] = []
-    network.experts.cross.register_forward_pre_hook(lambda _, args: rows.extend((args[1] + 2).tolist()))
-    for shown in ([0], [1, 2], [3], [0, 1, 5], range(8)):
+    network.experts.cross.register_forward_pre_hook(lambda _, args: rows.extend((args[1] + tasks).tolist()))
+    for subset in ([0], [1, 2], [3], [0, 1, 5], range(8)):
         called.clear()
         rows.clear()
-        network(images[list(shown)], text, text)
-        chosen = [e for i in shown for e in (i, i + 8)]
-        assert called == [(e, 1) for e in (0, 1) if e in chosen], "each sees the images that chose it"
-        assert sorted(rows) == sorted(e for e in chosen if e >= 2)
+        network(images[list(subset)], text, text)
+        selected = [e for i in subset for e in (i, i + 8)]
+        assert called == [(e, 1) for e in range(tasks) if e in selected]
+        assert sorted(rows) == sorted(e for e in selected if e >= tasks)
 
 
-def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, text: Tensor) -> None:
+def test_bf16_training_gives_every_parameter_a_finite_gradient(images: Tensor, text: Tensor) -> None:
     images = images[[1, 3, 6]]
     torch.manual_seed(0)
     network = build_full_network(SMALL.model_copy(update={"top_k": SMALL.experts})).train()
@@ -194,17 +205,17 @@ def test_bf16_training_has_no_nan_and_reaches_every_parameter(images: Tensor, te
     ]
     taxonomy = Taxonomy(torch.tensor([0, 1, 2, 3]), torch.tensor([4, 4, 5, 5]))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        read = network.encode_classes(text, torch.randn(2, 32))
-        output = network(images, read.conditioning, read.classes)
-        inner = network.alignment.anchors(read.inner)
+        encoding = network.encode_classes(text, torch.randn(2, 32))
+        output = network(images, encoding.conditioning, encoding.classes)
+        inner = network.alignment.anchors(encoding.inner)
         targets = assign_targets(output, truth)
-        whole = BatchCounts.of(targets, truth)
-        losses = detection_losses(output, targets, whole, LossWeights())
-        losses |= auxiliary_losses(output, read, inner, taxonomy, truth, whole, LossWeights())
+        counts = BatchCounts.from_targets(targets, truth)
+        losses = detection_losses(output, targets, counts, LossWeights())
+        losses |= auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, LossWeights())
     sum(losses.values(), start=torch.zeros(())).backward()
     assert all(torch.isfinite(v) for v in losses.values()), losses
     assert set(losses) == {"class", "box", "value_overlap", "taxonomy", "angle", "misalignment"}
-    unreached = [
+    without_gradient = [
         n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
     ]
-    assert unreached == []
+    assert without_gradient == []

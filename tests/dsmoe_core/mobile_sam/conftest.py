@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsmoe_core.mobile_sam.weights import FILE, translate, write_weights
+from dsmoe_core.mobile_sam.weights import FILE, convert, write_weights
 from tests.dsmoe_core.mobile_sam.original import Weights, random_weights
 
 
@@ -20,5 +20,5 @@ def original() -> Weights:
 def kept_file(original: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same under our names."""
     path = tmp_path_factory.mktemp("weights") / FILE
-    write_weights(*translate(original), path, {"from": "a test"})
+    write_weights(*convert(original), path, {"from": "a test"})
     return path

@@ -12,7 +12,7 @@ import torch
 
 from dsmoe_core.mobile_sam.network import MobileSam
 from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
-from dsmoe_core.mobile_sam.weights import translate
+from dsmoe_core.mobile_sam.weights import convert
 from dsmoe_core.schema import Box
 from tests.dsmoe_core.mobile_sam import restated
 from tests.dsmoe_core.mobile_sam.original import Weights, shapes
@@ -29,7 +29,7 @@ PROMPTS: list[tuple[list[tuple[float, float, int]], tuple[float, ...] | None]] =
 
 def loaded(weights: Weights, side: int) -> MobileSam:
     network = MobileSam(side).eval()
-    network.load_state_dict(translate(weights)[0])
+    network.load_state_dict(convert(weights)[0])
     return network
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from dsmoe_core.errors import BoxError, DataError
 from dsmoe_core.mobile_sam.network import MobileSam
 from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter, ResizeAndPad, box_of
-from dsmoe_core.mobile_sam.weights import translate
+from dsmoe_core.mobile_sam.weights import convert
 from dsmoe_core.schema import Box
 from tests.dsmoe_core.mobile_sam import restated
 from tests.dsmoe_core.mobile_sam.original import Weights
@@ -45,7 +45,7 @@ class Counting(PromptSegmenter):
 
 @pytest.fixture(scope="module")
 def weights(original: Weights) -> Weights:
-    return translate(original)[0]
+    return convert(original)[0]
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
 from dsmoe_core.mobile_sam.weights import (
     FILE,
+    convert,
     load_encoder,
     read_encoder_weights,
     read_original,
     read_weights,
-    translate,
     write_weights,
 )
 from dsmoe_core.schema import LabelledImage, Vocabulary
@@ -30,12 +30,12 @@ from tests.dsmoe_core.mobile_sam.original import Weights, image_encoder
 
 
 def test_every_tensor_finds_its_place(original: Weights) -> None:
-    ours, report = translate(original)
+    ours, report = convert(original)
     assert report.fit.problems == []
-    assert len(report.fit.matched) + len(report.left_out) == len(original) == 439
+    assert len(report.fit.matched) + len(report.ignored) == len(original) == 439
     encoder = [name for name in report.fit.matched if name.startswith(("image_encoder.", "neck."))]
-    assert len(encoder) + len(report.left_out) == len(image_encoder()) == 302
-    assert set(report.left_out) == {
+    assert len(encoder) + len(report.ignored) == len(image_encoder()) == 302
+    assert set(report.ignored) == {
         f"image_encoder.{layer}.{kind}" for layer in ("norm_head", "head") for kind in ("weight", "bias")
     }
     assert "image_encoder: 292 of 292 tensors match" in report.lines
@@ -67,7 +67,7 @@ def test_what_does_not_fit_is_named_and_refused(
     kind: str, change: Weights, expected: str, original: Weights, tmp_path: Path
 ) -> None:
     changed = {name: value for name, value in (original | change).items() if value is not None}
-    tensors, report = translate(changed)
+    tensors, report = convert(changed)
     (problem,) = report.fit.problems
     assert problem.startswith(f"{kind}: ")
     assert problem in report.lines
@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_named_and_refused(
 
 
 def test_a_wholly_other_network_is_refused_in_a_short_line(tmp_path: Path) -> None:
-    tensors, report = translate({f"layer{i}.weight": torch.zeros(2) for i in range(50)})
+    tensors, report = convert({f"layer{i}.weight": torch.zeros(2) for i in range(50)})
     assert "image_encoder: 0 of 292 tensors match" in report.lines
     with pytest.raises(ModelError, match="and 45 more") as refused:
         write_weights(tensors, report, tmp_path / FILE, {"from": "other.pt"})
@@ -86,7 +86,7 @@ def test_a_wholly_other_network_is_refused_in_a_short_line(tmp_path: Path) -> No
 
 
 def test_half_precision_becomes_ours(original: Weights) -> None:
-    ours, report = translate({k: v.half() if v.is_floating_point() else v for k, v in original.items()})
+    ours, report = convert({k: v.half() if v.is_floating_point() else v for k, v in original.items()})
     assert report.fit.problems == []
     own = MobileSam(128).state_dict()
     assert {k: v.dtype for k, v in ours.items()} == {k: v.dtype for k, v in own.items()}

@@ -30,7 +30,7 @@ def test_experts_in_a_traced_graph_answer_as_the_sparse_ones_do(k: int) -> None:
     weights, chosen = torch.rand(5, COUNT).softmax(-1).topk(k)
     gated = GatingOutput(chosen, weights, torch.rand(5, COUNT), torch.randn(COUNT, 12))
     with torch.no_grad():
-        assert (experts.of_one_shape(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
+        assert (experts.forward_traceable(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
 
 
 @pytest.mark.parametrize("chosen", [[0, 1], [3, 5]], ids=["task experts only", "cross-modal ones only"])
@@ -42,7 +42,7 @@ def test_experts_of_one_kind_only(chosen: list[int]) -> None:
     )
     f_b = torch.randn(3, 16, 7, 6)
     with torch.no_grad():
-        assert (experts.of_one_shape(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
+        assert (experts.forward_traceable(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
 
 
 def test_batch_and_numbers_of_classes_are_free(exports: Exports) -> None:

@@ -1,4 +1,4 @@
-"""Stage 4 against eq. 6-8 and Woo et al., position by position."""
+"""Tests of stage 4 against eq. 6-8 and Woo et al., computed per position."""
 
 from __future__ import annotations
 
@@ -11,29 +11,35 @@ from torch import Tensor
 from dsmoe_core.stages.cbam import CBAM
 
 
-def attended(stage: CBAM, f_enc: Tensor, *, bare: bool) -> Tensor:
-    """``bare``: eq. 6 as printed, the product of the two attentions, both read from F_enc."""
+def reference(stage: CBAM, f_enc: Tensor, *, attention_only: bool) -> Tensor:
+    """Compute channel, then spatial attention.
+
+    With ``attention_only`` as eq. 6 is printed: the product of both attentions, each computed from F_enc.
+    """
     out = torch.zeros_like(f_enc)
     for b, image in enumerate(f_enc):
-        votes = torch.zeros(len(image), dtype=torch.float64)
-        for seen in (image.mean((1, 2)), image.flatten(1).max(1).values):
-            votes += linear(linear(seen, stage.channel[0]).clamp_min(0), stage.channel[2])
-        of_channels = torch.sigmoid(votes)[:, None, None].expand_as(image)
-        refined = image if bare else image * of_channels
-        two = torch.stack([refined.mean(0), refined.max(0).values])
-        framed = F.pad(two, (3, 3, 3, 3))
+        logits = torch.zeros(len(image), dtype=torch.float64)
+        for descriptor in (image.mean((1, 2)), image.flatten(1).max(1).values):
+            logits += linear(linear(descriptor, stage.channel[0]).clamp_min(0), stage.channel[2])
+        channel_attention = torch.sigmoid(logits)[:, None, None].expand_as(image)
+        refined = image if attention_only else image * channel_attention
+        pooled = torch.stack([refined.mean(0), refined.max(0).values])
+        padded = F.pad(pooled, (3, 3, 3, 3))
         for y in range(image.shape[1]):
             for x in range(image.shape[2]):
-                window = framed[:, y : y + 7, x : x + 7]
-                vote = (window * stage.spatial.weight[0]).sum() + stage.spatial.bias
-                out[b, :, y, x] = (of_channels if bare else refined)[:, y, x] * torch.sigmoid(vote)
+                window = padded[:, y : y + 7, x : x + 7]
+                logit = (window * stage.spatial.weight[0]).sum() + stage.spatial.bias
+                factor = channel_attention if attention_only else refined
+                out[b, :, y, x] = factor[:, y, x] * torch.sigmoid(logit)
     return out
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("bare", [False, True])
-@pytest.mark.parametrize(("width", "height", "across"), [(8, 5, 7), (80, 4, 9), (8, 1, 1)])
-def test_equals_channel_then_spatial_attention(width: int, height: int, across: int, bare: bool) -> None:
-    stage = randomised(CBAM(width=width, bare=bare))
-    f_enc = random(2, width, height, across)
-    close(stage(f_enc), attended(stage, f_enc, bare=bare), 1e-10)
+@pytest.mark.parametrize("attention_only", [False, True])
+@pytest.mark.parametrize(("channels", "height", "width"), [(8, 5, 7), (80, 4, 9), (8, 1, 1)])
+def test_output_equals_channel_then_spatial_attention(
+    channels: int, height: int, width: int, attention_only: bool
+) -> None:
+    stage = randomised(CBAM(width=channels, attention_only=attention_only))
+    f_enc = random(2, channels, height, width)
+    close(stage(f_enc), reference(stage, f_enc, attention_only=attention_only), 1e-10)

@@ -1,4 +1,4 @@
-"""Stage 9 against eq. 25: dilated columns tap by tap, beside the textual convolution."""
+"""Tests of stage 9 against eq. 25, with the dilated columns computed per tap."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dsmoe_core.stages.ensemble import HeterogeneousEnsemble
 
 
 def columns(stage: HeterogeneousEnsemble, f_g: Tensor) -> Tensor:
-    """sum_k D_k(F_g) * K_{k x 1}: k taps down the column, k rows apart."""
+    """Compute sum_k D_k(F_g) * K_{k x 1}: k taps per column, k rows apart."""
     total = torch.zeros_like(f_g)
     for k, block in enumerate(stage.columns, start=1):
         kernel = block[1].weight
@@ -43,19 +43,19 @@ def reference(
     summed: bool,
 ) -> Tensor:
     f_g = f_b * torch.sigmoid(linear(g.probabilities, stage.gate))[:, :, None, None]
-    words = linear(text, stage.words)
-    read = torch.cat([f_b, spread(a, words.expand(len(f_b), -1, -1))], dim=1)
-    textual = normed(same(pointwise(read, stage.textual[0]), stage.textual[1]), stage.textual[2])
-    left = columns(stage, f_g)
-    both = left + textual if summed else torch.cat([left, textual], dim=1)
-    out = normed(pointwise(both, stage.project[0]), stage.project[1])
+    text_features = linear(text, stage.text_projection)
+    features = torch.cat([f_b, spread(a, text_features.expand(len(f_b), -1, -1))], dim=1)
+    textual = normed(same(pointwise(features, stage.textual[0]), stage.textual[1]), stage.textual[2])
+    column = columns(stage, f_g)
+    joined = column + textual if summed else torch.cat([column, textual], dim=1)
+    out = normed(pointwise(joined, stage.project[0]), stage.project[1])
     return out * torch.sigmoid(out)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("summed", [False, True])
 @pytest.mark.parametrize(("classes", "height", "width"), [(1, 5, 7), (4, 9, 4), (3, 1, 2)])
-def test_equals_the_equation(classes: int, height: int, width: int, summed: bool) -> None:
+def test_output_equals_the_equation(classes: int, height: int, width: int, summed: bool) -> None:
     stage = randomised(
         HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6, summed=summed)
     )
@@ -64,7 +64,7 @@ def test_equals_the_equation(classes: int, height: int, width: int, summed: bool
     close(stage(f_b, text, a, g), reference(stage, f_b, text, a, g, summed=summed), 1e-10)
 
 
-def test_the_router_learns_from_experts_that_were_not_chosen() -> None:
+def test_router_gets_gradients_from_experts_that_were_not_selected() -> None:
     stage = randomised(HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6))
     a, g = aligned(2, 3, 4, 4, 4), gated(2, 6, 1, 10)
     probabilities = g.probabilities.clone().requires_grad_()

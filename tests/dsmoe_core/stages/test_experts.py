@@ -1,18 +1,35 @@
-"""Stage 8 against eq. 21-24: a loop over images and the experts that each one chose."""
+"""Tests of stage 8 against eq. 21-24, computed in a loop over images and their selected experts.
+
+The tests cover every expert in ``TASK_EXPERTS``. A new one needs an entry in ``REFERENCES``.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from references import close, convolved, gated, pointwise, pooled, random, randomised, resized
-from torch import Tensor
+from torch import Tensor, nn
 
+from dsmoe_core.errors import SettingsError
 from dsmoe_core.outputs import GatingOutput
-from dsmoe_core.stages.experts import CrossModalExperts, GlobalExpert, LocalExpert, SparseExperts
+from dsmoe_core.stages.experts import (
+    TASK_EXPERTS,
+    CrossModalExperts,
+    GlobalExpert,
+    LocalExpert,
+    SparseExperts,
+)
+
+TASKS = len(TASK_EXPERTS)
+COUNT = TASKS + 4
+"""Number of experts in these tests."""
 
 
-def local(expert: LocalExpert, x: Tensor) -> Tensor:
-    """Eq. 22: tall and wide kernels of 3 and 5, side by side, the two sizes summed."""
+def local_reference(expert: LocalExpert, x: Tensor, _stride: int) -> Tensor:
+    """Compute eq. 22: vertical and horizontal kernels of 3 and 5, concatenated; the two sizes are summed."""
     x = pointwise(x, expert.reduce)
     tall = [
         convolved(x, c.weight, top=k // 2, left=0) + c.bias[:, None, None]
@@ -25,85 +42,115 @@ def local(expert: LocalExpert, x: Tensor) -> Tensor:
     return pointwise(torch.cat([sum(tall), sum(wide)], dim=1), expert.point)
 
 
-def surroundings(expert: GlobalExpert, x: Tensor, cells: tuple[int, ...]) -> Tensor:
-    """Eq. 23: means of windows, laid back over the map, side by side."""
-    maps = [resized(pooled(x, c), x.shape[2], x.shape[3]) for c in cells]
+WINDOWS = {4: (4, 8), 8: (2, 4), 16: (2, 4)}
+"""Pooling windows of the global expert in cells, by the stride of F_b."""
+
+
+def global_reference(expert: GlobalExpert, x: Tensor, stride: int) -> Tensor:
+    """Compute eq. 23: means of windows, resized to the map and concatenated."""
+    maps = [resized(pooled(x, cells), x.shape[2], x.shape[3]) for cells in WINDOWS[stride]]
     return pointwise(torch.cat(maps, dim=1), expert.point)
 
 
-def crossed(experts: CrossModalExperts, j: int, x: Tensor, text: Tensor) -> Tensor:
-    """Eq. 24 at every position: LayerNorm(W_v x + W_t T^_j)."""
+REFERENCES: dict[str, Callable[[Any, Tensor, int], Tensor]] = {
+    "local": local_reference,
+    "global": global_reference,
+}
+"""Reference implementation of each task expert: (expert, F_b, stride of F_b) to its output."""
+
+
+def cross_modal_reference(experts: CrossModalExperts, j: int, x: Tensor, text: Tensor) -> Tensor:
+    """Compute eq. 24 at every position: LayerNorm(W_v x + W_t T^_j)."""
     mixed = torch.einsum("dhw,de->hwe", x, experts.visual[j]) + text @ experts.textual[j]
     centred = mixed - mixed.mean(-1, keepdim=True)
     unit = centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt()
     return (unit * experts.scale[j] + experts.shift[j]).permute(2, 0, 1)
 
 
-def reference(stage: SparseExperts, f_b: Tensor, signal: GatingOutput, cells: tuple[int, int]) -> Tensor:
+def reference(stage: SparseExperts, f_b: Tensor, signal: GatingOutput, stride: int) -> Tensor:
+    """Compute F_MoE as the weighted sum over the selected experts of each image."""
+    references = [REFERENCES[name] for name in TASK_EXPERTS]
     out = torch.zeros_like(f_b)
     for b in range(len(f_b)):
         for e, w in zip(signal.experts[b].tolist(), signal.weights[b], strict=True):
-            if e == 0:
-                answer = local(stage.task[0], f_b[b : b + 1])[0]
-            elif e == 1:
-                answer = surroundings(stage.task[1], f_b[b : b + 1], cells)[0]
+            if e < TASKS:
+                output = references[e](stage.task[e], f_b[b : b + 1], stride)[0]
             else:
-                answer = crossed(stage.cross, e - 2, f_b[b], signal.expert_text[e])
-            out[b] += w * answer
+                output = cross_modal_reference(stage.cross, e - TASKS, f_b[b], signal.expert_text[e])
+            out[b] += w * output
     return out
 
 
-@torch.no_grad()
-@pytest.mark.parametrize(("grid_stride", "cells"), [(4, (4, 8)), (8, (2, 4)), (16, (2, 4))])
-@pytest.mark.parametrize("top_k", [1, 3, 6])
-def test_equals_the_loop(top_k: int, grid_stride: int, cells: tuple[int, int]) -> None:
-    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=grid_stride))
-    f_b, signal = random(4, 6, 5, 7), gated(4, 6, top_k, 10)
-    close(stage(f_b, signal), reference(stage, f_b, signal, cells), 1e-10)
+def make_stage(grid_stride: int = 8) -> SparseExperts:
+    return randomised(SparseExperts(width=6, text_width=10, experts=COUNT, grid_stride=grid_stride))
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("lone", range(6))
-def test_each_expert_alone(lone: int) -> None:
-    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
-    f_b, signal = random(1, 6, 4, 3), gated(1, 6, 1, 10)._replace(experts=torch.tensor([[lone]]))
-    close(stage(f_b, signal), reference(stage, f_b, signal, (2, 4)), 1e-10)
+@pytest.mark.parametrize("grid_stride", WINDOWS)
+@pytest.mark.parametrize("top_k", [1, 3, COUNT])
+def test_output_equals_the_loop_over_selected_experts(top_k: int, grid_stride: int) -> None:
+    stage = make_stage(grid_stride)
+    f_b, signal = random(4, 6, 5, 7), gated(4, COUNT, top_k, 10)
+    close(stage(f_b, signal), reference(stage, f_b, signal, grid_stride), 1e-10)
 
 
-CHOICES = {"task experts": [[0, 3], [0, 5]], "one task expert": [[1, 4], [4, 2]], "cross": [[2, 5], [5, 3]]}
+@torch.no_grad()
+@pytest.mark.parametrize("expert", range(COUNT))
+def test_output_of_a_single_selected_expert(expert: int) -> None:
+    stage = make_stage()
+    f_b, signal = random(1, 6, 4, 3), gated(1, COUNT, 1, 10)._replace(experts=torch.tensor([[expert]]))
+    close(stage(f_b, signal), reference(stage, f_b, signal, 8), 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("top_k", [1, COUNT])
+def test_traceable_path_equals_the_sparse_path(top_k: int) -> None:
+    stage = make_stage()
+    f_b, signal = random(4, 6, 5, 7), gated(4, COUNT, top_k, 10)
+    close(stage.forward_traceable(f_b, signal), stage.forward_sparse(f_b, signal), 1e-10)
+
+
+SELECTIONS = {
+    "each task expert once": [[e, TASKS + e % 4] for e in range(TASKS)],
+    "one task expert": [[TASKS - 1, TASKS + 2], [TASKS + 2, TASKS]],
+    "cross-modal experts only": [[TASKS, TASKS + 3], [TASKS + 3, TASKS + 1]],
+}
 
 
 def weights_of(stage: SparseExperts, e: int) -> list[Tensor]:
-    return [*stage.task[e].parameters()] if e < 2 else [p[e - 2] for p in stage.cross.parameters()]
+    if e < TASKS:
+        return [*stage.task[e].parameters()]
+    return [p[e - TASKS] for p in stage.cross.parameters()]
 
 
 def gradients_of(stage: SparseExperts, e: int) -> list[Tensor]:
-    if e < 2:
+    if e < TASKS:
         return [p.grad for p in stage.task[e].parameters() if p.grad is not None]
-    return [p.grad[e - 2] for p in stage.cross.parameters() if p.grad is not None]
+    return [p.grad[e - TASKS] for p in stage.cross.parameters() if p.grad is not None]
 
 
-@pytest.mark.parametrize("choice", CHOICES.values(), ids=list(CHOICES))
-def test_an_expert_that_nobody_chose_neither_runs_nor_learns(choice: list[list[int]]) -> None:
-    """Its weights are NaN: whatever read them, were it times zero, would be NaN too."""
-    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
-    f_b, signal = random(2, 6, 4, 4), gated(2, 6, 2, 10)._replace(experts=torch.tensor(choice))
+@pytest.mark.parametrize("selection", SELECTIONS.values(), ids=list(SELECTIONS))
+def test_unselected_experts_neither_run_nor_get_gradients(selection: list[list[int]]) -> None:
+    """Their weights are NaN, so any use of them, even times zero, would give NaN."""
+    stage, images = make_stage(), len(selection)
+    f_b = random(images, 6, 4, 4)
+    signal = gated(images, COUNT, 2, 10)._replace(experts=torch.tensor(selection))
     expected = stage(f_b, signal).detach()
-    busy = {e for chosen in choice for e in chosen}
+    selected = {e for experts in selection for e in experts}
     called: list[int] = []
     for index, expert in enumerate(stage.task):
         expert.register_forward_hook(lambda *_, index=index: called.append(index))
     with torch.no_grad():
-        for e in set(range(6)) - busy:
+        for e in set(range(COUNT)) - selected:
             for weight in (*weights_of(stage, e), signal.expert_text[e]):
                 weight.fill_(torch.nan)
-    found = stage(f_b, signal)
-    assert torch.equal(found, expected)
-    assert called == [e for e in (0, 1) if e in busy]
-    found.square().sum().backward()
-    for e in range(6):
+    output = stage(f_b, signal)
+    assert torch.equal(output, expected)
+    assert called == [e for e in range(TASKS) if e in selected]
+    output.square().sum().backward()
+    for e in range(COUNT):
         gradients = gradients_of(stage, e)
-        if e in busy:
+        if e in selected:
             assert len(gradients) == len(weights_of(stage, e))
             assert all(g.any() and g.isfinite().all() for g in gradients)
         else:
@@ -111,18 +158,40 @@ def test_an_expert_that_nobody_chose_neither_runs_nor_learns(choice: list[list[i
 
 
 @torch.no_grad()
-def test_only_chosen_pairs_are_multiplied() -> None:
-    """The stacked experts get one row a chosen (image, expert) pair."""
-    stage = randomised(SparseExperts(width=6, text_width=10, experts=6, grid_stride=8))
-    seen: list[tuple[Tensor, ...]] = []
-    stage.cross.register_forward_pre_hook(lambda _, args: seen.append(args))
-    f_b, signal = (
-        random(3, 6, 4, 5),
-        gated(3, 6, 2, 10)._replace(experts=torch.tensor([[0, 3], [2, 3], [1, 0]])),
-    )
-    stage(f_b, signal)
-    ((tokens, chosen, _),) = seen
-    assert chosen.tolist() == [1, 0, 1]
+def test_cross_modal_experts_get_one_row_per_selected_pair() -> None:
+    stage = make_stage()
+    inputs: list[tuple[Tensor, ...]] = []
+    stage.cross.register_forward_pre_hook(lambda _, args: inputs.append(args))
+    f_b, signal = random(3, 6, 4, 5), gated(3, COUNT, 2, 10)
+    selection = torch.tensor([[0, TASKS + 1], [TASKS, TASKS + 1], [TASKS - 1, 0]])
+    stage(f_b, signal._replace(experts=selection))
+    ((tokens, selected, _),) = inputs
+    assert selected.tolist() == [1, 0, 1]
     close(tokens, f_b[[0, 1, 1]].flatten(2).transpose(1, 2), 0)
-    stage(f_b, signal._replace(experts=torch.tensor([[0, 1]] * 3)))
-    assert len(seen) == 1, "nobody chose a cross-modal expert, so none was called"
+    stage(f_b, signal._replace(experts=torch.tensor([[0, TASKS - 1]] * 3)))
+    assert len(inputs) == 1, "no image selected a cross-modal expert, so they were not called"
+
+
+class Doubling(nn.Module):
+    """Task expert that doubles its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+@torch.no_grad()
+def test_a_registered_task_expert_runs_when_selected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TASK_EXPERTS, "doubling", lambda _width, _stride: Doubling())
+    task_experts = ("local", "doubling")
+    stage = randomised(
+        SparseExperts(width=6, text_width=10, experts=COUNT, grid_stride=8, task_experts=task_experts)
+    )
+    f_b, signal = random(2, 6, 4, 3), gated(2, COUNT, 1, 10)
+    signal = signal._replace(experts=torch.tensor([[1], [1]]), weights=torch.ones(2, 1))
+    close(stage.forward_sparse(f_b, signal), 2 * f_b, 0)
+    close(stage.forward_traceable(f_b, signal), 2 * f_b, 0)
+
+
+def test_an_unregistered_task_expert_is_refused() -> None:
+    with pytest.raises(SettingsError, match="unknown-name"):
+        SparseExperts(width=6, text_width=10, experts=4, grid_stride=8, task_experts=("unknown-name",))

@@ -1,4 +1,4 @@
-"""Stage 3 against eq. 3-5: the neck around any backbone, and gradient-aware pooling window by window."""
+"""Tests of stage 3 against eq. 3-5, with a stub backbone and gradient-aware pooling per window."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dsmoe_core.stages.image_encoder import ImageEncoder, gradient_aware_pool, r
 WIDTHS, STRIDES = (3, 4, 6, 5), (4, 8, 16, 32)
 
 
-class FourMaps(nn.Module):
-    """Stands for the backbone: four random maps, and what it was shown."""
+class StubBackbone(nn.Module):
+    """Backbone that returns four random maps and records its inputs."""
 
     def __init__(self, batch: int, height: int, width: int) -> None:
         super().__init__()
@@ -23,16 +23,16 @@ class FourMaps(nn.Module):
             random(batch, w, height // s, width // s, seed=s) * 100
             for w, s in zip(WIDTHS, STRIDES, strict=True)
         ]
-        self.shown: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward_intermediates(self, images: Tensor, *, intermediates_only: bool) -> list[Tensor]:
         assert intermediates_only
-        self.shown.append(images)
+        self.inputs.append(images)
         return self.maps
 
 
-def factor(image: Tensor, stride: int) -> Tensor:
-    """s of eq. 5 (h, w): the strongest 3 x 3 mean of |grad I| within the cell."""
+def factor_reference(image: Tensor, stride: int) -> Tensor:
+    """Compute s of eq. 5 (h, w) from the largest 3 x 3 mean of |grad I| within each cell."""
     grey = image.mean(0)
     height, width = grey.shape
     gradient = torch.zeros_like(grey)
@@ -53,8 +53,8 @@ def factor(image: Tensor, stride: int) -> Tensor:
     return out
 
 
-def gathered(fine: Tensor, ratio: int, resolution: Tensor, *, as_stride: bool) -> Tensor:
-    """(d, h, w): the mean of each window, or its strongest response, by the cell's s."""
+def pool_reference(fine: Tensor, ratio: int, resolution: Tensor, *, as_stride: bool) -> Tensor:
+    """Interpolate between mean and maximum of each window according to s of the cell; returns (d, h, w)."""
     height, width = resolution.shape
     out = torch.zeros(len(fine), height, width, dtype=torch.float64)
     for i in range(height):
@@ -73,7 +73,7 @@ def reference(stage: ImageEncoder, images: Tensor, maps: list[Tensor], grid: int
         if stride < grid:
             fine = torch.stack(
                 [
-                    gathered(f, grid // stride, factor(i, grid), as_stride=stage.as_stride)
+                    pool_reference(f, grid // stride, factor_reference(i, grid), as_stride=stage.as_stride)
                     for f, i in zip(fine, images, strict=True)
                 ]
             )
@@ -81,13 +81,13 @@ def reference(stage: ImageEncoder, images: Tensor, maps: list[Tensor], grid: int
         assert block.dilation == 2**level
         mixed = pointwise(same(anisotropic(fine, block), refine[0]), refine[1])
         features = normed(mixed, refine[2])
-        assert features.max() > 6, "ReLU6 must have something to cut"
+        assert features.max() > 6, "the upper limit of ReLU6 must take effect"
         on_grid.append(resized(features.clamp(0, 6), *size))
     return normed(pointwise(torch.cat(on_grid, dim=1), stage.mix[0]), stage.mix[1])
 
 
 def random_images(height: int, width: int) -> Tensor:
-    """Flat on the left, black beside white on the right, so that many resolution factors occur."""
+    """Make images that are flat on the left and full of edges on the right, for many resolution factors."""
     rough = random(2, 1, height, width).sign() / 2 + random(2, 3, height, width, seed=1) * 0.1
     contrast = torch.linspace(0, 1, width, dtype=torch.float64)
     return (0.5 + rough * contrast).clamp(0, 1)
@@ -95,8 +95,8 @@ def random_images(height: int, width: int) -> Tensor:
 
 @torch.no_grad()
 @pytest.mark.parametrize(("grid", "as_stride"), [(4, False), (8, False), (16, False), (8, True)])
-def test_equals_the_equations_whatever_the_backbone(grid: int, as_stride: bool) -> None:
-    backbone = FourMaps(2, 32, 96)
+def test_output_equals_the_equations(grid: int, as_stride: bool) -> None:
+    backbone = StubBackbone(2, 32, 96)
     stage = randomised(
         ImageEncoder(
             backbone=backbone,
@@ -108,26 +108,26 @@ def test_equals_the_equations_whatever_the_backbone(grid: int, as_stride: bool) 
         )
     )
     images = random_images(32, 96)
-    found = stage(images)
-    close(found.f_enc, reference(stage, images, backbone.maps, grid), 1e-9)
-    assert all(a is b for a, b in zip(found.pyramid, backbone.maps, strict=True))
-    close(backbone.shown[0], images - 0.5, 0)
+    output = stage(images)
+    close(output.f_enc, reference(stage, images, backbone.maps, grid), 1e-9)
+    assert all(a is b for a, b in zip(output.pyramid, backbone.maps, strict=True))
+    close(backbone.inputs[0], images - 0.5, 0)
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
-def test_resolution_is_the_power_of_two_of_eq_5(stride: int) -> None:
+def test_resolution_factor_is_the_power_of_two_of_eq_5(stride: int) -> None:
     images = random_images(24, 48)
-    expected = torch.stack([factor(image, stride) for image in images])[:, None]
+    expected = torch.stack([factor_reference(image, stride) for image in images])[:, None]
     assert {1.0, 2.0, 4.0} <= set(expected.unique().tolist())
     close(resolution_factor(images, stride), expected, 0)
 
 
 @pytest.mark.parametrize("as_stride", [False, True])
 @pytest.mark.parametrize("ratio", [2, 4])
-def test_pooling_keeps_detail_where_the_resolution_is_high(ratio: int, as_stride: bool) -> None:
+def test_pooling_interpolates_between_mean_and_maximum_by_resolution(ratio: int, as_stride: bool) -> None:
     fine = random(2, 5, 3 * ratio, 7 * ratio)
     resolution = 2.0 ** torch.randint(0, 4, (2, 1, 3, 7), generator=torch.Generator().manual_seed(0)).double()
     expected = torch.stack(
-        [gathered(f, ratio, r[0], as_stride=as_stride) for f, r in zip(fine, resolution, strict=True)]
+        [pool_reference(f, ratio, r[0], as_stride=as_stride) for f, r in zip(fine, resolution, strict=True)]
     )
     close(gradient_aware_pool(fine, ratio, resolution, as_stride=as_stride), expected, 1e-12)

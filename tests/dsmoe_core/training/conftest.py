@@ -1,4 +1,4 @@
-"""A small network with what it is trained for."""
+"""A small network with its training objective."""
 
 from __future__ import annotations
 
@@ -23,28 +23,27 @@ from dsmoe_core.training.step_sampler import TrainingStep
 
 
 class Learner(NamedTuple):
-    """A network in training, a batch, and the objective."""
+    """A network in training mode with its objective, a batch, and the embeddings of its vocabulary."""
 
     network: Any
     objective: Objective
-    words: TextEmbeddings
+    texts: TextEmbeddings
     batch: Batch
 
     def gradients(
         self, micro_batch: int, batch: Batch | None = None
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
-        """Losses and gradients by name."""
+        """Compute losses and gradients by name, on all classes."""
         self.network.zero_grad(set_to_none=True)
-        words = self.words
-        everything = torch.arange(len(words.classes))
-        question = TrainingStep.about(everything, batch or self.batch, words.classes, words)
-        losses = self.objective.gradients(question, micro_batch)
-        named = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
-        return {name: float(loss) for name, loss in losses.items()}, named
+        classes = self.texts.classes
+        step = TrainingStep.with_classes(torch.arange(len(classes)), batch or self.batch, classes, self.texts)
+        losses = self.objective.accumulate_gradients(step, micro_batch)
+        gradients = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
+        return {name: float(loss) for name, loss in losses.items()}, gradients
 
 
 def freeze_statistics(network: nn.Module) -> None:
-    """Norms and router go by what they have counted so far, which no part of a batch changes."""
+    """Make batch normalisation and router use fixed statistics, which do not depend on the micro-batch."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | AttentionGating):
             module.eval()
@@ -52,14 +51,14 @@ def freeze_statistics(network: nn.Module) -> None:
 
 @pytest.fixture(params=["F", "A"])
 def learner(request: pytest.FixtureRequest, images: list[LabelledImage], vocabulary: Vocabulary) -> Learner:
-    """Of the whole network, and of row A, which has neither experts nor text."""
+    """Learner with the complete network (F), or with row A, which has neither experts nor text."""
     torch.manual_seed(0)
     model: ModelConfig = SMALL.model_copy(update={"ablation": request.param})
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     network = fabric.setup(build(model).train())
     network.mark_forward_method("encode_classes")
-    words = embed_vocabulary(vocabulary, HashEncoder())
-    plain = not model.paper_losses
-    objective = Objective(fabric, network, LossWeights(), plain, ProcessGroup(), None)
+    texts = embed_vocabulary(vocabulary, HashEncoder())
+    bce_iou = not model.paper_losses
+    objective = Objective(fabric, network, LossWeights(), bce_iou, ProcessGroup(), None)
     data = TrainingSet(images, vocabulary, LetterboxReader(SMALL.image_px), TrainingConfig(batch=6, zoom=0))
-    return Learner(network, objective, words, data.batch(0))
+    return Learner(network, objective, texts, data.batch(0))

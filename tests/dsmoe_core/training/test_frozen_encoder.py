@@ -1,4 +1,4 @@
-"""A frozen image encoder does not change, and its kept maps are what it would compute."""
+"""Tests of the frozen image encoder: it does not change, and its cached maps equal computed ones."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
-from dsmoe_core.training.frozen_encoder import FrozenEncoder, fixed_views
+from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
 
 BACKBONE = "image_encoder.backbone."
 FROZEN = QUICK.model_copy(update={"encoder": "frozen"})
@@ -27,27 +27,27 @@ FROZEN = QUICK.model_copy(update={"encoder": "frozen"})
 
 @pytest.fixture
 def parent(tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary) -> Path:
-    """A trained model."""
+    """Train a model and return its folder."""
     train(tmp_path / "parent", images, vocabulary)
     return tmp_path / "parent"
 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fills with the number of images whenever a backbone computes."""
-    seen: list[int] = []
+    """Record the number of images of every call of a backbone."""
+    batch_sizes: list[int] = []
     maps = ImageEncoder.maps
 
     def counting(encoder: ImageEncoder, images: torch.Tensor) -> list[torch.Tensor]:
-        seen.append(len(images))
+        batch_sizes.append(len(images))
         return maps(encoder, images)
 
     monkeypatch.setattr(ImageEncoder, "maps", counting)
-    return seen
+    return batch_sizes
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_the_backbone_stays_and_kept_maps_change_nothing(
+def test_backbone_is_unchanged_and_caching_does_not_change_the_result(
     precision: str,
     tmp_path: Path,
     images: list[LabelledImage],
@@ -55,19 +55,21 @@ def test_the_backbone_stays_and_kept_maps_change_nothing(
     parent: Path,
     computed: list[int],
 ) -> None:
-    """Not kept, kept for the first time, and found again: the same losses and weights to the last bit."""
+    """Without cache, with an empty cache and with a filled cache, losses and weights are bit-identical."""
     training = FROZEN.model_copy(update={"precision": precision})
     cache = CacheConfig(tmp_path / "cache")
-    ends, often = [], []
-    for name, kept in (("plain", None), ("first", cache), ("again", cache)):
+    losses, calls = [], []
+    for name, run_cache in (("plain", None), ("first", cache), ("again", cache)):
         computed.clear()
-        out = tmp_path / name
-        ends.append(train(out, images, vocabulary, training=training, start_from=parent, cache=kept).losses)
-        often.append(len(computed))
-    assert ends[0] == ends[1] == ends[2]
-    assert often[0] == 12
-    assert 6 <= often[1] <= 12
-    assert often[2] == 0
+        summary = train(
+            tmp_path / name, images, vocabulary, training=training, start_from=parent, cache=run_cache
+        )
+        losses.append(summary.losses)
+        calls.append(len(computed))
+    assert losses[0] == losses[1] == losses[2]
+    assert calls[0] == 12
+    assert 6 <= calls[1] <= 12
+    assert calls[2] == 0
     before, *after = (read_tensors(tmp_path / n / WEIGHTS)[0] for n in ("parent", "plain", "first", "again"))
     for weights in after:
         for name, tensor in weights.items():
@@ -78,19 +80,19 @@ def test_the_backbone_stays_and_kept_maps_change_nothing(
     assert {"head", "image_encoder"} <= {name.split(".")[0] for name in changed}
 
 
-def test_kept_maps_and_fresh_ones_meet_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The device without memory stands for a GPU."""
+def test_cached_and_computed_maps_are_moved_to_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for a GPU."""
     fabric = Mock(spec=Fabric, device=torch.device("meta"))
     network = SimpleNamespace(image_encoder=SimpleNamespace(backbone=nn.Identity()))
     encoder = FrozenEncoder(fabric, network, "32-true", None)
-    kept_then_fresh = iter([[torch.zeros(1, 4, 2, 2)], [torch.zeros(1, 4, 2, 2, device="meta")]])
-    monkeypatch.setattr(encoder, "_maps_of", lambda pixels: next(kept_then_fresh))
+    cached_then_computed = iter([[torch.zeros(1, 4, 2, 2)], [torch.zeros(1, 4, 2, 2, device="meta")]])
+    monkeypatch.setattr(encoder, "_image_maps", lambda pixels: next(cached_then_computed))
     (level,) = encoder.maps(np.zeros((2, 8, 8, 3), np.uint8))
     assert level.shape == (2, 4, 2, 2)
     assert level.device.type == "meta"
 
 
-def test_another_encoder_never_finds_what_one_has_kept(
+def test_another_encoder_does_not_use_the_cached_maps(
     tmp_path: Path,
     images: list[LabelledImage],
     vocabulary: Vocabulary,
@@ -99,15 +101,15 @@ def test_another_encoder_never_finds_what_one_has_kept(
 ) -> None:
     cache = CacheConfig(tmp_path / "cache")
     train(tmp_path / "one", images, vocabulary, training=FROZEN, start_from=parent, cache=cache)
-    (kept,) = (tmp_path / "cache" / "features").glob("*/data.mdb")
+    (store,) = (tmp_path / "cache" / "features").glob("*/data.mdb")
     train(tmp_path / "whole", images, vocabulary, start_from=parent)
     computed.clear()
     train(tmp_path / "two", images, vocabulary, training=FROZEN, start_from=tmp_path / "whole", cache=cache)
     assert len(computed) >= 6
-    assert not kept.exists(), "what nobody can read any more is removed"
+    assert not store.exists(), "the store of the first encoder is removed"
 
 
-def test_without_a_trained_encoder_it_learns_and_says_so(
+def test_without_a_start_model_the_encoder_is_trained_with_a_warning(
     tmp_path: Path,
     images: list[LabelledImage],
     vocabulary: Vocabulary,
@@ -115,14 +117,16 @@ def test_without_a_trained_encoder_it_learns_and_says_so(
 ) -> None:
     train(tmp_path / "whole", images, vocabulary)
     train(tmp_path / "frozen", images, vocabulary, training=FROZEN)
-    assert "the image encoder is not frozen" in caplog.text
-    one, other = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("whole", "frozen"))
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    assert [r.levelname for r in caplog.records if r.name == "dsmoe_core.train"] == ["WARNING"]
+    trained, frozen = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("whole", "frozen"))
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in trained.items())
 
 
-def test_what_makes_new_pixels_is_off_and_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_augmentations_that_make_new_pixels_are_switched_off_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     on = QUICK.model_copy(update=dict.fromkeys(AUGMENTATIONS, 0.5))
     with caplog.at_level(logging.INFO):
-        fixed = fixed_views(on)
+        fixed = cacheable_augmentations(on)
     assert {name for name in AUGMENTATIONS if getattr(fixed, name)} == {"flips", "turns"}
-    assert "zoom, brightness, contrast, noise, blur, paste, mixup are off" in caplog.text
+    assert "zoom, brightness, contrast, noise, blur, paste, mixup" in caplog.text

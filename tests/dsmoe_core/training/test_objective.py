@@ -1,4 +1,4 @@
-"""A batch in parts is learned as the whole batch is."""
+"""Tests of the objective: micro-batches give the losses and gradients of the whole batch."""
 
 from __future__ import annotations
 
@@ -7,40 +7,42 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dsmoe_core.stages.gating import LEVELLING
+from dsmoe_core.stages.gating import LOAD_BIAS_RATE
 
 from .conftest import Learner, freeze_statistics
 
-# Images have none to several boxes each, so every part has another mass of positives.
+# The images have different numbers of boxes, so the micro-batches have different counts.
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 4])
-def test_parts_give_the_losses_and_gradients_of_the_whole(learner: Learner, micro_batch: int) -> None:
-    """With the statistics fixed; they are all that looks from image to image."""
+def test_micro_batches_give_the_losses_and_gradients_of_the_whole_batch(
+    learner: Learner, micro_batch: int
+) -> None:
+    """Holds with fixed statistics, which are the only dependence between images."""
     freeze_statistics(learner.network)
     assert len({len(boxes) for boxes in learner.batch.boxes}) > 1
     losses, gradients = learner.gradients(6)
-    in_parts, gradients_in_parts = learner.gradients(micro_batch)
-    assert set(in_parts) == set(losses)
+    part_losses, part_gradients = learner.gradients(micro_batch)
+    assert set(part_losses) == set(losses)
     for name, loss in losses.items():
-        assert in_parts[name] == pytest.approx(loss, rel=1e-4, abs=1e-7), name
-    assert set(gradients_in_parts) == set(gradients)
+        assert part_losses[name] == pytest.approx(loss, rel=1e-4, abs=1e-7), name
+    assert set(part_gradients) == set(gradients)
     largest = max(float(g.abs().max()) for g in gradients.values())
     for name, gradient in gradients.items():
-        apart = float((gradients_in_parts[name] - gradient).abs().max())
-        assert apart < 1e-4 * largest, f"{name}: {apart}"
+        difference = float((part_gradients[name] - gradient).abs().max())
+        assert difference < 1e-4 * largest, f"{name}: {difference}"
 
 
-def test_the_mass_is_the_whole_batch_s(learner: Learner) -> None:
-    """Losses of parts that each divide by their own count add up to something else."""
+def test_losses_are_divided_by_the_counts_of_the_whole_batch(learner: Learner) -> None:
+    """The mean of losses that are divided by the counts of each image is different."""
     freeze_statistics(learner.network)
     losses, _ = learner.gradients(6)
     alone = [learner.gradients(1, learner.batch.slice(i, i + 1))[0] for i in range(6)]
     assert sum(a["class"] for a in alone) / 6 != pytest.approx(losses["class"], rel=0.05)
 
 
-def test_parts_leave_statistics_as_one_pass_each(learner: Learner) -> None:
-    """The pass that only counts leaves none: six parts are six steps of every running mean."""
+def test_every_micro_batch_updates_the_statistics_once(learner: Learner) -> None:
+    """The additional pass that assigns the targets does not update them."""
     before = {n: int(b) for n, b in learner.network.named_buffers() if n.endswith("num_batches_tracked")}
     learner.gradients(1)
     after = {n: int(b) for n, b in learner.network.named_buffers() if n in before}
@@ -49,44 +51,45 @@ def test_parts_leave_statistics_as_one_pass_each(learner: Learner) -> None:
 
 @pytest.mark.parametrize("micro_batch", [6, 4, 1])
 @pytest.mark.parametrize("learner", ["F"], indirect=True)
-def test_a_batch_levels_the_experts_once_in_however_many_parts(learner: Learner, micro_batch: int) -> None:
-    """Two experts of four get all images, whatever the levelling does meanwhile."""
+def test_load_bias_update_does_not_depend_on_the_micro_batch(learner: Learner, micro_batch: int) -> None:
+    """Two of four experts get all images throughout, because their initial bias is high."""
     before = torch.tensor([2.0, 2.0, 0.0, 0.0])
     learner.network.gating.load_bias.copy_(before)
     learner.gradients(micro_batch)
-    moved = (learner.network.gating.load_bias - before) / LEVELLING
+    moved = (learner.network.gating.load_bias - before) / LOAD_BIAS_RATE
     assert moved.tolist() == pytest.approx([-0.25, -0.25, 0.25, 0.25], abs=1e-4)
 
 
-def test_a_part_of_the_batch_s_size_is_the_whole(learner: Learner) -> None:
-    """In one pass, and to the last bit."""
+def test_a_micro_batch_of_the_batch_size_needs_one_pass(learner: Learner) -> None:
+    """A larger micro-batch gives bit-identical losses."""
     passes: list[int] = []
     hook = learner.network.register_forward_pre_hook(lambda *_: passes.append(1))
     before = [b.clone() for b in learner.network.buffers()]
-    once = learner.gradients(6)[0]
-    assert len(passes) <= 2, "the words and the images"
-    for buffer, was in zip(learner.network.buffers(), before, strict=True):
-        buffer.copy_(was)
-    assert learner.gradients(99)[0] == once
+    losses = learner.gradients(6)[0]
+    assert len(passes) <= 2, "one call for the texts, one for the images"
+    for buffer, saved in zip(learner.network.buffers(), before, strict=True):
+        buffer.copy_(saved)
+    assert learner.gradients(99)[0] == losses
     hook.remove()
 
 
 @pytest.mark.parametrize("learner", ["F"], indirect=True)
-def test_the_words_are_read_once_a_step(learner: Learner) -> None:
+def test_texts_are_encoded_once_per_step(learner: Learner) -> None:
     learner.gradients(1)
-    assert learner.network.text_prompt.centre.seen == 1
+    assert learner.network.text_prompt.centre.updates == 1
 
 
 @pytest.mark.parametrize("micro_batch", [6, 2])
 @pytest.mark.parametrize("change", [{"label_floor": 0.0}, {"positive_beta": 2.0}], ids=str)
-def test_what_the_settings_say_of_labels_and_focus_is_what_is_learned(
+def test_label_floor_and_positive_beta_change_the_class_loss_of_qfl_only(
     learner: Learner, change: dict[str, float], micro_batch: int
 ) -> None:
-    """In one pass and in parts; rows without QFL have neither."""
+    """Rows without QFL have neither setting."""
     freeze_statistics(learner.network)
     losses, _ = learner.gradients(micro_batch)
     weights = learner.objective.weights.model_copy(update=change)
     other = learner._replace(objective=replace(learner.objective, weights=weights))
     changed, _ = other.gradients(micro_batch)
-    assert (changed["class"] != pytest.approx(losses["class"], rel=1e-3)) == (not learner.objective.plain)
+    differs = changed["class"] != pytest.approx(losses["class"], rel=1e-3)
+    assert differs == (not learner.objective.bce_iou)
     assert changed["box"] == pytest.approx(losses["box"], rel=1e-6)

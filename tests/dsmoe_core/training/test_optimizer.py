@@ -1,4 +1,4 @@
-"""What the settings of the optimiser promise is in effect."""
+"""Tests that the settings of the optimizer take effect in training."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dsmoe_core.checkpoint import WEIGHTS, read_tensors
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from dsmoe_core.train import MAX_GRADIENT
+from dsmoe_core.train import MAX_GRADIENT_NORM
 from dsmoe_core.training.muon import Muon
-from dsmoe_core.training.optimizer import build_optimizer, follow, set_learning_rate
+from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate, update_average
 
 
-def test_the_rate_rises_then_falls_along_a_cosine() -> None:
+def test_learning_rate_rises_linearly_then_falls_along_a_cosine() -> None:
     training = TrainingConfig(learning_rate=0.5, warmup=0.2)
     optimizer = build_optimizer(nn.Linear(2, 2), training)
     rates = [set_learning_rate(optimizer, training, step / 100) for step in range(100)]
@@ -35,7 +35,7 @@ def test_the_rate_rises_then_falls_along_a_cosine() -> None:
     assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
 
 
-def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
+def test_only_matrices_have_weight_decay_and_frozen_weights_are_left_out() -> None:
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
     network[2].requires_grad_(False)
     matrices, vectors = build_optimizer(network, TrainingConfig(weight_decay=0.3)).param_groups
@@ -44,20 +44,20 @@ def test_only_matrices_decay_and_only_what_learns_is_optimised() -> None:
     assert (matrices["weight_decay"], vectors["weight_decay"]) == (0.3, 0.0)
 
 
-def test_words_move_slowly_and_matrices_by_muon() -> None:
+def test_text_weights_use_text_rate_and_matrices_use_muon() -> None:
     training = TrainingConfig(learning_rate=0.5, text_rate=0.25, matrix_rate=4.0)
     network = build(SMALL)
     optimizer = build_optimizer(network, training)
     set_learning_rate(optimizer, training, training.warmup)
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(groups) == len(list(network.parameters()))
-    placing = [
+    text_weights = [
         *network.text_prompt.parameters(),
         *network.distillation.parameters(),
-        network.head.words.weight,
+        network.head.text_projection.weight,
     ]
-    assert {groups[id(p)]["lr"] for p in placing} == {0.125}
-    assert {groups[id(p)]["matrix_rate"] for p in placing} == {0.0}
+    assert {groups[id(p)]["lr"] for p in text_weights} == {0.125}
+    assert {groups[id(p)]["matrix_rate"] for p in text_weights} == {0.0}
     others = [groups[id(p)] for p in network.cbam.parameters()]
     assert {group["lr"] for group in others} == {0.5}
     by_muon = {id(p) for group in optimizer.param_groups if group["matrix_rate"] for p in group["params"]}
@@ -67,36 +67,36 @@ def test_words_move_slowly_and_matrices_by_muon() -> None:
     assert not by_muon & {id(p) for p in (*kernels, network.experts.cross.visual)}
 
 
-def test_without_a_matrix_rate_there_is_adamw_alone() -> None:
+def test_with_matrix_rate_zero_all_weights_use_adamw() -> None:
     optimizer = build_optimizer(build(SMALL), TrainingConfig(matrix_rate=0.0))
     assert not any(group["matrix_rate"] for group in optimizer.param_groups)
 
 
-def test_the_average_follows_slowly_and_quickly_at_the_start() -> None:
+def test_moving_average_has_a_smaller_decay_at_the_start() -> None:
     average, network = (nn.BatchNorm1d(1).requires_grad_(False) for _ in range(2))
     nn.init.constant_(network.weight, 3.0)
     network.num_batches_tracked += 7
-    follow(average, network, 0.99, step=1)
+    update_average(average, network, 0.99, step=1)
     assert float(average.weight) == pytest.approx(1 + 2 * (1 - 2 / 11))
     assert average.num_batches_tracked == 7
     before = float(average.weight)
-    follow(average, network, 0.99, step=10**6)
+    update_average(average, network, 0.99, step=10**6)
     assert float(average.weight) == pytest.approx(before + 0.01 * (3 - before))
 
 
-def test_the_model_that_is_left_is_the_average(
+def test_the_saved_model_has_the_averaged_weights(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    ends = {}
+    weights = {}
     for ema in (0.0, 0.5):
         train(tmp_path / f"{ema}", images, vocabulary, training=QUICK.model_copy(update={"ema": ema}))
-        ends[ema] = read_tensors(tmp_path / f"{ema}" / WEIGHTS)[0]
-    apart = [name for name, tensor in ends[0.0].items() if not torch.equal(tensor, ends[0.5][name])]
-    assert len(apart) > len(ends[0.0]) / 2
+        weights[ema] = read_tensors(tmp_path / f"{ema}" / WEIGHTS)[0]
+    different = [n for n, tensor in weights[0.0].items() if not torch.equal(tensor, weights[0.5][n])]
+    assert len(different) > len(weights[0.0]) / 2
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)])
-def test_the_network_computes_in_this_precision_and_channels_last(
+def test_network_runs_in_the_configured_precision_and_channels_last(
     precision: str,
     dtype: torch.dtype,
     tmp_path: Path,
@@ -107,7 +107,7 @@ def test_the_network_computes_in_this_precision_and_channels_last(
     maps: list[Tensor] = []
     forward = DSMoE.forward
 
-    def watched(network: DSMoE, images: Tensor, *rest: Any) -> Any:
+    def recording(network: DSMoE, images: Tensor, *rest: Any) -> Any:
         assert images.is_contiguous(memory_format=torch.channels_last)
         kernel = network.image_encoder.mix[0].weight
         assert kernel.is_contiguous(memory_format=torch.channels_last)
@@ -116,7 +116,7 @@ def test_the_network_computes_in_this_precision_and_channels_last(
         hook.remove()
         return output
 
-    monkeypatch.setattr(DSMoE, "forward", watched)
+    monkeypatch.setattr(DSMoE, "forward", recording)
     training = QUICK.model_copy(update={"precision": precision, "images_seen": 2})
     train(tmp_path, images, vocabulary, training=training)
     assert {m.dtype for m in maps} == {dtype}
@@ -132,30 +132,30 @@ def test_gradients_are_clipped_before_the_step(
     vocabulary: Vocabulary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Loss weights a thousand times too large give gradients that are; the optimiser never sees them."""
+    """A loss weight that is a thousand times too large gives large gradients, which must be clipped."""
     norms: list[float] = []
     step = Muon.step
 
-    def watched(optimizer: Muon, *rest: Any, **named: Any) -> Any:
+    def recording(optimizer: Muon, *rest: Any, **named: Any) -> Any:
         gradients = [
             p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
         ]
         norms.append(math.sqrt(sum(float(g.square().sum()) for g in gradients)))
         return step(optimizer, *rest, **named)
 
-    monkeypatch.setattr(Muon, "step", watched)
-    progress: list[dict[str, float]] = []
+    monkeypatch.setattr(Muon, "step", recording)
+    reported: list[dict[str, float]] = []
     training = QUICK.model_copy(update={"losses": QUICK.losses.model_copy(update={"box": 2000.0})})
     train(
         tmp_path,
         images,
         vocabulary,
         training=training,
-        progress=lambda step, steps, figures: progress.append(figures),
+        progress=lambda step, steps, metrics: reported.append(metrics),
     )
     assert len(norms) == 6
-    assert all(norm <= MAX_GRADIENT * 1.001 for norm in norms)
-    assert max(figures["gradient_norm"] for figures in progress) > 10 * MAX_GRADIENT
-    rates = [figures["learning_rate"] for figures in progress]
+    assert all(norm <= MAX_GRADIENT_NORM * 1.001 for norm in norms)
+    assert max(metrics["gradient_norm"] for metrics in reported) > 10 * MAX_GRADIENT_NORM
+    rates = [metrics["learning_rate"] for metrics in reported]
     assert rates[1] == pytest.approx(QUICK.learning_rate, rel=0.1)
     assert rates[-1] < rates[1]

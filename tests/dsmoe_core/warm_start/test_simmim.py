@@ -1,4 +1,4 @@
-"""Masked images: only what is hidden counts, it is learned, and a killed run goes on."""
+"""Tests of SimMIM pretraining: the mask, the loss, learning, and resuming."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from dsmoe_core.build import tiny_vit
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from dsmoe_core.warm_start.simmim import HIDDEN, PATCH, MaskedImageModel, fit_simmim, random_patch_mask
+from dsmoe_core.warm_start.simmim import (
+    MASK_RATIO,
+    PATCH_SIZE,
+    MaskedImageModel,
+    fit_simmim,
+    random_patch_mask,
+)
 
 MODEL = SMALL.model_copy(update={"image_px": 128})
 QUICK = TrainingConfig(images_seen=8, batch=2, precision="32-true", checkpoint_every_s=1e-9)
@@ -24,64 +30,64 @@ def unlabelled(images: list[LabelledImage]) -> list[ImageRecord]:
     return [labelled.image for labelled in images]
 
 
-def learn(
+def pretrain(
     images: list[ImageRecord], out: Path, training: TrainingConfig = QUICK, kill_at: int | None = None
 ) -> tuple[nn.Module, list[float]]:
     losses: list[float] = []
 
     def progress(step: int, steps: int, named: dict[str, float]) -> None:
-        losses.append(named["hidden"])
+        losses.append(named["reconstruction"])
         if step == kill_at:
             raise KeyboardInterrupt
 
-    trained = fit_simmim(images=images, model=MODEL, training=training, out=out, progress=progress)
-    return trained, losses
+    network = fit_simmim(images=images, model=MODEL, training=training, out=out, progress=progress)
+    return network, losses
 
 
-def test_the_same_share_of_every_image_is_hidden_and_other_squares_each_time() -> None:
-    hidden = random_patch_mask(4, 10, seed=1, step=3)
-    assert hidden.flatten(1).sum(1).tolist() == [round(HIDDEN * 100)] * 4
-    assert torch.equal(hidden, random_patch_mask(4, 10, seed=1, step=3))
-    assert not torch.equal(hidden, random_patch_mask(4, 10, seed=1, step=4))
-    assert not torch.equal(hidden[0], hidden[1])
+def test_mask_has_the_same_ratio_in_every_image_and_differs_between_images_and_steps() -> None:
+    mask = random_patch_mask(4, 10, seed=1, step=3)
+    assert mask.flatten(1).sum(1).tolist() == [round(MASK_RATIO * 100)] * 4
+    assert torch.equal(mask, random_patch_mask(4, 10, seed=1, step=3))
+    assert not torch.equal(mask, random_patch_mask(4, 10, seed=1, step=4))
+    assert not torch.equal(mask[0], mask[1])
 
 
-def test_what_is_hidden_is_not_seen_and_alone_counts() -> None:
+def test_masked_pixels_do_not_reach_the_network_and_only_they_count_in_the_loss() -> None:
     torch.manual_seed(0)
-    masked = MaskedImageModel(backbone=tiny_vit(MODEL), width=MODEL.encoder_widths[-1]).eval()
-    hidden = random_patch_mask(1, 4, seed=0, step=0)
-    cover = hidden[0].repeat_interleave(PATCH, 0).repeat_interleave(PATCH, 1)
+    model = MaskedImageModel(backbone=tiny_vit(MODEL), width=MODEL.encoder_widths[-1]).eval()
+    mask = random_patch_mask(1, 4, seed=0, step=0)
+    pixel_mask = mask[0].repeat_interleave(PATCH_SIZE, 0).repeat_interleave(PATCH_SIZE, 1)
     image = torch.rand(1, 3, 128, 128)
-    other = torch.where(cover, 1 - image, image)
-    painted: list[Tensor] = []
-    masked.paint.register_forward_hook(lambda module, given, output: painted.append(output))
+    changed = torch.where(pixel_mask, 1 - image, image)
+    decoded: list[Tensor] = []
+    model.decoder.register_forward_hook(lambda module, inputs, output: decoded.append(output))
     with torch.no_grad():
-        first, second = masked(image, hidden), masked(other, hidden)
-        assert torch.equal(painted[0], painted[1])
-        assert first != second
-        expected = nn.functional.pixel_shuffle(painted[0], PATCH) + 0.5
-    torch.testing.assert_close(first, (expected - image).abs()[..., cover].mean())
+        loss, loss_of_changed = model(image, mask), model(changed, mask)
+        assert torch.equal(decoded[0], decoded[1])
+        assert loss != loss_of_changed
+        predicted = nn.functional.pixel_shuffle(decoded[0], PATCH_SIZE) + 0.5
+    torch.testing.assert_close(loss, (predicted - image).abs()[..., pixel_mask].mean())
 
 
-def test_it_learns_to_paint(unlabelled: list[ImageRecord], tmp_path: Path) -> None:
+def test_the_loss_falls(unlabelled: list[ImageRecord], tmp_path: Path) -> None:
     training = TrainingConfig(images_seen=160, batch=4, seed=0, brightness=0)
-    _, losses = learn(unlabelled, tmp_path / "out", training)
+    _, losses = pretrain(unlabelled, tmp_path / "out", training)
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(
+def test_a_killed_and_resumed_run_has_the_weights_of_an_uninterrupted_one(
     unlabelled: list[ImageRecord], tmp_path: Path
 ) -> None:
-    whole, _ = learn(unlabelled, tmp_path / "whole")
+    whole, _ = pretrain(unlabelled, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        learn(unlabelled, tmp_path / "cut", kill_at=3)
-    cut, losses = learn(unlabelled, tmp_path / "cut")
-    assert len(losses) == 4 - 2  # the step that was killed had not been kept yet
+        pretrain(unlabelled, tmp_path / "cut", kill_at=3)
+    cut, losses = pretrain(unlabelled, tmp_path / "cut")
+    assert len(losses) == 4 - 2  # the killed step had no checkpoint yet
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(cut.state_dict()[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
-    assert learn(unlabelled, tmp_path / "cut")[1] == []
+    assert pretrain(unlabelled, tmp_path / "cut")[1] == []
 
 
-def test_no_image_is_nothing_to_learn_from(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no image to learn from"):
-        learn([], tmp_path)
+def test_no_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError):
+        pretrain([], tmp_path)
