@@ -1,1 +1,1 @@
-"""What is measured, its result files, and the tables that documents show of them."""
+"""Benchmarks, their result files, and the tables that the documents render from them."""

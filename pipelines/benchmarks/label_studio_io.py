@@ -1,4 +1,4 @@
-"""What sending images to a real Label Studio costs, and taking corrections back: time, and peak memory."""
+"""Time and peak memory of importing tasks into a real Label Studio and of harvesting the annotations."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from dsmoe_core.schema import (
     Vocabulary,
 )
 
-BOXES = 3
-SIDE = 640
-FOLDER = "exchange-benchmark"  # below the document root: the one image that all tasks show
-BOOK = Vocabulary(tuple(ClassText(name, "of the benchmark") for name in ("open", "short", "spur")))
+BOXES_PER_IMAGE = 3
+IMAGE_PX = 640
+IMAGE_FOLDER = "exchange-benchmark"
+"""Below the document root; holds the one image that all tasks show."""
+VOCABULARY = Vocabulary(tuple(ClassText(name, "of the benchmark") for name in ("open", "short", "spur")))
 
 
-class Tasks(Sequence[Task]):
-    """So many tasks, each made when it is asked for; all show the same image under keys of their own."""
+class SyntheticTasks(Sequence[Task]):
+    """Tasks with pre-annotations, created on access; all show the same image under different keys."""
 
     def __init__(self, count: int, image: Path) -> None:
         self._count = count
@@ -58,128 +59,135 @@ class Tasks(Sequence[Task]):
 
     def _task(self, place: int) -> Task:
         key = f"{place:064x}"
-        found = tuple(
+        names = VOCABULARY.names
+        detections = tuple(
             Detection(
                 Box(10.0 + 200 * i, 10.0 + place % 500, 110.0 + 200 * i, 90.0 + place % 500),
-                BOOK.names[i],
+                names[i],
                 0.9 - 0.2 * i,
-                {name: 0.9 - 0.2 * i if name == BOOK.names[i] else 0.1 for name in BOOK.names},
+                {name: 0.9 - 0.2 * i if name == names[i] else 0.1 for name in names},
                 0.3,
             )
-            for i in range(BOXES)
+            for i in range(BOXES_PER_IMAGE)
         )
-        detections = Prediction(key, found, Routing((0,), (1.0,), 0.0), 0.5, "benchmark+book")
-        image = ImageRecord(key, f"{place}.png", self._image, SIDE, SIDE)
-        return Task(image, 0, "ranked", place, detections)
+        prediction = Prediction(key, detections, Routing((0,), (1.0,), 0.0), 0.5, "benchmark+book")
+        image = ImageRecord(key, f"{place}.png", self._image, IMAGE_PX, IMAGE_PX)
+        return Task(image, 0, "ranked", place, prediction)
 
 
-def measure_exchange(
+def measure_label_studio_io(
     connection: Connection,
     *,
     images: int = 1000,
-    many: int = 20_000,
-    singly: int = 100,
+    memory_images: int = 20_000,
+    single_calls: int = 100,
     repeats: int = 3,
     on_status: StatusCallback = lambda _: None,
 ) -> dict[str, Any]:
-    """Push images with three pre-annotations each, have them all accepted, and harvest them.
+    """Import images with three pre-annotations each, accept all of them, and harvest the annotations.
 
-    No detector runs.
-
-    The annotations are made by the server itself, in one call, from the pre-annotations, so that every box is
-    accepted: what is harvested is as large as what people would leave. Each project is deleted afterwards.
+    No detector runs. Label Studio itself creates the annotations from the pre-annotations, in one call, so
+    every box is accepted and the harvest is as large as one of real annotations. Each project is deleted
+    afterwards.
 
     Args:
-        images: pushed and harvested for the times, and pushed for the smaller peak.
-        many: pushed for the larger peak.
-        singly: pushed once more with one call each.
-        repeats: pushed and harvested so often; the least time counts, as other work on the machine only adds.
-        say: told what goes on.
+        images: imported and harvested for the times, and imported for the lower peak of memory.
+        memory_images: imported for the higher peak of memory.
+        single_calls: images that are imported once more with one call each.
+        repeats: of import and harvest; the lowest time counts, because other load only adds time.
+        on_status: receives a line of text when a part begins.
 
     Returns:
-        The keys of studio.json that concern the exchange. Peaks are of the pushing process, in 1e6 bytes.
+        The keys of studio.json that concern import and harvest. Peaks are of the importing process, in 1e6
+        bytes.
 
     Raises:
-        StudioError: the server fails, or what comes back is not what was sent.
+        StudioError: the server fails, or the harvest does not match the import.
     """
-    image = _image(connection.document_root)
-    times = [_there_and_back(connection, Tasks(images, image), on_status) for _ in range(repeats)]
-    push_s, harvest_s = (min(of_one) for of_one in zip(*times, strict=True))
-    on_status(f"pushing {singly} images one by one")
-    one_s = _one_by_one(connection, Tasks(singly, image)) / singly
+    image = _write_image(connection.document_root)
+    times = [
+        _import_and_harvest(connection, SyntheticTasks(images, image), on_status) for _ in range(repeats)
+    ]
+    import_s, harvest_s = (min(values) for values in zip(*times, strict=True))
+    on_status(f"importing {single_calls} images one by one")
+    single_s = _import_one_by_one(connection, SyntheticTasks(single_calls, image)) / single_calls
     peaks = {}
-    for count in (images, many):
-        on_status(f"pushing {count} images from a process of its own")
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
-            peaks[f"peak_mb_{count}"] = round(other.submit(push_alone, connection, count, image).result(), 1)
+    for count in (images, memory_images):
+        on_status(f"importing {count} images in a separate process")
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            peaks[f"peak_mb_{count}"] = round(
+                process.submit(import_peak_mb, connection, count, image).result(), 1
+            )
     return {
         "pictures": images,
-        "boxes": BOXES * images,
-        "push_s": round(push_s, 2),
+        "boxes": BOXES_PER_IMAGE * images,
+        "push_s": round(import_s, 2),
         "harvest_s": round(harvest_s, 2),
-        "one_by_one_ms": round(1000 * one_s, 1),
-        "one_by_one_ratio": round(one_s / (push_s / images), 1),
+        "one_by_one_ms": round(1000 * single_s, 1),
+        "one_by_one_ratio": round(single_s / (import_s / images), 1),
         **peaks,
     }
 
 
-def _there_and_back(connection: Connection, tasks: Tasks, on_status: StatusCallback) -> tuple[float, float]:
-    """Seconds to push and to harvest."""
+def _import_and_harvest(
+    connection: Connection, tasks: SyntheticTasks, on_status: StatusCallback
+) -> tuple[float, float]:
+    """Seconds of the import and of the harvest."""
     studio, api = LabelStudio(connection), Api(connection)
-    with _project(studio, api) as project:
-        on_status(f"pushing {len(tasks)} images")
-        push_s = _seconds(lambda: studio.import_tasks(project, tasks))
+    with _temporary_project(studio, api) as project:
+        on_status(f"importing {len(tasks)} images")
+        import_s = _seconds(lambda: studio.import_tasks(project, tasks))
         on_status("annotating them")
         _accept_all(api, project)
         on_status("harvesting them")
         harvests: list[Harvest] = []
         harvest_s = _seconds(lambda: harvests.extend(studio.harvest(project)))
     accepted = sum(h.outcomes[Outcome.ACCEPTED] for h in harvests)
-    if (len(harvests), accepted) != (len(tasks), len(tasks) * BOXES):
+    if (len(harvests), accepted) != (len(tasks), len(tasks) * BOXES_PER_IMAGE):
         raise StudioError(
-            f"of {len(tasks)} images with {BOXES} boxes each came back {len(harvests)} with {accepted} "
-            "accepted boxes",
-            "Run this against a server that nobody works on.",
+            f"harvested {len(harvests)} images with {accepted} accepted boxes; expected {len(tasks)} images "
+            f"with {BOXES_PER_IMAGE} accepted boxes each",
+            "Run this against a server that is not in use.",
         )
-    return push_s, harvest_s
+    return import_s, harvest_s
 
 
-def _one_by_one(connection: Connection, tasks: Tasks) -> float:
-    """Seconds for a push with one call an image."""
+def _import_one_by_one(connection: Connection, tasks: SyntheticTasks) -> float:
+    """Seconds of an import with one call per image."""
     api = Api(connection)
-    with _project(LabelStudio(connection), api) as project:
-        push = TaskImport(api, project, connection.document_root, BOOK.names, tasks, batch=1)
-        return _seconds(push.run)
+    with _temporary_project(LabelStudio(connection), api) as project:
+        task_import = TaskImport(api, project, connection.document_root, VOCABULARY.names, tasks, batch=1)
+        return _seconds(task_import.run)
 
 
-def push_alone(connection: Connection, count: int, image: Path) -> float:
-    """Push so many tasks and give this process's peak memory, in 1e6 bytes."""
+def import_peak_mb(connection: Connection, count: int, image: Path) -> float:
+    """Import ``count`` tasks and return the peak memory of this process, in 1e6 bytes."""
     studio = LabelStudio(connection)
-    with _project(studio, Api(connection)) as project:
-        studio.import_tasks(project, Tasks(count, image))
+    with _temporary_project(studio, Api(connection)) as project:
+        studio.import_tasks(project, SyntheticTasks(count, image))
         return _peak_mb()
 
 
 def _peak_mb() -> float:
-    """Not from getrusage: a process that was just started has its parent's peak there."""
+    """Peak memory; not from getrusage, which in a new process starts with the peak of its parent."""
     status = Path("/proc/self/status").read_text()
     kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
     return int(kib) * 1024 / 1e6
 
 
-def _image(root: Path) -> Path:
+def _write_image(root: Path) -> Path:
     from PIL import Image
 
-    path = root / FOLDER / "image.png"
+    path = root / IMAGE_FOLDER / "image.png"
     path.parent.mkdir(exist_ok=True)
-    Image.new("RGB", (SIDE, SIDE), (20, 90, 40)).save(path)
+    Image.new("RGB", (IMAGE_PX, IMAGE_PX), (20, 90, 40)).save(path)
     return path
 
 
 @contextmanager
-def _project(studio: LabelStudio, api: Api) -> Iterator[int]:
-    """A project of its own, deleted in the end."""
-    project = studio.ensure_project(f"Exchange benchmark {uuid.uuid4().hex[:8]}", BOOK)
+def _temporary_project(studio: LabelStudio, api: Api) -> Iterator[int]:
+    """A new project that is deleted at the end."""
+    project = studio.ensure_project(f"Exchange benchmark {uuid.uuid4().hex[:8]}", VOCABULARY)
     try:
         yield project
     finally:
@@ -188,9 +196,9 @@ def _project(studio: LabelStudio, api: Api) -> Iterator[int]:
 
 
 def _accept_all(api: Api, project: int) -> None:
-    everything = {"selectedItems": {"all": True, "excluded": []}}
+    all_tasks = {"selectedItems": {"all": True, "excluded": []}}
     params = {"id": "predictions_to_annotations", "project": project}
-    api.request("annotate all tasks", "POST", "api/dm/actions/", params=params, body=everything)
+    api.request("annotate all tasks", "POST", "api/dm/actions/", params=params, body=all_tasks)
 
 
 def _seconds(work: Callable[[], object]) -> float:

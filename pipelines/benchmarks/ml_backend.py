@@ -1,7 +1,7 @@
-"""How fast the back end answers, alone and to many annotators: a real Label Studio, a real process.
+"""Response times of the ML backend for one annotator and for many, with a real Label Studio.
 
-The network has fresh weights: its time does not depend on what they are. What it finds is of no use, so a
-click may be answered with a box by contrast, or none; either way the network has looked at the image.
+The network has random weights: its time does not depend on them. Its detections are useless, so a smart click
+may return a box found by contrast, or none; the network runs in either case.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from pipelines.workspace.workspace import Workspace
 
 MODEL = "fresh"
 SETTLED_S = 10.0
-"""From so long after the beginning on, memory must not grow."""
+"""Time after which the memory of the ML backend must not grow any more."""
 
 
 @contextmanager
-def benchmark_room(
+def benchmark_workspace(
     folder: Path,
     config: ModelConfig,
     environment: Environment,
@@ -55,27 +55,27 @@ def benchmark_room(
     ports: tuple[int, int],
     on_status: StatusCallback,
 ) -> Iterator[tuple[Workspace, Connection]]:
-    """A workspace of drawn boards whose champion has fresh weights, and its Label Studio.
+    """A workspace of synthetic boards whose champion has random weights, with a running Label Studio.
 
-    Both servers are stopped in the end.
+    Label Studio and the ML backend are stopped at the end.
 
     Args:
-        ports: of Label Studio and of the back end.
+        ports: of Label Studio and of the ML backend.
     """
-    on_status("drawing images")
+    on_status("generating synthetic images")
     write_synthetic_set(folder / "data", "pcb", train=images, val=1, seed=seed, px=config.image_px)
-    shape = {**config.model_dump(), "text_width": SentenceEncoder().width}
+    model = {**config.model_dump(), "text_width": SentenceEncoder().width}
     settings = WorkspaceSettings(
-        title="back end benchmark",
+        title="ML backend benchmark",
         seed=seed,
         studio=StudioSettings(port=ports[0], ml_backend_port=ports[1]),
-        detector=DetectorSettings(model=ModelConfig.model_validate(shape)),
+        detector=DetectorSettings(model=ModelConfig.model_validate(model)),
     )
     source = Source(folder / "data" / "images", classes=list(CLASSES))
     workspace, _ = make_workspace(folder / "workspace", source, settings)
     with workspace:
         workspace.complete()
-        _promote_fresh(workspace, seed)
+        _promote_untrained(workspace, seed)
         server = LabelStudioServer(
             workspace.path / "studio", workspace.path, environment.environments, ports[0]
         )
@@ -86,7 +86,7 @@ def benchmark_room(
             server.stop()
 
 
-def _promote_fresh(workspace: Workspace, seed: int) -> None:
+def _promote_untrained(workspace: Workspace, seed: int) -> None:
     torch.manual_seed(seed)
     config, vocabulary = workspace.settings.detector.model, workspace.class_book().vocabulary()
     card = {"text_encoder": SentenceEncoder().name}
@@ -101,10 +101,10 @@ def _promote_fresh(workspace: Workspace, seed: int) -> None:
             training={},
         )
     )
-    workspace.registry.promote(MODEL, "to be measured")
+    workspace.registry.promote(MODEL, "for a benchmark")
 
 
-def measure_back_end(
+def measure_ml_backend(
     workspace: Workspace,
     connection: Connection,
     *,
@@ -113,116 +113,120 @@ def measure_back_end(
     seconds: float,
     on_status: StatusCallback = lambda _: None,
 ) -> dict[str, Any]:
-    """Click through Label Studio one after the other; then many annotators at the back end without a pause.
+    """Time smart clicks through Label Studio, then requests of many concurrent annotators to the ML backend.
 
     Args:
-        clicks: images, each clicked on twice: the first click waits for the network, the second does not.
-        annotators: at once. Each does again and again what Label Studio does for one who opens a task and
-            clicks once: /health, /setup, /predict, /predict. Everybody starts at another image, and there
-            should be more images than the back end remembers.
+        clicks: images to click on, twice each: the first click waits for the network, the second does not.
+        annotators: concurrent clients. Each repeats, without a pause, the requests that Label Studio sends
+            for an annotator who opens a task and clicks once: /health, /setup, /predict, /predict. Each
+            starts at another image. There should be more images than the ML backend caches.
+        seconds: duration of the concurrent requests.
 
     Returns:
-        The keys of studio.json that concern the back end; memory in 1e6 bytes.
+        The keys of studio.json that concern the ML backend; memory in 1e6 bytes.
 
     Raises:
-        StudioError: Label Studio or the back end fails.
+        StudioError: Label Studio or the ML backend fails.
     """
     studio = LabelStudio(connection)
     lifecycle.start_ml_backend(workspace, studio, connection, on_status)
-    words = workspace.class_book().vocabulary()
-    project = studio.ensure_project(workspace.settings.title, words, owner=workspace.unique_id())
+    vocabulary = workspace.class_book().vocabulary()
+    project = studio.ensure_project(workspace.settings.title, vocabulary, owner=workspace.unique_id())
     images = workspace.images()
-    studio.import_tasks(project, [Task(p, 0, "seed", rank, None) for rank, p in enumerate(images[:clicks])])
+    studio.import_tasks(
+        project, [Task(image, 0, "seed", rank, None) for rank, image in enumerate(images[:clicks])]
+    )
     on_status(f"clicking on {clicks} images")
-    first, again = _click_through(connection, project, studio.open_tasks(project)[:clicks])
+    first_ms, second_ms = _time_clicks(connection, project, studio.open_tasks(project)[:clicks])
     on_status(f"{annotators} annotators for {seconds:.0f} s")
+    config = workspace.settings.detector.model
     return {
-        "click_ms_p95": round(p95(first), 1),
-        "click_ms_median": round(statistics.median(first), 1),
-        "click_again_ms_p95": round(p95(again), 1),
-        "model": {"size": workspace.settings.detector.model.size, "image_px": _px(workspace)},
-        "ml_backend": _load(workspace, annotators, seconds),
+        "click_ms_p95": round(p95(first_ms), 1),
+        "click_ms_median": round(statistics.median(first_ms), 1),
+        "click_again_ms_p95": round(p95(second_ms), 1),
+        "model": {"size": config.size, "image_px": config.image_px},
+        "back_end": _load_test(workspace, annotators, seconds),
     }
 
 
-def _click_through(
+def _time_clicks(
     connection: Connection, project: int, tasks: Sequence[OpenTask]
 ) -> tuple[list[float], list[float]]:
     """Milliseconds of the first and of the second click on each image, through Label Studio."""
-    with Api(connection).client("list the back ends") as sdk:
-        (row,) = [row.id for row in sdk.ml.list(project=project) if row.title == TITLE]
-    first: list[float] = []
-    again: list[float] = []
-    sign = {"Authorization": f"Token {connection.token}"}
-    with httpx.Client(base_url=connection.url, headers=sign, timeout=60, trust_env=False) as client:
+    with Api(connection).client("list the ML backends") as sdk:
+        (backend,) = [row.id for row in sdk.ml.list(project=project) if row.title == TITLE]
+    first_ms: list[float] = []
+    second_ms: list[float] = []
+    headers = {"Authorization": f"Token {connection.token}"}
+    with httpx.Client(base_url=connection.url, headers=headers, timeout=60, trust_env=False) as client:
         for task in tasks:
-            for times, at in ((first, 50.0), (again, 25.0)):
-                body = {"task": task.task_id, "context": {"result": [_click(at)]}}
-                began = time.perf_counter()
-                answer = client.post(f"/api/ml/{row}/interactive-annotating", json=body)
-                times.append(1000 * (time.perf_counter() - began))
-                if not answer.is_success or "data" not in answer.json():
+            for times, percent in ((first_ms, 50.0), (second_ms, 25.0)):
+                body = {"task": task.task_id, "context": {"result": [_click(percent)]}}
+                started = time.perf_counter()
+                response = client.post(f"/api/ml/{backend}/interactive-annotating", json=body)
+                times.append(1000 * (time.perf_counter() - started))
+                if not response.is_success or "data" not in response.json():
                     raise StudioError(
-                        f"a smart click on task {task.task_id} got no answer: {answer.text[:300]}",
+                        f"a smart click on task {task.task_id} got no result: {response.text[:300]}",
                         "See the log of the ML backend.",
                     )
-    return first, again
+    return first_ms, second_ms
 
 
-def _load(workspace: Workspace, annotators: int, seconds: float) -> dict[str, Any]:
-    """Everybody at once at the back end; its memory meanwhile."""
-    ml_backend = lifecycle.ml_backend(workspace)
-    status, signed = ml_backend.status(), ml_backend.credentials()
+def _load_test(workspace: Workspace, annotators: int, seconds: float) -> dict[str, Any]:
+    """Response times under concurrent requests, and the memory of the ML backend."""
+    backend = lifecycle.ml_backend(workspace)
+    status, credentials = backend.status(), backend.credentials()
     if status.pid is None:
-        raise StudioError("the back end is gone", f"See {status.log}.")
+        raise StudioError("the ML backend does not run", f"See {status.log}.")
     end = time.perf_counter() + seconds
-    bodies = _bodies(workspace)
-    client = httpx.Client(
-        base_url=status.url, auth=(signed.username, signed.password), timeout=60, trust_env=False
-    )
+    bodies = _request_bodies(workspace)
+    auth = (credentials.username, credentials.password)
+    client = httpx.Client(base_url=status.url, auth=auth, timeout=60, trust_env=False)
 
     def annotator(number: int) -> tuple[list[float], int]:
         times: list[float] = []
         errors, place = 0, number * len(bodies) // annotators
         while time.perf_counter() < end:
-            for path, body in _requests(*bodies[place % len(bodies)]):
-                began = time.perf_counter()
+            for path, body in _task_requests(*bodies[place % len(bodies)]):
+                started = time.perf_counter()
                 try:
-                    answer = client.post(path, json=body) if body is not None else client.get(path)
-                    errors += not answer.is_success
+                    response = client.post(path, json=body) if body is not None else client.get(path)
+                    errors += not response.is_success
                 except httpx.HTTPError:
                     errors += 1
-                times.append(1000 * (time.perf_counter() - began))
+                times.append(1000 * (time.perf_counter() - started))
             place += 1
         return times, errors
 
-    with client, ThreadPoolExecutor(annotators) as people:
-        working = [people.submit(annotator, number) for number in range(annotators)]
+    with client, ThreadPoolExecutor(annotators) as pool:
+        futures = [pool.submit(annotator, number) for number in range(annotators)]
         time.sleep(min(SETTLED_S, seconds / 2))
-        settled = _rss_mb(status.pid)
-        done = [one.result() for one in working]
-    times = [ms for session, _ in done for ms in session]
+        settled_mb = _rss_mb(status.pid)
+        sessions = [future.result() for future in futures]
+    times = [ms for session, _ in sessions for ms in session]
     return {
         "annotators": annotators,
         "seconds": seconds,
         "requests": len(times),
-        "errors": sum(errors for _, errors in done),
+        "errors": sum(errors for _, errors in sessions),
         "p95_ms": round(p95(times), 1),
         "pictures": len(bodies),
-        "rss_mb_settled": round(settled, 1),
+        "rss_mb_settled": round(settled_mb, 1),
         "rss_mb_end": round(_rss_mb(status.pid), 1),
     }
 
 
-def _requests(pre_annotation: Any, click: Any) -> Iterator[tuple[str, Any]]:
+def _task_requests(pre_annotation: Any, click: Any) -> Iterator[tuple[str, Any]]:
+    """Path and body of the requests for one task; a GET request has no body."""
     yield "/health", None
     yield "/setup", {"project": "1.1"}
     yield "/predict", pre_annotation
     yield "/predict", click
 
 
-def _bodies(workspace: Workspace) -> list[tuple[Any, Any]]:
-    """For every image, what asks for its pre-annotations and what a click on it sends."""
+def _request_bodies(workspace: Workspace) -> list[tuple[Any, Any]]:
+    """For every image, the bodies of the request for pre-annotations and of a smart click."""
     config = label_config(workspace.class_book().vocabulary())
     bodies = []
     for image in workspace.images():
@@ -235,6 +239,7 @@ def _bodies(workspace: Workspace) -> list[tuple[Any, Any]]:
 
 
 def _click(percent: float) -> dict[str, Any]:
+    """A click as a Label Studio region at this percentage of the width and of the height."""
     kind = "keypointlabels"
     value = {"x": percent, "y": percent, "width": 0.3, kind: [CLASSES[0]]}
     return {
@@ -248,12 +253,8 @@ def _click(percent: float) -> dict[str, Any]:
 
 
 def p95(times: Sequence[float]) -> float:
-    """The time within which 95 of 100 were answered (nearest rank)."""
+    """The 95th percentile (nearest rank)."""
     return sorted(times)[math.ceil(0.95 * len(times)) - 1]
-
-
-def _px(workspace: Workspace) -> int:
-    return workspace.settings.detector.model.image_px
 
 
 def _rss_mb(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Whether every runtime finds what PyTorch finds in fp32, and what lower precision costs in mAP."""
+"""Whether every runtime gives the detections of PyTorch in fp32, and the mAP that a lower precision costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import evenly_spaced, read_external_images
-from dsmoe_core.evaluation.coco_metrics import Evaluation, evaluate
+from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.export import export
 from dsmoe_core.predict import Detector
@@ -24,16 +24,18 @@ from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.settings import MAX_PIXELS
 
 MIN_SCORE = 0.05
-SAME_IOU, SAME_SCORE = 0.99, 0.01
+MATCH_IOU, MATCH_SCORE_GAP = 0.99, 0.01
+COUNTERPART_IOU = 0.5
 
 
 class Agreement(NamedTuple):
-    """How the detections of two runtimes on the same images compare.
+    """Agreement of the detections of two runtimes on the same images.
 
     Attributes:
-        matched: share of the first's that the second has too: IoU at least 0.99 and score within 0.01.
-        worst_iou, worst_score: smallest IoU and largest difference in score among those that have a
-            counterpart of their class at all (IoU at least one half).
+        matched: share of the first one's detections that the second one has too: the same class, an IoU of
+            at least ``MATCH_IOU`` and a score within ``MATCH_SCORE_GAP``.
+        worst_iou, worst_score: lowest IoU and largest difference in score of the detections that have a
+            counterpart of their class with an IoU of at least ``COUNTERPART_IOU``.
     """
 
     matched: float
@@ -41,115 +43,127 @@ class Agreement(NamedTuple):
     worst_score: float
 
 
-def agreement(ours: Sequence[Prediction], theirs: Sequence[Prediction]) -> Agreement:
-    """Compare the detections on the same images, in the same order; the second's may go to a lower score."""
-    pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in _pairs(a.detections, b.detections)]
-    found = sum(len(one.detections) for one in ours)
-    same = sum(iou >= SAME_IOU and gap <= SAME_SCORE for iou, gap in pairs)
+def agreement(first: Sequence[Prediction], second: Sequence[Prediction]) -> Agreement:
+    """Compare predictions of the same images in the same order; the second may include lower scores."""
+    pairs = [
+        pair for a, b in zip(first, second, strict=True) for pair in _counterparts(a.detections, b.detections)
+    ]
+    total = sum(len(prediction.detections) for prediction in first)
+    matched = sum(iou >= MATCH_IOU and gap <= MATCH_SCORE_GAP for iou, gap in pairs)
     return Agreement(
-        same / found if found else 1.0,
+        matched / total if total else 1.0,
         min((iou for iou, _ in pairs), default=1.0),
         max((gap for _, gap in pairs), default=0.0),
     )
 
 
-def _pairs(ours: Sequence[Detection], theirs: Sequence[Detection]) -> Iterator[tuple[float, float]]:
-    """IoU and difference in score of each of ours and its best counterpart."""
-    if not ours or not theirs:
+def _counterparts(first: Sequence[Detection], second: Sequence[Detection]) -> Iterator[tuple[float, float]]:
+    """IoU and difference in score of each first detection and its best counterpart."""
+    if not first or not second:
         return
-    overlap = pairwise_iou([f.box for f in ours], [f.box for f in theirs])
-    for one, row in zip(ours, overlap, strict=True):
-        best = max(range(len(theirs)), key=lambda i: (theirs[i].label == one.label, float(row[i])))
-        if theirs[best].label == one.label and row[best] >= 0.5:
-            yield float(row[best]), abs(theirs[best].score - one.score)
+    ious = pairwise_iou([d.box for d in first], [d.box for d in second])
+    for detection, row in zip(first, ious, strict=True):
+        best = max(range(len(second)), key=lambda i: (second[i].label == detection.label, float(row[i])))
+        if second[best].label == detection.label and row[best] >= COUNTERPART_IOU:
+            yield float(row[best]), abs(second[best].score - detection.score)
 
 
-def measure(
+def measure_parity(
     model: EvaluatedModel, text_encoder: TextEncoder, data: Path, *, images: int, on_status: StatusCallback
 ) -> dict[str, Any]:
-    """Run a trained model by every runtime on the same labelled images.
+    """Predict the same labelled images with a trained model on every runtime, and compare the detections.
 
     Args:
-        data: val.json in COCO format, train.json to calibrate int8 with, and images/.
-        images: how many of val.json, evenly from all of it.
+        data: folder with val.json in COCO format, train.json for the calibration of int8, and images/.
+        images: number of images, sampled evenly from val.json.
 
     Returns:
-        The key ``detections`` of latency.json.
+        The key ``findings`` of latency.json.
 
     Raises:
         DataError: no image can be read.
-        ClassBookError: the model does not know a class that is annotated.
+        ClassBookError: the model does not know an annotated class.
     """
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         folder = Path(scratch)
         on_status("reading images")
-        truth = model.rename_labels(_labelled(data, "val.json", images, folder))
-        others = [one.image for one in _labelled(data, "train.json", MAX_SAMPLES, folder)]
+        truth = model.rename_labels(_sample(data, "val.json", images, folder))
+        calibration = [labelled.image for labelled in _sample(data, "train.json", MAX_SAMPLES, folder)]
         on_status("exporting")
-        graph, eight = folder / "graph", folder / "int8"
+        graph, int8 = folder / "graph", folder / "int8"
         graph.mkdir()
-        eight.mkdir()
+        int8.mkdir()
         export(model.folder, graph, export_format="onnx", text_encoder=text_encoder)
         export(
             model.folder,
-            eight,
+            int8,
             export_format="openvino",
             precision="int8",
             text_encoder=text_encoder,
-            calibration=others,
+            calibration=calibration,
         )
         rows: list[dict[str, Any]] = []
         reference: list[Prediction] = []
-        for where, how in _ways(model.folder, graph, eight):
-            on_status(f"looking with {how.runtime} in {how.precision}")
-            detector = Detector.load(where, text_encoder, how)
+        for model_folder, options in _runtime_options(model.folder, graph, int8):
+            on_status(f"predicting with {options.runtime} in {options.precision}")
+            detector = Detector.load(model_folder, text_encoder, options)
             detector.set_vocabulary(model.vocabulary)
-            seen = (one.image for one in truth)
-            found = list(detector.predict(seen, min_score=MIN_SCORE - SAME_SCORE))
-            reference = reference or [_sure(one) for one in found]
-            scores = evaluate(found, truth, model.vocabulary.names)
-            rows.append(_row(how, found, agreement(reference, found), scores))
+            predictions = list(
+                detector.predict(
+                    (labelled.image for labelled in truth), min_score=MIN_SCORE - MATCH_SCORE_GAP
+                )
+            )
+            reference = reference or _above_min_score(predictions)
+            rows.append(_row(options, predictions, reference, truth, model.vocabulary.names))
     config = detector.model.config
     head = {"model": model.name, "data": data.resolve().name, "pictures": len(truth)}
     return {**head, "size": config.size, "image_px": config.image_px, "rows": rows}
 
 
-def _labelled(data: Path, name: str, most: int, scratch: Path) -> tuple[LabelledImage, ...]:
-    """Some images of a COCO file, evenly from all of it."""
-    known = coco.read(data / name)
-    some = replace(known, images=tuple(evenly_spaced(known.images, most)))
+def _sample(data: Path, name: str, max_images: int, scratch: Path) -> tuple[LabelledImage, ...]:
+    """Images of a COCO file, sampled evenly."""
+    annotations = coco.read(data / name)
+    sampled = replace(annotations, images=tuple(evenly_spaced(annotations.images, max_images)))
     converted = scratch / name
     converted.mkdir()
-    return read_external_images(some, data / "images", converted, max_pixels=MAX_PIXELS).labelled
+    return read_external_images(sampled, data / "images", converted, max_pixels=MAX_PIXELS).labelled
 
 
-def _ways(model: Path, graph: Path, eight: Path) -> list[tuple[Path, RuntimeOptions]]:
-    """Eager fp32, which is the measure, first."""
+def _runtime_options(model: Path, graph: Path, int8: Path) -> list[tuple[Path, RuntimeOptions]]:
+    """Folders and the options to run them with; the reference, eager fp32, is first."""
     return [
         (model, RuntimeOptions("eager", "fp32")),
         (model, RuntimeOptions("eager", "bf16")),
         (graph, RuntimeOptions("onnxruntime", "fp32", "cpu")),
         (graph, RuntimeOptions("openvino", "fp32")),
         *([(graph, RuntimeOptions("openvino", "bf16"))] if has_bf16() else []),
-        (eight, RuntimeOptions("openvino", "int8")),
+        (int8, RuntimeOptions("openvino", "int8")),
     ]
 
 
-def _sure(one: Prediction) -> Prediction:
-    """Without what may fall below the least score by a difference that is allowed."""
-    return replace(one, detections=tuple(f for f in one.detections if f.score >= MIN_SCORE))
+def _above_min_score(predictions: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions without the detections below ``MIN_SCORE``, which another runtime may lack."""
+    return [
+        replace(p, detections=tuple(d for d in p.detections if d.score >= MIN_SCORE)) for p in predictions
+    ]
 
 
 def _row(
-    how: RuntimeOptions, found: Sequence[Prediction], compared: Agreement, scores: Evaluation
+    options: RuntimeOptions,
+    predictions: Sequence[Prediction],
+    reference: Sequence[Prediction],
+    truth: Sequence[LabelledImage],
+    class_names: Sequence[str],
 ) -> dict[str, Any]:
+    compared = agreement(reference, predictions)
+    metrics = evaluate(predictions, truth, class_names)
     return {
-        "runtime": how.runtime,
-        "dtype": how.precision,
-        "findings": sum(len(_sure(one).detections) for one in found),
+        "runtime": options.runtime,
+        "dtype": options.precision,
+        "findings": sum(len(prediction.detections) for prediction in _above_min_score(predictions)),
         "matched": round(compared.matched, 5),
         "worst_iou": round(compared.worst_iou, 5),
         "worst_score": round(compared.worst_score, 5),
-        "map50": round(scores.map50, 4),
-        "map": round(scores.map, 4),
+        "map50": round(metrics.map50, 4),
+        "map": round(metrics.map, 4),
     }

@@ -1,4 +1,4 @@
-"""benchmarks/results/NAME.json: what was measured, by which command, on which commit and machine."""
+"""Result files, benchmarks/results/NAME.json: measurements with command, commit and machine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipelines.workspace.registry import source_commit
 
 
 def machine() -> dict[str, Any]:
-    """The processor, the cores that this process may use, and the GPU; none where torch sees or uses none."""
-    torch = sys.modules.get("torch")  # where nothing imported it, no GPU took part
-    there = torch is not None and torch.cuda.is_available()
-    gpu = torch.cuda.get_device_name(0) if torch is not None and there else None
+    """Processor, number of cores available to this process, and GPU; None without a GPU or without torch."""
+    torch = sys.modules.get("torch")  # if no module imported torch, no GPU was used
+    has_gpu = torch is not None and torch.cuda.is_available()
+    gpu = torch.cuda.get_device_name(0) if torch is not None and has_gpu else None
     return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu}
 
 
 def write_result(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:
-    """Write a result file with the keys that all have."""
+    """Write a result file: the keys common to all result files, then ``measured``."""
     commit = source_commit()
     head = {
         "command": command,
@@ -37,43 +37,42 @@ def write_result(path: Path, measured: dict[str, Any], *, command: str, seeds: S
     atomic_write(path, json.dumps(head | measured, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_into(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:
-    """The same for a file that several commands write: others' keys stay, with their ``origins``.
+def update_result(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:
+    """Write into a result file that several commands write.
+
+    Keys of other commands are kept; ``origins`` holds the command, commit and date of each.
 
     Raises:
-        FormatError: what is there was not written by this module.
+        FormatError: the existing file is not a result file.
     """
     kept, origins = {}, {}
     if path.is_file():
         before = read_result(path)
         head = {name: before[name] for name in ("command", "commit", "date") if name in before}
-        said = before.get("origins", {})
-        ours = {"command", "commit", "date", "machine", "seeds", "origins", *measured}
-        kept = {key: value for key, value in before.items() if key not in ours}
-        origins = {key: said.get(key, head) for key in kept}
-    whole = {**kept, **measured, **({"origins": origins} if origins else {})}
-    write_result(path, whole, command=command, seeds=seeds)
+        origins_before = before.get("origins", {})
+        replaced = {"command", "commit", "date", "machine", "seeds", "origins", *measured}
+        kept = {key: value for key, value in before.items() if key not in replaced}
+        origins = {key: origins_before.get(key, head) for key in kept}
+    content = {**kept, **measured, **({"origins": origins} if origins else {})}
+    write_result(path, content, command=command, seeds=seeds)
 
 
 def read_result(path: Path) -> dict[str, Any]:
     """Read a result file.
 
     Raises:
-        FormatError: it is missing, or was not written by this module.
+        FormatError: the file is missing or is not a result file.
     """
+    remedy = f"Measure it with `dsmoe benchmark {path.stem}`."
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise FormatError(
-            f"{path} is not there", f"Measure it with `dsmoe benchmark {path.stem}`."
-        ) from error
+        raise FormatError(f"{path} does not exist", remedy) from error
     except ValueError as error:
-        raise FormatError(
-            f"{path} is no JSON", f"Measure it again: `dsmoe benchmark {path.stem}`."
-        ) from error
-    if not isinstance(found, dict) or "command" not in found:
-        raise FormatError(f"{path} is no result file", f"Measure it again: `dsmoe benchmark {path.stem}`.")
-    return found
+        raise FormatError(f"{path} is not a JSON file", remedy) from error
+    if not isinstance(result, dict) or "command" not in result:
+        raise FormatError(f"{path} is not a result file: it has no key `command`", remedy)
+    return result
 
 
 def _processor() -> str:

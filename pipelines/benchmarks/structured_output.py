@@ -1,4 +1,4 @@
-"""How many of a language model's first replies are valid class descriptions."""
+"""Share of a language model's first replies that are valid class descriptions."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ from prompts.glossary import DOMAINS, domain
 from prompts.llm import OpenAIModel, generate_structured
 
 
-def measure(model: OpenAIModel, questions: int, progress: CountCallback) -> dict[str, Any]:
-    """Ask for drafts of the glossary's classes, once each; a reply that is not valid is not asked for again.
+def measure_structured_output(model: OpenAIModel, requests: int, progress: CountCallback) -> dict[str, Any]:
+    """Request drafts of the glossary's classes, each once, and count the valid replies.
 
-    One that ended within its thoughts is: without thoughts, by ``OpenAIModel.reply`` itself.
+    An invalid reply is not requested again. A reply that ends within the reasoning is: ``OpenAIModel.reply``
+    repeats it without reasoning.
+
+    Returns:
+        The keys of words.json that concern structured output.
 
     Raises:
         LanguageModelError: the server failed.
     """
     books = [domain(name) for name in DOMAINS]
-    wanted = islice(cycle((book, entry) for book in books for entry in book.classes), questions)
-    valid, wrong = 0, []
-    for done, (book, entry) in enumerate(wanted, start=1):
-        before = model.usage.replies
+    drafts = islice(cycle((book, entry) for book in books for entry in book.classes), requests)
+    valid, errors = 0, []
+    for done, (book, entry) in enumerate(drafts, start=1):
+        replies_before = model.usage.replies
         try:
             generate_structured(model, draft_messages(book, entry), Draft, attempts=1)
             valid += 1
         except LanguageModelError as error:
-            if model.usage.replies == before:  # no reply came at all
+            if model.usage.replies == replies_before:  # the server did not reply
                 raise
-            wrong.append(f"{entry.name}: {error.problem}"[:300])
-        progress(done, questions)
-    spent = model.usage
+            errors.append(f"{entry.name}: {error.problem}"[:300])
+        progress(done, requests)
+    usage = model.usage
     return {
         "structured_ok": valid,
-        "structured_n": questions,
+        "structured_n": requests,
         "structured_model": model.name,
-        "structured_wrong": wrong,
-        "structured_tokens": spent.completion_tokens,
-        "structured_seconds": round(spent.seconds, 1),
+        "structured_wrong": errors,
+        "structured_tokens": usage.completion_tokens,
+        "structured_seconds": round(usage.seconds, 1),
     }

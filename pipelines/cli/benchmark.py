@@ -1,4 +1,4 @@
-"""dsmoe benchmark demo, experts, latency, structured, studio, tables; the others are in comparison.py"""
+"""dsmoe benchmark demo, experts, latency, structured, studio, tables; see also comparison.py"""
 
 from __future__ import annotations
 
@@ -26,47 +26,40 @@ if TYPE_CHECKING:
     from dsmoe_core.config import ModelConfig
     from pipelines.benchmarks.runtimes import Device
 
-app = typer.Typer(
-    help="Measure something and write benchmarks/results/NAME.json.",
-    no_args_is_help=True,
-)
-for command in (
-    comparison.accuracy,
-    comparison.curve,
-    comparison.ablation,
-    comparison.warmstart,
-    comparison.settings,
-    comparison.words,
-    comparison.held_out,
-):
-    app.command(command.__name__.replace("_", "-"))(command)
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
+app = typer.Typer(help="Measure something and write benchmarks/results/NAME.json.", no_args_is_help=True)
+app.add_typer(comparison.app)  # without a name: its commands are commands of this app
 
 
-class Where(StrEnum):
-    """What a runtime may compute on."""
+class DeviceChoice(StrEnum):
+    """Devices to measure on."""
 
     CPU = "cpu"
     CUDA = "cuda"
     ALL = "all"
 
 
-DeviceOption = Annotated[Where, typer.Option("--device", help="What computes; default: all that is there.")]
-BatchesOption = Annotated[
-    str, typer.Option("--batches", metavar="N,N,...", help="Images at once, beside one.")
+OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Of the weights and the images.")]
+DeviceOption = Annotated[
+    DeviceChoice, typer.Option("--device", help="Device to measure on; default: all devices of this machine.")
 ]
-GpuBatchesOption = Annotated[str, typer.Option("--gpu-batches", metavar="N,N,...", help="The same on a GPU.")]
+BatchesOption = Annotated[
+    str, typer.Option("--batches", metavar="N,N,...", help="Batch sizes on the CPU, in addition to 1.")
+]
+GpuBatchesOption = Annotated[
+    str, typer.Option("--gpu-batches", metavar="N,N,...", help="Batch sizes on a GPU, in addition to 1.")
+]
 
 
 def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> None:
-    """Write a result file, and say where it is and what was left out."""
+    """Write a result file, and print its path and the reasons for runtimes that were left out."""
     from pipelines.benchmarks.results import write_result
 
     path = out / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, measured, command=command_line(), seeds=seeds)
-    for who, why in measured.get("left_out", {}).items():
-        line(f"left out: {who}: {why}", "yellow")
+    for runtime, reason in measured.get("left_out", {}).items():
+        line(f"left out: {runtime}: {reason}", "yellow")
     line(f"{path} is written")
 
 
@@ -75,16 +68,16 @@ def demo(
     data: demo_command.DataOption = None,
     out: OutOption = RESULTS,
     images_seen: demo_command.SeenOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stubs; for trying it out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stubs instead of real services.")] = False,
     port: StudioPortOption = 8080,
 ) -> None:
-    """Run the whole loop and measure what each round brings.
+    """Run the whole loop and measure the gain of each round.
 
     Example: `dsmoe benchmark demo --data deeppcb`
     """
     plan = demo_command.checked_plan({"dry_run": dry_run, "port": port}, images_seen, data)
-    where = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
-    demo_command.run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
+    workspace = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
+    demo_command.run(plan, data, workspace, headless=True, fresh=True, as_json=out / "demo.json")
 
 
 @app.command("experts")
@@ -92,7 +85,7 @@ def experts(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Measurements of each row.")] = 25,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the images.")] = 42,
+    seed: SeedOption = 42,
     out: OutOption = RESULTS,
 ) -> None:
     """Time, activated GFLOPs and parameters by the number of active experts (the paper's Table 5).
@@ -101,13 +94,13 @@ def experts(
     """
     from rich.progress import track
 
-    from pipelines.benchmarks import experts as benchmark
+    from pipelines.benchmarks.experts import measure_experts
 
-    measured = benchmark.measure(
+    measured = measure_experts(
         _config(size, px),
         repeats=repeats,
         seed=seed,
-        watch=lambda rounds: track(rounds, "measuring", console=console),
+        track=lambda rounds: track(rounds, "measuring", console=console),
     )
     write("experts", out, measured, [seed])
 
@@ -117,34 +110,36 @@ def latency(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
     rounds: Annotated[int, typer.Option("--rounds", min=2, help="How often each runtime is timed.")] = 20,
-    device: DeviceOption = Where.ALL,
+    device: DeviceOption = DeviceChoice.ALL,
     batches: BatchesOption = "4",
     gpu_batches: GpuBatchesOption = "8,32,64,128",
     compiled: Annotated[
-        bool, typer.Option("--compile", help="torch.compile on the processor too; it takes minutes.")
+        bool, typer.Option("--compile", help="torch.compile on the CPU too; compiling takes minutes.")
     ] = False,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="MODEL", help="A trained one, to compare what each runtime finds."),
+        typer.Option(
+            "--model", metavar="MODEL", help="A trained model whose detections are compared between runtimes."
+        ),
     ] = None,
     workspace: WorkspaceOption = None,
     data: Annotated[
         Path | None,
         typer.Option("--data", metavar="DIR", help="For --model: images/, val.json, train.json."),
     ] = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="Of val.json, for --model.")] = 100,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the images.")] = 42,
+    images: Annotated[int, typer.Option("--images", min=1, help="For --model: images of val.json.")] = 100,
+    seed: SeedOption = 42,
     out: OutOption = RESULTS,
 ) -> None:
-    """Time per image on every runtime of this machine; with --model, whether they find the same.
+    """Time per image on every runtime of this machine; with --model, also compare their detections.
 
     Example: `dsmoe benchmark latency --model champion --workspace boards --data deeppcb`
     """
     from rich.progress import track
 
     from dsmoe_core.errors import SettingsError
-    from pipelines.benchmarks import latency as benchmark
-    from pipelines.benchmarks import parity
+    from pipelines.benchmarks.latency import measure_latency
+    from pipelines.benchmarks.parity import measure_parity
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.services import factory
     from pipelines.settings import Environment
@@ -152,55 +147,62 @@ def latency(
     if (model is None) != (data is None):
         raise SettingsError("--model and --data go together; one was given", "Give both, or neither.")
     config = _config(size, px)
-    shown = _shown(device, _numbers(batches), _numbers(gpu_batches))
-    found: dict[str, Any] = {}
+    device_batches = batches_by_device(device, _numbers(batches), _numbers(gpu_batches))
+    parity: dict[str, Any] = {}
     if model is not None and data is not None:
         environment = Environment.read()
         with open_workspace_or_none(workspace) as opened:
-            this = load_evaluated_model(model, opened, None, environment)
-            texts = factory.dsmoe_backend(opened, environment).text_encoder
-            found = {"findings": parity.measure(this, texts, data, images=images, on_status=line)}
-    measured = benchmark.measure(
+            evaluated = load_evaluated_model(model, opened, None, environment)
+            text_encoder = factory.dsmoe_backend(opened, environment).text_encoder
+            parity["findings"] = measure_parity(evaluated, text_encoder, data, images=images, on_status=line)
+    measured = measure_latency(
         config,
         rounds=rounds,
-        batches=shown,
+        batches=device_batches,
         seed=seed,
         compiled=compiled,
-        watch=lambda rounds: track(rounds, "measuring", console=console),
+        track=lambda rounds: track(rounds, "measuring", console=console),
     )
-    write("latency", out, {**measured, **found}, [seed])
+    write("latency", out, {**measured, **parity}, [seed])
 
 
 @app.command("studio")
 def studio(
     size: SizeOption = Size.BASE,
     px: PxOption = None,
-    images: Annotated[int, typer.Option("--images", min=1, help="Drawn, for the back end.")] = 300,
-    clicks: Annotated[int, typer.Option("--clicks", min=1, help="Images that are clicked on.")] = 40,
-    annotators: Annotated[int, typer.Option("--annotators", min=1, help="At once.")] = 8,
-    seconds: Annotated[float, typer.Option("--seconds", min=2, help="They work so long.")] = 60.0,
-    pushed: Annotated[int, typer.Option("--push", min=1, help="Images pushed and harvested.")] = 1000,
-    many: Annotated[int, typer.Option("--push-many", min=1, help="Pushed for the peak of memory.")] = 20_000,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="Synthetic images for the ML backend.")
+    ] = 300,
+    clicks: Annotated[int, typer.Option("--clicks", min=1, help="Images with smart clicks.")] = 40,
+    annotators: Annotated[int, typer.Option("--annotators", min=1, help="Concurrent annotators.")] = 8,
+    seconds: Annotated[float, typer.Option("--seconds", min=2, help="Duration of their requests.")] = 60.0,
+    pushed: Annotated[int, typer.Option("--push", min=1, help="Images to import and harvest.")] = 1000,
+    memory_images: Annotated[
+        int, typer.Option("--push-many", min=1, help="Images to import for the peak of memory.")
+    ] = 20_000,
     port: Annotated[
-        int, typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the back end has the next.")
+        int,
+        typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the ML backend has the next."),
     ] = 8090,
-    seed: Annotated[int, typer.Option("--seed", help="Of the weights and the images.")] = 42,
+    seed: SeedOption = 42,
     out: OutOption = RESULTS,
 ) -> None:
-    """Time pushes and harvests, smart clicks, and many annotators at once, on a Label Studio of its own.
+    """Time task import, harvest, smart clicks and concurrent annotators on a Label Studio of its own.
 
     Example: `dsmoe benchmark studio --annotators 8 --seconds 60`
     """
     import tempfile
 
-    from pipelines.benchmarks import ml_backend as benchmark
-    from pipelines.benchmarks.label_studio_io import measure_exchange
+    from pipelines.benchmarks.label_studio_io import measure_label_studio_io
+    from pipelines.benchmarks.ml_backend import benchmark_workspace, measure_ml_backend
     from pipelines.cli.terminal import TerminalReporter
     from pipelines.settings import Environment
 
     config, environment = _config(size, px), Environment.read()
-    with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch, TerminalReporter() as progress:
-        room = benchmark.benchmark_room(
+    with (
+        tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch,
+        TerminalReporter() as progress,
+        benchmark_workspace(
             Path(scratch),
             config,
             environment,
@@ -208,17 +210,19 @@ def studio(
             seed=seed,
             ports=(port, port + 1),
             on_status=progress.status,
+        ) as (workspace, connection),
+    ):
+        measured = measure_ml_backend(
+            workspace,
+            connection,
+            clicks=clicks,
+            annotators=annotators,
+            seconds=seconds,
+            on_status=progress.status,
         )
-        with room as (workspace, connection):
-            measured = benchmark.measure_back_end(
-                workspace,
-                connection,
-                clicks=clicks,
-                annotators=annotators,
-                seconds=seconds,
-                on_status=progress.status,
-            )
-            measured |= measure_exchange(connection, images=pushed, many=many, on_status=progress.status)
+        measured |= measure_label_studio_io(
+            connection, images=pushed, memory_images=memory_images, on_status=progress.status
+        )
     write("studio", out, measured, [seed])
 
 
@@ -226,30 +230,30 @@ def studio(
 def structured(
     llm: LlmOption = None,
     model: LlmModelOption = None,
-    questions: Annotated[int, typer.Option("--questions", min=1, help="Drafts that are asked for.")] = 50,
+    requests: Annotated[int, typer.Option("--questions", min=1, help="Drafts to request.")] = 50,
     out: OutOption = RESULTS,
 ) -> None:
-    """How many of a language model's first replies are valid class descriptions.
+    """Share of a language model's first replies that are valid class descriptions.
 
     Example: `dsmoe benchmark structured --llm http://127.0.0.1:8000/v1 --questions 50`
     """
-    from pipelines.benchmarks.results import write_into
-    from pipelines.benchmarks.structured_output import measure
+    from pipelines.benchmarks.results import update_result
+    from pipelines.benchmarks.structured_output import measure_structured_output
     from pipelines.cli.terminal import TerminalReporter
     from pipelines.services.language_model.connect import connect_language_model
     from pipelines.settings import Environment
 
     with TerminalReporter() as progress:
-        asked = connect_language_model(Environment.read(), llm, model, on_token=progress.token_progress)
-        measured = measure(asked, questions, progress.advance)
+        client = connect_language_model(Environment.read(), llm, model, on_token=progress.token_progress)
+        measured = measure_structured_output(client, requests, progress.advance)
     path = out / "words.json"
-    write_into(path, measured, command=command_line(), seeds=[])
-    line(f"{measured['structured_ok']} of {questions} answers are valid; {path} is written")
+    update_result(path, measured, command=command_line(), seeds=[])
+    line(f"{measured['structured_ok']} of {requests} replies are valid; {path} is written")
 
 
 @app.command("tables")
 def tables(
-    document: Annotated[Path, typer.Argument(metavar="FILE.md", help="Render its tables anew.")],
+    document: Annotated[Path, typer.Argument(metavar="FILE.md", help="The document.")],
     out: OutOption = RESULTS,
 ) -> None:
     """Render a document's tables from the result files.
@@ -259,11 +263,32 @@ def tables(
     from pipelines.benchmarks.tables import update
 
     changed = update(document, out)
-    line(f"{document}: tables {'rendered anew' if changed else 'are as they should be'}")
+    line(f"{document}: tables {'updated' if changed else 'unchanged'}")
+
+
+def batches_by_device(device: DeviceChoice, cpu: list[int], cuda: list[int]) -> dict[Device, list[int]]:
+    """The chosen devices that this machine has, with their batch sizes.
+
+    Raises:
+        PrerequisiteError: a GPU was chosen and this machine has none.
+    """
+    import torch
+
+    from dsmoe_core.errors import PrerequisiteError
+
+    has_gpu = torch.cuda.is_available()
+    if device is DeviceChoice.CUDA and not has_gpu:
+        raise PrerequisiteError("PyTorch finds no GPU on this machine", "Use --device cpu.")
+    batches: dict[Device, list[int]] = {}
+    if device is not DeviceChoice.CUDA:
+        batches["cpu"] = cpu
+    if device is not DeviceChoice.CPU and has_gpu:
+        batches["cuda"] = cuda
+    return batches
 
 
 def _config(size: Size, px: int | None) -> ModelConfig:
-    """A preset, at another size of image where one is given."""
+    """A preset, with another input size if given."""
     from dsmoe_core.config import ModelConfig
     from pipelines.settings import validate_settings
 
@@ -271,36 +296,17 @@ def _config(size: Size, px: int | None) -> ModelConfig:
     return validate_settings(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")
 
 
-def _shown(device: Where, cpu: list[int], cuda: list[int]) -> dict[Device, list[int]]:
-    """The devices that are asked for and are there, with the numbers of images that each is shown at once.
-
-    Raises:
-        PrerequisiteError: a GPU is asked for where there is none.
-    """
-    import torch
-
-    from dsmoe_core.errors import PrerequisiteError
-
-    gpu = torch.cuda.is_available()
-    if device is Where.CUDA and not gpu:
-        raise PrerequisiteError("PyTorch sees no GPU on this machine", "Take --device cpu.")
-    shown: dict[Device, list[int]] = {}
-    if device is not Where.CUDA:
-        shown["cpu"] = cpu
-    if device is not Where.CPU and gpu:
-        shown["cuda"] = cuda
-    return shown
-
-
 def _numbers(text: str) -> list[int]:
-    """Whole numbers with commas between.
+    """Whole numbers above 0, separated by commas.
 
     Raises:
-        SettingsError: one is none, or is below one.
+        SettingsError: a part is not such a number.
     """
     from dsmoe_core.errors import SettingsError
 
     numbers = [int(part) if part.strip().isdigit() else 0 for part in text.split(",")]
     if min(numbers) < 1:
-        raise SettingsError(f"{text!r} is no list of whole numbers", "Give some such as 4,16.")
+        raise SettingsError(
+            f"expected whole numbers above 0, separated by commas, not {text!r}", "Give some such as 4,16."
+        )
     return numbers

@@ -1,9 +1,10 @@
-"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out: trainings in a row"""
+"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out: benchmarks that train"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,306 +14,334 @@ from pipelines.cli.options import RESULTS, Size, SizeOption
 from pipelines.cli.terminal import TerminalReporter, command_line, line
 
 if TYPE_CHECKING:
-    from dsmoe_core.text_encoders.protocol import TextEncoder
+    from pipelines.benchmarks.comparison.models import ModelBuilder
     from pipelines.benchmarks.comparison.protocol import Budget
-    from pipelines.benchmarks.comparison.run_store import Bouts
-    from pipelines.benchmarks.comparison.sweep import Field, Report
+    from pipelines.benchmarks.comparison.run_store import RunStore
+    from pipelines.benchmarks.comparison.sweep import ReportCallback, Sweep
 
-DataOption = Annotated[
-    list[Path],
-    typer.Option("--data", metavar="DIR", help="images/, train.json, val.json; may be given several times."),
-]
-MinutesOption = Annotated[
-    float | None, typer.Option("--minutes", min=0.01, help="Wall-clock of each training; or --epochs.")
-]
-EpochsOption = Annotated[
-    int | None, typer.Option("--epochs", min=1, help="Passes over the training images; or --minutes.")
-]
-SideOption = Annotated[int, typer.Option("--px", min=64, help="Side of the image, for everybody.")]
-SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Trainings of each; seeds 1, 2, ...")]
-WorkOption = Annotated[
-    Path, typer.Option("--work", metavar="DIR", help="Where trainings are kept; none is done twice.")
-]
+app = typer.Typer()
+
 WithOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--with",
         metavar="DIR",
-        help="Another set as --data, trained on along with it in its own words; may be given several times.",
+        help="Another data set like --data to train on as well, with its own descriptions; can be repeated.",
     ),
 ]
 SubsetsOption = Annotated[
     float,
     typer.Option(
-        "--class-subsets", min=0.0, max=1.0, help="Share of steps that ask about a part of the classes alone."
+        "--class-subsets",
+        min=0.0,
+        max=1.0,
+        help="Share of training steps that score a subset of the classes only.",
     ),
 ]
 ModelsOption = Annotated[
     str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
 ]
 LabelsOption = Annotated[
-    float, typer.Option("--labels", metavar="X", help="Share of the training images that all learn from.")
+    float, typer.Option("--labels", metavar="X", help="Share of the training images to train on.")
 ]
-WORK = Path("workspaces/benchmarks")
-JsonOption = Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """The options that all commands of this module share."""
+
+    data: Annotated[
+        list[Path],
+        typer.Option("--data", metavar="DIR", help="images/, train.json and val.json; can be repeated."),
+    ]
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", min=0.01, help="Wall-clock time of each training; or --epochs."),
+    ] = None
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Passes over the training images; or --minutes.")
+    ] = None
+    px: Annotated[int, typer.Option("--px", min=64, help="Side of the network's input, for all models.")] = (
+        320
+    )
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings per model; seeds 1, 2, ...")] = 3
+    json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
+    work: Annotated[
+        Path, typer.Option("--work", metavar="DIR", help="Stored trainings; none is repeated.")
+    ] = Path("workspaces/benchmarks")
+
+    @property
+    def seed_numbers(self) -> Sequence[int]:
+        """The seeds of the trainings."""
+        return range(1, self.seeds + 1)
+
+    def budget(self) -> Budget:
+        """The budget of each training.
+
+        Raises:
+            SettingsError: both or none of minutes and epochs are given.
+        """
+        from dsmoe_core.errors import SettingsError
+        from pipelines.benchmarks.comparison.protocol import Budget
+
+        if (self.minutes is None) == (self.epochs is None):
+            given = "none" if self.minutes is None else "both"
+            raise SettingsError(f"expected --minutes or --epochs; {given} given", "Give one of the two.")
+        return Budget(self.minutes, self.epochs)
+
+    def run(self, sweep: Sweep, budget: Budget) -> None:
+        """Run a sweep; the result file is written after each training."""
+        from pipelines.benchmarks.comparison.sweep import run_sweep
+        from pipelines.benchmarks.results import write_result
+
+        self.measure(
+            lambda store, report: run_sweep(sweep, self.data, budget, self.seed_numbers, store, report),
+            write_result,
+        )
+
+    def measure(self, work: Callable[[RunStore, ReportCallback], None], write: Callable[..., None]) -> None:
+        """Call ``work`` with the store of trainings and a callback that writes the result file.
+
+        Args:
+            write: ``write_result``, or ``update_result`` for a file that several commands write.
+        """
+        from pipelines.benchmarks.comparison.run_store import RunStore
+
+        command = command_line()
+
+        def report(measured: dict[str, Any], seeds: Sequence[int]) -> None:
+            write(self.json, measured, command=command, seeds=seeds)
+
+        with TerminalReporter() as progress:
+            work(RunStore(self.work, progress), report)
+        line(f"{self.json} is written")
+
+
+def training_command(
+    name: str, *, file: str | None = None, seeds: int = 3, without: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command with its own options and those of ``TrainingOptions``.
+
+    The decorated function takes ``options``, the ``TrainingOptions``, and its own options by keyword.
+
+    Args:
+        name: of the command.
+        file: name of the result file, by default that of the command, without the ending.
+        seeds: default of ``--seeds``.
+        without: fields of ``TrainingOptions`` that the command does not have.
+    """
+    defaults = {"json": RESULTS / f"{file or name}.json", "seeds": seeds}
+    shared = {
+        field.name: field.replace(
+            kind=inspect.Parameter.KEYWORD_ONLY, default=defaults.get(field.name, field.default)
+        )
+        for field in inspect.signature(TrainingOptions, eval_str=True).parameters.values()
+        if field.name not in without
+    }
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        own = dict(inspect.signature(function, eval_str=True).parameters)
+        del own["options"]
+        data = {"data": shared["data"]}
+        parameters = list((data | own | shared).values())
+
+        def command(**values: Any) -> None:
+            options = TrainingOptions(**{key: values.pop(key) for key in shared})
+            function(options, **values)
+
+        command.__doc__ = function.__doc__
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name)(command)
+        return function
+
+    return register
+
+
+@training_command("accuracy")
 def accuracy(
-    data: DataOption,
-    models: ModelsOption = "nano,yolov8n",
-    labels: LabelsOption = 1.0,
-    minutes: MinutesOption = None,
-    epochs: EpochsOption = None,
-    px: SideOption = 320,
-    seeds: SeedsOption = 3,
-    as_json: JsonOption = RESULTS / "accuracy.json",
-    work: WorkOption = WORK,
+    options: TrainingOptions, *, models: ModelsOption = "nano,yolov8n", labels: LabelsOption = 1.0
 ) -> None:
-    """DS-MoE against YOLOv8, both from scratch: same images, size, budget and judge.
+    """DS-MoE against YOLOv8, both from random weights: same images, size, budget and evaluation.
 
     Example: `dsmoe benchmark accuracy --data deeppcb --minutes 8 --px 320 --seeds 3`
     """
-    _run(_detectors(models, px, labels), data, _budget(minutes, epochs), seeds, work, as_json)
+    from pipelines.benchmarks.comparison.variants import detector_sweep
+
+    options.run(detector_sweep(_names(models), model_builder(options.px), labels), options.budget())
 
 
+@training_command("curve", seeds=1, without=("minutes", "epochs"))
 def curve(
-    data: DataOption,
+    options: TrainingOptions,
+    *,
     minutes: Annotated[
-        str, typer.Option("--minutes", metavar="X,X,...", help="Wall-clock; a training for each.")
+        str,
+        typer.Option("--minutes", metavar="X,X,...", help="Wall-clock times; each has its own training."),
     ] = "1,2,4,8",
     models: ModelsOption = "nano,yolov8n",
     labels: LabelsOption = 1.0,
-    px: SideOption = 320,
-    seeds: SeedsOption = 1,
-    as_json: JsonOption = RESULTS / "curve.json",
-    work: WorkOption = WORK,
 ) -> None:
-    """Learning curves: what each detector reaches in so many minutes, trained for just that long.
+    """Learning curves: the accuracy of each detector by minutes, with a training for each.
 
     Example: `dsmoe benchmark curve --data deeppcb --labels 0.16 --minutes 1,2,4,8`
     """
-    from pipelines.benchmarks.comparison import variants
     from pipelines.benchmarks.comparison.protocol import Budget
+    from pipelines.benchmarks.comparison.variants import detector_sweep, with_budgets
 
     budgets = _numbers(minutes)
-    field = variants.curve(_detectors(models, px, labels), budgets)
-    _run(field, data, Budget(minutes=max(budgets)), seeds, work, as_json)
+    detectors = detector_sweep(_names(models), model_builder(options.px), labels)
+    options.run(with_budgets(detectors, budgets), Budget(minutes=max(budgets, default=0)))
 
 
+@training_command("ablation")
 def ablation(
-    data: DataOption,
+    options: TrainingOptions,
+    *,
     rows: Annotated[
         str, typer.Option("--rows", metavar="ROW,ROW,...", help="A to F, and no-tiny-head.")
     ] = "A,B,C,D,E,F,no-tiny-head",
     size: SizeOption = Size.NANO,
-    minutes: MinutesOption = None,
-    epochs: EpochsOption = None,
-    px: SideOption = 320,
-    seeds: SeedsOption = 3,
-    as_json: JsonOption = RESULTS / "ablation.json",
-    work: WorkOption = WORK,
 ) -> None:
-    """Rows A to F of the paper's ablation, with the tiny-object head, and F without it.
+    """Rows A to F of the paper's ablation, all with the tiny-object head, and F without it.
 
     Example: `dsmoe benchmark ablation --data aluminium --rows E,F,no-tiny-head --epochs 30`
     """
-    from pipelines.benchmarks.comparison import variants
+    from pipelines.benchmarks.comparison.variants import ablation_sweep
 
-    field = variants.ablation(_names(rows), size.value, px, _texts())
-    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+    options.run(ablation_sweep(_names(rows), size.value, model_builder(options.px)), options.budget())
 
 
+@training_command("warmstart")
 def warmstart(
-    data: DataOption,
+    options: TrainingOptions,
+    *,
     shares: Annotated[
-        str, typer.Option("--shares", metavar="X,X,...", help="Of the training images.")
+        str, typer.Option("--shares", metavar="X,X,...", help="Shares of the training images.")
     ] = "0.05,0.2,1.0",
     start: Annotated[
         str, typer.Option("--start", metavar="NAME,NAME", help="scratch, warm.")
     ] = "scratch,warm",
     warm: Annotated[
-        Path | None, typer.Option("--warm", metavar="FILE", help="A warm start; by default what ships.")
+        Path | None,
+        typer.Option("--warm", metavar="FILE", help="Weights of the warm start; default: the packaged ones."),
     ] = None,
     size: SizeOption = Size.NANO,
-    minutes: MinutesOption = None,
-    epochs: EpochsOption = None,
-    px: SideOption = 320,
-    seeds: SeedsOption = 3,
-    as_json: JsonOption = RESULTS / "warmstart.json",
-    work: WorkOption = WORK,
 ) -> None:
-    """What a warm start brings where few images are labelled.
+    """The effect of a warm start with few labelled images.
 
     Example: `dsmoe benchmark warmstart --data neu_det --minutes 4`
     """
     from dsmoe_core.warm_start.checkpoint import shipped_path
-    from pipelines.benchmarks.comparison import variants
+    from pipelines.benchmarks.comparison.variants import start_sweep
 
-    numbers, first = _numbers(shares), warm or shipped_path(size.value)
-    field = variants.starts(_names(start), numbers, size.value, px, _texts(), first)
-    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+    weights = warm or shipped_path(size.value)
+    sweep = start_sweep(_names(start), _numbers(shares), size.value, model_builder(options.px), weights)
+    options.run(sweep, options.budget())
 
 
+@training_command("settings")
 def settings(
-    data: DataOption,
-    tries: Annotated[
+    options: TrainingOptions,
+    *,
+    changes: Annotated[
         list[str],
         typer.Option(
             "--try",
             metavar="NAME=VALUE",
-            help="Settings as in dsmoe.yaml under `detector`, with spaces between; may be given "
-            "several times, for a training each.",
+            help="Settings as in dsmoe.yaml under `detector`, separated by spaces; repeat the option for "
+            "further trainings.",
         ),
     ],
     labels: LabelsOption = 1.0,
     size: SizeOption = Size.NANO,
-    minutes: MinutesOption = None,
-    epochs: EpochsOption = None,
-    px: SideOption = 320,
-    seeds: SeedsOption = 3,
-    as_json: JsonOption = RESULTS / "settings.json",
-    work: WorkOption = WORK,
 ) -> None:
-    """What a setting is worth: trained as it is, and with each of those that are tried.
+    """The effect of settings: trained without a change, and with each given change.
 
     Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
     """
-    from pipelines.benchmarks.comparison import variants
+    from pipelines.benchmarks.comparison.variants import settings_sweep
 
-    field = variants.settings(tries, size.value, px, _texts(), labels)
-    _run(field, data, _budget(minutes, epochs), seeds, work, as_json)
+    options.run(settings_sweep(changes, size.value, model_builder(options.px), labels), options.budget())
 
 
-def words(
-    data: DataOption,
+@training_command("words")
+def text_ablation(
+    options: TrainingOptions,
+    *,
     size: SizeOption = Size.NANO,
-    anew: Annotated[
-        bool, typer.Option("--anew", help="Also train with the other words, four trainings a seed.")
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Also train with each of the other texts: 4 trainings per seed.")
     ] = False,
-    along: WithOption = None,
+    extra: WithOption = None,
     class_subsets: SubsetsOption = 0.0,
-    minutes: MinutesOption = None,
-    epochs: EpochsOption = None,
-    px: SideOption = 320,
-    seeds: SeedsOption = 3,
-    as_json: JsonOption = RESULTS / "words.json",
-    work: WorkOption = WORK,
 ) -> None:
-    """Do the words matter? One model, asked in right, bare, random and swapped words.
+    """One model evaluated with right, name-only, random and swapped class descriptions.
 
     Example: `dsmoe benchmark words --data deeppcb --with aluminium --class-subsets 0.5 --minutes 8`
     """
-    from pipelines.benchmarks.comparison import text_ablation as benchmark
-    from pipelines.benchmarks.comparison import variants
-    from pipelines.benchmarks.results import write_into
+    from pipelines.benchmarks.comparison.text_ablation import run_text_ablation
+    from pipelines.benchmarks.results import update_result
 
-    make = partial(variants.ours, size.value, px, _texts(), class_subsets=class_subsets)
-    budget = _budget(minutes, epochs)
-    with TerminalReporter() as progress:
-        benchmark.run(
-            lambda vocabulary: make(words=vocabulary),
-            data,
+    models, budget = model_builder(options.px), options.budget()
+    options.measure(
+        lambda store, report: run_text_ablation(
+            lambda text: models.dsmoe_preset(size.value, vocabulary=text, class_subsets=class_subsets),
+            options.data,
             budget,
-            range(1, seeds + 1),
-            _bouts(work, progress),
-            _report(as_json, write_into),
-            anew=anew,
-            along=along or (),
-        )
-    line(f"{as_json} is written")
+            options.seed_numbers,
+            store,
+            report,
+            retrain=retrain,
+            extra=extra or (),
+        ),
+        update_result,
+    )
 
 
+@training_command("held-out", file="words")
 def held_out(
-    data: DataOption,
+    options: TrainingOptions,
+    *,
     label: Annotated[
         str | None,
         typer.Option(
-            "--class", metavar="CLASS", help="Which one; default: that with most boxes to learn from."
+            "--class",
+            metavar="CLASS",
+            help="The class to hold out; default: the one with most training boxes.",
         ),
     ] = None,
-    along: WithOption = None,
+    extra: WithOption = None,
     class_subsets: SubsetsOption = 0.0,
     size: SizeOption = Size.NANO,
-    minutes: MinutesOption = None,
-    epochs: EpochsOption = None,
-    px: SideOption = 320,
-    seeds: SeedsOption = 3,
-    as_json: JsonOption = RESULTS / "words.json",
-    work: WorkOption = WORK,
 ) -> None:
-    """Train without a class, describe it, and look for it: in right words, its bare name, random words.
+    """Train without a class, then detect it by its right description, its bare name and random words.
 
     Example: `dsmoe benchmark held-out --data deeppcb --class mousebite --epochs 30 --seeds 3`
     """
-    from pipelines.benchmarks.comparison import variants
-    from pipelines.benchmarks.comparison import zero_shot as benchmark
-    from pipelines.benchmarks.results import write_into
+    from pipelines.benchmarks.comparison.zero_shot import run_zero_shot
+    from pipelines.benchmarks.results import update_result
 
-    contestant = variants.ours(size.value, px, _texts(), class_subsets=class_subsets)
-    budget = _budget(minutes, epochs)
-    with TerminalReporter() as progress:
-        bouts, report = _bouts(work, progress), _report(as_json, write_into)
-        series = range(1, seeds + 1)
-        benchmark.run(contestant, data, label, budget, series, bouts, report, along=along or ())
-    line(f"{as_json} is written")
-
-
-def _run(field: Field, data: Sequence[Path], budget: Budget, seeds: int, work: Path, as_json: Path) -> None:
-    """All bouts; the result file is written after each."""
-    from pipelines.benchmarks.comparison import sweep
-    from pipelines.benchmarks.results import write_result
-
-    with TerminalReporter() as progress:
-        bouts = _bouts(work, progress)
-        sweep.run(field, data, budget, range(1, seeds + 1), bouts, _report(as_json, write_result))
-    line(f"{as_json} is written")
+    model = model_builder(options.px).dsmoe_preset(size.value, class_subsets=class_subsets)
+    budget = options.budget()
+    options.measure(
+        lambda store, report: run_zero_shot(
+            model, options.data, label, budget, options.seed_numbers, store, report, extra=extra or ()
+        ),
+        update_result,
+    )
 
 
-def _bouts(work: Path, progress: TerminalReporter) -> Bouts:
-    from pipelines.benchmarks.comparison.run_store import RESAMPLES, Bouts
-
-    return Bouts(work, progress, RESAMPLES)
-
-
-def _report(path: Path, write: Callable[..., None]) -> Report:
-    command = command_line()
-
-    def report(measured: dict[str, Any], seeds: Sequence[int]) -> None:
-        write(path, measured, command=command, seeds=seeds)
-
-    return report
-
-
-def _texts() -> TextEncoder:
-    """The packaged text encoder; a comparison takes no workspace's."""
+def model_builder(px: int) -> ModelBuilder:
+    """Builder of the models, with the packaged text encoder and the YOLO environment of this machine."""
+    from pipelines.benchmarks.comparison.models import ModelBuilder
+    from pipelines.benchmarks.comparison.yolo.yolo_model import yolo_python
     from pipelines.services import factory
     from pipelines.settings import Environment
 
-    return factory.dsmoe_backend(None, Environment.read()).text_encoder
-
-
-def _budget(minutes: float | None, epochs: int | None) -> Budget:
-    """One of the two.
-
-    Raises:
-        SettingsError: both or none is given.
-    """
-    from dsmoe_core.errors import SettingsError
-    from pipelines.benchmarks.comparison.protocol import Budget
-
-    if (minutes is None) == (epochs is None):
-        raise SettingsError("a budget is --minutes or --epochs, one of them", "Give one of the two.")
-    return Budget(minutes, epochs)
-
-
-def _detectors(models: str, px: int, labels: float) -> Field:
-    """Ours and YOLOv8, which has an environment of its own."""
-    from pipelines.benchmarks.comparison import variants
-    from pipelines.benchmarks.comparison.yolo import yolo_model as yolo
-    from pipelines.settings import Environment
-
-    interpreter = yolo.built(Environment.read().environments)
-    return variants.detectors(_names(models), px, _texts(), interpreter, labels)
+    environment = Environment.read()
+    text_encoder = factory.dsmoe_backend(None, environment).text_encoder
+    return ModelBuilder(px, text_encoder, yolo_python(environment.environments))
 
 
 def _names(text: str) -> list[str]:
@@ -320,14 +349,16 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[float]:
-    """Numbers with commas between.
+    """Numbers separated by commas.
 
     Raises:
-        SettingsError: one is none.
+        SettingsError: a part is not a number.
     """
     from dsmoe_core.errors import SettingsError
 
     try:
         return [float(part) for part in _names(text)]
     except ValueError as error:
-        raise SettingsError(f"{text!r} is no list of numbers", "Give some such as 0.05,1.") from error
+        raise SettingsError(
+            f"expected numbers separated by commas, not {text!r}", "Give some such as 0.05,1."
+        ) from error

@@ -19,7 +19,7 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
 
     Example: `dsmoe models list boards`
     """
-    from pipelines.benchmarks.tables import score
+    from pipelines.benchmarks.markdown import score
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:

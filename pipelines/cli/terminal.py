@@ -115,7 +115,7 @@ class TerminalReporter:
 def rounds_table(rows: Sequence[RoundSummary], title: str) -> Table:
     """The table of rounds: what was labelled, what became of the pre-annotations, how the models fared."""
     from dsmoe_core.schema import Outcome
-    from pipelines.benchmarks.tables import percent, score
+    from pipelines.benchmarks.markdown import percent, score
 
     table = Table(
         title=title, title_justify="left", caption_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)

@@ -1,1 +1,1 @@
-"""Trainings that are compared: the same images, size, budget and judge for everybody; each is done once."""
+"""Comparison of detectors trained on the same images, with the same budget and the same evaluation."""

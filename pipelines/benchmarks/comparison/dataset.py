@@ -1,4 +1,4 @@
-"""Data sets as lessons: train.json and val.json in COCO format beside images/, read where they lie."""
+"""Loads COCO data sets for a comparison; the images stay where they are."""
 
 from __future__ import annotations
 
@@ -13,72 +13,81 @@ from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledImage
-from pipelines.benchmarks.comparison.protocol import Lesson
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
 from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 from prompts.glossary import glossary_book
 
 
 @contextmanager
-def read(data: Path, progress: ProgressReporter) -> Iterator[Lesson]:
-    """A data set's lesson; within the block its images can be read.
+def load_dataset(data: Path, progress: ProgressReporter) -> Iterator[BenchmarkDataset]:
+    """Load a data set; its images can be read within the ``with`` block.
+
+    Args:
+        data: folder with train.json and val.json in COCO format and images/.
 
     Raises:
-        DataError: no image can be read, one cannot be, or nothing is labelled in a part.
-        FormatError: a file is missing, or no COCO file.
+        DataError: an image cannot be read, or a part has no box.
+        FormatError: a file is missing or not in COCO format.
     """
-    known = {part: coco.read(data / f"{part}.json") for part in ("train", "val")}
-    names = list(dict.fromkeys(name for part in known.values() for name in part.classes))
+    parts = {part: coco.read(data / f"{part}.json") for part in ("train", "val")}
+    class_names = list(dict.fromkeys(name for part in parts.values() for name in part.classes))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
-        parts: dict[str, tuple[LabelledImage, ...]] = {}
-        for part, annotations in known.items():
+        labelled: dict[str, tuple[LabelledImage, ...]] = {}
+        for part, annotations in parts.items():
             progress.status(f"{data.resolve().name}: reading {part} images")
             converted = Path(scratch) / part
             converted.mkdir()
-            taken = read_external_images(
+            images = read_external_images(
                 annotations, data / "images", converted, max_pixels=MAX_PIXELS, progress=progress.advance
             )
-            if taken.skipped:
-                first = taken.skipped[0]
+            if images.skipped:
+                first = images.skipped[0]
                 raise DataError(
-                    f"{len(taken.skipped)} images of {data / f'{part}.json'} cannot be read, "
+                    f"{len(images.skipped)} images of {data / f'{part}.json'} cannot be read, "
                     f"such as {first.name}: {first.reason}",
-                    "Mend or remove them; a comparison needs all of them.",
+                    "Repair or remove them; a comparison needs all images.",
                 )
-            if not any(one.annotations for one in taken.labelled):
-                raise DataError(f"{data / f'{part}.json'} has no box", "Give a labelled set.")
-            parts[part] = taken.labelled
-        vocabulary = glossary_book(names).vocabulary()
-        yield Lesson(data.resolve().name, vocabulary, parts["train"], parts["val"])
+            if not any(image.annotations for image in images.labelled):
+                raise DataError(f"{data / f'{part}.json'} has no box", "Give a labelled data set.")
+            labelled[part] = images.labelled
+        vocabulary = glossary_book(class_names).vocabulary()
+        yield BenchmarkDataset(data.resolve().name, vocabulary, labelled["train"], labelled["val"])
 
 
 @contextmanager
-def read_along(
-    data: Sequence[Path], along: Sequence[Path], progress: ProgressReporter
-) -> Iterator[list[Lesson]]:
-    """The lessons of data sets, each of which is learned along with all those of ``along``.
+def load_datasets(
+    data: Sequence[Path], extra: Sequence[Path], progress: ProgressReporter
+) -> Iterator[list[BenchmarkDataset]]:
+    """Load data sets, each with all of ``extra`` as extra training sets.
 
     Raises:
-        SettingsError: a set is to be learned along with itself. DataError, FormatError: as :func:`read`.
+        SettingsError: a folder is in both lists.
+        DataError, FormatError: as :func:`load_dataset`.
     """
-    if twice := {folder.resolve() for folder in data} & {folder.resolve() for folder in along}:
+    if repeated := {folder.resolve() for folder in data} & {folder.resolve() for folder in extra}:
         raise SettingsError(
-            f"{min(twice)} is given as --data and as --with", "Learn a set along with others than itself."
+            f"{min(repeated)} is given as --data and as --with",
+            "Pass different folders to --data and --with.",
         )
     with ExitStack() as stack:
-        others = tuple(stack.enter_context(read(folder, progress)) for folder in along)
-        yield [replace(stack.enter_context(read(folder, progress)), along=others) for folder in data]
+        extra_sets = tuple(stack.enter_context(load_dataset(folder, progress)) for folder in extra)
+        yield [
+            replace(stack.enter_context(load_dataset(folder, progress)), extra_sets=extra_sets)
+            for folder in data
+        ]
 
 
-def with_share(lesson: Lesson, share: float, seed: int) -> Lesson:
-    """The same with so much of the training images; a smaller share is a part of a larger one.
+def with_train_share(dataset: BenchmarkDataset, share: float, seed: int) -> BenchmarkDataset:
+    """The data set with a random share of its training images, at least one of them with a box.
 
-    The draw is by seed alone, so that every contestant gets the same images, and at least one with a box.
+    The sample depends on the seed alone, so all models get the same images, and a smaller share is a subset
+    of a larger one.
     """
     if share >= 1:
-        return lesson
-    order = random.Random(seed).sample(range(len(lesson.train)), len(lesson.train))  # noqa: S311 - no secret
-    first = next(place for place, i in enumerate(order) if lesson.train[i].annotations)
-    order.insert(0, order.pop(first))
-    chosen = sorted(order[: max(1, round(share * len(order)))])
-    return replace(lesson, train=tuple(lesson.train[i] for i in chosen), labels=share)
+        return dataset
+    order = random.Random(seed).sample(range(len(dataset.train)), len(dataset.train))  # noqa: S311 - no secret
+    first_labelled = next(place for place, i in enumerate(order) if dataset.train[i].annotations)
+    order.insert(0, order.pop(first_labelled))
+    sampled = sorted(order[: max(1, round(share * len(order)))])
+    return replace(dataset, train=tuple(dataset.train[i] for i in sampled), train_share=share)

@@ -1,37 +1,59 @@
-"""What decides what comes of a training, as hashes: data and code."""
+"""Hashes of the code and the data that determine the result of a training."""
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 from functools import cache
 from pathlib import Path
 
-from pipelines.benchmarks.comparison.protocol import Lesson
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
 
 
 @cache
-def of_code(package: Path) -> str:
-    """Of all sources of a package, so that only what the code of today made counts as done.
+def package_digest(package: Path) -> str:
+    """SHA-256 of the code of all modules of a package.
+
+    Comments, docstrings and formatting are left out: a training stays valid when only they change. The syntax
+    tree depends on the Python version, so another version gives another digest.
 
     Args:
-        package: its ``__init__.py``.
+        package: the ``__init__.py`` of the package.
     """
-    root, whole = package.parent, hashlib.sha256()
+    root, digest = package.parent, hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
-        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + _code(path).encode() + b"\0")
+    return digest.hexdigest()
 
 
-def of_lesson(lesson: Lesson) -> str:
-    """Of everything that is learned from and judged on: labels and the bytes of the images."""
-    whole = hashlib.sha256(json.dumps(lesson.vocabulary.names).encode())
-    for part in (lesson.train, lesson.val):
-        for one in part:
-            boxes = [(*a.box.corners, a.label) for a in one.annotations]
-            whole.update(json.dumps([one.image.name, boxes]).encode())
-            whole.update(hashlib.sha256(one.image.path.read_bytes()).digest())
-        whole.update(b"|")
-    for other in lesson.along:
-        whole.update(json.dumps([other.vocabulary.to_dict(), of_lesson(other)]).encode())
-    return whole.hexdigest()
+def module_digest(path: Path) -> str:
+    """SHA-256 of the code of one module, without comments, docstrings and formatting."""
+    return hashlib.sha256(_code(path).encode()).hexdigest()
+
+
+def _code(path: Path) -> str:
+    """The syntax tree of a module without docstrings."""
+    return ast.dump(_WithoutDocstrings().visit(ast.parse(path.read_bytes(), filename=str(path))))
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    """Removes string statements: docstrings, and the strings that document a constant or an attribute."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_string = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_string else node
+
+
+def dataset_digest(dataset: BenchmarkDataset) -> str:
+    """SHA-256 of the labels and the image files of a data set and of its extra sets."""
+    digest = hashlib.sha256(json.dumps(dataset.vocabulary.names).encode())
+    for part in (dataset.train, dataset.val):
+        for labelled in part:
+            boxes = [(*a.box.corners, a.label) for a in labelled.annotations]
+            digest.update(json.dumps([labelled.image.name, boxes]).encode())
+            digest.update(hashlib.sha256(labelled.image.path.read_bytes()).digest())
+        digest.update(b"|")
+    for extra in dataset.extra_sets:
+        digest.update(json.dumps([extra.vocabulary.to_dict(), dataset_digest(extra)]).encode())
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""DS-MoE as a contestant."""
+"""DS-MoE as a model of a comparison."""
 
 from __future__ import annotations
 
@@ -20,163 +20,184 @@ from dsmoe_core.schema import ImageRecord, LabelledSet, Prediction, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
-from pipelines.benchmarks.comparison.digests import of_code
-from pipelines.benchmarks.comparison.protocol import MIN_SCORE, Budget, Learned, Lesson
+from pipelines.benchmarks.comparison.digests import package_digest
+from pipelines.benchmarks.comparison.protocol import MIN_SCORE, BenchmarkDataset, Budget, TrainingResult
 from pipelines.progress import ProgressReporter
 
-WARM_UP = 3
-"""Steps that are slower than the others, for what is made at the first use."""
-SPEED_S, SPEED_STEPS = 30.0, 4
-"""How long, and for how many steps, the speed is measured."""
+WARM_UP_STEPS = 3
+"""Steps that the speed test ignores: the first ones allocate and compile."""
+SPEED_TEST_S, MIN_SPEED_TEST_STEPS = 30.0, 4
+"""The speed test ends when both are reached."""
+UNLIMITED_IMAGES = 1_000_000_000
 
 
-class DsmoeContestant:
-    """DS-MoE of one shape.
+class DsmoeModel:
+    """DS-MoE with one configuration.
 
     Args:
-        name: for rows and folders.
-        words: what it reads in place of the lesson's vocabulary, in training and in judging.
-        encoder_from: file of the image encoder's first weights; none: from scratch.
+        name: in result rows and folder names.
+        vocabulary: read in place of the data set's vocabulary, in training and in evaluation.
+        encoder_from: file with the initial weights of the image encoder; None: random weights.
+        speed_test_s: seconds of the speed test that converts minutes into a number of images.
     """
 
     def __init__(
         self,
         name: str,
-        model: ModelConfig,
+        config: ModelConfig,
         text_encoder: TextEncoder,
         *,
         training: TrainingConfig | None = None,
-        words: Vocabulary | None = None,
+        vocabulary: Vocabulary | None = None,
         encoder_from: Path | None = None,
+        speed_test_s: float = SPEED_TEST_S,
     ) -> None:
         self.name = name
-        self.model = model.model_copy(update={"text_width": text_encoder.width})
-        self._texts = text_encoder
-        self._training = training or TrainingConfig()
-        self._words = words
+        self.config = config.model_copy(update={"text_width": text_encoder.width})
+        self._text_encoder = text_encoder
+        self.training = training or TrainingConfig()
+        self._vocabulary = vocabulary
         self._encoder_from = encoder_from
-        for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-
-    def how(self, lesson: Lesson) -> dict[str, Any]:
-        """How it learns words, for the rows of a result."""
-        return {"class_subsets": self._training.class_subsets, "with": [one.name for one in lesson.along]}
+        self._speed_test_s = speed_test_s
+        for logger in ("lightning.fabric", "lightning.pytorch"):  # they log the precision of every training
+            logging.getLogger(logger).setLevel(logging.WARNING)
 
     @property
     def image_px(self) -> int:
-        """Side of the image that it is shown."""
-        return self.model.image_px
+        """Side of the network's input in pixels."""
+        return self.config.image_px
 
-    def identity(self, lesson: Lesson) -> dict[str, Any]:
-        """All settings, the words, the first weights and the code of ``dsmoe_core``."""
-        begun = self._encoder_from and sha256_of(self._encoder_from)
+    def text_settings(self, dataset: BenchmarkDataset) -> dict[str, Any]:
+        """Settings of the training on class texts, as keys of a result row."""
         return {
-            "model": self.model.model_dump(mode="json"),
-            "training": self._training.model_dump(mode="json", exclude={"pictures_seen", "seed"}),
-            "words": self._vocabulary(lesson).to_dict(),
-            "text_encoder": self._texts.name,
-            "encoder_from": begun,
-            "code": of_code(Path(dsmoe_core.__file__)),
+            "class_subsets": self.training.class_subsets,
+            "with": [extra.name for extra in dataset.extra_sets],
         }
 
-    def learn(
-        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
-    ) -> Learned:
-        """Train and look; a killed training goes on from its last checkpoint, of the same length.
+    def identity(self, dataset: BenchmarkDataset) -> dict[str, Any]:
+        """All settings, the vocabulary, the initial weights and the code of ``dsmoe_core``."""
+        return {
+            "config": self.config.model_dump(mode="json"),
+            "training": self.training.model_dump(mode="json", exclude={"images_seen", "seed"}),
+            "vocabulary": self._vocabulary_of(dataset).to_dict(),
+            "text_encoder": self._text_encoder.name,
+            "encoder_from": self._encoder_from and sha256_of(self._encoder_from),
+            "code": package_digest(Path(dsmoe_core.__file__)),
+        }
+
+    def train(
+        self, dataset: BenchmarkDataset, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> TrainingResult:
+        """Train and predict; after a kill the training resumes from its last checkpoint.
 
         Raises:
-            ModelError: the first weights do not fit.
+            ModelError: the initial weights do not fit the configuration.
         """
-        training = self._training.model_copy(update={"seed": seed})
-        length = self._length(lesson, budget, training, folder / "length.json", progress)
-        training = training.model_copy(update={"pictures_seen": length})
+        training = self.training.model_copy(update={"seed": seed})
+        images_seen = self._images_seen(dataset, budget, training, folder / "length.json", progress)
+        training = training.model_copy(update={"images_seen": images_seen})
         progress.status(f"{self.name}: training")
-        vocabulary = self._vocabulary(lesson)
+        vocabulary = self._vocabulary_of(dataset)
         summary = fit(
-            images=lesson.train,
+            images=dataset.train,
             vocabulary=vocabulary,
-            text_encoder=self._texts,
-            model=self.model,
+            text_encoder=self._text_encoder,
+            model=self.config,
             training=training,
             out=folder / "model",
             encoder_from=self._encoder_from,
-            extra_sets=_along(lesson),
+            extra_sets=_extra_sets(dataset),
             progress=lambda step, steps, _: progress.advance(step, steps),
         )
-        progress.status(f"{self.name}: looking at images")
-        detections = self.look(folder / "model", vocabulary, [p.image for p in lesson.val], progress)
+        progress.status(f"{self.name}: predicting")
+        images = [labelled.image for labelled in dataset.val]
+        predictions = self.predict(folder / "model", vocabulary, images, progress)
         notes = {"losses": summary.losses, "steps": summary.steps}
-        epochs = summary.steps * training.batch / self._shown_in_a_pass(lesson)
-        return Learned(detections, epochs, summary.seconds, notes)
+        epochs = summary.steps * training.batch / self._images_per_epoch(dataset)
+        return TrainingResult(predictions, epochs, summary.seconds, notes)
 
-    def look(
+    def predict(
         self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord], progress: ProgressReporter
     ) -> list[Prediction]:
-        """What a trained network finds when it reads these words.
+        """Predictions of a trained network with this vocabulary, in the order of the images.
+
+        Args:
+            model: folder of the weights.
 
         Raises:
-            ModelError: there is no whole model in the folder.
+            ModelError: the folder has no complete model.
         """
-        detector = Detector.load(model, self._texts)
+        detector = Detector.load(model, self._text_encoder)
         detector.set_vocabulary(vocabulary)
-        images, found = list(images), []
-        for one in detector.predict(images, min_score=MIN_SCORE):
-            found.append(one)
-            progress.advance(len(found), len(images))
-        return found
+        images = list(images)
+        predictions: list[Prediction] = []
+        for prediction in detector.predict(images, min_score=MIN_SCORE):
+            predictions.append(prediction)
+            progress.advance(len(predictions), len(images))
+        return predictions
 
-    def _vocabulary(self, lesson: Lesson) -> Vocabulary:
-        return self._words or lesson.vocabulary
+    def images_per_second(self, dataset: BenchmarkDataset, training: TrainingConfig) -> float:
+        """Training speed, from the first steps of a training that is then discarded."""
+        step_ends: list[float] = []
 
-    def _length(
-        self, lesson: Lesson, budget: Budget, training: TrainingConfig, kept: Path, progress: ProgressReporter
-    ) -> int:
-        """Images to be shown. What minutes allow is measured once and kept, as the schedule hangs on it."""
-        if budget.epochs is not None:
-            return budget.epochs * self._shown_in_a_pass(lesson)
-        if kept.is_file():
-            return int(json.loads(kept.read_text(encoding="utf-8"))["pictures_seen"])
-        progress.status(f"{self.name}: measuring its speed")
-        speed = self._speed(lesson, training)
-        length = max(training.batch, int(speed * 60 * (budget.minutes or 0.0)))
-        atomic_write(kept, json.dumps({"pictures_per_s": round(speed, 2), "pictures_seen": length}) + "\n")
-        return length
+        def record_step(*_: Any) -> None:
+            step_ends.append(time.monotonic())
+            timed = step_ends[WARM_UP_STEPS:]
+            if len(timed) > MIN_SPEED_TEST_STEPS and timed[-1] - timed[0] >= self._speed_test_s:
+                raise _SpeedMeasured
 
-    def _shown_in_a_pass(self, lesson: Lesson) -> int:
-        """Images of all sets, or the tiles of large ones."""
-        return sum(len(training_views(one.train, self.model.tiles)) for one in (lesson, *lesson.along))
-
-    def _speed(self, lesson: Lesson, training: TrainingConfig) -> float:
-        """Images a second that a training is shown, from the beginning of one that is thrown away."""
-        moments: list[float] = []
-
-        def note(*_: Any) -> None:
-            moments.append(time.monotonic())
-            timed = moments[WARM_UP:]
-            if len(timed) > SPEED_STEPS and timed[-1] - timed[0] >= SPEED_S:
-                raise _MeasuredError
-
-        with TemporaryDirectory(prefix="dsmoe-") as scratch, suppress(_MeasuredError):
+        with TemporaryDirectory(prefix="dsmoe-") as scratch, suppress(_SpeedMeasured):
             fit(
-                images=lesson.train,
-                vocabulary=self._vocabulary(lesson),
-                text_encoder=self._texts,
-                model=self.model,
+                images=dataset.train,
+                vocabulary=self._vocabulary_of(dataset),
+                text_encoder=self._text_encoder,
+                model=self.config,
                 training=training.model_copy(
-                    update={"pictures_seen": 1_000_000_000, "checkpoint_every_s": 3600.0}
+                    update={"images_seen": UNLIMITED_IMAGES, "checkpoint_every_s": 3600.0}
                 ),
                 out=Path(scratch),
                 encoder_from=self._encoder_from,
-                extra_sets=_along(lesson),
-                progress=note,
+                extra_sets=_extra_sets(dataset),
+                progress=record_step,
             )
-        timed = moments[WARM_UP:]
+        timed = step_ends[WARM_UP_STEPS:]
         return training.batch * (len(timed) - 1) / (timed[-1] - timed[0])
 
+    def _vocabulary_of(self, dataset: BenchmarkDataset) -> Vocabulary:
+        return self._vocabulary or dataset.vocabulary
 
-def _along(lesson: Lesson) -> list[LabelledSet]:
-    return [LabelledSet(one.train, one.vocabulary) for one in lesson.along]
+    def _images_seen(
+        self,
+        dataset: BenchmarkDataset,
+        budget: Budget,
+        training: TrainingConfig,
+        length_file: Path,
+        progress: ProgressReporter,
+    ) -> int:
+        """Number of images to train on.
+
+        For a budget in minutes it is measured once and stored, because the learning-rate schedule of a
+        resumed training depends on it.
+        """
+        if budget.epochs is not None:
+            return budget.epochs * self._images_per_epoch(dataset)
+        if length_file.is_file():
+            return int(json.loads(length_file.read_text(encoding="utf-8"))["images_seen"])
+        progress.status(f"{self.name}: measuring the training speed")
+        speed = self.images_per_second(dataset, training)
+        images_seen = max(training.batch, int(speed * 60 * (budget.minutes or 0.0)))
+        length = {"images_per_s": round(speed, 2), "images_seen": images_seen}
+        atomic_write(length_file, json.dumps(length) + "\n")
+        return images_seen
+
+    def _images_per_epoch(self, dataset: BenchmarkDataset) -> int:
+        """Training images of all sets; tiles count as images."""
+        return sum(len(training_views(s.train, self.config.tiles)) for s in (dataset, *dataset.extra_sets))
 
 
-class _MeasuredError(Exception):
-    """Leads out of a training that has told its speed."""
+def _extra_sets(dataset: BenchmarkDataset) -> list[LabelledSet]:
+    return [LabelledSet(extra.train, extra.vocabulary) for extra in dataset.extra_sets]
+
+
+class _SpeedMeasured(Exception):  # noqa: N818 - not an error
+    """Stops the training of the speed test."""

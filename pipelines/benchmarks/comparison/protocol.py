@@ -1,4 +1,4 @@
-"""What a contestant is: it learns from the same images for the same time and answers with detections."""
+"""Types of a comparison: training budget, data set, model interface and result of a training."""
 
 from __future__ import annotations
 
@@ -13,85 +13,85 @@ from pipelines.detectors.backend import EVALUATION_MIN_SCORE
 from pipelines.progress import ProgressReporter
 
 MIN_SCORE = EVALUATION_MIN_SCORE
-"""For everybody."""
-MOST = MAX_DETECTIONS
-"""Detections an image, for everybody; COCO looks at no more of a class."""
+"""Lowest score of a detection that is evaluated; the same for all models."""
+MAX_PER_IMAGE = MAX_DETECTIONS
+"""Detections per image that are evaluated; the same for all models. COCO's limit per class is the same."""
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to train: minutes of wall-clock, or passes over the training images; one of them."""
+    """Length of a training: either minutes of wall-clock time or passes over the training images."""
 
     minutes: float | None = None
     epochs: int | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The one that is given, by its name."""
+        """The given unit and its amount, for result files."""
         return {"epochs": self.epochs} if self.minutes is None else {"minutes": self.minutes}
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """A data set: what is learned from and what is judged on.
+class BenchmarkDataset:
+    """Images to train and to evaluate on.
 
     Attributes:
-        name: of the data set.
-        vocabulary: its classes in their order, with our built-in descriptions.
-        labels: share of the training images that ``train`` is.
-        along: other sets whose training images are learned along with it, in their own words.
+        name: of the data set's folder.
+        vocabulary: its classes in their order, with the built-in descriptions.
+        train_share: share of the original training images that ``train`` holds.
+        extra_sets: other data sets whose training images are trained on as well, with their own vocabularies.
     """
 
     name: str
     vocabulary: Vocabulary
     train: Sequence[LabelledImage]
     val: Sequence[LabelledImage]
-    labels: float = 1.0
-    along: tuple[Lesson, ...] = ()
+    train_share: float = 1.0
+    extra_sets: tuple[BenchmarkDataset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """What a training came to.
+class TrainingResult:
+    """Predictions and effort of a training.
 
     Attributes:
-        detections: on the images of ``val``, in their order.
-        epochs: passes over what was learned from: images, or the tiles of large ones.
+        predictions: on the images of ``val``, in their order.
+        epochs: passes over the training images, or over the tiles of large ones.
         seconds: of the training alone.
-        notes: what else is worth keeping with the figures; plain values.
+        notes: further plain values to store with the metrics.
     """
 
-    detections: Sequence[Prediction]
+    predictions: Sequence[Prediction]
     epochs: float
     seconds: float
     notes: dict[str, Any]
 
 
-class Contestant(Protocol):
-    """Someone who learns from scratch, or from a given start."""
+class BenchmarkModel(Protocol):
+    """A detector that a comparison can train and evaluate."""
 
     @property
     def name(self) -> str:
-        """For rows and folders."""
+        """Name in result rows and folder names."""
         ...
 
     @property
     def image_px(self) -> int:
-        """Side of the image that it is shown."""
+        """Side of the network's input in pixels."""
         ...
 
-    def identity(self, lesson: Lesson) -> dict[str, Any]:
-        """All but data, budget and seed that decides what it learns, its code included; plain values."""
+    def identity(self, dataset: BenchmarkDataset) -> dict[str, Any]:
+        """Plain values, besides data, budget and seed, that determine the training: settings and code."""
         ...
 
-    def learn(
-        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
-    ) -> Learned:
-        """Train and look at ``lesson.val``.
+    def train(
+        self, dataset: BenchmarkDataset, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> TrainingResult:
+        """Train on ``dataset.train`` and predict ``dataset.val``.
 
-        Called again after a kill with the same folder, it ends with the same kind of answer.
+        Called again with the same folder after a kill, it resumes or starts over.
 
         Args:
-            folder: its own, to keep what it needs.
+            folder: of this training alone, for checkpoints and logs.
         """
         ...

@@ -1,8 +1,8 @@
-"""Trainings with their judgement, each done once and kept: the one store of all benchmarks that train.
+"""Stores trainings with their evaluation, so that no benchmark repeats a training.
 
-A bout is one contestant, one lesson, one budget, one seed. Its folder's name ends in a hash of all that
-decides what comes of it, so that a changed setting, label or line of code makes another bout, and two
-benchmarks that need the same one share it. ``result.json``, written last, says that it is done.
+A run is the training of one model on one data set with one budget and one seed. The name of its folder ends
+in a hash of everything that determines the result: a changed setting, label or line of code makes a new run,
+and benchmarks that need the same run share it. ``result.json`` is written last and marks a finished run.
 """
 
 from __future__ import annotations
@@ -23,141 +23,145 @@ from dsmoe_core.digest import content_id
 from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.metrics import compute_metrics, evaluation_tables
 from dsmoe_core.schema import Prediction
-from pipelines.benchmarks.comparison.digests import of_code, of_lesson
-from pipelines.benchmarks.comparison.protocol import Budget, Contestant, Lesson
+from pipelines.benchmarks.comparison.digests import dataset_digest, package_digest
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, BenchmarkModel, Budget
 from pipelines.benchmarks.results import machine
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 
 RESAMPLES = 1000
-DRAWS_SEED = 42
-SHOWN = 0.3
-"""Score at which a person would be shown a detection; figures at the best one stand beside it."""
+RESAMPLE_SEED = 42
+GIVEN_THRESHOLD = 0.3
+"""Score threshold that is evaluated in addition to the one with the best F1."""
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """What became of a bout.
+class RunResult:
+    """The evaluation of a run.
 
     Attributes:
-        folder: with everything that the contestant kept.
-        kept: ``figures`` (as in evaluation.json) and ``resampled``; of a bout also ``epochs``, ``minutes``
-            and ``commit``.
+        folder: of the run, with everything that the model stored.
+        record: ``figures`` (as in evaluation.json) and ``resampled``; of a training also ``epochs``,
+            ``minutes`` and ``commit``.
     """
 
     seed: int
     folder: Path
-    kept: dict[str, Any] = field(repr=False)
+    record: dict[str, Any] = field(repr=False)
 
     @property
-    def total(self) -> dict[str, Any]:
-        """map50, map, and precision, recall and f1 at the best threshold; 0 where nothing is right."""
-        total = self.kept["figures"]["total"]
+    def metrics(self) -> dict[str, float]:
+        """map50, map, and precision, recall and f1 at the best threshold; 0 without a correct detection."""
+        total = self.record["figures"]["total"]
         best = total.get("best", {})
         shares = {name: best.get(name, 0.0) for name in ("precision", "recall", "f1")}
         return {"map50": total["map50"], "map": total["map"], **shares}
 
     @property
     def resampled(self) -> NDArray[np.float64]:
-        """mAP@.5 and mAP@.5:.95 in each resample of the images, (b, 2); the same ones for everybody."""
-        return np.array(self.kept["resampled"], dtype=np.float64)
+        """mAP@.5 and mAP@.5:.95 in each resample of the images, (b, 2); all runs have the same resamples."""
+        return np.array(self.record["resampled"], dtype=np.float64)
 
 
-class Bouts:
-    """The store.
+class RunStore:
+    """Folder of runs.
 
     Args:
-        work: its folder.
-        resamples: of the images, for intervals.
+        work: the folder.
+        resamples: number of bootstrap resamples of the images, for confidence intervals.
     """
 
-    def __init__(self, work: Path, progress: ProgressReporter, resamples: int) -> None:
+    def __init__(self, work: Path, progress: ProgressReporter, resamples: int = RESAMPLES) -> None:
+        self.progress = progress
         self._work = work
-        self.told = progress
         self._resamples = resamples
 
-    def fight(self, contestant: Contestant, lesson: Lesson, budget: Budget, seed: int) -> Result:
-        """Train and judge; what is done already is read. Another process at the same bout is waited for.
+    def run(self, model: BenchmarkModel, dataset: BenchmarkDataset, budget: Budget, seed: int) -> RunResult:
+        """Train and evaluate, or read the stored result.
+
+        A lock makes a second process wait for the same run.
 
         Raises:
-            ModelError, PrerequisiteError: the contestant cannot.
+            ModelError, PrerequisiteError: the model cannot be trained.
         """
-        folder = self._folder(contestant, lesson, budget, seed)
+        folder = self._folder(model, dataset, budget, seed)
 
-        def fought() -> dict[str, Any]:
-            learned = contestant.learn(lesson, budget, seed, folder, self.told)
+        def train() -> dict[str, Any]:
+            training = model.train(dataset, budget, seed, folder, self.progress)
             commit = source_commit()
             return {
-                "contestant": contestant.name,
-                "data": lesson.name,
+                "model": model.name,
+                "data": dataset.name,
                 "budget": budget.plain,
                 **({"commit": commit} if commit else {}),
-                "epochs": round(learned.epochs, 2),
-                "minutes": round(learned.seconds / 60, 2),
-                "notes": learned.notes,
-                **self._judged(learned.detections, lesson),
+                "epochs": round(training.epochs, 2),
+                "minutes": round(training.seconds / 60, 2),
+                "notes": training.notes,
+                **self._evaluate(training.predictions, dataset),
             }
 
-        return self._once(folder, "result", seed, fought)
+        return self._load_or_make(folder, "result", seed, train)
 
-    def again(
-        self, result: Result, name: str, look: Callable[[Path], Sequence[Prediction]], lesson: Lesson
-    ) -> Result:
-        """Judge what the same training finds otherwise, as ``name`` says.
+    def evaluate_again(
+        self,
+        result: RunResult,
+        name: str,
+        predict: Callable[[Path], Sequence[Prediction]],
+        dataset: BenchmarkDataset,
+    ) -> RunResult:
+        """Evaluate other predictions of a trained model, or read the stored evaluation.
 
         Args:
-            name: of the file that it is kept in; says all that decides what is found.
-            look: is given the bout's folder.
+            name: of the file in the run's folder; must identify everything that changes the predictions.
+            predict: called with the run's folder.
         """
-        return self._once(result.folder, name, result.seed, lambda: self._judged(look(result.folder), lesson))
+        return self._load_or_make(
+            result.folder, name, result.seed, lambda: self._evaluate(predict(result.folder), dataset)
+        )
 
-    def _once(self, folder: Path, name: str, seed: int, make: Callable[[], dict[str, Any]]) -> Result:
+    def _load_or_make(
+        self, folder: Path, name: str, seed: int, make: Callable[[], dict[str, Any]]
+    ) -> RunResult:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.json"
-        with process_lock(folder / "lock", self.told.status):
-            kept = _read(path)
-            if kept is None:
-                kept = make()
-                atomic_write(path, json.dumps(kept, ensure_ascii=False) + "\n")
-        return Result(seed, folder, kept)
+        with process_lock(folder / "lock", self.progress.status):
+            if path.is_file():
+                record = json.loads(path.read_text(encoding="utf-8"))
+            else:
+                record = make()
+                atomic_write(path, json.dumps(record, ensure_ascii=False) + "\n")
+        return RunResult(seed, folder, record)
 
-    def _folder(self, contestant: Contestant, lesson: Lesson, budget: Budget, seed: int) -> Path:
-        decides = {
-            "contestant": contestant.identity(lesson),
-            "judge": of_code(Path(evaluation.__file__)),
-            "data": of_lesson(lesson),
+    def _folder(self, model: BenchmarkModel, dataset: BenchmarkDataset, budget: Budget, seed: int) -> Path:
+        determinants = {
+            "model": model.identity(dataset),
+            "evaluation": package_digest(Path(evaluation.__file__)),
+            "data": dataset_digest(dataset),
             "budget": budget.plain,
             "seed": seed,
             "resamples": self._resamples,
-            **_where(budget),
+            **_hardware(budget),
         }
-        identity = content_id(decides)
-        return self._work / f"{lesson.name}-{contestant.name}-seed{seed}-{identity}"
+        return self._work / f"{dataset.name}-{model.name}-seed{seed}-{content_id(determinants)}"
 
-    def _judged(self, detections: Sequence[Prediction], lesson: Lesson) -> dict[str, Any]:
-        """All figures, and mAP in the resamples."""
-        self.told.status("judging")
-        counts = bootstrap.resample_counts(len(lesson.val), self._resamples, DRAWS_SEED)
-        found = {one.key: one for one in detections}
-        one = evaluation_tables(found, lesson.val, lesson.vocabulary.names, counts, self.told.advance)
-        means = bootstrap.mean_over_classes(one.resampled)
+    def _evaluate(self, predictions: Sequence[Prediction], dataset: BenchmarkDataset) -> dict[str, Any]:
+        """All metrics, and the mAP in each resample."""
+        self.progress.status("evaluating")
+        counts = bootstrap.resample_counts(len(dataset.val), self._resamples, RESAMPLE_SEED)
+        by_key = {prediction.key: prediction for prediction in predictions}
+        tables = evaluation_tables(
+            by_key, dataset.val, dataset.vocabulary.names, counts, self.progress.advance
+        )
+        means = bootstrap.mean_over_classes(tables.resampled)
         return {
-            "figures": compute_metrics(one, counts, given=SHOWN, seed=DRAWS_SEED),
+            "figures": compute_metrics(tables, counts, given=GIVEN_THRESHOLD, seed=RESAMPLE_SEED),
             "resampled": np.nan_to_num(means).round(6).tolist(),
         }
 
 
-def _where(budget: Budget) -> dict[str, Any]:
-    """What the machine decides: how far minutes lead; of passes, only the rounding of a GPU."""
+def _hardware(budget: Budget) -> dict[str, Any]:
+    """Hardware that changes the result: all of it for minutes; for epochs only the GPU, by its rounding."""
     here = machine()
     if budget.minutes is not None:
         return {"machine": here}
     return {"gpu": here["gpu"]} if here["gpu"] else {}
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return kept

@@ -1,97 +1,105 @@
-"""Many bouts in a row: every seed, every data set, every entrant; what is known is reported after each."""
+"""Runs a list of models on all data sets and seeds, and reports the results after each run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.benchmarks.comparison import dataset as lessons
-from pipelines.benchmarks.comparison.protocol import MIN_SCORE, MOST, Budget, Contestant
-from pipelines.benchmarks.comparison.rows import differences, row
-from pipelines.benchmarks.comparison.run_store import Bouts, Result
+from pipelines.benchmarks.comparison.dataset import load_datasets, with_train_share
+from pipelines.benchmarks.comparison.protocol import MAX_PER_IMAGE, MIN_SCORE, BenchmarkModel, Budget
+from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
+from pipelines.benchmarks.comparison.run_store import RunResult, RunStore
 
-Report = Callable[[dict[str, Any], Sequence[int]], None]
-"""Given the keys of a result file and the seeds that they hold, after each bout."""
+ReportCallback = Callable[[dict[str, Any], Sequence[int]], None]
+"""Called after each run with the keys of a result file and the seeds that were started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Entrant:
-    """One row of a result file for each data set.
+class SweepEntry:
+    """One model of a sweep; it has one row in the result file for each data set.
 
     Attributes:
-        keys: what the row says of it, beside its figures.
-        labels: share of the training images that it learns from.
-        budget: its own, where the entrants of a series have several.
+        keys: identify the entry in its rows.
+        train_share: share of the training images that it is trained on.
+        budget: replaces the budget of the sweep.
     """
 
     keys: dict[str, Any]
-    contestant: Contestant
-    labels: float = 1.0
+    model: BenchmarkModel
+    train_share: float = 1.0
     budget: Budget | None = None
 
 
-class Pair(NamedTuple):
-    """Two entrants by number, the first one's figures less the second one's, and what the test's row says."""
+class EntryPair(NamedTuple):
+    """Two entries to compare, by index: first minus second; ``keys`` identify the pair in its tests."""
 
-    one: int
-    other: int
+    first: int
+    second: int
     keys: dict[str, Any]
 
 
-class Field(NamedTuple):
-    """Who takes part, and who is compared with whom."""
+class Sweep(NamedTuple):
+    """Models to train, and the pairs of them to compare."""
 
-    entrants: Sequence[Entrant]
-    pairs: Sequence[Pair]
+    entries: Sequence[SweepEntry]
+    pairs: Sequence[EntryPair]
 
 
-def run(
-    field: Field, data: Sequence[Path], budget: Budget, seeds: Sequence[int], bouts: Bouts, report: Report
+def run_sweep(
+    sweep: Sweep,
+    data: Sequence[Path],
+    budget: Budget,
+    seeds: Sequence[int],
+    store: RunStore,
+    report: ReportCallback,
 ) -> None:
-    """Go through all bouts, seed by seed, so that half a series is a whole one of fewer seeds.
+    """Train and evaluate all entries on all data sets, seed by seed.
+
+    An interrupted sweep therefore has complete results for the first seeds.
 
     Args:
         data: folders with images/, train.json and val.json.
-        budget: of all entrants that have none of their own.
+        budget: of all entries without a budget of their own.
 
     Raises:
         DataError: a data set cannot be read.
-        ModelError, PrerequisiteError: a contestant cannot go on; what is done stays done.
+        ModelError, PrerequisiteError: a model cannot be trained; finished runs are kept.
     """
-    results: dict[tuple[str, int], list[Result]] = {}
-    with ExitStack() as stack:
-        read = [stack.enter_context(lessons.read(folder, bouts.told)) for folder in data]
-        todo = [(seed, whole, i) for seed in seeds for whole in read for i in range(len(field.entrants))]
-        for done, (seed, whole, i) in enumerate(todo, start=1):
-            entrant = field.entrants[i]
-            name = f"{whole.name}, {', '.join(map(str, entrant.keys.values()))}, seed {seed}"
-            bouts.told.line(f"{done} of {len(todo)}: {name}")
-            lesson = lessons.with_share(whole, entrant.labels, seed)
-            result = bouts.fight(entrant.contestant, lesson, entrant.budget or budget, seed)
-            results.setdefault((whole.name, i), []).append(result)
-            shown = result.total
-            bouts.told.line(f"  mAP@.5 {shown['map50']:.3f}, mAP@.5:.95 {shown['map']:.3f}")
-            head = {"budget": budget.plain, "min_score": MIN_SCORE, "max_detections": MOST}
-            names = [one.name for one in read]
-            report({**head, **_measured(field, names, results)}, seeds[: seeds.index(seed) + 1])
+    results: dict[tuple[str, int], list[RunResult]] = {}
+    progress = store.progress
+    with load_datasets(data, (), progress) as datasets:
+        names = [dataset.name for dataset in datasets]
+        runs = [
+            (seed, dataset, i) for seed in seeds for dataset in datasets for i in range(len(sweep.entries))
+        ]
+        for number, (seed, dataset, i) in enumerate(runs, start=1):
+            entry = sweep.entries[i]
+            description = ", ".join([dataset.name, *map(str, entry.keys.values()), f"seed {seed}"])
+            progress.line(f"{number} of {len(runs)}: {description}")
+            sampled = with_train_share(dataset, entry.train_share, seed)
+            result = store.run(entry.model, sampled, entry.budget or budget, seed)
+            results.setdefault((dataset.name, i), []).append(result)
+            metrics = result.metrics
+            progress.line(f"  mAP@.5 {metrics['map50']:.3f}, mAP@.5:.95 {metrics['map']:.3f}")
+            head = {"budget": budget.plain, "min_score": MIN_SCORE, "most_findings": MAX_PER_IMAGE}
+            report({**head, **_rows_and_tests(sweep, names, results)}, seeds[: seeds.index(seed) + 1])
 
 
-def _measured(
-    field: Field, data: Sequence[str], results: dict[tuple[str, int], list[Result]]
+def _rows_and_tests(
+    sweep: Sweep, data: Sequence[str], results: dict[tuple[str, int], list[RunResult]]
 ) -> dict[str, Any]:
     rows = [
-        {"data": name, **entrant.keys, **row(results[name, i])}
+        {"data": name, **entry.keys, **result_row(results[name, i])}
         for name in data
-        for i, entrant in enumerate(field.entrants)
+        for i, entry in enumerate(sweep.entries)
         if (name, i) in results
     ]
-    compared = [
+    tests = [
         {"data": name, **pair.keys, **test}
         for name in data
-        for pair in field.pairs
-        for test in differences(results.get((name, pair.one), ()), results.get((name, pair.other), ()))
+        for pair in sweep.pairs
+        for test in comparison_rows(results.get((name, pair.first), ()), results.get((name, pair.second), ()))
     ]
-    return {"rows": rows, "tests": compared}
+    return {"rows": rows, "tests": tests}

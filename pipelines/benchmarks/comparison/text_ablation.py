@@ -1,8 +1,9 @@
-"""Do the words matter? One trained model, asked in right, bare, random and swapped words.
+"""Text ablation: one trained model evaluated with right, name-only, random and swapped class descriptions.
 
-The *same* model, because that is the question: does what it finds depend on what it is told? Whether it would
-have learned as well from other words is another one, and has rows of its own (``trained: anew``): a model
-that reads any fixed vector as a code for a class falls in the former and not in the latter.
+The same model is evaluated with each text, so the benchmark measures whether its detections depend on the
+text. Whether a model learns as well from another text is a second question. It has rows of its own, with a
+model trained for each text (``trained`` is ``anew``): a model that treats every fixed vector as the code of a
+class loses in the first measurement and not in the second.
 """
 
 from __future__ import annotations
@@ -14,105 +15,102 @@ from typing import Any
 
 from dsmoe_core.digest import content_id
 from dsmoe_core.schema import Vocabulary
-from pipelines.benchmarks.comparison import dataset as lessons
-from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
-from pipelines.benchmarks.comparison.protocol import Budget, Lesson
-from pipelines.benchmarks.comparison.rows import differences, row
-from pipelines.benchmarks.comparison.run_store import Bouts, Result
-from pipelines.benchmarks.comparison.sweep import Report
+from pipelines.benchmarks.comparison.dataset import load_datasets
+from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
+from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
+from pipelines.benchmarks.comparison.run_store import RunResult, RunStore
+from pipelines.benchmarks.comparison.sweep import ReportCallback
 from prompts.text_controls import TEXT_CONTROLS
 
-ONCE, ANEW = "once", "anew"
-Key = tuple[str, str, str]
-"""Data set, ``trained``, words."""
+ONE_TRAINING, TRAINING_PER_TEXT = "once", "anew"
+"""Values of ``trained`` in result files."""
+RowKey = tuple[str, str, str]
+"""Data set, value of ``trained``, name of the text control."""
 
 
-def run(
-    make: Callable[[Vocabulary | None], DsmoeContestant],
+def run_text_ablation(
+    build_model: Callable[[Vocabulary | None], DsmoeModel],
     data: Sequence[Path],
     budget: Budget,
     seeds: Sequence[int],
-    bouts: Bouts,
-    report: Report,
+    store: RunStore,
+    report: ReportCallback,
     *,
-    anew: bool,
-    along: Sequence[Path] = (),
+    retrain: bool,
+    extra: Sequence[Path] = (),
 ) -> None:
-    """Train with the right words, once a seed, and ask in all of them; then train anew in each, if wanted.
+    """Train with the right descriptions and evaluate with each text control, for every seed and data set.
 
     Args:
-        make: a contestant that reads this vocabulary; the lesson's own for None.
-        anew: also train with each of the other words.
-        along: other data sets to train on along with each, in their right words.
+        build_model: builds a model that reads the given vocabulary, or that of the data set for None.
+        retrain: also train a model with each of the other texts.
+        extra: other data sets to train on as well, with their right descriptions.
 
     Raises:
-        DataError, ModelError: as :func:`pipelines.benchmarks.comparison.sweep.run`.
-        SettingsError: a set is to be learned along with itself.
+        DataError, ModelError: as :func:`pipelines.benchmarks.comparison.sweep.run_sweep`.
+        SettingsError: a folder is in ``data`` and in ``extra``.
     """
-    results: dict[Key, list[Result]] = {}
-    progress = bouts.told
-    with lessons.read_along(data, along, progress) as read:
-        how = make(None).how(read[0])
+    results: dict[RowKey, list[RunResult]] = {}
+
+    def add(dataset: BenchmarkDataset, trained: str, control: str, result: RunResult) -> None:
+        results.setdefault((dataset.name, trained, control), []).append(result)
+        metrics = result.metrics
+        store.progress.line(
+            f"  {control} text, trained {trained}: "
+            f"mAP@.5 {metrics['map50']:.3f}, mAP@.5:.95 {metrics['map']:.3f}"
+        )
+
+    with load_datasets(data, extra, store.progress) as datasets:
+        settings = build_model(None).text_settings(datasets[0])
         for seed in seeds:
-            for lesson in read:
-                progress.line(f"{lesson.name}, seed {seed}")
-                contestant = make(None)
-                trained = bouts.fight(contestant, lesson, budget, seed)
-                for words in TEXT_CONTROLS:
-                    _note(
-                        results,
-                        (lesson.name, ONCE, words),
-                        _asked(contestant, trained, words, lesson, bouts),
-                        bouts,
-                    )
-                for words in [w for w in TEXT_CONTROLS if anew and w != "right"]:
-                    other = make(in_words(words, lesson, seed))
-                    _note(
-                        results, (lesson.name, ANEW, words), bouts.fight(other, lesson, budget, seed), bouts
-                    )
-                report({"budget": budget.plain, **_measured(results, how)}, seeds[: seeds.index(seed) + 1])
+            for dataset in datasets:
+                store.progress.line(f"{dataset.name}, seed {seed}")
+                model = build_model(None)
+                trained = store.run(model, dataset, budget, seed)
+                for control in TEXT_CONTROLS:
+                    add(dataset, ONE_TRAINING, control, _evaluate(model, trained, control, dataset, store))
+                for control in TEXT_CONTROLS:
+                    if retrain and control != "right":
+                        other = build_model(controlled_vocabulary(control, dataset, seed))
+                        add(dataset, TRAINING_PER_TEXT, control, store.run(other, dataset, budget, seed))
+                started = seeds[: seeds.index(seed) + 1]
+                report({"budget": budget.plain, **_rows_and_tests(results, settings)}, started)
 
 
-def in_words(words: str, lesson: Lesson, seed: int) -> Vocabulary:
-    """The lesson's vocabulary in these words (``prompts.text_controls.TEXT_CONTROLS``)."""
-    boxes = Counter(a.label for one in lesson.val for a in one.annotations)
-    return TEXT_CONTROLS[words](lesson.vocabulary, boxes, seed)
+def controlled_vocabulary(control: str, dataset: BenchmarkDataset, seed: int) -> Vocabulary:
+    """The vocabulary of a data set with its texts replaced (``prompts.text_controls.TEXT_CONTROLS``)."""
+    boxes = Counter(a.label for labelled in dataset.val for a in labelled.annotations)
+    return TEXT_CONTROLS[control](dataset.vocabulary, boxes, seed)
 
 
-def _asked(contestant: DsmoeContestant, trained: Result, words: str, lesson: Lesson, bouts: Bouts) -> Result:
-    """What the trained model finds when it is asked in these words."""
-    if words == "right":
+def _evaluate(
+    model: DsmoeModel, trained: RunResult, control: str, dataset: BenchmarkDataset, store: RunStore
+) -> RunResult:
+    """Evaluate a trained model with a text control."""
+    if control == "right":
         return trained
-    vocabulary = in_words(words, lesson, trained.seed)
-    images = [one.image for one in lesson.val]
-    return bouts.again(
+    vocabulary = controlled_vocabulary(control, dataset, trained.seed)
+    images = [labelled.image for labelled in dataset.val]
+    return store.evaluate_again(
         trained,
-        f"words-{words}-{content_id(vocabulary.to_dict())}",
-        lambda folder: contestant.look(folder / "model", vocabulary, images, bouts.told),
-        lesson,
+        f"text-{control}-{content_id(vocabulary.to_dict())}",
+        lambda folder: model.predict(folder / "model", vocabulary, images, store.progress),
+        dataset,
     )
 
 
-def _note(results: dict[Key, list[Result]], key: Key, result: Result, bouts: Bouts) -> None:
-    results.setdefault(key, []).append(result)
-    shown = result.total
-    bouts.told.line(
-        f"  {key[2]} words, trained {key[1]}: mAP@.5 {shown['map50']:.3f}, mAP@.5:.95 {shown['map']:.3f}"
-    )
-
-
-def _measured(results: dict[Key, list[Result]], how: dict[str, Any]) -> dict[str, Any]:
-    rows, compared = [], []
+def _rows_and_tests(results: dict[RowKey, list[RunResult]], settings: dict[str, Any]) -> dict[str, Any]:
+    rows, tests = [], []
     right_minus_random: dict[str, Any] = {}
-    for (name, trained, words), known in results.items():
-        rows.append({"data": name, "words": words, "trained": trained, **how, **row(known)})
-        if words == "right":
+    for (name, trained, control), runs in results.items():
+        rows.append({"data": name, "words": control, "trained": trained, **settings, **result_row(runs)})
+        if control == "right":
             continue
-        found = differences(results[name, ONCE, "right"], known)
-        compared += [
-            {"data": name, "words": "right", "against": words, "trained": trained, **one} for one in found
-        ]
-        if (words, trained) == ("random", ONCE) and found:
-            first = found[0]
+        differences = comparison_rows(results[name, ONE_TRAINING, "right"], runs)
+        keys = {"data": name, "words": "right", "against": control, "trained": trained}
+        tests += [{**keys, **test} for test in differences]
+        if (control, trained) == ("random", ONE_TRAINING) and differences:
+            first = differences[0]
             right_minus_random[name] = {"delta": first["delta_map"], "ci95": first["ci95"]}
-    return {"rows": rows, "tests": compared, "right_minus_random": right_minus_random}
+    return {"rows": rows, "tests": tests, "right_minus_random": right_minus_random}

@@ -1,250 +1,229 @@
-"""Who enters which benchmark: detectors by name, rows of the paper's ablation, first weights, settings."""
+"""The sweeps of the benchmark commands: detectors, learning curves, ablation rows, warm starts, settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.progress import StatusCallback
-from dsmoe_core.schema import Vocabulary
-from dsmoe_core.text_encoders.protocol import TextEncoder
-from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
-from pipelines.benchmarks.comparison.protocol import Budget, Contestant
-from pipelines.benchmarks.comparison.sweep import Entrant, Field, Pair
-from pipelines.benchmarks.comparison.yolo.yolo_model import SIZES, YoloContestant
+from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
+from pipelines.benchmarks.comparison.models import DSMOE_SIZES, ModelBuilder, Size
+from pipelines.benchmarks.comparison.protocol import BenchmarkModel, Budget
+from pipelines.benchmarks.comparison.sweep import EntryPair, Sweep, SweepEntry
+from pipelines.benchmarks.comparison.yolo.yolo_model import YOLO_SIZES
 from pipelines.settings import validate_settings
 
-Size = Literal["nano", "base"]
-Interpreter = Callable[[StatusCallback], Path]
-OURS: tuple[Size, ...] = ("nano", "base")
-WHOLE = "F"
+FULL_MODEL = "F"
 NO_TINY_HEAD = "no-tiny-head"
-ROWS = ("A", "B", "C", "D", "E", WHOLE, NO_TINY_HEAD)
+ABLATION_ROWS = ("A", "B", "C", "D", "E", FULL_MODEL, NO_TINY_HEAD)
 STARTS = ("scratch", "warm")
-AS_IT_IS = "as it is"
-BUDGETED = ("training.images_seen", "training.seed")
-"""Settings that a benchmark's budget and seeds decide."""
+UNCHANGED = "as it is"
+"""The value of ``settings`` in result files for the row without a change."""
+FIXED_SETTINGS = ("training.images_seen", "training.seed")
+"""Settings that the budget and the seeds of a benchmark determine."""
 
 
-def detectors(
-    names: Sequence[str], px: int, texts: TextEncoder, yolo: Interpreter, labels: float = 1.0
-) -> Field:
-    """DS-MoE and YOLOv8 of several sizes, all from scratch; each of ours is compared with each of theirs.
+def detector_sweep(names: Sequence[str], models: ModelBuilder, train_share: float = 1.0) -> Sweep:
+    """DS-MoE and YOLOv8 from random weights; each DS-MoE is compared with each YOLO.
 
     Args:
-        labels: share of the training images that all learn from.
+        names: ``nano``, ``base``, ``yolov8n``, ``yolov8s``, ...
 
     Raises:
-        SettingsError: a name is none of them, or the share is none.
+        SettingsError: a name is unknown or repeated, or the share is not in (0, 1].
     """
-    known = (*OURS, *SIZES)
-    _refuse_others(names, known, "model")
-    _refuse_no_shares([labels])
+    _require_known(names, (*DSMOE_SIZES, *YOLO_SIZES), "model")
+    _require_shares([train_share])
 
-    def contestant(name: str) -> Contestant:
-        preset = next((size for size in OURS if size == name), None)
-        return ours(preset, px, texts) if preset else YoloContestant(name, px, yolo)
+    def build(name: str) -> BenchmarkModel:
+        size = next((size for size in DSMOE_SIZES if size == name), None)
+        return models.dsmoe_preset(size) if size else models.yolo(name)
 
-    said = {"image_px": px, "start": "scratch", "labels": labels}
-    entrants = [Entrant({"model": name, **said}, contestant(name), labels) for name in names]
+    keys = {"image_px": models.px, "start": "scratch", "labels": train_share}
+    entries = [SweepEntry({"model": name, **keys}, build(name), train_share) for name in names]
     pairs = [
-        Pair(i, k, {"model": one, "against": other})
-        for i, one in enumerate(names)
-        for k, other in enumerate(names)
-        if one in OURS and other in SIZES
+        EntryPair(i, k, {"model": first, "against": second})
+        for i, first in enumerate(names)
+        for k, second in enumerate(names)
+        if first in DSMOE_SIZES and second in YOLO_SIZES
     ]
-    return Field(entrants, pairs)
+    return Sweep(entries, pairs)
 
 
-def curve(field: Field, minutes: Sequence[float]) -> Field:
-    """The same entrants and pairs at several budgets, each trained anew for its own.
+def with_budgets(sweep: Sweep, minutes: Sequence[float]) -> Sweep:
+    """The entries and pairs of a sweep at several budgets, with a training for each budget.
 
     Args:
-        minutes: of wall-clock.
+        minutes: wall-clock minutes of each budget.
 
     Raises:
-        SettingsError: there are none, one is not above 0, or one comes twice.
+        SettingsError: the list is empty, or a value is not above 0 or repeated.
     """
     if not minutes or min(minutes) <= 0 or len(set(minutes)) != len(minutes):
-        given = ",".join(f"{one:g}" for one in minutes)
-        raise SettingsError(f"{given!r} are no budgets", "Give different minutes above 0, such as 1,2,4.")
-    count = len(field.entrants)
-    entrants = [
-        replace(one, keys={"after": budget, **one.keys}, budget=Budget(minutes=budget))
-        for budget in minutes
-        for one in field.entrants
+        given = ",".join(f"{value:g}" for value in minutes)
+        raise SettingsError(
+            f"the budgets are {given!r}; expected different minutes above 0", "Give some such as 1,2,4."
+        )
+    count = len(sweep.entries)
+    entries = [
+        replace(entry, keys={"after": value, **entry.keys}, budget=Budget(minutes=value))
+        for value in minutes
+        for entry in sweep.entries
     ]
     pairs = [
-        Pair(i * count + pair.one, i * count + pair.other, {"after": budget, **pair.keys})
-        for i, budget in enumerate(minutes)
-        for pair in field.pairs
+        EntryPair(i * count + pair.first, i * count + pair.second, {"after": value, **pair.keys})
+        for i, value in enumerate(minutes)
+        for pair in sweep.pairs
     ]
-    return Field(entrants, pairs)
+    return Sweep(entries, pairs)
 
 
-def ablation(rows: Sequence[str], preset: Size, px: int, texts: TextEncoder) -> Field:
-    """Rows A to F of the paper's ablation, and F without the tiny-object head; F is compared with each.
+def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Sweep:
+    """Rows A to F of the paper's ablation, and F without the tiny-object head; F is compared with each row.
 
     Raises:
-        SettingsError: a row is none of them.
+        SettingsError: a row is unknown or repeated.
     """
-    _refuse_others(rows, ROWS, "row")
-    whole = _shape(preset, px)
+    _require_known(rows, ABLATION_ROWS, "row")
+    full = models.preset(size)
 
-    def shape(row: str) -> ModelConfig:
-        return whole.with_tiny_head(False) if row == NO_TINY_HEAD else _of_row(whole, row)
+    def configuration(row: str) -> ModelConfig:
+        return (
+            full.with_tiny_head(False) if row == NO_TINY_HEAD else full.model_copy(update={"ablation": row})
+        )
 
-    entrants = [
-        Entrant(
-            {"row": row, "size": preset, "image_px": px},
-            DsmoeContestant(f"{preset}-{row}", shape(row), texts),
+    entries = [
+        SweepEntry(
+            {"row": row, "size": size, "image_px": models.px},
+            models.dsmoe(f"{size}-{row}", configuration(row)),
         )
         for row in rows
     ]
-    if WHOLE not in rows:
-        return Field(entrants, [])
-    f = rows.index(WHOLE)
-    pairs = [Pair(f, i, {"row": WHOLE, "against": row}) for i, row in enumerate(rows) if i != f]
-    return Field(entrants, pairs)
+    if FULL_MODEL not in rows:
+        return Sweep(entries, [])
+    full_index = rows.index(FULL_MODEL)
+    pairs = [
+        EntryPair(full_index, i, {"row": FULL_MODEL, "against": row})
+        for i, row in enumerate(rows)
+        if i != full_index
+    ]
+    return Sweep(entries, pairs)
 
 
-def starts(
-    names: Sequence[str],
-    shares: Sequence[float],
-    preset: Size,
-    px: int,
-    texts: TextEncoder,
-    warm: Path | None,
-) -> Field:
-    """One detector from scratch and from a warm start, at several shares of the labels; compared at each.
+def start_sweep(
+    starts: Sequence[str], shares: Sequence[float], size: Size, models: ModelBuilder, warm: Path | None
+) -> Sweep:
+    """One detector from random weights and from a warm start, at several shares of the training images.
+
+    The two are compared at each share.
 
     Args:
-        warm: file of the image encoder's first weights.
+        warm: file with the initial weights of the image encoder.
 
     Raises:
-        SettingsError: a start is unknown, a share is none, or there is no file for the warm start.
+        SettingsError: a start is unknown, a share is not in (0, 1], or the file of the warm start is missing.
     """
-    _refuse_others(names, STARTS, "start")
-    _refuse_no_shares(shares)
-    if "warm" in names and (warm is None or not warm.is_file()):
+    _require_known(starts, STARTS, "start")
+    _require_shares(shares)
+    if "warm" in starts and (warm is None or not warm.is_file()):
         raise SettingsError(
-            f"there is no file for the warm start at {warm}", "Name one with --warm, or leave out `warm`."
+            f"the file of the warm start does not exist: {warm}", "Name one with --warm, or leave out `warm`."
         )
-    contestants = {
-        name: ours(preset, px, texts, encoder_from=warm if name == "warm" else None) for name in names
+    by_start = {
+        start: models.dsmoe_preset(size, encoder_from=warm if start == "warm" else None) for start in starts
     }
-    entrants = [
-        Entrant(
-            {"labels": share, "start": name, "model": preset, "image_px": px}, contestants[name], labels=share
+    entries = [
+        SweepEntry(
+            {"labels": share, "start": start, "model": size, "image_px": models.px}, by_start[start], share
         )
         for share in shares
-        for name in names
+        for start in starts
     ]
-    places = {(one.labels, one.keys["start"]): i for i, one in enumerate(entrants)}
+    index = {(entry.train_share, entry.keys["start"]): i for i, entry in enumerate(entries)}
     pairs = [
-        Pair(
-            places[share, "warm"],
-            places[share, "scratch"],
+        EntryPair(
+            index[share, "warm"],
+            index[share, "scratch"],
             {"labels": share, "start": "warm", "against": "scratch"},
         )
         for share in shares
-        if set(names) == set(STARTS)
+        if set(starts) == set(STARTS)
     ]
-    return Field(entrants, pairs)
+    return Sweep(entries, pairs)
 
 
-class Tried(Frozen):
-    """What may be tried, by its names in dsmoe.yaml under ``detector``."""
+def settings_sweep(
+    changes: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0
+) -> Sweep:
+    """One detector without a change of its settings, and with each change; each is compared with the former.
+
+    Args:
+        changes: each ``training.NAME=VALUE`` or ``model.NAME=VALUE``, or several separated by spaces.
+
+    Raises:
+        SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
+    """
+    _require_shares([train_share])
+    if len(set(changes)) != len(changes):
+        raise SettingsError(f"a setting is repeated in {', '.join(changes)}", "Name each once.")
+    keys = {"size": size, "image_px": models.px, "labels": train_share}
+    unchanged = SweepEntry({"settings": UNCHANGED, **keys}, models.dsmoe_preset(size), train_share)
+    changed = [
+        SweepEntry({"settings": change, **keys}, _with_change(change, size, models), train_share)
+        for change in changes
+    ]
+    pairs = [
+        EntryPair(i, 0, {"settings": change, "against": UNCHANGED})
+        for i, change in enumerate(changes, start=1)
+    ]
+    return Sweep([unchanged, *changed], pairs)
+
+
+class _ChangeableSettings(Frozen):
+    """Settings that a change may name, as in dsmoe.yaml under ``detector``."""
 
     model: ModelConfig
     training: TrainingConfig
 
 
-def settings(tries: Sequence[str], preset: Size, px: int, texts: TextEncoder, labels: float = 1.0) -> Field:
-    """One detector as it is and with other settings; each of these is compared with the former.
-
-    Args:
-        tries: each ``training.NAME=VALUE`` or ``model.NAME=VALUE``, or several with spaces between.
-        labels: share of the training images that all learn from.
-
-    Raises:
-        SettingsError: one is none, has a wrong value, is decided otherwise or comes twice.
-    """
-    _refuse_no_shares([labels])
-    if len(set(tries)) != len(tries):
-        raise SettingsError(f"a setting comes twice in {', '.join(tries)}", "Name each once.")
-    said = {"size": preset, "image_px": px, "labels": labels}
-    first = Entrant({"settings": AS_IT_IS, **said}, ours(preset, px, texts), labels)
-    others = [Entrant({"settings": text, **said}, _trying(text, preset, px, texts), labels) for text in tries]
-    pairs = [Pair(i, 0, {"settings": text, "against": AS_IT_IS}) for i, text in enumerate(tries, start=1)]
-    return Field([first, *others], pairs)
-
-
-def _trying(text: str, preset: Size, px: int, texts: TextEncoder) -> DsmoeContestant:
+def _with_change(change: str, size: Size, models: ModelBuilder) -> DsmoeModel:
     raw: dict[str, Any] = {
-        "model": _shape(preset, px).model_dump(),
-        "training": TrainingConfig().model_dump(),
+        "model": models.preset(size).model_dump(),
+        "training": models.training.model_dump(),
     }
-    for part in text.split():
+    for part in change.split():
         path, _, value = part.partition("=")
-        if not value or path in BUDGETED:
-            why = "decided by budget and seeds" if value else "not of the form NAME=VALUE"
-            raise SettingsError(f"{part!r} is {why}", "Give some such as training.matrix_rate=0.")
-        *rooms, name = path.split(".")
-        place = raw
-        for room in rooms:
-            place[room] = dict(place.get(room) or {})
-            place = place[room]
-        place[name] = yaml.safe_load(value)
-    found = validate_settings(Tried, raw, f"--try {text!r}")
-    name = f"{preset}-{content_id(found.model_dump(mode='json'))[:6]}"
-    return DsmoeContestant(name, found.model, texts, training=found.training)
+        if not value or path in FIXED_SETTINGS:
+            reason = "is determined by budget and seeds" if value else "is not of the form NAME=VALUE"
+            raise SettingsError(f"{part!r} {reason}", "Give some such as training.matrix_rate=0.")
+        *sections, name = path.split(".")
+        section = raw
+        for key in sections:
+            section[key] = dict(section.get(key) or {})
+            section = section[key]
+        section[name] = yaml.safe_load(value)
+    settings = validate_settings(_ChangeableSettings, raw, f"--try {change!r}")
+    name = f"{size}-{content_id(settings.model_dump(mode='json'))[:6]}"
+    return models.dsmoe(name, settings.model, training=settings.training)
 
 
-def ours(
-    name: Size,
-    px: int,
-    texts: TextEncoder,
-    *,
-    words: Vocabulary | None = None,
-    encoder_from: Path | None = None,
-    class_subsets: float = 0.0,
-) -> DsmoeContestant:
-    """DS-MoE of a preset; see :class:`DsmoeContestant`, and ``TrainingConfig`` for the subsets."""
-    training = TrainingConfig(class_subsets=class_subsets)
-    return DsmoeContestant(
-        name, _shape(name, px), texts, training=training, words=words, encoder_from=encoder_from
-    )
-
-
-def _shape(preset: Size, px: int) -> ModelConfig:
-    """A preset at this side of the image.
-
-    Raises:
-        SettingsError: the side fits no network.
-    """
-    raw = {**ModelConfig.of_size(preset).model_dump(), "image_px": px}
-    return validate_settings(ModelConfig, raw, "the command line")
-
-
-def _of_row(whole: ModelConfig, row: str) -> ModelConfig:
-    return whole.model_copy(update={"ablation": row})
-
-
-def _refuse_others(names: Sequence[str], known: Sequence[str], what: str) -> None:
-    if wrong := [name for name in names if name not in known]:
-        raise SettingsError(f"{wrong[0]!r} is no {what}; there are {', '.join(known)}", "Name some of these.")
+def _require_known(names: Sequence[str], known: Sequence[str], kind: str) -> None:
+    if unknown := [name for name in names if name not in known]:
+        raise SettingsError(
+            f"unknown {kind} {unknown[0]!r}; expected one of {', '.join(known)}", "Correct it."
+        )
     if len(set(names)) != len(names):
-        raise SettingsError(f"a {what} comes twice in {', '.join(names)}", "Name each once.")
+        raise SettingsError(f"a {kind} is repeated in {', '.join(names)}", "Name each once.")
 
 
-def _refuse_no_shares(shares: Sequence[float]) -> None:
+def _require_shares(shares: Sequence[float]) -> None:
     if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise SettingsError(f"{wrong[0]} is no share of the labels", "Give some above 0 and at most 1.")
+        raise SettingsError(
+            f"the share of the labels is {wrong[0]}; expected above 0 and at most 1", "Correct it."
+        )

@@ -1,15 +1,14 @@
-"""A class that was never trained on, described in words: is it found, and is it the words that find it?
+"""Zero-shot detection: a class is left out of training and then detected by its description.
 
-The training does without one class: its boxes are taken off the training images, its text off the
-vocabulary. The images stay, so that its defects become background there, and the detector is taught that
-nothing is where they are. That is harder than a defect that is new to the factory, whose images nobody has
-seen; leaving the images out would leave a set of another size, and other classes with fewer boxes.
+The boxes of the class are removed from the training images and its text from the vocabulary. The images stay,
+so the detector learns that the defects of the class are background. This is harder than a class that is new
+to the factory. Removing the images instead would make the training set smaller and take boxes from the other
+classes.
 
-The trained model is then asked in the right words for the class, in its bare name and in random words of the
-same length. The other classes keep their right words throughout, so that nothing but these words differs. It
-is asked twice: ``beside`` the classes that it was trained on, as one would use it, where all classes share a
-hundred detections an image; and ``alone``, where nothing takes a detection away. AP is of the class, on all
-validation images.
+The trained model is evaluated with the right description of the class, its bare name, and random words of the
+same length. The other classes keep their right descriptions. There are two settings: with all classes
+(``asked`` is ``beside`` in result files), where the classes compete for the detections of an image, and with
+the held-out class only (``alone``). AP is of the held-out class, on all validation images.
 """
 
 from __future__ import annotations
@@ -23,166 +22,183 @@ from typing import Any
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
-from pipelines.benchmarks.comparison import dataset as lessons
-from pipelines.benchmarks.comparison.digests import of_lesson
-from pipelines.benchmarks.comparison.dsmoe_model import DsmoeContestant
-from pipelines.benchmarks.comparison.protocol import Budget, Lesson
-from pipelines.benchmarks.comparison.rows import differences
-from pipelines.benchmarks.comparison.run_store import Bouts, Result
-from pipelines.benchmarks.comparison.sweep import Report
+from pipelines.benchmarks.comparison.dataset import load_datasets
+from pipelines.benchmarks.comparison.digests import dataset_digest
+from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
+from pipelines.benchmarks.comparison.rows import comparison_rows
+from pipelines.benchmarks.comparison.run_store import RunResult, RunStore
+from pipelines.benchmarks.comparison.sweep import ReportCallback
 from prompts.text_controls import TEXT_CONTROLS
 
-ASKED = ("beside", "alone")
-SAID = ("right", "name", "random")
-Key = tuple[str, str, str]
-"""Data set, ``asked``, words."""
+ALL_CLASSES, HELD_OUT_ONLY = "beside", "alone"
+"""Values of ``asked`` in result files."""
+CONTROLS = ("right", "name", "random")
+RowKey = tuple[str, str, str]
+"""Data set, value of ``asked``, name of the text control."""
 
 
-def run(
-    contestant: DsmoeContestant,
+def run_zero_shot(
+    model: DsmoeModel,
     data: Sequence[Path],
     label: str | None,
     budget: Budget,
     seeds: Sequence[int],
-    bouts: Bouts,
-    report: Report,
+    store: RunStore,
+    report: ReportCallback,
     *,
-    along: Sequence[Path] = (),
+    extra: Sequence[Path] = (),
 ) -> None:
-    """Train without the class, once a seed and data set, and ask for it; report after each training.
+    """Train without a class and evaluate it with each text, for every seed and data set.
 
     Args:
-        label: the class; None for the one with most boxes in each data set.
-        along: other data sets to train on along with each.
+        label: the class to hold out; None: the class with most boxes of each data set.
+        extra: other data sets to train on as well.
 
     Raises:
-        DataError: a data set cannot be read, lacks the class, has no other, or another one teaches it.
-        SettingsError: a set is to be learned along with itself.
-        ModelError: the contestant cannot.
+        DataError: a data set cannot be read, lacks the class or has no other, or an extra set has the class.
+        SettingsError: a folder is in ``data`` and in ``extra``.
+        ModelError: the model cannot be trained.
     """
-    results: dict[Key, list[Result]] = {}
-    held: dict[str, str] = {}
-    with lessons.read_along(data, along, bouts.told) as read:
-        how = contestant.how(read[0])
-        held = {lesson.name: _chosen(lesson, label) for lesson in read}
+    results: dict[RowKey, list[RunResult]] = {}
+    with load_datasets(data, extra, store.progress) as datasets:
+        settings = model.text_settings(datasets[0])
+        held_out = {dataset.name: held_out_class(dataset, label) for dataset in datasets}
         for seed in seeds:
-            for lesson in read:
-                without, asked_for = split(lesson, held[lesson.name])
-                bouts.told.line(f"{lesson.name} without {held[lesson.name]}, seed {seed}")
-                trained = bouts.fight(contestant, without, budget, seed)
-                digest = of_lesson(asked_for)
-                for asked in ASKED:
-                    for words in SAID:
-                        vocabulary = described(lesson.vocabulary, held[lesson.name], words, asked, seed)
-                        result = _asked(contestant, trained, vocabulary, asked_for, digest, bouts)
-                        results.setdefault((lesson.name, asked, words), []).append(result)
-                        figures = f"AP@.5 {result.total['map50']:.3f}, AP@.5:.95 {result.total['map']:.3f}"
-                        bouts.told.line(f"  {asked}, {words} words: {figures}")
+            for dataset in datasets:
+                name = held_out[dataset.name]
+                training_set, evaluation_set = split(dataset, name)
+                store.progress.line(f"{dataset.name} without {name}, seed {seed}")
+                trained = store.run(model, training_set, budget, seed)
+                digest = dataset_digest(evaluation_set)
+                for asked in (ALL_CLASSES, HELD_OUT_ONLY):
+                    for control in CONTROLS:
+                        vocabulary = controlled_vocabulary(dataset.vocabulary, name, control, asked, seed)
+                        result = _evaluate(model, trained, vocabulary, evaluation_set, digest, store)
+                        results.setdefault((dataset.name, asked, control), []).append(result)
+                        metrics = (
+                            f"AP@.5 {result.metrics['map50']:.3f}, AP@.5:.95 {result.metrics['map']:.3f}"
+                        )
+                        store.progress.line(f"  {asked}, {control} text: {metrics}")
             report(
-                {"held_out_class": _rows(results, held, {"budget": budget.plain, **how})},
+                {"held_out_class": _rows(results, held_out, {"budget": budget.plain, **settings})},
                 seeds[: seeds.index(seed) + 1],
             )
 
 
-def split(lesson: Lesson, label: str) -> tuple[Lesson, Lesson]:
-    """The lesson without a class, to learn from, and one of this class alone, to be judged on."""
-    kept = _texts(lesson.vocabulary, lambda name: name != label)
-    only = _texts(lesson.vocabulary, lambda name: name == label)
-    train, val = lesson.train, lesson.val
-    without = replace(lesson, vocabulary=kept, train=_boxes(train, kept), val=_boxes(val, kept))
-    return without, replace(lesson, vocabulary=only, train=(), val=_boxes(val, only))
+def split(dataset: BenchmarkDataset, label: str) -> tuple[BenchmarkDataset, BenchmarkDataset]:
+    """The data set without a class, for training, and with this class only, for evaluation."""
+    others = _filter_classes(dataset.vocabulary, lambda name: name != label)
+    only = _filter_classes(dataset.vocabulary, lambda name: name == label)
+    train, val = dataset.train, dataset.val
+    without = replace(
+        dataset, vocabulary=others, train=_filter_boxes(train, others), val=_filter_boxes(val, others)
+    )
+    return without, replace(dataset, vocabulary=only, train=(), val=_filter_boxes(val, only))
 
 
-def described(vocabulary: Vocabulary, label: str, words: str, asked: str, seed: int) -> Vocabulary:
-    """What the trained model is asked: this class in these words, beside the others in theirs, or alone."""
-    alone = _texts(vocabulary, lambda name: name == label)
-    (text,) = TEXT_CONTROLS[words](alone, {}, seed).classes
-    classes = tuple(text if one.name == label else one for one in vocabulary.classes)
-    return Vocabulary(classes if asked == "beside" else (text,), vocabulary.inner, vocabulary.version)
+def controlled_vocabulary(
+    vocabulary: Vocabulary, label: str, control: str, asked: str, seed: int
+) -> Vocabulary:
+    """The vocabulary for evaluation: the held-out class with a text control, and the others unless alone."""
+    only = _filter_classes(vocabulary, lambda name: name == label)
+    (text,) = TEXT_CONTROLS[control](only, {}, seed).classes
+    classes = tuple(text if entry.name == label else entry for entry in vocabulary.classes)
+    return Vocabulary(classes if asked == ALL_CLASSES else (text,), vocabulary.inner, vocabulary.version)
 
 
-def _asked(
-    contestant: DsmoeContestant,
-    trained: Result,
+def held_out_class(dataset: BenchmarkDataset, label: str | None) -> str:
+    """The class to hold out: ``label``, or the class of val.json with most training boxes.
+
+    Raises:
+        DataError: a part of the data set lacks the class, there is no other class, or an extra set has it.
+    """
+    train_boxes, val_boxes = (
+        Counter(a.label for labelled in part for a in labelled.annotations)
+        for part in (dataset.train, dataset.val)
+    )
+    name = label or max(val_boxes, key=lambda one: train_boxes[one])
+    if not train_boxes[name] or not val_boxes[name]:
+        known = ", ".join(sorted(val_boxes))
+        raise DataError(
+            f"{dataset.name} lacks boxes of {name!r} in a part; val.json has {known}", "Name one of these."
+        )
+    if {name} in (set(train_boxes), set(val_boxes)):
+        raise DataError(
+            f"{dataset.name} has the class {name!r} only; expected several", "Give a set of several classes."
+        )
+    _require_unknown_to_extra_sets(dataset, name)
+    return name
+
+
+def _require_unknown_to_extra_sets(dataset: BenchmarkDataset, label: str) -> None:
+    """Extra sets must not contain the class, by its name or by its description."""
+    text = dataset.vocabulary.classes[dataset.vocabulary.index(label)]
+    for extra in dataset.extra_sets:
+        for entry in extra.vocabulary:
+            if entry.name == label or (text.description and entry.description == text.description):
+                raise DataError(
+                    f"{extra.name} has the class {entry.name!r}, which is held out of {dataset.name}",
+                    "Hold out another class, or leave that set out of --with.",
+                )
+
+
+def _evaluate(
+    model: DsmoeModel,
+    trained: RunResult,
     vocabulary: Vocabulary,
-    judged_on: Lesson,
+    evaluation_set: BenchmarkDataset,
     digest: str,
-    bouts: Bouts,
-) -> Result:
-    """What the class's boxes are found with, judged on them alone.
+    store: RunStore,
+) -> RunResult:
+    """Evaluate the detections of the held-out class.
 
     Args:
-        digest: of the lesson that is judged on, as the training's folder knows nothing of these boxes.
+        digest: of the evaluation set; the hash of the run does not cover its boxes.
     """
-    (label,) = judged_on.vocabulary.names
-    images = [one.image for one in judged_on.val]
+    (label,) = evaluation_set.vocabulary.names
+    images = [labelled.image for labelled in evaluation_set.val]
 
-    def look(folder: Path) -> list[Prediction]:
-        found = contestant.look(folder / "model", vocabulary, images, bouts.told)
-        return [replace(p, detections=tuple(f for f in p.detections if f.label == label)) for p in found]
+    def predict(folder: Path) -> list[Prediction]:
+        predictions = model.predict(folder / "model", vocabulary, images, store.progress)
+        return [
+            replace(p, detections=tuple(d for d in p.detections if d.label == label)) for p in predictions
+        ]
 
     name = f"held-out-{content_id([vocabulary.to_dict(), digest])}"
-    return bouts.again(trained, name, look, judged_on)
+    return store.evaluate_again(trained, name, predict, evaluation_set)
 
 
 def _rows(
-    results: dict[Key, list[Result]], held: dict[str, str], how: dict[str, Any]
+    results: dict[RowKey, list[RunResult]], held_out: dict[str, str], settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """One a data set and way of asking; AP@.5:.95 one a seed, AP@.5 beside it."""
+    """One row for each data set and setting, with AP@.5:.95 and AP@.5 of each seed and text control."""
     rows = []
     for name, asked in dict.fromkeys((name, asked) for name, asked, _ in results):
-        of = {words: results[name, asked, words] for words in SAID}
-        row: dict[str, Any] = {"data": name, "class": held[name], "asked": asked, **how}
-        row["seeds"] = [one.seed for one in of["right"]]
-        for words, known in of.items():
-            row[words] = [round(one.total["map"], 4) for one in known]
-            row[f"{words}_map50"] = [round(one.total["map50"], 4) for one in known]
+        by_control = {control: results[name, asked, control] for control in CONTROLS}
+        row: dict[str, Any] = {"data": name, "class": held_out[name], "asked": asked, **settings}
+        row["seeds"] = [result.seed for result in by_control["right"]]
+        for control, runs in by_control.items():
+            row[control] = [round(result.metrics["map"], 4) for result in runs]
+            row[f"{control}_map50"] = [round(result.metrics["map50"], 4) for result in runs]
         row["tests"] = [
-            {"against": words, **test} for words in SAID[1:] for test in differences(of["right"], of[words])
+            {"against": control, **test}
+            for control in CONTROLS[1:]
+            for test in comparison_rows(by_control["right"], by_control[control])
         ]
         rows.append(row)
     return rows
 
 
-def _chosen(lesson: Lesson, label: str | None) -> str:
-    """The class to hold out.
+def _filter_classes(vocabulary: Vocabulary, wanted: Callable[[str], bool]) -> Vocabulary:
+    classes: tuple[ClassText, ...] = tuple(entry for entry in vocabulary.classes if wanted(entry.name))
+    return Vocabulary(classes, vocabulary.inner, vocabulary.version)
 
-    Raises:
-        DataError: the data set lacks it on one of its parts, or has no other; or another set teaches it.
-    """
-    boxes, to_find = (
-        Counter(a.label for one in part for a in one.annotations) for part in (lesson.train, lesson.val)
+
+def _filter_boxes(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> tuple[LabelledImage, ...]:
+    """The images with the boxes of these classes; images without such a box stay."""
+    names = set(vocabulary.names)
+    return tuple(
+        replace(image, annotations=tuple(a for a in image.annotations if a.label in names))
+        for image in images
     )
-    chosen = label or max(to_find, key=lambda name: boxes[name])
-    if not boxes[chosen] or not to_find[chosen]:
-        known = ", ".join(sorted(to_find))
-        raise DataError(
-            f"{lesson.name} lacks boxes of {chosen!r} in a part; val.json has {known}", "Name one of these."
-        )
-    if {chosen} in (set(boxes), set(to_find)):
-        raise DataError(f"{lesson.name} has no other class than {chosen!r}", "Give a set of several classes.")
-    _refuse_taught(lesson, chosen)
-    return chosen
-
-
-def _refuse_taught(lesson: Lesson, label: str) -> None:
-    """A class is known, too, where a set that is learned along has it, under whichever name."""
-    text = lesson.vocabulary.classes[lesson.vocabulary.index(label)]
-    for other in lesson.along:
-        for one in other.vocabulary:
-            if one.name == label or (text.description and one.description == text.description):
-                raise DataError(
-                    f"{other.name} teaches {one.name!r}, which {lesson.name} is to do without",
-                    "Hold out another class, or leave that set out of --with.",
-                )
-
-
-def _texts(vocabulary: Vocabulary, wanted: Callable[[str], bool]) -> Vocabulary:
-    kept: tuple[ClassText, ...] = tuple(one for one in vocabulary.classes if wanted(one.name))
-    return Vocabulary(kept, vocabulary.inner, vocabulary.version)
-
-
-def _boxes(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> tuple[LabelledImage, ...]:
-    """The images with the boxes of these classes; one that has none stays, as one without a defect."""
-    kept = set(vocabulary.names)
-    return tuple(replace(p, annotations=tuple(a for a in p.annotations if a.label in kept)) for p in images)

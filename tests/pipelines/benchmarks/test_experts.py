@@ -1,4 +1,4 @@
-"""The benchmark of active experts counts what an image makes use of."""
+"""The benchmark of active experts."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import itertools
 from tiny import SMALL
 
 from dsmoe_core.build import build_full_network
-from pipelines.benchmarks.experts import activated_parameters, measure
+from pipelines.benchmarks.experts import activated_parameters, measure_experts
 
 CONFIG = SMALL.model_copy(update={"experts": 8, "top_k": 2})
 
 
-def test_more_active_experts_cost_more_and_are_timed_in_turn() -> None:
-    measured = measure(CONFIG, repeats=3, seed=1)
+def test_more_active_experts_cost_more() -> None:
+    measured = measure_experts(CONFIG, repeats=3, seed=1)
     assert [row["k"] for row in measured["rows"]] == [1, 2, 4, 5, 8]
     for name in ("gflops", "params_m"):
-        figures = [row[name] for row in measured["rows"]]
-        assert all(a <= b for a, b in itertools.pairwise(figures)), (name, figures)
-        assert figures[0] < figures[-1]
+        values = [row[name] for row in measured["rows"]]
+        assert all(a <= b for a, b in itertools.pairwise(values)), (name, values)
+        assert values[0] < values[-1]
     for row in measured["rows"]:
         assert row["ms_quartiles"][0] <= row["ms"] <= row["ms_quartiles"][1]
 
 
-def test_with_all_experts_active_every_weight_is_in_use() -> None:
+def test_all_active_experts_use_every_weight() -> None:
     network = build_full_network(CONFIG)
-    every = sum(p.numel() for p in network.parameters())
-    assert activated_parameters(network, range(8)) == every
-    one_cross = 32 * 32 + 16 * 32 + 2 * 32  # W_v, W_t, and the layer norm's scale and shift
-    assert activated_parameters(network, [0, 1, 2, 3, 4, 5, 6]) == every - one_cross
+    total = sum(p.numel() for p in network.parameters())
+    assert activated_parameters(network, range(8)) == total
+    one_cross_expert = 32 * 32 + 16 * 32 + 2 * 32  # W_v, W_t, and the layer norm's scale and shift
+    assert activated_parameters(network, [0, 1, 2, 3, 4, 5, 6]) == total - one_cross_expert

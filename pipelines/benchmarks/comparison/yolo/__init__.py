@@ -1,5 +1,6 @@
-"""Ultralytics' YOLOv8 as a contestant: in an environment of its own, as a process, spoken to by files alone.
+"""YOLOv8 by ultralytics as a model of a comparison, run as a separate process in its own environment.
 
-Ultralytics is under the AGPL and pins packages that fit no other part of the house, so it is no dependency
-of ours: nothing here imports it, and ``runner.py`` imports nothing of ours.
+Ultralytics is licensed under the AGPL and pins packages that conflict with the rest of the project. It is not
+a dependency: no module of the project imports it, and ``runner.py`` imports no module of the project. The
+processes exchange JSON files.
 """

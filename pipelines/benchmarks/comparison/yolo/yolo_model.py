@@ -1,8 +1,7 @@
-"""YOLOv8 as a contestant: hands ``runner.py`` a job as files, shows its progress, and reads its answer."""
+"""YOLOv8 as a model of a comparison: starts ``runner.py``, shows its progress and reads its result."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,93 +16,119 @@ import torch
 
 from annotate import environments
 from annotate.environments import LockedEnvironment
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
-from pipelines.benchmarks.comparison.protocol import MIN_SCORE, MOST, Budget, Learned, Lesson
-from pipelines.benchmarks.comparison.yolo import files
+from pipelines.benchmarks.comparison.digests import module_digest
+from pipelines.benchmarks.comparison.protocol import (
+    MAX_PER_IMAGE,
+    MIN_SCORE,
+    BenchmarkDataset,
+    Budget,
+    TrainingResult,
+)
+from pipelines.benchmarks.comparison.yolo.yolo_dataset import write_yolo_dataset
 from pipelines.progress import ProgressReporter
 
-ROOM = Path(__file__).parent
-YOLO = LockedEnvironment(
-    "yolo", "YOLOv8", ROOM / "yolo.lock", required_bytes=8_000_000_000, size="5 GB with torch"
+FOLDER = Path(__file__).parent
+ENVIRONMENT = LockedEnvironment(
+    "yolo", "YOLOv8", FOLDER / "yolo.lock", required_bytes=8_000_000_000, size="5 GB with torch"
 )
-RUNNER = ROOM / "runner.py"
-SIZES = tuple(f"yolov8{size}" for size in "nsmlx")
-LOOK_S = 0.5
+RUNNER = FOLDER / "runner.py"
+YOLO_SIZES = tuple(f"yolov8{size}" for size in "nsmlx")
+POLL_S = 0.5
 
 
-def built(folder: Path) -> Callable[[StatusCallback], Path]:
-    """The interpreter of YOLO's environment below ``folder``; built when it is first asked for."""
-    return lambda on_status: environments.ensure(YOLO, folder, on_status) / "bin" / "python"
+def yolo_python(environments_folder: Path) -> Callable[[StatusCallback], Path]:
+    """A function that returns the interpreter of the YOLO environment and builds it if needed."""
+    return lambda on_status: (
+        environments.ensure(ENVIRONMENT, environments_folder, on_status) / "bin" / "python"
+    )
 
 
-class YoloContestant:
-    """YOLOv8 of one size from scratch, by ultralytics with its own recipe.
+class YoloModel:
+    """YOLOv8 of one size from random weights, trained by ultralytics with its own recipe.
 
     Args:
-        python: says where the interpreter is that runs ``runner``.
+        python: returns the interpreter that runs ``runner``.
+        poll_s: seconds between two looks at the progress of the runner.
     """
 
     def __init__(
-        self, name: str, image_px: int, python: Callable[[StatusCallback], Path], runner: Path = RUNNER
+        self,
+        name: str,
+        image_px: int,
+        python: Callable[[StatusCallback], Path],
+        runner: Path = RUNNER,
+        poll_s: float = POLL_S,
     ) -> None:
         self.name = name
         self.image_px = image_px
         self._python = python
         self._runner = runner
+        self._poll_s = poll_s
 
-    def identity(self, lesson: Lesson) -> dict[str, Any]:
-        """Its size and the code that it runs, of which the lock is a part; what it learns from is no part."""
-        del lesson
-        code = hashlib.sha256(self._runner.read_bytes() + YOLO.lock.read_bytes()).hexdigest()
+    def identity(self, dataset: BenchmarkDataset) -> dict[str, Any]:
+        """The size, the input size, the runner's code and the locked packages; texts do not matter."""
+        del dataset
+        code = [module_digest(self._runner), sha256_of(ENVIRONMENT.lock)]
         return {"model": self.name, "px": self.image_px, "code": code}
 
-    def learn(
-        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
-    ) -> Learned:
-        """Train and look; a killed training is begun anew.
+    def train(
+        self, dataset: BenchmarkDataset, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> TrainingResult:
+        """Train and predict in the runner; a killed training starts over.
 
         Raises:
-            ModelError: the process ended without an answer.
-            PrerequisiteError: its environment cannot be built.
+            ModelError: the runner ended without a result.
+            PrerequisiteError: the environment cannot be built.
         """
         folder.mkdir(parents=True, exist_ok=True)
         python = self._python(progress.status)
-        with _empty(folder.absolute() / "scratch") as home:
+        with _empty_folder(folder.absolute() / "scratch") as scratch:
             progress.status(f"{self.name}: copying images")
-            data, look = files.write(lesson, home / "data")
+            data, val_images = write_yolo_dataset(dataset, scratch / "data")
             job = {
                 "model": self.name,
                 "data": str(data),
-                "look": [str(path) for path in look],
+                "val_images": [str(path) for path in val_images],
                 "px": self.image_px,
                 "seed": seed,
                 "threads": torch.get_num_threads(),
                 "min_score": MIN_SCORE,
-                "most": MOST,
+                "max_detections": MAX_PER_IMAGE,
                 **budget.plain,
             }
-            answer = self._run(python, job, home, folder / "log.txt", progress)
-        detections = [
-            _detections(row, labelled, lesson.vocabulary.names, self.name)
-            for row, labelled in zip(answer["findings"], lesson.val, strict=True)
+            result = self._run(python, job, scratch, folder / "log.txt", progress)
+        predictions = [
+            _prediction(rows, labelled, dataset.vocabulary.names, self.name)
+            for rows, labelled in zip(result["detections"], dataset.val, strict=True)
         ]
-        notes = {"steps": answer["steps"], "settings": answer["settings"]}
-        return Learned(detections, answer["pictures_seen"] / len(lesson.train), answer["seconds"], notes)
+        notes = {"steps": result["steps"], "settings": result["settings"]}
+        return TrainingResult(
+            predictions, result["images_seen"] / len(dataset.train), result["seconds"], notes
+        )
 
     def _run(
-        self, python: Path, job: Mapping[str, Any], home: Path, log: Path, progress: ProgressReporter
+        self, python: Path, job: Mapping[str, Any], scratch: Path, log: Path, progress: ProgressReporter
     ) -> dict[str, Any]:
-        asked, answer, state = (home / f"{name}.json" for name in ("job", "answer", "progress"))
-        asked.write_text(json.dumps(job), encoding="utf-8")
+        job_file, result_file, progress_file = (
+            scratch / f"{name}.json" for name in ("job", "result", "progress")
+        )
+        job_file.write_text(json.dumps(job), encoding="utf-8")
         progress.status(f"{self.name}: starting")
-        command = [str(python), str(self._runner), str(asked), str(answer), str(state)]
-        with log.open("wb") as file:
+        command = [str(python), str(self._runner), str(job_file), str(result_file), str(progress_file)]
+        with log.open("wb") as output:
             try:
-                # An open pipe says that we live; the runner ends where it closes, however we end.
+                # The runner ends when this pipe closes, which happens however this process ends.
                 process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=file, stderr=file, env=_environment(home), cwd=home
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=output,
+                    stderr=output,
+                    env=runner_environment(scratch),
+                    cwd=scratch,
                 )
             except OSError as error:
                 raise PrerequisiteError(
@@ -112,25 +137,25 @@ class YoloContestant:
             with process:
                 try:
                     while process.poll() is None:
-                        _tell(self.name, state, progress)
-                        time.sleep(LOOK_S)
+                        _show_progress(self.name, progress_file, progress)
+                        time.sleep(self._poll_s)
                 except BaseException:
                     process.kill()
                     raise
-        _tell(self.name, state, progress)
-        if process.returncode or not answer.is_file():
-            last = " ".join(log.read_text("utf-8", "replace").split())[-600:]
+        _show_progress(self.name, progress_file, progress)
+        if process.returncode or not result_file.is_file():
+            output_end = " ".join(log.read_text("utf-8", "replace").split())[-600:]
             raise ModelError(
-                f"{self.name} ended with exit {process.returncode} and no answer: {last}",
+                f"{self.name} ended with exit code {process.returncode} and no result: {output_end}",
                 f"See {log}, then run the same command again.",
             )
-        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-        return found
+        result: dict[str, Any] = json.loads(result_file.read_text(encoding="utf-8"))
+        return result
 
 
 @contextmanager
-def _empty(folder: Path) -> Iterator[Path]:
-    """A folder for as long as the block lasts; what a killed process left in it goes first."""
+def _empty_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder that is removed after the ``with`` block; leftovers of a killed process are removed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     try:
@@ -139,8 +164,8 @@ def _empty(folder: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _environment(home: Path) -> dict[str, str]:
-    """Made from nothing, so that no setting or key of the user's reaches it; its telemetry is off."""
+def runner_environment(home: Path) -> dict[str, str]:
+    """Environment variables of the runner: none of the user's settings or keys, and no telemetry."""
     return {
         "PATH": os.defpath,
         "HOME": str(home),
@@ -151,21 +176,22 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-def _tell(name: str, state_file: Path, progress: ProgressReporter) -> None:
+def _show_progress(name: str, progress_file: Path, progress: ProgressReporter) -> None:
     try:
-        state = json.loads(state_file.read_text(encoding="utf-8"))
+        state = json.loads(progress_file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     progress.status(f"{name}: training")
     progress.advance(state["done"], state["total"])
 
 
-def _detections(
+def _prediction(
     rows: list[list[float]], labelled: LabelledImage, names: tuple[str, ...], version: str
 ) -> Prediction:
-    found = [
-        Detection(Box(x1, y1, x2, y2), names[int(label)], score, {names[int(label)]: score}, 0.0)
-        for x1, y1, x2, y2, score, label in rows
+    """The prediction of an image from the runner's detections; boxes without an area are dropped."""
+    detections = [
+        Detection(Box(x1, y1, x2, y2), names[int(index)], score, {names[int(index)]: score}, 0.0)
+        for x1, y1, x2, y2, score, index in rows
         if x1 < x2 and y1 < y2
     ]
-    return Prediction(labelled.image.key, tuple(found), Routing((), (), 0.0), 0.0, version)
+    return Prediction(labelled.image.key, tuple(detections), Routing((), (), 0.0), 0.0, version)

@@ -1,4 +1,4 @@
-"""A lesson of coloured blocks, and contestants that learn it in no time."""
+"""A small data set of coloured blocks, and a model that needs no training."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from dsmoe_core.schema import Detection, LabelledImage, Prediction, Routing
-from pipelines.benchmarks.comparison import dataset as lessons
-from pipelines.benchmarks.comparison.protocol import Budget, Learned, Lesson
-from pipelines.benchmarks.comparison.run_store import Bouts
+from pipelines.benchmarks.comparison.dataset import load_dataset
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget, TrainingResult
+from pipelines.benchmarks.comparison.run_store import RunStore
 from pipelines.progress import ProgressReporter, SilentProgress
 from tests.pipelines.blocks import write_blocks
 
 
 class RecordingProgress(SilentProgress):
-    """Remembers lines and counts."""
+    """Records lines and counts."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -32,39 +32,42 @@ class RecordingProgress(SilentProgress):
 
 
 @dataclass
-class Guesser:
-    """Finds so large a share of the true boxes, a little more with each seed."""
+class FakeModel:
+    """Returns a share of the true boxes, which grows by 0.1 with each seed."""
 
     name: str
     share: float
     image_px: int = 96
     version: int = 1
-    learned: list[tuple[str, int, int]] = field(default_factory=list)
+    trainings: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def identity(self, lesson: Lesson) -> dict[str, Any]:
+    def identity(self, dataset: BenchmarkDataset) -> dict[str, Any]:
         return {"name": self.name, "version": self.version}
 
-    def learn(
-        self, lesson: Lesson, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
-    ) -> Learned:
-        self.learned.append((lesson.name, seed, len(lesson.train)))
-        return Learned([self.predict(p, seed) for p in lesson.val], 2.0, 90.0, {})
+    def train(
+        self, dataset: BenchmarkDataset, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
+    ) -> TrainingResult:
+        self.trainings.append((dataset.name, seed, len(dataset.train)))
+        return TrainingResult([self.predict(image, seed) for image in dataset.val], 2.0, 90.0, {})
 
     def predict(self, labelled: LabelledImage, seed: int) -> Prediction:
-        kept = int((self.share + seed / 10) * len(labelled.annotations) + 0.5)
-        found = [Detection(a.box, a.label, 0.9, {a.label: 0.9}, 0.0) for a in labelled.annotations[:kept]]
-        return Prediction(labelled.image.key, tuple(found), Routing((), (), 0.0), 0.0, "v")
+        count = int((self.share + seed / 10) * len(labelled.annotations) + 0.5)
+        detections = [
+            Detection(a.box, a.label, 0.9, {a.label: 0.9}, 0.0) for a in labelled.annotations[:count]
+        ]
+        return Prediction(labelled.image.key, tuple(detections), Routing((), (), 0.0), 0.0, "v")
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the data set."""
     return write_blocks(tmp_path_factory.mktemp("small") / "squares", train=10, val=6, px=96)
 
 
 @pytest.fixture
-def lesson(small: Path) -> Iterator[Lesson]:
-    with lessons.read(small, RecordingProgress()) as read:
-        yield read
+def dataset(data: Path) -> Iterator[BenchmarkDataset]:
+    with load_dataset(data, RecordingProgress()) as loaded:
+        yield loaded
 
 
 @pytest.fixture
@@ -73,5 +76,5 @@ def progress() -> RecordingProgress:
 
 
 @pytest.fixture
-def bouts(tmp_path: Path, progress: RecordingProgress) -> Bouts:
-    return Bouts(tmp_path / "work", progress, resamples=100)
+def store(tmp_path: Path, progress: RecordingProgress) -> RunStore:
+    return RunStore(tmp_path / "work", progress, resamples=100)

@@ -1,6 +1,6 @@
-"""In the place of YOLO's runner, for fast tests: finds true boxes, the more of them the longer it trains.
+"""Replaces YOLO's ``runner.py`` in fast tests: returns true boxes, more of them for more epochs.
 
-Keeps the words of ``runner.py``: JOB, ANSWER, PROGRESS.
+Reads and writes the same JSON files as ``runner.py``.
 """
 
 from __future__ import annotations
@@ -12,37 +12,36 @@ from typing import Any
 
 from PIL import Image
 
+FAILING_SEED = 13
 
-def rows(image: Path, share: float) -> list[list[float]]:
-    label = Path(str(image).replace("/images/", "/labels/")).with_suffix(".txt")
+
+def true_boxes(image: Path, share: float) -> list[list[float]]:
+    labels = Path(str(image).replace("/images/", "/labels/")).with_suffix(".txt")
     width, height = Image.open(image).size
-    found = []
-    for i, line in enumerate(label.read_text().splitlines()):
-        number, x, y, w, h = map(float, line.split())
-        sides = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
-        found.append([*sides, 0.9 - 0.1 * i, number])
-    return found[: max(1, round(share * len(found)))]
+    rows = []
+    for i, line in enumerate(labels.read_text().splitlines()):
+        index, x, y, w, h = map(float, line.split())
+        corners = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
+        rows.append([*corners, 0.9 - 0.1 * i, index])
+    return rows[: max(1, round(share * len(rows)))]
 
 
-def main(job: Path, answer: Path, progress: Path) -> None:
-    asked: dict[str, Any] = json.loads(job.read_text())
-    train = [*(Path(asked["data"]).parent / "images" / "train").iterdir()]
-    if asked["seed"] == 13:
-        sys.exit("no luck today")
-    epochs = asked.get("epochs") or 1
-    progress.write_text(json.dumps({"done": epochs, "total": epochs}))
+def main(job_file: Path, result_file: Path, progress_file: Path) -> None:
+    job: dict[str, Any] = json.loads(job_file.read_text())
+    train_images = [*(Path(job["data"]).parent / "images" / "train").iterdir()]
+    if job["seed"] == FAILING_SEED:
+        sys.exit("failing on purpose")
+    epochs = job.get("epochs") or 1
+    progress_file.write_text(json.dumps({"done": epochs, "total": epochs}))
     share = min(1.0, epochs / 4)
-    answer.write_text(
-        json.dumps(
-            {
-                "findings": [rows(Path(path), share) for path in asked["look"]],
-                "steps": epochs,
-                "pictures_seen": epochs * len(train),
-                "seconds": 1.5,
-                "settings": {"imgsz": asked["px"], "threads": asked["threads"]},
-            }
-        )
-    )
+    result = {
+        "detections": [true_boxes(Path(path), share) for path in job["val_images"]],
+        "steps": epochs,
+        "images_seen": epochs * len(train_images),
+        "seconds": 1.5,
+        "settings": {"imgsz": job["px"], "threads": job["threads"]},
+    }
+    result_file.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

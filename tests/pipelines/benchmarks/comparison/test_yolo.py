@@ -1,4 +1,4 @@
-"""YOLO as a contestant: one contract for the fake runner and the real one, which takes a minute."""
+"""YOLO as a model of a comparison, with a fake runner and with the real one, which takes a minute."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,89 +15,98 @@ import torch
 from PIL import Image
 
 from dsmoe_core.errors import ModelError, PrerequisiteError
-from dsmoe_core.schema import Annotation, Box
-from pipelines.benchmarks.comparison.protocol import MOST, Budget, Lesson
-from pipelines.benchmarks.comparison.yolo import files, runner
-from pipelines.benchmarks.comparison.yolo import yolo_model as room
-from pipelines.benchmarks.comparison.yolo.yolo_model import YoloContestant
+from dsmoe_core.schema import Annotation, Box, LabelledImage
+from pipelines.benchmarks.comparison.protocol import MAX_PER_IMAGE, BenchmarkDataset, Budget
+from pipelines.benchmarks.comparison.yolo import runner
+from pipelines.benchmarks.comparison.yolo.yolo_dataset import label_rows, write_yolo_dataset
+from pipelines.benchmarks.comparison.yolo.yolo_model import (
+    RUNNER,
+    YoloModel,
+    runner_environment,
+    yolo_python,
+)
 from tests.pipelines.benchmarks.comparison.conftest import RecordingProgress
+from tests.pipelines.benchmarks.comparison.fake_yolo import FAILING_SEED
 
 FAKE = Path(__file__).with_name("fake_yolo.py")
 
 
+def fake_yolo(python: Path = Path(sys.executable)) -> YoloModel:
+    return YoloModel("yolov8n", 96, lambda _: python, FAKE, poll_s=0.05)
+
+
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.slow)])
-def yolo(request: pytest.FixtureRequest, environments: Path) -> YoloContestant:
+def yolo(request: pytest.FixtureRequest, environments: Path) -> YoloModel:
     if request.param == "fake":
-        return YoloContestant("yolov8n", 96, lambda _: Path(sys.executable), FAKE)
-    return YoloContestant("yolov8n", 96, room.built(environments))
+        return fake_yolo()
+    return YoloModel("yolov8n", 96, yolo_python(environments))
 
 
-def test_it_trains_and_finds_in_order(
-    yolo: YoloContestant, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+def test_model_is_trained_and_predicts_in_order(
+    yolo: YoloModel, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    before = {p.image.path: p.image.path.read_bytes() for p in (*lesson.train, *lesson.val)}
-    left = tmp_path / "bout" / "scratch" / "data" / "labels" / "train"  # by a process that was killed
-    left.mkdir(parents=True)
-    learned = yolo.learn(lesson, Budget(epochs=2), 1, tmp_path / "bout", progress)
-    assert [one.key for one in learned.detections] == [one.image.key for one in lesson.val]
-    assert learned.epochs == 2
-    assert learned.seconds > 0
-    for one, labelled in zip(learned.detections, lesson.val, strict=True):
-        assert len(one.detections) <= MOST
-        for detection in one.detections:
-            assert detection.label in lesson.vocabulary.names
+    files_before = {p.image.path: p.image.path.read_bytes() for p in (*dataset.train, *dataset.val)}
+    leftover = tmp_path / "run" / "scratch" / "data" / "labels" / "train"  # of a killed process
+    leftover.mkdir(parents=True)
+    result = yolo.train(dataset, Budget(epochs=2), 1, tmp_path / "run", progress)
+    assert [prediction.key for prediction in result.predictions] == [p.image.key for p in dataset.val]
+    assert result.epochs == 2
+    assert result.seconds > 0
+    for prediction, labelled in zip(result.predictions, dataset.val, strict=True):
+        assert len(prediction.detections) <= MAX_PER_IMAGE
+        for detection in prediction.detections:
+            assert detection.label in dataset.vocabulary.names
             assert 0 <= detection.score <= 1
             assert detection.box.inside(labelled.image.width, labelled.image.height)
-    assert learned.notes["settings"]["imgsz"] == 96
-    assert learned.notes["settings"]["threads"] == torch.get_num_threads()
+    assert result.notes["settings"]["imgsz"] == 96
+    assert result.notes["settings"]["threads"] == torch.get_num_threads()
     assert progress.done[-1][0] <= progress.done[-1][1]
-    assert {path: path.read_bytes() for path in before} == before
-    assert [path.name for path in (tmp_path / "bout").iterdir()] == ["log.txt"]
+    assert {path: path.read_bytes() for path in files_before} == files_before
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
 
 
 @pytest.mark.slow
-def test_the_real_one_learns_what_it_is_shown(
-    environments: Path, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+def test_real_model_detects_its_training_images(
+    environments: Path, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    """Judged on what it was trained on: boxes that came back in other pixels would find nothing."""
+    """Would fail if boxes were returned in the pixels of the resized image."""
     from dsmoe_core.evaluation.coco_metrics import evaluate
 
-    same = Lesson("same", lesson.vocabulary, lesson.train, lesson.train)
-    yolo = YoloContestant("yolov8n", 96, room.built(environments))
-    learned = yolo.learn(same, Budget(epochs=300), 1, tmp_path / "bout", progress)
-    assert evaluate(learned.detections, same.val, same.vocabulary.names).map50 > 0.3
+    same = BenchmarkDataset("same", dataset.vocabulary, dataset.train, dataset.train)
+    yolo = YoloModel("yolov8n", 96, yolo_python(environments))
+    result = yolo.train(same, Budget(epochs=300), 1, tmp_path / "run", progress)
+    assert evaluate(result.predictions, same.val, same.vocabulary.names).map50 > 0.3
 
 
 @pytest.mark.slow
-def test_the_real_one_trains_until_its_minutes_are_over(
-    environments: Path, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+def test_real_model_trains_until_its_minutes_are_over(
+    environments: Path, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    yolo = YoloContestant("yolov8n", 96, room.built(environments))
-    learned = yolo.learn(lesson, Budget(minutes=0.1), 1, tmp_path / "bout", progress)
-    assert learned.seconds > 3  # it ends with the epoch that is nearest, by its own reckoning
-    assert learned.epochs > 2
+    yolo = YoloModel("yolov8n", 96, yolo_python(environments))
+    result = yolo.train(dataset, Budget(minutes=0.1), 1, tmp_path / "run", progress)
+    assert result.seconds > 3  # ultralytics ends with the nearest epoch, by its own estimate
+    assert result.epochs > 2
     assert progress.done[-1][1] == 6
 
 
-def test_one_that_fails_is_named_with_its_last_words(
-    lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+def test_failed_runner_is_reported_with_its_output_and_log(
+    dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    yolo = YoloContestant("yolov8n", 96, lambda _: Path(sys.executable), FAKE)
-    with pytest.raises(ModelError, match=r"yolov8n ended with exit 1 and no answer: no luck today.*log\.txt"):
-        yolo.learn(lesson, Budget(epochs=1), 13, tmp_path / "bout", progress)
+    with pytest.raises(ModelError, match=r"yolov8n .* 1 .*failing on purpose.*log\.txt"):
+        fake_yolo().train(dataset, Budget(epochs=1), FAILING_SEED, tmp_path / "run", progress)
 
 
-def test_an_interpreter_that_is_gone_is_named(
-    lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+def test_missing_interpreter_is_reported(
+    dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    yolo = YoloContestant("yolov8n", 96, lambda _: tmp_path / "python", FAKE)
-    with pytest.raises(PrerequisiteError, match="cannot be run"):
-        yolo.learn(lesson, Budget(epochs=1), 1, tmp_path / "bout", progress)
+    python = tmp_path / "python"
+    with pytest.raises(PrerequisiteError, match=str(python)):
+        fake_yolo(python).train(dataset, Budget(epochs=1), 1, tmp_path / "run", progress)
 
 
-def test_nothing_of_ours_reaches_it(lesson: Lesson, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runner_gets_no_variables_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSMOE_LLM_API_KEY", "secret")
-    assert set(room._environment(tmp_path)) == {
+    assert set(runner_environment(tmp_path)) == {
         "PATH",
         "HOME",
         "LANG",
@@ -106,9 +116,9 @@ def test_nothing_of_ours_reaches_it(lesson: Lesson, tmp_path: Path, monkeypatch:
     }
 
 
-def test_its_identity_is_its_size_its_code_and_no_words(lesson: Lesson, tmp_path: Path) -> None:
+def test_identity_covers_size_and_code_and_no_text(dataset: BenchmarkDataset, tmp_path: Path) -> None:
     def identity(name: str, px: int, code: Path = FAKE) -> str:
-        return str(YoloContestant(name, px, lambda _: Path(), code).identity(lesson))
+        return str(YoloModel(name, px, lambda _: Path(), code).identity(dataset))
 
     other = tmp_path / "runner.py"
     other.write_text("pass")
@@ -117,71 +127,68 @@ def test_its_identity_is_its_size_its_code_and_no_words(lesson: Lesson, tmp_path
     assert len({identity("yolov8n", 96), *others}) == 4
 
 
-def test_files_are_copies_and_boxes_are_shares(lesson: Lesson, tmp_path: Path) -> None:
-    data, look = files.write(lesson, tmp_path / "data")
-    assert len(look) == len(lesson.val)
-    assert not any(path.is_symlink() for path in look)
-    first = lesson.val[0]
+def test_dataset_is_copied_and_boxes_are_shares(dataset: BenchmarkDataset, tmp_path: Path) -> None:
+    data, val_images = write_yolo_dataset(dataset, tmp_path / "data")
+    assert len(val_images) == len(dataset.val)
+    assert not any(path.is_symlink() for path in val_images)
     rows = [line.split() for line in (tmp_path / "data/labels/val/000000.txt").read_text().splitlines()]
-    for row, annotation in zip(rows, first.annotations, strict=True):
-        assert lesson.vocabulary.names[int(row[0])] == annotation.label
+    for row, annotation in zip(rows, dataset.val[0].annotations, strict=True):
+        assert dataset.vocabulary.names[int(row[0])] == annotation.label
         x, y, w, h = (float(value) * 96 for value in row[1:])
         corners = (x - w / 2, y - h / 2, x + w / 2, y + h / 2)
         assert corners == pytest.approx(annotation.box.corners, abs=1e-3)
     assert f"path: {tmp_path / 'data'}" in data.read_text()
 
 
-def test_a_box_over_the_border_is_cut_to_the_image(lesson: Lesson) -> None:
-    over = Annotation(Box(-0.5, 10, 20, 96.5), lesson.vocabulary.names[0])
-    one = type(lesson.val[0])(lesson.val[0].image, (over,))
-    _, x, y, w, h = map(float, files._rows(one, lesson).split())
+def test_box_is_clipped_to_the_image(dataset: BenchmarkDataset) -> None:
+    outside = Annotation(Box(-0.5, 10, 20, 96.5), dataset.vocabulary.names[0])
+    labelled = LabelledImage(dataset.val[0].image, (outside,))
+    _, x, y, w, h = map(float, label_rows(labelled, dataset.vocabulary).split())
     assert (x - w / 2, y + h / 2) == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_a_jpeg_without_its_end_is_left_as_it_is(
-    environments: Path, small: Path, lesson: Lesson, progress: RecordingProgress, tmp_path: Path
+def test_truncated_jpeg_is_not_rewritten(
+    environments: Path, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    """Ultralytics mends such a file in place; ours must be a copy."""
-    from dataclasses import replace
-
-    torn = tmp_path / "torn.jpg"
-    Image.open(lesson.train[0].image.path).save(torn)
-    torn.write_bytes(torn.read_bytes()[:-2] + b"\0\0")
-    before = hashlib.sha256(torn.read_bytes()).hexdigest()
-    image = replace(lesson.train[0].image, path=torn)
-    changed = replace(lesson, train=(replace(lesson.train[0], image=image), *lesson.train[1:]))
-    yolo = YoloContestant("yolov8n", 96, room.built(environments))
-    yolo.learn(changed, Budget(epochs=1), 1, tmp_path / "bout", progress)
-    assert hashlib.sha256(torn.read_bytes()).hexdigest() == before
+    """Ultralytics repairs such a file in place, so it must get a copy."""
+    truncated = tmp_path / "truncated.jpg"
+    Image.open(dataset.train[0].image.path).save(truncated)
+    truncated.write_bytes(truncated.read_bytes()[:-2] + b"\0\0")
+    before = hashlib.sha256(truncated.read_bytes()).hexdigest()
+    image = replace(dataset.train[0].image, path=truncated)
+    changed = replace(dataset, train=(replace(dataset.train[0], image=image), *dataset.train[1:]))
+    yolo = YoloModel("yolov8n", 96, yolo_python(environments))
+    yolo.train(changed, Budget(epochs=1), 1, tmp_path / "run", progress)
+    assert hashlib.sha256(truncated.read_bytes()).hexdigest() == before
 
 
-def run_runner(tmp_path: Path, program: str) -> subprocess.Popen[bytes]:
-    shutil.copy(room.RUNNER, tmp_path / "runner.py")
+def start_runner(tmp_path: Path, program: str) -> subprocess.Popen[bytes]:
+    """Start a program that can import ``runner``."""
+    shutil.copy(RUNNER, tmp_path / "runner.py")
     return subprocess.Popen(
         [sys.executable, "-c", program], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
 
 
-def test_the_runner_ends_with_whoever_started_it(tmp_path: Path) -> None:
-    with run_runner(
-        tmp_path, "import runner, time; runner.end_with_parent(); print(1, flush=True); time.sleep(60)"
-    ) as process:
+def test_runner_ends_with_its_parent(tmp_path: Path) -> None:
+    program = "import runner, time; runner.end_with_parent(); print(1, flush=True); time.sleep(60)"
+    with start_runner(tmp_path, program) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         process.stdout.readline()
-        began = time.monotonic()
+        started = time.monotonic()
         process.stdin.close()
         assert process.wait(30) == 3
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - started < 30
 
 
-def test_the_runner_ends_well_while_it_listens(tmp_path: Path) -> None:
-    with run_runner(tmp_path, "import runner; runner.end_with_parent()") as process:
+def test_runner_exits_normally_while_it_waits_for_its_parent(tmp_path: Path) -> None:
+    with start_runner(tmp_path, "import runner; runner.end_with_parent()") as process:
         assert process.wait(30) == 0
 
 
-def test_the_runner_reaches_no_network(tmp_path: Path) -> None:
+def test_runner_refuses_the_network(tmp_path: Path) -> None:
     program = (
         "import runner, socket, sys\n"
         "sys.addaudithook(runner.refuse_network)\n"
@@ -195,10 +202,10 @@ def test_the_runner_reaches_no_network(tmp_path: Path) -> None:
         "s = socket.socket(socket.AF_UNIX); s.bind('here'); s.listen()\n"
         "socket.socket(socket.AF_UNIX).connect('here')\n"
     )
-    with run_runner(tmp_path, program) as process:
+    with start_runner(tmp_path, program) as process:
         assert process.wait(30) == 0
 
 
-def test_the_runner_writes_whole_files(tmp_path: Path) -> None:
+def test_runner_leaves_no_draft_file(tmp_path: Path) -> None:
     runner.write(tmp_path / "a.json", {"done": 1})
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

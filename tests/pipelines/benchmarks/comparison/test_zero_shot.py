@@ -1,4 +1,4 @@
-"""A class that was never trained on: what is taken away, what is asked, what is reported."""
+"""Zero-shot detection of a held-out class: training set, vocabularies and rows."""
 
 from __future__ import annotations
 
@@ -10,94 +10,109 @@ import pytest
 
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ClassText, Vocabulary
-from pipelines.benchmarks.comparison import dsmoe_model, zero_shot
-from pipelines.benchmarks.comparison.protocol import Budget, Lesson
-from pipelines.benchmarks.comparison.run_store import Bouts
-from tests.pipelines.benchmarks.comparison.test_dsmoe_model import tiny
+from pipelines.benchmarks.comparison import dsmoe_model
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
+from pipelines.benchmarks.comparison.run_store import RunStore
+from pipelines.benchmarks.comparison.zero_shot import (
+    CONTROLS,
+    controlled_vocabulary,
+    held_out_class,
+    run_zero_shot,
+    split,
+)
+from tests.pipelines.benchmarks.comparison.test_dsmoe_model import tiny_model
 
 
-def labels(lesson: Lesson) -> set[str]:
-    return {a.label for part in (lesson.train, lesson.val) for p in part for a in p.annotations}
+def labels(dataset: BenchmarkDataset) -> set[str]:
+    return {a.label for part in (dataset.train, dataset.val) for p in part for a in p.annotations}
 
 
-def test_a_class_is_taken_off_boxes_and_vocabulary_and_its_images_stay(lesson: Lesson) -> None:
-    without, only = zero_shot.split(lesson, "rust")
+def test_split_removes_boxes_and_text_of_the_class_and_keeps_the_images(dataset: BenchmarkDataset) -> None:
+    without, only = split(dataset, "rust")
     assert labels(without) == set(without.vocabulary.names) == {"brick", "plum"}
-    assert [p.image for p in without.train] == [p.image for p in lesson.train]
+    assert [p.image for p in without.train] == [p.image for p in dataset.train]
     assert labels(only) == set(only.vocabulary.names) == {"rust"}
-    assert [p.image for p in only.val] == [p.image for p in lesson.val]
-    boxes = [sum(len(p.annotations) for p in one.val) for one in (without, only, lesson)]
+    assert [p.image for p in only.val] == [p.image for p in dataset.val]
+    boxes = [sum(len(p.annotations) for p in part.val) for part in (without, only, dataset)]
     assert boxes[0] + boxes[1] == boxes[2]
 
 
-def test_only_the_words_of_the_class_change() -> None:
-    known = Vocabulary(tuple(ClassText(n, f"{n} on the ground", None, (f"a {n}",)) for n in ("rust", "plum")))
-    right, name, drawn = (zero_shot.described(known, "rust", w, "beside", 1) for w in zero_shot.SAID)
-    assert right == known
-    assert name.classes == (ClassText("rust", ""), known.classes[1])
-    assert drawn.classes[1] == known.classes[1]
-    text = drawn.classes[0]
+def test_only_the_text_of_the_held_out_class_changes() -> None:
+    vocabulary = Vocabulary(
+        tuple(ClassText(n, f"{n} on the ground", None, (f"a {n}",)) for n in ("rust", "plum"))
+    )
+    right, name, random = (controlled_vocabulary(vocabulary, "rust", c, "beside", 1) for c in CONTROLS)
+    assert right == vocabulary
+    assert name.classes == (ClassText("rust", ""), vocabulary.classes[1])
+    assert random.classes[1] == vocabulary.classes[1]
+    text = random.classes[0]
     assert (len(text.description.split()), len(text.paraphrases[0].split())) == (4, 2)
     assert "rust" not in text.description
-    alone = zero_shot.described(known, "rust", "random", "alone", 1)
+    alone = controlled_vocabulary(vocabulary, "rust", "random", "alone", 1)
     assert alone.classes == (text,)
-    assert zero_shot.described(known, "rust", "random", "alone", 2) != alone
+    assert controlled_vocabulary(vocabulary, "rust", "random", "alone", 2) != alone
 
 
 @pytest.mark.parametrize("name", ["rust", "iron oxide"])
-def test_a_class_that_another_set_teaches_is_not_held_out(lesson: Lesson, name: str) -> None:
-    """Under its own name or another one for the same words."""
-    described = tuple(replace(c, description=f"{c.name} on grey") for c in lesson.vocabulary.classes)
-    other = replace(lesson, name="more", vocabulary=Vocabulary((ClassText(name, "rust on grey"),)))
-    along = replace(lesson, vocabulary=Vocabulary(described), along=(other,))
-    with pytest.raises(DataError, match=f"more teaches '{name}', which squares is to do without"):
-        zero_shot._chosen(along, "rust")
-    assert zero_shot._chosen(along, "plum") == "plum"
+def test_class_of_an_extra_set_is_not_held_out(dataset: BenchmarkDataset, name: str) -> None:
+    """Under its own name, or under another name with the same description."""
+    described = tuple(replace(c, description=f"{c.name} on grey") for c in dataset.vocabulary.classes)
+    extra = replace(dataset, name="more", vocabulary=Vocabulary((ClassText(name, "rust on grey"),)))
+    with_extra = replace(dataset, vocabulary=Vocabulary(described), extra_sets=(extra,))
+    with pytest.raises(DataError, match=f"more .*'{name}'.* squares"):
+        held_out_class(with_extra, "rust")
+    assert held_out_class(with_extra, "plum") == "plum"
 
 
-def test_one_training_a_seed_is_asked_in_all_words(
-    small: Path, bouts: Bouts, monkeypatch: pytest.MonkeyPatch
+def test_one_training_per_seed_is_evaluated_with_all_texts(
+    data: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[dict[str, Any]] = []
+    trainings: list[dict[str, Any]] = []
     fit = dsmoe_model.fit
-    monkeypatch.setattr(dsmoe_model, "fit", lambda **settings: given.append(settings) or fit(**settings))
+    monkeypatch.setattr(dsmoe_model, "fit", lambda **given: trainings.append(given) or fit(**given))
     reports: list[dict[str, Any]] = []
 
-    def go(label: str | None) -> list[dict[str, Any]]:
-        budget = Budget(epochs=1)
-        zero_shot.run(tiny(), [small], label, budget, [1], bouts, lambda said, _: reports.append(said))
+    def measure() -> list[dict[str, Any]]:
+        run_zero_shot(
+            tiny_model(),
+            [data],
+            "plum",
+            Budget(epochs=1),
+            [1],
+            store,
+            lambda measured, _: reports.append(measured),
+        )
         rows: list[dict[str, Any]] = reports[-1]["held_out_class"]
         return rows
 
-    rows = go("plum")
-    (settings,) = given
-    assert settings["vocabulary"].names == ("rust", "brick")
-    assert {a.label for p in settings["pictures"] for a in p.annotations} == {"rust", "brick"}
+    rows = measure()
+    (training,) = trainings
+    assert training["vocabulary"].names == ("rust", "brick")
+    assert {a.label for p in training["images"] for a in p.annotations} == {"rust", "brick"}
     assert [(r["data"], r["class"], r["asked"], r["seeds"]) for r in rows] == [
         ("squares", "plum", "beside", [1]),
         ("squares", "plum", "alone", [1]),
     ]
     for row in rows:
-        assert all(len(row[words]) == 1 and row[words][0] >= 0 for words in zero_shot.SAID)
+        assert all(len(row[control]) == 1 and row[control][0] >= 0 for control in CONTROLS)
         assert {test["against"] for test in row["tests"]} == {"name", "random"}
-    assert go("plum") == rows
-    assert len(given) == 1
+    assert measure() == rows
+    assert len(trainings) == 1
 
 
-def test_by_default_it_is_the_class_with_most_boxes_to_learn_from(lesson: Lesson) -> None:
-    rare = [
-        replace(p, annotations=tuple(a for a in p.annotations if a.label != "rust")) for p in lesson.train[1:]
+def test_default_is_the_class_with_most_training_boxes(dataset: BenchmarkDataset) -> None:
+    without_rust = [
+        replace(p, annotations=tuple(a for a in p.annotations if a.label != "rust"))
+        for p in dataset.train[1:]
     ]
-    counts = {n: sum(a.label == n for p in rare for a in p.annotations) for n in ("brick", "plum")}
-    chosen = zero_shot._chosen(replace(lesson, train=tuple(rare)), None)
-    assert counts[chosen] == max(counts.values()) > 0
+    counts = {n: sum(a.label == n for p in without_rust for a in p.annotations) for n in ("brick", "plum")}
+    name = held_out_class(replace(dataset, train=tuple(without_rust)), None)
+    assert counts[name] == max(counts.values()) > 0
 
 
-def test_a_class_that_cannot_be_held_out_is_refused(lesson: Lesson) -> None:
-    with pytest.raises(
-        DataError, match=r"squares lacks boxes of 'scratch' in a part; val\.json has brick, plum, rust"
-    ):
-        zero_shot._chosen(lesson, "scratch")
-    _, only = zero_shot.split(lesson, "rust")
-    with pytest.raises(DataError, match="no other class than 'rust'"):
-        zero_shot._chosen(replace(only, train=only.val), None)
+def test_unknown_or_only_class_is_refused(dataset: BenchmarkDataset) -> None:
+    with pytest.raises(DataError, match=r"squares .*'scratch'.*brick, plum, rust"):
+        held_out_class(dataset, "scratch")
+    _, only = split(dataset, "rust")
+    with pytest.raises(DataError, match="'rust'"):
+        held_out_class(replace(only, train=only.val), None)

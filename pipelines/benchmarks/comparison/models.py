@@ -1,0 +1,99 @@
+"""Builds the models of a comparison from the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.progress import StatusCallback
+from dsmoe_core.schema import Vocabulary
+from dsmoe_core.text_encoders.protocol import TextEncoder
+from pipelines.benchmarks.comparison.dsmoe_model import SPEED_TEST_S, DsmoeModel
+from pipelines.benchmarks.comparison.protocol import BenchmarkModel
+from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
+from pipelines.settings import validate_settings
+
+Size = Literal["nano", "base"]
+DSMOE_SIZES: tuple[Size, ...] = ("nano", "base")
+
+
+class ModelBuilder:
+    """Builds DS-MoE and YOLO models that all have the same input size.
+
+    Args:
+        px: side of the network's input in pixels.
+        yolo_python: returns the interpreter of the YOLO environment, and builds the environment if needed.
+        training: base settings of DS-MoE trainings.
+        speed_test_s: see :class:`DsmoeModel`.
+    """
+
+    def __init__(
+        self,
+        px: int,
+        text_encoder: TextEncoder,
+        yolo_python: Callable[[StatusCallback], Path],
+        *,
+        training: TrainingConfig | None = None,
+        speed_test_s: float = SPEED_TEST_S,
+    ) -> None:
+        self.px = px
+        self.training = training or TrainingConfig()
+        self._text_encoder = text_encoder
+        self._yolo_python = yolo_python
+        self._speed_test_s = speed_test_s
+
+    def preset(self, size: Size) -> ModelConfig:
+        """The configuration of a preset at this input size.
+
+        Raises:
+            SettingsError: the network does not support the input size.
+        """
+        raw = {**ModelConfig.of_size(size).model_dump(), "image_px": self.px}
+        return validate_settings(ModelConfig, raw, "the command line")
+
+    def dsmoe(
+        self,
+        name: str,
+        config: ModelConfig,
+        *,
+        training: TrainingConfig | None = None,
+        vocabulary: Vocabulary | None = None,
+        encoder_from: Path | None = None,
+    ) -> DsmoeModel:
+        """DS-MoE with any configuration; see :class:`DsmoeModel`."""
+        return DsmoeModel(
+            name,
+            config,
+            self._text_encoder,
+            training=training or self.training,
+            vocabulary=vocabulary,
+            encoder_from=encoder_from,
+            speed_test_s=self._speed_test_s,
+        )
+
+    def dsmoe_preset(
+        self,
+        size: Size,
+        *,
+        vocabulary: Vocabulary | None = None,
+        encoder_from: Path | None = None,
+        class_subsets: float = 0.0,
+    ) -> DsmoeModel:
+        """DS-MoE of a preset size.
+
+        Args:
+            class_subsets: see ``TrainingConfig``.
+
+        Raises:
+            SettingsError: the network does not support the input size.
+        """
+        training = self.training.model_copy(update={"class_subsets": class_subsets})
+        return self.dsmoe(
+            size, self.preset(size), training=training, vocabulary=vocabulary, encoder_from=encoder_from
+        )
+
+    def yolo(self, name: str) -> BenchmarkModel:
+        """YOLOv8 of a size of ``YOLO_SIZES``."""
+        return YoloModel(name, self.px, self._yolo_python)

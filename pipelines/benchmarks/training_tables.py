@@ -1,0 +1,185 @@
+"""Tables of result files whose rows are trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from pipelines.benchmarks.markdown import markdown_table, score, score_over_seeds
+
+NO_TRAINING = "No training yet."
+ONE_SEED = "The intervals are over images, for these trainings. The variation between seeds is not included."
+TEST_KEYS = ("data", "against", "over", "delta_map", "ci95", "p")
+"""Keys of a test that do not identify the first of the two compared models."""
+DISPLAY = {
+    ("settings", "as it is"): "unchanged",
+    ("against", "as it is"): "unchanged",
+    ("over", "pictures"): "images",
+    ("trained", "anew"): "per text",
+    ("asked", "beside"): "all classes",
+    ("asked", "alone"): "this class only",
+}
+"""Text of a table for key and value of a result file, where the value itself is not shown."""
+
+
+def training_table(**columns: str) -> Callable[[Mapping[str, Any]], str]:
+    """A function that renders the trainings and tests of a result file.
+
+    Args:
+        columns: key of a row, and the heading of its column.
+    """
+
+    def render(result: Mapping[str, Any]) -> str:
+        rows = result.get("rows", ())
+        if not rows:
+            return NO_TRAINING
+        seeds = _max_seeds(rows)
+        spread = ", mean [95 % interval over seeds]" if seeds > 1 else ""
+        head = ("data", *columns.values(), "epochs", "minutes", "mAP@.5", "mAP@.5:.95", "precision", "recall")
+        lines = [
+            [
+                row["data"],
+                *(_display(key, row.get(key, "-")) for key in columns),
+                *(f"{row[key]:.1f}" if key in row else "-" for key in ("epochs", "minutes")),
+                *(score_over_seeds(row[key]) for key in ("map50", "map", "precision", "recall")),
+            ]
+            for row in rows
+        ]
+        title = f"Trained for {_budget(result['budget'])} each, {_count(seeds, 'seed')}{spread}.\n\n"
+        return title + markdown_table(head, lines) + _tests(result, seeds)
+
+    return render
+
+
+def curve_table(result: Mapping[str, Any]) -> str:
+    """mAP@.5 / mAP@.5:.95 of each model by minutes of training; the mean over its seeds."""
+    rows = result.get("rows", ())
+    if not rows:
+        return NO_TRAINING
+    budgets = sorted({row["after"] for row in rows})
+    lines: dict[tuple[str, str, str], dict[float, str]] = {}
+    for row in rows:
+        line = lines.setdefault((row["data"], str(row["labels"]), row["model"]), dict.fromkeys(budgets, "-"))
+        line[row["after"]] = f"{score(fmean(row['map50']))} / {score(fmean(row['map']))}"
+    head = ("data", "labels", "model", *(f"{budget:g} min" for budget in budgets))
+    table = markdown_table(head, [[*keys, *line.values()] for keys, line in lines.items()])
+    seeds = _count(_max_seeds(rows), "seed")
+    return f"mAP@.5 / mAP@.5:.95, each budget with a training of its own; {seeds}.\n\n{table}"
+
+
+def error_table(result: Mapping[str, Any]) -> str:
+    """Loss of mAP@.5 by kind of error for each training; the mean over its seeds."""
+    rows = [row for row in result.get("rows", ()) if row.get("errors")]
+    if not rows:
+        return NO_TRAINING
+    kinds = list(rows[0]["errors"])
+    lines = [
+        [row["data"], _row_name(row), *(score(fmean(row["errors"][kind])) for kind in kinds)] for row in rows
+    ]
+    head = ("data", "training", *kinds)
+    return "Loss of mAP@.5 by kind of error\n\n" + markdown_table(head, lines)
+
+
+def class_table(result: Mapping[str, Any]) -> str:
+    """AP@.5 and recall of each class of each training; the mean over its seeds."""
+    lines = [
+        [row["data"], _row_name(row), label, *(score(fmean(metrics[name])) for name in ("map50", "recall"))]
+        for row in result.get("rows", ())
+        for label, metrics in row["classes"].items()
+    ]
+    if not lines:
+        return NO_TRAINING
+    head = ("data", "training", "class", "AP@.5", "recall")
+    return "By class; recall at the best threshold\n\n" + markdown_table(head, lines)
+
+
+def text_table(result: Mapping[str, Any]) -> str:
+    """Text ablation, zero-shot detection, and valid replies of a language model."""
+    parts = [training_table(words="text", trained="trained")(result)]
+    if rows := result.get("held_out_class"):
+        parts.append(_zero_shot_table(rows))
+    if "structured_n" in result:
+        parts.append(
+            f"Replies of the language model `{result['structured_model']}` that are valid for the JSON "
+            f"schema: {result['structured_ok']} of {result['structured_n']}."
+        )
+    return "\n\n".join(parts)
+
+
+def _zero_shot_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        [
+            row["data"],
+            row["class"],
+            _display("asked", row["asked"]),
+            *(score_over_seeds(row[text]) for text in ("right", "name", "random")),
+            _right_minus_random(row["tests"]),
+        ]
+        for row in rows
+    ]
+    head = (
+        "data",
+        "held-out class",
+        "evaluated with",
+        "right text",
+        "name only",
+        "random text",
+        "right minus random, p",
+    )
+    title = f"AP@.5:.95 of a class held out of the training; trained for {_budget(rows[0]['budget'])}.\n\n"
+    return title + markdown_table(head, lines)
+
+
+def _right_minus_random(tests: Sequence[Mapping[str, Any]]) -> str:
+    """The test over seeds; over images if there is one seed."""
+    by_kind = {test["over"]: test for test in tests if test["against"] == "random"}
+    test = by_kind.get("seeds", by_kind.get("pictures"))
+    return "-" if test is None else f"{_difference(test)}, {test['p']:.3g}"
+
+
+def _tests(result: Mapping[str, Any], seeds: int) -> str:
+    lines = [
+        [
+            test["data"],
+            ", ".join(_display(key, value) for key, value in test.items() if key not in TEST_KEYS),
+            _display("against", test["against"]),
+            _difference(test),
+            f"{test['p']:.3g}",
+            _display("over", test["over"]),
+        ]
+        for test in result.get("tests", ())
+    ]
+    if not lines:
+        return ""
+    head = ("data", "training", "minus", "mAP@.5:.95 [95 % interval]", "p", "over")
+    note = f"\n\n{ONE_SEED}" if seeds == 1 else ""
+    return f"\n\n{markdown_table(head, lines)}{note}"
+
+
+def _difference(test: Mapping[str, Any]) -> str:
+    low, high = test["ci95"]
+    return f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _display(key: str, value: Any) -> str:
+    return DISPLAY.get((key, value), str(value))
+
+
+def _row_name(row: Mapping[str, Any]) -> str:
+    """The value that distinguishes a row from the other rows of its file."""
+    key = next(key for key in ("settings", "row", "words", "model") if key in row)
+    return _display(key, row[key])
+
+
+def _budget(budget: Mapping[str, Any]) -> str:
+    ((unit, amount),) = budget.items()
+    return f"{amount:g} {unit}"
+
+
+def _max_seeds(rows: Sequence[Mapping[str, Any]]) -> int:
+    return max(len(row["seeds"]) for row in rows)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,124 @@
+"""The sweeps of the benchmark commands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import HashEncoder
+
+from dsmoe_core.errors import SettingsError
+from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
+from pipelines.benchmarks.comparison.models import ModelBuilder
+from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
+from pipelines.benchmarks.comparison.variants import (
+    ABLATION_ROWS,
+    ablation_sweep,
+    detector_sweep,
+    settings_sweep,
+    start_sweep,
+    with_budgets,
+)
+
+
+def yolo_python(_: Any) -> Path:
+    return Path("python")
+
+
+@pytest.fixture
+def models() -> ModelBuilder:
+    return ModelBuilder(320, HashEncoder(), yolo_python)
+
+
+def test_each_dsmoe_is_compared_with_each_yolo(models: ModelBuilder) -> None:
+    sweep = detector_sweep(["nano", "yolov8n", "yolov8s"], models)
+    assert [entry.keys["model"] for entry in sweep.entries] == ["nano", "yolov8n", "yolov8s"]
+    assert [(pair.first, pair.second) for pair in sweep.pairs] == [(0, 1), (0, 2)]
+    assert {entry.model.image_px for entry in sweep.entries} == {320}
+
+
+@pytest.mark.parametrize(("names", "named"), [(["nano", "yolo"], "'yolo'"), (["nano"] * 2, "nano, nano")])
+def test_unknown_or_repeated_model_is_refused(models: ModelBuilder, names: list[str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        detector_sweep(names, models)
+
+
+def test_unsupported_input_size_is_refused() -> None:
+    with pytest.raises(SettingsError, match="image_px"):
+        ModelBuilder(100, HashEncoder(), yolo_python).dsmoe_preset("nano")
+
+
+def test_only_the_last_ablation_row_lacks_the_tiny_head(models: ModelBuilder) -> None:
+    sweep = ablation_sweep(list(ABLATION_ROWS), "nano", models)
+    configs = [entry.model.config for entry in sweep.entries if isinstance(entry.model, DsmoeModel)]
+    assert [(config.ablation, 4 in config.head_strides) for config in configs] == [
+        *((row, True) for row in "ABCDEF"),
+        ("F", False),
+    ]
+    assert [pair.keys for pair in sweep.pairs] == [
+        {"row": "F", "against": row} for row in (*"ABCDE", "no-tiny-head")
+    ]
+    assert ablation_sweep(["A", "B"], "nano", models).pairs == []
+
+
+def test_ablation_row_f_shares_its_trainings_with_the_preset(
+    models: ModelBuilder, dataset: BenchmarkDataset
+) -> None:
+    (entry,) = ablation_sweep(["F"], "nano", models).entries
+    assert entry.model.identity(dataset) == models.dsmoe_preset("nano").identity(dataset)
+
+
+def test_starts_are_compared_at_each_share(models: ModelBuilder, tmp_path: Path) -> None:
+    warm = tmp_path / "warm.safetensors"
+    warm.touch()
+    sweep = start_sweep(["scratch", "warm"], [0.05, 1.0], "nano", models, warm)
+    assert [(entry.train_share, entry.keys["start"]) for entry in sweep.entries] == [
+        (0.05, "scratch"),
+        (0.05, "warm"),
+        (1.0, "scratch"),
+        (1.0, "warm"),
+    ]
+    assert [(pair.first, pair.second) for pair in sweep.pairs] == [(1, 0), (3, 2)]
+    assert start_sweep(["scratch"], [1.0], "nano", models, None).pairs == []
+
+
+@pytest.mark.parametrize(
+    ("starts", "shares", "warm", "named"),
+    [
+        (["cold"], [1.0], None, "'cold'"),
+        (["scratch"], [0.0], None, r"0\.0"),
+        (["warm"], [1.0], None, "None"),
+        (["warm"], [1.0], Path("nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_start_or_share_is_refused(
+    models: ModelBuilder, starts: list[str], shares: list[float], warm: Path | None, named: str
+) -> None:
+    with pytest.raises(SettingsError, match=named):
+        start_sweep(starts, shares, "nano", models, warm)
+
+
+def test_budgets_repeat_entries_and_pairs(models: ModelBuilder) -> None:
+    sweep = with_budgets(detector_sweep(["nano", "yolov8n"], models), [2.0, 1.0])
+    assert [(entry.keys["after"], entry.keys["model"]) for entry in sweep.entries] == [
+        (2.0, "nano"),
+        (2.0, "yolov8n"),
+        (1.0, "nano"),
+        (1.0, "yolov8n"),
+    ]
+    assert [entry.budget.minutes for entry in sweep.entries if entry.budget] == [2.0, 2.0, 1.0, 1.0]
+    assert [(pair.first, pair.second, pair.keys["after"]) for pair in sweep.pairs] == [
+        (0, 1, 2.0),
+        (2, 3, 1.0),
+    ]
+
+
+def test_change_of_settings_reaches_the_model(models: ModelBuilder) -> None:
+    sweep = settings_sweep(["model.experts=4 training.losses.box=0.05"], "nano", models)
+    unchanged, changed = (entry.model for entry in sweep.entries)
+    assert isinstance(unchanged, DsmoeModel)
+    assert isinstance(changed, DsmoeModel)
+    assert changed.config == unchanged.config.model_copy(update={"experts": 4})
+    assert changed.training.losses.box == 0.05
+    assert unchanged.training == models.training
