@@ -146,7 +146,7 @@ def drag(page: Page, image: Locator, start: tuple[float, float], end: tuple[floa
     page.mouse.move(*on_screen(image, *start))
     page.mouse.down()
     page.mouse.move(*on_screen(image, *end), steps=12)
-    page.mouse.start()
+    page.mouse.up()
 
 
 def test_pre_annotations_are_shown(
