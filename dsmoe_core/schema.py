@@ -289,6 +289,17 @@ class Outcome(StrEnum):
     ADDED = "added"
 
 
+class Arm(StrEnum):
+    """How an image was selected for a round."""
+
+    SEED = "seed"
+    """At random, in a round before the first model."""
+    RANKED = "ranked"
+    """By its acquisition score."""
+    RANDOM = "random"
+    """At random, as the control of the ranking."""
+
+
 class LabelledSet(NamedTuple):
     """Images that are annotated completely with the classes of one vocabulary."""
 

@@ -172,17 +172,17 @@ def record_duration(workspace: Workspace, started: float) -> Iterator[None]:
     try:
         yield
     finally:
-        spent = float(workspace.journal.fact("demo_seconds") or 0.0)
-        workspace.journal.set_fact("demo_seconds", spent + time.monotonic() - started)
-        workspace.journal.set_fact("demo_runs", int(workspace.journal.fact("demo_runs") or 0) + 1)
+        spent = float(workspace.journal.value("demo_seconds") or 0.0)
+        workspace.journal.set_value("demo_seconds", spent + time.monotonic() - started)
+        workspace.journal.set_value("demo_runs", int(workspace.journal.value("demo_runs") or 0) + 1)
 
 
 def result(workspace: Workspace, data: DemoData, plan: DemoPlan) -> dict[str, Any]:
     """The demo's part of benchmarks/results/demo.json."""
     return {
         "data": data.name,
-        "minutes": round(float(workspace.journal.fact("demo_seconds") or 0.0) / 60, 2),
-        "runs": workspace.journal.fact("demo_runs"),
+        "minutes": round(float(workspace.journal.value("demo_seconds") or 0.0) / 60, 2),
+        "runs": workspace.journal.value("demo_runs"),
         "annotator": plan.annotator,
         "dry_run": plan.dry_run,
         "budget": plan.budget,

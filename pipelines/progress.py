@@ -1,7 +1,8 @@
-"""How long commands report their progress."""
+"""Progress reports of long commands."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -9,7 +10,7 @@ class ProgressReporter(Protocol):
     """Receives the progress of a long command; the terminal implements it."""
 
     def status(self, text: str) -> None:
-        """Show what is being done now."""
+        """Show the current activity."""
         ...
 
     def advance(self, done: int, total: int, note: str = "") -> None:
@@ -17,7 +18,7 @@ class ProgressReporter(Protocol):
         ...
 
     def line(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that stays on the screen."""
         ...
 
     def step(self, number: int, name: str) -> None:
@@ -46,3 +47,9 @@ class SilentProgress:
 
     def finished(self, number: int, name: str) -> None:
         """Show nothing."""
+
+
+def format_losses(metrics: Mapping[str, float]) -> str:
+    """The loss terms of a training step on one line, without the learning rate and the gradient norm."""
+    losses = {n: v for n, v in metrics.items() if n not in ("learning_rate", "gradient_norm")}
+    return " ".join(f"{name} {value:.3f}" for name, value in losses.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from PIL import Image
@@ -13,9 +14,11 @@ from streamlit.testing.v1 import AppTest
 from dsmoe_core.data import image_formats
 from dsmoe_core.data.image_folder import ingest_folder
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
+from pipelines.detectors import registry
+from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds import gate
 from pipelines.rounds.acquisition.function import AcquisitionFunction, Candidates
-from pipelines.settings import GateSettings
+from pipelines.settings import Environment, GateSettings
 from pipelines.workspace.registry import Metrics
 from ui.views import Page
 
@@ -54,11 +57,21 @@ def test_gate_check(recall: float, promoted: bool, monkeypatch: pytest.MonkeyPat
     names = dict(vars(gate))
     for code in examples("A gate check"):
         run(code, names)
-    champion = Metrics(0.8, 0.5, 0.9, 0.8, 0.85, {}, "test")
-    candidate = Metrics(0.9, 0.6, 0.9, recall, 0.85, {}, "test")
+    parts = {"precision": 0.9, "f1": 0.85, "per_class": {}, "evaluated_on": "test"}
+    champion = Metrics(map50=0.8, map=0.5, recall=0.8, **parts)
+    candidate = Metrics(map50=0.9, map=0.6, recall=recall, **parts)
     decision = gate.decide(candidate, champion, GateSettings(checks=("min_gain", "recall_kept")))
     assert decision.promoted is promoted
     assert decision.results["recall_kept"].values == {"candidate": recall, "champion": 0.8}
+
+
+def test_detector_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = examples("A detector backend")
+    monkeypatch.setattr(registry, "DETECTOR_BACKENDS", dict(registry.DETECTOR_BACKENDS))
+    run(code, {**vars(registry), "TemplateMatcher": StubDetector})
+    entry = registry.detector_entry("template")
+    assert not entry.tracked
+    assert isinstance(entry.make(Mock(), Environment.read({})), StubDetector)
 
 
 def test_image_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pipelines.datasets.relabel import in_published_classes
+from pipelines.workspace.relabel import or_keep, relabel_image
 from pipelines.workspace.workspace import Workspace
 from ui.snapshot import Snapshot
 
@@ -39,9 +39,10 @@ def read_snapshot(path: Path) -> Snapshot:
             images={image.key: image for image in workspace.images("pool")},
             predictions=workspace.predictions(),
             annotations={
-                key: in_published_classes(labelled, book) for key, labelled in workspace.annotations().items()
+                key: relabel_image(labelled, or_keep(book))
+                for key, labelled in workspace.annotations().items()
             },
-            test_set={item.image.key: in_published_classes(item, book) for item in workspace.test_set()},
+            test_set={item.image.key: relabel_image(item, or_keep(book)) for item in workspace.test_set()},
             sent=frozenset(task.key for task in workspace.journal.tasks() if task.key not in harvests),
             round_settings=workspace.settings.round,
         )

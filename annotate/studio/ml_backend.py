@@ -22,7 +22,7 @@ from annotate.studio.controls import CLICK, CONTROL, FRAME, OBJECT
 from annotate.studio.convert import Json, to_result
 from annotate.studio.protocol import Region, Task
 from dsmoe_core.errors import FormatError, ImageError
-from dsmoe_core.schema import Box, ImageRecord, Prediction
+from dsmoe_core.schema import Arm, Box, ImageRecord, Prediction
 
 _LOCAL_FILES = "/data/local-files/?"
 NO_PREDICTION: list[Json] = []
@@ -140,7 +140,7 @@ def pre_annotation_json(image: ImageRecord, prediction: Prediction, classes: Col
     Raises:
         ClassBookError, BoxError: see ``Studio.import_tasks``.
     """
-    task = Task(image, 0, "ranked", 0, prediction)
+    task = Task(image, 0, Arm.RANKED, 0, prediction)
     (result,) = task_format.task_json(task, "", classes)["predictions"]
     return dict(result)
 

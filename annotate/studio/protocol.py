@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from dsmoe_core.progress import CountCallback
-from dsmoe_core.schema import Box, Harvest, ImageRecord, Prediction, Vocabulary
+from dsmoe_core.schema import Arm, Box, Harvest, ImageRecord, Prediction, Vocabulary
 
 Consensus = Literal["latest", "majority", "union"]
 Origin = Literal["manual", "prediction", "prediction-changed"]
@@ -46,7 +46,7 @@ class Task:
 
     image: ImageRecord
     round: int
-    arm: Literal["seed", "ranked", "random"]
+    arm: Arm
     rank: int
     prediction: Prediction | None
 

@@ -42,7 +42,7 @@ def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
         "height": image.height,
         "round": task.round,
         "rank": task.rank,
-        "arm": task.arm,
+        "arm": str(task.arm),
         "audit": BLIND if _is_blind(task) else "",
         "queue": f"{task.round:06d}-{task.rank:06d}",  # sorts as text: a view can sort by one field only
         "reason": _reason(task),

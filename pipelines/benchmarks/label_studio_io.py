@@ -18,6 +18,7 @@ from annotate.studio.task_import import TaskImport
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import (
+    Arm,
     Box,
     ClassText,
     Detection,
@@ -72,7 +73,7 @@ class SyntheticTasks(Sequence[Task]):
         )
         prediction = Prediction(key, detections, Routing((0,), (1.0,), 0.0), 0.5, "benchmark+book")
         image = ImageRecord(key, f"{place}.png", self._image, IMAGE_PX, IMAGE_PX)
-        return Task(image, 0, "ranked", place, prediction)
+        return Task(image, 0, Arm.RANKED, place, prediction)
 
 
 def measure_label_studio_io(

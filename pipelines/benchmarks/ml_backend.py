@@ -32,6 +32,7 @@ from dsmoe_core.data.synthetic.dataset import write_synthetic_set
 from dsmoe_core.data.synthetic.pcb_defects import CLASSES
 from dsmoe_core.errors import StudioError
 from dsmoe_core.progress import StatusCallback
+from dsmoe_core.schema import Arm
 from dsmoe_core.text_encoders.sentence import SentenceEncoder
 from pipelines.services.ml_backend import lifecycle
 from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
@@ -134,7 +135,7 @@ def measure_ml_backend(
     project = studio.ensure_project(workspace.settings.title, vocabulary, owner=workspace.unique_id())
     images = workspace.images()
     studio.import_tasks(
-        project, [Task(image, 0, "seed", rank, None) for rank, image in enumerate(images[:clicks])]
+        project, [Task(image, 0, Arm.SEED, rank, None) for rank, image in enumerate(images[:clicks])]
     )
     on_status(f"clicking on {clicks} images")
     first_ms, second_ms = _time_clicks(connection, project, studio.open_tasks(project)[:clicks])

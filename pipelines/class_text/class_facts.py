@@ -15,7 +15,7 @@ from dsmoe_core.data.external_images import evenly_spaced
 from dsmoe_core.errors import ImageError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Box, ImageRecord, LabelledImage
-from pipelines.datasets.relabel import in_book_classes
+from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 
@@ -92,7 +92,7 @@ def workspace_facts(
         ClassBookError: the class book lacks a class that is annotated.
         ImageError: an image cannot be read.
     """
-    labelled = [in_book_classes(image, book.resolve) for image in workspace.annotations().values()]
+    labelled = [relabel_image(image, book.resolve) for image in workspace.annotations().values()]
     return measure_classes(labelled, book.names, progress)
 
 

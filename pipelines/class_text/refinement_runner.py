@@ -30,9 +30,9 @@ from pipelines.class_text.text_evaluator import (
     annotated_classes,
     evaluation_images,
 )
-from pipelines.datasets.relabel import in_book_classes
 from pipelines.detectors.backend import DetectorBackend
 from pipelines.progress import ProgressReporter
+from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.draft_prompt import expert_note_line
@@ -85,7 +85,7 @@ def prepare(
     if champion is None:
         raise ModelError("there is no champion whose confusions could be read", "Close a round first.")
     pairs = tuple(_resolve_pair(book, pair) for pair in request.pairs)
-    labelled = [in_book_classes(item, book.resolve) for item in workspace.annotations().values()]
+    labelled = [relabel_image(item, book.resolve) for item in workspace.annotations().values()]
     if not annotated_classes(labelled):
         raise DataError("no labelled image has a box; expected some to score texts on", "Label some first.")
     card = workspace.registry.card(champion)

@@ -140,8 +140,8 @@ def latency(
     from dsmoe_core.errors import SettingsError
     from pipelines.benchmarks.latency import measure_latency
     from pipelines.benchmarks.parity import measure_parity
+    from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
-    from pipelines.services import factory
     from pipelines.settings import Environment
 
     if (model is None) != (data is None):
@@ -153,7 +153,7 @@ def latency(
         environment = Environment.read()
         with open_workspace_or_none(workspace) as opened:
             evaluated = load_evaluated_model(model, opened, None, environment)
-            text_encoder = factory.dsmoe_backend(opened, environment).text_encoder
+            text_encoder = dsmoe_backend(opened, environment).text_encoder
             parity["findings"] = measure_parity(evaluated, text_encoder, data, images=images, on_status=line)
     measured = measure_latency(
         config,

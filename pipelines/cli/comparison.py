@@ -336,11 +336,11 @@ def model_builder(px: int) -> ModelBuilder:
     """Builder of the models, with the packaged text encoder and the YOLO environment of this machine."""
     from pipelines.benchmarks.comparison.models import ModelBuilder
     from pipelines.benchmarks.comparison.yolo.yolo_model import yolo_python
-    from pipelines.services import factory
+    from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.settings import Environment
 
     environment = Environment.read()
-    text_encoder = factory.dsmoe_backend(None, environment).text_encoder
+    text_encoder = dsmoe_backend(None, environment).text_encoder
     return ModelBuilder(px, text_encoder, yolo_python(environment.environments))
 
 

@@ -24,11 +24,12 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
 
     with Workspace.open(workspace) as opened:
         champion, cards = opened.champion(), opened.registry.cards()
+        evaluations = {card.id: opened.registry.evaluation(card.id) for card in cards}
     table = Table(
         "model", "parent", "dataset version", "class book", "text encoder", "mAP@.5", "mAP@.5:.95", ""
     )
     for card in cards:
-        figures = card.evaluation
+        figures = evaluations[card.id]
         table.add_row(
             card.id,
             card.parent or "-",

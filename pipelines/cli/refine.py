@@ -106,7 +106,7 @@ def refine(
     Example: `dsmoe classes refine boards --pair spur,spurious_copper --tokens 20000 --minutes 20`
     """
     from pipelines.class_text import refinement_runner
-    from pipelines.services import factory
+    from pipelines.detectors.registry import detector_backend
     from pipelines.settings import Environment
     from pipelines.workspace.workspace import Workspace
     from prompts.notes import read_notes
@@ -119,7 +119,7 @@ def refine(
         book = opened.working_book()
         expert_notes = read_notes(book, notes, note or ())
         model_and_cache = language_model(llm, model, opened.path, progress, fresh=fresh)
-        detector = factory.detector_backend(opened, Environment.read())
+        detector = detector_backend(opened, Environment.read())
         prepared = refinement_runner.prepare(opened, book, detector, request, progress)
         if prepared is None:
             progress.line("No two classes are confused; there is nothing to refine.")

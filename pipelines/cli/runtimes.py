@@ -73,7 +73,7 @@ def export(
     from dsmoe_core.export import export as run
     from dsmoe_core.runtimes.exported import FILES
     from dsmoe_core.runtimes.int8 import MAX_SAMPLES
-    from pipelines.services import factory
+    from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.settings import MAX_PIXELS, Environment
     from pipelines.workspace.model_ref import resolve_model
 
@@ -94,7 +94,7 @@ def export(
             draft,
             export_format=export_format.value,
             precision=precision.value,
-            text_encoder=factory.dsmoe_backend(opened, Environment.read()).text_encoder,
+            text_encoder=dsmoe_backend(opened, Environment.read()).text_encoder,
             calibration=images,
         )
     if card.difference is not None:
@@ -133,8 +133,8 @@ def predict(
     from dsmoe_core.atomic import atomic_write
     from dsmoe_core.predict import Detector
     from dsmoe_core.runtimes.loading import RuntimeOptions
+    from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.detectors.predict import predict_folder
-    from pipelines.services import factory
     from pipelines.settings import Environment
     from pipelines.workspace.model_ref import resolve_model
     from prompts.class_book import ClassBook
@@ -147,7 +147,7 @@ def predict(
         progress.status("loading the model")
         named = resolve_model(model, opened)
         detector = Detector.load(
-            named.folder, factory.dsmoe_backend(opened, Environment.read()).text_encoder, options
+            named.folder, dsmoe_backend(opened, Environment.read()).text_encoder, options
         )
         book = book or (named.workspace.class_book() if named.workspace else None)
         found = predict_folder(

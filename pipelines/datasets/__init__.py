@@ -1,1 +1,1 @@
-"""Labelled data of a workspace or of files, and images of it."""
+"""Labelled data of a workspace or of files, and how it is drawn."""

@@ -1,4 +1,4 @@
-"""An image with boxes and words on it."""
+"""Draws labelled boxes on an image."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dsmoe_core.schema import Box
 
 
 class BoxOverlay(NamedTuple):
-    """A box to draw.
+    """A box to draw with its text.
 
     Attributes:
         colour: ``#rrggbb``.
-        broken: a broken line with its words above the box; else a whole one with its words below.
+        dashed: a dashed outline with the text above the box; otherwise a solid one with the text below.
     """
 
     box: Box
@@ -26,12 +26,13 @@ class BoxOverlay(NamedTuple):
     dashed: bool
 
 
-def draw_boxes(path: Path, marks: Sequence[BoxOverlay], width: int) -> bytes:
-    """A JPEG of this width with all boxes, drawn after scaling so that lines and words stay legible.
+def draw_boxes(path: Path, overlays: Sequence[BoxOverlay], width: int) -> bytes:
+    """A JPEG of the image with all boxes; they are drawn after scaling, so that lines and text stay legible.
 
     Args:
-        marks: later ones lie on top.
-        width: pixels.
+        path: the image file.
+        overlays: later ones are drawn over earlier ones.
+        width: width of the result in pixels.
 
     Raises:
         OSError: the image cannot be read.
@@ -40,19 +41,19 @@ def draw_boxes(path: Path, marks: Sequence[BoxOverlay], width: int) -> bytes:
         scale = width / opened.width
         size = (width, max(1, round(opened.height * scale)))
         image = opened.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    pen = ImageDraw.Draw(image)
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=16)
-    for mark in marks:
-        corners = _scaled(mark.box, scale)
-        if mark.dashed:
-            _broken(pen, corners, mark.colour)
+    for overlay in overlays:
+        corners = _scaled(overlay.box, scale)
+        if overlay.dashed:
+            _draw_dashed(draw, corners, overlay.colour)
         else:
-            pen.rectangle(corners, outline="white", width=5)
-            pen.rectangle(_inset(corners, 1), outline=mark.colour, width=3)
-        _word(pen, corners, mark.text, mark.colour, font, size, above=mark.dashed)
-    answer = io.BytesIO()
-    image.save(answer, "JPEG", quality=88)
-    return answer.getvalue()
+            draw.rectangle(corners, outline="white", width=5)
+            draw.rectangle(_inset(corners, 1), outline=overlay.colour, width=3)
+        _draw_text(draw, corners, overlay.text, overlay.colour, font, size, above=overlay.dashed)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=88)
+    return buffer.getvalue()
 
 
 Corners = tuple[float, float, float, float]
@@ -60,7 +61,7 @@ Corners = tuple[float, float, float, float]
 
 def _scaled(box: Box, scale: float) -> Corners:
     x1, y1, x2, y2 = (value * scale for value in box.corners)
-    return (x1, y1, max(x2, x1 + 4), max(y2, y1 + 4))  # a box of a pixel is still to be seen
+    return (x1, y1, max(x2, x1 + 4), max(y2, y1 + 4))  # a box of one pixel stays visible
 
 
 def _inset(corners: Corners, by: float) -> Corners:
@@ -68,24 +69,26 @@ def _inset(corners: Corners, by: float) -> Corners:
     return (x1 + by, y1 + by, max(x2 - by, x1 + by), max(y2 - by, y1 + by))
 
 
-def _broken(pen: ImageDraw.ImageDraw, corners: Corners, colour: str, dash: float = 8, gap: float = 5) -> None:
-    """White below, so that the line is seen on any ground."""
+def _draw_dashed(
+    draw: ImageDraw.ImageDraw, corners: Corners, colour: str, dash: float = 8, gap: float = 5
+) -> None:
+    """A dashed outline on a white one, visible on any background."""
     x1, y1, x2, y2 = corners
-    pen.rectangle(corners, outline="white", width=1)
+    draw.rectangle(corners, outline="white", width=1)
     for left in _steps(x1, x2, dash + gap):
         for y in (y1, y2):
-            pen.line((left, y, min(left + dash, x2), y), fill=colour, width=3)
+            draw.line((left, y, min(left + dash, x2), y), fill=colour, width=3)
     for top in _steps(y1, y2, dash + gap):
         for x in (x1, x2):
-            pen.line((x, top, x, min(top + dash, y2)), fill=colour, width=3)
+            draw.line((x, top, x, min(top + dash, y2)), fill=colour, width=3)
 
 
 def _steps(start: float, end: float, step: float) -> list[float]:
     return [start + step * i for i in range(int((end - start) // step) + 1)]
 
 
-def _word(
-    pen: ImageDraw.ImageDraw,
+def _draw_text(
+    draw: ImageDraw.ImageDraw,
     corners: Corners,
     text: str,
     colour: str,
@@ -94,18 +97,22 @@ def _word(
     *,
     above: bool,
 ) -> None:
-    """A label on a plate of the class's colour, kept inside the image."""
-    _, _, wide, high = pen.textbbox((0, 0), text, font=font)
-    x = min(max(corners[0], 0), max(size[0] - wide - 8, 0))
-    y = corners[1] - high - 6 if above else corners[3] + 1
-    if y < 0 or y + high + 6 > size[1]:
-        y = corners[3] + 1 if above else corners[1] - high - 6
-    y = min(max(y, 0), max(size[1] - high - 6, 0))
-    pen.rectangle((x, y, x + wide + 8, y + high + 5), fill=colour)
-    pen.text((x + 4, y + 1), text, fill=_ink(colour), font=font)
+    """Text on a plate of the box's colour, kept inside the image.
+
+    Args:
+        size: (width, height) of the image in pixels.
+    """
+    _, _, width, height = draw.textbbox((0, 0), text, font=font)
+    x = min(max(corners[0], 0), max(size[0] - width - 8, 0))
+    y = corners[1] - height - 6 if above else corners[3] + 1
+    if y < 0 or y + height + 6 > size[1]:
+        y = corners[3] + 1 if above else corners[1] - height - 6
+    y = min(max(y, 0), max(size[1] - height - 6, 0))
+    draw.rectangle((x, y, x + width + 8, y + height + 5), fill=colour)
+    draw.text((x + 4, y + 1), text, fill=_text_colour(colour), font=font)
 
 
-def _ink(ground: str) -> str:
-    """Black or white, whichever is easier to read on a colour (ITU-R BT.601's luma)."""
-    red, green, blue = ImageColor.getrgb(ground)[:3]
+def _text_colour(background: str) -> str:
+    """Black or white, whichever has more contrast with the background (ITU-R BT.601's luma)."""
+    red, green, blue = ImageColor.getrgb(background)[:3]
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"

@@ -1,4 +1,4 @@
-"""Labelled images for a look at the data: of a workspace, or of files from anywhere."""
+"""Labelled images for inspecting data: of a workspace, or of annotation files."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from pipelines.datasets.relabel import in_book_classes
 from pipelines.settings import MAX_PIXELS
+from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 
 
 class LabelledData(NamedTuple):
-    """What people said, with the settings that a training on it would have.
+    """Labelled images with the settings of a training on them.
 
     Attributes:
-        images: with at least one box among them; sizes as the labels say.
-        folder: of images that were not read yet; None for those of a workspace.
+        images: at least one of them has a box; their sizes are those of the annotation files.
+        folder: folder of images that are not read yet; None for those of a workspace.
     """
 
     images: tuple[LabelledImage, ...]
@@ -32,58 +32,63 @@ class LabelledData(NamedTuple):
     folder: Path | None = None
 
     def sample(self, count: int, seed: int, scratch: Path) -> ExternalImages:
-        """Up to ``count`` images drawn at random, read; those with a box come before those without.
+        """A random sample of up to ``count`` images, read; images with boxes come first.
 
         Args:
-            scratch: a file that is not upright or not 8 bit is converted into this folder.
+            scratch: folder for converted copies of images that are not upright or not 8 bit.
 
         Raises:
-            DataError: none can be read. FormatError: one has another size than its labels say.
+            DataError: no image can be read.
+            FormatError: an image has another size than its annotations say.
         """
-        order = random.Random(seed).sample(self.images, len(self.images))  # noqa: S311 - no secret
-        chosen = tuple(sorted(order, key=lambda p: not p.annotations)[:count])
+        order = random.Random(seed).sample(self.images, len(self.images))  # noqa: S311  # not for secrets
+        sampled = tuple(sorted(order, key=lambda p: not p.annotations)[:count])
         if self.folder is None:
-            return ExternalImages(chosen, ())
-        known = AnnotationSet(self.classes, tuple(map(_entry, chosen)))
-        return read_external_images(known, self.folder, scratch, max_pixels=MAX_PIXELS)
+            return ExternalImages(sampled, ())
+        annotations = AnnotationSet(self.classes, tuple(map(_image_annotations, sampled)))
+        return read_external_images(annotations, self.folder, scratch, max_pixels=MAX_PIXELS)
 
 
 def from_workspace(path: Path) -> LabelledData:
-    """What was labelled in a workspace; its test set where nothing was labelled yet.
+    """The labelled images of a workspace, or its test set if nothing is labelled yet.
 
     Raises:
-        DataError: there is no box in it. WorkspaceError: there is no workspace.
+        DataError: no image has a box.
+        WorkspaceError: there is no workspace.
     """
     with Workspace.open(path) as opened:
         labelled = list(opened.annotations().values()) or opened.test_set()
         book, detector = opened.class_book(), opened.settings.detector
-        renamed = tuple(in_book_classes(p, book.resolve) for p in labelled)
-        found = LabelledData(renamed, book.vocabulary().names, detector.model, detector.training)
-        return _with_boxes(found, str(opened.path))
+        images = tuple(relabel_image(image, book.resolve) for image in labelled)
+        data = LabelledData(images, book.vocabulary().names, detector.model, detector.training)
+        return _require_boxes(data, str(opened.path))
 
 
 def from_files(annotations: Path, images: Path, model: ModelConfig) -> LabelledData:
-    """What an annotation file or folder says of images below ``images``; no image is opened yet.
+    """The images of an annotation file or folder; no image is read yet.
+
+    Args:
+        images: folder that the image names are relative to.
 
     Raises:
-        DataError: there is no box in it. FormatError: it is in no format of ours.
+        DataError: no image has a box.
+        FormatError: the annotations are in no supported format.
     """
-    known = read_annotations(annotations, images)
+    annotation_set = read_annotations(annotations, images)
     labelled = tuple(
         LabelledImage(ImageRecord(e.name, e.name, images / e.name, e.width, e.height), e.annotations)
-        for e in known.images
+        for e in annotation_set.images
     )
-    return _with_boxes(
-        LabelledData(labelled, known.classes, model, TrainingConfig(), images), str(annotations)
-    )
+    data = LabelledData(labelled, annotation_set.classes, model, TrainingConfig(), images)
+    return _require_boxes(data, str(annotations))
 
 
-def _entry(labelled: LabelledImage) -> ImageAnnotations:
+def _image_annotations(labelled: LabelledImage) -> ImageAnnotations:
     image = labelled.image
     return ImageAnnotations(image.name, image.width, image.height, labelled.annotations)
 
 
-def _with_boxes(data: LabelledData, where: str) -> LabelledData:
+def _require_boxes(data: LabelledData, where: str) -> LabelledData:
     if not any(p.annotations for p in data.images):
-        raise DataError(f"{where} holds no labelled box; expected at least one", "Label some images first.")
+        raise DataError(f"{where} has no labelled box; expected at least one", "Label some images first.")
     return data

@@ -1,34 +1,29 @@
-"""What the loop asks of a detector: train, look at images, be judged. No torch before it is used."""
+"""Interface of detector backends: training and prediction. Does not import torch."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
-from pipelines.settings import PackagedText, ServerText, TextSettings, TransformersText, validate_settings
-from pipelines.workspace.registry import Metrics, plain
-
-if TYPE_CHECKING:
-    from dsmoe_core.data.letterbox_cache import CacheConfig
-    from dsmoe_core.text_encoders.protocol import TextEncoder
+from pipelines.workspace.registry import Metrics
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with (step, steps, metrics by name: losses, learning_rate, gradient_norm)."""
 PredictFunction = Callable[[Iterable[ImageRecord]], Iterator[Prediction]]
+"""One prediction per image, in the order of the images."""
 EVALUATION_MIN_SCORE = 0.001
-"""Who points at a place asks what may be there, not what is sure to be; mAP is a mean over all recalls."""
+"""Lowest score of a detection in an evaluation, as mAP averages over all recalls, and for smart tools."""
 
 
 class DetectorBackend(Protocol):
-    """A detector that can be trained. Models are folders; both calls may be repeated after a kill."""
+    """A trainable detector, whose models are folders. After a kill every call can be repeated."""
 
     def fit(
         self,
@@ -40,20 +35,22 @@ class DetectorBackend(Protocol):
         start_from: Path | None,
         progress: TrainingProgress | None = None,
     ) -> dict[str, Any]:
-        """Train, write the model into ``out``, and return a summary for its card.
+        """Train a model and write it to ``out``.
 
-        Interrupted and called again with the same arguments, it ends with a whole model.
+        An interrupted training continues, or starts over, when it is called again with the same arguments.
 
         Args:
-            start_from: folder of the model to start from; None: from scratch.
-            progress: called with (step, steps, figures by name: losses, learning_rate, gradient_norm).
+            start_from: folder of the model whose weights the training starts from; None: initial weights.
+
+        Returns:
+            A summary for the model card, as JSON values.
         """
         ...
 
     def predict(
         self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
     ) -> Iterator[Prediction]:
-        """What the model in this folder finds, image by image in the same order.
+        """The predictions of the model in this folder, in the order of the images.
 
         Raises:
             ModelError: there is no model in the folder, or it does not fit.
@@ -61,7 +58,7 @@ class DetectorBackend(Protocol):
         ...
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
-        """The model in memory, to be asked again and again; faint detections are told too.
+        """The model in memory, for repeated use; detections from ``EVALUATION_MIN_SCORE`` on are returned.
 
         Raises:
             ModelError: there is no model in the folder, or it does not fit.
@@ -69,126 +66,20 @@ class DetectorBackend(Protocol):
         ...
 
 
-class DSMoEBackend:
-    """The DS-MoE detector.
-
-    Args:
-        model: shape of the network, whose ``text_width`` gives way to that of the text encoder.
-        cache: folder for embedded texts.
-        text: which text encoder.
-        api_key: of a text encoder behind a server.
-        encoder_from: file of the image encoder's first weights; none: fresh ones.
-        images: where letter-boxed images are kept; none: nowhere.
-    """
-
-    def __init__(
-        self,
-        model: ModelConfig,
-        cache: Path,
-        text: TextSettings | None = None,
-        *,
-        api_key: str | None = None,
-        encoder_from: Path | None = None,
-        images: CacheConfig | None = None,
-    ) -> None:
-        self._model = model
-        self._cache = cache
-        self._text = text or PackagedText()
-        self._api_key = api_key
-        self._encoder_from = encoder_from
-        self._images = images
-
-    @cached_property
-    def text_encoder(self) -> TextEncoder:
-        """Reads class books; nothing is loaded yet."""
-        from dsmoe_core.text_encoders.cached import CachedTextEncoder
-
-        return CachedTextEncoder(make_text_encoder(self._text, self._api_key), self._cache)
-
-    def fit(
-        self,
-        *,
-        images: Sequence[LabelledImage],
-        vocabulary: Vocabulary,
-        training: TrainingConfig,
-        out: Path,
-        start_from: Path | None,
-        progress: TrainingProgress | None = None,
-    ) -> dict[str, Any]:
-        from dsmoe_core.train import fit
-
-        for chatty in ("lightning.fabric", "lightning.pytorch"):  # they tell the precision every time
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        encoder = self.text_encoder
-        shape = {**self._model.model_dump(), "text_width": encoder.width}
-        summary = fit(
-            images=images,
-            vocabulary=vocabulary,
-            text_encoder=encoder,
-            model=validate_settings(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
-            training=training,
-            out=out,
-            start_from=start_from,
-            encoder_from=self._encoder_from,
-            cache=self._images,
-            progress=progress,
-        )
-        return {**plain(summary), "text_encoder": encoder.name}
-
-    def predict(
-        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
-    ) -> Iterator[Prediction]:
-        from dsmoe_core.predict import Detector
-
-        detector = Detector.load(model, self.text_encoder, cache=self._images)
-        detector.set_vocabulary(vocabulary)
-        yield from detector.predict(images)
-
-    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
-        from dsmoe_core.predict import Detector
-
-        detector = Detector.load(model, self.text_encoder)
-        detector.set_vocabulary(vocabulary)
-        return partial(detector.predict, min_score=EVALUATION_MIN_SCORE)
-
-
-def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
-    """The text encoder of the settings; nothing is loaded or asked yet."""
-    if isinstance(text, ServerText):
-        from dsmoe_core.text_encoders.server import ServerEncoder
-
-        return ServerEncoder(text.url, text.model, api_key=api_key, timeout_s=text.timeout_s)
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()  # of reading 100 tensors; the step has one of its own
-    transformers_logging.set_verbosity_error()  # it reports the language head that no embedding needs
-    if isinstance(text, TransformersText):
-        from dsmoe_core.text_encoders.pretrained import PretrainedEncoder
-
-        return PretrainedEncoder(
-            Path(text.model).expanduser(),
-            revision=text.revision,
-            dtype=text.dtype,
-            device_map=text.device_map,
-        )
-    from dsmoe_core.text_encoders.sentence import SentenceEncoder
-
-    return SentenceEncoder()
-
-
-def with_version(detections: Iterable[Prediction], version: str) -> Iterator[Prediction]:
-    """The same detections under the workspace's name for the model, ``MODEL+BOOK``.
+def with_version(predictions: Iterable[Prediction], version: str) -> Iterator[Prediction]:
+    """The predictions with the version of the model, ``MODEL+BOOK``.
 
     Raises:
-        ModelError: a figure is not finite; nothing can be ranked, judged or shown by such a model.
+        ModelError: a value is not finite, because the training diverged.
     """
-    for found in detections:
-        if not all(map(isfinite, (found.uncertainty, found.routing.entropy, *found.routing.weights))):
+    for prediction in predictions:
+        routing = prediction.routing
+        if not all(map(isfinite, (prediction.uncertainty, routing.entropy, *routing.weights))):
             raise ModelError(
-                f"model {version} answers with figures that are not finite: its training diverged",
+                f"model {version} predicts values that are not finite: its training diverged",
                 "Lower detector.training.learning_rate in dsmoe.yaml and run the same command again.",
             )
-        yield replace(found, version=version)
+        yield replace(prediction, version=version)
 
 
 def predict_all(
@@ -198,30 +89,34 @@ def predict_all(
     images: Sequence[ImageRecord],
     progress: CountCallback,
 ) -> dict[str, Prediction]:
-    """What a model finds when it is asked in these words, faint detections too, by image key.
+    """Predictions for an evaluation, with detections from ``EVALUATION_MIN_SCORE`` on, by image key.
 
     Args:
-        model: its folder.
-        progress: called with (images looked at, images in all).
+        model: folder of the model.
+        progress: called with (images done, images in total).
 
     Raises:
-        ModelError: the folder holds no whole model, or it answers with figures that are not finite.
+        ModelError: the folder has no complete model, or the model predicts values that are not finite.
     """
-    found: dict[str, Prediction] = {}
-    look = detector.load(model, vocabulary)
-    for one in with_version(look(images), f"{model.name}+{vocabulary.version}"):
-        found[one.key] = one
-        progress(len(found), len(images))
-    return found
+    predictions: dict[str, Prediction] = {}
+    predict = detector.load(model, vocabulary)
+    for prediction in with_version(predict(images), f"{model.name}+{vocabulary.version}"):
+        predictions[prediction.key] = prediction
+        progress(len(predictions), len(images))
+    return predictions
 
 
 def evaluate_predictions(
-    detections: Iterable[Prediction],
+    predictions: Iterable[Prediction],
     truth: Sequence[LabelledImage],
     vocabulary: Vocabulary,
     evaluated_on: str,
 ) -> Metrics:
-    """COCO scores of detections against a test set; the same for every detector."""
+    """COCO metrics of predictions on labelled images.
+
+    Args:
+        evaluated_on: name of the labelled images and the class book, ``DATASET+BOOK``.
+    """
     from dsmoe_core.evaluation.coco_metrics import evaluate
 
-    return Metrics.of(evaluate(detections, truth, vocabulary.names), evaluated_on)
+    return Metrics.of(evaluate(predictions, truth, vocabulary.names), evaluated_on)

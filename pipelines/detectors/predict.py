@@ -1,4 +1,4 @@
-"""Detections on a folder of images as one COCO document, whichever runtime finds them."""
+"""Predictions on a folder of images as one COCO document, with any runtime."""
 
 from __future__ import annotations
 
@@ -24,33 +24,40 @@ def predict_folder(
     batch: int,
     progress: ProgressReporter,
 ) -> dict[str, Any]:
-    """See every image of a folder that can be read.
+    """Predict on every readable image of a folder.
+
+    Args:
+        min_score: lowest score of a detection, 0 to 1.
+        batch: images per forward pass.
+
+    Returns:
+        See ``coco_document``.
 
     Raises:
-        DataError: there is no folder, or no such image in it.
+        DataError: there is no folder, or no readable image in it.
     """
     detector.set_vocabulary(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        taken = read_external_folder(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)
-        progress.status("looking at images")
-        found = []
-        for one in detector.predict(taken.images, min_score=min_score, batch=batch):
-            found.append(one)
-            progress.advance(len(found), len(taken.images))
-    return coco_document(detector, vocabulary, taken, found)
+        ingest = read_external_folder(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)
+        progress.status("predicting")
+        predictions = []
+        for prediction in detector.predict(ingest.images, min_score=min_score, batch=batch):
+            predictions.append(prediction)
+            progress.advance(len(predictions), len(ingest.images))
+    return coco_document(detector, vocabulary, ingest, predictions)
 
 
 def coco_document(
-    detector: Detector, vocabulary: Vocabulary, taken: IngestResult, found: Sequence[Prediction]
+    detector: Detector, vocabulary: Vocabulary, ingest: IngestResult, predictions: Sequence[Prediction]
 ) -> dict[str, Any]:
-    """COCO's images, categories and annotations; beyond COCO, all probabilities and the routing.
+    """COCO's images, categories and annotations, plus all class probabilities and the routing.
 
-    Boxes are [x, y, width, height] in pixels of the image as it is shown, turned upright.
+    Boxes are [x, y, width, height] in pixels of the upright image.
     """
     categories = {name: i for i, name in enumerate(vocabulary.names, start=1)}
-    images = [_image(i, p, f) for i, (p, f) in enumerate(zip(taken.images, found, strict=True), start=1)]
-    every = [(i, one) for i, f in enumerate(found, start=1) for one in f.detections]
+    numbered = list(enumerate(zip(ingest.images, predictions, strict=True), start=1))
+    detections = [(i, detection) for i, (_, p) in numbered for detection in p.detections]
     return {
         "info": {
             "model": detector.model.version,
@@ -58,32 +65,32 @@ def coco_document(
             "precision": detector.model.runtime.precision,
             "class_book": vocabulary.version,
         },
-        "images": images,
+        "images": [_image_json(i, image, prediction) for i, (image, prediction) in numbered],
         "categories": [{"id": i, "name": name} for name, i in categories.items()],
         "annotations": [
-            {"id": k, "image_id": image, "category_id": categories[one.label], **_said(one)}
-            for k, (image, one) in enumerate(every, start=1)
+            {"id": k, "image_id": i, "category_id": categories[d.label], **_detection_json(d)}
+            for k, (i, d) in enumerate(detections, start=1)
         ],
-        "left_out": [{"file_name": q.name, "reason": q.reason} for q in taken.quarantined],
+        "left_out": [{"file_name": q.name, "reason": q.reason} for q in ingest.quarantined],
     }
 
 
-def _image(number: int, image: ImageRecord, found: Prediction) -> dict[str, Any]:
+def _image_json(number: int, image: ImageRecord, prediction: Prediction) -> dict[str, Any]:
     return {
         "id": number,
         "file_name": image.name,
         "width": image.width,
         "height": image.height,
-        "uncertainty": found.uncertainty,
+        "uncertainty": prediction.uncertainty,
         "routing": {
-            "experts": list(found.routing.experts),
-            "weights": list(found.routing.weights),
-            "entropy": found.routing.entropy,
+            "experts": list(prediction.routing.experts),
+            "weights": list(prediction.routing.weights),
+            "entropy": prediction.routing.entropy,
         },
     }
 
 
-def _said(detection: Detection) -> dict[str, Any]:
+def _detection_json(detection: Detection) -> dict[str, Any]:
     box = detection.box
     return {
         "bbox": [box.x1, box.y1, box.width, box.height],

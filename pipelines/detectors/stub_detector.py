@@ -1,8 +1,8 @@
-"""A detector that learns each class's colour: a stub for dry runs and fast tests, no toy in its manners.
+"""Colour-matching detector for tests and dry runs.
 
-It obeys the same contract as the network: it learns from labels alone, writes safetensors, can be
-interrupted anywhere, and gets better with more labels as long as classes differ in colour on a plain
-background.
+It learns the mean colour of each class from labelled boxes, finds blocks that stand out from the background,
+and gives each the class with the nearest colour. It satisfies the same interface as the network: it writes
+safetensors, can be interrupted anywhere, and improves with more labels if the classes differ in colour.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
+from dsmoe_core.uncertainty import image_uncertainty
 from pipelines.detectors.backend import PredictFunction, TrainingProgress
 
-SIDE = 128  # pixels; larger images are looked at coarsely, since a dry run should take seconds
-CELL = 4  # pixels of the coarse image; blocks closer together than this are seen as one
-CONTRAST = 48.0  # distance in RGB from the background from which on a pixel belongs to a block
-SOFTNESS = 24.0  # distance in RGB at which a class's probability falls to 1/e
+MAX_SIDE = 128  # pixels; larger images are subsampled, so that a dry run takes seconds
+CELL = 4  # pixels of the subsampled image; blocks closer together than this are merged
+MIN_CONTRAST = 48.0  # RGB distance from the background from which on a pixel belongs to a block
+COLOUR_SCALE = 24.0  # RGB distance at which the probability of a class falls to 1/e
 
 Floats = NDArray[np.float64]
 
 
 class StubDetector:
-    """Finds blocks that stand out and names them by the class with the nearest colour."""
+    """Finds blocks that stand out from the background and classifies them by colour."""
 
     def fit(
         self,
@@ -46,10 +47,11 @@ class StubDetector:
         start_from: Path | None,
         progress: TrainingProgress | None = None,
     ) -> dict[str, Any]:
+        """See ``DetectorBackend.fit``."""
         sums = np.zeros((len(vocabulary), 3))
         counts = np.zeros(len(vocabulary))
         if start_from is not None:
-            _load(start_from)  # a torn parent is an error here as it is for the network
+            _load(start_from)  # a missing parent is an error, as it is for the network
         for step, labelled in enumerate(images, start=1):
             pixels = _pixels(labelled.image)
             for annotation in labelled.annotations:
@@ -69,20 +71,23 @@ class StubDetector:
     def predict(
         self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
     ) -> Iterator[Prediction]:
+        """See ``DetectorBackend.predict``."""
         weights = _load(model)
         if len(weights["counts"]) != len(vocabulary):
             raise ModelError(
-                f"{model} knows {len(weights['counts'])} classes; the class book has {len(vocabulary)}",
+                f"{model} was trained with {len(weights['counts'])} classes; the class book has "
+                f"{len(vocabulary)}",
                 "Train it again with this class book.",
             )
         for image in images:
             pixels = _pixels(image)
-            found = [_detection(pixels, box, weights, vocabulary) for box in _blocks(pixels)]
-            found.sort(key=lambda f: -f.score)
-            doubt = max((f.entropy for f in found), default=0.0)
-            yield Prediction(image.key, tuple(found), Routing((0,), (1.0,), 0.0), doubt, "")
+            detections = [_detection(pixels, box, weights, vocabulary) for box in _blocks(pixels)]
+            detections.sort(key=lambda d: -d.score)
+            routing = Routing((0,), (1.0,), 0.0)
+            yield Prediction(image.key, tuple(detections), routing, image_uncertainty(detections), "")
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
+        """See ``DetectorBackend.load``."""
         _load(model)
         return partial(self.predict, model, vocabulary)
 
@@ -102,7 +107,7 @@ def _pixels(image: ImageRecord) -> Floats:
 
 
 def _colour(pixels: Floats, box: Box) -> Floats:
-    """Mean RGB of the inner half of a box, whose edges people draw with a few pixels to spare."""
+    """Mean RGB of the inner half of a box; annotators draw the edges a few pixels too far out."""
     x1, x2 = int(box.x1 + box.width / 4), int(box.x2 - box.width / 4) + 1
     y1, y2 = int(box.y1 + box.height / 4), int(box.y2 - box.height / 4) + 1
     mean: Floats = pixels[y1:y2, x1:x2].reshape(-1, 3).mean(axis=0)
@@ -110,12 +115,12 @@ def _colour(pixels: Floats, box: Box) -> Floats:
 
 
 def _blocks(pixels: Floats) -> list[Box]:
-    """Tight boxes around connected regions unlike the background, found on cells of CELL pixels."""
-    stride = -(-max(pixels.shape[:2]) // SIDE)
+    """Tight boxes around foreground regions; regions in adjacent cells of CELL pixels are joined."""
+    stride = -(-max(pixels.shape[:2]) // MAX_SIDE)
     coarse = pixels[::stride, ::stride]
     background = np.median(coarse.reshape(-1, 3), axis=0)
-    stands_out = np.linalg.norm(coarse - background, axis=2) > CONTRAST
-    ys, xs = np.nonzero(stands_out)
+    foreground = np.linalg.norm(coarse - background, axis=2) > MIN_CONTRAST
+    ys, xs = np.nonzero(foreground)
     cells: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for y, x in zip(ys.tolist(), xs.tolist(), strict=True):
         cells.setdefault((y // CELL, x // CELL), []).append((y, x))
@@ -138,9 +143,9 @@ def _blocks(pixels: Floats) -> list[Box]:
 
 
 def _detection(pixels: Floats, box: Box, weights: dict[str, Floats], vocabulary: Vocabulary) -> Detection:
-    distance = np.linalg.norm(weights["colours"] - _colour(pixels, box), axis=1)
-    likely = np.where(weights["counts"] > 0, np.exp(-distance / SOFTNESS), 0.0)
-    probabilities = {name: float(p) for name, p in zip(vocabulary.names, likely, strict=True)}
+    distances = np.linalg.norm(weights["colours"] - _colour(pixels, box), axis=1)
+    values = np.where(weights["counts"] > 0, np.exp(-distances / COLOUR_SCALE), 0.0)
+    probabilities = {name: float(p) for name, p in zip(vocabulary.names, values, strict=True)}
     label = max(probabilities, key=lambda name: probabilities[name])
     entropy = sum(_binary_entropy(p) for p in probabilities.values()) / len(probabilities)
     return Detection(box, label, probabilities[label], probabilities, entropy)

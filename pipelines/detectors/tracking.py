@@ -1,14 +1,14 @@
-"""The course of every training in MLflow: each loss term by its name, learning rate, gradient norm.
+"""Experiment tracking: the training curves of every model in MLflow, with each loss term by its name.
 
-MLflow writes into ``tracking/`` of the workspace, an SQLite file; no server is asked, and it is kept from
-sending word of its use to its makers. A training goes on without MLflow, and where MLflow fails: curves are
-for people to look at, and nothing of ours reads them.
+MLflow writes to an SQLite file in ``tracking/`` of the workspace; no server is called and its usage reports
+are turned off. Training continues without MLflow and when MLflow fails, as only people read the curves.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,36 +16,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.detectors.backend import TrainingProgress
-from pipelines.settings import disable_mlflow_telemetry
+from pipelines.detectors.registry import detector_entry
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FOLDER, DATABASE, EXPERIMENT = "tracking", "mlflow.db", "trainings"
-POINTS = 200
-"""At most so many of each curve."""
+MAX_POINTS = 200
+"""Most points of a curve."""
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
 def track_training(
-    workspace: Workspace, name: str, about: Mapping[str, Any]
+    workspace: Workspace, name: str, parameters: Mapping[str, Any]
 ) -> Iterator[TrainingProgress | None]:
-    """What a training is to tell its progress to, while it runs; None where nobody keeps it.
+    """Record a training as an MLflow run; yields its progress callback, or None if it is not tracked.
 
-    A training that was killed and is run again goes on with its curves, each step in them once; one that has
-    to begin again has a run of its own.
+    A training that was killed and continues adds to its run, each step once. A training that starts over
+    after a kill gets a new run.
 
     Args:
-        name: of the run: the model's.
-        about: what is shown beside the curves.
+        name: name of the run, which is the model's id.
+        parameters: parameters of the run.
     """
     settings = workspace.settings
-    if settings.tracking == "none" or settings.detector.kind == "stub":
+    if settings.tracking == "none" or not detector_entry(settings.detector.kind).tracked:
         yield None
         return
-    curves = _begun(workspace.path / FOLDER, name, about)
+    curves = _open_curves(workspace.path / FOLDER, name, parameters)
     try:
         yield curves
     except Exception:
@@ -56,29 +56,29 @@ def track_training(
         curves.end("FINISHED")
 
 
-class Curves:
-    """Writes some of the steps of a training, evenly, and the last; nothing more once MLflow has failed."""
+class TrainingCurves:
+    """Progress callback that writes evenly spaced steps and the last one to MLflow, until MLflow fails.
 
-    def __init__(self, client: MlflowClient, run: str, written: int, begin: Callable[[], str]) -> None:
-        """
-        Args:
-            written: last step that the run has.
-            begin: makes another run.
-        """
+    Args:
+        last_step: last step that the run has.
+        new_run: creates another run and returns its id.
+    """
+
+    def __init__(self, client: MlflowClient, run: str, last_step: int, new_run: Callable[[], str]) -> None:
         self._client, self._run = client, run
-        self._written, self._begin = written, begin
+        self._last_step, self._new_run = last_step, new_run
         self._failed = False
 
-    def __call__(self, step: int, steps: int, figures: Mapping[str, float]) -> None:
-        """Progress of a training."""
+    def __call__(self, step: int, steps: int, metrics: Mapping[str, float]) -> None:
+        """Record the metrics of a step, as a ``TrainingProgress``."""
         from mlflow.entities import Metric
 
-        if step == 1 and self._written:
+        if step == 1 and self._last_step:
             self._write(self._start_over)
-        if step <= self._written or (step % math.ceil(steps / POINTS) and step != steps):
+        if step <= self._last_step or (step % math.ceil(steps / MAX_POINTS) and step != steps):
             return
         now = int(time.time() * 1000)
-        points = [Metric(name, value, now, step) for name, value in figures.items()]
+        points = [Metric(name, value, now, step) for name, value in metrics.items()]
         self._write(lambda: self._client.log_batch(self._run, points))
 
     def end(self, status: str) -> None:
@@ -87,62 +87,63 @@ class Curves:
 
     def _start_over(self) -> None:
         self._client.set_terminated(self._run, "KILLED")
-        self._run, self._written = self._begin(), 0
+        self._run, self._last_step = self._new_run(), 0
 
     def _write(self, write: Callable[[], object]) -> None:
         if self._failed:
             return
         try:
             write()
-        except Exception as error:  # noqa: BLE001  # whatever it is, no training ends by it
+        except Exception as error:  # noqa: BLE001  # no failure of MLflow may end a training
             self._failed = True
-            _tell(error)
+            _warn(error)
 
 
-def _begun(folder: Path, name: str, about: Mapping[str, Any]) -> Curves | None:
+def _open_curves(folder: Path, name: str, parameters: Mapping[str, Any]) -> TrainingCurves | None:
     try:
         client = _client(folder)
-        return None if client is None else _curves(client, folder, name, about)
-    except Exception as error:  # noqa: BLE001  # as above
-        _tell(error)
+        return None if client is None else _curves(client, folder, name, parameters)
+    except Exception as error:  # noqa: BLE001  # no failure of MLflow may end a training
+        _warn(error)
         return None
 
 
-def _tell(error: Exception) -> None:
-    said = str(error).strip().partition("\n")[0] or type(error).__name__
-    _log.warning("MLflow fails, so the training goes on without its curves: %s", said)
+def _warn(error: Exception) -> None:
+    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+    _log.warning("MLflow failed, training continues without curves: %s", first_line)
 
 
 def _client(folder: Path) -> MlflowClient | None:
-    disable_mlflow_telemetry()
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # has to be set before the import
     try:
         from mlflow import MlflowClient
     except ImportError:
-        _log.warning("mlflow is not installed, so no curves are kept: `pip install 'dsmoe[tracking]'`")
+        _log.warning("mlflow is not installed, no training curves are kept: `pip install 'dsmoe[schedule]'`")
         return None
-    for chatty in ("mlflow", "alembic"):  # they tell how they make their tables, and are set to by the import
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic"):  # they log every table; the import of mlflow sets their levels
+        logging.getLogger(name).setLevel(logging.WARNING)
     folder.mkdir(exist_ok=True)
     return MlflowClient(tracking_uri=f"sqlite:///{folder / DATABASE}")
 
 
-def _curves(client: MlflowClient, folder: Path, name: str, about: Mapping[str, Any]) -> Curves:
-    """Those of the unfinished run of this name, or of a new one."""
-    found = client.get_experiment_by_name(EXPERIMENT)
-    if found is None:
+def _curves(client: MlflowClient, folder: Path, name: str, parameters: Mapping[str, Any]) -> TrainingCurves:
+    """The curves of the unfinished run of this name, or of a new run."""
+    existing = client.get_experiment_by_name(EXPERIMENT)
+    if existing is None:
         experiment = client.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
     else:
-        experiment = found.experiment_id
+        experiment = existing.experiment_id
 
-    def begin() -> str:
+    def new_run() -> str:
         run = str(client.create_run(experiment, run_name=name).info.run_id)
-        for key, value in about.items():
+        for key, value in parameters.items():
             client.log_param(run, key, value)
         return run
 
-    wanted = f"attributes.run_name = '{name}' and attributes.status = 'RUNNING'"
-    for begun in client.search_runs([experiment], wanted, max_results=1):
-        run = str(begun.info.run_id)
-        points = (client.get_metric_history(run, metric) for metric in begun.data.metrics)
-        return Curves(client, run, max((one.step for curve in points for one in curve), default=0), begin)
-    return Curves(client, begin(), 0, begin)
+    unfinished = f"attributes.run_name = '{name}' and attributes.status = 'RUNNING'"
+    for found in client.search_runs([experiment], unfinished, max_results=1):
+        run = str(found.info.run_id)
+        curves = (client.get_metric_history(run, metric) for metric in found.data.metrics)
+        last_step = max((point.step for curve in curves for point in curve), default=0)
+        return TrainingCurves(client, run, last_step, new_run)
+    return TrainingCurves(client, new_run(), 0, new_run)

@@ -1,8 +1,8 @@
-"""Who works on a workspace: the labelling server, the detector, and whoever is told how it goes."""
+"""The services that a round needs: workspace, labelling server, detector, progress reports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from pipelines.workspace.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class LoopContext:
-    """A workspace with those who work on it."""
+    """A workspace with the services that work on it."""
 
     workspace: Workspace
     studio: Studio
@@ -24,7 +24,15 @@ class LoopContext:
     progress: ProgressReporter
 
     def run_step(self, number: int, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do a step unless the journal says that it is done; return what it left behind."""
+        """Run a step of a round unless the journal has its result.
+
+        Args:
+            number: number of the round.
+            work: the step; it must be idempotent, and its result must be JSON values.
+
+        Returns:
+            The result of the step, of this run or of an earlier one.
+        """
         journal = self.workspace.journal
         done = journal.finished(number, name)
         if done is not None:
@@ -37,7 +45,7 @@ class LoopContext:
         return detail
 
     def project(self) -> int:
-        """The labelling project of this workspace."""
+        """The id of the workspace's project on the labelling server; it is created if it is missing."""
         book = self.workspace.class_book()
         return self.studio.ensure_project(
             self.workspace.settings.title,
@@ -47,30 +55,43 @@ class LoopContext:
             progress=self.progress.advance,
         )
 
-    def predict(self, model: str, images: Sequence[ImageRecord]) -> Iterator[Prediction]:
-        """What a model finds on these images; where it has looked already, from the store."""
-        workspace = self.workspace
-        version = workspace.prediction_version(model)
-        known = workspace.prediction_store.load(version)
-        yield from (known[p.key] for p in images if p.key in known)
-        fresh = [p for p in images if p.key not in known]
-        found = self.detector.predict(
-            workspace.registry.folder(model), workspace.class_book().vocabulary(), fresh
+    def ensure_predictions(self, model: str, images: Sequence[ImageRecord]) -> Mapping[str, Prediction]:
+        """Run a model on the images that have no stored prediction of it, and store the new predictions.
+
+        Returns:
+            All stored predictions of the model, by image key; each is read when it is accessed.
+        """
+        workspace, version = self.workspace, self.workspace.prediction_version(model)
+        store = workspace.prediction_store
+        stored = store.lookup(version)
+        missing = [image for image in images if image.key not in stored]
+        if not missing:
+            return stored
+        predictions = self.detector.predict(
+            workspace.registry.folder(model), workspace.class_book().vocabulary(), missing
         )
-        stored = workspace.prediction_store.add(version, with_version(found, version))
-        for done, one in enumerate(stored, start=1):
-            self.progress.advance(done, len(fresh))
-            yield one
+        store.append(
+            version,
+            with_version(predictions, version),
+            lambda done: self.progress.advance(done, len(missing)),
+        )
+        return store.lookup(version)
 
     def predict_for_evaluation(self, model: str, images: Sequence[ImageRecord]) -> list[Prediction]:
-        """What a model finds, faint detections too, to judge it by; the store keeps the others."""
-        workspace = self.workspace
-        version = workspace.prediction_version(model)
-        book = workspace.class_book().vocabulary()
-        folder = workspace.registry.folder(model)
-        found = predict_all(self.detector, folder, book, images, self.progress.advance)
-        known = workspace.prediction_store.lookup(version)
-        fresh = [filter_by_score(one) for key, one in found.items() if key not in known]
-        for _ in workspace.prediction_store.add(version, with_version(fresh, version)):
-            pass
-        return list(found.values())
+        """Predictions with detections of low scores too, as an evaluation needs them.
+
+        The store gets them without the low scores, for images that it has no prediction of.
+        """
+        workspace, version = self.workspace, self.workspace.prediction_version(model)
+        predictions = predict_all(
+            self.detector,
+            workspace.registry.folder(model),
+            workspace.class_book().vocabulary(),
+            images,
+            self.progress.advance,
+        )
+        stored = workspace.prediction_store.lookup(version)
+        missing = [filter_by_score(p) for key, p in predictions.items() if key not in stored]
+        if missing:
+            workspace.prediction_store.append(version, missing)
+        return list(predictions.values())

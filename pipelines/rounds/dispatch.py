@@ -1,98 +1,126 @@
-"""The way out: images are chosen, pre-annotated and sent to the people who label."""
+"""The steps that open a round: selection and pre-annotation of images, and sending them out."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 from annotate.studio.protocol import Task
-from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ImageRecord, Prediction
 from pipelines.detectors.pre_annotations import pre_annotations
-from pipelines.rounds import acquisition
+from pipelines.rounds.acquisition import acquisition_function
+from pipelines.rounds.acquisition.function import Candidates
+from pipelines.rounds.acquisition.selection import ranked_round, sample, seed_round
 from pipelines.rounds.context import LoopContext
 from pipelines.workspace.journal import RoundRecord, SentTask
+from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.workspace import Workspace
-from prompts.class_book import ClassBook
 
 
 def pool(workspace: Workspace) -> dict[str, ImageRecord]:
-    """Images that may still be sent out, by key: of the pool, never sent, not labelled yet."""
+    """The unlabelled pool: images that were never sent out and have no labels, by key."""
     taken = {task.key for task in workspace.journal.tasks()} | set(workspace.journal.harvests())
-    return {p.key: p for p in workspace.images("pool") if p.key not in taken}
+    return {image.key: image for image in workspace.images("pool") if image.key not in taken}
 
 
 def choose(context: LoopContext, record: RoundRecord) -> dict[str, Any]:
-    """Rank the pool with the round's champion, or draw from it in a round without one."""
-    workspace, settings = context.workspace, context.workspace.settings.round
-    chosen = workspace.journal.tasks(record.round)
-    if chosen:  # by a run that was killed before it could say so
-        return {"images": len(chosen)}
-    left = pool(workspace)
-    seed = workspace.settings.seed + 1000 * record.round
-    version = None
+    """Step ``choose``: plan the tasks of a round, ranked by the champion or, without one, at random."""
+    workspace = context.workspace
+    planned = workspace.journal.tasks(record.round)
+    if planned:  # by a run that was killed before it journalled the step
+        return {"images": len(planned)}
+    unlabelled = pool(workspace)
     if record.champion is None:
-        choices = acquisition.seed_round(left, budget=settings.budget, seed=seed)
+        tasks = _seed_tasks(workspace, record.round, unlabelled)
     else:
-        version = workspace.prediction_version(record.champion)
-        drawn = acquisition.sample(left, settings.candidates or len(left), seed=seed)
-        found = context.predict(record.champion, [left[key] for key in drawn])
-        uncertainty = {f.key: f.uncertainty for f in found}
-        choices = acquisition.ranked_round(
-            uncertainty,
-            budget=settings.budget,
-            random_share=settings.random_share,
-            blind_share=settings.blind_share,
-            seed=seed,
-        )
-    workspace.journal.plan_tasks(
-        [
-            SentTask(c.key, record.round, c.arm, c.rank, c.uncertainty, None if c.blind else version)
-            for c in choices
-        ]
+        tasks = _ranked_tasks(context, record.round, record.champion, unlabelled)
+    workspace.journal.plan_tasks(tasks)
+    return {"images": len(tasks), "pool": len(unlabelled)}
+
+
+def _selection_seed(workspace: Workspace, number: int) -> int:
+    return workspace.settings.seed + 1000 * number
+
+
+def _seed_tasks(workspace: Workspace, number: int, unlabelled: Collection[str]) -> list[SentTask]:
+    seed = _selection_seed(workspace, number)
+    choices = seed_round(unlabelled, budget=workspace.settings.round.budget, seed=seed)
+    return [SentTask(choice.key, number, choice.arm, choice.rank) for choice in choices]
+
+
+def _ranked_tasks(
+    context: LoopContext, number: int, champion: str, unlabelled: dict[str, ImageRecord]
+) -> list[SentTask]:
+    """Score candidates with the acquisition function of the settings, select, and store their predictions."""
+    workspace, settings = context.workspace, context.workspace.settings.round
+    seed = _selection_seed(workspace, number)
+    keys = sample(unlabelled, settings.candidates or len(unlabelled), seed=seed)
+
+    def predict() -> Iterator[Prediction]:
+        predictions = context.ensure_predictions(champion, [unlabelled[key] for key in keys])
+        return (predictions[key] for key in keys)
+
+    scores = acquisition_function(settings.acquisition).score(Candidates(keys, predict, seed))
+    choices = ranked_round(
+        scores,
+        budget=settings.budget,
+        random_share=settings.random_share,
+        blind_share=settings.blind_share,
+        seed=seed,
     )
-    return {"images": len(choices), "pool": len(left)}
+    context.ensure_predictions(champion, [unlabelled[choice.key] for choice in choices])
+    version = workspace.prediction_version(champion)
+    return [
+        SentTask(c.key, number, c.arm, c.rank, settings.acquisition, c.score, None if c.blind else version)
+        for c in choices
+    ]
 
 
 def push(context: LoopContext, number: int) -> dict[str, Any]:
-    """Send a round's planned images with their pre-annotations; what is there already is not doubled.
+    """Step ``push``: send a round's tasks with their pre-annotations.
 
-    What came back is left alone, so that nobody labels it twice where its task is gone.
+    Images that are on the server already are not sent twice. Images that came back are not sent again, even
+    if their task was deleted, so that no image is annotated twice.
     """
     workspace = context.workspace
-    known = workspace.journal.harvests()
-    planned = [task for task in workspace.journal.tasks(number) if task.key not in known]
+    answered = workspace.journal.harvests()
+    tasks = [task for task in workspace.journal.tasks(number) if task.key not in answered]
     project = context.project()
-    planned += _left_over(context, number, known, project)
-    ids = context.studio.import_tasks(project, Planned(workspace, planned), progress=context.progress.advance)
+    tasks += _open_tasks_of_earlier_rounds(context, number, answered, project)
+    ids = context.studio.import_tasks(
+        project, PlannedTasks(workspace, tasks), progress=context.progress.advance
+    )
     workspace.journal.mark_sent(ids)
-    workspace.journal.set_fact("project", project)
+    workspace.journal.set_value("project", project)
     return {"tasks": len(ids)}
 
 
-def _left_over(context: LoopContext, number: int, known: Collection[str], project: int) -> list[SentTask]:
-    """Open tasks of earlier rounds, with the detections of this round's model.
+def _open_tasks_of_earlier_rounds(
+    context: LoopContext, number: int, answered: Collection[str], project: int
+) -> list[SentTask]:
+    """Unanswered tasks of earlier rounds, with pre-annotations of this round's champion.
 
-    The label stream shows the pre-annotations of one version only: others would come without any. A task that
-    somebody deleted stays deleted, for its round was closed without it; a new project gets all of them.
+    Label Studio's label stream shows the pre-annotations of one version only, so the others would appear
+    without any. A task that was deleted in the same project stays deleted, as its round was closed without
+    it; a new project gets all of them.
     """
     workspace = context.workspace
     champion = workspace.journal.rounds()[number].champion
-    out = [t for t in workspace.journal.tasks() if t.round < number and t.key not in known and t.version]
-    if out and workspace.journal.fact("project") == project:
-        there = {task.key for task in context.studio.open_tasks(project)}
-        out = [task for task in out if task.key in there]
-    if champion is None or not out:
+    tasks = [t for t in workspace.journal.tasks() if t.round < number and t.key not in answered and t.version]
+    if tasks and workspace.journal.value("project") == project:
+        open_keys = {task.key for task in context.studio.open_tasks(project)}
+        tasks = [task for task in tasks if task.key in open_keys]
+    if champion is None or not tasks:
         return []
     images = workspace.images_by_key()
-    for _ in context.predict(champion, [images[task.key] for task in out]):
-        pass  # now they are in the store
-    return [replace(task, version=workspace.prediction_version(champion)) for task in out]
+    context.ensure_predictions(champion, [images[task.key] for task in tasks])
+    version = workspace.prediction_version(champion)
+    return [replace(task, version=version) for task in tasks]
 
 
-class Planned(Sequence[Task]):
-    """Planned tasks as the labelling server takes them; detections are read when their task is asked for."""
+class PlannedTasks(Sequence[Task]):
+    """Planned tasks as the labelling server takes them; a prediction is read when its task is accessed."""
 
     def __init__(self, workspace: Workspace, planned: Sequence[SentTask]) -> None:
         self._planned = planned
@@ -100,47 +128,29 @@ class Planned(Sequence[Task]):
         self._settings = workspace.settings.round
         self._book = workspace.class_book()
         versions = {task.version for task in planned if task.version}
-        self._found = {version: workspace.prediction_store.lookup(version) for version in versions}
+        self._predictions = {version: workspace.prediction_store.lookup(version) for version in versions}
 
     def __len__(self) -> int:
         return len(self._planned)
 
     @overload
-    def __getitem__(self, place: int) -> Task: ...
+    def __getitem__(self, index: int) -> Task: ...
     @overload
-    def __getitem__(self, place: slice) -> list[Task]: ...
-    def __getitem__(self, place: int | slice) -> Task | list[Task]:
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        task = self._planned[place]
-        found = self._shown(task.key, task.version) if task.version else None
-        return Task(self._images[task.key], task.round, task.arm, task.rank, found)
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        task = self._planned[index]
+        prediction = self._pre_annotations(task.key, task.version) if task.version else None
+        return Task(self._images[task.key], task.round, task.arm, task.rank, prediction)
 
-    def _shown(self, key: str, version: str) -> Prediction:
-        found = self._found[version][key]
+    def _pre_annotations(self, key: str, version: str) -> Prediction:
+        """The prediction of an image as its annotators see it.
+
+        If another class book was published after the prediction was made, its classes are renamed; detections
+        of classes that were removed are left out.
+        """
+        prediction = self._predictions[version][key]
         if not version.endswith(f"+{self._book.version}"):
-            found = as_called_now(found, self._book)
-        return pre_annotations(found, self._settings)
-
-
-def as_called_now(found: Prediction, book: ClassBook) -> Prediction:
-    """A prediction made with another class book, renamed to this one; classes it lacks are left out.
-
-    A book may be published while a round is open; what was found before is sent all the same.
-    """
-
-    def name_of(old: str) -> str | None:
-        try:
-            return book.resolve(old)
-        except ClassBookError:
-            return None
-
-    kept = []
-    for detection in found.detections:
-        probabilities: dict[str, float] = {}
-        for old, probability in detection.probabilities.items():
-            if (name := name_of(old)) is not None:
-                probabilities[name] = max(probability, probabilities.get(name, 0.0))
-        if (label := name_of(detection.label)) is not None:
-            kept.append(replace(detection, label=label, probabilities=probabilities))
-    return replace(found, detections=tuple(kept))
+            prediction = relabel_prediction(prediction, or_drop(self._book))
+        return pre_annotations(prediction, self._settings)

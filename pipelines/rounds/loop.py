@@ -1,33 +1,39 @@
-"""The journey of an image: ranked, sent out, corrected, learned from, judged.
+"""The active-learning loop: ``open_round`` and ``close_round``, with annotation in between.
 
-Two functions, ``open_round`` and ``close_round``, with people in between. Each is a list of steps; a step is
-idempotent, and the journal knows which are done. Killed anywhere and run again: nothing is lost, nothing is
-doubled, no image is sent twice.
+Each function is a list of steps. A step is idempotent, and the journal has the result of each finished step.
+After a kill at any point, running the same function again continues where it stopped: nothing is lost or
+doubled, and no image is sent twice.
 """
 
 from __future__ import annotations
 
 from dsmoe_core.errors import WorkspaceError
+from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import choose, pool, push
-from pipelines.rounds.retraining import evaluate_candidate, harvest, make_dataset, promote, train
+from pipelines.rounds.gate import gate_checks
+from pipelines.rounds.retraining import evaluate, harvest, make_dataset, promote, train
+from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace
 
 
 def open_round(context: LoopContext) -> RoundSummary:
-    """Choose images, pre-annotation them, send them out.
+    """Select images, pre-annotate them and send them to the labelling server.
 
-    What the server lost of an open round goes out again.
+    If a round is open already, its images that were lost on the server are sent again.
 
     Raises:
-        WorkspaceError: no image is left in the pool, or another process works on the workspace.
+        WorkspaceError: no image is left in the pool, the last round is not closed completely, or another
+            process holds the workspace.
+        SettingsError: the settings name an unknown acquisition function or gate check.
         StudioError: the labelling server fails.
     """
     workspace = context.workspace
+    _check_names(workspace.settings)
     with workspace.locked():
-        record = _current(workspace)
+        record = _current_round(workspace)
         number = record.round
         if record.state == "opening":
             context.run_step(number, "choose", lambda: choose(context, record))
@@ -39,18 +45,19 @@ def open_round(context: LoopContext) -> RoundSummary:
 
 
 def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
-    """Take the corrections in, retrain from the champion, judge, and promote or refuse.
-
-    The champion is the one of that moment: it may have been turned by hand since the round was opened.
+    """Harvest the annotations, retrain from the champion, evaluate, and promote or refuse the candidate.
 
     Args:
-        partial: close although some images have not come back; they count when they do.
+        partial: close although some images have not come back; they count in the round that is closed after
+            they come back.
 
     Raises:
-        WorkspaceError: no round is open, or images are still out.
+        WorkspaceError: no round is open, images are still out, or another process holds the workspace.
+        SettingsError: the settings name an unknown acquisition function or gate check.
         StudioError: the labelling server fails.
     """
     workspace = context.workspace
+    _check_names(workspace.settings)
     with workspace.locked():
         records = workspace.journal.rounds()
         if not records or records[-1].state in ("opening", "closed"):
@@ -58,22 +65,28 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
         number = records[-1].round
         context.run_step(number, "harvest", lambda: harvest(context, number, partial))
         workspace.journal.set_state(number, "closing")
-        dataset = context.run_step(number, "dataset", lambda: make_dataset(context, number))[
-            "dataset_version"
+        dataset = context.run_step(number, "dataset", lambda: make_dataset(context, number))
+        model = context.run_step(number, "train", lambda: train(context, number, dataset["dataset_version"]))[
+            "model"
         ]
-        model = context.run_step(number, "train", lambda: train(context, number, dataset))["model"]
-        context.run_step(number, "evaluate", lambda: evaluate_candidate(context, model))
-        result = context.run_step(number, "promote", lambda: promote(context, number, model))
+        metrics = context.run_step(number, "evaluate", lambda: evaluate(context, model))["metrics"]
+        result = context.run_step(number, "promote", lambda: promote(context, number, model, metrics))
         workspace.journal.finish_round(number, result)
         return workspace.rounds()[number]
 
 
-def _current(workspace: Workspace) -> RoundRecord:
+def _check_names(settings: WorkspaceSettings) -> None:
+    """Refuse unknown names before any work is done, as a gate check is used after hours of training."""
+    acquisition_function(settings.round.acquisition)
+    gate_checks(settings.gate.checks)
+
+
+def _current_round(workspace: Workspace) -> RoundRecord:
     """The round that is being opened or is open; else a new one."""
     records = workspace.journal.rounds()
     if records and records[-1].state == "closing":
         raise WorkspaceError(
-            f"round {records[-1].round} is half closed; expected it to be closed before the next one",
+            f"round {records[-1].round} is partly closed; it has to be closed before the next one is opened",
             "Run `dsmoe round close` again.",
         )
     if not records or records[-1].state == "closed":

@@ -10,7 +10,7 @@ from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import LabelledImage
 from pipelines.rounds.context import LoopContext
-from pipelines.workspace.ingest import matched
+from pipelines.workspace.ingest import match_annotations
 from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace
 
@@ -33,7 +33,7 @@ def load_truth(path: Path, workspace: Workspace) -> dict[str, LabelledImage]:
         DataError: the file lists no image of the pool.
     """
     known = read_annotations(path, path)
-    labelled = matched(known, workspace.images("pool"), workspace.class_book())
+    labelled = match_annotations(known, workspace.images("pool"), workspace.class_book())
     if not labelled:
         raise DataError(
             f"{path} lists no image of the pool of {workspace.path}", "Give the file that labels its images."

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
-
 from annotate.studio.protocol import Connection, Studio
-from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.progress import StatusCallback
-from pipelines.detectors.backend import DetectorBackend, DSMoEBackend
+from pipelines.detectors.registry import detector_backend
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.context import LoopContext
-from pipelines.settings import DetectorSettings, Environment
+from pipelines.settings import Environment
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
     from annotate.studio.external_server import ExternalServer
     from annotate.studio.server import LabelStudioServer
-    from dsmoe_core.data.letterbox_cache import CacheConfig
 
 
 def labelling_server(
@@ -87,59 +82,6 @@ def start_studio(
 
     connection = server.start(on_status)
     return LabelStudio(connection), connection
-
-
-def detector_backend(workspace: Workspace, environment: Environment) -> DetectorBackend:
-    """The detector of the settings; imports torch on first use only."""
-    settings = workspace.settings.detector
-    if settings.kind == "stub":
-        from pipelines.detectors.stub_detector import StubDetector
-
-        return StubDetector()
-    return dsmoe_backend(workspace, environment)
-
-
-def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
-    """A DS-MoE detector for any model folder.
-
-    Args:
-        workspace: its text encoder and caches are used; the packaged encoder and the user's cache for None
-            and for a dry run.
-        environment: keys, and the folder of pretrained weights.
-    """
-    if workspace is None or workspace.settings.detector.kind == "stub":
-        return DSMoEBackend(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
-    settings, key = workspace.settings.detector, environment.embeddings_api_key
-    return DSMoEBackend(
-        settings.model,
-        workspace.path / "cache" / "texts",
-        settings.text_encoder,
-        api_key=key.get_secret_value() if key else None,
-        encoder_from=_initial_weights(settings, environment),
-        images=_image_cache(workspace),
-    )
-
-
-def _image_cache(workspace: Workspace) -> CacheConfig | None:
-    from dsmoe_core.data.letterbox_cache import CacheConfig
-
-    size_gb = workspace.settings.detector.image_cache_gb
-    return CacheConfig(workspace.path / "cache" / "squares", int(size_gb * 1e9)) if size_gb else None
-
-
-def _initial_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
-    """File of the image encoder's initial weights; only the first training of a workspace reads it."""
-    if settings.start == "scratch":
-        return None
-    if settings.start == "mobile-sam":
-        from dsmoe_core.mobile_sam.weights import FILE
-
-        return environment.weights / FILE
-    from dsmoe_core.warm_start.checkpoint import shipped_path
-
-    return (
-        Path(settings.warm_start).expanduser() if settings.warm_start else shipped_path(settings.model.size)
-    )
 
 
 def loop_context(

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator
 
 from annotate.review.sample import ReviewSample
-from pipelines.datasets.relabel import in_published_classes
 from pipelines.workspace.journal import Role
+from pipelines.workspace.relabel import or_keep, relabel_image
 from pipelines.workspace.workspace import Workspace
 
 
@@ -27,7 +27,7 @@ def review_samples(workspace: Workspace) -> Iterator[ReviewSample]:
     """All images of the pool and the test set, with tags for role, round and arm."""
     predictions, book = workspace.predictions(), workspace.class_book()
     labelled = [*workspace.test_set(), *workspace.annotations().values()]
-    truth = {p.image.key: in_published_classes(p, book).annotations for p in labelled}
+    truth = {p.image.key: relabel_image(p, or_keep(book)).annotations for p in labelled}
     sent = {task.key: task for task in workspace.journal.tasks()}
     roles: tuple[tuple[Role, str], ...] = (("pool", "pool"), ("test", "test set"))
     for role, tag in roles:

@@ -12,12 +12,11 @@ from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledImage
-from pipelines.datasets.relabel import in_book_classes
-from pipelines.progress import ProgressReporter
-from pipelines.rounds.retraining import format_losses
-from pipelines.services import factory
+from pipelines.detectors.ds_moe import dsmoe_backend
+from pipelines.progress import ProgressReporter, format_losses
 from pipelines.settings import MAX_PIXELS, Environment
 from pipelines.workspace.model_ref import resolve_model
+from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.glossary import glossary_book
@@ -64,13 +63,13 @@ def train_from_files(
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     most = workspace.settings.max_pixels if workspace else MAX_PIXELS
-    detector = factory.dsmoe_backend(workspace, environment)
+    detector = dsmoe_backend(workspace, environment)
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
         read = read_external_images(
             known, files.images, Path(scratch), max_pixels=most, progress=progress.advance
         )
-        labelled = [_by_content(in_book_classes(p, book.resolve)) for p in read.labelled]
+        labelled = [_by_content(relabel_image(p, book.resolve)) for p in read.labelled]
         progress.status("training")
         summary = detector.fit(
             images=labelled,

@@ -1,4 +1,4 @@
-"""What labelling costs: the time that people spent, by what they had to do on an image."""
+"""Annotation effort: the time that annotators spent on images, by what they had to do on them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from dsmoe_core.schema import Harvest, Outcome
 
 ALL, NOTHING, SKIPPED = "all", "nothing drawn", "skipped"
 _BY_LABOUR = (Outcome.ADDED, Outcome.DELETED, Outcome.RELABELLED, Outcome.MOVED, Outcome.ACCEPTED)
-_BY_PEOPLE_S = 0.1  # nobody looks at an image in less: a program answered
+_MIN_HUMAN_SECONDS = 0.1  # a faster answer came from a program
 KINDS = (ALL, *map(str, reversed(_BY_LABOUR)), NOTHING, SKIPPED)
+"""Kinds of images, by the most laborious correction on them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """The time that one kind of image took.
+    """The annotation time of one kind of image.
 
     Attributes:
-        images: whose time is known; those that a simulated annotator answered do not count.
-        per_image: seconds; the median, for people leave their desks with an image open.
-        per_box: seconds per box that was judged or drawn, the median over the images; None without boxes.
+        images: images with a known time, without those that a simulated annotator answered.
+        per_image: median seconds per image; the mean would include breaks with an image open.
+        per_box: median over the images of seconds per box; None if there were no boxes.
     """
 
     images: int
@@ -30,19 +31,18 @@ class Effort:
 
 
 def effort(harvests: Iterable[Harvest]) -> dict[str, Effort]:
-    """People's effort by what was done on an image, and of ``all`` images; what did not occur is absent.
+    """Annotation effort by kind of image; kinds that did not occur are absent.
 
-    An image counts once, under the most laborious thing that was done on it: drawing a box, then deleting,
-    relabelling, moving, and accepting. What good pre-annotations save is the way from ``added`` to
-    ``accepted``.
+    An image counts once, under the most laborious correction on it: adding a box, then deleting, relabelling,
+    moving, and accepting one. ``all`` has every image that was not skipped.
     """
-    kinds: dict[str, list[Harvest]] = {}
+    by_kind: dict[str, list[Harvest]] = {}
     for harvest in harvests:
-        if harvest.seconds is not None and harvest.seconds >= _BY_PEOPLE_S:
-            kinds.setdefault(_kind(harvest), []).append(harvest)
+        if harvest.seconds is not None and harvest.seconds >= _MIN_HUMAN_SECONDS:
+            by_kind.setdefault(_kind(harvest), []).append(harvest)
             if not harvest.skipped:
-                kinds.setdefault(ALL, []).append(harvest)
-    return {kind: _effort(kinds[kind]) for kind in KINDS if kind in kinds}
+                by_kind.setdefault(ALL, []).append(harvest)
+    return {kind: _effort(by_kind[kind]) for kind in KINDS if kind in by_kind}
 
 
 def _kind(harvest: Harvest) -> str:
@@ -52,6 +52,6 @@ def _kind(harvest: Harvest) -> str:
 
 
 def _effort(harvests: list[Harvest]) -> Effort:
-    timed = [(h.seconds or 0.0, sum(h.outcomes.values())) for h in harvests]
-    per_box = [seconds / boxes for seconds, boxes in timed if boxes]
-    return Effort(len(timed), median(s for s, _ in timed), median(per_box) if per_box else None)
+    times = [(h.seconds or 0.0, sum(h.outcomes.values())) for h in harvests]
+    per_box = [seconds / boxes for seconds, boxes in times if boxes]
+    return Effort(len(times), median(s for s, _ in times), median(per_box) if per_box else None)

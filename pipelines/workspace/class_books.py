@@ -1,8 +1,7 @@
-"""The class books of a workspace: the working copy that people edit, and the versions, one of them published.
+"""Class books of a workspace: a working copy for editing, and versions, one of which is published.
 
-The detector, rounds, pre-annotations and models go by the published one; ``classes.yaml`` counts once it is
-published. A workspace from before there were versions has its ``classes.yaml`` published when it is first
-written to.
+The detector, the rounds and the pre-annotations use the published version; changes of ``classes.yaml`` take
+effect when they are published.
 """
 
 from __future__ import annotations
@@ -21,8 +20,9 @@ from prompts.evaluation_report import TextEvaluationReport
 from prompts.store import ClassBookStore, Version, VersionEvent
 
 FIRST = "the first one"
+"""Message and reason of the version that a new workspace starts with."""
 PUBLISHED, WORKING = "published", "working"
-"""What the version in use and ``classes.yaml`` are called where versions are named."""
+"""Names of the published version and of the working copy, where a version is expected."""
 
 
 class ClassBooks:
@@ -30,7 +30,7 @@ class ClassBooks:
 
     Args:
         workspace: its folder.
-        text: which encoder reads the books.
+        text: the text encoder that embeds the descriptions.
     """
 
     def __init__(self, workspace: Path, text: TextSettings) -> None:
@@ -40,67 +40,63 @@ class ClassBooks:
         self.store = ClassBookStore(workspace / "class_books.sqlite")
 
     def published(self) -> ClassBook:
-        """The book in use; ``classes.yaml`` in a workspace that has not published any yet.
+        """The published class book.
 
         Raises:
-            ClassBookError: it is damaged. WorkspaceError: the versions cannot be read.
+            ClassBookError: no version is published.
+            WorkspaceError: the versions cannot be read.
         """
-        version = self.store.published()
-        return ClassBook.load(self.file) if version is None else version.book
+        return self._published().book
 
     def published_version(self) -> str:
-        """Which book is in use; quicker than reading it."""
+        """The id of the published version; faster than parsing the book.
+
+        Raises:
+            ClassBookError, WorkspaceError: as ``published``.
+        """
+        return self._published().id
+
+    def _published(self) -> Version:
         version = self.store.published()
-        return self.published().version if version is None else version.id
+        if version is None:
+            raise ClassBookError(f"{self.store.path} has no published version", "Restore it from a copy.")
+        return version
 
-    def working(self, *, whole: bool = False) -> ClassBook:
-        """``classes.yaml`` as it is now.
-
-        Args:
-            whole: see to it, too, that the text encoder reads every text to its end.
+    def working(self) -> ClassBook:
+        """The working copy, ``classes.yaml``.
 
         Raises:
             ClassBookError: it is missing or wrong.
         """
-        return ClassBook.load(self.file, check_length=truncation_check(self._text) if whole else None)
+        return ClassBook.load(self.file)
 
     def lookup(self, name: str) -> ClassBook:
-        """A book by the first digits of its version, or ``published`` or ``working``.
+        """A class book by name.
+
+        Args:
+            name: ``published``, ``working``, or the first digits of a version.
 
         Raises:
-            ClassBookError: there is none.
+            ClassBookError: there is none of this name.
         """
         if name == WORKING:
             return self.working()
         return self.published() if name == PUBLISHED else self.store.version(name).book
 
-    def publish_first(self, author: str | None = None) -> None:
-        """Publish ``classes.yaml`` where nothing is published yet; it needs no judge.
-
-        Raises:
-            ClassBookError: it is missing or wrong.
-        """
-        if self.store.published() is None:
-            self.working()  # what is wrong in it is told by its file and line
-            version = self.store.save(
-                read_book_text(self.file), message=FIRST, author=author or current_user()
-            )
-            self.store.publish(version.id, over=None, author=author or current_user(), force_reason=FIRST)
-
     def publish_initial(self, book: ClassBook) -> None:
-        """Publish the first book of a new workspace, also where a run that was killed began with another."""
-        version = self.store.save(book.as_yaml(), message=FIRST, author=current_user())
-        now = self.store.published()
-        self.store.publish(version.id, over=now and now.id, author=current_user(), force_reason=FIRST)
+        """Publish the first book of a new workspace, in place of one that an interrupted run published."""
+        user = current_user()
+        version = self.store.save(book.as_yaml(), message=FIRST, author=user)
+        earlier = self.store.published()
+        self.store.publish(version.id, over=earlier and earlier.id, author=user, force_reason=FIRST)
 
     def save(self, message: str, author: str) -> Version:
-        """Make a version of ``classes.yaml``.
+        """Save the working copy as a version.
 
         Raises:
-            ClassBookError: it is missing or wrong, or the text encoder would cut a text.
+            ClassBookError: it is missing or wrong, or the text encoder would truncate a description.
         """
-        self.publish_first(author)
-        text, _ = self._whole()
+        text, _ = self._checked_working_copy()
         return self.store.save(text, message=message, author=author)
 
     def publish(
@@ -112,121 +108,128 @@ class ClassBooks:
         force_reason: str | None = None,
         over: str | None = None,
     ) -> tuple[VersionEvent, BookDiff | None]:
-        """Publish a version, by default ``classes.yaml``, which becomes one unless it is refused.
+        """Publish a version.
 
-        A change of the list of classes is published as any other: a judge compares the classes that both
-        books have, and where no model knows the new ones yet a person gives the reason.
+        A changed list of classes needs a report like any other change: the evaluation compares the classes
+        that both books have. If no model was trained with the new classes yet, a person gives a reason.
 
         Args:
-            over: what it is meant to replace; by default what the report compares with, or else what was
-                published when the version was saved.
+            name: first digits of the version; None: the working copy, which is saved unless it is refused.
+            report: evaluation of the version against the one that it replaces.
+            force_reason: why it is published without a report.
+            over: the version that it replaces; by default the one that the report compares with, else the one
+                that was published when the version was saved.
 
         Returns:
-            The act that put it in use, and what changed by it; None where it was in use already.
+            The event that published the version, and what changed by it; None if it was published already.
 
         Raises:
             ClassBookError: see ``ClassBookStore.publish``.
         """
-        if name is None:
-            self.publish_first(author)
         before = self.store.published()
-        text, book = self._whole() if name is None else (None, self.store.version(name).book)
+        if name is None:
+            text, book = self._checked_working_copy()
+        else:
+            text, book = None, self.store.version(name).book
         if over is not None:
             over = self.store.version(over).id
         elif report is not None and report.book == book.version:
             over = report.against
         else:
-            saved = {version.id: version.parent for version in self.store.versions()}
-            over = saved.get(book.version, before and before.id)
-        act = self.store.publish(
+            parents = {version.id: version.parent for version in self.store.versions()}
+            over = parents.get(book.version, before and before.id)
+        event = self.store.publish(
             book.version, over=over, author=author, report=report, force_reason=force_reason, text=text
         )
-        if before is None or before.id == act.version:
-            return act, None
-        return act, book_diff(before.book, book)
+        if before is None or before.id == event.version:
+            return event, None
+        return event, book_diff(before.book, book)
 
     def rollback(self, name: str | None, *, author: str, reason: str) -> tuple[VersionEvent, bool]:
-        """Put an earlier published version back.
+        """Publish an earlier published version again.
 
-        ``classes.yaml`` goes back too where it is, to the letter, the version that is left: then nothing of
-        anybody's is lost.
+        ``classes.yaml`` is reset too if it is byte for byte the replaced version: no edits are lost then.
+
+        Args:
+            name: first digits of the version; None: the one that was published before.
 
         Returns:
-            The act, and whether ``classes.yaml`` went back.
+            The event, and whether ``classes.yaml`` was reset.
 
         Raises:
             ClassBookError: see ``ClassBookStore.rollback``.
         """
-        left = self.store.published()
+        replaced = self.store.published()
         target = None if name is None else self.store.version(name).id
-        act = self.store.rollback(target, over=left and left.id, author=author, reason=reason)
-        follows = left is not None and left.id != act.version and _is(self.file, left.text)
-        if follows:
-            atomic_write(self.file, self.store.version(act.version).text)
-        return act, follows
+        event = self.store.rollback(target, over=replaced and replaced.id, author=author, reason=reason)
+        unedited = (
+            replaced is not None and replaced.id != event.version and _has_text(self.file, replaced.text)
+        )
+        if unedited:
+            atomic_write(self.file, self.store.version(event.version).text)
+        return event, unedited
 
     def checkout(self, name: str, to: Path | None = None, *, force: bool = False) -> tuple[Version, bool]:
-        """Write a version into ``classes.yaml``, or into another file, to the letter as it was saved.
+        """Write a version to ``classes.yaml`` or another file, byte for byte as it was saved.
 
         Args:
-            name: as ``named``.
-            force: also over what is in no version.
+            name: ``published``, or the first digits of a version.
+            to: another file.
+            force: overwrite content that is not in any version.
 
         Returns:
-            The version, and whether the file is another one now.
+            The version, and whether the file changed.
 
         Raises:
-            ClassBookError: there is no such version, or the file holds what would be lost.
+            ClassBookError: there is no such version, or the file's content would be lost.
             PrerequisiteError: the disk is full.
         """
-        version = self.store.published() if name == PUBLISHED else self.store.version(name)
-        if version is None:
-            raise ClassBookError("nothing is published yet", "Save a version with `dsmoe classes save`.")
+        version = self._published() if name == PUBLISHED else self.store.version(name)
         path = to or self.file
         if path.is_dir():
             raise ClassBookError(f"{path} is a folder; expected a file", "Name the file to write.")
-        if _is(path, version.text):
+        if _has_text(path, version.text):
             return version, False
         if path.is_file() and not force:
-            self._refuse_loss(path)
+            self._refuse_to_overwrite(path)
         atomic_write(path, version.text)
         return version, True
 
-    def _whole(self) -> tuple[str, ClassBook]:
-        """The text of ``classes.yaml``, every description of which the text encoder reads to its end."""
+    def _checked_working_copy(self) -> tuple[str, ClassBook]:
+        """Text and book of ``classes.yaml``; the text encoder truncates none of its descriptions."""
         text = read_book_text(self.file)
         return text, ClassBook.parse(text, str(self.file), check_length=truncation_check(self._text))
 
-    def _refuse_loss(self, path: Path) -> None:
-        """Let only what can be brought back be written over.
+    def _refuse_to_overwrite(self, path: Path) -> None:
+        """Refuse if the file's content could not be restored from a version.
 
         Raises:
-            ClassBookError: the file is not, to the letter, one of the versions.
+            ClassBookError: the file is not byte for byte one of the versions.
         """
         versions = self.store.versions()
-        if any(_is(path, version.text) for version in versions):
+        if any(_has_text(path, version.text) for version in versions):
             return
         try:
-            known = ClassBook.load(path).version in {version.id for version in versions}
+            same_content = ClassBook.load(path).version in {version.id for version in versions}
         except ClassBookError:
-            known = False
-        if known:  # saving would say that it is a version already
+            same_content = False
+        if same_content:  # saving it would not make a new version
             raise ClassBookError(
                 f"{path} has comments or an order of lines that no version has",
                 "Keep a copy of it, then check out with --force.",
             )
         raise ClassBookError(
-            f"{path} holds what is in no version and would be lost",
+            f"{path} has content that is in no version and would be lost",
             "Save it with `dsmoe classes save -m MESSAGE`, or check out with --force.",
         )
 
     def unpublished_note(self) -> str | None:
-        """One line on ``classes.yaml`` where it is not what is published; None where it is."""
+        """One line saying that the working copy differs from the published version; None if it does not."""
         published = self.published()
         try:
             working = self.working()
         except ClassBookError as error:
-            return f"classes.yaml cannot be used, version {published.version} goes on: {error}"
+            return f"classes.yaml cannot be used, version {published.version} stays in use: {error}"
         if working.version == published.version:
             return None
         here = f"--workspace {self._workspace}"
@@ -238,12 +241,12 @@ class ClassBooks:
         )
 
 
-def _is(path: Path, text: str) -> bool:
+def _has_text(path: Path, text: str) -> bool:
     return path.is_file() and path.read_bytes() == text.encode("utf-8")
 
 
 def current_user() -> str:
-    """The name of the person who runs this."""
+    """The name of the user that runs this process."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

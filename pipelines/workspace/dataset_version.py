@@ -1,7 +1,7 @@
-"""Dataset versions: immutable manifests, named by their content, of what people said about which images.
+"""Dataset versions: immutable manifests of labelled images, identified by a hash of their content.
 
-A version holds images by sha256 with their boxes, its parent, the fixed test set and the class book's
-version; never a pre-annotation that no person looked at.
+A version has its images by sha256 with their boxes, its parent, the fixed test set and the version of the
+class book. Pre-annotations that no annotator checked are not part of it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocab
 
 
 class LabelledBox(Frozen):
-    """A box in pixels (x1, y1, x2, y2) and its class."""
+    """A box (x1, y1, x2, y2) in pixels and its class."""
 
     box: tuple[float, float, float, float]
     label: str
 
 
 class Item(Frozen):
-    """One image of a version, by the sha256 of its bytes."""
+    """One image of a version; ``key`` is the sha256 of its bytes."""
 
     key: str
     name: str
@@ -38,13 +38,13 @@ class Item(Frozen):
 
 
 class DatasetVersion(Frozen):
-    """One immutable version; ``id`` is the hash of everything else.
+    """One immutable version; ``id`` is the hash of all other fields.
 
     Attributes:
-        parent: the version before; None for the first and for a test set.
+        parent: the previous version; None for the first one and for a test set.
         test_set: id of the fixed test set that belongs to it; None for a test set itself.
-        class_book: version of the class book whose names the labels are.
-        train: images people labelled, by key; of a test set: its images.
+        class_book: version of the class book that the labels are names of.
+        train: labelled images ordered by key; of a test set, its images.
     """
 
     id: str
@@ -63,11 +63,11 @@ class DatasetVersion(Frozen):
         parent: str | None = None,
         test_set: str | None = None,
     ) -> Self:
-        """Make the version of these labels; the same labels give the same id, in whatever order.
+        """The version of these labels; their order does not change the id.
 
         Raises:
             BoxError: a box is outside its image.
-            ClassBookError: the class book lacks a label.
+            ClassBookError: the class book does not have a label.
         """
         draft = cls(
             id="",
@@ -80,23 +80,27 @@ class DatasetVersion(Frozen):
         return draft.model_copy(update={"id": draft.content()})
 
     def content(self) -> str:
-        """The hash of everything but the id."""
+        """The hash of all fields but the id."""
         return content_id(self.model_dump(mode="json", exclude={"id"}))
 
     @property
     def boxes(self) -> int:
+        """Number of boxes on all images."""
         return sum(len(item.boxes) for item in self.train)
 
     def labelled(self, images: Mapping[str, ImageRecord]) -> list[LabelledImage]:
-        """Its images with their boxes, as files of a workspace.
+        """The labelled images.
+
+        Args:
+            images: images of the workspace by key.
 
         Raises:
-            WorkspaceError: the workspace lacks an image of it.
+            WorkspaceError: an image is missing in the workspace.
         """
         missing = [item.name for item in self.train if item.key not in images]
         if missing:
             raise WorkspaceError(
-                f"dataset version {self.id} has {len(missing)} image(s) that the workspace lacks, "
+                f"{len(missing)} image(s) of dataset version {self.id} are missing in the workspace, "
                 f"such as {missing[0]}",
                 "Restore the workspace's images.",
             )
@@ -106,7 +110,7 @@ class DatasetVersion(Frozen):
         ]
 
     def save(self, folder: Path) -> Path:
-        """Write folder/ID.json unless it is there."""
+        """Write ``folder/ID.json`` unless it exists."""
         path = folder / f"{self.id}.json"
         if not path.exists():
             atomic_write(path, canonical_json(self.model_dump(mode="json")) + "\n")
@@ -114,24 +118,24 @@ class DatasetVersion(Frozen):
 
     @classmethod
     def load(cls, folder: Path, version: str) -> Self:
-        """Read a version and check that it is what its name says.
+        """Read a version and check its hash.
 
         Raises:
-            WorkspaceError: it is missing, no manifest, or was changed.
+            WorkspaceError: it is missing, is not a manifest, or was changed.
         """
         path = folder / f"{version}.json"
         try:
-            found = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            loaded = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
             raise WorkspaceError(f"dataset version {version} is not in {folder}", "Restore it.") from error
         except (ValueError, ValidationError) as error:
-            raise WorkspaceError(f"{path} is no dataset version", "Restore it from a copy.") from error
-        if found.id != version or found.content() != version:
+            raise WorkspaceError(f"{path} is not a dataset version", "Restore it from a copy.") from error
+        if loaded.id != version or loaded.content() != version:
             raise WorkspaceError(
-                f"{path} was changed: its content has the hash {found.content()}, its name says {version}",
+                f"{path} was changed: the hash of its content is {loaded.content()}, expected {version}",
                 "Restore it from a copy; dataset versions are never edited.",
             )
-        return found
+        return loaded
 
 
 def _item(labelled: LabelledImage, vocabulary: Vocabulary) -> Item:
@@ -145,7 +149,7 @@ def _item(labelled: LabelledImage, vocabulary: Vocabulary) -> Item:
 
 
 def _corners(annotation: Annotation, image: ImageRecord) -> tuple[float, float, float, float]:
-    """A box clipped to its image, to a thousandth of a pixel."""
+    """The box clipped to its image and rounded to a thousandth of a pixel."""
     outside = BoxError(
         f"box {annotation.box.corners} ({annotation.label}) is outside its image {image.name}, "
         f"which is {image.width} x {image.height}",

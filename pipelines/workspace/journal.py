@@ -1,4 +1,4 @@
-"""The journal of a workspace: what was sent, what came back, which step of which round is done.
+"""Journal of a workspace: images, rounds, sent tasks, harvested annotations, finished steps, champion.
 
 Every method is one transaction. Writing the same thing twice changes nothing.
 """
@@ -6,44 +6,54 @@ Every method is one transaction. Writing the same thing twice changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import Harvest, ImageRecord
-from pipelines.workspace import journal_tables as t
+from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcome
+from pipelines.settings import FORMAT_VERSION, check_format_version
+from pipelines.workspace import database as t
 from pipelines.workspace.database import Database
-from pipelines.workspace.journal_harvests import as_text, harvest_of, harvest_row, news, remark_row
 
 Role = Literal["pool", "test"]
 State = Literal["opening", "open", "closing", "closed"]
-Arm = Literal["seed", "ranked", "random"]
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_VERSION = "format_version"
+_OLD_VERSION, _OLD_VALUES = "schema_version", "facts"  # names of format version 1
 
 
 @dataclass(frozen=True, slots=True)
 class SentTask:
-    """One image of a round; ``task_id`` is None until the labelling server is known to have it."""
+    """One image of a round.
+
+    Attributes:
+        acquisition: name of the acquisition function; None in a seed round.
+        score: acquisition score, higher = sooner; None in a seed round.
+        version: of the pre-annotations, ``MODEL+BOOK``; None where none are shown.
+        task_id: in Label Studio; None until the image is known to be there.
+    """
 
     key: str
     round: int
     arm: Arm
     rank: int
-    uncertainty: float | None
-    version: str | None
+    acquisition: str | None = None
+    score: float | None = None
+    version: str | None = None
     task_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """A round as the journal holds it; ``result`` is None until it is closed.
+    """A round in the journal.
 
     Attributes:
-        class_book: version that it was opened with; None of rounds from before this was noted.
+        champion: the model that pre-annotated the images; None in a seed round.
+        result: None until the round is closed.
+        class_book: published version when the round was opened.
     """
 
     round: int
@@ -57,7 +67,7 @@ class RoundRecord:
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """One turn of an alias, such as a promotion of the champion."""
+    """One change of an alias, such as a promotion of the champion."""
 
     model: str
     action: str
@@ -65,79 +75,109 @@ class AliasChange:
     at: datetime
 
 
+def time_text(moment: datetime) -> str:
+    """UTC with microseconds, so that text order is time order."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 def now() -> str:
-    """The present in the journal's notation."""
-    return as_text(datetime.now(UTC))
+    """The current time as the journal writes it."""
+    return time_text(datetime.now(UTC))
 
 
-class Journal(Database):
+class Journal:
     """Reads and writes the journal behind a SQLAlchemy URL.
 
     Raises:
-        WorkspaceError: the journal is of another version, or is no journal.
+        WorkspaceError: the file is not a journal, has another format version, or another process holds it.
         PrerequisiteError: the disk is full.
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, t.metadata)
-        version = self.fact("schema_version")
+        self._db = Database(url)
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        """Check the format version and create missing tables; nothing is created in an older journal."""
+        with self._db.transaction() as db:
+            is_old = sa.inspect(db).has_table(_OLD_VALUES)
+        if is_old:
+            query = sa.text(f"SELECT value FROM {_OLD_VALUES} WHERE name = '{_OLD_VERSION}'")  # noqa: S608
+            versions = [row.value for row in self._db.rows(query)]
+            check_format_version(int(versions[0]) if versions else 1, "the journal")
+        with self._db.transaction() as db:
+            t.metadata.create_all(db)
+        version = self.value(_VERSION)
         if version is None:
-            self.set_fact("schema_version", t.SCHEMA_VERSION)
-        elif version != t.SCHEMA_VERSION:
-            raise WorkspaceError(
-                f"the journal is of version {version}; expected {t.SCHEMA_VERSION}",
-                "Open it with the dsmoe that made it.",
-            )
+            self.set_value(_VERSION, FORMAT_VERSION)
+        else:
+            check_format_version(version, "the journal")
 
     @classmethod
     def at(cls, path: Path) -> Journal:
         """The SQLite journal in this file."""
         return cls(f"sqlite:///{path}")
 
-    # facts: single values about the workspace
-    def fact(self, name: str) -> Any:
-        rows = self._rows(sa.select(t.facts.c.value).where(t.facts.c.name == name))
+    def close(self) -> None:
+        """Close all connections."""
+        self._db.close()
+
+    # single values of the workspace
+
+    def value(self, name: str) -> Any:
+        """A value of the workspace, such as the id of its test set; None if it was never set."""
+        rows = self._db.rows(sa.select(t.values_table.c.value).where(t.values_table.c.name == name))
         return rows[0].value if rows else None
 
-    def set_fact(self, name: str, value: Any) -> None:
-        self._insert(t.facts, [{"name": name, "value": value}], update=["value"])
+    def set_value(self, name: str, value: Any) -> None:
+        """Set a value of the workspace."""
+        self._db.insert(t.values_table, [{"name": name, "value": value}], update=["value"])
 
     # images
+
     def reset_ingest(self) -> None:
-        """Forget images and imported labels of a making that was killed; a round holds on to them all."""
+        """Delete the images and imported labels of an interrupted ingest, unless a round was started."""
         if self.rounds():
             return
-        with self._connect() as db:
-            for table in (t.images, t.harvests, t.remarks):
+        with self._db.transaction() as db:
+            for table in (t.images_table, t.harvests_table):
                 db.execute(sa.delete(table))
-            db.execute(sa.delete(t.facts).where(t.facts.c.name == "test_set"))
+            db.execute(sa.delete(t.values_table).where(t.values_table.c.name == "test_set"))
 
     def add_images(self, images: Iterable[ImageRecord], role: Role, root: Path) -> None:
-        """Record images; one that is there already keeps its role, so a test image stays one."""
+        """Record images; an image that is recorded already keeps its role.
+
+        Args:
+            root: folder of the workspace.
+        """
         rows = [
             {
-                "key": p.key,
-                "name": p.name,
-                "file": p.path.relative_to(root).as_posix(),
-                "width": p.width,
-                "height": p.height,
+                "key": image.key,
+                "name": image.name,
+                "file": image.path.relative_to(root).as_posix(),
+                "width": image.width,
+                "height": image.height,
                 "role": role,
             }
-            for p in images
+            for image in images
         ]
-        self._insert(t.images, rows)
+        self._db.insert(t.images_table, rows)
 
     def images(self, root: Path, role: Role | None = None) -> list[ImageRecord]:
-        """Images of a role, or all, by name."""
-        query = sa.select(t.images).order_by(t.images.c.name, t.images.c.key)
+        """Images of a role, or all, ordered by name."""
+        query = sa.select(t.images_table).order_by(t.images_table.c.name, t.images_table.c.key)
         if role is not None:
-            query = query.where(t.images.c.role == role)
-        return [ImageRecord(r.key, r.name, root / r.file, r.width, r.height) for r in self._rows(query)]
+            query = query.where(t.images_table.c.role == role)
+        return [ImageRecord(r.key, r.name, root / r.file, r.width, r.height) for r in self._db.rows(query)]
 
-    # rounds and the tasks that were sent
+    # rounds and their tasks
+
     def rounds(self) -> list[RoundRecord]:
-        query = sa.select(t.rounds, t.round_books.c.class_book).order_by(t.rounds.c.round)
-        query = query.outerjoin(t.round_books, t.round_books.c.round == t.rounds.c.round)
+        """All rounds, oldest first."""
         return [
             RoundRecord(
                 r.round,
@@ -148,124 +188,184 @@ class Journal(Database):
                 r.result,
                 r.class_book,
             )
-            for r in self._rows(query)
+            for r in self._db.rows(sa.select(t.rounds_table).order_by(t.rounds_table.c.round))
         ]
 
     def start_round(self, number: int, champion: str | None, class_book: str | None = None) -> None:
-        """Begin a round; its words are noted first, for nobody may be killed between and find it without."""
-        if class_book is not None:
-            words = {"round": number, "class_book": class_book}
-            self._insert(t.round_books, [words], update=["class_book"])
-        row = {"round": number, "state": "opening", "champion": champion, "opened_at": now()}
-        self._insert(t.rounds, [row])
+        """Record a new round, in state ``opening``."""
+        row = {"round": number, "state": "opening", "champion": champion, "class_book": class_book}
+        self._db.insert(t.rounds_table, [{**row, "opened_at": now()}])
 
     def set_state(self, number: int, state: State) -> None:
-        with self._connect() as db:
-            db.execute(sa.update(t.rounds).where(t.rounds.c.round == number).values(state=state))
+        """Set the state of a round."""
+        with self._db.transaction() as db:
+            query = sa.update(t.rounds_table).where(t.rounds_table.c.round == number)
+            db.execute(query.values(state=state))
 
     def finish_round(self, number: int, result: Mapping[str, Any]) -> None:
-        with self._connect() as db:
-            db.execute(
-                sa.update(t.rounds)
-                .where(t.rounds.c.round == number, t.rounds.c.state != "closed")
-                .values(state="closed", closed_at=now(), result=dict(result))
+        """Close a round with its result; a closed round keeps the result it has."""
+        with self._db.transaction() as db:
+            query = sa.update(t.rounds_table).where(
+                t.rounds_table.c.round == number, t.rounds_table.c.state != "closed"
             )
+            db.execute(query.values(state="closed", closed_at=now(), result=dict(result)))
 
     def plan_tasks(self, tasks: Sequence[SentTask]) -> None:
-        """Choose images for a round: all of them or none."""
-        names = ("key", "round", "arm", "rank", "uncertainty", "version", "task_id")
-        self._insert(t.tasks, [{name: getattr(task, name) for name in names} for task in tasks])
+        """Record the selected images of a round, all or none."""
+        names = ("key", "round", "arm", "rank", "acquisition", "score", "version", "task_id")
+        rows = [{name: getattr(task, name) for name in names} for task in tasks]
+        self._db.insert(t.tasks_table, [row | {"arm": str(row["arm"])} for row in rows])
 
     def mark_sent(self, ids: Mapping[str, int]) -> None:
         """Record the labelling server's task ids by image key."""
-        with self._connect() as db:
+        with self._db.transaction() as db:
             for key, task_id in ids.items():
-                db.execute(sa.update(t.tasks).where(t.tasks.c.key == key).values(task_id=task_id))
+                query = sa.update(t.tasks_table).where(t.tasks_table.c.key == key)
+                db.execute(query.values(task_id=task_id))
 
     def tasks(self, number: int | None = None) -> list[SentTask]:
-        """Tasks of a round, or all, first to label first."""
-        query = sa.select(t.tasks).order_by(t.tasks.c.round, t.tasks.c.rank)
+        """Tasks of a round, or all, by round and rank."""
+        query = sa.select(t.tasks_table).order_by(t.tasks_table.c.round, t.tasks_table.c.rank)
         if number is not None:
-            query = query.where(t.tasks.c.round == number)
+            query = query.where(t.tasks_table.c.round == number)
         return [
-            SentTask(r.key, r.round, r.arm, r.rank, r.uncertainty, r.version, r.task_id)
-            for r in self._rows(query)
+            SentTask(r.key, r.round, Arm(r.arm), r.rank, r.acquisition, r.score, r.version, r.task_id)
+            for r in self._db.rows(query)
         ]
 
-    # what people said
+    # annotations that came back
+
     def record_harvests(
         self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio"
     ) -> None:
-        """Append states of annotations; a state that is there already, or says nothing new, is left alone."""
-        fresh = news(harvests, self._states()) if source == "studio" else harvests
-        # First, for nobody may be killed between them and find a doubtful image labelled.
-        self._insert(t.remarks, [remark_row(h) for h in fresh if h.doubt or h.note or h.annotators != 1])
-        self._insert(t.harvests, [harvest_row(h, source) for h in fresh])
+        """Append states of annotations; a state that is recorded already or changes nothing is left out."""
+        new = changed_harvests(harvests, self._states()) if source == "studio" else harvests
+        self._db.insert(t.harvests_table, [_harvest_row(harvest, source) for harvest in new])
 
     def harvests(self) -> dict[str, Harvest]:
-        """The latest state of each image that came back, by key; imported labels included."""
-        return {key: h for key, h in self._latest().items() if h.annotators}
-
-    def _latest(self) -> dict[str, Harvest]:
-        """The latest state of each image, those included whose annotations were all taken back."""
-        return {h.key: h for h in self._states()}
+        """The latest state of each image that has annotations, by key; imported labels included."""
+        latest = {harvest.key: harvest for harvest in self._states()}
+        return {key: harvest for key, harvest in latest.items() if harvest.annotators}
 
     def _states(self) -> list[Harvest]:
-        """Every state that was seen, oldest first."""
-        same = [t.remarks.c[name] == t.harvests.c[name] for name in ("key", "annotation_id", "updated_at")]
-        said = [t.remarks.c[name] for name in ("doubt", "note", "annotators", "agreement")]
-        query = sa.select(t.harvests, *said).outerjoin(t.remarks, sa.and_(*same))
-        return [
-            harvest_of(r)
-            for r in self._rows(query.order_by(t.harvests.c.updated_at, t.harvests.c.annotation_id))
-        ]
+        """All recorded states, oldest first."""
+        table = t.harvests_table
+        query = sa.select(table).order_by(table.c.updated_at, table.c.annotation_id)
+        return [_harvest_of(row) for row in self._db.rows(query)]
 
     def last_harvest(self) -> datetime | None:
-        """The labelling server's time of the newest annotation seen."""
-        query = sa.select(sa.func.max(t.harvests.c.updated_at)).where(t.harvests.c.source == "studio")
-        value = self._rows(query)[0][0]
+        """Time of the newest recorded annotation, by the labelling server's clock."""
+        table = t.harvests_table
+        query = sa.select(sa.func.max(table.c.updated_at)).where(table.c.source == "studio")
+        value = self._db.rows(query)[0][0]
         return datetime.fromisoformat(value) if value else None
 
-    # steps
+    # steps of a round
+
     def finished(self, number: int, step: str) -> dict[str, Any] | None:
-        """What a finished step left behind; None where it is still to do."""
-        query = sa.select(t.steps).where(t.steps.c.round == number, t.steps.c.step == step)
-        rows = [row for row in self._rows(query) if row.finished_at]
+        """The result of a finished step; None if the step is not finished."""
+        table = t.steps_table
+        query = sa.select(table).where(table.c.round == number, table.c.step == step)
+        rows = [row for row in self._db.rows(query) if row.finished_at]
         return dict(rows[0].detail or {}) if rows else None
 
     def begin(self, number: int, step: str) -> None:
-        """Note that a step starts, or starts again."""
+        """Record that a step starts, or starts again."""
+        table = t.steps_table
         row = {"round": number, "step": step, "attempts": 0, "started_at": now()}
-        self._insert(t.steps, [row])
-        here = (t.steps.c.round == number, t.steps.c.step == step)
-        with self._connect() as db:
-            db.execute(
-                sa.update(t.steps).where(*here).values(attempts=t.steps.c.attempts + 1, started_at=now())
-            )
+        self._db.insert(table, [row])
+        with self._db.transaction() as db:
+            query = sa.update(table).where(table.c.round == number, table.c.step == step)
+            db.execute(query.values(attempts=table.c.attempts + 1, started_at=now()))
 
     def finish(self, number: int, step: str, detail: Mapping[str, Any]) -> None:
-        here = (t.steps.c.round == number, t.steps.c.step == step)
-        with self._connect() as db:
-            db.execute(sa.update(t.steps).where(*here).values(finished_at=now(), detail=dict(detail)))
+        """Record that a step is finished, with its result."""
+        table = t.steps_table
+        with self._db.transaction() as db:
+            query = sa.update(table).where(table.c.round == number, table.c.step == step)
+            db.execute(query.values(finished_at=now(), detail=dict(detail)))
 
     def steps(self) -> list[tuple[int, str, int, bool]]:
-        """(round, step, attempts, finished) in the order they began."""
-        query = sa.select(t.steps).order_by(t.steps.c.round, t.steps.c.started_at)
-        return [(r.round, r.step, r.attempts, r.finished_at is not None) for r in self._rows(query)]
+        """(round, step, attempts, finished), in the order in which the steps started."""
+        query = sa.select(t.steps_table).order_by(t.steps_table.c.round, t.steps_table.c.started_at)
+        return [(r.round, r.step, r.attempts, r.finished_at is not None) for r in self._db.rows(query)]
 
     # aliases of models
+
     def set_alias(self, alias: str, model: str, action: str, reason: str) -> None:
-        """Point an alias to a model; does nothing where it points there already."""
+        """Point an alias to a model; does nothing if it points there already."""
         history = self.alias_history(alias)
         if history and history[-1].model == model:
             return
-        with self._connect() as db:
+        with self._db.transaction() as db:
             row = {"alias": alias, "model": model, "action": action, "reason": reason, "at": now()}
-            db.execute(sa.insert(t.aliases).values(row))
+            db.execute(sa.insert(t.aliases_table).values(row))
 
     def alias_history(self, alias: str) -> list[AliasChange]:
-        """Oldest first; the last one holds now."""
-        query = sa.select(t.aliases).where(t.aliases.c.alias == alias).order_by(t.aliases.c.id)
+        """All changes of an alias, oldest first; the last one is in effect."""
+        table = t.aliases_table
+        query = sa.select(table).where(table.c.alias == alias).order_by(table.c.id)
         return [
-            AliasChange(r.model, r.action, r.reason, datetime.fromisoformat(r.at)) for r in self._rows(query)
+            AliasChange(r.model, r.action, r.reason, datetime.fromisoformat(r.at))
+            for r in self._db.rows(query)
         ]
+
+
+def changed_harvests(harvests: Sequence[Harvest], states: Sequence[Harvest]) -> list[Harvest]:
+    """The harvests that differ from the latest known state of their image, oldest first.
+
+    What the labelling server returns is in effect, whatever its clock says. If the clock was set back, or an
+    earlier state is in effect again after a backup was restored, the harvest is dated just after the state
+    that it replaces.
+
+    Args:
+        harvests: as the labelling server returns them.
+        states: all recorded states, oldest first.
+    """
+    latest = {harvest.key: harvest for harvest in states}
+    changed = []
+    for harvest in sorted(harvests, key=lambda h: (h.updated_at, h.annotation_id)):
+        known = latest.get(harvest.key)
+        if not _changes(harvest, known):
+            continue
+        moment = harvest.updated_at
+        if known is not None and moment <= known.updated_at:
+            moment = known.updated_at + timedelta(microseconds=1)
+        latest[harvest.key] = replace(harvest, updated_at=moment)
+        changed.append(latest[harvest.key])
+    return changed
+
+
+def _changes(harvest: Harvest, known: Harvest | None) -> bool:
+    """Whether a harvest differs from the known state in more than its date."""
+    if known is None:
+        return harvest.annotators > 0
+    return replace(harvest, updated_at=known.updated_at) != known
+
+
+def _harvest_row(harvest: Harvest, source: str) -> dict[str, Any]:
+    plain = ("key", "annotation_id", "skipped", "version", "seconds")
+    feedback = ("doubt", "note", "annotators", "agreement")
+    return {name: getattr(harvest, name) for name in (*plain, *feedback)} | {
+        "updated_at": time_text(harvest.updated_at),
+        "source": source,
+        "boxes": [[*a.box.corners, a.label] for a in harvest.annotations],
+        "outcomes": {str(outcome): count for outcome, count in harvest.outcomes.items()},
+    }
+
+
+def _harvest_of(row: sa.Row[Any]) -> Harvest:
+    return Harvest(
+        key=row.key,
+        annotations=tuple(Annotation(Box(*map(float, box[:4])), box[4]) for box in row.boxes),
+        annotation_id=row.annotation_id,
+        updated_at=datetime.fromisoformat(row.updated_at),
+        skipped=row.skipped,
+        outcomes={Outcome(name): count for name, count in row.outcomes.items()},
+        version=row.version,
+        seconds=row.seconds,
+        doubt=row.doubt,
+        note=row.note,
+        annotators=row.annotators,
+        agreement=row.agreement,
+    )

@@ -1,4 +1,4 @@
-"""What MODEL means on the command line."""
+"""Resolves the MODEL argument of commands to a model folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ModelRef(NamedTuple):
     """A model's folder.
 
     Attributes:
-        workspace: the one that it is a model of; None for a folder from anywhere.
+        workspace: the workspace that the model is registered in; None for any other folder.
     """
 
     name: str
@@ -23,7 +23,7 @@ class ModelRef(NamedTuple):
 
 
 def resolve_model(model: str, workspace: Workspace | None) -> ModelRef:
-    """A model by its id in a workspace (or ``champion``), or by its folder.
+    """The model of an id in a workspace, of the name ``champion``, or of a folder.
 
     Raises:
         ModelError: there is no such model.
@@ -35,9 +35,12 @@ def resolve_model(model: str, workspace: Workspace | None) -> ModelRef:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return ModelRef(model, folder, None)
-    known = ", ".join(card.id for card in workspace.registry.cards()) if workspace else ""
-    place = f"in {workspace.path}, which has {known or 'none'}" if workspace else "a folder"
+    if workspace is None:
+        problem = f"model {model!r} is not a folder"
+    else:
+        ids = ", ".join(card.id for card in workspace.registry.cards()) or "none"
+        problem = f"model {model!r} is not in {workspace.path}, which has {ids}"
     raise ModelError(
-        f"model {model!r} is not {place}",
+        problem,
         "Give a folder with model.json and model.safetensors, or --workspace and the id of a model in it.",
     )

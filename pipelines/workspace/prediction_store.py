@@ -1,14 +1,17 @@
-"""What each model version found, one line of JSON an image, in detections/VERSION.jsonl.
+"""Predictions of each model version on disk: one line of JSON per image, in ``predictions/VERSION.jsonl``.
 
-Lines are appended and flushed as images come by, so an interrupted search goes on where it was. A line
-torn by a kill is dropped by the next reader and overwritten by the next writer.
+Lines are appended and flushed one by one, so an interrupted run continues where it stopped. Readers ignore an
+incomplete last line, and the next writer overwrites it.
+
+Acquisition scores are not stored here: opening a round computes them from the stored predictions, so scores
+of different acquisition functions are never mixed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
 
 class PredictionStore:
-    """The detections folder of a workspace."""
+    """The predictions folder of a workspace."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,18 +31,23 @@ class PredictionStore:
         return self._folder / f"{version}.jsonl"
 
     def load(self, version: str) -> dict[str, Prediction]:
-        """Everything a version found, by image key; nothing where it never looked."""
+        """All predictions of a version, by image key; empty if there are none."""
         path = self.path(version)
         if not path.exists():
             return {}
-        return {found.key: found for found in _whole_lines(path)}
+        return {prediction.key: prediction for prediction in _complete_lines(path)}
 
     def lookup(self, version: str) -> Mapping[str, Prediction]:
-        """The same as ``load``, but each image's detections are read when they are asked for."""
+        """The same as ``load``, but each prediction is read from disk when it is accessed."""
         return _Lookup(self.path(version))
 
-    def add(self, version: str, detections: Iterable[Prediction]) -> Iterator[Prediction]:
-        """Append detections as they stream by, and pass each on once it is on the disk.
+    def append(
+        self, version: str, predictions: Iterable[Prediction], progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Append predictions as they are produced.
+
+        Args:
+            progress: called with the number of predictions stored so far.
 
         Raises:
             PrerequisiteError: the disk is full.
@@ -47,61 +55,62 @@ class PredictionStore:
         path = self.path(version)
         path.parent.mkdir(parents=True, exist_ok=True)
         with disk_full_as_error(path), path.open("ab") as file:
-            file.truncate(_length_of_whole_lines(path))
-            for found in detections:
-                file.write((canonical_json(to_json(found)) + "\n").encode())
+            file.truncate(_length_of_complete_lines(path))
+            for count, prediction in enumerate(predictions, start=1):
+                file.write((canonical_json(to_json(prediction)) + "\n").encode())
                 file.flush()
-                yield found
+                if progress is not None:
+                    progress(count)
             os.fsync(file.fileno())
 
 
 class _Lookup(Mapping[str, Prediction]):
-    """Knows where in the file each image's newest line begins."""
+    """Holds the offset in the file at which each image's newest line begins."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._starts: dict[str, int] = {}
+        self._offsets: dict[str, int] = {}
         if path.exists():
             with path.open("rb") as file:
-                start = 0
+                offset = 0
                 for line in file:
                     if line.endswith(b"\n"):
-                        self._starts[json.loads(line)["key"]] = start
-                    start += len(line)
+                        self._offsets[json.loads(line)["key"]] = offset
+                    offset += len(line)
 
     def __getitem__(self, key: str) -> Prediction:
-        start = self._starts[key]
+        offset = self._offsets[key]
         with self._path.open("rb") as file:
-            file.seek(start)
+            file.seek(offset)
             return from_json(json.loads(file.readline()))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._starts)
+        return iter(self._offsets)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return len(self._offsets)
 
 
-def to_json(found: Prediction) -> dict[str, Any]:
-    """Plain values, probabilities to six digits; boxes as they are: rounded, one might have no area."""
+def to_json(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as JSON values: probabilities with six digits, boxes exact to keep their area positive."""
     return {
-        "key": found.key,
-        "version": found.version,
-        "uncertainty": found.uncertainty,
+        "key": prediction.key,
+        "version": prediction.version,
+        "uncertainty": prediction.uncertainty,
         "routing": {
-            "experts": found.routing.experts,
-            "weights": [round(w, 6) for w in found.routing.weights],
-            "entropy": found.routing.entropy,
+            "experts": prediction.routing.experts,
+            "weights": [round(w, 6) for w in prediction.routing.weights],
+            "entropy": prediction.routing.entropy,
         },
         "detections": [
             {
-                "box": f.box.corners,
-                "label": f.label,
-                "score": round(f.score, 6),
-                "probabilities": {name: round(p, 6) for name, p in f.probabilities.items()},
-                "entropy": round(f.entropy, 6),
+                "box": d.box.corners,
+                "label": d.label,
+                "score": round(d.score, 6),
+                "probabilities": {name: round(p, 6) for name, p in d.probabilities.items()},
+                "entropy": round(d.entropy, 6),
             }
-            for f in found.detections
+            for d in prediction.detections
         ],
     }
 
@@ -112,8 +121,8 @@ def from_json(raw: dict[str, Any]) -> Prediction:
     return Prediction(
         key=raw["key"],
         detections=tuple(
-            Detection(Box(*map(float, f["box"])), f["label"], f["score"], f["probabilities"], f["entropy"])
-            for f in raw["detections"]
+            Detection(Box(*map(float, d["box"])), d["label"], d["score"], d["probabilities"], d["entropy"])
+            for d in raw["detections"]
         ),
         routing=Routing(tuple(routing["experts"]), tuple(routing["weights"]), routing["entropy"]),
         uncertainty=raw["uncertainty"],
@@ -121,15 +130,15 @@ def from_json(raw: dict[str, Any]) -> Prediction:
     )
 
 
-def _whole_lines(path: Path) -> Iterator[Prediction]:
+def _complete_lines(path: Path) -> Iterator[Prediction]:
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 yield from_json(json.loads(line))
 
 
-def _length_of_whole_lines(path: Path) -> int:
-    """Bytes up to and with the last line end."""
+def _length_of_complete_lines(path: Path) -> int:
+    """Bytes up to and including the last line end."""
     if not path.exists():
         return 0
     step = 1 << 16

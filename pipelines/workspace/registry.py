@@ -1,7 +1,4 @@
-"""The models of a workspace: a folder and a card each, and the champion with its history.
-
-Small on purpose; an MLflow registry takes this place behind the same five verbs.
-"""
+"""Model registry of a workspace: a folder, a card and an evaluation per model, and the champion's history."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ CHAMPION = "champion"
 
 
 class ClassMetrics(Frozen):
-    """COCO scores of one class, 0 to 1."""
+    """COCO metrics of one class, 0 to 1."""
 
     map50: float
     map: float
@@ -34,7 +31,7 @@ class ClassMetrics(Frozen):
 
 
 class Metrics(ClassMetrics):
-    """COCO scores over all classes, 0 to 1, and those of each class.
+    """COCO metrics over all classes, 0 to 1, and those of each class.
 
     Attributes:
         evaluated_on: test set and class book, ``DATASET+BOOK``; only metrics on the same ones are comparable.
@@ -45,24 +42,23 @@ class Metrics(ClassMetrics):
 
     @classmethod
     def of(cls, evaluation: Any, evaluated_on: str) -> Self:
-        """Take over an evaluation's figures (``dsmoe_core.evaluation.coco_metrics.Evaluation``)."""
+        """The metrics of a ``dsmoe_core.evaluation.coco_metrics.Evaluation``."""
         names = ("map50", "map", "precision", "recall", "f1")
         per_class = {
-            label: ClassMetrics(**{n: float(getattr(scores, n)) for n in names})
-            for label, scores in evaluation.per_class.items()
+            label: ClassMetrics(**{name: float(getattr(metrics, name)) for name in names})
+            for label, metrics in evaluation.per_class.items()
         }
-        totals = {n: float(getattr(evaluation, n)) for n in names}
+        totals = {name: float(getattr(evaluation, name)) for name in names}
         return cls(**totals, per_class=per_class, evaluated_on=evaluated_on)
 
 
 class ModelCard(Frozen):
-    """Where a model comes from and how good it is; written last, so a folder with a card is whole.
+    """Provenance of a model; written once, after its other files, so a folder with a card is complete.
 
     Attributes:
-        parent: the model its training started from.
+        parent: the model that its training started from.
         training: configuration and summary (steps, seconds, losses) of the training.
-        evaluation: None until it was judged.
-        commit: of this software, where it is known.
+        commit: git commit of this software; None if it is unknown.
     """
 
     id: str
@@ -71,50 +67,74 @@ class ModelCard(Frozen):
     dataset_version: str
     class_book: str
     training: dict[str, Any]
-    evaluation: Metrics | None = None
     commit: str | None = None
     created_at: datetime
 
 
 class Registry:
-    """models/ID/{model.safetensors, model.json, card.json}; which is champion stands in the journal."""
+    """The models of a workspace.
+
+    Files: ``models/ID/{model.safetensors, model.json, card.json, evaluation.json}``. The journal has the
+    champion.
+    """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
         self._folder = folder
         self._journal = journal
 
     def folder(self, model: str) -> Path:
-        """Where a model's files are."""
+        """The folder of a model's files."""
         return self._folder / model
 
     def register(self, card: ModelCard) -> None:
-        """Write or rewrite a model's card."""
+        """Write a model's card."""
         atomic_write(self.folder(card.id) / "card.json", card.model_dump_json(indent=1) + "\n")
 
     def has(self, model: str) -> bool:
+        """Whether a model of this id is registered."""
         return (self.folder(model) / "card.json").exists()
 
     def card(self, model: str) -> ModelCard:
         """A model's card.
 
         Raises:
-            ModelError: there is no such model, or its card is torn.
+            ModelError: there is no such model, or its card is damaged.
         """
         path = self.folder(model) / "card.json"
         try:
             return ModelCard.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError as error:
-            known = ", ".join(c.id for c in self.cards()) or "none yet"
+            ids = ", ".join(card.id for card in self.cards()) or "none yet"
             raise ModelError(
-                f"model {model!r} is not in {self._folder}; there are: {known}", "Name one of these."
+                f"model {model!r} is not in {self._folder}; there are: {ids}", "Name one of these."
             ) from error
         except (ValueError, ValidationError) as error:
-            raise ModelError(f"{path} is no model card", "Restore it from a copy.") from error
+            raise ModelError(f"{path} is not a model card", "Restore it from a copy.") from error
 
     def cards(self) -> list[ModelCard]:
-        """All models, oldest first."""
-        found = [self.card(path.parent.name) for path in self._folder.glob("*/card.json")]
-        return sorted(found, key=lambda card: (card.created_at, card.id))
+        """The cards of all models, oldest first."""
+        cards = [self.card(path.parent.name) for path in self._folder.glob("*/card.json")]
+        return sorted(cards, key=lambda card: (card.created_at, card.id))
+
+    def save_evaluation(self, model: str, metrics: Metrics) -> None:
+        """Write a model's metrics on the test set; they replace earlier ones."""
+        atomic_write(self.folder(model) / "evaluation.json", metrics.model_dump_json(indent=1) + "\n")
+
+    def evaluation(self, model: str) -> Metrics | None:
+        """A model's latest metrics on the test set; None if it was not evaluated yet.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        path = self.folder(model) / "evaluation.json"
+        try:
+            return Metrics.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (ValueError, ValidationError) as error:
+            raise ModelError(
+                f"{path} is not an evaluation", "Delete it; the next round evaluates again."
+            ) from error
 
     def champion(self) -> str | None:
         """The model in use; None before the first promotion."""
@@ -122,7 +142,7 @@ class Registry:
         return history[-1].model if history else None
 
     def history(self) -> list[AliasChange]:
-        """Every model that was champion, oldest first."""
+        """All promotions and rollbacks, oldest first."""
         return self._journal.alias_history(CHAMPION)
 
     def promote(self, model: str, reason: str) -> None:
@@ -134,10 +154,10 @@ class Registry:
         self._journal.set_alias(CHAMPION, self.card(model).id, "promote", reason)
 
     def rollback(self, reason: str = "rolled back by hand") -> str:
-        """Make the champion before the present one champion again, and return its id.
+        """Make the previous champion champion again, and return its id.
 
         Raises:
-            ModelError: there was none before, or it is not there any more.
+            ModelError: there is no previous champion, or its files are gone.
         """
         stack: list[str] = []
         for change in self.history():
@@ -149,9 +169,9 @@ class Registry:
             raise ModelError(
                 f"there is no champion before {stack[-1] if stack else 'the first'}", "Promote another model."
             )
-        before = self.card(stack[-2]).id
-        self._journal.set_alias(CHAMPION, before, "rollback", reason)
-        return before
+        previous = self.card(stack[-2]).id
+        self._journal.set_alias(CHAMPION, previous, "rollback", reason)
+        return previous
 
 
 def new_card(
@@ -163,7 +183,7 @@ def new_card(
     class_book: str,
     training: Mapping[str, Any],
 ) -> ModelCard:
-    """A card for a model that was just trained."""
+    """The card of a model that was just trained in round ``number``."""
     return ModelCard(
         id=model,
         round=number,
@@ -177,26 +197,26 @@ def new_card(
 
 
 def source_commit() -> str | None:
-    """The git commit of this software, with "+changes" where files differ; None where it is not known.
+    """The git commit of this software, with "+changes" if files differ; None if it is unknown.
 
-    Result files may differ: a benchmark that has written one does not change what the next one measures.
+    Changed result files are ignored, so that a benchmark does not alter the commit that the next one records.
     """
-    here = Path(__file__).resolve().parents[2]
-    if not (here / ".git").exists():
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
         return None
 
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True)  # noqa: S607
-        return done.stdout.strip()
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "-uno", "--", ".", ":(exclude)benchmarks/results")
-        return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+        changes = git("status", "--porcelain", "-uno", "--", ".", ":(exclude)benchmarks/results")
+        return git("rev-parse", "HEAD") + ("+changes" if changes else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def plain(summary: Any) -> dict[str, Any]:
+def as_plain_dict(summary: Any) -> dict[str, Any]:
     """A training summary (named tuple or dataclass) as plain values for a card."""
     if is_dataclass(summary) and not isinstance(summary, type):
         return asdict(summary)

@@ -1,7 +1,4 @@
-"""Rounds as people look at them.
-
-What was labelled, what happened to the pre-annotations, how the model fared.
-"""
+"""Summary of each round: labelled images, corrected pre-annotations, annotation effort, model metrics."""
 
 from __future__ import annotations
 
@@ -19,21 +16,21 @@ from pipelines.workspace.journal import RoundRecord, SentTask, State
 
 @dataclass(frozen=True, slots=True)
 class RoundSummary:
-    """One round.
+    """Summary of one round.
 
     Attributes:
         sent: images sent out in this round.
-        answered: those that came back, labelled or skipped.
+        answered: images that came back, labelled, skipped or in doubt.
         new_images, new_boxes: labelled in this round.
-        images, boxes: labelled up to and with this round.
-        accepted, moved, relabelled, deleted: pre-annotated boxes of this round, counted.
-        added: boxes drawn by hand in this round, counted.
-        map50, map: of this round's model on the fixed test set, 0 to 1; None until it was judged.
-        promoted: None until it was decided.
-        doubtful: images of this round that came back in doubt; they are answered, not labelled.
-        agreement: of several annotators of an image, 0 to 1, mean over such images; None where none were.
-        effort: see pipelines.workspace.annotation_time.
-        class_book: version that the round was opened with; None of rounds from before this was noted.
+        images, boxes: labelled up to and including this round.
+        accepted, moved, relabelled, deleted: number of pre-annotated boxes of this round with this outcome.
+        added: number of boxes of this round that annotators drew themselves.
+        map50, map: of this round's model on the fixed test set, 0 to 1; None before its evaluation.
+        promoted: None before the decision.
+        doubtful: images of this round that came back in doubt; they count as answered, not as labelled.
+        agreement: between several annotators of an image, 0 to 1, mean over such images; None without any.
+        effort: annotation time by kind of image, see pipelines.workspace.annotation_time.
+        class_book: published version when the round was opened.
     """
 
     round: int
@@ -63,31 +60,31 @@ class RoundSummary:
     class_book: str | None = None
 
     @property
-    def shown(self) -> int:
-        """Pre-annotated boxes that an annotator has judged."""
+    def checked(self) -> int:
+        """Number of pre-annotated boxes that an annotator has checked."""
         return self.accepted + self.moved + self.relabelled + self.deleted
 
     def share(self, outcome: Outcome) -> float | None:
-        """Share of the shown pre-annotations with this outcome; for ADDED, of the new boxes.
+        """Share of the checked pre-annotations with this outcome; for ADDED, share of the new boxes.
 
-        None of nothing.
+        None if there are no such boxes.
         """
-        of = self.new_boxes if outcome is Outcome.ADDED else self.shown
-        return int(getattr(self, str(outcome))) / of if of else None
+        total = self.new_boxes if outcome is Outcome.ADDED else self.checked
+        return int(getattr(self, str(outcome))) / total if total else None
 
     def as_effort(self) -> dict[str, Any]:
-        """How the round stands and what it cost; not part of ``as_result``, for times never come twice."""
+        """State and effort of the round; not part of ``as_result``, because timings are not reproducible."""
         return {
             "state": self.state,
             "class_book": self.class_book,
             "answered": self.answered,
             "doubtful": self.doubtful,
             "agreement": self.agreement,
-            "effort": {kind: asdict(spent) for kind, spent in self.effort.items()},
+            "effort": {kind: asdict(effort) for kind, effort in self.effort.items()},
         }
 
     def as_result(self) -> dict[str, Any]:
-        """The round as benchmarks/results/demo.json has it; what was not measured is absent."""
+        """The round as in benchmarks/results/demo.json; unknown values are absent."""
         row: dict[str, Any] = {
             "round": self.round,
             "images": self.images,
@@ -106,11 +103,11 @@ class RoundSummary:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """An image that somebody who knows more should look at.
+    """An image with a doubt or a note, for the domain expert.
 
     Attributes:
         task_id: in Label Studio; None until it is known.
-        doubt: "unsure", "needs an expert"; None where the image counts and has a note only.
+        doubt: "unsure" or "needs an expert"; None if the image counts as labelled and only has a note.
     """
 
     key: str
@@ -121,36 +118,36 @@ class Note:
 
 
 def notes(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> list[Note]:
-    """Images in doubt and images with a note, in doubt first, then in the order they were sent."""
-    found = [
+    """Images in doubt, then images with only a note, each in the order they were sent."""
+    result = [
         Note(task.key, task.round, task.task_id, harvest.doubt, harvest.note)
         for task in tasks
         if (harvest := harvests.get(task.key)) is not None and (harvest.doubt or harvest.note)
     ]
-    return sorted(found, key=lambda note: note.doubt is None)
+    return sorted(result, key=lambda note: note.doubt is None)
 
 
 def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, Any]:
-    """What people did in a round, from what came back for its tasks, as JSON can hold it.
+    """The numbers of a round's summary that come from its annotations, as JSON values.
 
-    Images that were skipped or came back in doubt are answered only.
+    Images that were skipped or came back in doubt count as answered only.
     """
     tasks = list(tasks)
-    back = [harvests[task.key] for task in tasks if task.key in harvests]
-    kept = [h for h in back if h.labelled]
+    answered = [harvests[task.key] for task in tasks if task.key in harvests]
+    labelled = [harvest for harvest in answered if harvest.labelled]
     outcomes: Counter[Outcome] = Counter()
-    for harvest in kept:
+    for harvest in labelled:
         outcomes.update(harvest.outcomes)
-    agreed = [h.agreement for h in back if h.agreement is not None]
+    agreements = [h.agreement for h in answered if h.agreement is not None]
     return {
         **{str(outcome): outcomes[outcome] for outcome in Outcome},
         "sent": len(tasks),
-        "answered": len(back),
-        "new_images": len(kept),
-        "new_boxes": sum(len(h.annotations) for h in kept),
-        "doubtful": sum(h.doubt is not None for h in back),
-        "agreement": fmean(agreed) if agreed else None,
-        "effort": {kind: asdict(spent) for kind, spent in effort(back).items()},
+        "answered": len(answered),
+        "new_images": len(labelled),
+        "new_boxes": sum(len(h.annotations) for h in labelled),
+        "doubtful": sum(h.doubt is not None for h in answered),
+        "agreement": fmean(agreements) if agreements else None,
+        "effort": {kind: asdict(e) for kind, e in effort(answered).items()},
     }
 
 
@@ -158,24 +155,26 @@ def summarize_rounds(
     records: Sequence[RoundRecord],
     tasks: Sequence[SentTask],
     harvests: Mapping[str, Harvest],
-    before: tuple[int, int] = (0, 0),
+    initial: tuple[int, int] = (0, 0),
 ) -> list[RoundSummary]:
-    """All rounds, oldest first. A closed round keeps the figures it closed with.
+    """Summaries of all rounds, oldest first. A closed round keeps the numbers it was closed with.
 
     Args:
-        before: images and boxes that came labelled, before round 0.
+        initial: images and boxes that were labelled before round 0.
     """
-    rows = []
-    images, boxes = before
+    summaries = []
+    images, boxes = initial
     for record in records:
         result = dict(record.result or {})
         counts = result.get("counts") or count_round((t for t in tasks if t.round == record.round), harvests)
-        images = result.get("images", images + counts["new_images"])  # late ones of old rounds count too
+        # A closed round's totals include images of earlier rounds that came back late.
+        images = result.get("images", images + counts["new_images"])
         boxes = result.get("boxes", boxes + counts["new_boxes"])
-        verdict: dict[str, Any] = {
+        decision: dict[str, Any] = {
             name: result.get(name) for name in ("map50", "map", "promoted", "reason", "model")
         }
-        rows.append(
+        efforts = {kind: Effort(**e) for kind, e in counts.get("effort", {}).items()}
+        summaries.append(
             RoundSummary(
                 round=record.round,
                 state=record.state,
@@ -185,35 +184,35 @@ def summarize_rounds(
                 class_book=record.class_book,
                 opened_at=record.opened_at,
                 closed_at=record.closed_at,
-                **(counts | {"effort": {kind: Effort(**e) for kind, e in counts.get("effort", {}).items()}}),
-                **verdict,
+                **(counts | {"effort": efforts}),
+                **decision,
             )
         )
-    return rows
+    return summaries
 
 
 def explain_rounds(rows: Sequence[RoundSummary]) -> list[str]:
-    """Of each judged round that is not better than the last promoted one, or was refused: why, in a line."""
-    said = []
+    """One sentence for each round whose model was refused, or is not better than the last promoted one."""
+    sentences = []
     best: tuple[int, float] | None = None
     for row in rows:
         if row.map is None:
             continue
         if best is not None and row.map <= best[1]:
-            lost = best[1] - row.map
-            change = f"lost {lost:.3f}" if lost >= 0.0005 else "gained nothing"
-            fate = (
-                "it became champion all the same"
+            loss = best[1] - row.map
+            change = f"lost {loss:.3f}" if loss >= 0.0005 else "gained nothing"
+            outcome = (
+                "it became champion nevertheless"
                 if row.promoted
                 else f"round {best[0]}'s model stays champion"
             )
-            said.append(
+            sentences.append(
                 f"Round {row.round} (mAP@.5:.95 {row.map:.3f}) is not better than round {best[0]} "
                 f"({best[1]:.3f}): trained on {row.new_boxes} more boxes, the model {change} "
-                f"on the test set, so {fate}."
+                f"on the test set, so {outcome}."
             )
-        elif not row.promoted:  # better than that one, but not by enough, or than a champion promoted by hand
-            said.append(f"Round {row.round}'s model did not become champion; {row.reason}.")
+        elif not row.promoted:  # the gain was too small, or the champion was promoted by hand
+            sentences.append(f"Round {row.round}'s model did not become champion; {row.reason}.")
         if row.promoted:
             best = (row.round, row.map)
-    return said
+    return sentences

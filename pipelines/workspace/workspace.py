@@ -1,7 +1,7 @@
 """A workspace: one folder with everything about one labelling project; see ``LAYOUT``.
 
-Readers open it freely. Whoever writes holds its lock, so that two processes never do at once; the lock
-goes with the process, however that ends.
+Any number of processes may read it. A process that writes holds its lock; the operating system releases the
+lock when the process ends.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from pipelines.workspace.round_summary import RoundSummary, summarize_rounds
 from prompts.class_book import ClassBook
 
 LAYOUT = """
-dsmoe.yaml       settings; written last, so a folder with it is whole
-classes.yaml     the class book that people edit; in use is the published version of
-class_books.sqlite  its versions
-images/          every usable image, KEY.ext
+dsmoe.yaml       settings; written last, so a folder with it is complete
+classes.yaml     working copy of the class book, for editing
+class_books.sqlite  versions of the class book, one of which is published
+images/          all usable images, KEY.ext
 quarantine.json  images that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
-datasets/        ID.json, immutable
-models/          ID/{model.safetensors, model.json, card.json}
+datasets/        dataset versions, ID.json, immutable
+models/          ID/{model.safetensors, model.json, card.json, evaluation.json}
 predictions/     MODEL+BOOK.jsonl
-tracking/        curves of trainings, by MLflow; made when the first one begins
-refine/          ID.json: refinements of texts, with everything that was tried; made when the first one begins
+tracking/        training curves, by MLflow; created by the first training
+refine/          refinements of class descriptions, ID.json; created by the first one
 studio/          Label Studio's data, credentials (0600) and log
 review/          FiftyOne's database
 cache/           may be deleted
 """
-_MARK = "review_mark"  # by its first use, in FiftyOne
+_UNIQUE_ID = "workspace_id"
 _FOLDERS = ("images", "datasets", "models", "predictions", "studio", "review", "cache")
 
 
 class Workspace:
-    """An opened workspace; make one with ``create`` or ``open``."""
+    """An opened workspace; use ``create`` or ``open``."""
 
     def __init__(self, path: Path, settings: WorkspaceSettings, journal: Journal) -> None:
         self.path = path
@@ -61,29 +61,32 @@ class Workspace:
 
     @classmethod
     def create(cls, path: Path, settings: WorkspaceSettings) -> Self:
-        """Lay out the folders; not a workspace to others until ``complete`` is called.
+        """Create the folders of a new workspace; other processes can open it after ``complete``.
 
         Raises:
-            WorkspaceError: there is a complete one, or the folder holds something else.
+            WorkspaceError: the folder is a workspace, has something else in it, or is an incomplete workspace
+                of another format version.
             PrerequisiteError: the disk is full.
         """
         path = path.expanduser().resolve()
         if (path / "dsmoe.yaml").exists():
             raise WorkspaceError(f"{path} is a workspace already", "Choose another folder for a new one.")
-        strange = path.is_file() or (path.is_dir() and any(path.iterdir()) and not is_workspace_folder(path))
-        if strange:
+        occupied = path.is_file() or (path.is_dir() and any(path.iterdir()))
+        if occupied and not is_workspace_folder(path):
             raise WorkspaceError(
-                f"{path} is not empty and no workspace; expected a new or empty folder",
+                f"{path} is not empty and not a workspace; expected a new or empty folder",
                 "Choose another folder.",
             )
         with disk_full_as_error(path):
+            path.mkdir(parents=True, exist_ok=True)
+            journal = Journal.at(path / "journal.sqlite")  # refuses another format version
             for name in _FOLDERS:
-                (path / name).mkdir(parents=True, exist_ok=True)
+                (path / name).mkdir(exist_ok=True)
             (path / "studio").chmod(0o700)
-        return cls(path, settings, Journal.at(path / "journal.sqlite"))
+        return cls(path, settings, journal)
 
     def complete(self) -> None:
-        """Write the settings: from now on this is a workspace."""
+        """Write the settings, which makes the workspace complete."""
         self.settings.write(self.path / "dsmoe.yaml")
 
     @classmethod
@@ -91,29 +94,29 @@ class Workspace:
         """Open a complete workspace.
 
         Raises:
-            WorkspaceError: there is none.
+            WorkspaceError: there is no complete workspace, or it has another format version.
             SettingsError: its settings are wrong.
         """
         path = path.expanduser().resolve()
         if not (path / "dsmoe.yaml").is_file():
-            begun = is_workspace_folder(path)
+            incomplete = is_workspace_folder(path)
             raise WorkspaceError(
-                f"{path} is {'a half made' if begun else 'no'} workspace; expected dsmoe.yaml in it",
-                "Run the same `dsmoe init` again." if begun else "Make one with `dsmoe init`.",
+                f"{path} is {'an incomplete' if incomplete else 'not a'} workspace: dsmoe.yaml is missing",
+                "Run the same `dsmoe init` again." if incomplete else "Make one with `dsmoe init`.",
             )
         settings = WorkspaceSettings.read(path / "dsmoe.yaml")
         return cls(path, settings, Journal.at(path / "journal.sqlite"))
 
     def unique_id(self) -> str:
-        """What tells it from every other, wherever it is moved and whatever its title: drawn once."""
-        mark = self.journal.fact(_MARK)
-        if mark is None:
-            mark = secrets.token_hex(4)
-            self.journal.set_fact(_MARK, mark)
-        return str(mark)
+        """Random id of the workspace, created at the first call; moving or renaming it does not change it."""
+        unique_id = self.journal.value(_UNIQUE_ID)
+        if unique_id is None:
+            unique_id = secrets.token_hex(4)
+            self.journal.set_value(_UNIQUE_ID, unique_id)
+        return str(unique_id)
 
     def close(self) -> None:
-        """Let go of the journal."""
+        """Close the journal."""
         self.journal.close()
 
     def __enter__(self) -> Self:
@@ -124,12 +127,10 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Be the only writer; inside another ``locked`` of this workspace it does nothing.
-
-        A workspace from before class books had versions publishes its first one here.
+        """Hold the lock of the workspace; nested calls on the same object do nothing.
 
         Raises:
-            WorkspaceError: another process is. ClassBookError: the first class book is wrong.
+            WorkspaceError: another process holds it.
         """
         if self._holds_lock:
             yield
@@ -149,8 +150,6 @@ class Workspace:
             file.flush()
             self._holds_lock = True
             try:
-                if (self.path / "dsmoe.yaml").is_file():
-                    self.class_books.publish_first()
                 yield
             finally:
                 self._holds_lock = False
@@ -160,11 +159,11 @@ class Workspace:
         return self.class_books.published()
 
     def class_book(self) -> ClassBook:
-        """The published class book, as it was when this workspace was opened: what the detector goes by."""
+        """The class book that was published when this object first read it; the detector uses this one."""
         return self._class_book
 
     def working_book(self) -> ClassBook:
-        """``classes.yaml``, which people edit; it counts once it is published.
+        """The working copy of the class book, ``classes.yaml``; the detector uses it once it is published.
 
         Raises:
             ClassBookError: it is missing or wrong.
@@ -172,7 +171,7 @@ class Workspace:
         return self.class_books.working()
 
     def images(self, role: Role | None = None) -> list[ImageRecord]:
-        """Usable images, by name: of the pool, of the test set, or all."""
+        """Usable images of the pool, of the test set, or all, ordered by name."""
         return self.journal.images(self.path, role)
 
     def images_by_key(self) -> dict[str, ImageRecord]:
@@ -183,21 +182,21 @@ class Workspace:
         """All rounds, oldest first."""
         harvests = self.journal.harvests()
         sent = self.journal.tasks()
-        queried = {task.key for task in sent}
-        imported = [h for key, h in harvests.items() if key not in queried and h.labelled]
-        before = (len(imported), sum(len(h.annotations) for h in imported))
-        return summarize_rounds(self.journal.rounds(), sent, harvests, before)
+        sent_keys = {task.key for task in sent}
+        imported = [h for key, h in harvests.items() if key not in sent_keys and h.labelled]
+        initial = (len(imported), sum(len(h.annotations) for h in imported))
+        return summarize_rounds(self.journal.rounds(), sent, harvests, initial)
 
     def champion(self) -> str | None:
         """The model in use; None before the first promotion."""
         return self.registry.champion()
 
     def prediction_version(self, model: str) -> str:
-        """A model's detections' version, ``MODEL+BOOK``, with the published class book."""
+        """Version of a model's predictions with the published class book, ``MODEL+BOOK``."""
         return f"{model}+{self.class_book().version}"
 
     def predictions(self, version: str | None = None) -> dict[str, Prediction]:
-        """What a version found, by image key; by default the champion's; nothing where there is none."""
+        """Stored predictions of a version, by image key; by default of the champion, if there is one."""
         if version is None:
             champion = self.champion()
             if champion is None:
@@ -206,7 +205,7 @@ class Workspace:
         return self.prediction_store.load(version)
 
     def annotations(self) -> dict[str, LabelledImage]:
-        """What people said, by image key: the latest of each image that counts as labelled."""
+        """The latest annotations of every image that counts as labelled, by image key."""
         images = self.images_by_key()
         return {
             key: LabelledImage(images[key], harvest.annotations)
@@ -215,15 +214,15 @@ class Workspace:
         }
 
     def dataset_version(self, version: str) -> DatasetVersion:
-        """A dataset version by id."""
+        """The dataset version of this id."""
         return DatasetVersion.load(self.path / "datasets", version)
 
     def test_set(self) -> list[LabelledImage]:
-        """The fixed test set, which is never queried; empty where none was given."""
-        version = self.journal.fact("test_set")
+        """The fixed test set, whose images are never sent out; empty if none was given."""
+        version = self.journal.value("test_set")
         return [] if version is None else self.dataset_version(version).labelled(self.images_by_key())
 
 
 def is_workspace_folder(path: Path) -> bool:
-    """Whether this folder is a workspace of ours, complete or half made."""
+    """Whether this folder is a workspace, complete or not."""
     return (path / "journal.sqlite").is_file() or (path / "dsmoe.yaml").is_file()

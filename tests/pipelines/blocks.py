@@ -1,4 +1,4 @@
-"""Images for the stub detector: coloured blocks on grey, each class a colour of its own."""
+"""Images for the stub detector: coloured blocks on grey, one colour per class."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-# Close enough that a few labels do not settle them: early models confuse some, later ones fewer.
+# The colours are close, so that models trained on few labels confuse some classes.
 COLOURS = {"rust": (210, 60, 40), "brick": (200, 95, 60), "plum": (170, 60, 95)}
 
 
 def write_blocks(folder: Path, train: int = 12, val: int = 5, seed: int = 1, px: int = 96) -> Path:
-    """A demo's data folder: images/, train.json, val.json. Every image has one to three blocks."""
+    """Write a demo's data folder: images/, train.json, val.json. Every image has one to three blocks."""
     images = folder / "images"
     images.mkdir(parents=True)
-    drawn = random.Random(seed)
+    rng = random.Random(seed)
     for part, count in (("train", train), ("val", val)):
         entries, boxes = [], []
         for number in range(count):
             name = f"{part}-{number:03d}.png"
             image = Image.new("RGB", (px, px), (128, 128, 128))
             pen = ImageDraw.Draw(image)
-            for column in drawn.sample(range(3), drawn.randint(1, 3)):
-                label = drawn.choice(list(COLOURS))
-                side, x, y = drawn.randint(12, 20), column * 32 + 4, drawn.randint(4, px - 28)
-                colour = tuple(c + drawn.randint(-25, 25) for c in COLOURS[label])
+            for column in rng.sample(range(3), rng.randint(1, 3)):
+                label = rng.choice(list(COLOURS))
+                side, x, y = rng.randint(12, 20), column * 32 + 4, rng.randint(4, px - 28)
+                colour = tuple(c + rng.randint(-25, 25) for c in COLOURS[label])
                 pen.rectangle((x, y, x + side - 1, y + side - 1), fill=colour)
                 category = list(COLOURS).index(label) + 1
                 boxes.append(

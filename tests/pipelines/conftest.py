@@ -1,4 +1,4 @@
-"""Small workspaces on coloured blocks, with stubs for Label Studio and the detector."""
+"""Small workspaces of coloured blocks, with the fake Label Studio and the stub detector."""
 
 from __future__ import annotations
 
@@ -12,21 +12,11 @@ from dsmoe_core.data import coco
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.simulated_annotator import load_truth
+from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.settings import DemoPlan, WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS, write_blocks
-
-
-class RecordingProgress(SilentProgress):
-    """Remembers the steps."""
-
-    def __init__(self) -> None:
-        self.steps: list[tuple[int, str]] = []
-
-    def step(self, number: int, name: str) -> None:
-        self.steps.append((number, name))
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +37,7 @@ def settings(plan: DemoPlan) -> WorkspaceSettings:
 
 @pytest.fixture
 def workspace(tmp_path: Path, blocks: Path, settings: WorkspaceSettings) -> Iterator[Workspace]:
-    """A workspace on the blocks, before its first round."""
+    """A workspace of the blocks, before its first round."""
     train = coco.read(blocks / "train.json")
     source = Source(
         blocks / "images",
@@ -63,18 +53,16 @@ def workspace(tmp_path: Path, blocks: Path, settings: WorkspaceSettings) -> Iter
 @pytest.fixture
 def context(workspace: Workspace) -> LoopContext:
     return LoopContext(
-        workspace, FakeStudio(workspace.path / "studio" / "fake.json"), StubDetector(), RecordingProgress()
+        workspace, FakeStudio(workspace.path / "studio" / "fake.json"), StubDetector(), SilentProgress()
     )
 
 
 @pytest.fixture
 def label(blocks: Path) -> Callable[[LoopContext], None]:
-    """The simulated annotator corrects whatever is open."""
-    from pipelines.rounds.simulated_annotator import simulated_annotator
+    """Corrects all open images of the last round with the simulated annotator."""
 
-    def work(context: LoopContext) -> None:
-        simulated_annotator(load_truth(blocks / "train.json", context.workspace))(
-            context, context.workspace.rounds()[-1]
-        )
+    def annotate(context: LoopContext) -> None:
+        truth = load_truth(blocks / "train.json", context.workspace)
+        simulated_annotator(truth)(context, context.workspace.rounds()[-1])
 
-    return work
+    return annotate

@@ -10,11 +10,11 @@ import pytest
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines import cli, demo
 from pipelines.benchmarks.tables import render, update
+from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.settings import DemoPlan, Environment
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.conftest import RecordingProgress
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_it_waits_for_people(context: LoopContext, workspace: Workspace) -> None
     row = open_round(context)
     looks: list[int] = []
 
-    class Watching(RecordingProgress):
+    class Watching(SilentProgress):
         def advance(self, done: int, total: int, note: str = "") -> None:
             looks.append(done)
             project = context.project()

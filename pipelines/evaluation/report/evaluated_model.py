@@ -10,7 +10,8 @@ from dsmoe_core.errors import ClassBookError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Annotation, ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import DetectorBackend, predict_all
-from pipelines.services import factory
+from pipelines.detectors.ds_moe import dsmoe_backend
+from pipelines.detectors.registry import detector_backend
 from pipelines.settings import Environment
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace
@@ -84,12 +85,12 @@ def load_evaluated_model(
     name, folder, its_workspace = resolve_model(model, workspace)
     if its_workspace is not None:
         book = book or its_workspace.class_book()
-        detector = factory.detector_backend(its_workspace, environment)
+        detector = detector_backend(its_workspace, environment)
         vocabulary = book.vocabulary()
     else:
         from dsmoe_core.runtimes.loading import training_vocabulary
 
-        detector = factory.dsmoe_backend(workspace, environment)
+        detector = dsmoe_backend(workspace, environment)
         vocabulary = book.vocabulary() if book else training_vocabulary(folder)
     entries = book.classes if book else ()
     aliases = {normalized_name(alias): entry.name for entry in entries for alias in entry.aliases}

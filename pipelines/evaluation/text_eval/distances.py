@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmoe_core.schema import Vocabulary
-from pipelines.detectors.backend import DetectorBackend, DSMoEBackend
+from pipelines.detectors.backend import DetectorBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
-from pipelines.services import factory
+from pipelines.detectors.registry import detector_backend
 from pipelines.services.ml_backend.app import make_app
 from pipelines.services.ml_backend.model import ChampionModel
 from pipelines.services.ml_backend.process import MLBackendProcess
@@ -37,7 +37,7 @@ def run(workspace: Workspace, environment: Environment, host: str, port: int) ->
 def prediction_service(workspace: Workspace, environment: Environment) -> PredictionService:
     """The service with the detector and the limits of the workspace's settings."""
     return PredictionService(
-        ChampionModel(workspace, factory.detector_backend(workspace, environment)),
+        ChampionModel(workspace, detector_backend(workspace, environment)),
         workspace.path / "images",
         ServiceLimits(max_pixels=workspace.settings.max_pixels),
         _mobile_sam(workspace, environment),

@@ -22,7 +22,7 @@ from pipelines.benchmarks.latency import EncoderTimer, latency_rows, measure_lat
 from pipelines.benchmarks.parity import agreement, measure_parity
 from pipelines.benchmarks.runtimes import DeviceRuntime, available_runtimes, eager_runtimes, random_images
 from pipelines.cli.benchmark import DeviceChoice, batches_by_device
-from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.evaluation.report.evaluated_model import load_evaluated_model
 from pipelines.settings import Environment
 from tests.pipelines.blocks import COLOURS

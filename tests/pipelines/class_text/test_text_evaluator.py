@@ -15,7 +15,7 @@ from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import ClassBookError, DataError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 from pipelines.class_text.text_evaluator import ChampionPredictor, TextEvaluator, evaluation_images
-from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.progress import SilentProgress
 from prompts.class_book import ClassBook
 from prompts.fake_evaluator import FakeEvaluator

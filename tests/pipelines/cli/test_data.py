@@ -46,7 +46,7 @@ def assert_boxes_are_on_blocks(sample: Sample) -> None:
 
 def test_a_row_for_each_augmentation_with_boxes_on_their_blocks(data: LabelledData, tmp_path: Path) -> None:
     drawn = rows(data, tmp_path)
-    assert [row.title.split(":")[0] for row in drawn] == ["as they are", *AUGMENTATIONS]
+    assert [row.title.split(":")[0] for row in drawn] == ["no augmentation", *AUGMENTATIONS]
     assert drawn[1].title == "flips: 100% of the images in training"
     assert drawn[-1].title == "mixup: off in training"
     for row in drawn[:-1]:  # mixed images show two blocks at one place

@@ -13,7 +13,7 @@ from PIL import Image
 from tiny import HashEncoder
 
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.workspace.registry import Registry, new_card
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS

@@ -1,4 +1,4 @@
-"""One contract for every detector: the stub always, the network where there is time for it."""
+"""The contract of every detector backend: the stub always, the network in slow tests."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ import pytest
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.letterbox_cache import CacheConfig
-from dsmoe_core.errors import ModelError
+from dsmoe_core.errors import ModelError, SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, evaluate_predictions, with_version
+from pipelines.detectors.backend import DetectorBackend, evaluate_predictions, with_version
+from pipelines.detectors.ds_moe import DSMoEBackend
+from pipelines.detectors.registry import DETECTOR_BACKENDS, detector_backend, detector_entry
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.simulated_annotator import load_truth
+from pipelines.settings import DetectorSettings, Environment
 from pipelines.workspace.workspace import Workspace
 
 SHORT = TrainingConfig(images_seen=24, batch=4)
@@ -22,9 +25,8 @@ SHORT = TrainingConfig(images_seen=24, batch=4)
 def detector(request: pytest.FixtureRequest, tmp_path: Path) -> DetectorBackend:
     if request.param == "stub":
         return StubDetector()
-    return DSMoEBackend(
-        ModelConfig(image_px=96), tmp_path / "texts", images=CacheConfig(tmp_path / "squares")
-    )
+    cache = CacheConfig(tmp_path / "squares")
+    return DSMoEBackend(ModelConfig(image_px=96), tmp_path / "texts", images=cache)
 
 
 @pytest.fixture
@@ -33,65 +35,85 @@ def pool(workspace: Workspace, blocks: Path) -> list[LabelledImage]:
 
 
 @pytest.fixture
-def words(workspace: Workspace) -> Vocabulary:
+def vocabulary(workspace: Workspace) -> Vocabulary:
     return workspace.class_book().vocabulary()
 
 
-def test_a_trained_model_finds_things_on_every_image_in_order(
-    detector: DetectorBackend, pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
+def test_trained_model_predicts_on_every_image_in_order(
+    detector: DetectorBackend, pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     steps: list[tuple[int, int]] = []
     summary = detector.fit(
         images=pool,
-        vocabulary=words,
+        vocabulary=vocabulary,
         training=SHORT,
         out=tmp_path / "a",
         start_from=None,
-        progress=lambda done, total, losses: steps.append((done, total)),
+        progress=lambda step, total, metrics: steps.append((step, total)),
     )
     assert summary["steps"] == steps[-1][1]
-    assert [done for done, _ in steps] == sorted(done for done, _ in steps)
+    assert [step for step, _ in steps] == sorted(step for step, _ in steps)
     assert {p.name for p in (tmp_path / "a").iterdir()} >= {"model.safetensors", "model.json"}
     images = [p.image for p in pool]
-    found = list(with_version(detector.predict(tmp_path / "a", words, iter(images)), "a+b"))
-    assert [f.key for f in found] == [p.key for p in images]
-    assert {f.version for f in found} == {"a+b"}
-    ready = detector.load(tmp_path / "a", words)
-    again = [one for image in images for one in with_version(ready([image]), "a+b")]  # asked over and over
-    assert [f.key for f in again] == [f.key for f in found]
-    assert all(len(a.detections) >= len(f.detections) for a, f in zip(again, found, strict=True))
-    for image, one in zip(images, found, strict=True):
-        scores = [f.score for f in one.detections]
+    predictions = list(with_version(detector.predict(tmp_path / "a", vocabulary, iter(images)), "a+b"))
+    assert [p.key for p in predictions] == [p.key for p in images]
+    assert {p.version for p in predictions} == {"a+b"}
+    predict = detector.load(tmp_path / "a", vocabulary)
+    repeated = [p for image in images for p in with_version(predict([image]), "a+b")]
+    assert [p.key for p in repeated] == [p.key for p in predictions]
+    assert all(len(r.detections) >= len(p.detections) for r, p in zip(repeated, predictions, strict=True))
+    for image, prediction in zip(images, predictions, strict=True):
+        scores = [d.score for d in prediction.detections]
         assert scores == sorted(scores, reverse=True)
-        assert all(set(f.probabilities) == set(words.names) for f in one.detections)
-        assert all(f.box.inside(image.width, image.height) for f in one.detections)
-        assert one.uncertainty >= 0
+        assert all(set(d.probabilities) == set(vocabulary.names) for d in prediction.detections)
+        assert all(d.box.inside(image.width, image.height) for d in prediction.detections)
+        assert prediction.uncertainty >= 0
 
 
-def test_the_same_training_twice_ends_in_the_same_figures_and_a_child_starts_from_its_parent(
-    detector: DetectorBackend, pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
+def test_training_is_reproducible_and_can_start_from_a_model(
+    detector: DetectorBackend, pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     for name, parent in (("a", None), ("b", None), ("c", tmp_path / "a")):
-        detector.fit(images=pool, vocabulary=words, training=SHORT, out=tmp_path / name, start_from=parent)
+        detector.fit(
+            images=pool, vocabulary=vocabulary, training=SHORT, out=tmp_path / name, start_from=parent
+        )
     images = [p.image for p in pool[:3]]
-    one, two = (list(detector.predict(tmp_path / name, words, images)) for name in "ab")
-    assert [f.detections for f in one] == [f.detections for f in two]
-    assert list(detector.predict(tmp_path / "c", words, images))
+    first, second = (list(detector.predict(tmp_path / name, vocabulary, images)) for name in "ab")
+    assert [p.detections for p in first] == [p.detections for p in second]
+    assert list(detector.predict(tmp_path / "c", vocabulary, images))
 
 
-def test_without_a_model_it_says_so(detector: DetectorBackend, words: Vocabulary, tmp_path: Path) -> None:
+def test_folder_without_a_model_is_refused(
+    detector: DetectorBackend, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
     with pytest.raises(ModelError):
-        list(detector.predict(tmp_path / "nowhere", words, []))
+        list(detector.predict(tmp_path / "nowhere", vocabulary, []))
 
 
-def test_the_stand_in_learns_colours_and_is_judged_like_any_other(
-    workspace: Workspace, pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
+def test_stub_improves_with_more_labels(
+    workspace: Workspace, pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     detector, truth = StubDetector(), workspace.test_set()
-    figures = []
+    values = []
     for count in (1, len(pool)):
         out = tmp_path / str(count)
-        detector.fit(images=pool[:count], vocabulary=words, training=SHORT, out=out, start_from=None)
-        found = detector.predict(out, words, [t.image for t in truth])
-        figures.append(evaluate_predictions(found, truth, words, "t+b").map)
-    assert 0 < figures[0] < figures[1] <= 1
+        detector.fit(images=pool[:count], vocabulary=vocabulary, training=SHORT, out=out, start_from=None)
+        predictions = detector.predict(out, vocabulary, [t.image for t in truth])
+        values.append(evaluate_predictions(predictions, truth, vocabulary, "t+b").map)
+    assert 0 < values[0] < values[1] <= 1
+
+
+@pytest.mark.parametrize(("kind", "backend"), [("stub", StubDetector), ("ds-moe", DSMoEBackend)])
+def test_settings_name_the_backend(workspace: Workspace, kind: str, backend: type) -> None:
+    assert kind in DETECTOR_BACKENDS
+    workspace.settings = workspace.settings.model_copy(update={"detector": DetectorSettings(kind=kind)})
+    assert isinstance(detector_backend(workspace, Environment.read({})), backend)
+
+
+def test_default_setting_is_registered() -> None:
+    assert detector_entry(DetectorSettings().kind).tracked
+
+
+def test_unknown_backend_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(SettingsError, match=r"'yolo'.* ds-moe, stub"):
+        detector_entry("yolo")

@@ -1,4 +1,4 @@
-"""A workspace's text encoder: the network takes its width from it, and a model works with no other."""
+"""Text encoder of a workspace: it sets the width of the network, and a model works with no other encoder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from tiny_language_model import WIDTH, write_language_model
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import ModelError, SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.detectors.backend import DetectorBackend, DSMoEBackend, make_text_encoder
+from pipelines.detectors.backend import DetectorBackend
+from pipelines.detectors.ds_moe import DSMoEBackend, make_text_encoder
+from pipelines.detectors.registry import detector_backend
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.retraining import harvest, make_dataset, train
 from pipelines.rounds.simulated_annotator import load_truth
-from pipelines.services import factory
 from pipelines.settings import DetectorSettings, Environment, ServerText, TextSettings, TransformersText
 from pipelines.workspace.workspace import Workspace
 
@@ -33,7 +34,7 @@ def pool(workspace: Workspace, blocks: Path) -> list[LabelledImage]:
 
 
 @pytest.fixture
-def words(workspace: Workspace) -> Vocabulary:
+def vocabulary(workspace: Workspace) -> Vocabulary:
     return workspace.class_book().vocabulary()
 
 
@@ -51,41 +52,39 @@ def local(folder: Path, seed: int = 0) -> TransformersText:
 def fit(
     detector: DetectorBackend,
     pool: Sequence[LabelledImage],
-    words: Vocabulary,
+    vocabulary: Vocabulary,
     out: Path,
     parent: Path | None = None,
 ) -> tuple[dict[str, object], dict[str, object]]:
     """Summary and card of a short training."""
-    summary = detector.fit(images=pool, vocabulary=words, training=SHORT, out=out, start_from=parent)
+    summary = detector.fit(images=pool, vocabulary=vocabulary, training=SHORT, out=out, start_from=parent)
     return summary, json.loads((out / "model.json").read_text())
 
 
-def test_a_model_has_the_width_of_its_encoder_and_works_with_no_other(
-    pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
+def test_model_has_the_width_of_its_text_encoder_and_is_refused_with_another(
+    pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
     first, second = (DSMoEBackend(SMALL, tmp_path / "texts", local(tmp_path, seed=seed)) for seed in (0, 1))
-    summary, card = fit(first, pool, words, tmp_path / "model")
+    summary, card = fit(first, pool, vocabulary, tmp_path / "model")
     assert SMALL.text_width != WIDTH
     assert card["config"]["text_width"] == WIDTH  # type: ignore[index]
     assert str(card["text_encoder"]).startswith("folder@")
     assert summary["text_encoder"] == card["text_encoder"]
     images = [p.image for p in pool]
-    found = list(first.predict(tmp_path / "model", words, images))
-    assert [f.key for f in found] == [p.key for p in images]
-    with pytest.raises(
-        ModelError, match=rf"was trained with text encoder {card['text_encoder']}; this one is"
-    ):
-        list(second.predict(tmp_path / "model", words, images))
-    with pytest.raises(ModelError, match=r"detector\.text_encoder in dsmoe\.yaml"):
-        fit(second, pool, words, tmp_path / "child", parent=tmp_path / "model")
-    assert fit(first, pool, words, tmp_path / "child", parent=tmp_path / "model")
+    predictions = list(first.predict(tmp_path / "model", vocabulary, images))
+    assert [p.key for p in predictions] == [p.key for p in images]
+    with pytest.raises(ModelError, match=str(card["text_encoder"])):
+        list(second.predict(tmp_path / "model", vocabulary, images))
+    with pytest.raises(ModelError, match=r"detector\.text_encoder"):
+        fit(second, pool, vocabulary, tmp_path / "child", parent=tmp_path / "model")
+    assert fit(first, pool, vocabulary, tmp_path / "child", parent=tmp_path / "model")
 
 
-def test_a_server_is_asked_with_its_key_and_only_for_new_words(
+def test_server_gets_its_key_and_each_text_once(
     workspace: Workspace,
     server: EmbeddingsServer,
     pool: list[LabelledImage],
-    words: Vocabulary,
+    vocabulary: Vocabulary,
     tmp_path: Path,
 ) -> None:
     text = ServerText(url=server.url, model="tiny")
@@ -93,39 +92,44 @@ def test_a_server_is_asked_with_its_key_and_only_for_new_words(
         update={"detector": DetectorSettings(model=SMALL, text_encoder=text)}
     )
     environment = Environment.read({"DSMOE_EMBEDDINGS_API_KEY": "sk-very-secret"})
-    _, card = fit(factory.detector_backend(workspace, environment), pool, words, tmp_path / "model")
+    _, card = fit(detector_backend(workspace, environment), pool, vocabulary, tmp_path / "model")
     assert card["config"]["text_width"] == SERVED  # type: ignore[index]
     assert card["text_encoder"] == "tiny/server/unit"
     assert {headers["authorization"] for headers in server.headers} == {"Bearer sk-very-secret"}
-    asked = len(server.bodies)
-    again = factory.detector_backend(workspace, Environment.read({}))
-    assert list(again.predict(tmp_path / "model", words, [p.image for p in pool]))
-    # On Python 3.11 the type checks of the tests look at every property of an encoder, so at the width.
-    assert [body for body in server.bodies[asked:] if body["input"] != ["width"]] == []
-    kept = [p.read_text() for p in tmp_path.rglob("*") if p.suffix in (".json", ".yaml")]
-    assert "sk-very-secret" not in "".join(kept)
+    requests = len(server.bodies)
+    repeated = detector_backend(workspace, Environment.read({}))
+    assert list(repeated.predict(tmp_path / "model", vocabulary, [p.image for p in pool]))
+    # On Python 3.11 the type checks of the tests read every property of an encoder, also the width.
+    assert [body for body in server.bodies[requests:] if body["input"] != ["width"]] == []
+    files = [p.read_text() for p in tmp_path.rglob("*") if p.suffix in (".json", ".yaml")]
+    assert "sk-very-secret" not in "".join(files)
 
 
-def test_an_encoder_whose_width_the_network_cannot_take(
-    pool: list[LabelledImage], words: Vocabulary, tmp_path: Path
+def test_text_encoder_of_an_incompatible_width_is_refused(
+    pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
 ) -> None:
-    odd = ModelConfig.model_validate({**SMALL.model_dump(), "text_width": 15, "text_heads": 5})
-    with pytest.raises(SettingsError, match=r"text_width 64 is not divisible by text_heads 5"):
-        fit(DSMoEBackend(odd, tmp_path / "texts", local(tmp_path)), pool, words, tmp_path / "model")
+    incompatible = ModelConfig.model_validate({**SMALL.model_dump(), "text_width": 15, "text_heads": 5})
+    with pytest.raises(SettingsError, match=r"text_width 64 .*text_heads 5"):
+        fit(
+            DSMoEBackend(incompatible, tmp_path / "texts", local(tmp_path)),
+            pool,
+            vocabulary,
+            tmp_path / "model",
+        )
 
 
 @pytest.mark.parametrize(
     "text", [TransformersText(model="acme/words"), TransformersText(model="~/none"), None], ids=str
 )
-def test_nothing_is_loaded_before_it_is_needed(text: TextSettings | None) -> None:
-    made = make_text_encoder(text or ServerText(url="http://127.0.0.1:1/v1", model="tiny"))
-    assert callable(made.encode)
+def test_text_encoder_is_loaded_when_it_is_used_first(text: TextSettings | None) -> None:
+    encoder = make_text_encoder(text or ServerText(url="http://127.0.0.1:1/v1", model="tiny"))
+    assert callable(encoder.encode)
 
 
-def test_another_encoder_makes_another_model(
+def test_changed_text_encoder_changes_the_model_id(
     context: LoopContext, label: Callable[[LoopContext], None]
 ) -> None:
-    """Otherwise a round that was killed and goes on after a change of settings takes the old one's model."""
+    """Otherwise a round that is killed and continued after a change of settings would take the old model."""
     workspace = context.workspace
     open_round(context)
     label(context)

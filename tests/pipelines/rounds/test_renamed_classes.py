@@ -1,4 +1,4 @@
-"""The loop with a class book in which a class was renamed or removed while it went on; on the stub."""
+"""Rounds in which a class of the class book is renamed or removed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pytest
 
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.schema import Annotation, Box, Detection, Prediction, Routing
-from pipelines.datasets.relabel import in_published_classes
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.dispatch import as_called_now
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.services.review import review_samples
+from pipelines.workspace.relabel import or_drop, or_keep, relabel_image, relabel_prediction
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.class_entry import ClassEntry
@@ -25,10 +24,10 @@ Label = Callable[[LoopContext], None]
 
 
 def published(context: LoopContext, **renamed: str) -> LoopContext:
-    """Publishes a book in which these classes have new names, and the old ones as aliases.
+    """Publish a class book in which these classes have new names and the old ones as aliases.
 
     Returns:
-        Everybody, as the next process would find them.
+        The context with the workspace and the server as a new process opens them.
     """
     workspace = context.workspace
     content = workspace.class_book().model_dump(mode="json")
@@ -41,48 +40,50 @@ def published(context: LoopContext, **renamed: str) -> LoopContext:
     return replace(context, workspace=Workspace.open(workspace.path), studio=studio)
 
 
-def test_the_test_set_is_judged_under_the_new_name(context: LoopContext, label: Label) -> None:
+def test_evaluation_uses_the_new_name(context: LoopContext, label: Label) -> None:
     open_round(context)
     label(context)
     renamed = published(context, rust="red_block")
     row = close_round(renamed)
-    judged = renamed.workspace.registry.card(row.model or "").evaluation
-    assert judged is not None
-    assert judged.per_class.keys() == {"red_block", "brick", "plum"}
+    metrics = renamed.workspace.registry.evaluation(row.model or "")
+    assert metrics is not None
+    assert metrics.per_class.keys() == {"red_block", "brick", "plum"}
 
 
-def test_an_interrupted_training_goes_on_under_the_new_name(
-    context: LoopContext, label: Label, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*_: object, **__: object) -> dict[str, Any]:
+class InterruptedDetector(StubDetector):
+    """Is interrupted when it is trained."""
+
+    def fit(self, **_: Any) -> dict[str, Any]:
         raise KeyboardInterrupt
 
+
+def test_interrupted_training_continues_with_the_new_name(context: LoopContext, label: Label) -> None:
     open_round(context)
     label(context)
-    with monkeypatch.context() as patch:
-        patch.setattr(StubDetector, "fit", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            close_round(context)
+    with pytest.raises(KeyboardInterrupt):
+        close_round(replace(context, detector=InterruptedDetector()))
     renamed = published(context, rust="red_block")
     row = close_round(renamed)
     card = renamed.workspace.registry.card(row.model or "")
     assert (row.promoted, card.class_book) == (True, renamed.workspace.class_book().version)
 
 
-def test_a_round_chosen_before_is_sent_under_the_new_name(context: LoopContext, label: Label) -> None:
+def test_pre_annotations_of_an_open_round_are_sent_with_the_new_name(
+    context: LoopContext, label: Label
+) -> None:
     open_round(context)
     label(context)
     close_round(context)
     open_round(context)
 
-    def shown(context: LoopContext) -> list[tuple[str, list[str]]]:
+    def labels(context: LoopContext) -> list[tuple[str, list[str]]]:
         return [
             (t.key, [r.label for r in t.pre_annotations])
             for t in context.studio.open_tasks(context.project())
         ]
 
-    before = shown(context)
-    old = next(name for _, labels in before for name in labels)
+    before = labels(context)
+    old = next(name for _, names in before for name in names)
     assert isinstance(context.studio, FakeStudio)
     context.studio._state["tasks"] = [
         row for row in context.studio._state["tasks"] if row["data"]["round"] == 0
@@ -90,12 +91,12 @@ def test_a_round_chosen_before_is_sent_under_the_new_name(context: LoopContext, 
     context.studio._save()
     renamed = published(context, **{old: "new_name"})
     open_round(renamed)
-    assert shown(renamed) == [
-        (key, ["new_name" if name == old else name for name in labels]) for key, labels in before
+    assert labels(renamed) == [
+        (key, ["new_name" if name == old else name for name in names]) for key, names in before
     ]
 
 
-def test_people_are_shown_all_boxes_under_todays_names(context: LoopContext, label: Label) -> None:
+def test_review_and_pages_show_all_boxes_with_the_new_names(context: LoopContext, label: Label) -> None:
     open_round(context)
     label(context)
     close_round(context)
@@ -106,24 +107,24 @@ def test_people_are_shown_all_boxes_under_todays_names(context: LoopContext, lab
     assert {"red_block", "brick", "plum"} == set(truth) == {a.label for p in labelled for a in p.annotations}
 
 
-def test_boxes_of_a_class_that_is_gone_are_shown_under_their_old_name(workspace: Workspace) -> None:
+def test_boxes_of_a_removed_class_keep_their_name(workspace: Workspace) -> None:
     (first, *_) = workspace.test_set()
     box = Annotation(Box(0.0, 0.0, 5.0, 5.0), "long_gone")
-    assert in_published_classes(replace(first, annotations=(box,)), workspace.class_book()).annotations == (
+    assert relabel_image(replace(first, annotations=(box,)), or_keep(workspace.class_book())).annotations == (
         box,
     )
 
 
-def test_detections_of_a_class_that_is_gone_are_not_sent() -> None:
+def test_detections_of_a_removed_class_are_left_out() -> None:
     entries = [ClassEntry(name="rust", description="red", aliases=("paint",))]
     book = ClassBook(classes=(*entries, ClassEntry(name="dent", description="flat")))
-    odds = {"rust": 0.3, "paint": 0.6, "plum": 0.5, "dent": 0.1}
+    probabilities = {"rust": 0.3, "paint": 0.6, "plum": 0.5, "dent": 0.1}
     boxes = (Box(0.0, 0.0, 5.0, 5.0), Box(9.0, 9.0, 15.0, 15.0))
-    found = tuple(
-        Detection(box, name, odds[name], odds, 0.1)
+    detections = tuple(
+        Detection(box, name, probabilities[name], probabilities, 0.1)
         for box, name in zip(boxes, ("paint", "plum"), strict=True)
     )
-    image = Prediction("k", found, Routing((0,), (1.0,), 0.0), 0.4, "m+b")
-    (kept,) = as_called_now(image, book).detections
-    assert (kept.box, kept.label, kept.score) == (boxes[0], "rust", 0.6)
-    assert kept.probabilities == {"rust": 0.6, "dent": 0.1}
+    prediction = Prediction("k", detections, Routing((0,), (1.0,), 0.0), 0.4, "m+b")
+    (detection,) = relabel_prediction(prediction, or_drop(book)).detections
+    assert (detection.box, detection.label, detection.score) == (boxes[0], "rust", 0.6)
+    assert detection.probabilities == {"rust": 0.6, "dent": 0.1}

@@ -15,7 +15,7 @@ from dsmoe_core.data.synthetic import generator_version
 from dsmoe_core.errors import DsmoeError, SettingsError
 from dsmoe_core.warm_start import checkpoint
 from pipelines import cli
-from pipelines.services import factory
+from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.settings import DetectorSettings, Environment, validate_settings
 from pipelines.training import pretrain
 from pipelines.training.pretrain import WarmStartPlan, synthetic_vocabulary
@@ -170,7 +170,7 @@ def test_a_workspace_starts_from_a_file_of_one_s_own(
     detector = yaml.safe_load((tmp_path / "w" / "dsmoe.yaml").read_text())["detector"]
     assert (detector["start"], detector["warm_start"]) == ("warm", str(warm))
     with Workspace.open(tmp_path / "w") as workspace:
-        assert factory.dsmoe_backend(workspace, Environment.read())._encoder_from == warm
+        assert dsmoe_backend(workspace, Environment.read())._encoder_from == warm
     other = run(capsys, "init", tmp_path / "b", *made[2:], "--start", warm, "--size", "base", code=2)
     assert "is for size nano; expected base. Give --size nano too" in other
     unknown = run(capsys, "init", tmp_path / "b", *made[2:], "--start", "tepid", code=2)
@@ -200,7 +200,7 @@ def test_a_workspace_starts_from_what_ships_or_says_what_to_do(
     ship(warm, tmp_path / "package")
     run(capsys, *made)
     with Workspace.open(tmp_path / "w") as workspace:
-        first = factory.dsmoe_backend(workspace, Environment.read())._encoder_from
+        first = dsmoe_backend(workspace, Environment.read())._encoder_from
     assert first == checkpoint.shipped_path("nano")
 
 

@@ -11,7 +11,7 @@ import pytest
 from tiny import SMALL, HashEncoder
 
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 

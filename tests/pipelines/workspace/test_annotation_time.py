@@ -1,10 +1,10 @@
-"""What labelling costs: seconds by what had to be done; doubts and second opinions in the rounds."""
+"""Annotation effort by kind of correction; doubts, agreement and notes of rounds."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from dsmoe_core.schema import Harvest, Outcome
+from dsmoe_core.schema import Arm, Harvest, Outcome
 from pipelines.workspace.annotation_time import ALL, NOTHING, SKIPPED, Effort, effort
 from pipelines.workspace.journal import SentTask
 from pipelines.workspace.round_summary import Note, count_round, notes
@@ -17,16 +17,16 @@ def harvest(key: str, seconds: float | None, skipped: bool = False, **counts: in
     return Harvest(key, (), 1, NOON, skipped, outcomes, "m+b", seconds)
 
 
-def doubt(key: str, word: str | None, note: str, agreement: float | None = None) -> Harvest:
-    return Harvest(key, (), 1, NOON, False, {}, None, 9.0, word, note, 2, agreement)
+def feedback(key: str, doubt: str | None, note: str, agreement: float | None = None) -> Harvest:
+    return Harvest(key, (), 1, NOON, False, {}, None, 9.0, doubt, note, 2, agreement)
 
 
 def sent(key: str, rank: int) -> SentTask:
-    return SentTask(key, 0, "seed", rank, None, None, 100 + rank)
+    return SentTask(key, 0, Arm.SEED, rank, task_id=100 + rank)
 
 
-def test_a_image_counts_under_the_most_laborious_thing_done_on_it() -> None:
-    found = effort(
+def test_image_counts_under_its_most_laborious_correction() -> None:
+    efforts = effort(
         [
             harvest("a", 4.0, accepted=2),
             harvest("b", 6.0, accepted=1, moved=1),
@@ -36,7 +36,7 @@ def test_a_image_counts_under_the_most_laborious_thing_done_on_it() -> None:
             harvest("f", None, accepted=9),
         ]
     )
-    assert found == {
+    assert efforts == {
         ALL: Effort(4, 5.0, 3.0),
         "accepted": Effort(1, 4.0, 2.0),
         "moved": Effort(1, 6.0, 3.0),
@@ -46,25 +46,26 @@ def test_a_image_counts_under_the_most_laborious_thing_done_on_it() -> None:
     }
 
 
-def test_someone_who_left_the_desk_does_not_spoil_the_figure() -> None:
+def test_break_of_an_annotator_does_not_change_the_median() -> None:
     times = [4.0, 5.0, 3600.0]
     assert effort(harvest(str(t), t, accepted=1) for t in times)["accepted"] == Effort(3, 5.0, 5.0)
 
 
-def test_a_program_spends_no_effort() -> None:
+def test_time_of_a_simulated_annotator_does_not_count() -> None:
     assert effort([harvest("a", 0.0003, accepted=1)]) == {}
 
 
-def test_a_doubtful_image_is_answered_and_not_labelled() -> None:
-    back = {"a": doubt("a", "unsure", "", 0.5), "b": doubt("b", None, "", 1.0)}
-    counts = count_round([sent("a", 0), sent("b", 1), sent("c", 2)], back)
-    shown = {name: counts[name] for name in ("sent", "answered", "new_images", "doubtful", "agreement")}
-    assert shown == {"sent": 3, "answered": 2, "new_images": 1, "doubtful": 1, "agreement": 0.75}
+def test_doubtful_image_is_answered_and_not_labelled() -> None:
+    harvests = {"a": feedback("a", "unsure", "", 0.5), "b": feedback("b", None, "", 1.0)}
+    counts = count_round([sent("a", 0), sent("b", 1), sent("c", 2)], harvests)
+    selected = {name: counts[name] for name in ("sent", "answered", "new_images", "doubtful", "agreement")}
+    assert selected == {"sent": 3, "answered": 2, "new_images": 1, "doubtful": 1, "agreement": 0.75}
 
 
-def test_the_expert_finds_doubts_first_then_notes() -> None:
-    back = {h.key: h for h in (doubt("a", None, "see here"), doubt("b", "unsure", ""), doubt("c", None, ""))}
-    assert notes([sent("a", 0), sent("b", 1), sent("c", 2), sent("d", 3)], back) == [
+def test_notes_list_doubtful_images_first() -> None:
+    answered = (feedback("a", None, "see here"), feedback("b", "unsure", ""), feedback("c", None, ""))
+    harvests = {harvest.key: harvest for harvest in answered}
+    assert notes([sent("a", 0), sent("b", 1), sent("c", 2), sent("d", 3)], harvests) == [
         Note("b", 0, 101, "unsure", ""),
         Note("a", 0, 100, None, "see here"),
     ]

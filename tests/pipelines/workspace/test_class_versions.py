@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from dsmoe_core.errors import ClassBookError
 from pipelines import cli
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.settings import PackagedText, ServerText, TransformersText
 from pipelines.workspace.class_books import WORKING
-from pipelines.workspace.token_limit import PACKAGED_LONGEST, PRETRAINED_LONGEST, truncation_check
+from pipelines.workspace.token_limit import PACKAGED_MAX_TOKENS, PRETRAINED_MAX_TOKENS, truncation_check
 from pipelines.workspace.workspace import Workspace
 from prompts.glossary import glossary_book
 
@@ -208,28 +209,12 @@ def test_one_of_two_simultaneous_publications_is_refused(workspace: Workspace, d
     assert published_version(workspace) == drafts[loser]
 
 
-def test_class_book_without_versions_is_published_when_the_workspace_is_locked(
-    workspace: Workspace, dsmoe: Run
-) -> None:
-    workspace.class_books.store.path.unlink()
-    with Workspace.open(workspace.path) as reopened:
-        store = reopened.class_books.store
-        assert reopened.class_book() == reopened.working_book()
-        assert reopened.class_books.unpublished_note() is None
-        dsmoe("log")
-        assert not store.path.exists()
-        with reopened.locked():
-            (event,) = store.history()
-        assert (event.version, event.forced, event.before) == (reopened.class_book().version, True, None)
-        with reopened.locked():
-            assert store.history() == [event]
-
-
-def test_invalid_class_book_is_not_published_as_the_first_version(workspace: Workspace, dsmoe: Run) -> None:
-    workspace.class_books.store.path.unlink()
-    (workspace.path / "classes.yaml").write_text("classes: [")
-    assert "classes.yaml, line 1" in dsmoe("save", "-m", "x", refused=True)
-    assert not workspace.class_books.store.path.exists()
+def test_workspace_without_a_published_version_is_refused(workspace: Workspace) -> None:
+    store = workspace.class_books.store
+    store.path.unlink()
+    with Workspace.open(workspace.path) as opened, pytest.raises(ClassBookError, match=store.path.name):
+        opened.class_book()
+    assert not store.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -314,8 +299,8 @@ def test_token_limit_is_that_of_the_text_encoder(tmp_path: Path) -> None:
     pretrained = truncation_check(TransformersText(model=str(get_model_path())))
     assert packaged is not None
     assert pretrained is not None
-    assert MAX_TOKENS == PRETRAINED_LONGEST
-    longest = " ".join(["spur"] * (PACKAGED_LONGEST - 2))  # with the tokens for begin and end
+    assert MAX_TOKENS == PRETRAINED_MAX_TOKENS
+    longest = " ".join(["spur"] * (PACKAGED_MAX_TOKENS - 2))  # with the tokens for begin and end
     assert packaged(longest) is None
     assert packaged(f"{longest} short") is not None
     assert pretrained(f"{longest} short") is None

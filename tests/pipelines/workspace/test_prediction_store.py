@@ -1,7 +1,8 @@
-"""Detections on the disk: the same as in memory, even where a kill tore the last line."""
+"""Predictions on disk are those in memory, also after a kill in the middle of a line."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dsmoe_core.schema import Box, Detection, Prediction, Routing
 from pipelines.workspace.prediction_store import PredictionStore, from_json, to_json
 
 
-def found(key: str, *scores: float) -> Prediction:
+def prediction(key: str, *scores: float) -> Prediction:
     detections = tuple(
         Detection(Box(0.125, 1.0, 5.0, 9.5), "spur", s, {"spur": s, "short": 0.25}, 0.5) for s in scores
     )
@@ -20,52 +21,54 @@ def found(key: str, *scores: float) -> Prediction:
 
 
 @given(st.lists(st.integers(0, 10**6), max_size=4))
-def test_json_keeps_everything(millionths: list[int]) -> None:
-    one = found("a", *(m / 10**6 for m in millionths))
-    assert from_json(to_json(one)) == one
+def test_json_round_trip(millionths: list[int]) -> None:
+    original = prediction("a", *(m / 10**6 for m in millionths))
+    assert from_json(to_json(original)) == original
 
 
-def test_a_second_search_adds_to_the_first(tmp_path: Path) -> None:
+def test_append_adds_to_earlier_predictions(tmp_path: Path) -> None:
     store = PredictionStore(tmp_path)
     assert store.load("m+b") == {}
-    assert list(store.add("m+b", [found("a", 0.5)])) == [found("a", 0.5)]
-    list(store.add("m+b", [found("b"), found("c", 0.1, 0.2)]))
+    store.append("m+b", [prediction("a", 0.5)])
+    counts: list[int] = []
+    store.append("m+b", [prediction("b"), prediction("c", 0.1, 0.2)], counts.append)
+    assert counts == [1, 2]
     assert store.load("m+b") == {
-        "a": found("a", 0.5),
-        "b": found("b"),
-        "c": found("c", 0.1, 0.2),
+        "a": prediction("a", 0.5),
+        "b": prediction("b"),
+        "c": prediction("c", 0.1, 0.2),
     }
 
 
-def test_a_look_up_reads_the_newest_line_of_a_image_and_no_torn_one(tmp_path: Path) -> None:
+def test_lookup_reads_the_newest_complete_line_of_an_image(tmp_path: Path) -> None:
     store = PredictionStore(tmp_path)
     assert dict(store.lookup("m+b")) == {}
-    list(store.add("m+b", [found("a", 0.5), found("b"), found("a", 0.25)]))
+    store.append("m+b", [prediction("a", 0.5), prediction("b"), prediction("a", 0.25)])
     with store.path("m+b").open("ab") as file:
         file.write(b'{"key": "torn"')
-    looked = store.lookup("m+b")
-    assert (dict(looked), len(looked)) == (store.load("m+b"), 2)
-    assert looked["a"] == found("a", 0.25)
+    lookup = store.lookup("m+b")
+    assert (dict(lookup), len(lookup)) == (store.load("m+b"), 2)
+    assert lookup["a"] == prediction("a", 0.25)
 
 
-@pytest.mark.parametrize("torn", [1, 7, 60])
-def test_a_torn_line_is_dropped_and_written_over(tmp_path: Path, torn: int) -> None:
+@pytest.mark.parametrize("missing_bytes", [1, 7, 60])
+def test_incomplete_last_line_is_ignored_and_overwritten(tmp_path: Path, missing_bytes: int) -> None:
     store = PredictionStore(tmp_path)
-    list(store.add("m+b", [found("a", 0.5), found("b", 0.25)]))
+    store.append("m+b", [prediction("a", 0.5), prediction("b", 0.25)])
     path = store.path("m+b")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-torn])
+    content = path.read_bytes()
+    path.write_bytes(content[:-missing_bytes])
     assert set(store.load("m+b")) == {"a"}
-    list(store.add("m+b", [found("b", 0.25)]))
-    assert path.read_bytes() == whole
+    store.append("m+b", [prediction("b", 0.25)])
+    assert path.read_bytes() == content
 
 
-def test_a_search_that_breaks_off_keeps_what_it_found(tmp_path: Path) -> None:
-    def breaks_off():  # type: ignore[no-untyped-def]
-        yield found("a", 0.5)
+def test_interrupted_append_keeps_what_was_predicted(tmp_path: Path) -> None:
+    def interrupted() -> Iterator[Prediction]:
+        yield prediction("a", 0.5)
         raise KeyboardInterrupt
 
     store = PredictionStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        list(store.add("m+b", breaks_off()))
+        store.append("m+b", interrupted())
     assert set(store.load("m+b")) == {"a"}

@@ -1,9 +1,11 @@
-"""The workspace as a folder: whole or not there, one writer, and what came in."""
+"""Workspaces: creation, opening, the lock, the format version, and the images and labels they start with."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -15,13 +17,14 @@ from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import ClassBookError, DataError, FormatError, SettingsError, WorkspaceError
 from pipelines import cli
-from pipelines.settings import WorkspaceSettings
+from pipelines.rounds.dispatch import pool
+from pipelines.settings import FORMAT_VERSION, WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
 
 
-def test_roles_and_test_set_come_from_the_files(workspace: Workspace) -> None:
+def test_images_get_the_roles_of_the_annotation_files(workspace: Workspace) -> None:
     assert (len(workspace.images("pool")), len(workspace.images("test"))) == (12, 5)
     test = workspace.test_set()
     assert {p.image.key for p in test} == {p.key for p in workspace.images("test")}
@@ -35,72 +38,119 @@ def test_roles_and_test_set_come_from_the_files(workspace: Workspace) -> None:
     )
 
 
-def test_a_second_process_reads_but_does_not_write(workspace: Workspace) -> None:
+def test_second_process_can_read_and_cannot_lock(workspace: Workspace) -> None:
     other = Workspace.open(workspace.path)
     with workspace.locked():
-        with workspace.locked():  # the same one may nest
+        with workspace.locked():  # nested
             assert len(other.images()) == 17
-        with pytest.raises(WorkspaceError, match=r"in use by another dsmoe \(process \d+\)"), other.locked():
+        with pytest.raises(WorkspaceError, match=r"process \d+"), other.locked():
             pass
     with other.locked():
         pass
 
 
-def test_what_is_no_workspace_is_refused(tmp_path: Path, settings: WorkspaceSettings) -> None:
-    with pytest.raises(WorkspaceError, match=r"is no workspace; expected dsmoe\.yaml"):
+def test_folder_that_is_not_a_workspace_is_refused(tmp_path: Path, settings: WorkspaceSettings) -> None:
+    with pytest.raises(WorkspaceError, match=r"dsmoe\.yaml"):
         Workspace.open(tmp_path / "nowhere")
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(WorkspaceError, match="is not empty and no workspace"):
+    with pytest.raises(WorkspaceError, match=tmp_path.name):
         Workspace.create(tmp_path, settings)
 
 
-def test_a_half_made_workspace_is_made_whole_by_the_same_command(
+OLD_SETTINGS = """\
+version: 1
+title: boards
+round: {budget: 40, prelabel_score: 0.3, prelabel_most: 50}
+studio: {kind: label-studio, several: latest}
+"""
+
+
+def old_workspace(path: Path) -> Path:
+    """A workspace as dsmoe 0.1 made it."""
+    for folder in ("pictures", "findings"):
+        (path / folder).mkdir(parents=True)
+    (path / "dsmoe.yaml").write_text(OLD_SETTINGS)
+    with closing(sqlite3.connect(path / "journal.sqlite")) as journal, journal:
+        journal.execute("CREATE TABLE facts (name VARCHAR(64) PRIMARY KEY, value JSON NOT NULL)")
+        journal.execute("INSERT INTO facts VALUES ('schema_version', '1')")
+        journal.execute("CREATE TABLE pictures (key VARCHAR(64) PRIMARY KEY)")
+    return path
+
+
+@pytest.mark.parametrize("settings_text", [OLD_SETTINGS, "title: boards\n"])
+def test_workspace_of_an_older_format_version_is_refused(tmp_path: Path, settings_text: str) -> None:
+    """Also if its settings have no version: the journal has it too."""
+    path = old_workspace(tmp_path / "old")
+    (path / "dsmoe.yaml").write_text(settings_text)
+    with pytest.raises(WorkspaceError, match=rf"version 1.*{FORMAT_VERSION}") as error:
+        Workspace.open(path)
+    assert "`dsmoe init`" in error.value.remedy
+    assert "dsmoe 0.1" in error.value.remedy
+    assert "\n" not in str(error.value)
+
+
+def test_incomplete_workspace_of_an_older_format_version_is_refused(
+    tmp_path: Path, settings: WorkspaceSettings
+) -> None:
+    path = old_workspace(tmp_path / "old")
+    (path / "dsmoe.yaml").unlink()
+    with pytest.raises(WorkspaceError, match=rf"version 1.*{FORMAT_VERSION}"):
+        Workspace.create(path, settings)
+    assert {p.name for p in path.iterdir() if p.is_dir()} == {"pictures", "findings"}
+
+
+def test_workspace_of_a_newer_format_version_is_refused(workspace: Workspace) -> None:
+    path = workspace.path / "dsmoe.yaml"
+    path.write_text(path.read_text().replace(f"version: {FORMAT_VERSION}", "version: 99"))
+    with pytest.raises(WorkspaceError, match=rf"99.*{FORMAT_VERSION}"):
+        Workspace.open(workspace.path)
+
+
+def test_incomplete_workspace_is_completed_by_the_same_command(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
-    Workspace.create(tmp_path / "w", settings).close()  # as far as a run gets that is killed early
-    with pytest.raises(WorkspaceError, match="half made"):
+    Workspace.create(tmp_path / "w", settings).close()  # where a run stops that is killed early
+    with pytest.raises(WorkspaceError, match=r"dsmoe\.yaml"):
         Workspace.open(tmp_path / "w")
     source = Source(blocks / "images", classes=list(COLOURS))
     make_workspace(tmp_path / "w", source, settings)[0].close()
-    with Workspace.open(tmp_path / "w") as whole:
-        assert len(whole.images("pool")) == 17
-    with pytest.raises(WorkspaceError, match="is a workspace already"):
+    with Workspace.open(tmp_path / "w") as completed:
+        assert len(completed.images("pool")) == 17
+    with pytest.raises(WorkspaceError):
         make_workspace(tmp_path / "w", source, settings)
 
 
-def test_known_labels_are_imported_and_their_images_are_not_sent_out(
+def test_imported_labels_take_their_images_out_of_the_pool(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
-    from pipelines.rounds.dispatch import pool
-
     source = Source(blocks / "images", annotations=coco.read(blocks / "train.json"))
-    made, _ = make_workspace(tmp_path / "w", source, settings)
-    with made:
-        assert len(made.annotations()) == 12
-        assert {p.name.split("-")[0] for p in pool(made).values()} == {"val"}
+    workspace, _ = make_workspace(tmp_path / "w", source, settings)
+    with workspace:
+        assert len(workspace.annotations()) == 12
+        assert {p.name.split("-")[0] for p in pool(workspace).values()} == {"val"}
 
 
-def test_damaged_images_go_to_quarantine_and_the_rest_goes_on(
+def test_damaged_image_is_put_in_quarantine(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     images = shutil.copytree(blocks / "images", tmp_path / "images")
     (images / "torn.png").write_bytes((images / "val-000.png").read_bytes()[:50])
-    made, taken = make_workspace(tmp_path / "w", Source(images, classes=["rust"]), settings)
-    with made:
-        assert len(made.images("pool")) == 17
-        (held,) = json.loads((made.path / "quarantine.json").read_text())
-    assert held["name"] == "torn.png"
-    assert held["reason"] == taken.quarantined[0].reason
+    workspace, ingest = make_workspace(tmp_path / "w", Source(images, classes=["rust"]), settings)
+    with workspace:
+        assert len(workspace.images("pool")) == 17
+        (entry,) = json.loads((workspace.path / "quarantine.json").read_text())
+    assert entry["name"] == "torn.png"
+    assert entry["reason"] == ingest.quarantined[0].reason
 
 
-def test_wrong_input_is_refused_before_anything_is_made(
+def test_wrong_input_is_refused_before_a_folder_is_created(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     truth = coco.read(blocks / "train.json")
     target = tmp_path / "w"
-    with pytest.raises(DataError, match="nowhere is not there"):
+    with pytest.raises(DataError, match="nowhere"):
         make_workspace(target, Source(tmp_path / "nowhere", classes=["a"]), settings)
-    with pytest.raises(SettingsError, match="no classes are known"):
+    with pytest.raises(SettingsError, match="--classes"):
         make_workspace(target, Source(blocks / "images"), settings)
     with pytest.raises(ClassBookError, match="plum"):
         make_workspace(
@@ -113,14 +163,14 @@ def test_wrong_input_is_refused_before_anything_is_made(
     assert not target.exists()
 
 
-def in_folder(names: AnnotationSet, folder: str, most: int | None = None) -> AnnotationSet:
-    """The same annotations with their first images, by default all, named as if they lay in a folder."""
-    moved = [replace(p, name=f"{folder}/{p.name}") for p in names.images[:most]]
-    kept = [] if most is None else names.images[most:]
-    return replace(names, images=(*moved, *kept))
+def in_folder(annotations: AnnotationSet, folder: str, count: int | None = None) -> AnnotationSet:
+    """The annotations, with the names of the first images, by default all, moved to a folder."""
+    moved = [replace(p, name=f"{folder}/{p.name}") for p in annotations.images[:count]]
+    others = [] if count is None else annotations.images[count:]
+    return replace(annotations, images=(*moved, *others))
 
 
-def test_annotations_of_other_images_are_refused(
+def test_annotations_without_any_image_are_refused(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
@@ -130,35 +180,36 @@ def test_annotations_of_other_images_are_refused(
             Source(blocks / "images", test=test, annotations=in_folder(train, "train")),
         )
     ):
-        with pytest.raises(DataError, match=r"none of \d+ annotated images, such as (val|train)/"):
+        with pytest.raises(DataError, match=r" (val|train)/"):
             make_workspace(tmp_path / f"w{number}", source, settings)
 
 
-def test_annotations_some_of_which_have_no_image_are_told(
+def test_init_reports_annotations_without_an_image(
     tmp_path: Path, blocks: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    coco.write(in_folder(coco.read(blocks / "val.json"), "val", most=2), tmp_path / "val.json")
-    words = (tmp_path / "w", "--images", blocks / "images", "--test", tmp_path / "val.json", "--dry-run")
-    assert cli.run(["init", *map(str, words)]) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert "14 images in the pool, 3 in the test set" in said
-    assert "2 of 5 images of --test are not there, such as val/val-000.png" in said
+    coco.write(in_folder(coco.read(blocks / "val.json"), "val", count=2), tmp_path / "val.json")
+    arguments = (tmp_path / "w", "--images", blocks / "images", "--test", tmp_path / "val.json", "--dry-run")
+    assert cli.run(["init", *map(str, arguments)]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    assert "14 images in the pool, 3 in the test set" in output
+    assert "2 of 5 images of --test" in output
+    assert "val/val-000.png" in output
 
 
-def test_another_test_set_after_one_that_was_refused_is_the_only_one(
+def test_test_set_of_a_refused_run_is_replaced(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
     wide = replace(train, images=tuple(replace(p, width=p.width + 1) for p in train.images))
     with pytest.raises(FormatError, match="size"):
         make_workspace(tmp_path / "w", Source(blocks / "images", test=wide), settings)
-    made, _ = make_workspace(tmp_path / "w", Source(blocks / "images", test=test), settings)
-    with made:
-        assert {p.name for p in made.images("test")} == {p.name for p in test.images}
-        assert len(made.images("pool")) == 12
+    workspace, _ = make_workspace(tmp_path / "w", Source(blocks / "images", test=test), settings)
+    with workspace:
+        assert {p.name for p in workspace.images("test")} == {p.name for p in test.images}
+        assert len(workspace.images("pool")) == 12
 
 
-def test_what_a_killed_run_took_in_is_forgotten_by_the_next(
+def test_labels_of_a_killed_run_are_deleted_by_the_next(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
@@ -168,21 +219,22 @@ def test_what_a_killed_run_took_in_is_forgotten_by_the_next(
         with pytest.raises(KeyboardInterrupt):
             make_workspace(tmp_path / "w", first, settings)
     make_workspace(tmp_path / "w", Source(blocks / "images", annotations=train), settings)[0].close()
-    with Workspace.open(tmp_path / "w") as made:
-        assert not made.images("test")
-        assert made.test_set() == []
-        assert len(made.images("pool")) == 17
-        assert {a.image.name for a in made.annotations().values()} == {p.name for p in train.images}
+    with Workspace.open(tmp_path / "w") as workspace:
+        assert not workspace.images("test")
+        assert workspace.test_set() == []
+        assert len(workspace.images("pool")) == 17
+        assert {a.image.name for a in workspace.annotations().values()} == {p.name for p in train.images}
 
 
-def test_a_workspace_that_lost_its_settings_keeps_its_rounds(
+def test_workspace_that_lost_its_settings_keeps_its_rounds(
     tmp_path: Path, blocks: Path, settings: WorkspaceSettings
 ) -> None:
     source = Source(blocks / "images", annotations=coco.read(blocks / "train.json"))
-    made, _ = make_workspace(tmp_path / "w", source, settings)
-    with made:
-        made.journal.start_round(0, None)
+    workspace, _ = make_workspace(tmp_path / "w", source, settings)
+    with workspace:
+        workspace.journal.start_round(0, None)
     (tmp_path / "w" / "dsmoe.yaml").unlink()
-    again, _ = make_workspace(tmp_path / "w", Source(blocks / "images", classes=list(COLOURS)), settings)
-    with again:
-        assert len(again.annotations()) == 12
+    source = Source(blocks / "images", classes=list(COLOURS))
+    completed, _ = make_workspace(tmp_path / "w", source, settings)
+    with completed:
+        assert len(completed.annotations()) == 12

@@ -16,7 +16,7 @@ from dsmoe_core.checkpoint import save_model
 from dsmoe_core.data import coco, voc, yolo
 from dsmoe_core.schema import ClassText, Vocabulary
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 from tests.pipelines.blocks import COLOURS
 
 Out = pytest.CaptureFixture[str]

@@ -13,7 +13,7 @@ from dsmoe_core.build import build_full_network
 from dsmoe_core.checkpoint import save_model
 from dsmoe_core.schema import Vocabulary
 from pipelines import cli
-from pipelines.detectors.backend import DSMoEBackend
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.evaluation.text_eval.distances import class_distances
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook

@@ -1,4 +1,4 @@
-"""A whole demo in one process that can be killed at any call, and what must hold afterwards."""
+"""A complete demo in one process that can be killed at any call, and its outcome for comparison."""
 
 from __future__ import annotations
 
@@ -23,42 +23,44 @@ WRITES = (
     "plan_tasks",
     "mark_sent",
     "set_state",
-    "record",
+    "record_harvests",
     "begin",
     "finish",
     "set_alias",
     "finish_round",
 )
+"""Methods of the journal that write."""
 Tick = StatusCallback
+"""Called with the name of a place at which the process may be killed."""
 
 
-class Ticking:
-    """Any service, with a tick before and after each call and at each yield: a place to be killed at."""
+class TickingService:
+    """Wraps a service; ticks before and after each call and at each item that it yields."""
 
-    def __init__(self, inner: Any, name: str, tick: Tick) -> None:
-        self._inner, self._name, self._tick = inner, name, tick
+    def __init__(self, service: Any, name: str, tick: Tick) -> None:
+        self._service, self._name, self._tick = service, name, tick
 
     def __getattr__(self, call: str) -> Any:
-        method = getattr(self._inner, call)
+        method = getattr(self._service, call)
 
         def ticking(*args: Any, **named: Any) -> Any:
             self._tick(f"before {self._name}.{call}")
-            found = method(*args, **named)
-            if isinstance(found, Iterator):
-                return self._streamed(call, found)
+            result = method(*args, **named)
+            if isinstance(result, Iterator):
+                return self._stream(call, result)
             self._tick(f"after {self._name}.{call}")
-            return found
+            return result
 
         return ticking
 
-    def _streamed(self, call: str, found: Iterator[Any]) -> Iterator[Any]:
-        for one in found:
+    def _stream(self, call: str, items: Iterator[Any]) -> Iterator[Any]:
+        for item in items:
             self._tick(f"within {self._name}.{call}")
-            yield one
+            yield item
 
 
 def tick_after_writes(journal: Journal, tick: Tick) -> None:
-    """Make every transaction that writes a place to be killed at: it is there, and nothing after it."""
+    """Make the journal tick after every transaction that writes."""
     for name in WRITES:
         write = getattr(journal, name)
 
@@ -70,7 +72,7 @@ def tick_after_writes(journal: Journal, tick: Tick) -> None:
 
 
 class TickingProgress(SilentProgress):
-    """A reporter whose every call is a place to be killed at."""
+    """Progress reporter that ticks at every call."""
 
     def __init__(self, tick: Tick) -> None:
         self._tick = tick
@@ -86,16 +88,16 @@ class TickingProgress(SilentProgress):
 
 
 def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
-    """The demo from beginning, or from where it was, to end; as a fresh process would run it."""
+    """Run the demo to its end, from the start or from where an earlier call was killed."""
     progress = TickingProgress(tick)
-    found = demo.DemoData(data, "blocks")
-    with demo.open_workspace(path, found, plan, progress) as workspace, workspace.locked():
+    demo_data = demo.DemoData(data, "blocks")
+    with demo.open_workspace(path, demo_data, plan, progress) as workspace, workspace.locked():
         tick_after_writes(workspace.journal, tick)
         studio = FakeStudio(path / "studio" / "stub.json")
         context = LoopContext(
             workspace,
-            Ticking(studio, "studio", tick),
-            Ticking(StubDetector(), "detector", tick),
+            TickingService(studio, "studio", tick),
+            TickingService(StubDetector(), "detector", tick),
             progress,
         )
         truth = load_truth(data / "train.json", workspace)
@@ -104,27 +106,33 @@ def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
 
 
 def outcome(path: Path) -> dict[str, Any]:
-    """Everything that must not depend on interruptions; checks on the way that nothing is lost or doubled."""
+    """All results that must not depend on interruptions.
+
+    Raises:
+        AssertionError: an image or an annotation is lost or doubled.
+    """
     with Workspace.open(path) as workspace:
         tasks, harvests = workspace.journal.tasks(), workspace.journal.harvests()
         studio = FakeStudio(path / "studio" / "stub.json")
         project = studio.ensure_project(workspace.settings.title, workspace.class_book().vocabulary())
-        there = [row["data"]["key"] for row in studio._state["tasks"]]
-        answers = [len(row["annotations"]) for row in studio._state["tasks"]]
-        assert sorted(there) == sorted(task.key for task in tasks), "an image was lost or sent twice"
-        assert answers == [1] * len(tasks), "an annotation was lost or doubled"
+        sent_keys = [row["data"]["key"] for row in studio._state["tasks"]]
+        annotations = [len(row["annotations"]) for row in studio._state["tasks"]]
+        assert sorted(sent_keys) == sorted(task.key for task in tasks), "an image was lost or sent twice"
+        assert annotations == [1] * len(tasks), "an annotation was lost or doubled"
         assert len(studio.harvest(project)) == len(harvests) == len(tasks)
         assert {h.key: h for h in studio.harvest(project)} == harvests
         assert all(task.task_id is not None for task in tasks)
         rows = workspace.rounds()
         assert [row.state for row in rows] == ["closed"] * len(rows)
+        models = [card.id for card in workspace.registry.cards()]
         return {
-            "tasks": [(t.key, t.round, t.arm, t.rank, t.uncertainty, t.version) for t in tasks],
+            "tasks": [(t.key, t.round, t.arm, t.rank, t.acquisition, t.score, t.version) for t in tasks],
             "rounds": [row.as_result() | {"model": row.model, "data": row.dataset_version} for row in rows],
             "labels": {key: h.annotations for key, h in harvests.items()},
             "champion": workspace.champion(),
             "history": [change.model for change in workspace.registry.history()],
-            "models": [card.id for card in workspace.registry.cards()],
+            "models": models,
+            "evaluations": {model: workspace.registry.evaluation(model) for model in models},
             "datasets": sorted(p.name for p in (path / "datasets").iterdir()),
             "predictions": {
                 p.name: sorted(workspace.predictions(p.stem)) for p in (path / "predictions").iterdir()

@@ -1,0 +1,184 @@
+"""The DS-MoE detector as a detector backend. Torch is imported when the detector is used first."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
+from pipelines.detectors.backend import EVALUATION_MIN_SCORE, PredictFunction, TrainingProgress
+from pipelines.settings import (
+    DetectorSettings,
+    Environment,
+    PackagedText,
+    ServerText,
+    TextSettings,
+    TransformersText,
+    validate_settings,
+)
+from pipelines.workspace.registry import as_plain_dict
+from pipelines.workspace.workspace import Workspace
+
+if TYPE_CHECKING:
+    from dsmoe_core.data.letterbox_cache import CacheConfig
+    from dsmoe_core.text_encoders.protocol import TextEncoder
+
+KIND = "ds-moe"
+"""Name of this backend in the settings."""
+
+
+class DSMoEBackend:
+    """The DS-MoE detector.
+
+    Args:
+        model: shape of the network; its ``text_width`` is replaced by the width of the text encoder.
+        cache: folder for text embeddings.
+        text: settings of the text encoder; by default the packaged one.
+        api_key: key of a text encoder behind a server.
+        encoder_from: file of the image encoder's initial weights; None: random weights.
+        images: cache of letterboxed images; None: no cache.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        cache: Path,
+        text: TextSettings | None = None,
+        *,
+        api_key: str | None = None,
+        encoder_from: Path | None = None,
+        images: CacheConfig | None = None,
+    ) -> None:
+        self._model = model
+        self._cache = cache
+        self._text = text or PackagedText()
+        self._api_key = api_key
+        self._encoder_from = encoder_from
+        self._images = images
+
+    @cached_property
+    def text_encoder(self) -> TextEncoder:
+        """The text encoder with a cache of its embeddings; its weights are loaded when it is used first."""
+        from dsmoe_core.text_encoders.cached import CachedTextEncoder
+
+        return CachedTextEncoder(make_text_encoder(self._text, self._api_key), self._cache)
+
+    def fit(
+        self,
+        *,
+        images: Sequence[LabelledImage],
+        vocabulary: Vocabulary,
+        training: TrainingConfig,
+        out: Path,
+        start_from: Path | None,
+        progress: TrainingProgress | None = None,
+    ) -> dict[str, Any]:
+        """See ``DetectorBackend.fit``."""
+        from dsmoe_core.train import fit
+
+        for name in ("lightning.fabric", "lightning.pytorch"):  # they log the precision of every training
+            logging.getLogger(name).setLevel(logging.WARNING)
+        encoder = self.text_encoder
+        shape = {**self._model.model_dump(), "text_width": encoder.width}
+        summary = fit(
+            images=images,
+            vocabulary=vocabulary,
+            text_encoder=encoder,
+            model=validate_settings(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
+            training=training,
+            out=out,
+            start_from=start_from,
+            encoder_from=self._encoder_from,
+            cache=self._images,
+            progress=progress,
+        )
+        return {**as_plain_dict(summary), "text_encoder": encoder.name}
+
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
+        """See ``DetectorBackend.predict``."""
+        from dsmoe_core.predict import Detector
+
+        detector = Detector.load(model, self.text_encoder, cache=self._images)
+        detector.set_vocabulary(vocabulary)
+        yield from detector.predict(images)
+
+    def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
+        """See ``DetectorBackend.load``."""
+        from dsmoe_core.predict import Detector
+
+        detector = Detector.load(model, self.text_encoder)
+        detector.set_vocabulary(vocabulary)
+        return partial(detector.predict, min_score=EVALUATION_MIN_SCORE)
+
+
+def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:
+    """The text encoder of the settings; no weights are loaded and no server is called yet."""
+    if isinstance(text, ServerText):
+        from dsmoe_core.text_encoders.server import ServerEncoder
+
+        return ServerEncoder(text.url, text.model, api_key=api_key, timeout_s=text.timeout_s)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # the step that loads the weights has its own
+    transformers_logging.set_verbosity_error()  # it warns about an unused language head
+    if isinstance(text, TransformersText):
+        from dsmoe_core.text_encoders.pretrained import PretrainedEncoder
+
+        return PretrainedEncoder(
+            Path(text.model).expanduser(),
+            revision=text.revision,
+            dtype=text.dtype,
+            device_map=text.device_map,
+        )
+    from dsmoe_core.text_encoders.sentence import SentenceEncoder
+
+    return SentenceEncoder()
+
+
+def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
+    """The DS-MoE detector with the settings of a workspace.
+
+    Args:
+        workspace: None, or one with another kind of detector: default settings, for models of any folder.
+    """
+    if workspace is None or workspace.settings.detector.kind != KIND:
+        return DSMoEBackend(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
+    settings, key = workspace.settings.detector, environment.embeddings_api_key
+    return DSMoEBackend(
+        settings.model,
+        workspace.path / "cache" / "texts",
+        settings.text_encoder,
+        api_key=key.get_secret_value() if key else None,
+        encoder_from=_initial_weights(settings, environment),
+        images=_image_cache(workspace),
+    )
+
+
+def _image_cache(workspace: Workspace) -> CacheConfig | None:
+    from dsmoe_core.data.letterbox_cache import CacheConfig
+
+    max_gb = workspace.settings.detector.image_cache_gb
+    return CacheConfig(workspace.path / "cache" / "squares", int(max_gb * 1e9)) if max_gb else None
+
+
+def _initial_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
+    """File of the image encoder's initial weights; only the first training needs it to exist."""
+    if settings.start == "scratch":
+        return None
+    if settings.start == "mobile-sam":
+        from dsmoe_core.mobile_sam.weights import FILE
+
+        return environment.weights / FILE
+    from dsmoe_core.warm_start.checkpoint import shipped_path
+
+    if settings.warm_start:
+        return Path(settings.warm_start).expanduser()
+    return shipped_path(settings.model.size)

@@ -1,0 +1,69 @@
+"""Selects the images of a round from their acquisition scores, as pure functions of scores and seed.
+
+A share of every round is sampled at random from the images that the ranking did not select: the control arm.
+It shows whether ranking by the acquisition function is better than random selection on this data.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dsmoe_core.schema import Arm
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One selected image.
+
+    Attributes:
+        rank: place in the round, from 0.
+        score: acquisition score; None in a seed round.
+        blind: whether it is shown without pre-annotations, to measure what annotators find without them.
+    """
+
+    key: str
+    arm: Arm
+    rank: int
+    score: float | None
+    blind: bool = False
+
+
+def seed_round(keys: Iterable[str], *, budget: int, seed: int) -> tuple[Choice, ...]:
+    """A random selection of at most ``budget`` images, for a round without a model."""
+    return tuple(
+        Choice(key, Arm.SEED, rank, None) for rank, key in enumerate(sample(keys, budget, seed=seed))
+    )
+
+
+def ranked_round(
+    scores: Mapping[str, float], *, budget: int, random_share: float, seed: int, blind_share: float = 0.0
+) -> tuple[Choice, ...]:
+    """The images with the highest scores and a random sample of the rest, ordered by score.
+
+    Both arms are in one order, so that annotators cannot tell them apart and the images with the highest
+    scores are annotated first.
+
+    Args:
+        scores: acquisition score by image key; higher = label sooner.
+        budget: maximum number of images.
+        random_share: share of the budget for the control arm, 0 to 1; rounded to whole images.
+        blind_share: share of the selected images, of both arms, to show without pre-annotations.
+    """
+    shuffled = sample(scores, len(scores), seed=seed)  # the order of equal scores is random
+    by_score = sorted(shuffled, key=lambda key: -scores[key])
+    budget = min(budget, len(by_score))
+    controls = round(budget * random_share)
+    ranked = by_score[: budget - controls]
+    control_arm = sample(by_score[budget - controls :], controls, seed=seed + 1)
+    arms = dict.fromkeys(ranked, Arm.RANKED) | dict.fromkeys(control_arm, Arm.RANDOM)
+    order = [key for key in by_score if key in arms]
+    blind = set(sample(order, round(len(order) * blind_share), seed=seed + 2))
+    return tuple(Choice(key, arms[key], rank, scores[key], key in blind) for rank, key in enumerate(order))
+
+
+def sample(keys: Iterable[str], count: int, *, seed: int) -> list[str]:
+    """At most ``count`` keys, sampled without replacement; the order of the keys does not matter."""
+    ordered = sorted(keys)
+    return random.Random(seed).sample(ordered, min(count, len(ordered)))  # noqa: S311  # not for secrets

@@ -1,0 +1,176 @@
+"""The steps that open a round, against the fake Label Studio and the stub detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dsmoe_core.errors import SettingsError
+from dsmoe_core.schema import Arm, ImageRecord, Prediction, Vocabulary
+from dsmoe_core.uncertainty import image_uncertainty
+from pipelines.detectors.stub_detector import StubDetector
+from pipelines.rounds.acquisition.function import Candidates
+from pipelines.rounds.acquisition.uniform import uniform_scores
+from pipelines.rounds.context import LoopContext
+from pipelines.rounds.dispatch import PlannedTasks, choose, pool, push
+from pipelines.rounds.loop import close_round, open_round
+from pipelines.workspace.journal import SentTask
+from pipelines.workspace.workspace import Workspace
+
+Label = Callable[[LoopContext], None]
+
+
+class CountingDetector(StubDetector):
+    """Records the images that it predicts on."""
+
+    def __init__(self) -> None:
+        self.predicted: list[str] = []
+
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
+        for prediction in super().predict(model, vocabulary, images):
+            self.predicted.append(prediction.key)
+            yield prediction
+
+
+def with_acquisition(context: LoopContext, name: str, **changes: object) -> None:
+    settings = context.workspace.settings
+    round_settings = settings.round.model_copy(update={"acquisition": name, **changes})
+    context.workspace.settings = settings.model_copy(update={"round": round_settings})
+
+
+@pytest.fixture
+def trained(context: LoopContext, label: Label) -> LoopContext:
+    """A context whose workspace has a champion, with a detector that records its predictions."""
+    open_round(context)
+    label(context)
+    close_round(context)
+    return replace(context, detector=CountingDetector())
+
+
+def start(context: LoopContext) -> int:
+    """Start the next round in the journal; returns its number."""
+    workspace = context.workspace
+    number = len(workspace.journal.rounds())
+    workspace.journal.start_round(number, workspace.champion(), workspace.class_book().version)
+    return number
+
+
+def test_seed_round_has_no_scores(context: LoopContext) -> None:
+    number = start(context)
+    choose(context, context.workspace.journal.rounds()[number])
+    tasks = context.workspace.journal.tasks(number)
+    assert len(tasks) == context.workspace.settings.round.budget
+    assert {(t.arm, t.acquisition, t.score, t.version) for t in tasks} == {(Arm.SEED, None, None, None)}
+
+
+def test_choose_ranks_by_the_acquisition_function_of_the_settings(trained: LoopContext) -> None:
+    workspace, unlabelled = trained.workspace, pool(trained.workspace)
+    number = start(trained)
+    assert choose(trained, workspace.journal.rounds()[number]) == {"images": 3, "pool": 9}
+    tasks, predictions = workspace.journal.tasks(number), workspace.predictions()
+    assert {t.acquisition for t in tasks} == {"entropy"}
+    assert [t.score for t in tasks] == [image_uncertainty(predictions[t.key].detections) for t in tasks]
+    highest = max(image_uncertainty(predictions[key].detections) for key in unlabelled)
+    assert tasks[0].score == highest
+    assert {t.version for t in tasks} == {workspace.prediction_version(workspace.champion() or "")}
+
+
+def test_choose_again_after_a_kill_keeps_the_selection(trained: LoopContext) -> None:
+    number = start(trained)
+    record = trained.workspace.journal.rounds()[number]
+    choose(trained, record)
+    tasks = trained.workspace.journal.tasks(number)
+    with_acquisition(trained, "random")
+    choose(trained, record)
+    assert trained.workspace.journal.tasks(number) == tasks
+
+
+def test_scores_of_two_acquisition_functions_are_never_mixed(trained: LoopContext) -> None:
+    """The champion and its stored predictions are the same in both rounds; only the function changes."""
+    workspace = trained.workspace
+    champion = workspace.champion()
+    first = open_round(trained)
+    entropy = {t.key: t.score for t in workspace.journal.tasks(first.round)}
+    workspace.journal.finish_round(first.round, {})  # closed without a new champion
+    with_acquisition(trained, "random")
+    candidates = list(pool(workspace))
+    second = open_round(trained)
+    tasks = workspace.journal.tasks(second.round)
+    assert workspace.champion() == champion
+    assert {t.acquisition for t in tasks} == {"random"}
+    seed = workspace.settings.seed + 1000 * second.round
+    uniform = uniform_scores(Candidates(candidates, lambda: iter(()), seed))
+    assert {t.key: t.score for t in tasks} == {t.key: uniform[t.key] for t in tasks}
+    assert max(uniform.values()) in {t.score for t in tasks if t.arm == Arm.RANKED}
+    assert {t.key: t.score for t in workspace.journal.tasks(first.round)} == entropy
+
+
+def test_stored_predictions_are_not_made_again(trained: LoopContext) -> None:
+    detector = trained.detector
+    assert isinstance(detector, CountingDetector)
+    open_round(trained)
+    assert sorted(detector.predicted) == sorted(set(detector.predicted))
+    assert len(detector.predicted) == 9
+    with_acquisition(trained, "random")
+    trained.workspace.journal.finish_round(1, {})
+    open_round(trained)
+    assert len(detector.predicted) == 9
+
+
+def test_random_acquisition_predicts_on_the_selected_images_only(trained: LoopContext) -> None:
+    detector = trained.detector
+    assert isinstance(detector, CountingDetector)
+    with_acquisition(trained, "random")
+    open_round(trained)
+    assert sorted(detector.predicted) == sorted(t.key for t in trained.workspace.journal.tasks(1))
+
+
+def test_candidates_limit_the_images_that_are_ranked(trained: LoopContext) -> None:
+    detector = trained.detector
+    assert isinstance(detector, CountingDetector)
+    with_acquisition(trained, "entropy", candidates=4)
+    open_round(trained)
+    assert len(detector.predicted) == 4
+
+
+def test_unknown_acquisition_function_is_refused_before_a_round_is_started(context: LoopContext) -> None:
+    with_acquisition(context, "margin")
+    with pytest.raises(SettingsError, match="'margin'"):
+        open_round(context)
+    assert context.workspace.journal.rounds() == []
+
+
+def test_push_sends_each_image_once_with_its_pre_annotations(trained: LoopContext) -> None:
+    number = start(trained)
+    choose(trained, trained.workspace.journal.rounds()[number])
+    assert push(trained, number) == push(trained, number) == {"tasks": 3}
+    sent = trained.studio.open_tasks(trained.project())
+    assert [t.key for t in sent] == [t.key for t in trained.workspace.journal.tasks(number)]
+    ids = {t.key: t.task_id for t in trained.workspace.journal.tasks(number)}
+    assert ids == {t.key: t.task_id for t in sent}
+    assert any(t.pre_annotations for t in sent)
+
+
+def test_images_that_came_back_are_not_sent_again(context: LoopContext, label: Label) -> None:
+    open_round(context)
+    label(context)
+    project = context.project()
+    context.workspace.journal.record_harvests(context.studio.harvest(project))
+    assert push(context, 0) == {"tasks": 0}
+
+
+def test_task_without_version_is_shown_without_pre_annotations(trained: LoopContext) -> None:
+    workspace: Workspace = trained.workspace
+    number = start(trained)
+    choose(trained, workspace.journal.rounds()[number])
+    shown, *others = workspace.journal.tasks(number)
+    blind = SentTask(others[0].key, number, Arm.RANKED, 1, "entropy", 0.1, version=None)
+    first, second = PlannedTasks(workspace, [shown, blind])[:2]
+    assert first.prediction is not None
+    assert second.prediction is None
+    assert (second.image.key, second.arm, second.rank) == (blind.key, Arm.RANKED, 1)
