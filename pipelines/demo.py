@@ -1,8 +1,8 @@
-"""The whole journey on one data set, unattended or with a person: what `dsmoe demo` runs.
+"""The demo: the whole active-learning loop on one data set, with a simulated or a human annotator.
 
-The data folder holds images/, train.json (the pool; its labels are known to the simulated annotator alone)
-and val.json (the fixed test set). The workspace is the same for the same data, so the same command goes on
-where it was.
+The data folder holds ``images/``, ``train.json`` (the pool; only the simulated annotator reads its labels)
+and ``val.json`` (the fixed test set). The workspace's path depends on the data only, so the same command
+resumes an interrupted demo.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any
 from dsmoe_core.data import coco
 from dsmoe_core.data.synthetic import write_synthetic_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
-from dsmoe_core.progress import CountCallback
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import pool
 from pipelines.rounds.loop import close_round, open_round
+from pipelines.rounds.simulated_annotator import Annotate
 from pipelines.services import factory
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
@@ -30,35 +30,46 @@ from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace, is_workspace_folder
 
 POLL_S = 5.0
-Wait = CountCallback
+"""Seconds between two checks whether a human annotator is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoData:
-    """A demo's data folder and the name that its workspace goes by."""
+    """Data of a demo.
+
+    Attributes:
+        folder: with ``images/``, ``train.json`` and ``val.json``.
+        name: in the title and the default path of the workspace.
+    """
 
     folder: Path
     name: str
 
 
 def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: ProgressReporter) -> DemoData:
-    """The data folder, checked; or a synthetic set, drawn once for each seed and size.
+    """Check the data folder, or make a synthetic data set, once for each kind, size and seed.
+
+    Args:
+        data: data folder; None for a synthetic data set.
+        plan: kind, number and size of the synthetic images, and seed.
+        workspaces: folder in which the synthetic data set is made.
+        progress: progress reporter.
 
     Raises:
-        DataError: the folder, images/, train.json or val.json is missing.
+        DataError: the folder, ``images/``, ``train.json`` or ``val.json`` is missing.
     """
     if data is not None:
         for part in (data, data / "images", data / "train.json", data / "val.json"):
             if not part.exists():
                 raise DataError(
-                    f"{part} is not there; a data folder holds images/, train.json and val.json",
+                    f"{part} does not exist; expected a folder with images/, train.json and val.json",
                     "Correct --data.",
                 )
         return DemoData(data, data.resolve().name)
     px, counts = plan.model.image_px, f"{plan.synthetic_train}-{plan.synthetic_val}"
     name = f"synthetic-{plan.synthetic}"
     folder = workspaces / "data" / f"{name}-{px}px-{counts}-seed{plan.seed}"
-    progress.step(0, "draw")
+    progress.step(0, "synthesize")
     write_synthetic_set(
         folder,
         plan.synthetic,
@@ -72,10 +83,10 @@ def prepare_data(data: Path | None, plan: DemoPlan, workspaces: Path, progress: 
 
 
 def open_workspace(path: Path, data: DemoData, plan: DemoPlan, progress: ProgressReporter) -> Workspace:
-    """The demo's workspace: made, or the one of an earlier run of the same demo.
+    """Create the demo's workspace, or open the one of an earlier run of the same demo.
 
     Raises:
-        SettingsError: it was made by a demo with other options.
+        SettingsError: the workspace was made with other options.
     """
     settings = plan.workspace_settings(f"dsmoe demo {data.name}"[:50])
     if not (path / "dsmoe.yaml").exists():
@@ -87,48 +98,52 @@ def open_workspace(path: Path, data: DemoData, plan: DemoPlan, progress: Progres
         )
         make_workspace(path, source, settings, progress=progress.advance)[0].close()
     workspace = Workspace.open(path)
-    other = _differences(settings, workspace.settings)
-    if other:
+    changed = _changed_settings(settings, workspace.settings)
+    if changed:
         raise SettingsError(
-            f"{path} was made by a demo with other options: {', '.join(other)}",
-            "Give the same options, another --workspace, or --fresh to start afresh.",
+            f"{path} was made by a demo with other settings of {', '.join(changed)}",
+            "Give the same options, another --workspace, or --fresh to delete it and start again.",
         )
     return workspace
 
 
-def _differences(wanted: WorkspaceSettings, found: WorkspaceSettings) -> list[str]:
-    """Settings of two plans that cannot be mixed in one demo; the port may change."""
-    one, two = ({**s.model_dump(), "studio": s.studio.kind} for s in (wanted, found))
-    return [name for name in one if one[name] != two[name]]
+def _changed_settings(wanted: WorkspaceSettings, existing: WorkspaceSettings) -> list[str]:
+    """Names of the settings that differ; those of the labelling server may, except its kind."""
+    first, second = ({**s.model_dump(), "studio": s.studio.kind} for s in (wanted, existing))
+    return [name for name in first if first[name] != second[name]]
 
 
 def delete_workspace(path: Path, environment: Environment) -> None:
-    """Delete a demo's workspace with everything in it; stops its Label Studio first.
+    """Delete a demo's workspace; stops its Label Studio first.
 
     Raises:
-        WorkspaceError: the folder is no workspace, or is in use.
+        WorkspaceError: the folder is not a workspace, or is in use.
     """
     if not path.exists():
         return
     if not is_workspace_folder(path):
-        raise WorkspaceError(f"{path} is no workspace; it was not deleted", "Choose another --workspace.")
+        raise WorkspaceError(f"{path} is not a workspace; it was not deleted", "Choose another --workspace.")
     if (path / "dsmoe.yaml").exists():
         with Workspace.open(path) as workspace, workspace.locked():
-            own = factory.labelling_server(workspace, environment)
-            if own is not None:
-                own.stop()
+            server = factory.labelling_server(workspace, environment)
+            if server is not None:
+                server.stop()
     shutil.rmtree(path)
 
 
 def is_finished(workspace: Workspace, plan: DemoPlan) -> bool:
-    """Whether every round of the plan is closed."""
+    """Whether all rounds of the plan are closed."""
     return sum(row.state == "closed" for row in workspace.rounds()) > plan.rounds
 
 
-def run_rounds(
-    context: LoopContext, plan: DemoPlan, annotate: Callable[[LoopContext, RoundSummary], None]
-) -> Iterator[RoundSummary]:
-    """Go on with the rounds until all are closed; yields each as it closes."""
+def run_rounds(context: LoopContext, plan: DemoPlan, annotate: Annotate) -> Iterator[RoundSummary]:
+    """Run or resume the rounds of the plan; yields each round when it is closed.
+
+    Args:
+        context: the workspace with its services.
+        plan: number of rounds.
+        annotate: gets an open round annotated.
+    """
     while not is_finished(context.workspace, plan):
         rows = context.workspace.rounds()
         if not rows or rows[-1].state != "closing":
@@ -137,9 +152,10 @@ def run_rounds(
 
 
 def open_next_round(context: LoopContext) -> RoundSummary | None:
-    """Pre-annotation once more, with the last champion, for whoever looks in.
+    """Open one more round with pre-annotations of the last champion, and leave it open for visitors.
 
-    None where the pool is empty.
+    Returns:
+        The round; None where the pool is empty.
     """
     rows = context.workspace.rounds()
     if (rows and rows[-1].state == "open") or pool(context.workspace):
@@ -147,18 +163,35 @@ def open_next_round(context: LoopContext) -> RoundSummary | None:
     return None
 
 
-def wait_for_annotators(
-    invite: Callable[[RoundSummary], None], *, poll_s: float = POLL_S
-) -> Callable[[LoopContext, RoundSummary], None]:
-    """Wait until people have annotated every image of the round."""
+def announced(annotate: Annotate, announce: Callable[[RoundSummary], None]) -> Annotate:
+    """The annotator, with ``announce`` called before the first round that has pre-annotations."""
+    done = False
+
+    def annotate_and_announce(context: LoopContext, row: RoundSummary) -> None:
+        nonlocal done
+        if row.round > 0 and not done:
+            announce(row)
+            done = True
+        annotate(context, row)
+
+    return annotate_and_announce
+
+
+def wait_for_annotators(invite: Callable[[RoundSummary], None], *, poll_s: float = POLL_S) -> Annotate:
+    """An annotator that waits until people have annotated every image of the round.
+
+    Args:
+        invite: called once for each round, to tell people where to annotate.
+        poll_s: seconds between two checks.
+    """
 
     def annotate(context: LoopContext, row: RoundSummary) -> None:
         invite(row)
         context.progress.step(row.round, "people")
-        project, ours = context.project(), {t.key for t in context.workspace.journal.tasks(row.round)}
+        project, keys = context.project(), {t.key for t in context.workspace.journal.tasks(row.round)}
         while True:
-            left = sum(task.key in ours for task in context.studio.open_tasks(project))
-            context.progress.advance(len(ours) - left, len(ours))
+            left = sum(task.key in keys for task in context.studio.open_tasks(project))
+            context.progress.advance(len(keys) - left, len(keys))
             if not left:
                 return
             time.sleep(poll_s)
@@ -168,7 +201,7 @@ def wait_for_annotators(
 
 @contextmanager
 def record_duration(workspace: Workspace, started: float) -> Iterator[None]:
-    """Add the time since ``started`` (monotonic) to the demo's own clock, however it ends short of a kill."""
+    """Add the seconds since ``started`` (monotonic) to the journal's total, also after an error or Ctrl-C."""
     try:
         yield
     finally:
@@ -178,7 +211,7 @@ def record_duration(workspace: Workspace, started: float) -> Iterator[None]:
 
 
 def result(workspace: Workspace, data: DemoData, plan: DemoPlan) -> dict[str, Any]:
-    """The demo's part of benchmarks/results/demo.json."""
+    """Content of benchmarks/results/demo.json that this demo determines."""
     return {
         "data": data.name,
         "minutes": round(float(workspace.journal.value("demo_seconds") or 0.0) / 60, 2),

@@ -366,6 +366,9 @@ class DemoPlan(Frozen):
     random_share: float = Field(0.2, ge=0, le=1)
     candidates: int | None = Field(400, ge=1)
     images_seen: tuple[int, ...] = (1500, 2000, 2500, 4000)
+    start: Literal["scratch", "warm"] = Field(
+        "scratch", description="initial weights of the image encoder, as detector.start"
+    )
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     port: int = Field(8080, ge=1, le=65535)
@@ -395,5 +398,6 @@ class DemoPlan(Frozen):
                 model=self.model,
                 training=self.training,
                 images_seen=self.images_seen,
+                start=self.start,
             ),
         )

@@ -1,6 +1,7 @@
-"""The command line, ``dsmoe``: one module a group of commands; heavy imports wait inside the commands.
+"""The command line ``dsmoe``: one module for each group of commands.
 
-A mistake of the user's is one line and exit 2, a bug of ours a traceback and exit 1, Ctrl-C is exit 130.
+Modules import torch and other slow packages inside the commands only, so that ``--help`` is fast. Exit codes:
+2 with a one-line message for a user's mistake, 1 with a traceback for a bug, 130 for Ctrl-C.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pipelines.cli import (
 
 app = typer.Typer(
     name="dsmoe",
-    help="A defect detector that learns from what annotators correct.",
+    help="Active-learning annotation toolkit for industrial defect detection.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
@@ -71,36 +72,36 @@ def run(arguments: Sequence[str]) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0
         if code == 130:
-            _say("interrupted; run the same command to go on")
+            _print_error("interrupted; run the same command again to resume")
         return code
     except KeyboardInterrupt:
-        _say("interrupted; run the same command to go on")
+        _print_error("interrupted; run the same command again to resume")
         return 130
     except DsmoeError as error:
-        _say(f"error: {one_line(error)}")
+        _print_error(f"error: {one_line(error)}")
         return error.exit_code
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            _say(f"error: {one_line(disk_full_error(error.filename or 'a file', error))}")
+            _print_error(f"error: {one_line(disk_full_error(error.filename or 'a file', error))}")
             return 2
         traceback.print_exc()
         return 1
-    except Exception:  # noqa: BLE001  # a bug of ours: shown whole, with the exit code that says so
+    except Exception:  # noqa: BLE001  # a bug: full traceback and exit code 1
         traceback.print_exc()
         return 1
     return 0
 
 
 def main() -> None:
-    """The entry point."""
+    """Entry point of the console script."""
     sys.exit(run(sys.argv[1:]))
 
 
 def one_line(error: DsmoeError) -> str:
-    """Problem and remedy on one line; where the problem has more lines, such as a log, the first."""
+    """First line of the problem, and the remedy, on one line."""
     first = error.problem.strip().splitlines()[0].rstrip(".: ")
     return f"{first}. {' '.join(error.remedy.split())}"
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201  # plain on purpose: no wrapping, no markup
+def _print_error(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)  # noqa: T201  # not rich: no wrapping, no markup

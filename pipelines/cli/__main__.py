@@ -1,4 +1,4 @@
-"""``python -m pipelines.cli``: the same as ``dsmoe``."""
+"""Entry point of ``python -m pipelines.cli``, the same as ``dsmoe``."""
 
 from __future__ import annotations
 

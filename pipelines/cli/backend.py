@@ -1,4 +1,4 @@
-"""dsmoe backend"""
+"""Command `dsmoe backend`."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from pipelines.cli.terminal import console
 def backend(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[
-        int | None, typer.Option("--port", min=1, max=65535, help="Default: the workspace's.")
+        int | None,
+        typer.Option("--port", min=1, max=65535, help="Port to listen on; default: the workspace's."),
     ] = None,
     host: Annotated[
-        str, typer.Option("--host", help="Where to listen; by default on this machine only.")
+        str, typer.Option("--host", help="Address to listen on; default: this machine only.")
     ] = LOOPBACK,
 ) -> None:
-    """Answer Label Studio's requests for live pre-annotations and smart tools, until Ctrl-C.
+    """Serve live pre-annotations and smart tools to Label Studio until Ctrl-C.
 
-    `dsmoe services up` runs this in the background; by hand it is for looking at its log, or for a machine of
-    its own.
+    `dsmoe services up` runs this command in the background. Run it yourself to see its log, or on a machine
+    of its own.
 
     Example: `dsmoe backend boards --port 9091`
     """
@@ -32,6 +33,6 @@ def backend(
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        listens = port or opened.settings.studio.ml_backend_port
-        console.print(f"answering at http://{host}:{listens}; Ctrl-C ends it", highlight=False)
-        run(opened, Environment.read(), host, listens)
+        port = port or opened.settings.studio.ml_backend_port
+        console.print(f"serving at http://{host}:{port}; Ctrl-C stops it", highlight=False)
+        run(opened, Environment.read(), host, port)

@@ -13,6 +13,8 @@ from pipelines.cli import demo as demo_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
     RESULTS,
+    DemoDataOption,
+    DemoImagesSeenOption,
     PxOption,
     Size,
     SizeOption,
@@ -65,19 +67,19 @@ def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> N
 
 @app.command("demo")
 def demo(
-    data: demo_command.DataOption = None,
+    data: DemoDataOption = None,
     out: OutOption = RESULTS,
-    images_seen: demo_command.SeenOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stubs instead of real services.")] = False,
+    images_seen: DemoImagesSeenOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With stubs; for trying it out.")] = False,
     port: StudioPortOption = 8080,
 ) -> None:
     """Run the whole loop and measure the gain of each round.
 
     Example: `dsmoe benchmark demo --data deeppcb`
     """
-    plan = demo_command.checked_plan({"dry_run": dry_run, "port": port}, images_seen, data)
-    workspace = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
-    demo_command.run(plan, data, workspace, headless=True, fresh=True, as_json=out / "demo.json")
+    plan = demo_command.make_plan({"dry_run": dry_run, "port": port}, images_seen, data)
+    where = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
+    demo_command.run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
 
 
 @app.command("experts")

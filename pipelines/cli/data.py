@@ -1,4 +1,4 @@
-"""dsmoe data synthesize, preview, anchors"""
+"""Commands `dsmoe data synthesize`, `preview` and `anchors`."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import PxOption, SyntheticKindChoice
+from pipelines.cli.options import ImagesOption, PxOption, SeedOption, SyntheticKindChoice
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.data.anchors import Recommendation
     from pipelines.datasets.labelled_data import LabelledData
 
-app = typer.Typer(help="Draw labelled data, and look at data as it is trained on.", no_args_is_help=True)
+app = typer.Typer(help="Make synthetic images; look at training data and box sizes.", no_args_is_help=True)
 
 WorkspaceArgument = Annotated[
     Path | None,
     typer.Argument(
-        metavar="WORKSPACE", help="What was labelled in this workspace; default: the present folder."
+        metavar="WORKSPACE", help="Workspace whose labelled images are used; default: the current folder."
     ),
 ]
-ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of images.")]
 AnnotationsOption = Annotated[
     Path | None,
     typer.Option(
         "--annotations",
         metavar="FILE|DIR",
-        help="Instead of a workspace: COCO file, VOC or YOLO folder. Settings are the preset's.",
+        help="Labels to use instead of a workspace: COCO file, VOC or YOLO folder. Default settings apply.",
     ),
 ]
 TileOption = Annotated[
     int | None,
-    typer.Option("--tile", min=64, help="Cut into tiles of so many pixels; default: the settings'."),
+    typer.Option(
+        "--tile", min=64, help="Cut images into tiles of this side in pixels; default: the settings'."
+    ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Of what is drawn at random.")]
 
 
 @app.command("synthesize")
 def synthesize(
     kind: Annotated[SyntheticKindChoice, typer.Argument(metavar="KIND", help="pcb, aluminium or glass.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to make.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to create.")],
     train: Annotated[int, typer.Option("--train", min=1, help="Images in train.json.")] = 400,
     val: Annotated[int, typer.Option("--val", min=1, help="Images in val.json.")] = 100,
-    px: Annotated[int, typer.Option("--px", min=64, max=4096, help="Side of the images.")] = 320,
+    px: Annotated[int, typer.Option("--px", min=64, max=4096, help="Side of the images in pixels.")] = 320,
     seed: SeedOption = 42,
 ) -> None:
-    """Draw images with known defects: boards, aluminium lids and sheets, or bottoms of glass bottles.
+    """Make synthetic images with labelled defects: boards, aluminium sheets, or bottle bottoms.
 
     Example: `dsmoe data synthesize glass --out bottles --train 400 --val 100`
     """
@@ -58,26 +58,26 @@ def synthesize(
 
     refuse_unknown_files(out, SYNTHETIC_SET_FILES)
     with TerminalReporter() as progress, disk_full_as_error(out):
-        progress.status(f"drawing {kind.value}")
+        progress.status(f"making synthetic images: {kind.value}")
         write_synthetic_set(out, kind.value, train, val, seed=seed, px=px, progress=progress.advance)
     line(f"{out}: {train} images in train.json, {val} in val.json")
 
 
 @app.command("preview")
 def preview(
-    out: Annotated[Path, typer.Option("--out", metavar="SHEET.png", help="The contact sheet to write.")],
+    out: Annotated[Path, typer.Option("--out", metavar="SHEET.png", help="Contact sheet to write.")],
     workspace: WorkspaceArgument = None,
     images: ImagesOption = None,
     annotations: AnnotationsOption = None,
     count: Annotated[int, typer.Option("--count", min=1, max=200, help="Images on the sheet.")] = 12,
     each: Annotated[
-        bool, typer.Option("--each", help="A row for each augmentation alone, off or on in the settings.")
+        bool, typer.Option("--each", help="Show one row for each augmentation, applied alone.")
     ] = False,
     px: PxOption = None,
     tile: TileOption = None,
     seed: SeedOption = 42,
 ) -> None:
-    """Draw images as training is shown them, with their boxes and what was done to them.
+    """Show images as the network sees them in training: augmented, with boxes and the augmentations used.
 
     Example: `dsmoe data preview boards --out sheet.png --each`
     """
@@ -88,12 +88,12 @@ def preview(
     from pipelines.datasets.contact_sheet import augmentation_rows, render_sheet, training_rows
 
     if out.suffix.lower() != ".png":
-        raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Name a PNG file.")
+        raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Change the name.")
     data = _data(workspace, images, annotations, px, tile)
     columns = min(count, 6) if each else min(count, math.ceil(math.sqrt(1.5 * count)))
     with tempfile.TemporaryDirectory() as scratch:
-        drawn = data.sample(columns if each else count, seed, Path(scratch))
-        views = training_views(drawn.labelled, data.model.tiles)
+        sample = data.sample(columns if each else count, seed, Path(scratch))
+        views = training_views(sample.labelled, data.model.tiles)
         training = data.training.model_copy(update={"seed": seed})
         data_set = (views, data.classes, LetterboxReader.for_model(data.model), training)
         rows = augmentation_rows(*data_set, columns) if each else training_rows(*data_set, count, columns)
@@ -105,8 +105,8 @@ def preview(
             draft.replace(out)
     finally:
         draft.unlink(missing_ok=True)
-    for one in drawn.skipped:
-        line(f"{one.name} is left out: {one.reason}")
+    for image in sample.skipped:
+        line(f"skipped: {image.name}: {image.reason}")
     line(f"{out} is written")
 
 
@@ -115,12 +115,12 @@ def anchors(
     workspace: WorkspaceArgument = None,
     images: ImagesOption = None,
     annotations: AnnotationsOption = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="Sizes to find.")] = 9,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="Number of clusters.")] = 9,
     px: PxOption = None,
     tile: TileOption = None,
     seed: SeedOption = 42,
 ) -> None:
-    """Cluster the sizes of boxes (K-means under 1 - IoU), and say what they ask of head, side and tiles.
+    """Cluster box sizes (k-means, distance 1 - IoU) and recommend head strides and tile size.
 
     Example: `dsmoe data anchors boards -k 9`
     """
@@ -133,47 +133,56 @@ def anchors(
     model = data.model
     sizes = BoxSizes.of((p.image.width, p.image.height, p.annotations) for p in data.images)
     tile_px = model.tiles.px if model.tiles else None
-    shown = sizes.at_network_input(model.image_px, tile_px)
-    found = kmeans(shown, k, seed)
+    boxes = sizes.at_network_input(model.image_px, tile_px)
+    clusters = kmeans(boxes, k, seed)
     finest = min(model.head_strides)
-    narrow = float((shown.min(1) < finest).mean())
-    table = Table("width", "height", "boxes", f"cells of stride {finest} in it")
-    for (width, height), share in zip(found.sizes, found.shares, strict=True):
+    narrow = float((boxes.min(1) < finest).mean())
+    table = Table("width", "height", "boxes", f"cells of stride {finest}")
+    for (width, height), share in zip(clusters.sizes, clusters.shares, strict=True):
         table.add_row(f"{width:.1f}", f"{height:.1f}", f"{share:.0%}", f"{width * height / finest**2:.1f}")
     console.print(table)
-    seen = f"tiles of {tile_px} px" if tile_px else "whole images"
-    line(f"{len(shown)} boxes as the network sees them: {seen} at a side of {model.image_px} px.")
-    line(f"Mean best IoU of {len(found.sizes)} sizes: {found.mean_best_iou:.3f}.")
+    view = f"tiles of {tile_px} px" if tile_px else "whole images"
+    line(f"{len(boxes)} boxes, measured at the network's input: {view}, side {model.image_px} px.")
+    line(f"Mean best IoU of {len(clusters.sizes)} clusters: {clusters.mean_best_iou:.3f}.")
     for stride in STRIDES:
         where = " (in the head)" if stride in model.head_strides else ""
-        line(
-            f"Stride {stride}{where}: {off_grid_share(shown, stride):.1%} of the boxes hold no cell's centre."
-        )
+        share = off_grid_share(boxes, stride)
+        line(f"Stride {stride}{where}: {share:.1%} of the boxes contain no cell centre.")
     line(f"{narrow:.1%} of the boxes are narrower than the head's finest stride, {finest}.")
-    line(_advice(recommend(sizes, model.image_px, model.head_strides, tile_px), finest))
+    recommendation = recommend(sizes, model.image_px, model.head_strides, tile_px)
+    line(_format_recommendation(recommendation, finest))
 
 
-def _advice(found: Recommendation, finest: int) -> str:
-    if found.max_stride is not None and found.max_stride >= finest:
-        spare = f"; {found.max_stride} would do" if found.max_stride > finest else ""
-        return f"The head's finest stride, {finest}, is fine enough for these boxes{spare}."
-    ways = []
-    if found.max_stride is not None:
-        ways.append(f"a head with stride {found.max_stride} (--tiny-head, detector.model.head_strides)")
-    if found.tile_px is not None:
-        ways.append(f"tiles of {found.tile_px} px or less (detector.model.tiles.px)")
-    if not ways:
-        return "Neither a finer head nor tiles are enough: the boxes are too small in their images."
-    return f"The head's finest stride, {finest}, is too coarse for these boxes. Take {' or '.join(ways)}."
+def _format_recommendation(recommendation: Recommendation, finest: int) -> str:
+    """The recommendation in one sentence.
+
+    Args:
+        recommendation: coarsest sufficient stride and tile size.
+        finest: finest stride of the present head.
+    """
+    if recommendation.max_stride is not None and recommendation.max_stride >= finest:
+        coarser = recommendation.max_stride > finest
+        note = f"; {recommendation.max_stride} is sufficient" if coarser else ""
+        return f"The head's finest stride, {finest}, is fine enough for these boxes{note}."
+    remedies = []
+    if recommendation.max_stride is not None:
+        remedies.append(
+            f"a head with stride {recommendation.max_stride} (--tiny-head, detector.model.head_strides)"
+        )
+    if recommendation.tile_px is not None:
+        remedies.append(f"tiles of {recommendation.tile_px} px or less (detector.model.tiles.px)")
+    if not remedies:
+        return "The boxes are too small in their images: neither a finer head nor tiles are sufficient."
+    return f"The head's finest stride, {finest}, is too coarse for these boxes. Use {' or '.join(remedies)}."
 
 
 def _data(
     workspace: Path | None, images: Path | None, annotations: Path | None, px: int | None, tile: int | None
 ) -> LabelledData:
-    """The data that is asked for, with the settings changed as asked for.
+    """The labelled data that the options select, with --px and --tile applied to its settings.
 
     Raises:
-        SettingsError: both or half of a source are given, or a setting is wrong.
+        SettingsError: the source is given twice or incompletely, or a setting is invalid.
     """
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.errors import SettingsError
@@ -181,7 +190,7 @@ def _data(
     from pipelines.settings import validate_settings
 
     if annotations is not None and workspace is not None:
-        raise SettingsError("both a workspace and --annotations are given", "Give one of the two.")
+        raise SettingsError("both a workspace and --annotations are given", "Give only one of them.")
     if annotations is None and images is not None:
         raise SettingsError("--images is given without --annotations", "Give both, or a workspace.")
     if annotations is None:

@@ -1,4 +1,4 @@
-"""dsmoe demo"""
+"""Command `dsmoe demo`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,26 @@ import typer
 
 from pipelines.cli.options import (
     AblationOption,
+    BudgetOption,
+    DemoDataOption,
+    DemoImagesSeenOption,
+    DryRunOption,
+    SeedOption,
+    Size,
     StudioPortOption,
     SyntheticKindChoice,
     TinyHeadOption,
+    default_start,
     with_model_options,
 )
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
 
 if TYPE_CHECKING:
-    from pipelines.settings import DemoPlan
+    from annotate.studio.protocol import Connection
+    from pipelines.rounds.context import LoopContext
+    from pipelines.rounds.simulated_annotator import Annotate
+    from pipelines.settings import DemoPlan, Environment
+    from pipelines.workspace.round_summary import RoundSummary
     from pipelines.workspace.workspace import Workspace
 
 WORKSPACES = Path("workspaces")
@@ -32,48 +43,48 @@ class Annotator(StrEnum):
     HUMAN = "human"
 
 
-DataOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--data",
-        metavar="DIR",
-        help="images/, train.json (pool) and val.json (test set); default: drawn ones.",
-    ),
-]
-SeenOption = Annotated[
-    str | None,
-    typer.Option(
-        "--images-seen", metavar="N,N,...", help="Training length of round 0, 1, ... in images shown."
-    ),
-]
-
-
 def demo(
-    data: DataOption = None,
+    data: DemoDataOption = None,
     synthetic: Annotated[
-        SyntheticKindChoice, typer.Option("--synthetic", help="What to draw without --data.")
+        SyntheticKindChoice,
+        typer.Option("--synthetic", help="Kind of synthetic images to make where --data is not given."),
     ] = SyntheticKindChoice.PCB,
     workspace: Annotated[
         Path | None,
-        typer.Option("--workspace", help="Default: workspaces/demo-NAME, stable for each data set."),
+        typer.Option(
+            "--workspace",
+            metavar="DIR",
+            help="Folder of the workspace; default: workspaces/demo-NAME, the same for the same data.",
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option("--rounds", min=0, help="Rounds after the seed round.")] = 3,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Images labelled in each round.")] = 40,
-    annotator: Annotated[Annotator, typer.Option("--annotator", help="Who annotates.")] = Annotator.SIMULATED,
-    headless: Annotated[bool, typer.Option("--headless", help="Stop Label Studio at the end.")] = False,
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of drawing, choosing and training.")] = 42,
-    images_seen: SeenOption = None,
-    px: Annotated[int, typer.Option("--px", help="Side of the detector's image, a multiple of 32.")] = 320,
+    rounds: Annotated[
+        int, typer.Option("--rounds", min=0, help="Rounds with pre-annotations, after round 0.")
+    ] = 3,
+    budget: BudgetOption = 40,
+    annotator: Annotated[
+        Annotator, typer.Option("--annotator", help="Who annotates: a simulated annotator, or you.")
+    ] = Annotator.SIMULATED,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Stop Label Studio when the demo is finished.")
+    ] = False,
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Result file to write.")
+    ] = None,
+    seed: SeedOption = 42,
+    images_seen: DemoImagesSeenOption = None,
+    px: Annotated[
+        int, typer.Option("--px", help="Side of the network's input in pixels, a multiple of 32.")
+    ] = 320,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     port: StudioPortOption = 8080,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start afresh.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Seconds instead of minutes: stubs, no network, no server.")
-    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start again.")] = False,
+    dry_run: DryRunOption = False,
 ) -> None:
-    """Run the whole loop on one data set: label, train, judge, promote, again. Interrupted, it goes on.
+    """Run the whole loop on one data set: annotate, train, evaluate, promote, four times by default.
+
+    The same command resumes an interrupted demo. The URL of Label Studio is printed as soon as the first
+    pre-annotated images are there.
 
     Example: `dsmoe demo --data deeppcb --headless --json out.json`
     """
@@ -87,12 +98,23 @@ def demo(
         "dry_run": dry_run,
         "model": with_model_options({"image_px": px}, ablation, tiny_head),
     }
-    plan = checked_plan(raw, images_seen, data)
+    if data is None:
+        raw["start"] = default_start(Size.NANO, ablation)
+    plan = make_plan(raw, images_seen, data)
     run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json)
 
 
-def checked_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
-    """The checked plan of a demo."""
+def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
+    """Validate the plan of a demo.
+
+    Args:
+        raw: fields of the plan.
+        images_seen: training length of each round, separated by commas; None for the default.
+        data: data folder; None for synthetic images, which need shorter trainings.
+
+    Raises:
+        SettingsError: a field is invalid.
+    """
     from pipelines.settings import SYNTHETIC_IMAGES_SEEN, DemoPlan, validate_settings
 
     if images_seen is not None:
@@ -111,78 +133,114 @@ def run(
     fresh: bool,
     as_json: Path | None,
 ) -> None:
-    """One demo from beginning, or from where it was, to end."""
-    from pipelines import demo as journey
+    """Run a demo, or resume it.
+
+    Args:
+        plan: rounds, budget, model and training.
+        data: data folder; None for synthetic images.
+        path: folder of the workspace; None for the default.
+        headless: stop Label Studio at the end.
+        fresh: delete the workspace first.
+        as_json: result file to write; None for no file.
+    """
+    from pipelines import demo as loop
     from pipelines.benchmarks.results import write_result
     from pipelines.services import factory
     from pipelines.settings import Environment
 
     started, environment = time.monotonic(), Environment.read()
     with TerminalReporter() as progress:
-        prepared = journey.prepare_data(data, plan, WORKSPACES, progress)
+        prepared = loop.prepare_data(data, plan, WORKSPACES, progress)
         path = path or WORKSPACES / f"{'dry-run' if plan.dry_run else 'demo'}-{prepared.name}"
         if fresh:
-            journey.delete_workspace(path, environment)
-        workspace = journey.open_workspace(path, prepared, plan, progress)
+            loop.delete_workspace(path, environment)
+        workspace = loop.open_workspace(path, prepared, plan, progress)
     with workspace, workspace.locked():
-        own = factory.labelling_server(workspace, environment, plan.port)
+        server = factory.labelling_server(workspace, environment, plan.port)
         try:
-            if not journey.is_finished(workspace, plan):
-                with journey.record_duration(workspace, started):
-                    _rounds(workspace, plan, prepared.folder, environment)
+            if not loop.is_finished(workspace, plan):
+                with loop.record_duration(workspace, started):
+                    _run_rounds(workspace, plan, prepared.folder, environment)
             else:
-                line("This demo is finished. `--fresh` starts it afresh.", "bold")
-            _show(workspace, plan)
+                line("This demo is finished. `--fresh` deletes it and starts again.", "bold")
+            _print_rounds(workspace, plan)
             if as_json is not None:
-                measured = journey.result(workspace, prepared, plan)
-                write_result(as_json, measured, command=command_line(), seeds=[plan.seed])
-            if own is not None and not headless:
-                _invite(workspace, environment, plan)
+                result = loop.result(workspace, prepared, plan)
+                write_result(as_json, result, command=command_line(), seeds=[plan.seed])
+            if server is not None and not headless:
+                _keep_label_studio(workspace, environment, plan)
         finally:
-            if own is not None and headless:
-                own.stop()
+            if server is not None and headless:
+                server.stop()
 
 
-def _rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Any) -> None:
-    """All rounds that are still to do."""
-    from pipelines import demo as journey
-    from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
+def _run_rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Environment) -> None:
+    """Run the remaining rounds of the plan, and open one more for visitors."""
+    from pipelines import demo as loop
     from pipelines.services import factory
 
+    line(f"Demo in {workspace.path}: {plan.rounds + 1} rounds with {plan.budget} images each")
     with TerminalReporter() as progress:
         progress.step(len(workspace.rounds()), "start")
         context, connection = factory.loop_context(
             workspace, environment, progress, progress.status, plan.port
         )
-        if plan.annotator == "simulated":
-            annotate = simulated_annotator(load_truth(folder / "train.json", workspace))
-        else:
-            page = f"{connection.url}/projects/{context.project()}/" if connection else "the stub"
-            if connection:
-                show_sign_in(connection, page)
-            annotate = journey.wait_for_annotators(
-                lambda row: progress.line(f"round {row.round} waits for you at {page}")
-            )
-        for row in journey.run_rounds(context, plan, annotate):
+        annotate = _annotator(plan, folder, context, connection, progress)
+        for row in loop.run_rounds(context, plan, annotate):
             progress.line(f"round {row.round}: {row.reason}", style="bold")
-        waiting = journey.open_next_round(context)
+        waiting = loop.open_next_round(context)
         if waiting is not None:
-            progress.line(f"round {waiting.round} is open: pre-annotated images wait for whoever looks in")
+            progress.line(
+                f"round {waiting.round} is open: {waiting.sent} pre-annotated images for you to try"
+            )
 
 
-def _show(workspace: Workspace, plan: DemoPlan) -> None:
+def _annotator(
+    plan: DemoPlan,
+    folder: Path,
+    context: LoopContext,
+    connection: Connection | None,
+    progress: TerminalReporter,
+) -> Annotate:
+    """The annotator of the plan, which prints Label Studio's URL and the sign-in in time."""
+    from pipelines import demo as loop
+    from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
+
+    page = f"{connection.url}/projects/{context.project()}/" if connection else "the stub"
+
+    def announce(row: RoundSummary) -> None:
+        if connection:
+            progress.line(
+                f"round {row.round}: {row.sent} images are pre-annotated; have a look", style="bold"
+            )
+            show_sign_in(connection, page)
+
+    if plan.annotator == "simulated":
+        truth = load_truth(folder / "train.json", context.workspace)
+        return loop.announced(simulated_annotator(truth), announce)
+    if connection:
+        show_sign_in(connection, page)
+    return loop.wait_for_annotators(
+        lambda row: progress.line(f"round {row.round}: {row.sent} images wait for you at {page}")
+    )
+
+
+def _print_rounds(workspace: Workspace, plan: DemoPlan) -> None:
+    """Print the table of rounds."""
     from pipelines.workspace.round_summary import explain_rounds
 
     rows = workspace.rounds()
-    note = " (dry run: stubs, the figures mean nothing)" if plan.dry_run else ""
+    note = " (dry run with stubs: the metrics mean nothing)" if plan.dry_run else ""
     console.print(rounds_table(rows, f"{workspace.settings.title}{note}"))
     for sentence in explain_rounds(rows):
         line(sentence)
+    if plan.start == "warm" and not plan.dry_run:
+        line("The image encoder started from the packaged weights, trained on other synthetic images.")
     line(f"workspace: {workspace.path}")
 
 
-def _invite(workspace: Workspace, environment: Any, plan: DemoPlan) -> None:
-    """Leave Label Studio up and say where it is."""
+def _keep_label_studio(workspace: Workspace, environment: Environment, plan: DemoPlan) -> None:
+    """Make sure that Label Studio runs, and print how to sign in and how to stop it."""
     from pipelines.services import factory
 
     with TerminalReporter() as progress:

@@ -1,4 +1,4 @@
-"""dsmoe models list, promote, rollback"""
+"""Commands `dsmoe models list`, `promote` and `rollback`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, ReasonOption, WorkspaceArgument
 from pipelines.cli.terminal import console, line
 
-app = typer.Typer(help="The models of a workspace and which is champion.", no_args_is_help=True)
+app = typer.Typer(help="Models of a workspace: list, promote, roll back.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
-    """Show the models with their figures and where they come from.
+    """List the models with their metrics and provenance.
 
     Example: `dsmoe models list boards`
     """
@@ -29,15 +29,15 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
         "model", "parent", "dataset version", "class book", "text encoder", "mAP@.5", "mAP@.5:.95", ""
     )
     for card in cards:
-        figures = evaluations[card.id]
+        metrics = evaluations[card.id]
         table.add_row(
             card.id,
             card.parent or "-",
             card.dataset_version,
             card.class_book,
             card.training.get("text_encoder", "-"),
-            score(figures.map50 if figures else None),
-            score(figures.map if figures else None),
+            score(metrics.map50 if metrics else None),
+            score(metrics.map if metrics else None),
             "champion" if card.id == champion else "",
         )
     console.print(table)
@@ -47,11 +47,11 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
 def promote(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")],
     workspace: WorkspaceArgument = CURRENT_FOLDER,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "promoted by hand",
+    reason: ReasonOption = "promoted by hand",
 ) -> None:
-    """Make a model champion by hand; the next round pre-annotations and trains from it.
+    """Promote a model by hand; the next round pre-annotates with it and trains from it.
 
-    Example: `dsmoe models promote r2-1f0c77aa boards --reason "fewer false alarms on the line"`
+    Example: `dsmoe models promote r2-1f0c77aa boards --reason "fewer false positives"`
     """
     from pipelines.workspace.workspace import Workspace
 
@@ -63,9 +63,9 @@ def promote(
 @app.command("rollback")
 def rollback(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
-    reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "rolled back by hand",
+    reason: ReasonOption = "rolled back by hand",
 ) -> None:
-    """Make the champion before the present one champion again.
+    """Promote the previous champion again.
 
     Example: `dsmoe models rollback boards`
     """

@@ -6,59 +6,91 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from pipelines.workspace.workspace import Workspace
 
-WorkspaceArgument = Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace.")]
-PortOption = Annotated[
-    int | None,
-    typer.Option("--port", min=1, max=65535, help="Port of Label Studio; default: the workspace's."),
-]
-StudioPortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")]
 CURRENT_FOLDER = Path()
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
+RESULTS = Path("benchmarks/results")
+"""Default folder of the benchmarks' result files."""
+
+WorkspaceArgument = Annotated[
+    Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace; default: the current folder.")
 ]
 WorkspaceOption = Annotated[
     Path | None,
     typer.Option(
         "--workspace",
         metavar="DIR",
-        help="Where ids are looked up; default: the present folder, if it is one.",
+        help="Workspace in which model ids are looked up; default: the current folder, if it is one.",
     ),
 ]
+PortOption = Annotated[
+    int | None,
+    typer.Option("--port", min=1, max=65535, help="Port of Label Studio; default: the workspace's."),
+]
+StudioPortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")]
+BudgetOption = Annotated[
+    int, typer.Option("--budget", min=1, help="Images sent to annotators in each round.")
+]
+DryRunOption = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Use stubs for Label Studio and the detector; the metrics mean nothing."),
+]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Folder of a model, or the id of one in a workspace.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Reason, kept in the history.")]
 BookOption = Annotated[
     Path | None,
     typer.Option(
         "--class-book",
         metavar="FILE",
-        help="The words to read; default: the workspace's, or those that the model was trained on.",
+        help="Class book with the descriptions to use; default: the workspace's, or the model's own.",
+    ),
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+RequiredImagesOption = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")]
+ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of images.")]
+DemoDataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder with images/, train.json (pool) and val.json (test set); default: synthetic images.",
+    ),
+]
+DemoImagesSeenOption = Annotated[
+    str | None,
+    typer.Option(
+        "--images-seen",
+        metavar="N,N,...",
+        help="Training length of rounds 0, 1, ... in images shown to the network.",
     ),
 ]
 
 
 class Size(StrEnum):
-    """Presets of the detector."""
+    """Model sizes."""
 
     NANO = "nano"
     BASE = "base"
 
 
-RESULTS = Path("benchmarks/results")
-"""Where the benchmarks leave their result files."""
-SizeOption = Annotated[Size, typer.Option("--size", help="Preset of the detector.")]
+SizeOption = Annotated[Size, typer.Option("--size", help="Size of the model.")]
 PxOption = Annotated[
     int | None,
-    typer.Option("--px", min=64, help="Side of the network's input; default: the settings' or the preset's."),
+    typer.Option(
+        "--px", min=64, help="Side of the network's input in pixels; default: the settings' or the size's."
+    ),
 ]
 
 
 class SyntheticKindChoice(StrEnum):
-    """Kinds of images that we can draw."""
+    """Kinds of synthetic images."""
 
     PCB = "pcb"
     ALUMINIUM = "aluminium"
@@ -66,7 +98,7 @@ class SyntheticKindChoice(StrEnum):
 
 
 class AblationRow(StrEnum):
-    """Rows of the paper's ablation."""
+    """Rows of the paper's ablation table."""
 
     A = "A"
     B = "B"
@@ -82,18 +114,27 @@ AblationOption = Annotated[
         "--ablation",
         case_sensitive=False,
         help="Row of the paper's ablation: A ResNet-50, B + text, C + MobileSAM's encoder, "
-        "D + hyperbolic alignment, E + dynamic experts, F + QFL and CIoU (the whole, the default).",
+        "D + hyperbolic alignment, E + dynamic experts, F + QFL and CIoU (the full method; default).",
     ),
 ]
 TinyHeadOption = Annotated[
     bool | None,
-    typer.Option("--tiny-head/--no-tiny-head", help="Detect at stride 4 too; default: the preset's."),
+    typer.Option(
+        "--tiny-head/--no-tiny-head", help="Detect at stride 4 too, for tiny objects; default: the size's."
+    ),
 ]
 
 
 @contextmanager
 def open_workspace_or_none(path: Path | None) -> Iterator[Workspace | None]:
-    """The workspace that is named; the present folder where that is one; else none."""
+    """Open the given workspace, or the current folder if it is one.
+
+    Args:
+        path: folder of the workspace; None for the current folder.
+
+    Yields:
+        None where no path is given and the current folder is not a workspace.
+    """
     from pipelines.workspace.workspace import Workspace
 
     if path is None and not Path("dsmoe.yaml").is_file():
@@ -106,7 +147,7 @@ def open_workspace_or_none(path: Path | None) -> Iterator[Workspace | None]:
 def with_model_options(
     model: dict[str, Any], ablation: AblationRow | None, tiny_head: bool | None
 ) -> dict[str, Any]:
-    """The settings of a network, with a row of the ablation and the tiny-object head chosen."""
+    """The model settings with the options --ablation and --tiny-head applied."""
     from dsmoe_core.config import ModelConfig
 
     if ablation is not None:
@@ -115,3 +156,12 @@ def with_model_options(
         preset = ModelConfig.of_size(model.get("size", "nano"))
         model = {**model, "head_strides": preset.with_tiny_head(tiny_head).head_strides}
     return model
+
+
+def default_start(size: Size, ablation: AblationRow | None) -> Literal["warm", "scratch"]:
+    """Default initial weights: ``warm`` if the package has a warm start for the size and its encoder."""
+    from dsmoe_core.config import ModelConfig
+    from dsmoe_core.warm_start.checkpoint import shipped_path
+
+    has_encoder = ablation is None or ModelConfig(ablation=ablation.value).mobile_sam
+    return "warm" if has_encoder and shipped_path(size.value).is_file() else "scratch"

@@ -1,4 +1,4 @@
-"""dsmoe round open, round close, round notes, status, annotate"""
+"""Commands `dsmoe round open`, `close` and `notes`, `dsmoe status` and `dsmoe annotate`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,20 @@ if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
     from pipelines.rounds.context import LoopContext
 
-app = typer.Typer(help="Send images out; take the corrections in.", no_args_is_help=True)
+app = typer.Typer(help="Rounds: send images to annotators, import their corrections.", no_args_is_help=True)
 
 
 @contextmanager
-def at_work(path: Path, port: int | None) -> Iterator[tuple[LoopContext, Connection | None]]:
-    """A locked workspace with everybody who works on it."""
+def open_context(path: Path, port: int | None) -> Iterator[tuple[LoopContext, Connection | None]]:
+    """Open and lock a workspace, and start its services.
+
+    Args:
+        path: folder of the workspace.
+        port: of Label Studio; None for the workspace's.
+
+    Yields:
+        The context, and how to connect to Label Studio; None for the stub.
+    """
     from pipelines.services import factory
     from pipelines.settings import Environment
     from pipelines.workspace.workspace import Workspace
@@ -42,16 +50,16 @@ def at_work(path: Path, port: int | None) -> Iterator[tuple[LoopContext, Connect
 
 @app.command("open")
 def open_(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None) -> None:
-    """Choose the most useful images, pre-annotation them and send them to Label Studio.
+    """Select the most informative images, pre-annotate them and send them to Label Studio.
 
     Example: `dsmoe round open boards`
     """
     from pipelines.rounds.loop import open_round
 
-    with at_work(workspace, port) as (context, connection):
+    with open_context(workspace, port) as (context, connection):
         row = open_round(context)
         project, note = context.project(), context.workspace.class_books.unpublished_note()
-    line(f"round {row.round} is open: {row.answered} of {row.sent} images came back")
+    line(f"round {row.round} is open: {row.answered} of {row.sent} images are annotated")
     if note:
         line(note)
     if connection is not None:
@@ -63,45 +71,45 @@ def close(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: PortOption = None,
     partial: Annotated[
-        bool, typer.Option("--partial", help="Close although some images have not come back.")
+        bool, typer.Option("--partial", help="Close although some images are not annotated.")
     ] = False,
 ) -> None:
-    """Take the corrections in, retrain, judge on the test set, promote or refuse.
+    """Import the corrections, retrain, evaluate on the test set, and promote or refuse the model.
 
     Example: `dsmoe round close boards`
     """
     from pipelines.rounds.loop import close_round
 
-    with at_work(workspace, port) as (context, _):
+    with open_context(workspace, port) as (context, _):
         row = close_round(context, partial=partial)
     line(f"round {row.round} is closed; {row.reason}")
 
 
 @app.command("notes")
 def notes(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
-    """List the images that annotators were not sure of or left a note on, for the domain expert.
+    """List the images that annotators marked as doubtful or commented on, for the domain expert.
 
-    What is in doubt does not count as labelled until somebody decides it in Label Studio.
+    A doubtful image does not count as labelled until the doubt is removed in Label Studio.
 
     Example: `dsmoe round notes boards`
     """
-    from pipelines.workspace.round_summary import notes as noted
+    from pipelines.workspace.round_summary import notes as annotator_notes
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
         images = {key: image.name for key, image in opened.images_by_key().items()}
-        found = noted(opened.journal.tasks(), opened.journal.harvests())
-    if not found:
-        line("No image is in doubt, and no note was left")
+        rows = annotator_notes(opened.journal.tasks(), opened.journal.harvests())
+    if not rows:
+        line("No image is doubtful, and there are no notes")
         return
-    console.print(notes_table(found, images))
+    console.print(notes_table(rows, images))
 
 
 def status(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show the rounds of a workspace.
+    """Show the rounds of a workspace with their metrics.
 
     Example: `dsmoe status boards`
     """
@@ -113,9 +121,9 @@ def status(
         pool, test = len(opened.images("pool")), len(opened.images("test"))
         book, note = opened.class_book().version, opened.class_books.unpublished_note()
     if as_json:
-        shown = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
+        summary = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
         states = [row.as_result() | row.as_effort() for row in rows]
-        typer.echo(json.dumps({**shown, "rounds": states}, indent=2))
+        typer.echo(json.dumps({**summary, "rounds": states}, indent=2))
         return
     console.print(rounds_table(rows, f"{title}: {pool} images in the pool, {test} in the test set"))
     for sentence in explain_rounds(rows):
@@ -129,19 +137,20 @@ def status(
 
 def annotate(
     simulated: Annotated[
-        Path, typer.Option("--simulated", metavar="TRUTH", help="Labels that the simulated annotator knows.")
+        Path,
+        typer.Option("--simulated", metavar="FILE|DIR", help="True labels: COCO file, VOC or YOLO folder."),
     ],
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: PortOption = None,
 ) -> None:
-    """Let a simulated annotator, who knows the truth, correct the open round through Label Studio.
+    """Let a simulated annotator correct the open round in Label Studio, using the true labels.
 
     Example: `dsmoe annotate boards --simulated train.json`
     """
     from dsmoe_core.errors import WorkspaceError
     from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 
-    with at_work(workspace, port) as (context, _):
+    with open_context(workspace, port) as (context, _):
         rows = context.workspace.rounds()
         if not rows or rows[-1].state != "open":
             raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")

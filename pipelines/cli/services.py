@@ -1,4 +1,4 @@
-"""dsmoe services up, down, status; review; ui"""
+"""Commands `dsmoe services up`, `down` and `status`, `dsmoe review` and `dsmoe ui`."""
 
 from __future__ import annotations
 
@@ -15,27 +15,35 @@ if TYPE_CHECKING:
     from annotate.studio.server import LabelStudioServer
     from pipelines.workspace.workspace import Workspace
 
-app = typer.Typer(help="The labelling server of a workspace.", no_args_is_help=True)
+app = typer.Typer(
+    help="Label Studio and the ML backend of a workspace: start, stop, status.", no_args_is_help=True
+)
 
 
 def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | ExternalServer:
+    """The workspace's Label Studio.
+
+    Raises:
+        SettingsError: the workspace was made with --dry-run.
+    """
     from dsmoe_core.errors import SettingsError
     from pipelines.services import factory
     from pipelines.settings import Environment
 
-    own = factory.labelling_server(workspace, Environment.read(), port)
-    if own is None:
+    server = factory.labelling_server(workspace, Environment.read(), port)
+    if server is None:
         raise SettingsError(
-            f"{workspace.path} is a dry run without a labelling server", "Make a workspace without --dry-run."
+            f"{workspace.path} is a dry run and has no labelling server",
+            "Make a workspace without --dry-run.",
         )
-    return own
+    return server
 
 
 @app.command("up")
 def up(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None) -> None:
-    """Start Label Studio and, once a model was promoted, live pre-annotations; say where they are.
+    """Start Label Studio and, after the first promotion, live pre-annotations; print the URLs.
 
-    One that runs already is named by studio.url in dsmoe.yaml or DSMOE_STUDIO_URL, with DSMOE_STUDIO_TOKEN.
+    To use an external Label Studio, set studio.url in dsmoe.yaml or DSMOE_STUDIO_URL, and DSMOE_STUDIO_TOKEN.
 
     Example: `dsmoe services up boards --port 8090`
     """
@@ -54,7 +62,7 @@ def up(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None) -
 
 @app.command("down")
 def down(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
-    """Stop Label Studio and live pre-annotations; a server named by its address is not ours to stop.
+    """Stop Label Studio and live pre-annotations; an external Label Studio is not stopped.
 
     Example: `dsmoe services down boards`
     """
@@ -63,18 +71,18 @@ def down(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        found = _server(opened, None)
+        server = _server(opened, None)
         if lifecycle.ml_backend(opened).down():
             line("live pre-annotations are stopped")
-    if isinstance(found, ExternalServer):
-        line(f"Label Studio at {found.url} is not ours; it was not stopped")
+    if isinstance(server, ExternalServer):
+        line(f"Label Studio at {server.url} is external; it was not stopped")
         return
-    line("Label Studio is stopped" if found.stop() else "Label Studio was not running")
+    line("Label Studio is stopped" if server.stop() else "Label Studio was not running")
 
 
 @app.command("status")
 def status(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
-    """Say whether Label Studio and live pre-annotations run, and where.
+    """Show whether Label Studio and live pre-annotations run, and their URLs.
 
     Example: `dsmoe services status boards`
     """
@@ -86,22 +94,22 @@ def status(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
         server = _server(opened, None)
         if isinstance(server, ExternalServer):
             server.start()
-            line(f"Label Studio {server.version()} at {server.url} takes our token")
+            line(f"Label Studio {server.version()} at {server.url} accepts the token")
             line(lifecycle.status_message(opened, server.url))
             return
-        found = server.status()
-        live = lifecycle.status_message(opened, found.url or "http://127.0.0.1")
-    state = "up" if found.healthy else "starting or hung" if found.running else "down"
-    where = f" at {found.url} (process {found.pid})" if found.running else ""
-    line(f"Label Studio is {state}{where}; log: {found.log}")
-    line(live)
+        process = server.status()
+        ml_backend = lifecycle.status_message(opened, process.url or "http://127.0.0.1")
+    state = "up" if process.healthy else "starting or hung" if process.running else "down"
+    where = f" at {process.url} (process {process.pid})" if process.running else ""
+    line(f"Label Studio is {state}{where}; log: {process.log}")
+    line(ml_backend)
 
 
 def review(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of FiftyOne.")] = 5151,
 ) -> None:
-    """Open FiftyOne on the workspace: truth, detections, uncertainty, experts; most uncertain first.
+    """Open FiftyOne on the workspace: labels, predictions, uncertainty, experts; most uncertain first.
 
     Example: `dsmoe review boards`
     """
@@ -116,7 +124,7 @@ def review(
 
     environment = Environment.read()
     with Workspace.open(workspace) as opened, TerminalReporter() as progress:
-        progress.status("bringing images into FiftyOne")
+        progress.status("importing images into FiftyOne")
         launch(
             dataset_name(opened, shared=environment.review_uri is not None),
             review_samples(opened),
@@ -130,14 +138,14 @@ def review(
 
 def ui(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the page.")] = 8501,
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")] = 8501,
 ) -> None:
-    """Open the web page: rounds, experts, images. Ctrl-C ends it.
+    """Open the web page with rounds, experts and images; Ctrl-C stops it.
 
     Example: `dsmoe ui boards`
     """
     from pipelines.workspace.workspace import Workspace
 
-    Workspace.open(workspace).close()  # whatever is wrong with it is said here, not in the browser
-    # By name: the command line is the front door of all rooms, yet nothing here is built on the page.
+    Workspace.open(workspace).close()  # errors of the workspace are shown here, not in the browser
+    # Imported by name, because `pipelines` must not depend on `ui`.
     importlib.import_module("ui.launch").serve(workspace.resolve(), port)

@@ -1,4 +1,4 @@
-"""What the terminal shows: progress of steps, the table of rounds, where people sign in."""
+"""Terminal output: progress of the steps, tables of rounds and notes, and how to sign in."""
 
 from __future__ import annotations
 
@@ -28,37 +28,41 @@ if TYPE_CHECKING:
     from pipelines.workspace.round_summary import Note, RoundSummary
 
 STEP_LABELS = {
-    "draw": "drawing a synthetic set",
-    "ingest": "taking images in",
+    "synthesize": "making synthetic images",
+    "ingest": "importing images",
     "start": "starting Label Studio",
-    "choose": "choosing the most useful images",
-    "push": "sending them to the annotators",
+    "choose": "selecting the most informative images",
+    "push": "sending them to Label Studio",
     "annotate": "the simulated annotator corrects",
     "people": "waiting for people to annotate",
-    "harvest": "taking corrections in",
+    "harvest": "importing corrections",
     "dataset": "making the dataset version",
     "train": "training",
     "evaluate": "evaluating on the test set",
     "promote": "promoting or refusing",
 }
+"""What the terminal shows for each step of a round."""
 
 console = Console()
 if not console.is_terminal:
-    console = Console(width=120)  # a log has no width of its own; 80 would cut the table
+    console = Console(width=120)  # a log file has no width; the default of 80 would wrap the tables
 
 
 def line(text: str, style: str = "") -> None:
-    """Print a line as it is: no markup in it, never cut."""
+    """Print a line verbatim: no markup, no wrapping."""
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def command_line() -> str:
-    """The command that runs, for what is written to be traced back to it."""
+    """The command line of this process, for the provenance of result files."""
     return shlex.join(["dsmoe", *sys.argv[1:]])
 
 
 class TerminalReporter:
-    """Shows each step while it runs, and one line when it is done. Use it in a ``with``."""
+    """Progress reporter: a progress bar for the running step, one line for each finished one.
+
+    Use it in a ``with`` statement.
+    """
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -84,22 +88,25 @@ class TerminalReporter:
         self._progress.stop()
 
     def step(self, number: int, name: str) -> None:
-        words = STEP_LABELS.get(name, name)
+        """Start the progress bar of a step."""
+        label = STEP_LABELS.get(name, name)
         self._started = time.monotonic()
         self._progress.reset(
-            self._task, total=None, description=f"round {number}: {words}", visible=True, note=""
+            self._task, total=None, description=f"round {number}: {label}", visible=True, note=""
         )
 
     def advance(self, done: int, total: int, note: str = "") -> None:
+        """Move the progress bar."""
         self._progress.update(self._task, completed=done, total=total, note=note)
 
     def finished(self, number: int, name: str) -> None:
+        """Print the duration of a step."""
         seconds = time.monotonic() - self._started
         self._progress.update(self._task, visible=False)
         self.line(f"round {number}: {STEP_LABELS.get(name, name)}, {seconds:.1f} s", style="dim")
 
     def status(self, text: str) -> None:
-        """A note while something starts."""
+        """Show a short text instead of a step."""
         self._progress.update(self._task, description=text, visible=True)
 
     def token_progress(self, tokens: int, reasoning: bool) -> None:
@@ -108,12 +115,12 @@ class TerminalReporter:
         self._progress.update(self._task, description=text, visible=True)
 
     def line(self, text: str, style: str = "") -> None:
-        """A line that stays."""
+        """Print a line above the progress bar."""
         line(text, style)
 
 
 def rounds_table(rows: Sequence[RoundSummary], title: str) -> Table:
-    """The table of rounds: what was labelled, what became of the pre-annotations, how the models fared."""
+    """Table of rounds: labelled images and boxes, outcomes of the pre-annotations, metrics, promotion."""
     from dsmoe_core.schema import Outcome
     from pipelines.benchmarks.markdown import percent, score
 
@@ -131,66 +138,77 @@ def rounds_table(rows: Sequence[RoundSummary], title: str) -> Table:
             *(percent(row.share(outcome)) for outcome in Outcome),
             score(row.map50),
             score(row.map),
-            row.reason or f"{row.state}: {row.answered} of {row.sent} came back{_in_doubt(row)}",
+            row.reason or f"{row.state}: {row.answered} of {row.sent} annotated{_doubtful(row)}",
         )
     table.caption = (
-        "in brackets: new. accepted, moved, relabelled, deleted: of the boxes shown; added: of the new"
+        "in brackets: new in this round; accepted, moved, relabelled, deleted: share of the pre-annotations; "
+        "added: share of the new boxes"
     )
     return table
 
 
-def _in_doubt(row: RoundSummary) -> str:
-    return f", {row.doubtful} in doubt" if row.doubtful else ""
+def _doubtful(row: RoundSummary) -> str:
+    return f", {row.doubtful} doubtful" if row.doubtful else ""
 
 
 def effort_table(rows: Sequence[RoundSummary]) -> Table:
-    """What the rounds cost people: seconds an image (seconds a box), by what had to be done."""
+    """Table of annotation time: seconds per image (per box), by the most laborious action on the image."""
     from pipelines.workspace.annotation_time import KINDS
 
     table = Table(
-        title="Effort: seconds an image (a box)",
+        title="Annotation time: seconds per image (per box)",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
-    shown = [kind for kind in KINDS if any(kind in row.effort for row in rows)]
-    for name in ("round", *shown, "agreement"):
+    kinds = [kind for kind in KINDS if any(kind in row.effort for row in rows)]
+    for name in ("round", *kinds, "agreement"):
         table.add_column(name, justify="right", overflow="fold")
     for row in rows:
         if row.effort:
-            cells = (_seconds(row.effort.get(kind)) for kind in shown)
+            cells = (_seconds(row.effort.get(kind)) for kind in kinds)
             table.add_row(str(row.round), *cells, "-" if row.agreement is None else f"{row.agreement:.2f}")
-    table.caption = "medians; an image counts under the most laborious thing that was done on it"
+    table.caption = "medians; an image counts under the most laborious action on it"
     return table
 
 
-def _seconds(spent: Effort | None) -> str:
-    if spent is None:
+def _seconds(effort: Effort | None) -> str:
+    if effort is None:
         return "-"
-    per_box = "" if spent.per_box is None else f" ({spent.per_box:.1f})"
-    return f"{spent.per_image:.1f}{per_box}"
+    per_box = "" if effort.per_box is None else f" ({effort.per_box:.1f})"
+    return f"{effort.per_image:.1f}{per_box}"
 
 
 def notes_table(notes: Sequence[Note], images: Mapping[str, str]) -> Table:
-    """Images in doubt or with a note; names by key."""
+    """Table of the images that are doubtful or have a note.
+
+    Args:
+        notes: one row each.
+        images: file name by image key.
+    """
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("image", "round", "task", "doubt", "note"):
         table.add_column(name, overflow="fold")
     for note in notes:
         task = "-" if note.task_id is None else str(note.task_id)
-        words = (images.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
-        table.add_row(*map(Text, words))  # people write brackets: no markup
+        cells = (images.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
+        table.add_row(*map(Text, cells))  # Text: brackets in a note are not markup
     return table
 
 
 def show_sign_in(connection: Connection, page: str) -> None:
-    """Where people label, and how they sign in; the password goes to a terminal only, never into a log."""
+    """Print Label Studio's URL and the sign-in; the password only if the output is a terminal.
+
+    Args:
+        connection: to Label Studio.
+        page: URL to print.
+    """
     line(f"Label Studio: {page}")
     if not connection.username:
         line("Sign in with your own account")
     elif console.is_terminal:
         line(f"Sign in as {connection.username}, password {connection.password}")
     else:
-        kept = connection.document_root / "studio" / "credentials.json"
-        line(f"Sign in as {connection.username}; the password is in {kept}")
+        file = connection.document_root / "studio" / "credentials.json"
+        line(f"Sign in as {connection.username}; the password is in {file}")

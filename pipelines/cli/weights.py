@@ -1,4 +1,4 @@
-"""dsmoe weights mobile-sam"""
+"""Command `dsmoe weights mobile-sam`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.cli.terminal import line
 if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.weights import ConversionReport
 
-app = typer.Typer(help="Pretrained weights from elsewhere.", no_args_is_help=True)
+app = typer.Typer(help="Pretrained weights of other projects.", no_args_is_help=True)
 
 
 @app.command("mobile-sam")
@@ -25,31 +25,31 @@ def mobile_sam(
             exists=True,
             dir_okay=False,
             readable=True,
-            help="mobile_sam.pt, or its tensors as safetensors; default: from the Hugging Face hub.",
+            help="mobile_sam.pt, or its tensors as safetensors; default: download from the Hugging Face hub.",
         ),
     ] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
             "--to",
-            metavar="FOLDER",
+            metavar="DIR",
             file_okay=False,
-            help="Where to keep them; default: DSMOE_WEIGHTS, or the user's cache.",
+            help="Folder to install to; default: DSMOE_WEIGHTS, or the user's cache.",
         ),
     ] = None,
 ) -> None:
-    """Fetch MobileSAM's weights, check every tensor, and keep them for the encoder and for masks from clicks.
+    """Install MobileSAM's weights, for the image encoder and for masks at clicks; every tensor is checked.
 
     Example: `dsmoe weights mobile-sam --from mobile_sam.pt`
     """
     from pipelines.settings import Environment
     from pipelines.training.weights import install_mobile_sam
 
-    kept = install_mobile_sam(folder or Environment.read().weights, source, _tell)
-    words = "kept at" if kept.new else "already at"
-    line(f"MobileSAM from {kept.source}: {words} {kept.path}")
+    installed = install_mobile_sam(folder or Environment.read().weights, source, _print_report)
+    state = "installed at" if installed.new else "is already at"
+    line(f"MobileSAM from {installed.source} {state} {installed.path}")
 
 
-def _tell(report: ConversionReport) -> None:
-    for found in report.lines:
-        line(found)
+def _print_report(report: ConversionReport) -> None:
+    for text in report.lines:
+        line(text)

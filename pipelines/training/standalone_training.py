@@ -1,4 +1,4 @@
-"""One training on labelled files, outside of any round; in one process, or in those that torchrun starts."""
+"""Training on labelled files without a round; in one process or under torchrun."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from prompts.glossary import glossary_book
 
 @dataclass(frozen=True, slots=True)
 class TrainingFiles:
-    """What a training is asked to do.
+    """Inputs, output and settings of one training.
 
     Attributes:
-        annotations: COCO file, VOC or YOLO folder.
-        images: folder that its names are relative to.
+        annotations: COCO file, VOC folder or YOLO folder.
+        images: folder that the image names are relative to.
         out: folder of the model.
-        class_book: by default the workspace's, or the glossary's texts for the annotations' classes.
-        start_from: model to go on from.
-        changes: settings of the training that are not the workspace's.
+        class_book: by default the workspace's, or the glossary's descriptions of the annotations' classes.
+        start_from: folder or id of the model to start from; None for initial weights.
+        changes: training settings that override the workspace's, as (name, value).
     """
 
     annotations: Path
@@ -46,30 +46,36 @@ class TrainingFiles:
 def train_from_files(
     files: TrainingFiles, workspace: Workspace | None, environment: Environment, progress: ProgressReporter
 ) -> dict[str, Any]:
-    """Train and return how it ended; what cannot be read is left out, and listed.
+    """Train one model; images that cannot be read are skipped and listed.
 
     Args:
-        workspace: whose settings and class book are used; by default those of a new one.
+        files: inputs, output and settings.
+        workspace: its settings and class book are used; None for the defaults.
+        environment: keys, and the folder of pretrained weights.
+        progress: progress reporter.
+
+    Returns:
+        Summary of the training, with the number of ``images`` and the skipped ones as ``skipped``.
 
     Raises:
-        DataError: no image can be read, or a class is not in the class book. ModelError: there is no such
-            model to start from.
+        DataError: no image can be read, or a class is not in the class book.
+        ModelError: the model to start from does not exist.
     """
-    known = read_annotations(files.annotations, files.images)
+    annotations = read_annotations(files.annotations, files.images)
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
-        book = workspace.class_book() if workspace else glossary_book(known.classes)
+        book = workspace.class_book() if workspace else glossary_book(annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
-    most = workspace.settings.max_pixels if workspace else MAX_PIXELS
+    max_pixels = workspace.settings.max_pixels if workspace else MAX_PIXELS
     detector = dsmoe_backend(workspace, environment)
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
-        read = read_external_images(
-            known, files.images, Path(scratch), max_pixels=most, progress=progress.advance
+        external = read_external_images(
+            annotations, files.images, Path(scratch), max_pixels=max_pixels, progress=progress.advance
         )
-        labelled = [_by_content(relabel_image(p, book.resolve)) for p in read.labelled]
+        labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
         progress.status("training")
         summary = detector.fit(
             images=labelled,
@@ -77,12 +83,12 @@ def train_from_files(
             training=settings.model_copy(update=dict(files.changes)),
             out=files.out,
             start_from=start,
-            progress=lambda step, steps, figures: progress.advance(step, steps, format_losses(figures)),
+            progress=lambda step, steps, metrics: progress.advance(step, steps, format_losses(metrics)),
         )
-    return {**summary, "images": len(labelled), "left_out": [one._asdict() for one in read.skipped]}
+    return {**summary, "images": len(labelled), "skipped": [image._asdict() for image in external.skipped]}
 
 
-def _by_content(labelled: LabelledImage) -> LabelledImage:
-    """The same under the hash of the file, so that what is kept of it is found again wherever it lies."""
+def _with_content_key(labelled: LabelledImage) -> LabelledImage:
+    """The image with the hash of its file as key, so that caches find it under any path."""
     key = sha256_of(labelled.image.path)
     return replace(labelled, image=replace(labelled.image, key=key))

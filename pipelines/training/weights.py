@@ -1,4 +1,4 @@
-"""Pretrained weights from elsewhere: fetched or taken from a file, checked, and kept where we find them."""
+"""Installs pretrained weights of other projects: downloaded or from a file, and checked."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ HUB_REPOSITORY, HUB_FILE = "dhkim2810/MobileSAM", "mobile_sam.pt"
 
 @dataclass(frozen=True, slots=True)
 class InstalledWeights:
-    """Weights that are in place.
+    """Installed weights.
 
     Attributes:
-        path: the file.
-        source: where they come from, for people.
-        new: whether they were written just now.
+        path: the installed file.
+        source: file or hub repository that they come from, for display.
+        new: whether they were written by this call.
     """
 
     path: Path
@@ -40,59 +40,60 @@ class InstalledWeights:
 
 
 def install_mobile_sam(
-    folder: Path, given: Path | None, tell: Callable[[ConversionReport], None]
+    folder: Path, source: Path | None, on_report: Callable[[ConversionReport], None]
 ) -> InstalledWeights:
-    """Put MobileSAM's weights into a folder; where the same are there already, do nothing.
+    """Install MobileSAM's weights in a folder, unless the same weights are installed already.
 
     Args:
-        folder: made if missing.
-        given: ``mobile_sam.pt`` or its tensors as safetensors; None: whatever is there, or else from the hub.
-        tell: told what of the file matches, before it is refused or written.
+        folder: created if missing.
+        source: ``mobile_sam.pt`` or its tensors as safetensors; None accepts any installed weights, and
+            downloads from the Hugging Face hub if there are none.
+        on_report: called with the tensors that match, before the file is rejected or installed.
 
     Raises:
         PrerequisiteError: the hub cannot be reached.
-        ModelError: the file is torn, or is not MobileSAM.
-        SettingsError: the folder cannot be written.
+        ModelError: the file is damaged, or is not MobileSAM.
+        SettingsError: the folder is not writable.
     """
     path = folder / FILE
-    there = _noted(path)
-    digest = sha256_of(given) if given else None
-    if there and digest in (None, there.get("sha256")):
-        return InstalledWeights(path, there.get("from", "an unknown place"), new=False)
-    _writable(folder)
-    source = given or _from_hub()
-    name = str(given) if given else f"{HUB_REPOSITORY}/{HUB_FILE}"
-    tensors, report = convert(read_original(source))
-    tell(report)
-    write_weights(tensors, report, path, {"from": name, "sha256": digest or sha256_of(source)})
+    installed = _installed_metadata(path)
+    digest = sha256_of(source) if source else None
+    if installed and digest in (None, installed.get("sha256")):
+        return InstalledWeights(path, installed.get("from", "an unknown source"), new=False)
+    _require_writable(folder)
+    original = source or _download()
+    name = str(source) if source else f"{HUB_REPOSITORY}/{HUB_FILE}"
+    tensors, report = convert(read_original(original))
+    on_report(report)
+    write_weights(tensors, report, path, {"from": name, "sha256": digest or sha256_of(original)})
     return InstalledWeights(path, name, new=True)
 
 
-def _from_hub() -> Path:
-    """The published file, in the hub's own cache."""
+def _download() -> Path:
+    """Download the published file to the hub's cache."""
     try:
         return Path(hf_hub_download(HUB_REPOSITORY, HUB_FILE))
-    except Exception as error:  # of the hub's own types, its transport's, and the system's
+    except Exception as error:  # the hub's, its HTTP client's and the system's types
         if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             raise
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise PrerequisiteError(
-            f"{HUB_FILE} cannot be fetched from {HUB_REPOSITORY} on the Hugging Face hub ({reason})",
-            "Download it elsewhere and pass it with --from FILE.",
+            f"{HUB_FILE} cannot be downloaded from {HUB_REPOSITORY} on the Hugging Face hub ({reason})",
+            "Download it on another machine and pass it with --from FILE.",
         ) from error
 
 
-def _noted(path: Path) -> dict[str, str] | None:
-    """What is noted in weights of ours; None where none are, or torn or old ones."""
+def _installed_metadata(path: Path) -> dict[str, str] | None:
+    """Metadata of installed weights; None where the file is missing, damaged or of an older format."""
     try:
         with safe_open(path, framework="pt") as file:
-            noted = dict(file.metadata() or {})
+            metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError):
         return None
-    return noted if noted.get("format") == FORMAT else None
+    return metadata if metadata.get("format") == FORMAT else None
 
 
-def _writable(folder: Path) -> None:
+def _require_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,5 +105,5 @@ def _writable(folder: Path) -> None:
             return
         reason = "no permission"
     raise SettingsError(
-        f"{folder} cannot be written ({reason})", "Give a folder of yours with --to or DSMOE_WEIGHTS."
+        f"{folder} is not writable ({reason})", "Give another folder with --to or DSMOE_WEIGHTS."
     )

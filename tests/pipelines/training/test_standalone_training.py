@@ -1,4 +1,4 @@
-"""dsmoe train: one training on labelled files, alone or by torchrun."""
+"""``dsmoe train``: training on labelled files, in one process and under torchrun."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
-Out = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
-def network(workspace: Workspace) -> Path:
-    """A workspace whose detector is a small network."""
+def small_workspace(workspace: Workspace) -> Path:
+    """Folder of a workspace with a small network as detector."""
     path = workspace.path / "dsmoe.yaml"
     settings = workspace.settings.model_dump()
     settings["detector"] |= {"kind": "ds-moe", "model": SMALL.model_dump()}
@@ -30,39 +30,46 @@ def network(workspace: Workspace) -> Path:
     return workspace.path
 
 
-def words(out: Path, blocks: Path, network: Path, *more: str) -> list[str]:
-    given = ["--annotations", str(blocks / "train.json"), "--images", str(blocks / "images")]
-    return ["train", str(out), *given, "--workspace", str(network), "--images-seen", "4", *more]
+def arguments(out: Path, blocks: Path, small_workspace: Path, *more: str) -> list[str]:
+    files = ["--annotations", str(blocks / "train.json"), "--images", str(blocks / "images")]
+    return ["train", str(out), *files, "--workspace", str(small_workspace), "--images-seen", "4", *more]
 
 
-def test_it_trains_goes_on_and_says_how_it_ended(
-    tmp_path: Path, blocks: Path, network: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+def test_trains_once_and_starts_from_a_given_model(
+    tmp_path: Path, blocks: Path, small_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
-    assert cli.run(words(tmp_path / "first", blocks, network, "--seed", "7")) == 0
-    assert "first: 2 steps on 12 images in" in capsys.readouterr().out
+    assert cli.run(arguments(tmp_path / "first", blocks, small_workspace, "--seed", "7")) == 0
+    assert "2 steps on 12 images" in capsys.readouterr().out
     card = json.loads((tmp_path / "first" / "model.json").read_text())
     assert (card["training"]["seed"], card["training"]["batch"], card["config"]["width"]) == (7, 2, 32)
     weights = tmp_path / "first" / "model.safetensors"
     before = weights.stat().st_mtime_ns
-    assert cli.run(words(tmp_path / "first", blocks, network, "--seed", "7")) == 0
+    assert cli.run(arguments(tmp_path / "first", blocks, small_workspace, "--seed", "7")) == 0
     assert weights.stat().st_mtime_ns == before
-    assert cli.run(words(tmp_path / "second", blocks, network, "--from", str(tmp_path / "first"))) == 0
+    assert (
+        cli.run(arguments(tmp_path / "second", blocks, small_workspace, "--from", str(tmp_path / "first")))
+        == 0
+    )
     assert (tmp_path / "second" / "model.safetensors").is_file()
 
 
-def test_a_model_that_is_not_there_is_one_line(
-    tmp_path: Path, blocks: Path, network: Path, capsys: Out
+def test_unknown_start_model_is_refused(
+    tmp_path: Path, blocks: Path, small_workspace: Path, capsys: Captured
 ) -> None:
-    assert cli.run(words(tmp_path / "out", blocks, network, "--from", "nowhere")) == 2
-    assert "model 'nowhere' is not in" in capsys.readouterr().err
+    assert cli.run(arguments(tmp_path / "out", blocks, small_workspace, "--from", "nowhere")) == 2
+    message = capsys.readouterr().err
+    assert "nowhere" in message
+    assert message.count("\n") == 1
 
 
 @pytest.mark.slow
-def test_torchrun_starts_it_in_several_processes(tmp_path: Path, blocks: Path, network: Path) -> None:
+def test_torchrun_trains_in_two_processes_and_writes_once(
+    tmp_path: Path, blocks: Path, small_workspace: Path
+) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, "-m", "pipelines.cli", *words(tmp_path / "out", blocks, network)],
+        [*launch, "-m", "pipelines.cli", *arguments(tmp_path / "out", blocks, small_workspace)],
         cwd=ROOT,
         capture_output=True,
         text=True,

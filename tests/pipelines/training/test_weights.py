@@ -1,4 +1,4 @@
-"""``dsmoe weights mobile-sam``: from a file or the hub to weights in place, once."""
+"""``dsmoe weights mobile-sam``: installation from a file and from the hub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.dsmoe_core.mobile_sam.original import random_weights
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """mobile_sam.pt, but for its values."""
+    """A file like mobile_sam.pt, with random values."""
     path = tmp_path_factory.mktemp("published") / "mobile_sam.pt"
     torch.save(random_weights(), path)
     return path
@@ -31,57 +31,58 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The hub's client reads its variables when it is imported, perhaps before the tests set them."""
+    """No access to the hub. Set on the client, which reads the variables on import."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
 
-def weights(capsys: pytest.CaptureFixture[str], *words: str | Path, code: int = 0) -> str:
-    """What the command prints; its only line of complaint where it fails."""
-    assert cli.run(["weights", "mobile-sam", *map(str, words)]) == code
-    shown = capsys.readouterr()
-    return shown.out if code == 0 else shown.err
+def weights(capsys: pytest.CaptureFixture[str], *options: str | Path, code: int = 0) -> str:
+    """Run the command; returns its output, or its error message where it fails."""
+    assert cli.run(["weights", "mobile-sam", *map(str, options)]) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err
 
 
-def test_a_file_is_checked_and_kept(
+def test_file_is_checked_and_installed(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = weights(capsys, "--from", published, "--to", tmp_path / "new" / "w")
-    assert "image_encoder: 292 of 292 tensors match" in shown
-    assert "mask_decoder: 120 of 120 tensors match" in shown
-    assert "image_encoder.head.bias" in shown
-    assert f"kept at {tmp_path / 'new' / 'w' / FILE}" in shown
+    output = weights(capsys, "--from", published, "--to", tmp_path / "new" / "w")
+    assert "image_encoder: 292 of 292 tensors match" in output
+    assert "mask_decoder: 120 of 120 tensors match" in output
+    assert "image_encoder.head.bias" in output
+    assert str(tmp_path / "new" / "w" / FILE) in output
     assert len(read_weights(tmp_path / "new" / "w" / FILE)) == 435
     assert [path.name for path in (tmp_path / "new" / "w").iterdir()] == [FILE]
 
 
-def test_a_second_run_does_nothing_unless_the_source_changed(
+def test_second_run_writes_only_a_changed_source(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights(capsys, "--from", published, "--to", tmp_path)
     written = (tmp_path / FILE).stat().st_mtime_ns
-    for words in (("--from", published), ()):
-        shown = weights(capsys, *words, "--to", tmp_path)
-        assert shown == f"MobileSAM from {published}: already at {tmp_path / FILE}\n"
+    for options in (("--from", published), ()):
+        output = weights(capsys, *options, "--to", tmp_path)
+        assert str(published) in output
+        assert str(tmp_path / FILE) in output
     assert (tmp_path / FILE).stat().st_mtime_ns == written
     other = tmp_path / "other.pt"
     torch.save(random_weights(seed=1), other)
-    assert "kept at" in weights(capsys, "--from", other, "--to", tmp_path)
+    weights(capsys, "--from", other, "--to", tmp_path)
     matrix = "prompt_encoder.shared_embedding.positional_embedding"
     theirs = random_weights(seed=1)["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     assert torch.equal(read_weights(tmp_path / FILE)[matrix], theirs)
 
 
-def test_torn_weights_are_made_anew(
+def test_damaged_weights_are_written_again(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights(capsys, "--from", published, "--to", tmp_path)
     (tmp_path / FILE).write_bytes((tmp_path / FILE).read_bytes()[:-1])
-    assert "kept at" in weights(capsys, "--from", published, "--to", tmp_path)
+    weights(capsys, "--from", published, "--to", tmp_path)
     assert len(read_weights(tmp_path / FILE)) == 435
 
 
-def test_the_environment_says_where(
+def test_environment_variable_sets_the_folder(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DSMOE_WEIGHTS", str(tmp_path / "mine"))
@@ -89,7 +90,7 @@ def test_the_environment_says_where(
     assert (tmp_path / "mine" / FILE).is_file()
 
 
-def test_another_network_is_reported_and_refused(
+def test_other_network_is_reported_and_refused(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights(capsys, "--from", published, "--to", tmp_path)
@@ -97,49 +98,47 @@ def test_another_network_is_reported_and_refused(
     other = tmp_path / "other.pt"
     torch.save({"conv.weight": torch.ones(3)}, other)
     assert cli.run(["weights", "mobile-sam", "--from", str(other), "--to", str(tmp_path)]) == 2
-    shown = capsys.readouterr()
-    assert "image_encoder: 0 of 292 tensors match" in shown.out
-    assert "unknown: conv.weight" in shown.out
-    assert shown.err.startswith(f"error: {other} is not MobileSAM")
-    assert shown.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert "image_encoder: 0 of 292 tensors match" in captured.out
+    assert "conv.weight" in captured.out
+    assert str(other) in captured.err
+    assert captured.err.count("\n") == 1
     assert (tmp_path / FILE).read_bytes() == before
 
 
-def test_a_file_that_is_not_there_is_the_user_s_mistake(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = weights(capsys, "--from", tmp_path / "no.pt", code=2)
-    assert "does not exist" in " ".join(shown.replace("│", " ").split())
+def test_missing_file_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights(capsys, "--from", tmp_path / "no.pt", code=2)
 
 
-def test_a_folder_that_cannot_be_made_is_the_user_s_mistake(
+def test_folder_that_cannot_be_created_exits_with_2(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = weights(capsys, "--from", published, "--to", published / "below", code=2)
-    assert "cannot be written (Not a directory). Give a folder of yours with --to or DSMOE_WEIGHTS" in shown
+    output = weights(capsys, "--from", published, "--to", published / "below", code=2)
+    assert "Not a directory" in output
+    assert "DSMOE_WEIGHTS" in output
 
 
-def test_a_folder_without_permission_is_the_user_s_mistake(
+def test_read_only_folder_exits_with_2(
     published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "w"
-    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != folder)  # we may be root
-    assert "(no permission)" in weights(capsys, "--from", published, "--to", folder, code=2)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != folder)  # root may write anywhere
+    assert str(folder) in weights(capsys, "--from", published, "--to", folder, code=2)
 
 
-def test_without_the_hub_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = weights(capsys, "--to", tmp_path, code=2)
-    assert shown.startswith(f"error: {HUB_FILE} cannot be fetched from {HUB_REPOSITORY}")
-    assert shown.endswith("Download it elsewhere and pass it with --from FILE.\n")
-    assert shown.count("\n") == 1
+def test_unreachable_hub_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = weights(capsys, "--to", tmp_path, code=2)
+    assert HUB_FILE in output
+    assert "--from" in output
+    assert output.count("\n") == 1
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as one file needs."""
+    """Serves one file as the hub does."""
 
     content: bytes = b""
     breaks = False
-    asked: list[str]
+    requests: list[str]
 
     def do_HEAD(self) -> None:
         self._head()
@@ -150,7 +149,7 @@ class Hub(BaseHTTPRequestHandler):
             self.wfile.write(self.content)
 
     def _head(self) -> None:
-        self.asked.append(self.path)
+        self.requests.append(self.path)
         self.send_response(200 if self.path == f"/{HUB_REPOSITORY}/resolve/main/{HUB_FILE}" else 404)
         self.send_header("Content-Length", str(len(self.content)))
         self.send_header("ETag", f'"{hashlib.sha256(self.content).hexdigest()}"')
@@ -163,8 +162,8 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    """A hub on loopback, which the real client talks to."""
-    handler = type("OneHub", (Hub,), {"content": published.read_bytes(), "asked": []})
+    """A hub on loopback for the real client."""
+    handler = type("OneHub", (Hub,), {"content": published.read_bytes(), "requests": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -175,21 +174,21 @@ def hub(published: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]
         server.shutdown()
 
 
-def test_the_hub_is_asked_once(hub: type[Hub], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    shown = weights(capsys, "--to", tmp_path / "w")
-    assert f"MobileSAM from {HUB_REPOSITORY}/{HUB_FILE}: kept at" in shown
-    asked = len(hub.asked)
-    assert asked >= 1
-    assert "already at" in weights(capsys, "--to", tmp_path / "w")
-    assert len(hub.asked) == asked
+def test_hub_is_used_once(hub: type[Hub], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = weights(capsys, "--to", tmp_path / "w")
+    assert f"{HUB_REPOSITORY}/{HUB_FILE}" in output
+    requests = len(hub.requests)
+    assert requests >= 1
+    weights(capsys, "--to", tmp_path / "w")
+    assert len(hub.requests) == requests
     assert len(read_weights(tmp_path / "w" / FILE)) == 435
 
 
-def test_a_download_that_breaks_off_leaves_nothing(
+def test_interrupted_download_leaves_no_file(
     hub: type[Hub], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.breaks = True
     monkeypatch.setattr(time, "sleep", lambda _: None)  # between the client's own attempts
-    shown = weights(capsys, "--to", tmp_path / "w", code=2)
-    assert "error: mobile_sam.pt cannot be fetched" in shown
+    output = weights(capsys, "--to", tmp_path / "w", code=2)
+    assert HUB_FILE in output
     assert list((tmp_path / "w").iterdir()) == []
