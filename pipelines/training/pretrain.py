@@ -21,7 +21,8 @@ from dsmoe_core.data.synthetic import GENERATORS, generator_version, write_synth
 from dsmoe_core.digest import content_id, sha256_of
 from dsmoe_core.errors import DataError, DsmoeError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
-from pipelines.detectors.backend import DSMoEBackend, evaluate_predictions, predict_all
+from pipelines.detectors.backend import evaluate_predictions, predict_all
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.progress import ProgressReporter, format_losses
 from pipelines.settings import MAX_PIXELS
 from pipelines.workspace.registry import source_commit

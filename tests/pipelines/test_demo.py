@@ -11,6 +11,7 @@ import pytest
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines import cli, demo
 from pipelines.benchmarks.tables import render, update
+from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.settings import DemoPlan, Environment
@@ -90,7 +91,7 @@ def test_waits_until_all_images_are_annotated(context: LoopContext, workspace: W
     row = open_round(context)
     progress: list[int] = []
 
-    class AnnotateOne(RecordingProgress):
+    class AnnotateOne(SilentProgress):
         def advance(self, done: int, total: int, note: str = "") -> None:
             progress.append(done)
             project = context.project()
