@@ -1,4 +1,4 @@
-"""Drawn data sets: images of our own with known defects, for trying everything without any data."""
+"""Synthetic data sets: rendered images with known defects, for tests, demos and pre-training."""
 
 from dsmoe_core.data.synthetic.dataset import SYNTHETIC_SET_FILES, write_synthetic_set
 from dsmoe_core.data.synthetic.generators import GENERATORS, generator_version

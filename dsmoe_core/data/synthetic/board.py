@@ -1,6 +1,7 @@
-"""Lays out a sound circuit board: parts and vias on a grid, traces routed between them without touching.
+"""Random layout of a circuit board without defects: parts and vias on a grid, connected by traces.
 
-All coordinates and sizes are pixels of the finished image; one grid cell is a twentieth of its side.
+Traces of different nets never touch. Coordinates and sizes are in pixels of the rendered image; a grid cell
+is a twentieth of its side.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ from dsmoe_core.data.synthetic.rendering import Point
 CELLS = 20
 Cell = tuple[int, int]
 _STEPS = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)]
-_WIDTHS = (0.4, 0.45, 0.5, 0.58)  # of a trace, in cells
-_BEND = 0.6  # what a change of direction costs, in cells
-_BACK = 9.0  # and one by more than a right angle, which etches badly
+_TRACE_WIDTHS = (0.4, 0.45, 0.5, 0.58)  # in cells
+_BEND_COST = 0.6  # of a change of direction, in cells
+_SHARP_BEND_COST = 9.0  # of a change by more than a right angle, which etches badly
 
 
 @dataclass(slots=True)
 class Pad:
-    """A place to solder to: ``round`` and ``square`` ones and vias are drilled, ``chip`` pads are not.
+    """A solder pad. ``round`` and ``square`` pads and vias are drilled, ``chip`` pads are not.
 
     Attributes:
         half_width, half_height: half its size in x and y.
         hole: radius of the drilled hole, 0 for none.
-        net: pads and traces of one number belong together electrically.
+        net: pads and traces of the same number are connected.
     """
 
     kind: Literal["round", "square", "chip", "via"]
@@ -46,7 +47,7 @@ class Pad:
 
 @dataclass(slots=True)
 class Trace:
-    """A conductor: a line of this width through these points."""
+    """A conductor along a polyline."""
 
     net: int
     width: float
@@ -55,7 +56,12 @@ class Trace:
 
 @dataclass(slots=True)
 class Board:
-    """Everything on a board; ``outlines`` are the printed frames of parts (x1, y1, x2, y2), in cells."""
+    """A board.
+
+    Attributes:
+        px: side of the image.
+        outlines: printed frames of parts as (x1, y1, x2, y2), in cells.
+    """
 
     px: int
     pads: list[Pad] = field(default_factory=list)
@@ -68,7 +74,11 @@ class Board:
 
 
 def random_board(rng: np.random.Generator, px: int) -> Board:
-    """A board of this many pixels a side: parts first, then traces between their pads."""
+    """A random board: parts first, then traces between their pads.
+
+    Args:
+        px: side of the image in pixels.
+    """
     board = Board(px)
     taken: set[Cell] = set()
     for _ in range(int(rng.integers(6, 11))):
@@ -82,12 +92,12 @@ def random_board(rng: np.random.Generator, px: int) -> Board:
 
 
 def _place_part(board: Board, taken: set[Cell], rng: np.random.Generator) -> None:
-    """One part of a random kind and direction, where there is room for it."""
+    """Place one part of a random kind and direction, if there is space for it."""
     kind = rng.choice(["dual", "row", "two", "chip", "chips"], p=[0.25, 0.2, 0.25, 0.15, 0.15])
     count = int(rng.integers(3, 6))
     if kind == "dual":
-        apart = int(rng.integers(4, 6))
-        cells = [(2 * i, j) for i in range(count) for j in (0, apart)]
+        row_distance = int(rng.integers(4, 6))
+        cells = [(2 * i, j) for i in range(count) for j in (0, row_distance)]
     elif kind == "row":
         cells = [(2 * i, 0) for i in range(count)]
     elif kind == "two":
@@ -114,7 +124,12 @@ def _place(
         left = int(rng.integers(1, max(CELLS - size[0], 2)))
         top = int(rng.integers(1, max(CELLS - size[1], 2)))
         around = {(left + i, top + j) for i in range(-1, size[0] + 1) for j in range(-1, size[1] + 1)}
-        if left + size[0] >= CELLS or top + size[1] >= CELLS or around & taken or _over_a_part(board, around):
+        if (
+            left + size[0] >= CELLS
+            or top + size[1] >= CELLS
+            or around & taken
+            or _overlaps_part(board, around)
+        ):
             continue
         scale = float(rng.uniform(0.9, 1.0))
         for number, (i, j) in enumerate(cells):
@@ -129,23 +144,23 @@ def _place(
         return
 
 
-def _over_a_part(board: Board, cells: set[Cell]) -> bool:
+def _overlaps_part(board: Board, cells: set[Cell]) -> bool:
     return any(x1 < i + 0.5 < x2 and y1 < j + 0.5 < y2 for x1, y1, x2, y2 in board.outlines for i, j in cells)
 
 
 def _pad(
-    board: Board, kind: Literal["round", "square", "chip", "via"], cell: Cell, scale: float, lies: bool
+    board: Board, kind: Literal["round", "square", "chip", "via"], cell: Cell, scale: float, horizontal: bool
 ) -> Pad:
     half, hole = {"round": (0.44, 0.2), "square": (0.42, 0.2), "chip": (0.42, 0.0), "via": (0.3, 0.12)}[kind]
     unit = board.cell * scale
     narrow = 0.7 if kind == "chip" else 1.0
-    width, height = (narrow, 1.0) if lies else (1.0, narrow)
+    width, height = (narrow, 1.0) if horizontal else (1.0, narrow)
     x, y = (cell[0] + 0.5) * board.cell, (cell[1] + 0.5) * board.cell
     return Pad(kind, cell, x, y, half * unit * width, half * unit * height, hole * unit, net=len(board.pads))
 
 
 def _connect(board: Board, taken: set[Cell], rng: np.random.Generator) -> None:
-    """Routes from pad to pad, and from some pads over the edge of the image."""
+    """Route traces from pad to pad, and from some pads out of the image."""
     count = len(board.pads)
     order = [*rng.permutation(count), *rng.permutation(count)]
     for start in (board.pads[i] for i in order):
@@ -154,14 +169,14 @@ def _connect(board: Board, taken: set[Cell], rng: np.random.Generator) -> None:
         if rng.random() < 0.35:
             _route_out(board, taken, start, rng)
             continue
-        near = [
+        candidates = [
             p
             for p in board.pads
             if p.net != start.net and p.traces < 2 and 3 <= _distance(start.cell, p.cell) <= 14
         ]
-        if not near:
+        if not candidates:
             continue
-        goal = near[int(rng.integers(len(near)))]
+        goal = candidates[int(rng.integers(len(candidates)))]
         path = _route(start.cell, goal.cell, taken)
         if path is None:
             continue
@@ -175,12 +190,12 @@ def _connect(board: Board, taken: set[Cell], rng: np.random.Generator) -> None:
 
 
 def _route_out(board: Board, taken: set[Cell], start: Pad, rng: np.random.Generator) -> None:
-    along, last = int(rng.integers(CELLS)), CELLS - 1
+    position, last = int(rng.integers(CELLS)), CELLS - 1
     goal, beyond = [
-        ((0, along), (-2, along)),
-        ((last, along), (last + 2, along)),
-        ((along, 0), (along, -2)),
-        ((along, last), (along, last + 2)),
+        ((0, position), (-2, position)),
+        ((last, position), (last + 2, position)),
+        ((position, 0), (position, -2)),
+        ((position, last), (position, last + 2)),
     ][int(rng.integers(4))]
     if goal in taken or _distance(start.cell, goal) < 3:
         return
@@ -201,7 +216,7 @@ def _add_trace(
     start.traces += 1
     unit = board.cell
     points = [((i + 0.5) * unit, (j + 0.5) * unit) for i, j in _corners([*path, *beyond])]
-    width = float(rng.choice(_WIDTHS, p=[0.35, 0.35, 0.2, 0.1])) * unit
+    width = float(rng.choice(_TRACE_WIDTHS, p=[0.35, 0.35, 0.2, 0.1])) * unit
     board.traces.append(Trace(start.net, width, points))
 
 
@@ -210,34 +225,36 @@ def _distance(a: Cell, b: Cell) -> float:
 
 
 def _corners(path: list[Cell]) -> list[Cell]:
-    """The path without the cells it passes straight through."""
-    kept = [path[0]]
+    """The ends of a path and the cells where it changes direction."""
+    corners = [path[0]]
     for before, here, after in zip(path, path[1:], path[2:], strict=False):
-        turn = (here[0] - before[0]) * (after[1] - here[1]) - (here[1] - before[1]) * (after[0] - here[0])
-        if turn:
-            kept.append(here)
-    return [*kept, path[-1]]
+        cross_product = (here[0] - before[0]) * (after[1] - here[1]) - (here[1] - before[1]) * (
+            after[0] - here[0]
+        )
+        if cross_product:
+            corners.append(here)
+    return [*corners, path[-1]]
 
 
 def _route(start: Cell, goal: Cell, taken: set[Cell]) -> list[Cell] | None:
-    """A short path in steps of 45 degrees that shares no cell (A*, bends cost); None if there is none."""
+    """A short path through free cells (A* on 8 neighbours with a cost for bends); None if there is none."""
     best: dict[Cell, float] = {start: 0.0}
-    came: dict[Cell, Cell] = {}
+    previous: dict[Cell, Cell] = {}
     queue: list[tuple[float, Cell]] = [(0.0, start)]
     done: set[Cell] = set()
     while queue:
         _, here = heapq.heappop(queue)
         if here == goal:
-            return _path(came, start, goal)
+            return _backtracked(previous, start, goal)
         if here in done:
             continue
         done.add(here)
-        before = came.get(here)
+        before = previous.get(here)
         heading = None if before is None else (here[0] - before[0], here[1] - before[1])
         for to, cost in _steps_from(here, heading, goal, taken):
             total = best[here] + cost
             if to not in done and total < best.get(to, 1e9):
-                best[to], came[to] = total, here
+                best[to], previous[to] = total, here
                 heapq.heappush(queue, (total + _distance(to, goal), to))
     return None
 
@@ -245,7 +262,7 @@ def _route(start: Cell, goal: Cell, taken: set[Cell]) -> list[Cell] | None:
 def _steps_from(
     here: Cell, heading: Cell | None, goal: Cell, taken: set[Cell]
 ) -> Iterator[tuple[Cell, float]]:
-    """The free cells around one, and what it costs to go there coming with this heading."""
+    """The free neighbours of a cell, with the cost of a step to each when arriving with this heading."""
     x, y = here
     for dx, dy in _STEPS:
         to = (x + dx, y + dy)
@@ -253,15 +270,15 @@ def _steps_from(
             continue
         diagonal = dx and dy
         if diagonal and ((x + dx, y) in taken or (x, y + dy) in taken):
-            continue  # it would squeeze through, or cross another diagonal
+            continue  # it would touch copper in passing, or cross another diagonal
         cost = 1.414 if diagonal else 1.0
         if heading is not None and heading != (dx, dy):
-            cost += _BACK if heading[0] * dx + heading[1] * dy < 0 else _BEND
+            cost += _SHARP_BEND_COST if heading[0] * dx + heading[1] * dy < 0 else _BEND_COST
         yield to, cost
 
 
-def _path(came: dict[Cell, Cell], start: Cell, goal: Cell) -> list[Cell]:
+def _backtracked(previous: dict[Cell, Cell], start: Cell, goal: Cell) -> list[Cell]:
     path = [goal]
     while path[-1] != start:
-        path.append(came[path[-1]])
+        path.append(previous[path[-1]])
     return path[::-1]

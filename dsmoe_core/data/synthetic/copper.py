@@ -1,4 +1,4 @@
-"""Draws a board's copper and holes as masks, several times finer than the image."""
+"""Renders the copper and the holes of a board as masks, supersampled by FINE."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from PIL import Image, ImageDraw
 from dsmoe_core.data.synthetic.board import Board, Pad
 from dsmoe_core.data.synthetic.rendering import Point
 
-FINE = 3  # mask pixels an image pixel
+FINE = 3
+"""Mask pixels per image pixel along each axis."""
 
 
 @dataclass(slots=True)
 class BoardMasks:
-    """What is where, at FINE times the image's resolution; ``L`` images of 0 or 255.
+    """Masks of a board at FINE times the image's resolution; ``L`` images of 0 or 255.
 
     Attributes:
-        copper: conductors, pads included, before drilling.
-        pads: the areas free of solder mask.
-        holes: drilled through.
-        nets: which net's copper lies at a pixel, as net number + 1; 0 is none. For telling neighbours apart.
+        copper: conductors including pads, before drilling.
+        pads: areas free of solder mask.
+        holes: drilled areas.
+        nets: net number + 1 of the copper at each pixel; 0: no copper.
     """
 
     copper: Image.Image
@@ -31,20 +32,25 @@ class BoardMasks:
     nets: NDArray[np.int32]
 
     def net_at(self, x: float, y: float) -> int | None:
-        """The net at a point in image pixels; -1 for no copper, None outside the image."""
+        """The net at a point in image pixels; -1: no copper, None: outside the image."""
         row, column = int(y * FINE), int(x * FINE)
         if not (0 <= row < self.nets.shape[0] and 0 <= column < self.nets.shape[1]):
             return None
         return int(self.nets[row, column]) - 1
 
     def is_pad(self, x: float, y: float) -> bool:
-        """Whether a point in image pixels, or one just beyond, lies on a pad."""
+        """Whether a point, or a point within one image pixel of it, is on a pad."""
         column, row = int(x * FINE), int(y * FINE)
         window = self.pads.crop((column - FINE, row - FINE, column + FINE + 1, row + FINE + 1))
         return window.getbbox() is not None
 
     def is_clear(self, x: float, y: float, radius: float, net: int) -> bool:
-        """Whether no copper but that of ``net`` (-1: none at all) lies this near, inside the image."""
+        """Whether a square is inside the image and has no copper except that of ``net`` (-1: none at all).
+
+        Args:
+            x, y: centre in image pixels.
+            radius: half of the square's side.
+        """
         side = self.nets.shape[0]
         x1, y1 = int((x - radius) * FINE), int((y - radius) * FINE)
         x2, y2 = int((x + radius) * FINE) + 1, int((y + radius) * FINE) + 1
@@ -55,7 +61,7 @@ class BoardMasks:
 
 
 def render_masks(board: Board) -> BoardMasks:
-    """The masks of a sound board."""
+    """The masks of a board without defects."""
     side = board.px * FINE
     nets = Image.new("I", (side, side), 0)
     pads, holes = (Image.new("L", (side, side), 0) for _ in range(2))
@@ -73,13 +79,13 @@ def render_masks(board: Board) -> BoardMasks:
 
 
 def draw_disc(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, value: int) -> None:
-    """A filled disc; centre and radius in image pixels."""
+    """Draw a filled disc; centre and radius in image pixels."""
     x, y, radius = x * FINE, y * FINE, radius * FINE
     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=value)
 
 
 def draw_polygon(draw: ImageDraw.ImageDraw, points: list[Point], value: int) -> None:
-    """A filled polygon; corners in image pixels."""
+    """Draw a filled polygon; corners in image pixels."""
     draw.polygon([(x * FINE, y * FINE) for x, y in points], fill=value)
 
 

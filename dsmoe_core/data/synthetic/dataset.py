@@ -1,4 +1,4 @@
-"""Writes a drawn data set in the layout of the real ones: images/, train.json, val.json (COCO)."""
+"""Writer of synthetic data sets, in the layout of the real ones: images/, train.json, val.json (COCO)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.data.synthetic.generators import GENERATORS, generator_version
 from dsmoe_core.progress import CountCallback
 
-_DRAWN = ".drawn.json"
-SYNTHETIC_SET_FILES = ("images", "train.json", "val.json", _DRAWN)
-"""What a set is made of; all of it is ours."""
-_SEEDS = 1_000_000  # so that sets of different seeds share no image
+_RECIPE_FILE = ".synthetic.json"
+SYNTHETIC_SET_FILES = ("images", "train.json", "val.json", _RECIPE_FILE)
+"""Files and folders of a synthetic set; all of them may be overwritten."""
+_SEEDS_PER_SET = 1_000_000  # so that sets of different seeds share no image
 
 
 def write_synthetic_set(
@@ -27,29 +27,32 @@ def write_synthetic_set(
     px: int,
     progress: CountCallback | None = None,
 ) -> None:
-    """Draws ``train`` and ``val`` images of a kind, px x px; a set that is already there is left alone.
+    """Render a data set into a folder; a set that was rendered with the same arguments and code is kept.
 
     Args:
-        progress: called with (images done, images in all).
+        train, val: number of images.
+        seed: sets of different seeds share no image.
+        px: side of the images in pixels.
+        progress: called with (images done, images in total).
     """
     render, classes = GENERATORS[kind]
-    plan = {"kind": kind, "train": train, "val": val, "seed": seed, "px": px, "by": generator_version()}
-    done_before = folder / _DRAWN
-    if done_before.is_file() and json.loads(done_before.read_text()) == plan:
+    recipe = {"kind": kind, "train": train, "val": val, "seed": seed, "px": px, "by": generator_version()}
+    recipe_file = folder / _RECIPE_FILE
+    if recipe_file.is_file() and json.loads(recipe_file.read_text()) == recipe:
         return
-    done_before.unlink(missing_ok=True)
-    shutil.rmtree(folder / "images", ignore_errors=True)  # another set's, or of a run that was killed
+    recipe_file.unlink(missing_ok=True)
+    shutil.rmtree(folder / "images", ignore_errors=True)  # of another set, or of an interrupted run
     (folder / "images").mkdir(parents=True)
     done = 0
     for part, count in (("train", train), ("val", val)):
-        drawn = []
+        entries = []
         for i in range(count):
-            image = render(seed * _SEEDS + done, px)
+            rendered = render(seed * _SEEDS_PER_SET + done, px)
             name = f"{part}_{i:05d}.jpg"
-            image.image.save(folder / "images" / name, quality=95, subsampling=0)
-            drawn.append(ImageAnnotations(name, px, px, image.annotations))
+            rendered.image.save(folder / "images" / name, quality=95, subsampling=0)
+            entries.append(ImageAnnotations(name, px, px, rendered.annotations))
             done += 1
             if progress is not None:
                 progress(done, train + val)
-        coco.write(AnnotationSet(classes, tuple(drawn)), folder / f"{part}.json")
-    done_before.write_text(json.dumps(plan))
+        coco.write(AnnotationSet(classes, tuple(entries)), folder / f"{part}.json")
+    recipe_file.write_text(json.dumps(recipe))

@@ -1,4 +1,4 @@
-"""The kinds of images that can be drawn, by the name that commands and settings know them by."""
+"""Registry of the synthetic image generators, by the name that commands and settings use."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dsmoe_core.data.synthetic.rendering import SyntheticImage
 
 
 class SyntheticGenerator(NamedTuple):
-    """Draws images of one kind.
+    """Renders images of one kind.
 
     Attributes:
-        render: from a seed and the side in pixels; the same give the same image.
-        classes: of everything that may be on one.
+        render: from a seed and the side in pixels; equal arguments give equal images.
+        classes: every class that can occur.
     """
 
     render: Callable[[int, int], SyntheticImage]
@@ -34,8 +34,8 @@ GENERATORS: dict[SyntheticKind, SyntheticGenerator] = {
 
 @cache
 def generator_version() -> str:
-    """A hash of the code that draws, 12 hexadecimal digits: as long as it stays, so do the images."""
-    found = hashlib.sha256()
+    """Hash of the rendering code, 12 hexadecimal digits; while it is the same, so are the images."""
+    digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()[:12]
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

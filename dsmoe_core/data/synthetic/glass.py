@@ -1,8 +1,8 @@
-"""Draws bottoms of glass bottles with mold points: images of our own for a data set that is not public.
+"""Renders bottoms of glass bottles with mold points, in place of a data set that is not public.
 
-Seen from below through the glass: the heel and the rings that the curved bottom refracts, a ring of knurling,
-the push-up in the middle with an embossed numeral, and on a ring of their own the mold points
-(``mold_points.py``). Lone points, bubbles and the numeral are no mold points.
+The view is from below: the heel and the refraction rings of the curved bottom, a ring of knurling, the
+push-up in the middle with an embossed numeral, and the mold points on a ring of their own
+(``mold_points.py``). Single points, bubbles and the numeral are distractors without annotations.
 """
 
 from __future__ import annotations
@@ -27,16 +27,24 @@ from dsmoe_core.data.synthetic.rendering import (
 from dsmoe_core.schema import Annotation
 
 __all__ = ["CLASSES", "render"]
-FINE = 2  # positions an image pixel, in x and in y
-_DEFECT_FREE_SHARE = 0.1  # share of images without a mold point
-_MOST = 4
+FINE = 2
+"""Samples per image pixel along each axis."""
+_EMPTY_SHARE = 0.1  # share of images without a mold point
+_MAX_MARKS = 4
 _GLASS: tuple[Colour, ...] = ((202, 212, 208), (92, 158, 104), (186, 118, 52), (136, 178, 190))
-_SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
+_DIGIT_SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
 
 
 @dataclass(slots=True)
 class _Bottom:
-    """A round bottom: centre and radius in pixels, and of every fine position its rho (radii) and angle."""
+    """Position of the round bottom.
+
+    Attributes:
+        px: side of the image.
+        centre, radius: in pixels.
+        grid: x and y of all samples, in pixels.
+        rho, phi: polar coordinates of all samples about the centre; rho in radii.
+    """
 
     px: int
     centre: tuple[float, float]
@@ -47,7 +55,7 @@ class _Bottom:
 
 
 def render(seed: int, px: int) -> SyntheticImage:
-    """One bottom of px x px pixels; the same seed and size draw the same image.
+    """Render one bottom of px x px pixels; equal arguments give equal images.
 
     Most have 1 to 4 mold points, one in ten has none. Classes are those of ``mold_points.CLASSES``.
     """
@@ -55,7 +63,7 @@ def render(seed: int, px: int) -> SyntheticImage:
     bottom = _bottom(px, rng)
     tone = _rings(bottom, rng) + _knurling(bottom, rng) + _push_up(bottom, rng)
     height, annotations = _marks(bottom, rng)
-    height = np.maximum(height, _lone_points(bottom, annotations, rng))
+    height = np.maximum(height, _single_points(bottom, annotations, rng))
     height = np.maximum(height, _numeral(bottom, rng))
     tone = tone + _relief(height, rng) - _bubbles(bottom, rng)
     return SyntheticImage(simulate_camera(_coloured(tone, bottom, rng), rng), tuple(annotations))
@@ -72,18 +80,18 @@ def _bottom(px: int, rng: np.random.Generator) -> _Bottom:
 
 
 def _rings(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
-    """Bright and dark rings of refraction, crowded towards the heel; none quite round or even; about zero."""
+    """Bright and dark refraction rings, irregular and denser towards the heel; close to zero."""
     tone = np.zeros_like(bottom.rho)
     for _ in range(int(rng.integers(7, 13))):
-        at, width = 1 - float(rng.beta(1.0, 2.2)) * 0.75, float(rng.uniform(0.006, 0.03))
-        off = bottom.rho + np.cos(bottom.phi - rng.uniform(-np.pi, np.pi)) * rng.uniform(0, 0.012)
+        radius, width = 1 - float(rng.beta(1.0, 2.2)) * 0.75, float(rng.uniform(0.006, 0.03))
+        rho = bottom.rho + np.cos(bottom.phi - rng.uniform(-np.pi, np.pi)) * rng.uniform(0, 0.012)
         uneven = 1 + 0.5 * np.cos(bottom.phi * int(rng.integers(1, 3)) - rng.uniform(-np.pi, np.pi))
-        tone += rng.uniform(-0.16, 0.16) * uneven * np.exp(-(((off - at) / width) ** 2))
+        tone += rng.uniform(-0.16, 0.16) * uneven * np.exp(-(((rho - radius) / width) ** 2))
     return tone.astype(np.float32)
 
 
 def _knurling(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
-    """A ring of fine ridges on which the bottle stands, about zero."""
+    """A ring of fine ridges on which the bottle stands; close to zero."""
     inner = float(rng.uniform(0.8, 0.84))
     outer = inner + float(rng.uniform(0.07, 0.11))
     ring = smooth_step(bottom.rho, inner - 0.01, inner + 0.015) * (
@@ -98,7 +106,7 @@ def _knurling(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
 
 
 def _push_up(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
-    """The raised middle: shading, and faint waves that the cold mold left; about zero."""
+    """The raised middle: shading, and faint waves from the cold mold; close to zero."""
     side = bottom.px * FINE
     edge = float(rng.uniform(0.4, 0.55))
     dome = (1 - smooth_step(bottom.rho, edge - 0.12, edge)) * rng.uniform(-0.15, 0.15)
@@ -110,15 +118,15 @@ def _push_up(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
 
 
 def _marks(bottom: _Bottom, rng: np.random.Generator) -> tuple[FloatImage, list[Annotation]]:
-    """The height of all mold points and their annotations; their boxes do not meet."""
+    """The height map of all mold points and their annotations; boxes do not overlap."""
     height = np.zeros_like(bottom.rho)
     annotations: list[Annotation] = []
-    wanted = 0 if rng.random() < _DEFECT_FREE_SHARE else int(rng.integers(1, _MOST + 1))
+    count = 0 if rng.random() < _EMPTY_SHARE else int(rng.integers(1, _MAX_MARKS + 1))
     ring = float(rng.uniform(0.6, 0.72)) * bottom.radius
     start = float(rng.uniform(-np.pi, np.pi))
-    for i in range(wanted):
+    for i in range(count):
         kind = TYPES[int(rng.integers(len(TYPES)))]
-        angle = start + 2 * np.pi * (i + float(rng.uniform(-0.2, 0.2))) / wanted
+        angle = start + 2 * np.pi * (i + float(rng.uniform(-0.2, 0.2))) / count
         mark = render_mark(kind, bottom.centre, ring, angle, bottom.grid, rng, px=bottom.px)
         if mark is not None and not any(boxes_overlap(mark.annotation.box, a.box) for a in annotations):
             height = np.maximum(height, mark.height)
@@ -126,16 +134,18 @@ def _marks(bottom: _Bottom, rng: np.random.Generator) -> tuple[FloatImage, list[
     return height, annotations
 
 
-def _lone_points(bottom: _Bottom, annotations: list[Annotation], rng: np.random.Generator) -> FloatImage:
-    """Single points away from the marks, such as the one where a reader begins; one is no mold point."""
+def _single_points(bottom: _Bottom, annotations: list[Annotation], rng: np.random.Generator) -> FloatImage:
+    """Height map of single points away from the marks, such as the start point of a reader; not annotated."""
     height = np.zeros_like(bottom.rho)
-    room = 0.06 * bottom.px
+    clearance = 0.06 * bottom.px
     for _ in range(int(rng.choice([0, 1, 2], p=[0.5, 0.3, 0.2]))):
         angle, ring = float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.58, 0.74)) * bottom.radius
         x = bottom.centre[0] + ring * float(np.cos(angle))
         y = bottom.centre[1] + ring * float(np.sin(angle))
         boxes = [a.box for a in annotations]
-        if any(b.x1 - room < x < b.x2 + room and b.y1 - room < y < b.y2 + room for b in boxes):
+        if any(
+            b.x1 - clearance < x < b.x2 + clearance and b.y1 - clearance < y < b.y2 + clearance for b in boxes
+        ):
             continue
         form = FORMS[int(rng.integers(len(FORMS)))]
         point = render_point(form, bottom.centre, ring, angle, bottom.grid, bottom.px)
@@ -144,9 +154,9 @@ def _lone_points(bottom: _Bottom, annotations: list[Annotation], rng: np.random.
 
 
 def _numeral(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
-    """One or two embossed digits in the middle, of seven strokes each, turned anyhow; height, 0 to 1."""
-    tall, turn = float(rng.uniform(0.06, 0.1)) * bottom.px, float(rng.uniform(0, 2 * np.pi))
-    wide = tall * 0.55
+    """Height map, 0 to 1, of one or two embossed seven-segment digits in the middle, at a random rotation."""
+    height, angle = float(rng.uniform(0.06, 0.1)) * bottom.px, float(rng.uniform(0, 2 * np.pi))
+    width = height * 0.55
     ends = {
         "a": ((0, 0), (1, 0)),
         "b": ((1, 0), (1, 1)),
@@ -158,16 +168,16 @@ def _numeral(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
     }
     digits = int(rng.integers(1, 3))
     lines = []
-    for place in range(digits):
-        for stroke in _SEGMENTS[int(rng.integers(10))]:
+    for position in range(digits):
+        for stroke in _DIGIT_SEGMENTS[int(rng.integers(10))]:
             points = []
             for u, v in ends[stroke]:
-                across = (u + 1.5 * place - 0.75 * digits + 0.25) * wide
-                down = (v - 1) * tall / 2
+                across = (u + 1.5 * position - 0.75 * digits + 0.25) * width
+                down = (v - 1) * height / 2
                 points.append(
                     (
-                        bottom.centre[0] + across * float(np.cos(turn)) - down * float(np.sin(turn)),
-                        bottom.centre[1] + across * float(np.sin(turn)) + down * float(np.cos(turn)),
+                        bottom.centre[0] + across * float(np.cos(angle)) - down * float(np.sin(angle)),
+                        bottom.centre[1] + across * float(np.sin(angle)) + down * float(np.cos(angle)),
                     )
                 )
             lines.append(points)
@@ -177,29 +187,29 @@ def _numeral(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
 
 
 def _relief(height: FloatImage, rng: np.random.Generator) -> FloatImage:
-    """What raised glass does to light: a lit and a dark flank, a dark foot, a bright top; about zero."""
-    turn, flanks = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.35, 0.6))
+    """Shading of raised glass: a lit and a dark flank, a dark foot, a bright top; close to zero."""
+    angle, flanks = float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.35, 0.6))
     down, right = np.gradient(height)
-    slope = right * np.cos(turn) + down * np.sin(turn)
+    slope = right * np.cos(angle) + down * np.sin(angle)
     steep = np.hypot(right, down)
     tone = flanks * slope - rng.uniform(0.3, 0.6) * steep + rng.uniform(0.05, 0.25) * height**2
     return np.asarray(np.clip(tone, -0.5, 0.5), dtype=np.float32)
 
 
 def _bubbles(bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
-    """Small round seeds of air: a dark ring each; what they take from the light."""
+    """Darkening by small round air bubbles, each of which shows as a dark ring."""
     dark = np.zeros_like(bottom.rho)
     for _ in range(int(rng.integers(0, 4))):
-        angle, far = float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.05, 0.75)) * bottom.radius
-        x, y = bottom.centre[0] + far * np.cos(angle), bottom.centre[1] + far * np.sin(angle)
+        angle, distance = float(rng.uniform(-np.pi, np.pi)), float(rng.uniform(0.05, 0.75)) * bottom.radius
+        x, y = bottom.centre[0] + distance * np.cos(angle), bottom.centre[1] + distance * np.sin(angle)
         size = float(rng.uniform(0.004, 0.009)) * bottom.px
-        away = np.hypot(bottom.grid[0] - x, bottom.grid[1] - y) / size
-        dark += 0.25 * np.exp(-(((away - 1) / 0.35) ** 2))
+        rho = np.hypot(bottom.grid[0] - x, bottom.grid[1] - y) / size
+        dark += 0.25 * np.exp(-(((rho - 1) / 0.35) ** 2))
     return dark.astype(np.float32)
 
 
 def _coloured(tone: FloatImage, bottom: _Bottom, rng: np.random.Generator) -> FloatImage:
-    """The bottom in its glass before a dark or a bright ground, (px, px, 3)."""
+    """Colour the bottom as glass in front of a dark or a bright background, (px, px, 3)."""
     px = bottom.px
     edge = 1.5 / bottom.radius
     inside = 1 - smooth_step(bottom.rho, 1 - edge, 1 + edge)
@@ -211,6 +221,8 @@ def _coloured(tone: FloatImage, bottom: _Bottom, rng: np.random.Generator) -> Fl
     glass: FloatImage = np.clip(colour * rng.uniform(0.94, 1.06, 3).astype(np.float32), 0, 255) / np.float32(
         255
     )
-    thick = np.float32(255) * grey * glass ** (np.float32(1.5) - np.minimum(grey, 1))  # darker is richer
-    ground = float(rng.choice([float(rng.uniform(8, 40)), float(rng.uniform(190, 235))], p=[0.7, 0.3]))
-    return np.asarray((ground + (thick - ground) * share) * illumination(px, rng), dtype=np.float32)
+    thick = (
+        np.float32(255) * grey * glass ** (np.float32(1.5) - np.minimum(grey, 1))
+    )  # darker glass is more saturated
+    background = float(rng.choice([float(rng.uniform(8, 40)), float(rng.uniform(190, 235))], p=[0.7, 0.3]))
+    return np.asarray((background + (thick - background) * share) * illumination(px, rng), dtype=np.float32)

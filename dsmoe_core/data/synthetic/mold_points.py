@@ -1,9 +1,9 @@
-"""The eighteen mold-point types of a glass bottle's bottom: a row of raised points that tells the mold.
+"""The eighteen types of mold points on bottles' bottoms: rows of raised points that identify the mold.
 
-A type is how many points (2, 3 or 4), of what form (``round``; ``radial``: a bar that points to the centre;
-``along``: a bar that lies along the ring) and how far apart (``close`` or ``wide``): 3 * 3 * 2 = 18, alike
-but for one of these. A mark looks the same in a mirror and keeps its type when the bottle is turned, so that
-augmentations of training never make one type of another. Lengths are shares of the image's side.
+A type is a number of points (2, 3 or 4), their form (``round``; ``radial``: a bar towards the centre;
+``along``: a bar along the ring) and their spacing (``close`` or ``wide``): 3 * 3 * 2 = 18. Marks are
+symmetric and keep their type under rotation, so that training augmentations never turn one type into another.
+Lengths are fractions of the image's side.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ FORMS: tuple[Form, ...] = ("round", "radial", "along")
 SPACINGS: tuple[Spacing, ...] = ("close", "wide")
 CLASSES = tuple(f"mold_{n}_{form}_{spacing}" for n, form, spacing in product(COUNTS, FORMS, SPACINGS))
 
-_THICK = 0.0095  # half the width of a point
-_LONG = 0.0085  # what a bar is longer at either end
-_GAP = {"close": 0.01, "wide": 0.03}  # between two points
+_POINT_RADIUS = 0.0095
+_BAR_EXTENSION = 0.0085  # of a bar beyond a round point, at either end
+_GAPS = {"close": 0.01, "wide": 0.03}  # between two points
 _MARGIN = 0.008
 
 
 class MoldType(NamedTuple):
-    """What tells one type from the others."""
+    """One type of mold points."""
 
     points: int
     form: Form
@@ -42,13 +42,13 @@ class MoldType(NamedTuple):
 
     @property
     def pitch(self) -> float:
-        """From the middle of a point to that of the next."""
-        return 2 * _THICK + (2 * _LONG if self.form == "along" else 0.0) + _GAP[self.spacing]
+        """Distance of the centres of neighbouring points."""
+        return 2 * _POINT_RADIUS + (2 * _BAR_EXTENSION if self.form == "along" else 0.0) + _GAPS[self.spacing]
 
     @property
     def half_length(self) -> float:
-        """Of the whole mark along the ring."""
-        end = _THICK + (_LONG if self.form == "along" else 0.0)
+        """Half of the length of the mark along the ring."""
+        end = _POINT_RADIUS + (_BAR_EXTENSION if self.form == "along" else 0.0)
         return (self.points - 1) / 2 * self.pitch + end
 
 
@@ -56,7 +56,7 @@ TYPES = tuple(MoldType(*parts) for parts in product(COUNTS, FORMS, SPACINGS))
 
 
 class MoldMark(NamedTuple):
-    """One mark on a bottle: its height, 0 to 1, at the image's fine positions, and its annotation."""
+    """One rendered mark: its height map, 0 to 1, at the grid's positions, and its annotation."""
 
     height: FloatImage
     annotation: Annotation
@@ -72,22 +72,26 @@ def render_mark(
     *,
     px: int,
 ) -> MoldMark | None:
-    """A mark on the ring of this centre and radius (pixels) at this angle; None where it leaves the image.
+    """Render a mark; None if it leaves the image.
 
     Args:
-        grid: x and y of the fine positions, in pixels of the image.
+        centre, radius: of the ring, in pixels.
+        angle: of the mark's centre on the ring, in radians.
+        grid: x and y of the positions to evaluate, in pixels of the image.
+        rng: of the small variations of size and position.
+        px: side of the image.
     """
     size = float(rng.uniform(0.93, 1.07)) * px
     height = np.zeros_like(grid[0])
     for i in range(kind.points):
-        aside = (i - (kind.points - 1) / 2) * kind.pitch * size + float(rng.normal(0, 0.0006)) * px
+        offset = (i - (kind.points - 1) / 2) * kind.pitch * size + float(rng.normal(0, 0.0006)) * px
         height = np.maximum(
-            height, render_point(kind.form, centre, radius, angle + aside / radius, grid, size)
+            height, render_point(kind.form, centre, radius, angle + offset / radius, grid, size)
         )
-    fine = len(height) / px
-    box = mask_box(height > 0.08, _MARGIN * px, fine=round(fine))
-    within = box is not None and min(box.x1, box.y1) > 0 and max(box.x2, box.y2) < px
-    return MoldMark(height, Annotation(box, kind.name)) if box is not None and within else None
+    box = mask_box(height > 0.08, _MARGIN * px, fine=round(len(height) / px))
+    if box is None or min(box.x1, box.y1) <= 0 or max(box.x2, box.y2) >= px:
+        return None
+    return MoldMark(height, Annotation(box, kind.name))
 
 
 def render_point(
@@ -98,15 +102,17 @@ def render_point(
     grid: tuple[FloatImage, FloatImage],
     size: float,
 ) -> FloatImage:
-    """The height of one point, 0 to 1: a dome, or a bar with round ends; ``size`` is the image's side."""
-    toward_x, toward_y = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    """Height map of one point, 0 to 1: a dome, or a bar with round ends; ``size`` is the image's side."""
+    radial_x, radial_y = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = grid[0] - np.float32(centre[0]), grid[1] - np.float32(centre[1])
-    out, along = x * toward_x + y * toward_y - np.float32(radius), y * toward_x - x * toward_y
-    reach = np.float32(0.0 if form == "round" else _LONG * size)
-    thick = np.float32((_THICK if form == "round" else 0.8 * _THICK) * size)
+    radial, tangential = x * radial_x + y * radial_y - np.float32(radius), y * radial_x - x * radial_y
+    extension = np.float32(0.0 if form == "round" else _BAR_EXTENSION * size)
+    half_width = np.float32((_POINT_RADIUS if form == "round" else 0.8 * _POINT_RADIUS) * size)
     if form == "radial":
-        out = out - np.clip(out, -reach, reach)
+        radial = radial - np.clip(radial, -extension, extension)
     elif form == "along":
-        along = along - np.clip(along, -reach, reach)
-    dome: FloatImage = np.sqrt(np.clip(1 - (out * out + along * along) / (thick * thick), 0, 1))
+        tangential = tangential - np.clip(tangential, -extension, extension)
+    dome: FloatImage = np.sqrt(
+        np.clip(1 - (radial * radial + tangential * tangential) / (half_width * half_width), 0, 1)
+    )
     return dome

@@ -1,4 +1,4 @@
-"""Batches repeat themselves, and what is switched off changes nothing."""
+"""Training batches: letterboxing, determinism, and independent augmentations."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from dsmoe_core.data.letterbox_cache import CacheConfig, LetterboxCache
 from dsmoe_core.schema import LabelledImage, Vocabulary
 
 SIDE = 64
-NOTHING = dict.fromkeys(AUGMENTATIONS, 0.0)
+ALL_OFF = dict.fromkeys(AUGMENTATIONS, 0.0)
 
 
 @settings(max_examples=50)
 @given(st.integers(20, 3000), st.integers(20, 3000), st.floats(0, 0.9), st.floats(0, 0.9))
-def test_letter_boxing_there_and_back(width: int, height: int, x: float, y: float) -> None:
+def test_letterboxing_is_invertible(width: int, height: int, x: float, y: float) -> None:
     box = np.array([[x * width, y * height, (x + 0.1) * width, (y + 0.1) * height]], np.float32)
     letterbox = Letterbox.of(width, height, 320)
     inside = letterbox.to_square(box)
@@ -31,36 +31,37 @@ def test_letter_boxing_there_and_back(width: int, height: int, x: float, y: floa
     assert np.abs(letterbox.to_image(inside) - box).max() < 1e-3 * max(width, height)
 
 
-def test_the_square_shows_the_whole_image(images: list[LabelledImage]) -> None:
+def test_square_contains_the_image_and_padding(images: list[LabelledImage]) -> None:
     square = LetterboxReader(SIDE).read(images[0].image)
     assert square.shape == (SIDE, SIDE, 3)
     assert (square[0] == GREY).all()  # 100 x 80 is padded above and below
     assert square[SIDE // 2].std() > 0
 
 
-def assert_equal(one: Batch, other: Batch) -> None:
-    np.testing.assert_array_equal(one.pixels, other.pixels)
-    for a, b in zip(one.boxes + one.labels, other.boxes + other.labels, strict=True):
+def assert_equal(first: Batch, second: Batch) -> None:
+    np.testing.assert_array_equal(first.pixels, second.pixels)
+    for a, b in zip(first.boxes + first.labels, second.boxes + second.labels, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def test_every_image_comes_once_an_epoch_and_a_step_repeats_itself(
+def test_every_image_occurs_once_per_epoch_and_a_step_is_reproducible(
     images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    everything = TrainingConfig(batch=3, seed=7, **dict.fromkeys(AUGMENTATIONS, 0.7))
-    data, again = (TrainingSet(images, vocabulary, LetterboxReader(SIDE), everything) for _ in range(2))
+    training = TrainingConfig(batch=3, seed=7, **dict.fromkeys(AUGMENTATIONS, 0.7))
+    data, repeated = (TrainingSet(images, vocabulary, LetterboxReader(SIDE), training) for _ in range(2))
     assert sorted(data.index(i) for i in range(6)) == list(range(6))
     assert sorted(data.index(i) for i in range(6, 12)) == list(range(6))
-    again.batch(3)  # what was shown before plays no part
-    assert_equal(data.batch(4), again.batch(4))
+    repeated.batch(3)  # earlier steps have no influence
+    assert_equal(data.batch(4), repeated.batch(4))
 
 
-def first_loop_s_batch(
+def reference_batch(
     images: list[LabelledImage], vocabulary: Vocabulary, training: TrainingConfig, step: int
 ) -> Batch:
-    """The batch as the first version of this loop made it, written out once more.
+    """An independent implementation of the default augmentations.
 
-    The figures of the demo were measured with these: same draws in the same order, same arithmetic.
+    Published results were measured with these batches, so the order of the random numbers and the arithmetic
+    must not change.
     """
     rng = np.random.default_rng([training.seed, step])
 
@@ -92,72 +93,72 @@ def first_loop_s_batch(
             moved = (boxes - np.array([left, top] * 2, dtype=np.float32)) * np.float32(scale)
             boxes = moved.clip(0, SIDE)
             sizes, before = boxes[:, 2:] - boxes[:, :2], (moved[:, 2:] - moved[:, :2]).prod(1)
-            kept = (sizes.min(1, initial=np.inf) >= 2) & (sizes.prod(1) / np.maximum(before, 1e-6) > 0.5)
-            boxes, labels = boxes[kept], labels[kept]
+            selected = (sizes.min(1, initial=np.inf) >= 2) & (sizes.prod(1) / np.maximum(before, 1e-6) > 0.5)
+            boxes, labels = boxes[selected], labels[selected]
         gain, offset = rng.uniform(0.8, 1.2), rng.uniform(-20.0, 20.0)
-        light = np.clip(pixels * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8)
-        return light, boxes, labels
+        brightened = np.clip(pixels * np.float32(gain) + np.float32(offset), 0, 255).astype(np.uint8)
+        return brightened, boxes, labels
 
-    shown = []
+    samples = []
     for position in range(step * training.batch, (step + 1) * training.batch):
         epoch, place = divmod(position, len(images))
         order = np.random.default_rng([training.seed, 1 << 20, epoch]).permutation(len(images))
         pixels, boxes, labels = augmented(int(order[place]))
         if rng.random() < training.mixup:
-            other = augmented(int(rng.integers(len(images))))
+            second = augmented(int(rng.integers(len(images))))
             share = np.float32(rng.beta(8.0, 8.0))
-            pixels = (pixels * share + other[0] * np.float32(1 - float(share))).astype(np.uint8)
-            boxes, labels = np.concatenate([boxes, other[1]]), np.concatenate([labels, other[2]])
-        shown.append((pixels, boxes, labels))
-    return Batch(np.stack([s[0] for s in shown]), [s[1] for s in shown], [s[2] for s in shown])
+            pixels = (pixels * share + second[0] * np.float32(1 - float(share))).astype(np.uint8)
+            boxes, labels = np.concatenate([boxes, second[1]]), np.concatenate([labels, second[2]])
+        samples.append((pixels, boxes, labels))
+    return Batch(np.stack([s[0] for s in samples]), [s[1] for s in samples], [s[2] for s in samples])
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.5])
 @pytest.mark.parametrize("step", [0, 1, 7, 1000])
-def test_with_default_settings_a_batch_is_what_it_always_was(
+def test_batch_with_default_settings_equals_the_reference(
     images: list[LabelledImage], vocabulary: Vocabulary, mixup: float, step: int
 ) -> None:
     training = TrainingConfig(batch=5, seed=42, mixup=mixup)
     data = TrainingSet(images, vocabulary, LetterboxReader(SIDE), training)
-    assert_equal(data.batch(step), first_loop_s_batch(images, vocabulary, training, step))
+    assert_equal(data.batch(step), reference_batch(images, vocabulary, training, step))
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_each_augmentation_is_switched_by_its_probability_alone(
+def test_each_augmentation_is_controlled_by_its_own_probability(
     images: list[LabelledImage], vocabulary: Vocabulary, name: str
 ) -> None:
-    def shown(**shares: float) -> list[Any]:
-        training = TrainingConfig(batch=6, seed=3, **{**NOTHING, **shares})
+    def samples(**probabilities: float) -> list[Any]:
+        training = TrainingConfig(batch=6, seed=3, **{**ALL_OFF, **probabilities})
         return TrainingSet(images, vocabulary, LetterboxReader(SIDE), training).samples(0)
 
-    plain, on = shown(), shown(**{name: 1.0})
-    assert [s.applied for s in plain] == [()] * 6
-    assert any(s.applied for s in on)
-    assert any((a.pixels != b.pixels).any() for a, b in zip(plain, on, strict=True))
+    without, with_augmentation = samples(), samples(**{name: 1.0})
+    assert [s.applied for s in without] == [()] * 6
+    assert any(s.applied for s in with_augmentation)
+    assert any((a.pixels != b.pixels).any() for a, b in zip(without, with_augmentation, strict=True))
 
 
-def test_switching_one_on_leaves_the_others_draws_as_they_were(
+def test_switching_an_augmentation_on_does_not_change_the_others(
     images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    def words(**shares: float) -> list[tuple[str, ...]]:
-        training = TrainingConfig(batch=6, seed=3, **shares)
+    def applied(**probabilities: float) -> list[tuple[str, ...]]:
+        training = TrainingConfig(batch=6, seed=3, **probabilities)
         return [
             s.applied for s in TrainingSet(images, vocabulary, LetterboxReader(SIDE), training).samples(0)
         ]
 
-    new = ("contrast", "noise", "blur", "paste")
-    before, after = words(), words(**dict.fromkeys(new, 1.0))
-    strange = ("contrast", "noise", "blur", "1 pasted", "2 pasted", "3 pasted")
-    assert [tuple(w for w in s if not w.startswith(strange)) for s in after] == before
+    switched_on = ("contrast", "noise", "blur", "paste")
+    before, after = applied(), applied(**dict.fromkeys(switched_on, 1.0))
+    added = ("contrast", "noise", "blur", "1 pasted", "2 pasted", "3 pasted")
+    assert [tuple(a for a in s if not a.startswith(added)) for s in after] == before
     assert all(len(s) >= 3 for s in after)
 
 
-def test_a_training_through_the_cache_sees_the_same(
+def test_batches_through_the_cache_are_the_same(
     images: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Any
 ) -> None:
     training = TrainingConfig(batch=4)
-    plain = TrainingSet(images, vocabulary, LetterboxReader(SIDE), training)
-    cached = LetterboxCache(LetterboxReader(SIDE), CacheConfig(tmp_path / "cache"))
+    uncached = TrainingSet(images, vocabulary, LetterboxReader(SIDE), training)
+    reader = LetterboxCache(LetterboxReader(SIDE), CacheConfig(tmp_path / "cache"))
     for _ in range(2):
-        data = TrainingSet(images, vocabulary, cached, training)
-        assert_equal(data.batch(2), plain.batch(2))
+        data = TrainingSet(images, vocabulary, reader, training)
+        assert_equal(data.batch(2), uncached.batch(2))

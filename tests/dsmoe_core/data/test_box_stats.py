@@ -1,4 +1,4 @@
-"""Drawn images whose contrast and direction are known."""
+"""Contrast and orientation of synthetic images for which both are known."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dsmoe_core.data.box_stats import Orientation, contrast, orientation
 from dsmoe_core.schema import Box
 
 
-def plate(ground: float = 100.0, px: int = 60) -> NDArray[np.float64]:
-    return np.full((px, px), float(ground))
+def uniform(background: float = 100.0, px: int = 60) -> NDArray[np.float64]:
+    return np.full((px, px), float(background))
 
 
 def bar(angle: float, px: int = 60) -> NDArray[np.float64]:
-    """A dark bar 40 long and 6 wide through the middle, at this angle to the horizontal."""
+    """A dark bar in the middle, 40 pixels long and 6 wide, at this angle to the horizontal in degrees."""
     y, x = np.mgrid[0:px, 0:px] - (px - 1) / 2
     along = x * cos(radians(angle)) + y * sin(radians(angle))
     across = -x * sin(radians(angle)) + y * cos(radians(angle))
@@ -27,35 +27,35 @@ def bar(angle: float, px: int = 60) -> NDArray[np.float64]:
 
 
 @given(
-    ground=st.integers(0, 255),
+    background=st.integers(0, 255),
     inside=st.integers(0, 255),
     x=st.integers(0, 50),
     y=st.integers(0, 50),
     w=st.integers(1, 9),
     h=st.integers(1, 9),
 )
-def test_contrast_is_the_difference_wherever_the_box_lies(
-    ground: int, inside: int, x: int, y: int, w: int, h: int
+def test_contrast_is_the_difference_of_grey_levels(
+    background: int, inside: int, x: int, y: int, w: int, h: int
 ) -> None:
-    grey = plate(ground)
+    grey = uniform(background)
     grey[y : y + h, x : x + w] = inside
-    assert contrast(grey, Box(x, y, x + w, y + h)) == pytest.approx(inside - ground)
+    assert contrast(grey, Box(x, y, x + w, y + h)) == pytest.approx(inside - background)
 
 
-def test_what_is_in_other_boxes_does_not_belong_to_the_ring() -> None:
-    grey = plate()
+def test_other_boxes_are_left_out_of_the_ring() -> None:
+    grey = uniform()
     grey[20:30, 20:30] = 150
     grey[20:30, 31:40] = 0
     box, neighbour = Box(20, 20, 30, 30), Box(31, 20, 40, 30)
-    alone, known = contrast(grey, box), contrast(grey, box, [box, neighbour])
-    assert alone is not None
-    assert alone > 55
-    assert known == pytest.approx(50)
+    without_others, with_others = contrast(grey, box), contrast(grey, box, [box, neighbour])
+    assert without_others is not None
+    assert without_others > 55
+    assert with_others == pytest.approx(50)
 
 
-def test_a_box_that_fills_its_image_has_no_contrast() -> None:
-    assert contrast(plate(), Box(0, 0, 60, 60)) is None
-    assert contrast(plate(), Box(10, 10, 20, 20), [Box(0, 0, 60, 60)]) is None
+def test_contrast_is_none_if_no_ring_is_left() -> None:
+    assert contrast(uniform(), Box(0, 0, 60, 60)) is None
+    assert contrast(uniform(), Box(10, 10, 20, 20), [Box(0, 0, 60, 60)]) is None
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_a_box_that_fills_its_image_has_no_contrast() -> None:
         (135, Orientation.OBLIQUE),
     ],
 )
-def test_a_bar_runs_as_it_was_drawn(angle: float, expected: Orientation) -> None:
+def test_orientation_of_a_bar(angle: float, expected: Orientation) -> None:
     assert orientation(bar(angle), Box(8, 8, 52, 52)) is expected
 
 
-def test_a_tight_box_sees_the_outline_of_what_is_inside() -> None:
-    grey = plate()
+def test_orientation_is_measured_from_the_outline_in_a_tight_box() -> None:
+    grey = uniform()
     grey[28:32, 10:50] = 20
     assert orientation(grey, Box(10, 28, 50, 32)) is Orientation.HORIZONTAL
     assert orientation(grey.T.copy(), Box(28, 10, 32, 50)) is Orientation.VERTICAL
 
 
 @pytest.mark.parametrize("kind", ["flat", "square", "disc", "noise", "one pixel"])
-def test_what_has_no_direction_says_so(kind: str) -> None:
-    grey = plate()
+def test_content_without_a_direction(kind: str) -> None:
+    grey = uniform()
     if kind == "square":
         grey[20:40, 20:40] = 0
     if kind == "disc":

@@ -1,4 +1,4 @@
-"""What holds for every kind of drawn image: repeatable, boxes inside and apart, each class and none."""
+"""Properties of all synthetic generators: determinism, valid boxes, and all classes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ each_kind = pytest.mark.parametrize("kind", GENERATORS)
 
 
 @pytest.fixture(scope="module")
-def drawn() -> dict[SyntheticKind, list[SyntheticImage]]:
+def rendered() -> dict[SyntheticKind, list[SyntheticImage]]:
     return {
         kind: [generator.render(seed, PX) for seed in range(SEEDS)] for kind, generator in GENERATORS.items()
     }
 
 
-def test_every_kind_has_a_name_that_settings_know() -> None:
+def test_every_kind_of_the_settings_has_a_generator() -> None:
     assert tuple(GENERATORS) == get_args(SyntheticKind)
     assert [len(generator.classes) for generator in GENERATORS.values()] == [6, 4, 18]
     classes = [name for generator in GENERATORS.values() for name in generator.classes]
@@ -32,21 +32,21 @@ def test_every_kind_has_a_name_that_settings_know() -> None:
 
 
 @each_kind
-def test_the_same_seed_draws_the_same_image(
-    kind: SyntheticKind, drawn: dict[SyntheticKind, list[SyntheticImage]]
+def test_equal_seeds_give_equal_images(
+    kind: SyntheticKind, rendered: dict[SyntheticKind, list[SyntheticImage]]
 ) -> None:
     for seed in (3, 7):
-        again = GENERATORS[kind].render(seed, PX)
-        assert again.image.tobytes() == drawn[kind][seed].image.tobytes()
-        assert again.annotations == drawn[kind][seed].annotations
-    assert len({image.image.tobytes() for image in drawn[kind]}) == SEEDS
+        repeated = GENERATORS[kind].render(seed, PX)
+        assert repeated.image.tobytes() == rendered[kind][seed].image.tobytes()
+        assert repeated.annotations == rendered[kind][seed].annotations
+    assert len({image.image.tobytes() for image in rendered[kind]}) == SEEDS
 
 
 @each_kind
-def test_boxes_lie_inside_and_apart(
-    kind: SyntheticKind, drawn: dict[SyntheticKind, list[SyntheticImage]]
+def test_boxes_are_inside_the_image_and_do_not_overlap(
+    kind: SyntheticKind, rendered: dict[SyntheticKind, list[SyntheticImage]]
 ) -> None:
-    for image in drawn[kind]:
+    for image in rendered[kind]:
         assert (image.image.mode, image.image.size) == ("RGB", (PX, PX))
         boxes = [a.box for a in image.annotations]
         assert all(box.inside(PX, PX, tolerance=0.0) for box in boxes)
@@ -55,17 +55,17 @@ def test_boxes_lie_inside_and_apart(
 
 
 @each_kind
-def test_every_class_occurs_and_so_do_images_without_any(
-    kind: SyntheticKind, drawn: dict[SyntheticKind, list[SyntheticImage]]
+def test_every_class_occurs_and_some_images_have_no_defect(
+    kind: SyntheticKind, rendered: dict[SyntheticKind, list[SyntheticImage]]
 ) -> None:
-    labels = Counter(a.label for image in drawn[kind] for a in image.annotations)
+    labels = Counter(a.label for image in rendered[kind] for a in image.annotations)
     assert set(labels) == set(GENERATORS[kind].classes)
-    sound = sum(not image.annotations for image in drawn[kind])
-    assert 0 < sound < SEEDS / 4
+    defect_free = sum(not image.annotations for image in rendered[kind])
+    assert 0 < defect_free < SEEDS / 4
 
 
 @each_kind
-def test_a_larger_image_shows_larger_things(kind: SyntheticKind) -> None:
+def test_boxes_scale_with_the_image(kind: SyntheticKind) -> None:
     def mean_side(px: int) -> float:
         boxes = [a.box for seed in range(6) for a in GENERATORS[kind].render(seed, px).annotations]
         return sum(box.width + box.height for box in boxes) / len(boxes)
@@ -74,7 +74,7 @@ def test_a_larger_image_shows_larger_things(kind: SyntheticKind) -> None:
 
 
 @each_kind
-def test_writes_a_set_in_the_layout_of_the_real_ones(kind: SyntheticKind, tmp_path: Path) -> None:
+def test_set_has_the_layout_of_the_real_ones(kind: SyntheticKind, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     write_synthetic_set(
         tmp_path, kind, 3, 2, seed=1, px=128, progress=lambda done, total: calls.append((done, total))
@@ -83,15 +83,15 @@ def test_writes_a_set_in_the_layout_of_the_real_ones(kind: SyntheticKind, tmp_pa
     train, val = coco.read(tmp_path / "train.json"), coco.read(tmp_path / "val.json")
     assert train.classes == val.classes == GENERATORS[kind].classes
     assert (len(train.images), len(val.images)) == (3, 2)
-    names = {p.name for p in (*train.images, *val.images)}
+    names = {image.name for image in (*train.images, *val.images)}
     assert names == {p.name for p in (tmp_path / "images").iterdir()}
-    drawn = GENERATORS[kind].render(1_000_002, 128).annotations
-    assert [a.label for a in train.images[2].annotations] == [a.label for a in drawn]
-    for read, there in zip(train.images[2].annotations, drawn, strict=True):
-        assert read.box.corners == pytest.approx(there.box.corners)
+    expected = GENERATORS[kind].render(1_000_002, 128).annotations
+    assert [a.label for a in train.images[2].annotations] == [a.label for a in expected]
+    for read, rendered in zip(train.images[2].annotations, expected, strict=True):
+        assert read.box.corners == pytest.approx(rendered.box.corners)
 
 
-def test_a_set_already_drawn_is_left_alone(tmp_path: Path) -> None:
+def test_existing_set_with_the_same_arguments_is_kept(tmp_path: Path) -> None:
     calls: list[int] = []
     sets: list[tuple[SyntheticKind, int]] = [("pcb", 1), ("pcb", 1), ("pcb", 2), ("glass", 2)]
     for kind, seed in sets:
