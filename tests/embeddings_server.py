@@ -1,4 +1,4 @@
-"""A server on loopback that speaks the embeddings part of the OpenAI protocol."""
+"""OpenAI-compatible embeddings server on loopback."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ WIDTH = 24
 
 
 def embedding(text: str) -> list[float]:
-    """A vector of this text alone; its length is not 1."""
+    """Pseudo-random vector of a text; not normalized."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
     return [float(x) for x in np.random.default_rng(seed).normal(3.0, 1.0, WIDTH)]
 
 
 def embeddings_reply(body: dict[str, Any]) -> Reply:
-    """What a good server says; rows come last first, which the protocol allows."""
+    """A valid response; its rows are in reverse order, which the protocol allows."""
     rows = [
         {"object": "embedding", "index": i, "embedding": embedding(t)} for i, t in enumerate(body["input"])
     ]
@@ -26,7 +26,7 @@ def embeddings_reply(body: dict[str, Any]) -> Reply:
 
 
 class EmbeddingsServer(OpenAIServer):
-    """Answers well until its ``reply`` is replaced."""
+    """Sends valid responses until its ``reply`` is replaced."""
 
     def __init__(self) -> None:
         super().__init__(embeddings_reply)

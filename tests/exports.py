@@ -1,4 +1,4 @@
-"""A tiny model whose images choose different experts, exported; traced once in a session."""
+"""A tiny model, its exports, and inputs whose images are routed to different experts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VOCABULARY = Vocabulary(
 
 @dataclass(frozen=True)
 class Exports:
-    """One model's folder, and its exports."""
+    """Folders of a model and of its exports, and the ONNX graph."""
 
     model: Path
     onnx: Path
@@ -39,25 +39,25 @@ class Exports:
     graph: Any
 
     def traced(self) -> Any:
-        """In this block exporting takes the graph of this model instead of tracing another."""
+        """Patch that makes exports inside the block reuse this graph, because tracing is slow."""
         return patch("dsmoe_core.export.onnx_graph", lambda *_: self.graph)
 
 
 def make_exports(folder: Path) -> Exports:
-    """Save a model, and export it to ONNX and to OpenVINO."""
+    """Save a model and export it to ONNX and to OpenVINO."""
     model, onnx, openvino = (folder / name for name in ("model", "onnx", "openvino"))
     save_model(model, diverse_network(), SMALL, VOCABULARY, {"text_encoder": HashEncoder.name})
     network, config, *_ = load_model(model)
-    made = Exports(model, onnx, openvino, onnx_graph(network, config))
-    with made.traced():
+    exports = Exports(model, onnx, openvino, onnx_graph(network, config))
+    with exports.traced():
         for out, export_format in ((onnx, "onnx"), (openvino, "openvino")):
             out.mkdir()
             export(model, out, export_format=export_format, text_encoder=HashEncoder())
-    return made
+    return exports
 
 
 def sample_images(batch: int) -> torch.Tensor:
-    """Dark, bright, red and striped noise, over and over."""
+    """Letter-boxed images of four kinds in turn: dark, bright, red and striped noise."""
     pixels = torch.randint(0, 256, (4, 64, 64, 3), generator=torch.Generator().manual_seed(0))
     pixels[0] //= 8
     pixels[1] = 200 + pixels[1] // 8
@@ -67,16 +67,17 @@ def sample_images(batch: int) -> torch.Tensor:
 
 
 def sample_texts(count: int, seed: int = 0, width: int = SMALL.text_width) -> torch.Tensor:
-    """T^ of so many classes."""
+    """Random T^ of ``count`` classes."""
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
 
 
 def diverse_network(config: ModelConfig = SMALL) -> DSMoE:
-    """A network that finds things everywhere and whose router tells the four images apart.
+    """A network that has detections everywhere and routes the four sample images to different experts.
 
-    Fresh weights answer every image alike, so the running statistics are fitted to the images first.
+    Initial weights give every image the same output, so the running statistics are fitted to the images
+    first.
     """
-    torch.manual_seed(11)  # what its router prefers, it prefers clearly
+    torch.manual_seed(11)  # with this seed the router's choices have clear margins
     network = build_full_network(config)
     images, text = to_network_input(sample_images(4)), sample_texts(3)
     with torch.no_grad():

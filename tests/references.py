@@ -1,4 +1,4 @@
-"""What the stages' slow references share: random inputs, and the building blocks written out again."""
+"""Slow reference implementations of network blocks, and random inputs for tests of the stages."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
-    """Normal numbers in fp64, the same for the same seed."""
+    """Normal random numbers in fp64, reproducible by seed."""
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @torch.no_grad()
 def randomised(module: M, seed: int = 0) -> M:
-    """The module in evaluation mode and fp64, every weight and statistic random.
+    """The module in evaluation mode and fp64 with random weights and statistics.
 
-    Fresh weights hide terms of an equation: biases of zero, norms of one, projections of zero.
+    Initial weights hide terms of an equation: biases of zero, norms of one, projections of zero.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in chain(module.named_parameters(), module.named_buffers()):
@@ -40,7 +40,7 @@ def randomised(module: M, seed: int = 0) -> M:
 def aligned(
     batch: int, classes: int, ball_dim: int, height: int, width: int, seed: int = 0
 ) -> AlignmentOutput:
-    """Stage 5's signal with random content of the right kind."""
+    """Random output of stage 5 with valid value ranges."""
     flat = random(batch, height, width, classes + 1, seed=seed).softmax(-1)[..., :-1]
     return AlignmentOutput(
         fused=random(batch, classes, ball_dim, seed=seed + 1),
@@ -52,7 +52,7 @@ def aligned(
 
 
 def gated(batch: int, experts: int, top_k: int, text_width: int, seed: int = 0) -> GatingOutput:
-    """Stage 7's signal: every image makes a choice of its own."""
+    """Random output of stage 7; each image has its own choice of experts."""
     probabilities = random(batch, experts, seed=seed).softmax(-1)
     weights, chosen = probabilities.topk(top_k)
     weights = weights / weights.sum(-1, keepdim=True)
@@ -60,7 +60,7 @@ def gated(batch: int, experts: int, top_k: int, text_width: int, seed: int = 0) 
 
 
 def spread(aligned: AlignmentOutput, classes: Tensor) -> Tensor:
-    """Class vectors (b, c, d) over space: at every position, each times the class's share of it."""
+    """Sum of the class vectors (b, c, d) at every position, weighted by the affinity of the classes."""
     batch, height, width, count = aligned.affinity.shape
     out = torch.zeros(batch, classes.shape[-1], height, width, dtype=torch.float64)
     for b in range(batch):
@@ -72,28 +72,31 @@ def spread(aligned: AlignmentOutput, classes: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, layer: nn.Module) -> Tensor:
-    """A 1 x 1 convolution or a linear layer on the vectors in the last axis."""
+    """A 1 x 1 convolution or a linear layer, applied to the last axis."""
     weight, bias = layer.get_parameter("weight"), getattr(layer, "bias", None)
     out = x @ weight.flatten(1).T
     return out if bias is None else out + bias
 
 
 def pointwise(x: Tensor, layer: nn.Module) -> Tensor:
-    """A 1 x 1 convolution of a map: a linear layer at every position."""
+    """A 1 x 1 convolution of a feature map: a linear layer at every position."""
     return linear(x.permute(0, 2, 3, 1), layer).permute(0, 3, 1, 2)
 
 
 def normed(x: Tensor, norm: nn.Module) -> Tensor:
-    """Batch norm by its running statistics."""
+    """Batch norm with running statistics."""
     mean, variance = norm.get_buffer("running_mean"), norm.get_buffer("running_var")
     scale = norm.get_parameter("weight") / (variance + 1e-5).sqrt()
     return (x - mean[:, None, None]) * scale[:, None, None] + norm.get_parameter("bias")[:, None, None]
 
 
 def convolved(x: Tensor, kernel: Tensor, *, top: int, left: int, rows: int = 1) -> Tensor:
-    """Cross-correlation tap by tap, zeros outside; tap (0, 0) looks ``top`` up and ``left`` to the left.
+    """Cross-correlation tap by tap with zero padding.
 
-    ``kernel`` is (o, i, kh, kw), or (d, 1, kh, kw) for a depthwise one, its rows ``rows`` apart.
+    Args:
+        kernel: (o, i, kh, kw), or (d, 1, kh, kw) for a depthwise convolution.
+        top, left: offset of tap (0, 0), up and to the left.
+        rows: vertical dilation.
     """
     height, width = x.shape[-2:]
     reach = max(kernel.shape[2] * rows, kernel.shape[3]) + max(top, left)
@@ -102,16 +105,16 @@ def convolved(x: Tensor, kernel: Tensor, *, top: int, left: int, rows: int = 1) 
     for i in range(kernel.shape[2]):
         for j in range(kernel.shape[3]):
             y, z = reach - top + i * rows, reach - left + j
-            seen = padded[:, :, y : y + height, z : z + width]
+            shifted = padded[:, :, y : y + height, z : z + width]
             tap = kernel[:, :, i, j]
             depthwise = tap.shape[1] == 1 and x.shape[1] == tap.shape[0]
-            out = seen * tap[:, :, None] if depthwise else torch.einsum("oi,bihw->bohw", tap, seen)
+            out = shifted * tap[:, :, None] if depthwise else torch.einsum("oi,bihw->bohw", tap, shifted)
             total = total + out
     return total
 
 
 def same(x: Tensor, layer: nn.Module) -> Tensor:
-    """A convolution with odd kernel, without dilation, that keeps the size."""
+    """A size-preserving convolution with odd kernel and without dilation."""
     kernel = layer.get_parameter("weight")
     out = convolved(x, kernel, top=kernel.shape[2] // 2, left=kernel.shape[3] // 2)
     bias = getattr(layer, "bias", None)
@@ -125,7 +128,7 @@ def cbs(x: Tensor, block: nn.Module) -> Tensor:
 
 
 def anisotropic(x: Tensor, block: AnisotropicDSConv) -> Tensor:
-    """Eq. 4: one depthwise k x k kernel, the outer product of a column and a row, explicitly dilated."""
+    """Eq. 4: a dilated depthwise k x k kernel, the outer product of a column and a row."""
     column, row = (block.depthwise.get_submodule(i).get_parameter("weight") for i in "01")
     kernel, r = column * row, block.dilation
     reach = kernel.shape[-1] // 2 * r
@@ -134,7 +137,7 @@ def anisotropic(x: Tensor, block: AnisotropicDSConv) -> Tensor:
 
 
 def bilinear(image: Tensor, y: float, x: float) -> Tensor:
-    """The map (d, h, w) at a place between its cells' centres, zero outside."""
+    """Bilinear sample of a feature map (d, h, w), with zero padding."""
     top, left = math.floor(y), math.floor(x)
     out = image.new_zeros(image.shape[0])
     for i in (top, top + 1):
@@ -145,7 +148,7 @@ def bilinear(image: Tensor, y: float, x: float) -> Tensor:
 
 
 def resized(image: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, the maps (b, d, h, w) laid over the same extent, their rim cells continued outwards."""
+    """Bilinear resize of feature maps (b, d, h, w) with replicated borders (align_corners=False)."""
     rows, columns = image.shape[-2:]
     out = image.new_zeros(*image.shape[:2], height, width)
     for b in range(len(image)):
@@ -158,7 +161,7 @@ def resized(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def pooled(image: Tensor, side: int) -> Tensor:
-    """Means of ``side`` x ``side`` windows; those that stick out count only what is inside."""
+    """Means over ``side`` x ``side`` windows; windows at the border use the cells inside only."""
     height, width = (math.ceil(s / side) for s in image.shape[-2:])
     out = image.new_zeros(*image.shape[:2], height, width)
     for i in range(height):
@@ -169,5 +172,5 @@ def pooled(image: Tensor, side: int) -> Tensor:
 
 
 def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-5) -> None:
-    """Equal to ``tolerance`` relative and absolute, whatever the precision; values, not gradients."""
+    """Assert that values are equal up to a relative and absolute tolerance, whatever the dtype."""
     torch.testing.assert_close(actual.detach().double(), expected.detach(), atol=tolerance, rtol=tolerance)

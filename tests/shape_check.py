@@ -1,4 +1,4 @@
-"""The type checker behind jaxtyping under pytest: beartype, taking an int for a float as Python does."""
+"""Type checker of jaxtyping under pytest: beartype, which accepts an int where a float is expected."""
 
 from __future__ import annotations
 

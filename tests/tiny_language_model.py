@@ -1,4 +1,4 @@
-"""A language model of random weights in a folder, with everything that a real one brings: 100 kB."""
+"""A language model with random weights (100 kB) with all files of a real one."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ TRAINING_TEXTS = [
 ]
 
 
-THOUGHT = ["<think>", "</think>"]
-END = "<end>"
-TALK = (
+REASONING_TOKENS = ["<think>", "</think>"]
+END_TOKEN = "<end>"
+CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}"
     "{% if add_generation_prompt %}assistant: <think>\n{% endif %}"
 )
@@ -34,13 +34,14 @@ def write_language_model(
     positions: int = 1024,
     chat: bool = False,
 ) -> Path:
-    """Write ``kind`` ForCausalLM in bfloat16, as DeepSeek's distilled models come.
+    """Write a ForCausalLM model of architecture ``kind`` in bfloat16, the format of DeepSeek's distilled
+    models.
 
     Args:
-        side: where the tokenizer says to pad; it has no token to pad with.
-        positions: most tokens that it reads and writes.
-        talks: it has a template for conversations and the tokens around thoughts, and knows ASCII only, so
-            that what it babbles is short.
+        side: the tokenizer's padding side; it has no padding token.
+        positions: maximum number of tokens.
+        chat: add a chat template and reasoning tokens, and restrict the vocabulary to ASCII, so that random
+            output is short.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -53,8 +54,8 @@ def write_language_model(
         trainers.BpeTrainer(vocab_size=320, initial_alphabet=alphabet, show_progress=False),
     )
     if chat:
-        tokenizer.add_tokens(THOUGHT)
-        tokenizer.add_special_tokens([END])
+        tokenizer.add_tokens(REASONING_TOKENS)
+        tokenizer.add_special_tokens([END_TOKEN])
     shape: dict[str, Any] = {
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": WIDTH,
@@ -64,7 +65,7 @@ def write_language_model(
         "num_key_value_heads": 2,
         "max_position_embeddings": positions,
         "bos_token_id": None,
-        "eos_token_id": tokenizer.token_to_id(END) if chat else None,
+        "eos_token_id": tokenizer.token_to_id(END_TOKEN) if chat else None,
     }
     torch.manual_seed(seed)
     network = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape), dtype=torch.bfloat16)
@@ -76,6 +77,6 @@ def write_language_model(
         "model_max_length": positions,
     }
     if chat:
-        settings |= {"chat_template": TALK, "eos_token": END}
+        settings |= {"chat_template": CHAT_TEMPLATE, "eos_token": END_TOKEN}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder

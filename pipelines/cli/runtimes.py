@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class ExportFormat(StrEnum):
-    """What to export to."""
+    """Formats of an export."""
 
     ONNX = "onnx"
     OPENVINO = "openvino"
 
 
 class Precision(StrEnum):
-    """What to compute in."""
+    """Numeric precisions."""
 
     FP32 = "fp32"
     BF16 = "bf16"
@@ -33,7 +33,7 @@ class Precision(StrEnum):
 
 
 class Runtime(StrEnum):
-    """What computes."""
+    """Inference runtimes."""
 
     EAGER = "eager"
     ONNXRUNTIME = "onnxruntime"
@@ -41,7 +41,7 @@ class Runtime(StrEnum):
 
 
 class Provider(StrEnum):
-    """What ONNX Runtime computes on."""
+    """Execution providers of ONNX Runtime."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -51,26 +51,26 @@ class Provider(StrEnum):
 
 def export(
     model: ModelArgument,
-    export_format: Annotated[ExportFormat, typer.Option("--format", help="What to export to.")],
+    export_format: Annotated[ExportFormat, typer.Option("--format", help="Format of the export.")],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder to make; an earlier export gives way.")
+        Path, typer.Option("--out", metavar="DIR", help="Folder to create; replaces an earlier export.")
     ],
     precision: Annotated[
-        Precision, typer.Option("--precision", help="What it shall be run in; int8 is for OpenVINO.")
+        Precision, typer.Option("--precision", help="Precision at run time; int8 is for OpenVINO.")
     ] = Precision.FP32,
     calibration: Annotated[
         Path | None,
-        typer.Option("--calibration", metavar="DIR", help="Images that show int8 what values to expect."),
+        typer.Option("--calibration", metavar="DIR", help="Calibration images for int8."),
     ] = None,
     workspace: WorkspaceOption = None,
 ) -> None:
-    """Export a model to ONNX or OpenVINO; its classes can still be changed.
+    """Export a model to ONNX or OpenVINO; its classes can be changed without a new export.
 
     Example: `dsmoe export champion --workspace boards --format openvino --precision bf16 --out line-3`
     """
     from dsmoe_core.atomic import atomic_folder
     from dsmoe_core.data.external_images import read_external_folder
-    from dsmoe_core.export import export as run
+    from dsmoe_core.export import export as export_model
     from dsmoe_core.runtimes.exported import FILES
     from dsmoe_core.runtimes.int8 import MAX_SAMPLES
     from pipelines.detectors.ds_moe import dsmoe_backend
@@ -82,15 +82,15 @@ def export(
         tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch,
         atomic_folder(out, FILES) as draft,
     ):
-        named = resolve_model(model, opened)
+        resolved = resolve_model(model, opened)
         images: tuple[ImageRecord, ...] = ()
         if calibration is not None:
             images = read_external_folder(
                 calibration, Path(scratch), max_pixels=MAX_PIXELS, max_images=MAX_SAMPLES
             ).images
-        line(f"exporting {named.folder}")
-        card = run(
-            named.folder,
+        line(f"exporting {resolved.folder}")
+        card = export_model(
+            resolved.folder,
             draft,
             export_format=export_format.value,
             precision=precision.value,
@@ -99,34 +99,35 @@ def export(
         )
     if card.difference is not None:
         logits, boxes = card.difference
-        line(f"against PyTorch in fp32: logits within {logits:.1e}, boxes within {boxes:.1e} pixels")
+        line(f"largest difference from PyTorch in fp32: logits {logits:.1e}, boxes {boxes:.1e} pixels")
     line(f"{out}: {card.format}, {card.precision}, {card.config.image_px} px")
 
 
 def predict(
     model: ModelArgument,
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")],
-    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Where to write what was found.")],
+    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="File for the detections.")],
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
     runtime: Annotated[
-        Runtime | None, typer.Option("--runtime", help="What computes; default: what MODEL is made for.")
+        Runtime | None,
+        typer.Option("--runtime", help="Inference runtime; default: PyTorch, or that of the export."),
     ] = None,
     precision: Annotated[
         Precision | None,
-        typer.Option("--precision", help="Default: bf16 for PyTorch, else what it was exported for."),
+        typer.Option("--precision", help="Default: bf16 for PyTorch, or that of the export."),
     ] = None,
     provider: Annotated[
-        Provider, typer.Option("--provider", help="What ONNX Runtime computes on.")
+        Provider, typer.Option("--provider", help="Execution provider of ONNX Runtime.")
     ] = Provider.AUTO,
     min_score: Annotated[
-        float, typer.Option("--min-score", min=0, max=1, help="Leave out what is less probable.")
+        float, typer.Option("--min-score", min=0, max=1, help="Minimum probability of a detection.")
     ] = 0.05,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 8,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 8,
 ) -> None:
-    """Find defects on a folder of images, and write them as COCO results with their probabilities.
+    """Detect defects on a folder of images, and write them as a COCO file with class probabilities.
 
-    MODEL may be an exported folder too.
+    MODEL may also be an export folder.
 
     Example: `dsmoe predict line-3 --images today --min-score 0.3 --json today.json`
     """
@@ -145,12 +146,12 @@ def predict(
     )
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         progress.status("loading the model")
-        named = resolve_model(model, opened)
+        resolved = resolve_model(model, opened)
         detector = Detector.load(
-            named.folder, dsmoe_backend(opened, Environment.read()).text_encoder, options
+            resolved.folder, dsmoe_backend(opened, Environment.read()).text_encoder, options
         )
-        book = book or (named.workspace.class_book() if named.workspace else None)
-        found = predict_folder(
+        book = book or (resolved.workspace.class_book() if resolved.workspace else None)
+        document = predict_folder(
             detector,
             book.vocabulary() if book else detector.model.vocabulary,
             images,
@@ -158,8 +159,8 @@ def predict(
             batch=batch,
             progress=progress,
         )
-    atomic_write(as_json, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    for one in found["left_out"]:
-        line(f"left out: {one['file_name']}: {one['reason']}", "yellow")
-    detections, count, info = len(found["annotations"]), len(found["images"]), found["info"]
+    atomic_write(as_json, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    for image in document["left_out"]:
+        line(f"left out: {image['file_name']}: {image['reason']}", "yellow")
+    detections, count, info = len(document["annotations"]), len(document["images"]), document["info"]
     line(f"{as_json}: {detections} detections on {count} images, {info['runtime']} in {info['precision']}")

@@ -1,4 +1,4 @@
-"""A folder that is replaced as a whole, and only where nothing else is in it."""
+"""Atomic replacement of folders, and protection of other files."""
 
 from __future__ import annotations
 
@@ -9,45 +9,45 @@ import pytest
 from dsmoe_core.atomic import atomic_folder
 from dsmoe_core.errors import WorkspaceError
 
-OURS = ("page", "more")
+REPLACEABLE = ("page", "more")
 
 
 def write(target: Path, text: str) -> None:
-    with atomic_folder(target, OURS) as draft:
+    with atomic_folder(target, REPLACEABLE) as draft:
         (draft / "page").write_text(text)
         (draft / "more").mkdir()
         (draft / "more" / text).touch()
 
 
-def holds(folder: Path) -> set[str]:
+def content_of(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def test_the_second_takes_the_place_of_the_first_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_second_write_replaces_the_first_without_leftovers(tmp_path: Path) -> None:
     target = tmp_path / "new" / "report"
     for text in ("first", "second"):
         write(target, text)
-        assert holds(target) == {"page", "more", f"more/{text}"}
+        assert content_of(target) == {"page", "more", f"more/{text}"}
         assert [path.name for path in target.parent.iterdir()] == ["report"]
 
 
-def test_a_failure_leaves_the_old_one_whole(tmp_path: Path) -> None:
+def test_failure_keeps_the_old_folder(tmp_path: Path) -> None:
     target = tmp_path / "report"
     write(target, "first")
 
     def interrupted() -> None:
-        with atomic_folder(target, OURS) as draft:
+        with atomic_folder(target, REPLACEABLE) as draft:
             (draft / "page").write_text("half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert holds(target) == {"page", "more", "more/first"}
+    assert content_of(target) == {"page", "more", "more/first"}
     assert (target / "page").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_a_failure_of_the_last_step_brings_the_old_one_back(
+def test_failure_of_the_last_rename_restores_the_old_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "report"
@@ -66,17 +66,17 @@ def test_a_failure_of_the_last_step_brings_the_old_one_back(
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-def test_what_is_not_ours_is_never_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    precious = tmp_path / "photos"
-    precious.mkdir()
-    (precious / "only-copy.jpg").touch()
-    with pytest.raises(WorkspaceError, match=r"only-copy\.jpg, which would be lost"):
-        write(precious, "text")
-    with pytest.raises(WorkspaceError, match="not a folder"):
-        write(precious / "only-copy.jpg", "text")
+def test_folder_with_other_files_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "only-copy.jpg").touch()
+    with pytest.raises(WorkspaceError, match=r"only-copy\.jpg"):
+        write(photos, "text")
+    with pytest.raises(WorkspaceError, match=r"only-copy\.jpg"):
+        write(photos / "only-copy.jpg", "text")
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    with pytest.raises(WorkspaceError, match="present folder"):
+    with pytest.raises(WorkspaceError, match="here"):
         write(Path(), "text")
-    assert holds(precious) == {"only-copy.jpg"}
+    assert content_of(photos) == {"only-copy.jpg"}

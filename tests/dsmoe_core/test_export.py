@@ -1,4 +1,4 @@
-"""An export is whole, says what it is, and is checked against PyTorch before it is given out."""
+"""Export of models: card, comparison with PyTorch, and refused options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dsmoe_core.schema import ImageRecord
 
 
 @pytest.mark.parametrize("export_format", ["onnx", "openvino"])
-def test_an_export_says_what_it_is(exports: Exports, export_format: str) -> None:
+def test_card_describes_the_export(exports: Exports, export_format: str) -> None:
     folder: Path = getattr(exports, export_format)
     card = ExportCard.model_validate(json.loads((folder / "export.json").read_text()))
     assert card.format == export_format
@@ -35,10 +35,10 @@ def test_an_export_says_what_it_is(exports: Exports, export_format: str) -> None
     assert corners_px < 1e-3
     assert export_format in card.tools
     assert {path.name for path in folder.iterdir()} <= set(FILES)
-    assert all(path.stat().st_mode & 0o044 for path in folder.iterdir())  # others may read it
+    assert all(path.stat().st_mode & 0o044 for path in folder.iterdir())  # readable for all users
 
 
-def test_bf16_is_a_wish_that_goes_with_the_graph(exports: Exports, tmp_path: Path) -> None:
+def test_bf16_export_has_an_fp32_graph(exports: Exports, tmp_path: Path) -> None:
     with exports.traced():
         card = export(
             exports.model, tmp_path, export_format="openvino", precision="bf16", text_encoder=HashEncoder()
@@ -47,7 +47,7 @@ def test_bf16_is_a_wish_that_goes_with_the_graph(exports: Exports, tmp_path: Pat
     assert (tmp_path / "model.bin").stat().st_size == (exports.openvino / "model.bin").stat().st_size
 
 
-def test_a_graph_that_answers_otherwise_is_not_given_out(exports: Exports, tmp_path: Path) -> None:
+def test_graph_with_other_output_is_refused(exports: Exports, tmp_path: Path) -> None:
     network = diverse_network()
     with torch.no_grad():
         network.head.levels[0].scale.add_(0.1)
@@ -55,20 +55,20 @@ def test_a_graph_that_answers_otherwise_is_not_given_out(exports: Exports, tmp_p
     (tmp_path / "out").mkdir()
     with (
         exports.traced(),
-        pytest.raises(ModelError, match="does not answer as PyTorch does: a logit differs"),
+        pytest.raises(ModelError),
     ):
         export(tmp_path / "model", tmp_path / "out", export_format="onnx", text_encoder=HashEncoder())
     assert not (tmp_path / "out" / "export.json").exists()
 
 
-def test_what_cannot_be_is_refused_before_the_work(exports: Exports, tmp_path: Path) -> None:
+def test_impossible_options_are_refused_before_the_work(exports: Exports, tmp_path: Path) -> None:
     encoder = HashEncoder()
-    with pytest.raises(SettingsError, match="exported in fp32, not int8"):
+    with pytest.raises(SettingsError, match="int8"):
         export(exports.model, tmp_path, export_format="onnx", precision="int8", text_encoder=encoder)
-    with pytest.raises(DataError, match="int8 needs images"):
+    with pytest.raises(DataError, match="int8"):
         export(exports.model, tmp_path, export_format="openvino", precision="int8", text_encoder=encoder)
     encoder.width = 8
-    with pytest.raises(ModelError, match="hash is 8 wide; the model expects 16"):
+    with pytest.raises(ModelError, match=r"hash is 8 .* 16"):
         export(exports.model, tmp_path, export_format="onnx", text_encoder=encoder)
     assert list(tmp_path.iterdir()) == []
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_is_refused_before_the_work(exports: Exports, tmp_path: P
     ("package", "export_format", "precision"),
     [("onnxscript", "onnx", "fp32"), ("openvino", "openvino", "fp32"), ("nncf", "openvino", "int8")],
 )
-def test_a_missing_package_is_named_before_the_work(
+def test_missing_package_is_refused_before_the_work(
     exports: Exports,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -87,7 +87,7 @@ def test_a_missing_package_is_named_before_the_work(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     image = ImageRecord("p", "p.png", tmp_path / "p.png", 64, 64)
-    with pytest.raises(PrerequisiteError, match=f"the package {package} is missing"):
+    with pytest.raises(PrerequisiteError, match=package):
         export(
             exports.model,
             tmp_path,
@@ -100,7 +100,7 @@ def test_a_missing_package_is_named_before_the_work(
 
 
 @pytest.mark.slow
-def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path: Path) -> None:
+def test_int8_is_close_to_fp32_for_any_number_of_classes(exports: Exports, tmp_path: Path) -> None:
     images = []
     for i, square in enumerate(sample_images(4)):
         path = tmp_path / f"{i}.png"
@@ -120,14 +120,14 @@ def test_int8_is_near_and_takes_any_number_of_classes(exports: Exports, tmp_path
     assert card.difference is None
     assert "nncf" in card.tools
     assert (out / "model.bin").stat().st_size < (exports.openvino / "model.bin").stat().st_size
-    eight, exact = (
+    int8, fp32 = (
         load_inference_model(out, RuntimeOptions()).runtime,
         load_inference_model(exports.model, RuntimeOptions(precision="fp32")).runtime,
     )
-    assert eight.precision == "int8"
-    for batch, conditioning, asked in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
-        words = sample_texts(conditioning), sample_texts(asked, seed=1)
-        gap = (
-            eight.run(sample_images(batch), *words).logits - exact.run(sample_images(batch), *words).logits
+    assert int8.precision == "int8"
+    for batch, conditioning, scored in ((1, 3, 2), (3, 2, 5), (4, 3, 1)):
+        texts = sample_texts(conditioning), sample_texts(scored, seed=1)
+        difference = (
+            int8.run(sample_images(batch), *texts).logits - fp32.run(sample_images(batch), *texts).logits
         ).abs()
-        assert 1e-4 < gap.mean() < 0.2
+        assert 1e-4 < difference.mean() < 0.2

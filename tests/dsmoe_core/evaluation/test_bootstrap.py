@@ -1,4 +1,4 @@
-"""Average precision and the bootstrap, against pycocotools on images that were really drawn again."""
+"""Average precision and bootstrap, compared with pycocotools on repeated images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dsmoe_core.schema import Box
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_average_precision_is_pycocotools(seed: int) -> None:
+def test_average_precision_equals_that_of_pycocotools(seed: int) -> None:
     tables = coco_tables(*random_scene(seed), CLASSES)
     for c, matches in enumerate(tables.matches):
         ours = average_precision(matches.correct, float(matches.boxes.sum()))
@@ -30,23 +30,23 @@ def test_average_precision_is_pycocotools(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_resample_is_what_pycocotools_says_of_images_drawn_again(seed: int) -> None:
+def test_resampled_metrics_equal_those_of_repeated_images(seed: int) -> None:
     scene = random_scene(seed)
     counts = resample_counts(len(scene[1]), 5, seed)
-    found_in = resampled_map(coco_tables(*scene, CLASSES), counts)
+    maps = resampled_map(coco_tables(*scene, CLASSES), counts)
     shares = resampled_precision_recall(match_images(*scene), 0.4, counts)
     for b, count in enumerate(counts):
-        again = resampled_scene(scene, count.tolist())
-        theirs = coco_tables(*again, CLASSES)
+        repeated = resampled_scene(scene, count.tolist())
+        tables = coco_tables(*repeated, CLASSES)
         for c, name in enumerate(CLASSES):
-            expected = theirs.mean(label=name) or (np.nan, np.nan)
-            assert tuple(found_in[b, c]) == pytest.approx(expected, nan_ok=True)
-        assert mean_over_classes(found_in)[b] == pytest.approx(theirs.mean())
-        point = operating_point(match_images(*again), CLASSES, 0.4).total
+            expected = tables.mean(label=name) or (np.nan, np.nan)
+            assert tuple(maps[b, c]) == pytest.approx(expected, nan_ok=True)
+        assert mean_over_classes(maps)[b] == pytest.approx(tables.mean())
+        point = operating_point(match_images(*repeated), CLASSES, 0.4).total
         assert tuple(shares[b]) == pytest.approx((point.precision, point.recall, point.f1))
 
 
-def test_draws_are_as_many_images_as_there_are_and_the_seed_s_own() -> None:
+def test_resamples_have_all_images_and_depend_on_the_seed() -> None:
     counts = resample_counts(7, 50, 1)
     assert (counts.sum(1) == 7).all()
     assert (counts == resample_counts(7, 50, 1)).all()
@@ -54,7 +54,7 @@ def test_draws_are_as_many_images_as_there_are_and_the_seed_s_own() -> None:
     assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.5)
 
 
-def test_a_class_without_boxes_has_no_figure_and_stays_out_of_the_mean() -> None:
+def test_class_without_boxes_is_not_in_the_mean() -> None:
     box = Box(0, 0, 10, 10)
     tables = coco_tables({"p": prediction("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))], CLASSES)
     values = resampled_map(tables, np.array([[1], [0]]))
@@ -66,7 +66,7 @@ def test_a_class_without_boxes_has_no_figure_and_stays_out_of_the_mean() -> None
     assert interval(mean_over_classes(values)[1:, 0]) is None
 
 
-def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says() -> None:
+def test_interval_covers_the_true_recall() -> None:
     rng, box = np.random.default_rng(0), Box(0, 0, 10, 10)
     (hit,) = match_images({"p": prediction("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))])
     (miss,) = match_images({}, [labelled("p", (box, "spur"))])
@@ -77,10 +77,10 @@ def test_the_interval_of_a_recall_covers_the_true_one_about_as_often_as_it_says(
             resampled_precision_recall(matched, 0.5, resample_counts(60, 300, trial))[:, 1]
         ) or (1, 0)
         covered += low <= 0.7 <= high
-    assert covered >= 86  # of 100; 95 are expected, and four standard errors fewer allowed
+    assert covered >= 86  # of 100; the expected 95, minus four standard errors
 
 
-def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_more() -> None:
+def test_comparison_with_itself_and_with_a_better_model() -> None:
     scene = random_scene(3, images=20)
     counts = resample_counts(20, 200, 0)
     tables = coco_tables(*scene, CLASSES)
@@ -99,7 +99,7 @@ def test_a_model_compared_with_itself_differs_by_nothing_and_a_better_one_by_mor
     assert better.p == pytest.approx(2 / 201)
 
 
-def test_progress_is_told_to_the_end() -> None:
+def test_progress_is_reported() -> None:
     steps: list[tuple[int, int]] = []
     tables = coco_tables(*random_scene(0), CLASSES)
     resampled_map(tables, resample_counts(12, 3, 0), lambda done, total: steps.append((done, total)))

@@ -1,4 +1,4 @@
-"""The COCO numbers on cases that can be reckoned by hand."""
+"""COCO metrics of small cases with known values, and compared with pycocotools."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ def image(key: str, *labels: str) -> LabelledImage:
     )
 
 
-def test_all_right_is_one() -> None:
+def test_correct_detection_has_map_1() -> None:
     result = evaluate([prediction("a", (BOX, "spur", 0.9))], [image("a", "spur")], ["spur", "short"])
     assert (result.map50, result.map, result.recall) == pytest.approx((1.0, 1.0, 1.0))
     assert result.per_class.keys() == {"spur"}
 
 
-def test_a_wrong_class_is_zero() -> None:
+def test_wrong_class_has_map_0() -> None:
     result = evaluate([prediction("a", (BOX, "short", 0.9))], [image("a", "spur")], ["spur", "short"])
     assert (result.map50, result.map, result.f1) == (0.0, 0.0, 0.0)
 
 
-def test_nothing_found_is_zero_and_no_error() -> None:
+def test_no_detections_have_map_0() -> None:
     assert evaluate([], [image("a", "spur")], ["spur"]).map50 == 0.0
 
 
-def test_a_loose_box_counts_at_half_only() -> None:
-    loose = prediction("a", (Box(10, 10, 30, 26), "spur", 0.9))  # IoU 0.8
-    result = evaluate([loose], [image("a", "spur")], ["spur"])
+def test_iou_of_0_8_counts_at_thresholds_up_to_it() -> None:
+    shifted = prediction("a", (Box(10, 10, 30, 26), "spur", 0.9))  # IoU 0.8
+    result = evaluate([shifted], [image("a", "spur")], ["spur"])
     assert result.map50 == pytest.approx(1.0)
     assert result.map == pytest.approx(0.7)
 
 
-def test_a_false_alarm_above_the_true_one_halves_precision() -> None:
+def test_higher_scoring_false_positive_halves_precision() -> None:
     rows = prediction("a", (Box(60, 60, 80, 80), "spur", 0.9), (BOX, "spur", 0.5))
     result = evaluate([rows], [image("a", "spur")], ["spur"])
     assert result.map50 == pytest.approx(0.5)
     assert result.precision == pytest.approx(0.5)
 
 
-def test_images_outside_the_test_set_are_left_out() -> None:
+def test_predictions_of_other_images_are_ignored() -> None:
     rows = [prediction("a", (BOX, "spur", 0.9)), prediction("z", (BOX, "spur", 1.0))]
     assert evaluate(rows, [image("a", "spur")], ["spur"]).map50 == pytest.approx(1.0)
 
 
-def test_whole_and_per_size_are_what_pycocotools_prints() -> None:
+def test_total_and_sizes_equal_those_of_pycocotools() -> None:
     detections, truth = random_scene(1, images=30)
     tables = coco_tables(detections, truth, CLASSES)
-    expected = printed_by_pycocotools(detections, truth)
+    expected = summary_of_pycocotools(detections, truth)
     assert tables.mean() == pytest.approx((expected[1], expected[0]))
     for size, value in zip(Size, expected[3:6], strict=True):
         mean = tables.mean(size=size)
@@ -68,8 +68,8 @@ def test_whole_and_per_size_are_what_pycocotools_prints() -> None:
         assert mean[1] == pytest.approx(value)
 
 
-def printed_by_pycocotools(detections: dict[str, Prediction], truth: list[LabelledImage]) -> list[float]:
-    """Its twelve figures, by the way that its own documentation shows."""
+def summary_of_pycocotools(detections: dict[str, Prediction], truth: list[LabelledImage]) -> list[float]:
+    """The twelve metrics of COCOeval.summarize."""
     ids = {p.image.key: i for i, p in enumerate(truth, start=1)}
     true = [(ids[p.image.key], a) for p in truth for a in p.annotations]
     coco, rows = COCO(), []
@@ -101,7 +101,7 @@ def printed_by_pycocotools(detections: dict[str, Prediction], truth: list[Labell
     return [float(value) for value in evaluation.stats]
 
 
-def test_no_image_no_truth_and_no_detection_are_no_error() -> None:
+def test_empty_inputs_have_zero_metrics() -> None:
     for detections, truth in (
         ([], []),
         ([], [image("a")]),
@@ -111,7 +111,7 @@ def test_no_image_no_truth_and_no_detection_are_no_error() -> None:
         assert (result.map50, result.f1, result.threshold, result.per_class) == (0.0, 0.0, None, {})
 
 
-def test_precision_and_recall_are_counted_at_one_threshold_for_all_classes() -> None:
+def test_one_threshold_is_used_for_all_classes() -> None:
     truth = [image("a", "spur", "short")]
     rows = prediction(
         "a", (BOX, "spur", 0.9), (Box(50, 10, 70, 30), "short", 0.4), (Box(60, 60, 80, 80), "spur", 0.3)

@@ -1,4 +1,4 @@
-"""Which detection is which true box."""
+"""Matching of detections with ground-truth boxes."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def pixels(box: Box) -> set[tuple[int, int]]:
 
 
 @given(st.lists(boxes, max_size=4), st.lists(boxes, max_size=4))
-def test_overlap_is_that_of_counted_pixels(rows: list[Box], columns: list[Box]) -> None:
+def test_iou_equals_that_of_counted_pixels(rows: list[Box], columns: list[Box]) -> None:
     table = pairwise_iou(rows, columns)
     assert table.shape == (len(rows), len(columns))
     for i, a in enumerate(rows):
         for j, b in enumerate(columns):
-            shared, either = pixels(a) & pixels(b), pixels(a) | pixels(b)
-            assert table[i, j] == pytest.approx(len(shared) / len(either))
+            intersection, union = pixels(a) & pixels(b), pixels(a) | pixels(b)
+            assert table[i, j] == pytest.approx(len(intersection) / len(union))
 
 
 tables = st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(0, 999)).map(
@@ -45,35 +45,35 @@ tables = st.tuples(st.integers(0, 6), st.integers(0, 5), st.integers(0, 999)).ma
 
 
 @given(tables)
-def test_greedy_gives_each_row_the_best_free_column_in_turn(overlap: np.ndarray) -> None:  # type: ignore[type-arg]
-    free, expected = set(range(overlap.shape[1])), []
-    for row in overlap:
+def test_greedy_match_takes_the_best_free_column(iou: np.ndarray) -> None:  # type: ignore[type-arg]
+    free, expected = set(range(iou.shape[1])), []
+    for row in iou:
         best = max(free, key=lambda column: (row[column], -column), default=UNMATCHED)
-        take = best != UNMATCHED and row[best] >= IOU_THRESHOLD
-        expected.append(best if take else UNMATCHED)
-        free -= {best} if take else set()
-    assert greedy_match(overlap).tolist() == expected
+        is_match = best != UNMATCHED and row[best] >= IOU_THRESHOLD
+        expected.append(best if is_match else UNMATCHED)
+        free -= {best} if is_match else set()
+    assert greedy_match(iou).tolist() == expected
 
 
 @given(scene_numbers)
-def test_every_true_box_is_found_at_most_once_by_its_own_class_and_none_is_left_that_could_be(
+def test_matches_are_one_to_one_within_the_class_and_maximal(
     crowd: list[int],
 ) -> None:
     for image in match_images(*scene_from_numbers(crowd)):
-        taken = image.truth_index[image.correct].tolist()
-        assert len(set(taken)) == len(taken)
+        matched = image.truth_index[image.correct].tolist()
+        assert len(set(matched)) == len(matched)
         for i, j in enumerate(image.truth_index):
             if j != UNMATCHED:
                 assert image.detections[i].label == image.truth[j].label
                 assert image.iou[i, j] >= IOU_THRESHOLD
             else:
-                could = (image.iou[i] >= IOU_THRESHOLD) & image.same_class[i]
-                assert set(np.flatnonzero(could)) <= set(taken)
-        assert (image.truth_scores > 0).sum() == len(taken)
+                candidates = (image.iou[i] >= IOU_THRESHOLD) & image.same_class[i]
+                assert set(np.flatnonzero(candidates)) <= set(matched)
+        assert (image.truth_scores > 0).sum() == len(matched)
 
 
 def outcome(image: ImageMatches) -> list[tuple[object, ...]]:
-    """What was matched with what, without regard to places in lists; equal boxes and detections are one."""
+    """The matched pairs, independent of the order; equal boxes and detections are not distinguished."""
     return sorted(
         (f.score, f.box.corners, f.label, image.truth[j].box.corners if j != UNMATCHED else ())
         for f, j in zip(image.detections, image.truth_index, strict=True)
@@ -81,7 +81,7 @@ def outcome(image: ImageMatches) -> list[tuple[object, ...]]:
 
 
 @given(scene_numbers, st.randoms(use_true_random=False))
-def test_the_order_of_detections_and_true_boxes_does_not_matter(crowd: list[int], rng: random.Random) -> None:
+def test_order_of_the_inputs_does_not_matter(crowd: list[int], rng: random.Random) -> None:
     detections, truth = scene_from_numbers(crowd)
     mixed_detections = {
         key: Prediction(key, tuple(rng.sample(f.detections, len(f.detections))), f.routing, 0.0, "")
@@ -90,12 +90,12 @@ def test_the_order_of_detections_and_true_boxes_does_not_matter(crowd: list[int]
     mixed_truth = [
         LabelledImage(p.image, tuple(rng.sample(p.annotations, len(p.annotations)))) for p in truth
     ]
-    one, other = match_images(detections, truth), match_images(mixed_detections, mixed_truth)
-    assert [outcome(p) for p in one] == [outcome(p) for p in other]
+    first, second = match_images(detections, truth), match_images(mixed_detections, mixed_truth)
+    assert [outcome(p) for p in first] == [outcome(p) for p in second]
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_at_a_half_it_finds_what_pycocotools_finds(seed: int) -> None:
+def test_matches_equal_those_of_pycocotools_at_iou_0_5(seed: int) -> None:
     detections, truth = random_scene(seed)
     classes = ("spur", "short", "hole")
     coco = coco_tables(detections, truth, classes)
@@ -110,7 +110,7 @@ def test_at_a_half_it_finds_what_pycocotools_finds(seed: int) -> None:
         assert [right for _, right in sorted(rows)] == theirs.correct[0].tolist()
 
 
-def test_a_image_without_detections_and_one_without_boxes_are_there_too() -> None:
+def test_images_without_detections_are_kept() -> None:
     detections, truth = random_scene(0, images=3)
     del detections["p1"]
     detections["elsewhere"] = detections["p0"]

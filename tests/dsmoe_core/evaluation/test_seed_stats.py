@@ -1,4 +1,4 @@
-"""Student's t against its closed forms, and what is said of figures over seeds."""
+"""Student's t compared with closed forms; means, intervals and paired tests over seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dsmoe_core.evaluation.seed_stats import mean_over_seeds, paired_t_test, t_q
 
 
 @given(st.floats(0, 1e4))
-def test_p_has_the_closed_forms_of_one_two_and_four_degrees_of_freedom(t: float) -> None:
+def test_p_equals_the_closed_form(t: float) -> None:
     cosine = 1 / math.sqrt(1 + t**2 / 4)
     sine = t / 2 * cosine
     closed = {
@@ -26,35 +26,35 @@ def test_p_has_the_closed_forms_of_one_two_and_four_degrees_of_freedom(t: float)
         assert two_sided_p(-t, freedom) == two_sided_p(t, freedom)
 
 
-def test_p_of_many_degrees_is_that_of_a_normal_variable() -> None:
+def test_p_approaches_that_of_a_normal_distribution() -> None:
     assert two_sided_p(1.5, 2000) == pytest.approx(math.erfc(1.5 / math.sqrt(2)), abs=2e-4)
     assert two_sided_p(math.inf, 4) == pytest.approx(0, abs=1e-15)
 
 
 @given(st.integers(1, 60), st.floats(0.001, 0.9))
-def test_the_quantile_is_the_inverse(freedom: int, p: float) -> None:
+def test_quantile_is_the_inverse_of_p(freedom: int, p: float) -> None:
     assert two_sided_p(t_quantile(freedom, p), freedom) == pytest.approx(p)
 
 
-def test_the_quantile_of_five_seeds_is_the_text_book_s() -> None:
+def test_quantile_of_five_seeds() -> None:
     assert t_quantile(4) == pytest.approx(2.776445, abs=1e-6)
 
 
-def test_an_interval_over_five_seeds_by_hand() -> None:
-    answer = mean_over_seeds([0.70, 0.72, 0.74, 0.76, 0.78])
-    reach = 2.776445 * math.sqrt(0.001) / math.sqrt(5)  # the sample variance is 0.001
-    assert answer.mean == pytest.approx(0.74)
-    assert answer.ci95 == pytest.approx((0.74 - reach, 0.74 + reach))
+def test_interval_over_five_seeds_by_hand() -> None:
+    result = mean_over_seeds([0.70, 0.72, 0.74, 0.76, 0.78])
+    half_width = 2.776445 * math.sqrt(0.001) / math.sqrt(5)  # the sample variance is 0.001
+    assert result.mean == pytest.approx(0.74)
+    assert result.ci95 == pytest.approx((0.74 - half_width, 0.74 + half_width))
 
 
-def test_a_paired_test_by_hand() -> None:
-    answer = paired_t_test([0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences 0.1, 0.2, 0.3
-    assert answer.delta == pytest.approx(0.2)
-    assert answer.t == pytest.approx(0.2 / (0.1 / math.sqrt(3)))
-    assert answer.p == pytest.approx(1 - answer.t / math.sqrt(2 + answer.t**2))
+def test_paired_test_by_hand() -> None:
+    result = paired_t_test([0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences 0.1, 0.2, 0.3
+    assert result.delta == pytest.approx(0.2)
+    assert result.t == pytest.approx(0.2 / (0.1 / math.sqrt(3)))
+    assert result.p == pytest.approx(1 - result.t / math.sqrt(2 + result.t**2))
 
 
-def test_intervals_cover_and_p_is_even_where_nothing_differs() -> None:
+def test_intervals_cover_and_p_is_uniform_without_a_difference() -> None:
     rng = np.random.default_rng(0)
     rows = rng.normal(0, 1, (1000, 2, 5))
     tests = [paired_t_test(a.tolist(), b.tolist()) for a, b in rows]
@@ -63,16 +63,16 @@ def test_intervals_cover_and_p_is_even_where_nothing_differs() -> None:
     assert all((t.p < 0.05) == (not t.ci95[0] <= 0 <= t.ci95[1]) for t in tests)
 
 
-def test_equal_differences_leave_no_doubt() -> None:
+def test_equal_differences_are_certain() -> None:
     same = paired_t_test([0.5, 0.6], [0.5, 0.6])
     assert (same.delta, same.t, same.p) == (0.0, 0.0, 1.0)
-    always = paired_t_test([0.75, 0.5], [0.5, 0.25])
-    assert (always.t, always.ci95) == (math.inf, (0.25, 0.25))
-    assert always.p == pytest.approx(0, abs=1e-15)
+    constant = paired_t_test([0.75, 0.5], [0.5, 0.25])
+    assert (constant.t, constant.ci95) == (math.inf, (0.25, 0.25))
+    assert constant.p == pytest.approx(0, abs=1e-15)
 
 
-def test_one_seed_says_nothing() -> None:
-    with pytest.raises(ValueError, match="two seeds"):
+def test_single_seed_is_refused() -> None:
+    with pytest.raises(ValueError, match="1 values"):
         mean_over_seeds([0.5])
     with pytest.raises(ValueError, match="zip"):
         paired_t_test([0.5, 0.6], [0.5])

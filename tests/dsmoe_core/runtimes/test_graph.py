@@ -1,4 +1,4 @@
-"""The graph of any network: its shapes are free, it says where it comes from, and it holds nothing else."""
+"""The exported graph: dynamic sizes, node names, data types, and all network variants."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COUNT = 6
 
 
 @pytest.mark.parametrize("k", range(1, COUNT + 1))
-def test_experts_in_a_traced_graph_answer_as_the_sparse_ones_do(k: int) -> None:
+def test_experts_of_a_traced_graph_equal_the_sparse_ones(k: int) -> None:
     torch.manual_seed(k)
     experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
     f_b = torch.randn(5, 16, 7, 6)
@@ -34,7 +34,7 @@ def test_experts_in_a_traced_graph_answer_as_the_sparse_ones_do(k: int) -> None:
 
 
 @pytest.mark.parametrize("chosen", [[0, 1], [3, 5]], ids=["task experts only", "cross-modal ones only"])
-def test_experts_of_one_kind_only(chosen: list[int]) -> None:
+def test_experts_of_a_single_kind(chosen: list[int]) -> None:
     torch.manual_seed(0)
     experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
     gated = GatingOutput(
@@ -45,7 +45,7 @@ def test_experts_of_one_kind_only(chosen: list[int]) -> None:
         assert (experts.forward_traceable(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
 
 
-def test_batch_and_numbers_of_classes_are_free(exports: Exports) -> None:
+def test_batch_and_numbers_of_classes_are_dynamic(exports: Exports) -> None:
     graph = exports.graph.graph
     shapes = {
         value.name: [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
@@ -61,7 +61,7 @@ def test_batch_and_numbers_of_classes_are_free(exports: Exports) -> None:
     assert shapes["probabilities"] == ["batch", SMALL.experts]
 
 
-def test_nodes_are_named_after_their_stages_and_tell_no_path(exports: Exports) -> None:
+def test_nodes_are_named_after_modules_and_have_no_paths(exports: Exports) -> None:
     graph = exports.graph.graph
     stages = {node.name.partition("/")[0].partition(".")[0] for node in graph.node}
     every = {"image_encoder", "cbam", "alignment", "broadcasting", "gating", "experts", "ensemble"}
@@ -70,8 +70,8 @@ def test_nodes_are_named_after_their_stages_and_tell_no_path(exports: Exports) -
     assert b".py" not in exports.graph.SerializeToString()
 
 
-def test_the_graph_is_fp32_throughout(exports: Exports) -> None:
-    """Autocast belongs to the runtime; nothing of it may be in the graph."""
+def test_graph_is_fp32(exports: Exports) -> None:
+    """Autocast must not be part of the graph."""
     kinds = import_package("onnx").TensorProto
     weights = {w.data_type for w in exports.graph.graph.initializer}
     casts = {
@@ -97,7 +97,7 @@ SHAPES: dict[str, Callable[[ModelConfig], ModelConfig]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
-def test_every_network_can_be_exported(name: str) -> None:
+def test_every_network_variant_can_be_exported(name: str) -> None:
     config = SHAPES[name](SMALL)
     torch.manual_seed(0)
     network = diverse_network(config) if config.dynamic_experts else build(config).eval()
@@ -105,12 +105,12 @@ def test_every_network_can_be_exported(name: str) -> None:
         onnx_graph(network, config).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     eager = EagerRuntime(network, "fp32")
-    for batch, conditioning, asked in ((1, 3, 2), (3, 3, 5)):
-        words = sample_texts(conditioning), sample_texts(asked, seed=1)
-        answer = eager.run(sample_images(batch), *words)
-        feed = (to_network_input(sample_images(batch)).contiguous(), *words)
-        outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in feed), strict=True)))
+    for batch, conditioning, scored in ((1, 3, 2), (3, 3, 5)):
+        texts = sample_texts(conditioning), sample_texts(scored, seed=1)
+        expected = eager.run(sample_images(batch), *texts)
+        inputs = (to_network_input(sample_images(batch)).contiguous(), *texts)
+        outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in inputs), strict=True)))
         assert len(outputs) == (5 if config.dynamic_experts else 2)
-        ours = [*answer[:2], *(answer.routing or ())]
-        for one, other in zip(ours, outputs, strict=True):
-            assert np.abs(one.numpy() - other).max() < 1e-4
+        tensors = [*expected[:2], *(expected.routing or ())]
+        for tensor, output in zip(tensors, outputs, strict=True):
+            assert np.abs(tensor.numpy() - output).max() < 1e-4

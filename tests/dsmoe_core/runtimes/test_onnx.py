@@ -1,4 +1,4 @@
-"""ONNX Runtime's providers, which its package for a processor does not have, and its memory."""
+"""ONNX Runtime: fallback providers and out-of-memory errors, with a stub of the package."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from exports import Exports, sample_images, sample_texts
 
 from dsmoe_core.runtimes.onnx import OnnxRuntime, Provider
 
-ASKED: dict[Provider, list[str]] = {
+EXPECTED: dict[Provider, list[str]] = {
     "cpu": ["CPU"],
     "cuda": ["CUDA", "CPU"],
     "tensorrt": ["Tensorrt", "CUDA", "CPU"],
@@ -20,15 +20,15 @@ ASKED: dict[Provider, list[str]] = {
 }
 
 
-@pytest.mark.parametrize(("provider", "asked"), ASKED.items())
-def test_what_one_provider_does_not_compute_the_next_best_does(
-    provider: Provider, asked: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("provider", "expected"), EXPECTED.items())
+def test_provider_has_its_fallbacks(
+    provider: Provider, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[str] = []
+    names: list[str] = []
 
     def session(path: str, providers: list[Any]) -> Any:
-        made.extend(one if isinstance(one, str) else one[0] for one in providers)
-        return SimpleNamespace(get_providers=lambda: made)
+        names.extend(entry if isinstance(entry, str) else entry[0] for entry in providers)
+        return SimpleNamespace(get_providers=lambda: names)
 
     package = SimpleNamespace(
         InferenceSession=session,
@@ -36,24 +36,24 @@ def test_what_one_provider_does_not_compute_the_next_best_does(
     )
     monkeypatch.setattr("dsmoe_core.runtimes.onnx.import_package", lambda name: package)
     OnnxRuntime(Path("model.onnx"), provider)
-    assert made == [f"{name}ExecutionProvider" for name in asked]
+    assert names == [f"{name}ExecutionProvider" for name in expected]
 
 
 @pytest.mark.parametrize(
-    ("said", "error"),
+    ("message", "out_of_memory"),
     [
         ("RUNTIME_EXCEPTION : BFCArena Failed to allocate memory for requested buffer", True),
         ("CUDA failure 2: out of memory ; GPU=0", True),
         ("INVALID_ARGUMENT : Unexpected input data type", False),
     ],
 )
-def test_a_batch_that_finds_no_room_is_told_from_other_faults(
-    exports: Exports, said: str, error: bool
+def test_out_of_memory_is_distinguished_from_other_errors(
+    exports: Exports, message: str, out_of_memory: bool
 ) -> None:
     def fail(*_: Any) -> Any:
-        raise ValueError(said)
+        raise ValueError(message)
 
     runtime = OnnxRuntime(exports.onnx / "model.onnx", "cpu")
     runtime._session = SimpleNamespace(run=fail)
-    with pytest.raises(torch.OutOfMemoryError if error else ValueError, match=said.split()[0]):
+    with pytest.raises(torch.OutOfMemoryError if out_of_memory else ValueError, match=message.split()[0]):
         runtime.run(sample_images(1), sample_texts(3), sample_texts(2))

@@ -1,4 +1,4 @@
-"""A tiny language model in a folder, a server, and every kind of text encoder on them."""
+"""A tiny language model, an embeddings server, and text encoders of all kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dsmoe_core.text_encoders.server import ServerEncoder
 
 @pytest.fixture(scope="session")
 def language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only; a test that spoils one makes its own."""
+    """Shared by all tests: do not change it."""
     return write_language_model(tmp_path_factory.mktemp("language-model"))
 
 
@@ -31,7 +31,7 @@ def server() -> Iterator[EmbeddingsServer]:
 def fresh(
     request: pytest.FixtureRequest, language_model: Path, server: EmbeddingsServer
 ) -> Iterator[Callable[[], TextEncoder]]:
-    """Makes an encoder that has loaded and asked nothing yet."""
+    """Makes a new encoder that is not loaded yet."""
     connected: list[ServerEncoder] = []
 
     def make() -> TextEncoder:

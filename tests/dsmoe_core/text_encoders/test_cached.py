@@ -1,4 +1,4 @@
-"""The cache of vectors on disk."""
+"""Cache of text vectors on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.text_encoders.cached import CachedTextEncoder
 
 
-class Counting:
+class CountingEncoder:
     name, width = "counting", 4
 
     def __init__(self) -> None:
@@ -22,8 +22,8 @@ class Counting:
         return torch.tensor([[len(t), 1.0, 2.0, 3.0] for t in texts])
 
 
-def test_the_cache_asks_once_and_keeps_order(tmp_path: Path) -> None:
-    inner = Counting()
+def test_each_text_is_encoded_once_and_order_is_kept(tmp_path: Path) -> None:
+    inner = CountingEncoder()
     cached = CachedTextEncoder(inner, tmp_path)
     first = cached.encode(["bb", "a", "bb"])
     assert first[:, 0].tolist() == [2.0, 1.0, 2.0]
@@ -31,27 +31,27 @@ def test_the_cache_asks_once_and_keeps_order(tmp_path: Path) -> None:
     assert inner.encoded_texts == ["bb", "a"]
 
 
-def test_a_torn_cache_file_is_made_anew(tmp_path: Path) -> None:
-    inner = Counting()
+def test_damaged_cache_file_is_replaced(tmp_path: Path) -> None:
+    inner = CountingEncoder()
     cached = CachedTextEncoder(inner, tmp_path)
     cached.encode(["a"])
     for file in tmp_path.iterdir():
-        file.write_bytes(b"torn")
+        file.write_bytes(b"damaged")
     assert cached.encode(["a"])[0, 0] == 1.0
     assert inner.encoded_texts == ["a", "a"]
 
 
-def test_two_encoders_never_share_a_vector(tmp_path: Path) -> None:
-    one, two = Counting(), Counting()
-    two.name = "another"
-    CachedTextEncoder(one, tmp_path).encode(["a"])
-    CachedTextEncoder(two, tmp_path).encode(["a"])
-    assert two.encoded_texts == ["a"]
+def test_encoders_of_different_names_share_no_vector(tmp_path: Path) -> None:
+    first, second = CountingEncoder(), CountingEncoder()
+    second.name = "another"
+    CachedTextEncoder(first, tmp_path).encode(["a"])
+    CachedTextEncoder(second, tmp_path).encode(["a"])
+    assert second.encoded_texts == ["a"]
 
 
-def test_an_encoder_that_changed_under_its_name_is_refused(tmp_path: Path) -> None:
-    CachedTextEncoder(Counting(), tmp_path).encode(["a"])
-    wider = Counting()
+def test_changed_width_under_the_same_name_is_refused(tmp_path: Path) -> None:
+    CachedTextEncoder(CountingEncoder(), tmp_path).encode(["a"])
+    wider = CountingEncoder()
     wider.encode = lambda texts: torch.ones(len(texts), 5)  # type: ignore[method-assign]
-    with pytest.raises(ModelError, match=r"counting is 5 wide now; before it was 4. .* empty"):
+    with pytest.raises(ModelError, match=r"width 5; expected 4"):
         CachedTextEncoder(wider, tmp_path).encode(["b"])

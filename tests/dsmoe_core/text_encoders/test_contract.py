@@ -1,4 +1,4 @@
-"""One contract for every text encoder: the packaged one, a model by transformers, one behind a server."""
+"""The contract of all text encoders: packaged, by transformers, and on a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXTS = ["a gap in a copper trace", "a spur", "a scratch across the foil, thin a
 Fresh = Callable[[], TextEncoder]
 
 
-def test_one_float32_vector_of_length_one_a_text(fresh: Fresh) -> None:
+def test_vectors_are_float32_unit_vectors_on_the_cpu(fresh: Fresh) -> None:
     encoder = fresh()
     assert isinstance(encoder, TextEncoder)
     vectors = encoder.encode(TEXTS)
@@ -25,47 +25,47 @@ def test_one_float32_vector_of_length_one_a_text(fresh: Fresh) -> None:
     assert vectors.device.type == "cpu"
     assert not vectors.requires_grad
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(3))
-    assert (vectors @ vectors.T - torch.eye(3)).max() < 0.999  # three texts, three vectors
+    assert (vectors @ vectors.T - torch.eye(3)).max() < 0.999  # the vectors differ
 
 
-def test_a_text_has_the_same_vector_alone_and_in_any_company(fresh: Fresh) -> None:
+def test_vector_does_not_depend_on_the_batch(fresh: Fresh) -> None:
     encoder = fresh()
-    together = encoder.encode([*TEXTS, TEXTS[0]])  # two batches
-    alone = torch.cat([encoder.encode([text]) for text in TEXTS])
-    torch.testing.assert_close(together[:3], alone, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(together[3], together[0], atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(encoder.encode(TEXTS[::-1]), alone.flip(0), atol=1e-5, rtol=1e-4)
+    batched = encoder.encode([*TEXTS, TEXTS[0]])  # two batches
+    single = torch.cat([encoder.encode([text]) for text in TEXTS])
+    torch.testing.assert_close(batched[:3], single, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(batched[3], batched[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(encoder.encode(TEXTS[::-1]), single.flip(0), atol=1e-5, rtol=1e-4)
 
 
-def test_another_process_gets_the_same(fresh: Fresh) -> None:
-    one, two = fresh(), fresh()
-    assert one.name == two.name
-    assert one.width == two.width
-    assert torch.equal(one.encode(TEXTS), two.encode(TEXTS))
+def test_two_encoder_objects_give_equal_vectors(fresh: Fresh) -> None:
+    first, second = fresh(), fresh()
+    assert first.name == second.name
+    assert first.width == second.width
+    assert torch.equal(first.encode(TEXTS), second.encode(TEXTS))
 
 
-def test_no_text_no_vector(fresh: Fresh) -> None:
+def test_no_texts_give_no_vectors(fresh: Fresh) -> None:
     encoder = fresh()
     assert encoder.encode([]).shape == (0, encoder.width)
 
 
-class Gone:
-    """An encoder that can no longer be asked, such as one behind a server that is down."""
+class UnavailableEncoder:
+    """An encoder whose server does not run."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.width = 0
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:
-        raise AssertionError(f"asked for {texts}")
+        raise AssertionError(f"encode was called with {texts}")
 
 
-def test_what_was_encoded_once_is_never_asked_for_again(fresh: Fresh, tmp_path: Path) -> None:
+def test_cached_texts_need_no_encoder(fresh: Fresh, tmp_path: Path) -> None:
     encoder = fresh()
-    first = CachedTextEncoder(encoder, tmp_path).encode(TEXTS)
-    again = CachedTextEncoder(Gone(encoder.name), tmp_path)
-    assert again.width == encoder.width
-    assert torch.equal(again.encode([TEXTS[1], TEXTS[0]]), first[[1, 0]])
-    assert again.encode([]).shape == (0, encoder.width)
-    with pytest.raises(AssertionError, match="asked for"):
-        again.encode(["a new text"])
+    vectors = CachedTextEncoder(encoder, tmp_path).encode(TEXTS)
+    cached = CachedTextEncoder(UnavailableEncoder(encoder.name), tmp_path)
+    assert cached.width == encoder.width
+    assert torch.equal(cached.encode([TEXTS[1], TEXTS[0]]), vectors[[1, 0]])
+    assert cached.encode([]).shape == (0, encoder.width)
+    with pytest.raises(AssertionError, match="a new text"):
+        cached.encode(["a new text"])

@@ -1,4 +1,4 @@
-"""A real vLLM serves the vectors that transformers gives for the same model."""
+"""A real vLLM gives the same vectors as transformers for the same model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 WAIT_S = 300
 
 
-def answers(port: int) -> bool:
+def is_healthy(port: int) -> bool:
     try:
         return httpx.get(f"http://127.0.0.1:{port}/health", timeout=5, trust_env=False).is_success
     except httpx.HTTPError:
@@ -31,7 +31,7 @@ def answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def vllm(language_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a vLLM that pools as we do; ``make test-marked VLLM=PYTHON`` says whose."""
+    """URL of a vLLM server with mean pooling; VLLM is the python of its environment."""
     python = os.environ.get("VLLM", "")
     assert Path(python).is_file(), "set VLLM to the python of an environment with vLLM"
     with socket.socket() as free:
@@ -48,10 +48,10 @@ def vllm(language_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
             stderr=subprocess.STDOUT,
             env={**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1"},
         )
-    until = time.monotonic() + WAIT_S
-    while not answers(port):
+    deadline = time.monotonic() + WAIT_S
+    while not is_healthy(port):
         assert server.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < until, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.5)
     yield f"http://127.0.0.1:{port}/v1"
     server.terminate()
@@ -61,15 +61,15 @@ def vllm(language_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def test_vllm_and_transformers_agree(vllm: str, language_model: Path) -> None:
     served = ServerEncoder(vllm, "tiny", batch=2)
     assert served.width == WIDTH
-    here = PretrainedEncoder(language_model, dtype="float32", device_map="cpu")
+    local = PretrainedEncoder(language_model, dtype="float32", device_map="cpu")
     torch.testing.assert_close(
-        served.encode(TRAINING_TEXTS), here.encode(TRAINING_TEXTS), atol=1e-4, rtol=1e-3
+        served.encode(TRAINING_TEXTS), local.encode(TRAINING_TEXTS), atol=1e-4, rtol=1e-3
     )
     served.close()
 
 
-def test_a_model_that_vllm_does_not_serve(vllm: str) -> None:
+def test_model_that_is_not_served_is_refused(vllm: str) -> None:
     other = ServerEncoder(vllm, "other")
-    with pytest.raises(LanguageModelError, match=r"refused model 'other' \(status 404\)"):
+    with pytest.raises(LanguageModelError, match=r"'other' \(status 404\)"):
         other.encode(TRAINING_TEXTS)
     other.close()
