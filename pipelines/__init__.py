@@ -1,1 +1,1 @@
-"""The journey of an image: workspace, rounds, dataset versions, models, the command line."""
+"""Active learning: workspaces, rounds, training, evaluation, services and the command line."""

@@ -141,9 +141,9 @@ def _curves(client: MlflowClient, folder: Path, name: str, parameters: Mapping[s
         return run
 
     unfinished = f"attributes.run_name = '{name}' and attributes.status = 'RUNNING'"
-    for found in client.search_runs([experiment], unfinished, max_results=1):
-        run = str(found.info.run_id)
-        curves = (client.get_metric_history(run, metric) for metric in found.data.metrics)
+    for existing_run in client.search_runs([experiment], unfinished, max_results=1):
+        run = str(existing_run.info.run_id)
+        curves = (client.get_metric_history(run, metric) for metric in existing_run.data.metrics)
         last_step = max((point.step for curve in curves for point in curve), default=0)
         return TrainingCurves(client, run, last_step, new_run)
     return TrainingCurves(client, new_run(), 0, new_run)

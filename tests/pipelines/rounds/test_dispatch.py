@@ -168,9 +168,9 @@ def test_task_without_version_is_shown_without_pre_annotations(trained: LoopCont
     workspace: Workspace = trained.workspace
     number = start(trained)
     choose(trained, workspace.journal.rounds()[number])
-    shown, *others = workspace.journal.tasks(number)
+    normal, *others = workspace.journal.tasks(number)
     blind = SentTask(others[0].key, number, Arm.RANKED, 1, "entropy", 0.1, version=None)
-    first, second = PlannedTasks(workspace, [shown, blind])[:2]
+    first, second = PlannedTasks(workspace, [normal, blind])[:2]
     assert first.prediction is not None
     assert second.prediction is None
     assert (second.image.key, second.arm, second.rank) == (blind.key, Arm.RANKED, 1)
