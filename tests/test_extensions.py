@@ -8,12 +8,15 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dsmoe_core.data import image_formats
 from dsmoe_core.data.image_folder import ingest_folder
+from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
+from dsmoe_core.stages import experts
 from pipelines.detectors import registry
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds import gate
@@ -72,6 +75,22 @@ def test_detector_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = registry.detector_entry("template")
     assert not entry.tracked
     assert isinstance(entry.make(Mock(), Environment.read({})), StubDetector)
+
+
+def test_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experts, "TASK_EXPERTS", dict(experts.TASK_EXPERTS))
+    names = dict(vars(experts))
+    for code in examples("An expert"):
+        run(code, names)
+    monkeypatch.setitem(experts.TASK_EXPERTS, "pointwise", names["TASK_EXPERTS"]["pointwise"])
+    mixture = experts.SparseExperts(
+        width=8, text_width=4, experts=4, grid_stride=8, task_experts=("local", "global", "pointwise")
+    )
+    f_b = torch.randn(2, 8, 6, 6)
+    selected = GatingOutput(
+        torch.full((2, 1), 2), torch.ones(2, 1), torch.full((2, 4), 0.25), torch.zeros(4, 4)
+    )
+    torch.testing.assert_close(mixture(f_b, selected), mixture.task[2](f_b))
 
 
 def test_image_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
