@@ -56,9 +56,9 @@ def run_text_ablation(
     def add(dataset: BenchmarkDataset, trained: str, control: str, result: RunResult) -> None:
         results.setdefault((dataset.name, trained, control), []).append(result)
         metrics = result.metrics
+        training = "one training for all texts" if trained == ONE_TRAINING else "a training of its own"
         store.progress.line(
-            f"  {control} text, trained {trained}: "
-            f"mAP@.5 {metrics['map50']:.3f}, mAP@.5:.95 {metrics['map']:.3f}"
+            f"  {control} text, {training}: mAP@.5 {metrics['map50']:.3f}, mAP@.5:.95 {metrics['map']:.3f}"
         )
 
     with load_datasets(data, extra, store.progress) as datasets:

@@ -6,9 +6,9 @@ to the factory. Removing the images instead would make the training set smaller 
 classes.
 
 The trained model is evaluated with the right description of the class, its bare name, and random words of the
-same length. The other classes keep their right descriptions. There are two settings: with all classes
-(``asked`` is ``beside`` in result files), where the classes compete for the detections of an image, and with
-the held-out class only (``alone``). AP is of the held-out class, on all validation images.
+same length. The other classes keep their right descriptions. There are two scopes: all classes
+(``asked`` is ``beside`` in result files), where the classes compete for the detections of an image, and the
+held-out class only (``alone``). AP is of the held-out class, on all validation images.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from pipelines.benchmarks.comparison.sweep import ReportCallback
 from prompts.text_controls import TEXT_CONTROLS
 
 ALL_CLASSES, HELD_OUT_ONLY = "beside", "alone"
-"""Values of ``asked`` in result files."""
+"""Scopes: values of ``asked`` in result files."""
+SCOPES = {ALL_CLASSES: "all classes", HELD_OUT_ONLY: "this class only"}
 CONTROLS = ("right", "name", "random")
 RowKey = tuple[str, str, str]
-"""Data set, value of ``asked``, name of the text control."""
+"""Data set, scope, name of the text control."""
 
 
 def run_zero_shot(
@@ -71,15 +72,15 @@ def run_zero_shot(
                 store.progress.line(f"{dataset.name} without {name}, seed {seed}")
                 trained = store.run(model, training_set, budget, seed)
                 digest = dataset_digest(evaluation_set)
-                for asked in (ALL_CLASSES, HELD_OUT_ONLY):
+                for scope, scope_text in SCOPES.items():
                     for control in CONTROLS:
-                        vocabulary = controlled_vocabulary(dataset.vocabulary, name, control, asked, seed)
+                        vocabulary = controlled_vocabulary(dataset.vocabulary, name, control, scope, seed)
                         result = _evaluate(model, trained, vocabulary, evaluation_set, digest, store)
-                        results.setdefault((dataset.name, asked, control), []).append(result)
+                        results.setdefault((dataset.name, scope, control), []).append(result)
                         metrics = (
                             f"AP@.5 {result.metrics['map50']:.3f}, AP@.5:.95 {result.metrics['map']:.3f}"
                         )
-                        store.progress.line(f"  {asked}, {control} text: {metrics}")
+                        store.progress.line(f"  {scope_text}, {control} text: {metrics}")
             report(
                 {"held_out_class": _rows(results, held_out, {"budget": budget.plain, **settings})},
                 seeds[: seeds.index(seed) + 1],
@@ -98,13 +99,13 @@ def split(dataset: BenchmarkDataset, label: str) -> tuple[BenchmarkDataset, Benc
 
 
 def controlled_vocabulary(
-    vocabulary: Vocabulary, label: str, control: str, asked: str, seed: int
+    vocabulary: Vocabulary, label: str, control: str, scope: str, seed: int
 ) -> Vocabulary:
     """The vocabulary for evaluation: the held-out class with a text control, and the others unless alone."""
     only = _filter_classes(vocabulary, lambda name: name == label)
     (text,) = TEXT_CONTROLS[control](only, {}, seed).classes
     classes = tuple(text if entry.name == label else entry for entry in vocabulary.classes)
-    return Vocabulary(classes if asked == ALL_CLASSES else (text,), vocabulary.inner, vocabulary.version)
+    return Vocabulary(classes if scope == ALL_CLASSES else (text,), vocabulary.inner, vocabulary.version)
 
 
 def held_out_class(dataset: BenchmarkDataset, label: str | None) -> str:
@@ -172,11 +173,11 @@ def _evaluate(
 def _rows(
     results: dict[RowKey, list[RunResult]], held_out: dict[str, str], settings: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """One row for each data set and setting, with AP@.5:.95 and AP@.5 of each seed and text control."""
+    """One row for each data set and scope, with AP@.5:.95 and AP@.5 of each seed and text control."""
     rows = []
-    for name, asked in dict.fromkeys((name, asked) for name, asked, _ in results):
-        by_control = {control: results[name, asked, control] for control in CONTROLS}
-        row: dict[str, Any] = {"data": name, "class": held_out[name], "asked": asked, **settings}
+    for name, scope in dict.fromkeys((name, scope) for name, scope, _ in results):
+        by_control = {control: results[name, scope, control] for control in CONTROLS}
+        row: dict[str, Any] = {"data": name, "class": held_out[name], "asked": scope, **settings}
         row["seeds"] = [result.seed for result in by_control["right"]]
         for control, runs in by_control.items():
             row[control] = [round(result.metrics["map"], 4) for result in runs]
