@@ -348,8 +348,10 @@ def _format_problem(error: Mapping[str, Any], variable_name: Callable[[str], str
     return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
 
 
-SYNTHETIC_IMAGES_SEEN = (900, 1000, 1200, 1600)
+SYNTHETIC_IMAGES_SEEN = (400, 500, 700, 1400)
 """Training length of the demo's rounds on synthetic images, which are easier than real ones."""
+SYNTHETIC_PX = 256
+"""Side of the demo's synthetic images, and of the network's input for them, in pixels."""
 
 
 class DemoPlan(Frozen):

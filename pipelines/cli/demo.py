@@ -73,8 +73,11 @@ def demo(
     seed: SeedOption = 42,
     images_seen: DemoImagesSeenOption = None,
     px: Annotated[
-        int, typer.Option("--px", help="Side of the network's input in pixels, a multiple of 32.")
-    ] = 320,
+        int | None,
+        typer.Option(
+            "--px", help="Side of the network's input, a multiple of 32; default: 256, with --data 320."
+        ),
+    ] = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     port: StudioPortOption = 8080,
@@ -88,6 +91,10 @@ def demo(
 
     Example: `dsmoe demo --data deeppcb --headless --json out.json`
     """
+    from dsmoe_core.config import ModelConfig
+    from pipelines.settings import SYNTHETIC_PX
+
+    image_px = px or (SYNTHETIC_PX if data is None else ModelConfig().image_px)
     raw: dict[str, Any] = {
         "rounds": rounds,
         "budget": budget,
@@ -96,7 +103,7 @@ def demo(
         "port": port,
         "synthetic": synthetic.value,
         "dry_run": dry_run,
-        "model": with_model_options({"image_px": px}, ablation, tiny_head),
+        "model": with_model_options({"image_px": image_px}, ablation, tiny_head),
     }
     if data is None:
         raw["start"] = default_start(Size.NANO, ablation)
