@@ -355,11 +355,7 @@ SYNTHETIC_PX = 256
 
 
 class DemoPlan(Frozen):
-    """Settings of a demo: rounds 0 to ``rounds`` with ``budget`` images each.
-
-    The defaults are sized for two CPU cores and label 160 images: 40 in the seed round and 40 in each of the
-    rounds 1 to 3.
-    """
+    """Settings of a demo: rounds 0 to ``rounds`` with ``budget`` images each, sized for two CPU cores."""
 
     rounds: int = Field(3, ge=0, le=100)
     budget: int = Field(40, ge=1)
