@@ -348,10 +348,8 @@ def _format_problem(error: Mapping[str, Any], variable_name: Callable[[str], str
     return f"{path}: {error['msg'][0].lower()}{error['msg'][1:]}{value}"
 
 
-SYNTHETIC_IMAGES_SEEN = (400, 500, 700, 1400)
-"""Training length of the demo's rounds on synthetic images, which are easier than real ones."""
-SYNTHETIC_PX = 256
-"""Side of the demo's synthetic images, and of the network's input for them, in pixels."""
+SYNTHETIC_PX, SYNTHETIC_IMAGES_SEEN = 256, (400, 500, 700, 1400)
+"""The demo on synthetic images: side of images and network input in pixels, training length of each round."""
 
 
 class DemoPlan(Frozen):
