@@ -30,6 +30,30 @@ if TYPE_CHECKING:
     from pipelines.settings import WorkspaceSettings
     from pipelines.workspace.workspace import Workspace
 
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        metavar="WHICH",
+        help="Initial weights of the image encoder: warm (default for nano), scratch (default else), "
+        "mobile-sam (base only), or a file made by dsmoe pretrain.",
+    ),
+]
+TextEncoderOption = Annotated[
+    str,
+    typer.Option(
+        "--text-encoder",
+        metavar="WHICH",
+        help="Encoder of the class descriptions: minilm, or a language model (folder or ORG/NAME).",
+    ),
+]
+TestOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--test", metavar="FILE|DIR", help="Labels of the fixed test set; its images are not sent out."
+    ),
+]
+
 
 def init(
     workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder to create.")],
@@ -42,12 +66,7 @@ def init(
             help="Existing labels of pool images: COCO file, VOC or YOLO folder.",
         ),
     ] = None,
-    test: Annotated[
-        Path | None,
-        typer.Option(
-            "--test", metavar="FILE|DIR", help="Labels of the fixed test set; its images are not sent out."
-        ),
-    ] = None,
+    test: TestOption = None,
     classes: Annotated[
         str | None,
         typer.Option("--classes", metavar="A,B,C", help="Class names; default: those of the labels."),
@@ -55,25 +74,10 @@ def init(
     title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
     budget: BudgetOption = 40,
     size: SizeOption = Size.NANO,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            "--start",
-            metavar="WHICH",
-            help="Initial weights of the image encoder: warm (default for nano), scratch (default else), "
-            "mobile-sam (base only), or a file made by dsmoe pretrain.",
-        ),
-    ] = None,
+    start: StartOption = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
-    text_encoder: Annotated[
-        str,
-        typer.Option(
-            "--text-encoder",
-            metavar="WHICH",
-            help="Encoder of the class descriptions: minilm, or a language model (folder or ORG/NAME).",
-        ),
-    ] = "minilm",
+    text_encoder: TextEncoderOption = "minilm",
     port: StudioPortOption = 8080,
     dry_run: DryRunOption = False,
 ) -> None:
