@@ -91,10 +91,6 @@ def demo(
 
     Example: `dsmoe demo --data deeppcb --headless --json out.json`
     """
-    from dsmoe_core.config import ModelConfig
-    from pipelines.settings import SYNTHETIC_PX
-
-    image_px = px or (SYNTHETIC_PX if data is None else ModelConfig().image_px)
     raw: dict[str, Any] = {
         "rounds": rounds,
         "budget": budget,
@@ -103,10 +99,8 @@ def demo(
         "port": port,
         "synthetic": synthetic.value,
         "dry_run": dry_run,
-        "model": with_model_options({"image_px": image_px}, ablation, tiny_head),
+        "model": with_model_options({} if px is None else {"image_px": px}, ablation, tiny_head),
     }
-    if data is None:
-        raw["start"] = default_start(Size.NANO, ablation)
     plan = make_plan(raw, images_seen, data)
     run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json)
 
@@ -114,20 +108,25 @@ def demo(
 def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
     """Validate the plan of a demo.
 
+    Synthetic images are easier than real ones: their defaults are a smaller input, shorter trainings and an
+    image encoder that starts from the packaged weights.
+
     Args:
         raw: fields of the plan.
         images_seen: training length of each round, separated by commas; None for the default.
-        data: data folder; None for synthetic images, which need shorter trainings.
+        data: data folder; None for synthetic images.
 
     Raises:
         SettingsError: a field is invalid.
     """
-    from pipelines.settings import SYNTHETIC_IMAGES_SEEN, DemoPlan, validate_settings
+    from pipelines.settings import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan, validate_settings
 
+    if data is None:
+        model = {"image_px": SYNTHETIC_PX, **raw.get("model", {})}
+        start = default_start(Size.NANO, model.get("ablation"))
+        raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, "start": start, **raw, "model": model}
     if images_seen is not None:
-        raw["images_seen"] = images_seen.split(",")
-    elif data is None:
-        raw["images_seen"] = SYNTHETIC_IMAGES_SEEN
+        raw = {**raw, "images_seen": images_seen.split(",")}
     return validate_settings(DemoPlan, raw, "the command line")
 
 

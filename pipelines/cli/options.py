@@ -158,10 +158,10 @@ def with_model_options(
     return model
 
 
-def default_start(size: Size, ablation: AblationRow | None) -> Literal["warm", "scratch"]:
+def default_start(size: Size, ablation: str | None) -> Literal["warm", "scratch"]:
     """Default initial weights: ``warm`` if the package has a warm start for the size and its encoder."""
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
-    has_encoder = ablation is None or ModelConfig(ablation=ablation.value).mobile_sam
+    has_encoder = ablation is None or ModelConfig.model_validate({"ablation": ablation}).mobile_sam
     return "warm" if has_encoder and shipped_path(size.value).is_file() else "scratch"
