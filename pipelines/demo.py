@@ -221,5 +221,11 @@ def result(workspace: Workspace, data: DemoData, plan: DemoPlan) -> dict[str, An
         "budget": plan.budget,
         "pool": len(workspace.images("pool")),
         "test_images": len(workspace.images("test")),
-        "rounds": [row.as_result() for row in workspace.rounds() if row.state == "closed"],
+        "rounds": [_result_row(row) for row in workspace.rounds() if row.state == "closed"],
     }
+
+
+def _result_row(summary: RoundSummary) -> dict[str, Any]:
+    """A round under the keys of the result file, which are fixed."""
+    keys = {"images": "pictures", "new_images": "new_pictures"}
+    return {keys.get(name, name): value for name, value in summary.as_result().items()}

@@ -138,9 +138,14 @@ def test_links_exist(document: Path) -> None:
 
 def test_code_references_of_the_architecture_document_exist() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
+    examples = set(re.findall(r"Write `([\w/]+\.py)`", text)) | set(
+        re.findall(r"Test it in\s`([\w/]+\.py)`", text)
+    )
     references = re.findall(r"`([\w/]+\.py)(?::(\w+))?`", text)
     assert len(references) > 20
     for file, name in references:
+        if file in examples and not (ROOT / file).exists():
+            continue  # a file that the reader writes
         tree = ast.parse((ROOT / file).read_text())
         defined = {getattr(node, "name", None) for node in ast.walk(tree)}
         assert not name or name in defined, f"{file}:{name}"

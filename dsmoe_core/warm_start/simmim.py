@@ -87,9 +87,6 @@ def fit_simmim(
     Called again with the same arguments after a kill, it resumes at the last checkpoint in ``out``.
 
     Args:
-        images: images to train on.
-        model: architecture.
-        training: training settings.
         out: folder of the checkpoint.
         cache: cache of letter-boxed images; None: they are kept in memory.
         progress: called after every step with (steps done, steps in total, smoothed loss by name).
@@ -133,11 +130,15 @@ def fit_simmim(
         if time.monotonic() - saved > training.checkpoint_every_s or step == steps:
             saved = time.monotonic()
             _save(out / CHECKPOINT, simmim, optimizer, step)
+    _check_finite(network)
+    return network
+
+
+def _check_finite(network: nn.Module) -> None:
     if not all(v.isfinite().all() for v in network.state_dict().values()):
         raise ModelError(
             "the pretraining diverged: a weight is not finite", "Pretrain with other images or another seed."
         )
-    return network
 
 
 def random_patch_mask(count: int, cells: int, seed: int, step: int) -> Bool[Tensor, "b h w"]:

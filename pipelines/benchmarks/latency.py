@@ -37,8 +37,7 @@ def measure_latency(
 ) -> dict[str, Any]:
     """Time a network with random weights on all runtimes.
 
-    Every runtime of a device is timed once in each round, so that drift affects all of them. The devices are
-    timed one after the other, so that a GPU does not idle between its passes.
+    Each round times every runtime of a device once, so that drift affects all. Devices take turns.
 
     Args:
         rounds: timed rounds; the median counts.

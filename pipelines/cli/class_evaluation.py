@@ -55,16 +55,13 @@ def evaluate(
     resamples: Annotated[
         int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples of the images.")
     ] = 1000,
-    draws: Annotated[
-        int, typer.Option("--draws", min=1, help="Draws of random words, which are averaged.")
-    ] = 3,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Averaged draws of random words.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of resamples and random words.")] = 42,
 ) -> None:
     """Evaluate a class book by its effect on a model, against another book, names, random and swapped texts.
 
-    The verdict depends on the paired 95 % interval of the gain in mAP@.5:.95. better: all of it is above
-    zero. no
-    worse: none of it is below minus the tolerance. worse: all of it is below zero. undecided: otherwise.
+    The verdict depends on the paired 95 % interval of the gain in mAP@.5:.95. better: all of it is above 0.
+    no worse: none is below minus the tolerance. worse: all is below 0. undecided: otherwise.
 
     Example: `dsmoe classes evaluate new.yaml published --workspace boards --report out`
     """
@@ -72,8 +69,7 @@ def evaluate(
     from pipelines.evaluation.text_eval.class_pairing import resolve_class_book
     from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest
 
-    if report is not None:
-        page.check_report_folder(report)
+    page.check_report_folder(report) if report is not None else None
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         books = resolve_class_book(this, opened), resolve_class_book(other, opened)
         request = TextEvaluationRequest(*books, tolerance, resamples, seed, draws)

@@ -57,26 +57,19 @@ def demo(
             help="Folder of the workspace; default: workspaces/demo-NAME, the same for the same data.",
         ),
     ] = None,
-    rounds: Annotated[
-        int, typer.Option("--rounds", min=0, help="Rounds with pre-annotations, after round 0.")
-    ] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=0, help="Pre-annotated rounds, after round 0.")] = 3,
     budget: BudgetOption = 40,
     annotator: Annotated[
         Annotator, typer.Option("--annotator", help="Who annotates: a simulated annotator, or you.")
     ] = Annotator.SIMULATED,
-    headless: Annotated[
-        bool, typer.Option("--headless", help="Stop Label Studio when the demo is finished.")
-    ] = False,
+    headless: Annotated[bool, typer.Option("--headless", help="Stop Label Studio in the end.")] = False,
     as_json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Result file to write.")
     ] = None,
     seed: SeedOption = 42,
     images_seen: DemoImagesSeenOption = None,
     px: Annotated[
-        int | None,
-        typer.Option(
-            "--px", help="Side of the network's input, a multiple of 32; default: 256, with --data 320."
-        ),
+        int | None, typer.Option("--px", help="Side of the network's input; default: 256, with --data 320.")
     ] = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,

@@ -56,9 +56,7 @@ def evaluate(
             help="Also evaluate groups of images by a part of their names; '^[^/]+' is the folder.",
         ),
     ] = None,
-    as_json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write all metrics as JSON.")
-    ] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write metrics.")] = None,
     report: Annotated[
         Path | None,
         typer.Option("--report", metavar="DIR", help="Write an HTML page with charts and images."),
@@ -67,9 +65,7 @@ def evaluate(
         float,
         typer.Option("--score", min=0, max=1, help="Evaluate at this score threshold, besides the best one."),
     ] = 0.3,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples of the images.")
-    ] = 1000,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 42,
 ) -> None:
     """Evaluate a model on any annotated images: metrics, error types, calibration, worst images.

@@ -60,11 +60,7 @@ def init(
     images: RequiredImagesOption,
     annotations: Annotated[
         Path | None,
-        typer.Option(
-            "--annotations",
-            metavar="FILE|DIR",
-            help="Existing labels of pool images: COCO file, VOC or YOLO folder.",
-        ),
+        typer.Option("--annotations", metavar="FILE|DIR", help="Labels of pool images: COCO, VOC or YOLO."),
     ] = None,
     test: TestOption = None,
     classes: Annotated[

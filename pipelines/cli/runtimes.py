@@ -117,9 +117,7 @@ def predict(
         Precision | None,
         typer.Option("--precision", help="Default: bf16 for PyTorch, or that of the export."),
     ] = None,
-    provider: Annotated[
-        Provider, typer.Option("--provider", help="Execution provider of ONNX Runtime.")
-    ] = Provider.AUTO,
+    provider: Annotated[Provider, typer.Option("--provider", help="Of ONNX Runtime.")] = Provider.AUTO,
     min_score: Annotated[
         float, typer.Option("--min-score", min=0, max=1, help="Minimum probability of a detection.")
     ] = 0.05,

@@ -84,7 +84,7 @@ class RoundSummary:
         }
 
     def as_result(self) -> dict[str, Any]:
-        """The round as in benchmarks/results/demo.json; unknown values are absent."""
+        """The round as JSON values; unknown values are absent."""
         row: dict[str, Any] = {
             "round": self.round,
             "images": self.images,

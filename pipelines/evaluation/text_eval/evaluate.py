@@ -65,12 +65,8 @@ def evaluate_class_book(
 
     Only the common classes of both books are evaluated; ground-truth boxes of other classes are removed.
 
-    Args:
-        command: for the report.
-
     Returns:
-        The content of evaluation.json: the fields of ``TextEvaluationReport`` and all metrics. Undefined
-        values are absent.
+        The content of evaluation.json: the fields of ``TextEvaluationReport`` and all defined metrics.
 
     Raises:
         ClassBookError: the books have no class in common, or an annotated class is in neither.

@@ -164,7 +164,7 @@ def test_failed_start_shows_the_log_without_the_token(make: Make) -> None:
 
 
 def test_hanging_start_is_reported(make: Make) -> None:
-    with pytest.raises(StudioError, match="0 s"):
+    with pytest.raises(StudioError, match=r"start_timeout|log"):
         make(HANGS, start_timeout=0.2).start()
 
 

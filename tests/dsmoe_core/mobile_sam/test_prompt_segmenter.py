@@ -186,19 +186,17 @@ def test_the_box_of_a_mask_holds_all_of_it_and_no_empty_edge(mask: np.ndarray[An
 
 
 @given(sides, sides)
-def test_the_long_side_fills_the_square(height: int, width: int) -> None:
+def test_long_side_fills_the_square(height: int, width: int) -> None:
     frame = ResizeAndPad.of(height, width, 1024)
     assert max(frame.inner_height, frame.inner_width) == 1024
     assert min(frame.inner_height, frame.inner_width) >= 1
-    corner = frame.into(np.array([[float(width), float(height)]]))
+    corner = frame.points_to_square(np.array([[float(width), float(height)]]))
     np.testing.assert_allclose(corner, [[frame.inner_width, frame.inner_height]])
 
 
 @given(st.integers(200, 900), st.integers(200, 900), st.data())
-def test_what_is_masked_in_the_square_is_masked_at_its_place_in_the_image(
-    height: int, width: int, data: st.DataObject
-) -> None:
-    """To a pixel of the coarse grid, which is a quarter of the square."""
+def test_mask_of_the_square_is_mapped_to_the_image(height: int, width: int, data: st.DataObject) -> None:
+    """Accurate to one cell of the mask grid, whose side is a quarter of the square."""
     side, grid = 256, 64
     frame = ResizeAndPad.of(height, width, side)
     columns, rows = frame.inner_width * grid // side, frame.inner_height * grid // side
@@ -206,7 +204,7 @@ def test_what_is_masked_in_the_square_is_masked_at_its_place_in_the_image(
     x2, y2 = (data.draw(st.integers(a + 2, n)) for a, n in ((x1, columns), (y1, rows)))
     logits = torch.full((1, grid, grid), -1.0)
     logits[0, y1:y2, x1:x2] = 1.0
-    (mask,) = frame.back(logits, side).numpy()
+    (mask,) = frame.masks_to_image(logits, side).numpy()
     box = box_of(mask)
     assert mask.shape == (height, width)
     assert box is not None

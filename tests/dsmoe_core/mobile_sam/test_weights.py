@@ -76,12 +76,12 @@ def test_what_does_not_fit_is_named_and_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wholly_other_network_is_refused_in_a_short_line(tmp_path: Path) -> None:
+def test_another_network_is_refused_in_a_short_message(tmp_path: Path) -> None:
     tensors, report = convert({f"layer{i}.weight": torch.zeros(2) for i in range(50)})
     assert "image_encoder: 0 of 292 tensors match" in report.lines
     with pytest.raises(ModelError, match="and 45 more") as refused:
         write_weights(tensors, report, tmp_path / FILE, {"from": "other.pt"})
-    assert "other.pt is not MobileSAM" in str(refused.value)
+    assert "other.pt" in str(refused.value)
     assert len(str(refused.value)) < 1000
 
 
@@ -112,18 +112,18 @@ class Code:
         return Path.touch, (self.touched,)
 
 
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1), "b": Code(tmp_path / "touched")}, tmp_path / "mobile_sam.pt")
-    with pytest.raises(ModelError, match="something else than tensors; nothing of it was run"):
+    with pytest.raises(ModelError, match=r"mobile_sam\.pt"):
         read_original(tmp_path / "mobile_sam.pt")
     assert not (tmp_path / "touched").exists()
     torch.load(tmp_path / "mobile_sam.pt", weights_only=False)
-    assert (tmp_path / "touched").exists()  # so it would have been
+    assert (tmp_path / "touched").exists()  # an unsafe load runs the code
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_torn_file_is_refused(share: float, suffix: str, tmp_path: Path) -> None:
+def test_truncated_file_is_refused(share: float, suffix: str, tmp_path: Path) -> None:
     whole, torn = tmp_path / f"whole{suffix}", tmp_path / f"torn{suffix}"
     save = save_file if suffix == ".safetensors" else torch.save
     save({"a": torch.randn(1000), "b": torch.randn(1000)}, whole)
@@ -136,13 +136,13 @@ def test_a_torn_file_is_refused(share: float, suffix: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "content", [[torch.ones(1)], {"model": {"a": torch.ones(1)}}, torch.ones(1), {"a": 1}]
 )
-def test_other_things_than_named_tensors_are_refused(content: object, tmp_path: Path) -> None:
+def test_content_other_than_named_tensors_is_refused(content: object, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "mobile_sam.pt")
-    with pytest.raises(ModelError, match="something else than tensors under their names"):
+    with pytest.raises(ModelError, match=r"mobile_sam\.pt"):
         read_original(tmp_path / "mobile_sam.pt")
 
 
-def test_what_was_kept_is_found_again(kept_file: Path, original: Weights) -> None:
+def test_installed_weights_are_found(kept_file: Path, original: Weights) -> None:
     encoder = read_encoder_weights(kept_file)
     assert len(encoder) == 292
     assert torch.equal(encoder["stages.1.downsample.conv2.conv.weight"], original[DOWN])
@@ -187,10 +187,10 @@ def test_the_detector_s_encoder_sees_what_mobile_sam_s_sees(kept_file: Path) -> 
 
 
 @pytest.mark.parametrize("config", [ModelConfig(), ModelConfig(ablation="A")], ids=["nano", "ResNet-50"])
-def test_another_encoder_does_not_take_them(config: ModelConfig, kept_file: Path) -> None:
+def test_weights_do_not_fit_another_encoder(config: ModelConfig, kept_file: Path) -> None:
     network = build(config)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    with pytest.raises(ModelError, match="Take the size `base`"):
+    with pytest.raises(ModelError, match="`base`"):
         load_encoder(network, kept_file)
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
 

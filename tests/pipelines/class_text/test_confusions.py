@@ -62,7 +62,7 @@ def record_harvest(
 ) -> None:
     """Store the prediction of an image, and the annotations that came back for it."""
     key = workspace.images("pool")[number].key
-    list(workspace.prediction_store.add(VERSION, [prediction(key, *detections)]))
+    workspace.prediction_store.append(VERSION, [prediction(key, *detections)])
     outcomes = dict.fromkeys(Outcome, 0) | {Outcome.RELABELLED: relabelled}
     made = tuple(Annotation(place, label) for label, place in annotations)
     time = datetime(2026, 1, 1 + number, tzinfo=UTC)

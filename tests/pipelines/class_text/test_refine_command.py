@@ -12,9 +12,9 @@ from openai_server import OpenAIServer, stream_body
 
 from pipelines import cli
 from pipelines.class_text.refinement_runner import save_refinement
+from pipelines.detectors import registry
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.services import factory
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.class_entry import ATTRIBUTES
@@ -74,7 +74,7 @@ def labelled(
     label(context)
     close_round(context)
     detector = TextFollowingDetector(list(workspace.annotations().values()), KEYWORDS)
-    monkeypatch.setattr(factory, "detector_backend", lambda *_: detector)
+    monkeypatch.setattr(registry, "detector_backend", lambda *_: detector)
     return workspace
 
 

@@ -132,9 +132,9 @@ def test_migrate_renames_a_class_in_the_labelling_project(
             entry.update(name="red_block", aliases=[*entry["aliases"], "rust"])
     ClassBook.from_content(book, "as changed").save(w / "classes.yaml")
     output = dsmoe(capsys, "classes", "migrate", w)
-    assert "classes.yaml differs from version" in output
-    assert "nothing is to be done" in output
-    assert "run `dsmoe classes migrate" in dsmoe(capsys, *publish)
+    assert "dsmoe classes diff" in output
+    assert "red_block" not in output  # not published yet
+    assert "dsmoe classes migrate" in dsmoe(capsys, *publish)
     for options in (["--dry-run"], [], None):
         output = " ".join(dsmoe(capsys, "classes", "migrate", w, *(options or [])).split())
         assert ("rust │ renamed to red_block" in output.replace("|", "│")) == (options is not None)

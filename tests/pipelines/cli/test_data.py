@@ -46,7 +46,7 @@ def assert_boxes_are_on_blocks(sample: Sample) -> None:
 
 def test_augmentation_rows_keep_boxes_on_their_blocks(data: LabelledData, tmp_path: Path) -> None:
     sheet = rows(data, tmp_path)
-    assert [row.title.split(":")[0] for row in sheet] == ["as they are", *AUGMENTATIONS]
+    assert [row.title.split(":")[0] for row in sheet] == ["no augmentation", *AUGMENTATIONS]
     assert sheet[1].title == "flips: 100% of the images in training"
     assert sheet[-1].title == "mixup: off in training"
     for row in sheet[:-1]:  # mixup blends blocks of two images

@@ -27,7 +27,7 @@ SMALL = ("--px", "64", "--images-seen", "8")
 @pytest.fixture(autouse=True)
 def small_and_fast(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few images, and a text encoder without a network."""
-    monkeypatch.setattr("pipelines.detectors.backend.make_text_encoder", lambda text, key: HashEncoder())
+    monkeypatch.setattr("pipelines.detectors.ds_moe.make_text_encoder", lambda text, key: HashEncoder())
     monkeypatch.setattr(pretrain, "HELD_OUT", 2)
     monkeypatch.setattr(pretrain, "SHARD_IMAGES", 2)
 

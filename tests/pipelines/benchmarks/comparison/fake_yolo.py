@@ -32,7 +32,9 @@ def main(job_file: Path, result_file: Path, progress_file: Path) -> None:
     if job["seed"] == FAILING_SEED:
         sys.exit("failing on purpose")
     epochs = job.get("epochs") or 1
-    progress_file.write_text(json.dumps({"done": epochs, "total": epochs}))
+    unfinished = progress_file.with_suffix(".part")
+    unfinished.write_text(json.dumps({"done": epochs, "total": epochs}))
+    unfinished.replace(progress_file)
     share = min(1.0, epochs / 4)
     result = {
         "detections": [true_boxes(Path(path), share) for path in job["val_images"]],

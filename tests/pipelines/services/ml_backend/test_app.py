@@ -13,7 +13,7 @@ from annotate.studio.protocol import Task
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.services.ml_backend.app import MAX_BODY_BYTES
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.services.ml_backend.helpers import (
+from tests.pipelines.services.ml_backend.stubs import (
     FakeMasks,
     MakeJson,
     Promote,

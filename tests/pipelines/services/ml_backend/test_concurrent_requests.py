@@ -10,7 +10,7 @@ import httpx
 from dsmoe_core.schema import ImageRecord
 from pipelines.services.ml_backend.service import ServiceLimits
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.services.ml_backend.helpers import (
+from tests.pipelines.services.ml_backend.stubs import (
     BlockingDetector,
     MakeJson,
     Promote,

@@ -16,7 +16,7 @@ from pipelines.services.ml_backend import lifecycle
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
-from tests.pipelines.services.ml_backend.helpers import Promote
+from tests.pipelines.services.ml_backend.stubs import Promote
 
 URL = "http://127.0.0.1:8080"
 

@@ -13,7 +13,7 @@ from pipelines.detectors.backend import PredictFunction
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.services.ml_backend.model import RETRY_INTERVAL_S, ChampionModel
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.services.ml_backend.helpers import Promote
+from tests.pipelines.services.ml_backend.stubs import Promote
 
 
 class DivergedDetector(StubDetector):

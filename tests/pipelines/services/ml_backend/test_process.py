@@ -16,7 +16,7 @@ from dsmoe_core.errors import StudioError, WorkspaceError
 from pipelines import cli
 from pipelines.services.ml_backend.process import MLBackendProcess
 from pipelines.workspace.workspace import Workspace
-from tests.pipelines.services.ml_backend.helpers import Promote
+from tests.pipelines.services.ml_backend.stubs import Promote
 
 
 def free_port() -> int:

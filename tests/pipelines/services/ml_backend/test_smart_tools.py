@@ -20,7 +20,7 @@ from pipelines.services.ml_backend.smart_tools import (
     magic_wand,
     tighten_with_mask,
 )
-from tests.pipelines.services.ml_backend.helpers import FakeMasks
+from tests.pipelines.services.ml_backend.stubs import FakeMasks
 
 WIDTH, HEIGHT = 200, 100
 
