@@ -51,7 +51,7 @@ def _read_file(file: Path | None) -> list[tuple[str, str]]:
         reason = " ".join(str(error).split())
         raise ClassBookError(f"the notes {file} cannot be read: {reason}", _REMEDY) from None
     if not isinstance(raw, dict) or not all(isinstance(text, str) for text in raw.values()):
-        raise ClassBookError(f"the notes {file} hold no texts by class", _REMEDY)
+        raise ClassBookError(f"the notes {file} are not a mapping from class name to text", _REMEDY)
     return [(str(name), text) for name, text in raw.items()]
 
 

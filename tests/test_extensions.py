@@ -110,4 +110,5 @@ def test_page() -> None:
     script = code + "\nfrom types import SimpleNamespace\nshow(SimpleNamespace(classes=('spur', 'open')))\n"
     app = AppTest.from_string(script).run()
     assert not app.exception
+    assert [header.value for header in app.header] == ["Classes"]
     assert [text.value for text in app.text] == ["spur", "open"]

@@ -64,7 +64,7 @@ class HeterogeneousEnsemble(nn.Module):
         aligned: AlignmentOutput,
         gated: GatingOutput,
     ) -> Float[Tensor, "b d h w"]:
-        """Compute F_e."""
+        """Compute the ensemble features F_e from F_b, class texts, alignment and gating."""
         channel_weights = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]
         f_g = f_b * channel_weights.to(f_b.dtype)
         columns = torch.stack(

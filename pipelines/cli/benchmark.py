@@ -184,7 +184,7 @@ def studio(
     ] = 20_000,
     port: Annotated[
         int,
-        typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the ML backend has the next."),
+        typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the ML backend uses the next one."),
     ] = 8090,
     seed: SeedOption = 42,
     out: OutOption = RESULTS,

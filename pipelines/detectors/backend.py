@@ -23,7 +23,7 @@ EVALUATION_MIN_SCORE = 0.001
 
 
 class DetectorBackend(Protocol):
-    """A trainable detector, whose models are folders. After a kill every call can be repeated."""
+    """A trainable detector. A model is a folder. Every call can be repeated after a kill of the process."""
 
     def fit(
         self,

@@ -44,7 +44,7 @@ def open_evaluation_set(
         DataError: the images cannot be used, or have no ground-truth box.
     """
     if (annotations is None) != (images is None):
-        raise SettingsError("--annotations and --images go together", "Give both, or neither.")
+        raise SettingsError("only one of --annotations and --images is given", "Give both, or neither.")
     if annotations is None or images is None:
         yield _with_boxes(_test_set(workspace))
         return

@@ -191,7 +191,7 @@ def test_workspace_starts_from_the_packaged_warm_start(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_HERE", tmp_path / "package")
+    monkeypatch.setattr(checkpoint, "_FOLDER", tmp_path / "package")
     command = ("init", tmp_path / "w", "--images", blocks / "images", "--classes", "rust", "--start", "warm")
     refused = run(capsys, *command, code=2)
     assert "nano" in refused
@@ -224,7 +224,7 @@ def test_default_start_is_warm_where_the_package_has_a_fitting_one(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(checkpoint, "_HERE", tmp_path / "package")
+    monkeypatch.setattr(checkpoint, "_FOLDER", tmp_path / "package")
     if ships:
         ship(warm, tmp_path / "package")
     output = run(capsys, "init", tmp_path / "w", "--images", blocks / "images", "--classes", "rust", *options)
