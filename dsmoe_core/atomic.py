@@ -81,7 +81,7 @@ def refuse_unknown_files(path: Path, replaceable: Collection[str]) -> None:
     """Check that replacing a folder does not delete files of the user.
 
     Raises:
-        WorkspaceError: the path is a file, contains entries that are not in ``replaceable``, or contains the current
+        WorkspaceError: the path is a file, contains entries not in ``replaceable``, or contains the current
             working directory.
     """
     path = path.expanduser().resolve()

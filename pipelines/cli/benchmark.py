@@ -184,7 +184,9 @@ def studio(
     ] = 20_000,
     port: Annotated[
         int,
-        typer.Option("--port", min=1, max=65534, help="Port of Label Studio; the ML backend uses the next one."),
+        typer.Option(
+            "--port", min=1, max=65534, help="Port of Label Studio; the ML backend uses the next one."
+        ),
     ] = 8090,
     seed: SeedOption = 42,
     out: OutOption = RESULTS,
