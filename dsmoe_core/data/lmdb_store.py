@@ -1,8 +1,9 @@
 """Persistent key-value cache on LMDB for data that can be recomputed: letterboxed images, encoder features.
 
 Each combination of settings has its own folder, so a changed setting never reads old values. A process that
-opens a store nobody else has open first verifies the file without LMDB, because a truncated file can crash
-the process inside LMDB (SIGBUS). A damaged store is deleted and rebuilt, and every value carries a checksum.
+opens a store that no other process uses first verifies the file without LMDB, because a truncated file can
+crash the process inside LMDB (SIGBUS). A damaged store is deleted and rebuilt, and every value carries a
+checksum.
 """
 
 from __future__ import annotations
