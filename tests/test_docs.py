@@ -141,7 +141,7 @@ def test_code_references_of_the_architecture_document_exist() -> None:
     examples = set(re.findall(r"Write `([\w/]+\.py)`", text)) | set(
         re.findall(r"Test it in\s`([\w/]+\.py)`", text)
     )
-    references = re.findall(r"`([\w/]+\.py)(?::(\w+))?`", text)
+    references = re.findall(r"`(\w+/[\w/]+\.py)(?::(\w+))?`", text)
     assert len(references) > 20
     for file, name in references:
         if file in examples and not (ROOT / file).exists():
