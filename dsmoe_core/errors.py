@@ -24,6 +24,7 @@ Any other exception that reaches the command line is a bug in dsmoe: it is shown
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a write that fails for lack of space: disk full, quota exceeded, or file size limit."""
@@ -35,14 +36,16 @@ class DsmoeError(Exception):
     Args:
         problem: what is wrong, with the offending value and what was expected.
         remedy: one imperative sentence that says what to do.
+        details: further lines, printed below the message.
     """
 
     exit_code = 2
 
-    def __init__(self, problem: str, remedy: str) -> None:
+    def __init__(self, problem: str, remedy: str, *, details: Sequence[str] = ()) -> None:
         super().__init__(problem, remedy)
         self.problem = problem
         self.remedy = remedy
+        self.details = tuple(details)
 
     def __str__(self) -> str:
         return f"{self.problem.rstrip('.')}. {self.remedy}"

@@ -7,11 +7,14 @@ To support another format, write a module with a reader and a writer like ``coco
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dsmoe_core.data import coco, voc, yolo
 from dsmoe_core.data.annotation_set import AnnotationSet
+from dsmoe_core.data.import_account import MAX_NAMED
+from dsmoe_core.data.label_source import DEFAULT_OPTIONS, ReadOptions
 from dsmoe_core.errors import FormatError
 
 
@@ -24,7 +27,7 @@ class LabelFormat(NamedTuple):
         suffixes: of its files, lower case with the dot; ingest ignores such a file next to an image of the
             same stem.
         recognises: whether the file or folder at a path, which exists, is in this format.
-        read: from the path and the folder of images, to which image names are relative.
+        read: from the path and the folder of images, to which image names are relative, with options.
         write: an annotation set to a path.
     """
 
@@ -32,13 +35,8 @@ class LabelFormat(NamedTuple):
     layout: str
     suffixes: tuple[str, ...]
     recognises: Callable[[Path], bool]
-    read: Callable[[Path, Path], AnnotationSet]
+    read: Callable[[Path, Path, ReadOptions], AnnotationSet]
     write: Callable[[AnnotationSet, Path], None]
-
-
-def _contains(pattern: str) -> Callable[[Path], bool]:
-    """Whether a path is a folder that holds a file of this pattern at any depth."""
-    return lambda path: path.is_dir() and any(path.rglob(pattern))
 
 
 LABEL_FORMATS: tuple[LabelFormat, ...] = (
@@ -46,28 +44,28 @@ LABEL_FORMATS: tuple[LabelFormat, ...] = (
         "voc",
         "a folder of PASCAL VOC .xml files",
         (".xml",),
-        recognises=_contains("*.xml"),
-        read=lambda path, _images: voc.read(path),
+        recognises=voc.has_annotations,
+        read=voc.read,
         write=voc.write,
     ),
     LabelFormat(
+        "coco",
+        "a COCO JSON file or a folder with one",
+        (".json",),
+        recognises=coco.has_annotations,
+        read=coco.read,
+        write=coco.write,
+    ),
+    LabelFormat(
         "yolo",
-        "a YOLO folder",
+        "a YOLO folder or its data.yaml",
         (".txt",),
-        recognises=_contains("*.txt"),
+        recognises=yolo.has_annotations,
         read=yolo.read,
         write=yolo.write,
     ),
-    LabelFormat(
-        "coco",
-        "a COCO JSON file",
-        (".json",),
-        recognises=Path.is_file,
-        read=lambda path, _images: coco.read(path),
-        write=coco.write,
-    ),
 )
-"""All formats. The first that recognises a path reads it; COCO is last because it takes any file."""
+"""All formats. The first that recognises a path reads it."""
 
 
 def label_suffixes() -> tuple[str, ...]:
@@ -75,21 +73,36 @@ def label_suffixes() -> tuple[str, ...]:
     return tuple(suffix for label_format in LABEL_FORMATS for suffix in label_format.suffixes)
 
 
-def read_annotations(path: Path, images: Path) -> AnnotationSet:
-    """Read annotations in whichever registered format is found at a path.
+def read_annotations(path: Path, images: Path, options: ReadOptions = DEFAULT_OPTIONS) -> AnnotationSet:
+    """Read annotations in the first registered format that recognises a path.
 
     Args:
         path: file or folder of annotations.
         images: folder of images, to which image names are relative.
+        options: which split is read, whether predictions are accepted, and whether every entry must be taken.
 
     Raises:
-        FormatError: the path does not exist, or no format recognises it.
-        BoxError: a box is wrong; names file, image and annotation.
+        FormatError: the path does not exist, no format recognises it, no entry of it can be taken, or
+            ``options.strict`` is set and an entry cannot be taken unchanged.
     """
     layouts = ", ".join(label_format.layout for label_format in LABEL_FORMATS)
     if not path.exists():
         raise FormatError(f"{path} does not exist; expected one of: {layouts}", "Correct the path.")
-    for label_format in LABEL_FORMATS:
-        if label_format.recognises(path):
-            return label_format.read(path, images)
-    raise FormatError(f"{path} holds no annotations in a known format", f"Give one of: {layouts}.")
+    recognised = [label_format for label_format in LABEL_FORMATS if label_format.recognises(path)]
+    if not recognised:
+        raise FormatError(f"{path} holds no annotations in a known format", f"Give one of: {layouts}.")
+    annotations = recognised[0].read(path, images, options)
+    account = annotations.account
+    if len(recognised) > 1:
+        names = [label_format.name for label_format in recognised]
+        note = f"{path} has labels in the formats {', '.join(names)}; only {names[0]} is read"
+        annotations = replace(annotations, account=account.with_notes(note))
+    if options.strict:
+        account.require_complete(str(path))
+    if account.images_in and not account.images_taken:
+        raise FormatError(
+            f"{path}: none of {account.images_in} image entries can be taken",
+            "Correct the entries.",
+            details=[str(entry) for entry in account.entries[:MAX_NAMED]],
+        )
+    return annotations

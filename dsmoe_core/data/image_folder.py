@@ -184,6 +184,8 @@ def require_regular_file(path: Path, images: Path) -> None:
         str(path.relative_to(images)).encode("utf-8")
     except UnicodeEncodeError:
         raise ImageError("its name is not UTF-8", "Rename it.") from None
+    except ValueError:
+        raise ImageError("its name leaves the folder", "Copy the image into the folder.") from None
     if not path.resolve().is_relative_to(images.resolve()):
         raise ImageError("it is a link that leaves the folder", "Copy the image into the folder.")
     if not stat.S_ISREG(path.stat().st_mode):

@@ -1,142 +1,184 @@
-"""Reader and writer of YOLO labels: one ``.txt`` file per image with a line per box.
+"""Reader and writer of YOLO labels: one ``.txt`` file per image with a row per box.
 
-A line is ``class cx cy width height``, in fractions of the upright image's size, as in Ultralytics. The files
-do not state image sizes, so reading needs the images. An image without a label file is unlabelled; one with
-an empty file has no defect.
+A row is ``class cx cy width height``, in fractions of the upright image's size, as in Ultralytics. A row with
+more numbers is a polygon, ``class x1 y1 x2 y2 ...``, of which the box around it is taken. The files do not
+state image sizes, so reading needs the images. An image without a label file is not labelled, unless an image
+list names it; one with an empty file has no box.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 
 import yaml
 
-from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations, checked_box, refuse_duplicates
-from dsmoe_core.data.decode import upright_size
-from dsmoe_core.data.image_formats import image_suffixes
-from dsmoe_core.errors import FormatError, ImageError
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations, refuse_duplicates
+from dsmoe_core.data.image_index import ImageIndex
+from dsmoe_core.data.import_account import Conversion, Reason
+from dsmoe_core.data.label_source import (
+    DEFAULT_OPTIONS,
+    ReadOptions,
+    bounds,
+    choose_split,
+    number,
+    refuse_predictions,
+    split_of,
+)
+from dsmoe_core.data.set_builder import AnnotationSetBuilder, ImageDraft
+from dsmoe_core.data.text_file import read_text
+from dsmoe_core.data.yolo_classes import REMEDY, YoloClasses, find_classes, read_classes
+from dsmoe_core.data.yolo_layout import YoloLayout, is_label_file, listed
+from dsmoe_core.errors import FormatError
 from dsmoe_core.schema import Annotation
 
-_REMEDY = "Give a YOLO folder: data.yaml (with 'names') or classes.txt, and labels/*.txt."
+_MAX_FRACTION = 2.0
+"""A larger coordinate is not a fraction of the image's size."""
+_NEGATIVE = "negative"
 
 
-def read(folder: Path, images: Path) -> AnnotationSet:
+def read(path: Path, images: Path, options: ReadOptions = DEFAULT_OPTIONS) -> AnnotationSet:
     """Read the labels of the images in ``images``, including sub-folders.
 
-    Labels are in ``folder/labels`` (or in ``folder`` itself), in the sub-folder of their image. Where
-    ``images`` is a sub-folder of ``folder/images``, such as ``train``, labels are in the same sub-folder of
-    ``labels``.
+    Args:
+        path: folder of the data set or of one of its splits, or its data.yaml.
+        images: folder of images.
+        options: which split is read, and whether rows with a score are accepted.
 
     Raises:
-        FormatError: there are no class names or no label file for any image, or a line is not a box.
-        BoxError: a box is wrong; names file, image and line.
+        FormatError: there are no class names or no label files, or rows have a score.
     """
-    classes = _classes(folder)
-    root = _labels_root(folder, images)
-    labels = sorted(p for p in root.rglob("*.txt") if p.name != "classes.txt")
-    images_by_stem: dict[str, list[Path]] = {}
-    suffixes = image_suffixes()
-    for path in sorted(p for p in images.rglob("*") if p.suffix.lower() in suffixes):
-        images_by_stem.setdefault(str(path.relative_to(images).with_suffix("")), []).append(path)
-    entries, notes = [], []
+    folder = path if path.is_dir() else path.parent
+    classes = find_classes(folder) if path.is_dir() else read_classes(path)
+    if classes is None:
+        raise FormatError(f"{path} has neither data.yaml nor obj.names nor classes.txt", REMEDY)
+    builder = AnnotationSetBuilder()
+    builder.declare(name for _, name in sorted(classes.names.items()) if name)
+    builder.states_negatives = classes.settings.get("unlabelled") == _NEGATIVE
+    layout = YoloLayout(folder, ImageIndex(images), classes.settings)
+    labels = layout.labels_in_scope()
+    if not labels and not layout.lists:
+        raise FormatError(f"{folder} has no label file", REMEDY)
+    if len(labels) < len(layout.labels):
+        builder.note(f"{path}: {len(labels)} of {len(layout.labels)} label files are read, those of {images}")
+    files = {p: layout.split_of_label(p) for p in labels}
+    lists = {p: split_of(Path(p.name)) for p in layout.lists}
+    chosen = set(choose_split({**files, **lists}, options.split, path, builder))
+    reader = _LabelReader(layout, builder, classes)
     for label in labels:
-        candidates = images_by_stem.get(str(label.relative_to(root).with_suffix("")), [])
-        if len(candidates) > 1:
-            names = f"{candidates[0].name} and {candidates[1].name}"
-            raise FormatError(f"{label} matches two images, {names}", "Rename one image.")
-        if not candidates:
-            notes.append(f"{label} left out: it has no image in {images}")
-            continue
+        if label in chosen:
+            reader.read_label(label)
+    if len(labels) == len(layout.labels):
+        for image_list in layout.lists:
+            if image_list in chosen:
+                reader.read_list(image_list)
+    if not options.accept_predictions:
+        refuse_predictions(reader.scored, path)
+    return builder.build()
+
+
+def has_annotations(path: Path) -> bool:
+    """Whether a path is a YAML file, or a folder with a text file that can have labels."""
+    if not path.is_dir():
+        return path.suffix.lower() in (".yaml", ".yml")
+    return any(is_label_file(p, path) for p in path.rglob("*.txt"))
+
+
+class _LabelReader:
+    """Reads label files into a builder; ``scored`` has the rows with a score."""
+
+    def __init__(self, layout: YoloLayout, builder: AnnotationSetBuilder, classes: YoloClasses) -> None:
+        self.layout = layout
+        self.builder = builder
+        self.names = classes.names
+        self.has_keypoints = "kpt_shape" in classes.settings
+        self.scored: list[str] = []
+        self._label_stems: set[str] = set()
+        self._labelled: set[str] = set()
+
+    def read_label(self, path: Path) -> None:
+        """Read one label file."""
+        source = path.relative_to(self.layout.folder).as_posix()
+        self._label_stems.add(path.stem)
         try:
-            size = upright_size(candidates[0])
-        except (ImageError, OSError) as error:
-            notes.append(f"{label} left out: its image cannot be read ({error})")
-            continue
-        name = candidates[0].relative_to(images).as_posix()
-        entries.append(ImageAnnotations(name, *size, _boxes(label, name, size, classes)))
-    if not entries:
-        raise FormatError(f"{folder} has no label file for any image in {images}", _REMEDY)
-    return AnnotationSet(classes, tuple(entries), tuple(notes))
+            lines = list(enumerate(read_text(path).splitlines(), start=1))
+        except OSError as error:
+            self.builder.leave_out_image("", source, Reason.UNREADABLE_LABELS, str(error.strerror))
+            return
+        rows = [(number_, line) for number_, line in lines if line.strip()]
+        names = self.layout.images_of(path)
+        size = self.layout.index.size(names[0]) if len(names) == 1 else None
+        if len(names) != 1 or size is None:
+            reason = Reason.UNREADABLE_IMAGE if len(names) == 1 else Reason.NO_IMAGE
+            reason = Reason.AMBIGUOUS_IMAGE if len(names) > 1 else reason
+            self._labelled.update(names)
+            self.builder.leave_out_image(
+                names[0] if len(names) == 1 else path.stem, source, reason, ", ".join(names[1:3]), len(rows)
+            )
+            return
+        self._labelled.add(names[0])
+        draft = self.builder.image(names[0], source, size)
+        for number_, line in rows:
+            self._read_row(line, draft, f"{source}, line {number_}")
+
+    def read_list(self, path: Path) -> None:
+        """Add the images of an image list that have no label file."""
+        for image in listed(path):
+            name = self.layout.image_of_line(image, path)
+            if name is None:
+                if PurePosixPath(image.text).stem not in self._label_stems:
+                    self.builder.leave_out_image(image.text, image.where, Reason.NO_IMAGE)
+                continue
+            if name in self._labelled:
+                continue
+            self._labelled.add(name)
+            size = self.layout.index.size(name)
+            if size is None:
+                self.builder.leave_out_image(name, image.where, Reason.UNREADABLE_IMAGE)
+            else:
+                self.builder.image(name, image.where, size)
+
+    def _read_row(self, line: str, draft: ImageDraft, where: str) -> None:
+        columns = _columns(line)
+        values = [v for v in map(number, columns) if v is not None]
+        if len(values) != len(columns) or not values[0].is_integer():
+            draft.leave_out_box(where, Reason.NOT_NUMBERS, line.strip()[:60])
+            return
+        index, coordinates = int(values[0]), values[1:]
+        if len(coordinates) == 5 and 0 <= coordinates[4] <= 1:
+            self.scored.append(f"{where} (score {coordinates[4]:g})")
+            coordinates = coordinates[:4]
+        elif self.has_keypoints and len(coordinates) > 4:
+            coordinates = coordinates[:4]
+        is_polygon = len(coordinates) >= 6 and len(coordinates) % 2 == 0
+        if len(coordinates) != 4 and not is_polygon:
+            draft.leave_out_box(where, Reason.WRONG_COLUMNS, f"{len(columns)} columns")
+        elif not self.names.get(index):
+            reason = Reason.BLANK_CLASS if index in self.names else Reason.UNKNOWN_CLASS
+            draft.leave_out_box(where, reason, f"class {index}")
+        elif any(abs(v) > _MAX_FRACTION for v in coordinates if abs(v) != float("inf")):
+            draft.leave_out_box(where, Reason.NOT_FRACTIONS, line.strip()[:60])
+        else:
+            self._add(coordinates, is_polygon, self.names[index], draft, where)
+
+    def _add(
+        self, coordinates: list[float], is_polygon: bool, label: str, draft: ImageDraft, where: str
+    ) -> None:
+        width, height = draft.size
+        if is_polygon:
+            points = zip(coordinates[::2], coordinates[1::2], strict=True)
+            corners = bounds((x * width, y * height) for x, y in points)
+            draft.add_box(corners, label, where, [Conversion.POLYGON])
+            return
+        x, y, w, h = (v * side for v, side in zip(coordinates, (width, height) * 2, strict=True))
+        draft.add_box((x - w / 2, y - h / 2, x + w / 2, y + h / 2), label, where)
 
 
-def _labels_root(folder: Path, images: Path) -> Path:
-    base = folder / "labels" if (folder / "labels").is_dir() else folder
-    try:
-        return base / images.resolve().relative_to((folder / "images").resolve())
-    except ValueError:  # the images are in another folder
-        return base
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    for path in (folder / "data.yaml", folder / "labels" / "classes.txt", folder / "classes.txt"):
-        if not path.is_file():
-            continue
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise FormatError(f"{path} cannot be read: {error}", "Check the file.") from None
-        names = _yaml_names(text, path) if path.suffix == ".yaml" else text.split("\n")
-        names = [name.strip() for name in names if name.strip()]
-        if not names:
-            raise FormatError(f"{path} contains no class name", _REMEDY)
-        refuse_duplicates(names, "class", path)
-        return tuple(names)
-    raise FormatError(f"{folder} has neither data.yaml nor classes.txt", _REMEDY)
-
-
-def _yaml_names(text: str, path: Path) -> list[str]:
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise FormatError(f"{path} is not YAML: {error}", _REMEDY) from None
-    if not isinstance(content, dict) or "names" not in content:
-        raise FormatError(f"{path} lacks the key 'names'", _REMEDY)
-    names = content["names"]
-    if isinstance(names, dict):
-        if sorted(names, key=str) != sorted(range(len(names)), key=str):
-            raise FormatError(f"{path} has names numbered {list(names)}; expected 0, 1, 2, ...", _REMEDY)
-        names = [names[i] for i in range(len(names))]
-    if not isinstance(names, list) or not all(type(name) in (str, int) for name in names):
-        raise FormatError(f"{path} has names {names!r}; expected a list of names", _REMEDY)
-    return [str(name) for name in names]
-
-
-def _boxes(path: Path, image: str, size: tuple[int, int], classes: tuple[str, ...]) -> tuple[Annotation, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} cannot be read: {error}", "Check the file.") from None
-    width, height = size
-    boxes = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        owner = f"image {image}, line {number}"
-        label, (cx, cy, w, h) = _parse_line(line, path, owner, classes)
-        x, y, half_w, half_h = cx * width, cy * height, w * width / 2, h * height / 2
-        corners = (x - half_w, y - half_h, x + half_w, y + half_h)
-        boxes.append(Annotation(checked_box(corners, size, path, owner), label))
-    return tuple(boxes)
-
-
-def _parse_line(
-    line: str, path: Path, owner: str, classes: tuple[str, ...]
-) -> tuple[str, tuple[float, float, float, float]]:
-    columns = line.split()
-    if len(columns) != 5:
-        raise FormatError(
-            f"{path}: {owner} has {len(columns)} columns; expected 5: class cx cy width height",
-            "Export boxes, not polygons or predictions.",
-        )
-    try:
-        index, (cx, cy, w, h) = int(columns[0]), (float(c) for c in columns[1:])
-    except ValueError:
-        raise FormatError(f"{path}: {owner} has {line.strip()[:60]!r}; expected numbers", _REMEDY) from None
-    if not 0 <= index < len(classes):
-        raise FormatError(
-            f"{path}: {owner} has class {index}; known are 0 to {len(classes) - 1}", "Correct the class."
-        )
-    return classes[index], (cx, cy, w, h)
+def _columns(line: str) -> list[str]:
+    """The columns of a row; some tools separate them with commas."""
+    if "," in line and "." in line:
+        return [column for column in re.split(r"[\s,;]+", line.strip()) if column]
+    return line.split()
 
 
 def write(annotations: AnnotationSet, folder: Path) -> None:
@@ -150,6 +192,7 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
     indices = {name: i for i, name in enumerate(annotations.classes)}
     (folder / "labels").mkdir(parents=True, exist_ok=True)
     header = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(annotations.classes))}
+    header["unlabelled"] = _NEGATIVE
     (folder / "data.yaml").write_text(
         yaml.safe_dump(header, sort_keys=False, allow_unicode=True), encoding="utf-8"
     )

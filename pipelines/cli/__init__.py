@@ -79,6 +79,8 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except DsmoeError as error:
         _print_error(f"error: {one_line(error)}")
+        for detail in error.details:
+            _print_error(f"  {' '.join(detail.split())}")
         return error.exit_code
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:

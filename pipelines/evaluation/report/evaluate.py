@@ -203,6 +203,6 @@ def _head(
             "annotations": str(request.source),
             "images": str(request.images),
             "left_out": [image._asdict() for image in external.skipped],
-            "notes": list(request.annotations.notes),
+            "notes": list(request.annotations.account.notes),
         },
     }

@@ -60,7 +60,7 @@ def open_evaluation_set(
         )
         left_out = [image._asdict() for image in external.skipped]
         name = annotations.resolve().name
-        yield _with_boxes(EvaluationSet(name, external.labelled, left_out, parsed.notes))
+        yield _with_boxes(EvaluationSet(name, external.labelled, left_out, parsed.account.notes))
 
 
 def _test_set(workspace: Workspace | None) -> EvaluationSet:

@@ -15,6 +15,7 @@ from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.data.decode import upright_size
 from dsmoe_core.data.formats import LABEL_FORMATS, LabelFormat, read_annotations
 from dsmoe_core.data.image_folder import image_files
+from dsmoe_core.data.label_source import ReadOptions
 from dsmoe_core.errors import FormatError
 from dsmoe_core.schema import Annotation, Box
 
@@ -38,7 +39,9 @@ def test_what_a_format_writes_is_recognised_and_read(label_format: LabelFormat, 
         label_format.write(annotations, path)
         read = read_annotations(path, Path(folder) / "images")
     assert_equal_sets(read, annotations)
-    assert not read.notes
+    assert not read.account.notes
+    assert read.account.is_balanced
+    assert not read.account.entries
 
 
 @each_format
@@ -58,7 +61,7 @@ def test_path_without_annotations_is_refused(tmp_path: Path) -> None:
             read_annotations(path, tmp_path)
 
 
-def read_csv(path: Path, images: Path) -> AnnotationSet:
+def read_csv(path: Path, images: Path, options: ReadOptions) -> AnnotationSet:
     """Rows of image name, class and corners."""
     entries = []
     with path.open(newline="") as file:
