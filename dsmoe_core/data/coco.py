@@ -61,7 +61,7 @@ def read(path: Path, images: Path | None = None, options: ReadOptions = DEFAULT_
     files = coco_files(path) if path.is_dir() else [path]
     if not files:
         raise FormatError(f"{path} has no COCO file; expected a .json file with 'images'", _REMEDY)
-    chosen = choose_split({f: split_of(f.relative_to(root)) for f in files}, options.split, path, builder)
+    chosen = choose_split({f: split_of(f.relative_to(root)) for f in files}, options, path, builder)
     index = ImageIndex(images)
     states_negatives = [_FileReader(file, root, index, builder, options).read() for file in chosen]
     builder.states_negatives = all(states_negatives)

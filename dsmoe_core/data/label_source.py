@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ class ReadOptions:
         accept_predictions: read boxes with a score as labels. They are predictions of a model, so labels
             with scores are refused otherwise.
         strict: refuse labels from which anything would be clipped or left out.
+        without: file or folder whose labels are not read, such as the test set in the same data set.
     """
 
     split: SplitChoice = SplitChoice.ALL
     accept_predictions: bool = False
     strict: bool = False
+    without: Path | None = None
 
 
 DEFAULT_OPTIONS = ReadOptions()
@@ -68,17 +71,25 @@ def split_of(path: PurePath) -> str | None:
 
 
 def choose_split(
-    splits: dict[Path, str | None], choice: SplitChoice, source: Path, builder: AnnotationSetBuilder
+    files: dict[Path, str | None], options: ReadOptions, source: Path, builder: AnnotationSetBuilder
 ) -> list[Path]:
     """The label files to read; a note says which splits there are if there are several.
 
     Args:
-        splits: split of each label file, see :func:`split_of`.
+        files: split of each label file, see :func:`split_of`.
         source: the data set, for notes and messages.
 
     Raises:
         FormatError: the wanted split is missing.
     """
+    choice = options.split
+    splits = files
+    if options.without is not None:
+        excluded = (Path(os.path.abspath(options.without)), options.without.resolve())  # noqa: PTH100
+        absolute = {p: Path(os.path.abspath(p)) for p in files}  # noqa: PTH100 - links are not followed
+        splits = {p: s for p, s in files.items() if not any(absolute[p].is_relative_to(e) for e in excluded)}
+        if len(splits) < len(files):
+            builder.note(f"{source}: {len(files) - len(splits)} label files are in {options.without}")
     names = list(dict.fromkeys(split for split in splits.values() if split is not None))
     if len(names) < 2:
         return list(splits)

@@ -62,7 +62,7 @@ def read(path: Path, images: Path | None = None, options: ReadOptions = DEFAULT_
     builder = AnnotationSetBuilder()
     splits = _splits(files, folder)
     reader = _FileReader(folder, ImageIndex(images), builder)
-    for file in choose_split(splits, options.split, path, builder):
+    for file in choose_split(splits, options, path, builder):
         reader.read(file)
     if not options.accept_predictions:
         refuse_predictions(reader.scored, path)

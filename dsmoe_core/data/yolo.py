@@ -63,7 +63,7 @@ def read(path: Path, images: Path, options: ReadOptions = DEFAULT_OPTIONS) -> An
         builder.note(f"{path}: {len(labels)} of {len(layout.labels)} label files are read, those of {images}")
     files = {p: layout.split_of_label(p) for p in labels}
     lists = {p: split_of(Path(p.name)) for p in layout.lists}
-    chosen = set(choose_split({**files, **lists}, options.split, path, builder))
+    chosen = set(choose_split({**files, **lists}, options, path, builder))
     reader = _LabelReader(layout, builder, classes)
     for label in labels:
         if label in chosen:

@@ -248,6 +248,13 @@ def test_wanted_split_is_read_and_noted(tmp_path: Path, export: Any, choice: Spl
     assert len(read.account.notes) >= 1
 
 
+@pytest.mark.parametrize("export", [roboflow_coco, roboflow_yolo, roboflow_voc])
+def test_labels_of_the_test_set_in_the_same_export_are_not_read(tmp_path: Path, export: Any) -> None:
+    export(tmp_path)
+    read = read_annotations(tmp_path, tmp_path, ReadOptions(without=tmp_path / "test"))
+    assert {image.name.partition("/")[0] for image in read.images} == {"train", "valid"}
+
+
 def test_split_of_image_sets_is_read(tmp_path: Path) -> None:
     cvat_voc(tmp_path)
     write(tmp_path / "ImageSets" / "Main" / "train.txt", "a\n")
