@@ -16,7 +16,7 @@ LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -
 MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
 
 # One process per core, one thread per process.
-PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
+PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadgroup
 
 YOLO := pipelines/benchmarks/comparison/yolo
 ENGINES := pipelines/services/language_model/engines

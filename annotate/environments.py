@@ -135,7 +135,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            raise _disk_full(folder, "it") from error
+            raise _disk_full(folder, "the folder") from error
         raise PrerequisiteError(
             f"cannot create the folder {folder}: {error.strerror}", "Choose a folder with write permission."
         ) from error

@@ -48,8 +48,8 @@ class OpenAIServer:
             )
         if "@" in urlsplit(url).netloc:  # the HTTP library logs URLs
             raise LanguageModelError(
-                f"the server's address {_without_login(url)!r} was given with a login in it",
-                "Give the login as the API key instead.",
+                f"the server's address {_without_login(url)!r} contains a user name or password",
+                "Remove them from the address; if the server needs a key, give it as the API key.",
             )
         self.url = url
         self._key = api_key

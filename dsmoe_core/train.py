@@ -30,7 +30,7 @@ from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
 from dsmoe_core.training.microbatch import MicroBatchFinder
 from dsmoe_core.training.objective import Objective
-from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate, update_average
+from dsmoe_core.training.optimizer import WeightAverage, build_optimizer, set_learning_rate
 from dsmoe_core.training.prefetch import prefetch, prefetch_threads
 from dsmoe_core.training.run import TrainingRun, TrainingSummary, fingerprint
 from dsmoe_core.training.step_sampler import StepSampler
@@ -113,6 +113,7 @@ def fit(
     wrapped.mark_forward_method("encode_classes")
     objective = Objective(fabric, wrapped, training.losses, not model.paper_losses, processes, frozen)
     finder = MicroBatchFinder(network, state.micro_batch, processes)
+    moving_average = WeightAverage(average, network, training.ema)
     steps = math.ceil(training.images_seen / training.batch)
     started = saved = time.monotonic() - state.seconds
     data = prefetch(sampler.sample, range(state.step, steps), prefetch_threads(fabric.device))
@@ -123,7 +124,7 @@ def fit(
         _require_finite(index, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        update_average(average, network, training.ema, index + 1)
+        moving_average.update(index + 1)
         state.record_step(losses, finder.micro_batch, time.monotonic() - started)
         if progress is not None and processes.is_main:
             metrics = {"learning_rate": rate, "gradient_norm": float(norm)}

@@ -211,7 +211,7 @@ def record_duration(workspace: Workspace, started: float) -> Iterator[None]:
 
 
 def result(workspace: Workspace, data: DemoData, plan: DemoPlan) -> dict[str, Any]:
-    """Content of benchmarks/results/demo.json that this demo determines."""
+    """Measured fields of benchmarks/results/demo.json; ``write_result`` adds the command and the machine."""
     return {
         "data": data.name,
         "minutes": round(float(workspace.journal.value("demo_seconds") or 0.0) / 60, 2),

@@ -141,12 +141,11 @@ class ClassBookStore:
     def rollback(
         self, version: str | None = None, *, over: str | None, author: str, reason: str
     ) -> VersionEvent:
-        """Publish an earlier published version again; this needs no report.
+        """Put a formerly published version into use again, without an evaluation report.
 
         Args:
-            version: id of a version that was published; None: the latest one before the published version
-                that is not retired.
-            over: id of the version that the caller believes to be published.
+            version: id of that version; None: the most recent formerly published version that is not retired.
+            over: id of the version to replace, as the caller last read it.
 
         Raises:
             ClassBookError: there is no such version, or another one was published in the meantime.

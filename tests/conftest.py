@@ -21,6 +21,15 @@ ENVIRONMENTS = Path(
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file in one process, and all files that use ``exports`` in one, so that these are made once."""
+    with_exports = {item.path for item in items if "exports" in getattr(item, "fixturenames", ())}
+    for item in items:
+        group = "exports" if item.path in with_exports else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A new empty home, no DSMOE_*, LABEL_STUDIO_*, FIFTYONE_* or OPENAI_* variable, and no model hub."""

@@ -56,7 +56,8 @@ def find_mongod(package: Path | None = None) -> Path:
         package: FiftyOne's folder; that of the installed one by default.
 
     Raises:
-        PrerequisiteError: no mongod runs and is new enough; the message gives the reason for each.
+        PrerequisiteError: no mongod was found that can be executed and is recent enough; the message says
+            what is wrong with each.
     """
     folder = (package or package_folder()) / "db" / "bin"
     problems = []

@@ -1,13 +1,14 @@
-"""Stage 5: hyperbolic manifold alignment in the Poincare ball D^n (eq. 9-13).
+"""Stage 5: hyperbolic manifold alignment in the Poincare ball D^n (eq. 9-11; the losses have eq. 12 and 13).
 
 1. exponential map ``P(v_i) = Exp_0(v_i)`` (eq. 9)
 2. semantic anchoring ``t^_i = Proj(W_h T^_i)`` (eq. 10)
 3. geometric fusion ``g_i = Log_0(P(v_i)) + beta Log_{t^_i}(P(v_i))`` with a learnable beta (eq. 11)
 
-Paper: v_i is "the i-th visual feature vector", yet G holds one fused vector per class. We: v_i is the visual
-descriptor of class i, which is F_cs pooled by the attention of T^_i over the positions. Stages 6 and 9 use
-the same class-position affinity to spread class vectors over space; there it is normalised over the classes
-and one background class instead of over the positions.
+The paper calls v_i "the i-th visual feature vector", but its result G (all g_i) has one vector per class. So
+v_i is a descriptor of class i here: the image features F_cs (stage 4), pooled over the positions with
+attention from the class embedding T^_i. This stage normalises that attention over the positions. Stages 6
+and 9 reuse its logits to spread class vectors over the image, normalised over the classes and one background
+class.
 
 Everything in the ball is computed in fp32, also under autocast.
 """

@@ -21,6 +21,14 @@ from dsmoe_core.convolution import on_phases
 from dsmoe_core.outputs import AlignmentOutput, GatingOutput
 
 
+class ChannelScale(nn.Conv2d):
+    """Depthwise 1 x 1 convolution, computed as a product: PyTorch's CPU kernel calls one GEMM per channel."""
+
+    def forward(self, x: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+        """Multiply every channel by its weight."""
+        return x * self.weight[:, 0].to(x.dtype)
+
+
 class HeterogeneousEnsemble(nn.Module):
     """Dilated column kernels in parallel with a convolution over image and text features.
 
@@ -42,7 +50,7 @@ class HeterogeneousEnsemble(nn.Module):
         self.columns = nn.ModuleList(
             nn.Sequential(
                 nn.ZeroPad2d((0, 0, (k - 1) // 2, k // 2)),
-                nn.Conv2d(width, width, (k, 1), groups=width, bias=False),
+                (nn.Conv2d if k > 1 else ChannelScale)(width, width, (k, 1), groups=width, bias=False),
             )
             for k in (1, 2, 3)
         )

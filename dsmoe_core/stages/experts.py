@@ -154,7 +154,7 @@ class SparseExperts(nn.Module):
         super().__init__()
         if unknown := [name for name in task_experts if name not in TASK_EXPERTS]:
             raise SettingsError(
-                f"task_experts names {', '.join(unknown)}; expected some of {', '.join(TASK_EXPERTS)}",
+                f"task_experts contains {', '.join(unknown)}; expected some of {', '.join(TASK_EXPERTS)}",
                 "Correct detector.model.task_experts, or register the expert in stages/experts.py.",
             )
         self.task = nn.ModuleList(TASK_EXPERTS[name](width, grid_stride) for name in task_experts)

@@ -95,6 +95,8 @@ class ModelFiles:
 
     def _missing(self, reason: str) -> PrerequisiteError:
         return PrerequisiteError(
-            f"text encoder {self._model} is neither a complete folder nor on a reachable hub ({reason})",
+            f"the folder of text encoder {self._model} is incomplete: {reason}"
+            if self._is_local
+            else f"text encoder {self._model} is neither a folder nor on a reachable hub ({reason})",
             f"Give a folder with {CONFIG}, tokenizer.json and *.safetensors; `hf download` creates one.",
         )

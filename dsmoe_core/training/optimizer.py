@@ -78,15 +78,33 @@ def schedule(done: float, warmup: float) -> float:
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Update the exponential moving average of weights and buffers; the decay is smaller in early steps."""
-    keep = min(decay, (1 + step) / (10 + step))
-    for mean, value in zip(_state(average), _state(network), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value.to(mean.dtype), 1 - keep)
-        else:
-            mean.copy_(value)
+class WeightAverage:
+    """Exponential moving average of a network's weights and buffers.
+
+    Args:
+        average: copy of the network that holds the average.
+        network: the network that is trained.
+        decay: share of the average that a step keeps; smaller in early steps.
+    """
+
+    def __init__(self, average: nn.Module, network: nn.Module, decay: float) -> None:
+        self._decay = decay
+        pairs = list(zip(_state(average), _state(network), strict=True))
+        self._means, self._values = _unzip(p for p in pairs if p[0].dtype.is_floating_point)
+        self._copies, self._originals = _unzip(p for p in pairs if not p[0].dtype.is_floating_point)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Include the network's values after this step, counted from 1; integers are copied."""
+        keep = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self._means, self._values, 1 - keep)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._originals)
+
+
+def _unzip(pairs: Iterator[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    both = list(pairs)
+    return [first for first, _ in both], [second for _, second in both]
 
 
 def _state(network: nn.Module) -> Iterator[Tensor]:

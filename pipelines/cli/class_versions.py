@@ -237,7 +237,7 @@ def rollback(
         line("classes.yaml was reset too")
     else:
         command = f"dsmoe classes checkout published --workspace {workspace}"
-        line(f"classes.yaml has other changes and was not reset; `{command}` resets it")
+        line(f"classes.yaml differs from the replaced version and was left as it is; `{command}` replaces it")
 
 
 def retire(
@@ -282,8 +282,8 @@ def _warnings(book: ClassBook) -> Iterator[str]:
     """Weaknesses of a valid class book."""
     without_text = [entry.name for entry in book.classes if entry.source == "name"]
     if without_text:
-        yield f"without a description, add one: {', '.join(without_text)}"
+        yield f"no description yet: {', '.join(without_text)}"
     described = [entry for entry in book.classes if entry.source != "name"]
     without_paraphrases = [entry.name for entry in described if not entry.paraphrases]
     if without_paraphrases:
-        yield f"without paraphrases, which training samples from: {', '.join(without_paraphrases)}"
+        yield f"no paraphrases for the training to choose from: {', '.join(without_paraphrases)}"

@@ -22,9 +22,10 @@ def domain(name: str) -> ClassBook:
 def glossary_book(names: Iterable[str]) -> ClassBook:
     """A class book for these class names, with the descriptions of the glossary.
 
-    A name keeps its spelling. The glossary is searched by names and aliases, first in the domain that has
-    most of the names: "pin_hole" with "open" is a hole in copper, with "scratch" a hole in aluminium. A name
-    that the glossary does not have becomes a class with its bare name as description and source "name".
+    A name keeps its spelling. The glossary has several domains (circuit boards, aluminium, ...). A name is
+    looked up, by name or alias, first in the domain that has most of the given names. So "pin_hole" is a hole
+    in copper if "open" (an open circuit) is also given, and a hole in aluminium if "scratch" is. A name that
+    the glossary does not have becomes a class with its name as description and the source "name".
 
     Raises:
         ClassBookError: there is no name, or one is given twice.

@@ -73,8 +73,10 @@ def text_effect(gain: Mapping[str, Any]) -> dict[str, Any]:
         shown": otherwise) and ``sentence``.
     """
     low, high = gain["ci95"]
-    spread = "; {:+.3f} to {:+.3f} by draw".format(*gain["spread"]) if "spread" in gain else ""
-    numbers = f"descriptions minus random words: mAP@.5:.95 {format_difference(gain)}{spread}"
+    spread = ""
+    if "spread" in gain:
+        spread = "; {:+.3f} to {:+.3f}, depending on the random words".format(*gain["spread"])
+    numbers = f"mAP@.5:.95 of the descriptions minus random words, 95 %: {format_difference(gain)}{spread}"
     if low > 0:
         answer, claim = "yes", "The model uses the descriptions"
     elif high < 0:

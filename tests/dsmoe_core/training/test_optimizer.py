@@ -19,7 +19,7 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.train import MAX_GRADIENT_NORM
 from dsmoe_core.training.muon import Muon
-from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate, update_average
+from dsmoe_core.training.optimizer import WeightAverage, build_optimizer, set_learning_rate
 
 
 def test_learning_rate_rises_linearly_then_falls_along_a_cosine() -> None:
@@ -76,11 +76,12 @@ def test_moving_average_has_a_smaller_decay_at_the_start() -> None:
     average, network = (nn.BatchNorm1d(1).requires_grad_(False) for _ in range(2))
     nn.init.constant_(network.weight, 3.0)
     network.num_batches_tracked += 7
-    update_average(average, network, 0.99, step=1)
+    moving_average = WeightAverage(average, network, 0.99)
+    moving_average.update(1)
     assert float(average.weight) == pytest.approx(1 + 2 * (1 - 2 / 11))
     assert average.num_batches_tracked == 7
     before = float(average.weight)
-    update_average(average, network, 0.99, step=10**6)
+    moving_average.update(10**6)
     assert float(average.weight) == pytest.approx(before + 0.01 * (3 - before))
 
 

