@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.errors import BoxError, ClassBookError
 
 
@@ -323,6 +324,7 @@ class Harvest:
         note: the annotator's message to the domain expert.
         annotators: number of annotators whose work this is; 0 if all was withdrawn or none was submitted.
         agreement: of the annotators on boxes and classes, 0 to 1; None with fewer than two annotators.
+        account: which regions were taken, clipped or left out; None if there are no annotations.
     """
 
     key: str
@@ -337,6 +339,7 @@ class Harvest:
     note: str = ""
     annotators: int = 1
     agreement: float | None = None
+    account: ImportAccount | None = field(default=None, compare=False)
 
     @property
     def labelled(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from annotate.studio.label_config import colour
+from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage, Prediction
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.settings import RoundSettings
@@ -29,6 +30,7 @@ class Snapshot:
         test_set: the fixed test set, by image key.
         sent: keys of the images that are with the annotators.
         round_settings: define which detections are pre-annotations.
+        accounts: of the harvests, by round.
     """
 
     title: str
@@ -42,6 +44,7 @@ class Snapshot:
     test_set: Mapping[str, LabelledImage]
     sent: frozenset[str]
     round_settings: RoundSettings
+    accounts: Mapping[int, ImportAccount] = field(default_factory=dict)
 
     def truth(self, key: str) -> tuple[Annotation, ...] | None:
         """Annotations of an image; None if it is not labelled."""

@@ -30,10 +30,11 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     with Workspace.open(path) as workspace:
         harvests, book = workspace.journal.harvests(), workspace.class_book()
+        rounds = tuple(workspace.rounds())
         return Snapshot(
             title=workspace.settings.title,
             path=workspace.path,
-            rounds=tuple(workspace.rounds()),
+            rounds=rounds,
             champion=workspace.champion(),
             classes=book.vocabulary().names,
             images={image.key: image for image in workspace.images("pool")},
@@ -45,6 +46,11 @@ def read_snapshot(path: Path) -> Snapshot:
             test_set={item.image.key: relabel_image(item, or_keep(book)) for item in workspace.test_set()},
             sent=frozenset(task.key for task in workspace.journal.tasks() if task.key not in harvests),
             round_settings=workspace.settings.round,
+            accounts={
+                row.round: account
+                for row in rounds
+                if (account := workspace.round_account(row.round)) is not None
+            },
         )
 
 

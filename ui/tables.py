@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from annotate.review.sample import expert_name, weights_vector
+from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Outcome
 from pipelines.workspace.annotation_time import ALL
 from pipelines.workspace.round_summary import RoundSummary
@@ -84,6 +85,25 @@ def round_table(rounds: Sequence[RoundSummary]) -> list[Row]:
             "Decision": row.reason or decision(row),
         }
         for row in rounds
+    ]
+
+
+def account_table(accounts: Mapping[int, ImportAccount]) -> list[Row]:
+    """One row per harvested round: what was taken, clipped and left out of its annotations."""
+    return [
+        {
+            "Round": number,
+            "Images back": account.images_in,
+            "Labelled": account.images_taken,
+            "Without a box": account.images_without_box,
+            "Skipped or in doubt": account.images_left_out,
+            "Boxes": account.boxes_in,
+            "Taken": account.boxes_taken,
+            "Converted": sum(account.conversions.values()),
+            "Clipped": account.boxes_clipped,
+            "Left out": account.boxes_left_out,
+        }
+        for number, account in sorted(accounts.items())
     ]
 
 

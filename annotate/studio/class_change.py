@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dsmoe_core.errors import ClassBookError, StudioError
 
 Json = dict[str, Any]
+MAX_PLACES = 10
+"""Uses of a class that a message lists."""
 Resolve = Callable[[str], str]
 """Maps a class name or alias to the class-book name; raises ClassBookError for an unknown name."""
 
@@ -30,6 +32,7 @@ class ClassChange:
             Otherwise they are deleted from the pre-annotations of open tasks.
         annotations: number of annotations that use each obsolete class.
         pre_annotations: number of predictions (sets of pre-annotations) that use each obsolete class.
+        places: image, task and annotation of the first uses of each removed class in annotations.
     """
 
     added: tuple[str, ...] = ()
@@ -37,6 +40,7 @@ class ClassChange:
     removed: tuple[str, ...] = ()
     annotations: Mapping[str, int] = field(default_factory=dict)
     pre_annotations: Mapping[str, int] = field(default_factory=dict)
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def between(cls, current: Collection[str], wanted: Collection[str], resolve: Resolve) -> ClassChange:
@@ -59,11 +63,17 @@ class ClassChange:
         """Copy with the usage counts of the obsolete classes in the project's tasks."""
         annotations: Counter[str] = Counter()
         pre_annotations: Counter[str] = Counter()
+        places: dict[str, tuple[str, ...]] = {}
         for task in tasks:
-            for counter, kind in ((annotations, "annotations"), (pre_annotations, "predictions")):
-                for item in task.get(kind) or []:
-                    counter.update(self.obsolete & labels_of(item["result"]))
-        return ClassChange(self.added, self.renamed, self.removed, annotations, pre_annotations)
+            for item in task.get("predictions") or []:
+                pre_annotations.update(self.obsolete & labels_of(item.get("result") or ()))
+            for item in task.get("annotations") or []:
+                used = self.obsolete & labels_of(item.get("result") or ())
+                annotations.update(used)
+                for name in sorted(used & set(self.removed)):
+                    if annotations[name] <= MAX_PLACES:
+                        places[name] = (*places.get(name, ()), place_of(task, item))
+        return replace(self, annotations=annotations, pre_annotations=pre_annotations, places=places)
 
     def check(self) -> None:
         """Refuse to remove a class that annotations use.
@@ -72,11 +82,14 @@ class ClassChange:
             StudioError: an annotation uses a removed class.
         """
         if used := [name for name in self.removed if self.annotations.get(name)]:
-            counts = ", ".join(f"{name!r} ({self.annotations[name]})" for name in used)
+            uses = ", ".join(
+                f"{name!r} ({self.annotations[name]}): {'; '.join(self.places.get(name, ()))}"
+                for name in used
+            )
             raise StudioError(
-                f"annotations use the class {counts}, which is no longer in the class book",
-                "Add it to the class book again, or make it an alias of the class that replaces it, "
-                "or start a project with another title.",
+                f"annotations use a class that is not in the class book: {uses}",
+                "Correct them in Label Studio, or add the class to the class book, or make it an alias, and "
+                "publish that; then run the same command again.",
             )
 
     def rewrite(self, results: Iterable[Mapping[str, Any]], *, drop: bool) -> list[Json] | None:
@@ -89,16 +102,23 @@ class ClassChange:
         Returns:
             The new results; None if nothing changes.
         """
-        before = [dict(result) for result in results]
+        before = list(results)
         after = [self._rename(r) for r in before if not (drop and labels_of([r]) & set(self.removed))]
         return None if after == before else after
 
-    def _rename(self, result: Json) -> Json:
+    def _rename(self, result: Any) -> Any:
         value = {
             kind: [self.renamed.get(name, name) for name in part] if _is_labels(kind, part) else part
-            for kind, part in (result.get("value") or {}).items()
+            for kind, part in value_of(result).items()
         }
-        return {**result, "value": value} if "value" in result else result
+        return {**result, "value": value} if value else result
+
+
+def place_of(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> str:
+    """Image, task and annotation, for messages."""
+    data = task.get("data") or {}
+    name = data.get("name") or data.get("key") or "an image of another program"
+    return f"{name} (task {task.get('id')}, annotation {annotation.get('id')})"
 
 
 def labels_of(results: Iterable[Mapping[str, Any]]) -> frozenset[str]:
@@ -106,10 +126,16 @@ def labels_of(results: Iterable[Mapping[str, Any]]) -> frozenset[str]:
     return frozenset(
         str(name)
         for result in results
-        for kind, part in (result.get("value") or {}).items()
+        for kind, part in value_of(result).items()
         if _is_labels(kind, part)
         for name in part
     )
+
+
+def value_of(result: object) -> Mapping[str, Any]:
+    """The value of a Label Studio result; empty if it is not an object."""
+    value = result.get("value") if isinstance(result, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
 
 
 def _is_labels(kind: str, part: object) -> bool:

@@ -63,12 +63,13 @@ class LabelStudio:
         *,
         owner: str = "",
         resolve: Resolve = no_aliases,
+        project: int | None = None,
         progress: CountCallback | None = None,
     ) -> int:
         """See Studio.ensure_project."""
         task_format.check_title(title)
         config = label_config(vocabulary)
-        existing = self._find(title, owner)
+        existing = self._find(title, owner, project)
         if existing is None:
             with self._api.client(f"create the project {title!r}") as sdk:
                 created = sdk.projects.create(
@@ -77,24 +78,30 @@ class LabelStudio:
                     label_config=config,
                     sampling="Sequential sampling",
                 )
-            project = int(created.id)
+            found = int(created.id)
         else:
-            project = existing.project
+            found = existing.project
             if existing.label_config != config:
-                change = self._change(project, vocabulary, resolve)
-                migrate(self._api, project, change, vocabulary, progress)
+                change = self._change(found, vocabulary, resolve)
+                migrate(self._api, found, change, vocabulary, progress)
             if owner and owner_of(existing.description) is None:
                 with self._api.client(f"set the owner of the project {title!r}") as sdk:
-                    sdk.projects.update(project, description=with_owner(owner, existing.description))
-        self._classes[project] = frozenset(vocabulary.names)
-        ensure_views(self._api, project)
-        return project
+                    sdk.projects.update(found, description=with_owner(owner, existing.description))
+        self._classes[found] = frozenset(vocabulary.names)
+        ensure_views(self._api, found)
+        return found
 
     def class_change(
-        self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        owner: str = "",
+        resolve: Resolve = no_aliases,
+        project: int | None = None,
     ) -> ClassChange:
         """See Studio.class_change."""
-        existing = self._find(title, owner)
+        existing = self._find(title, owner, project)
         if existing is None:
             return ClassChange(vocabulary.names)
         return self._change(existing.project, vocabulary, resolve)
@@ -146,8 +153,15 @@ class LabelStudio:
                 with self._api.client(f"update task {task['id']}") as sdk:
                     sdk.tasks.update(str(task["id"]), data=data)
 
-    def _find(self, title: str, owner: str) -> _Project | None:
+    def _find(self, title: str, owner: str, known: int | None) -> _Project | None:
+        """The project with this id if it belongs to the owner, else the one with this title."""
         fields = "id,title,label_config,description"
+        if known is not None and owner:
+            with self._api.client(f"find project {known}") as sdk:
+                rows = list(sdk.projects.list(ids=str(known), page_size=1000, include=fields))
+            for row in rows:
+                if int(row.id) == known and owner_of(row.description or "") == owner:
+                    return _Project(known, str(row.label_config), row.description or "")
         with self._api.client(f"list the projects with the title {title!r}") as sdk:
             listed = list(sdk.projects.list(title=title, page_size=1000, include=fields))
         same_title = sorted((p for p in listed if p.title == title), key=lambda p: int(p.id))

@@ -47,6 +47,8 @@ def image_feedback(results: Iterable[Mapping[str, Any]]) -> ImageFeedback:
     selected: set[str] = set()
     notes: list[str] = []
     for result in results:
+        if not is_image_feedback(result):
+            continue
         value = result.get("value") or {}
         if result.get("from_name") == IMAGE_CHOICE:
             selected.update(map(str, value.get("choices") or []))
@@ -59,11 +61,11 @@ def image_feedback(results: Iterable[Mapping[str, Any]]) -> ImageFeedback:
     )
 
 
-def is_image_feedback(result: Mapping[str, Any]) -> bool:
+def is_image_feedback(result: object) -> bool:
     """Whether a result belongs to the whole image instead of a region."""
-    return result.get("from_name") in (IMAGE_CHOICE, NOTE)
+    return isinstance(result, Mapping) and result.get("from_name") in (IMAGE_CHOICE, NOTE)
 
 
-def is_smart_prompt(result: Mapping[str, Any]) -> bool:
+def is_smart_prompt(result: object) -> bool:
     """Whether a result is the prompt of a smart tool (a click or a frame) instead of an annotated box."""
-    return result.get("from_name") in (CLICK, FRAME)
+    return isinstance(result, Mapping) and result.get("from_name") in (CLICK, FRAME)

@@ -1,29 +1,17 @@
-"""Conversion between boxes (pixel corners) and Label Studio results (percent, corner and size, rotation)."""
+"""Conversion of boxes (pixel corners) to Label Studio results (percent, corner and size)."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Callable, Iterable, Mapping
-from math import cos, radians, sin
 from typing import Any
 
-from annotate.studio.controls import CONTROL, FRAME, OBJECT, is_image_feedback, is_smart_prompt
-from annotate.studio.protocol import Origin, Region
+from annotate.studio.controls import CONTROL, OBJECT
+from annotate.studio.protocol import Region
 from dsmoe_core.errors import BoxError
 from dsmoe_core.schema import Box, Detection, Prediction
 
 Json = dict[str, Any]
 """A JSON object of Label Studio's API."""
-
-log = logging.getLogger(__name__)
-
-_ORIGINS: dict[str, Origin] = {
-    "manual": "manual",
-    "prediction": "prediction",
-    "prediction-changed": "prediction-changed",
-}
-_REMEDY = "Correct or remove it in Label Studio."
 
 
 def to_percent(box: Box, width: int, height: int) -> Json:
@@ -47,45 +35,6 @@ def to_percent(box: Box, width: int, height: int) -> Json:
         "width": 100 * inside.width / width,
         "height": 100 * inside.height / height,
     }
-
-
-def from_percent(value: Mapping[str, Any], width: int, height: int) -> Box:
-    """Box in pixels from percent values, clipped to the image.
-
-    A rotated box becomes its axis-aligned bounding box. Label Studio rotates clockwise about the top-left
-    corner. Our labelling config does not allow rotation, but other programs can store rotated boxes.
-
-    Args:
-        value: x, y, width, height in percent and, optionally, rotation in degrees.
-        width, height: of the image, in pixels.
-
-    Raises:
-        BoxError: the box has no area inside the image, or a value is missing or not a number.
-    """
-    left, top = _number(value, "x") * width / 100, _number(value, "y") * height / 100
-    w, h = _number(value, "width") * width / 100, _number(value, "height") * height / 100
-    angle = radians(_number(value, "rotation") if value.get("rotation") else 0)
-    if angle == 0:
-        return Box(left, top, left + w, top + h).clipped(width, height)
-    corners = [
-        (dx * cos(angle) - dy * sin(angle), dx * sin(angle) + dy * cos(angle))
-        for dx in (0, w)
-        for dy in (0, h)
-    ]
-    xs, ys = [x for x, _ in corners], [y for _, y in corners]
-    return Box(left + min(xs), top + min(ys), left + max(xs), top + max(ys)).clipped(width, height)
-
-
-def _number(value: Mapping[str, Any], name: str) -> float:
-    """A number of a result's value. The server does not validate what other programs store.
-
-    Raises:
-        BoxError: it is missing or not a number.
-    """
-    number = value.get(name)
-    if isinstance(number, bool) or not isinstance(number, int | float):
-        raise BoxError(f"a region's {name} is {number!r}; expected a number", _REMEDY)
-    return number
 
 
 def to_result(region: Region, width: int, height: int, reason: str | None = None) -> Json:
@@ -114,89 +63,6 @@ def to_result(region: Region, width: int, height: int, reason: str | None = None
     if reason:
         result["meta"] = {"text": [reason]}
     return result
-
-
-def from_result(result: Mapping[str, Any], width: int, height: int) -> Region:
-    """Region from a Label Studio result.
-
-    Args:
-        width, height: of the image, in pixels.
-
-    Raises:
-        BoxError: the result is not a rectangle with exactly one class, or has no area inside the image.
-    """
-    value = result.get("value") or {}
-    labels = value.get("rectanglelabels") or []
-    if result.get("type") != "rectanglelabels" or len(labels) != 1:
-        raise BoxError(
-            f"region {result.get('id')} has type {result.get('type')} and classes {labels}; "
-            "expected a rectangle with one class",
-            _REMEDY,
-        )
-    return Region(
-        id=str(result.get("id")),
-        box=from_percent(value, width, height),
-        label=str(labels[0]),
-        origin=_ORIGINS.get(str(result.get("origin")), "manual"),
-        score=result.get("score"),
-    )
-
-
-def from_prompt(result: Mapping[str, Any], width: int, height: int) -> Region:
-    """Region from the prompt of a smart tool: the frame, or a 2 x 2 px box around the click.
-
-    Raises:
-        BoxError: see ``from_result``.
-    """
-    if result.get("from_name") == FRAME:
-        return from_result(result, width, height)
-    value = result.get("value") or {}
-    x, y = _number(value, "x") - 100 / width, _number(value, "y") - 100 / height
-    box: Json = {"x": x, "y": y, "width": 200 / width, "height": 200 / height}
-    box["rectanglelabels"] = value.get("keypointlabels")
-    return from_result({**result, "type": "rectanglelabels", "value": box}, width, height)
-
-
-def parse_regions(
-    results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
-) -> tuple[Region, ...]:
-    """All boxes in the results of an annotation or prediction.
-
-    Image-level results (``controls.image_feedback``) and prompts of smart tools (``parse_prompts``) are not
-    boxes. An invalid result is skipped with a warning.
-
-    Args:
-        width, height: of the image, in pixels.
-        where: name of the task, for the warning.
-    """
-    boxes = (result for result in results if not is_image_feedback(result) and not is_smart_prompt(result))
-    return _parse(boxes, from_result, width, height, where)
-
-
-def parse_prompts(
-    results: Iterable[Mapping[str, Any]], width: int, height: int, where: str
-) -> tuple[Region, ...]:
-    """All positive smart-tool prompts left in the results of an annotation; see ``parse_regions``."""
-    prompts = (r for r in results if is_smart_prompt(r) and r.get("is_positive") is not False)
-    return _parse(prompts, from_prompt, width, height, where)
-
-
-def _parse(
-    results: Iterable[Mapping[str, Any]],
-    parse_result: Callable[[Mapping[str, Any], int, int], Region],
-    width: int,
-    height: int,
-    where: str,
-) -> tuple[Region, ...]:
-    regions: dict[str, Region] = {}
-    for result in results:
-        try:
-            region = parse_result(result, width, height)
-        except BoxError as error:
-            log.warning("%s: %s", where, error)
-            continue
-        regions[region.id] = region
-    return tuple(regions.values())
 
 
 def pre_annotations(prediction: Prediction) -> tuple[tuple[Region, str], ...]:

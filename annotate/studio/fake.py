@@ -47,33 +47,40 @@ class FakeStudio:
         *,
         owner: str = "",
         resolve: Resolve = no_aliases,
+        project: int | None = None,
         progress: CountCallback | None = None,
     ) -> int:
         """See Studio.ensure_project."""
         task_format.check_title(title)
         config = label_config(vocabulary)
-        change = self.class_change(title, vocabulary, owner=owner, resolve=resolve)
+        change = self.class_change(title, vocabulary, owner=owner, resolve=resolve, project=project)
         change.check()
-        project = self._find(title, owner)
-        if project is None:
-            project = {"id": self._next_id(), "title": title}
-            self._state["projects"].append(project)
-        if owner_of(project.get("description", "")) is None:
-            project["description"] = with_owner(owner, project.get("description", ""))
-        self._rewrite_tasks(int(project["id"]), change, progress)
-        project.update(classes=list(vocabulary.names), label_config=config)
+        found = self._find(title, owner, project)
+        if found is None:
+            found = {"id": self._next_id(), "title": title}
+            self._state["projects"].append(found)
+        if owner_of(found.get("description", "")) is None:
+            found["description"] = with_owner(owner, found.get("description", ""))
+        self._rewrite_tasks(int(found["id"]), change, progress)
+        found.update(classes=list(vocabulary.names), label_config=config)
         self._save()
-        return int(project["id"])
+        return int(found["id"])
 
     def class_change(
-        self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        owner: str = "",
+        resolve: Resolve = no_aliases,
+        project: int | None = None,
     ) -> ClassChange:
         """See Studio.class_change."""
-        project = self._find(title, owner)
-        if project is None:
+        found = self._find(title, owner, project)
+        if found is None:
             return ClassChange(vocabulary.names)
-        change = ClassChange.between(project["classes"], vocabulary.names, resolve)
-        return change.with_counts(self._tasks(project["id"]))
+        change = ClassChange.between(found["classes"], vocabulary.names, resolve)
+        return change.with_counts(self._tasks(found["id"]))
 
     def import_tasks(
         self, project: int, tasks: Sequence[Task], *, progress: CountCallback | None = None
@@ -135,7 +142,7 @@ class FakeStudio:
             task["data"] = task_format.with_agreement(task["data"], agreement)
         self._save()
 
-    # Other actions of annotators in the labelling interface, for tests.
+    # Other actions of users in the labelling interface, for tests.
 
     def annotate(self, task_id: int, annotation: Json) -> int:
         """Add an annotation in Label Studio's format and return its id.
@@ -161,6 +168,22 @@ class FakeStudio:
         task, annotation = self._annotation(annotation_id)
         task["annotations"].remove(annotation)
         self._touch(task)
+        self._save()
+
+    def rename_project(self, project: int, title: str) -> None:
+        """Change the title of a project."""
+        next(p for p in self._state["projects"] if p["id"] == project)["title"] = title
+        self._save()
+
+    def delete_project(self, project: int) -> None:
+        """Delete a project with its tasks."""
+        self._state["projects"] = [p for p in self._state["projects"] if p["id"] != project]
+        self._state["tasks"] = [t for t in self._state["tasks"] if t["project"] != project]
+        self._save()
+
+    def delete_task(self, task_id: int) -> None:
+        """Delete a task with its annotations."""
+        self._state["tasks"].remove(self._task(task_id))
         self._save()
 
     def _annotation(self, annotation_id: int) -> tuple[Json, Json]:
@@ -192,7 +215,10 @@ class FakeStudio:
     def _tasks(self, project: int) -> list[Json]:
         return [task for task in self._state["tasks"] if task["project"] == project]
 
-    def _find(self, title: str, owner: str) -> Json | None:
+    def _find(self, title: str, owner: str, known: int | None) -> Json | None:
+        for project in self._state["projects"]:
+            if owner and project["id"] == known and owner_of(project.get("description", "")) == owner:
+                return project  # type: ignore[no-any-return]
         projects = [p for p in self._state["projects"] if p["title"] == title]
         index = select_project([p.get("description", "") for p in projects], title, owner)
         return None if index is None else projects[index]

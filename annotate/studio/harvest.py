@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from annotate.studio.agreement import agreement, iou, merge_regions
 from annotate.studio.controls import ImageChoice, image_feedback
-from annotate.studio.convert import parse_prompts, parse_regions
+from annotate.studio.harvest_account import account_of_task
 from annotate.studio.protocol import Consensus, Region
+from annotate.studio.regions import EDGE_TOLERANCE_PX, LeftOutRegion, ReadRegions, read_prompts, read_regions
 from annotate.studio.task_format import is_dsmoe_task
 from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
 
-_TOLERANCE_PX = 0.05
+_TOLERANCE_PX = EDGE_TOLERANCE_PX
 """A corner that differs by less did not move: the browser rounds when it converts to screen pixels."""
+_MAX_NAMED = 3
+"""Regions that the note of an image names; the account of the harvest has all."""
 _DOUBTS = (ImageChoice.NEEDS_EXPERT, ImageChoice.UNSURE)  # most serious first
 
 
@@ -25,14 +28,19 @@ class _AnnotatorResult:
 
     Attributes:
         annotation: as Label Studio stores it.
+        read: its regions; none if it was skipped.
         doubt: keeps the annotation from counting as labelled: chosen by the annotator, or inferred from a
-            contradiction.
+            contradiction or from a region that was left out.
     """
 
     annotation: Mapping[str, Any]
-    regions: tuple[Region, ...]
+    read: ReadRegions
     doubt: ImageChoice | None
     note: str
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        return self.read.regions
 
     @property
     def skipped(self) -> bool:
@@ -77,8 +85,8 @@ def harvest_task(task: Mapping[str, Any], consensus: Consensus = "latest") -> Ha
     """Combine the annotations of one task.
 
     The latest annotation of each annotator counts. An annotation marked as ground truth overrides all
-    others; otherwise ``consensus`` decides, see ``Studio.harvest``. An invalid region is skipped with a
-    warning.
+    others; otherwise ``consensus`` decides, see ``Studio.harvest``. If a region is left out, the image is
+    unsure, and the note and the account say which region and why.
 
     Returns:
         None for a task that dsmoe did not create, or one without annotations and update time.
@@ -93,8 +101,10 @@ def harvest_task(task: Mapping[str, Any], consensus: Consensus = "latest") -> Ha
     skipped = all(r.skipped for r in selected)
     doubts = [doubt for doubt in _DOUBTS if any(r.doubt is doubt for r in selected)]
     prediction = _parent_prediction(selected[-1].annotation, regions, task.get("predictions") or [])
-    shown = _regions(prediction, task) if prediction else ()
+    shown = read_regions(prediction["result"], *_image_size(task)).regions if prediction else ()
     times = [float(t) for r in selected if (t := r.annotation.get("lead_time")) is not None]
+    doubt = str(doubts[0]) if doubts else None
+    note = "\n".join(dict.fromkeys(r.note for r in results if r.note))
     return Harvest(
         key=str(task["data"]["key"]),
         annotations=tuple(Annotation(r.box, r.label) for r in regions),
@@ -104,10 +114,13 @@ def harvest_task(task: Mapping[str, Any], consensus: Consensus = "latest") -> Ha
         outcomes=dict.fromkeys(Outcome, 0) if skipped else outcomes(shown, regions),
         version=str(prediction["model_version"]) if prediction else None,
         seconds=sum(times) if times else None,
-        doubt=str(doubts[0]) if doubts else None,
-        note="\n".join(dict.fromkeys(r.note for r in results if r.note)),
+        doubt=doubt,
+        note=note,
         annotators=len(results),
         agreement=agreement([r.regions for r in results if not r.skipped]),
+        account=account_of_task(
+            task, [(r.annotation, r.read) for r in selected], skipped=skipped, doubt=doubt, note=note
+        ),
     )
 
 
@@ -139,28 +152,38 @@ def _annotator_results(task: Mapping[str, Any]) -> list[_AnnotatorResult]:
 
 
 def _annotator_result(annotation: Mapping[str, Any], task: Mapping[str, Any]) -> _AnnotatorResult:
-    feedback = image_feedback(annotation["result"])
+    results = annotation.get("result") or []
+    feedback = image_feedback(results)
     if annotation.get("was_cancelled"):
-        return _AnnotatorResult(annotation, (), None, feedback.note)
-    regions = _regions(annotation, task)
+        return _AnnotatorResult(annotation, ReadRegions(), None, feedback.note)
+    size = _image_size(task)
+    prompts = read_prompts(results, *size)
+    read = read_regions(results, *size)
+    read = replace(read, left_out=read.left_out + prompts.left_out)
+    problems = [_left_out_note(read.left_out)] if read.left_out else []
+    if unused := _unused_prompt(prompts.regions, read.regions):
+        problems.append(unused)
+    if read.regions and ImageChoice.NO_DEFECT in feedback.choices:
+        problems.append(f'("{ImageChoice.NO_DEFECT}" is selected, number of boxes: {len(read.regions)})')
     doubt = next((doubt for doubt in _DOUBTS if doubt in feedback.choices), None)
-    contradiction = _unused_prompt(annotation, task, regions)
-    if regions and ImageChoice.NO_DEFECT in feedback.choices:
-        contradiction = f'("{ImageChoice.NO_DEFECT}" is selected, number of boxes: {len(regions)})'
-    if doubt is None and contradiction:
-        note = f"{feedback.note} {contradiction}".strip()
-        return _AnnotatorResult(annotation, regions, ImageChoice.UNSURE, note)
-    return _AnnotatorResult(annotation, regions, doubt, feedback.note)
+    if problems:
+        doubt = doubt or ImageChoice.UNSURE
+    return _AnnotatorResult(annotation, read, doubt, " ".join(filter(None, (feedback.note, *problems))))
 
 
-def _unused_prompt(
-    annotation: Mapping[str, Any], task: Mapping[str, Any], regions: Sequence[Region]
-) -> str | None:
+def _left_out_note(left_out: Sequence[LeftOutRegion]) -> str:
+    """Say which regions were left out and why."""
+    named = "; ".join(f"region {r.id}: {r.detail}" for r in left_out[:_MAX_NAMED])
+    more = f"; and {len(left_out) - _MAX_NAMED} more" if len(left_out) > _MAX_NAMED else ""
+    return f"(left out: {named}{more})"
+
+
+def _unused_prompt(prompts: Sequence[Region], regions: Sequence[Region]) -> str | None:
     """Describe a smart-tool prompt without a box of its class; None if there is no such prompt.
 
     If the ML backend is down, the prompt may be the only sign of a defect.
     """
-    for prompt in parse_prompts(annotation["result"], *_size_and_name(task)):
+    for prompt in prompts:
         if not any(r.label == prompt.label and iou(r.box, prompt.box) for r in regions):
             return f'(a smart tool marks "{prompt.label}" where there is no such box)'
     return None
@@ -170,7 +193,8 @@ def _select(results: Sequence[_AnnotatorResult], consensus: Consensus) -> Sequen
     """The annotations that count, oldest first; at least one.
 
     A skipped task does not vote. For ``majority`` and ``union``, if at most half of the voters are sure,
-    only those in doubt count, so the merged result has the doubt.
+    only those in doubt count, so the merged result has the doubt. For ``union`` an annotation with a region
+    that was left out always counts.
     """
     votes = [r for r in results if not r.skipped]
     ground_truth = [r for r in votes if r.annotation.get("ground_truth")]
@@ -179,7 +203,9 @@ def _select(results: Sequence[_AnnotatorResult], consensus: Consensus) -> Sequen
     if consensus == "latest" or not votes:
         return results[-1:]
     sure = [r for r in votes if r.doubt is None]
-    return sure if 2 * len(sure) > len(votes) else [r for r in votes if r.doubt is not None]
+    if 2 * len(sure) <= len(votes):
+        return [r for r in votes if r.doubt is not None]
+    return [r for r in votes if r.doubt is None or (consensus == "union" and r.read.left_out)]
 
 
 def _without_annotations(task: Mapping[str, Any]) -> Harvest:
@@ -195,13 +221,9 @@ def _updated_at(task: Mapping[str, Any], results: Sequence[_AnnotatorResult]) ->
     return max(times + [datetime.fromisoformat(t) for t in (task.get("updated_at"),) if t])
 
 
-def _regions(annotation: Mapping[str, Any], task: Mapping[str, Any]) -> tuple[Region, ...]:
-    return parse_regions(annotation["result"], *_size_and_name(task))
-
-
-def _size_and_name(task: Mapping[str, Any]) -> tuple[int, int, str]:
-    """Width and height of a task's image in pixels, and the task's name for messages."""
-    return int(task["data"]["width"]), int(task["data"]["height"]), f"task {task['id']}"
+def _image_size(task: Mapping[str, Any]) -> tuple[int, int]:
+    """Width and height of a task's image in pixels."""
+    return int(task["data"]["width"]), int(task["data"]["height"])
 
 
 def _outcome(shown: Region | None, annotated: Region) -> Outcome:

@@ -42,6 +42,8 @@ class Task:
             or ``random`` (control arm).
         rank: position in its round; 0 comes first.
         prediction: source of the pre-annotations; None before the first model and in the blind audit.
+        acquisition, score: name of the acquisition function and the image's acquisition score; None in a
+            round before the first model.
     """
 
     image: ImageRecord
@@ -49,6 +51,8 @@ class Task:
     arm: Arm
     rank: int
     prediction: Prediction | None
+    acquisition: str | None = None
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class Studio(Protocol):
         *,
         owner: str = "",
         resolve: Resolve = no_aliases,
+        project: int | None = None,
         progress: CountCallback | None = None,
     ) -> int:
         """Create the project with this title if needed, set its classes, and return its id.
@@ -114,6 +119,8 @@ class Studio(Protocol):
             owner: the owning workspace (letters and digits). A project without an owner gets this one. With
                 "" the owner does not matter.
             resolve: gives the class of an old name; raises ClassBookError for an unknown name.
+            project: id that the project had before. If it still belongs to the owner, it is used, although
+                its title was changed on the server.
             progress: called while annotations are rewritten.
 
         Raises:
@@ -124,7 +131,13 @@ class Studio(Protocol):
         ...
 
     def class_change(
-        self, title: str, vocabulary: Vocabulary, *, owner: str = "", resolve: Resolve = no_aliases
+        self,
+        title: str,
+        vocabulary: Vocabulary,
+        *,
+        owner: str = "",
+        resolve: Resolve = no_aliases,
+        project: int | None = None,
     ) -> ClassChange:
         """The class change that ``ensure_project`` would make, with usage counts. Changes nothing."""
         ...

@@ -7,19 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from annotate.studio.convert import Json, parse_regions, pre_annotations, to_result
+from annotate.studio.convert import Json, pre_annotations, to_result
 from annotate.studio.protocol import OpenTask, Region, Task
+from annotate.studio.regions import read_regions
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.schema import Prediction
 
 BLIND = "blind"
 """``data.audit`` of a task in the blind audit, which is shown without its pre-annotations."""
 _NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed, so that a retry has the same id
-_ARMS = {
-    "seed": "initial sample, selected before the first model",
-    "ranked": "selected because the model is uncertain",
-    "random": "random control sample",
-}
+MAX_NAME = 40
+"""Characters of an image's name in the reason of its task, which has one line on the page."""
 
 
 def task_json(task: Task, image_url: str, classes: Collection[str]) -> Json:
@@ -90,9 +88,7 @@ def open_task(task: Mapping[str, Any]) -> OpenTask | None:
         rank=int(data["rank"]),
         width=width,
         height=height,
-        pre_annotations=parse_regions(latest["result"], width, height, f"task {task['id']}")
-        if latest
-        else (),
+        pre_annotations=read_regions(latest["result"], width, height).regions if latest else (),
         prediction_id=int(latest["id"]) if latest else None,
     )
 
@@ -170,12 +166,21 @@ def _prediction_json(task: Task, prediction: Prediction, classes: Collection[str
 
 
 def _reason(task: Task) -> str:
-    """Text above the image: position in the round, why the image was selected, and its name."""
-    uncertainty = f" (uncertainty {task.prediction.uncertainty:.2f})" if task.prediction is not None else ""
-    audit = "; blind audit, without pre-annotations" if _is_blind(task) else ""
-    return (
-        f"Round {task.round}, image {task.rank + 1}: {_ARMS[task.arm]}{uncertainty}{audit}. {task.image.name}"
-    )
+    """One short line: position in the round, how the image was selected, and the end of its name."""
+    audit = ", blind audit" if _is_blind(task) else ""
+    name = task.image.name
+    short = name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
+    return f"Round {task.round}, image {task.rank + 1}: {_selection(task)}{audit}. {short}"
+
+
+def _selection(task: Task) -> str:
+    """How the image was selected. Only the ranked arm is selected by its acquisition score."""
+    if task.arm == "seed":
+        return "first sample, at random"
+    if task.arm == "random":
+        return "control sample, at random"
+    score = "" if task.score is None else f", score {task.score:.2f}"
+    return f"selected by {task.acquisition or 'rank'}{score}"
 
 
 def _is_blind(task: Task) -> bool:

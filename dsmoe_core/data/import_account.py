@@ -52,6 +52,7 @@ class Conversion(StrEnum):
     CROWD = "box of a crowd region"
     ROTATED = "box around a rotated box"
     TURNED = "opposite corners exchanged"
+    ELLIPSE = "box around an ellipse"
 
 
 class Reason(StrEnum):
@@ -81,6 +82,12 @@ class Reason(StrEnum):
     NO_IMAGE = "there is no such image"
     UNREADABLE_IMAGE = "its image cannot be read"
     AMBIGUOUS_IMAGE = "several images fit its name"
+    NO_CLASS = "it has no class"
+    SEVERAL_CLASSES = "it has more than one class"
+    SEVERAL_PARTS = "its mask has more than one part"
+    NOT_CLOSED = "its outline is not closed"
+    SKIPPED = "it was skipped"
+    DOUBTFUL = "it came back in doubt"
 
 
 class AccountEntry(NamedTuple):

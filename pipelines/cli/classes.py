@@ -114,11 +114,16 @@ def migrate(
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:
         studio, _ = factory.start_studio(opened, Environment.read(), progress.status, port)
         book, title, note = opened.class_book(), opened.settings.title, opened.class_books.unpublished_note()
-        vocabulary, owner = book.vocabulary(), opened.unique_id()
-        change = studio.class_change(title, vocabulary, owner=owner, resolve=book.resolve)
+        vocabulary, owner, project = book.vocabulary(), opened.unique_id(), opened.project()
+        change = studio.class_change(title, vocabulary, owner=owner, resolve=book.resolve, project=project)
         if not dry_run:
             studio.ensure_project(
-                title, vocabulary, owner=owner, resolve=book.resolve, progress=progress.advance
+                title,
+                vocabulary,
+                owner=owner,
+                resolve=book.resolve,
+                project=project,
+                progress=progress.advance,
             )
     if note:
         line(note)

@@ -78,10 +78,16 @@ def close(
 
     Example: `dsmoe round close boards`
     """
+    from pipelines.cli.harvest_account import account_lines
     from pipelines.rounds.loop import close_round
 
     with open_context(workspace, port) as (context, _):
         row = close_round(context, partial=partial)
+        account = context.workspace.round_account(row.round)
+        file = context.workspace.round_account_file(row.round)
+    if account is not None:
+        for text in account_lines(account, file):
+            line(text)
     line(f"round {row.round} is closed; {row.reason}")
 
 

@@ -23,19 +23,22 @@ class LoopContext:
     detector: DetectorBackend
     progress: ProgressReporter
 
-    def run_step(self, number: int, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def run_step(
+        self, number: int, name: str, work: Callable[[], dict[str, Any]], *, again: bool = False
+    ) -> dict[str, Any]:
         """Run a step of a round unless the journal has its result.
 
         Args:
             number: number of the round.
             work: the step; it must be idempotent, and its result must be JSON values.
+            again: run it although the journal has a result, which is replaced.
 
         Returns:
             The result of the step, of this run or of an earlier one.
         """
         journal = self.workspace.journal
         done = journal.finished(number, name)
-        if done is not None:
+        if done is not None and not again:
             return done
         self.progress.step(number, name)
         journal.begin(number, name)
@@ -52,6 +55,7 @@ class LoopContext:
             book.vocabulary(),
             owner=self.workspace.unique_id(),
             resolve=book.resolve,
+            project=self.workspace.project(),
             progress=self.progress.advance,
         )
 
@@ -67,6 +71,7 @@ class LoopContext:
         missing = [image for image in images if image.key not in stored]
         if not missing:
             return stored
+        workspace.require_files(missing)
         predictions = self.detector.predict(
             workspace.registry.folder(model), workspace.class_book().vocabulary(), missing
         )
@@ -83,6 +88,7 @@ class LoopContext:
         The store gets them without the low scores, for images that it has no prediction of.
         """
         workspace, version = self.workspace, self.workspace.prediction_version(model)
+        workspace.require_files(images)
         predictions = predict_all(
             self.detector,
             workspace.registry.folder(model),

@@ -92,7 +92,7 @@ def push(context: LoopContext, number: int) -> dict[str, Any]:
         project, PlannedTasks(workspace, tasks), progress=context.progress.advance
     )
     workspace.journal.mark_sent(ids)
-    workspace.journal.set_value("project", project)
+    workspace.set_project(project)
     return {"tasks": len(ids)}
 
 
@@ -108,7 +108,7 @@ def _open_tasks_of_earlier_rounds(
     workspace = context.workspace
     champion = workspace.journal.rounds()[number].champion
     tasks = [t for t in workspace.journal.tasks() if t.round < number and t.key not in answered and t.version]
-    if tasks and workspace.journal.value("project") == project:
+    if tasks and workspace.project() == project:
         open_keys = {task.key for task in context.studio.open_tasks(project)}
         tasks = [task for task in tasks if task.key in open_keys]
     if champion is None or not tasks:
@@ -142,7 +142,8 @@ class PlannedTasks(Sequence[Task]):
             return [self[i] for i in range(*index.indices(len(self)))]
         task = self._planned[index]
         prediction = self._pre_annotations(task.key, task.version) if task.version else None
-        return Task(self._images[task.key], task.round, task.arm, task.rank, prediction)
+        image = self._images[task.key]
+        return Task(image, task.round, task.arm, task.rank, prediction, task.acquisition, task.score)
 
     def _pre_annotations(self, key: str, version: str) -> Prediction:
         """The prediction of an image as its annotators see it.

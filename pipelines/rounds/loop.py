@@ -12,7 +12,8 @@ from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import choose, pool, push
 from pipelines.rounds.gate import gate_checks
-from pipelines.rounds.retraining import evaluate, harvest, make_dataset, promote, train
+from pipelines.rounds.harvesting import harvest
+from pipelines.rounds.retraining import evaluate, has_known_classes, make_dataset, promote, train
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.round_summary import RoundSummary
@@ -53,6 +54,7 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
 
     Raises:
         WorkspaceError: no round is open, images are still out, or another process holds the workspace.
+        ClassBookError: the class book lacks a class of the annotations.
         SettingsError: the settings name an unknown acquisition function or gate check.
         StudioError: the labelling server fails.
     """
@@ -63,16 +65,29 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
         if not records or records[-1].state in ("opening", "closed"):
             raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
         number = records[-1].round
-        context.run_step(number, "harvest", lambda: harvest(context, number, partial))
-        workspace.journal.set_state(number, "closing")
-        dataset = context.run_step(number, "dataset", lambda: make_dataset(context, number))
-        model = context.run_step(number, "train", lambda: train(context, number, dataset["dataset_version"]))[
-            "model"
-        ]
+        dataset = _dataset_version(context, number, partial)
+        model = context.run_step(number, "train", lambda: train(context, number, dataset))["model"]
         metrics = context.run_step(number, "evaluate", lambda: evaluate(context, model))["metrics"]
         result = context.run_step(number, "promote", lambda: promote(context, number, model, metrics))
         workspace.journal.finish_round(number, result)
         return workspace.rounds()[number]
+
+
+def _dataset_version(context: LoopContext, number: int, partial: bool) -> str:
+    """The dataset version of a round that is being closed.
+
+    Until it is made, every call harvests again, so that a round can be closed once what stopped it was
+    corrected in the labelling server. It is made again if the class book lost a class of it before the
+    training was finished.
+    """
+    journal = context.workspace.journal
+    done = journal.finished(number, "dataset")
+    trained = journal.finished(number, "train") is not None
+    if done is None or not (trained or has_known_classes(context, done["dataset_version"])):
+        context.run_step(number, "harvest", lambda: harvest(context, number, partial), again=True)
+        journal.set_state(number, "closing")
+        done = context.run_step(number, "dataset", lambda: make_dataset(context, number), again=True)
+    return str(done["dataset_version"])
 
 
 def _check_names(settings: WorkspaceSettings) -> None:

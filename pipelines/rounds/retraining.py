@@ -1,95 +1,22 @@
-"""The steps that close a round: harvest, dataset version, retraining, evaluation, promotion."""
+"""The steps that close a round after its harvest: dataset version, retraining, evaluation, promotion."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from dsmoe_core.config import FINGERPRINT_EXCLUDED, TrainingConfig
 from dsmoe_core.digest import content_id
-from dsmoe_core.errors import WorkspaceError
+from dsmoe_core.errors import ClassBookError
 from pipelines.detectors.backend import evaluate_predictions
 from pipelines.detectors.tracking import track_training
 from pipelines.progress import format_losses
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.gate import Decision, decide
 from pipelines.workspace.dataset_version import DatasetVersion
-from pipelines.workspace.journal import SentTask
 from pipelines.workspace.registry import Metrics, new_card
 from pipelines.workspace.relabel import relabel_image
-from pipelines.workspace.round_summary import count_round
-
-HARVEST_OVERLAP = timedelta(minutes=10)
-"""How far a harvest reaches back before the last one: annotations may be stored late, clocks may be set."""
-
-
-def harvest(context: LoopContext, number: int, partial: bool) -> dict[str, Any]:
-    """Step ``harvest``: record all new annotations, of earlier rounds too.
-
-    Args:
-        partial: allow that images of this round have not come back.
-
-    Raises:
-        WorkspaceError: images of this round are out, or no image at all is labelled.
-    """
-    journal, consensus = context.workspace.journal, context.workspace.settings.studio.consensus
-    project, last = context.project(), journal.last_harvest()
-    since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
-    _record_annotations(context, project, since)
-    tasks, harvests = journal.tasks(number), journal.harvests()
-    open_keys: set[str] = set()
-    consensus_changed = since is not None and journal.value("consensus") != consensus
-    if consensus_changed or any(task.key not in harvests for task in tasks):
-        # The open tasks are listed first: what is answered in between must not look deleted.
-        open_keys = {task.key for task in context.studio.open_tasks(project)}
-        _record_annotations(context, project, None)
-        harvests = journal.harvests()
-    journal.set_value("consensus", consensus)  # all recorded annotations were merged in this way
-    missing = [task for task in tasks if task.key not in harvests]
-    if missing and not partial:
-        raise _still_out(open_keys, missing, len(tasks))
-    if not any(h.labelled for h in harvests.values()):
-        raise WorkspaceError(
-            "no labelled image came back, all were skipped or left in doubt; expected at least one",
-            "Annotate some in Label Studio and run the same command again.",
-        )
-    return {"counts": count_round(tasks, harvests)}
-
-
-def _record_annotations(context: LoopContext, project: int, since: datetime | None) -> None:
-    """Record annotations that changed since then, of images that this workspace sent."""
-    workspace = context.workspace
-    sent = {task.key for task in workspace.journal.tasks()}
-    harvests = [
-        h
-        for h in context.studio.harvest(project, since=since, consensus=workspace.settings.studio.consensus)
-        if h.key in sent
-    ]
-    workspace.journal.record_harvests(harvests)
-    agreement = {h.key: h.agreement for h in harvests if h.agreement is not None}
-    context.studio.set_agreement(project, agreement)
-
-
-def _still_out(open_keys: Collection[str], missing: Sequence[SentTask], sent: int) -> WorkspaceError:
-    """The error for a round whose images have not all come back.
-
-    Args:
-        open_keys: keys of the tasks that were open before the last harvest; a missing image without an open
-            task was deleted and will not come back.
-    """
-    deleted = sum(task.key not in open_keys for task in missing)
-    if deleted:
-        return WorkspaceError(
-            f"{deleted} of {sent} images of round {missing[0].round} are no longer in Label Studio, and came "
-            "back without an annotation",
-            "Send them again: `dsmoe round open`, or close without them: `dsmoe round close --partial`.",
-        )
-    return WorkspaceError(
-        f"{len(missing)} of {sent} images of round {missing[0].round} are not annotated yet",
-        "Annotate them in Label Studio, or close the round without them: `dsmoe round close --partial`.",
-    )
 
 
 def make_dataset(context: LoopContext, number: int) -> dict[str, Any]:
@@ -106,6 +33,18 @@ def make_dataset(context: LoopContext, number: int) -> dict[str, Any]:
     )
     version.save(workspace.path / "datasets")
     return {"dataset_version": version.id, "images": len(version.train), "boxes": version.boxes}
+
+
+def has_known_classes(context: LoopContext, dataset: str) -> bool:
+    """Whether the published class book still has every class that a dataset version uses."""
+    book = context.workspace.class_book()
+    labels = {box.label for item in context.workspace.dataset_version(dataset).train for box in item.boxes}
+    try:
+        for label in labels:
+            book.resolve(label)
+    except ClassBookError:
+        return False
+    return True
 
 
 def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
@@ -144,6 +83,7 @@ def _fit(
     workspace, book = context.workspace, context.workspace.class_book()
     version = workspace.dataset_version(dataset)
     images = [relabel_image(p, book.resolve) for p in version.labelled(workspace.images_by_key())]
+    workspace.require_files(labelled.image for labelled in images)
     parameters = {"dataset": dataset, "images": len(images), "champion": champion, **training.model_dump()}
     with track_training(workspace, model, parameters) as curves:
 

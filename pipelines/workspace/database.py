@@ -80,6 +80,13 @@ harvests_table = Table(
     Column("agreement", Float),
 )
 
+harvest_accounts_table = Table(
+    "harvest_accounts",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("account", JSON, nullable=False, comment="of the latest annotations, see import_account"),
+)
+
 steps_table = Table(
     "steps",
     metadata,

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcome
 from pipelines.settings import FORMAT_VERSION, check_format_version
 from pipelines.workspace import database as t
@@ -238,7 +239,12 @@ class Journal:
     def record_harvests(
         self, harvests: Sequence[Harvest], *, source: Literal["studio", "import"] = "studio"
     ) -> None:
-        """Append states of annotations; a state that is recorded already or changes nothing is left out."""
+        """Append states of annotations; a state that is recorded already or changes nothing is left out.
+
+        The account of each image replaces the one that is recorded.
+        """
+        accounts = [{"key": h.key, "account": h.account.to_dict()} for h in harvests if h.account is not None]
+        self._db.insert(t.harvest_accounts_table, accounts, update=["account"])
         new = changed_harvests(harvests, self._states()) if source == "studio" else harvests
         self._db.insert(t.harvests_table, [_harvest_row(harvest, source) for harvest in new])
 
@@ -246,6 +252,11 @@ class Journal:
         """The latest state of each image that has annotations, by key; imported labels included."""
         latest = {harvest.key: harvest for harvest in self._states()}
         return {key: harvest for key, harvest in latest.items() if harvest.annotators}
+
+    def harvest_accounts(self) -> dict[str, ImportAccount]:
+        """The account of the latest annotations of each image, by key; imported labels have none."""
+        rows = self._db.rows(sa.select(t.harvest_accounts_table))
+        return {row.key: ImportAccount.from_dict(row.account) for row in rows}
 
     def _states(self) -> list[Harvest]:
         """All recorded states, oldest first."""

@@ -7,20 +7,23 @@ lock when the process ends.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from dsmoe_core.atomic import disk_full_as_error
+from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.class_books import ClassBooks
 from pipelines.workspace.dataset_version import DatasetVersion
+from pipelines.workspace.import_log import IMPORTS, ImportRecord, write_record
 from pipelines.workspace.journal import Journal, Role
 from pipelines.workspace.prediction_store import PredictionStore
 from pipelines.workspace.registry import Registry
@@ -36,6 +39,7 @@ quarantine.json  images that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
 datasets/        dataset versions, ID.json, immutable
 models/          ID/{model.safetensors, model.json, card.json, evaluation.json}
+imports/         NNNN-COMMAND.json, round-N.json: what an import or a harvest took, clipped or left out
 predictions/     MODEL+BOOK.jsonl
 tracking/        training curves, by MLflow; created by the first training
 refine/          refinements of class descriptions, ID.json; created by the first one
@@ -44,6 +48,7 @@ review/          FiftyOne's database
 cache/           may be deleted
 """
 _UNIQUE_ID = "workspace_id"
+_PROJECT, _PROJECT_TITLE = "project", "project_title"
 _FOLDERS = ("images", "datasets", "models", "predictions", "studio", "review", "cache")
 
 
@@ -178,6 +183,20 @@ class Workspace:
         """All usable images by key."""
         return {image.key: image for image in self.images()}
 
+    def require_files(self, images: Iterable[ImageRecord]) -> None:
+        """Check that the files of images are there, before a training or prediction starts.
+
+        Raises:
+            WorkspaceError: a file is missing.
+        """
+        missing = [image for image in images if not image.path.is_file()]
+        if missing:
+            raise WorkspaceError(
+                f"{len(missing)} image file(s) of the workspace are missing, such as {missing[0].path}, "
+                f"imported as {missing[0].name}",
+                "Restore them from a copy, then run the same command again.",
+            )
+
     def rounds(self) -> list[RoundSummary]:
         """All rounds, oldest first."""
         harvests = self.journal.harvests()
@@ -203,6 +222,37 @@ class Workspace:
                 return {}
             version = self.prediction_version(champion)
         return self.prediction_store.load(version)
+
+    def project(self) -> int | None:
+        """Id of the labelling project that the last round was sent to; None if the title was changed since.
+
+        Another title in the settings asks for another project.
+        """
+        same_title = self.journal.value(_PROJECT_TITLE) == self.settings.title
+        project = self.journal.value(_PROJECT)
+        return int(project) if project is not None and same_title else None
+
+    def set_project(self, project: int) -> None:
+        """Record the labelling project that a round was sent to."""
+        self.journal.set_value(_PROJECT, project)
+        self.journal.set_value(_PROJECT_TITLE, self.settings.title)
+
+    def save_round_account(self, number: int, account: ImportAccount) -> None:
+        """Write the account of a round's harvest."""
+        file = self.round_account_file(number)
+        file.parent.mkdir(exist_ok=True)
+        write_record(file, "round close", {"harvest": account})
+
+    def round_account_file(self, number: int) -> Path:
+        """Path of the account of a round's harvest."""
+        return self.path / IMPORTS / f"round-{number}.json"
+
+    def round_account(self, number: int) -> ImportAccount | None:
+        """The account of a round's last harvest; None before the first one."""
+        file = self.round_account_file(number)
+        if not file.is_file():
+            return None
+        return ImportRecord.from_dict(json.loads(file.read_bytes())).accounts["harvest"]
 
     def annotations(self) -> dict[str, LabelledImage]:
         """The latest annotations of every image that counts as labelled, by image key."""

@@ -9,6 +9,15 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dsmoe_core.data.import_account import (
+    MAX_NAMED,
+    AccountEntry,
+    Action,
+    ImportAccount,
+    Kind,
+    Reason,
+)
+from pipelines.workspace.workspace import Workspace
 from tests.ui.workspaces import make_workspace
 from ui.app import workspace_path
 from ui.gallery import select_images
@@ -93,11 +102,29 @@ def test_rounds_of_a_trained_workspace(trained: Path) -> None:
     assert table["Images"].tolist() == [6, 12, 18, 18]
     assert table["Decision"].tolist()[0].startswith("promoted")
     assert len(page.get("vega_lite_chart")) == 2
+    accounts = page.dataframe[1].value
+    assert accounts["Round"].tolist() == [0, 1, 2]
+    assert accounts["Labelled"].tolist() == [6, 6, 6]
+    assert (accounts["Boxes"] == accounts["Taken"] + accounts["Clipped"] + accounts["Left out"]).all()
     snapshot = read_snapshot(trained)
     of_champion = [r for r in snapshot.rounds if r.model == snapshot.champion]
     values = {m.label: m.value for m in page.metric}
     assert values["mAP@.5 of the model"] == f"{of_champion[0].map50:.2f}"
     assert values["Images labelled"] == "18"
+
+
+def test_images_and_boxes_that_were_left_out_are_named(trained: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    entries = tuple(
+        AccountEntry(Kind.BOX, Action.LEFT_OUT, f"plate [/{n}] <b>.png", f"task {n}", Reason.NO_CLASS)
+        for n in range(MAX_NAMED + 2)
+    )
+    account = ImportAccount(images_in=1, images_taken=1, boxes_in=len(entries), entries=entries)
+    with Workspace.open(copy) as workspace:
+        workspace.save_round_account(2, account)
+    texts = [element.value for element in render("Rounds", copy).text]
+    assert texts[:MAX_NAMED] == [str(entry) for entry in entries[:MAX_NAMED]]
+    assert len(texts) == MAX_NAMED + 1
 
 
 def test_experts_without_a_model(new: Path) -> None:

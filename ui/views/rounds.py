@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
+from dsmoe_core.data.import_account import MAX_NAMED
 from dsmoe_core.schema import Outcome
 from pipelines.workspace.round_summary import explain_rounds
 from ui.charts import corrections, learning_curve
 from ui.snapshot import Snapshot
-from ui.tables import decision, key_metrics, round_table
+from ui.tables import account_table, decision, key_metrics, round_table
 
 NO_ROUND = "No round yet. Send the first images to the annotators with `dsmoe round open`."
 NO_MODEL = "No model was evaluated yet. The curve starts when the first round is closed."
@@ -48,6 +49,23 @@ def show(snapshot: Snapshot) -> None:
     )
     for sentence in explain_rounds(snapshot.rounds):
         st.caption(sentence)
+    _show_accounts(snapshot)
+
+
+def _show_accounts(snapshot: Snapshot) -> None:
+    """Show what the harvests took, and name the first images and boxes that were clipped or left out."""
+    if not snapshot.accounts:
+        return
+    st.subheader(
+        "Harvested annotations", help="Boxes = taken + clipped + left out; converted boxes are taken."
+    )
+    st.dataframe(account_table(snapshot.accounts), hide_index=True)
+    last = max(snapshot.accounts)
+    entries = snapshot.accounts[last].entries
+    for entry in entries[:MAX_NAMED]:
+        st.text(str(entry))
+    if len(entries) > MAX_NAMED:
+        st.text(f"and {len(entries) - MAX_NAMED} more in imports/round-{last}.json")
 
 
 def _show_key_metrics(snapshot: Snapshot) -> None:

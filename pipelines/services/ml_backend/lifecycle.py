@@ -34,7 +34,11 @@ def start_ml_backend(
     with workspace.locked():
         book = workspace.class_book()
         project = studio.ensure_project(
-            workspace.settings.title, book.vocabulary(), owner=workspace.unique_id(), resolve=book.resolve
+            workspace.settings.title,
+            book.vocabulary(),
+            owner=workspace.unique_id(),
+            resolve=book.resolve,
+            project=workspace.project(),
         )
     credentials = process.credentials()
     connect(connection, project, url, credentials.username, credentials.password)

@@ -14,7 +14,7 @@ from annotate.studio.client import LabelStudio
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Connection, Studio, Task
 from annotate.studio.server import LabelStudioServer
-from dsmoe_core.schema import Box, ClassText, Detection, ImageRecord, Prediction, Routing, Vocabulary
+from dsmoe_core.schema import Arm, Box, ClassText, Detection, ImageRecord, Prediction, Routing, Vocabulary
 
 WIDTH, HEIGHT = 320, 200
 MakeImage = Callable[[str], ImageRecord]
@@ -134,6 +134,8 @@ def make_task() -> MakeTask:
         bare: bool = False,
     ) -> Task:
         prediction = Prediction(image.key, detections, Routing((0,), (1.0,), 0.0), 0.4, version)
-        return Task(image, round, "seed" if bare else "ranked", rank, None if bare else prediction)
+        if bare:
+            return Task(image, round, Arm.SEED, rank, None)
+        return Task(image, round, Arm.RANKED, rank, prediction, "entropy", 0.4)
 
     return make

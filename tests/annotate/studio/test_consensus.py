@@ -14,6 +14,7 @@ from annotate.studio.controls import IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
 from annotate.studio.convert import to_result
 from annotate.studio.fake import FakeStudio
 from annotate.studio.protocol import Connection, Consensus, Region, Studio, Task
+from dsmoe_core.data.import_account import Kind, Reason
 from dsmoe_core.schema import Box, Harvest, ImageRecord, Vocabulary
 
 Json = dict[str, Any]
@@ -189,17 +190,19 @@ def test_no_defect_is_a_label_and_unsure_if_there_is_a_box(
     assert harvest.note == '("no defect" is selected, number of boxes: 1)'
 
 
-def test_invalid_regions_of_other_programs_are_skipped(
-    studio: Studio, annotators: Annotators, project: int, task_id: int, caplog: pytest.LogCaptureFixture
+def test_invalid_regions_of_other_programs_are_left_out(
+    studio: Studio, annotators: Annotators, project: int, task_id: int
 ) -> None:
     """The server only checks that an annotation's result is a list."""
     invalid = body(region(10), region(100), region(200))
     del invalid["result"][1]["value"]["x"]
     invalid["result"][2]["value"]["height"] = None
     annotators.annotate(task_id, 0, invalid)
-    assert [a.box.x1 for a in only_harvest(studio, project).annotations] == [pytest.approx(10)]
-    assert "x is None" in caplog.text
-    assert "height is None" in caplog.text
+    harvest = only_harvest(studio, project)
+    assert [a.box.x1 for a in harvest.annotations] == [pytest.approx(10)]
+    assert (harvest.labelled, harvest.doubt) == (False, "unsure")
+    assert harvest.account is not None
+    assert [e.reason for e in harvest.account.entries if e.kind is Kind.BOX] == [Reason.NOT_NUMBERS] * 2
 
 
 def test_deleted_annotations_are_harvested_and_the_task_is_open_again(

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from annotate.studio.controls import IMAGE_CHOICE, NOTE, OBJECT, ImageChoice, ImageFeedback, image_feedback
-from annotate.studio.convert import parse_regions, to_result
+from annotate.studio.convert import to_result
 from annotate.studio.protocol import Region
+from annotate.studio.regions import read_regions
 from dsmoe_core.schema import Box
 
 
@@ -37,6 +38,6 @@ def test_choices_and_note_are_parsed_in_a_fixed_order() -> None:
 def test_image_level_results_are_not_regions(caplog: pytest.LogCaptureFixture) -> None:
     region = Region("r", Box(1.0, 1.0, 9.0, 9.0), "open", "manual", None)
     results = [choices("unsure"), to_result(region, 100, 100), note("why?")]
-    assert [region.id for region in parse_regions(results, 100, 100, "task 7")] == ["r"]
+    assert [region.id for region in read_regions(results, 100, 100).regions] == ["r"]
     assert image_feedback(results) == ImageFeedback((ImageChoice.UNSURE,), "why?")
     assert not caplog.text

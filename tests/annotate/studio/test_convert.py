@@ -8,17 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotate.studio.controls import CLICK, FRAME
-from annotate.studio.convert import (
-    from_percent,
-    from_result,
-    parse_prompts,
-    parse_regions,
-    pre_annotations,
-    to_percent,
-    to_result,
-)
+from annotate.studio.convert import pre_annotations, to_percent, to_result
 from annotate.studio.protocol import Region
+from annotate.studio.regions import read_regions
+from annotate.studio.shapes import outline
 from dsmoe_core.errors import BoxError
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
@@ -40,7 +33,7 @@ def test_percent_round_trip_gives_the_same_box(case: tuple[Box, int, int]) -> No
     box, width, height = case
     value = to_percent(box, width, height)
     assert all(0 <= part <= 100 for part in value.values())
-    converted = from_percent(value, width, height)
+    converted = outline({"type": "rectangle", "value": value}, width, height).box(width, height)
     assert converted.corners == pytest.approx(box.corners, abs=1e-6)
     assert converted.x2 <= width
     assert converted.y2 <= height
@@ -50,7 +43,9 @@ def test_percent_round_trip_gives_the_same_box(case: tuple[Box, int, int]) -> No
 def test_result_round_trip_gives_the_same_region(case: tuple[Box, int, int]) -> None:
     box, width, height = case
     region = Region("r1", box, "open", "prediction-changed", 0.25)
-    converted = from_result(to_result(region, width, height, "reason"), width, height)
+    read = read_regions([to_result(region, width, height, "reason")], width, height)
+    (converted,) = read.regions
+    assert (read.clipped, read.conversions, read.left_out) == ({}, {}, ())
     assert replace(converted, box=box) == region
 
 
@@ -58,51 +53,6 @@ def test_box_is_clipped_within_one_pixel_and_refused_beyond() -> None:
     assert to_percent(Box(-0.5, 0.0, 100.75, 50.0), 100, 50) == {"x": 0, "y": 0, "width": 100, "height": 100}
     with pytest.raises(BoxError, match="100 x 50 px"):
         to_percent(Box(0.0, 0.0, 102.0, 50.0), 100, 50)
-
-
-def test_rotated_box_becomes_its_bounding_box() -> None:
-    value = {"x": 50.0, "y": 25.0, "width": 20.0, "height": 10.0, "rotation": 90.0}
-    assert from_percent(value, 200, 100).corners == pytest.approx((90.0, 25.0, 100.0, 65.0))
-
-
-@pytest.mark.parametrize(
-    ("change", "value"),
-    [
-        ({"type": "brushlabels"}, "brushlabels"),
-        ({"value": {"x": 1, "y": 1, "width": 5, "height": 5}}, r"\[\]"),
-        ({"value": {"x": 1, "y": 1, "width": 0, "height": 5, "rectanglelabels": ["a"]}}, r"1\.0, 1\.0, 1\.0"),
-        ({"value": {"x": 120, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["a"]}}, r"100\.0"),
-        ({"value": {"x": 1, "y": 1, "width": 5, "height": 5, "rectanglelabels": ["a", "b"]}}, "'a', 'b'"),
-        ({"value": {"y": 1, "width": 5, "height": 5, "rectanglelabels": ["a"]}}, "x is None"),
-        ({"value": {"x": 1, "y": None, "width": 5, "height": 5, "rectanglelabels": ["a"]}}, "y is None"),
-        ({"value": {"x": 1, "y": 1, "width": "5", "height": 5, "rectanglelabels": ["a"]}}, "width is '5'"),
-    ],
-)
-def test_invalid_result_is_refused_and_skipped_in_a_list(
-    change: dict[str, object], value: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    good = to_result(Region("good", Box(1.0, 1.0, 9.0, 9.0), "a", "manual", None), 100, 100)
-    bad = {**good, "id": "bad", **change}
-    with pytest.raises(BoxError, match=value):
-        from_result(bad, 100, 100)
-    assert [r.id for r in parse_regions([bad, good], 100, 100, "task 7")] == ["good"]
-    assert "task 7" in caplog.text
-
-
-def prompt(control: str, kind: str, **value: object) -> dict[str, object]:
-    return {"id": control, "type": kind, "from_name": control, "value": {"x": 10, "y": 20, **value}}
-
-
-def test_smart_tool_prompts_are_not_regions(caplog: pytest.LogCaptureFixture) -> None:
-    frame = prompt(FRAME, "rectanglelabels", width=30, height=40, rectanglelabels=["a"])
-    click = prompt(CLICK, "keypointlabels", width=0.4, keypointlabels=["b"])
-    negative = {**click, "id": "negative", "is_positive": False}
-    results = [frame, click, negative]
-    assert parse_regions(results, 200, 100, "task 7") == ()
-    first, second = parse_prompts(results, 200, 100, "task 7")
-    assert (first.label, first.box.corners) == ("a", pytest.approx((20.0, 20.0, 80.0, 60.0)))
-    assert (second.label, second.box.corners) == ("b", pytest.approx((19.0, 19.0, 21.0, 21.0)))
-    assert not caplog.text
 
 
 def test_pre_annotation_ids_depend_on_image_version_and_position_only() -> None:

@@ -6,12 +6,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotate.studio.controls import FRAME, IMAGE_CHOICE
 from annotate.studio.convert import to_result
 from annotate.studio.harvest import harvest_task, outcomes, read_harvests
-from annotate.studio.protocol import Origin, Region
+from annotate.studio.protocol import Consensus, Origin, Region
 from annotate.studio.task_format import open_task
+from dsmoe_core.data.import_account import Conversion, Kind, Reason
 from dsmoe_core.schema import Box, Outcome
 
 PRE = Region("p1", Box(10.0, 10.0, 50.0, 50.0), "open", "prediction", 0.5)
@@ -107,15 +110,110 @@ def test_box_drawn_by_hand_counts_as_added() -> None:
     )
 
 
-def test_region_without_a_class_is_skipped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    invalid = annotation(1, 1, region())
-    invalid["result"].append(
-        {"id": "zz", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 2, "height": 2}}
-    )
-    harvest = harvest_task(task(invalid))
+UNLABELLED = {"id": "zz", "type": "rectangle", "value": {"x": 1, "y": 1, "width": 2, "height": 2}}
+BROKEN: list[tuple[dict[str, Any], Reason]] = [
+    (UNLABELLED, Reason.NO_CLASS),
+    (UNLABELLED | {"type": "polygonlabels"}, Reason.NO_CLASS),
+    ({**to_result(PRE, 100, 100), "id": "zz", "type": "keypointlabels"}, Reason.NO_BOX),
+    ({"id": "zz", "type": "brushlabels", "value": {"rle": [], "brushlabels": ["open"]}}, Reason.WRONG_MASK),
+]
+
+
+@pytest.mark.parametrize(("result", "reason"), BROKEN)
+@pytest.mark.parametrize("others", [0, 1])
+def test_image_from_which_a_region_was_left_out_is_unsure(
+    result: dict[str, Any], reason: Reason, others: int
+) -> None:
+    submitted = annotation(1, 1, *[region()] * others)
+    submitted["result"].append(result)
+    harvest = harvest_task(task(submitted))
     assert harvest is not None
-    assert len(harvest.annotations) == 1
-    assert "task 7: region zz" in caplog.text
+    assert (harvest.labelled, harvest.doubt, len(harvest.annotations)) == (False, "unsure", others)
+    assert "region zz" in harvest.note
+    account = harvest.account
+    assert account is not None
+    assert account.is_balanced
+    assert (account.boxes_in, account.boxes_taken, account.boxes_left_out) == (1 + others, 0, 1 + others)
+    box, image = account.entries
+    assert (box.kind, box.reason, box.where) == (Kind.BOX, reason, "task 7, annotation 1, region zz")
+    assert (image.kind, image.reason, image.boxes) == (Kind.IMAGE, Reason.DOUBTFUL, others)
+
+
+def test_only_an_image_that_was_submitted_empty_is_free_of_defects() -> None:
+    harvest = harvest_task(task(annotation(1, 1)))
+    assert harvest is not None
+    assert (harvest.labelled, harvest.annotations) == (True, ())
+    account = harvest.account
+    assert account is not None
+    assert (account.images_taken, account.images_without_box, account.boxes_in) == (1, 1, 0)
+
+
+def test_turned_polygon_and_clipped_regions_are_boxes() -> None:
+    results = [
+        {**to_result(PRE, 100, 100), "id": "turned"},
+        {"id": "poly", "type": "polygonlabels", "value": {"points": [[1, 1], [9, 1], [5, 9]]}},
+        {**to_result(PRE, 100, 100), "id": "edge"},
+    ]
+    results[0]["value"] |= {"x": 50, "width": -40}
+    results[1]["value"] |= {"polygonlabels": ["spur"]}
+    results[2]["value"] |= {"x": 90, "width": 40}
+    harvest = harvest_task(task(annotation(1, 1, result=results)))
+    assert harvest is not None
+    assert harvest.labelled
+    corners = {a.box.corners for a in harvest.annotations}
+    assert corners == {(10.0, 10.0, 50.0, 50.0), (1.0, 1.0, 9.0, 9.0), (90.0, 10.0, 100.0, 50.0)}
+    account = harvest.account
+    assert account is not None
+    assert (account.boxes_in, account.boxes_taken, account.boxes_clipped) == (3, 2, 1)
+    assert account.conversions == {Conversion.TURNED: 1, Conversion.POLYGON: 1}
+    assert account.is_balanced
+
+
+def test_skipped_image_is_left_out_of_the_account() -> None:
+    harvest = harvest_task(task(annotation(1, 1, region(), was_cancelled=True)))
+    assert harvest is not None
+    assert harvest.account is not None
+    assert harvest.account.is_balanced
+    assert [entry.reason for entry in harvest.account.entries] == [Reason.SKIPPED]
+
+
+@pytest.mark.parametrize("consensus", ["majority", "union"])
+def test_left_out_region_of_one_of_three_annotators(consensus: Consensus) -> None:
+    """The union has every box, so one that is missing leaves it in doubt; the majority has not drawn it."""
+    broken = annotation(3, 3, completed_by=3, result=[UNLABELLED])
+    annotations = [annotation(n, n, completed_by=n) for n in (1, 2)]
+    harvest = harvest_task(task(*annotations, broken), consensus)
+    assert harvest is not None
+    assert harvest.labelled == (consensus == "majority")
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["rectanglelabels", "ellipselabels", "polygonlabels", "cube"]),
+            st.sampled_from([[], ["open"], ["open", "spur"]]),
+            st.floats(-50, 150) | st.none(),
+            st.floats(-50, 150),
+        ),
+        max_size=6,
+    ),
+    st.booleans(),
+)
+def test_account_is_balanced(drawn: list[tuple[str, list[str], float | None, float]], skipped: bool) -> None:
+    results = [
+        {"id": f"r{i}", "type": kind, "value": {"x": x, "y": 5, "width": size, "height": 9, kind: labels}}
+        for i, (kind, labels, x, size) in enumerate(drawn)
+    ]
+    harvest = harvest_task(task(annotation(1, 1, result=results, was_cancelled=skipped)))
+    assert harvest is not None
+    account = harvest.account
+    assert account is not None
+    assert account.is_balanced
+    assert account.images_in == 1
+    assert account.boxes_in == (0 if skipped else len(drawn))
+    assert harvest.labelled == (not skipped and account.boxes_left_out == 0)
+    if harvest.labelled:
+        assert len(harvest.annotations) == account.boxes_taken + account.boxes_clipped == len(drawn)
 
 
 def frame(label: str = "open") -> dict[str, Any]:

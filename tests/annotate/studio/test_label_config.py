@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotate.studio.controls import CLICK, CONTROL, FRAME, IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
-from annotate.studio.label_config import colour, label_config
+from annotate.studio.label_config import FILTER_FROM, colour, label_config
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.schema import ClassText, Vocabulary
 
@@ -67,6 +67,21 @@ def test_config_has_image_level_choices_and_a_note() -> None:
 def test_class_name_that_cannot_be_shown_is_refused(name: str) -> None:
     with pytest.raises(ClassBookError, match="class '"):
         label_config(Vocabulary((ClassText(name, "d"),)))
+
+
+@pytest.mark.parametrize("count", [1, FILTER_FROM - 1, FILTER_FROM, 40])
+def test_classes_can_be_filtered_from_twelve_on(count: int) -> None:
+    config = label_config(Vocabulary(tuple(ClassText(f"c{i}", "d") for i in range(count))))
+    filters = [tag.get("toName") for tag in ElementTree.fromstring(config).iter("Filter")]  # noqa: S314
+    assert filters == ([CONTROL] if count >= FILTER_FROM else [])
+
+
+def test_style_has_no_character_that_html_escapes() -> None:
+    """Label Studio escapes the text of a style as HTML, which would make such a rule invalid."""
+    config = label_config(Vocabulary((ClassText("open", "d"),)))
+    (style,) = ElementTree.fromstring(config).iter("Style")  # noqa: S314
+    assert style.text
+    assert not set(style.text) & set('<>&"')
 
 
 def test_colours_are_fixed() -> None:

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+from playwright.sync_api import Locator, Page, expect
 
 from annotate.studio.client import LabelStudio
 from annotate.studio.controls import ImageChoice
 from annotate.studio.protocol import Connection, OpenTask, Task
 from dsmoe_core.schema import Detection, ImageRecord, Outcome, Vocabulary
+from tests.annotate.studio.browser import IMAGE, REGION, signed_in
 
-CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [pytest.mark.browser, pytest.mark.labelstudio, pytest.mark.timeout(300)]
 
-REGION = ".lsf-outliner-item"
 WIDTH, HEIGHT = 320, 200  # of the images of conftest.py
 BOARD = (20, 90, 40)
 
@@ -37,29 +36,8 @@ def studio_kind() -> str:
 @pytest.fixture
 def page(connection: Connection) -> Iterator[Page]:
     """A browser page that is signed in."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
-    offline = [
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-quic",
-        "--disable-background-networking",
-        "--disable-component-update",
-    ]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", "--disable-sync", *offline]
-        )
-        page = browser.new_page(viewport={"width": 1500, "height": 900})
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)  # for slow machines
-        page.goto(f"{connection.url}/user/login/")
-        page.fill("input[name=email]", connection.username)
-        page.fill("input[name=password]", connection.password)
-        page.click("button[type=submit]")
-        page.wait_for_url(re.compile(r"/(projects)?/?$"))
+    with signed_in(connection) as page:
         yield page
-        browser.close()
 
 
 @pytest.fixture
@@ -131,7 +109,7 @@ def wait_for_regions(page: Page, task: OpenTask) -> Locator:
     """Wait for the pre-annotations and return the element that covers the image exactly."""
     expect(page.locator(REGION)).to_have_count(len(task.pre_annotations))
     page.locator(".konvajs-content").first.click(trial=True)  # waits until the page is stable
-    return page.locator(".lsf-image canvas").first
+    return page.locator(IMAGE).first
 
 
 def on_screen(image: Locator, x: float, y: float) -> tuple[float, float]:
@@ -156,9 +134,7 @@ def test_pre_annotations_are_shown(
     image = open_page(page, connection, project, task)
     names = page.locator(f"{REGION}__title").all_inner_texts()
     assert [text.split("\n")[-1] for text in names] == [region.label for region in task.pre_annotations]
-    expect(page.locator("h4").first).to_contain_text(
-        "Round 1, image 1: selected because the model is uncertain"
-    )
+    expect(page.locator(".dsmoe-image")).to_contain_text("Round 1, image 1: selected by entropy, score 0.40.")
     screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
 
     def pixel(x: float, y: float) -> tuple[int, ...]:

@@ -19,8 +19,9 @@ from pipelines.detectors.backend import DetectorBackend
 from pipelines.detectors.ds_moe import DSMoEBackend, make_text_encoder
 from pipelines.detectors.registry import detector_backend
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.loop import open_round
-from pipelines.rounds.retraining import harvest, make_dataset, train
+from pipelines.rounds.retraining import make_dataset, train
 from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.settings import DetectorSettings, Environment, ServerText, TextSettings, TransformersText
 from pipelines.workspace.workspace import Workspace

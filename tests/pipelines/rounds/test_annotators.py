@@ -18,8 +18,8 @@ from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Box, Harvest
 from pipelines.cli import run
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.rounds.retraining import harvest
 from pipelines.workspace.annotation_time import ALL
 from pipelines.workspace.workspace import Workspace
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import sqlite3
 import time
 import uuid
@@ -36,7 +35,7 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds import loop
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.retraining import harvest
+from pipelines.rounds.harvesting import harvest
 from pipelines.workspace.workspace import Workspace
 
 pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(600)]
@@ -124,20 +123,6 @@ class Scene:
         return rows
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, environments: Path) -> Iterator[LabelStudioServer]:
-    """One server for all tests, which may serve the files of every workspace."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = LabelStudioServer(
-        tmp_path_factory.mktemp("studio"), tmp_path_factory.getbasetemp(), environments, port
-    )
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def scene(workspace: Workspace, server: LabelStudioServer, monkeypatch: pytest.MonkeyPatch) -> Scene:
     monkeypatch.setattr(task_import, "BATCH", 2)
@@ -163,7 +148,7 @@ def message_of(work: Callable[[], Any]) -> str:
 def check_documented(text: str, *names: str) -> None:
     """Check that the message is in the table of faults, where ``…`` stands for these names."""
     for name in names:
-        text = re.sub(rf"\b{re.escape(name)}\b", "…", text)
+        text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "…", text)
     assert f"| {text} |" in DOCUMENT.read_text(encoding="utf-8"), text
 
 
@@ -282,7 +267,8 @@ def test_label_is_renamed_on_the_server(scene: Scene) -> None:
     with scene.sdk() as sdk:
         sdk.projects.update(project, label_config=renamed)
         created = sdk.annotations.create(first.task_id, result=[result])
-    check_documented(message_of(scene.harvest))
+    image = scene.workspace.images_by_key()[first.key].name
+    check_documented(message_of(scene.harvest), image, f"task {first.task_id}, annotation {created.id}")
     with scene.sdk() as sdk:
         result["value"]["rectanglelabels"] = ["brick"]
         sdk.annotations.update(created.id, result=[result])

@@ -12,8 +12,9 @@ import pytest
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.rounds.retraining import evaluate, harvest, make_dataset, promote, train
+from pipelines.rounds.retraining import evaluate, make_dataset, promote, train
 from pipelines.settings import GateSettings
 from pipelines.workspace.registry import Metrics
 

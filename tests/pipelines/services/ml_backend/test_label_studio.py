@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import time
@@ -14,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from annotate.studio.api import Api
 from annotate.studio.client import LabelStudio
@@ -31,9 +30,9 @@ from pipelines.settings import DetectorSettings, Environment, StudioSettings, Wo
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
+from tests.annotate.studio.browser import IMAGE, REGION, signed_in
 from tests.pipelines.blocks import COLOURS, write_blocks
 
-CHROMIUM = Path("/usr/bin/chromium")
 SIDE = 96  # of the images, in pixels
 pytestmark = [pytest.mark.labelstudio, pytest.mark.timeout(600)]
 Json = dict[str, Any]
@@ -188,28 +187,17 @@ def test_promotion_is_served_without_a_restart(setup: Setup) -> None:
 @pytest.fixture
 def page(setup: Setup) -> Iterator[Page]:
     """A browser page, signed in."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"no Chromium at {CHROMIUM}")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
-        page = browser.new_page(viewport={"width": 1500, "height": 900})
-        page.set_default_timeout(60_000)
-        expect.set_options(timeout=60_000)  # two busy cores
-        page.goto(f"{setup.connection.url}/user/login/")
-        page.fill("input[name=email]", setup.connection.username)
-        page.fill("input[name=password]", setup.connection.password)
-        page.click("button[type=submit]")
-        page.wait_for_url(re.compile(r"/(projects)?/?$"))
+    with signed_in(setup.connection) as page:
         yield page
-        browser.close()
 
 
 def choose(page: Page, tool: str, label: str, control: int) -> None:
     """Select a smart tool and a class; order of the controls: boxes, smart click, smart box."""
     page.locator(".lsf-tool_smart").first.hover()
     page.locator(f'.lsf-toolbar__smart [aria-label="{tool}"]').last.click()
+    expect(page.locator(".lsf-label").locator("visible=true")).to_have_count(
+        len(COLOURS)
+    )  # of this tool only
     page.locator(".lsf-label", has_text=label).nth(control).click()
     expect(page.locator(".lsf-label_selected")).to_have_count(1)
 
@@ -227,7 +215,7 @@ def test_smart_tools_add_boxes_next_to_a_pre_annotation_of_the_same_class(
     corners = {b: (100 * b.x1 / SIDE, 100 * b.y1 / SIDE) for b in boxes}
     target = next(b for b in boxes if corners[b] != pytest.approx(kept_corner, abs=2.1))
     page.goto(f"{setup.connection.url}/projects/{setup.project}/data?task={task.task_id}")
-    regions = page.locator(".lsf-outliner-item")
+    regions = page.locator(REGION)
     expect(regions).to_have_count(1 + len(others))
     for _ in others:  # keep one pre-annotation only, so that there is setup to click
         regions.last.click()
@@ -235,7 +223,7 @@ def test_smart_tools_add_boxes_next_to_a_pre_annotation_of_the_same_class(
     expect(regions).to_have_count(1)
     page.get_by_test_id("bottombar-auto-annotation-toggle").click(force=True)
     choose(page, "key-point-tool", label, 1)
-    image = page.locator(".lsf-image canvas").first
+    image = page.locator(IMAGE).first
 
     def on_screen(x: float, y: float) -> tuple[float, float]:
         area = image.bounding_box()
