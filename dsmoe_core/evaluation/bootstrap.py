@@ -38,10 +38,21 @@ class Comparison(NamedTuple):
     p: float
 
 
-def resample_counts(images: int, resamples: int, seed: int) -> Int[np.ndarray, "b p"]:
-    """How often each of p images occurs in each of b resamples."""
+def resample_counts(
+    images: int, resamples: int, seed: int, groups: Sequence[object] | None = None
+) -> Int[np.ndarray, "b p"]:
+    """How often each of p images occurs in each of b resamples.
+
+    Args:
+        groups: of each image, such as its board design. Images of a group depend on each other, so whole
+            groups are resampled. None: every image is a group of its own.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=resamples)
+    if groups is None:
+        return rng.multinomial(images, np.full(images, 1 / images), size=resamples)
+    names = {group: row for row, group in enumerate(dict.fromkeys(groups))}
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+    return counts[:, [names[group] for group in groups]]
 
 
 def resampled_map(

@@ -151,3 +151,22 @@ def studio_table(result: Mapping[str, Any]) -> str:
     model = result["model"]
     title = f"{model['size']}, {model['image_px']} px, both servers on this machine\n\n"
     return title + markdown_table(("measurement", "value"), rows)
+
+
+def knockout_table(result: Mapping[str, Any]) -> str:
+    """One row for each part: mAP without it, and what that costs."""
+    rows = [
+        [row["description"], score(row["map50"]), _lost(row["lost50"]), score(row["map"]), _lost(row["lost"])]
+        for row in result["rows"]
+    ]
+    whole = ["the whole network", score(result["map50"]), "-", score(result["map"]), "-"]
+    title = f"{result['model']}, {result['images']} images, {result['resamples']} resamples\n\n"
+    head = ("knock-out", "mAP@.5", "lost [95 %]", "mAP@.5:.95", "lost [95 %]")
+    return title + markdown_table(head, [whole, *rows])
+
+
+def _lost(comparison: Mapping[str, Any] | None) -> str:
+    if comparison is None:
+        return "-"
+    low, high = comparison["ci95"]
+    return f"{comparison['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"

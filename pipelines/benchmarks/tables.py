@@ -14,7 +14,13 @@ from typing import Any
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
-from pipelines.benchmarks.measurement_tables import demo_table, experts_table, latency_table, studio_table
+from pipelines.benchmarks.measurement_tables import (
+    demo_table,
+    experts_table,
+    knockout_table,
+    latency_table,
+    studio_table,
+)
 from pipelines.benchmarks.results import read_result
 from pipelines.benchmarks.training_tables import (
     class_table,
@@ -35,6 +41,7 @@ _SETTINGS_TABLE = training_table(settings="settings", size="size", image_px="px"
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": demo_table,
     "experts": experts_table,
+    "knockout": knockout_table,
     "latency": latency_table,
     "studio": studio_table,
     "accuracy": _DETECTOR_TABLE,

@@ -1,4 +1,4 @@
-"""dsmoe benchmark demo, experts, latency, structured, studio, tables; see also comparison.py"""
+"""dsmoe benchmark demo, experts, latency, structured, studio, tables; others: comparison.py, knockout.py"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli import comparison
+from pipelines.cli import comparison, knockout
 from pipelines.cli import demo as demo_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Measure something and write benchmarks/results/NAME.json.", no_args_is_help=True)
 app.add_typer(comparison.app)  # without a name: its commands are commands of this app
+app.command("knockout")(knockout.knockout)
 
 
 class DeviceChoice(StrEnum):

@@ -54,6 +54,14 @@ def test_resamples_have_all_images_and_depend_on_the_seed() -> None:
     assert counts.mean(0) == pytest.approx(np.ones(7), abs=0.5)
 
 
+def test_images_of_a_group_are_resampled_together() -> None:
+    counts = resample_counts(5, 400, 1, ["a", "b", "a", "c", "b"])
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3]].sum(1) == 3).all()  # as many groups as there are
+    assert counts.mean(0) == pytest.approx(np.ones(5), abs=0.2)
+
+
 def test_class_without_boxes_is_not_in_the_mean() -> None:
     box = Box(0, 0, 10, 10)
     tables = coco_tables({"p": prediction("p", (box, "spur", 0.9))}, [labelled("p", (box, "spur"))], CLASSES)

@@ -1,0 +1,1 @@
+"""Knock-outs: what each part of a trained network contributes to its metrics."""

@@ -1,0 +1,162 @@
+"""Knock-outs: neutralise one part of a trained network at inference, to measure what the part contributes.
+
+Nothing is retrained. A part without effect on mAP can be removed; a part with effect is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from dsmoe_core.network import DSMoE
+from dsmoe_core.outputs import AlignmentOutput, GatingOutput
+from dsmoe_core.stages.broadcasting import ScaleBranch
+
+Handles = Sequence[RemovableHandle]
+_NO_OFFSET = -1e4
+"""A length logit whose sigmoid is 0."""
+
+
+class Knockout(NamedTuple):
+    """One part of the network and how it is neutralised.
+
+    Attributes:
+        name: short name, a key of result files.
+        description: what is done, as a phrase.
+        install: neutralises the part in a network until the handles are removed.
+    """
+
+    name: str
+    description: str
+    install: Callable[[DSMoE], Handles]
+
+
+@contextmanager
+def knocked_out(network: DSMoE, knockout: Knockout) -> Iterator[None]:
+    """Neutralise a part of the network inside the block."""
+    handles = knockout.install(network)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def knockouts(network: DSMoE, seed: int = 0) -> list[Knockout]:
+    """All knock-outs of a network: those of the stages, of each expert, and of each level of F_shallow.
+
+    Args:
+        seed: of the random experts and of the shuffled positions.
+    """
+    experts = range(len(network.gating.queries))
+    strides = [level.stride for level in network.head.levels]
+    return [
+        Knockout("f_out", "F_out = 0: stages 4 to 10 are gone", _zero_f_out),
+        Knockout("f_moe", "F_MoE = 0: the experts are gone", _zero_f_moe),
+        Knockout("random_experts", "random experts instead of the routed ones", _random_experts(seed)),
+        Knockout("affinity", "class-position affinity shuffled over the positions", _shuffle_affinity(seed)),
+        Knockout("anchors", "all classes have the mean anchor", _mean_anchors),
+        Knockout("offsets", "stage 6 samples without offsets", _no_offsets),
+        Knockout("gates", "the gates of stage 6 have their mean at every position", _mean_gates),
+        Knockout("pixel_text", "stages 5 to 9 get the mean of the class texts", _mean_text),
+        *(Knockout(f"expert_{i}", f"expert {i} has weight 0", _without_expert(i)) for i in experts),
+        *(
+            Knockout(f"f_shallow_{s}", f"F_shallow = 0 at stride {s}", _zero_shallow(i))
+            for i, s in enumerate(strides)
+        ),
+    ]
+
+
+def _zero_f_out(network: DSMoE) -> Handles:
+    return [network.aggregation.register_forward_hook(lambda _m, _i, out: out._replace(f_out=out.f_out * 0))]
+
+
+def _zero_f_moe(network: DSMoE) -> Handles:
+    return [network.experts.register_forward_hook(lambda _m, _i, out: out * 0)]
+
+
+def _mean_anchors(network: DSMoE) -> Handles:
+    return [
+        network.alignment.anchor.register_forward_hook(
+            lambda _m, _i, out: out.mean(0, keepdim=True).expand_as(out)
+        )
+    ]
+
+
+def _mean_text(network: DSMoE) -> Handles:
+    def replace(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        images, text, *rest = inputs
+        return images, text.mean(0, keepdim=True).expand_as(text), *rest
+
+    return [network.register_forward_pre_hook(replace)]
+
+
+def _no_offsets(network: DSMoE) -> Handles:
+    def replace(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        length, rotation = output.chunk(2, dim=1)
+        return torch.cat([torch.full_like(length, _NO_OFFSET), torch.zeros_like(rotation)], dim=1)
+
+    return [branch.offsets.register_forward_hook(replace) for branch in _scale_branches(network)]
+
+
+def _mean_gates(network: DSMoE) -> Handles:
+    def replace(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
+        return output.mean((2, 3), keepdim=True).expand_as(output)
+
+    return [branch.gate.register_forward_hook(replace) for branch in _scale_branches(network)]
+
+
+def _scale_branches(network: DSMoE) -> list[ScaleBranch]:
+    return [m for m in network.broadcasting.modules() if isinstance(m, ScaleBranch)]
+
+
+def _without_expert(index: int) -> Callable[[DSMoE], Handles]:
+    def change(gated: GatingOutput) -> GatingOutput:
+        return gated._replace(weights=gated.weights * (gated.experts != index))
+
+    return lambda network: [_change_gating(network, change)]
+
+
+def _random_experts(seed: int) -> Callable[[DSMoE], Handles]:
+    def install(network: DSMoE) -> Handles:
+        generator = torch.Generator().manual_seed(seed)
+
+        def change(gated: GatingOutput) -> GatingOutput:
+            order = torch.rand(gated.probabilities.shape, generator=generator).argsort(-1)
+            return gated._replace(experts=order[:, : gated.experts.shape[1]].to(gated.experts.device))
+
+        return [_change_gating(network, change)]
+
+    return install
+
+
+def _change_gating(network: DSMoE, change: Callable[[GatingOutput], GatingOutput]) -> RemovableHandle:
+    """Change what stage 8 gets from the router; stage 9 and the reported routing are as before."""
+    return network.experts.register_forward_pre_hook(lambda _module, inputs: (inputs[0], change(inputs[1])))
+
+
+def _shuffle_affinity(seed: int) -> Callable[[DSMoE], Handles]:
+    def install(network: DSMoE) -> Handles:
+        generator = torch.Generator().manual_seed(seed)
+
+        def replace(_module: Any, _inputs: Any, output: AlignmentOutput) -> AlignmentOutput:
+            flat = output.affinity.flatten(1, 2)
+            order = torch.randperm(flat.shape[1], generator=generator).to(flat.device)
+            return output._replace(affinity=flat[:, order].reshape(output.affinity.shape))
+
+        return [network.alignment.register_forward_hook(replace)]
+
+    return install
+
+
+def _zero_shallow(level: int) -> Callable[[DSMoE], Handles]:
+    def replace(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        f_out, shallow, classes = inputs
+        return f_out, [m * 0 if i == level else m for i, m in enumerate(shallow)], classes
+
+    return lambda network: [network.head.register_forward_pre_hook(replace)]

@@ -1,0 +1,148 @@
+"""dsmoe benchmark knockout"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from pipelines.cli.evaluate import TruthOption
+from pipelines.cli.options import (
+    RESULTS,
+    BookOption,
+    ModelArgument,
+    SeedOption,
+    WorkspaceOption,
+    open_workspace_or_none,
+)
+from pipelines.cli.terminal import TerminalReporter, command_line, console, line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dsmoe_core.schema import LabelledImage
+
+
+def knockout(
+    model: ModelArgument,
+    annotations: TruthOption,
+    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")],
+    workspace: WorkspaceOption = None,
+    class_book: BookOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="REGEX",
+            help="Part of the file names that images of one board design, line or camera share: whole groups "
+            "are resampled, and the experts are compared with the groups.",
+        ),
+    ] = None,
+    max_images: Annotated[
+        int | None, typer.Option("--max-images", min=2, help="Evaluate the first N annotated images only.")
+    ] = None,
+    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
+    permutations: Annotated[
+        int, typer.Option("--permutations", min=20, help="Permutations of the test of the experts.")
+    ] = 200,
+    seed: SeedOption = 0,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")] = RESULTS,
+) -> None:
+    """Evaluate a trained model with one part neutralised at a time, and the specialisation of its experts.
+
+    Nothing is retrained. Writes knockout.json and routing.json.
+
+    Example: `dsmoe benchmark knockout champion --workspace boards --annotations val.json --images photos`
+    """
+    from tempfile import TemporaryDirectory
+
+    from dsmoe_core.data.external_images import read_external_images
+    from dsmoe_core.data.formats import read_annotations
+    from pipelines.benchmarks.knockout import KnockoutSettings, measure_knockouts
+    from pipelines.benchmarks.results import write_result
+    from pipelines.evaluation.report.evaluated_model import load_evaluated_model
+    from pipelines.settings import MAX_PIXELS, Environment
+    from prompts.class_book import ClassBook
+
+    parsed = read_annotations(annotations, images)
+    settings = KnockoutSettings(resamples, permutations, seed)
+    with open_workspace_or_none(workspace) as opened, TemporaryDirectory(prefix="dsmoe-") as scratch:
+        book = ClassBook.load(class_book) if class_book else None
+        evaluated = load_evaluated_model(model, opened, book, Environment.read())
+        max_pixels = opened.settings.max_pixels if opened else MAX_PIXELS
+        with TerminalReporter() as progress:
+            progress.status("reading images")
+            external = read_external_images(parsed, images, Path(scratch), max_pixels=max_pixels)
+            truth = evaluated.rename_labels(external.labelled)[:max_images]
+            progress.status("evaluating without each part")
+            effects, routing = measure_knockouts(
+                evaluated, truth, settings, groups=_groups(by, truth), progress=progress.advance
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    for name, measured in (("knockout", effects), ("routing", routing)):
+        write_result(out / f"{name}.json", measured, command=command_line(), seeds=[seed])
+    console.print(_table(effects))
+    for sentence in _routing_sentences(routing):
+        line(sentence)
+    line(f"{out / 'knockout.json'} and {out / 'routing.json'} are written")
+
+
+def _groups(by: str | None, truth: Sequence[LabelledImage]) -> list[str] | None:
+    """The group of each image."""
+    from pipelines.evaluation.report.groups import compile_pattern, group_images
+
+    if by is None:
+        return None
+    grouped = group_images(compile_pattern(by), truth)
+    names = {labelled.image.key: name for name, images in grouped.items() for labelled in images}
+    return [names[labelled.image.key] for labelled in truth]
+
+
+def _table(effects: dict[str, Any]) -> Table:
+    title = f"{effects['model']}: mAP@.5 {effects['map50']:.3f}, mAP@.5:.95 {effects['map']:.3f}"
+    table = Table(
+        "knock-out",
+        "mAP@.5",
+        "lost [95 %]",
+        "mAP@.5:.95",
+        "lost [95 %]",
+        title=escape(title),
+        title_justify="left",
+    )
+    for row in effects["rows"]:
+        style = None if row["carries"] else "dim"
+        lost50, lost = (_lost(row[name]) for name in ("lost50", "lost"))
+        table.add_row(
+            row["description"], f"{row['map50']:.3f}", lost50, f"{row['map']:.3f}", lost, style=style
+        )
+    return table
+
+
+def _lost(comparison: dict[str, Any] | None) -> str:
+    if comparison is None:
+        return "-"
+    low, high = comparison["ci95"]
+    return f"{comparison['delta']:+.3f} {escape(f'[{low:+.3f}, {high:+.3f}]')}"
+
+
+def _routing_sentences(routing: dict[str, Any]) -> list[str]:
+    """What the experts say about class and group, and which experts are idle."""
+    if not routing["experts"]:
+        return ["There is no box, or the model has no router: the routing is not measured."]
+    sentences = [
+        _information("class", routing["by_class"]),
+        f"Experts that lead at no box: {', '.join(map(str, routing['idle'])) or 'none'}.",
+    ]
+    if routing["by_group"] is not None:
+        sentences.insert(1, _information("group", routing["by_group"]))
+    return sentences
+
+
+def _information(of: str, values: dict[str, float]) -> str:
+    return (
+        f"The leading expert has {values['share']:.1%} of the information about the {of} of a box "
+        f"(by chance {values['by_chance']:.1%}, p = {values['p']:.3f})."
+    )

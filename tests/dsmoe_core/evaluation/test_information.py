@@ -1,0 +1,79 @@
+"""Mutual information of labels, and the specialisation of experts at the true boxes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dsmoe_core.evaluation.information import information, mutual_information
+from dsmoe_core.evaluation.specialisation import specialisation
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Prediction, Routing
+
+LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40)
+
+
+def test_equal_labels_share_their_entropy_and_independent_ones_nothing() -> None:
+    labels = np.array([0, 0, 1, 1])
+    assert mutual_information(labels, labels) == pytest.approx(1.0)
+    assert mutual_information(labels, np.array([0, 1, 0, 1])) == pytest.approx(0.0)
+
+
+@given(LABELS)
+def test_mutual_information_is_symmetric_and_at_most_the_entropy(pairs: list[tuple[int, int]]) -> None:
+    first, second = (np.array(column) for column in zip(*pairs, strict=True))
+    value = mutual_information(first, second)
+    assert value == pytest.approx(mutual_information(second, first))
+    assert -1e-9 <= value <= mutual_information(second, second) + 1e-9
+
+
+def test_information_is_compared_with_permutations() -> None:
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, 300)
+    related = information(classes, classes, permutations=50)
+    unrelated = information(rng.integers(0, 3, 300), classes, permutations=50)
+    assert related.share == pytest.approx(1.0)
+    assert related.p == pytest.approx(1 / 51)
+    assert related.by_chance < 0.05
+    assert unrelated.share < 0.05
+    assert unrelated.p > 0.05
+
+
+def test_information_about_a_constant_label_is_zero() -> None:
+    assert information(np.array([0, 1, 2]), np.zeros(3, dtype=int)) == (0.0, 0.0, 1.0)
+
+
+def labelled(key: str, labels: list[str]) -> LabelledImage:
+    image = ImageRecord(key, f"{key}.png", Path(f"{key}.png"), 20, 20)
+    return LabelledImage(image, tuple(Annotation(Box(1, 1, 9, 9), name) for name in labels))
+
+
+def prediction(key: str, experts: tuple[int, ...], weights: tuple[float, ...]) -> Prediction:
+    return Prediction(key, (), Routing(experts, weights, 0.0), 0.0, "m")
+
+
+def test_specialisation_weighs_the_experts_by_the_boxes_of_each_class() -> None:
+    truth = [labelled("a", ["open", "open"]), labelled("b", ["short"]), labelled("c", [])]
+    predictions = {
+        "a": prediction("a", (2, 0), (0.75, 0.25)),
+        "b": prediction("b", (1, 2), (0.5, 0.5)),
+        "c": prediction("c", (3, 0), (1.0, 0.0)),
+    }
+    result = specialisation(predictions, truth, ["open", "short", "spur"], 4, groups=["x", "x", "y"])
+    assert result is not None
+    assert result.weights.tolist() == [[0.25, 0, 0.75, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+    assert result.leading.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 0])
+    assert result.idle == (0, 3)
+    assert result.by_class.share == pytest.approx(1.0)
+    assert result.by_group is not None
+    assert result.by_group.share == 0.0  # all boxes are in one group
+
+
+def test_without_boxes_or_router_there_is_no_specialisation() -> None:
+    router = {"a": prediction("a", (0,), (1.0,))}
+    assert specialisation(router, [labelled("a", [])], ["open"], 2) is None
+    no_router = {"a": prediction("a", (), ())}
+    assert specialisation(no_router, [labelled("a", ["open"])], ["open"], 2) is None

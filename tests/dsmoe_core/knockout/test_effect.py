@@ -1,0 +1,105 @@
+"""mAP lost without a part, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import SMALL, HashEncoder
+
+from dsmoe_core.build import build, build_full_network
+from dsmoe_core.checkpoint import save_model
+from dsmoe_core.errors import SettingsError
+from dsmoe_core.evaluation.bootstrap import resample_counts
+from dsmoe_core.evaluation.coco_metrics import evaluate
+from dsmoe_core.knockout.effect import measure_effects
+from dsmoe_core.knockout.parts import knocked_out, knockouts
+from dsmoe_core.predict import Detector
+from dsmoe_core.runtimes.eager import EagerRuntime
+from dsmoe_core.schema import Annotation, LabelledImage, Vocabulary
+
+
+@pytest.fixture
+def detector(tmp_path: Path, vocabulary: Vocabulary) -> Detector:
+    torch.manual_seed(0)
+    network = build_full_network(SMALL)
+    with torch.no_grad():
+        for level in network.head.levels:
+            level.bias.fill_(0.0)  # so that the untrained network has detections
+    save_model(tmp_path / "model", network, SMALL, vocabulary, {})
+    made = Detector.load(tmp_path / "model", HashEncoder())
+    made.set_vocabulary(vocabulary)
+    return made
+
+
+@pytest.fixture
+def truth(detector: Detector, images: list[LabelledImage]) -> list[LabelledImage]:
+    """The detector's own best detections as ground truth, so that the whole network scores above 0."""
+    made = []
+    for labelled, prediction in zip(images, detector.predict(i.image for i in images), strict=True):
+        best = prediction.detections[:3]
+        made.append(LabelledImage(labelled.image, tuple(Annotation(d.box, d.label) for d in best)))
+    return made
+
+
+def test_effects_equal_separate_evaluations(
+    detector: Detector, truth: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    counts = resample_counts(len(truth), 50, 0)
+    steps: list[tuple[int, int]] = []
+    result = measure_effects(
+        detector,
+        truth,
+        vocabulary.names,
+        counts,
+        names=("f_out", "f_shallow_8"),
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert [effect.knockout.name for effect in result.effects] == ["f_out", "f_shallow_8"]
+    assert result.map50 > 0.2
+    runtime = detector.model.runtime
+    assert isinstance(runtime, EagerRuntime)
+    network = runtime.network
+    for effect, part in zip(
+        result.effects,
+        [k for k in knockouts(network) if k.name in ("f_out", "f_shallow_8")],  # type: ignore[arg-type]
+        strict=True,
+    ):
+        with knocked_out(network, part):  # type: ignore[arg-type]
+            alone = evaluate(
+                detector.predict((p.image for p in truth), min_score=0.001), truth, vocabulary.names
+            )
+        assert effect.map50 == pytest.approx(alone.map50)
+        assert effect.map == pytest.approx(alone.map)
+        assert effect.lost50 is not None
+        assert effect.lost50.delta == pytest.approx(result.map50 - alone.map50)
+        assert effect.lost50.ci95[0] <= effect.lost50.ci95[1]
+        assert effect.carries == (effect.lost50.ci95[0] > 0)
+
+
+def test_part_without_effect_loses_nothing(
+    detector: Detector, truth: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    runtime = detector.model.runtime
+    assert isinstance(runtime, EagerRuntime)
+    with torch.no_grad():
+        runtime.network.aggregation.gate.weight.zero_()  # type: ignore[union-attr, operator]
+    counts = resample_counts(len(truth), 50, 0)
+    (effect,) = measure_effects(detector, truth, vocabulary.names, counts, names=("f_moe",)).effects
+    assert effect.lost50 is not None
+    assert effect.lost50.delta == 0.0
+    assert not effect.carries
+
+
+def test_network_without_the_ten_stages_is_refused(
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    config = SMALL.model_copy(update={"ablation": "C"})
+    save_model(tmp_path / "row", build(config), config, vocabulary, {})
+    detector = Detector.load(tmp_path / "row", HashEncoder())
+    detector.set_vocabulary(vocabulary)
+    with pytest.raises(SettingsError):
+        measure_effects(detector, images, vocabulary.names, np.ones((1, len(images)), dtype=np.int64))
