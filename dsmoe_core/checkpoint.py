@@ -56,11 +56,13 @@ class ModelCard(NamedTuple):
     Attributes:
         vocabulary: the classes that it was trained on.
         text_encoder: name of the text encoder that it was trained with; None if unknown.
+        intensity_max: value that was white in its training images of more than 8 bits; None: there were none.
     """
 
     config: ModelConfig
     vocabulary: Vocabulary
     text_encoder: str | None
+    intensity_max: int | None = None
 
 
 class TrainedModel(NamedTuple):
@@ -70,6 +72,7 @@ class TrainedModel(NamedTuple):
     config: ModelConfig
     vocabulary: Vocabulary
     text_encoder: str | None
+    intensity_max: int | None = None
 
 
 def save_model(
@@ -100,6 +103,7 @@ def read_card(folder: Path) -> ModelCard:
             ModelConfig.model_validate(card["config"]),
             Vocabulary.from_dict(card["vocabulary"]),
             card.get("text_encoder"),
+            card.get("intensity_max"),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(

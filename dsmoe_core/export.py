@@ -62,7 +62,7 @@ def export(
     _check(export_format, precision, calibration)
     check_text_encoder(model, text_encoder)
     loaded = load_model(model)
-    network, config, vocabulary, _ = loaded
+    network, config, vocabulary, *_ = loaded
     texts = embed_vocabulary(vocabulary, text_encoder)
     with torch.no_grad():
         encoding = network.encode_classes(texts.classes, texts.inner)
@@ -82,6 +82,7 @@ def export(
         vocabulary=vocabulary.to_dict(),
         text_encoder=text_encoder.name,
         source=sha256_of(model / WEIGHTS),
+        intensity_max=loaded.intensity_max,
         difference=None if precision == "int8" else _difference(loaded, path, export_format, encoding),
         tools={name: version(name) for name in ("torch", *_packages(export_format, precision))},
     )

@@ -107,6 +107,7 @@ class ImageRecord:
         path: the file to read.
         width, height: size in pixels.
         region: left, top, right, bottom of a crop of the file, in pixels; None for the whole file.
+        orientation: EXIF orientation of the original file, 1 to 8; 1 for upright, or where it is not known.
     """
 
     key: str
@@ -115,6 +116,7 @@ class ImageRecord:
     width: int
     height: int
     region: tuple[int, int, int, int] | None = None
+    orientation: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ def fit(
     encoder_from: Path | None = None,
     cache: CacheConfig | None = None,
     extra_sets: Sequence[LabelledSet] = (),
+    intensity_max: int | None = None,
     progress: Progress | None = None,
 ) -> TrainingSummary:
     """Train a detector and write ``model.safetensors`` and ``model.json`` to ``out``.
@@ -80,6 +81,8 @@ def fit(
         extra_sets: other labelled sets with their own vocabularies to train on as well, so that the network
             learns to distinguish texts that no single set contains together. ``images_seen`` counts the
             images of all sets.
+        intensity_max: value that is white in images of more than 8 bits; stored with the model, so that the
+            images of a prediction get the same. None: the set has no such images.
         progress: called after every step, in the main process.
 
     Raises:
@@ -135,7 +138,7 @@ def fit(
                 run.save(network, average, optimizer, state)
     if processes.is_main:
         card = {"training": training.model_dump(mode="json"), "text_encoder": text_encoder.name}
-        run.finish(average, model, vocabulary, state, card)
+        run.finish(average, model, vocabulary, state, card | {"intensity_max": intensity_max})
     processes.barrier()
     return state.summary()
 

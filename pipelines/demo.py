@@ -20,8 +20,8 @@ from dsmoe_core.data.synthetic import write_synthetic_set
 from dsmoe_core.errors import DataError, SettingsError, WorkspaceError
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.dispatch import pool
 from pipelines.rounds.loop import close_round, open_round
+from pipelines.rounds.pool import pool
 from pipelines.rounds.simulated_annotator import Annotate
 from pipelines.services import factory
 from pipelines.settings import DemoPlan, Environment, WorkspaceSettings

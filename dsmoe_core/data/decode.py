@@ -2,13 +2,11 @@
 
 Conversions where a file format leaves a choice:
 
-- **16-bit grey** is scaled by a fixed range and not by the minimum and maximum of the image, so that one
-  bright defect does not darken everything else. An image whose values are at most 4095 is taken as 12-bit and
-  scaled by 255/4095; any other is scaled by 255/65535.
-- **16-bit colour** keeps the upper byte, which is all that Pillow decodes. An image that would keep four bits
-  or fewer (12-bit values in 16 bits) is refused, because it would come out black.
+- **More than 8 bits** are scaled by one value for all images of a set, see ``intensity_scale.py``, and never
+  by the values of the image itself: equal scenes stay equal, and one bright defect does not darken the rest.
+- **Floating point** is refused, since the range of its values is not known.
 - **Transparency** is composed over white. **CMYK** is converted without a colour profile.
-- **EXIF rotation** is applied. Of several frames or pages the first is read.
+- **EXIF rotation** is applied. Of several frames or pages the first is read, and their number is returned.
 
 The formats themselves are registered in ``image_formats.py``.
 """
@@ -21,15 +19,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
+from dsmoe_core.data.deep_pixels import FULL_RANGE, DeepPixels, is_deep, read_deep, to_8_bit
+from dsmoe_core.data.exif_boxes import TRANSPOSED
 from dsmoe_core.data.image_formats import ImageFormat, open_image
+from dsmoe_core.data.intensity_scale import IntensityRange
 from dsmoe_core.errors import ImageError
 
 _ORIENTATION = 0x0112  # EXIF tag
-_TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
-_GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _REMEDY = "Save the image again as 8-bit PNG or JPEG."
 
 
@@ -41,12 +48,18 @@ class DecodedImage(NamedTuple):
         converted: 8-bit RGB image; None where the file can be used unchanged (a plain upright 8-bit file of a
             format that browsers show).
         suffix: ``.jpg`` or ``.png``, of the file to store.
+        orientation: EXIF orientation of the file, 1 to 8; 1 for upright.
+        frames: number of frames or pages in the file, of which the first was read.
+        range: of the values of an image with more than 8 bits per channel; None for others.
     """
 
     width: int
     height: int
     converted: Image.Image | None
     suffix: str
+    orientation: int = 1
+    frames: int = 1
+    range: IntensityRange | None = None
 
 
 def upright_size(path: Path) -> tuple[int, int]:
@@ -56,36 +69,70 @@ def upright_size(path: Path) -> tuple[int, int]:
         ImageError: the file is not an image or its header is damaged.
     """
     with _opened(path) as (_, image):
-        transposed = _orientation(image) in _TRANSPOSED
+        # Pillow states the upright size of a TIFF, and the stored one of other formats.
+        transposed = _orientation(image) in TRANSPOSED and image.format != "TIFF"
         return (image.height, image.width) if transposed else (image.width, image.height)
 
 
-def decode(path: Path, *, max_pixels: int) -> DecodedImage:
+def intensity_range(path: Path, *, max_pixels: int) -> IntensityRange | None:
+    """The range of the values of an image; None for one of 8 bits, of which the header alone is read.
+
+    Raises:
+        ImageError: as :func:`decode`.
+    """
+    if path.stat().st_size == 0:
+        raise _empty()
+    with _opened(path) as (image_format, image):
+        if not is_deep(image_format, path, image):
+            return None
+        _refuse_too_large(image, max_pixels)
+        return IntensityRange.of(_read_deep(path, image))
+
+
+def decode(path: Path, *, max_pixels: int, intensity_max: int = FULL_RANGE) -> DecodedImage:
     """Decode an image completely; one that is too large is refused by its header.
 
     Args:
         max_pixels: largest width x height that is decoded.
+        intensity_max: value that becomes white in images with more than 8 bits per channel.
 
     Raises:
         ImageError: the file is empty, damaged, truncated, not an image, too large, or of a depth that cannot
             be scaled to 8 bit.
     """
     if path.stat().st_size == 0:
-        raise ImageError("it is empty (0 bytes)", "Copy the file again.")
+        raise _empty()
     with _opened(path) as (image_format, image):
         _refuse_too_large(image, max_pixels)
+        orientation, frames = _orientation(image), _frames(image)
+        if is_deep(image_format, path, image):
+            pixels = _read_deep(path, image)
+            upright = to_8_bit(pixels, intensity_max)
+            left = _orientation(image)  # Pillow turns a TIFF when it reads it
+            if left != 1:
+                upright = upright.transpose(_TRANSPOSE[left])
+            extent = IntensityRange.of(pixels)
+            return DecodedImage(upright.width, upright.height, upright, ".png", orientation, frames, extent)
         with _decoder_errors():
             image.load()
-        is_16_bit = image_format.is_16_bit(path, image)
-        plain = image.mode in ("L", "RGB") and not is_16_bit and "transparency" not in image.info
-        if image_format.kept_suffix is not None and plain and _orientation(image) == 1:
-            return DecodedImage(image.width, image.height, None, image_format.kept_suffix)
-        if image.mode == "RGB" and is_16_bit:
-            _refuse_dark_16_bit(image)
+        plain = image.mode in ("L", "RGB") and "transparency" not in image.info
+        if image_format.kept_suffix is not None and plain and orientation == 1:
+            return DecodedImage(
+                image.width, image.height, None, image_format.kept_suffix, orientation, frames
+            )
         with _decoder_errors():
             upright = ImageOps.exif_transpose(image)
         rgb = _to_rgb(upright)
-        return DecodedImage(rgb.width, rgb.height, rgb, ".png")
+        return DecodedImage(rgb.width, rgb.height, rgb, ".png", orientation, frames)
+
+
+def _read_deep(path: Path, image: Image.Image) -> DeepPixels:
+    with _decoder_errors():
+        return read_deep(path, image)
+
+
+def _empty() -> ImageError:
+    return ImageError("it is empty (0 bytes)", "Copy the file again.")
 
 
 @contextmanager
@@ -96,6 +143,8 @@ def _opened(path: Path) -> Iterator[tuple[ImageFormat, Image.Image]]:
     try:
         with _decoder_errors():
             image_format, image = open_image(path)
+        if isinstance(image, ImageFile.ImageFile):
+            image.filename = ""  # else Pillow maps the file, and reads a turned TIFF in the wrong order
         with image:
             yield image_format, image
     finally:
@@ -109,7 +158,7 @@ def _decoder_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns about unusual metadata, which does not matter here
             yield
-    except (PermissionError, FileNotFoundError):
+    except (PermissionError, FileNotFoundError, ImageError):
         raise
     except UnidentifiedImageError:
         raise ImageError("it is not an image, or its header is damaged", _REMEDY) from None
@@ -134,16 +183,15 @@ def _refuse_too_large(image: Image.Image, max_pixels: int) -> None:
         )
 
 
-def _refuse_dark_16_bit(image: Image.Image) -> None:
-    if int(np.asarray(image).max()) < 16:
-        raise ImageError(
-            "it is 16-bit colour that uses only the lower 12 bits, of which 4 could be read", _REMEDY
-        )
+def _frames(image: Image.Image) -> int:
+    """Number of frames or pages; 1 for JPEG, whose further images are previews of the same one."""
+    if image.format in ("JPEG", "MPO"):
+        return 1
+    with _decoder_errors():
+        return int(getattr(image, "n_frames", 1))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _GREY_16:
-        return _scaled(np.asarray(image, dtype=np.int64))
     if image.mode == "F":
         raise ImageError("its values are floating point, whose range is not known", _REMEDY)
     with _decoder_errors():
@@ -152,12 +200,3 @@ def _to_rgb(image: Image.Image) -> Image.Image:
             white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
             image = Image.alpha_composite(white, rgba)
         return image.convert("RGB")
-
-
-def _scaled(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Image.Image:
-    """Values of 12 or 16 bit as an 8-bit RGB image."""
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise ImageError(f"its values go from {low} to {high}; expected 0 to 65535", _REMEDY)
-    full = 4095 if high <= 4095 else 65535
-    return Image.fromarray(((values * 255 + full // 2) // full).astype(np.uint8)).convert("RGB")

@@ -29,6 +29,8 @@ class LabelFormat(NamedTuple):
         recognises: whether the file or folder at a path, which exists, is in this format.
         read: from the path and the folder of images, to which image names are relative, with options.
         write: an annotation set to a path.
+        split_path: where the labels of a split are in an exported data set, with ``{split}`` for its name;
+            None where the labels of all splits are written together, under names that begin with the split.
     """
 
     name: str
@@ -37,6 +39,7 @@ class LabelFormat(NamedTuple):
     recognises: Callable[[Path], bool]
     read: Callable[[Path, Path, ReadOptions], AnnotationSet]
     write: Callable[[AnnotationSet, Path], None]
+    split_path: str | None = "{split}"
 
 
 LABEL_FORMATS: tuple[LabelFormat, ...] = (
@@ -55,6 +58,7 @@ LABEL_FORMATS: tuple[LabelFormat, ...] = (
         recognises=coco.has_annotations,
         read=coco.read,
         write=coco.write,
+        split_path="{split}.json",
     ),
     LabelFormat(
         "yolo",
@@ -63,6 +67,7 @@ LABEL_FORMATS: tuple[LabelFormat, ...] = (
         recognises=yolo.has_annotations,
         read=yolo.read,
         write=yolo.write,
+        split_path=None,
     ),
 )
 """All formats. The first that recognises a path reads it."""

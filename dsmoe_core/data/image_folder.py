@@ -2,6 +2,8 @@
 
 A second run over the same folder is fast: an index in the store maps each file (by size and modification
 time) to its key, so only new and changed files are read. Quarantined files are tried again on every run.
+
+Images with more than 8 bits are read twice: once for the intensity scale that all of them get.
 """
 
 from __future__ import annotations
@@ -10,14 +12,16 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsmoe_core.atomic import atomic_write
-from dsmoe_core.data.decode import decode
+from dsmoe_core.data.decode import decode, intensity_range
+from dsmoe_core.data.deep_pixels import FULL_RANGE
 from dsmoe_core.data.formats import label_suffixes
+from dsmoe_core.data.intensity_scale import IntensityRange, IntensityScale
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DISK_FULL_ERRNOS, DataError, ImageError, PrerequisiteError
 from dsmoe_core.progress import CountCallback
@@ -43,16 +47,39 @@ class QuarantinedFile(NamedTuple):
         return cls(name.encode("utf-8", "replace").decode(), failure_reason(error))
 
 
-class IngestResult(NamedTuple):
-    """Images of a folder that are ready to use, and files that were left out; both ordered by name."""
+@dataclass(frozen=True, slots=True)
+class IngestResult:
+    """Images of a folder that are ready to use, and files that were left out; both ordered by name.
+
+    Attributes:
+        duplicates: names of files with the same content as an image, which are in ``quarantined`` too, and
+            the name of that image.
+        scale: intensity scale of the images with more than 8 bits per channel; None if there are none.
+        clipped: names of the images with values above that scale's maximum.
+        frames: number of frames or pages of the files that have several; the first was read.
+    """
 
     images: tuple[ImageRecord, ...]
     quarantined: tuple[QuarantinedFile, ...]
+    duplicates: Mapping[str, str] = field(default_factory=dict)
+    scale: IntensityScale | None = None
+    clipped: tuple[str, ...] = ()
+    frames: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def unreadable(self) -> dict[str, str]:
+        """Reason by name of the files that cannot be used, without duplicates."""
+        return {q.name: q.reason for q in self.quarantined if q.name not in self.duplicates}
 
 
 @dataclass(frozen=True, slots=True)
 class _IndexEntry:
-    """State of a source file when it was last read; valid while size and modification time are unchanged."""
+    """State of a source file when it was last read; valid while size and modification time are unchanged.
+
+    Attributes:
+        range: of the values of an image with more than 8 bits; None for others.
+        intensity_max: of the scale that it was stored with; None for an image of 8 bits.
+    """
 
     size: int
     changed_ns: int
@@ -60,10 +87,29 @@ class _IndexEntry:
     file: str
     width: int
     height: int
+    orientation: int = 1
+    frames: int = 1
+    range: IntensityRange | None = None
+    intensity_max: int | None = None
+
+    @classmethod
+    def of_json(cls, values: dict[str, Any]) -> _IndexEntry:
+        """Inverse of ``asdict``, as JSON holds it."""
+        extent = values.pop("range")
+        return cls(**values, range=None if extent is None else IntensityRange(*extent))
+
+    def is_current(self, status: os.stat_result) -> bool:
+        """Whether the file is unchanged."""
+        return (self.size, self.changed_ns) == (status.st_size, status.st_mtime_ns)
 
 
 def ingest_folder(
-    images: Path, store: Path, *, max_pixels: int, progress: CountCallback | None = None
+    images: Path,
+    store: Path,
+    *,
+    max_pixels: int,
+    intensity_max: int | None = None,
+    progress: CountCallback | None = None,
 ) -> IngestResult:
     """Store every image below ``images`` in ``store`` as KEY.jpg or KEY.png, upright and 8 bit.
 
@@ -74,7 +120,8 @@ def ingest_folder(
 
     Args:
         max_pixels: larger images are refused by their header, before they are decoded.
-        progress: called with (files done, files in total).
+        intensity_max: value that becomes white in images with more than 8 bits; None: chosen from them.
+        progress: called with (files done, files in total), before that with the images of more than 8 bits.
 
     Raises:
         DataError: ``images`` is not a folder.
@@ -84,7 +131,7 @@ def ingest_folder(
         raise DataError(f"{images} is not a folder; expected a folder of images", "Check the path.")
     try:
         store.mkdir(parents=True, exist_ok=True)
-        return _ingest(images, store, max_pixels, progress or (lambda _done, _total: None))
+        return _ingest(images, store, max_pixels, intensity_max, progress or (lambda _done, _total: None))
     except OSError as error:
         if error.errno not in DISK_FULL_ERRNOS:
             raise
@@ -93,28 +140,83 @@ def ingest_folder(
         ) from None
 
 
-def _ingest(images: Path, store: Path, max_pixels: int, progress: CountCallback) -> IngestResult:
+def _ingest(
+    images: Path, store: Path, max_pixels: int, intensity_max: int | None, progress: CountCallback
+) -> IngestResult:
     index = _load_index(store)
+    entries: dict[str, _IndexEntry] = {}
     first_name: dict[str, str] = {}
-    records: list[ImageRecord] = []
+    duplicates: dict[str, str] = {}
     quarantined: list[QuarantinedFile] = []
     files = sorted(image_files(images))
     try:
+        scale = choose_scale(
+            files, intensity_max, lambda path: _known_range(path, index, images, max_pixels), progress
+        )
+        full = scale.intensity_max if scale is not None else FULL_RANGE
         for done, path in enumerate(files, start=1):
             name = path.relative_to(images).as_posix()
             try:
-                entry = _stored(path, images, store, max_pixels, index)
+                entry = _stored(path, images, store, max_pixels, full, index)
                 if entry.key in first_name:
+                    duplicates[name] = first_name[entry.key]
                     raise ImageError(f"same content as {first_name[entry.key]}", "Keep one of the two.")  # noqa: TRY301
             except (ImageError, PermissionError, FileNotFoundError) as error:
                 quarantined.append(QuarantinedFile.of(name, error))
             else:
                 first_name[entry.key] = name
-                records.append(ImageRecord(entry.key, name, store / entry.file, entry.width, entry.height))
+                entries[name] = entry
             progress(done, len(files))
     finally:
         _save_index(store, index)
-    return IngestResult(tuple(records), tuple(quarantined))
+    return IngestResult(
+        images=tuple(
+            ImageRecord(e.key, name, store / e.file, e.width, e.height, orientation=e.orientation)
+            for name, e in entries.items()
+        ),
+        quarantined=tuple(quarantined),
+        duplicates=duplicates,
+        scale=scale,
+        clipped=tuple(n for n, e in entries.items() if e.range is not None and e.range.brightest > full),
+        frames={name: e.frames for name, e in entries.items() if e.frames > 1},
+    )
+
+
+def choose_scale(
+    files: Sequence[Path],
+    intensity_max: int | None,
+    read_range: Callable[[Path], IntensityRange | None],
+    progress: CountCallback,
+) -> IntensityScale | None:
+    """The intensity scale of the images with more than 8 bits; files that cannot be read are passed over.
+
+    Args:
+        intensity_max: value to use; None: choose it from the images.
+        read_range: range of an image; None for one of 8 bits.
+        progress: called with (files examined, files in total), from the first image of more than 8 bits on.
+    """
+    ranges: list[IntensityRange] = []
+    for done, path in enumerate(files, start=1):
+        try:
+            extent = read_range(path)
+        except (ImageError, OSError):
+            continue
+        if extent is not None:
+            ranges.append(extent)
+        if ranges:
+            progress(done, len(files))
+    return IntensityScale.of(ranges, intensity_max)
+
+
+def _known_range(
+    path: Path, index: Mapping[str, _IndexEntry], images: Path, max_pixels: int
+) -> IntensityRange | None:
+    """The range of an image's values, from the index if the file is unchanged."""
+    require_regular_file(path, images)
+    entry = index.get(str(path.resolve()))
+    if entry is not None and entry.is_current(path.stat()):
+        return entry.range
+    return intensity_range(path, max_pixels=max_pixels)
 
 
 def image_files(images: Path) -> Iterator[Path]:
@@ -135,9 +237,12 @@ def failure_reason(error: ImageError | OSError) -> str:
 
 
 def _stored(
-    path: Path, images: Path, store: Path, max_pixels: int, index: dict[str, _IndexEntry]
+    path: Path, images: Path, store: Path, max_pixels: int, intensity_max: int, index: dict[str, _IndexEntry]
 ) -> _IndexEntry:
     """The index entry of an image, which is in the store afterwards.
+
+    Args:
+        intensity_max: of the scale; an image that is stored with another one is stored again.
 
     Raises:
         ImageError: it cannot be used.
@@ -149,15 +254,16 @@ def _stored(
     entry = index.get(source)
     if (
         entry is not None
-        and (entry.size, entry.changed_ns) == (status.st_size, status.st_mtime_ns)
+        and entry.is_current(status)
+        and entry.intensity_max in (None, intensity_max)
         and entry.width * entry.height <= max_pixels
         and (store / entry.file).is_file()
     ):
         return entry
-    decoded = decode(path, max_pixels=max_pixels)
+    decoded = decode(path, max_pixels=max_pixels, intensity_max=intensity_max)
     key = sha256_of(path)
     target = store / f"{key}{decoded.suffix}"
-    if not target.is_file():
+    if not target.is_file() or decoded.range is not None:
         draft = store / f".{key}.draft"
         draft.unlink(missing_ok=True)
         try:
@@ -168,7 +274,18 @@ def _stored(
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-    entry = _IndexEntry(status.st_size, status.st_mtime_ns, key, target.name, decoded.width, decoded.height)
+    entry = _IndexEntry(
+        size=status.st_size,
+        changed_ns=status.st_mtime_ns,
+        key=key,
+        file=target.name,
+        width=decoded.width,
+        height=decoded.height,
+        orientation=decoded.orientation,
+        frames=decoded.frames,
+        range=decoded.range,
+        intensity_max=None if decoded.range is None else intensity_max,
+    )
     index[source] = entry
     return entry
 
@@ -205,8 +322,8 @@ def _load_index(store: Path) -> dict[str, _IndexEntry]:
     """The index of earlier runs by resolved path; empty where it is missing or damaged."""
     try:
         raw: dict[str, dict[str, Any]] = json.loads((store / _INDEX).read_bytes())
-        return {source: _IndexEntry(**entry) for source, entry in raw.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {source: _IndexEntry.of_json(entry) for source, entry in raw.items()}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}
 
 

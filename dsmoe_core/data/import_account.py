@@ -53,6 +53,7 @@ class Conversion(StrEnum):
     ROTATED = "box around a rotated box"
     TURNED = "opposite corners exchanged"
     ELLIPSE = "box around an ellipse"
+    UPRIGHT = "turned upright with its image, by the image's EXIF rotation"
 
 
 class Reason(StrEnum):
@@ -81,13 +82,19 @@ class Reason(StrEnum):
     UNLABELLED = "it has no box and counts as not labelled"
     NO_IMAGE = "there is no such image"
     UNREADABLE_IMAGE = "its image cannot be read"
-    AMBIGUOUS_IMAGE = "several images fit its name"
     NO_CLASS = "it has no class"
     SEVERAL_CLASSES = "it has more than one class"
     SEVERAL_PARTS = "its mask has more than one part"
     NOT_CLOSED = "its outline is not closed"
     SKIPPED = "it was skipped"
     DOUBTFUL = "it came back in doubt"
+    AMBIGUOUS_IMAGE = "several images or names fit"
+    WRONG_SIZE = "its image has another size"
+    UNCLEAR_ROTATION = "its image has an EXIF rotation, and the labels are partly for rotated images"
+    SAME_CONTENT = "another image has the same content and the same boxes"
+    SAME_CONTENT_OTHER_BOXES = "another image has the same content and other boxes, which are taken"
+    SENT_OUT = "its image is with the annotators in Label Studio"
+    ANNOTATED = "its image was annotated in Label Studio, which counts"
 
 
 class AccountEntry(NamedTuple):
@@ -109,10 +116,10 @@ class AccountEntry(NamedTuple):
     boxes: int = 0
 
     def __str__(self) -> str:
-        name = f"{self.image} " if self.image else ""
+        what = " ".join((self.kind, *filter(None, (self.image, self.where and f"({self.where})"))))
         detail = f": {self.detail}" if self.detail else ""
         boxes = f", with {self.boxes} boxes" if self.boxes else ""
-        return f"{self.kind} {name}({self.where}) {self.action}{boxes}: {self.reason}{detail}"
+        return f"{what} {self.action}{boxes}: {self.reason}{detail}"
 
 
 class LeftOutImage(NamedTuple):
@@ -145,6 +152,7 @@ class ImportAccount:
         conversions: number of boxes taken that were not stated as boxes, by kind.
         notes: further remarks about the import, one sentence each.
         images_without_labels: names of images in the folder that the labels do not list.
+        images_turned: names of images whose boxes were turned upright, by the image's EXIF rotation.
     """
 
     images_in: int = 0
@@ -157,6 +165,7 @@ class ImportAccount:
     conversions: Mapping[Conversion, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     images_without_labels: tuple[str, ...] = ()
+    images_turned: tuple[str, ...] = ()
 
     @property
     def boxes_clipped(self) -> int:
@@ -273,6 +282,7 @@ class ImportAccount:
             conversions={Conversion(name): count for name, count in values["conversions"].items()},
             notes=tuple(values["notes"]),
             images_without_labels=tuple(values["images_without_labels"]),
+            images_turned=tuple(values["images_turned"]),
         )
 
 
@@ -293,4 +303,5 @@ def merged_accounts(accounts: Iterable[ImportAccount]) -> ImportAccount:
         conversions=dict(conversions),
         notes=tuple(dict.fromkeys(note for a in rows for note in a.notes)),
         images_without_labels=tuple(name for a in rows for name in a.images_without_labels),
+        images_turned=tuple(name for a in rows for name in a.images_turned),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,6 +54,7 @@ _SPLITS = {
     "testing": "test",
 }
 _PREFERRED = {SplitChoice.TRAIN: ("train",), SplitChoice.TEST: ("test", "val")}
+_CONTROLS = frozenset(("Cc", "Cs", "Zl", "Zp"))
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -127,9 +129,12 @@ def refuse_predictions(owners: Sequence[str], source: Path) -> None:
 def stated_name(raw: object) -> str | None:
     """An image name with forward slashes; None if it is not text, empty or has control characters.
 
-    Absolute paths and URLs are kept, since their last part can fit an image.
+    Absolute paths and URLs are kept, since their last part can fit an image. Spaces of every width and the
+    joiners of emoji are parts of usual names: macOS writes a narrow space into those of screenshots.
     """
-    if not isinstance(raw, str) or not raw.strip() or not raw.isprintable():
+    if not isinstance(raw, str) or not raw.strip():
+        return None
+    if any(unicodedata.category(character) in _CONTROLS for character in raw):
         return None
     name = raw.strip().replace("\\", "/")
     if PurePosixPath(name).name in ("", ".."):

@@ -184,6 +184,8 @@ def _columns(line: str) -> list[str]:
 def write(annotations: AnnotationSet, folder: Path) -> None:
     """Write ``data.yaml`` and ``labels/*.txt``. The images themselves belong in ``folder/images``.
 
+    Where the names of all images begin with ``train/`` or ``val/``, these are the splits of ``data.yaml``.
+
     Raises:
         FormatError: two image names differ only in their suffix, so they would share a label file.
     """
@@ -191,7 +193,7 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
     refuse_duplicates((str(t) for t in targets), "file", folder)
     indices = {name: i for i, name in enumerate(annotations.classes)}
     (folder / "labels").mkdir(parents=True, exist_ok=True)
-    header = {"path": ".", "train": "images", "val": "images", "names": dict(enumerate(annotations.classes))}
+    header = {"path": ".", **_splits(annotations), "names": dict(enumerate(annotations.classes))}
     header["unlabelled"] = _NEGATIVE
     (folder / "data.yaml").write_text(
         yaml.safe_dump(header, sort_keys=False, allow_unicode=True), encoding="utf-8"
@@ -200,6 +202,15 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
         path = folder / "labels" / target
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(_line(a, image, indices) for a in image.annotations), encoding="utf-8")
+
+
+def _splits(annotations: AnnotationSet) -> dict[str, str]:
+    """The folders of images of both splits; the training images if there are no others."""
+    first_parts = {image.name.partition("/")[0] for image in annotations.images}
+    if not first_parts or not first_parts <= {"train", "val"}:
+        return {"train": "images", "val": "images"}
+    train, val = (split if split in first_parts else min(first_parts) for split in ("train", "val"))
+    return {"train": f"images/{train}", "val": f"images/{val}"}
 
 
 def _line(annotation: Annotation, image: ImageAnnotations, indices: dict[str, int]) -> str:

@@ -43,6 +43,7 @@ class ExportCard(Frozen):
         difference: largest differences from eager PyTorch in fp32 on a random image: of a logit, and of a box
             coordinate in pixels; None for int8, which differs by design.
         tools: versions of the packages that made the export.
+        intensity_max: value that was white in the training images of more than 8 bits; None: there were none.
     """
 
     format: ExportFormat
@@ -55,6 +56,7 @@ class ExportCard(Frozen):
     source: str
     difference: tuple[float, float] | None
     tools: dict[str, str]
+    intensity_max: int | None = None
 
 
 @dataclass(frozen=True)

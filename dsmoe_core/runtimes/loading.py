@@ -14,7 +14,7 @@ from torch import Tensor
 from dsmoe_core.checkpoint import WEIGHTS, check_encoder_matches, load_model, read_card
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.errors import SettingsError
+from dsmoe_core.errors import ModelError, SettingsError
 from dsmoe_core.network import ClassEncoder
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.runtimes.exported import ExportedModel, is_export, read_export, read_export_card
@@ -50,6 +50,7 @@ class InferenceModel(NamedTuple):
         text_encoder: name of the text encoder of the training; None if unknown.
         texts: vectors of texts that are stored with an export, by text.
         version: identifies the weights: the first digits of their hash.
+        intensity_max: value that was white in the training images of more than 8 bits; None: there were none.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class InferenceModel(NamedTuple):
     text_encoder: str | None
     texts: dict[str, Tensor]
     version: str
+    intensity_max: int | None = None
 
 
 class ModelTextEncoder:
@@ -126,6 +128,7 @@ def load_inference_model(folder: Path, options: RuntimeOptions) -> InferenceMode
             card.text_encoder,
             exported.texts,
             version=card.source[:12],
+            intensity_max=card.intensity_max,
         )
     if options.runtime not in (None, "eager"):
         raise SettingsError(
@@ -137,10 +140,12 @@ def load_inference_model(folder: Path, options: RuntimeOptions) -> InferenceMode
         raise SettingsError(
             "PyTorch does not run int8 here", "Export with --format openvino --precision int8."
         )
-    network, config, vocabulary, text_encoder = load_model(folder)
+    network, config, vocabulary, text_encoder, intensity_max = load_model(folder)
     version = sha256_of(folder / WEIGHTS)[:12]
     runtime = EagerRuntime(network, precision)
-    return InferenceModel(folder, runtime, network, config, vocabulary, text_encoder, {}, version)
+    return InferenceModel(
+        folder, runtime, network, config, vocabulary, text_encoder, {}, version, intensity_max
+    )
 
 
 def training_vocabulary(folder: Path) -> Vocabulary:
@@ -150,6 +155,21 @@ def training_vocabulary(folder: Path) -> Vocabulary:
         ModelError: there is no model in the folder.
     """
     return read_export_card(folder)[1] if is_export(folder) else read_card(folder).vocabulary
+
+
+def training_intensity_max(folder: Path) -> int | None:
+    """Value that was white in a model's training images of more than 8 bits; reads the card only.
+
+    None if there were no such images, or the folder has no card of this kind of model.
+    """
+    try:
+        return (
+            read_export_card(folder)[0].intensity_max
+            if is_export(folder)
+            else read_card(folder).intensity_max
+        )
+    except ModelError:
+        return None
 
 
 def _export_runtime(exported: ExportedModel, options: RuntimeOptions) -> Runtime:

@@ -15,10 +15,12 @@ import typer
 from dsmoe_core.atomic import disk_full_error
 from dsmoe_core.errors import DISK_FULL_ERRNOS, DsmoeError
 from pipelines.cli import (
+    add,
     backend,
     benchmark,
     classes,
     data,
+    data_export,
     demo,
     evaluate,
     init,
@@ -42,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init")(init.init)
+app.command("add")(add.add)
 app.command("status")(rounds.status)
 app.add_typer(rounds.app, name="round")
 app.command("annotate")(rounds.annotate)
@@ -61,6 +64,7 @@ classes.app.command("refine")(refine.refine)
 app.add_typer(llm.app, name="llm")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
+data.app.command("export")(data_export.export)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(weights.app, name="weights")
 

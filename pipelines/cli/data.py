@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dsmoe_core.data.anchors import Recommendation
     from pipelines.datasets.labelled_data import LabelledData
 
-app = typer.Typer(help="Make synthetic images; look at training data and box sizes.", no_args_is_help=True)
+app = typer.Typer(help="Make synthetic images; look at and export labelled images.", no_args_is_help=True)
 
 WorkspaceArgument = Annotated[
     Path | None,

@@ -10,7 +10,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, open_workspace_or_none
+from pipelines.cli.image_report import named
+from pipelines.cli.options import (
+    BookOption,
+    IntensityMaxOption,
+    ModelArgument,
+    WorkspaceOption,
+    open_workspace_or_none,
+)
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
@@ -27,35 +34,39 @@ TruthOption = Annotated[
     ),
 ]
 
+AlsoOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--also", metavar="MODEL", help="The same model trained from another seed; can be repeated."
+    ),
+]
+AgainstOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--against",
+        metavar="MODEL",
+        help="Model to compare with, paired; with --also, one for each training.",
+    ),
+]
+ByOption = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="REGEX",
+        help="Also evaluate groups of images by a part of their names; '^[^/]+' is the folder.",
+    ),
+]
+
 
 def evaluate(
     model: ModelArgument,
     annotations: TruthOption,
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")],
     workspace: WorkspaceOption = None,
-    also: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--also", metavar="MODEL", help="The same model trained from another seed; can be repeated."
-        ),
-    ] = None,
-    against: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--against",
-            metavar="MODEL",
-            help="Model to compare with, paired; with --also, one for each training.",
-        ),
-    ] = None,
+    also: AlsoOption = None,
+    against: AgainstOption = None,
     class_book: BookOption = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            "--by",
-            metavar="REGEX",
-            help="Also evaluate groups of images by a part of their names; '^[^/]+' is the folder.",
-        ),
-    ] = None,
+    by: ByOption = None,
     as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write metrics.")] = None,
     report: Annotated[
         Path | None,
@@ -67,6 +78,7 @@ def evaluate(
     ] = 0.3,
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 42,
+    intensity_max: IntensityMaxOption = None,
 ) -> None:
     """Evaluate a model on any annotated images: metrics, error types, calibration, worst images.
 
@@ -85,7 +97,9 @@ def evaluate(
     parsed = read_annotations(annotations, images)
     with open_workspace_or_none(workspace) as opened:
         max_pixels = opened.settings.max_pixels if opened else MAX_PIXELS
-        request = EvaluationRequest(parsed, annotations, images, score, resamples, seed, max_pixels, pattern)
+        request = EvaluationRequest(
+            parsed, annotations, images, score, resamples, seed, max_pixels, pattern, intensity_max
+        )
         metrics = _evaluate(request, [model, *(also or ())], against or (), opened, class_book, report)
     _write(metrics, as_json, report)
 
@@ -154,6 +168,10 @@ def _show(metrics: dict[str, Any]) -> None:
 def _show_left_out(data: dict[str, Any]) -> None:
     for note in data["notes"]:
         line(note, "yellow")
+    if data["intensity_scale"]:
+        line(data["intensity_scale"])
+    if data["clipped"]:
+        line(f"images with brighter pixels, which are clipped: {named(data['clipped'])}", "yellow")
     left_out = data["left_out"]
     if left_out:
         boxes = sum(image["boxes"] for image in left_out)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.image_report import show_images
+from pipelines.cli.labels import show_accounts
 from pipelines.cli.options import (
     AblationOption,
     AblationRow,
     BudgetOption,
     DryRunOption,
+    IntensityMaxOption,
     RequiredImagesOption,
     Size,
     SizeOption,
@@ -23,9 +26,6 @@ from pipelines.cli.options import (
 from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dsmoe_core.data.annotation_set import AnnotationSet
     from dsmoe_core.data.image_folder import IngestResult
     from pipelines.settings import WorkspaceSettings
     from pipelines.workspace.workspace import Workspace
@@ -74,6 +74,7 @@ def init(
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     text_encoder: TextEncoderOption = "minilm",
+    intensity_max: IntensityMaxOption = None,
     port: StudioPortOption = 8080,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -92,30 +93,28 @@ def init(
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
     detector = {"model": model, "text_encoder": _text_encoder(text_encoder), **_start(start, size, ablation)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
-    source = Source(images, annotations=existing, test=test_labels, classes=names)
+    source = Source(
+        images, annotations=existing, test=test_labels, classes=names, intensity_max=intensity_max
+    )
     with TerminalReporter() as progress:
         progress.step(0, "ingest")
         made, ingested = make_workspace(workspace, source, settings, progress=progress.advance)
-    _report(made, ingested, {"--annotations": existing, "--test": test_labels})
+    _report(made, ingested)
 
 
-def _report(workspace: Workspace, ingested: IngestResult, given: Mapping[str, AnnotationSet | None]) -> None:
-    """Print what was created and which images were left out."""
+def _report(workspace: Workspace, ingested: IngestResult) -> None:
+    """Print what was created, and which images and labels were left out."""
+    from pipelines.workspace.import_log import IMPORTS, read_imports
+
     with workspace:
         pool, test = len(workspace.images("pool")), len(workspace.images("test"))
     line(f"{workspace.path}: {pool} images in the pool, {test} in the test set")
     detector = workspace.settings.detector
     if detector.kind == "ds-moe" and detector.start == "warm" and detector.warm_start is None:
         line("the image encoder starts from the packaged weights, trained on synthetic images")
-    if ingested.quarantined:
-        first = ingested.quarantined[0]
-        line(
-            f"{len(ingested.quarantined)} images left out, see quarantine.json; {first.name}: {first.reason}"
-        )
-    for option, labels in given.items():
-        if labels is not None and (missing := labels.match(ingested.images).missing):
-            count = f"{len(missing)} of {len(labels.images)} images of {option}"
-            line(f"{count} are missing, such as {missing[0]}")
+    show_images(ingested)
+    (imported, *_) = read_imports(workspace.path)
+    show_accounts(imported.accounts, workspace.path / IMPORTS)
 
 
 def _settings(

@@ -55,6 +55,17 @@ BookOption = Annotated[
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
 RequiredImagesOption = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of images.")]
+IntensityMaxOption = Annotated[
+    int | None,
+    typer.Option(
+        "--intensity-max",
+        metavar="N",
+        min=1,
+        max=65535,
+        help="Value that is white in images of more than 8 bits per channel; default: that of the workspace "
+        "or the model, else the largest value of the bit depth that covers all images.",
+    ),
+]
 DemoDataOption = Annotated[
     Path | None,
     typer.Option(

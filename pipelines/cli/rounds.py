@@ -126,8 +126,10 @@ def status(
         rows, champion, title = opened.rounds(), opened.champion(), opened.settings.title
         pool, test = len(opened.images("pool")), len(opened.images("test"))
         book, note = opened.class_book().version, opened.class_books.unpublished_note()
+        intensity_max = opened.intensity_max()
     if as_json:
         summary = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
+        summary["intensity_max"] = intensity_max
         states = [row.as_result() | row.as_effort() for row in rows]
         typer.echo(json.dumps({**summary, "rounds": states}, indent=2))
         return
@@ -137,6 +139,8 @@ def status(
     if any(row.effort for row in rows):
         console.print(effort_table(rows))
     line(f"champion: {champion or 'none yet'}; class book: {book}")
+    if intensity_max is not None:
+        line(f"images of more than 8 bits: value {intensity_max} is white in all of them")
     if note:
         line(note)
 
@@ -159,5 +163,7 @@ def annotate(
     with open_context(workspace, port) as (context, _):
         rows = context.workspace.rounds()
         if not rows or rows[-1].state != "open":
-            raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
+            state = f"; round {rows[-1].round} is {rows[-1].state}" if rows else ", and there was none so far"
+            command = "close" if rows and rows[-1].state == "closing" else "open"
+            raise WorkspaceError(f"no round is open{state}", f"Run `dsmoe round {command}` first.")
         simulated_annotator(load_truth(simulated, context.workspace))(context, rows[-1])

@@ -6,14 +6,22 @@ import json
 import tempfile
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import BookOption, ModelArgument, WorkspaceOption, open_workspace_or_none
+from pipelines.cli.image_report import show_intensity_scale
+from pipelines.cli.options import (
+    BookOption,
+    IntensityMaxOption,
+    ModelArgument,
+    WorkspaceOption,
+    open_workspace_or_none,
+)
 from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
+    from dsmoe_core.data.image_folder import IngestResult
     from dsmoe_core.schema import ImageRecord
 
 
@@ -73,6 +81,7 @@ def export(
     from dsmoe_core.export import export as export_model
     from dsmoe_core.runtimes.exported import FILES
     from dsmoe_core.runtimes.int8 import MAX_SAMPLES
+    from dsmoe_core.runtimes.loading import training_intensity_max
     from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.settings import MAX_PIXELS, Environment
     from pipelines.workspace.model_ref import resolve_model
@@ -86,7 +95,11 @@ def export(
         images: tuple[ImageRecord, ...] = ()
         if calibration is not None:
             images = read_external_folder(
-                calibration, Path(scratch), max_pixels=MAX_PIXELS, max_images=MAX_SAMPLES
+                calibration,
+                Path(scratch),
+                max_pixels=MAX_PIXELS,
+                max_images=MAX_SAMPLES,
+                intensity_max=training_intensity_max(resolved.folder),
             ).images
         line(f"exporting {resolved.folder}")
         card = export_model(
@@ -122,6 +135,7 @@ def predict(
         float, typer.Option("--min-score", min=0, max=1, help="Minimum probability of a detection.")
     ] = 0.05,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 8,
+    intensity_max: IntensityMaxOption = None,
 ) -> None:
     """Detect defects on a folder of images, and write them as a COCO file with class probabilities.
 
@@ -148,16 +162,25 @@ def predict(
         detector = Detector.load(
             resolved.folder, dsmoe_backend(opened, Environment.read()).text_encoder, options
         )
+        if detector.model.intensity_max is None and resolved.workspace is not None:
+            intensity_max = intensity_max or resolved.workspace.intensity_max()
         book = book or (resolved.workspace.class_book() if resolved.workspace else None)
-        document = predict_folder(
+        document, ingest = predict_folder(
             detector,
             book.vocabulary() if book else detector.model.vocabulary,
             images,
             min_score=min_score,
             batch=batch,
+            intensity_max=intensity_max,
             progress=progress,
         )
     atomic_write(as_json, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    _report(document, ingest, as_json)
+
+
+def _report(document: dict[str, Any], ingest: IngestResult, as_json: Path) -> None:
+    """Print how the images were read, which were left out, and the number of detections."""
+    show_intensity_scale(ingest.scale, ingest.clipped)
     for image in document["left_out"]:
         line(f"left out: {image['file_name']}: {image['reason']}", "yellow")
     detections, count, info = len(document["annotations"]), len(document["images"]), document["info"]

@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.options import BookOption, RequiredImagesOption, WorkspaceOption, open_workspace_or_none
+from pipelines.cli.image_report import show_intensity_scale
+from pipelines.cli.options import (
+    BookOption,
+    IntensityMaxOption,
+    RequiredImagesOption,
+    WorkspaceOption,
+    open_workspace_or_none,
+)
 from pipelines.cli.terminal import TerminalReporter, line
 
 
@@ -32,6 +39,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option("--seed", min=0, help="Seed of initial weights and batches.")
     ] = None,
+    intensity_max: IntensityMaxOption = None,
 ) -> None:
     """Train one model on labelled files, without a round, with a workspace's settings or the defaults.
 
@@ -46,7 +54,7 @@ def train(
 
     changes = {"images_seen": images_seen, "batch": batch, "seed": seed}
     overrides = tuple((name, value) for name, value in changes.items() if value is not None)
-    files = TrainingFiles(annotations, images, out, class_book, start_from, overrides)
+    files = TrainingFiles(annotations, images, out, class_book, start_from, overrides, intensity_max)
     with (
         process_group() as processes,
         open_workspace_or_none(workspace) as opened,
@@ -61,6 +69,7 @@ def train(
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
     for image in summary["skipped"]:
         line(f"skipped: {image['name']}: {image['reason']}", "yellow")
+    show_intensity_scale(summary["scale"], summary["clipped"])
     losses = ", ".join(f"{name} {value:.3f}" for name, value in summary["losses"].items())
     course = f"{summary['steps']} steps on {summary['images']} images in {summary['seconds']:.0f} s"
     line(f"{out}: {course}; {losses}")

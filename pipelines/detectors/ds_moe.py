@@ -43,6 +43,7 @@ class DSMoEBackend:
         api_key: key of a text encoder behind a server.
         encoder_from: file of the image encoder's initial weights; None: random weights.
         images: cache of letterboxed images; None: no cache.
+        intensity_max: value that is white in the images of more than 8 bits; stored with the models.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class DSMoEBackend:
         api_key: str | None = None,
         encoder_from: Path | None = None,
         images: CacheConfig | None = None,
+        intensity_max: int | None = None,
     ) -> None:
         self._model = model
         self._cache = cache
@@ -61,6 +63,7 @@ class DSMoEBackend:
         self._api_key = api_key
         self._encoder_from = encoder_from
         self._images = images
+        self._intensity_max = intensity_max
 
     @cached_property
     def text_encoder(self) -> TextEncoder:
@@ -96,6 +99,7 @@ class DSMoEBackend:
             start_from=start_from,
             encoder_from=self._encoder_from,
             cache=self._images,
+            intensity_max=self._intensity_max,
             progress=progress,
         )
         return {**as_plain_dict(summary), "text_encoder": encoder.name}
@@ -143,14 +147,18 @@ def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEnc
     return SentenceEncoder()
 
 
-def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMoEBackend:
+def dsmoe_backend(
+    workspace: Workspace | None, environment: Environment, *, intensity_max: int | None = None
+) -> DSMoEBackend:
     """The DS-MoE detector with the settings of a workspace.
 
     Args:
         workspace: None, or one with another kind of detector: default settings, for models of any folder.
+        intensity_max: stored with the models; None: the workspace's.
     """
     if workspace is None or workspace.settings.detector.kind != KIND:
-        return DSMoEBackend(ModelConfig(), platformdirs.user_cache_path("dsmoe") / "texts")
+        cache = platformdirs.user_cache_path("dsmoe") / "texts"
+        return DSMoEBackend(ModelConfig(), cache, intensity_max=intensity_max)
     settings, key = workspace.settings.detector, environment.embeddings_api_key
     return DSMoEBackend(
         settings.model,
@@ -159,6 +167,7 @@ def dsmoe_backend(workspace: Workspace | None, environment: Environment) -> DSMo
         api_key=key.get_secret_value() if key else None,
         encoder_from=_initial_weights(settings, environment),
         images=_image_cache(workspace),
+        intensity_max=intensity_max or workspace.intensity_max(),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dsmoe_core.data.external_images import read_external_folder
 from dsmoe_core.data.image_folder import IngestResult
@@ -15,6 +15,18 @@ from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 
 
+class FolderPrediction(NamedTuple):
+    """Predictions on a folder.
+
+    Attributes:
+        document: see :func:`coco_document`.
+        ingest: the images that were read, and those that were not.
+    """
+
+    document: dict[str, Any]
+    ingest: IngestResult
+
+
 def predict_folder(
     detector: Detector,
     vocabulary: Vocabulary,
@@ -22,16 +34,15 @@ def predict_folder(
     *,
     min_score: float,
     batch: int,
+    intensity_max: int | None = None,
     progress: ProgressReporter,
-) -> dict[str, Any]:
+) -> FolderPrediction:
     """Predict on every readable image of a folder.
 
     Args:
         min_score: lowest score of a detection, 0 to 1.
         batch: images per forward pass.
-
-    Returns:
-        See ``coco_document``.
+        intensity_max: value that is white in images of more than 8 bits; None: the model's.
 
     Raises:
         DataError: there is no folder, or no readable image in it.
@@ -39,13 +50,19 @@ def predict_folder(
     detector.set_vocabulary(vocabulary)
     with tempfile.TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
-        ingest = read_external_folder(images, Path(scratch), max_pixels=MAX_PIXELS, progress=progress.advance)
+        ingest = read_external_folder(
+            images,
+            Path(scratch),
+            max_pixels=MAX_PIXELS,
+            intensity_max=intensity_max or detector.model.intensity_max,
+            progress=progress.advance,
+        )
         progress.status("predicting")
         predictions = []
         for prediction in detector.predict(ingest.images, min_score=min_score, batch=batch):
             predictions.append(prediction)
             progress.advance(len(predictions), len(ingest.images))
-    return coco_document(detector, vocabulary, ingest, predictions)
+    return FolderPrediction(coco_document(detector, vocabulary, ingest, predictions), ingest)
 
 
 def coco_document(
@@ -64,6 +81,7 @@ def coco_document(
             "runtime": detector.model.runtime.name,
             "precision": detector.model.runtime.precision,
             "class_book": vocabulary.version,
+            "intensity_max": ingest.scale.intensity_max if ingest.scale else None,
         },
         "images": [_image_json(i, image, prediction) for i, (image, prediction) in numbered],
         "categories": [{"id": i, "name": name} for name, i in categories.items()],

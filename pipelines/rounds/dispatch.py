@@ -13,15 +13,10 @@ from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.acquisition.function import Candidates
 from pipelines.rounds.acquisition.selection import ranked_round, sample, seed_round
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.pool import pool
 from pipelines.workspace.journal import RoundRecord, SentTask
 from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.workspace import Workspace
-
-
-def pool(workspace: Workspace) -> dict[str, ImageRecord]:
-    """The unlabelled pool: images that were never sent out and have no labels, by key."""
-    taken = {task.key for task in workspace.journal.tasks()} | set(workspace.journal.harvests())
-    return {image.key: image for image in workspace.images("pool") if image.key not in taken}
 
 
 def choose(context: LoopContext, record: RoundRecord) -> dict[str, Any]:

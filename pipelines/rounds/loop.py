@@ -7,12 +7,15 @@ doubled, and no image is sent twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dsmoe_core.errors import WorkspaceError
 from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.dispatch import choose, pool, push
+from pipelines.rounds.dispatch import choose, push
 from pipelines.rounds.gate import gate_checks
 from pipelines.rounds.harvesting import harvest
+from pipelines.rounds.pool import require_unlabelled
 from pipelines.rounds.retraining import evaluate, has_known_classes, make_dataset, promote, train
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
@@ -61,10 +64,7 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
     workspace = context.workspace
     _check_names(workspace.settings)
     with workspace.locked():
-        records = workspace.journal.rounds()
-        if not records or records[-1].state in ("opening", "closed"):
-            raise WorkspaceError("no round is open", "Open one with `dsmoe round open`.")
-        number = records[-1].round
+        number = _round_to_close(workspace.journal.rounds()).round
         dataset = _dataset_version(context, number, partial)
         model = context.run_step(number, "train", lambda: train(context, number, dataset))["model"]
         metrics = context.run_step(number, "evaluate", lambda: evaluate(context, model))["metrics"]
@@ -96,6 +96,18 @@ def _check_names(settings: WorkspaceSettings) -> None:
     gate_checks(settings.gate.checks)
 
 
+def _round_to_close(records: Sequence[RoundRecord]) -> RoundRecord:
+    if not records or records[-1].state == "closed":
+        last = f"; round {records[-1].round} is closed" if records else ", and there was none so far"
+        raise WorkspaceError(f"no round is open{last}", "Open one with `dsmoe round open`.")
+    if records[-1].state == "opening":
+        raise WorkspaceError(
+            f"round {records[-1].round} is not open yet: `dsmoe round open` was interrupted",
+            "Run `dsmoe round open` again.",
+        )
+    return records[-1]
+
+
 def _current_round(workspace: Workspace) -> RoundRecord:
     """The round that is being opened or is open; else a new one."""
     records = workspace.journal.rounds()
@@ -105,10 +117,7 @@ def _current_round(workspace: Workspace) -> RoundRecord:
             "Run `dsmoe round close` again.",
         )
     if not records or records[-1].state == "closed":
-        if not pool(workspace):
-            raise WorkspaceError(
-                "no image is left in the pool; all were sent out", "Add images, or stop here."
-            )
+        require_unlabelled(workspace)
         book = workspace.class_book().version
         workspace.journal.start_round(len(records), workspace.champion(), book)
     return workspace.journal.rounds()[-1]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from annotate.studio.simulate import SimulatedAnnotator
 from dsmoe_core.data.formats import read_annotations
+from dsmoe_core.data.image_matching import match_images
+from dsmoe_core.data.import_account import MAX_NAMED
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import LabelledImage
 from pipelines.rounds.context import LoopContext
-from pipelines.workspace.ingest import match_annotations
+from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace
 
@@ -33,11 +35,14 @@ def load_truth(path: Path, workspace: Workspace) -> dict[str, LabelledImage]:
         DataError: the file lists no image of the pool.
     """
     known = read_annotations(path, path)
-    labelled = match_annotations(known, workspace.images("pool"), workspace.class_book())
-    if not labelled:
+    match, book = match_images(known, workspace.images("pool")), workspace.class_book()
+    if not match.labelled:
         raise DataError(
-            f"{path} lists no image of the pool of {workspace.path}", "Give the file that labels its images."
+            f"{path} labels {len(known.images)} images, none of which is in the pool of {workspace.path}",
+            "Give the file that labels its images.",
+            details=[str(entry) for entry in match.account.entries[:MAX_NAMED]],
         )
+    labelled = [relabel_image(p, book.resolve) for p in match.labelled]
     return {p.image.key: p for p in labelled}
 
 

@@ -75,10 +75,10 @@ def pretrain(
     """
     from dsmoe_core.warm_start.checkpoint import read_card, save_warm_start
 
-    unlabelled = _ingest(images, work, progress)
+    unlabelled, intensity_max = _ingest(images, work, progress)
     if not plan.synthetic and not unlabelled:
         raise DataError("there are no training images", "Set --synthetic above 0, or give --images.")
-    provenance = _provenance(plan, unlabelled)
+    provenance = _provenance(plan, unlabelled, intensity_max)
     provenance |= {"plan": content_id(provenance), "commit": source_commit()}
     try:
         card = read_card(out)
@@ -91,7 +91,8 @@ def pretrain(
     licence = _USER_IMAGES_LICENCE if unlabelled else _LICENCE
     save = partial(save_warm_start, size=plan.size, licence=licence)
     if simmim_weights is not None:
-        network = _train_masked(plan, unlabelled, folder, work, progress)
+        squares = work / ("squares" if intensity_max is None else f"squares-{intensity_max}")
+        network = _train_masked(plan, unlabelled, folder, squares, progress)
         save(simmim_weights, network, made=provenance)
     if plan.synthetic:
         network, results = _train_synthetic(plan, folder, work, simmim_weights, progress)
@@ -99,17 +100,22 @@ def pretrain(
     return save(out, network, made=provenance).model_dump(), True
 
 
-def _ingest(images: Path | None, work: Path, progress: ProgressReporter) -> tuple[ImageRecord, ...]:
+def _ingest(
+    images: Path | None, work: Path, progress: ProgressReporter
+) -> tuple[tuple[ImageRecord, ...], int | None]:
+    """The user's images, and the value that is white in those of more than 8 bits."""
     if images is None:
-        return ()
+        return (), None
     progress.status("importing images")
     ingested = ingest_folder(images, work / "images", max_pixels=MAX_PIXELS, progress=progress.advance)
     if not ingested.images:
         raise DataError(f"{images} contains no readable image", "Give a folder with images.")
-    return ingested.images
+    return ingested.images, ingested.scale.intensity_max if ingested.scale else None
 
 
-def _provenance(plan: WarmStartPlan, images: tuple[ImageRecord, ...]) -> dict[str, Any]:
+def _provenance(
+    plan: WarmStartPlan, images: tuple[ImageRecord, ...], intensity_max: int | None
+) -> dict[str, Any]:
     """All inputs that determine the result, for the card; without names and paths of the user."""
     provenance: dict[str, Any] = {**plan.model_dump(), "model": plan.model.model_dump(mode="json")}
     provenance["training"] = plan.training.model_dump(mode="json")
@@ -118,6 +124,7 @@ def _provenance(plan: WarmStartPlan, images: tuple[ImageRecord, ...]) -> dict[st
             "recipe": "SimMIM",
             "images": len(images),
             "content": content_id(sorted(image.key for image in images)),
+            "intensity_max": intensity_max,
         }
     if plan.synthetic:
         provenance["generator"] = generator_version()
@@ -125,7 +132,11 @@ def _provenance(plan: WarmStartPlan, images: tuple[ImageRecord, ...]) -> dict[st
 
 
 def _train_masked(
-    plan: WarmStartPlan, images: tuple[ImageRecord, ...], folder: Path, work: Path, progress: ProgressReporter
+    plan: WarmStartPlan,
+    images: tuple[ImageRecord, ...],
+    folder: Path,
+    squares: Path,
+    progress: ProgressReporter,
 ) -> Any:
     from dsmoe_core.data.letterbox_cache import CacheConfig
     from dsmoe_core.warm_start.simmim import fit_simmim
@@ -136,7 +147,7 @@ def _train_masked(
         model=plan.model,
         training=plan.training,
         out=folder / "masked",
-        cache=CacheConfig(work / "squares"),
+        cache=CacheConfig(squares),
         progress=lambda done, total, losses: progress.advance(done, total, format_losses(losses)),
     )
 

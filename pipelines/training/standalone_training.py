@@ -33,6 +33,8 @@ class TrainingFiles:
         class_book: by default the workspace's, or the glossary's descriptions of the annotations' classes.
         start_from: folder or id of the model to start from; None for initial weights.
         changes: training settings that override the workspace's, as (name, value).
+        intensity_max: value that is white in images of more than 8 bits; None: the workspace's, else that of
+            the model to start from, else chosen from the images.
     """
 
     annotations: Path
@@ -41,6 +43,7 @@ class TrainingFiles:
     class_book: Path | None = None
     start_from: str | None = None
     changes: tuple[tuple[str, Any], ...] = ()
+    intensity_max: int | None = None
 
 
 def train_from_files(
@@ -55,7 +58,8 @@ def train_from_files(
         progress: progress reporter.
 
     Returns:
-        Summary of the training, with the number of ``images`` and the skipped ones as ``skipped``.
+        Summary of the training, with the number of ``images``, the skipped ones as ``skipped``, the intensity
+        ``scale`` (None without images of more than 8 bits), and the names of the ``clipped`` images.
 
     Raises:
         DataError: no image can be read, or a class is not in the class book.
@@ -69,12 +73,18 @@ def train_from_files(
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     max_pixels = workspace.settings.max_pixels if workspace else MAX_PIXELS
-    detector = dsmoe_backend(workspace, environment)
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
         external = read_external_images(
-            annotations, files.images, Path(scratch), max_pixels=max_pixels, progress=progress.advance
+            annotations,
+            files.images,
+            Path(scratch),
+            max_pixels=max_pixels,
+            intensity_max=files.intensity_max or _intensity_max(workspace, start),
+            progress=progress.advance,
         )
+        scale = external.scale.intensity_max if external.scale is not None else None
+        detector = dsmoe_backend(workspace, environment, intensity_max=scale)
         labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
         progress.status("training")
         summary = detector.fit(
@@ -85,7 +95,20 @@ def train_from_files(
             start_from=start,
             progress=lambda step, steps, metrics: progress.advance(step, steps, format_losses(metrics)),
         )
-    return {**summary, "images": len(labelled), "skipped": [image._asdict() for image in external.skipped]}
+    return {
+        **summary,
+        "images": len(labelled),
+        "skipped": [image._asdict() for image in external.skipped],
+        "scale": external.scale,
+        "clipped": external.clipped,
+    }
+
+
+def _intensity_max(workspace: Workspace | None, start: Path | None) -> int | None:
+    from dsmoe_core.runtimes.loading import training_intensity_max
+
+    own = workspace.intensity_max() if workspace is not None else None
+    return own or (training_intensity_max(start) if start is not None else None)
 
 
 def _with_content_key(labelled: LabelledImage) -> LabelledImage:

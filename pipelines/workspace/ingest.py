@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dsmoe_core.atomic import atomic_write, disk_full_as_error
+from dsmoe_core.atomic import disk_full_as_error
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.image_folder import IngestResult, ingest_folder
+from dsmoe_core.data.image_matching import MatchResult, match_images
+from dsmoe_core.data.import_account import MAX_NAMED, ImportAccount
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.progress import CountCallback
-from dsmoe_core.schema import Harvest, ImageRecord, LabelledImage
+from dsmoe_core.schema import Harvest, LabelledImage
+from dsmoe_core.writable import require_writable_folder
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.dataset_version import DatasetVersion
+from pipelines.workspace.import_log import record_import
 from pipelines.workspace.journal import EPOCH
 from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
@@ -32,6 +35,8 @@ class Source:
         test: the fixed test set; its images are never sent out.
         classes: class names; by default those that the annotations and the test set declare.
         pool: names of the images in the pool; by default all but the test set's.
+        intensity_max: value of images with more than 8 bits that becomes white; None: chosen from the images.
+        strict: refuse labels that are not taken completely.
     """
 
     images: Path
@@ -39,6 +44,8 @@ class Source:
     test: AnnotationSet | None = None
     classes: Sequence[str] = ()
     pool: Collection[str] | None = None
+    intensity_max: int | None = None
+    strict: bool = False
 
 
 def make_workspace(
@@ -50,6 +57,8 @@ def make_workspace(
 ) -> tuple[Workspace, IngestResult]:
     """Create a workspace; all labels are checked before the first one is recorded.
 
+    The accounts of the labels are recorded in the workspace, see ``import_log.py``.
+
     Args:
         path: folder of the workspace, new or empty.
         progress: called with (images read, images in total).
@@ -58,43 +67,51 @@ def make_workspace(
         The opened workspace, and the images that were taken in or put in quarantine.
 
     Raises:
-        DataError: a folder or file is missing or wrong, a box is outside its image, no image can be used, or
-            no annotated image is in the folder.
+        DataError: a folder or file is missing or wrong, no image can be used, no annotated image is in the
+            folder, or an image of the test set is in the annotations too.
         ClassBookError: the annotations use a class that ``classes`` does not have.
+        FormatError: labels are not taken completely, and that is required.
         WorkspaceError: the folder holds a workspace or something else.
+        PrerequisiteError: the folder cannot be written, or the disk is full.
     """
     if not source.images.is_dir():
         raise DataError(f"folder {source.images} is not there; expected images in it", "Correct the path.")
     book = _initial_class_book(source)
+    require_writable_folder(path)
     workspace = Workspace.create(path, settings)
     with workspace.locked(), disk_full_as_error(workspace.path):
         ingest = ingest_folder(
-            source.images, workspace.path / "images", max_pixels=settings.max_pixels, progress=progress
+            source.images,
+            workspace.path / "images",
+            max_pixels=settings.max_pixels,
+            intensity_max=source.intensity_max,
+            progress=progress,
         )
         if not ingest.images:
             raise DataError(
                 f"no usable image in {source.images} ({len(ingest.quarantined)} in quarantine)",
                 "Name a folder with images.",
             )
-        quarantine = [{"name": q.name, "reason": q.reason} for q in ingest.quarantined]
-        atomic_write(workspace.path / "quarantine.json", json.dumps(quarantine, indent=1) + "\n")
+        workspace.save_quarantine({q.name: q.reason for q in ingest.quarantined})
+        workspace.set_intensity_max(ingest.scale.intensity_max if ingest.scale else None)
         book.save(workspace.path / "classes.yaml")
-        _record_images(workspace, source, ingest.images, book)
+        accounts = _record_images(workspace, source, ingest, book)
         workspace.class_books.publish_initial(book)
+        record_import(workspace.path, "init", accounts)
         workspace.complete()
     return workspace, ingest
 
 
-def match_annotations(
-    annotations: AnnotationSet, images: Sequence[ImageRecord], book: ClassBook
-) -> list[LabelledImage]:
-    """The annotations of these images, with the class book's names.
+def match_labels(labels: AnnotationSet, ingest: IngestResult, folder: Path, book: ClassBook) -> MatchResult:
+    """The labels of a folder's images, with the class book's names.
 
     Raises:
-        FormatError: an image has another size than its annotations say.
         ClassBookError: the class book does not have a class.
     """
-    return [relabel_image(labelled, book.resolve) for labelled in annotations.match(images).labelled]
+    match = match_images(
+        labels, ingest.images, duplicates=ingest.duplicates, unreadable=ingest.unreadable, folder=folder
+    )
+    return match._replace(labelled=tuple(relabel_image(p, book.resolve) for p in match.labelled))
 
 
 def _initial_class_book(source: Source) -> ClassBook:
@@ -111,13 +128,25 @@ def _initial_class_book(source: Source) -> ClassBook:
 
 
 def _record_images(
-    workspace: Workspace, source: Source, images: Sequence[ImageRecord], book: ClassBook
-) -> None:
-    """Record roles and labels after checking all of them; those of an interrupted run are deleted."""
-    test = _labelled_images(source.test, source.images, images, book)
-    labelled = _labelled_images(source.annotations, source.images, images, book)
+    workspace: Workspace, source: Source, ingest: IngestResult, book: ClassBook
+) -> dict[str, ImportAccount]:
+    """Record roles and labels after checking all of them; those of an interrupted run are deleted.
+
+    Returns:
+        The accounts of the labels.
+    """
+    matches = {
+        name: _matched(labels, source, ingest, book)
+        for name, labels in (("annotations", source.annotations), ("test", source.test))
+        if labels is not None
+    }
+    test = matches["test"].labelled if "test" in matches else ()
+    labelled = matches["annotations"].labelled if "annotations" in matches else ()
     test_keys = {p.image.key for p in test}
-    pool = [p for p in images if p.key not in test_keys and (source.pool is None or p.name in source.pool)]
+    refuse_test_images([p.image.name for p in labelled if p.image.key in test_keys], "the other labels")
+    pool = [
+        p for p in ingest.images if p.key not in test_keys and (source.pool is None or p.name in source.pool)
+    ]
     pool_keys = {p.key for p in pool}
     imported = [p for p in labelled if p.image.key in pool_keys]
     test_version = DatasetVersion.of(test, book.vocabulary())
@@ -129,29 +158,48 @@ def _record_images(
     if source.test is not None:
         test_version.save(workspace.path / "datasets")
         journal.set_value("test_set", test_version.id)
-    journal.record_harvests([_imported_harvest(p) for p in imported], source="import")
+    journal.record_harvests([imported_harvest(p) for p in imported], source="import")
+    return {name: match.account for name, match in matches.items()}
 
 
-def _labelled_images(
-    annotations: AnnotationSet | None, folder: Path, images: Sequence[ImageRecord], book: ClassBook
-) -> list[LabelledImage]:
-    """The images with their annotations.
+def _matched(labels: AnnotationSet, source: Source, ingest: IngestResult, book: ClassBook) -> MatchResult:
+    """The labels of the images.
 
     Raises:
-        DataError: there are annotations, and none of them belongs to an image.
+        DataError: there are labels, and none of them belongs to an image.
+        FormatError: labels are not taken completely, and that is required.
     """
-    if annotations is None:
-        return []
-    labelled = match_annotations(annotations, images, book)
-    if annotations.images and not labelled:
+    match = match_labels(labels, ingest, source.images, book)
+    if source.strict:
+        match.account.require_complete(f"the labels of {source.images}")
+    if labels.images and not match.labelled:
         raise DataError(
-            f"none of {len(annotations.images)} annotated images, such as {annotations.images[0].name}, "
-            f"is a usable image of {folder}",
-            "Give the folder that the annotations' file names are relative to.",
+            f"none of {len(labels.images)} annotated images can be used: {match.account.entries[-1]}",
+            f"Give the folder that the labels' file names are relative to; this one is {source.images}.",
+            details=[str(entry) for entry in match.account.entries[:MAX_NAMED]],
         )
-    return labelled
+    return match
 
 
-def _imported_harvest(labelled: LabelledImage) -> Harvest:
-    """A label that was given to init; it is dated before every annotation, so that those replace it."""
+def refuse_test_images(names: Sequence[str], labels: str) -> None:
+    """Require that no image of the test set has labels for training.
+
+    Args:
+        names: of the images that have.
+        labels: what labels them, for the message.
+
+    Raises:
+        DataError: there is one; lists them in its details.
+    """
+    if names:
+        raise DataError(
+            f"{len(names)} images of the test set are in {labels} too, such as {names[0]}; "
+            "a model must not be trained on its test images",
+            "Remove them from one of the two.",
+            details=names,
+        )
+
+
+def imported_harvest(labelled: LabelledImage) -> Harvest:
+    """A label that was imported; it is dated before every annotation, so that those replace it."""
     return Harvest(labelled.image.key, labelled.annotations, 0, EPOCH, False, {}, None, None)

@@ -10,13 +10,13 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from dsmoe_core.atomic import disk_full_as_error
+from dsmoe_core.atomic import atomic_write, disk_full_as_error
 from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
@@ -49,6 +49,8 @@ cache/           may be deleted
 """
 _UNIQUE_ID = "workspace_id"
 _PROJECT, _PROJECT_TITLE = "project", "project_title"
+_INTENSITY_MAX = "intensity_max"
+_QUARANTINE = "quarantine.json"
 _FOLDERS = ("images", "datasets", "models", "predictions", "studio", "review", "cache")
 
 
@@ -196,6 +198,27 @@ class Workspace:
                 f"imported as {missing[0].name}",
                 "Restore them from a copy, then run the same command again.",
             )
+
+    def quarantine(self) -> dict[str, str]:
+        """Reason by name of every file that was left out when images were imported."""
+        path = self.path / _QUARANTINE
+        if not path.is_file():
+            return {}
+        return {entry["name"]: entry["reason"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+
+    def save_quarantine(self, reasons: Mapping[str, str]) -> None:
+        """Write the files that were left out, with the reason by name."""
+        entries = [{"name": name, "reason": reason} for name, reason in reasons.items()]
+        atomic_write(self.path / _QUARANTINE, json.dumps(entries, indent=1) + "\n")
+
+    def intensity_max(self) -> int | None:
+        """Value that is white in the workspace's images of more than 8 bits; None: there was none so far."""
+        value = self.journal.value(_INTENSITY_MAX)
+        return None if value is None else int(value)
+
+    def set_intensity_max(self, value: int | None) -> None:
+        """Record the value that is white in all images of more than 8 bits."""
+        self.journal.set_value(_INTENSITY_MAX, value)
 
     def rounds(self) -> list[RoundSummary]:
         """All rounds, oldest first."""

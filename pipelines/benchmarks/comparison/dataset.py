@@ -34,13 +34,20 @@ def load_dataset(data: Path, progress: ProgressReporter) -> Iterator[BenchmarkDa
     class_names = list(dict.fromkeys(name for part in parts.values() for name in part.classes))
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         labelled: dict[str, tuple[LabelledImage, ...]] = {}
+        intensity_max: int | None = None  # of the training images, for both parts
         for part, annotations in parts.items():
             progress.status(f"{data.resolve().name}: reading {part} images")
             converted = Path(scratch) / part
             converted.mkdir()
             images = read_external_images(
-                annotations, data / "images", converted, max_pixels=MAX_PIXELS, progress=progress.advance
+                annotations,
+                data / "images",
+                converted,
+                max_pixels=MAX_PIXELS,
+                intensity_max=intensity_max,
+                progress=progress.advance,
             )
+            intensity_max = images.scale.intensity_max if images.scale else intensity_max
             if images.skipped:
                 first = images.skipped[0]
                 raise DataError(

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import ExternalImages, read_external_images
+from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.matching import ImageMatches
 from dsmoe_core.evaluation.metrics import (
@@ -42,6 +43,7 @@ class EvaluationRequest:
         resamples: number of bootstrap resamples.
         seed: of the resamples, and of the split for temperature scaling.
         max_pixels: larger images are skipped.
+        intensity_max: value that is white in images of more than 8 bits; None: the model's.
         group_by: pattern of the groups of images (``groups.py``); None: no groups.
     """
 
@@ -53,6 +55,7 @@ class EvaluationRequest:
     seed: int
     max_pixels: int
     group_by: re.Pattern[str] | None = None
+    intensity_max: int | None = None
 
 
 class EvaluationResult(NamedTuple):
@@ -101,9 +104,23 @@ def run_evaluation(
             request.images,
             Path(scratch),
             max_pixels=request.max_pixels,
+            intensity_max=request.intensity_max or models[0].intensity_max,
             progress=progress.advance,
         )
+        if external.scale is not None and request.intensity_max is None:
+            _require_same_scale((*models, *baselines))
         yield _evaluate(request, external, (models, baselines), command, progress)
+
+
+def _require_same_scale(models: Sequence[EvaluatedModel]) -> None:
+    """Refuse models that were trained with different intensity scales, if the images need one."""
+    scales = {model.intensity_max: model.name for model in models if model.intensity_max is not None}
+    if len(scales) > 1:
+        named = ", ".join(f"{name} with {value}" for value, name in scales.items())
+        raise SettingsError(
+            f"the models were trained with different intensity scales: {named}",
+            "Choose one with --intensity-max.",
+        )
 
 
 def _evaluate(
@@ -203,6 +220,8 @@ def _head(
             "annotations": str(request.source),
             "images": str(request.images),
             "left_out": [image._asdict() for image in external.skipped],
-            "notes": list(request.annotations.account.notes),
+            "intensity_scale": str(external.scale) if external.scale else None,
+            "clipped": list(external.clipped),
+            "notes": list(external.account.notes),
         },
     }

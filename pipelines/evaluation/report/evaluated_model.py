@@ -27,6 +27,7 @@ class EvaluatedModel:
         name: id in the workspace, or the path of the folder.
         folder: the model folder.
         aliases: class names by all their names and aliases, normalized by ``normalized_name``.
+        intensity_max: value that was white in its images of more than 8 bits; None: there were none.
     """
 
     name: str
@@ -34,6 +35,7 @@ class EvaluatedModel:
     vocabulary: Vocabulary
     aliases: dict[str, str]
     detector: DetectorBackend
+    intensity_max: int | None = None
 
     @property
     def version(self) -> str:
@@ -82,17 +84,20 @@ def load_evaluated_model(
     Raises:
         ModelError: there is no such model.
     """
+    from dsmoe_core.runtimes.loading import training_intensity_max, training_vocabulary
+
     name, folder, its_workspace = resolve_model(model, workspace)
     if its_workspace is not None:
         book = book or its_workspace.class_book()
         detector = detector_backend(its_workspace, environment)
         vocabulary = book.vocabulary()
     else:
-        from dsmoe_core.runtimes.loading import training_vocabulary
-
         detector = dsmoe_backend(workspace, environment)
         vocabulary = book.vocabulary() if book else training_vocabulary(folder)
     entries = book.classes if book else ()
     aliases = {normalized_name(alias): entry.name for entry in entries for alias in entry.aliases}
     aliases |= {normalized_name(name): name for name in vocabulary.names}
-    return EvaluatedModel(name, folder, vocabulary, aliases, detector)
+    intensity_max = training_intensity_max(folder)
+    if intensity_max is None and its_workspace is not None:
+        intensity_max = its_workspace.intensity_max()
+    return EvaluatedModel(name, folder, vocabulary, aliases, detector, intensity_max)

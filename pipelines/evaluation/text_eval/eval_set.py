@@ -56,7 +56,12 @@ def open_evaluation_set(
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
         external = read_external_images(
-            parsed, images, Path(scratch), max_pixels=max_pixels, progress=progress.advance
+            parsed,
+            images,
+            Path(scratch),
+            max_pixels=max_pixels,
+            intensity_max=workspace.intensity_max() if workspace else None,
+            progress=progress.advance,
         )
         left_out = [image._asdict() for image in external.skipped]
         name = annotations.resolve().name

@@ -11,7 +11,8 @@ from PIL import Image
 
 from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.data.external_images import ExternalImages, SkippedImage, read_external_images
-from dsmoe_core.errors import DataError, FormatError
+from dsmoe_core.data.import_account import Reason
+from dsmoe_core.errors import DataError
 from dsmoe_core.schema import Annotation, Box
 
 BOX = Annotation(Box(1, 1, 5, 5), "spur")
@@ -48,7 +49,8 @@ def test_images_that_cannot_be_read_are_skipped_and_named_with_their_boxes(
     assert good.image.path == images / "deep" / "good.png"
     assert [image.name for image in result.skipped] == list(wrong)
     assert {image.boxes for image in result.skipped} == {2}
-    assert result.skipped[1] == SkippedImage("gone.png", "it cannot be read: No such file or directory", 2)
+    assert result.skipped[1] == SkippedImage("gone.png", Reason.NO_IMAGE, 2)
+    assert result.account.images_left_out == 7
 
 
 def test_converted_images_are_written_to_the_scratch_folder_only(tmp_path: Path, images: Path) -> None:
@@ -72,7 +74,7 @@ def test_folder_without_readable_images_and_wrong_size_are_refused(tmp_path: Pat
         read(tmp_path, "gone.png")
     with pytest.raises(DataError, match=str(images)):
         read(tmp_path)
-    with pytest.raises(FormatError, match=r"60x40 .*30x20"):
+    with pytest.raises(DataError, match=r"60x40 .*30x20"):
         read(tmp_path, "deep/good.png", size=(60, 40))
     (images / "deep" / "good.png").unlink()
     (images / "deep").rmdir()
@@ -91,4 +93,4 @@ def test_progress_is_reported_for_every_image(tmp_path: Path, images: Path) -> N
         max_pixels=10_000,
         progress=lambda done, total: steps.append((done, total)),
     )
-    assert steps == [(1, 2), (2, 2)]
+    assert steps == [(1, 1)]

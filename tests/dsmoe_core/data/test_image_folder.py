@@ -109,8 +109,9 @@ def test_image_is_stored_with_the_right_pixels(
     unchanged: bool,
 ) -> None:
     save(images / name)
-    ((image,), quarantined) = ingest()
-    assert not quarantined
+    result = ingest()
+    (image,) = result.images
+    assert not result.quarantined
     raw = (images / name).read_bytes()
     assert image.key == hashlib.sha256(raw).hexdigest()
     assert (image.name, image.width, image.height) == (name, *SIZE)
@@ -127,7 +128,7 @@ def test_image_is_stored_with_the_right_pixels(
 @pytest.mark.parametrize("orientation", range(2, 9))
 def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], IngestResult], orientation: int) -> None:
     rotated(orientation)(images / "a.jpg")
-    ((image,), _) = ingest()
+    (image,) = ingest().images
     assert (image.width, image.height) == (SIZE if orientation < 5 else SIZE[::-1])
     corner = {2: (-2, 1), 3: (-2, -2), 4: (1, -2), 5: (1, 1), 6: (-2, 1), 7: (-2, -2), 8: (1, -2)}
     x, y = corner[orientation]
@@ -139,7 +140,7 @@ def test_exif_rotation_is_applied(images: Path, ingest: Callable[[], IngestResul
 
 def test_transparency_is_composed_over_white(images: Path, ingest: Callable[[], IngestResult]) -> None:
     Image.new("RGBA", SIZE, (10, 20, 30, 0)).save(images / "a.png")
-    ((image,), _) = ingest()
+    (image,) = ingest().images
     with Image.open(image.path) as opened:
         assert opened.getpixel((3, 3)) == (255, 255, 255)
 
@@ -151,7 +152,7 @@ def test_one_bright_spot_does_not_darken_a_16_bit_image(
     spot.putpixel((0, 0), 4095)
     grey16(2000, 3000).save(images / "a.png")
     spot.save(images / "b.png")
-    (plain, with_spot), _ = ingest()
+    plain, with_spot = ingest().images
     with Image.open(plain.path) as a, Image.open(with_spot.path) as b:
         assert a.getpixel((5, 5)) == b.getpixel((5, 5)) == (125, 125, 125)
 
@@ -194,7 +195,6 @@ def bomb(path: Path) -> None:
         (lambda p: p.write_bytes(b""), "empty"),
         (bomb, "60000x60000"),
         (lambda p: Image.new("L", (101, 100)).save(p, format="PNG"), "101x100"),
-        (lambda p: p.write_bytes(png16(np.asarray(ramp(), dtype=np.uint16) * 16)), "lower 12 bits"),
         (lambda p: Image.new("F", SIZE, 0.5).save(p, format="TIFF"), "floating point"),
         (lambda p: Image.new("I", SIZE, 70_000).save(p, format="TIFF"), "70000"),
         (lambda p: p.symlink_to("/etc/passwd"), "link that leaves the folder"),

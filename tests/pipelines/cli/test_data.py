@@ -138,10 +138,6 @@ def test_anchors_recommend_a_finer_head_or_tiles_for_small_boxes(
         (("anchors", "--annotations", "gone.json"), "gone.json"),
         (("anchors", "{blocks}", "--px", "96"), "dsmoe.yaml"),
         (("anchors", "--annotations", "{blocks}/train.json", "--px", "100"), "image_px"),
-        (
-            ("preview", "--annotations", "{blocks}/train.json", "--out", "a.png"),
-            "{blocks}",
-        ),
         (("anchors", "--annotations", "{empty}"), "{empty}"),
     ],
 )

@@ -19,6 +19,7 @@ from dsmoe_core.errors import ClassBookError, DataError, FormatError, SettingsEr
 from pipelines import cli
 from pipelines.rounds.dispatch import pool
 from pipelines.settings import FORMAT_VERSION, WorkspaceSettings
+from pipelines.workspace.import_log import read_imports
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
@@ -192,8 +193,11 @@ def test_init_reports_annotations_without_an_image(
     assert cli.run(["init", *map(str, arguments)]) == 0
     output = " ".join(capsys.readouterr().out.split())
     assert "14 images in the pool, 3 in the test set" in output
-    assert "2 of 5 images of --test" in output
     assert "val/val-000.png" in output
+    (record,) = read_imports(tmp_path / "w")
+    account = record.accounts["test"]
+    assert (account.images_in, account.images_taken, account.images_left_out) == (5, 3, 2)
+    assert {entry.image for entry in account.entries} == {"val/val-000.png", "val/val-001.png"}
 
 
 def test_test_set_of_a_refused_run_is_replaced(
@@ -201,7 +205,7 @@ def test_test_set_of_a_refused_run_is_replaced(
 ) -> None:
     test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
     wide = replace(train, images=tuple(replace(p, width=p.width + 1) for p in train.images))
-    with pytest.raises(FormatError, match="size"):
+    with pytest.raises(DataError, match=r"97x96 .* 96x96"):
         make_workspace(tmp_path / "w", Source(blocks / "images", test=wide), settings)
     workspace, _ = make_workspace(tmp_path / "w", Source(blocks / "images", test=test), settings)
     with workspace:
