@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -22,6 +23,7 @@ from dsmoe_core.data.image_matching import match_images
 from dsmoe_core.data.import_account import ImportAccount, Kind
 from dsmoe_core.data.intensity_scale import IntensityRange, IntensityScale
 from dsmoe_core.data.name_match import match_names
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import DataError, ImageError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage
@@ -92,6 +94,7 @@ def read_external_images(
     used, suffixes = set(names), image_suffixes()
     unlisted = tuple(f for f in files if f not in used and PurePosixPath(f).suffix.lower() in suffixes)
     account = replace(match.account, images_without_labels=unlisted)
+    account = account.with_notes(*_conflicts(match.labelled, images))
     skipped = tuple(_skipped(account, annotations))
     if not match.labelled:
         raise DataError(
@@ -100,6 +103,20 @@ def read_external_images(
             "Give the folder that the annotations' file names are relative to.",
         )
     return ExternalImages(match.labelled, skipped, account, scale, tuple(reader.clipped))
+
+
+def _conflicts(labelled: Sequence[LabelledImage], images: Path) -> Iterator[str]:
+    """A sentence for each image with the same content as one before, but other boxes."""
+    by_size: dict[int, list[LabelledImage]] = defaultdict(list)
+    for item in labelled:
+        by_size[(images / item.image.name).stat().st_size].append(item)
+    for same_size in by_size.values():
+        first: dict[str, LabelledImage] = {}
+        for item in same_size if len(same_size) > 1 else ():
+            other = first.setdefault(sha256_of(images / item.image.name), item)
+            if set(other.annotations) != set(item.annotations):
+                names = f"{other.image.name} and {item.image.name}"
+                yield f"{names} have the same content and different boxes; both are taken"
 
 
 def _skipped(account: ImportAccount, annotations: AnnotationSet) -> Iterator[SkippedImage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dsmoe_core.schema import LabelledImage
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.progress import ProgressReporter, format_losses
 from pipelines.settings import MAX_PIXELS, Environment
+from pipelines.workspace.ingest import refuse_test_images
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
@@ -62,7 +64,8 @@ def train_from_files(
         ``scale`` (None without images of more than 8 bits), and the names of the ``clipped`` images.
 
     Raises:
-        DataError: no image can be read, or a class is not in the class book.
+        DataError: no image can be read, a class is not in the class book, or an image is in the workspace's
+            test set.
         ModelError: the model to start from does not exist.
     """
     annotations = read_annotations(files.annotations, files.images)
@@ -85,6 +88,8 @@ def train_from_files(
         )
         scale = external.scale.intensity_max if external.scale is not None else None
         detector = dsmoe_backend(workspace, environment, intensity_max=scale)
+        if workspace is not None:
+            _refuse_test_set(external.labelled, files.images, workspace)
         labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
         progress.status("training")
         summary = detector.fit(
@@ -102,6 +107,15 @@ def train_from_files(
         "scale": external.scale,
         "clipped": external.clipped,
     }
+
+
+def _refuse_test_set(labelled: Iterable[LabelledImage], images: Path, workspace: Workspace) -> None:
+    """Refuse training images whose content is in the workspace's test set."""
+    test = {image.key for image in workspace.images("test")}
+    if test:
+        names = [p.image.name for p in labelled]
+        in_test = [name for name in names if sha256_of(images / name) in test]
+        refuse_test_images(in_test, "the training labels")
 
 
 def _intensity_max(workspace: Workspace | None, start: Path | None) -> int | None:

@@ -67,6 +67,31 @@ def test_same_content_under_two_names_gives_two_images(tmp_path: Path, images: P
     (images / "again.png").write_bytes((images / "deep" / "good.png").read_bytes())
     result = read(tmp_path, "deep/good.png", "again.png")
     assert len({labelled.image.key for labelled in result.labelled}) == 2
+    assert result.account.notes == ()
+
+
+def test_same_content_with_different_boxes_is_named(tmp_path: Path, images: Path) -> None:
+    (images / "again.png").write_bytes((images / "deep" / "good.png").read_bytes())
+    Image.new("RGB", (30, 20), "blue").save(images / "blue.png")
+    entries = (
+        ImageAnnotations("deep/good.png", 30, 20, (BOX,)),
+        ImageAnnotations("blue.png", 30, 20, ()),
+        ImageAnnotations("again.png", 30, 20, ()),
+    )
+    result = read_external_images(AnnotationSet(("spur",), entries), images, tmp_path, max_pixels=10_000)
+    assert len(result.labelled) == 3
+    (note,) = result.account.notes
+    assert "deep/good.png" in note
+    assert "again.png" in note
+
+
+def test_names_in_other_spellings_are_read_and_unlabelled_images_named(tmp_path: Path, images: Path) -> None:
+    Image.new("RGB", (30, 20), "blue").save(images / "new.png")
+    (images / "notes.txt").write_text("hello")
+    result = read(tmp_path, "C:\\photos\\deep\\good.png", "/etc/passwd", "../../etc/passwd")
+    assert [labelled.image.name for labelled in result.labelled] == ["deep/good.png"]
+    assert [image.name for image in result.skipped] == ["/etc/passwd", "../../etc/passwd"]
+    assert result.account.images_without_labels == ("new.png",)
 
 
 def test_folder_without_readable_images_and_wrong_size_are_refused(tmp_path: Path, images: Path) -> None:

@@ -164,6 +164,13 @@ def test_white_is_the_largest_value_of_the_depth_that_covers_the_set(
     assert depth_max(brightest) == intensity_max
 
 
+def test_one_value_more_does_not_change_the_other_images(images: Path, tmp_path: Path) -> None:
+    """Scales that jump at 4095 made the first 243 and the second 15."""
+    write_png(images / "a.png", grey(3900, 4095))
+    write_png(images / "b.png", grey(3900, 4096))
+    assert stored_grey(ingest_folder(images, tmp_path / "s", max_pixels=PIXELS)) == {"a.png": 61, "b.png": 61}
+
+
 def test_images_of_8_bits_have_no_scale_and_are_not_changed_by_one(images: Path, tmp_path: Path) -> None:
     Image.new("L", (WIDTH, HEIGHT), 90).save(images / "plain.png")
     assert ingest_folder(images, tmp_path / "s", max_pixels=PIXELS).scale is None

@@ -7,13 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny import SMALL, HashEncoder
 
+from dsmoe_core.data import coco
+from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
+from dsmoe_core.schema import Annotation, Box
 from pipelines import cli
 from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
+from tests.pipelines.blocks import COLOURS
 
 ROOT = Path(__file__).resolve().parents[3]
 Captured = pytest.CaptureFixture[str]
@@ -61,6 +67,68 @@ def test_unknown_start_model_is_refused(
     message = capsys.readouterr().err
     assert "nowhere" in message
     assert message.count("\n") == 1
+
+
+def deep_data(folder: Path, bright: int) -> Path:
+    """Two 16-bit images, one of them with a bright pixel, and labels of both."""
+    (folder / "images").mkdir(parents=True)
+    for name, brightest in (("a.png", 2000), ("b.png", bright)):
+        values = np.full((96, 96), 2000, np.uint16)
+        values[0, 0] = brightest
+        Image.fromarray(values).save(folder / "images" / name)
+    box = (Annotation(Box(10, 10, 40, 40), next(iter(COLOURS))),)
+    entries = tuple(ImageAnnotations(name, 96, 96, box) for name in ("a.png", "b.png"))
+    coco.write(AnnotationSet(tuple(COLOURS), entries), folder / "train.json")
+    return folder
+
+
+def test_model_keeps_the_intensity_scale_of_its_training(
+    tmp_path: Path, small_workspace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    """Predictions and evaluations use it, whatever their own images contain."""
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
+    data, brighter = deep_data(tmp_path / "data", 3000), deep_data(tmp_path / "brighter", 30_000)
+    model = tmp_path / "model"
+    assert cli.run(arguments(model, data, small_workspace)) == 0
+    assert json.loads((model / "model.json").read_text())["intensity_max"] == 4095
+    assert "4095" in capsys.readouterr().out
+    predict = [
+        "predict",
+        str(model),
+        "--images",
+        str(brighter / "images"),
+        "--json",
+        str(tmp_path / "p.json"),
+    ]
+    assert cli.run(predict) == 0
+    assert json.loads((tmp_path / "p.json").read_text())["info"]["intensity_max"] == 4095
+    assert "b.png" in capsys.readouterr().out  # brighter than the scale
+    assert cli.run([*predict, "--intensity-max", "65535"]) == 0
+    assert json.loads((tmp_path / "p.json").read_text())["info"]["intensity_max"] == 65_535
+    evaluate = ["evaluate", str(model), "--annotations", str(brighter / "train.json"), "--resamples", "100"]
+    evaluate += ["--images", str(brighter / "images"), "--json", str(tmp_path / "e.json")]
+    assert cli.run(evaluate) == 0
+    metrics = json.loads((tmp_path / "e.json").read_text())["data"]
+    assert metrics["clipped"] == ["b.png"]
+    second = tmp_path / "second"
+    files = ["--annotations", str(brighter / "train.json"), "--images", str(brighter / "images")]
+    given = ["train", str(second), *files, "--workspace", str(small_workspace), "--images-seen", "4"]
+    assert cli.run([*given, "--from", str(model)]) == 0
+    assert json.loads((second / "model.json").read_text())["intensity_max"] == 4095
+    assert cli.run([*given[:1], str(tmp_path / "third"), *given[2:], "--intensity-max", "16383"]) == 0
+    assert json.loads((tmp_path / "third" / "model.json").read_text())["intensity_max"] == 16_383
+    assert cli.run([*evaluate, "--against", str(tmp_path / "third")]) == 2
+    assert "16383" in capsys.readouterr().err
+    assert cli.run([*evaluate, "--against", str(tmp_path / "third"), "--intensity-max", "4095"]) == 0
+
+
+def test_images_of_the_test_set_are_refused(
+    tmp_path: Path, blocks: Path, small_workspace: Path, capsys: Captured
+) -> None:
+    files = ["--annotations", str(blocks / "val.json"), "--images", str(blocks / "images")]
+    assert cli.run(["train", str(tmp_path / "out"), *files, "--workspace", str(small_workspace)]) == 2
+    assert "val-000.png" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
