@@ -12,6 +12,7 @@ from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage, Prediction
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.settings import RoundSettings
+from pipelines.workspace.import_log import ImportRecord
 from pipelines.workspace.round_summary import RoundSummary
 
 ImageStatus = Literal["waiting", "sent", "labelled", "test"]
@@ -31,6 +32,7 @@ class Snapshot:
         sent: keys of the images that are with the annotators.
         round_settings: define which detections are pre-annotations.
         accounts: of the harvests, by round.
+        imports: accounts of the imported labels, the latest import first.
     """
 
     title: str
@@ -45,6 +47,7 @@ class Snapshot:
     sent: frozenset[str]
     round_settings: RoundSettings
     accounts: Mapping[int, ImportAccount] = field(default_factory=dict)
+    imports: tuple[ImportRecord, ...] = ()
 
     def truth(self, key: str) -> tuple[Annotation, ...] | None:
         """Annotations of an image; None if it is not labelled."""

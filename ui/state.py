@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from pipelines.workspace.import_log import read_imports
 from pipelines.workspace.relabel import or_keep, relabel_image
 from pipelines.workspace.workspace import Workspace
 from ui.snapshot import Snapshot
@@ -17,6 +18,7 @@ WATCHED = (
     "predictions",
     "classes.yaml",
     "class_books.sqlite",
+    "imports",
 )
 """Files and folders of a workspace whose changes make a snapshot out of date."""
 
@@ -51,6 +53,7 @@ def read_snapshot(path: Path) -> Snapshot:
                 for row in rounds
                 if (account := workspace.round_account(row.round)) is not None
             },
+            imports=read_imports(workspace.path),
         )
 
 

@@ -155,3 +155,46 @@ def expert_usage_table(snapshot: Snapshot) -> list[Row]:
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
+
+
+def import_counts(account: ImportAccount) -> list[Row]:
+    """Numbers of images and boxes in the labels, taken, clipped and left out."""
+    return [
+        {
+            "": "Images",
+            "In": account.images_in,
+            "Taken": account.images_taken,
+            "Clipped": 0,
+            "Left out": account.images_left_out,
+        },
+        {
+            "": "Boxes",
+            "In": account.boxes_in,
+            "Taken": account.boxes_taken,
+            "Clipped": account.boxes_clipped,
+            "Left out": account.boxes_left_out,
+        },
+    ]
+
+
+def import_reasons(account: ImportAccount) -> list[Row]:
+    """Number of entries for each reason, the most frequent first."""
+    return [
+        {"Entry": kind.value, "Action": action.value, "Reason": reason.value, "Count": count}
+        for (kind, action, reason), count in account.by_reason().items()
+    ]
+
+
+def import_entries(account: ImportAccount, max_entries: int) -> list[Row]:
+    """The first entries that were clipped or left out."""
+    return [
+        {
+            "Entry": e.kind.value,
+            "Image": e.image,
+            "Place": e.where,
+            "Action": e.action.value,
+            "Reason": e.reason.value,
+            "Values": e.detail,
+        }
+        for e in account.entries[:max_entries]
+    ]

@@ -7,6 +7,7 @@ polygons or its run-length encoded mask is taken.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,8 +157,7 @@ class _FileReader:
             has_parent = class_name(entry.get("supercategory")).lower() not in ("", "none")
             if key not in used and is_parent and not has_parent:
                 self.builder.note(
-                    f"{self.source}: category {name!r} has no box and groups other categories; "
-                    "it is not a class"
+                    f"category {name!r} has no box and only groups other categories, so it is not a class"
                 )
             elif name:
                 classes.append(name)
@@ -252,6 +252,8 @@ def _corners(entry: Entry, size: tuple[int, int]) -> tuple[Corners, list[Convers
     values = [number(v) for v in raw] if isinstance(raw, list) else []
     box = tuple(v for v in values if v is not None)
     if len(box) == 4 == len(values) and box[2] != 0 and box[3] != 0:
+        if not all(map(math.isfinite, box)):
+            raise UnusableShape(Reason.NOT_FINITE, f"bbox {raw!r:.80}")
         x, y, w, h = box
         turned = [Conversion.TURNED] if w < 0 or h < 0 else []
         return bounds([(x, y), (x + w, y + h)]), [*crowd, *turned]

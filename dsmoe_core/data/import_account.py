@@ -97,6 +97,11 @@ class Reason(StrEnum):
     ANNOTATED = "its image was annotated in Label Studio, which counts"
 
 
+def counted(count: int, singular: str, plural: str) -> str:
+    """A number with its noun."""
+    return f"{count} {singular if count == 1 else plural}"
+
+
 class AccountEntry(NamedTuple):
     """One image or box that was clipped or left out.
 
@@ -116,10 +121,11 @@ class AccountEntry(NamedTuple):
     boxes: int = 0
 
     def __str__(self) -> str:
-        what = " ".join((self.kind, *filter(None, (self.image, self.where and f"({self.where})"))))
+        place = f"({self.where})" if self.where else ""
         detail = f": {self.detail}" if self.detail else ""
-        boxes = f", with {self.boxes} boxes" if self.boxes else ""
-        return f"{what} {self.action}{boxes}: {self.reason}{detail}"
+        boxes = f" with {counted(self.boxes, 'box', 'boxes')}" if self.boxes else ""
+        subject = " ".join(part for part in (self.kind, self.image, place) if part)
+        return f"{subject} {self.action}{boxes}: {self.reason}{detail}"
 
 
 class LeftOutImage(NamedTuple):

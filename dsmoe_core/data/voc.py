@@ -11,7 +11,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from contextlib import suppress
-from math import cos, sin
+from math import cos, isfinite, sin
 from pathlib import Path, PurePosixPath
 
 from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations, refuse_duplicates
@@ -232,6 +232,8 @@ def _corners(element: ET.Element) -> tuple[Corners, list[Conversion]] | Reason:
         numbers = [v for v in values if v is not None]
         if len(numbers) < 4:
             return Reason.NOT_NUMBERS
+        if not all(map(isfinite, numbers)):
+            return Reason.NOT_FINITE
         x1, y1, x2, y2 = numbers
         turned = [Conversion.TURNED] if x1 > x2 or y1 > y2 else []
         return bounds([(x1, y1), (x2, y2)]), turned

@@ -50,7 +50,7 @@ def add(
     request = LabelRequest(strict, unlabelled, predictions)
     with Workspace.open(workspace) as opened:
         require_writable_folder(opened.path)
-        labels = read_labels(annotations, images, request, split=SplitChoice.TRAIN) if annotations else None
+        labels = read_labels(annotations, images, request, split=SplitChoice.ALL) if annotations else None
         addition = Addition(images, labels, intensity_max, strict)
         with TerminalReporter() as progress:
             progress.status("importing images")
@@ -62,7 +62,7 @@ def add(
 
 def _report(added: AdditionResult, workspace: Path) -> None:
     """Print what was added and what was there already."""
-    from pipelines.workspace.import_log import IMPORTS
+    from pipelines.workspace.import_log import read_imports
 
     found = len(added.ingest.images)
     line(f"{added.new_images} of {found} images are new and in the pool now")
@@ -70,7 +70,8 @@ def _report(added: AdditionResult, workspace: Path) -> None:
         line(f"{known} were in the workspace already, {added.test_images} of them in the test set")
     show_images(added.ingest)
     if added.account is not None:
-        show_accounts({"annotations": added.account}, workspace / IMPORTS)
+        for record in read_imports(workspace)[:1]:
+            show_accounts(record.accounts, record.file)
         line(f"{added.new_labels} images are labelled now that were not before")
     if added.replaced_labels:
         count = len(added.replaced_labels)

@@ -9,6 +9,14 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from dsmoe_core.data.import_account import Unlabelled
+from pipelines.cli.labels import (
+    LabelRequest,
+    PredictionsOption,
+    StrictOption,
+    UnlabelledOption,
+    show_accounts,
+)
 from pipelines.cli.options import WorkspaceOption, open_workspace_or_none
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
@@ -19,6 +27,15 @@ if TYPE_CHECKING:
 TABLE_METRICS = ("map", "margin")
 """Metrics in the terminal's tables; the report also has mAP@.5."""
 COLOURS = {"better": "green", "no worse": "green", "worse": "red", "undecided": "yellow"}
+
+AnnotationsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--annotations",
+        metavar="FILE|DIR",
+        help="Annotated images to evaluate on; default: the workspace's test set.",
+    ),
+]
 
 
 def evaluate(
@@ -32,14 +49,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option("--model", metavar="MODEL", help="Model to run with both: an id, or a folder.")
     ] = "champion",
-    annotations: Annotated[
-        Path | None,
-        typer.Option(
-            "--annotations",
-            metavar="FILE|DIR",
-            help="Annotated images to evaluate on; default: the workspace's test set.",
-        ),
-    ] = None,
+    annotations: AnnotationsOption = None,
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of these images.")
     ] = None,
@@ -57,6 +67,9 @@ def evaluate(
     ] = 1000,
     draws: Annotated[int, typer.Option("--draws", min=1, help="Averaged draws of random words.")] = 3,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of resamples and random words.")] = 42,
+    strict: StrictOption = False,
+    unlabelled: UnlabelledOption = None,
+    predictions_as_labels: PredictionsOption = False,
 ) -> None:
     """Evaluate a class book by its effect on a model, against another book, names, random and swapped texts.
 
@@ -73,7 +86,8 @@ def evaluate(
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         books = resolve_class_book(this, opened), resolve_class_book(other, opened)
         request = TextEvaluationRequest(*books, tolerance, resamples, seed, draws)
-        metrics = _evaluate(request, model, annotations, images, opened, progress)
+        labels = LabelRequest(strict, unlabelled, predictions_as_labels)
+        metrics = _evaluate(request, model, annotations, images, labels, opened, progress)
         written = _write(metrics, as_json, report)
         command = _publish_command(opened, this, metrics)
     _show(metrics)
@@ -88,16 +102,24 @@ def _evaluate(
     model: str,
     annotations: Path | None,
     images: Path | None,
+    labels: LabelRequest,
     workspace: Workspace | None,
     progress: TerminalReporter,
 ) -> dict[str, Any]:
+    from dsmoe_core.data.label_source import ReadOptions, SplitChoice
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.evaluation.text_eval.eval_set import open_evaluation_set
     from pipelines.evaluation.text_eval.evaluate import evaluate_class_book
     from pipelines.settings import Environment
 
     evaluated = load_evaluated_model(model, workspace, request.this, Environment.read())
-    with open_evaluation_set(workspace, annotations, images, progress) as data:
+    options = ReadOptions(SplitChoice.TEST, labels.accept_predictions, labels.strict)
+    unlabelled = labels.unlabelled or Unlabelled.NEGATIVE
+    with open_evaluation_set(
+        workspace, annotations, images, progress, options=options, unlabelled=unlabelled
+    ) as data:
+        if data.account is not None:
+            show_accounts({"annotations": data.account})
         return evaluate_class_book(request, evaluated, data, command_line(), progress)
 
 

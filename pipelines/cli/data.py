@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dsmoe_core.data.import_account import Unlabelled
+from pipelines.cli.labels import LabelRequest, PredictionsOption, StrictOption, read_labels, show_accounts
 from pipelines.cli.options import ImagesOption, PxOption, SeedOption, SyntheticKindChoice
 from pipelines.cli.terminal import TerminalReporter, console, line
 
@@ -75,6 +77,8 @@ def preview(
     ] = False,
     px: PxOption = None,
     tile: TileOption = None,
+    strict: StrictOption = False,
+    predictions_as_labels: PredictionsOption = False,
     seed: SeedOption = 42,
 ) -> None:
     """Show images as the network sees them in training: augmented, with boxes and the augmentations used.
@@ -89,7 +93,7 @@ def preview(
 
     if out.suffix.lower() != ".png":
         raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Change the name.")
-    data = _data(workspace, images, annotations, px, tile)
+    data = _data(workspace, images, annotations, px, tile, LabelRequest(strict, None, predictions_as_labels))
     columns = min(count, 6) if each else min(count, math.ceil(math.sqrt(1.5 * count)))
     with tempfile.TemporaryDirectory() as scratch:
         sample = data.sample(columns if each else count, seed, Path(scratch))
@@ -118,6 +122,8 @@ def anchors(
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Number of clusters.")] = 9,
     px: PxOption = None,
     tile: TileOption = None,
+    strict: StrictOption = False,
+    predictions_as_labels: PredictionsOption = False,
     seed: SeedOption = 42,
 ) -> None:
     """Cluster box sizes (k-means, distance 1 - IoU) and recommend head strides and tile size.
@@ -129,7 +135,7 @@ def anchors(
     from dsmoe_core.config import STRIDES
     from dsmoe_core.data.anchors import BoxSizes, kmeans, off_grid_share, recommend
 
-    data = _data(workspace, images, annotations, px, tile)
+    data = _data(workspace, images, annotations, px, tile, LabelRequest(strict, None, predictions_as_labels))
     model = data.model
     sizes = BoxSizes.of((p.image.width, p.image.height, p.annotations) for p in data.images)
     tile_px = model.tiles.px if model.tiles else None
@@ -177,7 +183,12 @@ def _format_recommendation(recommendation: Recommendation, finest: int) -> str:
 
 
 def _data(
-    workspace: Path | None, images: Path | None, annotations: Path | None, px: int | None, tile: int | None
+    workspace: Path | None,
+    images: Path | None,
+    annotations: Path | None,
+    px: int | None,
+    tile: int | None,
+    request: LabelRequest,
 ) -> LabelledData:
     """The labelled data that the options select, with --px and --tile applied to its settings.
 
@@ -185,6 +196,7 @@ def _data(
         SettingsError: the source is given twice or incompletely, or a setting is invalid.
     """
     from dsmoe_core.config import ModelConfig
+    from dsmoe_core.data.label_source import SplitChoice
     from dsmoe_core.errors import SettingsError
     from pipelines.datasets.labelled_data import from_files, from_workspace
     from pipelines.settings import validate_settings
@@ -196,7 +208,12 @@ def _data(
     if annotations is None:
         data = from_workspace(workspace or Path())
     else:
-        data = from_files(annotations, images or annotations.parent, ModelConfig())
+        folder = images or (annotations if annotations.is_dir() else annotations.parent)
+        labels = read_labels(
+            annotations, folder, request, split=SplitChoice.TRAIN, default=Unlabelled.NEGATIVE
+        )
+        show_accounts({"annotations": labels.account})
+        data = from_files(labels, folder, ModelConfig(), annotations)
     raw = data.model.model_dump()
     if px is not None:
         raw["image_px"] = px

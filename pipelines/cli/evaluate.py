@@ -10,7 +10,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from pipelines.cli.image_report import named
+from dsmoe_core.data.import_account import ImportAccount, Unlabelled
+from pipelines.cli.labels import (
+    LabelRequest,
+    PredictionsOption,
+    StrictOption,
+    UnlabelledOption,
+    read_labels,
+    show_accounts,
+)
 from pipelines.cli.options import (
     BookOption,
     IntensityMaxOption,
@@ -79,12 +87,15 @@ def evaluate(
     resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 42,
     intensity_max: IntensityMaxOption = None,
+    strict: StrictOption = False,
+    unlabelled: UnlabelledOption = None,
+    predictions_as_labels: PredictionsOption = False,
 ) -> None:
     """Evaluate a model on any annotated images: metrics, error types, calibration, worst images.
 
     Example: `dsmoe evaluate champion --workspace boards --annotations val.json --images photos --report out`
     """
-    from dsmoe_core.data.formats import read_annotations
+    from dsmoe_core.data.label_source import SplitChoice
     from pipelines.evaluation.report.evaluate import EvaluationRequest
     from pipelines.evaluation.report.groups import compile_pattern
     from pipelines.settings import MAX_PIXELS
@@ -94,11 +105,12 @@ def evaluate(
         from pipelines.evaluation.report.page import check_report_folder
 
         check_report_folder(report)
-    parsed = read_annotations(annotations, images)
+    labels = LabelRequest(strict, unlabelled, predictions_as_labels)
+    parsed = read_labels(annotations, images, labels, split=SplitChoice.TEST, default=Unlabelled.NEGATIVE)
     with open_workspace_or_none(workspace) as opened:
         max_pixels = opened.settings.max_pixels if opened else MAX_PIXELS
         request = EvaluationRequest(
-            parsed, annotations, images, score, resamples, seed, max_pixels, pattern, intensity_max
+            parsed, annotations, images, score, resamples, seed, max_pixels, pattern, intensity_max, strict
         )
         metrics = _evaluate(request, [model, *(also or ())], against or (), opened, class_book, report)
     _write(metrics, as_json, report)
@@ -149,7 +161,7 @@ def _write(metrics: dict[str, Any], as_json: Path | None, report: Path | None) -
 
 def _show(metrics: dict[str, Any]) -> None:
     """Print what was left out, the tables and the comparison."""
-    _show_left_out(metrics["data"])
+    show_accounts({"annotations": ImportAccount.from_dict(metrics["data"]["import"])})
     console.print(_class_table(metrics))
     if "groups" in metrics:
         console.print(_group_table(metrics["groups"]))
@@ -163,23 +175,6 @@ def _show(metrics: dict[str, Any]) -> None:
             low, high = row["ci95"]
             gain = f"{row['delta']:+.3f} [{low:+.3f}, {high:+.3f}], p {row['p']:.3f}"
             line(f"{label} against {baseline['name']}: {gain}")
-
-
-def _show_left_out(data: dict[str, Any]) -> None:
-    for note in data["notes"]:
-        line(note, "yellow")
-    if data["intensity_scale"]:
-        line(data["intensity_scale"])
-    if data["clipped"]:
-        line(f"images with brighter pixels, which are clipped: {named(data['clipped'])}", "yellow")
-    left_out = data["left_out"]
-    if left_out:
-        boxes = sum(image["boxes"] for image in left_out)
-        line(f"{len(left_out)} images with {boxes} boxes cannot be read and are not evaluated:", "yellow")
-        for image in left_out[:10]:
-            line(f"  {image['name']}: {image['reason']}", "yellow")
-        if len(left_out) > 10:
-            line(f"  and {len(left_out) - 10} more, which --json and --report list", "yellow")
 
 
 def _class_table(metrics: dict[str, Any]) -> Table:

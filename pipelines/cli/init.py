@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dsmoe_core.data.import_account import Unlabelled
 from pipelines.cli.image_report import show_images
-from pipelines.cli.labels import show_accounts
+from pipelines.cli.labels import (
+    LabelRequest,
+    PredictionsOption,
+    StrictOption,
+    UnlabelledOption,
+    read_labels,
+    show_accounts,
+)
 from pipelines.cli.options import (
     AblationOption,
     AblationRow,
@@ -75,6 +83,9 @@ def init(
     tiny_head: TinyHeadOption = None,
     text_encoder: TextEncoderOption = "minilm",
     intensity_max: IntensityMaxOption = None,
+    strict: StrictOption = False,
+    unlabelled: UnlabelledOption = None,
+    predictions_as_labels: PredictionsOption = False,
     port: StudioPortOption = 8080,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -83,18 +94,27 @@ def init(
     Example: `dsmoe init boards --images photos --test val.json --classes short,spur,mousebite`
     """
     from dsmoe_core.config import ModelConfig
-    from dsmoe_core.data.formats import read_annotations
+    from dsmoe_core.data.label_source import SplitChoice
     from pipelines.workspace.ingest import Source, make_workspace
 
-    existing, test_labels = (
-        read_annotations(p, images) if p is not None else None for p in (annotations, test)
-    )
+    request = LabelRequest(strict, unlabelled, predictions_as_labels)
+    existing, test_labels = None, None
+    if annotations is not None:
+        existing = read_labels(annotations, images, request, split=SplitChoice.ALL, without=test)
+    if test is not None:
+        negative = Unlabelled.NEGATIVE
+        test_labels = read_labels(test, images, request, split=SplitChoice.TEST, default=negative)
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
     detector = {"model": model, "text_encoder": _text_encoder(text_encoder), **_start(start, size, ablation)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(
-        images, annotations=existing, test=test_labels, classes=names, intensity_max=intensity_max
+        images,
+        annotations=existing,
+        test=test_labels,
+        classes=names,
+        intensity_max=intensity_max,
+        strict=strict,
     )
     with TerminalReporter() as progress:
         progress.step(0, "ingest")
@@ -104,7 +124,7 @@ def init(
 
 def _report(workspace: Workspace, ingested: IngestResult) -> None:
     """Print what was created, and which images and labels were left out."""
-    from pipelines.workspace.import_log import IMPORTS, read_imports
+    from pipelines.workspace.import_log import read_imports
 
     with workspace:
         pool, test = len(workspace.images("pool")), len(workspace.images("test"))
@@ -113,8 +133,8 @@ def _report(workspace: Workspace, ingested: IngestResult) -> None:
     if detector.kind == "ds-moe" and detector.start == "warm" and detector.warm_start is None:
         line("the image encoder starts from the packaged weights, trained on synthetic images")
     show_images(ingested)
-    (imported, *_) = read_imports(workspace.path)
-    show_accounts(imported.accounts, workspace.path / IMPORTS)
+    for record in read_imports(workspace.path)[:1]:
+        show_accounts(record.accounts, record.file)
 
 
 def _settings(

@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from dsmoe_core.data.import_account import MAX_NAMED, Action, ImportAccount, Kind, Reason, Unlabelled
+from dsmoe_core.data.import_account import MAX_NAMED, Action, ImportAccount, Kind, Reason, Unlabelled, counted
 from pipelines.cli.terminal import console, line
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def read_labels(
     *,
     split: SplitChoice,
     default: Unlabelled | None = None,
+    without: Path | None = None,
 ) -> AnnotationSet:
     """Read labels, and decide how their images without a box count.
 
@@ -64,6 +65,7 @@ def read_labels(
     Args:
         split: which split is read where the labels have several.
         default: how images without a box count without the option; None: ask.
+        without: file or folder whose labels are not read, such as the test set in the same data set.
 
     Raises:
         FormatError: the labels cannot be read, or are refused by ``request``.
@@ -71,7 +73,7 @@ def read_labels(
     from dsmoe_core.data.formats import read_annotations
     from dsmoe_core.data.label_source import ReadOptions
 
-    options = ReadOptions(split, request.accept_predictions, request.strict)
+    options = ReadOptions(split, request.accept_predictions, request.strict, without)
     annotations = read_annotations(path, images, options)
     count = len(annotations.images_without_box)
     if not count:
@@ -82,7 +84,7 @@ def read_labels(
 
 def _ask(path: Path, count: int, images: int) -> Unlabelled:
     """Ask how images without a box count; ``ignore`` where there is no terminal."""
-    if not (sys.stdin.isatty() and console.is_terminal):
+    if not is_interactive():
         return Unlabelled.IGNORE
     line(f"{path}: {count} of {images} images have no box.")
     line("negative: they were checked and are free of defects. ignore: they were not labelled.")
@@ -92,37 +94,37 @@ def _ask(path: Path, count: int, images: int) -> Unlabelled:
             return Unlabelled(reply.strip().lower())
 
 
+def is_interactive() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and console.is_terminal
+
+
 def show_accounts(accounts: Mapping[str, ImportAccount], file: Path | None = None) -> None:
     """Print the accounts of an import: a line for labels that were taken completely, or tables.
 
     Args:
-        accounts: by what was imported.
+        accounts: by the option that gave the labels, without dashes.
         file: that has the whole accounts.
     """
     for name, account in accounts.items():
         _show_account(name, account)
-    if file is not None and any(_is_notable(account) for account in accounts.values()):
+    if file is not None and any(account.entries or account.notes for account in accounts.values()):
         line(f"the whole account is in {file}")
 
 
-def _is_notable(account: ImportAccount) -> bool:
-    return bool(account.entries or account.notes)
-
-
 def _show_account(name: str, account: ImportAccount) -> None:
-    with_box = account.images_taken - (
-        account.images_without_box if account.unlabelled is not Unlabelled.IGNORE else 0
-    )
+    negatives = 0 if account.unlabelled is Unlabelled.IGNORE else account.images_without_box
+    images, boxes = counted(account.images_in, "image", "images"), counted(account.boxes_in, "box", "boxes")
     line(
-        f"labels of {name}: {account.images_in} images, {with_box} taken with boxes, "
-        f"{account.images_without_box} without a box; {account.boxes_in} boxes"
+        f"labels of --{name}: {images} and {boxes}; {account.images_taken - negatives} images with boxes "
+        f"and {negatives} without are taken"
     )
     if account.entries:
         console.print(_counts_table(account))
     if account.images_without_box:
         _show_unlabelled(account)
     for conversion, count in account.conversions.items():
-        line(f"  {count} boxes: {conversion}")
+        line(f"  {counted(count, 'box', 'boxes')}: {conversion}")
     for note in account.notes:
         line(f"  {note}", "yellow")
     named = [entry for entry in account.entries if entry.reason is not Reason.UNLABELLED]
@@ -130,24 +132,20 @@ def _show_account(name: str, account: ImportAccount) -> None:
         line(f"  {entry}", "yellow")
     if len(named) > MAX_NAMED:
         line(f"  and {len(named) - MAX_NAMED} more", "yellow")
-    if account.images_without_labels:
-        count = len(account.images_without_labels)
-        line(f"  {count} images have no labels, such as {account.images_without_labels[0]}")
+    unlisted = account.images_without_labels
+    if unlisted and name != "test":  # the other images of a test set are the pool
+        line(f"  without labels: {counted(len(unlisted), 'image', 'images')}, such as {unlisted[0]}")
 
 
 def _show_unlabelled(account: ImportAccount) -> None:
-    count = account.images_without_box
+    subject = f"  without a box: {counted(account.images_without_box, 'image', 'images')}"
     if account.unlabelled is Unlabelled.IGNORE:
         line(
-            f"  {count} images without a box count as NOT LABELLED; "
-            "--unlabelled negative counts them as free of defects",
+            f"{subject}, NOT LABELLED and left out; --unlabelled negative counts them as free of defects",
             "bold yellow",
         )
     else:
-        line(
-            f"  {count} images without a box count as free of defects; "
-            "--unlabelled ignore counts them as not labelled"
-        )
+        line(f"{subject}, free of defects; --unlabelled ignore leaves them out as not labelled")
 
 
 def _counts_table(account: ImportAccount) -> Table:

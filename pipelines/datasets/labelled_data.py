@@ -9,7 +9,6 @@ from typing import NamedTuple
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.data.external_images import ExternalImages, read_external_images
-from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
 from pipelines.settings import MAX_PIXELS
@@ -64,23 +63,22 @@ def from_workspace(path: Path) -> LabelledData:
         return _require_boxes(data, str(opened.path))
 
 
-def from_files(annotations: Path, images: Path, model: ModelConfig) -> LabelledData:
-    """The images of an annotation file or folder; no image is read yet.
+def from_files(annotation_set: AnnotationSet, images: Path, model: ModelConfig, source: Path) -> LabelledData:
+    """The images of an annotation set; no image is read yet.
 
     Args:
         images: folder that the image names are relative to.
+        source: where the annotations were read from, for messages.
 
     Raises:
         DataError: no image has a box.
-        FormatError: the annotations are in no supported format.
     """
-    annotation_set = read_annotations(annotations, images)
     labelled = tuple(
         LabelledImage(ImageRecord(e.name, e.name, images / e.name, e.width, e.height), e.annotations)
         for e in annotation_set.images
     )
     data = LabelledData(labelled, annotation_set.classes, model, TrainingConfig(), images)
-    return _require_boxes(data, str(annotations))
+    return _require_boxes(data, str(source))
 
 
 def _image_annotations(labelled: LabelledImage) -> ImageAnnotations:

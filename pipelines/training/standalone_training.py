@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.config import TrainingConfig
+from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import read_external_images
-from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledImage
 from pipelines.detectors.ds_moe import dsmoe_backend
@@ -29,7 +29,7 @@ class TrainingFiles:
     """Inputs, output and settings of one training.
 
     Attributes:
-        annotations: COCO file, VOC folder or YOLO folder.
+        annotations: the labels.
         images: folder that the image names are relative to.
         out: folder of the model.
         class_book: by default the workspace's, or the glossary's descriptions of the annotations' classes.
@@ -37,15 +37,17 @@ class TrainingFiles:
         changes: training settings that override the workspace's, as (name, value).
         intensity_max: value that is white in images of more than 8 bits; None: the workspace's, else that of
             the model to start from, else chosen from the images.
+        strict: refuse labels that are not taken completely.
     """
 
-    annotations: Path
+    annotations: AnnotationSet
     images: Path
     out: Path
     class_book: Path | None = None
     start_from: str | None = None
     changes: tuple[tuple[str, Any], ...] = ()
     intensity_max: int | None = None
+    strict: bool = False
 
 
 def train_from_files(
@@ -60,7 +62,7 @@ def train_from_files(
         progress: progress reporter.
 
     Returns:
-        Summary of the training, with the number of ``images``, the skipped ones as ``skipped``, the intensity
+        Summary of the training, with the number of ``images``, the ``account`` of the labels, the intensity
         ``scale`` (None without images of more than 8 bits), and the names of the ``clipped`` images.
 
     Raises:
@@ -68,7 +70,7 @@ def train_from_files(
             test set.
         ModelError: the model to start from does not exist.
     """
-    annotations = read_annotations(files.annotations, files.images)
+    annotations = files.annotations
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
@@ -86,6 +88,8 @@ def train_from_files(
             intensity_max=files.intensity_max or _intensity_max(workspace, start),
             progress=progress.advance,
         )
+        if files.strict:
+            external.account.require_complete(f"the labels of {files.images}")
         scale = external.scale.intensity_max if external.scale is not None else None
         detector = dsmoe_backend(workspace, environment, intensity_max=scale)
         if workspace is not None:
@@ -103,7 +107,7 @@ def train_from_files(
     return {
         **summary,
         "images": len(labelled),
-        "skipped": [image._asdict() for image in external.skipped],
+        "account": external.account,
         "scale": external.scale,
         "clipped": external.clipped,
     }

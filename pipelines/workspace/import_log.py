@@ -14,6 +14,8 @@ from dsmoe_core.atomic import atomic_write
 from dsmoe_core.data.import_account import ImportAccount
 
 IMPORTS = "imports"
+IMPORT_FILE = "import.json"
+"""Name of the account in the output folder of a training."""
 _NAME = re.compile(r"^(\d{4,})-[a-z-]+\.json$")
 
 
@@ -25,11 +27,13 @@ class ImportRecord:
         command: that imported, such as ``init``.
         imported_at: time of the import.
         accounts: by what was imported, such as ``annotations`` or ``test``.
+        file: the record itself; None before it is written.
     """
 
     command: str
     imported_at: datetime
     accounts: Mapping[str, ImportAccount]
+    file: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The record as a dictionary that JSON can hold."""
@@ -40,10 +44,10 @@ class ImportRecord:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ImportRecord:
+    def from_dict(cls, values: Mapping[str, Any], file: Path | None = None) -> ImportRecord:
         """Inverse of :meth:`to_dict`."""
         accounts = {name: ImportAccount.from_dict(a) for name, a in values["accounts"].items()}
-        return cls(values["command"], datetime.fromisoformat(values["imported_at"]), accounts)
+        return cls(values["command"], datetime.fromisoformat(values["imported_at"]), accounts, file)
 
 
 def write_record(path: Path, command: str, accounts: Mapping[str, ImportAccount]) -> None:
@@ -80,7 +84,7 @@ def read_imports(workspace: Path) -> tuple[ImportRecord, ...]:
     for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
         if _NAME.match(path.name):
             try:
-                records.append(ImportRecord.from_dict(json.loads(path.read_bytes())))
+                records.append(ImportRecord.from_dict(json.loads(path.read_bytes()), path))
             except (OSError, ValueError, KeyError, TypeError):
                 continue
     return tuple(records)

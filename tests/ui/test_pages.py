@@ -16,13 +16,16 @@ from dsmoe_core.data.import_account import (
     ImportAccount,
     Kind,
     Reason,
+    Unlabelled,
 )
+from dsmoe_core.data.set_builder import AnnotationSetBuilder
+from pipelines.workspace.import_log import record_import
 from pipelines.workspace.workspace import Workspace
 from tests.ui.workspaces import make_workspace
 from ui.app import workspace_path
 from ui.gallery import select_images
 from ui.state import cached_snapshot, read_snapshot, workspace_stamp
-from ui.views import PAGES, experts, images, rounds
+from ui.views import PAGES, experts, images, imports, rounds
 
 APP = Path(__file__).parents[2] / "ui" / "app.py"
 
@@ -186,6 +189,37 @@ def test_missing_image_file_is_named_and_the_others_are_shown(trained: Path, tmp
 
 def test_image_names_are_escaped_in_markdown() -> None:
     assert images._escape_markdown("a_*b*_[x](y)<i>:red[z]$") == (r"a\_\*b\*\_\[x\]\(y\)\<i\>\:red\[z\]\$")
+
+
+def test_imports_without_labels(new: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(new, tmp_path / "copy")
+    shutil.rmtree(copy / "imports", ignore_errors=True)
+    assert [i.value for i in render("Imports", copy).info] == [imports.NO_IMPORT]
+
+
+def test_imports_list_what_was_left_out(new: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(new, tmp_path / "copy")
+    builder = AnnotationSetBuilder()
+    builder.declare(["scratch"])
+    draft = builder.image("[b](x).png", "labels.json, image 1", (40, 30))
+    draft.add_box((1, 1, 50, 20), "scratch", "labels.json, annotation 1")
+    draft.leave_out_box("labels.json, annotation 2", Reason.NO_AREA, "bbox [1, 2, 0, 0]")
+    builder.image("empty.png", "labels.json, image 2", (40, 30))
+    builder.note("a :red[note]")
+    account = builder.build().counting_unlabelled(Unlabelled.IGNORE).account
+    record_import(copy, "add", {"annotations": account})
+    page = render("Imports", copy)
+    assert page.subheader[0].value == "add: annotations"
+    counts, reasons, entries = (page.dataframe[i].value for i in range(3))
+    assert counts["In"].tolist() == [2, 2]
+    assert counts["Taken"].tolist() == [1, 0]
+    assert counts["Clipped"].tolist() == [0, 1]
+    assert counts["Left out"].tolist() == [1, 1]
+    assert sorted(reasons["Count"].tolist()) == [1, 1, 1]
+    assert entries["Image"].tolist() == ["[b](x).png", "[b](x).png", "empty.png"]
+    assert [t.value for t in page.text] == ["a :red[note]"]
+    assert len(page.warning) == 1
+    assert read_snapshot(copy).imports[0].command == "add"
 
 
 def test_snapshot_is_cached_until_the_workspace_changes(trained: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ui.snapshot import Snapshot
-from ui.views import experts, images, rounds
+from ui.views import experts, images, imports, rounds
 
 
 class Page(NamedTuple):
@@ -31,5 +31,6 @@ PAGES = (
     Page("Rounds", ":material/timeline:", rounds.show),
     Page("Experts", ":material/groups:", experts.show),
     Page("Images", ":material/photo_library:", images.show),
+    Page("Imports", ":material/input:", imports.show),
 )
 """All pages, in the order of the navigation; the first one opens first."""

@@ -45,6 +45,7 @@ class EvaluationRequest:
         max_pixels: larger images are skipped.
         intensity_max: value that is white in images of more than 8 bits; None: the model's.
         group_by: pattern of the groups of images (``groups.py``); None: no groups.
+        strict: refuse labels that are not taken completely.
     """
 
     annotations: AnnotationSet
@@ -56,6 +57,7 @@ class EvaluationRequest:
     max_pixels: int
     group_by: re.Pattern[str] | None = None
     intensity_max: int | None = None
+    strict: bool = False
 
 
 class EvaluationResult(NamedTuple):
@@ -107,6 +109,8 @@ def run_evaluation(
             intensity_max=request.intensity_max or models[0].intensity_max,
             progress=progress.advance,
         )
+        if request.strict:
+            external.account.require_complete(str(request.source))
         if external.scale is not None and request.intensity_max is None:
             _require_same_scale((*models, *baselines))
         yield _evaluate(request, external, (models, baselines), command, progress)
@@ -223,5 +227,6 @@ def _head(
             "intensity_scale": str(external.scale) if external.scale else None,
             "clipped": list(external.clipped),
             "notes": list(external.account.notes),
+            "import": external.account.to_dict(),
         },
     }

@@ -9,11 +9,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from dsmoe_core.data.import_account import ImportAccount, Unlabelled
+from dsmoe_core.data.label_source import ReadOptions, SplitChoice
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledImage
 from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 from pipelines.workspace.workspace import Workspace
+
+TEST_OPTIONS = ReadOptions(split=SplitChoice.TEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +29,31 @@ class EvaluationSet:
         truth: the images with their annotations.
         left_out: name, reason and number of boxes of each image that cannot be read.
         notes: about the import of the annotations.
+        account: of the annotations; None for a workspace's test set.
     """
 
     name: str
     truth: Sequence[LabelledImage]
     left_out: Sequence[dict[str, Any]] = ()
     notes: Sequence[str] = ()
+    account: ImportAccount | None = None
 
 
 @contextmanager
 def open_evaluation_set(
-    workspace: Workspace | None, annotations: Path | None, images: Path | None, progress: ProgressReporter
+    workspace: Workspace | None,
+    annotations: Path | None,
+    images: Path | None,
+    progress: ProgressReporter,
+    *,
+    options: ReadOptions = TEST_OPTIONS,
+    unlabelled: Unlabelled = Unlabelled.NEGATIVE,
 ) -> Iterator[EvaluationSet]:
     """The given annotated images, or the workspace's test set; readable inside the ``with`` block only.
+
+    Args:
+        options: how the annotations are read.
+        unlabelled: how annotated images without a box count.
 
     Raises:
         SettingsError: only one of annotations and images is given, or there is no test set.
@@ -51,7 +67,7 @@ def open_evaluation_set(
     from dsmoe_core.data.external_images import read_external_images
     from dsmoe_core.data.formats import read_annotations
 
-    parsed = read_annotations(annotations, images)
+    parsed = read_annotations(annotations, images, options).counting_unlabelled(unlabelled)
     max_pixels = workspace.settings.max_pixels if workspace else MAX_PIXELS
     with TemporaryDirectory(prefix="dsmoe-") as scratch:
         progress.status("reading images")
@@ -63,9 +79,11 @@ def open_evaluation_set(
             intensity_max=workspace.intensity_max() if workspace else None,
             progress=progress.advance,
         )
+        if options.strict:
+            external.account.require_complete(str(annotations))
         left_out = [image._asdict() for image in external.skipped]
-        name = annotations.resolve().name
-        yield _with_boxes(EvaluationSet(name, external.labelled, left_out, parsed.account.notes))
+        name, account = annotations.resolve().name, external.account
+        yield _with_boxes(EvaluationSet(name, external.labelled, left_out, account.notes, account))
 
 
 def _test_set(workspace: Workspace | None) -> EvaluationSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from annotate.studio.label_config import colour
 from dsmoe_core.config import ModelConfig, Tiles
+from dsmoe_core.data import coco
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox import LetterboxReader
@@ -27,7 +29,7 @@ SMALL = ModelConfig(image_px=96)
 
 @pytest.fixture
 def data(blocks: Path) -> LabelledData:
-    return from_files(blocks / "train.json", blocks / "images", SMALL)
+    return from_files(coco.read(blocks / "train.json"), blocks / "images", SMALL, blocks / "train.json")
 
 
 def rows(data: LabelledData, tmp_path: Path, model: ModelConfig = SMALL) -> list[Row]:
@@ -114,7 +116,11 @@ def test_anchors_recommend_a_finer_head_or_tiles_for_small_boxes(
     blocks: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coarse = ModelConfig(head_strides=(8, 16))
-    monkeypatch.setattr(labelled_data, "from_files", lambda file, images, _: from_files(file, images, coarse))
+    monkeypatch.setattr(
+        labelled_data,
+        "from_files",
+        lambda labels, images, _, source: from_files(labels, images, coarse, source),
+    )
     content = json.loads((blocks / "train.json").read_text())
     for image in content["images"]:
         image |= {"width": 960, "height": 960}
@@ -138,6 +144,10 @@ def test_anchors_recommend_a_finer_head_or_tiles_for_small_boxes(
         (("anchors", "--annotations", "gone.json"), "gone.json"),
         (("anchors", "{blocks}", "--px", "96"), "dsmoe.yaml"),
         (("anchors", "--annotations", "{blocks}/train.json", "--px", "100"), "image_px"),
+        (
+            ("preview", "--annotations", "alone.json", "--out", "a.png"),
+            "train-0",
+        ),
         (("anchors", "--annotations", "{empty}"), "{empty}"),
     ],
 )
@@ -152,6 +162,7 @@ def test_invalid_arguments_are_one_line(
     monkeypatch.chdir(tmp_path)
     empty = json.loads((blocks / "train.json").read_text()) | {"annotations": []}
     (tmp_path / "empty.json").write_text(json.dumps(empty))
+    shutil.copy(blocks / "train.json", tmp_path / "alone.json")
     assert run(*(w.format(blocks=blocks, empty="empty.json") for w in arguments)) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert value.format(blocks=blocks, empty="empty.json") in line
