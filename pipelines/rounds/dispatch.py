@@ -81,6 +81,7 @@ def push(context: LoopContext, number: int) -> dict[str, Any]:
     workspace = context.workspace
     answered = workspace.journal.harvests()
     tasks = [task for task in workspace.journal.tasks(number) if task.key not in answered]
+    tasks = _with_predictions(context, number, tasks)
     project = context.project()
     tasks += _open_tasks_of_earlier_rounds(context, number, answered, project)
     ids = context.studio.import_tasks(
@@ -89,6 +90,21 @@ def push(context: LoopContext, number: int) -> dict[str, Any]:
     workspace.journal.mark_sent(ids)
     workspace.set_project(project)
     return {"tasks": len(ids)}
+
+
+def _with_predictions(context: LoopContext, number: int, tasks: Sequence[SentTask]) -> list[SentTask]:
+    """The tasks, with new predictions where the stored ones were lost since the selection."""
+    workspace = context.workspace
+    champion = workspace.journal.rounds()[number].champion
+    versions = {task.version for task in tasks if task.version}
+    stored = {version: workspace.prediction_store.lookup(version) for version in versions}
+    lost = [task.key for task in tasks if task.version and task.key not in stored[task.version]]
+    if champion is None or not lost:
+        return list(tasks)
+    images = workspace.images_by_key()
+    context.ensure_predictions(champion, [images[key] for key in lost])
+    version = workspace.prediction_version(champion)
+    return [replace(task, version=version) if task.key in lost else task for task in tasks]
 
 
 def _open_tasks_of_earlier_rounds(

@@ -47,8 +47,14 @@ def relabel_image(labelled: LabelledImage, rename: Rename) -> LabelledImage:
     Args:
         rename: ``book.resolve`` raises ClassBookError for a class that the book does not have; ``or_keep``
             and ``or_drop`` do not.
+
+    Raises:
+        ClassBookError: names the image.
     """
-    renamed = ((annotation, rename(annotation.label)) for annotation in labelled.annotations)
+    try:
+        renamed = [(annotation, rename(annotation.label)) for annotation in labelled.annotations]
+    except ClassBookError as error:
+        raise ClassBookError(f"{labelled.image.name}: {error.problem}", error.remedy) from error
     return replace(
         labelled, annotations=tuple(replace(a, label=label) for a, label in renamed if label is not None)
     )

@@ -6,7 +6,7 @@ Runs with the fake and, marked ``labelstudio``, with a real Label Studio.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from dsmoe_core.errors import ClassBookError, StudioError, WorkspaceError
 from dsmoe_core.schema import Box
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.dispatch import choose
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
@@ -53,11 +54,21 @@ def open_tasks(context: LoopContext) -> list[OpenTask]:
     return context.studio.open_tasks(context.project())
 
 
-def publish(context: LoopContext, *, add: str = "", remove: str = "") -> LoopContext:
-    """Publish a class book with another class, or without one; returns the context of a new process."""
+def publish(
+    context: LoopContext, *, add: str = "", remove: str = "", alias: Mapping[str, str] | None = None
+) -> LoopContext:
+    """Publish a changed class book; returns the context of a new process.
+
+    Args:
+        add, remove: name of a class.
+        alias: name of a class -> its new alias.
+    """
     workspace = context.workspace
     content = workspace.class_book().model_dump(mode="json")
     content["classes"] = [entry for entry in content["classes"] if entry["name"] != remove]
+    for entry in content["classes"]:
+        if alias and entry["name"] in alias:
+            entry["aliases"] = [*entry["aliases"], alias[entry["name"]]]
     if add:
         content["classes"].append({"name": add, "description": "a line in the surface"})
     ClassBook.from_content(content, "as changed").save(workspace.path / "classes.yaml")
@@ -228,6 +239,36 @@ def test_round_closes_after_a_missing_image_file_is_back(context: LoopContext, l
     check_documented(str(caught.value), str(file), context.workspace.images_by_key()[first.key].name)
     shutil.move(kept, file)
     assert close_round(new_process(context)).state == "closed"
+
+
+def test_round_is_sent_although_its_predictions_were_lost(context: LoopContext, label: Label) -> None:
+    open_round(context)
+    label(context)
+    close_round(context)
+    context.workspace.journal.start_round(1, context.workspace.champion())
+    record = context.workspace.journal.rounds()[-1]
+    choose(context, record)
+    for file in (context.workspace.path / "predictions").iterdir():
+        file.unlink()
+    row = open_round(new_process(context))
+    assert (row.state, row.sent) == ("open", 3)
+    assert any(task.pre_annotations for task in open_tasks(context))
+
+
+def test_test_image_with_a_class_that_was_removed_is_named(context: LoopContext) -> None:
+    open_round(context)
+    studio: Any = context.studio
+    for task in open_tasks(context):
+        studio.annotate(task.task_id, {"result": [rectangle(task, "rust")]})
+    with_plum = [
+        p.image.name for p in context.workspace.test_set() if "plum" in {a.label for a in p.annotations}
+    ]
+    smaller = publish(context, remove="plum")
+    with pytest.raises(ClassBookError) as caught:
+        close_round(smaller)
+    assert any(name in caught.value.problem for name in with_plum)
+    assert state(smaller) == "closing"
+    assert close_round(publish(smaller, alias={"rust": "plum"})).state == "closed"
 
 
 def test_annotation_of_a_deleted_account_counts(context: LoopContext, label: Label) -> None:
