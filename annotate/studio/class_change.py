@@ -82,15 +82,18 @@ class ClassChange:
             StudioError: an annotation uses a removed class.
         """
         if used := [name for name in self.removed if self.annotations.get(name)]:
-            uses = ", ".join(
-                f"{name!r} ({self.annotations[name]}): {'; '.join(self.places.get(name, ()))}"
-                for name in used
-            )
+            uses = "; ".join(self._uses(name) for name in used)
             raise StudioError(
                 f"annotations use a class that is not in the class book: {uses}",
                 "Correct them in Label Studio, or add the class to the class book, or make it an alias, and "
                 "publish that; then run the same command again.",
             )
+
+    def _uses(self, name: str) -> str:
+        """A class that annotations use, their number, and the first places."""
+        count, places = self.annotations[name], self.places.get(name, ())
+        more = f" and {count - len(places)} more" if count > len(places) > 0 else ""
+        return f"{name!r} ({count})" + (f" on {', '.join(places)}{more}" if places else "")
 
     def rewrite(self, results: Iterable[Mapping[str, Any]], *, drop: bool) -> list[Json] | None:
         """Rename the classes in Label Studio results.

@@ -145,7 +145,7 @@ def test_migrate_renames_a_class_in_the_labelling_project(
     ClassBook.from_content(book, "as changed").save(w / "classes.yaml")
     dsmoe(capsys, *publish)
     assert cli.run(["classes", "migrate", str(w), "--dry-run"]) == 2
-    assert "annotations use the class 'plum'" in capsys.readouterr().err
+    assert "'plum' (6) on train-" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
