@@ -24,8 +24,8 @@ class LabelFormat(NamedTuple):
     Attributes:
         name: short, in lower case.
         layout: what to give as its path, as a phrase for messages.
-        suffixes: of its files, lower case with the dot; ingest ignores such a file next to an image of the
-            same stem.
+        suffixes: of its files, lower case with the dot; ingest ignores such files in the folder of
+            images.
         recognises: whether the file or folder at a path, which exists, is in this format.
         read: from the path and the folder of images, to which image names are relative, with options.
         write: an annotation set to a path.

@@ -28,6 +28,8 @@ from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord
 
 _INDEX = ".ingested.json"
+_DATA_SET_SUFFIXES = (".yaml", ".yml", ".names", ".data", ".md")
+"""Of files that describe an exported data set."""
 
 
 class QuarantinedFile(NamedTuple):
@@ -220,14 +222,12 @@ def _known_range(
 
 
 def image_files(images: Path) -> Iterator[Path]:
-    """All files that could be images: not hidden, not in a linked folder, not the label file of an image."""
-    suffixes = label_suffixes()
+    """All files that could be images: not hidden, not in a linked folder, not a part of the labels."""
+    suffixes = (*label_suffixes(), *_DATA_SET_SUFFIXES)
     for folder, folders, names in os.walk(images, followlinks=False):
         folders[:] = [f for f in folders if not f.startswith(".")]
-        stems = {Path(n).stem for n in names if not n.lower().endswith(suffixes)}
         for name in names:
-            is_label = name.lower().endswith(suffixes) and Path(name).stem in stems
-            if not name.startswith(".") and not is_label:
+            if not name.startswith(".") and not name.lower().endswith(suffixes):
                 yield Path(folder) / name
 
 

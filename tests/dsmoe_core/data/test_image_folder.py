@@ -236,10 +236,12 @@ def test_hidden_files_linked_folders_and_labels_are_ignored(
     ramp("L").save(images / ".git" / "c.png")
     (images / "link").symlink_to(tmp_path)
     (images / "a.txt").write_text("0 0.5 0.5 1 1")
-    (images / "notes.txt").write_text("hello")
+    for name in ("README.txt", "data.yaml", "_annotations.coco.json", "obj.names"):
+        (images / name).write_text("hello")
+    (images / "notes.pdf").write_text("hello")
     result = ingest()
     assert [image.name for image in result.images] == ["a.png"]
-    assert [q.name for q in result.quarantined] == ["notes.txt"]
+    assert [q.name for q in result.quarantined] == ["notes.pdf"]
 
 
 def test_name_that_is_not_utf8_is_quarantined(images: Path, ingest: Callable[[], IngestResult]) -> None:

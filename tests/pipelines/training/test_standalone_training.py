@@ -145,4 +145,8 @@ def test_torchrun_trains_in_two_processes_and_writes_once(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("2 steps on 12 images") == 1
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {"model.json", "model.safetensors"}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "import.json",
+        "model.json",
+        "model.safetensors",
+    }
