@@ -14,11 +14,10 @@ from ui.snapshot import Snapshot
 from ui.state import cached_snapshot
 from ui.views import PAGES, Page
 
+# A file, because Streamlit loads a Material icon for the browser tab from the internet.
 ICON = Path(__file__).with_name("icon.svg")
-"""A file, because Streamlit loads a Material icon for the browser tab from the internet."""
-
+# Streamlit has no setting for the wide margins of its pages.
 SMALLER_PADDING = "<style>[data-testid='stMainBlockContainer'] { padding: 2.5rem 3rem }</style>"
-"""Streamlit has no setting for the wide margins of its pages."""
 
 
 def workspace_path(arguments: Sequence[str]) -> Path:

@@ -36,6 +36,7 @@ def arguments(workspace: Path, port: int) -> list[str]:
         "server.port": str(port),
         "server.headless": "true",
         "browser.gatherUsageStats": "false",
+        "runner.magicEnabled": "false",  # it would print docstrings of the script on the page
     }
     flags = [argument for name, value in options.items() for argument in (f"--{name}", value)]
     return ["run", str(APP), *flags, "--", str(workspace)]

@@ -24,6 +24,7 @@ def test_server_is_on_loopback_without_telemetry(tmp_path: Path) -> None:
     assert arguments[arguments.index("--server.address") + 1] == "127.0.0.1"
     assert arguments[arguments.index("--server.port") + 1] == "8501"
     assert arguments[arguments.index("--browser.gatherUsageStats") + 1] == "false"
+    assert arguments[arguments.index("--runner.magicEnabled") + 1] == "false"
     assert arguments[-2:] == ["--", str(tmp_path)]
 
 
@@ -81,6 +82,8 @@ def test_every_page_opens_without_requests_to_other_hosts(address: str, tmp_path
         expect(
             tab.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg")
         ).to_have_count(2, timeout=30_000)
+        text = tab.locator("[data-testid=stMainBlockContainer]").inner_text()
+        assert text.startswith("Rounds")  # nothing of the script is printed above the page
         tab.screenshot(path=tmp_path / "rounds.png", full_page=True)
         tab.get_by_role("link", name="Experts").click()
         expect(tab.get_by_role("heading", name="Mean weight of each expert")).to_be_visible(timeout=30_000)
