@@ -177,3 +177,27 @@ def test_added_labels_have_an_account(tmp_path: Path, photos: Path, capsys: Capt
     assert record.command == "add"
     assert record.accounts["annotations"].unlabelled is Unlabelled.IGNORE
     assert record.accounts["annotations"].boxes_left_out == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "out"),
+        ("evaluate", "model"),
+        ("data", "preview", "--out", "sheet.png"),
+        ("data", "anchors"),
+    ],
+)
+def test_every_command_that_reads_labels_can_be_strict(
+    tmp_path: Path,
+    photos: Path,
+    capsys: Captured,
+    monkeypatch: pytest.MonkeyPatch,
+    command: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path / "result.json", [*three(), *WRONG], range(3))
+    files = ["--annotations", str(path), "--images", str(photos)]
+    assert cli.run([*command, *files, "--strict"]) == 2
+    error = capsys.readouterr().err
+    assert [f"annotation {i}" in error for i in (3, 4, 5)] == [True] * 3
