@@ -73,6 +73,19 @@ class IngestResult:
         """Reason by name of the files that cannot be used, without duplicates."""
         return {q.name: q.reason for q in self.quarantined if q.name not in self.duplicates}
 
+    def account(self) -> dict[str, Any]:
+        """What was in the folder and what of it is used, as a dictionary that JSON can hold."""
+        scale = self.scale
+        return {
+            "files": len(self.images) + len(self.quarantined),
+            "images": len(self.images),
+            "unreadable": self.unreadable,
+            "duplicates": dict(self.duplicates),
+            "several_frames": dict(self.frames),
+            "intensity_scale": None if scale is None else {**scale._asdict(), "text": str(scale)},
+            "clipped": list(self.clipped),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _IndexEntry:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dsmoe_core.data.import_account import ImportAccount, Unlabelled
+from pipelines.cli.image_report import named
 from pipelines.cli.labels import (
     LabelRequest,
     PredictionsOption,
@@ -161,7 +162,12 @@ def _write(metrics: dict[str, Any], as_json: Path | None, report: Path | None) -
 
 def _show(metrics: dict[str, Any]) -> None:
     """Print what was left out, the tables and the comparison."""
-    show_accounts({"annotations": ImportAccount.from_dict(metrics["data"]["import"])})
+    data = metrics["data"]
+    show_accounts({"annotations": ImportAccount.from_dict(data["import"])})
+    if data["intensity_scale"]:
+        line(data["intensity_scale"])
+    if data["clipped"]:
+        line(f"images with brighter pixels, which are clipped: {named(data['clipped'])}", "yellow")
     console.print(_class_table(metrics))
     if "groups" in metrics:
         console.print(_group_table(metrics["groups"]))

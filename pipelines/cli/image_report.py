@@ -19,9 +19,11 @@ def show_images(ingest: IngestResult) -> None:
     """Print which files of a folder were left out or converted in a way that loses something."""
     if ingest.unreadable:
         count = len(ingest.unreadable)
-        line(f"{count} files cannot be used as images; quarantine.json lists them with the reason:", "yellow")
+        line(f"{count} files cannot be used as images; quarantine.json has the reason of each:", "yellow")
         for name, reason in list(ingest.unreadable.items())[:MAX_NAMED]:
             line(f"  {name}: {reason}", "yellow")
+        if count > MAX_NAMED:
+            line(f"  and {count - MAX_NAMED} more", "yellow")
     if ingest.duplicates:
         pairs = [f"{name} (same as {first})" for name, first in ingest.duplicates.items()]
         line(f"{len(pairs)} files have the same content as an image before: {named(pairs)}", "yellow")

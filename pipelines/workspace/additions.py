@@ -106,8 +106,8 @@ def add_to_workspace(
         workspace.journal.add_images(new, "pool", workspace.path)
         workspace.journal.record_harvests(labels.harvests, source="import")
         _update_quarantine(workspace, ingest)
-        if labels.account is not None:
-            record_import(workspace.path, "add", {"annotations": labels.account})
+        accounts = {} if labels.account is None else {"annotations": labels.account}
+        record_import(workspace.path, "add", accounts, ingest.account())
     return AdditionResult(
         ingest,
         new_images=len(new),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ class ImportRecord:
         command: that imported, such as ``init``.
         imported_at: time of the import.
         accounts: by what was imported, such as ``annotations`` or ``test``.
+        images: what was in the folder of images, see ``IngestResult.account``; empty if it is not recorded.
         file: the record itself; None before it is written.
     """
 
     command: str
     imported_at: datetime
     accounts: Mapping[str, ImportAccount]
+    images: Mapping[str, Any] = field(default_factory=dict)
     file: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,27 +43,45 @@ class ImportRecord:
             "command": self.command,
             "imported_at": self.imported_at.isoformat(),
             "accounts": {name: account.to_dict() for name, account in self.accounts.items()},
+            "images": dict(self.images),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], file: Path | None = None) -> ImportRecord:
         """Inverse of :meth:`to_dict`."""
         accounts = {name: ImportAccount.from_dict(a) for name, a in values["accounts"].items()}
-        return cls(values["command"], datetime.fromisoformat(values["imported_at"]), accounts, file)
+        imported_at = datetime.fromisoformat(values["imported_at"])
+        return cls(values["command"], imported_at, accounts, values["images"], file)
 
 
-def write_record(path: Path, command: str, accounts: Mapping[str, ImportAccount]) -> None:
+def write_record(
+    path: Path,
+    command: str,
+    accounts: Mapping[str, ImportAccount],
+    images: Mapping[str, Any] | None = None,
+) -> None:
     """Write the accounts of an import to a file.
+
+    Args:
+        images: what was in the folder of images, see ``IngestResult.account``.
 
     Raises:
         PrerequisiteError: the disk is full.
     """
-    record = ImportRecord(command, datetime.now(UTC), accounts)
+    record = ImportRecord(command, datetime.now(UTC), accounts, images or {})
     atomic_write(path, json.dumps(record.to_dict(), ensure_ascii=False, indent=1) + "\n")
 
 
-def record_import(workspace: Path, command: str, accounts: Mapping[str, ImportAccount]) -> Path:
+def record_import(
+    workspace: Path,
+    command: str,
+    accounts: Mapping[str, ImportAccount],
+    images: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the accounts of an import to the workspace's next file ``imports/NNNN-COMMAND.json``.
+
+    Args:
+        images: what was in the folder of images, see ``IngestResult.account``.
 
     Returns:
         The file.
@@ -73,7 +93,7 @@ def record_import(workspace: Path, command: str, accounts: Mapping[str, ImportAc
     folder.mkdir(exist_ok=True)
     numbers = [int(match[1]) for p in folder.iterdir() if (match := _NAME.match(p.name))]
     path = folder / f"{max(numbers, default=0) + 1:04d}-{command}.json"
-    write_record(path, command, accounts)
+    write_record(path, command, accounts, images)
     return path
 
 

@@ -97,7 +97,7 @@ def make_workspace(
         book.save(workspace.path / "classes.yaml")
         accounts = _record_images(workspace, source, ingest, book)
         workspace.class_books.publish_initial(book)
-        record_import(workspace.path, "init", accounts)
+        record_import(workspace.path, "init", accounts, ingest.account())
         workspace.complete()
     return workspace, ingest
 

@@ -197,6 +197,18 @@ def test_imports_without_labels(new: Path, tmp_path: Path) -> None:
     assert [i.value for i in render("Imports", copy).info] == [imports.NO_IMPORT]
 
 
+IMPORTED_IMAGES = {
+    "files": 3,
+    "images": 1,
+    "unreadable": {"[x](y).png": "it is empty"},
+    "duplicates": {"b.png": "a.png"},
+    "several_frames": {},
+    "intensity_scale": {"text": "value 4095 is white"},
+    "clipped": ["a.png"],
+}
+"""As ``IngestResult.account`` makes it."""
+
+
 def test_imports_list_what_was_left_out(new: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(new, tmp_path / "copy")
     builder = AnnotationSetBuilder()
@@ -207,9 +219,9 @@ def test_imports_list_what_was_left_out(new: Path, tmp_path: Path) -> None:
     builder.image("empty.png", "labels.json, image 2", (40, 30))
     builder.note("a :red[note]")
     account = builder.build().counting_unlabelled(Unlabelled.IGNORE).account
-    record_import(copy, "add", {"annotations": account})
+    record_import(copy, "add", {"annotations": account}, IMPORTED_IMAGES)
     page = render("Imports", copy)
-    assert page.subheader[0].value == "add: annotations"
+    assert [s.value for s in page.subheader] == ["add: images", "add: annotations", "init: images"]
     counts, reasons, entries = (page.dataframe[i].value for i in range(3))
     assert counts["In"].tolist() == [2, 2]
     assert counts["Taken"].tolist() == [1, 0]
@@ -217,7 +229,10 @@ def test_imports_list_what_was_left_out(new: Path, tmp_path: Path) -> None:
     assert counts["Left out"].tolist() == [1, 1]
     assert sorted(reasons["Count"].tolist()) == [1, 1, 1]
     assert entries["Image"].tolist() == ["[b](x).png", "[b](x).png", "empty.png"]
-    assert [t.value for t in page.text] == ["a :red[note]"]
+    texts = [t.value for t in page.text]
+    assert texts[:2] == ["1 of 3 files are used as images.", "value 4095 is white"]
+    assert texts[2:5] == ["[x](y).png: it is empty", "b.png: same as a.png", "a.png"]
+    assert texts[5] == "a :red[note]"
     assert len(page.warning) == 1
     assert read_snapshot(copy).imports[0].command == "add"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 
 from dsmoe_core.data.import_account import ImportAccount, Unlabelled
@@ -20,10 +23,34 @@ def show(snapshot: Snapshot) -> None:
     if not any(record.accounts for record in snapshot.imports):
         st.info(NO_IMPORT, icon=":material/label_off:")
     for record in snapshot.imports:
+        if record.images:
+            st.subheader(f"{record.command}: images", divider="gray")
+            st.caption(f"{record.imported_at:%Y-%m-%d %H:%M} UTC")
+            _show_images(record.images)
         for name, account in record.accounts.items():
             st.subheader(f"{record.command}: {name}", divider="gray")
             st.caption(f"{record.imported_at:%Y-%m-%d %H:%M} UTC")
             _show_account(account, is_test=name == "test")
+
+
+def _show_images(images: Mapping[str, Any]) -> None:
+    st.text(f"{images['images']} of {images['files']} files are used as images.")
+    if images["intensity_scale"]:
+        st.text(images["intensity_scale"]["text"])
+    lists = {
+        "files cannot be used": [f"{name}: {reason}" for name, reason in images["unreadable"].items()],
+        "files have the same content as another one": [
+            f"{name}: same as {first}" for name, first in images["duplicates"].items()
+        ],
+        "files have several frames, of which the first is used": [
+            f"{name}: {frames}" for name, frames in images["several_frames"].items()
+        ],
+        "images have brighter pixels, which are clipped": images["clipped"],
+    }
+    for what, rows in lists.items():
+        if rows:
+            with st.expander(f"{len(rows)} {what}", expanded=len(rows) <= 10):
+                st.text("\n".join(rows[:MAX_ENTRIES]))
 
 
 def _show_account(account: ImportAccount, is_test: bool) -> None:

@@ -36,11 +36,9 @@ Spec = tuple[tuple[str, ...], list[tuple[str, str, int, int, list[tuple[tuple[fl
 
 
 def labels_of(export: Path, label_format: LabelFormat, split: str) -> AnnotationSet:
-    """The labels of one split, as the command line reads them."""
-    if label_format.split_path is None:
-        choice = SplitChoice.TRAIN if split == "train" else SplitChoice.TEST
-        return read_annotations(export, export / "images", ReadOptions(split=choice))
-    return read_annotations(export / label_format.split_path.format(split=split), export / "images")
+    """The labels of one split, from the path that docs/formats.md gives."""
+    path = "labels/{split}" if label_format.split_path is None else label_format.split_path
+    return read_annotations(export / path.format(split=split), export / "images")
 
 
 @contextmanager
@@ -208,6 +206,18 @@ def test_second_export_is_byte_for_byte_the_same(
         assert contents[0] == contents[1]
         stored = {image.path.stat().st_ino for image in workspace.images()}
         assert {p.stat().st_ino for p in files if "images" in p.parts[-3:]} <= stored
+
+
+@pytest.mark.parametrize(("choice", "images"), [(SplitChoice.TRAIN, 3), (SplitChoice.TEST, 1)])
+def test_splits_of_a_yolo_export_are_recognised(
+    tmp_path: Path, spec: Spec, choice: SplitChoice, images: int
+) -> None:
+    with workspace_of(spec, tmp_path) as workspace:
+        export_labels(workspace, FORMATS["yolo"], tmp_path / "out", progress=lambda _d, _t: None)
+    for path in (tmp_path / "out", tmp_path / "out" / "data.yaml"):
+        read = read_annotations(path, tmp_path / "out" / "images", ReadOptions(split=choice))
+        assert len(read.images) == images
+        assert read.states_negatives
 
 
 def test_yolo_settings_name_the_splits(tmp_path: Path, spec: Spec) -> None:
