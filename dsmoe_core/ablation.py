@@ -58,7 +58,7 @@ class AblatedDSMoE(ClassEncoder):
         classes: Float[Tensor, "c t"],
         maps: list[Tensor] | None = None,
     ) -> NetworkOutput:
-        """Run the stages of this row; arguments as in :meth:`dsmoe_core.network.DSMoE.forward`."""
+        """Run the stages of this ablation row; arguments as in :meth:`dsmoe_core.network.DSMoE.forward`."""
         features, pyramid = self.image_encoder(images, maps)  # 3
         aligned = None
         if self.cbam is not None:

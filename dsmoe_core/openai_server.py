@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
+from dsmoe_core import openai_errors
 from dsmoe_core.errors import LanguageModelError, PrerequisiteError
 from dsmoe_core.loopback import is_loopback
+from dsmoe_core.openai_errors import Request, SettingNames
 
 
 class OpenAIServer:
@@ -19,9 +21,11 @@ class OpenAIServer:
 
     Args:
         url: base URL of the API, usually ending in /v1.
+        names: names of the server's settings, for messages.
         api_key: sent to the server and removed from all messages; None if the server needs none.
         timeout_s: timeout of one response, in seconds.
-        retries: number of retries after a connection failure or an overload response.
+        retries: number of retries after a connection failure or an overload response. A response that asks
+            for a delay of up to a minute is repeated after it, one that asks for a longer one is an error.
 
     Attributes:
         url: as given.
@@ -33,7 +37,13 @@ class OpenAIServer:
     """
 
     def __init__(
-        self, url: str, *, api_key: str | None = None, timeout_s: float = 120.0, retries: int = 2
+        self,
+        url: str,
+        *,
+        names: SettingNames,
+        api_key: str | None = None,
+        timeout_s: float = 120.0,
+        retries: int = 2,
     ) -> None:
         try:
             from openai import DefaultHttpxClient, OpenAI  # an optional dependency
@@ -44,14 +54,15 @@ class OpenAIServer:
         if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
             raise LanguageModelError(
                 f"the server's address is {_without_login(url)!r}; expected http://HOST:PORT/v1",
-                "Correct it.",
+                f"Correct {names.address}.",
             )
         if "@" in urlsplit(url).netloc:  # the HTTP library logs URLs
             raise LanguageModelError(
                 f"the server's address {_without_login(url)!r} contains a user name or password",
-                "Remove them from the address; if the server needs a key, give it as the API key.",
+                f"Remove them from the address; if the server needs a key, set {names.key}.",
             )
         self.url = url
+        self._names = names
         self._key = api_key
         self._timeout_s = timeout_s
         self.client = OpenAI(
@@ -67,12 +78,31 @@ class OpenAIServer:
         """Close the connections."""
         self.client.close()
 
+    def served(self) -> list[str]:
+        """Names of the models on the server.
+
+        Raises:
+            LanguageModelError: see ``translated_errors``.
+        """
+        request = self.request(None)
+        with self.translated_errors(None):
+            raw = self.client.models.with_raw_response.list()
+        text = raw.content.decode(errors="replace")
+        if openai_errors.is_web_page(text):
+            raise openai_errors.web_page_error(request)
+        try:
+            return [str(model["id"]) for model in json.loads(text).get("data") or ()]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise openai_errors.invalid_response_error(
+                request, "the address /models has no list of models"
+            ) from None
+
     @contextmanager
-    def translated_errors(self, model: str, *, begun: bool = False) -> Iterator[None]:
+    def translated_errors(self, model: str | None, *, begun: bool = False) -> Iterator[None]:
         """Convert all failures of a request into a :class:`LanguageModelError` without the API key.
 
         Args:
-            model: the requested model, for messages.
+            model: the requested model, for messages; None for the list of models.
             begun: the response has started.
 
         Raises:
@@ -81,47 +111,33 @@ class OpenAIServer:
         """
         import openai
 
+        request = self.request(model, begun=begun)
         try:
             yield
         except openai.APITimeoutError:
-            problem = "stopped sending its response for" if begun else "did not answer within"
-            raise LanguageModelError(
-                f"{self.url} {problem} {self._timeout_s:g} s",
-                "Wait until the server is ready, or set a longer timeout.",
-            ) from None
+            raise openai_errors.timeout_error(request) from None
         except openai.APIConnectionError as error:
-            if begun:
-                raise self.interrupted_error() from None
-            cause = self.without_key(str(error.__cause__ or error))
-            raise LanguageModelError(
-                f"{self.url} cannot be reached: {cause}", "Start the server, or correct its address."
-            ) from None
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise LanguageModelError(
-                f"{self.url} refused the API key (status {error.status_code})", "Give the right API key."
-            ) from None
+            raise openai_errors.connection_error(request, str(error.__cause__ or error)) from None
         except openai.APIStatusError as error:
-            message = self.without_key(str(error.message))[:300]
-            raise LanguageModelError(
-                f"{self.url} refused model {model!r} (status {error.status_code}): {message}",
-                "Check the model's name and the server's log.",
-            ) from None
+            raise openai_errors.status_error(error, request) from None
+        except openai.APIResponseValidationError as error:
+            raise openai_errors.invalid_response_error(request, str(error)) from None
+        except openai.APIError as error:
+            raise openai_errors.stream_error(error, request) from None
         except (openai.OpenAIError, json.JSONDecodeError) as error:
-            raise LanguageModelError(
-                f"{self.url} sent an invalid response: {self.without_key(str(error))[:300]}",
-                "Check that it is an OpenAI-compatible server.",
-            ) from None
+            raise openai_errors.invalid_response_error(request, str(error)) from None
 
-    def interrupted_error(self) -> LanguageModelError:
-        """The error for a response that ended too early."""
-        return LanguageModelError(
-            f"{self.url} closed the connection in the middle of its response",
-            "Check its log, and start it again if it has stopped.",
+    def request(self, model: str | None, *, begun: bool = False) -> Request:
+        """A request to this server, for messages."""
+        return Request(
+            self.url, model, self._timeout_s, self._names, self._key, self._served_or_none, begun=begun
         )
 
-    def without_key(self, text: str) -> str:
-        """The text with the API key masked."""
-        return text.replace(self._key, "***") if self._key else text
+    def _served_or_none(self) -> list[str] | None:
+        try:
+            return self.served()
+        except LanguageModelError:
+            return None
 
 
 def _without_login(url: str) -> str:

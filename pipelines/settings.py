@@ -28,6 +28,7 @@ from pydantic import (
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen, ModelConfig, SyntheticKind, TrainingConfig
 from dsmoe_core.errors import SettingsError, WorkspaceError
+from prompts.class_entry import printable
 
 FORMAT_VERSION = 2
 """Version of the workspace format: ``dsmoe.yaml``, the journal and the folders change it together."""
@@ -42,6 +43,7 @@ def _without_login(url: str) -> str:
     return url
 
 
+_Title = Annotated[str, AfterValidator(printable)]
 _StudioUrl = Annotated[str, Field(pattern=r"^https?://"), AfterValidator(_without_login)]
 
 
@@ -88,10 +90,8 @@ class StudioSettings(Frozen):
     """The labelling server. ``stub`` is a file instead of Label Studio, for dry runs."""
 
     kind: Literal["label-studio", "stub"] = "label-studio"
-    port: int = Field(8080, ge=1, le=65535)
-    ml_backend_port: int = Field(
-        9090, ge=1, le=65535, description="port of the ML backend: live pre-annotations and smart tools"
-    )
+    port: int = Field(8080, ge=1, le=65535, description="or the next free one")
+    ml_backend_port: int = Field(9090, ge=1, le=65535, description="or the next free one")
     url: _StudioUrl | None = Field(
         None, description="address of a running Label Studio; none: dsmoe starts its own"
     )
@@ -205,7 +205,7 @@ class WorkspaceSettings(Frozen):
     """The settings of a workspace, ``dsmoe.yaml``."""
 
     version: Literal[2] = 2  # FORMAT_VERSION
-    title: str = Field(min_length=3, max_length=50, description="title of the project in Label Studio")
+    title: _Title = Field(min_length=3, max_length=50, description="title of the project in Label Studio")
     seed: int = 42
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger images are put in quarantine")
     round: RoundSettings = RoundSettings()

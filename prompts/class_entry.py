@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, StringConstraints
 
 from dsmoe_core.config import Frozen
+from dsmoe_core.plain_text import unprintable
 
 ATTRIBUTES = ("shape", "edge", "texture", "orientation", "size", "contrast", "place")
 """Visual attributes of a class."""
@@ -19,8 +20,8 @@ def printable(text: str) -> str:
     Raises:
         ValueError: the text has a control character.
     """
-    if unprintable := [character for character in text if not character.isprintable()]:
-        raise ValueError(f"has the control character {unprintable[0]!r}; expected plain text on one line")
+    if character := unprintable(text):
+        raise ValueError(f"has the control character {character!r}; expected plain text on one line")
     return text
 
 

@@ -216,6 +216,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
+_DAMAGED = "Restore the file from a copy, or move it away: then classes.yaml is published as the first one."
+
+
 @contextmanager
 def _empty_database() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
@@ -249,9 +252,14 @@ def _translate(path: Path, error: sqlite3.Error) -> Exception:
             f"disk full: {path} could not be written ({text})",
             "Free some space and run the same command again.",
         )
-    if any(word in text for word in ("not a database", "malformed", "unable to open", "locked", "readonly")):
-        return WorkspaceError(
-            f"the versions of the class book in {path} cannot be used: {text}",
-            "Restore the file from a copy, or move it away: then classes.yaml is published as the first one.",
-        )
+    remedies = {
+        "not a database": _DAMAGED,
+        "malformed": _DAMAGED,
+        "unable to open": "Check that you may read and write this file and its folder.",
+        "readonly": "Make the workspace writable for your user, for instance by a copy of it that you own.",
+        "locked": "Wait until the other process is done, and run the same command again.",
+    }
+    for word, remedy in remedies.items():
+        if word in text:
+            return WorkspaceError(f"the versions of the class book in {path} cannot be used: {text}", remedy)
     return error

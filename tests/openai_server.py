@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
 
-Reply = tuple[int, Any]
-"""Status and body: bytes, an iterator of bytes after which the connection breaks, or a value for JSON."""
+Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+"""Status, body and headers. The body: bytes, an iterator of bytes after which the connection breaks, or a
+value for JSON. The default content type is that of the body."""
 
 
 def stream_body(message: dict[str, Any], *, finish: str | None = "stop", usage: int | None = None) -> bytes:
@@ -50,7 +51,7 @@ class OpenAIServer(ThreadingHTTPServer):
     def __init__(self, reply: Callable[[dict[str, Any]], Reply]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.reply = reply
-        self.models = ["tiny"]
+        self.models: list[str] | Reply = ["tiny"]
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02})
@@ -71,6 +72,12 @@ class OpenAIServer(ThreadingHTTPServer):
         self.server_close()
 
 
+def _content_type(parts: Iterator[bytes] | None, content: bytes) -> str:
+    if parts or content.startswith(b"data:"):
+        return "text/event-stream"
+    return "text/html" if content.startswith(b"<") else "application/json"
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: OpenAIServer
 
@@ -81,16 +88,20 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(*self.server.reply(body))
 
     def do_GET(self) -> None:
-        self._send(
-            200, {"object": "list", "data": [{"id": name, "object": "model"} for name in self.server.models]}
-        )
+        models = self.server.models
+        if isinstance(models, tuple):
+            self._send(*models)
+        else:
+            data = [{"id": name, "object": "model"} for name in models]
+            self._send(200, {"object": "list", "data": data})
 
-    def _send(self, status: int, body: Any) -> None:
+    def _send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         parts = body if isinstance(body, Iterator) else None
         content = b"" if parts else body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
+            for name, value in {"Content-Type": _content_type(parts, content), **(headers or {})}.items():
+                self.send_header(name, value)
             self.send_header("Content-Length", str(10**9 if parts else len(content)))
             self.end_headers()
             for part in parts or [content]:

@@ -10,6 +10,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from PIL import Image
+from pydantic import Field
 from streamlit.testing.v1 import AppTest
 
 from dsmoe_core.data import image_formats
@@ -54,6 +55,17 @@ def test_acquisition_function() -> None:
     assert scores == {"none": 0.0, "one": 0.6, "two": 0.2}
 
 
+class SettingsWithLoss(GateSettings):
+    """The settings with the field that the document adds for its check."""
+
+    max_recall_loss: float = Field(0.02, ge=0, lt=1)
+
+
+def test_threshold_of_the_gate_check_is_the_field_of_the_document() -> None:
+    section = DOCUMENT.read_text().split("### A gate check\n")[1].split("\n### ")[0]
+    assert "`max_recall_loss: float = Field(0.02, ge=0, lt=1)`" in section
+
+
 @pytest.mark.parametrize(("recall", "promoted"), [(0.79, True), (0.70, False)])
 def test_gate_check(recall: float, promoted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gate, "GATE_CHECKS", dict(gate.GATE_CHECKS))
@@ -63,9 +75,11 @@ def test_gate_check(recall: float, promoted: bool, monkeypatch: pytest.MonkeyPat
     parts = {"precision": 0.9, "f1": 0.85, "per_class": {}, "evaluated_on": "test"}
     champion = Metrics(map50=0.8, map=0.5, recall=0.8, **parts)
     candidate = Metrics(map50=0.9, map=0.6, recall=recall, **parts)
-    decision = gate.decide(candidate, champion, GateSettings(checks=("min_gain", "recall_kept")))
+    settings = SettingsWithLoss(checks=("min_gain", "recall_kept"))
+    decision = gate.decide(candidate, champion, settings)
     assert decision.promoted is promoted
-    assert decision.results["recall_kept"].values == {"candidate": recall, "champion": 0.8}
+    values = decision.results["recall_kept"].values
+    assert values == {"candidate": recall, "champion": 0.8, "max_recall_loss": 0.02}
 
 
 def test_detector_backend(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,10 +91,10 @@ def test_detector_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(entry.make(Mock(), Environment.read({})), StubDetector)
 
 
-def test_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experts, "TASK_EXPERTS", dict(experts.TASK_EXPERTS))
     names = dict(vars(experts))
-    for code in examples("An expert"):
+    for code in examples("A task expert"):
         run(code, names)
     monkeypatch.setitem(experts.TASK_EXPERTS, "pointwise", names["TASK_EXPERTS"]["pointwise"])
     mixture = experts.SparseExperts(

@@ -10,6 +10,7 @@ import streamlit as st
 from streamlit.navigation.page import StreamlitPage
 
 from dsmoe_core.errors import DsmoeError, WorkspaceError
+from dsmoe_core.plain_text import escape_markdown, markdown_code
 from ui.snapshot import Snapshot
 from ui.state import cached_snapshot
 from ui.views import PAGES, Page
@@ -40,14 +41,15 @@ def main() -> None:
     try:
         snapshot = cached_snapshot(workspace_path(sys.argv[1:]))
     except DsmoeError as error:
-        st.error(f"**{error.problem.rstrip('.')}.**  \n{error.remedy}", icon=":material/error:")
+        problem, remedy = escape_markdown(error.problem.rstrip(".")), escape_markdown(error.remedy)
+        st.error(f"**{problem}.**  \n{remedy}", icon=":material/error:")
         st.stop()
     selected = st.navigation([_streamlit_page(page, snapshot) for page in PAGES])
     st.html(SMALLER_PADDING)
     with st.sidebar:
-        st.markdown(f"**{snapshot.title}**")
-        st.caption(f"`{snapshot.path}`")
-        st.caption(f"Model in use: {snapshot.champion or 'none yet'}")
+        st.markdown(f"**{escape_markdown(snapshot.title)}**")
+        st.caption(markdown_code(str(snapshot.path)))
+        st.caption(f"Model in use: {escape_markdown(snapshot.champion or 'none yet')}")
         st.button("Reload", icon=":material/refresh:", help="read the changes in the workspace")
     selected.run()
 

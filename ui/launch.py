@@ -6,23 +6,27 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dsmoe_core.errors import PrerequisiteError, ServiceError
-from dsmoe_core.loopback import LOOPBACK, check_port_is_free
+from dsmoe_core.loopback import LOOPBACK, free_port
 
 APP = Path(__file__).with_name("app.py")
 
 
-def serve(workspace: Path, port: int) -> None:
+def serve(workspace: Path, port: int, *, fixed_port: bool = True) -> None:
     """Serve the pages of a workspace on 127.0.0.1 until Ctrl-C.
 
+    Args:
+        port: port of the page.
+        fixed_port: no other port is used where this one is taken; otherwise the next free one is.
+
     Raises:
-        ServiceError: the port is in use.
+        ServiceError: the port is taken.
         PrerequisiteError: Streamlit is not installed.
     """
     if find_spec("streamlit") is None:
         raise PrerequisiteError(
             "the package streamlit is not installed", "Install the extra: `pip install 'dsmoe[ui]'`."
         )
-    check_port_is_free(port, "the page", ServiceError)
+    port = free_port(port, "the page", ServiceError, fixed=fixed_port)
     from streamlit.web import cli
 
     # In this process, so that the server ends with it.

@@ -18,7 +18,7 @@ from annotate.review.dataset import UNCERTAIN_VIEW, BuildSummary, build
 from annotate.review.sample import ReviewSample
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
-from dsmoe_core.loopback import LOOPBACK, check_port_is_free
+from dsmoe_core.loopback import LOOPBACK, free_port
 from dsmoe_core.progress import CountCallback
 
 START_SECONDS = 300.0
@@ -45,6 +45,7 @@ def launch(
     *,
     folder: Path,
     port: int = 5151,
+    fixed_port: bool = True,
     uri: str | None = None,
     announce: Callable[[Page], None],
     progress: CountCallback | None = None,
@@ -56,6 +57,7 @@ def launch(
         name: of the data set; an existing one with this name is updated in place.
         folder: the database's folder, one per workspace.
         port: of the app, on 127.0.0.1.
+        fixed_port: no other port is used where this one is taken; otherwise the next free one is.
         uri: address of an external MongoDB server, used instead of the workspace's own.
         announce: called once, when the app is ready.
         progress: called with (samples done, samples in total).
@@ -63,9 +65,9 @@ def launch(
 
     Raises:
         PrerequisiteError: FiftyOne or a usable mongod is missing.
-        ReviewError: the port is in use, or the database or the app does not start.
+        ReviewError: the port is taken, or the database or the app does not start.
     """
-    check_port_is_free(port, "FiftyOne", ReviewError)
+    port = free_port(port, "FiftyOne", ReviewError, fixed=fixed_port)
     end = until or threading.Event()
     with database(folder, uri):
         summary = build(name, samples, progress=progress)

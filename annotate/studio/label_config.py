@@ -7,6 +7,7 @@ from xml.sax.saxutils import quoteattr
 
 from annotate.studio.controls import CLICK, CONTROL, FRAME, IMAGE_CHOICE, NOTE, OBJECT, ImageChoice
 from dsmoe_core.errors import ClassBookError
+from dsmoe_core.plain_text import unprintable
 from dsmoe_core.schema import ClassText, Vocabulary
 
 _HOTKEYS = "1234567890qwetasdfgzxcvbyiopjklnm"
@@ -115,7 +116,7 @@ def colour(index: int) -> str:
 
 
 def _label(index: int, text: ClassText) -> str:
-    if text.name != " ".join(text.name.split()) or not text.name.isprintable() or not text.name:
+    if text.name != " ".join(text.name.split()) or unprintable(text.name) or not text.name:
         raise ClassBookError(
             f"class {text.name!r} is empty, or has extra blanks or unprintable characters",
             "Rename it in the class book.",
@@ -126,7 +127,7 @@ def _label(index: int, text: ClassText) -> str:
             "Rename it in the class book.",
         )
     hotkey = f" hotkey={quoteattr(_HOTKEYS[index])}" if index < len(_HOTKEYS) else ""
-    hint = " ".join("".join(c if c.isprintable() else " " for c in text.description).split())
+    hint = " ".join("".join(" " if unprintable(c) else c for c in text.description).split())
     return (
         f"<Label value={quoteattr(text.name)} background={quoteattr(colour(index))}{hotkey}"
         f" hint={quoteattr(hint)}/>"

@@ -18,7 +18,7 @@ from annotate.studio import environment
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
 from dsmoe_core.errors import StudioError
-from dsmoe_core.loopback import LOOPBACK, check_port_is_free
+from dsmoe_core.loopback import LOOPBACK, free_port
 from dsmoe_core.progress import StatusCallback
 
 DATA_BYTES = 200_000_000
@@ -53,6 +53,7 @@ class LabelStudioServer:
         document_root: the images must be in a *sub-folder* of this folder.
         environments: folder in which Label Studio's own Python environment is built.
         port: port on the loopback address. A running server keeps its port.
+        fixed_port: no other port is used where this one is taken; otherwise the next free one is.
         start_timeout: seconds to wait for the first response; 20 to 40 are usual with a new database.
     """
 
@@ -63,12 +64,14 @@ class LabelStudioServer:
         environments: Path,
         port: int = 8080,
         *,
+        fixed_port: bool = True,
         start_timeout: float = 240.0,
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.document_root = document_root.resolve()
         self.environments = environments.absolute()
         self.port = port
+        self._fixed_port = fixed_port
         self.log = self.data_dir / "label-studio.log"
         self._credentials_file = self.data_dir / "credentials.json"
         self._pid_file = self.data_dir / "server.pid"
@@ -81,7 +84,7 @@ class LabelStudioServer:
         May be interrupted and repeated at any time, also by two processes at once.
 
         Raises:
-            StudioError: the port is in use, the server ended or hung while starting, or it refuses the
+            StudioError: the port is taken, the server ended or hung while starting, or it refuses the
                 credentials.
             PrerequisiteError: the environment cannot be built, or the disk is full.
         """
@@ -90,7 +93,7 @@ class LabelStudioServer:
         self.data_dir.chmod(0o700)  # the database holds the token too
         with process_lock(self.data_dir / "server.lock", on_status):
             if self._pid() is None:
-                self._check_port()
+                self.port = self._free_port()
                 require_free_space(self.data_dir, DATA_BYTES, "Label Studio's database")
                 program = environment.ensure(self.environments, on_status)
                 self._start(program, self._credentials())
@@ -207,14 +210,15 @@ class LabelStudioServer:
             f"Read the whole log in {self.log}, then start it again.",
         )
 
-    def _check_port(self) -> None:
-        """Check the port here, because Label Studio would silently use the next one."""
+    def _free_port(self) -> int:
+        """A port that is free now. Label Studio would use the next one without saying so."""
         deadline = time.monotonic() + _PORT_RELEASE_SECONDS
         while True:
+            last = time.monotonic() > deadline
             try:
-                return check_port_is_free(self.port, "Label Studio", StudioError)
+                return free_port(self.port, "Label Studio", StudioError, fixed=self._fixed_port or not last)
             except StudioError:
-                if time.monotonic() > deadline:
+                if last:
                     raise
             time.sleep(0.1)
 

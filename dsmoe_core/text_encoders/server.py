@@ -12,6 +12,7 @@ from pydantic import BaseModel, FiniteFloat, ValidationError
 from torch import Tensor
 
 from dsmoe_core.errors import LanguageModelError
+from dsmoe_core.openai_errors import EMBEDDINGS, is_web_page, web_page_error
 from dsmoe_core.openai_server import OpenAIServer
 
 
@@ -58,7 +59,7 @@ class ServerEncoder:
     @cached_property
     def _server(self) -> OpenAIServer:
         url, api_key, timeout_s, retries = self._connection
-        return OpenAIServer(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+        return OpenAIServer(url, names=EMBEDDINGS, api_key=api_key, timeout_s=timeout_s, retries=retries)
 
     @cached_property
     def width(self) -> int:
@@ -98,6 +99,8 @@ class ServerEncoder:
             raw = self._server.client.embeddings.with_raw_response.create(
                 model=self._model, input=list(texts), encoding_format="float"
             )
+        if is_web_page(raw.content.decode(errors="replace")):
+            raise web_page_error(self._server.request(self._model))
         try:
             rows = _EmbeddingsResponse.model_validate_json(raw.content).data
         except ValidationError as error:

@@ -140,7 +140,7 @@ class ProcessGroup:
         steps = self.all_reduce(torch.nn.functional.one_hot(torch.tensor(self.rank), self.count) * step)
         if len(set(steps.tolist())) > 1:
             raise PrerequisiteError(
-                f"the processes resume at the steps {steps.tolist()}; expected the same step",
+                f"the processes would resume at different steps, {steps.tolist()}; expected one step for all",
                 "Give all of them access to the same output folder.",
             )
 

@@ -10,9 +10,9 @@ its images, and at least one batch.
 **Class subsets.** In a fraction of the steps only a random part of the classes is active: at least half, at
 most all but one. Boxes of the other classes are removed, so they count as background. The whole class book is
 still encoded, as in use, so T^ and its statistics do not change. The inactive classes do not condition the
-image features either: the head scores every class independently, so if all classes conditioned the features,
-such a step could not be told from any other and would teach nothing new. This way stages 5 to 9 see varying
-sets of class texts and cannot treat them as constants.
+image features either. The head scores every class independently, so with features that are conditioned on all
+classes, such a step would be the same as any other step for the active classes. This way stages 5 to 9 get
+varying sets of class texts and cannot treat them as constants.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class TrainingStep(NamedTuple):
     def with_classes(
         cls, active: Int[Tensor, " a"], batch: Batch, classes: Float[Tensor, "c t"], texts: TextEmbeddings
     ) -> TrainingStep:
-        """Restrict a batch to some classes.
+        """Training step with some of the classes active; boxes of the other classes are removed.
 
         Args:
-            active: rows of the classes to keep, ascending.
+            active: rows of ``classes`` that are trained, ascending.
             batch: batch labelled with all classes.
-            classes: embeddings of all classes.
-            texts: embeddings of the set's vocabulary.
+            classes: embeddings of all classes of the class book.
+            texts: taxonomy, and embeddings of its inner nodes.
         """
         taxonomy = texts.taxonomy.subset(active, len(classes), len(texts.inner))
         return cls(batch.select_classes(active.numpy()), classes, texts.inner, active, taxonomy)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dsmoe_core.evaluation.seed_stats import mean_over_seeds
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with the first column aligned left and the others aligned right."""
+    """A table with the first column aligned left and the others aligned right.
+
+    Args:
+        head: headings, in Markdown.
+        rows: cells, in Markdown; ``escape_markdown`` makes it of names from outside.
+    """
     lines = [head, ["---", *("---:" for _ in head[1:])], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """The text without the line breaks and bars that would end a cell."""
+    return re.sub(r"(?<!\\)\|", r"\|", " ".join(text.splitlines()))
 
 
 def percent(value: float | None) -> str:

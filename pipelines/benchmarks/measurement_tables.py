@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dsmoe_core.plain_text import escape_markdown
 from pipelines.benchmarks.markdown import markdown_table, milliseconds, percent, score
 
 GOAL_MS, GOAL_IMAGES_PER_S = 3, 2000
@@ -27,7 +28,8 @@ def demo_table(result: Mapping[str, Any]) -> str:
         ]
         for row in result["rounds"]
     ]
-    title = f"{result['data']}, {result['minutes']:.1f} minutes, annotator: {result['annotator']}\n\n"
+    data = escape_markdown(result["data"])
+    title = f"{data}, {result['minutes']:.1f} minutes, annotator: {result['annotator']}\n\n"
     return title + markdown_table(head, rows)
 
 
@@ -76,7 +78,9 @@ def latency_table(result: Mapping[str, Any]) -> str:
     head = ("runtime", "ms, one image", "time / eager fp32", "images per second (batch)")
     parts = [title + markdown_table(head, rows), *_gpu_goals(result)]
     if "left_out" in result:
-        left_out = "; ".join(f"{name}: {reason}" for name, reason in result["left_out"].items())
+        left_out = "; ".join(
+            f"{name}: {escape_markdown(reason)}" for name, reason in result["left_out"].items()
+        )
         parts.append(f"Left out: {left_out}.")
     if "findings" in result:
         parts.append(_parity_table(result["findings"]))
@@ -112,8 +116,9 @@ def _parity_table(parity: Mapping[str, Any]) -> str:
         for row in parity["rows"]
     ]
     title = (
-        f"Detections compared with eager fp32: {parity['data']}, {parity['pictures']} images, "
-        f"{parity['size']}, {parity['image_px']} px; matched: IoU at least 0.99 and score within 0.01.\n\n"
+        f"Detections compared with eager fp32: {escape_markdown(parity['data'])}, "
+        f"{parity['pictures']} images, {parity['size']}, {parity['image_px']} px; matched: IoU at least 0.99 "
+        "and score within 0.01.\n\n"
     )
     head = (
         "runtime",
@@ -160,7 +165,9 @@ def knockout_table(result: Mapping[str, Any]) -> str:
         for row in result["rows"]
     ]
     whole = ["the whole network", score(result["map50"]), "-", score(result["map"]), "-"]
-    title = f"{result['model']}, {result['images']} images, {result['resamples']} resamples\n\n"
+    title = (
+        f"{escape_markdown(result['model'])}, {result['images']} images, {result['resamples']} resamples\n\n"
+    )
     head = ("knock-out", "mAP@.5", "lost [95 %]", "mAP@.5:.95", "lost [95 %]")
     return title + markdown_table(head, [whole, *rows])
 

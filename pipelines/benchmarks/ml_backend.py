@@ -41,6 +41,7 @@ from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
 
 MODEL = "fresh"
+DEFAULT_PORT = 8090
 SETTLED_S = 10.0
 """Time after which the memory of the ML backend must not grow any more."""
 
@@ -53,7 +54,7 @@ def benchmark_workspace(
     *,
     images: int,
     seed: int,
-    ports: tuple[int, int],
+    port: int | None,
     on_status: StatusCallback,
 ) -> Iterator[tuple[Workspace, Connection]]:
     """A workspace of synthetic boards whose champion has random weights, with a running Label Studio.
@@ -61,7 +62,8 @@ def benchmark_workspace(
     Label Studio and the ML backend are stopped at the end.
 
     Args:
-        ports: of Label Studio and of the ML backend.
+        port: of Label Studio; None: the first free one from DEFAULT_PORT on. The ML backend's port is a
+            free one above it.
     """
     on_status("generating synthetic images")
     write_synthetic_set(folder / "data", "pcb", train=images, val=1, seed=seed, px=config.image_px)
@@ -69,7 +71,7 @@ def benchmark_workspace(
     settings = WorkspaceSettings(
         title="ML backend benchmark",
         seed=seed,
-        studio=StudioSettings(port=ports[0], ml_backend_port=ports[1]),
+        studio=StudioSettings(port=port or DEFAULT_PORT, ml_backend_port=(port or DEFAULT_PORT) + 1),
         detector=DetectorSettings(model=ModelConfig.model_validate(model)),
     )
     source = Source(folder / "data" / "images", classes=list(CLASSES))
@@ -78,7 +80,11 @@ def benchmark_workspace(
         workspace.complete()
         _promote_untrained(workspace, seed)
         server = LabelStudioServer(
-            workspace.path / "studio", workspace.path, environment.environments, ports[0]
+            workspace.path / "studio",
+            workspace.path,
+            environment.environments,
+            port or DEFAULT_PORT,
+            fixed_port=port is not None,
         )
         try:
             yield workspace, server.start(on_status)

@@ -14,6 +14,7 @@ from typing import Any
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
+from dsmoe_core.plain_text import markdown_code
 from pipelines.benchmarks.measurement_tables import (
     demo_table,
     experts_table,
@@ -113,4 +114,4 @@ def _origin(result: Mapping[str, Any]) -> str:
 
 def _command(origin: Mapping[str, Any], where: str | None = None) -> str:
     commit = f"commit {origin['commit'][:10]}" if origin.get("commit") else None
-    return ", ".join(filter(None, (f"`{origin['command']}`", origin["date"], where, commit)))
+    return ", ".join(filter(None, (markdown_code(origin["command"]), origin["date"], where, commit)))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from dsmoe_core.plain_text import escape_markdown, markdown_code
 from pipelines.benchmarks.markdown import markdown_table, score, score_over_seeds
 
 NO_TRAINING = "No training yet."
@@ -39,7 +40,7 @@ def training_table(**columns: str) -> Callable[[Mapping[str, Any]], str]:
         head = ("data", *columns.values(), "epochs", "minutes", "mAP@.5", "mAP@.5:.95", "precision", "recall")
         lines = [
             [
-                row["data"],
+                escape_markdown(row["data"]),
                 *(_display(key, row.get(key, "-")) for key in columns),
                 *(f"{row[key]:.1f}" if key in row else "-" for key in ("epochs", "minutes")),
                 *(score_over_seeds(row[key]) for key in ("map50", "map", "precision", "recall")),
@@ -58,9 +59,10 @@ def curve_table(result: Mapping[str, Any]) -> str:
     if not rows:
         return NO_TRAINING
     budgets = sorted({row["after"] for row in rows})
-    lines: dict[tuple[str, str, str], dict[float, str]] = {}
+    lines: dict[tuple[str, ...], dict[float, str]] = {}
     for row in rows:
-        line = lines.setdefault((row["data"], str(row["labels"]), row["model"]), dict.fromkeys(budgets, "-"))
+        keys = tuple(escape_markdown(str(row[key])) for key in ("data", "labels", "model"))
+        line = lines.setdefault(keys, dict.fromkeys(budgets, "-"))
         line[row["after"]] = f"{score(fmean(row['map50']))} / {score(fmean(row['map']))}"
     head = ("data", "labels", "model", *(f"{budget:g} min" for budget in budgets))
     table = markdown_table(head, [[*keys, *line.values()] for keys, line in lines.items()])
@@ -75,7 +77,8 @@ def error_table(result: Mapping[str, Any]) -> str:
         return NO_TRAINING
     kinds = list(rows[0]["errors"])
     lines = [
-        [row["data"], _row_name(row), *(score(fmean(row["errors"][kind])) for kind in kinds)] for row in rows
+        [escape_markdown(row["data"]), _row_name(row), *(score(fmean(row["errors"][kind])) for kind in kinds)]
+        for row in rows
     ]
     head = ("data", "training", *kinds)
     return "Loss of mAP@.5 by kind of error\n\n" + markdown_table(head, lines)
@@ -84,7 +87,12 @@ def error_table(result: Mapping[str, Any]) -> str:
 def class_table(result: Mapping[str, Any]) -> str:
     """AP@.5 and recall of each class of each training; the mean over its seeds."""
     lines = [
-        [row["data"], _row_name(row), label, *(score(fmean(metrics[name])) for name in ("map50", "recall"))]
+        [
+            escape_markdown(row["data"]),
+            _row_name(row),
+            escape_markdown(label),
+            *(score(fmean(metrics[name])) for name in ("map50", "recall")),
+        ]
         for row in result.get("rows", ())
         for label, metrics in row["classes"].items()
     ]
@@ -100,8 +108,9 @@ def text_table(result: Mapping[str, Any]) -> str:
     if rows := result.get("held_out_class"):
         parts.append(_zero_shot_table(rows))
     if "structured_n" in result:
+        model = markdown_code(result["structured_model"])
         parts.append(
-            f"Replies of the language model `{result['structured_model']}` that are valid for the JSON "
+            f"Replies of the language model {model} that are valid for the JSON "
             f"schema: {result['structured_ok']} of {result['structured_n']}."
         )
     return "\n\n".join(parts)
@@ -110,8 +119,8 @@ def text_table(result: Mapping[str, Any]) -> str:
 def _zero_shot_table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [
         [
-            row["data"],
-            row["class"],
+            escape_markdown(row["data"]),
+            escape_markdown(row["class"]),
             _display("asked", row["asked"]),
             *(score_over_seeds(row[text]) for text in ("right", "name", "random")),
             _right_minus_random(row["tests"]),
@@ -141,7 +150,7 @@ def _right_minus_random(tests: Sequence[Mapping[str, Any]]) -> str:
 def _tests(result: Mapping[str, Any], seeds: int) -> str:
     lines = [
         [
-            test["data"],
+            escape_markdown(test["data"]),
             ", ".join(_display(key, value) for key, value in test.items() if key not in TEST_KEYS),
             _display("against", test["against"]),
             _difference(test),
@@ -163,7 +172,7 @@ def _difference(test: Mapping[str, Any]) -> str:
 
 
 def _display(key: str, value: Any) -> str:
-    return DISPLAY.get((key, value), str(value))
+    return DISPLAY.get((key, value), escape_markdown(str(value)))
 
 
 def _row_name(row: Mapping[str, Any]) -> str:

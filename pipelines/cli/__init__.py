@@ -1,19 +1,24 @@
 """The command line ``dsmoe``: one module for each group of commands.
 
 Modules import torch and other slow packages inside the commands only, so that ``--help`` is fast. Exit codes:
-2 with a one-line message for a user's mistake, 1 with a traceback for a bug, 130 for Ctrl-C.
+2 with a one-line message for a user's mistake, 1 with a traceback for a bug, 130 for Ctrl-C. A path that the
+operating system refuses (permissions, a file in place of a folder, a full disk) is a user's mistake.
 """
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
 from dsmoe_core.atomic import disk_full_error
 from dsmoe_core.errors import DISK_FULL_ERRNOS, DsmoeError
+from dsmoe_core.paths import PATH_ERRNOS, path_error
+from dsmoe_core.plain_text import on_one_line, visible
 from pipelines.cli import (
     add,
     backend,
@@ -34,6 +39,9 @@ from pipelines.cli import (
     train,
     weights,
 )
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+"""Base class of typer's errors about the command line; typer has no public name for it."""
 
 app = typer.Typer(
     name="dsmoe",
@@ -72,34 +80,37 @@ app.add_typer(weights.app, name="weights")
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        app(args=list(arguments), prog_name="dsmoe")
+        code = app(args=list(arguments), prog_name="dsmoe", standalone_mode=False)
     except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0
-        if code == 130:
-            _print_error("interrupted; run the same command again to resume")
-        return code
+        code = end.code
     except KeyboardInterrupt:
-        _print_error("interrupted; run the same command again to resume")
-        return 130
+        code = 130
+    except UsageError as error:
+        return _usage_error(error)
     except DsmoeError as error:
-        _print_error(f"error: {one_line(error)}")
-        for detail in error.details:
-            _print_error(f"  {' '.join(detail.split())}")
-        return error.exit_code
+        return _error(error)
     except OSError as error:
         if error.errno in DISK_FULL_ERRNOS:
-            _print_error(f"error: {one_line(disk_full_error(error.filename or 'a file', error))}")
-            return 2
+            return _error(disk_full_error(error.filename or "a file", error))
+        if error.errno in PATH_ERRNOS:
+            return _error(path_error(error))
         traceback.print_exc()
         return 1
     except Exception:  # noqa: BLE001  # a bug: full traceback and exit code 1
         traceback.print_exc()
         return 1
-    return 0
+    if code == 130:
+        _print_error("interrupted; run the same command again to resume")
+    return code if isinstance(code, int) else 0
 
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # names may have characters that the terminal's encoding lacks
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 
@@ -109,5 +120,22 @@ def one_line(error: DsmoeError) -> str:
     return f"{first}. {' '.join(error.remedy.split())}"
 
 
+def _error(error: DsmoeError) -> int:
+    """Print an error of the user and return the exit code."""
+    _print_error(f"error: {one_line(error)}")
+    for detail in error.details:
+        _print_error(f"  {on_one_line(detail)}")
+    return error.exit_code
+
+
+def _usage_error(error: Any) -> int:
+    """Print an error of the command line on one line and return the exit code."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # that one has printed the help
+        problem = " ".join(error.format_message().split()).rstrip(".")
+        command = error.ctx.command_path if error.ctx else "dsmoe"
+        _print_error(f"error: {problem}. See `{command} --help`.")
+    return int(error.exit_code)
+
+
 def _print_error(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201  # not rich: no wrapping, no markup
+    print(visible(line), file=sys.stderr, flush=True)  # noqa: T201  # not rich: no wrapping, no markup

@@ -43,13 +43,13 @@ def add(
     Example: `dsmoe add boards --images photos-may --annotations photos-may.json`
     """
     from dsmoe_core.data.label_source import SplitChoice
-    from dsmoe_core.writable import require_writable_folder
+    from dsmoe_core.paths import check_output_folder
     from pipelines.workspace.additions import Addition, add_to_workspace
     from pipelines.workspace.workspace import Workspace
 
     request = LabelRequest(strict, unlabelled, predictions)
     with Workspace.open(workspace) as opened:
-        require_writable_folder(opened.path)
+        check_output_folder(opened.path)
         labels = read_labels(annotations, images, request, split=SplitChoice.ALL) if annotations else None
         addition = Addition(images, labels, intensity_max, strict)
         with TerminalReporter() as progress:

@@ -8,14 +8,19 @@ import typer
 
 from dsmoe_core.loopback import LOOPBACK
 from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
-from pipelines.cli.terminal import console
+from pipelines.cli.terminal import line
 
 
 def backend(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     port: Annotated[
         int | None,
-        typer.Option("--port", min=1, max=65535, help="Port to listen on; default: the workspace's."),
+        typer.Option(
+            "--port",
+            min=1,
+            max=65535,
+            help="Port to listen on; default: the workspace's, or the next free one.",
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on; default: this machine only.")
@@ -33,6 +38,10 @@ def backend(
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:
-        port = port or opened.settings.studio.ml_backend_port
-        console.print(f"serving at http://{host}:{port}; Ctrl-C stops it", highlight=False)
-        run(opened, Environment.read(), host, port)
+        run(
+            opened,
+            Environment.read(),
+            host,
+            port,
+            lambda address: line(f"serving at {address}; Ctrl-C stops it"),
+        )

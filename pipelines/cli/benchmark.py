@@ -12,14 +12,17 @@ from pipelines.cli import comparison, knockout
 from pipelines.cli import demo as demo_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
+    MAX_SEED,
     RESULTS,
     DemoDataOption,
     DemoImagesSeenOption,
+    PortOption,
     PxOption,
+    ResultsOption,
     Size,
     SizeOption,
-    StudioPortOption,
     WorkspaceOption,
+    finite,
     open_workspace_or_none,
 )
 from pipelines.cli.terminal import command_line, console, line
@@ -41,10 +44,20 @@ class DeviceChoice(StrEnum):
     ALL = "all"
 
 
-OutOption = Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Of the weights and the images.")]
+SeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Of the weights and the images.")
+]
 DeviceOption = Annotated[
     DeviceChoice, typer.Option("--device", help="Device to measure on; default: all devices of this machine.")
+]
+StudioPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--port",
+        min=1,
+        max=65534,
+        help="Port of Label Studio; default: 8090, or the next free one. The ML backend uses one above.",
+    ),
 ]
 BatchesOption = Annotated[
     str, typer.Option("--batches", metavar="N,N,...", help="Batch sizes on the CPU, in addition to 1.")
@@ -69,18 +82,20 @@ def write(name: str, out: Path, measured: dict[str, Any], seeds: list[int]) -> N
 @app.command("demo")
 def demo(
     data: DemoDataOption = None,
-    out: OutOption = RESULTS,
+    out: ResultsOption = RESULTS,
     images_seen: DemoImagesSeenOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="With stubs; for trying it out.")] = False,
-    port: StudioPortOption = 8080,
+    port: PortOption = None,
 ) -> None:
     """Run the whole loop and measure the gain of each round.
 
     Example: `dsmoe benchmark demo --data deeppcb`
     """
-    plan = demo_command.make_plan({"dry_run": dry_run, "port": port}, images_seen, data)
+    plan = demo_command.make_plan(
+        {"dry_run": dry_run, **({} if port is None else {"port": port})}, images_seen, data
+    )
     where = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
-    demo_command.run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json")
+    demo_command.run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json", port=port)
 
 
 @app.command("experts")
@@ -89,7 +104,7 @@ def experts(
     px: PxOption = None,
     repeats: Annotated[int, typer.Option("--repeats", min=3, help="Measurements of each row.")] = 25,
     seed: SeedOption = 42,
-    out: OutOption = RESULTS,
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Time, activated GFLOPs and parameters by the number of active experts (the paper's Table 5).
 
@@ -132,7 +147,7 @@ def latency(
     ] = None,
     images: Annotated[int, typer.Option("--images", min=1, help="For --model: images of val.json.")] = 100,
     seed: SeedOption = 42,
-    out: OutOption = RESULTS,
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Time per image on every runtime of this machine; with --model, also compare their detections.
 
@@ -178,19 +193,16 @@ def studio(
     ] = 300,
     clicks: Annotated[int, typer.Option("--clicks", min=1, help="Images with smart clicks.")] = 40,
     annotators: Annotated[int, typer.Option("--annotators", min=1, help="Concurrent annotators.")] = 8,
-    seconds: Annotated[float, typer.Option("--seconds", min=2, help="Duration of their requests.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=2, help="Duration of their requests.", callback=finite)
+    ] = 60.0,
     pushed: Annotated[int, typer.Option("--push", min=1, help="Images to import and harvest.")] = 1000,
     memory_images: Annotated[
         int, typer.Option("--push-many", min=1, help="Images to import for the peak of memory.")
     ] = 20_000,
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", min=1, max=65534, help="Port of Label Studio; the ML backend uses the next one."
-        ),
-    ] = 8090,
+    port: StudioPortOption = None,
     seed: SeedOption = 42,
-    out: OutOption = RESULTS,
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Time task import, harvest, smart clicks and concurrent annotators on a Label Studio of its own.
 
@@ -213,7 +225,7 @@ def studio(
             environment,
             images=images,
             seed=seed,
-            ports=(port, port + 1),
+            port=port,
             on_status=progress.status,
         ) as (workspace, connection),
     ):
@@ -236,7 +248,7 @@ def structured(
     llm: LlmOption = None,
     model: LlmModelOption = None,
     requests: Annotated[int, typer.Option("--questions", min=1, help="Drafts to request.")] = 50,
-    out: OutOption = RESULTS,
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Share of a language model's first replies that are valid class descriptions.
 
@@ -259,7 +271,7 @@ def structured(
 @app.command("tables")
 def tables(
     document: Annotated[Path, typer.Argument(metavar="FILE.md", help="The document.")],
-    out: OutOption = RESULTS,
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Render a document's tables from the result files.
 

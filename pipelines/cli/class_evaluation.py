@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dsmoe_core.data.import_account import Unlabelled
@@ -17,13 +16,32 @@ from pipelines.cli.labels import (
     UnlabelledOption,
     show_accounts,
 )
-from pipelines.cli.options import WorkspaceOption, open_workspace_or_none
+from pipelines.cli.options import (
+    MAX_SEED,
+    ResamplesOption,
+    WorkspaceOption,
+    finite,
+    open_workspace_or_none,
+    output_file,
+    replaced_folder,
+)
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
     from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest
     from pipelines.workspace.workspace import Workspace
 
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write the evaluation report as JSON.", callback=output_file),
+]
+ReportOption = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="DIR", help="Write an HTML page with charts.", callback=replaced_folder),
+]
+TextSeedOption = Annotated[
+    int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of resamples and random words.")
+]
 TABLE_METRICS = ("map", "margin")
 """Metrics in the terminal's tables; the report also has mAP@.5."""
 COLOURS = {"better": "green", "no worse": "green", "worse": "red", "undecided": "yellow"}
@@ -54,19 +72,13 @@ def evaluate(
         Path | None, typer.Option("--images", metavar="DIR", help="Folder of these images.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0, max=1, help="Accepted loss of mAP@.5:.95.")
+        float, typer.Option("--tolerance", min=0, max=1, help="Accepted loss of mAP@.5:.95.", callback=finite)
     ] = 0.01,
-    as_json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the evaluation report as JSON.")
-    ] = None,
-    report: Annotated[
-        Path | None, typer.Option("--report", metavar="DIR", help="Write an HTML page with charts.")
-    ] = None,
-    resamples: Annotated[
-        int, typer.Option("--resamples", min=100, help="Number of bootstrap resamples of the images.")
-    ] = 1000,
+    as_json: JsonOption = None,
+    report: ReportOption = None,
+    resamples: ResamplesOption = 1000,
     draws: Annotated[int, typer.Option("--draws", min=1, help="Averaged draws of random words.")] = 3,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of resamples and random words.")] = 42,
+    seed: TextSeedOption = 42,
     strict: StrictOption = False,
     unlabelled: UnlabelledOption = None,
     predictions_as_labels: PredictionsOption = False,
@@ -163,9 +175,9 @@ def _show(metrics: dict[str, Any]) -> None:
         line(f"{unread} and are not evaluated", "yellow")
     for side, version in (("this", metrics["book"]), ("other", metrics["against"])):
         if left_out[side]:
-            line(f"only in {version}, and left out: {', '.join(left_out[side])}", "yellow")
+            line(f"classes that only {version} has, not evaluated: {', '.join(left_out[side])}", "yellow")
     if left_out["boxes"]:
-        line(f"{left_out['boxes']} ground-truth boxes of such classes are ignored", "yellow")
+        line(f"{left_out['boxes']} ground-truth boxes of these classes are ignored", "yellow")
     console.print(_class_table(metrics))
     console.print(_control_table(metrics))
     line(metrics["text_effect"]["sentence"])
@@ -177,10 +189,10 @@ def _class_table(metrics: dict[str, Any]) -> Table:
         f"{metrics['book']} compared with {metrics['against']}: model {metrics['model']}, {metrics['data']}"
     )
     head = ("class", "boxes", "mAP@.5:.95", "gain [95 %]", "margin", "gain [95 %]")
-    table = Table(*head, "confused with", title=escape(title), title_justify="left")
+    table = Table(*head, "confused with", title=title, title_justify="left")
     for row in (*metrics["classes"], {"name": "mean", "boxes": metrics["boxes"], **metrics["total"]}):
         cells = (cell for name in TABLE_METRICS for cell in _cells(row.get(name), "this"))
-        table.add_row(escape(row["name"]), str(row["boxes"]), *cells, escape(row.get("confused_with", "-")))
+        table.add_row(row["name"], str(row["boxes"]), *cells, row.get("confused_with", "-"))
     return table
 
 

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument, output_file
 from pipelines.cli.terminal import console, line
 
 if TYPE_CHECKING:
@@ -112,7 +111,7 @@ def log(
     for v in versions:
         state = "published, in use" if v.id == published_id else v.state
         cells = (v.id, state, v.parent or "-", v.author, f"{v.at:%Y-%m-%d %H:%M}", v.message)
-        table.add_row(*map(Text, cells))
+        table.add_row(*cells)
     console.print(table)
     for event in events:
         line(f"{event}{', without an evaluation' if event.forced else ''}")
@@ -148,7 +147,10 @@ def checkout(
     ],
     workspace: InOption = CURRENT_FOLDER,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File to write; default: `classes.yaml`.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="File to write; default: `classes.yaml`.", callback=output_file
+        ),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Overwrite changes that are not saved as a version.")

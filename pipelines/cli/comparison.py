@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli.options import RESULTS, Size, SizeOption
+from pipelines.cli.options import RESULTS, Size, SizeOption, finite, output_file, output_folder
 from pipelines.cli.terminal import TerminalReporter, command_line, line
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ SubsetsOption = Annotated[
         "--class-subsets",
         min=0.0,
         max=1.0,
+        callback=finite,
         help="Share of training steps that score a subset of the classes only.",
     ),
 ]
@@ -42,7 +44,8 @@ ModelsOption = Annotated[
     str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
 ]
 LabelsOption = Annotated[
-    float, typer.Option("--labels", metavar="X", help="Share of the training images to train on.")
+    float,
+    typer.Option("--labels", metavar="X", help="Share of the training images to train on.", callback=finite),
 ]
 
 
@@ -56,7 +59,12 @@ class TrainingOptions:
     ]
     minutes: Annotated[
         float | None,
-        typer.Option("--minutes", min=0.01, help="Wall-clock time of each training; or --epochs."),
+        typer.Option(
+            "--minutes",
+            min=0.01,
+            help="Wall-clock time of each training; or --epochs.",
+            callback=finite,
+        ),
     ] = None
     epochs: Annotated[
         int | None, typer.Option("--epochs", min=1, help="Passes over the training images; or --minutes.")
@@ -65,9 +73,14 @@ class TrainingOptions:
         320
     )
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings per model; seeds 1, 2, ...")] = 3
-    json: Annotated[Path, typer.Option("--json", metavar="FILE", help="Result file.")] = RESULTS
+    json: Annotated[
+        Path, typer.Option("--json", metavar="FILE", help="Result file.", callback=output_file)
+    ] = RESULTS
     work: Annotated[
-        Path, typer.Option("--work", metavar="DIR", help="Stored trainings; none is repeated.")
+        Path,
+        typer.Option(
+            "--work", metavar="DIR", help="Stored trainings; none is repeated.", callback=output_folder
+        ),
     ] = Path("workspaces/benchmarks")
 
     @property
@@ -349,16 +362,19 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str) -> list[float]:
-    """Numbers separated by commas.
+    """Numbers above 0 separated by commas.
 
     Raises:
-        SettingsError: a part is not a number.
+        SettingsError: there is none, or a part is not such a number.
     """
     from dsmoe_core.errors import SettingsError
 
     try:
-        return [float(part) for part in _names(text)]
-    except ValueError as error:
+        numbers = [float(part) for part in _names(text)]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
         raise SettingsError(
-            f"expected numbers separated by commas, not {text!r}", "Give some such as 0.05,1."
-        ) from error
+            f"expected numbers above 0, separated by commas, not {text!r}", "Give some such as 0.05,1."
+        )
+    return numbers

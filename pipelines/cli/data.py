@@ -11,7 +11,14 @@ import typer
 
 from dsmoe_core.data.import_account import Unlabelled
 from pipelines.cli.labels import LabelRequest, PredictionsOption, StrictOption, read_labels, show_accounts
-from pipelines.cli.options import ImagesOption, PxOption, SeedOption, SyntheticKindChoice
+from pipelines.cli.options import (
+    ImagesOption,
+    PxOption,
+    SeedOption,
+    SyntheticKindChoice,
+    output_file,
+    output_folder,
+)
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
@@ -45,7 +52,9 @@ TileOption = Annotated[
 @app.command("synthesize")
 def synthesize(
     kind: Annotated[SyntheticKindChoice, typer.Argument(metavar="KIND", help="pcb, aluminium or glass.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to create.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder to create.", callback=output_folder)
+    ],
     train: Annotated[int, typer.Option("--train", min=1, help="Images in train.json.")] = 400,
     val: Annotated[int, typer.Option("--val", min=1, help="Images in val.json.")] = 100,
     px: Annotated[int, typer.Option("--px", min=64, max=4096, help="Side of the images in pixels.")] = 320,
@@ -67,7 +76,10 @@ def synthesize(
 
 @app.command("preview")
 def preview(
-    out: Annotated[Path, typer.Option("--out", metavar="SHEET.png", help="Contact sheet to write.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="SHEET.png", help="Contact sheet to write.", callback=output_file),
+    ],
     workspace: WorkspaceArgument = None,
     images: ImagesOption = None,
     annotations: AnnotationsOption = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument, replaced_folder
 from pipelines.cli.terminal import TerminalReporter, line
 
 
@@ -23,7 +23,13 @@ class LabelFormatName(StrEnum):
 def export(
     label_format: Annotated[LabelFormatName, typer.Option("--format", help="Format of the labels.")],
     out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder to create; replaces an earlier export.")
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Folder to create; replaces an earlier export.",
+            callback=replaced_folder,
+        ),
     ],
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     version: Annotated[

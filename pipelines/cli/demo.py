@@ -15,12 +15,14 @@ from pipelines.cli.options import (
     DemoDataOption,
     DemoImagesSeenOption,
     DryRunOption,
+    PortOption,
     SeedOption,
     Size,
-    StudioPortOption,
     SyntheticKindChoice,
     TinyHeadOption,
     default_start,
+    output_file,
+    output_folder,
     with_model_options,
 )
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
@@ -54,6 +56,7 @@ def demo(
         typer.Option(
             "--workspace",
             metavar="DIR",
+            callback=output_folder,
             help="Folder of the workspace; default: workspaces/demo-NAME, the same for the same data.",
         ),
     ] = None,
@@ -64,7 +67,8 @@ def demo(
     ] = Annotator.SIMULATED,
     headless: Annotated[bool, typer.Option("--headless", help="Stop Label Studio in the end.")] = False,
     as_json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Result file to write.")
+        Path | None,
+        typer.Option("--json", metavar="FILE", help="Result file to write.", callback=output_file),
     ] = None,
     seed: SeedOption = 42,
     images_seen: DemoImagesSeenOption = None,
@@ -73,7 +77,7 @@ def demo(
     ] = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
-    port: StudioPortOption = 8080,
+    port: PortOption = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Delete the workspace and start again.")] = False,
     dry_run: DryRunOption = False,
 ) -> None:
@@ -89,13 +93,13 @@ def demo(
         "budget": budget,
         "annotator": annotator.value,
         "seed": seed,
-        "port": port,
         "synthetic": synthetic.value,
         "dry_run": dry_run,
         "model": with_model_options({} if px is None else {"image_px": px}, ablation, tiny_head),
     }
+    raw |= {} if port is None else {"port": port}
     plan = make_plan(raw, images_seen, data)
-    run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json)
+    run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json, port=port)
 
 
 def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
@@ -138,6 +142,7 @@ def run(
     headless: bool,
     fresh: bool,
     as_json: Path | None,
+    port: int | None,
 ) -> None:
     """Run a demo, or resume it.
 
@@ -148,6 +153,7 @@ def run(
         headless: stop Label Studio at the end.
         fresh: delete the workspace first.
         as_json: result file to write; None for no file.
+        port: of Label Studio; None for the default, or the next free one if that is taken.
     """
     from pipelines import demo as loop
     from pipelines.benchmarks.results import write_result
@@ -162,11 +168,11 @@ def run(
             loop.delete_workspace(path, environment)
         workspace = loop.open_workspace(path, prepared, plan, progress)
     with workspace, workspace.locked():
-        server = factory.labelling_server(workspace, environment, plan.port)
+        server = factory.labelling_server(workspace, environment, port)
         try:
             if not loop.is_finished(workspace, plan):
                 with loop.record_duration(workspace, started):
-                    _run_rounds(workspace, plan, prepared.folder, environment)
+                    _run_rounds(workspace, plan, prepared.folder, environment, port)
             else:
                 line("This demo is finished. `--fresh` deletes it and starts again.", "bold")
             _print_rounds(workspace, plan)
@@ -174,13 +180,15 @@ def run(
                 result = loop.result(workspace, prepared, plan)
                 write_result(as_json, result, command=command_line(), seeds=[plan.seed])
             if server is not None and not headless:
-                _keep_label_studio(workspace, environment, plan)
+                _keep_label_studio(workspace, environment, port)
         finally:
             if server is not None and headless:
                 server.stop()
 
 
-def _run_rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment: Environment) -> None:
+def _run_rounds(
+    workspace: Workspace, plan: DemoPlan, folder: Path, environment: Environment, port: int | None
+) -> None:
     """Run the remaining rounds of the plan, and open one more for visitors."""
     from pipelines import demo as loop
     from pipelines.services import factory
@@ -188,9 +196,7 @@ def _run_rounds(workspace: Workspace, plan: DemoPlan, folder: Path, environment:
     line(f"Demo in {workspace.path}: {plan.rounds + 1} rounds with {plan.budget} images each")
     with TerminalReporter() as progress:
         progress.step(len(workspace.rounds()), "start")
-        context, connection = factory.loop_context(
-            workspace, environment, progress, progress.status, plan.port
-        )
+        context, connection = factory.loop_context(workspace, environment, progress, progress.status, port)
         annotate = _annotator(plan, folder, context, connection, progress)
         for row in loop.run_rounds(context, plan, annotate):
             progress.line(f"round {row.round}: {row.reason}", style="bold")
@@ -245,14 +251,12 @@ def _print_rounds(workspace: Workspace, plan: DemoPlan) -> None:
     line(f"workspace: {workspace.path}")
 
 
-def _keep_label_studio(workspace: Workspace, environment: Environment, plan: DemoPlan) -> None:
+def _keep_label_studio(workspace: Workspace, environment: Environment, port: int | None) -> None:
     """Make sure that Label Studio runs, and print how to sign in and how to stop it."""
     from pipelines.services import factory
 
     with TerminalReporter() as progress:
-        context, connection = factory.loop_context(
-            workspace, environment, progress, progress.status, plan.port
-        )
+        context, connection = factory.loop_context(workspace, environment, progress, progress.status, port)
         project = context.project()
     if connection is not None:
         show_sign_in(connection, f"{connection.url}/projects/{project}/")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from dsmoe_core.data.import_account import ImportAccount, Unlabelled
@@ -21,11 +20,16 @@ from pipelines.cli.labels import (
     show_accounts,
 )
 from pipelines.cli.options import (
+    MAX_SEED,
     BookOption,
     IntensityMaxOption,
     ModelArgument,
+    ResamplesOption,
     WorkspaceOption,
+    finite,
     open_workspace_or_none,
+    output_file,
+    replaced_folder,
 )
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
@@ -67,6 +71,11 @@ ByOption = Annotated[
 ]
 
 
+MetricsOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Write metrics.", callback=output_file)
+]
+
+
 def evaluate(
     model: ModelArgument,
     annotations: TruthOption,
@@ -76,17 +85,28 @@ def evaluate(
     against: AgainstOption = None,
     class_book: BookOption = None,
     by: ByOption = None,
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write metrics.")] = None,
+    as_json: MetricsOption = None,
     report: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Write an HTML page with charts and images."),
+        typer.Option(
+            "--report",
+            metavar="DIR",
+            help="Write an HTML page with charts and images.",
+            callback=replaced_folder,
+        ),
     ] = None,
     score: Annotated[
         float,
-        typer.Option("--score", min=0, max=1, help="Evaluate at this score threshold, besides the best one."),
+        typer.Option(
+            "--score",
+            min=0,
+            max=1,
+            help="Evaluate at this score threshold, besides the best one.",
+            callback=finite,
+        ),
     ] = 0.3,
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the resamples.")] = 42,
+    resamples: ResamplesOption = 1000,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the resamples.")] = 42,
     intensity_max: IntensityMaxOption = None,
     strict: StrictOption = False,
     unlabelled: UnlabelledOption = None,
@@ -186,12 +206,12 @@ def _show(metrics: dict[str, Any]) -> None:
 def _class_table(metrics: dict[str, Any]) -> Table:
     total, name, threshold = metrics["total"], metrics["model"]["name"], metrics["threshold"]
     title = f"{name}: {total['images']} images; precision, recall and F1 at score threshold {threshold:.3f}"
-    table = Table("class", "boxes", "detections", *LABELS.values(), title=escape(title), title_justify="left")
+    table = Table("class", "boxes", "detections", *LABELS.values(), title=title, title_justify="left")
     for row in (*metrics["classes"], {"name": "all", **total}):
         point = row.get("best") or row["given"]
         values = (row.get("map50"), row.get("map"), *(point.get(n) for n in ("precision", "recall", "f1")))
         cells = ("-" if value is None else f"{value:.3f}" for value in values)
-        table.add_row(escape(row["name"]), str(row["boxes"]), str(row["detections"]), *cells)
+        table.add_row(row["name"], str(row["boxes"]), str(row["detections"]), *cells)
     return table
 
 
@@ -202,7 +222,7 @@ def _group_table(groups: Sequence[dict[str, Any]]) -> Table:
         worst = min(row["classes"].items(), key=lambda item: item[1], default=None)
         cells = (f"{row[name]:.3f}" if name in row else "-" for name in LABELS)
         worst_class = f"{worst[0]} {worst[1]:.3f}" if worst else "-"
-        table.add_row(escape(row["name"]), str(row["images"]), str(row["boxes"]), *cells, escape(worst_class))
+        table.add_row(row["name"], str(row["images"]), str(row["boxes"]), *cells, worst_class)
     return table
 
 
@@ -225,7 +245,7 @@ def _training_table(trainings: dict[str, Any]) -> Table:
                 f"{seeds['p']:.3f}",
                 f"{images['p']:.3f}" if images else "-",
             ]
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table
 
 

@@ -26,9 +26,9 @@ from pipelines.cli.options import (
     RequiredImagesOption,
     Size,
     SizeOption,
-    StudioPortOption,
     TinyHeadOption,
     default_start,
+    output_folder,
     with_model_options,
 )
 from pipelines.cli.terminal import TerminalReporter, line
@@ -63,8 +63,18 @@ TestOption = Annotated[
 ]
 
 
+InitialPortOption = Annotated[
+    int,
+    typer.Option(
+        "--port", min=1, max=65535, help="Port of Label Studio; the next free one is used if it is taken."
+    ),
+]
+
+
 def init(
-    workspace: Annotated[Path, typer.Argument(metavar="WORKSPACE", help="Folder to create.")],
+    workspace: Annotated[
+        Path, typer.Argument(metavar="WORKSPACE", help="Folder to create.", callback=output_folder)
+    ],
     images: RequiredImagesOption,
     annotations: Annotated[
         Path | None,
@@ -86,7 +96,7 @@ def init(
     strict: StrictOption = False,
     unlabelled: UnlabelledOption = None,
     predictions_as_labels: PredictionsOption = False,
-    port: StudioPortOption = 8080,
+    port: InitialPortOption = 8080,
     dry_run: DryRunOption = False,
 ) -> None:
     """Create a workspace from a folder of images.

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.evaluate import TruthOption
@@ -14,6 +13,8 @@ from pipelines.cli.options import (
     RESULTS,
     BookOption,
     ModelArgument,
+    ResamplesOption,
+    ResultsOption,
     SeedOption,
     WorkspaceOption,
     open_workspace_or_none,
@@ -26,30 +27,33 @@ if TYPE_CHECKING:
     from dsmoe_core.schema import LabelledImage
 
 
+GroupsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="REGEX",
+        help="Part of the file names that images of one board design, line or camera share: whole groups "
+        "are resampled, and the experts are compared with the groups.",
+    ),
+]
+
+
 def knockout(
     model: ModelArgument,
     annotations: TruthOption,
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of the images.")],
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
-    by: Annotated[
-        str | None,
-        typer.Option(
-            "--by",
-            metavar="REGEX",
-            help="Part of the file names that images of one board design, line or camera share: whole groups "
-            "are resampled, and the experts are compared with the groups.",
-        ),
-    ] = None,
+    by: GroupsOption = None,
     max_images: Annotated[
         int | None, typer.Option("--max-images", min=2, help="Evaluate the first N annotated images only.")
     ] = None,
-    resamples: Annotated[int, typer.Option("--resamples", min=100, help="Bootstrap resamples.")] = 1000,
+    resamples: ResamplesOption = 1000,
     permutations: Annotated[
         int, typer.Option("--permutations", min=20, help="Permutations of the test of the experts.")
     ] = 200,
     seed: SeedOption = 0,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of result files.")] = RESULTS,
+    out: ResultsOption = RESULTS,
 ) -> None:
     """Evaluate a trained model with one part neutralised at a time, and the specialisation of its experts.
 
@@ -109,7 +113,7 @@ def _table(effects: dict[str, Any]) -> Table:
         "lost [95 %]",
         "mAP@.5:.95",
         "lost [95 %]",
-        title=escape(title),
+        title=title,
         title_justify="left",
     )
     for row in effects["rows"]:
@@ -125,7 +129,7 @@ def _lost(comparison: dict[str, Any] | None) -> str:
     if comparison is None:
         return "-"
     low, high = comparison["ci95"]
-    return f"{comparison['delta']:+.3f} {escape(f'[{low:+.3f}, {high:+.3f}]')}"
+    return f"{comparison['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _routing_sentences(routing: dict[str, Any]) -> list[str]:

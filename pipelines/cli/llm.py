@@ -29,6 +29,14 @@ class LoadFormat(StrEnum):
     DUMMY = "dummy"
 
 
+ServePortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--port", min=1, max=65535, help="Port on this machine; default: 8000, or the next free one."
+    ),
+]
+
+
 @app.command("serve")
 def serve(
     model: Annotated[
@@ -43,7 +51,7 @@ def serve(
         EngineChoice | None,
         typer.Option("--engine", help="Inference server; default: vllm with a GPU, else vllm-cpu."),
     ] = None,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port on this machine.")] = 8000,
+    port: ServePortOption = None,
     load_format: Annotated[
         LoadFormat, typer.Option("--load-format", help="dummy: random weights, to test a machine.")
     ] = LoadFormat.AUTO,
@@ -54,7 +62,7 @@ def serve(
     """
     from annotate import environments
     from dsmoe_core.errors import LanguageModelError
-    from dsmoe_core.loopback import LOOPBACK, check_port_is_free
+    from dsmoe_core.loopback import LOOPBACK, free_port
     from pipelines.services.language_model.engines import ENGINES, default_engine
     from pipelines.services.language_model.server import running_engine, terminate_as_interrupt
     from pipelines.services.language_model.source import DEFAULT_MODEL, find_model_source
@@ -62,7 +70,7 @@ def serve(
 
     folder = Environment.read().environments
     source = find_model_source(model or DEFAULT_MODEL, load_format.value)
-    check_port_is_free(port, "the language model", LanguageModelError)
+    port = free_port(port or 8000, "the language model", LanguageModelError, fixed=port is not None)
     name = engine.value if engine else default_engine()
     chosen = ENGINES[name]
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -10,12 +11,61 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from dsmoe_core.paths import check_output_file, check_output_folder
+
 if TYPE_CHECKING:
     from pipelines.workspace.workspace import Workspace
 
 CURRENT_FOLDER = Path()
 RESULTS = Path("benchmarks/results")
 """Default folder of the benchmarks' result files."""
+
+MAX_SEED = 2**32 - 1
+
+
+def output_file(path: Path | None) -> Path | None:
+    """Callback of an option: check before the work that the file can be written.
+
+    Raises:
+        PrerequisiteError: see dsmoe_core.paths.
+    """
+    if path is not None:
+        check_output_file(path)
+    return path
+
+
+def output_folder(path: Path | None) -> Path | None:
+    """Callback of an option: check before the work that files can be written to the folder.
+
+    Raises:
+        PrerequisiteError: see dsmoe_core.paths.
+    """
+    if path is not None:
+        check_output_folder(path)
+    return path
+
+
+def replaced_folder(path: Path | None) -> Path | None:
+    """Callback of an option: check before the work that the folder can be replaced as a whole.
+
+    Raises:
+        PrerequisiteError: see dsmoe_core.paths.
+    """
+    if path is not None:
+        check_output_folder(path, replaced=True)
+    return path
+
+
+def finite(number: float | None) -> float | None:
+    """Callback of an option: the limits of a range do not exclude "nan", nor do open ones exclude "inf".
+
+    Raises:
+        BadParameter: the number is not finite.
+    """
+    if number is not None and not math.isfinite(number):
+        raise typer.BadParameter(f"{number} is not a finite number.")
+    return number
+
 
 WorkspaceArgument = Annotated[
     Path, typer.Argument(metavar="WORKSPACE", help="Folder of the workspace; default: the current folder.")
@@ -30,9 +80,13 @@ WorkspaceOption = Annotated[
 ]
 PortOption = Annotated[
     int | None,
-    typer.Option("--port", min=1, max=65535, help="Port of Label Studio; default: the workspace's."),
+    typer.Option(
+        "--port",
+        min=1,
+        max=65535,
+        help="Port of Label Studio; default: the workspace's, or the next free one if it is taken.",
+    ),
 ]
-StudioPortOption = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of Label Studio.")]
 BudgetOption = Annotated[
     int, typer.Option("--budget", min=1, help="Images sent to annotators in each round.")
 ]
@@ -52,7 +106,13 @@ BookOption = Annotated[
         help="Class book with the descriptions to use; default: the workspace's, or the model's own.",
     ),
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random numbers.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the random numbers.")]
+ResamplesOption = Annotated[
+    int, typer.Option("--resamples", min=100, max=1_000_000, help="Bootstrap resamples of the images.")
+]
+ResultsOption = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder of result files.", callback=output_folder)
+]
 RequiredImagesOption = Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")]
 ImagesOption = Annotated[Path | None, typer.Option("--images", metavar="DIR", help="Folder of images.")]
 IntensityMaxOption = Annotated[

@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli.options import SeedOption, Size, SizeOption
+from pipelines.cli.options import SeedOption, Size, SizeOption, output_file, output_folder
 from pipelines.cli.terminal import TerminalReporter, line
 
 
 def pretrain(
-    out: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="File to write.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="FILE.safetensors", help="File to write.", callback=output_file)
+    ],
     size: SizeOption = Size.NANO,
     px: Annotated[int, typer.Option("--px", help="Side of the images in pixels, a multiple of 32.")] = 320,
     synthetic: Annotated[
@@ -35,7 +37,10 @@ def pretrain(
     work: Annotated[
         Path | None,
         typer.Option(
-            "--work", metavar="DIR", help="Folder of intermediate results; default: in the user's cache."
+            "--work",
+            metavar="DIR",
+            help="Folder of intermediate results; default: in the user's cache.",
+            callback=output_folder,
         ),
     ] = None,
 ) -> None:

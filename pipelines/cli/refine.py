@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from pipelines.cli.language_model import (
@@ -17,7 +16,7 @@ from pipelines.cli.language_model import (
     NotesOption,
     language_model,
 )
-from pipelines.cli.options import CURRENT_FOLDER, WorkspaceArgument
+from pipelines.cli.options import CURRENT_FOLDER, MAX_SEED, WorkspaceArgument, finite
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
@@ -42,7 +41,8 @@ TokensOption = Annotated[
     typer.Option("--tokens", min=1, help="Stop after this number of prompt and completion tokens."),
 ]
 MinutesOption = Annotated[
-    float | None, typer.Option("--minutes", min=0, help="Stop after this number of minutes.")
+    float | None,
+    typer.Option("--minutes", min=0, help="Stop after this number of minutes.", callback=finite),
 ]
 
 
@@ -72,7 +72,7 @@ def facts(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     )
     for name, of_class in facts_by_class.items():
         cells = [column(of_class) for column in columns] if of_class.boxes else ["-"] * len(columns)
-        table.add_row(escape(name), str(of_class.boxes), *cells)
+        table.add_row(name, str(of_class.boxes), *cells)
     console.print(table)
     if not any(of_class.boxes for of_class in facts_by_class.values()):
         line("Nothing is annotated yet; close a round, or import labels with `dsmoe init`.")
@@ -96,7 +96,9 @@ def refine(
     llm: LlmOption = None,
     model: LlmModelOption = None,
     fresh: FreshOption = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sampling of candidates.")] = 42,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the sampling of candidates.")
+    ] = 42,
 ) -> None:
     """Improve the descriptions of confused classes with a language model, scored by the champion.
 
@@ -209,12 +211,12 @@ def _print_candidates(state: Refinement, original: ClassBook) -> None:
     front = {candidate.id for candidate in state.pareto_front()}
     titles = [pair.title for pair in state.pairs]
     headings = ("candidate", "from", "for", "mAP@.5", *(f"margin {title}" for title in titles), "total", "")
-    table = Table(*map(escape, headings), title=f"refinement {state.id}", title_justify="left")
+    table = Table(*headings, title=f"refinement {state.id}", title_justify="left")
     for candidate in state.candidates:
         mark = "best" if candidate is state.best else "not dominated" if candidate.id in front else ""
         is_original = candidate.parent is None
         parent = "-" if is_original else str(candidate.parent)
-        pair = "original" if is_original else escape(candidate.pair or "-")
+        pair = "original" if is_original else candidate.pair or "-"
         scores = candidate.scores
         metrics = (scores.mean_ap, *(scores.pair_margins[title] for title in titles), scores.total)
         table.add_row(str(candidate.id), parent, pair, *(f"{metric:.3f}" for metric in metrics), mark)

@@ -16,7 +16,10 @@ from pipelines.cli.options import (
     IntensityMaxOption,
     ModelArgument,
     WorkspaceOption,
+    finite,
     open_workspace_or_none,
+    output_file,
+    replaced_folder,
 )
 from pipelines.cli.terminal import TerminalReporter, line
 
@@ -57,12 +60,28 @@ class Provider(StrEnum):
     TENSORRT = "tensorrt"
 
 
+ExportFolderOption = Annotated[
+    Path,
+    typer.Option(
+        "--out",
+        metavar="DIR",
+        help="Folder to create; replaces an earlier export.",
+        callback=replaced_folder,
+    ),
+]
+DetectionsOption = Annotated[
+    Path, typer.Option("--json", metavar="FILE", help="File for the detections.", callback=output_file)
+]
+MinScoreOption = Annotated[
+    float,
+    typer.Option("--min-score", min=0, max=1, help="Minimum probability of a detection.", callback=finite),
+]
+
+
 def export(
     model: ModelArgument,
     export_format: Annotated[ExportFormat, typer.Option("--format", help="Format of the export.")],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder to create; replaces an earlier export.")
-    ],
+    out: ExportFolderOption,
     precision: Annotated[
         Precision, typer.Option("--precision", help="Precision at run time; int8 is for OpenVINO.")
     ] = Precision.FP32,
@@ -119,7 +138,7 @@ def export(
 def predict(
     model: ModelArgument,
     images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")],
-    as_json: Annotated[Path, typer.Option("--json", metavar="FILE", help="File for the detections.")],
+    as_json: DetectionsOption,
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
     runtime: Annotated[
@@ -131,9 +150,7 @@ def predict(
         typer.Option("--precision", help="Default: bf16 for PyTorch, or that of the export."),
     ] = None,
     provider: Annotated[Provider, typer.Option("--provider", help="Of ONNX Runtime.")] = Provider.AUTO,
-    min_score: Annotated[
-        float, typer.Option("--min-score", min=0, max=1, help="Minimum probability of a detection.")
-    ] = 0.05,
+    min_score: MinScoreOption = 0.05,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 8,
     intensity_max: IntensityMaxOption = None,
 ) -> None:

@@ -107,7 +107,12 @@ def status(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
 
 def review(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of FiftyOne.")] = 5151,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, help="Port of FiftyOne; default: 5151, or the next free one."
+        ),
+    ] = None,
 ) -> None:
     """Open FiftyOne on the workspace: labels, predictions, uncertainty, experts; most uncertain first.
 
@@ -129,7 +134,8 @@ def review(
             dataset_name(opened, shared=environment.review_uri is not None),
             review_samples(opened),
             folder=opened.path / "review",
-            port=port,
+            port=port or 5151,
+            fixed_port=port is not None,
             uri=environment.review_uri,
             announce=announce,
             progress=progress.advance,
@@ -138,7 +144,12 @@ def review(
 
 def ui(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")] = 8501,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port", min=1, max=65535, help="Port of the web page; default: 8501, or the next free one."
+        ),
+    ] = None,
 ) -> None:
     """Open the web page with rounds, experts and images; Ctrl-C stops it.
 
@@ -148,4 +159,4 @@ def ui(
 
     Workspace.open(workspace).close()  # errors of the workspace are shown here, not in the browser
     # Imported by name, because `pipelines` must not depend on `ui`.
-    importlib.import_module("ui.launch").serve(workspace.resolve(), port)
+    importlib.import_module("ui.launch").serve(workspace.resolve(), port or 8501, fixed_port=port is not None)

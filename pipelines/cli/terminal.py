@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from dsmoe_core.plain_text import on_one_line, visible
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
@@ -43,14 +45,30 @@ STEP_LABELS = {
 }
 """What the terminal shows for each step of a round."""
 
-console = Console()
+
+class PlainConsole(Console):
+    """Console that prints every text as it is: no markup, no emoji codes, control characters as escapes.
+
+    Names and titles are from outside, so brackets in them must not be read as markup. Styles are given as
+    arguments. Tables and their titles are strings too and follow the same rule.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text without control characters; see rich."""
+        return super().render_str(visible(text), **options)
+
+
+console = PlainConsole()
 if not console.is_terminal:
-    console = Console(width=120)  # a log file has no width; the default of 80 would wrap the tables
+    console = PlainConsole(width=120)  # a log file has no width; the default of 80 would wrap the tables
 
 
 def line(text: str, style: str = "") -> None:
-    """Print a line verbatim: no markup, no wrapping."""
-    console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    """Print a line verbatim, without wrapping."""
+    console.print(text, style=style, highlight=False, soft_wrap=True)
 
 
 def command_line() -> str:
@@ -67,11 +85,11 @@ class TerminalReporter:
     def __init__(self) -> None:
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            TextColumn("{task.fields[note]}", style="dim", markup=False),
             console=console,
             transient=True,
         )
@@ -92,12 +110,12 @@ class TerminalReporter:
         label = STEP_LABELS.get(name, name)
         self._started = time.monotonic()
         self._progress.reset(
-            self._task, total=None, description=f"round {number}: {label}", visible=True, note=""
+            self._task, total=None, description=f"round {number}: {on_one_line(label)}", visible=True, note=""
         )
 
     def advance(self, done: int, total: int, note: str = "") -> None:
         """Move the progress bar."""
-        self._progress.update(self._task, completed=done, total=total, note=note)
+        self._progress.update(self._task, completed=done, total=total, note=on_one_line(note))
 
     def finished(self, number: int, name: str) -> None:
         """Print the duration of a step."""
@@ -107,7 +125,7 @@ class TerminalReporter:
 
     def status(self, text: str) -> None:
         """Show a short text instead of a step."""
-        self._progress.update(self._task, description=text, visible=True)
+        self._progress.update(self._task, description=on_one_line(text), visible=True)
 
     def token_progress(self, tokens: int, reasoning: bool) -> None:
         """Show how many tokens a language model has generated of its reply."""
@@ -193,7 +211,7 @@ def notes_table(notes: Sequence[Note], images: Mapping[str, str]) -> Table:
     for note in notes:
         task = "-" if note.task_id is None else str(note.task_id)
         cells = (images.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
-        table.add_row(*map(Text, cells))  # Text: brackets in a note are not markup
+        table.add_row(*cells)
     return table
 
 

@@ -18,17 +18,21 @@ from pipelines.cli.labels import (
     show_accounts,
 )
 from pipelines.cli.options import (
+    MAX_SEED,
     BookOption,
     IntensityMaxOption,
     RequiredImagesOption,
     WorkspaceOption,
     open_workspace_or_none,
+    output_folder,
 )
 from pipelines.cli.terminal import TerminalReporter, line
 
 
 def train(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write the model to.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder to write the model to.", callback=output_folder)
+    ],
     annotations: Annotated[
         Path, typer.Option("--annotations", metavar="FILE|DIR", help="COCO file, VOC or YOLO folder.")
     ],
@@ -46,7 +50,7 @@ def train(
         int | None, typer.Option("--batch", min=1, help="Images per step, over all processes.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", min=0, help="Seed of initial weights and batches.")
+        int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of initial weights and batches.")
     ] = None,
     intensity_max: IntensityMaxOption = None,
     strict: StrictOption = False,

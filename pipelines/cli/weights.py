@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pipelines.cli.options import output_folder
 from pipelines.cli.terminal import line
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def mobile_sam(
         typer.Option(
             "--to",
             metavar="DIR",
-            file_okay=False,
+            callback=output_folder,
             help="Folder to install to; default: DSMOE_WEIGHTS, or the user's cache.",
         ),
     ] = None,

@@ -18,9 +18,9 @@ from dsmoe_core.atomic import atomic_folder, atomic_write
 from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.data.formats import LabelFormat
 from dsmoe_core.errors import DISK_FULL_ERRNOS, DataError, WorkspaceError
+from dsmoe_core.paths import check_output_folder
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from dsmoe_core.writable import require_writable_folder
 from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 
@@ -75,7 +75,7 @@ def export_labels(
     """
     out = out.expanduser().resolve()
     _refuse_other_content(out)
-    require_writable_folder(out)
+    check_output_folder(out)
     classes, splits = _labelled_splits(workspace, version)
     if not any(splits.values()):
         raise DataError(

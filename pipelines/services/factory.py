@@ -26,7 +26,7 @@ def labelling_server(
     Args:
         workspace: its settings select the server.
         environment: address and token override the settings.
-        port: of the embedded server; by default the settings'.
+        port: of the embedded server; by default the settings', or the next free one if that is taken.
 
     Returns:
         None where the settings select the stub.
@@ -43,8 +43,13 @@ def labelling_server(
     url = environment.studio_url or settings.url
     if url is None:
         # The images are in a sub-folder, as Label Studio serves no files of the document root itself.
-        port = port or settings.port
-        return LabelStudioServer(workspace.path / "studio", workspace.path, environment.environments, port)
+        return LabelStudioServer(
+            workspace.path / "studio",
+            workspace.path,
+            environment.environments,
+            port or settings.port,
+            fixed_port=port is not None,
+        )
     if environment.studio_token is None:
         raise SettingsError(
             f"no token is set for Label Studio at {url}",
@@ -63,13 +68,13 @@ def start_studio(
         workspace: its settings select the server.
         environment: address and token override the settings.
         on_status: called with the progress of the start.
-        port: of the embedded server; by default the settings'.
+        port: see ``labelling_server``.
 
     Returns:
         The client, and how to connect and sign in; None instead of the latter for the stub.
 
     Raises:
-        StudioError: the server does not start, its port is in use, or an external one rejects the token.
+        StudioError: the server does not start, its port is taken, or an external one rejects the token.
         SettingsError: see ``labelling_server``.
         PrerequisiteError: its environment cannot be built, or the disk is full.
     """

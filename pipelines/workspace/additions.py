@@ -17,9 +17,9 @@ from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.image_folder import IngestResult, ingest_folder
 from dsmoe_core.data.import_account import ImportAccount, LeftOutImage, Reason
 from dsmoe_core.errors import DataError, SettingsError
+from dsmoe_core.paths import check_output_folder
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Harvest, LabelledImage
-from dsmoe_core.writable import require_writable_folder
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.import_log import record_import
 from pipelines.workspace.ingest import imported_harvest, match_labels, refuse_test_images
@@ -82,7 +82,7 @@ def add_to_workspace(
         WorkspaceError: another process holds the workspace.
         PrerequisiteError: the workspace cannot be written, or the disk is full.
     """
-    require_writable_folder(workspace.path)
+    check_output_folder(workspace.path)
     _check_classes(workspace, addition.labels)
     with workspace.locked(), disk_full_as_error(workspace.path):
         ingest = ingest_folder(

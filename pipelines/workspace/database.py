@@ -176,6 +176,11 @@ def _explain(error: sa.exc.DBAPIError) -> DsmoeError | sa.exc.DBAPIError:
             f"disk full: the journal could not be written ({text})",
             "Free some space and run the same command again; it continues where it stopped.",
         )
+    if "readonly" in text or "read-only" in text:
+        return WorkspaceError(
+            f"the journal cannot be written: {text}",
+            "Make the workspace writable for your user, for instance by a copy of it that you own.",
+        )
     if "locked" in text:
         return WorkspaceError(
             f"the journal cannot be used: {text}, because another process writes to it",
@@ -184,5 +189,8 @@ def _explain(error: sa.exc.DBAPIError) -> DsmoeError | sa.exc.DBAPIError:
     if isinstance(error, sa.exc.OperationalError | sa.exc.DatabaseError) and (
         "not a database" in text or "malformed" in text or "unable to open" in text
     ):
-        return WorkspaceError(f"the journal cannot be used: {text}", "Check the file journal.sqlite.")
+        return WorkspaceError(
+            f"the journal cannot be used: {text}",
+            "Check that journal.sqlite is undamaged, and that you may write to it and to its folder.",
+        )
     return error

@@ -6,15 +6,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotate.studio.label_config import label_config
 from dsmoe_core.atomic import disk_full_as_error
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.image_folder import IngestResult, ingest_folder
 from dsmoe_core.data.image_matching import MatchResult, match_images
 from dsmoe_core.data.import_account import MAX_NAMED, ImportAccount
 from dsmoe_core.errors import DataError, SettingsError
+from dsmoe_core.paths import check_output_folder
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Harvest, LabelledImage
-from dsmoe_core.writable import require_writable_folder
 from pipelines.settings import WorkspaceSettings
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.import_log import record_import
@@ -77,7 +78,7 @@ def make_workspace(
     if not source.images.is_dir():
         raise DataError(f"folder {source.images} is not there; expected images in it", "Correct the path.")
     book = _initial_class_book(source)
-    require_writable_folder(path)
+    check_output_folder(path)
     workspace = Workspace.create(path, settings)
     with workspace.locked(), disk_full_as_error(workspace.path):
         ingest = ingest_folder(
@@ -124,6 +125,7 @@ def _initial_class_book(source: Source) -> ClassBook:
     for annotation_set in annotation_sets:
         for label in sorted({a.label for image in annotation_set.images for a in image.annotations}):
             book.resolve(label)
+    label_config(book.vocabulary())  # Label Studio cannot show every name
     return book
 
 

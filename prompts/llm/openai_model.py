@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel
 
 from dsmoe_core.errors import LanguageModelError
+from dsmoe_core.openai_errors import (
+    LANGUAGE_MODEL,
+    interrupted_error,
+    invalid_response_error,
+    is_web_page,
+    web_page_error,
+)
 from dsmoe_core.openai_server import OpenAIServer
 from prompts.llm.protocol import Message, Reply, TokenProgress, Usage
+from prompts.llm.structured_reply import has_answer
 
 THINKING_BUDGET = "thinking_token_budget"
 """Extra request field of vLLM that limits the reasoning tokens of a reply."""
@@ -50,7 +60,9 @@ class OpenAIModel:
     ) -> None:
         self.name = model
         self.usage = Usage()
-        self._server = OpenAIServer(url, api_key=api_key, timeout_s=timeout_s, retries=retries)
+        self._server = OpenAIServer(
+            url, names=LANGUAGE_MODEL, api_key=api_key, timeout_s=timeout_s, retries=retries
+        )
         self._limit_s = limit_s
         self._max_tokens = max_tokens
         self._extra = {} if thinking_tokens is None else {THINKING_BUDGET: thinking_tokens}
@@ -71,19 +83,18 @@ class OpenAIModel:
         Raises:
             LanguageModelError: see LanguageModel.
         """
-        with self._server.translated_errors(self.name):
-            return [model.id for model in self._server.client.models.list().data or ()]
+        return self._server.served()
 
     def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
         """Generate one reply, with a JSON-schema ``response_format``; see LanguageModel.
 
-        If a reply ends within its reasoning and the server supports a thinking budget, the request is
-        repeated once with a budget of 0.
+        If a reply has reasoning without an answer in it and no content, and the server supports a thinking
+        budget, the request is repeated once with a budget of 0.
         """
-        streamed = self._request(messages, schema, self._extra)
-        if not streamed.content and self._extra:
-            streamed = self._request(messages, schema, {THINKING_BUDGET: 0})
-        return streamed.reply()
+        reply = self._request(messages, schema, self._extra).reply()
+        if not reply.content and self._extra and not has_answer(reply, schema):
+            return self._request(messages, schema, {THINKING_BUDGET: 0}).reply()
+        return reply
 
     def _request(
         self, messages: Sequence[Message], schema: type[BaseModel], extra: Mapping[str, Any]
@@ -103,7 +114,9 @@ class OpenAIModel:
                 extra_body=dict(extra),
             )
         with stream, self._server.translated_errors(self.name, begun=True):
-            streamed = self._receive(stream, started)
+            kind = stream.response.headers.get("content-type", "")
+            is_whole = "json" in kind or "html" in kind
+            streamed = self._receive([self._whole_reply(stream)] if is_whole else stream, started)
         self.usage += Usage(
             replies=1,
             prompt_tokens=streamed.prompt_tokens,
@@ -111,6 +124,29 @@ class OpenAIModel:
             seconds=time.monotonic() - started,
         )
         return streamed
+
+    def _whole_reply(self, stream: Any) -> Any:
+        """The reply of a server that does not stream, in the form of a chunk of a stream.
+
+        Raises:
+            LanguageModelError: the response is a web page, or no reply.
+        """
+        import httpx2  # the HTTP library of openai
+
+        request = self._server.request(self.name)
+        try:
+            body = stream.response.read().decode(errors="replace")
+        except httpx2.HTTPError:
+            raise interrupted_error(self._server.url) from None
+        if is_web_page(body):
+            raise web_page_error(request)
+        try:
+            document = json.loads(body, object_hook=lambda content: SimpleNamespace(**content))
+            for choice in document.choices:
+                choice.delta = choice.message
+        except (ValueError, TypeError, AttributeError):
+            raise invalid_response_error(request, "it has no message") from None
+        return document
 
     def _receive(self, chunks: Iterable[Any], started: float) -> _StreamedReply:
         """Collect the chunks of a stream.
@@ -126,7 +162,7 @@ class OpenAIModel:
                 tokens = f"{streamed.completion_tokens} tokens"
                 raise LanguageModelError(
                     f"{self._server.url} was still answering after {self._limit_s:g} s ({tokens})",
-                    "Choose a smaller model, or give it fewer tokens to think.",
+                    "Serve a smaller model, or limit its reasoning with DSMOE_LLM_THINKING_TOKENS.",
                 )
         if not streamed.has_message:
             raise LanguageModelError(
@@ -134,7 +170,7 @@ class OpenAIModel:
                 "Check that it is an OpenAI-compatible server, with streaming.",
             )
         if streamed.finish_reason is None:
-            raise self._server.interrupted_error()
+            raise interrupted_error(self._server.url)
         return streamed
 
 
@@ -151,10 +187,15 @@ class _StreamedReply:
 
     def add(self, chunk: Any) -> bool:
         """Add a chunk; returns whether it had text."""
+        has_text = self._add_text(chunk)
+        self.completion_tokens += has_text
         usage = getattr(chunk, "usage", None)
         if usage is not None:  # the server's count replaces our count of chunks
             self.prompt_tokens = usage.prompt_tokens or 0
             self.completion_tokens = usage.completion_tokens or 0
+        return has_text
+
+    def _add_text(self, chunk: Any) -> bool:
         choices: Any = getattr(chunk, "choices", None)
         delta = getattr(choices[0], "delta", None) if choices else None
         if delta is None:
@@ -165,9 +206,7 @@ class _StreamedReply:
         content = getattr(delta, "content", None)
         self.reasoning += reasoning if isinstance(reasoning, str) else ""
         self.content += content if isinstance(content, str) else ""
-        has_text = bool(reasoning or content)
-        self.completion_tokens += has_text
-        return has_text
+        return bool(reasoning or content)
 
     def reply(self) -> Reply:
         """The complete reply."""

@@ -9,11 +9,12 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import taken_port
 
 from annotate.studio.environment import LOCK
 
@@ -59,14 +60,6 @@ def dsmoe(tmp_path: Path) -> Dsmoe:
 
 
 @pytest.fixture
-def taken_port() -> Iterator[int]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield int(listener.getsockname()[1])
-
-
-@pytest.fixture
 def edited(blocks: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], None]], Path]:
     """Writes a changed copy of train.json."""
 
@@ -101,18 +94,23 @@ def test_class_that_is_not_in_the_class_book_is_refused(dsmoe: Dsmoe, blocks: Pa
     assert "plum" in line
 
 
-def test_box_outside_its_image_is_refused(dsmoe: Dsmoe, blocks: Path, edited: Any) -> None:
+def test_box_outside_its_image_is_named_and_the_others_are_taken(
+    dsmoe: Dsmoe, blocks: Path, edited: Any
+) -> None:
     def outside(content: dict[str, Any]) -> None:
         content["annotations"][0]["bbox"] = [90, 90, 40, 10]
 
-    line = dsmoe.refused("init", "w", "--images", blocks / "images", "--annotations", edited(outside))
-    assert "train-000.png" in line
+    done = dsmoe("init", "w", "--images", blocks / "images", "--annotations", edited(outside))
+    assert done.returncode == 0, done.stderr
+    assert "train-000.png" in done.stdout
 
 
-def test_port_in_use_is_refused(dsmoe: Dsmoe, tmp_path: Path, blocks: Path, taken_port: int) -> None:
-    line = dsmoe.refused("demo", "--data", blocks, "--budget", "2", "--port", str(taken_port))
-    assert f"port {taken_port}" in line
+def test_port_in_use_is_refused_with_the_process(dsmoe: Dsmoe, tmp_path: Path, blocks: Path) -> None:
+    with taken_port() as port:
+        line = dsmoe.refused("demo", "--data", blocks, "--budget", "2", "--port", str(port))
+    assert f"port {port}" in line
     assert "--port" in line
+    assert f"process {os.getpid()}" in line
 
 
 def test_label_studio_that_does_not_start_is_reported(dsmoe: Dsmoe, tmp_path: Path, blocks: Path) -> None:

@@ -17,21 +17,21 @@ ScriptEntry = dict[str, Any] | str | Reply
 
 
 class ScriptedServer(OpenAIServer):
-    """Answers each request with the next entry of ``script``: (status, body, seconds of delay)."""
+    """Answers each request with the next entry of ``script``: (status, body, seconds of delay[, headers])."""
 
     def __init__(self) -> None:
         super().__init__(self._next)
-        self.script: list[tuple[int, Any, float]] = []
+        self.script: list[tuple[int, Any, float] | tuple[int, Any, float, dict[str, str]]] = []
         self.wake = threading.Event()
 
     def add_message(self, message: dict[str, Any], **options: Any) -> None:
         """Add a streamed completion with this message to the script."""
         self.script.append((200, stream_body(message, **options), 0.0))
 
-    def _next(self, _body: dict[str, Any]) -> tuple[int, Any]:
-        status, body, delay = self.script.pop(0)
+    def _next(self, _body: dict[str, Any]) -> tuple[int, Any, dict[str, str]]:
+        status, body, delay, *headers = self.script.pop(0)
         self.wake.wait(delay)
-        return status, body
+        return status, body, headers[0] if headers else {}
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+
+from nasty_names import NAMES
 
 from tests.ui.snapshots import row
 from ui.charts import corrections, heat_map, learning_curve
@@ -47,6 +50,25 @@ def test_corrections_are_shares_per_round_with_pre_annotations() -> None:
 
 def test_no_corrections_without_pre_annotations() -> None:
     assert corrections([row(0)]) is None
+
+
+def fields(spec: Any) -> set[str]:
+    """All field names of a specification."""
+    if isinstance(spec, list):
+        return set().union(*map(fields, spec))
+    if not isinstance(spec, dict):
+        return set()
+    own = {spec["field"]} if "field" in spec else set()
+    return own.union(*(fields(value) for key, value in spec.items() if key != "data"))
+
+
+def test_class_names_are_values_and_never_names_of_fields() -> None:
+    """Vega reads dots and brackets in the name of a field as a path."""
+    chart = heat_map({name: [0.25, 0.75] for name in NAMES})
+    assert {cell["class"] for cell in chart["data"]["values"]} == set(NAMES)
+    assert chart["encoding"]["y"]["sort"] == list(NAMES)
+    charts = (chart, learning_curve([row(0)]), corrections([row(1, accepted=1)]))
+    assert all(field.isidentifier() for chart in charts for field in fields(chart))
 
 
 def test_heat_map_has_a_cell_per_class_and_expert_in_order() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import taken_port
 
 from dsmoe_core.errors import PrerequisiteError, ServiceError
 from tests.ui.workspaces import make_workspace
@@ -29,12 +30,18 @@ def test_server_is_on_loopback_without_telemetry(tmp_path: Path) -> None:
 
 
 def test_port_in_use_is_refused(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ServiceError, match=rf"port {port} "):
-            launch.serve(tmp_path, port)
+    with taken_port() as port, pytest.raises(ServiceError, match=rf"port {port} "):
+        launch.serve(tmp_path, port)
+
+
+def test_next_port_is_used_where_the_port_was_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments: list[str] = []
+    monkeypatch.setattr("streamlit.web.cli.main", lambda given, **_: arguments.extend(given))
+    with taken_port() as port:
+        launch.serve(tmp_path, port, fixed_port=False)
+    assert int(arguments[arguments.index("--server.port") + 1]) > port
 
 
 def test_missing_streamlit_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from nasty_names import GROUPS
 from streamlit.testing.v1 import AppTest
 
 from dsmoe_core.data.import_account import (
@@ -19,6 +23,7 @@ from dsmoe_core.data.import_account import (
     Unlabelled,
 )
 from dsmoe_core.data.set_builder import AnnotationSetBuilder
+from dsmoe_core.plain_text import escape_markdown
 from pipelines.workspace.import_log import record_import
 from pipelines.workspace.workspace import Workspace
 from tests.ui.workspaces import make_workspace
@@ -153,7 +158,7 @@ def test_images_without_predictions_are_sorted_by_name(first_round: Path) -> Non
     page = render("Images", first_round)
     assert [i.value for i in page.info] == [images.NO_PREDICTIONS]
     assert len(page.image) == images.IMAGES_PER_PAGE
-    assert "train\\-000.png" in text_of(page)
+    assert "train-000.png" in text_of(page)
     assert "with the annotators" in text_of(page)
 
 
@@ -184,11 +189,50 @@ def test_missing_image_file_is_named_and_the_others_are_shown(trained: Path, tmp
     page = render("Images", copy)
     assert len(page.image) == 11
     [warning] = page.warning
-    assert missing.name in warning.value
+    assert escape_markdown(missing.name) in warning.value
 
 
-def test_image_names_are_escaped_in_markdown() -> None:
-    assert images._escape_markdown("a_*b*_[x](y)<i>:red[z]$") == (r"a\_\*b\*\_\[x\]\(y\)\<i\>\:red\[z\]\$")
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+
+
+def rendered(part: Any) -> list[Token]:
+    """The inline tokens of a Markdown text."""
+    return [
+        child
+        for token in MARKDOWN.parse(part.value)
+        for child in token.children or ()
+        if child.type != "text"
+    ]
+
+
+@pytest.mark.parametrize("names", GROUPS, ids=str)
+def test_names_from_outside_are_text_on_every_page(
+    names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # COCO separates folders with backslashes too.
+    files = [f"{name}.png" for name in names if "\\" not in name]
+    workspace = make_workspace(
+        tmp_path, rounds=1, then_open=True, title=names[0], classes=names, images=files
+    )
+    monkeypatch.setattr(sys, "argv", ["app.py", str(workspace)])
+    app = AppTest.from_file(str(APP), default_timeout=60).run()
+    assert not app.exception
+    title = read_snapshot(workspace).title
+    assert next(iter(app.sidebar.markdown)).value == f"**{escape_markdown(title)}**"
+    plain = {"text_special", "strong_open", "strong_close", "hardbreak", "code_inline"}
+    for shown_page in (None, *(page.title for page in PAGES)):
+        page = app if shown_page is None else render(shown_page, workspace)
+        parts = [*page.markdown, *page.caption, *page.info, *page.warning, *page.error]
+        assert {token.type for part in parts for token in rendered(part)} <= plain
+    page.multiselect(key="classes").set_value(list(names)).run()
+    assert page.multiselect(key="classes").options == list(names)
+    page.segmented_control(key="filter").set_value("all").run()
+    assert not page.exception
+    page.multiselect(key="classes").set_value([]).run()
+    shown = ""
+    for number in (1, 2, 3):
+        shown += text_of(page.get("pagination")[0].set_value(number).run())
+    assert all(f"**{escape_markdown(name)}**" in shown for name in files)
 
 
 def test_imports_without_labels(new: Path, tmp_path: Path) -> None:
@@ -265,7 +309,7 @@ def test_wrong_workspace_is_shown_as_an_error(
     app = AppTest.from_file(str(APP), default_timeout=60).run()
     assert not app.exception
     [error] = app.error
-    assert value.format(tmp_path) in error.value
+    assert escape_markdown(value.format(tmp_path)) in error.value
     assert not app.header
 
 

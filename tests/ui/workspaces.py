@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -21,9 +22,23 @@ from pipelines.workspace.workspace import Workspace
 COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 230)}
 
 
-def make_workspace(folder: Path, *, rounds: int, then_open: bool = False) -> Path:
-    """Make a workspace with this number of closed rounds, and with an open one if ``then_open``."""
-    data = DemoData(_render_data(folder / "data"), "plates")
+def make_workspace(
+    folder: Path,
+    *,
+    rounds: int,
+    then_open: bool = False,
+    title: str = "plates",
+    classes: Sequence[str] = tuple(COLOURS),
+    images: Sequence[str] = (),
+) -> Path:
+    """Make a workspace with this number of closed rounds, and with an open one if ``then_open``.
+
+    Args:
+        title: in the title of the workspace.
+        classes: names of the classes, three.
+        images: names of the first images; the others have plain names.
+    """
+    data = DemoData(_render_data(folder / "data", classes, images), title)
     plan = DemoPlan(rounds=max(rounds - 1, 0), budget=6, candidates=None, dry_run=True)
     with open_workspace(folder / "workspace", data, plan, SilentProgress()) as workspace:
         context = LoopContext(
@@ -37,14 +52,14 @@ def make_workspace(folder: Path, *, rounds: int, then_open: bool = False) -> Pat
         return Workspace.open(workspace.path).path
 
 
-def _render_data(folder: Path) -> Path:
+def _render_data(folder: Path, classes: Sequence[str], names: Sequence[str]) -> Path:
     """Write images/, train.json and val.json: grey plates with one to three coloured spots."""
     (folder / "images").mkdir(parents=True)
     generator = random.Random(7)
     for part, count in (("train", 30), ("val", 6)):
         entries, boxes = [], []
         for number in range(count):
-            name = f"{part}-{number:03d}.png"
+            name = names[number] if part == "train" and number < len(names) else f"{part}-{number:03d}.png"
             plate = Image.new("RGB", (96, 96), (128, 128, 128))
             pen = ImageDraw.Draw(plate)
             for column in generator.sample(range(3), generator.randint(1, 3)):
@@ -55,9 +70,10 @@ def _render_data(folder: Path) -> Path:
                 box = {"image_id": number + 1, "category_id": list(COLOURS).index(label) + 1}
                 box |= {"bbox": [x, y, side, side], "area": side * side, "iscrowd": 0, "id": len(boxes) + 1}
                 boxes.append(box)
+            (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
             plate.save(folder / "images" / name)
             entries.append({"id": number + 1, "file_name": name, "width": 96, "height": 96})
-        categories = [{"id": i + 1, "name": label} for i, label in enumerate(COLOURS)]
+        categories = [{"id": i + 1, "name": label} for i, label in enumerate(classes)]
         content = {"images": entries, "annotations": boxes, "categories": categories}
         (folder / f"{part}.json").write_text(json.dumps(content))
     return folder

@@ -6,6 +6,7 @@ from typing import Literal
 
 import streamlit as st
 
+from dsmoe_core.plain_text import escape_markdown
 from ui.charts import heat_map
 from ui.snapshot import Snapshot
 from ui.tables import expert_usage_table, expert_use
@@ -46,7 +47,7 @@ def show(snapshot: Snapshot) -> None:
     else:
         st.info(NO_CLASS[source], icon=":material/grid_off:")
     st.subheader("All images")
-    st.caption(f"{len(snapshot.predictions):,} images, model {snapshot.champion}")
+    st.caption(f"{len(snapshot.predictions):,} images, model {escape_markdown(snapshot.champion)}")
     rows = expert_usage_table(snapshot)
     st.dataframe(
         rows,

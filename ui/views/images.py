@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dsmoe_core.plain_text import escape_markdown
 from dsmoe_core.schema import Annotation, Detection, ImageRecord
 from ui.draw import render_boxes
 from ui.gallery import STATUS_TEXT, GalleryFilter, page_count, reasons, select_images
@@ -61,18 +62,15 @@ def _show_card(snapshot: Snapshot, image: ImageRecord) -> None:
             truth = snapshot.truth(image.key) or ()
             jpeg = _cached_jpeg(image.path, truth, pre_annotations, snapshot.colours())
         except OSError as error:
-            st.warning(f"{image.name} cannot be read ({error}).", icon=":material/broken_image:")
+            st.warning(
+                escape_markdown(f"{image.name} cannot be read ({error})."), icon=":material/broken_image:"
+            )
         else:
             st.image(jpeg, width="stretch", alt=image.name)
         status = STATUS_TEXT[snapshot.status(image.key)]
         uncertainty = f" · uncertainty {prediction.uncertainty:.2f}" if prediction else ""
-        st.markdown(f"**{_escape_markdown(image.name)}**  \n{status}{uncertainty}")
-        st.caption("  \n".join(map(_escape_markdown, reasons(prediction, pre_annotations))))
-
-
-def _escape_markdown(text: str) -> str:
-    """Escape image and class names, which come from the user's files."""
-    return "".join(f"\\{c}" if c in r"\`*_{}[]()#+-!|~:$<>&" else c for c in text)
+        st.markdown(f"**{escape_markdown(image.name)}**  \n{status}{uncertainty}")
+        st.caption("  \n".join(map(escape_markdown, reasons(prediction, pre_annotations))))
 
 
 @st.cache_data(max_entries=400, show_spinner=False)

@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.elements.lib.column_types import ColumnConfig
 
 from dsmoe_core.data.import_account import MAX_NAMED
+from dsmoe_core.plain_text import escape_markdown
 from dsmoe_core.schema import Outcome
 from pipelines.workspace.round_summary import explain_rounds
 from ui.charts import corrections, learning_curve
@@ -48,7 +49,7 @@ def show(snapshot: Snapshot) -> None:
         round_table(snapshot.rounds), hide_index=True, column_config=_column_config(), placeholder="-"
     )
     for sentence in explain_rounds(snapshot.rounds):
-        st.caption(sentence)
+        st.caption(escape_markdown(sentence))
     _show_accounts(snapshot)
 
 

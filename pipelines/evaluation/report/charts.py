@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dsmoe_core.plain_text import on_one_line
+
 BLUE, ORANGE, GREY, INK = "#0b6e99", "#b06a00", "#9aa7b0", "#17242d"
 MAX_VALUE_COLUMNS = 12
 """A heat map with more columns shows colours without values."""
+MAX_LABEL = 32
+"""Most characters of a name in a chart."""
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": GREY,
     "axes.labelcolor": INK,
@@ -75,7 +80,7 @@ def forest_chart(rows: Sequence[tuple[str, float, tuple[float, float]]], x_label
             axes.plot([low, high], [y, y], color=colour, linewidth=2.4, solid_capstyle="butt")
             axes.plot([delta], [y], "o", color=colour, markersize=6)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+        axes.set_yticks(range(len(rows)), [_label(name) for name, *_ in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=x_label)
         axes.grid(visible=True, axis="x", color="#e3e8eb", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -97,9 +102,10 @@ def heat_chart(
         for i, axes in enumerate(np.atleast_1d(figure.subplots(1, len(tables), sharey=True))):
             title, table = list(tables.items())[i]
             axes.imshow(table, cmap="Blues", vmin=0.0, vmax=highest or 1.0, aspect="auto")
-            axes.set_title(title, fontsize=9)
-            axes.set_xticks(range(len(columns)), columns, rotation=60, ha="right", rotation_mode="anchor")
-            axes.set_yticks(range(len(rows)), rows)
+            axes.set_title(_label(title), fontsize=9)
+            labels = list(map(_label, columns))
+            axes.set_xticks(range(len(columns)), labels, rotation=60, ha="right", rotation_mode="anchor")
+            axes.set_yticks(range(len(rows)), list(map(_label, rows)))
             for y, row in enumerate(table if len(columns) <= MAX_VALUE_COLUMNS else ()):
                 for x, value in enumerate(row):
                     dark = value > 0.6 * highest
@@ -107,6 +113,12 @@ def heat_chart(
                         x, y, f"{value:.2f}", ha="center", va="center", fontsize=7, color="w" if dark else INK
                     )
         return _svg(axes)
+
+
+def _label(name: str) -> str:
+    """A name on one line, shortened so that it leaves room for the chart; tables have it in full."""
+    line = on_one_line(name)
+    return line if len(line) <= MAX_LABEL else f"{line[: MAX_LABEL - 3]}..."
 
 
 def _unit_axes(x_label: str, y_label: str) -> Axes:
@@ -123,7 +135,10 @@ def _unit_axes(x_label: str, y_label: str) -> Axes:
 def _svg(axes: Axes) -> str:
     text = io.StringIO()
     no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    axes.get_figure().savefig(text, format="svg", transparent=True, metadata=no_metadata)  # type: ignore[union-attr]
+    with warnings.catch_warnings():
+        # Only the layout uses matplotlib's font. The browser draws the text with a font that has the glyphs.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font", UserWarning)
+        axes.get_figure().savefig(text, format="svg", transparent=True, metadata=no_metadata)  # type: ignore[union-attr]
     return re.sub(
         r"^.*?(?=<svg )", "", text.getvalue(), flags=re.DOTALL
     )  # drop the prologue with its DTD URL

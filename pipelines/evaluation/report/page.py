@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dsmoe_core.atomic import atomic_folder, refuse_unknown_files
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.evaluation.matching import ImageMatches
+from dsmoe_core.plain_text import visible
 from pipelines.evaluation.report.worst import COLOURS, render_image
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def load_template(path: Path) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=ChainableUndefined,  # undefined metrics are absent
+        finalize=lambda value: visible(value) if isinstance(value, str) else value,
     )
     for number_format in (share, signed, interval, count, boxes):
         environment.filters[number_format.__name__] = number_format

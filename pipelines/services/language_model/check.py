@@ -57,7 +57,7 @@ class _ReasoningRecorder:
 
     def reply(self, messages: Sequence[Message], schema: type[BaseModel]) -> Reply:
         reply = self._model.reply(messages, schema)
-        self.reasoned |= bool(reply.reasoning)
+        self.reasoned |= bool(reply.reasoning and reply.content)  # else the reasoning is the answer
         return reply
 
 

@@ -24,7 +24,7 @@ import httpx
 
 from annotate.logs import log_tail
 from dsmoe_core.errors import StudioError, WorkspaceError
-from dsmoe_core.loopback import LOOPBACK, check_port_is_free
+from dsmoe_core.loopback import LOOPBACK, free_port
 from dsmoe_core.progress import StatusCallback
 from pipelines.services.ml_backend.credentials import Credentials, load_or_create_credentials
 
@@ -59,7 +59,7 @@ class MLBackendProcess:
 
     Args:
         workspace: its folder.
-        port: on loopback. A running ML backend keeps its port.
+        port: on loopback; if it is taken, ``up`` uses the next free one. A running ML backend keeps its port.
     """
 
     def __init__(self, workspace: Path, port: int) -> None:
@@ -81,12 +81,12 @@ class MLBackendProcess:
             Its address.
 
         Raises:
-            StudioError: the port is in use, or the process ended or hung while starting.
+            StudioError: no port is free, or the process ended or hung while starting.
         """
         self.credentials()
         if self._lock_holder() is not None:
             return self._wait_until_ready(on_status, lambda: self._lock_holder() is None)
-        self._require_free_port()
+        self._port = free_port(self._port, "live pre-annotations", StudioError, fixed=False)
         exit_pipe = self._start()
         try:
             return self._wait_until_ready(on_status, lambda: bool(select.select([exit_pipe], [], [], 0)[0]))
@@ -129,11 +129,19 @@ class MLBackendProcess:
         )
 
     @contextmanager
-    def hold_lock(self) -> Iterator[None]:
+    def hold_lock(self, host: str = LOOPBACK, *, fixed_port: bool = True) -> Iterator[int]:
         """Hold the lock for the length of the block; called in the ML backend's process.
 
+        Args:
+            host: address that it will listen on.
+            fixed_port: no other port is used where this one is taken; otherwise the next free one is.
+
+        Yields:
+            The port to listen on.
+
         Raises:
-            WorkspaceError: another process holds it.
+            WorkspaceError: another process holds the lock.
+            StudioError: the port is taken.
         """
         with self._lock.open("a+", encoding="utf-8") as file:
             deadline = time.monotonic() + _LOCK_TIMEOUT_S
@@ -143,10 +151,13 @@ class MLBackendProcess:
                         f"another ML backend serves {self._workspace}", "Stop it with `dsmoe services down`."
                     )
                 time.sleep(0.05)
+            self._port = free_port(
+                self._port, "live pre-annotations", StudioError, fixed=fixed_port, host=host
+            )
             file.truncate(0)
             file.write(json.dumps({"pid": os.getpid(), "port": self._port}))
             file.flush()
-            yield
+            yield self._port
 
     def _lock_holder(self) -> dict[str, int] | None:
         """Process id and port of the running ML backend; None where none runs."""
@@ -197,15 +208,6 @@ class MLBackendProcess:
                 raise self._start_error(f"did not respond within {seconds:.0f} s")
             on_status(f"loading the model for live pre-annotations ({seconds:.0f} s)")
             time.sleep(0.5)
-
-    def _require_free_port(self) -> None:
-        try:
-            check_port_is_free(self._port, "live pre-annotations", StudioError)
-        except StudioError as error:
-            raise StudioError(
-                error.problem,
-                "Set another studio.ml_backend_port in dsmoe.yaml, or end the program that uses it.",
-            ) from error
 
     def _start_error(self, what: str) -> StudioError:
         return StudioError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -19,19 +20,32 @@ if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.prompt_segmenter import PromptSegmenter
 
 
-def run(workspace: Workspace, environment: Environment, host: str, port: int) -> None:
+def run(
+    workspace: Workspace,
+    environment: Environment,
+    host: str,
+    port: int | None,
+    announce: Callable[[str], None],
+) -> None:
     """Serve HTTP requests; returns when the process receives SIGTERM or SIGINT.
+
+    Args:
+        host: address to listen on.
+        port: port to listen on; None: the workspace's, or the next free one if that is taken.
+        announce: called with the address.
 
     Raises:
         WorkspaceError: another ML backend serves the workspace.
+        StudioError: the port is taken.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("pipelines.services.ml_backend").setLevel(logging.INFO)
-    process = MLBackendProcess(workspace.path, port)
-    with process.hold_lock():
+    process = MLBackendProcess(workspace.path, port or workspace.settings.studio.ml_backend_port)
+    with process.hold_lock(host, fixed_port=port is not None) as free:
+        announce(f"http://{host}:{free}")
         service = prediction_service(workspace, environment)
         app = make_app(service, process.credentials(), workspace.settings.round)
-        uvicorn.run(app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.run(app, host=host, port=free, log_config=None, access_log=False, timeout_graceful_shutdown=5)
 
 
 def prediction_service(workspace: Workspace, environment: Environment) -> PredictionService:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from ctrl_c import hears_ctrl_c
+from ports import taken_port
 
 from annotate.review.app import launch, page
 from annotate.review.dataset import BuildSummary
@@ -46,12 +47,8 @@ def test_links_open_the_data_set_and_its_saved_view() -> None:
 
 
 def test_port_in_use_is_refused_before_the_database_starts(tmp_path: Path) -> None:
-    with socket.socket() as blocker:
-        blocker.bind(("127.0.0.1", 0))
-        blocker.listen()
-        port = blocker.getsockname()[1]
-        with pytest.raises(ReviewError, match=str(port)):
-            launch("x", [], folder=tmp_path / "review", port=port, announce=lambda _: None)
+    with taken_port() as port, pytest.raises(ReviewError, match=str(port)):
+        launch("x", [], folder=tmp_path / "review", port=port, announce=lambda _: None)
     assert not (tmp_path / "review").exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import nasty_names
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,6 +27,13 @@ def control(vocabulary: Vocabulary, name: str) -> ElementTree.Element:
     tree = ElementTree.fromstring(label_config(vocabulary))  # noqa: S314  # our own text
     (element,) = [tag for tag in tree.iter() if tag.get("name") == name]
     return element
+
+
+def test_names_that_are_markup_elsewhere_are_the_same_after_parsing() -> None:
+    names = list(nasty_names.CLASS_NAMES)
+    described = Vocabulary(tuple(ClassText(name, name) for name in names))
+    assert [label["value"] for label in labels(described)] == names
+    assert [label["hint"] for label in labels(described)] == names
 
 
 @given(st.lists(NAMES, min_size=1, max_size=40, unique=True), st.text(max_size=60))

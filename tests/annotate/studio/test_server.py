@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import taken_port
 
 from annotate import environments
 from annotate.studio import environment
@@ -146,6 +147,19 @@ def test_port_in_use_is_refused(make: Make) -> None:
         port = blocker.getsockname()[1]
         with pytest.raises(StudioError, match=str(port)):
             make(RESPONDS, port=port).start()
+
+
+def test_next_port_is_used_and_kept_where_the_port_was_not_asked_for(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with taken_port() as port:
+        server = make(RESPONDS, port=port, fixed_port=False)
+        url = server.start().url
+        used = int(url.rpartition(":")[2])
+        assert used > port
+        assert server.status().url == url
+        assert f"port {used}" in caplog.text
+    assert make(RESPONDS, port=port, fixed_port=False).start().url == url  # a running server keeps its port
 
 
 def test_invalid_port_number_is_refused(make: Make) -> None:

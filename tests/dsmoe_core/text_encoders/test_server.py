@@ -99,7 +99,7 @@ def test_response_that_does_not_fit_is_refused(
         ((400, {"error": {"message": f"{KEY} cannot embed"}}), r"status 400\): .*\*\*\* cannot embed"),
         ((401, {"error": {"message": f"{KEY} is wrong"}}), r"\(status 401\)"),
         ((500, f"{KEY} exploded".encode()), r"status 500\)"),
-        ((200, b"<html>welcome</html>"), "no embeddings"),
+        ((200, b"<html>welcome</html>"), r"detector\.text_encoder\.url"),
         ((200, b""), "no embeddings"),
         ((200, f'["{KEY}"]'.encode()), "no embeddings"),
     ],

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from nasty_names import NAMES
 
 from dsmoe_core.errors import FormatError
+from dsmoe_core.plain_text import WORD_JOINER
 from pipelines.benchmarks.results import read_result, update_result, write_result
 from pipelines.benchmarks.tables import render
 from pipelines.benchmarks.training_tables import NO_TRAINING, ONE_SEED
@@ -18,6 +23,7 @@ def marks(name: str) -> str:
     return f"<!-- results:{name} -->\n<!-- /results:{name} -->\n"
 
 
+MARKDOWN = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 METRICS = {"map50": [0.7, 0.8], "map": [0.4, 0.5], "precision": [0.4, 0.5], "recall": [0.4, 0.5]}
 
 
@@ -44,6 +50,27 @@ def test_file_that_is_not_a_result_file_is_refused(tmp_path: Path, content: str 
 def test_unclosed_mark_and_unknown_table_are_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(FormatError):
         render(text, tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_from_outside_are_text_in_the_tables(tmp_path: Path, name: str) -> None:
+    classes = {name: {"map50": [0.5], "recall": [0.5]}}
+    row = {"data": name, "model": name, "labels": 1.0, "after": 2.0, "classes": classes, "seeds": [1]}
+    for file, heading in (("curve", "curve"), ("accuracy", "accuracy_classes")):
+        measured = {"budget": {"minutes": 8.0}, "rows": [{**row, **METRICS}]}
+        write_result(tmp_path / f"{file}.json", measured, command=name, seeds=[1])
+        tokens = MARKDOWN.parse(render(marks(heading), tmp_path))
+        cells = [token for before, token in pairwise(tokens) if before.type == "td_open"]
+        texts = [text_of(cell) for cell in cells]
+        assert texts.count(name) == 2 + (file == "accuracy")
+        kinds = {child.type for cell in cells for child in cell.children or ()}
+        assert kinds <= {"text", "text_special"}
+        assert len(cells) == len([token for token in tokens if token.type == "th_open"])
+
+
+def text_of(cell: Token) -> str:
+    """The text of a cell, without the character that splits replacements."""
+    return "".join(child.content for child in cell.children or ()).replace(WORD_JOINER, "")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from ports import taken_port
 
 from annotate.studio.external_server import ExternalServer
 from annotate.studio.server import LabelStudioServer
+from dsmoe_core.errors import StudioError
 from pipelines.cli import run
 from pipelines.services import factory
 from pipelines.settings import Environment, StudioSettings
@@ -71,6 +73,8 @@ def test_without_an_address_the_embedded_server_is_used(workspace: Workspace) ->
         workspace.path,
         8091,
     )
+    with taken_port() as port, pytest.raises(StudioError, match=str(port)):
+        factory.start_studio(workspace, Environment.read({}), print, port)
 
 
 def test_token_is_not_in_the_repr() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ctrl_c import hears_ctrl_c
 from openai_server import OpenAIServer, stream_body
+from ports import taken_port
 
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import LanguageModelError
@@ -135,10 +136,7 @@ def test_engine_that_ends_while_starting(
 
 def test_port_in_use_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = write_model(tmp_path / "tiny")
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        port = listening.getsockname()[1]
+    with taken_port() as port:
         assert cli.run(["llm", "serve", "--model", str(model), "--port", str(port)]) == 2
     assert str(port) in capsys.readouterr().err
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nasty_names import CONTROL, GROUPS, NAMES
 from PIL import Image
 from scenes import CLASSES, SIDE, Scene, labelled, prediction, random_scene
 
@@ -16,6 +18,7 @@ from dsmoe_core.errors import PrerequisiteError, WorkspaceError
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.matching import ImageMatches, match_images
 from dsmoe_core.evaluation.metrics import compute_metrics, evaluation_tables
+from dsmoe_core.plain_text import visible
 from dsmoe_core.schema import Box, ImageRecord, LabelledImage
 from pipelines.evaluation.report import page
 from pipelines.evaluation.report.worst import (
@@ -69,10 +72,12 @@ class Reader(HTMLParser):
         super().__init__()
         self.addresses: list[str] = []
         self.tags: list[str] = []
+        self.attributes: set[str] = set()
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
         self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data", "action")]
 
     def handle_data(self, data: str) -> None:
@@ -80,8 +85,12 @@ class Reader(HTMLParser):
 
 
 def read(folder: Path) -> Reader:
+    return parsed((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def parsed(html: str) -> Reader:
     reader = Reader()
-    reader.feed((folder / "report.html").read_text(encoding="utf-8"))
+    reader.feed(html)
     reader.text = " ".join(reader.text.split())
     return reader
 
@@ -101,6 +110,27 @@ def test_report_is_self_contained(tmp_path: Path) -> None:
             assert b"url(http" not in content
     assert not {"script", "link", "iframe", "base"} & set(reader.tags)
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text()) == metrics
+
+
+@pytest.mark.parametrize("names", [GROUPS[0], GROUPS[-1], CONTROL[:3]], ids=["first", "last", "control"])
+def test_names_from_outside_are_text_on_the_page(tmp_path: Path, names: Sequence[str]) -> None:
+    metrics, worst = evaluated(on_disk(random_scene(1), tmp_path))
+    tags = set(parsed(page.render_page(metrics, [])).tags)
+    text = json.dumps(metrics)
+    for label, name in zip(CLASSES, names, strict=False):
+        text = text.replace(json.dumps(label), json.dumps(name))
+    renamed = json.loads(text)
+    renamed["model"]["name"] = renamed["data"]["name"] = renamed["command"] = names[0]
+    everything = [*NAMES, *CONTROL]
+    renamed["data"]["left_out"] = [{"name": name, "boxes": 1, "reason": name} for name in everything[:20]]
+    renamed["data"]["notes"] = everything
+    images = [({**worst[0][1], "name": name}, "data:,") for name in everything]
+    reader = parsed(page.render_page(renamed, images))
+    for name in everything:
+        assert " ".join(visible(name).split()) in reader.text
+    assert set(reader.tags) <= {*tags, "div", "ul", "li", "figure", "figcaption", "img", "b"}
+    assert not {name for name in reader.attributes if name.startswith("on")}
+    assert all(address.startswith("data:") for address in reader.addresses)
 
 
 def test_report_is_reproducible(tmp_path: Path) -> None:

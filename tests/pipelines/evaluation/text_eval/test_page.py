@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from nasty_names import CONTROL, GROUPS, NAMES
 from scenes import labelled
 
+from dsmoe_core.plain_text import visible
 from dsmoe_core.schema import LabelledImage
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.evaluation.text_eval import page
 from pipelines.evaluation.text_eval.distances import ClassDistances
 from pipelines.evaluation.text_eval.eval_set import EvaluationSet
 from pipelines.evaluation.text_eval.evaluate import TextEvaluationRequest, evaluate_class_book
-from tests.pipelines.evaluation.report.test_page import read
+from tests.pipelines.evaluation.report.test_page import parsed, read
 from tests.pipelines.evaluation.text_eval.conftest import SHAPES, RecordingProgress, book
 
 
@@ -70,6 +74,25 @@ def test_page_shows_the_metrics(metrics: dict[str, Any], tmp_path: Path) -> None
     random_words = next(row for row in metrics["controls"] if row["control"] == "random")
     low, high = random_words["total"]["map"]["spread"]
     assert f"{low:+.3f} to {high:+.3f}" in text
+
+
+@pytest.mark.parametrize("names", [GROUPS[0], GROUPS[-1], CONTROL[:3]], ids=["first", "last", "control"])
+def test_names_from_outside_are_text_on_the_page(metrics: dict[str, Any], names: Sequence[str]) -> None:
+    text = json.dumps(metrics)
+    for row, name in zip(metrics["classes"], names, strict=True):
+        text = text.replace(json.dumps(row["name"]), json.dumps(name))
+    renamed = json.loads(text)
+    renamed["book"], renamed["data"], renamed["command"] = names
+    renamed["left_out"]["this"] = renamed["notes"] = [*NAMES, *CONTROL]
+    reader = parsed(page.render_page(renamed))
+    for name in (*NAMES, *CONTROL):
+        shown = " ".join(visible(name).split())
+        assert reader.text.count(shown) >= (6 if name in names else 2)
+    assert "script" not in reader.tags
+    assert not {attribute for attribute in reader.attributes if attribute.startswith("on")}
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in reader.addresses)
+    for address in reader.addresses:
+        ElementTree.fromstring(base64.b64decode(address.partition(",")[2]))  # noqa: S314  # our own text
 
 
 def test_page_without_distances_experts_and_class_metrics(metrics: dict[str, Any], tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from ports import taken_port
 
 from dsmoe_core.errors import StudioError, WorkspaceError
 from pipelines import cli
@@ -64,14 +65,26 @@ def test_starts_once_restarts_after_a_kill_and_stops(
     assert not ml_backend.status().running
 
 
-def test_port_in_use_is_refused(ml_backend: MLBackendProcess, workspace: Workspace) -> None:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        port = listening.getsockname()[1]
-        with pytest.raises(StudioError, match=str(port)) as refused:
-            MLBackendProcess(workspace.path, port).up(quiet)
-    assert "studio.ml_backend_port" in refused.value.remedy
+def test_lock_has_the_port_that_is_used(workspace: Workspace) -> None:
+    with taken_port() as port:
+        process = MLBackendProcess(workspace.path, port)
+        with pytest.raises(StudioError, match=str(port)), process.hold_lock():
+            pytest.fail("the port is taken")
+        with process.hold_lock(fixed_port=False) as free:
+            assert free > port
+            assert process.status().url == f"http://127.0.0.1:{free}"
+
+
+@pytest.mark.slow
+def test_next_port_is_used_where_the_port_is_taken(workspace: Workspace) -> None:
+    with taken_port() as port:
+        process = MLBackendProcess(workspace.path, port)
+        try:
+            url = process.up(quiet)
+            assert int(url.rpartition(":")[2]) > port
+            assert MLBackendProcess(workspace.path, port).status().url == url
+        finally:
+            process.down()
 
 
 @pytest.mark.slow
