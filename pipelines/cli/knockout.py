@@ -66,7 +66,6 @@ def knockout(
     from dsmoe_core.data.external_images import read_external_images
     from dsmoe_core.data.formats import read_annotations
     from pipelines.benchmarks.knockout import KnockoutSettings, measure_knockouts
-    from pipelines.benchmarks.results import write_result
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.settings import MAX_PIXELS, Environment
     from prompts.class_book import ClassBook
@@ -85,6 +84,13 @@ def knockout(
             effects, routing = measure_knockouts(
                 evaluated, truth, settings, groups=_groups(by, truth), progress=progress.advance
             )
+    _report(effects, routing, out, seed)
+
+
+def _report(effects: dict[str, Any], routing: dict[str, Any], out: Path, seed: int) -> None:
+    """Write both result files, and print them."""
+    from pipelines.benchmarks.results import write_result
+
     out.mkdir(parents=True, exist_ok=True)
     for name, measured in (("knockout", effects), ("routing", routing)):
         write_result(out / f"{name}.json", measured, command=command_line(), seeds=[seed])
