@@ -265,7 +265,12 @@ def test_imports_list_what_was_left_out(new: Path, tmp_path: Path) -> None:
     account = builder.build().counting_unlabelled(Unlabelled.IGNORE).account
     record_import(copy, "add", {"annotations": account}, IMPORTED_IMAGES)
     page = render("Imports", copy)
-    assert [s.value for s in page.subheader] == ["add: images", "add: annotations", "init: images"]
+    assert [s.value for s in page.subheader] == [
+        "add: images",
+        "add: annotations",
+        "init: images",
+        "init: test",
+    ]
     counts, reasons, entries = (page.dataframe[i].value for i in range(3))
     assert counts["In"].tolist() == [2, 2]
     assert counts["Taken"].tolist() == [1, 0]
