@@ -44,7 +44,7 @@ def account_of_task(
     account = ImportAccount(
         images_in=1,
         images_taken=1,
-        images_without_box=int(boxes_in == 0),
+        images_without_box=int(not any(read.regions for _, read in annotations)),
         boxes_in=boxes_in,
         boxes_taken=boxes_in - len(entries),
         entries=tuple(entries),
@@ -54,7 +54,9 @@ def account_of_task(
         return account
     boxes = account.boxes_taken + account.boxes_clipped
     reason = Reason.SKIPPED if skipped else Reason.DOUBTFUL
-    left_out = LeftOutImage(name, boxes, reason, f"task {task['id']}", note or doubt or "")
+    left_out = LeftOutImage(
+        name, boxes, reason, f"task {task['id']}", " ".join((note or doubt or "").split())
+    )
     return account.without_images([left_out])
 
 
@@ -63,5 +65,6 @@ def _entries(image: str, where: str, read: ReadRegions) -> Iterator[AccountEntry
     for region, corners in read.clipped.items():
         place = f"{where}, region {region}"
         yield AccountEntry(Kind.BOX, Action.CLIPPED, image, place, Reason.OVER_EDGE, corners)
-    for region, reason, detail in read.left_out:
+    for region, reason, problem in read.left_out:
+        detail = "" if problem == reason else problem
         yield AccountEntry(Kind.BOX, Action.LEFT_OUT, image, f"{where}, region {region}", reason, detail)

@@ -212,6 +212,7 @@ def test_account_is_balanced(drawn: list[tuple[str, list[str], float | None, flo
     assert account.images_in == 1
     assert account.boxes_in == (0 if skipped else len(drawn))
     assert harvest.labelled == (not skipped and account.boxes_left_out == 0)
+    assert account.images_without_box == (harvest.labelled and not harvest.annotations)
     if harvest.labelled:
         assert len(harvest.annotations) == account.boxes_taken + account.boxes_clipped == len(drawn)
 
