@@ -15,6 +15,7 @@ import pytest
 from dsmoe_core.data import coco
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.formats import read_annotations
+from dsmoe_core.data.import_account import Reason
 from dsmoe_core.errors import ClassBookError, DataError, FormatError, SettingsError, WorkspaceError
 from pipelines import cli
 from pipelines.rounds.dispatch import pool
@@ -242,3 +243,65 @@ def test_workspace_that_lost_its_settings_keeps_its_rounds(
     completed, _ = make_workspace(tmp_path / "w", source, settings)
     with completed:
         assert len(completed.annotations()) == 12
+
+
+def test_image_of_the_test_set_in_other_labels_is_refused(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings
+) -> None:
+    """Also under another name with the same content; the first run leaves nothing behind."""
+    images = Path(shutil.copytree(blocks / "images", tmp_path / "images"))
+    shutil.copy(images / "val-002.png", images / "z.png")
+    test, train = coco.read(blocks / "val.json"), coco.read(blocks / "train.json")
+    again = replace(test.images[2], name="z.png")
+    for extra, name in ((test.images[1], "val-001.png"), (again, "val-002.png")):
+        both = replace(train, images=(*train.images, extra))
+        with pytest.raises(DataError) as error:
+            make_workspace(tmp_path / "w", Source(images, annotations=both, test=test), settings)
+        assert error.value.details == (name,)
+    workspace, _ = make_workspace(tmp_path / "w", Source(images, annotations=train, test=test), settings)
+    with workspace:
+        assert (len(workspace.annotations()), len(workspace.test_set())) == (12, 5)
+
+
+def test_labels_of_files_with_the_same_content_are_compared(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings
+) -> None:
+    images = Path(shutil.copytree(blocks / "images", tmp_path / "images"))
+    train = coco.read(blocks / "train.json")
+    first, second, third = train.images[:3]
+    for number, name in enumerate(("same.png", "other.png", "only.png")):
+        shutil.copy(images / train.images[number].name, images / f"z-{name}")
+    entries = (
+        *train.images[:2],
+        *train.images[3:],
+        replace(first, name="z-same.png"),
+        replace(second, name="z-other.png", annotations=second.annotations[:0]),
+        replace(third, name="z-only.png"),
+    )
+    source = Source(images, annotations=replace(train, images=entries))
+    workspace, ingest = make_workspace(tmp_path / "w", source, settings)
+    with workspace:
+        labelled = {p.image.name: p.annotations for p in workspace.annotations().values()}
+        (record,) = read_imports(workspace.path)
+    assert set(ingest.duplicates) == {"z-same.png", "z-other.png", "z-only.png"}
+    assert labelled == {entry.name: entry.annotations for entry in train.images}
+    reasons = {entry.image: entry.reason for entry in record.accounts["annotations"].entries}
+    assert reasons == {
+        "z-same.png": Reason.SAME_CONTENT,
+        "z-other.png": Reason.SAME_CONTENT_OTHER_BOXES,
+    }
+
+
+def test_entry_that_does_not_fit_is_left_out_alone_or_refused_by_strict(
+    tmp_path: Path, blocks: Path, settings: WorkspaceSettings
+) -> None:
+    train = coco.read(blocks / "train.json")
+    wrong = replace(train, images=(replace(train.images[0], width=97), *train.images[1:]))
+    source = Source(blocks / "images", annotations=wrong, strict=True)
+    with pytest.raises(FormatError) as error:
+        make_workspace(tmp_path / "w", source, settings)
+    assert len(error.value.details) == 1
+    workspace, _ = make_workspace(tmp_path / "w", replace(source, strict=False), settings)
+    with workspace:
+        assert len(workspace.annotations()) == 11
+        assert len(pool(workspace)) == 6
