@@ -36,7 +36,7 @@ test: $(STAMP) ## the fast tests, on all cores; ARGS="-k loop" is passed on
 
 test-marked: $(STAMP) ## the tests marked slow, labelstudio, browser, gpu or vllm that this machine can run
 	@echo 'Markers that this machine cannot run: $(or $(strip $(LACKING)),none)'
-	$(PARALLEL_PYTEST) -m '$(MARKED)' $(ARGS)
+	$(BIN)/python -m pytest -m '$(MARKED)' $(ARGS)
 
 test-all: test test-marked ## both of the above
 

@@ -23,16 +23,10 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Assign the tests to processes.
-
-    A file stays in one process. All files that use ``exports`` share one, which makes them once. All tests
-    that start Label Studio or a browser share one, so that a machine runs one server at a time.
-    """
+    """Keep a file in one process, and all files that use ``exports`` in one, so that these are made once."""
     with_exports = {item.path for item in items if "exports" in getattr(item, "fixturenames", ())}
     for item in items:
         group = "exports" if item.path in with_exports else str(item.path)
-        if any(item.get_closest_marker(name) for name in ("labelstudio", "browser", "vllm")):
-            group = "services"
         item.add_marker(pytest.mark.xdist_group(group))
 
 
