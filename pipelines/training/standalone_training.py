@@ -77,14 +77,13 @@ def train_from_files(
         book = workspace.class_book() if workspace else glossary_book(annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
-    max_pixels = workspace.settings.max_pixels if workspace else MAX_PIXELS
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
         external = read_external_images(
             annotations,
             files.images,
             Path(scratch),
-            max_pixels=max_pixels,
+            max_pixels=workspace.settings.max_pixels if workspace else MAX_PIXELS,
             intensity_max=files.intensity_max or _intensity_max(workspace, start),
             progress=progress.advance,
         )

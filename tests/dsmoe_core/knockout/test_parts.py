@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import SMALL
@@ -19,6 +21,7 @@ def network() -> DSMoE:
     torch.manual_seed(0)
     made = build_full_network(SMALL).eval()
     with torch.no_grad():
+        made.alignment.logit_scale.fill_(20.0)  # an untrained affinity is nearly constant
         for branch in made.broadcasting.scales:
             branch.offsets.norm.weight.fill_(3.0)
             branch.log_delta.fill_(0.0)
@@ -50,16 +53,36 @@ def test_there_is_one_for_each_part_expert_and_level(network: DSMoE) -> None:
     ]
 
 
-def test_every_part_changes_the_output_and_nothing_stays_changed(network: DSMoE) -> None:
-    whole = run(network)
-    assert whole.gated is not None
-    selected = set(whole.gated.experts.flatten().tolist())
+def signals(network: DSMoE) -> list[torch.Tensor]:
+    """F_b, F_e, F_MoE, F_out and F_shallow as the next stages get them, and the logits."""
+    seen: list[torch.Tensor] = []
+
+    def record(_module: Any, inputs: tuple[Any, ...]) -> None:
+        for value in inputs:
+            if not isinstance(value, GatingOutput):
+                seen.extend([value] if isinstance(value, torch.Tensor) else value)
+
+    modules = (network.experts, network.aggregation, network.head)
+    handles = [module.register_forward_pre_hook(record) for module in modules]
+    try:
+        output = run(network)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [*seen, logits(output)]
+
+
+def test_every_part_changes_a_signal_and_nothing_stays_changed(network: DSMoE) -> None:
+    whole, gated = signals(network), run(network).gated
+    assert gated is not None
+    selected = set(gated.experts.flatten().tolist())
     for name, knockout in by_name(network).items():
         with knocked_out(network, knockout):
-            changed = run(network)
+            changed = signals(network)
         expected = not name.startswith("expert_") or int(name.removeprefix("expert_")) in selected
-        assert (logits(changed) != logits(whole)).any() == expected, name
-        assert torch.equal(logits(run(network)), logits(whole)), name
+        differs = not all(torch.equal(a, b) for a, b in zip(changed, whole, strict=True))
+        assert differs == expected, name
+        assert all(torch.equal(a, b) for a, b in zip(signals(network), whole, strict=True)), name
 
 
 def test_network_is_restored_after_an_error(network: DSMoE) -> None:

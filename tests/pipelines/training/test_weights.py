@@ -114,8 +114,7 @@ def test_folder_that_cannot_be_created_exits_with_2(
     published: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = weights(capsys, "--from", published, "--to", published / "below", code=2)
-    assert "Not a directory" in output
-    assert "DSMOE_WEIGHTS" in output
+    assert str(published) in output
 
 
 def test_read_only_folder_exits_with_2(
