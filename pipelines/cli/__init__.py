@@ -7,7 +7,9 @@ operating system refuses (permissions, a file in place of a folder, a full disk)
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -89,14 +91,10 @@ def run(arguments: Sequence[str]) -> int:
         return _usage_error(error)
     except DsmoeError as error:
         return _error(error)
-    except OSError as error:
-        if error.errno in DISK_FULL_ERRNOS:
-            return _error(disk_full_error(error.filename or "a file", error))
-        if error.errno in PATH_ERRNOS:
-            return _error(path_error(error))
-        traceback.print_exc()
-        return 1
-    except Exception:  # noqa: BLE001  # a bug: full traceback and exit code 1
+    except Exception as error:  # noqa: BLE001  # a bug, unless the user can correct its cause
+        known = _user_error(error)
+        if known is not None:
+            return _error(known)
         traceback.print_exc()
         return 1
     if code == 130:
@@ -107,9 +105,8 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """Entry point of the console script."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # names may have characters that the terminal's encoding lacks
+        # File names may have characters that the terminal's encoding lacks.
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
@@ -118,6 +115,18 @@ def one_line(error: DsmoeError) -> str:
     """First line of the problem, and the remedy, on one line."""
     first = error.problem.strip().splitlines()[0].rstrip(".: ")
     return f"{first}. {' '.join(error.remedy.split())}"
+
+
+def _user_error(error: Exception) -> DsmoeError | None:
+    """An error of the system as one that the user can correct; None for a bug."""
+    # Python 3.13 raises an OSError for it.
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):
+        return path_error(OSError(errno.ELOOP, os.strerror(errno.ELOOP)), str(error))
+    if not isinstance(error, OSError):
+        return None
+    if error.errno in DISK_FULL_ERRNOS:
+        return disk_full_error(error.filename or "a file", error)
+    return path_error(error) if error.errno in PATH_ERRNOS else None
 
 
 def _error(error: DsmoeError) -> int:

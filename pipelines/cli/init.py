@@ -190,8 +190,14 @@ def _start(option: str | None, size: Size, ablation: AblationRow | None) -> dict
 
 
 def _text_encoder(which: str) -> dict[str, str]:
-    """Settings of the text encoder that --text-encoder selects; a folder becomes an absolute path."""
+    """Settings of the text encoder that --text-encoder selects; a folder becomes an absolute path.
+
+    Raises:
+        SettingsError: it is a URL, or a path without a folder.
+        PrerequisiteError: the folder lacks files of a model.
+    """
     from dsmoe_core.errors import SettingsError
+    from dsmoe_core.text_encoders.model_files import ModelFiles
 
     if which.startswith(("http://", "https://")):
         raise SettingsError(
@@ -201,4 +207,11 @@ def _text_encoder(which: str) -> dict[str, str]:
     if which == "minilm":
         return {"kind": "minilm"}
     folder = Path(which).expanduser()
-    return {"kind": "transformers", "model": str(folder.resolve()) if folder.is_dir() else which}
+    if folder.is_dir():
+        return {"kind": "transformers", "model": str(ModelFiles(str(folder.resolve())).folder)}
+    if folder.exists() or folder.is_symlink() or which.startswith(("/", "~", ".")):
+        raise SettingsError(
+            f"--text-encoder is {which}; expected minilm, the folder of a model, or ORG/NAME on the hub",
+            "Correct it.",
+        )
+    return {"kind": "transformers", "model": which}

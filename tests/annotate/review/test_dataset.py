@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nasty_names import IMAGE_TAG, NAMES
 from pymongo.errors import PyMongoError
 
 from annotate.review.dataset import UNCERTAIN_VIEW, build, database_errors
 from annotate.review.server import database
 from dsmoe_core.errors import ReviewError
+from dsmoe_core.schema import Annotation
 from tests.annotate.review.plates import samples
 
 
@@ -69,6 +71,29 @@ class TestRealDataset:
         view = dataset.load_saved_view(UNCERTAIN_VIEW)
         assert view.values("uncertainty") == [0.08, 0.05, 0.04, 0.02, 0.01]
         assert dataset.count("predictions.detections") == 7
+
+    def test_names_that_are_markup_or_paths_are_stored_as_they_are(
+        self, fiftyone: Any, tmp_path: Path
+    ) -> None:
+        [sample] = samples(tmp_path, 1)
+        assert sample.prediction is not None
+        [detection] = sample.prediction.detections
+        marked = replace(
+            sample,
+            image=replace(sample.image, name=IMAGE_TAG),
+            annotations=tuple(Annotation(detection.box, name) for name in NAMES),
+            prediction=replace(
+                sample.prediction,
+                detections=tuple(
+                    replace(detection, label=name, probabilities={name: 0.6, "dent": 0.1}) for name in NAMES
+                ),
+            ),
+        )
+        build("names", [marked])
+        stored = fiftyone.load_dataset("names").match({"image_name": IMAGE_TAG}).first()
+        for boxes in (stored.ground_truth, stored.predictions):
+            assert [box.label for box in boxes.detections] == list(NAMES)
+        assert set(fiftyone.load_dataset("names").default_classes) == {*NAMES, "dent"}
 
     def test_rebuild_leaves_unchanged_samples(self, fiftyone: Any, tmp_path: Path) -> None:
         build("again", samples(tmp_path, 6))

@@ -166,6 +166,8 @@ def test_init_with_a_text_encoder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "words").mkdir()
+    for name in ("config.json", "tokenizer.json", "model.safetensors"):
+        (tmp_path / "words" / name).touch()
     made = ("init", "w", "--images", blocks / "images", "--classes", "rust", "--text-encoder", which)
     dsmoe(capsys, *made)
     settings = expected or TransformersText(model=str((tmp_path / "words").resolve()))
@@ -203,6 +205,9 @@ def test_demo_with_ablation_row_and_head(
     [
         ("http://127.0.0.1:8000/v1", "detector.text_encoder"),
         ("no-such-folder", "no-such-folder"),
+        ("/no/such/folder", "/no/such/folder"),
+        ("/dev/null", "/dev/null"),
+        (".", "config.json"),
     ],
 )
 def test_init_refuses_an_unknown_text_encoder(
