@@ -13,6 +13,7 @@ PATH_ERRNOS = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.EEXIST,  # a file where a folder is made
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,

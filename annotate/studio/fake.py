@@ -38,7 +38,7 @@ class FakeStudio:
         self._now = now
         self._state: dict[str, Any] = {"projects": [], "tasks": [], "last_id": 0}
         if path is not None and path.exists():
-            self._state = json.loads(path.read_text())
+            self._state = _read(path)
 
     def ensure_project(
         self,
@@ -250,3 +250,20 @@ class FakeStudio:
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         temporary.write_text(json.dumps(self._state))
         temporary.replace(self._path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The state in a file.
+
+    Raises:
+        StudioError: the file is damaged.
+    """
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        state = None
+    if not isinstance(state, dict) or not {"projects", "tasks", "last_id"} <= set(state):
+        raise StudioError(
+            f"{path}, the state of the stub, is damaged", "Delete it, and open the round again."
+        )
+    return state

@@ -83,8 +83,18 @@ def render(text: str, results: Path) -> str:
 
 
 def update(document: Path, results: Path) -> bool:
-    """Render the tables of a document in place; returns whether it changed."""
-    before = document.read_text(encoding="utf-8")
+    """Render the tables of a document in place; returns whether it changed.
+
+    Raises:
+        FormatError: the document is missing or no text, or see ``render``.
+    """
+    try:
+        before = document.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise FormatError(
+            f"{document} is {'not there' if isinstance(error, OSError) else 'no text in UTF-8'}",
+            "Give a Markdown document.",
+        ) from error
     after = render(before, results)
     if after != before:
         atomic_write(document, after)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from dsmoe_core.atomic import atomic_write
@@ -97,6 +98,8 @@ def _load(model: Path) -> dict[str, Floats]:
         weights: dict[str, Floats] = load_file(model / "model.safetensors")
     except FileNotFoundError as error:
         raise ModelError(f"there is no model in {model}", "Train one first.") from error
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"the model in {model} is damaged: {error}", "Train one again.") from error
     return weights
 
 

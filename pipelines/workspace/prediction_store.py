@@ -17,6 +17,7 @@ from typing import Any
 
 from dsmoe_core.atomic import disk_full_as_error
 from dsmoe_core.digest import canonical_json
+from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
 
@@ -31,7 +32,11 @@ class PredictionStore:
         return self._folder / f"{version}.jsonl"
 
     def load(self, version: str) -> dict[str, Prediction]:
-        """All predictions of a version, by image key; empty if there are none."""
+        """All predictions of a version, by image key; empty if there are none.
+
+        Raises:
+            WorkspaceError: the file is damaged.
+        """
         path = self.path(version)
         if not path.exists():
             return {}
@@ -75,14 +80,14 @@ class _Lookup(Mapping[str, Prediction]):
                 offset = 0
                 for line in file:
                     if line.endswith(b"\n"):
-                        self._offsets[json.loads(line)["key"]] = offset
+                        self._offsets[_values(line, path)["key"]] = offset
                     offset += len(line)
 
     def __getitem__(self, key: str) -> Prediction:
         offset = self._offsets[key]
         with self._path.open("rb") as file:
             file.seek(offset)
-            return from_json(json.loads(file.readline()))
+            return _parse(file.readline(), self._path)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._offsets)
@@ -134,7 +139,41 @@ def _complete_lines(path: Path) -> Iterator[Prediction]:
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                yield from_json(json.loads(line))
+                yield _parse(line, path)
+
+
+def _parse(line: bytes, path: Path) -> Prediction:
+    """The prediction in a line of a file.
+
+    Raises:
+        WorkspaceError: the line is damaged.
+    """
+    values = _values(line, path)
+    try:
+        return from_json(values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path) from error
+
+
+def _values(line: bytes, path: Path) -> dict[str, Any]:
+    """The JSON values in a line of a file.
+
+    Raises:
+        WorkspaceError: the line is damaged.
+    """
+    try:
+        values = json.loads(line.decode())
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(values, dict) or "key" not in values:
+        raise _damaged(path)
+    return values
+
+
+def _damaged(path: Path) -> WorkspaceError:
+    return WorkspaceError(
+        f"the predictions in {path} are damaged", "Delete the file; the next round makes them again."
+    )
 
 
 def _length_of_complete_lines(path: Path) -> int:

@@ -200,11 +200,21 @@ class Workspace:
             )
 
     def quarantine(self) -> dict[str, str]:
-        """Reason by name of every file that was left out when images were imported."""
+        """Reason by name of every file that was left out when images were imported.
+
+        Raises:
+            WorkspaceError: quarantine.json is damaged.
+        """
         path = self.path / _QUARANTINE
         if not path.is_file():
             return {}
-        return {entry["name"]: entry["reason"] for entry in json.loads(path.read_text(encoding="utf-8"))}
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            return {entry["name"]: entry["reason"] for entry in entries}
+        except (ValueError, KeyError, TypeError) as error:
+            raise WorkspaceError(
+                f"{path} is damaged", "Delete it; the list of the files in it is then lost."
+            ) from error
 
     def save_quarantine(self, reasons: Mapping[str, str]) -> None:
         """Write the files that were left out, with the reason by name."""
