@@ -76,7 +76,9 @@ def test_lock_has_the_port_that_is_used(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-def test_next_port_is_used_where_the_port_is_taken(workspace: Workspace) -> None:
+def test_next_port_is_used_where_the_port_is_taken(workspace: Workspace, promote: Promote) -> None:
+    workspace.complete()
+    promote("m1")
     with taken_port() as port:
         process = MLBackendProcess(workspace.path, port)
         try:
