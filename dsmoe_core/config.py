@@ -267,6 +267,10 @@ class TrainingConfig(Frozen):
     class_subsets: float = Field(
         0.0, ge=0, le=1, description="fraction of the steps that train on a random subset of the classes"
     )
+    set_sampling: Literal["proportional", "even"] = Field(
+        "proportional",
+        description="several training sets: each in proportion to its images, or all equally often",
+    )
     paraphrases: float = Field(
         0.5, ge=0, le=1, description="fraction of a class's paraphrases used in a step, sampled for each step"
     )

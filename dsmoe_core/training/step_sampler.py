@@ -3,9 +3,10 @@
 Everything is a function of (seed, step). So a resumed run, and every process of several, gets the same steps
 as an uninterrupted single process.
 
-**Several labelled sets.** A step shows images of one set with that set's class book. In one round every set
-is processed once, in as many batches as it takes, in random order. So each set has a share proportional to
-its images, and at least one batch.
+**Several labelled sets.** A step shows images of one set with that set's class book. A round of steps has a
+number of batches of each set, in random order. With ``set_sampling: proportional`` a round processes every
+set once, in as many batches as it takes, so its share is proportional to its images. With ``even`` a round
+has one batch of each set.
 
 **Class subsets.** In a fraction of the steps only a random part of the classes is active: at least half, at
 most all but one. Boxes of the other classes are removed, so they count as background. The whole class book is
@@ -77,7 +78,7 @@ class StepSampler:
         self._sets = sets
         self._seed, self._subset_share = training.seed, training.class_subsets
         self._paraphrases = training.paraphrases
-        self._batches = [math.ceil(len(images) / training.batch) for images, _ in sets]
+        self._batches = batches_per_round([len(images) for images, _ in sets], training)
 
     def sample(self, step: int) -> TrainingStep:
         """Return the data of this step."""
@@ -91,19 +92,48 @@ class StepSampler:
         return TrainingStep.with_classes(active, images.batch(batch), classes, texts)
 
 
+def batches_per_round(sizes: Sequence[int], training: TrainingConfig) -> list[int]:
+    """Batches of each set in a round of steps.
+
+    Args:
+        sizes: images of each set.
+        training: batch size and ``set_sampling``.
+    """
+    if training.set_sampling == "even":
+        return [1] * len(sizes)
+    return [math.ceil(size / training.batch) for size in sizes]
+
+
 def scheduled_set(step: int, batches: Sequence[int], seed: int) -> tuple[int, int]:
     """Return the set that a step uses, and in how many earlier steps it was used.
 
     Args:
         step: step number.
-        batches: for each set, the number of batches that process it once.
+        batches: of each set in a round.
         seed: of the order within a round.
     """
     completed_rounds, position = divmod(step, sum(batches))
-    rng = np.random.default_rng([seed, ORDER_STREAM, completed_rounds])
-    order = rng.permutation(np.repeat(np.arange(len(batches)), batches))
-    index = int(order[position])
-    return index, completed_rounds * batches[index] + int((order[:position] == index).sum())
+    order = _order_of_round(completed_rounds, batches, seed)
+    index = order[position]
+    return index, completed_rounds * batches[index] + order[:position].count(index)
+
+
+def steps_of_each_set(steps: int, batches: Sequence[int], seed: int) -> list[int]:
+    """Return how many of the first ``steps`` steps use each set.
+
+    Args:
+        batches, seed: see :func:`scheduled_set`.
+    """
+    completed_rounds, rest = divmod(steps, sum(batches))
+    last = _order_of_round(completed_rounds, batches, seed)[:rest]
+    return [completed_rounds * count + last.count(index) for index, count in enumerate(batches)]
+
+
+def _order_of_round(number: int, batches: Sequence[int], seed: int) -> list[int]:
+    """The set of each step of a round."""
+    rng = np.random.default_rng([seed, ORDER_STREAM, number])
+    order: list[int] = rng.permutation(np.repeat(np.arange(len(batches)), batches)).tolist()
+    return order
 
 
 def sample_class_subset(classes: int, share: float, rng: np.random.Generator) -> Int[Tensor, " a"]:

@@ -15,6 +15,7 @@ from typing import Any
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
 from dsmoe_core.plain_text import markdown_code
+from pipelines.benchmarks.lines_table import lines_table
 from pipelines.benchmarks.measurement_tables import (
     demo_table,
     experts_table,
@@ -44,6 +45,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "experts": experts_table,
     "knockout": knockout_table,
     "latency": latency_table,
+    "lines": lines_table,
     "studio": studio_table,
     "accuracy": _DETECTOR_TABLE,
     "few_labels": _DETECTOR_TABLE,

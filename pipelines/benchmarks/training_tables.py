@@ -47,8 +47,9 @@ def training_table(**columns: str) -> Callable[[Mapping[str, Any]], str]:
             ]
             for row in rows
         ]
-        title = f"Trained for {_budget(result['budget'])} each, {_count(seeds, 'seed')}{spread}.\n\n"
-        return title + markdown_table(head, lines) + _tests(result, seeds)
+        title = f"Trained for {_budget(result['budget'])} each, {_count(seeds, 'seed')}{spread}."
+        table = f"{title}{_inner_split(result)}\n\n{markdown_table(head, lines)}"
+        return table + _selection(rows) + _tests(result, seeds)
 
     return render
 
@@ -162,8 +163,47 @@ def _tests(result: Mapping[str, Any], seeds: int) -> str:
     if not lines:
         return ""
     head = ("data", "training", "minus", "mAP@.5:.95 [95 % interval]", "p", "over")
-    note = f"\n\n{ONE_SEED}" if seeds == 1 else ""
-    return f"\n\n{markdown_table(head, lines)}{note}"
+    notes = ([ONE_SEED] if seeds == 1 else []) + resampling_note(result)
+    return "\n\n".join(["", markdown_table(head, lines), *([" ".join(notes)] if notes else [])])
+
+
+def resampling_note(result: Mapping[str, Any]) -> list[str]:
+    """A sentence on the groups of the bootstrap; none if images were resampled."""
+    return (
+        [f"Whole groups of images, {markdown_code(result['by'])}, are resampled."] if "by" in result else []
+    )
+
+
+def _inner_split(result: Mapping[str, Any]) -> str:
+    """A sentence on the inner split, if there is one."""
+    if "inner" not in result:
+        return ""
+    share, by = result["inner"]["share"], result["inner"]["by"]
+    part = f"{share:.0%} of the training images" + (f", whole groups {markdown_code(by)}" if by else "")
+    evaluated = result.get("evaluated_on") == "inner"
+    return f" {'Evaluated' if evaluated else 'Selected'} on {part}, which are not trained on."
+
+
+def _selection(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What was selected for each row, seed by seed."""
+    lines = [
+        [
+            escape_markdown(row["data"]),
+            _row_name(row),
+            ", ".join(escape_markdown(str(one["model"])) for one in row["selected"]),
+            ", ".join(f"{one[_unit(one)]:g} {_unit(one)}" for one in row["selected"]),
+            score_over_seeds([one["inner_map"] for one in row["selected"]]),
+            f"{sum(one['converged'] for one in row['selected'])} of {len(row['selected'])}",
+        ]
+        for row in rows
+        if "selected" in row
+    ]
+    head = ("data", "training", "selected", "length", "mAP@.5:.95, inner split", "converged")
+    return f"\n\n{markdown_table(head, lines)}" if lines else ""
+
+
+def _unit(length: Mapping[str, Any]) -> str:
+    return next(unit for unit in ("epochs", "minutes") if unit in length)
 
 
 def _difference(test: Mapping[str, Any]) -> str:
@@ -182,6 +222,12 @@ def _row_name(row: Mapping[str, Any]) -> str:
 
 
 def _budget(budget: Mapping[str, Any]) -> str:
+    if "converge" in budget:
+        first = budget["epochs"]
+        return (
+            f"{first}, {2 * first}, {4 * first}, ... up to {budget['max_epochs']} epochs until "
+            f"{_count(budget['converge'], 'length')} in a row did not improve the mAP@.5:.95,"
+        )
     ((unit, amount),) = budget.items()
     return f"{amount:g} {unit}"
 

@@ -1,26 +1,29 @@
-"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out: benchmarks that train"""
+"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out, lines: they train"""
 
 from __future__ import annotations
 
-import inspect
-import math
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import RESULTS, Size, SizeOption, finite, output_file, output_folder
-from pipelines.cli.terminal import TerminalReporter, command_line, line
+from pipelines.cli.options import Size, SizeOption, finite
+from pipelines.cli.training_command import (
+    LabelsOption,
+    TrainingOptions,
+    app,
+    names_of,
+    numbers_of,
+    training_command,
+)
 
 if TYPE_CHECKING:
+    from pipelines.benchmarks.comparison.dataset import InnerSplit
     from pipelines.benchmarks.comparison.models import ModelBuilder
     from pipelines.benchmarks.comparison.protocol import Budget
-    from pipelines.benchmarks.comparison.run_store import RunStore
-    from pipelines.benchmarks.comparison.sweep import ReportCallback, Sweep
 
-app = typer.Typer()
+__all__ = ["app", "model_builder"]
 
 WithOption = Annotated[
     list[Path] | None,
@@ -43,145 +46,97 @@ SubsetsOption = Annotated[
 ModelsOption = Annotated[
     str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
 ]
-LabelsOption = Annotated[
+InnerOption = Annotated[
     float,
-    typer.Option("--labels", metavar="X", help="Share of the training images to train on.", callback=finite),
+    typer.Option(
+        "--inner",
+        metavar="X",
+        min=0.01,
+        max=0.9,
+        callback=finite,
+        help="Share of train.json for the inner split, on which settings and models are selected.",
+    ),
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingOptions:
-    """The options that all commands of this module share."""
+class EvaluationSplit(StrEnum):
+    """Images to evaluate on."""
 
-    data: Annotated[
-        list[Path],
-        typer.Option("--data", metavar="DIR", help="images/, train.json and val.json; can be repeated."),
-    ]
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes",
-            min=0.01,
-            help="Wall-clock time of each training; or --epochs.",
-            callback=finite,
-        ),
-    ] = None
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Passes over the training images; or --minutes.")
-    ] = None
-    px: Annotated[int, typer.Option("--px", min=64, help="Side of the network's input, for all models.")] = (
-        320
-    )
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Trainings per model; seeds 1, 2, ...")] = 3
-    json: Annotated[
-        Path, typer.Option("--json", metavar="FILE", help="Result file.", callback=output_file)
-    ] = RESULTS
-    work: Annotated[
-        Path,
-        typer.Option(
-            "--work", metavar="DIR", help="Stored trainings; none is repeated.", callback=output_folder
-        ),
-    ] = Path("workspaces/benchmarks")
-
-    @property
-    def seed_numbers(self) -> Sequence[int]:
-        """The seeds of the trainings."""
-        return range(1, self.seeds + 1)
-
-    def budget(self) -> Budget:
-        """The budget of each training.
-
-        Raises:
-            SettingsError: both or none of minutes and epochs are given.
-        """
-        from dsmoe_core.errors import SettingsError
-        from pipelines.benchmarks.comparison.protocol import Budget
-
-        if (self.minutes is None) == (self.epochs is None):
-            given = "none" if self.minutes is None else "both"
-            raise SettingsError(f"expected --minutes or --epochs; {given} given", "Give one of the two.")
-        return Budget(self.minutes, self.epochs)
-
-    def run(self, sweep: Sweep, budget: Budget) -> None:
-        """Run a sweep; the result file is written after each training."""
-        from pipelines.benchmarks.comparison.sweep import run_sweep
-        from pipelines.benchmarks.results import write_result
-
-        self.measure(
-            lambda store, report: run_sweep(sweep, self.data, budget, self.seed_numbers, store, report),
-            write_result,
-        )
-
-    def measure(self, work: Callable[[RunStore, ReportCallback], None], write: Callable[..., None]) -> None:
-        """Call ``work`` with the store of trainings and a callback that writes the result file.
-
-        Args:
-            write: ``write_result``, or ``update_result`` for a file that several commands write.
-        """
-        from pipelines.benchmarks.comparison.run_store import RunStore
-
-        command = command_line()
-
-        def report(measured: dict[str, Any], seeds: Sequence[int]) -> None:
-            write(self.json, measured, command=command, seeds=seeds)
-
-        with TerminalReporter() as progress:
-            work(RunStore(self.work, progress), report)
-        line(f"{self.json} is written")
-
-
-def training_command(
-    name: str, *, file: str | None = None, seeds: int = 3, without: Collection[str] = ()
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command with its own options and those of ``TrainingOptions``.
-
-    The decorated function takes ``options``, the ``TrainingOptions``, and its own options by keyword.
-
-    Args:
-        name: of the command.
-        file: name of the result file, by default that of the command, without the ending.
-        seeds: default of ``--seeds``.
-        without: fields of ``TrainingOptions`` that the command does not have.
-    """
-    defaults = {"json": RESULTS / f"{file or name}.json", "seeds": seeds}
-    shared = {
-        field.name: field.replace(
-            kind=inspect.Parameter.KEYWORD_ONLY, default=defaults.get(field.name, field.default)
-        )
-        for field in inspect.signature(TrainingOptions, eval_str=True).parameters.values()
-        if field.name not in without
-    }
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        own = dict(inspect.signature(function, eval_str=True).parameters)
-        del own["options"]
-        data = {"data": shared["data"]}
-        parameters = list((data | own | shared).values())
-
-        def command(**values: Any) -> None:
-            options = TrainingOptions(**{key: values.pop(key) for key in shared})
-            function(options, **values)
-
-        command.__doc__ = function.__doc__
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        app.command(name)(command)
-        return function
-
-    return register
+    INNER = "inner"
+    VAL = "val"
 
 
 @training_command("accuracy")
 def accuracy(
-    options: TrainingOptions, *, models: ModelsOption = "nano,yolov8n", labels: LabelsOption = 1.0
+    options: TrainingOptions,
+    *,
+    models: ModelsOption = "nano,yolov8n",
+    labels: LabelsOption = 1.0,
+    yolo_rates: Annotated[
+        str,
+        typer.Option(
+            "--yolo-rates",
+            metavar="X,X,...",
+            help="Learning rates of YOLOv8, as multiples of the one that ultralytics chooses; of several, "
+            "the best on the inner split is reported.",
+        ),
+    ] = "1",
+    converge: Annotated[
+        int | None,
+        typer.Option(
+            "--converge",
+            metavar="N",
+            min=1,
+            help="Train for --epochs (default: 10), twice, four times, ... as many, until the mAP@.5:.95 on "
+            "the inner split has not improved N times in a row; the best training is reported.",
+        ),
+    ] = None,
+    max_epochs: Annotated[
+        int, typer.Option("--max-epochs", min=1, help="With --converge: longest training.")
+    ] = 320,
+    inner: InnerOption = 0.2,
 ) -> None:
-    """DS-MoE against YOLOv8, both from random weights: same images, size, budget and evaluation.
+    """DS-MoE against YOLOv8, both from random weights: same images, size, batch, NMS, budget and evaluation.
 
-    Example: `dsmoe benchmark accuracy --data deeppcb --minutes 8 --px 320 --seeds 3`
+    Example: `dsmoe benchmark accuracy --data deeppcb --converge 1 --yolo-rates 0.5,1,2 --px 320 --seeds 3`
     """
+    from pipelines.benchmarks.comparison.selection import Selected
     from pipelines.benchmarks.comparison.variants import detector_sweep
 
-    options.run(detector_sweep(_names(models), model_builder(options.px), labels), options.budget())
+    rates = numbers_of(yolo_rates)
+    sweep = detector_sweep(names_of(models), model_builder(options.px), labels, rates)
+    if converge is not None:
+        selected = Selected(_inner_split(inner, options), converge, max_epochs)
+        options.run(sweep, _first_length(options, max_epochs), selected)
+    elif len(rates) > 1:
+        options.run(sweep, options.budget(), Selected(_inner_split(inner, options)))
+    else:
+        options.run(sweep, options.budget())
+
+
+def _inner_split(share: float, options: TrainingOptions) -> InnerSplit:
+    from pipelines.benchmarks.comparison.dataset import InnerSplit
+
+    return InnerSplit(share, options.pattern)
+
+
+def _first_length(options: TrainingOptions, max_epochs: int) -> Budget:
+    """The shortest training with --converge.
+
+    Raises:
+        SettingsError: --minutes is given, or --epochs is above --max-epochs.
+    """
+    from dsmoe_core.errors import SettingsError
+    from pipelines.benchmarks.comparison.protocol import Budget
+
+    first = options.epochs or min(10, max_epochs)
+    if options.minutes is not None or first > max_epochs:
+        given = f"--minutes {options.minutes:g}" if options.minutes is not None else f"--epochs {first}"
+        raise SettingsError(
+            f"{given} is given with --converge and --max-epochs {max_epochs}; expected fewer --epochs",
+            "Give the length of the shortest training as --epochs.",
+        )
+    return Budget(epochs=first)
 
 
 @training_command("curve", seeds=1, without=("minutes", "epochs"))
@@ -202,8 +157,8 @@ def curve(
     from pipelines.benchmarks.comparison.protocol import Budget
     from pipelines.benchmarks.comparison.variants import detector_sweep, with_budgets
 
-    budgets = _numbers(minutes)
-    detectors = detector_sweep(_names(models), model_builder(options.px), labels)
+    budgets = numbers_of(minutes)
+    detectors = detector_sweep(names_of(models), model_builder(options.px), labels)
     options.run(with_budgets(detectors, budgets), Budget(minutes=max(budgets, default=0)))
 
 
@@ -222,7 +177,7 @@ def ablation(
     """
     from pipelines.benchmarks.comparison.variants import ablation_sweep
 
-    options.run(ablation_sweep(_names(rows), size.value, model_builder(options.px)), options.budget())
+    options.run(ablation_sweep(names_of(rows), size.value, model_builder(options.px)), options.budget())
 
 
 @training_command("warmstart")
@@ -249,7 +204,7 @@ def warmstart(
     from pipelines.benchmarks.comparison.variants import start_sweep
 
     weights = warm or shipped_path(size.value)
-    sweep = start_sweep(_names(start), _numbers(shares), size.value, model_builder(options.px), weights)
+    sweep = start_sweep(names_of(start), numbers_of(shares), size.value, model_builder(options.px), weights)
     options.run(sweep, options.budget())
 
 
@@ -268,14 +223,74 @@ def settings(
     ],
     labels: LabelsOption = 1.0,
     size: SizeOption = Size.NANO,
+    split: Annotated[
+        EvaluationSplit,
+        typer.Option(
+            "--split",
+            help="Images to evaluate on: inner, a part of train.json, to choose settings; or val.json.",
+        ),
+    ] = EvaluationSplit.INNER,
+    inner: InnerOption = 0.2,
 ) -> None:
     """The effect of settings: trained without a change, and with each given change.
 
     Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
     """
+    from pipelines.benchmarks.comparison.selection import OnInner
     from pipelines.benchmarks.comparison.variants import settings_sweep
 
-    options.run(settings_sweep(changes, size.value, model_builder(options.px), labels), options.budget())
+    sweep = settings_sweep(changes, size.value, model_builder(options.px), labels)
+    procedure = OnInner(_inner_split(inner, options)) if split is EvaluationSplit.INNER else None
+    options.run(sweep, options.budget(), procedure)
+
+
+@training_command("lines", without=("minutes", "epochs"))
+def lines(
+    options: TrainingOptions,
+    *,
+    images_seen: Annotated[
+        int,
+        typer.Option(
+            "--images-seen",
+            metavar="N",
+            min=1,
+            help="Images of all lines together that the joint model is shown; each single model is shown as "
+            "many of its line as the joint model was.",
+        ),
+    ] = 10_000,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar="NAME=VALUE",
+            help="Also with changed settings, as in `dsmoe benchmark settings`; can be repeated.",
+        ),
+    ] = None,
+    labels: LabelsOption = 1.0,
+    size: SizeOption = Size.NANO,
+) -> None:
+    """One model for several product lines, each a --data, against one model for each line.
+
+    Example: `dsmoe benchmark lines --data deeppcb --data neu_det --try training.set_sampling=even`
+    """
+    from pipelines.benchmarks.comparison.product_lines import run_lines
+    from pipelines.benchmarks.comparison.variants import changed_models, require_shares
+    from pipelines.benchmarks.results import write_result
+
+    require_shares([labels])
+    models = changed_models(changes or (), size.value, model_builder(options.px))
+    options.measure(
+        lambda store, report: run_lines(
+            models,
+            options.data,
+            images_seen,
+            options.seed_numbers,
+            store,
+            report,
+            train_share=labels,
+        ),
+        write_result,
+    )
 
 
 @training_command("words")
@@ -355,26 +370,3 @@ def model_builder(px: int) -> ModelBuilder:
     environment = Environment.read()
     text_encoder = dsmoe_backend(None, environment).text_encoder
     return ModelBuilder(px, text_encoder, yolo_python(environment.environments))
-
-
-def _names(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str) -> list[float]:
-    """Numbers above 0 separated by commas.
-
-    Raises:
-        SettingsError: there is none, or a part is not such a number.
-    """
-    from dsmoe_core.errors import SettingsError
-
-    try:
-        numbers = [float(part) for part in _names(text)]
-    except ValueError:
-        numbers = []
-    if not numbers or not all(0 < number < math.inf for number in numbers):
-        raise SettingsError(
-            f"expected numbers above 0, separated by commas, not {text!r}", "Give some such as 0.05,1."
-        )
-    return numbers

@@ -102,13 +102,9 @@ def _report(effects: dict[str, Any], routing: dict[str, Any], out: Path, seed: i
 
 def _groups(by: str | None, truth: Sequence[LabelledImage]) -> list[str] | None:
     """The group of each image."""
-    from pipelines.evaluation.report.groups import compile_pattern, group_images
+    from pipelines.evaluation.report.groups import compile_pattern, group_names
 
-    if by is None:
-        return None
-    grouped = group_images(compile_pattern(by), truth)
-    names = {labelled.image.key: name for name, images in grouped.items() for labelled in images}
-    return [names[labelled.image.key] for labelled in truth]
+    return None if by is None else group_names(compile_pattern(by), truth)
 
 
 def _table(effects: dict[str, Any]) -> Table:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledImage
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
+from pipelines.evaluation.report.groups import group_names
 from pipelines.progress import ProgressReporter
 from pipelines.settings import MAX_PIXELS
 from prompts.glossary import glossary_book
+
+INNER_SEED = 42
+"""Of the inner split; the same for all models and all seeds of a training."""
 
 
 @contextmanager
@@ -98,3 +105,53 @@ def with_train_share(dataset: BenchmarkDataset, share: float, seed: int) -> Benc
     order.insert(0, order.pop(first_labelled))
     sampled = sorted(order[: max(1, round(share * len(order)))])
     return replace(dataset, train=tuple(dataset.train[i] for i in sampled), train_share=share)
+
+
+class InnerSplit(NamedTuple):
+    """A part of train.json on which settings and models are selected, so that val.json is not used for it.
+
+    Attributes:
+        share: of the training images, in (0, 1).
+        by: part of the file names that images of one group share; whole groups are cut off. None: every image
+            is a group of its own.
+    """
+
+    share: float = 0.2
+    by: re.Pattern[str] | None = None
+
+    @property
+    def plain(self) -> dict[str, Any]:
+        """For result files."""
+        return {"share": self.share, "by": self.by and self.by.pattern}
+
+    def cut(self, dataset: BenchmarkDataset) -> BenchmarkDataset:
+        """The data set with the inner split as ``val`` and the other training images as ``train``.
+
+        Groups are taken in random order while they fit into the share; if none fits, the smallest is taken.
+        The order depends on the names of the groups alone, so all models get the same split.
+
+        Raises:
+            DataError: there are fewer than two groups, or a part has no box.
+        """
+        numbers = [str(number) for number in range(len(dataset.train))]
+        names = numbers if self.by is None else group_names(self.by, dataset.train)
+        sizes = Counter(names)
+        order = sorted(sizes)
+        random.Random(INNER_SEED).shuffle(order)  # noqa: S311 - no secret
+        room, inner = round(self.share * len(names)), set[str]()
+        for name in order:
+            if sizes[name] <= room:
+                inner.add(name)
+                room -= sizes[name]
+        inner = inner or {min(order, key=lambda name: sizes[name])}
+        parts = [
+            tuple(image for image, name in zip(dataset.train, names, strict=True) if (name in inner) == side)
+            for side in (False, True)
+        ]
+        if not all(any(image.annotations for image in part) for part in parts):
+            raise DataError(
+                f"the {len(names)} training images of {dataset.name} in {len(sizes)} groups cannot be split: "
+                f"{len(parts[0])} for training and {len(parts[1])} for selection, a part without a box",
+                "Give more labels, another --inner, or a --by with more groups.",
+            )
+        return replace(dataset, train=parts[0], val=parts[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from dsmoe_core.schema import ImageRecord, LabelledSet, Prediction, Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
+from dsmoe_core.training.step_sampler import batches_per_round, steps_of_each_set
 from pipelines.benchmarks.comparison.digests import package_digest
 from pipelines.benchmarks.comparison.protocol import MIN_SCORE, BenchmarkDataset, Budget, TrainingResult
 from pipelines.progress import ProgressReporter
@@ -97,10 +99,9 @@ class DsmoeModel:
         images_seen = self._images_seen(dataset, budget, training, folder / "length.json", progress)
         training = training.model_copy(update={"images_seen": images_seen})
         progress.status(f"{self.name}: training")
-        vocabulary = self._vocabulary_of(dataset)
         summary = fit(
             images=dataset.train,
-            vocabulary=vocabulary,
+            vocabulary=self._vocabulary_of(dataset),
             text_encoder=self._text_encoder,
             model=self.config,
             training=training,
@@ -110,11 +111,21 @@ class DsmoeModel:
             progress=lambda step, steps, _: progress.advance(step, steps),
         )
         progress.status(f"{self.name}: predicting")
-        images = [labelled.image for labelled in dataset.val]
-        predictions = self.predict(folder / "model", vocabulary, images, progress)
+        predictions = self.predict_trained(dataset, folder, progress)
         notes = {"losses": summary.losses, "steps": summary.steps}
         epochs = summary.steps * training.batch / self._images_per_epoch(dataset)
         return TrainingResult(predictions, epochs, summary.seconds, notes)
+
+    def predict_trained(
+        self, dataset: BenchmarkDataset, folder: Path, progress: ProgressReporter
+    ) -> list[Prediction]:
+        """Predict ``dataset.val`` with its vocabulary and the network that ``train`` left in the folder.
+
+        Raises:
+            ModelError: the folder has no complete model.
+        """
+        images = [labelled.image for labelled in dataset.val]
+        return self.predict(folder / "model", self._vocabulary_of(dataset), images, progress)
 
     def predict(
         self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord], progress: ProgressReporter
@@ -179,6 +190,8 @@ class DsmoeModel:
         For a budget in minutes it is measured once and stored, because the learning-rate schedule of a
         resumed training depends on it.
         """
+        if budget.images is not None:
+            return budget.images
         if budget.epochs is not None:
             return budget.epochs * self._images_per_epoch(dataset)
         if length_file.is_file():
@@ -190,9 +203,20 @@ class DsmoeModel:
         atomic_write(length_file, json.dumps(length) + "\n")
         return images_seen
 
+    def images_of_each_set(self, dataset: BenchmarkDataset, images_seen: int, seed: int) -> list[int]:
+        """Images that a training shows of the data set and of each of its extra sets."""
+        training = self.training.model_copy(update={"images_seen": images_seen, "seed": seed})
+        batches = batches_per_round(self._set_sizes(dataset), training)
+        steps = math.ceil(images_seen / training.batch)
+        return [count * training.batch for count in steps_of_each_set(steps, batches, seed)]
+
     def _images_per_epoch(self, dataset: BenchmarkDataset) -> int:
-        """Training images of all sets; tiles count as images."""
-        return sum(len(training_views(s.train, self.config.tiles)) for s in (dataset, *dataset.extra_sets))
+        """Training images of all sets."""
+        return sum(self._set_sizes(dataset))
+
+    def _set_sizes(self, dataset: BenchmarkDataset) -> list[int]:
+        """Training images of each set; tiles count as images."""
+        return [len(training_views(s.train, self.config.tiles)) for s in (dataset, *dataset.extra_sets)]
 
 
 def _extra_sets(dataset: BenchmarkDataset) -> list[LabelledSet]:

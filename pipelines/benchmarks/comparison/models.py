@@ -94,6 +94,6 @@ class ModelBuilder:
             size, self.preset(size), training=training, vocabulary=vocabulary, encoder_from=encoder_from
         )
 
-    def yolo(self, name: str) -> BenchmarkModel:
-        """YOLOv8 of a size of ``YOLO_SIZES``."""
-        return YoloModel(name, self.px, self._yolo_python)
+    def yolo(self, size: str, rate: float = 1.0) -> BenchmarkModel:
+        """YOLOv8 of a size of ``YOLO_SIZES``, with the batch of DS-MoE; see :class:`YoloModel`."""
+        return YoloModel(size, self.px, self._yolo_python, batch=self.training.batch, rate=rate)

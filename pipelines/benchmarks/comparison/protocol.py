@@ -20,15 +20,23 @@ MAX_PER_IMAGE = MAX_DETECTIONS
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Length of a training: either minutes of wall-clock time or passes over the training images."""
+    """Length of a training in one unit.
+
+    Attributes:
+        minutes: of wall-clock time.
+        epochs: passes over the training images.
+        images: images shown to the network.
+    """
 
     minutes: float | None = None
     epochs: int | None = None
+    images: int | None = None
 
     @property
     def plain(self) -> dict[str, Any]:
         """The given unit and its amount, for result files."""
-        return {"epochs": self.epochs} if self.minutes is None else {"minutes": self.minutes}
+        amounts = {"minutes": self.minutes, "epochs": self.epochs, "images": self.images}
+        return {unit: amount for unit, amount in amounts.items() if amount is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,16 @@ class BenchmarkModel(Protocol):
         Called again with the same folder after a kill, it resumes or starts over.
 
         Args:
-            folder: of this training alone, for checkpoints and logs.
+            folder: of this training alone, for checkpoints, logs and the trained weights.
+        """
+        ...
+
+    def predict_trained(
+        self, dataset: BenchmarkDataset, folder: Path, progress: ProgressReporter
+    ) -> Sequence[Prediction]:
+        """Predict ``dataset.val`` with the model that ``train`` left in the folder.
+
+        Raises:
+            ModelError: there is no trained model in the folder.
         """
         ...

@@ -21,6 +21,7 @@ def result_row(results: Sequence[RunResult]) -> dict[str, Any]:
     """Metrics of one model, each a list in the order of ``seeds``.
 
     ``classes`` has AP@.5 and recall by class, and ``errors`` the loss of mAP@.5 by kind of error.
+    ``selected`` says what was selected on the inner split, if anything was.
     """
     row: dict[str, Any] = {"seeds": [result.seed for result in results]}
     for name in ("epochs", "minutes"):
@@ -30,6 +31,8 @@ def result_row(results: Sequence[RunResult]) -> dict[str, Any]:
         row[name] = [round(result.metrics[name], 4) for result in results]
     figures = [result.record["figures"] for result in results]
     labels = [entry["name"] for entry in figures[0]["classes"] if entry["boxes"]]
+    if all("selected" in result.record for result in results):
+        row["selected"] = [result.record["selected"] for result in results]
     row["classes"] = {label: _class_metrics(label, figures) for label in labels}
     row["errors"] = {
         cost["kind"]: [round(_entry(one["errors"], "kind", cost["kind"])["map50_gain"], 4) for one in figures]

@@ -8,6 +8,7 @@ and benchmarks that need the same run share it. ``result.json`` is written last 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from dsmoe_core.schema import Prediction
 from pipelines.benchmarks.comparison.digests import dataset_digest, package_digest
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, BenchmarkModel, Budget
 from pipelines.benchmarks.results import machine
+from pipelines.evaluation.report.groups import group_names
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.registry import source_commit
 
@@ -41,8 +43,8 @@ class RunResult:
 
     Attributes:
         folder: of the run, with everything that the model stored.
-        record: ``figures`` (as in evaluation.json) and ``resampled``; of a training also ``epochs``,
-            ``minutes`` and ``commit``.
+        record: ``figures`` (as in evaluation.json), ``resampled`` and ``leading_experts``; of a training also
+            ``epochs``, ``minutes`` and ``commit``.
     """
 
     seed: int
@@ -69,12 +71,22 @@ class RunStore:
     Args:
         work: the folder.
         resamples: number of bootstrap resamples of the images, for confidence intervals.
+        by: part of the file names that dependent images share, such as their board design; whole groups are
+            resampled. None: every image is resampled on its own. Another ``by`` evaluates again and does not
+            train again.
     """
 
-    def __init__(self, work: Path, progress: ProgressReporter, resamples: int = RESAMPLES) -> None:
+    def __init__(
+        self,
+        work: Path,
+        progress: ProgressReporter,
+        resamples: int = RESAMPLES,
+        by: re.Pattern[str] | None = None,
+    ) -> None:
         self.progress = progress
         self._work = work
         self._resamples = resamples
+        self._by = by
 
     def run(self, model: BenchmarkModel, dataset: BenchmarkDataset, budget: Budget, seed: int) -> RunResult:
         """Train and evaluate, or read the stored result.
@@ -123,7 +135,8 @@ class RunStore:
         self, folder: Path, name: str, seed: int, make: Callable[[], dict[str, Any]]
     ) -> RunResult:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.json"
+        resampled_by = "" if self._by is None else f"-by-{content_id(self._by.pattern)}"
+        path = folder / f"{name}{resampled_by}.json"
         with process_lock(folder / "lock", self.progress.status):
             if path.is_file():
                 record = json.loads(path.read_text(encoding="utf-8"))
@@ -147,7 +160,8 @@ class RunStore:
     def _evaluate(self, predictions: Sequence[Prediction], dataset: BenchmarkDataset) -> dict[str, Any]:
         """All metrics, and the mAP in each resample."""
         self.progress.status("evaluating")
-        counts = bootstrap.resample_counts(len(dataset.val), self._resamples, RESAMPLE_SEED)
+        groups = None if self._by is None else group_names(self._by, dataset.val)
+        counts = bootstrap.resample_counts(len(dataset.val), self._resamples, RESAMPLE_SEED, groups)
         by_key = {prediction.key: prediction for prediction in predictions}
         tables = evaluation_tables(
             by_key, dataset.val, dataset.vocabulary.names, counts, self.progress.advance
@@ -156,7 +170,14 @@ class RunStore:
         return {
             "figures": compute_metrics(tables, counts, given=GIVEN_THRESHOLD, seed=RESAMPLE_SEED),
             "resampled": np.nan_to_num(means).round(6).tolist(),
+            "leading_experts": _leading_experts(predictions),
         }
+
+
+def _leading_experts(predictions: Sequence[Prediction]) -> list[int]:
+    """The expert with the highest weight in each image; empty if the network has no router."""
+    experts = [prediction.routing.experts for prediction in predictions]
+    return [chosen[0] for chosen in experts] if all(experts) else []
 
 
 def _hardware(budget: Budget) -> dict[str, Any]:

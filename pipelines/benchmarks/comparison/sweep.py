@@ -11,6 +11,7 @@ from pipelines.benchmarks.comparison.dataset import load_datasets, with_train_sh
 from pipelines.benchmarks.comparison.protocol import MAX_PER_IMAGE, MIN_SCORE, BenchmarkModel, Budget
 from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
 from pipelines.benchmarks.comparison.run_store import RunResult, RunStore
+from pipelines.benchmarks.comparison.selection import ON_VAL, Procedure
 
 ReportCallback = Callable[[dict[str, Any], Sequence[int]], None]
 """Called after each run with the keys of a result file and the seeds that were started."""
@@ -24,12 +25,14 @@ class SweepEntry:
         keys: identify the entry in its rows.
         train_share: share of the training images that it is trained on.
         budget: replaces the budget of the sweep.
+        alternatives: the model with other settings; the procedure selects one.
     """
 
     keys: dict[str, Any]
     model: BenchmarkModel
     train_share: float = 1.0
     budget: Budget | None = None
+    alternatives: tuple[BenchmarkModel, ...] = ()
 
 
 class EntryPair(NamedTuple):
@@ -54,6 +57,7 @@ def run_sweep(
     seeds: Sequence[int],
     store: RunStore,
     report: ReportCallback,
+    procedure: Procedure = ON_VAL,
 ) -> None:
     """Train and evaluate all entries on all data sets, seed by seed.
 
@@ -62,6 +66,7 @@ def run_sweep(
     Args:
         data: folders with images/, train.json and val.json.
         budget: of all entries without a budget of their own.
+        procedure: how an entry is trained and evaluated.
 
     Raises:
         DataError: a data set cannot be read.
@@ -79,11 +84,12 @@ def run_sweep(
             description = ", ".join([dataset.name, *map(str, entry.keys.values()), f"seed {seed}"])
             progress.line(f"{number} of {len(runs)}: {description}")
             sampled = with_train_share(dataset, entry.train_share, seed)
-            result = store.run(entry.model, sampled, entry.budget or budget, seed)
+            candidates = (entry.model, *entry.alternatives)
+            result = procedure.run(candidates, sampled, entry.budget or budget, seed, store)
             results.setdefault((dataset.name, i), []).append(result)
             metrics = result.metrics
             progress.line(f"  mAP@.5 {metrics['map50']:.3f}, mAP@.5:.95 {metrics['map']:.3f}")
-            head = {"budget": budget.plain, "min_score": MIN_SCORE, "most_findings": MAX_PER_IMAGE}
+            head = {"min_score": MIN_SCORE, "most_findings": MAX_PER_IMAGE, **procedure.plain(budget)}
             report({**head, **_rows_and_tests(sweep, names, results)}, seeds[: seeds.index(seed) + 1])
 
 

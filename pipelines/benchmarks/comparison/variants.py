@@ -29,24 +29,41 @@ FIXED_SETTINGS = ("training.images_seen", "training.seed")
 """Settings that the budget and the seeds of a benchmark determine."""
 
 
-def detector_sweep(names: Sequence[str], models: ModelBuilder, train_share: float = 1.0) -> Sweep:
+def detector_sweep(
+    names: Sequence[str],
+    models: ModelBuilder,
+    train_share: float = 1.0,
+    yolo_rates: Sequence[float] = (1.0,),
+) -> Sweep:
     """DS-MoE and YOLOv8 from random weights; each DS-MoE is compared with each YOLO.
 
     Args:
         names: ``nano``, ``base``, ``yolov8n``, ``yolov8s``, ...
+        yolo_rates: multiples of the learning rate that ultralytics chooses; with several, the inner split
+            decides (selection.py).
 
     Raises:
-        SettingsError: a name is unknown or repeated, or the share is not in (0, 1].
+        SettingsError: a name is unknown or repeated, a rate is repeated, or the share is not in (0, 1].
     """
     _require_known(names, (*DSMOE_SIZES, *YOLO_SIZES), "model")
-    _require_shares([train_share])
+    require_shares([train_share])
 
-    def build(name: str) -> BenchmarkModel:
+    if len(set(yolo_rates)) != len(yolo_rates):
+        raise SettingsError(
+            f"a rate is repeated in {', '.join(f'{rate:g}' for rate in yolo_rates)}", "Name each once."
+        )
+
+    def build(name: str) -> list[BenchmarkModel]:
         size = next((size for size in DSMOE_SIZES if size == name), None)
-        return models.dsmoe_preset(size) if size else models.yolo(name)
+        return [models.dsmoe_preset(size)] if size else [models.yolo(name, rate) for rate in yolo_rates]
 
     keys = {"image_px": models.px, "start": "scratch", "labels": train_share}
-    entries = [SweepEntry({"model": name, **keys}, build(name), train_share) for name in names]
+    entries = []
+    for name in names:
+        model, *alternatives = build(name)
+        entries.append(
+            SweepEntry({"model": name, **keys}, model, train_share, alternatives=tuple(alternatives))
+        )
     pairs = [
         EntryPair(i, k, {"model": first, "against": second})
         for i, first in enumerate(names)
@@ -130,7 +147,7 @@ def start_sweep(
         SettingsError: a start is unknown, a share is not in (0, 1], or the file of the warm start is missing.
     """
     _require_known(starts, STARTS, "start")
-    _require_shares(shares)
+    require_shares(shares)
     if "warm" in starts and (warm is None or not warm.is_file()):
         raise SettingsError(
             f"the file of the warm start does not exist: {warm}", "Name one with --warm, or leave out `warm`."
@@ -169,20 +186,29 @@ def settings_sweep(
     Raises:
         SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
     """
-    _require_shares([train_share])
-    if len(set(changes)) != len(changes):
-        raise SettingsError(f"a setting is repeated in {', '.join(changes)}", "Name each once.")
+    require_shares([train_share])
     keys = {"size": size, "image_px": models.px, "labels": train_share}
-    unchanged = SweepEntry({"settings": UNCHANGED, **keys}, models.dsmoe_preset(size), train_share)
-    changed = [
-        SweepEntry({"settings": change, **keys}, _with_change(change, size, models), train_share)
-        for change in changes
+    entries = [
+        SweepEntry({"settings": settings, **keys}, model, train_share)
+        for settings, model in changed_models(changes, size, models).items()
     ]
     pairs = [
         EntryPair(i, 0, {"settings": change, "against": UNCHANGED})
         for i, change in enumerate(changes, start=1)
     ]
-    return Sweep([unchanged, *changed], pairs)
+    return Sweep(entries, pairs)
+
+
+def changed_models(changes: Sequence[str], size: Size, models: ModelBuilder) -> dict[str, DsmoeModel]:
+    """The model of a preset without a change, named ``UNCHANGED``, and with each change.
+
+    Raises:
+        SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
+    """
+    if len(set(changes)) != len(changes):
+        raise SettingsError(f"a setting is repeated in {', '.join(changes)}", "Name each once.")
+    changed = {change: _with_change(change, size, models) for change in changes}
+    return {UNCHANGED: models.dsmoe_preset(size), **changed}
 
 
 class _ChangeableSettings(Frozen):
@@ -222,7 +248,12 @@ def _require_known(names: Sequence[str], known: Sequence[str], kind: str) -> Non
         raise SettingsError(f"a {kind} is repeated in {', '.join(names)}", "Name each once.")
 
 
-def _require_shares(shares: Sequence[float]) -> None:
+def require_shares(shares: Sequence[float]) -> None:
+    """Refuse shares of the labels outside (0, 1].
+
+    Raises:
+        SettingsError: a share is.
+    """
     if wrong := [share for share in shares if not 0 < share <= 1]:
         raise SettingsError(
             f"the share of the labels is {wrong[0]}; expected above 0 and at most 1", "Correct it."

@@ -58,6 +58,17 @@ def group_images(pattern: re.Pattern[str], truth: Sequence[LabelledImage]) -> di
     return {name: groups[name] for name in sorted(groups, key=lambda name: (name == OTHERS, name))}
 
 
+def group_names(pattern: re.Pattern[str], images: Sequence[LabelledImage]) -> list[str]:
+    """Name of the group of each image.
+
+    Raises:
+        SettingsError: as :func:`group_images`.
+    """
+    grouped = group_images(pattern, images)
+    names = {labelled.image.key: name for name, members in grouped.items() for labelled in members}
+    return [names[labelled.image.key] for labelled in images]
+
+
 def group_metrics(
     groups: Mapping[str, Sequence[LabelledImage]],
     predictions: Mapping[str, Prediction],

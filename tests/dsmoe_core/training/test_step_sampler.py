@@ -19,7 +19,14 @@ from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.losses import GroundTruth, Taxonomy, assign_targets
 from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.text_embeddings import embed_vocabulary
-from dsmoe_core.training.step_sampler import StepSampler, TrainingStep, sample_class_subset, scheduled_set
+from dsmoe_core.training.step_sampler import (
+    StepSampler,
+    TrainingStep,
+    batches_per_round,
+    sample_class_subset,
+    scheduled_set,
+    steps_of_each_set,
+)
 
 from .conftest import Learner
 
@@ -59,6 +66,19 @@ def test_every_round_processes_each_set_once_without_skipping_a_batch(batches: l
         assert Counter(index for index, _ in one_round) == dict(enumerate(batches))
     for index, count in enumerate(batches):
         assert [batch for other, batch in schedule if other == index] == list(range(3 * count))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 60), SEEDS)
+def test_steps_of_each_set_are_counted(batches: list[int], steps: int, seed: int) -> None:
+    used = Counter(scheduled_set(step, batches, seed)[0] for step in range(steps))
+    assert steps_of_each_set(steps, batches, seed) == [used[index] for index in range(len(batches))]
+
+
+def test_even_sampling_uses_every_set_once_in_each_round() -> None:
+    proportional, even = TrainingConfig(), TrainingConfig(set_sampling="even")
+    assert batches_per_round([9, 41], proportional) == [3, 11]
+    assert batches_per_round([9, 41], even) == [1, 1]
+    assert steps_of_each_set(20, batches_per_round([9, 41], even), 0) == [10, 10]
 
 
 def test_a_single_set_is_used_in_every_step() -> None:

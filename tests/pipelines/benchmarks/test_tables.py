@@ -228,3 +228,58 @@ def test_latency_table_compares_a_gpu_with_the_goals_and_names_left_out_runtimes
     assert "2.51 ms for one image (goal: 3)" in text
     assert "2,133 images per second (goal: 2,000), 9.9% of the 712 TFLOP/s" in text
     assert "openvino, fp32, cpu: the package openvino is missing." in text
+
+
+def test_table_shows_what_was_selected_and_the_groups(tmp_path: Path) -> None:
+    selected = [
+        {"model": model, "epochs": epochs, "inner_map": 0.5, "converged": epochs == 20, "tried": []}
+        for model, epochs in (("yolov8n", 20), ("yolov8n-rate2", 40))
+    ]
+    row = {"data": "deeppcb", "model": "yolov8n", "seeds": [1, 2], **METRICS, "selected": selected}
+    measured = {
+        "budget": {"epochs": 10, "max_epochs": 40, "converge": 1},
+        "inner": {"share": 0.2, "by": "^[0-9]{5}"},
+        "by": "^[0-9]{5}",
+        "rows": [row],
+        "tests": [
+            {"data": "deeppcb", "model": "nano", "against": "yolov8n", "over": "pictures"}
+            | {"delta_map": 0.05, "ci95": [-0.01, 0.11], "p": 0.07}
+        ],
+    }
+    write_result(tmp_path / "accuracy.json", measured, command="dsmoe", seeds=[1, 2])
+    text = render(marks("accuracy"), tmp_path)
+    assert "10, 20, 40, ... up to 40 epochs" in text
+    assert "20% of the training images" in text
+    cells = "| yolov8n, yolov8n-rate2 | 20 epochs, 40 epochs | 0.500 [0.500, 0.500] | 1 of 2 |"
+    assert cells in text
+    assert text.count("`^[0-9]{5}`") == 2
+    write_result(tmp_path / "accuracy.json", measured | {"evaluated_on": "inner"}, command="d", seeds=[1])
+    assert "Evaluated on 20%" in render(marks("accuracy"), tmp_path)
+
+
+def test_lines_table_compares_together_and_alone(tmp_path: Path) -> None:
+    def difference(delta: float) -> dict[str, Any]:
+        return {"delta": delta, "ci95": [delta - 0.1, delta + 0.1], "p": 0.5}
+
+    both = {"map50": difference(0.2), "map": difference(-0.1)}
+    rows = [
+        {"settings": "as it is", "trained": trained, "data": data, "seeds": [1], "map50": [m], "map": [m / 2]}
+        for data in ("boards", "mean")
+        for trained, m in (("together", 0.8), ("alone", 0.6))
+    ]
+    tests = [
+        {"settings": "as it is", "against": "alone", "data": data, **both} for data in ("boards", "mean")
+    ]
+    tests.append({"settings": "model.experts=4", "against": "as it is", "data": "mean", **both, "map": None})
+    specialisation = [{"settings": "as it is", "seed": 1, "share": 0.25, "by_chance": 0.01, "p": 0.005}]
+    measured = {"budget": {"images": 900}, "rows": rows, "tests": tests, "specialisation": specialisation}
+    write_result(tmp_path / "lines.json", measured, command="dsmoe", seeds=[1])
+    text = render(marks("lines"), tmp_path)
+    assert "900 images" in text
+    cells = "0.800 | 0.600 | +0.200 [+0.100, +0.300] | 0.400 | 0.300 | -0.100 [-0.200, +0.000] |"
+    assert f"| unchanged | boards | {cells}" in text
+    assert f"| unchanged | mean | {cells}" in text
+    assert "| model.experts=4 | mean | +0.200 [+0.100, +0.300] | - |" in text
+    assert "| unchanged | 1 | 0.250 | 0.010 | 0.005 |" in text
+    write_result(tmp_path / "lines.json", measured | {"rows": []}, command="dsmoe", seeds=[1])
+    assert NO_TRAINING in render(marks("lines"), tmp_path)

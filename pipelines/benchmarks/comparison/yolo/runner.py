@@ -3,11 +3,16 @@
 This script runs in the environment of yolo.lock, so it must not import modules of the project. It refuses
 every network connection and ends when its parent process ends.
 
-JOB: ``model`` (yolov8n), ``data`` (data.yaml), ``val_images`` (paths, in order), ``px``, ``seed``,
-``threads``, ``min_score``, ``max_detections`` (per image), and ``epochs`` or ``minutes``.
+JOB: ``model`` (yolov8n), ``data`` (data.yaml), ``classes`` (their number), ``val_images`` (paths, in order),
+``px``, ``seed``, ``threads``, ``batch``, ``rate`` (multiple of the learning rate that ultralytics chooses),
+``min_score``, ``nms_iou``, ``max_detections`` (per image), ``weights`` and ``training`` (files to keep), and
+``epochs`` or ``minutes``.
 RESULT: ``detections`` (for each image a list of [x1, y1, x2, y2 in its pixels, score, class index]),
 ``steps``, ``images_seen``, ``seconds`` (of the training loop alone) and ``settings``.
 PROGRESS: ``done``, ``total``.
+
+``weights`` holds the trained weights, and ``training`` the RESULT without ``detections``. If ``training``
+exists, nothing is trained.
 """
 
 from __future__ import annotations
@@ -22,8 +27,6 @@ from pathlib import Path
 from typing import Any
 
 NETWORK_EVENTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname")
-BATCH = 16
-"""Default of ultralytics, for which its training recipe is tuned."""
 
 
 def refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
@@ -45,7 +48,9 @@ def end_with_parent() -> None:
 def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[str, Any]]:
     """Train from random weights; returns the moving average of the last weights, as DS-MoE does.
 
-    The validation images are not used to select an epoch.
+    The validation images are not used to select an epoch. Each batch is a step: ``nbs``, to which ultralytics
+    would accumulate gradients, is the batch. So both detectors make the same number of steps per epoch. The
+    learning rate of the recipe is multiplied by ``rate``.
     """
     import torch
     from ultralytics.data import utils  # type: ignore[import-not-found]
@@ -53,9 +58,17 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
 
     utils.check_font = lambda *_: None  # it would download a font for plots, which are off
     gpu = torch.cuda.is_available()
+    rates: list[float] = []
 
     class Trainer(DetectionTrainer):  # type: ignore[misc]
-        """Trainer of ultralytics without validation and without checkpoints."""
+        """Trainer of ultralytics without validation, without checkpoints and with another learning rate."""
+
+        def build_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+            optimizer = super().build_optimizer(*args, **kwargs)
+            for group in optimizer.param_groups:
+                group["lr"] *= job["rate"]
+            rates.extend(group["lr"] for group in optimizer.param_groups)
+            return optimizer
 
         def validate(self) -> tuple[dict[str, float], float]:
             return {}, 0.0
@@ -67,7 +80,8 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
             return False
 
     settings = {
-        "batch": BATCH,
+        "batch": job["batch"],
+        "nbs": job["batch"],
         "imgsz": job["px"],
         "seed": job["seed"],
         "amp": "bf16" if gpu else False,  # on a CPU ultralytics supports only fp32
@@ -84,7 +98,29 @@ def train(job: dict[str, Any], folder: Path, progress: Path) -> tuple[Any, dict[
     # Ultralytics sets the number of threads when it selects the device, so it is set again after that.
     trainer.add_callback("on_train_start", lambda _: torch.set_num_threads(job["threads"]))
     trainer.train()
-    return trainer.ema.ema, {**effort, "settings": {**settings, "threads": torch.get_num_threads()}}
+    used = {"optimizer": trainer.args.optimizer, "learning_rates": rates, "threads": torch.get_num_threads()}
+    return trainer.ema.ema, {**effort, "settings": {**settings, **used}}
+
+
+def keep(network: Any, training: dict[str, Any], job: dict[str, Any]) -> None:
+    """Write the trained weights, and then the record that marks the end of the training."""
+    import numpy as np
+
+    arrays = {name: tensor.cpu().numpy() for name, tensor in network.float().state_dict().items()}
+    np.savez(job["weights"], **arrays)
+    write(Path(job["training"]), training)
+
+
+def trained_network(job: dict[str, Any]) -> Any:
+    """The network with the kept weights."""
+    import numpy as np
+    import torch
+    from ultralytics.nn.tasks import DetectionModel  # type: ignore[import-not-found]
+
+    network = DetectionModel(f"{job['model']}.yaml", nc=job["classes"], verbose=False)
+    with np.load(job["weights"], allow_pickle=False) as arrays:
+        network.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+    return network
 
 
 def record_effort(trainer: Any, job: dict[str, Any], progress: Path) -> dict[str, Any]:
@@ -130,7 +166,7 @@ def predict(network: Any, job: dict[str, Any]) -> list[list[list[float]]]:
             imgsz=job["px"],
             conf=job["min_score"],
             max_det=job["max_detections"],
-            iou=0.7,
+            iou=job["nms_iou"],
             verbose=False,
         )
         table = result.boxes.data.cpu().double()
@@ -150,8 +186,11 @@ def main(job_file: Path, result_file: Path, progress_file: Path) -> None:
     end_with_parent()
     sys.addaudithook(refuse_network)
     job = json.loads(job_file.read_text(encoding="utf-8"))
-    network, training = train(job, result_file.parent, progress_file)
-    write(result_file, {**training, "detections": predict(network, job)})
+    record = Path(job["training"])
+    if not record.is_file():
+        keep(*train(job, result_file.parent, progress_file), job)
+    training = json.loads(record.read_text(encoding="utf-8"))
+    write(result_file, {**training, "detections": predict(trained_network(job), job)})
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 from annotate import environments
 from annotate.environments import LockedEnvironment
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.errors import ModelError, PrerequisiteError
+from dsmoe_core.errors import ModelError, PrerequisiteError, SettingsError
+from dsmoe_core.predict import NMS_IOU
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
 from pipelines.benchmarks.comparison.digests import module_digest
@@ -38,6 +40,8 @@ ENVIRONMENT = LockedEnvironment(
 RUNNER = FOLDER / "runner.py"
 YOLO_SIZES = tuple(f"yolov8{size}" for size in "nsmlx")
 POLL_S = 0.5
+WEIGHTS, TRAINING = "weights.npz", "training.json"
+"""Files that a finished training leaves in its folder."""
 
 
 def yolo_python(environments_folder: Path) -> Callable[[StatusCallback], Path]:
@@ -50,65 +54,121 @@ def yolo_python(environments_folder: Path) -> Callable[[StatusCallback], Path]:
 class YoloModel:
     """YOLOv8 of one size from random weights, trained by ultralytics with its own recipe.
 
+    Batch, number of gradient updates per epoch and NMS are those of DS-MoE.
+
     Args:
+        size: of ``YOLO_SIZES``.
+        batch: images per step; gradients are not accumulated.
+        rate: multiple of the learning rate that ultralytics chooses.
         python: returns the interpreter that runs ``runner``.
         poll_s: seconds between two looks at the progress of the runner.
     """
 
     def __init__(
         self,
-        name: str,
+        size: str,
         image_px: int,
         python: Callable[[StatusCallback], Path],
         runner: Path = RUNNER,
         poll_s: float = POLL_S,
+        *,
+        batch: int,
+        rate: float = 1.0,
     ) -> None:
-        self.name = name
+        self.name = size if rate == 1 else f"{size}-rate{rate:g}"
         self.image_px = image_px
+        self._size = size
+        self._batch = batch
+        self._rate = rate
         self._python = python
         self._runner = runner
         self._poll_s = poll_s
 
     def identity(self, dataset: BenchmarkDataset) -> dict[str, Any]:
-        """The size, the input size, the runner's code and the locked packages; texts do not matter."""
+        """All settings, the runner's code and the locked packages; texts do not matter."""
         del dataset
         code = [module_digest(self._runner), sha256_of(ENVIRONMENT.lock)]
-        return {"model": self.name, "px": self.image_px, "code": code}
+        return {
+            "model": self._size,
+            "px": self.image_px,
+            "batch": self._batch,
+            "rate": self._rate,
+            "nms_iou": NMS_IOU,
+            "code": code,
+        }
 
     def train(
         self, dataset: BenchmarkDataset, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
     ) -> TrainingResult:
-        """Train and predict in the runner; a killed training starts over.
+        """Train and predict in the runner; a killed training starts over, a finished one is not repeated.
 
         Raises:
             ModelError: the runner ended without a result.
             PrerequisiteError: the environment cannot be built.
+            SettingsError: the budget is in images.
         """
+        if budget.images is not None:
+            raise SettingsError(
+                f"{self.name} cannot be trained for {budget.images} images; it trains whole epochs",
+                "Give epochs or minutes.",
+            )
         folder.mkdir(parents=True, exist_ok=True)
+        result, predictions = self._predict(dataset, {"seed": seed, **budget.plain}, folder, progress)
+        notes = {"steps": result["steps"], "settings": result["settings"]}
+        return TrainingResult(
+            predictions, result["images_seen"] / len(dataset.train), result["seconds"], notes
+        )
+
+    def predict_trained(
+        self, dataset: BenchmarkDataset, folder: Path, progress: ProgressReporter
+    ) -> list[Prediction]:
+        """Predict ``dataset.val`` with the weights that ``train`` left in the folder.
+
+        Raises:
+            ModelError: there are none, or the runner ended without a result.
+            PrerequisiteError: the environment cannot be built.
+        """
+        if not (folder / TRAINING).is_file():
+            raise ModelError(f"{folder} has no trained {self.name}", "Train it first.")
+        return self._predict(dataset, {}, folder, progress)[1]
+
+    def _predict(
+        self, dataset: BenchmarkDataset, training: dict[str, Any], folder: Path, progress: ProgressReporter
+    ) -> tuple[dict[str, Any], list[Prediction]]:
+        """Train if the folder has no trained weights, and predict: the runner's result, and the predictions.
+
+        Args:
+            training: seed and budget.
+        """
+        folder = folder.absolute()
+        trained = (folder / TRAINING).is_file()
         python = self._python(progress.status)
-        with _empty_folder(folder.absolute() / "scratch") as scratch:
+        with _empty_folder(folder / "scratch") as scratch:
             progress.status(f"{self.name}: copying images")
-            data, val_images = write_yolo_dataset(dataset, scratch / "data")
+            copied = replace(dataset, train=()) if trained else dataset
+            data, val_images = write_yolo_dataset(copied, scratch / "data")
             job = {
-                "model": self.name,
+                "model": self._size,
                 "data": str(data),
+                "classes": len(dataset.vocabulary.names),
                 "val_images": [str(path) for path in val_images],
                 "px": self.image_px,
-                "seed": seed,
                 "threads": torch.get_num_threads(),
+                "batch": self._batch,
+                "rate": self._rate,
                 "min_score": MIN_SCORE,
+                "nms_iou": NMS_IOU,
                 "max_detections": MAX_PER_IMAGE,
-                **budget.plain,
+                "weights": str(folder / WEIGHTS),
+                "training": str(folder / TRAINING),
+                **training,
             }
             result = self._run(python, job, scratch, folder / "log.txt", progress)
         predictions = [
             _prediction(rows, labelled, dataset.vocabulary.names, self.name)
             for rows, labelled in zip(result["detections"], dataset.val, strict=True)
         ]
-        notes = {"steps": result["steps"], "settings": result["settings"]}
-        return TrainingResult(
-            predictions, result["images_seen"] / len(dataset.train), result["seconds"], notes
-        )
+        return result, predictions
 
     def _run(
         self, python: Path, job: Mapping[str, Any], scratch: Path, log: Path, progress: ProgressReporter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,12 +34,16 @@ class RecordingProgress(SilentProgress):
 
 @dataclass
 class FakeModel:
-    """Returns a share of the true boxes, which grows by 0.1 with each seed."""
+    """Returns a share of the true boxes, which grows by 0.1 with each seed.
+
+    ``of_epochs`` replaces the share for trainings of that length.
+    """
 
     name: str
     share: float
     image_px: int = 96
     version: int = 1
+    of_epochs: dict[int, float] = field(default_factory=dict)
     trainings: list[tuple[str, int, int]] = field(default_factory=list)
 
     def identity(self, dataset: BenchmarkDataset) -> dict[str, Any]:
@@ -48,10 +53,19 @@ class FakeModel:
         self, dataset: BenchmarkDataset, budget: Budget, seed: int, folder: Path, progress: ProgressReporter
     ) -> TrainingResult:
         self.trainings.append((dataset.name, seed, len(dataset.train)))
-        return TrainingResult([self.predict(image, seed) for image in dataset.val], 2.0, 90.0, {})
+        trained = {"seed": seed, "share": self.of_epochs.get(budget.epochs or 0, self.share)}
+        (folder / "trained.json").write_text(json.dumps(trained))
+        return TrainingResult(self.predict_trained(dataset, folder, progress), 2.0, 90.0, {})
 
-    def predict(self, labelled: LabelledImage, seed: int) -> Prediction:
-        count = int((self.share + seed / 10) * len(labelled.annotations) + 0.5)
+    def predict_trained(
+        self, dataset: BenchmarkDataset, folder: Path, progress: ProgressReporter
+    ) -> list[Prediction]:
+        trained = json.loads((folder / "trained.json").read_text())
+        return [self.predict(image, trained["seed"], trained["share"]) for image in dataset.val]
+
+    def predict(self, labelled: LabelledImage, seed: int, share: float | None = None) -> Prediction:
+        share = self.share if share is None else share
+        count = int((share + seed / 10) * len(labelled.annotations) + 0.5)
         detections = [
             Detection(a.box, a.label, 0.9, {a.label: 0.9}, 0.0) for a in labelled.annotations[:count]
         ]

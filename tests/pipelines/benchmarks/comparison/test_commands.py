@@ -37,8 +37,9 @@ class TinyModels(ModelBuilder):
     def preset(self, size: Size) -> ModelConfig:
         return SMALL.with_tiny_head(True)
 
-    def yolo(self, name: str) -> BenchmarkModel:
-        return YoloModel(name, self.px, lambda _: Path(sys.executable), FAKE_YOLO, poll_s=0.05)
+    def yolo(self, size: str, rate: float = 1.0) -> BenchmarkModel:
+        python = lambda _: Path(sys.executable)  # noqa: E731 - short
+        return YoloModel(size, self.px, python, FAKE_YOLO, poll_s=0.05, batch=5, rate=rate)
 
 
 @pytest.fixture
@@ -85,6 +86,27 @@ def test_accuracy_with_a_share_of_the_labels(run: Any, tmp_path: Path) -> None:
     assert record["notes"]["steps"] == 1, "half of the images fit into a step"
 
 
+def test_accuracy_until_convergence_selects_rate_and_length(run: Any, tmp_path: Path) -> None:
+    """The fake YOLO has all boxes from four epochs at rate 1, or two at rate 2, on."""
+    shared = ("accuracy", "--seeds", "1", "--inner", "0.3", "--yolo-rates", "1,2")
+    converge = ("--models", "yolov8n,nano", "--converge", "1", "--epochs", "1", "--max-epochs", "3")
+    assert run(*shared, *converge, "--by", "[0-9]+") == 0
+    result = read_result(tmp_path / "out.json")
+    assert result["budget"] == {"epochs": 1, "max_epochs": 3, "converge": 1}
+    assert (result["by"], result["inner"]) == ("[0-9]+", {"share": 0.3, "by": "[0-9]+"})
+    yolo, nano = (row["selected"][0] for row in result["rows"])
+    assert (yolo["model"], yolo["epochs"], yolo["converged"]) == ("yolov8n-rate2", 2, False)
+    assert [(one["model"], one["epochs"]) for one in yolo["tried"]] == [
+        (name, epochs) for epochs in (1, 2) for name in ("yolov8n", "yolov8n-rate2")
+    ]
+    assert nano["model"] == "nano"
+    records = [json.loads(path.read_text()) for path in (tmp_path / "work").rglob("result-by-*.json")]
+    assert len(records) == len(yolo["tried"]) + len(nano["tried"])
+    assert run(*shared, "--models", "yolov8n", "--epochs", "4") == 0
+    yolo = read_result(tmp_path / "out.json")["rows"][0]["selected"][0]
+    assert (yolo["model"], yolo["converged"]) == ("yolov8n", False)
+
+
 def test_curve_has_a_training_for_each_budget(run: Any, tmp_path: Path) -> None:
     arguments = ("curve", "--models", "nano,yolov8n", "--seeds", "1")
     assert run(*arguments, "--minutes", "0.02,0.01") == 0
@@ -119,13 +141,61 @@ def test_warmstart_trains_on_each_share(run: Any, tmp_path: Path) -> None:
 def test_settings_train_once_for_each_change(run: Any, tmp_path: Path) -> None:
     changes = ["training.text_rate=1", "training.losses.box=0.05 model.experts=4"]
     options = [option for change in changes for option in ("--try", change)]
-    assert run("settings", *options, "--labels", "0.5", *ONE_RUN) == 0
+    assert run("settings", *options, "--labels", "0.5", "--split", "val", *ONE_RUN) == 0
     result = read_result(tmp_path / "out.json")
     assert [row["settings"] for row in result["rows"]] == ["as it is", *changes]
     assert [(test["settings"], test["against"]) for test in result["tests"]] == [
         (change, "as it is") for change in changes
     ]
     assert len(list((tmp_path / "work").iterdir())) == 3
+
+
+def test_settings_are_evaluated_within_train_by_default(run: Any, tmp_path: Path) -> None:
+    assert run("settings", "--try", "training.text_rate=1", "--inner", "0.5", *ONE_RUN) == 0
+    result = read_result(tmp_path / "out.json")
+    assert (result["evaluated_on"], result["inner"]) == ("inner", {"share": 0.5, "by": None})
+    record = json.loads(next((tmp_path / "work").rglob("result.json")).read_text())
+    assert record["notes"]["steps"] == 1, "five of ten images"
+
+
+def test_lines_are_trained_together_and_alone(run: Any, tmp_path: Path, capsys: Out) -> None:
+    """Ten images and five, five per step: of three steps, two show the first line."""
+    second = write_blocks(tmp_path / "second", train=5, val=2, px=96, seed=2)
+    arguments = ("lines", "--data", str(second), "--seeds", "1", "--images-seen", "15")
+    change = ("--try", "training.set_sampling=even model.experts=4")
+    assert run(*arguments, *change) == 0
+    result = read_result(tmp_path / "out.json")
+    assert [(row["settings"], row["trained"], row["data"]) for row in result["rows"]] == [
+        (settings, trained, data)
+        for settings in ("as it is", change[1])
+        for trained in ("together", "alone")
+        for data in ("squares", "second", "mean")
+    ]
+    assert [(test["data"], test["against"]) for test in result["tests"]] == [
+        (data, against)
+        for against in ("alone", "alone", "as it is")
+        for data in ("squares", "second", "mean")
+    ]
+    for test in result["tests"]:
+        assert all(len(test[name]["ci95"]) == 2 for name in ("map50", "map"))
+    for entry in result["specialisation"]:
+        assert 0 <= entry["share"] <= 1
+        assert [sum(images) for images in entry["images_by_expert"]] == [6, 2]
+    steps = [
+        (record["data"], record["notes"]["steps"])
+        for path in (tmp_path / "work").rglob("result.json")
+        for record in [json.loads(path.read_text())]
+    ]
+    assert len(steps) == 6
+    assert steps.count(("squares", 3)) == 2, "the joint models"
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("result.json")}
+    assert run(*arguments, *change) == 0
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    capsys.readouterr()
+    assert run("lines", "--images-seen", "15") == 2
+    assert "squares" in capsys.readouterr().err
+    assert run("lines", "--data", str(second), "--seeds", "1", "--images-seen", "1") == 2
+    assert "1 images" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -178,6 +248,11 @@ def test_words_with_an_extra_set_and_class_subsets(run: Any, tmp_path: Path, cap
         (["accuracy", "--minutes", "1", "--epochs", "1"], "--minutes or --epochs"),
         (["accuracy", "--epochs", "1", "--models", "detr"], "'detr'"),
         (["accuracy", "--epochs", "1", "--labels", "0"], "0.0"),
+        (["accuracy", "--minutes", "1", "--converge", "1"], "--minutes 1"),
+        (["accuracy", "--epochs", "9", "--converge", "1", "--max-epochs", "8"], "--epochs 9"),
+        (["accuracy", "--epochs", "1", "--yolo-rates", "0"], "'0'"),
+        (["accuracy", "--epochs", "1", "--by", "("], "'('"),
+        (["lines", "--labels", "2"], "2.0"),
         (["ablation", "--epochs", "1", "--rows", "G"], "'G'"),
         (["settings", "--epochs", "1", "--try", "training.speed=2"], "training.speed"),
         (["settings", "--epochs", "1", "--try", "training.text_rate=fast"], "training.text_rate: "),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipelines.benchmarks.comparison.dataset import with_train_share
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
 from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
 from pipelines.benchmarks.comparison.run_store import RunStore
-from tests.pipelines.benchmarks.comparison.conftest import FakeModel
+from tests.pipelines.benchmarks.comparison.conftest import FakeModel, RecordingProgress
 
 SHORT = Budget(epochs=2)
 
@@ -92,6 +93,20 @@ def test_killed_run_is_repeated_in_its_folder(store: RunStore, dataset: Benchmar
     result = store.run(FakeModel("a", 0.5), dataset, SHORT, 1)
     assert (result.folder / "started").exists()
     assert (result.folder / "result.json").exists()
+
+
+def test_groups_change_the_intervals_and_not_the_run(
+    store: RunStore, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
+) -> None:
+    """With one group, every resample is the whole set."""
+    by_group = RunStore(tmp_path / "work", progress, resamples=100, by=re.compile("val"))
+    model = FakeModel("a", 0.5)
+    images, groups = store.run(model, dataset, SHORT, 1), by_group.run(model, dataset, SHORT, 1)
+    assert groups.folder == images.folder
+    assert groups.metrics["map"] == images.metrics["map"]
+    assert images.resampled.std() > 0
+    assert groups.resampled[:, 1].tolist() == pytest.approx([groups.metrics["map"]] * 100, abs=1e-6)
+    assert store.run(model, dataset, SHORT, 1) == images
 
 
 def test_other_predictions_of_a_run_are_evaluated_once(store: RunStore, dataset: BenchmarkDataset) -> None:

@@ -38,6 +38,17 @@ def test_each_dsmoe_is_compared_with_each_yolo(models: ModelBuilder) -> None:
     assert {entry.model.image_px for entry in sweep.entries} == {320}
 
 
+def test_rates_are_alternatives_of_yolo_only(models: ModelBuilder, dataset: BenchmarkDataset) -> None:
+    nano, yolo = detector_sweep(["nano", "yolov8n"], models, yolo_rates=[0.5, 1, 2]).entries
+    assert nano.alternatives == ()
+    candidates = (yolo.model, *yolo.alternatives)
+    assert [model.name for model in candidates] == ["yolov8n-rate0.5", "yolov8n", "yolov8n-rate2"]
+    assert [model.identity(dataset)["rate"] for model in candidates] == [0.5, 1, 2]
+    assert {model.identity(dataset)["batch"] for model in candidates} == {models.training.batch}
+    with pytest.raises(SettingsError, match="1, 1"):
+        detector_sweep(["yolov8n"], models, yolo_rates=[1, 1])
+
+
 @pytest.mark.parametrize(("names", "named"), [(["nano", "yolo"], "'yolo'"), (["nano"] * 2, "nano, nano")])
 def test_unknown_or_repeated_model_is_refused(models: ModelBuilder, names: list[str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):

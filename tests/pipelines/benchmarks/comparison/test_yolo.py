@@ -14,13 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from dsmoe_core.errors import ModelError, PrerequisiteError
+from dsmoe_core.errors import ModelError, PrerequisiteError, SettingsError
 from dsmoe_core.schema import Annotation, Box, LabelledImage
 from pipelines.benchmarks.comparison.protocol import MAX_PER_IMAGE, BenchmarkDataset, Budget
 from pipelines.benchmarks.comparison.yolo import runner
 from pipelines.benchmarks.comparison.yolo.yolo_dataset import label_rows, write_yolo_dataset
 from pipelines.benchmarks.comparison.yolo.yolo_model import (
     RUNNER,
+    TRAINING,
+    WEIGHTS,
     YoloModel,
     runner_environment,
     yolo_python,
@@ -32,14 +34,18 @@ FAKE = Path(__file__).with_name("fake_yolo.py")
 
 
 def fake_yolo(python: Path = Path(sys.executable)) -> YoloModel:
-    return YoloModel("yolov8n", 96, lambda _: python, FAKE, poll_s=0.05)
+    return YoloModel("yolov8n", 96, lambda _: python, FAKE, poll_s=0.05, batch=4)
+
+
+def real_yolo(environments: Path, rate: float = 1.0) -> YoloModel:
+    return YoloModel("yolov8n", 96, yolo_python(environments), batch=4, rate=rate)
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.slow)])
 def yolo(request: pytest.FixtureRequest, environments: Path) -> YoloModel:
     if request.param == "fake":
         return fake_yolo()
-    return YoloModel("yolov8n", 96, yolo_python(environments))
+    return real_yolo(environments)
 
 
 def test_model_is_trained_and_predicts_in_order(
@@ -62,7 +68,37 @@ def test_model_is_trained_and_predicts_in_order(
     assert result.notes["settings"]["threads"] == torch.get_num_threads()
     assert progress.done[-1][0] <= progress.done[-1][1]
     assert {path: path.read_bytes() for path in files_before} == files_before
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
+    files = {"log.txt", TRAINING, WEIGHTS}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == files
+    assert (result.notes["settings"]["batch"], result.notes["settings"]["nbs"]) == (4, 4)
+    assert yolo.predict_trained(dataset, tmp_path / "run", progress) == result.predictions
+    again = yolo.train(dataset, Budget(epochs=2), 1, tmp_path / "run", progress)
+    assert (again.seconds, again.epochs) == (result.seconds, result.epochs), "nothing is trained again"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == files
+
+
+def test_budget_in_images_and_missing_weights_are_refused(
+    dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="40 images"):
+        fake_yolo().train(dataset, Budget(images=40), 1, tmp_path, progress)
+    with pytest.raises(ModelError, match=str(tmp_path)):
+        fake_yolo().predict_trained(dataset, tmp_path, progress)
+
+
+@pytest.mark.slow
+def test_rate_multiplies_the_learning_rates_of_the_recipe(
+    environments: Path, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
+) -> None:
+    """Each image of ten in batches of four: three steps per epoch, none of them accumulated."""
+    results = [
+        real_yolo(environments, rate).train(dataset, Budget(epochs=1), 1, tmp_path / str(rate), progress)
+        for rate in (1.0, 0.5)
+    ]
+    assert [result.notes["steps"] for result in results] == [3, 3]
+    unchanged, halved = (result.notes["settings"]["learning_rates"] for result in results)
+    assert halved == pytest.approx([rate / 2 for rate in unchanged])
+    assert min(unchanged) > 0
 
 
 @pytest.mark.slow
@@ -73,7 +109,7 @@ def test_real_model_detects_its_training_images(
     from dsmoe_core.evaluation.coco_metrics import evaluate
 
     same = BenchmarkDataset("same", dataset.vocabulary, dataset.train, dataset.train)
-    yolo = YoloModel("yolov8n", 96, yolo_python(environments))
+    yolo = real_yolo(environments)
     result = yolo.train(same, Budget(epochs=300), 1, tmp_path / "run", progress)
     assert evaluate(result.predictions, same.val, same.vocabulary.names).map50 > 0.3
 
@@ -82,7 +118,7 @@ def test_real_model_detects_its_training_images(
 def test_real_model_trains_until_its_minutes_are_over(
     environments: Path, dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    yolo = YoloModel("yolov8n", 96, yolo_python(environments))
+    yolo = real_yolo(environments)
     result = yolo.train(dataset, Budget(minutes=0.1), 1, tmp_path / "run", progress)
     assert result.seconds > 3  # ultralytics ends with the nearest epoch, by its own estimate
     assert result.epochs > 2
@@ -117,14 +153,15 @@ def test_runner_gets_no_variables_of_the_user(tmp_path: Path, monkeypatch: pytes
 
 
 def test_identity_covers_size_and_code_and_no_text(dataset: BenchmarkDataset, tmp_path: Path) -> None:
-    def identity(name: str, px: int, code: Path = FAKE) -> str:
-        return str(YoloModel(name, px, lambda _: Path(), code).identity(dataset))
+    def identity(name: str, px: int, code: Path = FAKE, *, batch: int = 4, rate: float = 1.0) -> str:
+        return str(YoloModel(name, px, lambda _: Path(), code, batch=batch, rate=rate).identity(dataset))
 
     other = tmp_path / "runner.py"
     other.write_text("pass")
     assert identity("yolov8n", 96) == identity("yolov8n", 96)
     others = [identity("yolov8s", 96), identity("yolov8n", 64), identity("yolov8n", 96, other)]
-    assert len({identity("yolov8n", 96), *others}) == 4
+    others += [identity("yolov8n", 96, batch=8), identity("yolov8n", 96, rate=2)]
+    assert len({identity("yolov8n", 96), *others}) == 6
 
 
 def test_dataset_is_copied_and_boxes_are_shares(dataset: BenchmarkDataset, tmp_path: Path) -> None:
@@ -158,7 +195,7 @@ def test_truncated_jpeg_is_not_rewritten(
     before = hashlib.sha256(truncated.read_bytes()).hexdigest()
     image = replace(dataset.train[0].image, path=truncated)
     changed = replace(dataset, train=(replace(dataset.train[0], image=image), *dataset.train[1:]))
-    yolo = YoloModel("yolov8n", 96, yolo_python(environments))
+    yolo = real_yolo(environments)
     yolo.train(changed, Budget(epochs=1), 1, tmp_path / "run", progress)
     assert hashlib.sha256(truncated.read_bytes()).hexdigest() == before
 
