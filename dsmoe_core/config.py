@@ -207,6 +207,12 @@ class LossWeights(Frozen):
     taxonomy: float = Field(0.05, ge=0)
     angle: float = Field(0.05, ge=0)
     misalignment: float = Field(0.05, ge=0)
+    teacher_class: float = Field(
+        1.0, ge=0, description="distillation of the class probabilities; used in a training with a teacher"
+    )
+    teacher_box: float = Field(
+        4.0, ge=0, description="distillation of the boxes; used in a training with a teacher"
+    )
 
     @classmethod
     def paper(cls) -> LossWeights:

@@ -71,6 +71,8 @@ class BatchCounts(NamedTuple):
     """Sum of the weights of the box loss."""
     image_class_pairs: Float[Tensor, ""]
     """Number of pairs of an image and a class that occurs in it."""
+    positives: Float[Tensor, ""]
+    """Number of cells that are assigned to a box."""
 
     @classmethod
     def from_targets(cls, targets: Sequence[Targets], truth: Sequence[GroundTruth]) -> BatchCounts:
@@ -78,7 +80,8 @@ class BatchCounts(NamedTuple):
         scores = torch.stack([t.scores for t in targets])
         present = _present_classes(truth, scores.shape[-1])
         box_weights = torch.cat([t.box_weights for t in targets])
-        return cls(scores.new_tensor(len(truth)), scores.sum(), box_weights.sum(), present.sum())
+        positives = scores.new_tensor(len(box_weights))
+        return cls(scores.new_tensor(len(truth)), scores.sum(), box_weights.sum(), present.sum(), positives)
 
     @classmethod
     def add(cls, parts: Sequence[BatchCounts]) -> BatchCounts:
@@ -168,10 +171,14 @@ def ciou_loss(predicted: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Fl
     It is finite also for a predicted box without width or height. These occur: cells of a coarse level that
     are assigned to a box of a few pixels shrink their prediction until a side is 0 in float32.
     """
-    grow = ((MIN_BOX_SIDE - (predicted[:, 2:] - predicted[:, :2])) / 2).clamp_min(0)
-    widened = torch.cat([predicted[:, :2] - grow, predicted[:, 2:] + grow], dim=1)
-    loss: Tensor = complete_box_iou_loss(widened, true, reduction="none")
+    loss: Tensor = complete_box_iou_loss(widened(predicted), true, reduction="none")
     return loss
+
+
+def widened(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
+    """Widen sides below ``MIN_BOX_SIDE`` to it, about the centre of the box."""
+    grow = ((MIN_BOX_SIDE - (boxes[..., 2:] - boxes[..., :2])) / 2).clamp_min(0)
+    return torch.cat([boxes[..., :2] - grow, boxes[..., 2:] + grow], dim=-1)
 
 
 def iou_loss(predicted: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Float[Tensor, " p"]:

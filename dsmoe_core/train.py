@@ -35,6 +35,7 @@ from dsmoe_core.training.prefetch import prefetch, prefetch_threads
 from dsmoe_core.training.run import TrainingRun, TrainingSummary, fingerprint
 from dsmoe_core.training.step_sampler import StepSampler
 from dsmoe_core.training.synchronised import synchronise
+from dsmoe_core.training.teacher import Teacher, check_teacher
 from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -55,6 +56,7 @@ def fit(
     out: Path,
     start_from: Path | None = None,
     encoder_from: Path | None = None,
+    teacher: Path | None = None,
     cache: CacheConfig | None = None,
     extra_sets: Sequence[LabelledSet] = (),
     intensity_max: int | None = None,
@@ -76,6 +78,7 @@ def fit(
         start_from: folder of the model to fine-tune; None: start with fresh weights.
         encoder_from: file of the image encoder's initial weights if the others are fresh: MobileSAM's
             (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py).
+        teacher: folder of a model to learn from as well (knowledge_distillation.py); None: the labels only.
         cache: cache of letter-boxed images and of the features of a frozen encoder; None: images are kept in
             memory.
         extra_sets: other labelled sets with their own vocabularies to train on as well, so that the network
@@ -88,13 +91,13 @@ def fit(
     Raises:
         DataError: a set has no image.
         SettingsError: there are several sets, but the network reads no text.
-        ModelError: the model to start from does not fit, or the training diverged.
+        ModelError: the model to start from or the teacher does not fit, or the training diverged.
         PrerequisiteError: a single image does not fit into memory, or the disk is full.
     """
-    sets = _check_sets([LabelledSet(images, vocabulary), *extra_sets], model)
+    sets = _check_sets([LabelledSet(images, vocabulary), *extra_sets], model, teacher)
     processes = ProcessGroup.current()
     start = start_from / WEIGHTS if start_from is not None else encoder_from
-    run = TrainingRun(out, fingerprint(sets, model, training, start, text_encoder.name))
+    run = TrainingRun(out, fingerprint(sets, model, training, start, text_encoder.name, teacher))
     if (summary := run.finished()) is not None:
         (out / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after the model was written
         return summary
@@ -114,7 +117,8 @@ def fit(
     sampler = _step_sampler(sets, model, training, text_encoder, cache)
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("encode_classes")
-    objective = Objective(fabric, wrapped, training.losses, not model.paper_losses, processes, frozen)
+    source = Teacher.load(teacher, sets, text_encoder, fabric) if teacher is not None else None
+    objective = Objective(fabric, wrapped, training.losses, not model.paper_losses, processes, frozen, source)
     finder = MicroBatchFinder(network, state.micro_batch, processes)
     moving_average = WeightAverage(average, network, training.ema)
     steps = math.ceil(training.images_seen / training.batch)
@@ -143,8 +147,8 @@ def fit(
     return state.summary()
 
 
-def _check_sets(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet]:
-    """Return the sets if the network can be trained on all of them."""
+def _check_sets(sets: list[LabelledSet], model: ModelConfig, teacher: Path | None) -> list[LabelledSet]:
+    """Return the sets if the network can be trained on all of them, and learn from the teacher."""
     for number, (images, _) in enumerate(sets, start=1):
         if not images:
             name = f"set {number} of {len(sets)}" if len(sets) > 1 else "the training set"
@@ -155,6 +159,8 @@ def _check_sets(sets: list[LabelledSet], model: ModelConfig) -> list[LabelledSet
             "identifies classes by their number, which differs between the sets",
             "Use one of the rows B to F, or one set.",
         )
+    if teacher is not None:
+        check_teacher(teacher, model, sets)
     return sets
 
 

@@ -176,6 +176,7 @@ class DetectorSettings(Frozen):
         min_length=1,
         description="training length of round 0, 1, ... in images; the last value holds for all later rounds",
     )
+    distill_champion: bool = Field(False, description="rounds: the champion is the candidate's teacher, too")
 
     @model_validator(mode="after")
     def _start_fits_the_encoder(self) -> Self:

@@ -38,6 +38,7 @@ from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
 from dsmoe_core.training.microbatch import preserved_buffers
 from dsmoe_core.training.step_sampler import TrainingStep
+from dsmoe_core.training.teacher import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Objective:
         bce_iou: use the losses of rows A to E of the ablation, cross-entropy and 1 - IoU.
         processes: the processes that train together.
         encoder: the frozen image encoder; None if the encoder is trained.
+        teacher: the network that this one learns from as well; None: it learns from the labels only.
     """
 
     fabric: Fabric
@@ -59,6 +61,7 @@ class Objective:
     bce_iou: bool
     processes: ProcessGroup
     encoder: FrozenEncoder | None
+    teacher: Teacher | None = None
 
     def accumulate_gradients(self, step: TrainingStep, micro_batch: int) -> dict[str, Tensor]:
         """Add the gradients of a step's losses to the network's gradients.
@@ -90,7 +93,8 @@ class Objective:
                 counts = self._reduce(BatchCounts.from_targets(targets, truth))
             else:
                 targets, counts = precomputed[0][i], precomputed[1]
-            part_losses = self._backward(detached, taxonomy, output, truth, targets, counts)
+            distilled = self._distillation_losses(output, part, step, counts)
+            part_losses = self._backward(detached, taxonomy, output, truth, targets, counts, distilled)
             for name, loss in part_losses.items():
                 losses[name] = losses.get(name, 0.0) + loss
         _backward_through(encoding, detached)
@@ -107,15 +111,29 @@ class Objective:
         truth: list[GroundTruth],
         targets: Sequence[Targets],
         counts: BatchCounts,
+        distilled: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Compute the losses of one micro-batch and run the backward pass."""
+        """Compute the losses of one micro-batch and run the backward pass.
+
+        Args:
+            distilled: its losses towards the teacher.
+        """
         inner = self.network.alignment.anchors(encoding.inner) if output.aligned is not None else None
         losses = {
             **detection_losses(output, targets, counts, self.weights, bce_iou=self.bce_iou),
             **auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, self.weights),
+            **distilled,
         }
         self.fabric.backward(torch.stack(list(losses.values())).sum())
         return {name: loss.detach() for name, loss in losses.items()}
+
+    def _distillation_losses(
+        self, output: NetworkOutput, batch: Batch, step: TrainingStep, counts: BatchCounts
+    ) -> dict[str, Tensor]:
+        if self.teacher is None:
+            return {}
+        pixels = torch.from_numpy(batch.pixels)
+        return self.teacher.losses(output, pixels, step.set_index, step.active, counts, self.weights)
 
     def _precompute_targets(
         self, encoding: ClassEncoding, parts: Sequence[Batch]

@@ -33,6 +33,7 @@ from dsmoe_core.config import FINGERPRINT_EXCLUDED, ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledSet, Vocabulary
+from dsmoe_core.training.teacher import teacher_hash
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,7 @@ def fingerprint(
     training: TrainingConfig,
     start: Path | None,
     encoder: str,
+    teacher: Path | None = None,
 ) -> str:
     """Hash everything that determines the result of a run.
 
@@ -196,6 +198,10 @@ def fingerprint(
         model, training: configuration.
         start: file of the initial weights.
         encoder: name of the text encoder.
+        teacher: folder of the model to learn from.
+
+    Raises:
+        ModelError: the teacher's folder does not hold a complete model.
     """
     data = [
         (
@@ -207,4 +213,5 @@ def fingerprint(
     start_hash = sha256_of(start) if start is not None and start.is_file() else None
     settings = training.model_dump(mode="json", exclude=FINGERPRINT_EXCLUDED)
     parts = [data, model.model_dump(mode="json"), settings, start_hash, encoder]
+    parts += [teacher_hash(teacher)] if teacher is not None else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -49,6 +49,8 @@ class TrainingStep(NamedTuple):
     """Rows of ``classes`` that are trained, ascending."""
     taxonomy: Taxonomy
     """Taxonomy of the active classes and all inner nodes."""
+    set_index: int = 0
+    """Number of the labelled set that the batch is of."""
 
     @classmethod
     def with_classes(
@@ -89,7 +91,8 @@ class StepSampler:
         )
         rng = np.random.default_rng([self._seed, SUBSET_STREAM, step])
         active = sample_class_subset(len(classes), self._subset_share, rng)
-        return TrainingStep.with_classes(active, images.batch(batch), classes, texts)
+        sampled = TrainingStep.with_classes(active, images.batch(batch), classes, texts)
+        return sampled._replace(set_index=index)
 
 
 def batches_per_round(sizes: Sequence[int], training: TrainingConfig) -> list[int]:

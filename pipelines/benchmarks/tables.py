@@ -28,6 +28,7 @@ from pipelines.benchmarks.training_tables import (
     class_table,
     curve_table,
     error_table,
+    forgetting_table,
     text_table,
     training_table,
 )
@@ -56,6 +57,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settings": _SETTINGS_TABLE,
     **{f"settings_{name}": _SETTINGS_TABLE for name in ("all", "labels", "losses", "rows", "tiles")},
     "words": text_table,
+    "forgetting": forgetting_table,
 }
 """The table of each result file."""
 VIEWS = {"_errors": error_table, "_classes": class_table}

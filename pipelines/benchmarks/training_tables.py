@@ -71,6 +71,34 @@ def curve_table(result: Mapping[str, Any]) -> str:
     return f"mAP@.5 / mAP@.5:.95, each budget with a training of its own; {seeds}.\n\n{table}"
 
 
+def forgetting_table(result: Mapping[str, Any]) -> str:
+    """mAP@.5 of the old and the new classes of each model, and the differences over seeds."""
+    rows = result.get("rows", ())
+    if not rows:
+        return NO_TRAINING
+    names = {"old_map50": "old classes", "new_map50": "new classes"}
+    lines = [
+        [
+            escape_markdown(row["data"]),
+            escape_markdown(row["model"]),
+            *(score_over_seeds(row[k]) for k in names),
+        ]
+        for row in rows
+    ]
+    table = markdown_table(("data", "model", *(f"mAP@.5, {name}" for name in names.values())), lines)
+    differences = [
+        [escape_markdown(test["data"]), names[test["of"]], _difference(test, "delta"), f"{test['p']:.3g}"]
+        for test in result.get("tests", ())
+        if test["of"] in names
+    ]
+    head = ("data", "distilled minus fine-tuned, mAP@.5", "difference [95 % interval]", "p")
+    tests = f"\n\n{markdown_table(head, differences)}" if differences else ""
+    new = ", ".join(escape_markdown(name) for name in result["new"])
+    length = f"{result['budget']['images']:,} images seen"
+    seeds = _count(_max_seeds(rows), "seed")
+    return f"New classes: {new}. Each training: {length}; {seeds}.\n\n{table}{tests}"
+
+
 def error_table(result: Mapping[str, Any]) -> str:
     """Loss of mAP@.5 by kind of error for each training; the mean over its seeds."""
     rows = [row for row in result.get("rows", ()) if row.get("errors")]
@@ -206,9 +234,9 @@ def _unit(length: Mapping[str, Any]) -> str:
     return next(unit for unit in ("epochs", "minutes") if unit in length)
 
 
-def _difference(test: Mapping[str, Any]) -> str:
+def _difference(test: Mapping[str, Any], key: str = "delta_map") -> str:
     low, high = test["ci95"]
-    return f"{test['delta_map']:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{test[key]:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def _display(key: str, value: Any) -> str:

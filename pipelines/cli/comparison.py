@@ -1,8 +1,9 @@
-"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out, lines: they train"""
+"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out, lines, forgetting"""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -358,6 +359,31 @@ def held_out(
         ),
         update_result,
     )
+
+
+@training_command("forgetting", seeds=1, without=("minutes", "epochs"))
+def forgetting(
+    options: TrainingOptions,
+    *,
+    new: Annotated[
+        str, typer.Option("--new", metavar="CLASS,CLASS,...", help="Classes of the second training.")
+    ],
+    images_seen: Annotated[
+        int, typer.Option("--images-seen", min=1, help="Images shown to the network in each training.")
+    ] = 4000,
+    size: SizeOption = Size.NANO,
+) -> None:
+    """Train on some classes, then on images of new ones, with and without distillation from the first model.
+
+    Example: `dsmoe benchmark forgetting --data neu_det --new scratches,inclusion --images-seen 4000`
+    """
+    from pipelines.benchmarks.comparison.forgetting import run_forgetting
+    from pipelines.benchmarks.comparison.protocol import Budget
+    from pipelines.benchmarks.results import write_result
+
+    models, budget, names = model_builder(options.px), Budget(images=images_seen), names_of(new)
+    work = partial(run_forgetting, models, size.value, options.data, names, budget, options.seed_numbers)
+    options.measure(work, write_result)
 
 
 def model_builder(px: int) -> ModelBuilder:

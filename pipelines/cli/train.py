@@ -1,7 +1,9 @@
-"""Command `dsmoe train`."""
+"""Commands `dsmoe train` and `dsmoe distill`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,36 +24,44 @@ from pipelines.cli.options import (
     BookOption,
     IntensityMaxOption,
     RequiredImagesOption,
+    Size,
     WorkspaceOption,
     open_workspace_or_none,
     output_folder,
 )
 from pipelines.cli.terminal import TerminalReporter, line
 
+OutArgument = Annotated[
+    Path, typer.Argument(metavar="OUT", help="Folder to write the model to.", callback=output_folder)
+]
+AnnotationsOption = Annotated[
+    Path, typer.Option("--annotations", metavar="FILE|DIR", help="COCO file, VOC or YOLO folder.")
+]
+StartOption = Annotated[
+    str | None, typer.Option("--from", metavar="MODEL", help="Folder or id of a model to start from.")
+]
+ImagesSeenOption = Annotated[
+    int | None,
+    typer.Option("--images-seen", min=1, help="Training length, in images shown to the network."),
+]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch", min=1, help="Images per step, over all processes.")
+]
+TrainingSeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of initial weights and batches.")
+]
+
 
 def train(
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to write the model to.", callback=output_folder)
-    ],
-    annotations: Annotated[
-        Path, typer.Option("--annotations", metavar="FILE|DIR", help="COCO file, VOC or YOLO folder.")
-    ],
+    out: OutArgument,
+    annotations: AnnotationsOption,
     images: RequiredImagesOption,
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
-    start_from: Annotated[
-        str | None, typer.Option("--from", metavar="MODEL", help="Folder or id of a model to start from.")
-    ] = None,
-    images_seen: Annotated[
-        int | None,
-        typer.Option("--images-seen", min=1, help="Training length, in images shown to the network."),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, help="Images per step, over all processes.")
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of initial weights and batches.")
-    ] = None,
+    start_from: StartOption = None,
+    images_seen: ImagesSeenOption = None,
+    batch: BatchOption = None,
+    seed: TrainingSeedOption = None,
     intensity_max: IntensityMaxOption = None,
     strict: StrictOption = False,
     unlabelled: UnlabelledOption = None,
@@ -63,26 +73,112 @@ def train(
 
     Example: `dsmoe train model --annotations train.json --images photos --workspace boards`
     """
+    from pipelines.training.standalone_training import train_from_files
+
+    _run(
+        train_from_files,
+        annotations,
+        images,
+        LabelRequest(strict, unlabelled, predictions_as_labels),
+        workspace,
+        out=out,
+        class_book=class_book,
+        start_from=start_from,
+        changes=_given(images_seen=images_seen, batch=batch, seed=seed),
+        intensity_max=intensity_max,
+        strict=strict,
+    )
+
+
+def distill(
+    out: OutArgument,
+    teacher: Annotated[
+        str, typer.Option("--teacher", metavar="MODEL", help="Folder or id of the model to learn from.")
+    ],
+    annotations: AnnotationsOption,
+    images: RequiredImagesOption,
+    workspace: WorkspaceOption = None,
+    class_book: BookOption = None,
+    size: Annotated[
+        Size | None,
+        typer.Option("--size", help="Size of the student; default: the workspace's network, or nano."),
+    ] = None,
+    experts: Annotated[
+        int | None, typer.Option("--experts", min=1, help="Number of the student's experts.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", min=1, help="Experts that the student selects for an image.")
+    ] = None,
+    start_from: StartOption = None,
+    images_seen: ImagesSeenOption = None,
+    batch: BatchOption = None,
+    seed: TrainingSeedOption = None,
+    intensity_max: IntensityMaxOption = None,
+    strict: StrictOption = False,
+    unlabelled: UnlabelledOption = None,
+    predictions_as_labels: PredictionsOption = False,
+) -> None:
+    """Train a small model, the student, from a trained one, the teacher, and from labels.
+
+    Image side, head strides, tiles and preprocessing are the teacher's. The student learns the teacher's
+    probabilities and boxes for the classes that both have. An interrupted training is resumed.
+
+    Example: `dsmoe distill student --teacher model --annotations train.json --images photos --experts 4`
+    """
+    from pipelines.training.student import StudentOptions, train_student
+
+    options = StudentOptions(size.value if size else None, experts, top_k)
+    _run(
+        partial(train_student, teacher=teacher, options=options),
+        annotations,
+        images,
+        LabelRequest(strict, unlabelled, predictions_as_labels),
+        workspace,
+        out=out,
+        class_book=class_book,
+        start_from=start_from,
+        changes=_given(images_seen=images_seen, batch=batch, seed=seed),
+        intensity_max=intensity_max,
+        strict=strict,
+    )
+
+
+def _given(**options: int | None) -> tuple[tuple[str, int], ...]:
+    """The options that are given, as (name, value)."""
+    return tuple((name, value) for name, value in options.items() if value is not None)
+
+
+def _run(
+    work: Callable[..., dict[str, Any]],
+    annotations: Path,
+    images: Path,
+    request: LabelRequest,
+    workspace: Path | None,
+    **files: Any,
+) -> None:
+    """Read the labels, train, and print the summary.
+
+    Args:
+        work: the training; called like ``train_from_files``.
+        files: further fields of ``TrainingFiles``.
+    """
     from dsmoe_core.data.label_source import SplitChoice
     from dsmoe_core.training.distributed import process_group
     from pipelines.progress import SilentProgress
     from pipelines.settings import Environment
-    from pipelines.training.standalone_training import TrainingFiles, train_from_files
+    from pipelines.training.standalone_training import TrainingFiles
     from pipelines.workspace.import_log import IMPORT_FILE, write_record
 
-    changes = {"images_seen": images_seen, "batch": batch, "seed": seed}
-    overrides = tuple((name, value) for name, value in changes.items() if value is not None)
-    request = LabelRequest(strict, unlabelled, predictions_as_labels)
     with process_group() as processes, open_workspace_or_none(workspace) as opened:
         default = None if processes.count == 1 else Unlabelled.IGNORE  # several processes cannot ask
         labels = read_labels(annotations, images, request, split=SplitChoice.TRAIN, default=default)
-        files = TrainingFiles(labels, images, out, class_book, start_from, overrides, intensity_max, strict)
+        training = TrainingFiles(labels, images, **files)
         with TerminalReporter() as terminal:
             progress = terminal if processes.is_main else SilentProgress()
-            summary = train_from_files(files, opened, Environment.read(), progress)
+            summary = work(training, opened, Environment.read(), progress)
     if processes.is_main:
-        write_record(out / IMPORT_FILE, "train", {"annotations": summary["account"]})
-        _print_summary(summary, out)
+        write_record(training.out / IMPORT_FILE, "train", {"annotations": summary["account"]})
+        _print_summary(summary, training.out)
 
 
 def _print_summary(summary: dict[str, Any], out: Path) -> None:
@@ -93,3 +189,5 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
     losses = ", ".join(f"{name} {value:.3f}" for name, value in summary["losses"].items())
     course = f"{summary['steps']} steps on {summary['images']} images in {summary['seconds']:.0f} s"
     line(f"{out}: {course}; {losses}")
+    if "parameters" in summary:
+        line(f"student: {summary['parameters']:,} parameters; teacher: {summary['teacher_parameters']:,}")

@@ -33,6 +33,7 @@ class DetectorBackend(Protocol):
         training: TrainingConfig,
         out: Path,
         start_from: Path | None,
+        teacher: Path | None = None,
         progress: TrainingProgress | None = None,
     ) -> dict[str, Any]:
         """Train a model and write it to ``out``.
@@ -41,6 +42,7 @@ class DetectorBackend(Protocol):
 
         Args:
             start_from: folder of the model whose weights the training starts from; None: initial weights.
+            teacher: folder of a model to learn from as well as from the labels; None: from the labels only.
 
         Returns:
             A summary for the model card, as JSON values.

@@ -80,6 +80,7 @@ class DSMoEBackend:
         training: TrainingConfig,
         out: Path,
         start_from: Path | None,
+        teacher: Path | None = None,
         progress: TrainingProgress | None = None,
     ) -> dict[str, Any]:
         """See ``DetectorBackend.fit``."""
@@ -98,6 +99,7 @@ class DSMoEBackend:
             out=out,
             start_from=start_from,
             encoder_from=self._encoder_from,
+            teacher=teacher,
             cache=self._images,
             intensity_max=self._intensity_max,
             progress=progress,
@@ -148,18 +150,25 @@ def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEnc
 
 
 def dsmoe_backend(
-    workspace: Workspace | None, environment: Environment, *, intensity_max: int | None = None
+    workspace: Workspace | None,
+    environment: Environment,
+    *,
+    intensity_max: int | None = None,
+    model: ModelConfig | None = None,
 ) -> DSMoEBackend:
     """The DS-MoE detector with the settings of a workspace.
 
     Args:
         workspace: None, or one with another kind of detector: default settings, for models of any folder.
         intensity_max: stored with the models; None: the workspace's.
+        model: network of the models to train; None: the workspace's.
     """
     if workspace is None or workspace.settings.detector.kind != KIND:
         cache = platformdirs.user_cache_path("dsmoe") / "texts"
-        return DSMoEBackend(ModelConfig(), cache, intensity_max=intensity_max)
+        return DSMoEBackend(model or ModelConfig(), cache, intensity_max=intensity_max)
     settings, key = workspace.settings.detector, environment.embeddings_api_key
+    if model is not None:
+        settings = _with_model(settings, model)
     return DSMoEBackend(
         settings.model,
         workspace.path / "cache" / "texts",
@@ -169,6 +178,17 @@ def dsmoe_backend(
         images=_image_cache(workspace),
         intensity_max=intensity_max or workspace.intensity_max(),
     )
+
+
+def _with_model(settings: DetectorSettings, model: ModelConfig) -> DetectorSettings:
+    """The settings with another network. One of another size starts from its packaged weights, if any."""
+    from dsmoe_core.warm_start.checkpoint import shipped_path
+
+    changes: dict[str, Any] = {"model": model}
+    if model.size != settings.model.size:
+        has_weights = model.mobile_sam and shipped_path(model.size).is_file()
+        changes |= {"start": "warm" if has_weights else "scratch", "warm_start": None}
+    return settings.model_copy(update=changes)
 
 
 def _image_cache(workspace: Workspace) -> CacheConfig | None:

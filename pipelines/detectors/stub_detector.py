@@ -46,9 +46,10 @@ class StubDetector:
         training: TrainingConfig,
         out: Path,
         start_from: Path | None,
+        teacher: Path | None = None,
         progress: TrainingProgress | None = None,
     ) -> dict[str, Any]:
-        """See ``DetectorBackend.fit``."""
+        """See ``DetectorBackend.fit``. Classes without a box get the teacher's colour."""
         sums = np.zeros((len(vocabulary), 3))
         counts = np.zeros(len(vocabulary))
         if start_from is not None:
@@ -61,6 +62,8 @@ class StubDetector:
                 counts[index] += 1
             if progress is not None:
                 progress(step, len(images), {"loss": 1.0 / step})
+        if teacher is not None:
+            _add_missing_classes(teacher, vocabulary, sums, counts)
         colours = sums / np.maximum(counts, 1)[:, None]
         out.mkdir(parents=True, exist_ok=True)
         draft = out / ".model.safetensors.tmp"
@@ -101,6 +104,17 @@ def _load(model: Path) -> dict[str, Floats]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the model in {model} is damaged: {error}", "Train one again.") from error
     return weights
+
+
+def _add_missing_classes(teacher: Path, vocabulary: Vocabulary, sums: Floats, counts: Floats) -> None:
+    """Set the colour and the number of boxes of classes that have none to the teacher's, by name."""
+    weights = _load(teacher)
+    known = json.loads((teacher / "model.json").read_text("utf-8"))["classes"]
+    for index, name in enumerate(vocabulary.names):
+        if not counts[index] and name in known:
+            row = known.index(name)
+            counts[index] = weights["counts"][row]
+            sums[index] = weights["colours"][row] * counts[index]
 
 
 def _pixels(image: ImageRecord) -> Floats:

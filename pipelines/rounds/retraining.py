@@ -48,7 +48,7 @@ def has_known_classes(context: LoopContext, dataset: str) -> bool:
 
 
 def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
-    """Step ``train``: train a candidate from the current champion.
+    """Step ``train``: train a candidate from the current champion, which can be its teacher as well.
 
     The champion may have been changed by hand since the round was opened. The model's id is a hash of all
     that determines the training, so an interrupted step continues the same training only if nothing changed.
@@ -56,13 +56,15 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     workspace, champion = context.workspace, context.workspace.champion()
     detector = workspace.settings.detector
     training = detector.training_for_round(number)
+    teacher = champion if detector.distill_champion else None
     settings = [training.model_dump(exclude=FINGERPRINT_EXCLUDED)]
     settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]
     recipe = [dataset, champion, *settings, detector.start, detector.kind]
     recipe += [detector.warm_start] if detector.warm_start else []
+    recipe += [{"teacher": teacher}] if teacher else []
     model = f"r{number}-{content_id(recipe)[:8]}"
     if not workspace.registry.has(model):
-        summary = _fit(context, model, dataset, champion, training)
+        summary = _fit(context, model, dataset, champion, teacher, training)
         workspace.registry.register(
             new_card(
                 model,
@@ -70,21 +72,31 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
                 parent=champion,
                 dataset_version=dataset,
                 class_book=workspace.class_book().version,
-                training={"config": training.model_dump(), **summary},
+                training={"config": training.model_dump(), "teacher": teacher, **summary},
             )
         )
     return {"model": model}
 
 
 def _fit(
-    context: LoopContext, model: str, dataset: str, champion: str | None, training: TrainingConfig
+    context: LoopContext,
+    model: str,
+    dataset: str,
+    champion: str | None,
+    teacher: str | None,
+    training: TrainingConfig,
 ) -> dict[str, Any]:
-    """Train the model on a dataset version, whose labels get the names of the published class book."""
+    """Train the model on a dataset version, whose labels get the names of the published class book.
+
+    Args:
+        champion, teacher: id of the model to start from, and of the one to learn from.
+    """
     workspace, book = context.workspace, context.workspace.class_book()
     version = workspace.dataset_version(dataset)
     images = [relabel_image(p, book.resolve) for p in version.labelled(workspace.images_by_key())]
     workspace.require_files(labelled.image for labelled in images)
     parameters = {"dataset": dataset, "images": len(images), "champion": champion, **training.model_dump()}
+    parameters["teacher"] = teacher
     with track_training(workspace, model, parameters) as curves:
 
         def progress(step: int, steps: int, metrics: Mapping[str, float]) -> None:
@@ -98,6 +110,7 @@ def _fit(
             training=training,
             out=workspace.registry.folder(model),
             start_from=workspace.registry.folder(champion) if champion else None,
+            teacher=workspace.registry.folder(teacher) if teacher else None,
             progress=progress,
         )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dsmoe_core.config import TrainingConfig
+from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.digest import sha256_of
@@ -38,6 +38,8 @@ class TrainingFiles:
         intensity_max: value that is white in images of more than 8 bits; None: the workspace's, else that of
             the model to start from, else chosen from the images.
         strict: refuse labels that are not taken completely.
+        teacher: folder of the model to learn from as well; None for the labels only.
+        model: the network; None for the workspace's, or the default one.
     """
 
     annotations: AnnotationSet
@@ -48,6 +50,8 @@ class TrainingFiles:
     changes: tuple[tuple[str, Any], ...] = ()
     intensity_max: int | None = None
     strict: bool = False
+    teacher: Path | None = None
+    model: ModelConfig | None = None
 
 
 def train_from_files(
@@ -68,29 +72,28 @@ def train_from_files(
     Raises:
         DataError: no image can be read, a class is not in the class book, or an image is in the workspace's
             test set.
-        ModelError: the model to start from does not exist.
+        ModelError: the model to start from does not exist, or the teacher does not fit.
     """
-    annotations = files.annotations
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
-        book = workspace.class_book() if workspace else glossary_book(annotations.classes)
+        book = workspace.class_book() if workspace else glossary_book(files.annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
         external = read_external_images(
-            annotations,
+            files.annotations,
             files.images,
             Path(scratch),
             max_pixels=workspace.settings.max_pixels if workspace else MAX_PIXELS,
-            intensity_max=files.intensity_max or _intensity_max(workspace, start),
+            intensity_max=files.intensity_max or _intensity_max(workspace, start or files.teacher),
             progress=progress.advance,
         )
         if files.strict:
             external.account.require_complete(f"the labels of {files.images}")
         scale = external.scale.intensity_max if external.scale is not None else None
-        detector = dsmoe_backend(workspace, environment, intensity_max=scale)
+        detector = dsmoe_backend(workspace, environment, intensity_max=scale, model=files.model)
         if workspace is not None:
             _refuse_test_set(external.labelled, files.images, workspace)
         labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
@@ -101,6 +104,7 @@ def train_from_files(
             training=settings.model_copy(update=dict(files.changes)),
             out=files.out,
             start_from=start,
+            teacher=files.teacher,
             progress=lambda step, steps, metrics: progress.advance(step, steps, format_losses(metrics)),
         )
     return {

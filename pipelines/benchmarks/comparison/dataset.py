@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dsmoe_core.data import coco
 from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import DataError, SettingsError
-from dsmoe_core.schema import LabelledImage
+from dsmoe_core.schema import ClassText, LabelledImage, Vocabulary
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
 from pipelines.evaluation.report.groups import group_names
 from pipelines.progress import ProgressReporter
@@ -155,3 +155,18 @@ class InnerSplit(NamedTuple):
                 "Give more labels, another --inner, or a --by with more groups.",
             )
         return replace(dataset, train=parts[0], val=parts[1])
+
+
+def filter_classes(vocabulary: Vocabulary, wanted: Callable[[str], bool]) -> Vocabulary:
+    """The vocabulary with the classes whose names are wanted."""
+    classes: tuple[ClassText, ...] = tuple(entry for entry in vocabulary.classes if wanted(entry.name))
+    return Vocabulary(classes, vocabulary.inner, vocabulary.version)
+
+
+def filter_boxes(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> tuple[LabelledImage, ...]:
+    """The images with the boxes of these classes; images without such a box stay."""
+    names = set(vocabulary.names)
+    return tuple(
+        replace(image, annotations=tuple(a for a in image.annotations if a.label in names))
+        for image in images
+    )

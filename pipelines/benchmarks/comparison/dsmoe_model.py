@@ -14,6 +14,7 @@ from typing import Any
 
 import dsmoe_core
 from dsmoe_core.atomic import atomic_write
+from dsmoe_core.checkpoint import WEIGHTS
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
@@ -22,6 +23,7 @@ from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.train import fit
 from dsmoe_core.training.step_sampler import batches_per_round, steps_of_each_set
+from dsmoe_core.training.teacher import teacher_hash
 from pipelines.benchmarks.comparison.digests import package_digest
 from pipelines.benchmarks.comparison.protocol import MIN_SCORE, BenchmarkDataset, Budget, TrainingResult
 from pipelines.progress import ProgressReporter
@@ -40,6 +42,8 @@ class DsmoeModel:
         name: in result rows and folder names.
         vocabulary: read in place of the data set's vocabulary, in training and in evaluation.
         encoder_from: file with the initial weights of the image encoder; None: random weights.
+        start_from: folder of a model to fine-tune; None: start with ``encoder_from``.
+        teacher: folder of a model to learn from as well as from the labels; None: from the labels only.
         speed_test_s: seconds of the speed test that converts minutes into a number of images.
     """
 
@@ -52,6 +56,8 @@ class DsmoeModel:
         training: TrainingConfig | None = None,
         vocabulary: Vocabulary | None = None,
         encoder_from: Path | None = None,
+        start_from: Path | None = None,
+        teacher: Path | None = None,
         speed_test_s: float = SPEED_TEST_S,
     ) -> None:
         self.name = name
@@ -60,6 +66,8 @@ class DsmoeModel:
         self.training = training or TrainingConfig()
         self._vocabulary = vocabulary
         self._encoder_from = encoder_from
+        self._start_from = start_from
+        self._teacher = teacher
         self._speed_test_s = speed_test_s
         for logger in ("lightning.fabric", "lightning.pytorch"):  # they log the precision of every training
             logging.getLogger(logger).setLevel(logging.WARNING)
@@ -84,6 +92,8 @@ class DsmoeModel:
             "vocabulary": self._vocabulary_of(dataset).to_dict(),
             "text_encoder": self._text_encoder.name,
             "encoder_from": self._encoder_from and sha256_of(self._encoder_from),
+            "start_from": self._start_from and sha256_of(self._start_from / WEIGHTS),
+            "teacher": self._teacher and teacher_hash(self._teacher),
             "code": package_digest(Path(dsmoe_core.__file__)),
         }
 
@@ -107,6 +117,8 @@ class DsmoeModel:
             training=training,
             out=folder / "model",
             encoder_from=self._encoder_from,
+            start_from=self._start_from,
+            teacher=self._teacher,
             extra_sets=_extra_sets(dataset),
             progress=lambda step, steps, _: progress.advance(step, steps),
         )
@@ -168,6 +180,8 @@ class DsmoeModel:
                 ),
                 out=Path(scratch),
                 encoder_from=self._encoder_from,
+                start_from=self._start_from,
+                teacher=self._teacher,
                 extra_sets=_extra_sets(dataset),
                 progress=record_step,
             )

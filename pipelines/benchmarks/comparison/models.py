@@ -61,6 +61,8 @@ class ModelBuilder:
         training: TrainingConfig | None = None,
         vocabulary: Vocabulary | None = None,
         encoder_from: Path | None = None,
+        start_from: Path | None = None,
+        teacher: Path | None = None,
     ) -> DsmoeModel:
         """DS-MoE with any configuration; see :class:`DsmoeModel`."""
         return DsmoeModel(
@@ -70,6 +72,8 @@ class ModelBuilder:
             training=training or self.training,
             vocabulary=vocabulary,
             encoder_from=encoder_from,
+            start_from=start_from,
+            teacher=teacher,
             speed_test_s=self._speed_test_s,
         )
 

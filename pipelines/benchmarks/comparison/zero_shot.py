@@ -14,15 +14,15 @@ held-out class only (``alone``). AP is of the held-out class, on all validation 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import DataError
-from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
-from pipelines.benchmarks.comparison.dataset import load_datasets
+from dsmoe_core.schema import Prediction, Vocabulary
+from pipelines.benchmarks.comparison.dataset import filter_boxes, filter_classes, load_datasets
 from pipelines.benchmarks.comparison.digests import dataset_digest
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
@@ -89,20 +89,20 @@ def run_zero_shot(
 
 def split(dataset: BenchmarkDataset, label: str) -> tuple[BenchmarkDataset, BenchmarkDataset]:
     """The data set without a class, for training, and with this class only, for evaluation."""
-    others = _filter_classes(dataset.vocabulary, lambda name: name != label)
-    only = _filter_classes(dataset.vocabulary, lambda name: name == label)
+    others = filter_classes(dataset.vocabulary, lambda name: name != label)
+    only = filter_classes(dataset.vocabulary, lambda name: name == label)
     train, val = dataset.train, dataset.val
     without = replace(
-        dataset, vocabulary=others, train=_filter_boxes(train, others), val=_filter_boxes(val, others)
+        dataset, vocabulary=others, train=filter_boxes(train, others), val=filter_boxes(val, others)
     )
-    return without, replace(dataset, vocabulary=only, train=(), val=_filter_boxes(val, only))
+    return without, replace(dataset, vocabulary=only, train=(), val=filter_boxes(val, only))
 
 
 def controlled_vocabulary(
     vocabulary: Vocabulary, label: str, control: str, scope: str, seed: int
 ) -> Vocabulary:
     """The vocabulary for evaluation: the held-out class with a text control, and the others unless alone."""
-    only = _filter_classes(vocabulary, lambda name: name == label)
+    only = filter_classes(vocabulary, lambda name: name == label)
     (text,) = TEXT_CONTROLS[control](only, {}, seed).classes
     classes = tuple(text if entry.name == label else entry for entry in vocabulary.classes)
     return Vocabulary(classes if scope == ALL_CLASSES else (text,), vocabulary.inner, vocabulary.version)
@@ -189,17 +189,3 @@ def _rows(
         ]
         rows.append(row)
     return rows
-
-
-def _filter_classes(vocabulary: Vocabulary, wanted: Callable[[str], bool]) -> Vocabulary:
-    classes: tuple[ClassText, ...] = tuple(entry for entry in vocabulary.classes if wanted(entry.name))
-    return Vocabulary(classes, vocabulary.inner, vocabulary.version)
-
-
-def _filter_boxes(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> tuple[LabelledImage, ...]:
-    """The images with the boxes of these classes; images without such a box stay."""
-    names = set(vocabulary.names)
-    return tuple(
-        replace(image, annotations=tuple(a for a in image.annotations if a.label in names))
-        for image in images
-    )

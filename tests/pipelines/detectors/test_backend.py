@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,32 @@ def test_training_is_reproducible_and_can_start_from_a_model(
     first, second = (list(detector.predict(tmp_path / name, vocabulary, images)) for name in "ab")
     assert [p.detections for p in first] == [p.detections for p in second]
     assert list(detector.predict(tmp_path / "c", vocabulary, images))
+
+
+def test_a_teacher_can_be_given_and_must_exist(
+    detector: DetectorBackend, pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    arguments: dict[str, Any] = {"vocabulary": vocabulary, "training": SHORT, "start_from": None}
+    detector.fit(images=pool, out=tmp_path / "teacher", **arguments)
+    detector.fit(images=pool, out=tmp_path / "student", teacher=tmp_path / "teacher", **arguments)
+    assert len(list(detector.predict(tmp_path / "student", vocabulary, [p.image for p in pool]))) == len(pool)
+    with pytest.raises(ModelError):
+        detector.fit(images=pool, out=tmp_path / "other", teacher=tmp_path / "nowhere", **arguments)
+
+
+def test_stub_takes_classes_without_labels_from_the_teacher(
+    pool: list[LabelledImage], vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    detector, name = StubDetector(), vocabulary.names[0]
+    arguments: dict[str, Any] = {"vocabulary": vocabulary, "training": SHORT, "start_from": None}
+    detector.fit(images=pool, out=tmp_path / "teacher", **arguments)
+    without = [replace(p, annotations=tuple(a for a in p.annotations if a.label != name)) for p in pool]
+    best = []
+    for out, teacher in (("alone", None), ("taught", tmp_path / "teacher")):
+        detector.fit(images=without, out=tmp_path / out, teacher=teacher, **arguments)
+        predictions = detector.predict(tmp_path / out, vocabulary, [p.image for p in pool])
+        best.append(max(d.probabilities[name] for p in predictions for d in p.detections))
+    assert best[0] == 0 < best[1]
 
 
 def test_folder_without_a_model_is_refused(

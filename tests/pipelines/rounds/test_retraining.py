@@ -175,6 +175,34 @@ def test_min_gain_of_the_settings_is_required(trained: tuple[LoopContext, str]) 
     assert promote(context, 0, model, metrics)["promoted"]
 
 
+def test_champion_is_the_teacher_if_the_settings_say_so(
+    trained: tuple[LoopContext, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id of the model depends on the setting, as soon as there is a champion."""
+    context, first = trained
+    workspace, detector = context.workspace, context.detector
+    teachers: list[Path | None] = []
+    fit = detector.fit
+    monkeypatch.setattr(detector, "fit", lambda **given: teachers.append(given["teacher"]) or fit(**given))
+    dataset = workspace.registry.card(first).dataset_version
+    settings = workspace.settings
+
+    def distilling(on: bool) -> None:
+        changed = settings.detector.model_copy(update={"distill_champion": on})
+        workspace.settings = settings.model_copy(update={"detector": changed})
+
+    distilling(True)
+    assert train(context, 0, dataset)["model"] == first, "without a champion there is no teacher"
+    workspace.registry.promote(first, "by hand")
+    models = []
+    for on in (False, True):
+        distilling(on)
+        models.append(train(context, 1, dataset)["model"])
+    assert teachers == [None, workspace.registry.folder(first)]
+    assert len({first, *models}) == 3
+    assert [workspace.registry.card(model).training["teacher"] for model in models] == [None, first]
+
+
 def test_unknown_gate_check_is_refused_before_training(annotated: LoopContext) -> None:
     detector = annotated.detector
     assert isinstance(detector, CountingDetector)

@@ -241,6 +241,14 @@ def test_words_with_an_extra_set_and_class_subsets(run: Any, tmp_path: Path, cap
     assert str(extra) in "".join(capsys.readouterr().err.split())
 
 
+def test_forgetting_has_three_models(run: Any, tmp_path: Path, capsys: Out) -> None:
+    assert run("forgetting", "--new", "plum", "--images-seen", "5", "--seeds", "1") == 0
+    result = read_result(tmp_path / "out.json")
+    assert [row["model"] for row in result["rows"]] == ["first", "fine-tuned", "distilled"]
+    assert (result["budget"], result["size"], result["image_px"]) == ({"images": 5}, "nano", 64)
+    assert "squares, plum later, seed 1" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -265,6 +273,8 @@ def test_words_with_an_extra_set_and_class_subsets(run: Any, tmp_path: Path, cap
         (["warmstart", "--epochs", "1", "--shares", "much"], "'much'"),
         (["warmstart", "--epochs", "1", "--warm", "gone.safetensors"], "gone.safetensors"),
         (["held-out", "--epochs", "1", "--class", "dent"], "'dent'"),
+        (["forgetting", "--new", "dent"], "'dent'"),
+        (["forgetting", "--new", ","], "--new"),
     ],
 )
 def test_wrong_options_are_reported(run: Any, arguments: list[str], named: str, capsys: Out) -> None:
@@ -273,10 +283,16 @@ def test_wrong_options_are_reported(run: Any, arguments: list[str], named: str, 
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "seeds"), [("accuracy", "accuracy", 3), ("curve", "curve", 1), ("held-out", "words", 3)]
+    ("name", "file", "seeds"),
+    [
+        ("accuracy", "accuracy", 3),
+        ("curve", "curve", 1),
+        ("held-out", "words", 3),
+        ("forgetting", "forgetting", 1),
+    ],
 )
 def test_result_file_and_seeds_have_defaults(name: str, file: str, seeds: int) -> None:
     command: Any = get_command(comparison.app)
     defaults = {option.name: option.default for option in command.commands[name].params}
     assert (defaults["json"], defaults["seeds"]) == (RESULTS / f"{file}.json", seeds)
-    assert ("epochs" in defaults) == (name != "curve")
+    assert ("epochs" in defaults) == (name not in ("curve", "forgetting"))
