@@ -62,18 +62,19 @@ def flatten_levels(levels: Sequence[LevelOutput]) -> FlatPredictions:
     logits, boxes, centres, strides = [], [], [], []
     for stride, level_logits, distances in levels:
         height, width = distances.shape[-2:]
-        y, x = torch.meshgrid(
-            (torch.arange(height, device=distances.device) + 0.5) * stride,
-            (torch.arange(width, device=distances.device) + 0.5) * stride,
-            indexing="ij",
-        )
-        centre = torch.stack([x, y], dim=-1).reshape(-1, 2)
+        centre = cell_centres(height, width, stride, distances.device)
         sides = distances.flatten(2).transpose(1, 2)
         boxes.append(torch.cat([centre - sides[..., :2], centre + sides[..., 2:]], dim=-1))
         logits.append(level_logits.flatten(2).transpose(1, 2))
         centres.append(centre)
         strides.append(centre.new_full((len(centre),), float(stride)))
     return FlatPredictions(torch.cat(logits, 1), torch.cat(boxes, 1), torch.cat(centres), torch.cat(strides))
+
+
+def cell_centres(height: int, width: int, stride: int, device: torch.device) -> Float[Tensor, "N 2"]:
+    """Centres (x, y) of the cells of a grid in image pixels, row by row."""
+    y, x = ((torch.arange(size, device=device) + 0.5) * stride for size in (height, width))
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
 
 
 @torch.no_grad()
@@ -101,7 +102,7 @@ def assign(
         return Targets(target, positive, boxes, labels, scores.new_zeros(0))
     overlap = box_iou(boxes, predicted)
     alignment = scores[:, labels].T.clamp_min(1e-6) ** SCORE_POWER * overlap**IOU_POWER
-    candidates = _candidate_cells(centres, boxes)
+    candidates = candidate_cells(centres, boxes)
     alignment = torch.where(candidates, alignment, -1.0)
     best = alignment.topk(min(top_k, alignment.shape[1]), dim=1)
     selected = torch.zeros_like(candidates).scatter_(1, best.indices, best.values >= 0)
@@ -119,7 +120,7 @@ def assign(
     return Targets(target, positive, boxes[owners], labels[owners], box_weights)
 
 
-def _candidate_cells(centres: Float[Tensor, "N 2"], boxes: Float[Tensor, "M 4"]) -> Bool[Tensor, "M N"]:
+def candidate_cells(centres: Float[Tensor, "N 2"], boxes: Float[Tensor, "M 4"]) -> Bool[Tensor, "M N"]:
     """Mark the cells whose centre is in the box, or the nearest cell if there is none."""
     inside = ((centres > boxes[:, None, :2]) & (centres < boxes[:, None, 2:])).all(-1)
     box_centres = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -16,7 +16,7 @@ from dsmoe_core.stages.cbam import CBAM
 from dsmoe_core.stages.distillation import SemanticDistillation
 from dsmoe_core.stages.ensemble import HeterogeneousEnsemble
 from dsmoe_core.stages.experts import SparseExperts
-from dsmoe_core.stages.gating import AttentionGating
+from dsmoe_core.stages.gating import PAPER_TAU, TAU, AttentionGating
 from dsmoe_core.stages.head import Head
 from dsmoe_core.stages.image_encoder import ImageEncoder
 from dsmoe_core.stages.resnet_encoder import ResNetEncoder
@@ -45,11 +45,12 @@ def build_full_network(config: ModelConfig) -> DSMoE:
             text_width=d_t,
             experts=config.experts,
             top_k=config.top_k,
+            per_position=config.routing == "position",
             normalise=not paper.free_product,
             renormalise=not paper.raw_weights,
             learned_queries=not paper.class_experts,
             balance=not paper.free_choice,
-            tau=0.07 if paper.calibrated_tau else 0.1,
+            tau=PAPER_TAU if paper.calibrated_tau else TAU,
         ),
         experts=SparseExperts(
             width=d,
@@ -65,7 +66,7 @@ def build_full_network(config: ModelConfig) -> DSMoE:
             experts=config.experts,
             summed=paper.summed_ensemble,
         ),
-        aggregation=Aggregation(width=d, minimise_cosine=paper.minimised_cosine),
+        aggregation=Aggregation(width=d, gate_only=paper.gate_only, minimise_cosine=paper.minimised_cosine),
         head=_head(config, config.encoder_widths),
         head_levels=_head_levels(config),
     )
@@ -147,7 +148,7 @@ def _head(config: ModelConfig, widths: tuple[int, ...]) -> Head:
     return Head(
         width=config.width,
         text_width=config.text_width,
-        shallow={STRIDES[i]: widths[i] for i in _head_levels(config)},
+        encoded={STRIDES[i]: widths[i] for i in _head_levels(config)},
         hidden=config.head_width,
     )
 

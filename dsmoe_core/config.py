@@ -45,12 +45,13 @@ class PaperForms(Frozen):
     class_experts: bool = Field(
         False, description="stage 7: expert i uses T^_i (i modulo C) instead of attention over all classes"
     )
-    calibrated_tau: bool = Field(False, description="stage 7: initial temperature 0.07 instead of 0.1")
+    calibrated_tau: bool = Field(False, description="stage 7: initial temperature 0.07 instead of 0.25")
     free_choice: bool = Field(False, description="stage 7: select the top k without a load bias")
     raw_weights: bool = Field(False, description="stage 8: do not renormalise the selected softmax weights")
     summed_ensemble: bool = Field(
         False, description="stage 9: sum the two parts instead of concatenating them"
     )
+    gate_only: bool = Field(False, description="stage 10: F_MoE only scales F_e and is not added to F_out")
     minimised_cosine: bool = Field(False, description="stage 10: L_align is the cosine instead of 1 - cosine")
 
     @classmethod
@@ -114,7 +115,10 @@ class ModelConfig(Frozen):
         ("local", "global"),
         description="names of the task experts (stages/experts.py); all others are cross-modal",
     )
-    top_k: int = Field(3, ge=1, description="k, experts selected per image; the paper uses floor(log2 N_e)")
+    top_k: int = Field(3, ge=1, description="k, experts selected; the paper uses floor(log2 N_e)")
+    routing: Literal["position", "image"] = Field(
+        "position", description="stage 7: select experts at every position, or per image as in the paper"
+    )
     head_strides: tuple[int, ...] = Field((4, 8, 16), description="strides to detect at, finest first")
     head_width: int = Field(64, ge=16, multiple_of=8, description="channels in the head")
     paper: PaperForms = PaperForms()
@@ -205,7 +209,14 @@ class LossWeights(Frozen):
     box: float = Field(2.0, ge=0)
     value_overlap: float = Field(0.01, ge=0)
     taxonomy: float = Field(0.05, ge=0)
-    angle: float = Field(0.05, ge=0)
+    angle: float = Field(0.0, ge=0, description="stage 5: eq. 13 as a hinge; the paper's form")
+    contrast: float = Field(
+        0.1, ge=0, description="stage 5: the visual descriptor of a class is nearer to its own anchor"
+    )
+    affinity: float = Field(0.2, ge=0, description="stage 5: class-position affinity as in the true boxes")
+    specialisation: float = Field(
+        0.1, ge=0, description="stage 7: mutual information of expert and class in true boxes"
+    )
     misalignment: float = Field(0.05, ge=0)
     teacher_class: float = Field(
         1.0, ge=0, description="distillation of the class probabilities; used in a training with a teacher"

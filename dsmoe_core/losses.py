@@ -1,4 +1,4 @@
-"""Training losses: QFL and CIoU (eq. 31-34), and the auxiliary losses of the stages (eq. 12, 13, 27).
+"""Training losses of the detections: QFL and CIoU (eq. 31-34). stage_losses.py has those of the stages.
 
 Paper: ``Total = 2 alpha QFL + lambda CIoU`` with alpha = 0.45 and lambda = 0.05; "alpha_t = y alpha +
 (1-y)(1-alpha)" in one place and "gamma = 2, alpha = 0.25" in another. We: keep the form with other default
@@ -12,7 +12,6 @@ gradients of the parts add up to those of the whole batch.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,14 +21,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import complete_box_iou_loss
 
-from dsmoe_core import poincare
 from dsmoe_core.assign import Targets, assign, flatten_levels
 from dsmoe_core.config import LossWeights
-from dsmoe_core.network import ClassEncoding, NetworkOutput
-from dsmoe_core.outputs import AlignmentOutput
+from dsmoe_core.network import NetworkOutput
 
-MAX_ANGLE = math.radians(15)
-TAXONOMY_MARGIN = 0.1
 MIN_BOX_SIDE = 0.1
 """Pixels. CIoU widens narrower predicted boxes to this about their centre; its gradient at 0 is NaN."""
 
@@ -78,7 +73,7 @@ class BatchCounts(NamedTuple):
     def from_targets(cls, targets: Sequence[Targets], truth: Sequence[GroundTruth]) -> BatchCounts:
         """Count over these images."""
         scores = torch.stack([t.scores for t in targets])
-        present = _present_classes(truth, scores.shape[-1])
+        present = present_classes(truth, scores.shape[-1])
         box_weights = torch.cat([t.box_weights for t in targets])
         positives = scores.new_tensor(len(box_weights))
         return cls(scores.new_tensor(len(truth)), scores.sum(), box_weights.sum(), present.sum(), positives)
@@ -193,81 +188,7 @@ def iou_loss(predicted: Float[Tensor, "p 4"], true: Float[Tensor, "p 4"]) -> Flo
     return 1 - intersection / (areas - intersection).clamp_min(1e-7)
 
 
-def taxonomy_hinge(anchors: Float[Tensor, "a n"], taxonomy: Taxonomy) -> Float[Tensor, ""]:
-    """Compute eq. 12 as a hinge: a parent is nearer to each of its children than to other classes.
-
-    The parent's own parent is not counted among the other classes.
-    """
-    if not len(taxonomy.child):
-        return anchors.sum() * 0.0
-    parents = anchors[taxonomy.parent]
-    to_child = poincare.distance(parents, anchors[taxonomy.child])
-    to_all = poincare.distance(
-        parents[:, None].expand(-1, len(anchors), -1), anchors[None].expand(len(parents), -1, -1)
-    )
-    related = torch.zeros(len(anchors), len(anchors), dtype=torch.bool, device=anchors.device)
-    related[taxonomy.parent, taxonomy.child] = True
-    related.fill_diagonal_(True)
-    related = related | related.T
-    unrelated = ~related[taxonomy.parent]
-    hinge = F.relu(to_child[:, None] - to_all + TAXONOMY_MARGIN) * unrelated
-    return hinge.sum() / unrelated.sum().clamp_min(1)
-
-
-def angle_hinge(
-    aligned: AlignmentOutput, present: Float[Tensor, "b c"], pairs: Float[Tensor, ""]
-) -> Float[Tensor, ""]:
-    """Compute eq. 13 as a hinge: t^_i and P(v_i) are within 15 degrees, for classes in the image.
-
-    Paper: "the angle between grad t^_i and grad P(v_i)", without naming the function. We: the gradients of
-    d_H to the origin, which are the directions of the two points. Classes that are not in the image are left
-    out, because they have no visual descriptor to align.
-
-    Args:
-        aligned: output of stage 5.
-        present: 1 where the class occurs in the image.
-        pairs: number of such pairs in the whole batch.
-    """
-    cosine = F.cosine_similarity(aligned.anchors.expand_as(aligned.points), aligned.points, dim=-1)
-    angle = torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4))
-    return (F.relu(angle - MAX_ANGLE) * present).sum() / pairs.clamp_min(1)
-
-
-def auxiliary_losses(
-    output: NetworkOutput,
-    encoding: ClassEncoding,
-    inner_anchors: Float[Tensor, "i n"] | None,
-    taxonomy: Taxonomy,
-    truth: Sequence[GroundTruth],
-    counts: BatchCounts,
-    weights: LossWeights,
-) -> dict[str, Float[Tensor, ""]]:
-    """Compute the weighted losses, by name, of the stages that the network has.
-
-    Losses that depend on the texts only, or are means over images, are scaled by this part's share of the
-    batch.
-
-    Args:
-        output, truth: predictions and ground truth of the same images.
-        encoding: the class encoding that conditioned them.
-        inner_anchors: t^ of the taxonomy's inner nodes; None in a network without stage 5.
-        taxonomy: parent-child pairs.
-        counts: counts over the whole batch.
-        weights: weights of the losses.
-    """
-    share = len(truth) / counts.images
-    losses = {"value_overlap": share * weights.value_overlap * encoding.value_overlap}
-    if output.aligned is not None and inner_anchors is not None:
-        anchors = torch.cat([output.aligned.anchors, inner_anchors])
-        present = _present_classes(truth, len(encoding.classes))
-        losses["taxonomy"] = share * weights.taxonomy * taxonomy_hinge(anchors, taxonomy)
-        losses["angle"] = weights.angle * angle_hinge(output.aligned, present, counts.image_class_pairs)
-    if output.gated is not None:
-        losses["misalignment"] = share * weights.misalignment * output.misalignment
-    return losses
-
-
-def _present_classes(truth: Sequence[GroundTruth], classes: int) -> Float[Tensor, "b c"]:
+def present_classes(truth: Sequence[GroundTruth], classes: int) -> Float[Tensor, "b c"]:
     """Mark with 1 the classes of which an image has a box."""
     rows = [
         F.one_hot(t.labels, classes).amax(0) if len(t.labels) else t.labels.new_zeros(classes) for t in truth

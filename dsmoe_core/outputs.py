@@ -33,22 +33,31 @@ class AlignmentOutput(NamedTuple):
     """P(v), points of the ball."""
     distance: Float[Tensor, "b c"]
     """d_H(t^_i, P(v_i))."""
-    affinity: Float[Tensor, "b h w c"]
-    """Probability of each class at every position; the rest, up to one, is background."""
+    log_affinity: Float[Tensor, "b h w c1"]
+    """Log-probability of each class at every position; the last entry is background."""
+
+    @property
+    def affinity(self) -> Float[Tensor, "b h w c"]:
+        """Probability of each class at every position; the rest, up to one, is background."""
+        return self.log_affinity[..., :-1].exp()
 
     def spread(self, classes: Float[Tensor, "*_ c d"]) -> Float[Tensor, "b d h w"]:
         """Spread class vectors over space: every position gets their mean weighted by its affinities."""
-        batch, height, width, count = self.affinity.shape
-        flat = self.affinity.reshape(batch, height * width, count).to(classes.dtype) @ classes
+        affinity = self.affinity
+        batch, height, width, count = affinity.shape
+        flat = affinity.reshape(batch, height * width, count).to(classes.dtype) @ classes
         return flat.transpose(1, 2).reshape(batch, -1, height, width)
 
 
 class GatingOutput(NamedTuple):
-    """Output of stage 7: the experts selected for every image, highest weight first."""
+    """Output of stage 7: the experts selected at every position, highest weight first.
 
-    experts: Int[Tensor, "b k"]
-    weights: Float[Tensor, "b k"]
-    probabilities: Float[Tensor, "b e"]
+    Where the router selects per image, h and w are 1.
+    """
+
+    experts: Int[Tensor, "b k h w"]
+    weights: Float[Tensor, "b k h w"]
+    probabilities: Float[Tensor, "b e h w"]
     """The router's whole distribution."""
     expert_text: Float[Tensor, "e t"]
     """T^_j, the text embedding of each expert."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -99,17 +99,48 @@ class Detector:
         Raises:
             ModelError: :meth:`set_vocabulary` was not called.
         """
-        if self._encoding is None or self._vocabulary is None:
-            raise ModelError("the detector has no class book", "Call set_vocabulary(vocabulary) first.")
+        encoding, vocabulary = self._require_vocabulary()
         stream = partial(
             self._stream,
-            encoding=self._encoding,
-            vocabulary=self._vocabulary,
+            encoding=encoding,
+            vocabulary=vocabulary,
             min_score=min_score,
             batch=batch,
         )
         tiles = self.model.config.tiles
         yield from stream(images) if tiles is None else predict_tiled(stream, images, tiles)
+
+    def weights_at(
+        self, boxes: Iterable[tuple[ImageRecord, Sequence[Box]]], *, batch: int = 8
+    ) -> Iterator[Float[np.ndarray, "f e"]]:
+        """Router weights of all e experts at the centres of boxes; 0 where an expert is not selected.
+
+        Images are not cut into tiles.
+
+        Args:
+            boxes: images with f boxes each, in image pixels.
+            batch: images per forward pass.
+
+        Yields:
+            The weights for each image, in order; without columns for a network without stage 7.
+
+        Raises:
+            ModelError: :meth:`set_vocabulary` was not called.
+        """
+        encoding, side = self._require_vocabulary()[0], self.model.config.image_px
+        remaining = iter(boxes)
+        while group := list(islice(remaining, batch)):
+            pixels = torch.from_numpy(np.stack([self._reader.read(image) for image, _ in group]))
+            routing = self.model.runtime.run(pixels, encoding.conditioning, encoding.classes).routing
+            for i, (image, of_image) in enumerate(group):
+                corners = np.array([b.corners for b in of_image], dtype=np.float32).reshape(-1, 4)
+                network_boxes = Letterbox.of(image.width, image.height, side).to_square(corners)
+                yield _weights_at(routing, i, torch.from_numpy(network_boxes), side)
+
+    def _require_vocabulary(self) -> tuple[ClassEncoding, Vocabulary]:
+        if self._encoding is None or self._vocabulary is None:
+            raise ModelError("the detector has no class book", "Call set_vocabulary(vocabulary) first.")
+        return self._encoding, self._vocabulary
 
     def _stream(
         self,
@@ -144,8 +175,11 @@ class Detector:
         )
         probabilities = rows.cpu().numpy().astype(np.float64)
         entropies = binary_entropy(probabilities)
+        experts = leading_experts(output.routing, index, boxes, self.model.config.image_px)
         detections = tuple(
-            _detection(corners, probabilities[i], int(labels[i]), float(entropies[i]), vocabulary.names)
+            _detection(
+                corners, probabilities[i], int(labels[i]), float(entropies[i]), vocabulary.names, experts[i]
+            )
             for i, corners in enumerate(in_image)
             if corners[2] > corners[0] and corners[3] > corners[1]
         )
@@ -201,9 +235,48 @@ def _detection(
     label: int,
     entropy: float,
     names: tuple[str, ...],
+    expert: int | None,
 ) -> Detection:
     probabilities = dict(zip(names, map(float, row), strict=True))
-    return Detection(Box(*map(float, corners)), names[label], float(row[label]), probabilities, entropy)
+    box = Box(*map(float, corners))
+    return Detection(box, names[label], float(row[label]), probabilities, entropy, expert)
+
+
+def leading_experts(
+    output: RouterOutput | None, index: int, boxes: Float[Tensor, "f 4"], side: int
+) -> list[int] | list[None]:
+    """The expert with the highest weight at the centre of each box of one image; None without stage 7.
+
+    Args:
+        output: of a batch.
+        index: of the image in the batch.
+        boxes: in pixels of the letter-boxed image.
+        side: of the letter-boxed image in pixels.
+    """
+    if output is None:
+        return [None] * len(boxes)
+    leading = output.experts[index, 0]
+    row, column = _centre_cells(boxes, leading, side)
+    return leading[row, column].tolist()
+
+
+def _centre_cells(boxes: Float[Tensor, "f 4"], grid: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Row and column of the cell of a grid at each box's centre; its last two axes are rows and columns."""
+    size = boxes.new_tensor([grid.shape[-1], grid.shape[-2]])
+    cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / side * size).long().clamp_min(0)
+    column, row = torch.minimum(cells, size.long() - 1).unbind(1)
+    return row, column
+
+
+def _weights_at(
+    output: RouterOutput | None, index: int, boxes: Float[Tensor, "f 4"], side: int
+) -> Float[np.ndarray, "f e"]:
+    if output is None:
+        return np.zeros((len(boxes), 0))
+    row, column = _centre_cells(boxes.to(output.weights.device), output.weights, side)
+    experts, weights = (v[index][:, row, column] for v in (output.experts, output.weights.double()))
+    total = weights.new_zeros(output.probabilities.shape[1], len(boxes)).scatter_add(0, experts, weights)
+    return total.T.cpu().numpy()
 
 
 def _routing(output: RouterOutput | None, index: int) -> Routing:
@@ -211,5 +284,9 @@ def _routing(output: RouterOutput | None, index: int) -> Routing:
     if output is None:
         return Routing((), (), 0.0)
     p = output.probabilities[index].double()
-    entropy = float(-(p * p.clamp_min(1e-12).log()).sum())
-    return Routing(tuple(output.experts[index].tolist()), tuple(output.weights[index].tolist()), entropy)
+    entropy = float(-(p * p.clamp_min(1e-12).log()).sum(0).mean())
+    experts, weights = output.experts[index].flatten(), output.weights[index].flatten().double()
+    total = p.new_zeros(len(p)).index_add(0, experts, weights)
+    mean, order = (total / weights.sum()).sort(descending=True, stable=True)
+    chosen = mean > 0
+    return Routing(tuple(order[chosen].tolist()), tuple(mean[chosen].tolist()), entropy)

@@ -23,7 +23,7 @@ class RunningMean(nn.Module):
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("updates", torch.zeros(()))
 
-    def forward(self, rows: Float[Tensor, "r w"]) -> Float[Tensor, "r w"]:
+    def forward(self, rows: Float[Tensor, "*r w"]) -> Float[Tensor, "*r w"]:
         """Subtract the running mean."""
         return rows - self.mean.to(rows.dtype)
 

@@ -144,6 +144,7 @@ class Detection:
         score: probability of ``label``, 0 to 1.
         probabilities: of every class, 0 to 1 each; independent (sigmoid), so they need not sum to 1.
         entropy: mean binary entropy of ``probabilities`` in nats, 0 (certain) to ln 2.
+        expert: index of the expert with the highest weight at the box's centre; None without a router.
     """
 
     box: Box
@@ -151,6 +152,7 @@ class Detection:
     score: float
     probabilities: Mapping[str, float]
     entropy: float
+    expert: int | None = None
 
     @property
     def is_top_class(self) -> bool:
@@ -171,9 +173,9 @@ class Routing:
     """The router's choice of experts for one image (stage 7).
 
     Attributes:
-        experts: indices of the chosen experts, highest weight first.
-        weights: of the chosen experts, in the same order; they sum to 1.
-        entropy: of the router's distribution over all experts, in nats.
+        experts: indices of the experts that were chosen anywhere in the image, highest weight first.
+        weights: mean weight of these experts over the positions of the image; they sum to 1.
+        entropy: of the router's distribution over all experts, in nats; the mean over the positions.
     """
 
     experts: tuple[int, ...]

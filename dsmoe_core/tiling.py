@@ -194,12 +194,12 @@ def _in_image(detection: Detection, view: ImageRecord, image: ImageRecord, tiles
 
 
 def _mean_routing(routings: Sequence[Routing]) -> Routing:
-    """The experts of the largest total weight, as many as one view uses, with weights that sum to one."""
+    """Mean weights of the experts over the views."""
     total: dict[int, float] = {}
     for routing in routings:
         for expert, weight in zip(routing.experts, routing.weights, strict=True):
             total[expert] = total.get(expert, 0.0) + weight
-    best = sorted(total.items(), key=lambda item: -item[1])[: len(routings[0].experts)]
+    best = sorted(total.items(), key=lambda item: -item[1])
     weight_sum = math.fsum(weight for _, weight in best)
     return Routing(
         tuple(expert for expert, _ in best),

@@ -41,21 +41,23 @@ def aligned(
     batch: int, classes: int, ball_dim: int, height: int, width: int, seed: int = 0
 ) -> AlignmentOutput:
     """Random output of stage 5 with valid value ranges."""
-    flat = random(batch, height, width, classes + 1, seed=seed).softmax(-1)[..., :-1]
+    log_affinity = random(batch, height, width, classes + 1, seed=seed).log_softmax(-1)
     return AlignmentOutput(
         fused=random(batch, classes, ball_dim, seed=seed + 1),
         anchors=random(classes, ball_dim, seed=seed + 2) * 0.1,
         points=random(batch, classes, ball_dim, seed=seed + 3) * 0.1,
         distance=random(batch, classes, seed=seed + 4).abs() * 3,
-        affinity=flat,
+        log_affinity=log_affinity,
     )
 
 
-def gated(batch: int, experts: int, top_k: int, text_width: int, seed: int = 0) -> GatingOutput:
-    """Random output of stage 7; each image has its own choice of experts."""
-    probabilities = random(batch, experts, seed=seed).softmax(-1)
-    weights, chosen = probabilities.topk(top_k)
-    weights = weights / weights.sum(-1, keepdim=True)
+def gated(
+    batch: int, experts: int, top_k: int, text_width: int, height: int = 1, width: int = 1, seed: int = 0
+) -> GatingOutput:
+    """Random output of stage 7; each position, or each image, has its own choice of experts."""
+    probabilities = random(batch, experts, height, width, seed=seed).softmax(1)
+    weights, chosen = probabilities.topk(top_k, dim=1)
+    weights = weights / weights.sum(1, keepdim=True)
     return GatingOutput(chosen, weights, probabilities, random(experts, text_width, seed=seed + 1))
 
 

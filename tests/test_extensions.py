@@ -102,7 +102,10 @@ def test_task_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     f_b = torch.randn(2, 8, 6, 6)
     selected = GatingOutput(
-        torch.full((2, 1), 2), torch.ones(2, 1), torch.full((2, 4), 0.25), torch.zeros(4, 4)
+        torch.full((2, 1, 1, 1), 2),
+        torch.ones(2, 1, 1, 1),
+        torch.full((2, 4, 1, 1), 0.25),
+        torch.zeros(4, 4),
     )
     torch.testing.assert_close(mixture(f_b, selected), mixture.task[2](f_b))
 

@@ -115,18 +115,18 @@ def corrections(rounds: Sequence[RoundSummary]) -> Spec | None:
 
 
 def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
-    """Mean weight of each expert (columns) for each class (rows); a darker cell is a higher weight."""
+    """Share of the boxes of each class (rows) that each expert leads (columns); darker for a larger share."""
     names = [expert_name(i) for i in range(len(next(iter(use.values()))))]
     cells = [
-        {"class": label, "expert": names[i], "weight": weight}
-        for label, weights in use.items()
-        for i, weight in enumerate(weights)
+        {"class": label, "expert": names[i], "share": share}
+        for label, shares in use.items()
+        for i, share in enumerate(shares)
     ]
-    highest = max(max(weights) for weights in use.values())
+    highest = max(max(shares) for shares in use.values())
     scale = {"range": ["#f7fbff", "#084594"], "domain": [0, highest]}
     # White text on dark cells, dark text on light ones.
     text_colour = {
-        "condition": {"test": f"datum.weight > {highest * 0.55}", "value": "white"},
+        "condition": {"test": f"datum.share > {highest * 0.55}", "value": "white"},
         "value": TEXT_COLOUR,
     }
     return {
@@ -146,13 +146,13 @@ def heat_map(use: Mapping[str, Sequence[float]]) -> Spec:
             {
                 "mark": {"type": "rect", "stroke": "white", "strokeWidth": 2},
                 "encoding": {
-                    "color": {"field": "weight", "type": "quantitative", "scale": scale, "legend": None},
-                    "tooltip": [_tooltip("class"), _tooltip("expert"), _tooltip("weight", ".3f")],
+                    "color": {"field": "share", "type": "quantitative", "scale": scale, "legend": None},
+                    "tooltip": [_tooltip("class"), _tooltip("expert"), _tooltip("share", ".0%")],
                 },
             },
             {
                 "mark": {"type": "text", "fontSize": 13},
-                "encoding": {"text": {"field": "weight", "format": ".2f"}, "color": text_colour},
+                "encoding": {"text": {"field": "share", "format": ".0%"}, "color": text_colour},
             },
         ],
         "config": _font_config(),

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from annotate.review.sample import expert_name, weights_vector
 from dsmoe_core.data.import_account import ImportAccount
+from dsmoe_core.evaluation.matching import IOU_THRESHOLD, pairwise_iou
 from dsmoe_core.schema import Outcome
 from pipelines.workspace.annotation_time import ALL
 from pipelines.workspace.round_summary import RoundSummary
@@ -108,22 +109,36 @@ def account_table(accounts: Mapping[int, ImportAccount]) -> list[Row]:
 
 
 def expert_use(snapshot: Snapshot, source: ClassSource) -> dict[str, list[float]]:
-    """By class, the mean weight of every expert over the images with that class; classes in book order.
-
-    The router weighs experts per image, so an image with two classes counts for both.
-    """
+    """By class, the share of its boxes at which each expert has the highest weight; classes in book order."""
     experts = count_experts(snapshot)
-    sums: dict[str, list[float]] = {}
-    images: dict[str, int] = {}
-    for key, prediction in snapshot.predictions.items():
-        weights = weights_vector(prediction.routing, experts)
-        for name in classes_of(snapshot, key, source):
-            total = sums.setdefault(name, [0.0] * experts)
-            sums[name] = [a + b for a, b in zip(total, weights, strict=True)]
-            images[name] = images.get(name, 0) + 1
+    boxes: dict[str, list[int]] = {}
+    for key in snapshot.predictions:
+        for label, expert in _box_experts(snapshot, key, source):
+            boxes.setdefault(label, [0] * experts)[expert] += 1
     order = {name: index for index, name in enumerate(snapshot.classes)}
-    names = sorted(sums, key=lambda name: (order.get(name, len(order)), name))
-    return {name: [value / images[name] for value in sums[name]] for name in names}
+    names = sorted(boxes, key=lambda name: (order.get(name, len(order)), name))
+    return {name: [count / sum(boxes[name]) for count in boxes[name]] for name in names}
+
+
+def _box_experts(snapshot: Snapshot, key: str, source: ClassSource) -> list[tuple[str, int]]:
+    """Class and expert of the pre-annotations of an image, or of its annotations.
+
+    An annotated box has the expert of the detection that overlaps it most, and is left out where none
+    overlaps it enough.
+    """
+    if source == "pre-annotations":
+        return [(d.label, d.expert) for d in snapshot.pre_annotations(key) if d.expert is not None]
+    detections = [d for d in snapshot.predictions[key].detections if d.expert is not None]
+    annotations = snapshot.truth(key) or ()
+    if not detections or not annotations:
+        return []
+    overlap = pairwise_iou([a.box for a in annotations], [d.box for d in detections])
+    best = overlap.argmax(axis=1)
+    return [
+        (annotation.label, expert)
+        for annotation, row, column in zip(annotations, overlap, best, strict=True)
+        if row[column] >= IOU_THRESHOLD and (expert := detections[column].expert) is not None
+    ]
 
 
 def classes_of(snapshot: Snapshot, key: str, source: ClassSource) -> set[str]:

@@ -26,7 +26,7 @@ SAMPLE_FIELDS = {
     "labelled": ("BooleanField", "whether the image has been annotated"),
     "uncertainty": ("FloatField", "uncertainty of the prediction; higher = label sooner"),
     "routing_entropy": ("FloatField", "entropy of the router over the experts, in nats"),
-    "lead_expert": ("StringField", "the expert with the highest gating weight"),
+    "lead_expert": ("StringField", "the expert with the highest gating weight over the image"),
     "version": ("StringField", "model version + class-book version of the prediction"),
     "loop_tags": ("ListField", "tags set by dsmoe; all other tags are the users' own"),
     "experts": ("ListField", "the selected experts, highest gating weight first"),
@@ -38,6 +38,7 @@ DETECTION_FIELDS = {
     "second_best": ("StringField", "the class with the second-highest probability"),
     "second_probability": ("FloatField", "probability of the second-best class"),
     "probs": ("ListField", "probability per class, in the order of the data set's info"),
+    "expert": ("StringField", "the expert with the highest gating weight at the centre of the box"),
 }
 ITEM_TYPES = {
     "loop_tags": "StringField",

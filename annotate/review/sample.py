@@ -117,6 +117,7 @@ def _detection(detection: Detection, image: ImageRecord, classes: Sequence[str])
         "probs": [float(detection.probabilities.get(name, 0.0)) for name in classes],
         "second_best": second[0] if second else None,
         "second_probability": second[1] if second else None,
+        "expert": None if detection.expert is None else expert_name(detection.expert),
     }
 
 

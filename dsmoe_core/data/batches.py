@@ -121,6 +121,7 @@ class TrainingSet:
         self._labels = [_labels(image, vocabulary) for image in images]
         self._with_defects = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
         self._reader = reader
+        self._kept_order: tuple[int, Int[np.ndarray, " n"]] = (-1, np.arange(0))
         self._in_memory: list[UInt8[np.ndarray, "side side 3"]] = []
         for labelled in images:
             square = reader.read(labelled.image)
@@ -148,9 +149,15 @@ class TrainingSet:
     def index(self, position: int) -> int:
         """Index of the image at a position of the run (step * batch size + position in the batch)."""
         epoch, place = divmod(position, len(self._images))
-        return int(
-            np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._images))[place]
-        )
+        return int(self._order_of_epoch(epoch)[place])
+
+    def _order_of_epoch(self, epoch: int) -> Int[np.ndarray, " n"]:
+        """Order of the images in one epoch; it is kept, because a step asks for it once per image."""
+        kept, order = self._kept_order
+        if kept != epoch:
+            order = np.random.default_rng([self.training.seed, 1 << 20, epoch]).permutation(len(self._images))
+            self._kept_order = epoch, order
+        return order
 
     def source_sample(self, index: int) -> Sample:
         """An image before augmentation."""

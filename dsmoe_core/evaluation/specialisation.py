@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dsmoe_core.evaluation.information import Information, information
-from dsmoe_core.schema import LabelledImage, Prediction
+from dsmoe_core.schema import LabelledImage
 
 
 class Specialisation(NamedTuple):
@@ -34,10 +34,9 @@ class Specialisation(NamedTuple):
 
 
 def specialisation(
-    predictions: Mapping[str, Prediction],
+    weights: Float[np.ndarray, "n e"],
     truth: Sequence[LabelledImage],
     classes: Sequence[str],
-    experts: int,
     *,
     groups: Sequence[str] | None = None,
     permutations: int = 200,
@@ -46,26 +45,32 @@ def specialisation(
     """Compute the specialisation; None if there is no box or the network has no router.
 
     Args:
-        predictions: by image key.
-        experts: N_e.
+        weights: of e experts at the centres of the true boxes, image by image, as ``Detector.weights_at``
+            gives them.
+        truth: annotated images.
         groups: of each image.
         permutations: of the test whether the information is more than by chance.
+
+    Raises:
+        ValueError: the number of rows is not that of the boxes.
     """
     rows = [(image, a.label) for image, labelled in enumerate(truth) for a in labelled.annotations]
-    routings = [predictions[labelled.image.key].routing for labelled in truth]
-    if not rows or not all(routing.experts for routing in routings):
+    if len(rows) != len(weights):
+        raise ValueError(
+            f"there are {len(weights)} rows of weights; expected one for each of {len(rows)} boxes"
+        )
+    if not weights.size:
         return None
     label = np.array([classes.index(name) for _, name in rows])
-    leading = np.array([routings[image].experts[0] for image, _ in rows])
-    weights = np.zeros((len(classes), experts))
-    for (image, _), row in zip(rows, label, strict=True):
-        weights[row, list(routings[image].experts)] += routings[image].weights
-    total = weights.sum(1, keepdims=True)
-    share = np.bincount(leading, minlength=experts) / len(rows)
+    leading = weights.argmax(axis=1)
+    of_class = np.zeros((len(classes), weights.shape[1]))
+    np.add.at(of_class, label, weights)
+    total = of_class.sum(1, keepdims=True)
+    share = np.bincount(leading, minlength=weights.shape[1]) / len(rows)
     test = {"permutations": permutations, "seed": seed}
     return Specialisation(
         tuple(classes),
-        np.divide(weights, total, out=np.zeros_like(weights), where=total > 0),
+        np.divide(of_class, total, out=np.zeros_like(of_class), where=total > 0),
         share,
         tuple(int(i) for i in np.flatnonzero(share == 0)),
         information(leading, label, **test),

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from dsmoe_core.network import DSMoE
 from dsmoe_core.outputs import AlignmentOutput, GatingOutput
 from dsmoe_core.stages.broadcasting import ScaleBranch
+from dsmoe_core.stages.head import HeadLevel
 
 Handles = Sequence[RemovableHandle]
 _NO_OFFSET = -1e4
@@ -54,7 +55,7 @@ def knockouts(network: DSMoE, seed: int = 0) -> list[Knockout]:
         seed: of the random experts and of the shuffled positions.
     """
     experts = range(len(network.gating.queries))
-    strides = [level.stride for level in network.head.levels]
+    levels = [m for m in network.head.modules() if isinstance(m, HeadLevel) and m.shallow is not None]
     return [
         Knockout("f_out", "F_out = 0: stages 4 to 10 are gone", _zero_f_out),
         Knockout("f_moe", "F_MoE = 0: the experts are gone", _zero_f_moe),
@@ -66,8 +67,10 @@ def knockouts(network: DSMoE, seed: int = 0) -> list[Knockout]:
         Knockout("pixel_text", "stages 5 to 9 get the mean of the class texts", _mean_text),
         *(Knockout(f"expert_{i}", f"expert {i} has weight 0", _without_expert(i)) for i in experts),
         *(
-            Knockout(f"f_shallow_{s}", f"F_shallow = 0 at stride {s}", _zero_shallow(i))
-            for i, s in enumerate(strides)
+            Knockout(
+                f"f_shallow_{level.stride}", f"F_shallow = 0 at stride {level.stride}", _zero_shallow(level)
+            )
+            for level in levels
         ),
     ]
 
@@ -127,7 +130,7 @@ def _random_experts(seed: int) -> Callable[[DSMoE], Handles]:
         generator = torch.Generator().manual_seed(seed)
 
         def change(gated: GatingOutput) -> GatingOutput:
-            order = torch.rand(gated.probabilities.shape, generator=generator).argsort(-1)
+            order = torch.rand(gated.probabilities.shape, generator=generator).argsort(1)
             return gated._replace(experts=order[:, : gated.experts.shape[1]].to(gated.experts.device))
 
         return [_change_gating(network, change)]
@@ -145,18 +148,18 @@ def _shuffle_affinity(seed: int) -> Callable[[DSMoE], Handles]:
         generator = torch.Generator().manual_seed(seed)
 
         def replace(_module: Any, _inputs: Any, output: AlignmentOutput) -> AlignmentOutput:
-            flat = output.affinity.flatten(1, 2)
+            flat = output.log_affinity.flatten(1, 2)
             order = torch.randperm(flat.shape[1], generator=generator).to(flat.device)
-            return output._replace(affinity=flat[:, order].reshape(output.affinity.shape))
+            return output._replace(log_affinity=flat[:, order].reshape(output.log_affinity.shape))
 
         return [network.alignment.register_forward_hook(replace)]
 
     return install
 
 
-def _zero_shallow(level: int) -> Callable[[DSMoE], Handles]:
-    def replace(_module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        f_out, shallow, classes = inputs
-        return f_out, [m * 0 if i == level else m for i, m in enumerate(shallow)], classes
+def _zero_shallow(level: HeadLevel) -> Callable[[DSMoE], Handles]:
+    def install(_network: DSMoE) -> Handles:
+        assert level.shallow is not None  # noqa: S101 - the caller checked it
+        return [level.shallow.register_forward_hook(lambda _m, _i, out: out * 0)]
 
-    return lambda network: [network.head.register_forward_pre_hook(replace)]
+    return install

@@ -15,7 +15,9 @@ Precision = Literal["fp32", "bf16", "int8"]
 
 
 class RouterOutput(NamedTuple):
-    """The router's choice of k of e experts for each of b images.
+    """The router's choice of k of e experts at every position of each of b images.
+
+    Where the router chooses per image, h and w are 1.
 
     Attributes:
         experts: indices, highest weight first.
@@ -23,9 +25,9 @@ class RouterOutput(NamedTuple):
         probabilities: of all experts.
     """
 
-    experts: Int[Tensor, "b k"]
-    weights: Float[Tensor, "b k"]
-    probabilities: Float[Tensor, "b e"]
+    experts: Int[Tensor, "b k h w"]
+    weights: Float[Tensor, "b k h w"]
+    probabilities: Float[Tensor, "b e h w"]
 
 
 class RuntimeOutput(NamedTuple):

@@ -8,7 +8,10 @@ The paper calls v_i "the i-th visual feature vector", but its result G (all g_i)
 v_i is a descriptor of class i here: the image features F_cs (stage 4), pooled over the positions with
 attention from the class embedding T^_i. This stage normalises that attention over the positions. Stages 6
 and 9 reuse its logits to spread class vectors over the image, normalised over the classes and one background
-class.
+class. The true boxes supervise this class-position affinity (stage_losses.py).
+
+The map from F_cs to the ball has no bias: a bias was learned that was longer than all differences between the
+classes, so that their descriptors coincided.
 
 Everything in the ball is computed in fp32, also under autocast.
 """
@@ -36,7 +39,7 @@ class HyperbolicAlignment(nn.Module):
         super().__init__()
         self.key = nn.Conv2d(width, ball_dim, 1)
         self.query = nn.Linear(text_width, ball_dim, bias=False)
-        self.value = nn.Linear(width, ball_dim)
+        self.value = nn.Linear(width, ball_dim, bias=False)
         self.anchor = nn.Linear(text_width, ball_dim, bias=False)
         self.beta = nn.Parameter(torch.tensor(0.5))
         self.background_logit = nn.Parameter(torch.tensor(0.0))
@@ -54,11 +57,11 @@ class HyperbolicAlignment(nn.Module):
         attention = logits.flatten(1, 2).softmax(dim=1).transpose(1, 2)
         pooled = attention.to(f_cs.dtype) @ f_cs.flatten(2).transpose(1, 2)
         background = self.background_logit.expand(*logits.shape[:3], 1)
-        affinity = torch.cat([logits, background], dim=-1).softmax(-1)[..., :-1]
+        log_affinity = torch.cat([logits, background], dim=-1).log_softmax(-1)
         with torch.autocast(f_cs.device.type, enabled=False):
-            points = poincare.exp0(nn.functional.linear(pooled.float(), self.value.weight, self.value.bias))
+            points = poincare.exp0(nn.functional.linear(pooled.float(), self.value.weight))
             anchors = self.anchors(text)
             from_anchor = poincare.log(anchors.expand_as(points), points)
             fused = poincare.log0(points) + self.beta * from_anchor
             distance = poincare.distance(anchors.expand_as(points), points)
-        return AlignmentOutput(fused, anchors, points, distance, affinity)
+        return AlignmentOutput(fused, anchors, points, distance, log_affinity)

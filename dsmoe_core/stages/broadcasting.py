@@ -21,6 +21,9 @@ bilinear sampling accepts fractions. The literal form is ``floor_dilation`` with
 
 The network predicts offsets in polar form: a length of 0 to 1 cell and a rotation of at most 15 degrees from
 the direction of the tap. So the angle constraint holds by construction. The centre tap has no offset.
+
+Paper: eq. 14 has no residual. We: add F_cs to the normalised sum, so that the stage starts near the identity
+and the gradients of the later stages reach the encoder unchanged.
 """
 
 from __future__ import annotations
@@ -90,15 +93,16 @@ class SpaceBroadcasting(nn.Module):
         height, width = f_cs.shape[-2:]
         fused = aligned.fused.to(f_cs.dtype)
         gamma, text_features = self.gamma(self._tangent(aligned.fused).to(f_cs.dtype)), self.text(text)
-        gamma_map = aligned.spread(gamma)
-        gate = aligned.spread(gamma * text_features)
+        of_class = gamma, gamma * text_features, text_features.expand_as(gamma), aligned.distance[..., None]
+        maps = aligned.spread(torch.cat([v.to(gamma.dtype) for v in of_class], dim=-1))
+        gamma_map, gate, text_map, distance = torch.split(maps, [v.shape[-1] for v in of_class], dim=1)
         mean_fused = fused.mean(1)[..., None, None].expand(-1, -1, height, width)
-        context = torch.cat([mean_fused, aligned.spread(text_features)], dim=1)
-        distance = aligned.spread(aligned.distance[..., None])
+        context = torch.cat([mean_fused, text_map], dim=1)
         psi = torch.cat([f_cs, gamma_map.to(f_cs.dtype)], dim=1)
-        first, *others = (branch(psi, context, gate, distance) for branch in self.scales)
+        first, *others = (branch(psi, context, gate, distance.float()) for branch in self.scales)
         total: Tensor = sum(others, first)
-        return F.silu(f_cs + self.norm(total.contiguous(memory_format=torch.channels_last)))
+        out: Tensor = f_cs + self.norm(total.contiguous(memory_format=torch.channels_last))
+        return out
 
     def _tangent(self, fused: Float[Tensor, "b c n"]) -> Float[Tensor, "b c n"]:
         if not self.log_mapped:

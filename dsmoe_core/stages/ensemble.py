@@ -46,7 +46,7 @@ class HeterogeneousEnsemble(nn.Module):
         super().__init__()
         self.summed = summed
         half = width if summed else width // 2
-        self.gate = nn.Linear(experts, width)
+        self.gate = nn.Conv2d(experts, width, 1)
         self.columns = nn.ModuleList(
             nn.Sequential(
                 nn.ZeroPad2d((0, 0, (k - 1) // 2, k // 2)),
@@ -73,7 +73,7 @@ class HeterogeneousEnsemble(nn.Module):
         gated: GatingOutput,
     ) -> Float[Tensor, "b d h w"]:
         """Compute the ensemble features F_e from F_b, class texts, alignment and gating."""
-        channel_weights = torch.sigmoid(self.gate(gated.probabilities))[..., None, None]
+        channel_weights = torch.sigmoid(self.gate(gated.probabilities))
         f_g = f_b * channel_weights.to(f_b.dtype)
         columns = torch.stack(
             [on_phases(conv, f_g, rows=k, columns=1) for k, conv in enumerate(self.columns, start=1)]

@@ -6,19 +6,21 @@ There are two groups of experts:
 - Cross-modal experts, all remaining indices: ``LayerNorm(W_v^j F_b + W_t^j Expand(T^_j))`` (eq. 24), with
   stacked weights.
 
-An expert that no image selected does not run. The cross-modal experts are computed as one gathered, batched
-product over the selected (image, expert) pairs; a task expert gets the images that selected it.
+The router selects experts per position or per image (stages/gating.py). A cross-modal expert runs at the
+positions that selected it. A task expert mixes neighbouring positions, so it runs on the images of which any
+position selected it.
 
 To add a task expert, write an ``nn.Module`` here that maps F_b (n, d, h, w) to the same shape, and add an
 entry to ``TASK_EXPERTS``. A model uses it when ``ModelConfig.task_experts`` lists its name. Each model stores
-that list, so models trained before keep their experts and indices. The sparse path, the export path and the
-tests iterate over the registry and need no change, but the test needs a reference implementation
+that list, so models trained before keep their experts and indices. The code and the tests iterate over the
+registry and need no change, but the test needs a reference implementation
 (``REFERENCES`` in tests/dsmoe_core/stages/test_experts.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,9 @@ from torch import Tensor, nn
 
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.outputs import GatingOutput
+
+BLOCK = 64
+"""Pairs of a position and an expert that are computed together."""
 
 
 class LocalExpert(nn.Module):
@@ -99,6 +104,10 @@ TASK_EXPERTS: dict[str, Callable[[int, int], nn.Module]] = {
 class CrossModalExperts(nn.Module):
     """All cross-modal experts, with stacked weights so that any selection is one batched product (eq. 24).
 
+    The selected (position, expert) pairs are grouped by expert, and each group is padded to whole blocks of
+    ``BLOCK`` pairs (Gale et al., "MegaBlocks", 2023). So an expert computes nothing for the positions that
+    did not select it, and all shapes depend on the number of pairs alone, which a traced graph needs.
+
     Args:
         width: channels of input and output.
         text_width: d_t, width of the class embeddings.
@@ -113,19 +122,77 @@ class CrossModalExperts(nn.Module):
         self.shift = nn.Parameter(torch.zeros(count, 1, width))
 
     def forward(
-        self, x: Float[Tensor, "p l d"], selected: Int[Tensor, " p"], text: Float[Tensor, "e t"]
-    ) -> Float[Tensor, "p l d"]:
-        """Run one expert per (image, expert) pair.
+        self,
+        tokens: Float[Tensor, "b n d"],
+        experts: Int[Tensor, "b n k"],
+        weights: Float[Tensor, "b n k"],
+        text: Float[Tensor, "e t"],
+    ) -> Float[Tensor, "b n d"]:
+        """Compute the weighted sum of the selected experts at every position.
 
         Args:
-            x: positions of the image of each pair.
-            selected: expert of each pair, counted from the first cross-modal expert.
+            tokens: the n positions of F_b in each image.
+            experts: selected experts, counted from the first cross-modal expert; negative for no expert.
+            weights: of the selected experts.
             text: text embedding of every cross-modal expert.
         """
-        text_term = torch.bmm(text[selected, None].to(x.dtype), self.textual[selected].to(x.dtype))
-        mixed = torch.bmm(x, self.visual[selected].to(x.dtype)) + text_term
-        normed = F.layer_norm(mixed, mixed.shape[-1:])
-        return normed * self.scale[selected].to(x.dtype) + self.shift[selected].to(x.dtype)
+        batch, positions, slots = experts.shape
+        groups = group_by_expert(experts.flatten(1), len(self.visual))
+        position = torch.arange(batch * positions, device=experts.device).repeat_interleave(slots)
+        blocks = groups.experts.shape[0] * BLOCK
+        source = position.new_zeros(blocks + 1).scatter(0, groups.places, position)[:blocks]
+        inputs = rearrange(tokens.flatten(0, 1).index_select(0, source), "(g p) d -> g p d", p=BLOCK)
+        outputs = self._run(inputs, groups.experts, text).flatten(0, 1)
+        pairs = outputs.index_select(0, groups.places.clamp_max(blocks - 1))
+        pairs = rearrange(pairs, "(b n k) d -> b n k d", n=positions, k=slots)
+        total: Tensor = (pairs * torch.where(experts >= 0, weights, 0.0).to(pairs.dtype)[..., None]).sum(2)
+        return total
+
+    def _run(
+        self, inputs: Float[Tensor, "g p d"], experts: Int[Tensor, " g"], text: Float[Tensor, "e t"]
+    ) -> Float[Tensor, "g p d"]:
+        """Run one expert per block."""
+        texts = torch.bmm(text[:, None].to(inputs.dtype), self.textual.to(inputs.dtype))
+        visual, text_term, scale, shift = (
+            v.to(inputs.dtype).index_select(0, experts) for v in (self.visual, texts, self.scale, self.shift)
+        )
+        mixed = torch.baddbmm(text_term, inputs, visual)
+        return F.layer_norm(mixed, mixed.shape[-1:]) * scale + shift
+
+
+class Groups(NamedTuple):
+    """Pairs grouped by expert, in blocks of ``BLOCK`` places.
+
+    Attributes:
+        places: place of each of p pairs; one behind the last place for a pair without an expert.
+        experts: expert of each of g blocks.
+    """
+
+    places: Int[Tensor, " p"]
+    experts: Int[Tensor, " g"]
+
+
+def group_by_expert(of_image: Int[Tensor, "b q"], experts: int) -> Groups:
+    """Group the pairs of all images by expert, keeping their order within a group.
+
+    There are ``b ceil(q / BLOCK) + experts`` blocks, which is enough for any selection. A spare block belongs
+    to the last expert that has pairs.
+
+    Args:
+        of_image: expert of each of q pairs of an image; negative for no expert.
+        experts: number of experts.
+    """
+    pairs = of_image.flatten()
+    index = torch.arange(experts, device=pairs.device)
+    chosen = (pairs[:, None] == index).to(torch.int32)
+    rank = (chosen.cumsum(0, dtype=torch.int32) * chosen).sum(1) - 1
+    blocks = (chosen.sum(0) + BLOCK - 1) // BLOCK
+    end = blocks.cumsum(0)
+    images, of_each = of_image.shape  # not len(), which would fix the size of a traced graph
+    total = images * -(-of_each // BLOCK) + experts
+    places = torch.where(pairs >= 0, (end - blocks)[pairs.clamp_min(0)] * BLOCK + rank, total * BLOCK)
+    owner = (torch.arange(total, device=pairs.device)[:, None] >= end).sum(1)
+    return Groups(places, torch.minimum(owner, (index * (blocks > 0)).max()))
 
 
 class SparseExperts(nn.Module):
@@ -162,51 +229,37 @@ class SparseExperts(nn.Module):
 
     def forward(self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput) -> Float[Tensor, "b d h w"]:
         """Compute F_MoE."""
-        if torch.compiler.is_compiling():
-            return self.forward_traceable(f_b, gated)
-        return self.forward_sparse(f_b, gated)
-
-    def forward_sparse(self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput) -> Float[Tensor, "b d h w"]:
-        """Run only the selected experts."""
-        total = torch.zeros_like(f_b)
-        for index, expert in enumerate(self.task):
-            image, slot = (gated.experts == index).nonzero(as_tuple=True)
-            if len(image):
-                weight = gated.weights[image, slot].to(f_b.dtype)[:, None, None, None]
-                total = total.index_add(0, image, (expert(f_b[image]) * weight).to(f_b.dtype))
-        image, slot = (gated.experts >= len(self.task)).nonzero(as_tuple=True)
-        if not len(image):
-            return total
-        selected = gated.experts[image, slot] - len(self.task)
-        tokens = f_b.flatten(2).transpose(1, 2)
-        outputs = self.cross(tokens[image], selected, gated.expert_text[len(self.task) :])
-        weighted = outputs * gated.weights[image, slot].to(outputs.dtype)[:, None, None]
-        cross_modal = torch.zeros_like(tokens).index_add(0, image, weighted.to(tokens.dtype))
-        return total + cross_modal.transpose(1, 2).reshape(f_b.shape)
-
-    def forward_traceable(
-        self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput
-    ) -> Float[Tensor, "b d h w"]:
-        """Compute the same sum with static shapes, for export and torch.compile.
-
-        A traced graph cannot hold tensors whose length depends on how many images selected an expert. So all
-        task experts run on every image, with weight 0 where they were not selected. All k selections of an
-        image go through the gathered product; in place of a task expert, the first cross-modal expert runs
-        with weight 0.
-        """
-        total = torch.zeros_like(f_b)
-        for index, expert in enumerate(self.task):
-            weight = (gated.weights * (gated.experts == index)).sum(1).to(f_b.dtype)
-            output: Tensor = expert(f_b)
-            total = total + output * weight[:, None, None, None]
-        slots = gated.experts.shape[1]
-        tokens = f_b.flatten(2).transpose(1, 2)
-        selected = gated.experts - len(self.task)
-        outputs: Tensor = self.cross(
-            tokens.repeat_interleave(slots, dim=0),
-            selected.clamp_min(0).flatten(),
+        size = f_b.shape[-2:]
+        experts, weights = gated.experts.expand(-1, -1, *size), gated.weights.expand(-1, -1, *size)
+        flat = self.cross(
+            rearrange(f_b, "b d h w -> b (h w) d"),
+            rearrange(experts, "b k h w -> b (h w) k") - len(self.task),
+            rearrange(weights, "b k h w -> b (h w) k"),
             gated.expert_text[len(self.task) :],
         )
-        weights = (gated.weights * (selected >= 0)).to(outputs.dtype)[..., None, None]
-        cross_modal = (rearrange(outputs, "(b k) l d -> b k l d", k=slots) * weights).sum(1)
-        return total + cross_modal.transpose(1, 2).reshape(f_b.shape)
+        total: Tensor = rearrange(flat, "b (h w) d -> b d h w", h=size[0], w=size[1])
+        for index, expert in enumerate(self.task):
+            weight = (weights * (experts == index)).sum(1, keepdim=True).to(f_b.dtype)
+            total = self._add_task_expert(total, expert, f_b, weight)
+        return total
+
+    def _add_task_expert(
+        self,
+        total: Float[Tensor, "b d h w"],
+        expert: nn.Module,
+        f_b: Float[Tensor, "b d h w"],
+        weight: Float[Tensor, "b 1 h w"],
+    ) -> Float[Tensor, "b d h w"]:
+        """Add a task expert, which runs on the images of which a position selected it.
+
+        A traced graph cannot hold tensors whose length depends on that, so there it runs on all images.
+        """
+        output: Tensor
+        if torch.compiler.is_compiling():
+            output = expert(f_b)
+            return total + output * weight
+        images = weight.flatten(1).any(1).nonzero()[:, 0]
+        if not len(images):
+            return total
+        output = expert(f_b if len(images) == len(f_b) else f_b[images])
+        return total.index_add(0, images, (output * weight[images]).to(total.dtype))

@@ -1,23 +1,29 @@
-"""Stage 7: attention-driven gating with top-k selection per image (eq. 20).
+"""Stage 7: attention-driven gating with top-k selection of experts (eq. 20).
 
-``w_i = softmax_i(<phi(F_b), psi(T^_i)> / tau)``, where
-``phi(F_b) = GAP(W_phi F_b)`` and ``psi(T^_i) = W_psi T^_i`` are projectors with two hidden layers of 128.
+``w_i = softmax_i(<phi(F_b), psi(T^_i)> / tau)`` with ``psi(T^_i) = W_psi T^_i``; both projectors have two
+hidden layers of 128.
 
-- Temperature. Paper: tau is learnable from 0.1, elsewhere in the text from 0.07. We: ``tau``, 0.1 by default.
+- Positions. Paper: ``phi(F_b) = GAP(W_phi F_b)``, so an image selects its experts as a whole. We: no average,
+  so every position of F_b selects its own. An image with defects of five classes cannot select an expert for
+  each of them. The paper's form is ``per_position=False``.
+- Temperature. Paper: tau is learnable from 0.1, elsewhere in the text from 0.07. We: from 0.25, and never
+  below 0.1, because a saturated softmax sends no gradient to the experts that were not selected. The literal
+  form is ``tau=0.07``.
 - Expert text. Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We:
   each expert has a learned query that attends over T^, so classes can change without changing the experts.
-  The literal form is ``learned_queries=False``: expert i reads T^_(i mod C).
+  The projector reads what the query attended to, and its product with the query, so that experts differ also
+  with a single class. The literal form is ``learned_queries=False``: expert i reads T^_(i mod C).
 - Inner product. Paper: of vectors of any length. We: of unit vectors, because at tau = 0.1 an unbounded
   product saturates the softmax. The mean over images and the mean over experts are subtracted before: the
   images of one factory, and experts that share one projector, otherwise point in almost the same direction,
-  every expert gets 1 / N_e of every image, and rounding decides. The literal form is ``normalise=False``.
+  every expert gets 1 / N_e of every position, and rounding decides. The literal form is ``normalise=False``.
 - Weights. Paper: the softmax values of the selected experts. We: renormalise them to a sum of 1, so that the
   scale of F_MoE does not depend on k. The literal form is ``renormalise=False``.
 - Load balancing. Paper: nothing prevents an expert from never being selected, and such an expert never
-  learns. We: a load bias per expert, updated in training, which is added for the selection and not to the
-  weights (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts"). A balance
-  loss as in Switch Transformers is also minimal when all experts are equally likely for every image, and in
-  our trainings it led there. The literal form is ``balance=False``.
+  learns. We: a load bias per expert, updated in training, which is added to the logits for the selection and
+  not to the weights (Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts").
+  A balance loss as in Switch Transformers is also minimal when all experts are equally likely for every
+  image, and in our trainings it led there. The literal form is ``balance=False``.
 """
 
 from __future__ import annotations
@@ -33,18 +39,23 @@ from dsmoe_core.running_mean import RunningMean
 DESCRIPTOR_WIDTH = 64
 """d_g."""
 CENTRE_MOMENTUM = 0.05
-LOAD_BIAS_RATE = 0.03
-"""Step size of the load bias per batch; large enough for trainings of a few hundred steps."""
+LOAD_BIAS_RATE = 0.1
+"""Step size of the load bias per batch, in logits; large enough for trainings of a few hundred steps."""
+TAU, PAPER_TAU = 0.25, 0.07
+MIN_TAU = 0.1
+SHORTEST_KEY = 1e-3
+"""Shorter differences between expert vectors are rounding errors and are not scaled to length 1."""
 
 
 class AttentionGating(nn.Module):
-    """Router: selects k experts per image.
+    """Router: selects k experts per position, or per image.
 
     Args:
         width: channels of F_b.
         text_width: d_t, width of the class embeddings.
         experts: N_e, number of experts.
-        top_k: k, experts selected per image.
+        top_k: k, experts selected.
+        per_position: select per position instead of per image.
         normalise: compare centred unit vectors.
         renormalise: divide the selected weights by their sum.
         learned_queries: compute the text embedding of each expert by attention of its query over T^.
@@ -64,15 +75,17 @@ class AttentionGating(nn.Module):
         text_width: int,
         experts: int,
         top_k: int,
+        per_position: bool = True,
         normalise: bool = True,
         renormalise: bool = True,
         learned_queries: bool = True,
         balance: bool = True,
-        tau: float = 0.1,
+        tau: float = TAU,
         hidden: int = 128,
     ) -> None:
         super().__init__()
-        self.top_k, self.normalise, self.renormalise = top_k, normalise, renormalise
+        self.top_k, self.per_position = top_k, per_position
+        self.normalise, self.renormalise = normalise, renormalise
         self.learned_queries, self.balance = learned_queries, balance
         self.queries = nn.Parameter(torch.randn(experts, text_width))
         self.image_projector = nn.Sequential(
@@ -91,31 +104,41 @@ class AttentionGating(nn.Module):
         )
         self.centre = RunningMean(DESCRIPTOR_WIDTH, momentum=CENTRE_MOMENTUM)
         self.log_tau = nn.Parameter(torch.tensor(tau).log())
+        self.min_tau = min(tau, MIN_TAU)
         self.load_bias: Tensor
         self.register_buffer("load_bias", torch.zeros(experts))
         self.batch_fraction = 1.0
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> GatingOutput:
-        """Select the experts of every image, highest weight first."""
+        """Select the experts of every position or image, highest weight first."""
         expert_text = self._expert_text(text)
-        image = self.image_projector(f_b).mean((2, 3))
-        expert = self.text_projector(torch.cat([expert_text, self.queries], dim=-1))
+        features = self.image_projector(f_b)
+        if not self.per_position:
+            features = features.mean((2, 3), keepdim=True)
+        keys = self.text_projector(torch.cat([expert_text, expert_text * self.queries], dim=-1))
         with torch.autocast(f_b.device.type, enabled=False):  # fp32: small differences decide the selection
-            image, expert = image.float(), expert.float()
-            if self.normalise:
-                if self.training:
-                    self.centre.update(image)
-                image = F.normalize(self.centre(image), dim=-1)
-                expert = F.normalize(expert - expert.mean(0), dim=-1)
-            probabilities = (image @ expert.T / self.log_tau.exp()).softmax(-1)
-        selected = (probabilities + self.load_bias).topk(self.top_k, dim=-1).indices
+            logits = self._logits(features.permute(0, 2, 3, 1).float(), keys.float())
+            probabilities = logits.softmax(-1)
+            selected = (logits + self.load_bias).topk(self.top_k, dim=-1).indices
         if self.training and self.balance:
             self._update_load_bias(selected)
         weights, order = probabilities.gather(-1, selected).sort(-1, descending=True)
         selected = selected.gather(-1, order)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
+        selected, weights, probabilities = (v.permute(0, 3, 1, 2) for v in (selected, weights, probabilities))
         return GatingOutput(selected, weights, probabilities, expert_text)
+
+    def _logits(
+        self, features: Float[Tensor, "b h w g"], keys: Float[Tensor, "e g"]
+    ) -> Float[Tensor, "b h w e"]:
+        if self.normalise:
+            if self.training:
+                self.centre.update(features.mean((1, 2)))
+            features = F.normalize(self.centre(features), dim=-1)
+            keys = F.normalize(keys - keys.mean(0), dim=-1, eps=SHORTEST_KEY)
+        logits: Tensor = features @ keys.T / self.log_tau.exp().clamp_min(self.min_tau)
+        return logits
 
     def _expert_text(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "e t"]:
         if not self.learned_queries:
@@ -124,7 +147,7 @@ class AttentionGating(nn.Module):
         return attention @ text
 
     @torch.no_grad()
-    def _update_load_bias(self, selected: Int[Tensor, "b k"]) -> None:
+    def _update_load_bias(self, selected: Int[Tensor, "b h w k"]) -> None:
         """Raise the bias of experts that are selected too rarely and lower that of the others."""
         experts = len(self.load_bias)
         share = torch.bincount(selected.flatten(), minlength=experts) / selected.numel()

@@ -1,10 +1,13 @@
 """Detection head (eq. 28-30).
 
-``F_norm = CBS(F_out)``, ``F_fuse = C2F([F_norm, F_shallow])``, then decoupled class and box branches.
-There is one level per stride. F_shallow is the encoder's map of that stride, so the level at stride 4 is the
-paper's tiny-object head. It has half the channels, because its map has four times as many cells as the next
-one and would cost a third of the encoder at full width. The box branch is a CBS, the class branch an SPPF,
-which has a larger receptive field.
+``F_norm = CBS(F_out)``, ``F_fuse = C2F([F_norm, F_shallow])``, then decoupled class and box branches. There
+is one level per stride. The box branch is a CBS, the class branch an SPPF, which has a larger receptive
+field. The level at stride 4 is the paper's tiny-object head. It has half the channels, because its map has
+four times as many cells as the next one and would cost a third of the encoder at full width.
+
+Paper: F_shallow are "shallow-layer features". We: the encoder's map at stride 4, reduced to ``SHALLOW``
+channels, at stride 4 alone; elsewhere ``F_fuse = C2F(F_norm)``. With the encoder's map of every stride, the
+head detected from these maps and stages 4 to 10 were hardly used.
 
 Paper: ``P_class = Conv1x1_cls(F_fuse)`` with a fixed number of classes. We: a 1 x 1 convolution to an
 embedding and its inner product with the projected T^ of each class, so that classes can be added, removed and
@@ -26,6 +29,8 @@ from dsmoe_core.convolution import CBS
 from dsmoe_core.outputs import LevelOutput
 
 TINY_OBJECT_STRIDE = 4
+SHALLOW = 8
+"""Channels of F_shallow in the head."""
 PRIOR = 0.01
 """Initial probability of every class at every position (Lin et al. 2017)."""
 
@@ -69,17 +74,18 @@ class HeadLevel(nn.Module):
 
     Args:
         width: channels of F_out.
-        shallow: channels of F_shallow.
+        shallow: channels of the encoder's map that becomes F_shallow; None for a level without it.
         hidden: channels inside the level.
         embedding: width of the projected class embeddings.
-        stride: stride of F_shallow in image pixels.
+        stride: stride of the level in image pixels.
     """
 
-    def __init__(self, *, width: int, shallow: int, hidden: int, embedding: int, stride: int) -> None:
+    def __init__(self, *, width: int, shallow: int | None, hidden: int, embedding: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
         self.norm = CBS(width, hidden)
-        self.fuse = C2F(hidden + shallow, hidden)
+        self.shallow = None if shallow is None else CBS(shallow, SHALLOW)
+        self.fuse = C2F(hidden if shallow is None else hidden + SHALLOW, hidden)
         self.class_branch = nn.Sequential(SPPF(hidden), CBS(hidden, hidden, 3))
         self.box_branch = nn.Sequential(CBS(hidden, hidden, 3), CBS(hidden, hidden, 3))
         self.embed = nn.Conv2d(hidden, embedding, 1)
@@ -91,17 +97,25 @@ class HeadLevel(nn.Module):
     def forward(
         self,
         f_out: Float[Tensor, "b d h w"],
-        shallow: Float[Tensor, "b s H W"],
+        encoded: Float[Tensor, "b s H W"],
         class_embeddings: Float[Tensor, "c x"],
     ) -> LevelOutput:
-        """Compute the logits of every class and the box distances at every cell of F_shallow."""
-        size = (shallow.shape[-2], shallow.shape[-1])
+        """Compute the logits of every class and the box distances at every cell of the level.
+
+        Args:
+            f_out: output of stage 10.
+            encoded: the encoder's map at this stride; a level without F_shallow uses its size alone.
+            class_embeddings: projected and normalised.
+        """
+        size = (encoded.shape[-2], encoded.shape[-1])
         if f_out.shape[-1] > size[-1]:
             f_out = F.adaptive_avg_pool2d(f_out, size)
         normed = self.norm(f_out)
         if f_out.shape[-2:] != size:
             normed = F.interpolate(normed, size, mode="bilinear", align_corners=False)
-        fused = self.fuse(torch.cat([normed, shallow], dim=1))
+        if self.shallow is not None:
+            normed = torch.cat([normed, self.shallow(encoded)], dim=1)
+        fused = self.fuse(normed)
         embedded = self.embed(self.class_branch(fused))
         logits = torch.einsum("bxhw,cx->bchw", embedded, class_embeddings.to(embedded.dtype)).float()
         distances = F.softplus(self.box(self.box_branch(fused)).float()) * self.stride
@@ -114,39 +128,39 @@ class Head(nn.Module):
     Args:
         width: channels of F_out.
         text_width: d_t, width of the class embeddings.
-        shallow: ``{stride: channels}`` of the encoder's maps at the strides to detect at.
+        encoded: ``{stride: channels}`` of the encoder's maps at the strides to detect at.
         hidden: channels inside a level; half of them at stride 4.
         embedding: width of the projected class embeddings.
     """
 
     def __init__(
-        self, *, width: int, text_width: int, shallow: dict[int, int], hidden: int, embedding: int = 64
+        self, *, width: int, text_width: int, encoded: dict[int, int], hidden: int, embedding: int = 64
     ) -> None:
         super().__init__()
         self.text_projection = nn.Linear(text_width, embedding)
         self.levels = nn.ModuleList(
             HeadLevel(
                 width=width,
-                shallow=channels,
+                shallow=channels if stride == TINY_OBJECT_STRIDE else None,
                 hidden=hidden // 2 if stride == TINY_OBJECT_STRIDE else hidden,
                 embedding=embedding,
                 stride=stride,
             )
-            for stride, channels in shallow.items()
+            for stride, channels in encoded.items()
         )
 
     def forward(
-        self, f_out: Float[Tensor, "b d h w"], shallow: Sequence[Tensor], text: Float[Tensor, "c t"]
+        self, f_out: Float[Tensor, "b d h w"], encoded: Sequence[Tensor], text: Float[Tensor, "c t"]
     ) -> list[LevelOutput]:
         """Compute the logits of every class and the box distances at every stride, finest first.
 
         Args:
             f_out: output of stage 10.
-            shallow: the encoder's maps, one per level.
+            encoded: the encoder's maps, one per level.
             text: T^ of the classes to score.
         """
         class_embeddings = F.normalize(self.text_projection(text), dim=-1)
         return [
-            level(f_out, shallow_map, class_embeddings)
-            for level, shallow_map in zip(self.levels, shallow, strict=True)
+            level(f_out, encoder_map, class_embeddings)
+            for level, encoder_map in zip(self.levels, encoded, strict=True)
         ]

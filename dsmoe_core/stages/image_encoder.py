@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.convolution import AnisotropicDSConv
+from dsmoe_core.convolution import AnisotropicDSConv, start_as_identity
 from dsmoe_core.outputs import EncoderOutput
 
 THETA = 0.25
@@ -57,15 +57,7 @@ class ImageEncoder(nn.Module):
         self.anisotropic = nn.ModuleList(
             AnisotropicDSConv(w, share, dilation=2**level) for level, w in enumerate(widths)
         )
-        self.refine = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(share, share, 3, padding=1, groups=share, bias=False),
-                nn.Conv2d(share, share, 1, bias=False),
-                nn.BatchNorm2d(share),
-                nn.ReLU6(),
-            )
-            for _ in widths
-        )
+        self.refine = nn.ModuleList(_refinement(share) for _ in widths)
         self.mix = nn.Sequential(nn.Conv2d(share * len(widths), width, 1, bias=False), nn.BatchNorm2d(width))
 
     def maps(self, images: Float[Tensor, "b 3 H W"]) -> list[Tensor]:
@@ -95,6 +87,13 @@ class ImageEncoder(nn.Module):
                 features = F.interpolate(features, (height, width), mode="bilinear", align_corners=False)
             on_grid.append(features)
         return EncoderOutput(self.mix(torch.cat(on_grid, dim=1)), pyramid)
+
+
+def _refinement(width: int) -> nn.Sequential:
+    """psi of one level."""
+    depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+    start_as_identity(depthwise)
+    return nn.Sequential(depthwise, nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU6())
 
 
 def resolution_factor(images: Float[Tensor, "b 3 H W"], stride: int) -> Float[Tensor, "b 1 h w"]:

@@ -30,8 +30,8 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.AdamW):
     """AdamW, with Muon steps for parameter groups that have a ``matrix_rate``.
 
-    Weights of these groups have two or four dimensions; their learning rate is ``matrix_rate`` times ``lr``.
-    Their momentum is stored as ``exp_avg``, AdamW's name for it.
+    Weights of these groups have two or four dimensions, or three for a stack of matrices; their learning rate
+    is ``matrix_rate`` times ``lr``. Their momentum is stored as ``exp_avg``, AdamW's name for it.
 
     Args:
         groups: parameter groups, as AdamW takes them.
@@ -54,14 +54,15 @@ class Muon(torch.optim.AdamW):
         """Update matrices of the same shape together, because they are many and small."""
         by_shape = defaultdict(list)
         for weight in weights:
-            by_shape[weight.flatten(1).shape].append(weight)
+            by_shape[weight.shape[1:] if weight.ndim == 3 else weight.flatten(1).shape].append(weight)
         for (rows, columns), matrices in by_shape.items():
-            momenta = torch.stack([self._momentum(w).flatten(1) for w in matrices])
+            stacks = [self._momentum(w).reshape(-1, rows, columns) for w in matrices]
+            momenta = torch.cat(stacks)
             if min(rows, columns) >= LARGE:
                 momenta = momenta.to(self._large_dtype)
             steps = orthogonal(momenta)
             rate = group["lr"] * group["matrix_rate"] * max(1.0, rows / columns) ** 0.5
-            for weight, step in zip(matrices, steps, strict=True):
+            for weight, step in zip(matrices, torch.split(steps, [len(s) for s in stacks]), strict=True):
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.sub_(step.view(weight.shape), alpha=rate)
 

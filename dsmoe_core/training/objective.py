@@ -28,11 +28,11 @@ from dsmoe_core.losses import (
     GroundTruth,
     Taxonomy,
     assign_targets,
-    auxiliary_losses,
     detection_losses,
 )
 from dsmoe_core.network import ClassEncoding, NetworkOutput
 from dsmoe_core.runtimes.protocol import to_network_input
+from dsmoe_core.stage_losses import auxiliary_losses
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder

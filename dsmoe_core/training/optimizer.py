@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.stages.distillation import SemanticDistillation
+from dsmoe_core.stages.experts import CrossModalExperts
 from dsmoe_core.stages.head import Head
 from dsmoe_core.stages.text_prompt import TextPrompt
 from dsmoe_core.training.muon import Muon
@@ -25,12 +26,13 @@ def build_optimizer(network: nn.Module, training: TrainingConfig) -> Muon:
     Stages 1 and 2 and the head's text projection learn at ``text_rate``. They place the classes that every
     cell learns towards, and no class is learned while these move quickly.
     """
-    text_weights = set(_text_weights(network))
+    text_weights, norms = set(_text_weights(network)), set(_stacked_norms(network))
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = defaultdict(list)
     for weight in network.parameters():
         if weight.requires_grad:
             matrix = bool(training.matrix_rate) and weight not in text_weights and _is_matrix(weight)
-            groups[weight.ndim > 1, weight in text_weights, matrix].append(weight)
+            decays = weight.ndim > 1 and weight not in norms
+            groups[decays, weight in text_weights, matrix].append(weight)
     return Muon(
         (
             {
@@ -54,7 +56,16 @@ def _text_weights(network: nn.Module) -> Iterator[nn.Parameter]:
             yield from module.text_projection.parameters()
 
 
+def _stacked_norms(network: nn.Module) -> Iterator[nn.Parameter]:
+    """Norm parameters that have one row per expert, hence several dimensions."""
+    for module in network.modules():
+        if isinstance(module, CrossModalExperts):
+            yield from (module.scale, module.shift)
+
+
 def _is_matrix(weight: nn.Parameter) -> bool:
+    if weight.ndim == 3:  # a matrix per expert
+        return min(weight.shape[1:]) >= MIN_MATRIX_SIDE
     return weight.ndim in (2, 4) and min(weight.flatten(1).shape) >= MIN_MATRIX_SIDE
 
 

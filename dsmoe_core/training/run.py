@@ -76,8 +76,8 @@ class RunState:
             seconds: time since the start of the run.
         """
         self.step, self.micro_batch, self.seconds = self.step + 1, micro_batch, seconds
-        for name, loss in losses.items():
-            value = float(loss)
+        values = torch.stack(list(losses.values())).tolist()  # one GPU synchronisation for all losses
+        for name, value in zip(losses, values, strict=True):
             self.losses[name] = 0.95 * self.losses.get(name, value) + 0.05 * value
 
     def summary(self) -> TrainingSummary:

@@ -39,7 +39,7 @@ def measure_experts(
         track: yields the given rounds one by one, for a progress bar.
 
     Returns:
-        The keys of experts.json. ``params_m`` is the number of weights, in millions, that one image uses.
+        The keys of experts.json. ``params_m`` is the number of weights, in millions, that one position uses.
     """
     torch.manual_seed(seed)
     network = build_full_network(config).eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -73,7 +73,7 @@ def measure_experts(
 def _row(network: DSMoE, image: Tensor, text: Tensor, k: int, times: Sequence[float]) -> dict[str, Any]:
     network.gating.top_k = k
     with FlopCounterMode(display=False) as counter:
-        selected = network(image, text, text).gated.experts[0].tolist()
+        selected = network(image, text, text).gated.experts[0, :, 0, 0].tolist()
     quartiles = statistics.quantiles(times, n=4)
     return {
         "k": k,
@@ -85,7 +85,7 @@ def _row(network: DSMoE, image: Tensor, text: Tensor, k: int, times: Sequence[fl
 
 
 def activated_parameters(network: DSMoE, selected: Sequence[int]) -> int:
-    """Number of weights that an image uses whose router selected these experts."""
+    """Number of weights that a position uses whose router selected these experts."""
     experts = network.experts
     total = sum(p.numel() for p in network.parameters())
     all_experts = sum(p.numel() for p in experts.parameters())

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.bootstrap import Comparison, resample_counts
 from dsmoe_core.evaluation.specialisation import Specialisation, specialisation
@@ -84,11 +86,11 @@ def measure_knockouts(
         seed=settings.seed,
         progress=progress,
     )
+    boxes = [(labelled.image, [a.box for a in labelled.annotations]) for labelled in truth]
     routing = specialisation(
-        result.predictions,
+        np.concatenate(list(detector.weights_at(boxes))),
         truth,
         classes,
-        len(full_network(detector).gating.queries),
         groups=groups,
         permutations=settings.permutations,
         seed=settings.seed,

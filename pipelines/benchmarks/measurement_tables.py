@@ -172,6 +172,23 @@ def knockout_table(result: Mapping[str, Any]) -> str:
     return title + markdown_table(head, [whole, *rows])
 
 
+def routing_table(result: Mapping[str, Any]) -> str:
+    """Weight of each expert at the boxes of each class, and what the leading expert says about the class."""
+    experts = range(result["experts"])
+    rows = [
+        [name, *(f"{weight:.0%}" for weight in weights)]
+        for name, weights in zip(result["classes"], result["weights"], strict=True)
+    ]
+    rows.append(["leads at", *(f"{share:.0%}" for share in result["leading"])])
+    known = result["by_class"]
+    title = (
+        f"{escape_markdown(result['model'])}, {result['boxes']} boxes. Information of the leading expert "
+        f"about the class: {known['share']:.1%} of the entropy, {known['by_chance']:.1%} by chance "
+        f"(p = {known['p']:.3f}, {result['permutations']} permutations).\n\n"
+    )
+    return title + markdown_table(("class", *(f"expert {i + 1}" for i in experts)), rows)
+
+
 def _lost(comparison: Mapping[str, Any] | None) -> str:
     if comparison is None:
         return "-"

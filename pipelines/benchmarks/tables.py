@@ -21,6 +21,7 @@ from pipelines.benchmarks.measurement_tables import (
     experts_table,
     knockout_table,
     latency_table,
+    routing_table,
     studio_table,
 )
 from pipelines.benchmarks.results import read_result
@@ -45,6 +46,9 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": demo_table,
     "experts": experts_table,
     "knockout": knockout_table,
+    "knockout_neu_det": knockout_table,
+    "routing": routing_table,
+    "routing_neu_det": routing_table,
     "latency": latency_table,
     "lines": lines_table,
     "studio": studio_table,

@@ -53,6 +53,10 @@ def knockout(
         int, typer.Option("--permutations", min=20, help="Permutations of the test of the experts.")
     ] = 200,
     seed: SeedOption = 0,
+    suffix: Annotated[
+        str | None,
+        typer.Option("--suffix", metavar="NAME", help="Write knockout_NAME.json and routing_NAME.json."),
+    ] = None,
     out: ResultsOption = RESULTS,
 ) -> None:
     """Evaluate a trained model with one part neutralised at a time, and the specialisation of its experts.
@@ -70,6 +74,7 @@ def knockout(
     from pipelines.settings import MAX_PIXELS, Environment
     from prompts.class_book import ClassBook
 
+    paths = [result_path(out, name, suffix) for name in ("knockout", "routing")]
     parsed = read_annotations(annotations, images)
     settings = KnockoutSettings(resamples, permutations, seed)
     with open_workspace_or_none(workspace) as opened, TemporaryDirectory(prefix="dsmoe-") as scratch:
@@ -84,20 +89,33 @@ def knockout(
             effects, routing = measure_knockouts(
                 evaluated, truth, settings, groups=_groups(by, truth), progress=progress.advance
             )
-    _report(effects, routing, out, seed)
+    _report(effects, routing, paths, seed)
 
 
-def _report(effects: dict[str, Any], routing: dict[str, Any], out: Path, seed: int) -> None:
+def result_path(folder: Path, name: str, suffix: str | None) -> Path:
+    """Path of a result file.
+
+    Raises:
+        typer.BadParameter: the suffix is not made of letters, digits and underscores.
+    """
+    if suffix is None:
+        return folder / f"{name}.json"
+    if not (suffix.isascii() and suffix.isidentifier()):
+        raise typer.BadParameter(f"--suffix is {suffix!r}; expected letters, digits and underscores")
+    return folder / f"{name}_{suffix}.json"
+
+
+def _report(effects: dict[str, Any], routing: dict[str, Any], paths: Sequence[Path], seed: int) -> None:
     """Write both result files, and print them."""
     from pipelines.benchmarks.results import write_result
 
-    out.mkdir(parents=True, exist_ok=True)
-    for name, measured in (("knockout", effects), ("routing", routing)):
-        write_result(out / f"{name}.json", measured, command=command_line(), seeds=[seed])
+    for path, measured in zip(paths, (effects, routing), strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_result(path, measured, command=command_line(), seeds=[seed])
     console.print(_table(effects))
     for sentence in _routing_sentences(routing):
         line(sentence)
-    line(f"{out / 'knockout.json'} and {out / 'routing.json'} are written")
+    line(f"{paths[0]} and {paths[1]} are written")
 
 
 def _groups(by: str | None, truth: Sequence[LabelledImage]) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""Commands `dsmoe models list`, `promote` and `rollback`."""
+"""Commands `dsmoe models list`, `show`, `promote` and `rollback`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 from pipelines.cli.options import CURRENT_FOLDER, ReasonOption, WorkspaceArgument
 from pipelines.cli.terminal import console, line
 
-app = typer.Typer(help="Models of a workspace: list, promote, roll back.", no_args_is_help=True)
+app = typer.Typer(help="Models of a workspace: list, show, promote, roll back.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -41,6 +41,40 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
             "champion" if card.id == champion else "",
         )
     console.print(table)
+
+
+@app.command("show")
+def show(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")],
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
+) -> None:
+    """Show a model's provenance and metrics, and which of its parts and experts are in use.
+
+    Example: `dsmoe models show r2-1f0c77aa boards`
+    """
+    from pipelines.benchmarks.markdown import score
+    from pipelines.workspace.workspace import Workspace
+
+    with Workspace.open(workspace) as opened:
+        card, registry = opened.registry.card(model), opened.registry
+        metrics, parts = registry.evaluation(model), registry.parts(model)
+    line(f"{card.id}: round {card.round}, from {card.parent or 'no model'}, {card.created_at:%Y-%m-%d %H:%M}")
+    line(f"dataset version {card.dataset_version}, class book {card.class_book}")
+    if metrics is None:
+        line("not evaluated")
+    else:
+        line(f"mAP@.5 {score(metrics.map50)}, mAP@.5:.95 {score(metrics.map)}")
+    if parts is None:
+        line("the use of its parts was not measured: there is no test set, or the model has no experts")
+        return
+    lost = ", ".join(f"{name} {value:+.3f}" for name, value in parts.lost50.items())
+    line(f"mAP@.5 lost without a part, on {parts.images} test images: {lost}")
+    line(f"parts without effect: {', '.join(parts.unused) or 'none'}", "yellow" if parts.unused else "")
+    idle = ", ".join(str(i + 1) for i in parts.idle_experts)
+    line(f"idle experts: {idle or 'none'}", "yellow" if idle else "")
+    if parts.class_information is not None:
+        share = f"{parts.class_information:.0%}"
+        line(f"the leading expert of a box has {share} of the information about its class")
 
 
 @app.command("promote")

@@ -12,7 +12,7 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
-from pipelines.workspace.registry import Metrics
+from pipelines.workspace.registry import Metrics, PartReport
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (step, steps, metrics by name: losses, learning_rate, gradient_norm)."""
@@ -61,6 +61,16 @@ class DetectorBackend(Protocol):
 
     def load(self, model: Path, vocabulary: Vocabulary) -> PredictFunction:
         """The model in memory, for repeated use; detections from ``EVALUATION_MIN_SCORE`` on are returned.
+
+        Raises:
+            ModelError: there is no model in the folder, or it does not fit.
+        """
+        ...
+
+    def measure_parts(
+        self, model: Path, vocabulary: Vocabulary, truth: Sequence[LabelledImage]
+    ) -> PartReport | None:
+        """Which parts of the model are in use, on annotated images; None for a detector without such parts.
 
         Raises:
             ModelError: there is no model in the folder, or it does not fit.

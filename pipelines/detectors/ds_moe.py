@@ -22,7 +22,7 @@ from pipelines.settings import (
     TransformersText,
     validate_settings,
 )
-from pipelines.workspace.registry import as_plain_dict
+from pipelines.workspace.registry import PartReport, as_plain_dict
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -123,6 +123,18 @@ class DSMoEBackend:
         detector = Detector.load(model, self.text_encoder)
         detector.set_vocabulary(vocabulary)
         return partial(detector.predict, min_score=EVALUATION_MIN_SCORE)
+
+    def measure_parts(
+        self, model: Path, vocabulary: Vocabulary, truth: Sequence[LabelledImage]
+    ) -> PartReport | None:
+        """See ``DetectorBackend.measure_parts``; None for a row of the ablation without all stages."""
+        from dsmoe_core.knockout.report import measure_main_parts
+        from dsmoe_core.predict import Detector
+
+        detector = Detector.load(model, self.text_encoder)
+        detector.set_vocabulary(vocabulary)
+        parts = measure_main_parts(detector, truth, vocabulary.names)
+        return None if parts is None else PartReport(**parts._asdict())
 
 
 def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:

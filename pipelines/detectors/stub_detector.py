@@ -26,6 +26,7 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
 from dsmoe_core.uncertainty import image_uncertainty
 from pipelines.detectors.backend import PredictFunction, TrainingProgress
+from pipelines.workspace.registry import PartReport
 
 MAX_SIDE = 128  # pixels; larger images are subsampled, so that a dry run takes seconds
 CELL = 4  # pixels of the subsampled image; blocks closer together than this are merged
@@ -94,6 +95,14 @@ class StubDetector:
         """See ``DetectorBackend.load``."""
         _load(model)
         return partial(self.predict, model, vocabulary)
+
+    def measure_parts(
+        self, model: Path, vocabulary: Vocabulary, truth: Sequence[LabelledImage]
+    ) -> PartReport | None:
+        """None: it has no stages."""
+        del vocabulary, truth
+        _load(model)
+        return None
 
 
 def _load(model: Path) -> dict[str, Floats]:
@@ -165,7 +174,7 @@ def _detection(pixels: Floats, box: Box, weights: dict[str, Floats], vocabulary:
     probabilities = {name: float(p) for name, p in zip(vocabulary.names, values, strict=True)}
     label = max(probabilities, key=lambda name: probabilities[name])
     entropy = sum(_binary_entropy(p) for p in probabilities.values()) / len(probabilities)
-    return Detection(box, label, probabilities[label], probabilities, entropy)
+    return Detection(box, label, probabilities[label], probabilities, entropy, expert=0)
 
 
 def _binary_entropy(p: float) -> float:

@@ -124,6 +124,7 @@ def evaluate(context: LoopContext, candidate: str) -> dict[str, Any]:
     champion = context.workspace.champion()
     models = [candidate] if champion is None else [candidate, champion]
     metrics = {model: _test_metrics(context, model) for model in models}
+    _measure_parts(context, candidate)
     return {"metrics": {model: m and m.model_dump(mode="json") for model, m in metrics.items()}}
 
 
@@ -141,6 +142,18 @@ def _test_metrics(context: LoopContext, model: str) -> Metrics | None:
         metrics = evaluate_predictions(predictions, truth, book.vocabulary(), evaluated_on)
         workspace.registry.save_evaluation(model, metrics)
     return metrics
+
+
+def _measure_parts(context: LoopContext, model: str) -> None:
+    """Write which parts of the model are in use, unless the registry has it or there is no test set."""
+    workspace = context.workspace
+    book = workspace.class_book()
+    truth = [relabel_image(image, book.resolve) for image in workspace.test_set()]
+    if not truth or workspace.registry.parts(model) is not None:
+        return
+    report = context.detector.measure_parts(workspace.registry.folder(model), book.vocabulary(), truth)
+    if report is not None:
+        workspace.registry.save_parts(model, report)
 
 
 def promote(context: LoopContext, number: int, candidate: str, metrics: Mapping[str, Any]) -> dict[str, Any]:

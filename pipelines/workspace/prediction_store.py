@@ -114,6 +114,7 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
                 "score": round(d.score, 6),
                 "probabilities": {name: round(p, 6) for name, p in d.probabilities.items()},
                 "entropy": round(d.entropy, 6),
+                "expert": d.expert,
             }
             for d in prediction.detections
         ],
@@ -126,7 +127,14 @@ def from_json(raw: dict[str, Any]) -> Prediction:
     return Prediction(
         key=raw["key"],
         detections=tuple(
-            Detection(Box(*map(float, d["box"])), d["label"], d["score"], d["probabilities"], d["entropy"])
+            Detection(
+                Box(*map(float, d["box"])),
+                d["label"],
+                d["score"],
+                d["probabilities"],
+                d["entropy"],
+                d["expert"],
+            )
             for d in raw["detections"]
         ),
         routing=Routing(tuple(routing["experts"]), tuple(routing["weights"]), routing["entropy"]),

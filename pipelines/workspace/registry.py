@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from dsmoe_core.errors import ModelError
 from pipelines.workspace.journal import AliasChange, Journal
 
 CHAMPION = "champion"
+Content = TypeVar("Content", bound=Frozen)
 
 
 class ClassMetrics(Frozen):
@@ -52,6 +53,25 @@ class Metrics(ClassMetrics):
         return cls(**totals, per_class=per_class, evaluated_on=evaluated_on)
 
 
+class PartReport(Frozen):
+    """Which parts of a model are in use, measured on some images of the test set.
+
+    Attributes:
+        images: number of images.
+        lost50: mAP@.5 lost when a part is neutralised, by its name (dsmoe_core/knockout/parts.py).
+        unused: names of the parts without effect: the 95 % interval of the loss is not above 0.
+        idle_experts: indices of the experts that lead at no true box.
+        class_information: share of the information about the class of a box that its leading expert has; None
+            without a router.
+    """
+
+    images: int
+    lost50: dict[str, float]
+    unused: tuple[str, ...]
+    idle_experts: tuple[int, ...]
+    class_information: float | None
+
+
 class ModelCard(Frozen):
     """Provenance of a model; written once, after its other files, so a folder with a card is complete.
 
@@ -74,8 +94,8 @@ class ModelCard(Frozen):
 class Registry:
     """The models of a workspace.
 
-    Files: ``models/ID/{model.safetensors, model.json, card.json, evaluation.json}``. The journal has the
-    champion.
+    Files: ``models/ID/{model.safetensors, model.json, card.json, evaluation.json, parts.json}``. The journal
+    has the champion.
     """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
@@ -126,14 +146,29 @@ class Registry:
         Raises:
             ModelError: the file is damaged.
         """
-        path = self.folder(model) / "evaluation.json"
+        return self._read(model, "evaluation.json", Metrics)
+
+    def save_parts(self, model: str, report: PartReport) -> None:
+        """Write which parts of a model are in use."""
+        atomic_write(self.folder(model) / "parts.json", report.model_dump_json(indent=1) + "\n")
+
+    def parts(self, model: str) -> PartReport | None:
+        """Which parts of a model are in use; None if it was not measured.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        return self._read(model, "parts.json", PartReport)
+
+    def _read(self, model: str, name: str, kind: type[Content]) -> Content | None:
+        path = self.folder(model) / name
         try:
-            return Metrics.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (ValueError, ValidationError) as error:
             raise ModelError(
-                f"{path} is not an evaluation", "Delete it; the next round evaluates again."
+                f"{path} is damaged ({type(error).__name__})", "Delete it; the next round measures it again."
             ) from error
 
     def champion(self) -> str | None:

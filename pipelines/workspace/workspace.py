@@ -38,7 +38,7 @@ images/          all usable images, KEY.ext
 quarantine.json  images that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
 datasets/        dataset versions, ID.json, immutable
-models/          ID/{model.safetensors, model.json, card.json, evaluation.json}
+models/          ID/{model.safetensors, model.json, card.json, evaluation.json, parts.json}
 imports/         NNNN-COMMAND.json, round-N.json: what an import or a harvest took, clipped or left out
 predictions/     MODEL+BOOK.jsonl
 tracking/        training curves, by MLflow; created by the first training

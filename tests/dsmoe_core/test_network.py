@@ -17,10 +17,10 @@ from dsmoe_core.losses import (
     GroundTruth,
     Taxonomy,
     assign_targets,
-    auxiliary_losses,
     detection_losses,
 )
 from dsmoe_core.network import DSMoE
+from dsmoe_core.stage_losses import auxiliary_losses
 
 SMALL = ModelConfig(
     image_px=128,
@@ -34,12 +34,17 @@ SMALL = ModelConfig(
     top_k=2,
     head_width=32,
 )
+PER_IMAGE = SMALL.model_copy(update={"routing": "image"})
+STAGE_LOSSES = ("value_overlap", "taxonomy", "contrast", "affinity", "specialisation", "misalignment")
 
 
 @pytest.fixture
 def network(images: Tensor, text: Tensor) -> DSMoE:
-    """Network with random weights and the images' statistics; initial weights give almost equal outputs."""
-    network = randomised(build_full_network(SMALL)).float().train()
+    """Network that routes per image, with random weights and the images' statistics.
+
+    Initial weights give almost equal outputs.
+    """
+    network = randomised(build_full_network(PER_IMAGE)).float().train()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -78,7 +83,8 @@ def test_presets_predict_at_their_strides(size: str) -> None:
     for level in output.levels:
         assert level.logits.shape == (1, 5, side // level.stride, side // level.stride)
         assert (level.distances > 0).all()
-    assert output.gated.experts.shape == (1, config.top_k)
+    cells = side // config.grid_stride
+    assert output.gated.experts.shape == (1, config.top_k, cells, cells)
 
 
 @torch.no_grad()
@@ -106,7 +112,7 @@ def test_a_batch_gives_the_same_outputs_as_its_images_alone(
     route_each_image_to_its_own_experts(network, images, text)
     whole = network(images, text, text)
     assert whole.gated is not None
-    assert whole.gated.experts.sort().values.tolist() == [[i, i + 8] for i in range(8)]
+    assert whole.gated.experts[..., 0, 0].sort().values.tolist() == [[i, i + 8] for i in range(8)]
     for a, b in combinations(range(8), 2):
         apart = max((level.logits[a] - level.logits[b]).abs().max() for level in whole.levels)
         assert apart > 0.1, "the outputs of the images must differ"
@@ -184,14 +190,15 @@ def test_experts_run_for_the_images_that_selected_them_only(
     for index, expert in enumerate(network.experts.task):
         expert.register_forward_hook(lambda _, args, __, i=index: called.append((i, len(args[0]))))
     rows: list[int] = []
-    network.experts.cross.register_forward_pre_hook(lambda _, args: rows.extend((args[1] + tasks).tolist()))
+    network.experts.cross.register_forward_pre_hook(lambda _, args: rows.extend(args[1].flatten().tolist()))
     for subset in ([0], [1, 2], [3], [0, 1, 5], range(8)):
         called.clear()
         rows.clear()
         network(images[list(subset)], text, text)
         selected = [e for i in subset for e in (i, i + 8)]
         assert called == [(e, 1) for e in range(tasks) if e in selected]
-        assert sorted(rows) == sorted(e for e in selected if e >= tasks)
+        cells = (SMALL.image_px // SMALL.grid_stride) ** 2
+        assert sorted(e + tasks for e in rows) == sorted(selected * cells)
 
 
 def test_bf16_training_gives_every_parameter_a_finite_gradient(images: Tensor, text: Tensor) -> None:
@@ -214,7 +221,7 @@ def test_bf16_training_gives_every_parameter_a_finite_gradient(images: Tensor, t
         losses |= auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, LossWeights())
     sum(losses.values(), start=torch.zeros(())).backward()
     assert all(torch.isfinite(v) for v in losses.values()), losses
-    assert set(losses) == {"class", "box", "value_overlap", "taxonomy", "angle", "misalignment"}
+    assert set(losses) == {"class", "box", *STAGE_LOSSES}
     without_gradient = [
         n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
     ]

@@ -19,7 +19,8 @@ from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.data.letterbox import apply_gamma
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.errors import ModelError
-from dsmoe_core.predict import Detector, _routing, nms_per_class
+from dsmoe_core.predict import Detector, _routing, leading_experts, nms_per_class
+from dsmoe_core.runtimes.loading import RuntimeOptions
 from dsmoe_core.runtimes.protocol import RouterOutput
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 from dsmoe_core.text_embeddings import conditioning_vocabulary
@@ -57,7 +58,8 @@ def test_predictions_are_complete_and_inside_the_image(
     for result in results:
         assert result.detections
         assert result.version.endswith("+v1")
-        assert len(result.routing.experts) == SMALL.top_k
+        assert SMALL.top_k <= len(result.routing.experts) <= SMALL.experts
+        assert {f.expert for f in result.detections} <= set(result.routing.experts)
         assert math.isclose(sum(result.routing.weights), 1.0, abs_tol=1e-5)
         top_class = [f for f in result.detections if f.is_top_class]
         assert result.uncertainty == pytest.approx(sum(f.entropy for f in top_class))
@@ -88,7 +90,7 @@ def test_batch_size_does_not_change_the_predictions(
     model: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
     for one, four in zip(*(predict(model, images, vocabulary, batch=b) for b in (1, 4)), strict=True):
-        assert one.routing.experts == four.routing.experts
+        assert set(one.routing.experts) == set(four.routing.experts)
         assert one.uncertainty == pytest.approx(four.uncertainty, rel=0.05)
 
 
@@ -133,9 +135,43 @@ def test_rounding_of_equal_probabilities_changes_no_detection() -> None:
 
 def test_routing_entropy_is_that_of_the_router() -> None:
     probabilities = torch.tensor([[1.0, 0, 0, 0], [0.25] * 4, [0.5, 0.25, 0.125, 0.125]])
-    output = RouterOutput(torch.tensor([[0, 1]] * 3), torch.full((3, 2), 0.5), probabilities)
+    output = RouterOutput(
+        torch.tensor([[0, 1]] * 3)[..., None, None],
+        torch.full((3, 2, 1, 1), 0.5),
+        probabilities[..., None, None],
+    )
     entropies = [_routing(output, image).entropy for image in range(3)]
     assert entropies == pytest.approx([0, math.log(4), 1.75 * math.log(2)], abs=1e-9)
+
+
+def test_routing_of_an_image_is_the_mean_over_its_positions() -> None:
+    """Two positions: expert 2 leads at the left one, expert 0 at the right one."""
+    experts = torch.tensor([[[[2, 0]], [[1, 1]]]])
+    weights = torch.tensor([[[[0.75, 0.5]], [[0.25, 0.5]]]])
+    probabilities = torch.tensor([[[[0.0, 1.0]], [[0.0, 0.0]], [[1.0, 0.0]], [[0.0, 0.0]]]])
+    output = RouterOutput(experts, weights, probabilities)
+    routing = _routing(output, 0)
+    assert dict(zip(routing.experts, routing.weights, strict=True)) == {2: 0.375, 1: 0.375, 0: 0.25}
+    assert routing.entropy == 0.0
+    boxes = torch.tensor([[0.0, 0, 20, 60], [60.0, 10, 64, 20], [20.0, 0, 42, 64]])
+    assert leading_experts(output, 0, boxes, 64) == [2, 0, 2]
+    assert leading_experts(None, 0, boxes, 64) == [None] * 3
+
+
+def test_weights_at_boxes_are_those_of_the_positions_of_their_centres(
+    model: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    detector = Detector.load(model, HashEncoder(), RuntimeOptions(precision="fp32"))
+    detector.set_vocabulary(vocabulary)
+    predictions = list(detector.predict([i.image for i in images], min_score=0.0))
+    asked = [(i.image, [d.box for d in p.detections[:5]]) for i, p in zip(images, predictions, strict=True)]
+    for prediction, weights in zip(predictions, detector.weights_at(asked), strict=True):
+        assert weights.shape == (min(5, len(prediction.detections)), SMALL.experts)
+        assert weights.sum(1) == pytest.approx(1.0, abs=1e-5)
+        for detection, row in zip(prediction.detections, weights, strict=False):
+            left, top, right, bottom = detection.box.corners
+            if left > 1 and top > 1 and right < 99 and bottom < 79:  # not clipped to the image
+                assert row.argmax() == detection.expert
 
 
 def test_classes_are_encoded_once(model: Path, images: list[LabelledImage], vocabulary: Vocabulary) -> None:

@@ -74,7 +74,7 @@ def test_class_names_are_values_and_never_names_of_fields() -> None:
 def test_heat_map_has_a_cell_per_class_and_expert_in_order() -> None:
     chart = heat_map({"dent": [0.0, 1.0], "scratch": [0.5, 0.5]})
     cells = chart["data"]["values"]
-    assert cells[1] == {"class": "dent", "expert": "expert 2", "weight": 1.0}
+    assert cells[1] == {"class": "dent", "expert": "expert 2", "share": 1.0}
     assert len(cells) == 4
     assert chart["encoding"]["y"]["sort"] == ["dent", "scratch"]
     json.dumps(chart)

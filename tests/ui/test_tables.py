@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from dsmoe_core.schema import Detection
 from pipelines.workspace.annotation_time import ALL, Effort
-from tests.ui.snapshots import detection, labelled, prediction, row, snapshot
+from tests.ui.snapshots import BOX, detection, labelled, prediction, row, snapshot
 from ui.tables import count_experts, decision, expert_usage_table, expert_use, key_metrics, round_table
 
 
@@ -41,33 +44,42 @@ def test_decision_of_a_round(changes: dict[str, object], expected: str) -> None:
     assert decision(row(1, **changes)) == expected
 
 
-def test_expert_use_is_the_mean_weight_over_the_images_with_a_class() -> None:
+def led_by(expert: int, label: str, score: float = 0.9) -> Detection:
+    return replace(detection(label, score), expert=expert)
+
+
+def test_expert_use_is_the_share_of_the_boxes_of_a_class_that_an_expert_leads() -> None:
     predictions = [
-        prediction("a", detection("dent", 0.9), detection("dent", 0.8), experts={0: 0.6, 2: 0.4}),
-        prediction("b", detection("dent", 0.9), detection("scratch", 0.9), experts={0: 0.2, 1: 0.8}),
-        prediction("c", detection("scratch", 0.2), experts={3: 1.0}),  # score below the threshold
+        prediction("a", led_by(0, "dent"), led_by(2, "dent", 0.8), experts={0: 0.6, 2: 0.4}),
+        prediction("b", led_by(0, "dent"), led_by(1, "scratch"), experts={0: 0.2, 1: 0.8}),
+        prediction("c", led_by(3, "scratch", 0.2), experts={3: 1.0}),  # score below the threshold
     ]
     use = expert_use(snapshot(predictions={p.key: p for p in predictions}), "pre-annotations")
     assert list(use) == ["scratch", "dent"]  # the class book's order
-    assert use["dent"] == pytest.approx([0.4, 0.4, 0.2, 0.0])
-    assert use["scratch"] == pytest.approx([0.2, 0.8, 0.0, 0.0])
-    assert all(sum(weights) == pytest.approx(1.0) for weights in use.values())
+    assert use["dent"] == pytest.approx([2 / 3, 0.0, 1 / 3, 0.0])
+    assert use["scratch"] == pytest.approx([0.0, 1.0, 0.0, 0.0])
 
 
-def test_expert_use_by_annotations_includes_the_test_set_and_lists_unknown_classes_last() -> None:
-    predictions = [
-        prediction("a", experts={1: 1.0}),
-        prediction("t", experts={0: 1.0}),
-        prediction("b", experts={0: 1.0}),
-    ]
-    use = expert_use(
-        snapshot(
-            predictions={p.key: p for p in predictions},
-            annotations={"key of a": labelled("a", "rust", "rust", "scratch")},
-        ),
-        "annotations",
-    )
+def test_expert_use_by_annotations_is_that_of_the_overlapping_detections() -> None:
+    def at_the_truth(found: Detection) -> Detection:
+        return replace(found, box=BOX)
+
+    predictions = {
+        p.key: p
+        for p in (
+            prediction("a", led_by(1, "scratch"), experts={1: 1.0}),
+            prediction("t", led_by(0, "dent"), experts={0: 1.0}),
+            prediction("b", led_by(0, "dent"), experts={0: 1.0}),
+        )
+    }
+    predictions = {
+        key: replace(p, detections=tuple(map(at_the_truth, p.detections))) for key, p in predictions.items()
+    }
+    annotations = {"key of a": labelled("a", "rust", "scratch")}
+    use = expert_use(snapshot(predictions=predictions, annotations=annotations), "annotations")
     assert use == {"scratch": [0.0, 1.0], "dent": [1.0, 0.0], "rust": [0.0, 1.0]}
+    apart = {key: replace(p, detections=()) for key, p in predictions.items()}
+    assert expert_use(snapshot(predictions=apart, annotations=annotations), "annotations") == {}
 
 
 def test_expert_usage_table_includes_unused_experts() -> None:

@@ -33,17 +33,19 @@ def show(snapshot: Snapshot) -> None:
         st.info(NO_PREDICTIONS, icon=":material/search:")
         return
     st.write(
-        "For every image a router selects a few experts and weighs them. A row with one dark cell is a class"
-        " with a specialised expert; a pale column is an expert that is hardly used."
+        "At every position of an image a router selects a few experts and weighs them. A row with one dark"
+        " cell is a class with a specialised expert; a pale column is an expert that is hardly used."
     )
     selected = st.segmented_control(
         "Classes that", list(SOURCES), default="the detector finds", required=True, key="source"
     )
     source = SOURCES[str(selected)]
     use = expert_use(snapshot, source)
-    st.subheader("Mean weight of each expert, by class")
+    st.subheader("Leading expert, by class")
     if use:
-        st.vega_lite_chart(heat_map(use), width="stretch", alt="mean weight of each expert by class")
+        st.vega_lite_chart(
+            heat_map(use), width="stretch", alt="share of the boxes of each class by leading expert"
+        )
     else:
         st.info(NO_CLASS[source], icon=":material/grid_off:")
     st.subheader("All images")
@@ -58,7 +60,7 @@ def show(snapshot: Snapshot) -> None:
                 format="%.0f %%",
                 min_value=0,
                 max_value=100,
-                help="share of the images for which the router selected it",
+                help="share of the images in which the router selected it anywhere",
             ),
             "Mean weight": st.column_config.NumberColumn(format="%.3f"),
         },

@@ -175,7 +175,7 @@ class RunStore:
 
 
 def _leading_experts(predictions: Sequence[Prediction]) -> list[int]:
-    """The expert with the highest weight in each image; empty if the network has no router."""
+    """The expert with the highest mean weight in each image; empty if the network has no router."""
     experts = [prediction.routing.experts for prediction in predictions]
     return [chosen[0] for chosen in experts] if all(experts) else []
 

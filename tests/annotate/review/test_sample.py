@@ -32,7 +32,14 @@ def test_detection_has_entropy_and_second_best_class() -> None:
         "probs": [0.2, 0.7],
         "second_best": "scratch",
         "second_probability": 0.2,
+        "expert": None,
     }
+
+
+def test_detection_names_the_expert_at_its_centre() -> None:
+    routed = replace(PREDICTION, detections=(replace(DENT, expert=2),))
+    [detection] = describe(replace(SAMPLE, prediction=routed), LAYOUT)["predictions"]
+    assert detection["expert"] == "expert 3"
 
 
 def test_sample_has_ground_truth_uncertainty_experts_and_tags() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dsmoe_core.evaluation.information import information, mutual_information
 from dsmoe_core.evaluation.specialisation import specialisation
-from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Prediction, Routing
+from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage
 
 LABELS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=40)
 
@@ -51,20 +51,12 @@ def labelled(key: str, labels: list[str]) -> LabelledImage:
     return LabelledImage(image, tuple(Annotation(Box(1, 1, 9, 9), name) for name in labels))
 
 
-def prediction(key: str, experts: tuple[int, ...], weights: tuple[float, ...]) -> Prediction:
-    return Prediction(key, (), Routing(experts, weights, 0.0), 0.0, "m")
-
-
 def test_specialisation_weighs_the_experts_by_the_boxes_of_each_class() -> None:
     truth = [labelled("a", ["open", "open"]), labelled("b", ["short"]), labelled("c", [])]
-    predictions = {
-        "a": prediction("a", (2, 0), (0.75, 0.25)),
-        "b": prediction("b", (1, 2), (0.5, 0.5)),
-        "c": prediction("c", (3, 0), (1.0, 0.0)),
-    }
-    result = specialisation(predictions, truth, ["open", "short", "spur"], 4, groups=["x", "x", "y"])
+    weights = np.array([[0.25, 0, 0.75, 0], [0.25, 0, 0.75, 0], [0, 0.6, 0.4, 0]])
+    result = specialisation(weights, truth, ["open", "short", "spur"], groups=["x", "x", "y"])
     assert result is not None
-    assert result.weights.tolist() == [[0.25, 0, 0.75, 0], [0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+    assert result.weights.tolist() == [[0.25, 0, 0.75, 0], [0, 0.6, 0.4, 0], [0, 0, 0, 0]]
     assert result.leading.tolist() == pytest.approx([0, 1 / 3, 2 / 3, 0])
     assert result.idle == (0, 3)
     assert result.by_class.share == pytest.approx(1.0)
@@ -73,7 +65,10 @@ def test_specialisation_weighs_the_experts_by_the_boxes_of_each_class() -> None:
 
 
 def test_without_boxes_or_router_there_is_no_specialisation() -> None:
-    router = {"a": prediction("a", (0,), (1.0,))}
-    assert specialisation(router, [labelled("a", [])], ["open"], 2) is None
-    no_router = {"a": prediction("a", (), ())}
-    assert specialisation(no_router, [labelled("a", ["open"])], ["open"], 2) is None
+    assert specialisation(np.zeros((0, 4)), [labelled("a", [])], ["open"]) is None
+    assert specialisation(np.zeros((1, 0)), [labelled("a", ["open"])], ["open"]) is None
+
+
+def test_rows_of_weights_must_be_those_of_the_boxes() -> None:
+    with pytest.raises(ValueError, match="2 rows"):
+        specialisation(np.ones((2, 4)), [labelled("a", ["open"])], ["open"])

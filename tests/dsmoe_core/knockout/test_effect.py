@@ -19,6 +19,7 @@ from dsmoe_core.knockout.parts import knocked_out, knockouts
 from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.schema import Annotation, LabelledImage, Vocabulary
+from dsmoe_core.stages.aggregation import Aggregation
 
 
 @pytest.fixture
@@ -54,18 +55,18 @@ def test_effects_equal_separate_evaluations(
         truth,
         vocabulary.names,
         counts,
-        names=("f_out", "f_shallow_8"),
+        names=("f_out", "offsets"),
         progress=lambda done, total: steps.append((done, total)),
     )
     assert steps == [(1, 3), (2, 3), (3, 3)]
-    assert [effect.knockout.name for effect in result.effects] == ["f_out", "f_shallow_8"]
+    assert [effect.knockout.name for effect in result.effects] == ["f_out", "offsets"]
     assert result.map50 > 0.2
     runtime = detector.model.runtime
     assert isinstance(runtime, EagerRuntime)
     network = runtime.network
     for effect, part in zip(
         result.effects,
-        [k for k in knockouts(network) if k.name in ("f_out", "f_shallow_8")],  # type: ignore[arg-type]
+        [k for k in knockouts(network) if k.name in ("f_out", "offsets")],  # type: ignore[arg-type]
         strict=True,
     ):
         with knocked_out(network, part):  # type: ignore[arg-type]
@@ -85,8 +86,11 @@ def test_part_without_effect_loses_nothing(
 ) -> None:
     runtime = detector.model.runtime
     assert isinstance(runtime, EagerRuntime)
+    aggregation = runtime.network.aggregation
+    assert isinstance(aggregation, Aggregation)
+    aggregation.gate_only = True
     with torch.no_grad():
-        runtime.network.aggregation.gate.weight.zero_()  # type: ignore[union-attr, operator]
+        aggregation.gate.weight.zero_()
     counts = resample_counts(len(truth), 50, 0)
     (effect,) = measure_effects(detector, truth, vocabulary.names, counts, names=("f_moe",)).effects
     assert effect.lost50 is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SMALL
+from tiny import SMALL as WITHOUT_TINY_HEAD
 
 from dsmoe_core.build import build_full_network
 from dsmoe_core.knockout.parts import Knockout, knocked_out, knockouts
@@ -14,6 +14,7 @@ from dsmoe_core.network import DSMoE, NetworkOutput
 from dsmoe_core.outputs import GatingOutput
 
 CLASSES = 3
+SMALL = WITHOUT_TINY_HEAD.with_tiny_head(True)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_there_is_one_for_each_part_expert_and_level(network: DSMoE) -> None:
     assert list(by_name(network)) == [
         *("f_out", "f_moe", "random_experts", "affinity", "anchors", "offsets", "gates", "pixel_text"),
         *(f"expert_{i}" for i in range(SMALL.experts)),
-        *(f"f_shallow_{stride}" for stride in SMALL.head_strides),
+        "f_shallow_4",
     ]
 
 
@@ -94,14 +95,16 @@ def test_network_is_restored_after_an_error(network: DSMoE) -> None:
 
 def test_without_an_expert_the_sum_lacks_its_share(network: DSMoE) -> None:
     f_b = torch.randn(2, SMALL.width, 4, 4, generator=torch.Generator().manual_seed(2))
-    experts = torch.tensor([[0, 3], [2, 1]])
-    weights = torch.tensor([[0.75, 0.25], [0.5, 0.5]])
-    probabilities = torch.full((2, SMALL.experts), 0.25)
+    experts = torch.tensor([[0, 3], [2, 1]])[..., None, None]
+    weights = torch.tensor([[0.75, 0.25], [0.5, 0.5]])[..., None, None]
+    probabilities = torch.full((2, SMALL.experts, 1, 1), 0.25)
     gated = GatingOutput(experts, weights, probabilities, torch.randn(SMALL.experts, SMALL.text_width))
     with torch.no_grad():
         with knocked_out(network, by_name(network)["expert_3"]):
             without = network.experts(f_b, gated)
-        expected = network.experts(f_b, gated._replace(weights=torch.tensor([[0.75, 0.0], [0.5, 0.5]])))
+        expected = network.experts(
+            f_b, gated._replace(weights=torch.tensor([[0.75, 0.0], [0.5, 0.5]])[..., None, None])
+        )
         whole = network.experts(f_b, gated)
     assert torch.equal(without, expected)
     assert not torch.equal(without[0], whole[0])
@@ -123,7 +126,7 @@ def test_random_experts_are_distinct_and_the_same_for_a_seed(network: DSMoE) -> 
     first, again, other = (gated.experts for gated in seen)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert all(len(set(row)) == SMALL.top_k for row in first.tolist())
+    assert all(len(set(row)) == SMALL.top_k for row in first.permute(0, 2, 3, 1).flatten(0, 2).tolist())
 
 
 def test_mean_text_makes_the_pixel_path_equal_for_all_classes(network: DSMoE) -> None:

@@ -22,27 +22,22 @@ from dsmoe_core.stages.experts import SparseExperts
 COUNT = 6
 
 
-@pytest.mark.parametrize("k", range(1, COUNT + 1))
-def test_experts_of_a_traced_graph_equal_the_sparse_ones(k: int) -> None:
-    torch.manual_seed(k)
-    experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
-    f_b = torch.randn(5, 16, 7, 6)
-    weights, chosen = torch.rand(5, COUNT).softmax(-1).topk(k)
-    gated = GatingOutput(chosen, weights, torch.rand(5, COUNT), torch.randn(COUNT, 12))
-    with torch.no_grad():
-        assert (experts.forward_traceable(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
-
-
-@pytest.mark.parametrize("chosen", [[0, 1], [3, 5]], ids=["task experts only", "cross-modal ones only"])
-def test_experts_of_a_single_kind(chosen: list[int]) -> None:
+@pytest.mark.parametrize("size", [(7, 6), (1, 1)], ids=["per position", "per image"])
+def test_experts_of_a_traced_graph_equal_the_eager_ones(size: tuple[int, int]) -> None:
+    """Other selections than that of the trace, also without any task expert or cross-modal expert."""
     torch.manual_seed(0)
     experts = SparseExperts(width=16, text_width=12, experts=COUNT, grid_stride=8).eval()
-    gated = GatingOutput(
-        torch.tensor([chosen] * 3), torch.rand(3, 2), torch.rand(3, COUNT), torch.randn(COUNT, 12)
-    )
-    f_b = torch.randn(3, 16, 7, 6)
+    f_b, texts = torch.randn(5, 16, 7, 6), torch.randn(COUNT, 12)
+
+    def gated(low: int, high: int) -> GatingOutput:
+        chosen = torch.randint(low, high, (5, 2, *size))
+        return GatingOutput(chosen, torch.rand(5, 2, *size), torch.rand(5, COUNT, *size), texts)
+
     with torch.no_grad():
-        assert (experts.forward_traceable(f_b, gated) - experts(f_b, gated)).abs().max() < 1e-5
+        traced = torch.export.export(experts, (f_b, gated(0, COUNT))).module()
+        for low, high in ((0, COUNT), (0, 1), (0, 2), (2, COUNT), (3, 4)):
+            signal = gated(low, high)
+            assert (traced(f_b, signal) - experts(f_b, signal)).abs().max() < 1e-5
 
 
 def test_batch_and_numbers_of_classes_are_dynamic(exports: Exports) -> None:
@@ -58,7 +53,9 @@ def test_batch_and_numbers_of_classes_are_dynamic(exports: Exports) -> None:
     assert shapes["classes"] == ["scored_classes", width]
     assert shapes["logits"] == ["batch", 80, "scored_classes"]
     assert shapes["boxes"] == ["batch", 80, 4]
-    assert shapes["probabilities"] == ["batch", SMALL.experts]
+    cells = side // SMALL.grid_stride
+    assert shapes["experts"] == ["batch", SMALL.top_k, cells, cells]
+    assert shapes["probabilities"] == ["batch", SMALL.experts, cells, cells]
 
 
 def test_nodes_are_named_after_modules_and_have_no_paths(exports: Exports) -> None:
@@ -89,6 +86,7 @@ SHAPES: dict[str, Callable[[ModelConfig], ModelConfig]] = {
     "one expert of four": lambda c: c.model_copy(update={"top_k": 1}),
     "all experts": lambda c: c.model_copy(update={"top_k": 4}),
     "to the letter of the paper": with_forms,
+    "routing per image": lambda c: c.model_copy(update={"routing": "image"}),
     "all levels, coarse grid": lambda c: c.model_copy(
         update={"head_strides": (4, 8, 16, 32), "grid_stride": 16}
     ),

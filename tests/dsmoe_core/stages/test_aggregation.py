@@ -12,27 +12,41 @@ from dsmoe_core.stages.aggregation import Aggregation
 
 def reference_at_position(stage: Aggregation, e: Tensor, m: Tensor) -> Tensor:
     """Compute F_out of one position from F_e and F_MoE at that position."""
-    return linear(e * torch.sigmoid(linear(m, stage.gate)), stage.project)
+    out = linear(e * torch.sigmoid(linear(m, stage.gate)), stage.project)
+    return out if stage.gate_only else out + m
 
 
+@pytest.mark.parametrize("gate_only", [False, True])
 @pytest.mark.parametrize("minimise_cosine", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(5, 3), (1, 1)])
-def test_output_and_loss_equal_the_equations(height: int, width: int, minimise_cosine: bool) -> None:
-    stage = randomised(Aggregation(width=6, minimise_cosine=minimise_cosine)).train()
+def test_output_and_loss_equal_the_equations(
+    height: int, width: int, minimise_cosine: bool, gate_only: bool
+) -> None:
+    stage = Aggregation(width=6, gate_only=gate_only, minimise_cosine=minimise_cosine)
+    stage = randomised(stage).train()
     f_e, f_moe = random(2, 6, height, width), random(2, 6, height, width, seed=1)
-    expected, losses = torch.zeros_like(f_e), []
-    for b in range(2):
-        for y in range(height):
-            for x in range(width):
-                e, m = (f[b, :, y, x].clone().requires_grad_() for f in (f_e, f_moe))
-                out = reference_at_position(stage, e, m)
-                grad_e, grad_m = torch.autograd.grad(out.sum(), (e, m))
-                cosine = grad_e.dot(grad_m) / (grad_e.norm() * grad_m.norm())
-                losses.append(cosine if minimise_cosine else 1 - cosine)
-                expected[b, :, y, x] = out.detach()
-    f_out, loss = stage(f_e, f_moe)
-    close(f_out, expected, 1e-10)
-    close(loss, torch.stack(losses).mean(), 1e-6)
+    for turn in (0, 1, 2):  # another combination of the channels in every step
+        expected, losses = torch.zeros_like(f_e), []
+        for b in range(2):
+            for y in range(height):
+                for x in range(width):
+                    e, m = (f[b, :, y, x].clone().requires_grad_() for f in (f_e, f_moe))
+                    out = reference_at_position(stage, e, m)
+                    grad_e, grad_m = torch.autograd.grad(out.dot(stage.combinations[turn]), (e, m))
+                    cosine = grad_e.dot(grad_m) / (grad_e.norm() * grad_m.norm())
+                    losses.append(cosine if minimise_cosine else 1 - cosine)
+                    expected[b, :, y, x] = out.detach()
+        f_out, loss = stage(f_e, f_moe)
+        close(f_out, expected, 1e-10)
+        close(loss, torch.stack(losses).mean(), 1e-6)
+
+
+def test_combinations_are_orthonormal_and_taken_in_turn() -> None:
+    stage = Aggregation(width=6).double().train()
+    close(stage.combinations @ stage.combinations.T, torch.eye(6).double(), 1e-6)
+    for _ in range(8):
+        stage(random(1, 6, 2, 2), random(1, 6, 2, 2, seed=1))
+    assert int(stage.turn) == 8 % 6
 
 
 def test_loss_has_gradients_for_gate_projection_and_both_inputs() -> None:

@@ -38,7 +38,7 @@ def reference(stage: HyperbolicAlignment, f_cs: Tensor, text: Tensor) -> Alignme
         torch.zeros(classes, n, dtype=torch.float64),
         torch.zeros(batch, classes, n, dtype=torch.float64),
         torch.zeros(batch, classes, dtype=torch.float64),
-        torch.zeros(batch, height, width, classes, dtype=torch.float64),
+        torch.zeros(batch, height, width, classes + 1, dtype=torch.float64),
     )
     for i in range(classes):
         w = stage.anchor.weight @ text[i]
@@ -56,9 +56,8 @@ def reference(stage: HyperbolicAlignment, f_cs: Tensor, text: Tensor) -> Alignme
             at_origin = torch.atanh(point.norm()) * point / point.norm()
             out.fused[b, i] = at_origin + stage.beta * reference_log(out.anchors[i], point)
         for p in range(height * width):
-            weights = torch.exp(logits[p])
-            background = torch.exp(stage.background_logit)
-            out.affinity[b, p // width, p % width] = weights / (weights.sum() + background)
+            weights = torch.exp(torch.cat([logits[p], stage.background_logit.reshape(1)]))
+            out.log_affinity[b, p // width, p % width] = (weights / weights.sum()).log()
     return out
 
 

@@ -89,8 +89,7 @@ def reference(stage: SpaceBroadcasting, f_cs: Tensor, signal: AlignmentOutput, t
     context = torch.cat([mean, spread(signal, text_features.expand_as(gamma))], dim=1)
     gate, distance = spread(signal, gamma * text_features), spread(signal, signal.distance[..., None])
     total = sum(reference_branch(branch, psi, context, gate, distance) for branch in stage.scales)
-    out = f_cs + normed(total, stage.norm)
-    return out * torch.sigmoid(out)
+    return f_cs + normed(total, stage.norm)
 
 
 @torch.no_grad()

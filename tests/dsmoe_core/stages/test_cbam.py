@@ -12,7 +12,7 @@ from dsmoe_core.stages.cbam import CBAM
 
 
 def reference(stage: CBAM, f_enc: Tensor, *, attention_only: bool) -> Tensor:
-    """Compute channel, then spatial attention.
+    """Compute channel, then spatial attention, then normalise over the image.
 
     With ``attention_only`` as eq. 6 is printed: the product of both attentions, each computed from F_enc.
     """
@@ -31,6 +31,9 @@ def reference(stage: CBAM, f_enc: Tensor, *, attention_only: bool) -> Tensor:
                 logit = (window * stage.spatial.weight[0]).sum() + stage.spatial.bias
                 factor = channel_attention if attention_only else refined
                 out[b, :, y, x] = factor[:, y, x] * torch.sigmoid(logit)
+        centred = out[b] - out[b].mean()
+        unit = centred / (centred.square().mean() + 1e-5).sqrt()
+        out[b] = unit * stage.norm.weight[:, None, None] + stage.norm.bias[:, None, None]
     return out
 
 

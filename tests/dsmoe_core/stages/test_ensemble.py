@@ -42,7 +42,7 @@ def reference(
     *,
     summed: bool,
 ) -> Tensor:
-    f_g = f_b * torch.sigmoid(linear(g.probabilities, stage.gate))[:, :, None, None]
+    f_g = f_b * torch.sigmoid(pointwise(g.probabilities, stage.gate))
     text_features = linear(text, stage.text_projection)
     features = torch.cat([f_b, spread(a, text_features.expand(len(f_b), -1, -1))], dim=1)
     textual = normed(same(pointwise(features, stage.textual[0]), stage.textual[1]), stage.textual[2])
@@ -60,8 +60,9 @@ def test_output_equals_the_equation(classes: int, height: int, width: int, summe
         HeterogeneousEnsemble(width=8, text_width=10, text_channels=4, experts=6, summed=summed)
     )
     f_b, text = random(2, 8, height, width), random(classes, 10, seed=1)
-    a, g = aligned(2, classes, 4, height, width), gated(2, 6, 2, 10)
-    close(stage(f_b, text, a, g), reference(stage, f_b, text, a, g, summed=summed), 1e-10)
+    a = aligned(2, classes, 4, height, width)
+    for g in (gated(2, 6, 2, 10), gated(2, 6, 2, 10, height, width)):  # per image, and per position
+        close(stage(f_b, text, a, g), reference(stage, f_b, text, a, g, summed=summed), 1e-10)
 
 
 def test_router_gets_gradients_from_experts_that_were_not_selected() -> None:

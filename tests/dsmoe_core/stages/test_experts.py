@@ -5,22 +5,28 @@ The tests cover every expert in ``TASK_EXPERTS``. A new one needs an entry in ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from references import close, convolved, gated, pointwise, pooled, random, randomised, resized
 from torch import Tensor, nn
 
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.stages.experts import (
+    BLOCK,
     TASK_EXPERTS,
     CrossModalExperts,
     GlobalExpert,
     LocalExpert,
     SparseExperts,
+    group_by_expert,
 )
 
 TASKS = len(TASK_EXPERTS)
@@ -67,17 +73,20 @@ def cross_modal_reference(experts: CrossModalExperts, j: int, x: Tensor, text: T
     return (unit * experts.scale[j] + experts.shift[j]).permute(2, 0, 1)
 
 
+def expert_output(stage: SparseExperts, e: int, image: Tensor, signal: GatingOutput, stride: int) -> Tensor:
+    """Compute one expert on one image (d, h, w)."""
+    if e < TASKS:
+        return [REFERENCES[name] for name in TASK_EXPERTS][e](stage.task[e], image[None], stride)[0]
+    return cross_modal_reference(stage.cross, e - TASKS, image, signal.expert_text[e])
+
+
 def reference(stage: SparseExperts, f_b: Tensor, signal: GatingOutput, stride: int) -> Tensor:
-    """Compute F_MoE as the weighted sum over the selected experts of each image."""
-    references = [REFERENCES[name] for name in TASK_EXPERTS]
+    """Compute F_MoE as the weighted sum over the selected experts of each position."""
+    experts, weights = (v.expand(-1, -1, *f_b.shape[2:]) for v in (signal.experts, signal.weights))
     out = torch.zeros_like(f_b)
-    for b in range(len(f_b)):
-        for e, w in zip(signal.experts[b].tolist(), signal.weights[b], strict=True):
-            if e < TASKS:
-                output = references[e](stage.task[e], f_b[b : b + 1], stride)[0]
-            else:
-                output = cross_modal_reference(stage.cross, e - TASKS, f_b[b], signal.expert_text[e])
-            out[b] += w * output
+    for b, e in product(range(len(f_b)), range(COUNT)):
+        weight = (weights[b] * (experts[b] == e)).sum(0)
+        out[b] += weight * expert_output(stage, e, f_b[b], signal, stride)
     return out
 
 
@@ -86,11 +95,14 @@ def make_stage(grid_stride: int = 8) -> SparseExperts:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("per_position", [True, False])
 @pytest.mark.parametrize("grid_stride", WINDOWS)
 @pytest.mark.parametrize("top_k", [1, 3, COUNT])
-def test_output_equals_the_loop_over_selected_experts(top_k: int, grid_stride: int) -> None:
-    stage = make_stage(grid_stride)
-    f_b, signal = random(4, 6, 5, 7), gated(4, COUNT, top_k, 10)
+def test_output_equals_the_sum_over_selected_experts(
+    top_k: int, grid_stride: int, per_position: bool
+) -> None:
+    stage, f_b = make_stage(grid_stride), random(4, 6, 15, 7)
+    signal = gated(4, COUNT, top_k, 10, *((15, 7) if per_position else (1, 1)))
     close(stage(f_b, signal), reference(stage, f_b, signal, grid_stride), 1e-10)
 
 
@@ -98,22 +110,16 @@ def test_output_equals_the_loop_over_selected_experts(top_k: int, grid_stride: i
 @pytest.mark.parametrize("expert", range(COUNT))
 def test_output_of_a_single_selected_expert(expert: int) -> None:
     stage = make_stage()
-    f_b, signal = random(1, 6, 4, 3), gated(1, COUNT, 1, 10)._replace(experts=torch.tensor([[expert]]))
+    signal = gated(1, COUNT, 1, 10)._replace(experts=torch.full((1, 1, 1, 1), expert))
+    f_b = random(1, 6, 4, 3)
     close(stage(f_b, signal), reference(stage, f_b, signal, 8), 1e-10)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("top_k", [1, COUNT])
-def test_traceable_path_equals_the_sparse_path(top_k: int) -> None:
-    stage = make_stage()
-    f_b, signal = random(4, 6, 5, 7), gated(4, COUNT, top_k, 10)
-    close(stage.forward_traceable(f_b, signal), stage.forward_sparse(f_b, signal), 1e-10)
 
 
 SELECTIONS = {
     "each task expert once": [[e, TASKS + e % 4] for e in range(TASKS)],
     "one task expert": [[TASKS - 1, TASKS + 2], [TASKS + 2, TASKS]],
     "cross-modal experts only": [[TASKS, TASKS + 3], [TASKS + 3, TASKS + 1]],
+    "no expert in one of two slots": [[TASKS, -1], [-1, TASKS - 1]],
 }
 
 
@@ -130,11 +136,10 @@ def gradients_of(stage: SparseExperts, e: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("selection", SELECTIONS.values(), ids=list(SELECTIONS))
-def test_unselected_experts_neither_run_nor_get_gradients(selection: list[list[int]]) -> None:
-    """Their weights are NaN, so any use of them, even times zero, would give NaN."""
+def test_unselected_experts_neither_matter_nor_get_gradients(selection: list[list[int]]) -> None:
     stage, images = make_stage(), len(selection)
     f_b = random(images, 6, 4, 4)
-    signal = gated(images, COUNT, 2, 10)._replace(experts=torch.tensor(selection))
+    signal = gated(images, COUNT, 2, 10)._replace(experts=torch.tensor(selection)[..., None, None])
     expected = stage(f_b, signal).detach()
     selected = {e for experts in selection for e in experts}
     called: list[int] = []
@@ -143,7 +148,7 @@ def test_unselected_experts_neither_run_nor_get_gradients(selection: list[list[i
     with torch.no_grad():
         for e in set(range(COUNT)) - selected:
             for weight in (*weights_of(stage, e), signal.expert_text[e]):
-                weight.fill_(torch.nan)
+                weight.normal_()
     output = stage(f_b, signal)
     assert torch.equal(output, expected)
     assert called == [e for e in range(TASKS) if e in selected]
@@ -157,19 +162,33 @@ def test_unselected_experts_neither_run_nor_get_gradients(selection: list[list[i
             assert not any(g.any() for g in gradients)
 
 
+@given(st.integers(1, 3), st.lists(st.integers(-2, 5), min_size=1, max_size=200))
+def test_pairs_are_grouped_by_expert_in_their_order(images: int, of_image: list[int]) -> None:
+    groups = group_by_expert(torch.tensor([of_image] * images), 6)
+    blocks = images * math.ceil(len(of_image) / BLOCK) + 6
+    pairs = of_image * images
+    assert len(groups.experts) == blocks
+    used = [place for pair, place in zip(pairs, groups.places.tolist(), strict=True) if pair >= 0]
+    assert len(set(used)) == len(used)
+    for pair, place in zip(pairs, groups.places.tolist(), strict=True):
+        assert place == blocks * BLOCK if pair < 0 else int(groups.experts[place // BLOCK]) == pair
+    for expert in set(pairs) - {-1, -2}:
+        places = [p for e, p in zip(pairs, groups.places.tolist(), strict=True) if e == expert]
+        assert places == list(range(places[0], places[0] + len(places)))
+    spare = set(groups.experts.tolist()) - set(pairs)
+    assert not spare or max(pairs, default=-1) < 0
+
+
 @torch.no_grad()
-def test_cross_modal_experts_get_one_row_per_selected_pair() -> None:
-    stage = make_stage()
-    inputs: list[tuple[Tensor, ...]] = []
-    stage.cross.register_forward_pre_hook(lambda _, args: inputs.append(args))
-    f_b, signal = random(3, 6, 4, 5), gated(3, COUNT, 2, 10)
-    selection = torch.tensor([[0, TASKS + 1], [TASKS, TASKS + 1], [TASKS - 1, 0]])
-    stage(f_b, signal._replace(experts=selection))
-    ((tokens, selected, _),) = inputs
-    assert selected.tolist() == [1, 0, 1]
-    close(tokens, f_b[[0, 1, 1]].flatten(2).transpose(1, 2), 0)
-    stage(f_b, signal._replace(experts=torch.tensor([[0, TASKS - 1]] * 3)))
-    assert len(inputs) == 1, "no image selected a cross-modal expert, so they were not called"
+def test_task_expert_runs_on_the_images_of_which_a_position_selected_it() -> None:
+    stage, f_b = make_stage(), random(3, 6, 4, 5)
+    experts = torch.full((3, 1, 4, 5), TASKS)
+    experts[1, 0, 2, 3] = 0
+    seen: list[Tensor] = []
+    stage.task[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    stage(f_b, gated(3, COUNT, 1, 10, 4, 5)._replace(experts=experts))
+    assert [x.shape[0] for x in seen] == [1]
+    close(seen[0], f_b[1:2], 0)
 
 
 class Doubling(nn.Module):
@@ -187,9 +206,8 @@ def test_a_registered_task_expert_runs_when_selected(monkeypatch: pytest.MonkeyP
         SparseExperts(width=6, text_width=10, experts=COUNT, grid_stride=8, task_experts=task_experts)
     )
     f_b, signal = random(2, 6, 4, 3), gated(2, COUNT, 1, 10)
-    signal = signal._replace(experts=torch.tensor([[1], [1]]), weights=torch.ones(2, 1))
-    close(stage.forward_sparse(f_b, signal), 2 * f_b, 0)
-    close(stage.forward_traceable(f_b, signal), 2 * f_b, 0)
+    signal = signal._replace(experts=torch.ones(2, 1, 1, 1).long(), weights=torch.ones(2, 1, 1, 1))
+    close(stage(f_b, signal), 2 * f_b, 0)
 
 
 def test_an_unregistered_task_expert_is_refused() -> None:

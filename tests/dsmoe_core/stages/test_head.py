@@ -50,11 +50,12 @@ def average_pooled(x: Tensor, height: int, width: int) -> Tensor:
     return out
 
 
-def reference(level: HeadLevel, f_out: Tensor, shallow: Tensor, embeddings: Tensor) -> LevelOutput:
-    height, width = shallow.shape[-2:]
+def reference(level: HeadLevel, f_out: Tensor, encoded: Tensor, embeddings: Tensor) -> LevelOutput:
+    height, width = encoded.shape[-2:]
     f_out = average_pooled(f_out, height, width) if f_out.shape[-1] > width else f_out
     normed = resized(cbs(f_out, level.norm), height, width)
-    fused = c2f_reference(level.fuse, torch.cat([normed, shallow], dim=1))
+    shallow = [] if level.shallow is None else [cbs(encoded, level.shallow)]
+    fused = c2f_reference(level.fuse, torch.cat([normed, *shallow], dim=1))
     pooled = sppf_reference(level.class_branch[0], fused)
     embedded = pointwise(cbs(pooled, level.class_branch[1]), level.embed)
     logits = torch.zeros(len(f_out), len(embeddings), height, width, dtype=torch.float64)
@@ -73,7 +74,7 @@ def unit(rows: Tensor) -> Tensor:
 @pytest.mark.parametrize("classes", [1, 4])
 def test_output_equals_the_equations_at_every_stride(classes: int) -> None:
     """The levels have a finer grid than F_out, the same, and a coarser one."""
-    stage = randomised(Head(width=6, text_width=10, shallow={4: 3, 8: 4, 16: 5}, hidden=8, embedding=7))
+    stage = randomised(Head(width=6, text_width=10, encoded={4: 3, 8: 4, 16: 5}, hidden=8, embedding=7))
     f_out, text = random(2, 6, 6, 10), random(classes, 10, seed=1)
     shallow = [random(2, 3, 12, 20, seed=2), random(2, 4, 6, 10, seed=3), random(2, 5, 3, 5, seed=4)]
     embeddings = unit(linear(text, stage.text_projection))
@@ -81,14 +82,16 @@ def test_output_equals_the_equations_at_every_stride(classes: int) -> None:
         expected = reference(level, f_out, side, embeddings)
         assert output.stride == expected.stride
         assert level.embed.in_channels == (4 if output.stride == 4 else 8)  # the tiny-object head is narrower
+        assert (level.shallow is not None) == (output.stride == 4)
         close(output.logits, expected.logits, 1e-5)
         close(output.distances, expected.distances, 1e-5)
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("channels", [3, None])
 @pytest.mark.parametrize(("height", "width"), [(9, 7), (1, 3)])
-def test_output_equals_the_equations_for_odd_map_sizes(height: int, width: int) -> None:
-    level = randomised(HeadLevel(width=6, shallow=3, hidden=8, embedding=7, stride=8))
+def test_output_equals_the_equations_for_odd_map_sizes(height: int, width: int, channels: int | None) -> None:
+    level = randomised(HeadLevel(width=6, shallow=channels, hidden=8, embedding=7, stride=8))
     f_out, shallow = random(2, 6, height + 2, width + 4), random(2, 3, height, width, seed=1)
     embeddings = unit(random(3, 7, seed=2))
     expected, output = reference(level, f_out, shallow, embeddings), level(f_out, shallow, embeddings)

@@ -64,7 +64,10 @@ def test_text_weights_use_text_rate_and_matrices_use_muon() -> None:
     assert id(network.image_encoder.mix[0].weight) in by_muon
     kernels = [p for n, p in network.named_parameters() if "depthwise" in n]
     assert kernels
-    assert not by_muon & {id(p) for p in (*kernels, network.experts.cross.visual)}
+    cross = network.experts.cross
+    assert not by_muon & {id(p) for p in (*kernels, cross.scale, cross.shift)}
+    assert by_muon >= {id(cross.visual), id(cross.textual)}
+    assert {groups[id(p)]["weight_decay"] for p in (cross.scale, cross.shift)} == {0.0}
 
 
 def test_with_matrix_rate_zero_all_weights_use_adamw() -> None:
