@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from dsmoe_core.outputs import AggregationOutput
 
+ROUNDING = 1e-3
+
 
 class Aggregation(nn.Module):
     """Gates the ensemble features F_e by the mixture features F_MoE, projects the result and adds F_MoE.
@@ -34,6 +36,10 @@ class Aggregation(nn.Module):
         width: channels of F_e and of F_MoE. F_out has floor((C_e + C_m) / 2) channels, hence the same number.
         gate_only: do not add F_MoE.
         minimise_cosine: use the cosine itself as the loss.
+
+    Attributes:
+        batch_fraction: share of the training batch that the next forward pass processes; the combination of
+            the channels changes after a whole batch.
     """
 
     def __init__(self, *, width: int, gate_only: bool = False, minimise_cosine: bool = False) -> None:
@@ -44,7 +50,8 @@ class Aggregation(nn.Module):
         self.combinations: Tensor
         self.turn: Tensor
         self.register_buffer("combinations", torch.linalg.qr(torch.randn(width, width))[0])
-        self.register_buffer("turn", torch.zeros((), dtype=torch.long))
+        self.register_buffer("turn", torch.zeros(()))
+        self.batch_fraction = 1.0
 
     def forward(self, f_e: Float[Tensor, "b d h w"], f_moe: Float[Tensor, "b d h w"]) -> AggregationOutput:
         """Compute F_out and, in training mode, the loss averaged over images and positions (else 0)."""
@@ -58,8 +65,10 @@ class Aggregation(nn.Module):
     def _misalignment(
         self, f_e: Float[Tensor, "b d h w"], gate: Float[Tensor, "b d h w"]
     ) -> Float[Tensor, ""]:
-        combination = self.combinations.index_select(0, self.turn[None])[..., None, None].to(gate.dtype)
-        self.turn.add_(1).remainder_(len(self.combinations))
+        count = len(self.combinations)
+        row = (self.turn + ROUNDING).long().remainder(count)  # the sum of fractions may be just below 1
+        combination = self.combinations.index_select(0, row[None])[..., None, None].to(gate.dtype)
+        self.turn.add_(self.batch_fraction).remainder_(count)
         rows = F.conv_transpose2d(combination, self.project.weight.to(gate.dtype))
         grad_e = rows * gate
         grad_moe = F.conv_transpose2d(rows * f_e * gate * (1 - gate), self.gate.weight.to(gate.dtype))

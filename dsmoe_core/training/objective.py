@@ -33,6 +33,7 @@ from dsmoe_core.losses import (
 from dsmoe_core.network import ClassEncoding, NetworkOutput
 from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.stage_losses import auxiliary_losses
+from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
@@ -157,7 +158,7 @@ class Objective:
 
     def _forward(self, encoding: ClassEncoding, batch: Batch, batch_fraction: float) -> NetworkOutput:
         for module in self.network.modules():
-            if isinstance(module, AttentionGating):
+            if isinstance(module, AttentionGating | Aggregation):
                 module.batch_fraction = batch_fraction
         images = to_network_input(torch.from_numpy(batch.pixels).to(self.fabric.device))
         images = images.contiguous(memory_format=torch.channels_last)

@@ -24,6 +24,7 @@ def test_output_and_loss_equal_the_equations(
 ) -> None:
     stage = Aggregation(width=6, gate_only=gate_only, minimise_cosine=minimise_cosine)
     stage = randomised(stage).train()
+    stage.turn.zero_()
     f_e, f_moe = random(2, 6, height, width), random(2, 6, height, width, seed=1)
     for turn in (0, 1, 2):  # another combination of the channels in every step
         expected, losses = torch.zeros_like(f_e), []

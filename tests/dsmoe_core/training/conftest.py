@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -15,6 +16,7 @@ from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import Batch, TrainingSet
 from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.schema import LabelledImage, Vocabulary
+from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.gating import AttentionGating
 from dsmoe_core.text_embeddings import TextEmbeddings, embed_vocabulary
 from dsmoe_core.training.distributed import ProcessGroup
@@ -41,10 +43,24 @@ class Learner(NamedTuple):
         gradients = {n: p.grad.clone() for n, p in self.network.named_parameters() if p.grad is not None}
         return {name: float(loss) for name, loss in losses.items()}, gradients
 
+    def with_additive_losses(self) -> Learner:
+        """Leave out the mutual information, which is estimated from each micro-batch."""
+        weights = self.objective.weights.model_copy(update={"specialisation": 0.0})
+        return self._replace(objective=replace(self.objective, weights=weights))
+
+
+def _first_turn(stage: nn.Module, _inputs: Any) -> None:
+    stage.get_buffer("turn").zero_()
+
 
 def freeze_statistics(network: nn.Module) -> None:
-    """Make batch normalisation and router use fixed statistics, which do not depend on the micro-batch."""
+    """Make batch normalisation and router use fixed statistics, which do not depend on the micro-batch.
+
+    The alignment loss takes the same combination of the channels in each call.
+    """
     for module in network.modules():
+        if isinstance(module, Aggregation):
+            module.register_forward_pre_hook(_first_turn)
         if isinstance(module, nn.BatchNorm2d | AttentionGating):
             module.eval()
 

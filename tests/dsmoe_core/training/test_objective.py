@@ -19,6 +19,7 @@ def test_micro_batches_give_the_losses_and_gradients_of_the_whole_batch(
     learner: Learner, micro_batch: int
 ) -> None:
     """Holds with fixed statistics, which are the only dependence between images."""
+    learner = learner.with_additive_losses()
     freeze_statistics(learner.network)
     assert len({len(boxes) for boxes in learner.batch.boxes}) > 1
     losses, gradients = learner.gradients(6)
@@ -53,11 +54,21 @@ def test_every_micro_batch_updates_the_statistics_once(learner: Learner) -> None
 @pytest.mark.parametrize("learner", ["F"], indirect=True)
 def test_load_bias_update_does_not_depend_on_the_micro_batch(learner: Learner, micro_batch: int) -> None:
     """Two of four experts get all images throughout, because their initial bias is high."""
-    before = torch.tensor([2.0, 2.0, 0.0, 0.0])
+    before = torch.tensor([20.0, 20.0, 0.0, 0.0])
     learner.network.gating.load_bias.copy_(before)
     learner.gradients(micro_batch)
     moved = (learner.network.gating.load_bias - before) / LOAD_BIAS_RATE
     assert moved.tolist() == pytest.approx([-0.25, -0.25, 0.25, 0.25], abs=1e-4)
+
+
+@pytest.mark.parametrize("micro_batch", [6, 4, 1])
+@pytest.mark.parametrize("learner", ["F"], indirect=True)
+def test_combination_of_the_alignment_loss_changes_after_a_whole_batch(
+    learner: Learner, micro_batch: int
+) -> None:
+    for _ in range(3):
+        learner.gradients(micro_batch)
+    assert float(learner.network.aggregation.turn) == pytest.approx(3.0)
 
 
 def test_a_micro_batch_of_the_batch_size_needs_one_pass(learner: Learner) -> None:
