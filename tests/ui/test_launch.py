@@ -93,7 +93,7 @@ def test_every_page_opens_without_requests_to_other_hosts(address: str, tmp_path
         assert text.startswith("Rounds")  # nothing of the script is printed above the page
         tab.screenshot(path=tmp_path / "rounds.png", full_page=True)
         tab.get_by_role("link", name="Experts").click()
-        expect(tab.get_by_role("heading", name="Mean weight of each expert")).to_be_visible(timeout=30_000)
+        expect(tab.get_by_role("heading", name="Leading expert, by class")).to_be_visible(timeout=30_000)
         tab.wait_for_timeout(2000)
         tab.screenshot(path=tmp_path / "experts.png", full_page=True)
         tab.goto(f"{address}/images")
