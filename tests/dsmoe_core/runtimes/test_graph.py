@@ -103,7 +103,7 @@ def test_every_network_variant_can_be_exported(name: str) -> None:
         onnx_graph(network, config).SerializeToString(), providers=["CPUExecutionProvider"]
     )
     eager = EagerRuntime(network, "fp32")
-    # The literal stage 4 outputs attention that is almost constant; its normalisation enlarges rounding errors.
+    # The literal stage 4 outputs almost constant attention, whose normalisation enlarges rounding errors.
     tolerance = 5e-3 if config.paper.bare_attention else 1e-4
     for batch, conditioning, scored in ((1, 3, 2), (3, 3, 5)):
         texts = sample_texts(conditioning), sample_texts(scored, seed=1)
