@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from dsmoe_core.data.letterbox import Letterbox
+from dsmoe_core.data.letterbox import Letterbox, box_corners
 from dsmoe_core.data.letterbox_cache import CacheConfig, LetterboxCache, letterbox_reader
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import ClassEncoding
@@ -128,14 +128,12 @@ class Detector:
             ModelError: :meth:`set_vocabulary` was not called.
         """
         encoding, side = self._require_vocabulary()[0], self.model.config.image_px
-        remaining = iter(boxes)
-        while group := list(islice(remaining, batch)):
-            pixels = torch.from_numpy(np.stack([self._reader.read(image) for image, _ in group]))
-            routing = self.model.runtime.run(pixels, encoding.conditioning, encoding.classes).routing
-            for i, (image, of_image) in enumerate(group):
-                corners = np.array([b.corners for b in of_image], dtype=np.float32).reshape(-1, 4)
-                network_boxes = Letterbox.of(image.width, image.height, side).to_square(corners)
-                yield _weights_at(routing, i, torch.from_numpy(network_boxes), side)
+        pairs = list(boxes)
+        outputs = self._outputs([image for image, _ in pairs], encoding, batch)
+        for (_, of_image), (image, output, i) in zip(pairs, outputs, strict=True):
+            letterbox = Letterbox.of(image.width, image.height, side)
+            in_square = torch.from_numpy(letterbox.to_square(box_corners(of_image)))
+            yield _weights_at(output.routing, i, in_square, side)
 
     def _require_vocabulary(self) -> tuple[ClassEncoding, Vocabulary]:
         if self._encoding is None or self._vocabulary is None:
@@ -151,12 +149,19 @@ class Detector:
         min_score: float,
         batch: int,
     ) -> Iterator[Prediction]:
+        for image, output, i in self._outputs(images, encoding, batch):
+            yield self._prediction(image, output, i, min_score, vocabulary)
+
+    def _outputs(
+        self, images: Iterable[ImageRecord], encoding: ClassEncoding, batch: int
+    ) -> Iterator[tuple[ImageRecord, RuntimeOutput, int]]:
+        """Run the network; yields each image with the output of its batch and its place in the batch."""
         remaining = iter(images)
         while group := list(islice(remaining, batch)):
             pixels = torch.from_numpy(np.stack([self._reader.read(image) for image in group]))
             output = self.model.runtime.run(pixels, encoding.conditioning, encoding.classes)
             for i, image in enumerate(group):
-                yield self._prediction(image, output, i, min_score, vocabulary)
+                yield image, output, i
         if isinstance(self._reader, LetterboxCache):
             self._reader.flush()
 

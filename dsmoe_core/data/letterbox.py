@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -105,6 +106,6 @@ def apply_gamma(pixels: UInt8[np.ndarray, "h w 3"], gamma: float) -> UInt8[np.nd
     return curve.round().astype(np.uint8)[pixels]
 
 
-def box_corners(boxes: list[Box]) -> Float[np.ndarray, "m 4"]:
+def box_corners(boxes: Sequence[Box]) -> Float[np.ndarray, "m 4"]:
     """Boxes as rows of x1, y1, x2, y2."""
     return np.array([b.corners for b in boxes], dtype=np.float32).reshape(-1, 4)

@@ -59,15 +59,21 @@ class KnockoutResult(NamedTuple):
     effects: list[Effect]
 
 
+def find_full_network(detector: Detector) -> DSMoE | None:
+    """The network of a detector; None if PyTorch does not run it, or it is of ablation rows A to D."""
+    runtime = detector.model.runtime
+    network = runtime.network if isinstance(runtime, EagerRuntime) else None
+    return network if isinstance(network, DSMoE) else None
+
+
 def full_network(detector: Detector) -> DSMoE:
     """The network of a detector that PyTorch runs.
 
     Raises:
-        SettingsError: another runtime runs it, or it lacks stages (ablation rows A to E).
+        SettingsError: another runtime runs it, or it lacks stages (ablation rows A to D).
     """
-    runtime = detector.model.runtime
-    network = runtime.network if isinstance(runtime, EagerRuntime) else None
-    if not isinstance(network, DSMoE):
+    network = find_full_network(detector)
+    if network is None:
         raise SettingsError(
             "the model has no ten stages that could be knocked out; expected a full DS-MoE run by PyTorch",
             "Give the folder of a model that was trained without --ablation, not an export.",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
-
-import numpy as np
 
 from dsmoe_core.evaluation.bootstrap import resample_counts
-from dsmoe_core.evaluation.specialisation import specialisation
-from dsmoe_core.knockout.effect import measure_effects
-from dsmoe_core.network import DSMoE
+from dsmoe_core.knockout.effect import find_full_network, measure_effects
+from dsmoe_core.knockout.part_report import PartReport
+from dsmoe_core.knockout.routing import measure_specialisation
 from dsmoe_core.predict import Detector
-from dsmoe_core.runtimes.eager import EagerRuntime
 from dsmoe_core.schema import LabelledImage
 
 MAIN_PARTS = ("f_out", "f_moe", "affinity")
@@ -21,19 +17,9 @@ MAX_IMAGES = 24
 RESAMPLES = 200
 
 
-class MainParts(NamedTuple):
-    """Use of the main parts; ``pipelines.workspace.registry.PartReport`` explains the fields."""
-
-    images: int
-    lost50: dict[str, float]
-    unused: tuple[str, ...]
-    idle_experts: tuple[int, ...]
-    class_information: float | None
-
-
 def measure_main_parts(
     detector: Detector, truth: Sequence[LabelledImage], classes: Sequence[str]
-) -> MainParts | None:
+) -> PartReport | None:
     """Measure the main parts on the first annotated images with a box.
 
     Args:
@@ -44,19 +30,16 @@ def measure_main_parts(
     Returns:
         None if there is no box, or the network lacks stages.
     """
-    runtime = detector.model.runtime
     shown = [labelled for labelled in truth if labelled.annotations][:MAX_IMAGES]
-    if not shown or not (isinstance(runtime, EagerRuntime) and isinstance(runtime.network, DSMoE)):
+    if not shown or find_full_network(detector) is None:
         return None
     counts = resample_counts(len(shown), RESAMPLES, seed=0)
     effects = measure_effects(detector, shown, classes, counts, names=MAIN_PARTS).effects
-    boxes = [(labelled.image, [a.box for a in labelled.annotations]) for labelled in shown]
-    weights = np.concatenate(list(detector.weights_at(boxes)))
-    routing = specialisation(weights, shown, classes, permutations=20)
-    return MainParts(
-        len(shown),
-        {e.knockout.name: round(e.lost50.delta, 4) if e.lost50 else 0.0 for e in effects},
-        tuple(e.knockout.name for e in effects if not e.carries),
-        routing.idle if routing else (),
-        round(routing.by_class.share, 4) if routing else None,
+    routing = measure_specialisation(detector, shown, classes, permutations=1)  # the test is not reported
+    return PartReport(
+        images=len(shown),
+        lost50={e.knockout.name: round(e.lost50.delta, 4) if e.lost50 else 0.0 for e in effects},
+        unused=tuple(e.knockout.name for e in effects if not e.carries),
+        idle_experts=routing.idle if routing else (),
+        class_information=round(routing.by_class.share, 4) if routing else None,
     )

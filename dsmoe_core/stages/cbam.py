@@ -5,7 +5,8 @@ where the spatial attention is computed from the channel-refined map. The litera
 where both attentions are computed from F_enc as in eq. 6.
 
 Two sigmoids shrink the features, in our trainings to a tenth, and stage 5 then saw hardly any. We: normalise
-F_cs over channels and positions of an image, which keeps the attention between positions.
+F_cs over channels and positions of an image, which keeps the attention between positions. The literal form
+is not normalised.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class CBAM(nn.Module):
         hidden = max(width // reduction, 8)
         self.channel = nn.Sequential(nn.Conv2d(width, hidden, 1), nn.ReLU(), nn.Conv2d(hidden, width, 1))
         self.spatial = nn.Conv2d(2, 1, 7, padding=3)
-        self.norm = nn.GroupNorm(1, width)
+        self.norm = nn.Identity() if attention_only else nn.GroupNorm(1, width)
 
     def forward(self, f_enc: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         """Compute F_cs, of the same shape."""

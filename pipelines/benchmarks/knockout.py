@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.evaluation.bootstrap import Comparison, resample_counts
-from dsmoe_core.evaluation.specialisation import Specialisation, specialisation
+from dsmoe_core.evaluation.specialisation import Specialisation
 from dsmoe_core.knockout.effect import Effect, KnockoutResult, full_network, measure_effects
+from dsmoe_core.knockout.routing import measure_specialisation
 from dsmoe_core.predict import Detector
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import LabelledImage
@@ -86,9 +85,8 @@ def measure_knockouts(
         seed=settings.seed,
         progress=progress,
     )
-    boxes = [(labelled.image, [a.box for a in labelled.annotations]) for labelled in truth]
-    routing = specialisation(
-        np.concatenate(list(detector.weights_at(boxes))),
+    routing = measure_specialisation(
+        detector,
         truth,
         classes,
         groups=groups,

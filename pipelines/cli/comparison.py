@@ -237,11 +237,11 @@ def settings(
 
     Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
     """
-    from pipelines.benchmarks.comparison.selection import OnInner
+    from pipelines.benchmarks.comparison.selection import OneTraining
     from pipelines.benchmarks.comparison.variants import settings_sweep
 
     sweep = settings_sweep(changes, size.value, model_builder(options.px), labels)
-    procedure = OnInner(_inner_split(inner, options)) if split is EvaluationSplit.INNER else None
+    procedure = OneTraining(_inner_split(inner, options)) if split is EvaluationSplit.INNER else None
     options.run(sweep, options.budget(), procedure)
 
 

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
+from dsmoe_core.knockout.part_report import PartReport
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
-from pipelines.workspace.registry import Metrics, PartReport
+from pipelines.workspace.registry import Metrics
 
 TrainingProgress = Callable[[int, int, Mapping[str, float]], None]
 """Called with (step, steps, metrics by name: losses, learning_rate, gradient_norm)."""

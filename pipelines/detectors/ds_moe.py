@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.knockout.part_report import PartReport
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import EVALUATION_MIN_SCORE, PredictFunction, TrainingProgress
 from pipelines.settings import (
@@ -22,7 +23,7 @@ from pipelines.settings import (
     TransformersText,
     validate_settings,
 )
-from pipelines.workspace.registry import PartReport, as_plain_dict
+from pipelines.workspace.registry import as_plain_dict
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -133,8 +134,7 @@ class DSMoEBackend:
 
         detector = Detector.load(model, self.text_encoder)
         detector.set_vocabulary(vocabulary)
-        parts = measure_main_parts(detector, truth, vocabulary.names)
-        return None if parts is None else PartReport(**parts._asdict())
+        return measure_main_parts(detector, truth, vocabulary.names)
 
 
 def make_text_encoder(text: TextSettings, api_key: str | None = None) -> TextEncoder:

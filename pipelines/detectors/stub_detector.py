@@ -23,10 +23,10 @@ from safetensors.numpy import load_file, save_file
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import ModelError
+from dsmoe_core.knockout.part_report import PartReport
 from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
 from dsmoe_core.uncertainty import image_uncertainty
 from pipelines.detectors.backend import PredictFunction, TrainingProgress
-from pipelines.workspace.registry import PartReport
 
 MAX_SIDE = 128  # pixels; larger images are subsampled, so that a dry run takes seconds
 CELL = 4  # pixels of the subsampled image; blocks closer together than this are merged

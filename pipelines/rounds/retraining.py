@@ -9,6 +9,7 @@ from typing import Any
 from dsmoe_core.config import FINGERPRINT_EXCLUDED, TrainingConfig
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import ClassBookError
+from dsmoe_core.schema import LabelledImage
 from pipelines.detectors.backend import evaluate_predictions
 from pipelines.detectors.tracking import track_training
 from pipelines.progress import format_losses
@@ -132,7 +133,7 @@ def _test_metrics(context: LoopContext, model: str) -> Metrics | None:
     """A model's metrics on the current test set and class book; evaluated unless the registry has them."""
     workspace = context.workspace
     book, test_set = workspace.class_book(), workspace.journal.value("test_set")
-    truth = [relabel_image(image, book.resolve) for image in workspace.test_set()]
+    truth = _relabelled_test_set(context)
     if not truth:
         return None
     evaluated_on = f"{test_set}+{book.version}"
@@ -144,16 +145,22 @@ def _test_metrics(context: LoopContext, model: str) -> Metrics | None:
     return metrics
 
 
-def _measure_parts(context: LoopContext, model: str) -> None:
-    """Write which parts of the model are in use, unless the registry has it or there is no test set."""
+def _relabelled_test_set(context: LoopContext) -> list[LabelledImage]:
+    """The test set, whose labels have the names of the published class book."""
     workspace = context.workspace
     book = workspace.class_book()
-    truth = [relabel_image(image, book.resolve) for image in workspace.test_set()]
-    if not truth or workspace.registry.parts(model) is not None:
+    return [relabel_image(image, book.resolve) for image in workspace.test_set()]
+
+
+def _measure_parts(context: LoopContext, model: str) -> None:
+    """Write which parts of the model are in use, unless the registry has it or there is no test set."""
+    registry = context.workspace.registry
+    if registry.parts(model) is not None or not (truth := _relabelled_test_set(context)):
         return
-    report = context.detector.measure_parts(workspace.registry.folder(model), book.vocabulary(), truth)
+    vocabulary = context.workspace.class_book().vocabulary()
+    report = context.detector.measure_parts(registry.folder(model), vocabulary, truth)
     if report is not None:
-        workspace.registry.save_parts(model, report)
+        registry.save_parts(model, report)
 
 
 def promote(context: LoopContext, number: int, candidate: str, metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Procedures of a comparison: how a model is trained, selected and evaluated.
 
 A setting that is chosen on val.json makes the result on val.json too good. So there is an inner split of
-train.json (dataset.py). :class:`OnInner` evaluates on it, to choose settings. :class:`Selected` selects among
-trainings on it and then evaluates the selected one on val.json, once.
+train.json (dataset.py). :class:`OneTraining` can evaluate on it, to choose settings. :class:`Selected`
+selects among trainings on it and then evaluates the selected one on val.json, once.
 
 **Convergence.** :class:`Selected` trains for E, 2E, 4E, ... epochs, each time from the initial weights and
 with the complete learning-rate schedule of that length. It ends when the mAP@.5:.95 on the inner split has
@@ -49,8 +49,15 @@ class Procedure(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OnVal:
-    """Train the first model on train.json and evaluate it on val.json."""
+class OneTraining:
+    """Train and evaluate the first model.
+
+    Attributes:
+        split: train and evaluate within train.json, so that val.json is not read; None: train on train.json
+            and evaluate on val.json.
+    """
+
+    split: InnerSplit | None = None
 
     def run(
         self,
@@ -60,38 +67,17 @@ class OnVal:
         seed: int,
         store: RunStore,
     ) -> RunResult:
-        """One training, evaluated on val.json."""
-        return store.run(models[0], dataset, budget, seed)
+        """One training and its evaluation."""
+        return store.run(models[0], dataset if self.split is None else self.split.cut(dataset), budget, seed)
 
     def plain(self, budget: Budget) -> dict[str, Any]:
-        """The budget."""
-        return {"budget": budget.plain}
+        """The budget, and the inner split if the rows are evaluated on it."""
+        inner = {} if self.split is None else {"inner": self.split.plain, "evaluated_on": "inner"}
+        return {"budget": budget.plain, **inner}
 
 
-ON_VAL = OnVal()
+ON_VAL = OneTraining()
 """The default procedure."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnInner:
-    """Train and evaluate the first model within train.json; val.json is not read."""
-
-    split: InnerSplit
-
-    def run(
-        self,
-        models: Sequence[BenchmarkModel],
-        dataset: BenchmarkDataset,
-        budget: Budget,
-        seed: int,
-        store: RunStore,
-    ) -> RunResult:
-        """One training, evaluated on the inner split."""
-        return store.run(models[0], self.split.cut(dataset), budget, seed)
-
-    def plain(self, budget: Budget) -> dict[str, Any]:
-        """The budget, and the inner split that the rows are evaluated on."""
-        return {"budget": budget.plain, "inner": self.split.plain, "evaluated_on": "inner"}
 
 
 class Trial(NamedTuple):

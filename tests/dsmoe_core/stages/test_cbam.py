@@ -31,6 +31,8 @@ def reference(stage: CBAM, f_enc: Tensor, *, attention_only: bool) -> Tensor:
                 logit = (window * stage.spatial.weight[0]).sum() + stage.spatial.bias
                 factor = channel_attention if attention_only else refined
                 out[b, :, y, x] = factor[:, y, x] * torch.sigmoid(logit)
+        if attention_only:
+            continue
         centred = out[b] - out[b].mean()
         unit = centred / (centred.square().mean() + 1e-5).sqrt()
         out[b] = unit * stage.norm.weight[:, None, None] + stage.norm.bias[:, None, None]

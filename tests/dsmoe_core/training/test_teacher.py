@@ -172,14 +172,14 @@ def test_a_student_gets_nearer_to_the_teacher_than_without_it(
     training = QUICK.model_copy(update=changes)
     taught_only = training.model_copy(update={"losses": WITHOUT_LABELS})
     train(tmp_path / "labels", images, vocabulary, training=training)
-    heavy = LossWeights(teacher_class=5.0, teacher_box=20.0)
+    heavy = LossWeights(teacher_class=30.0, teacher_box=120.0)
     taught = training.model_copy(update={"losses": heavy})
     train(tmp_path / "both", images, vocabulary, training=taught, teacher=teacher)
     train(tmp_path / "only", images, vocabulary, training=taught_only, teacher=teacher)
     labels, both, only = (
         distance(tmp_path / name, teacher, images, vocabulary) for name in ("labels", "both", "only")
     )
-    assert both < labels, (labels, both, only)
+    assert both < 0.9 * labels, (labels, both, only)
     assert only < 0.9 * labels, (labels, both, only)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dsmoe_core.schema import Detection, LabelledImage, Prediction, Routing
+from pipelines.benchmarks.comparison import dsmoe_model
 from pipelines.benchmarks.comparison.dataset import load_dataset
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget, TrainingResult
 from pipelines.benchmarks.comparison.run_store import RunStore
@@ -92,3 +93,12 @@ def progress() -> RecordingProgress:
 @pytest.fixture
 def store(tmp_path: Path, progress: RecordingProgress) -> RunStore:
     return RunStore(tmp_path / "work", progress, resamples=100)
+
+
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Arguments of the trainings of DS-MoE that are done; stored ones are not among them."""
+    done: list[dict[str, Any]] = []
+    fit = dsmoe_model.fit
+    monkeypatch.setattr(dsmoe_model, "fit", lambda **given: done.append(given) or fit(**given))
+    return done

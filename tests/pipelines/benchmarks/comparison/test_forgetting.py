@@ -11,7 +11,6 @@ from tiny import SMALL, HashEncoder
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.errors import DataError
-from pipelines.benchmarks.comparison import dsmoe_model
 from pipelines.benchmarks.comparison.forgetting import MODELS, run_forgetting, split_by_class
 from pipelines.benchmarks.comparison.models import ModelBuilder, Size
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
@@ -52,11 +51,8 @@ def test_unknown_and_all_classes_are_refused(dataset: BenchmarkDataset, new: lis
 
 
 def test_three_models_are_trained_once_and_evaluated_on_all_classes(
-    data: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
+    data: Path, store: RunStore, trainings: list[dict[str, Any]]
 ) -> None:
-    trainings: list[dict[str, Any]] = []
-    fit = dsmoe_model.fit
-    monkeypatch.setattr(dsmoe_model, "fit", lambda **given: trainings.append(given) or fit(**given))
     reports: list[dict[str, Any]] = []
 
     def measure() -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from pipelines.benchmarks.comparison.dataset import InnerSplit
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
 from pipelines.benchmarks.comparison.run_store import RunStore
-from pipelines.benchmarks.comparison.selection import OnInner, Selected
+from pipelines.benchmarks.comparison.selection import OneTraining, Selected
 from pipelines.benchmarks.comparison.sweep import Sweep, SweepEntry, run_sweep
 from tests.pipelines.benchmarks.comparison.conftest import FakeModel
 
@@ -107,6 +107,6 @@ def test_sweep_writes_what_was_selected(data: Path, store: RunStore) -> None:
 def test_settings_are_evaluated_within_the_training_images(
     store: RunStore, dataset: BenchmarkDataset
 ) -> None:
-    result = OnInner(SPLIT).run([FakeModel("a", 0.5)], dataset, FIRST, 1, store)
+    result = OneTraining(SPLIT).run([FakeModel("a", 0.5)], dataset, FIRST, 1, store)
     assert result == store.run(FakeModel("a", 0.5), SPLIT.cut(dataset), FIRST, 1)
-    assert OnInner(SPLIT).plain(FIRST)["evaluated_on"] == "inner"
+    assert OneTraining(SPLIT).plain(FIRST)["evaluated_on"] == "inner"

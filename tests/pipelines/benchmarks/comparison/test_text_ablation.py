@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from pipelines.benchmarks.comparison import dsmoe_model
 from pipelines.benchmarks.comparison.protocol import Budget
 from pipelines.benchmarks.comparison.run_store import RunStore
 from pipelines.benchmarks.comparison.text_ablation import run_text_ablation
@@ -16,11 +13,8 @@ from tests.pipelines.benchmarks.comparison.test_dsmoe_model import tiny_model
 
 
 def test_one_model_is_evaluated_with_all_texts_and_others_are_trained_on_request(
-    data: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
+    data: Path, store: RunStore, trainings: list[dict[str, Any]]
 ) -> None:
-    trainings: list[int] = []
-    fit = dsmoe_model.fit
-    monkeypatch.setattr(dsmoe_model, "fit", lambda **given: trainings.append(1) or fit(**given))
     reports: list[dict[str, Any]] = []
 
     def measure(retrain: bool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import pytest
 
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ClassText, Vocabulary
-from pipelines.benchmarks.comparison import dsmoe_model
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
 from pipelines.benchmarks.comparison.run_store import RunStore
 from pipelines.benchmarks.comparison.zero_shot import (
@@ -65,11 +64,8 @@ def test_class_of_an_extra_set_is_not_held_out(dataset: BenchmarkDataset, name: 
 
 
 def test_one_training_per_seed_is_evaluated_with_all_texts(
-    data: Path, store: RunStore, monkeypatch: pytest.MonkeyPatch
+    data: Path, store: RunStore, trainings: list[dict[str, Any]]
 ) -> None:
-    trainings: list[dict[str, Any]] = []
-    fit = dsmoe_model.fit
-    monkeypatch.setattr(dsmoe_model, "fit", lambda **given: trainings.append(given) or fit(**given))
     reports: list[dict[str, Any]] = []
 
     def measure() -> list[dict[str, Any]]:
