@@ -12,13 +12,13 @@ not do:
 - specialisation: the mutual information of expert and class at the positions inside true boxes (stage 7).
 
 All are sums over images divided by counts over the whole batch, so the losses of the parts of a batch add up.
-The exception is the specialisation, which is estimated from each part.
+The exception is the specialisation, which is estimated from each micro-batch, over all processes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -150,8 +150,16 @@ def affinity_loss(
     return torch.stack(halves).sum() / 2 / images
 
 
+def of_one_process(value: Tensor) -> Tensor:
+    """Return the sum over the processes that train together where there is one."""
+    return value
+
+
 def specialisation_loss(
-    probabilities: Float[Tensor, "b e h w"], cells: CellLabels, classes: int
+    probabilities: Float[Tensor, "b e h w"],
+    cells: CellLabels,
+    classes: int,
+    total: Callable[[Tensor], Tensor] = of_one_process,
 ) -> Float[Tensor, ""]:
     """Compute minus the mutual information of expert and class, in nats, at the cells inside true boxes.
 
@@ -162,12 +170,13 @@ def specialisation_loss(
         probabilities: the router's distribution at every cell.
         cells: classes of the cells.
         classes: number of classes.
+        total: sums over the processes that train together, with gradients.
     """
-    if probabilities.shape[2:] != cells.labels.shape[1:] or not cells.inside.any():
+    if probabilities.shape[2:] != cells.labels.shape[1:]:
         return probabilities.sum() * 0.0
     routed = probabilities.permute(0, 2, 3, 1)[cells.inside]
     of_class = F.one_hot(cells.labels[cells.inside], classes).to(routed.dtype)
-    joint = of_class.T @ routed / len(routed)
+    joint = total(of_class.T @ routed) / total(cells.inside.sum().to(routed)).clamp_min(1)
     independent = joint.sum(1, keepdim=True) * joint.sum(0, keepdim=True)
     ratio = (joint + SMALLEST_JOINT) / (independent + SMALLEST_JOINT)
     return -(joint * ratio.log()).sum()
@@ -181,6 +190,7 @@ def auxiliary_losses(
     truth: Sequence[GroundTruth],
     counts: BatchCounts,
     weights: LossWeights,
+    total: Callable[[Tensor], Tensor] = of_one_process,
 ) -> dict[str, Float[Tensor, ""]]:
     """Compute the weighted losses, by name, of the stages that the network has.
 
@@ -194,6 +204,7 @@ def auxiliary_losses(
         taxonomy: parent-child pairs.
         counts: counts over the whole batch.
         weights: weights of the losses.
+        total: sums over the processes that train together, with gradients.
     """
     share = len(truth) / counts.images
     losses = {"value_overlap": share * weights.value_overlap * encoding.value_overlap}
@@ -208,7 +219,7 @@ def auxiliary_losses(
     losses["contrast"] = weights.contrast * contrast(output.aligned, present, pairs)
     losses["affinity"] = weights.affinity * affinity_loss(output.aligned, cells, counts.images)
     if output.gated is not None:
-        specialisation = specialisation_loss(output.gated.probabilities, cells, classes)
+        specialisation = specialisation_loss(output.gated.probabilities, cells, classes, total)
         losses["specialisation"] = share * weights.specialisation * specialisation
         losses["misalignment"] = share * weights.misalignment * output.misalignment
     return {name: loss for name, loss in losses.items() if getattr(weights, name)}

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.batches import Batch
 from dsmoe_core.errors import PrerequisiteError, SettingsError
+from dsmoe_core.training.synchronised import all_reduce_sum
 
 
 @contextmanager
@@ -108,6 +109,10 @@ class ProcessGroup:
         total = value.detach().to("cuda" if cuda else "cpu", copy=True)
         dist.all_reduce(total)
         return total.to(value.device)
+
+    def all_reduce_with_gradients(self, value: Tensor) -> Tensor:
+        """Return the sum over all processes; a value's gradient is the sum of all processes' gradients."""
+        return value if self.count == 1 else all_reduce_sum(value)
 
     def reduce_gradients(self, network: nn.Module) -> None:
         """Sum the gradients over all processes; a weight without a gradient in all of them keeps none."""

@@ -120,9 +120,10 @@ class Objective:
             distilled: its losses towards the teacher.
         """
         inner = self.network.alignment.anchors(encoding.inner) if output.aligned is not None else None
+        total = self.processes.all_reduce_with_gradients
         losses = {
             **detection_losses(output, targets, counts, self.weights, bce_iou=self.bce_iou),
-            **auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, self.weights),
+            **auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, self.weights, total),
             **distilled,
         }
         self.fabric.backward(torch.stack(list(losses.values())).sum())

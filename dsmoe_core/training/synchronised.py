@@ -41,10 +41,10 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         x = input.float()
-        values = _all_reduce_sum(x.new_tensor([x.numel() / x.shape[1]]))
-        mean = _all_reduce_sum(x.sum((0, 2, 3))) / values
+        values = all_reduce_sum(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = all_reduce_sum(x.sum((0, 2, 3))) / values
         deviation = x - mean[:, None, None]
-        variance = _all_reduce_sum(deviation.square().sum((0, 2, 3))) / values
+        variance = all_reduce_sum(deviation.square().sum((0, 2, 3))) / values
         self._update_statistics(mean.detach(), variance.detach() * values / (values - 1))
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (deviation * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
@@ -69,7 +69,8 @@ class SynchronisedRunningMean(RunningMean):
         super().update(mean / dist.get_world_size())
 
 
-def _all_reduce_sum(value: Tensor) -> Tensor:
+def all_reduce_sum(value: Tensor) -> Tensor:
+    """Return the sum over all processes, with gradients."""
     total: Tensor = _AllReduceSum.apply(value)  # type: ignore[no-untyped-call]
     return total
 
