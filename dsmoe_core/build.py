@@ -45,6 +45,7 @@ def build_full_network(config: ModelConfig) -> DSMoE:
             text_width=d_t,
             experts=config.experts,
             top_k=config.top_k,
+            tail_top_k=config.tail_top_k,
             per_position=config.routing == "position",
             normalise=not paper.free_product,
             renormalise=not paper.raw_weights,

@@ -116,6 +116,11 @@ class ModelConfig(Frozen):
         description="names of the task experts (stages/experts.py); all others are cross-modal",
     )
     top_k: int = Field(3, ge=1, description="k, experts selected; the paper uses floor(log2 N_e)")
+    tail_top_k: int | None = Field(
+        None,
+        ge=2,
+        description="a, experts selected at positions in the tail (LTDR); null: top_k at all positions",
+    )
     routing: Literal["position", "image"] = Field(
         "position", description="stage 7: select experts at every position, or per image as in the paper"
     )
@@ -162,11 +167,26 @@ class ModelConfig(Frozen):
             )
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}; expected at most the number of experts, {self.experts}")
+        self._check_tail()
         if self.text_width % self.text_heads:
             raise ValueError(f"text_width {self.text_width} is not divisible by text_heads {self.text_heads}")
         if not self.head_strides or list(self.head_strides) != sorted(set(self.head_strides) & set(STRIDES)):
             raise ValueError(f"head_strides is {self.head_strides}; expected some of {STRIDES}, finest first")
         return self
+
+    def _check_tail(self) -> None:
+        if self.tail_top_k is None:
+            return
+        if not self.top_k < self.tail_top_k <= self.experts:
+            raise ValueError(
+                f"tail_top_k is {self.tail_top_k}; expected more than top_k, {self.top_k}, and at most the "
+                f"number of experts, {self.experts}"
+            )
+        if self.routing != "position":
+            raise ValueError(
+                f"tail_top_k is {self.tail_top_k} and routing is {self.routing}; expected routing: position, "
+                "because positions of an image are compared"
+            )
 
     @classmethod
     def of_size(cls, size: Literal["nano", "base"]) -> ModelConfig:
@@ -216,6 +236,19 @@ class LossWeights(Frozen):
     affinity: float = Field(0.2, ge=0, description="stage 5: class-position affinity as in the true boxes")
     specialisation: float = Field(
         0.1, ge=0, description="stage 7: mutual information of expert and class in true boxes"
+    )
+    text_balance: float = Field(
+        0.0,
+        ge=0,
+        description="stage 7: even use of the experts by the class texts (LTDR); the paper uses 0.01",
+    )
+    gradient_conflict: float = Field(
+        0.0,
+        ge=0,
+        description="stage 7: route positions away from experts whose mean gradient they oppose (STGC)",
+    )
+    conflict_threshold: float = Field(
+        0.0, ge=-1, lt=1, description="cosine of a position's gradient and the mean below which they conflict"
     )
     misalignment: float = Field(0.05, ge=0)
     teacher_class: float = Field(

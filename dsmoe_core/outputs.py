@@ -52,7 +52,8 @@ class AlignmentOutput(NamedTuple):
 class GatingOutput(NamedTuple):
     """Output of stage 7: the experts selected at every position, highest weight first.
 
-    Where the router selects per image, h and w are 1.
+    Where the router selects per image, h and w are 1. With ``tail_top_k`` there are k = a slots, and the
+    unused slots of a position have weight 0.
     """
 
     experts: Int[Tensor, "b k h w"]
@@ -61,6 +62,8 @@ class GatingOutput(NamedTuple):
     """The router's whole distribution."""
     expert_text: Float[Tensor, "e t"]
     """T^_j, the text embedding of each expert."""
+    logits: Float[Tensor, "b e h w"]
+    """Their softmax is ``probabilities``."""
 
 
 class AggregationOutput(NamedTuple):

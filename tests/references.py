@@ -58,7 +58,9 @@ def gated(
     probabilities = random(batch, experts, height, width, seed=seed).softmax(1)
     weights, chosen = probabilities.topk(top_k, dim=1)
     weights = weights / weights.sum(1, keepdim=True)
-    return GatingOutput(chosen, weights, probabilities, random(experts, text_width, seed=seed + 1))
+    return GatingOutput(
+        chosen, weights, probabilities, random(experts, text_width, seed=seed + 1), probabilities.log()
+    )
 
 
 def spread(aligned: AlignmentOutput, classes: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ def test_task_expert(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.ones(2, 1, 1, 1),
         torch.full((2, 4, 1, 1), 0.25),
         torch.zeros(4, 4),
+        torch.zeros(2, 4, 1, 1),
     )
     torch.testing.assert_close(mixture(f_b, selected), mixture.task[2](f_b))
 

@@ -21,7 +21,7 @@ class RouterOutput(NamedTuple):
 
     Attributes:
         experts: indices, highest weight first.
-        weights: of the chosen experts; they sum to 1.
+        weights: of the chosen experts; they sum to 1. 0 for a slot that is not used (``tail_top_k``).
         probabilities: of all experts.
     """
 

@@ -33,6 +33,8 @@ from dsmoe_core.outputs import GatingOutput
 
 BLOCK = 64
 """Pairs of a position and an expert that are computed together."""
+NO_EXPERT = -1
+"""Stands for the expert of a pair with weight 0, for which nothing is computed."""
 
 
 class LocalExpert(nn.Module):
@@ -230,7 +232,8 @@ class SparseExperts(nn.Module):
     def forward(self, f_b: Float[Tensor, "b d h w"], gated: GatingOutput) -> Float[Tensor, "b d h w"]:
         """Compute F_MoE."""
         size = f_b.shape[-2:]
-        experts, weights = gated.experts.expand(-1, -1, *size), gated.weights.expand(-1, -1, *size)
+        chosen = torch.where(gated.weights > 0, gated.experts, NO_EXPERT)
+        experts, weights = chosen.expand(-1, -1, *size), gated.weights.expand(-1, -1, *size)
         flat = self.cross(
             rearrange(f_b, "b d h w -> b (h w) d"),
             rearrange(experts, "b k h w -> b (h w) k") - len(self.task),

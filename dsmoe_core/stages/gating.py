@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsmoe_core.long_tailed_routing import unused_last, used_slots
 from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.running_mean import RunningMean
 
@@ -55,6 +56,7 @@ class AttentionGating(nn.Module):
         text_width: d_t, width of the class embeddings.
         experts: N_e, number of experts.
         top_k: k, experts selected.
+        tail_top_k: a, experts selected at positions in the tail (long_tailed_routing.py); None: k everywhere.
         per_position: select per position instead of per image.
         normalise: compare centred unit vectors.
         renormalise: divide the selected weights by their sum.
@@ -75,6 +77,7 @@ class AttentionGating(nn.Module):
         text_width: int,
         experts: int,
         top_k: int,
+        tail_top_k: int | None = None,
         per_position: bool = True,
         normalise: bool = True,
         renormalise: bool = True,
@@ -84,7 +87,7 @@ class AttentionGating(nn.Module):
         hidden: int = 128,
     ) -> None:
         super().__init__()
-        self.top_k, self.per_position = top_k, per_position
+        self.top_k, self.tail_top_k, self.per_position = top_k, tail_top_k, per_position
         self.normalise, self.renormalise = normalise, renormalise
         self.learned_queries, self.balance = learned_queries, balance
         self.queries = nn.Parameter(torch.randn(experts, text_width))
@@ -115,19 +118,41 @@ class AttentionGating(nn.Module):
         features = self.image_projector(f_b)
         if not self.per_position:
             features = features.mean((2, 3), keepdim=True)
-        keys = self.text_projector(torch.cat([expert_text, expert_text * self.queries], dim=-1))
+        keys = self._keys(expert_text)
         with torch.autocast(f_b.device.type, enabled=False):  # fp32: small differences decide the selection
             logits = self._logits(features.permute(0, 2, 3, 1).float(), keys.float())
             probabilities = logits.softmax(-1)
-            selected = (logits + self.load_bias).topk(self.top_k, dim=-1).indices
+            selected = (logits + self.load_bias).topk(self.tail_top_k or self.top_k, dim=-1).indices
+        weights, used = probabilities.gather(-1, selected), None
+        if self.tail_top_k is not None:
+            used = used_slots(probabilities, top_k=self.top_k, tail_top_k=self.tail_top_k)
+            weights = unused_last(weights, used)
         if self.training and self.balance:
-            self._update_load_bias(selected)
-        weights, order = probabilities.gather(-1, selected).sort(-1, descending=True)
+            self._update_load_bias(selected if used is None else selected[used])
+        weights, order = weights.sort(-1, descending=True)
+        weights = weights if used is None else weights.clamp_min(0)
         selected = selected.gather(-1, order)
         if self.renormalise:
             weights = weights / weights.sum(-1, keepdim=True)
-        selected, weights, probabilities = (v.permute(0, 3, 1, 2) for v in (selected, weights, probabilities))
-        return GatingOutput(selected, weights, probabilities, expert_text)
+        positions = (v.permute(0, 3, 1, 2) for v in (selected, weights, probabilities, logits))
+        selected, weights, probabilities, logits = positions
+        return GatingOutput(selected, weights, probabilities, expert_text, logits)
+
+    def route_texts(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c e"]:
+        """Compute the routing probabilities of the class texts themselves, for the balance loss of LTDR.
+
+        The projector of the experts' texts reads each text, without a query. What the texts share is
+        subtracted, as it is from the positions.
+        """
+        tokens = self.text_projector(torch.cat([text, torch.zeros_like(text)], dim=-1)).float()
+        keys = self._keys(self._expert_text(text)).float()
+        if self.normalise:
+            tokens = F.normalize(tokens - tokens.mean(0), dim=-1, eps=SHORTEST_KEY)
+        return self._scaled_product(tokens, keys).softmax(-1)
+
+    def _keys(self, expert_text: Float[Tensor, "e t"]) -> Float[Tensor, "e g"]:
+        keys: Tensor = self.text_projector(torch.cat([expert_text, expert_text * self.queries], dim=-1))
+        return keys
 
     def _logits(
         self, features: Float[Tensor, "b h w g"], keys: Float[Tensor, "e g"]
@@ -136,6 +161,12 @@ class AttentionGating(nn.Module):
             if self.training:
                 self.centre.update(features.mean((1, 2)))
             features = F.normalize(self.centre(features), dim=-1)
+        return self._scaled_product(features, keys)
+
+    def _scaled_product(
+        self, features: Float[Tensor, "*p g"], keys: Float[Tensor, "e g"]
+    ) -> Float[Tensor, "*p e"]:
+        if self.normalise:
             keys = F.normalize(keys - keys.mean(0), dim=-1, eps=SHORTEST_KEY)
         logits: Tensor = features @ keys.T / self.log_tau.exp().clamp_min(self.min_tau)
         return logits
@@ -147,8 +178,12 @@ class AttentionGating(nn.Module):
         return attention @ text
 
     @torch.no_grad()
-    def _update_load_bias(self, selected: Int[Tensor, "b h w k"]) -> None:
-        """Raise the bias of experts that are selected too rarely and lower that of the others."""
+    def _update_load_bias(self, selected: Int[Tensor, "*n"]) -> None:
+        """Raise the bias of experts that are selected too rarely and lower that of the others.
+
+        Args:
+            selected: expert of each selected pair of a position and an expert.
+        """
         experts = len(self.load_bias)
         share = torch.bincount(selected.flatten(), minlength=experts) / selected.numel()
         self.load_bias += LOAD_BIAS_RATE * self.batch_fraction * (1 / experts - share)

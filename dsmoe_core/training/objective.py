@@ -1,8 +1,9 @@
 """Losses and gradients of a batch, processed whole or in micro-batches, in one process or several.
 
 With micro-batches the gradients equal those of the whole batch, except that batch normalisation and the
-router's running mean see one micro-batch at a time. The update of the router's load bias is scaled by the
-micro-batch's share of the batch.
+router's running mean see one micro-batch at a time, and that the specialisation and the conflicting
+gradients are estimated from each. The update of the router's load bias is scaled by the micro-batch's share
+of the batch.
 
 The denominators of the losses are known only after every image has been through the network. So a batch in
 micro-batches is processed twice: first without gradients, to assign the targets and count
@@ -23,6 +24,8 @@ from torch import Tensor
 from dsmoe_core.assign import Targets
 from dsmoe_core.config import LossWeights
 from dsmoe_core.data.batches import Batch
+from dsmoe_core.gradient_conflict import gradient_conflict_loss, recorded_mixture
+from dsmoe_core.long_tailed_routing import text_balance_loss
 from dsmoe_core.losses import (
     BatchCounts,
     GroundTruth,
@@ -88,14 +91,17 @@ class Objective:
         losses: dict[str, Tensor] = {}
         for i, part in enumerate(parts):
             truth = self._ground_truth(part)
-            output = self._forward(detached, part, len(part.boxes) / images)
+            with recorded_mixture(self.network) as mixture:
+                output = self._forward(detached, part, len(part.boxes) / images)
             if precomputed is None:
                 targets = self._assign(output, truth)
                 counts = self._reduce(BatchCounts.from_targets(targets, truth))
             else:
                 targets, counts = precomputed[0][i], precomputed[1]
             distilled = self._distillation_losses(output, part, step, counts)
-            part_losses = self._backward(detached, taxonomy, output, truth, targets, counts, distilled)
+            part_losses = self._backward(
+                detached, taxonomy, output, mixture, truth, targets, counts, distilled
+            )
             for name, loss in part_losses.items():
                 losses[name] = losses.get(name, 0.0) + loss
         _backward_through(encoding, detached)
@@ -109,6 +115,7 @@ class Objective:
         encoding: ClassEncoding,
         taxonomy: Taxonomy,
         output: NetworkOutput,
+        mixture: list[Tensor],
         truth: list[GroundTruth],
         targets: Sequence[Targets],
         counts: BatchCounts,
@@ -117,17 +124,62 @@ class Objective:
         """Compute the losses of one micro-batch and run the backward pass.
 
         Args:
+            mixture: F_MoE; empty in a network without stage 8.
             distilled: its losses towards the teacher.
         """
         inner = self.network.alignment.anchors(encoding.inner) if output.aligned is not None else None
         total = self.processes.all_reduce_with_gradients
+        detection = detection_losses(output, targets, counts, self.weights, bce_iou=self.bce_iou)
+        share = len(truth) / counts.images
+        conflict = self._backward_conflict(detection, output, mixture, share)
         losses = {
-            **detection_losses(output, targets, counts, self.weights, bce_iou=self.bce_iou),
+            **detection,
             **auxiliary_losses(output, encoding, inner, taxonomy, truth, counts, self.weights, total),
+            **self._text_balance(encoding, output, share),
             **distilled,
         }
         self.fabric.backward(torch.stack(list(losses.values())).sum())
-        return {name: loss.detach() for name, loss in losses.items()}
+        return {name: loss.detach() for name, loss in {**losses, **conflict}.items()}
+
+    def _text_balance(
+        self, encoding: ClassEncoding, output: NetworkOutput, share: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the balance loss of the class texts, if it is on.
+
+        Args:
+            share: of the batch that this process has in this micro-batch.
+        """
+        if not self.weights.text_balance or output.gated is None:
+            return {}
+        gating = self.network.gating
+        loss = text_balance_loss(gating.route_texts(encoding.conditioning), gating.top_k)
+        return {"text_balance": share * self.weights.text_balance * loss}
+
+    def _backward_conflict(
+        self, detection: dict[str, Tensor], output: NetworkOutput, mixture: list[Tensor], share: Tensor
+    ) -> dict[str, Tensor]:
+        """Add the gradients of the loss on conflicting gradients to the router's weights, if it is on.
+
+        Args:
+            detection: losses whose gradients are compared.
+            mixture: F_MoE.
+            share: of the batch that this process has in this micro-batch.
+        """
+        if not self.weights.gradient_conflict or output.gated is None:
+            return {}
+        (f_moe,) = mixture
+        # Fabric refuses torch.autograd.grad in mixed precision.
+        self.fabric.backward(torch.stack(list(detection.values())).sum(), inputs=[f_moe], retain_graph=True)
+        gradient, f_moe.grad = f_moe.grad, None
+        assert gradient is not None  # noqa: S101 - F_out is computed from F_MoE
+        total = self.processes.all_reduce
+        loss = gradient_conflict_loss(
+            output.gated, gradient, threshold=self.weights.conflict_threshold, total=total
+        )
+        loss = total(share) * self.weights.gradient_conflict * loss
+        router = [weight for weight in self.network.gating.parameters() if weight.requires_grad]
+        self.fabric.backward(loss, inputs=router, retain_graph=True)
+        return {"gradient_conflict": loss}
 
     def _distillation_losses(
         self, output: NetworkOutput, batch: Batch, step: TrainingStep, counts: BatchCounts

@@ -98,7 +98,9 @@ def test_without_an_expert_the_sum_lacks_its_share(network: DSMoE) -> None:
     experts = torch.tensor([[0, 3], [2, 1]])[..., None, None]
     weights = torch.tensor([[0.75, 0.25], [0.5, 0.5]])[..., None, None]
     probabilities = torch.full((2, SMALL.experts, 1, 1), 0.25)
-    gated = GatingOutput(experts, weights, probabilities, torch.randn(SMALL.experts, SMALL.text_width))
+    gated = GatingOutput(
+        experts, weights, probabilities, torch.randn(SMALL.experts, SMALL.text_width), probabilities.log()
+    )
     with torch.no_grad():
         with knocked_out(network, by_name(network)["expert_3"]):
             without = network.experts(f_b, gated)

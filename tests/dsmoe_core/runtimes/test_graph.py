@@ -31,7 +31,9 @@ def test_experts_of_a_traced_graph_equal_the_eager_ones(size: tuple[int, int]) -
 
     def gated(low: int, high: int) -> GatingOutput:
         chosen = torch.randint(low, high, (5, 2, *size))
-        return GatingOutput(chosen, torch.rand(5, 2, *size), torch.rand(5, COUNT, *size), texts)
+        return GatingOutput(
+            chosen, torch.rand(5, 2, *size), torch.rand(5, COUNT, *size), texts, torch.rand(5, COUNT, *size)
+        )
 
     with torch.no_grad():
         traced = torch.export.export(experts, (f_b, gated(0, COUNT))).module()
@@ -85,6 +87,7 @@ SHAPES: dict[str, Callable[[ModelConfig], ModelConfig]] = {
     **{f"row {row}": lambda c, row=row: c.model_copy(update={"ablation": row}) for row in "ABCD"},
     "one expert of four": lambda c: c.model_copy(update={"top_k": 1}),
     "all experts": lambda c: c.model_copy(update={"top_k": 4}),
+    "more experts for the tail": lambda c: c.model_copy(update={"tail_top_k": 4}),
     "to the letter of the paper": with_forms,
     "routing per image": lambda c: c.model_copy(update={"routing": "image"}),
     "all levels, coarse grid": lambda c: c.model_copy(

@@ -42,19 +42,21 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gati
     mean_key = sum(keys) / count
     height, width = f_b.shape[2:] if stage.per_position else (1, 1)
     probabilities = torch.zeros(len(f_b), count, height, width).double()
+    all_logits = torch.zeros_like(probabilities)
     chosen = torch.zeros(len(f_b), k, height, width, dtype=torch.long)
     weights = torch.zeros(len(f_b), k, height, width, dtype=torch.float64)
     for b, y, x in product(range(len(f_b)), range(height), range(width)):
         descriptor = projector(f_b[b].permute(1, 2, 0), stage.image_projector)
         descriptor = descriptor[y, x] if stage.per_position else descriptor.mean((0, 1))
         logits = torch.stack([_product(stage, descriptor, key, mean_key) / tau for key in keys])
+        all_logits[b, :, y, x] = logits
         row = torch.exp(logits) / torch.exp(logits).sum()
         scores = logits + stage.load_bias
         best = sorted(range(count), key=lambda e, scores=scores: -float(scores[e]))[:k]
         best.sort(key=lambda e, row=row: -float(row[e]))
         probabilities[b, :, y, x], chosen[b, :, y, x] = row, torch.tensor(best)
         weights[b, :, y, x] = row[best] / (sum(row[e] for e in best) if stage.renormalise else 1.0)
-    return GatingOutput(chosen, weights, probabilities, expert_text)
+    return GatingOutput(chosen, weights, probabilities, expert_text, all_logits)
 
 
 def _product(stage: AttentionGating, descriptor: Tensor, key: Tensor, mean_key: Tensor) -> Tensor:
@@ -88,6 +90,7 @@ def test_output_equals_the_equation(
     close(output.weights, expected.weights, 1e-5)
     close(output.probabilities, expected.probabilities, 1e-5)
     close(output.expert_text, expected.expert_text, 1e-10)
+    close(output.logits, expected.logits, 1e-5)
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from tiny import QUICK, train
 from torch import nn
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
-from dsmoe_core.config import TrainingConfig
+from dsmoe_core.config import LossWeights, TrainingConfig
 from dsmoe_core.data.batches import Batch
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.running_mean import RunningMean
@@ -117,9 +117,14 @@ with process_group() as processes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("multiple_sets", [False, True], ids=["one set", "two sets, class subsets"])
+@pytest.mark.parametrize(
+    ("multiple_sets", "losses"),
+    [(False, {}), (True, {}), (False, {"text_balance": 0.5, "gradient_conflict": 0.5})],
+    ids=["one set", "two sets, class subsets", "one set, options of the router"],
+)
 def test_two_processes_have_the_losses_of_one_process_with_the_same_batch(
     multiple_sets: bool,
+    losses: dict[str, float],
     tmp_path: Path,
     images: list[LabelledImage],
     vocabulary: Vocabulary,
@@ -127,7 +132,9 @@ def test_two_processes_have_the_losses_of_one_process_with_the_same_batch(
 ) -> None:
     """Includes batch normalisation in training mode; only the order of additions differs."""
     extra_sets = [bars] if multiple_sets else []
-    training: TrainingConfig = QUICK.model_copy(update={"batch": 4, "class_subsets": 0.5 * multiple_sets})
+    training: TrainingConfig = QUICK.model_copy(
+        update={"batch": 4, "class_subsets": 0.5 * multiple_sets, "losses": LossWeights(**losses)}
+    )
     alone: list[dict[str, float]] = []
     train(
         tmp_path / "one",

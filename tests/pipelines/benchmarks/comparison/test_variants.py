@@ -133,3 +133,30 @@ def test_change_of_settings_reaches_the_model(models: ModelBuilder) -> None:
     assert changed.config == unchanged.config.model_copy(update={"experts": 4})
     assert changed.training.losses.box == 0.05
     assert unchanged.training == models.training
+
+
+@pytest.mark.parametrize(
+    ("change", "losses", "tail_top_k"),
+    [
+        ("training.losses.text_balance=0.01", {"text_balance": 0.01}, None),
+        ("model.tail_top_k=4", {}, 4),
+        (
+            "training.losses.gradient_conflict=0.1 training.losses.conflict_threshold=-0.2",
+            {"gradient_conflict": 0.1, "conflict_threshold": -0.2},
+            None,
+        ),
+    ],
+)
+def test_options_of_the_router_can_be_tried(
+    models: ModelBuilder, change: str, losses: dict[str, float], tail_top_k: int | None
+) -> None:
+    unchanged, changed = (entry.model for entry in settings_sweep([change], "nano", models).entries)
+    assert isinstance(unchanged, DsmoeModel)
+    assert isinstance(changed, DsmoeModel)
+    assert changed.config == unchanged.config.model_copy(update={"tail_top_k": tail_top_k})
+    assert changed.training.losses == unchanged.training.losses.model_copy(update=losses)
+
+
+def test_an_impossible_option_of_the_router_is_refused(models: ModelBuilder) -> None:
+    with pytest.raises(SettingsError, match="tail_top_k"):
+        settings_sweep(["model.tail_top_k=4 model.routing=image"], "nano", models)
