@@ -1,20 +1,19 @@
 """Loss on conflicting gradients within an expert: the router learns to send such positions elsewhere.
 
-Source: STGC, "Solving Token Gradient Conflict in Mixture-of-Experts" (arXiv 2406.19905, ICLR 2025). The
+Source: STGC, "solving token gradient conflict" in mixtures of experts (arXiv 2406.19905, ICLR 2025). The
 gradients of the tokens that an expert processes are averaged. A token whose gradient points away from that
 mean hinders the others, and its routing is pushed away from the expert. Off by default
 (``training.losses.gradient_conflict``).
 
-- Token gradient. Paper: of the main loss with respect to the expert's weights, approximated for memory. We:
-  of the detection losses with respect to the expert's additive parameter alone, the bias of its last layer.
-  That is the weight of the pair times the gradient of F_MoE at the position, which one partial backward pass
-  gives for all pairs.
-- Mean. Paper: over the tokens of a batch. We: over the positions of a micro-batch, in all processes. So the
-  loss is estimated from each micro-batch, as the specialisation is.
-- Threshold and weight. Paper: values not published. We: both are settings; a pair conflicts when the cosine
-  is below ``conflict_threshold``, by default 0. Where a gradient or a mean is 0 there is no conflict.
-- Loss. Paper: cross-entropy of the softmax of the negated router logits against the present expert, added to
-  the other losses. We: its mean over the conflicting pairs. Its gradient reaches the router's weights alone,
+- Token gradient. Paper: of a token within its expert, approximated for memory. We: of the detection losses
+  with respect to the expert's additive parameter alone, the bias of its last layer. That is the weight of the
+  pair times the gradient of F_MoE at the position, which one partial backward pass gives for all pairs.
+- Mean. Paper: over the tokens routed to the expert. We: those of a micro-batch, in all processes. So the loss
+  is estimated from each micro-batch, as the specialisation is.
+- Threshold and weight. Paper: no values that we know of. We: both are settings; a pair conflicts when the
+  cosine is below ``conflict_threshold``, by default 0. Where a gradient or a mean is 0 there is no conflict.
+- Loss. Paper: cross-entropy of the softmax of the negated router logits against the present expert, for each
+  conflicting token. We: its mean over the conflicting pairs. Its gradient reaches the router's weights alone,
   not F_b or the texts, so that features do not change to please the router.
 - With routing per image a token is an image, and its gradient is the sum over its positions.
 """

@@ -19,7 +19,7 @@ settings are independent and off by default.
 
 ``training.losses.text_balance``: the balance loss of Switch Transformers over language tokens.
 
-- Paper: the tokens of the instruction. We: the class texts T^, one token each.
+- Paper: language tokens. We: the class texts T^, one token each.
 - Paper: text and image tokens enter the same router. We: a class text enters by the projector of the experts'
   texts (``AttentionGating.route_texts``). A projector of its own would be trained by this loss alone, and
   could lower it without any effect on the experts.
