@@ -22,6 +22,15 @@ def _norm(x: Float[Tensor, "*s n"]) -> Float[Tensor, "*s 1"]:
     return x.square().sum(-1, keepdim=True).clamp_min(TINY**2).sqrt()
 
 
+def _artanh(norm: Float[Tensor, "*s 1"]) -> Float[Tensor, "*s 1"]:
+    """Compute artanh of a norm, at most that of the boundary.
+
+    The clamp is of 1 - |x| and not of |x|: a runtime that computes in bf16 rounds 1 - BOUNDARY_MARGIN to 1,
+    where artanh is infinite.
+    """
+    return torch.log1p(2 * norm / (1 - norm).clamp_min(BOUNDARY_MARGIN)) / 2
+
+
 def _require_full_precision(x: Tensor) -> Tensor:
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"Poincare ball got {x.dtype}; expected float32 or float64. Cast before the call.")
@@ -44,7 +53,7 @@ def log0(x: Float[Tensor, "*s n"]) -> Float[Tensor, "*s n"]:
     """Compute Log_0, the inverse of :func:`exp0`; the limit at x = 0 is x."""
     x = clamp(x)
     norm = _norm(x)
-    return torch.atanh(norm.clamp(max=1 - BOUNDARY_MARGIN)) / norm * x
+    return _artanh(norm) / norm * x
 
 
 def project(x: Float[Tensor, "*s n"]) -> Float[Tensor, "*s n"]:
@@ -67,7 +76,7 @@ def log(base: Float[Tensor, "*s n"], x: Float[Tensor, "*s n"]) -> Float[Tensor, 
     moved = mobius_add(-base, x)
     norm = _norm(moved)
     conformal = (1 - base.square().sum(-1, keepdim=True)).clamp_min(BOUNDARY_MARGIN)
-    return conformal * torch.atanh(norm.clamp(max=1 - BOUNDARY_MARGIN)) / norm * moved
+    return conformal * _artanh(norm) / norm * moved
 
 
 def distance(x: Float[Tensor, "*s n"], y: Float[Tensor, "*s n"]) -> Float[Tensor, "*s"]:

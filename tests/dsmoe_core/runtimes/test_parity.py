@@ -8,15 +8,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import openvino
 import pytest
+import torch
 from exports import Exports, sample_images, sample_texts
 from tiny import HashEncoder
+from torch import Tensor, nn
 
 from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
 from dsmoe_core.runtimes.openvino import has_bf16
 from dsmoe_core.runtimes.protocol import Runtime, RuntimeOutput
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
+from dsmoe_core.stages.alignment import HyperbolicAlignment
 
 NAMES = ("onnx", "openvino", "onnx by openvino")
 
@@ -81,6 +85,37 @@ def test_bf16_is_close_to_fp32_but_not_equal(exports: Exports, eager: Runtime) -
         for r in (eager, load_inference_model(exports.openvino, RuntimeOptions(precision="bf16")).runtime)
     )
     assert 1e-6 < (fp32 - bf16).abs().mean() < 0.02
+
+
+class _FusedAtTheBoundary(nn.Module):
+    """Stage 5 with points at the boundary, and a product, before which OpenVINO uses bf16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.alignment = HyperbolicAlignment(width=16, text_width=16, ball_dim=8)
+        self.product = nn.Linear(8, 8)
+        with torch.no_grad():
+            self.alignment.value.weight.mul_(100)
+            self.alignment.anchor.weight.mul_(100)
+
+    def forward(self, f_cs: Tensor, text: Tensor) -> Tensor:
+        output: Tensor = self.product(self.alignment(f_cs, text).fused)
+        return output
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bf16")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # of OpenVINO's import of torch graphs
+def test_bf16_is_finite_at_the_boundary_of_the_ball() -> None:
+    """OpenVINO rounds 1 - 1e-5 to 1 in bf16."""
+    network = _FusedAtTheBoundary().eval()
+    inputs = (torch.randn(1, 16, 8, 8), torch.randn(3, 16))
+    graph = openvino.convert_model(torch.export.export(network, inputs))
+    hints = {"INFERENCE_PRECISION_HINT": "bf16"}
+    compiled = openvino.Core().compile_model(graph, "CPU", hints)
+    expected = network(*inputs).detach()
+    bf16 = torch.from_numpy(compiled([v.numpy() for v in inputs])[0])
+    assert 1e-6 < (bf16 - expected).abs().mean() < expected.abs().mean()
 
 
 COMPILED = """
