@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dsmoe_core.plain_text import escape_markdown
+from dsmoe_core.plain_text import escape_markdown, markdown_code
 from pipelines.benchmarks.markdown import markdown_table, score_over_seeds
 from pipelines.benchmarks.training_tables import DISPLAY, NO_TRAINING, resampling_note
 
@@ -36,7 +36,11 @@ def _metrics(result: Mapping[str, Any]) -> str:
         f"line, shown as many images of it; {seeds} seed{'s' * (seeds != 1)}. The intervals of the "
         "differences are over images."
     )
-    note = "".join(f" {sentence}" for sentence in resampling_note(result))
+    sentences = [
+        *([f"All models have {markdown_code(result['common'])}."] if result["common"] else []),
+        *resampling_note(result),
+    ]
+    note = "".join(f" {sentence}" for sentence in sentences)
     return f"{title}{note}\n\n{markdown_table(('settings', 'data', *columns), lines)}"
 
 

@@ -264,22 +264,26 @@ def lines(
         typer.Option(
             "--try",
             metavar="NAME=VALUE",
-            help="Also with changed settings, as in `dsmoe benchmark settings`; can be repeated.",
+            help="Also a joint model with changed settings; can be repeated.",
         ),
     ] = None,
+    common: Annotated[
+        str, typer.Option("--set", metavar="NAME=VALUE", help="Settings of all models, in the form of --try.")
+    ] = "",
     labels: LabelsOption = 1.0,
     size: SizeOption = Size.NANO,
 ) -> None:
     """One model for several product lines, each a --data, against one model for each line.
 
-    Example: `dsmoe benchmark lines --data deeppcb --data neu_det --try training.set_sampling=even`
+    Example: `dsmoe benchmark lines --data deeppcb --data neu_det --set training.set_sampling=even --try
+    model.routing=image`
     """
     from pipelines.benchmarks.comparison.product_lines import run_lines
     from pipelines.benchmarks.comparison.variants import changed_models, require_shares
     from pipelines.benchmarks.results import write_result
 
     require_shares([labels])
-    models = changed_models(changes or (), size.value, model_builder(options.px))
+    models = changed_models(changes or (), size.value, model_builder(options.px), common)
     options.measure(
         lambda store, report: run_lines(
             models,
@@ -289,6 +293,7 @@ def lines(
             store,
             report,
             train_share=labels,
+            common=common,
         ),
         write_result,
     )

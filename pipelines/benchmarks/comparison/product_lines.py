@@ -58,14 +58,16 @@ def run_lines(
     report: ReportCallback,
     *,
     train_share: float = 1.0,
+    common: str = "",
 ) -> None:
-    """Train the joint and the single models with each of the settings, seed by seed.
+    """Train the joint model with each of the settings and the single models without a change, seed by seed.
 
     Args:
-        models: by settings; those of ``UNCHANGED`` are compared with the others.
+        models: by settings; the joint models of the others are compared with that of ``UNCHANGED``.
         data: folders with images/, train.json and val.json, one for each line.
         images_seen: images of all lines together that a joint model is shown.
         train_share: share of the training images of each line.
+        common: settings of all models, for the result file.
 
     Raises:
         DataError: a data set cannot be read.
@@ -86,7 +88,7 @@ def run_lines(
             for settings, model in models.items():
                 store.progress.line(f"{', '.join(names)}: {settings}, seed {seed}")
                 _run(settings, model, sampled, images_seen, seed, store, results)
-                head = {"budget": {"images": images_seen}, "labels": train_share}
+                head = {"budget": {"images": images_seen}, "labels": train_share, "common": common}
                 report({**head, **_measured(results, names)}, seeds[: seeds.index(seed) + 1])
 
 
@@ -99,7 +101,7 @@ def _run(
     store: RunStore,
     results: Results,
 ) -> None:
-    """Train and evaluate the joint model and the single models of one setting and seed."""
+    """Train and evaluate the joint model of one setting and seed, and without a change the single models."""
     joint_set = replace(lines[0], extra_sets=tuple(lines[1:]))
     shown = model.images_of_each_set(joint_set, images_seen, seed)
     if not all(shown):
@@ -109,14 +111,13 @@ def _run(
         )
     trained = store.run(model, joint_set, Budget(images=images_seen), seed)
     for line, images in zip(lines, shown, strict=True):
-        joint = trained if line is lines[0] else _evaluate(model, trained, line, store)
-        single = store.run(model, line, Budget(images=images), seed)
-        for name, result in ((TOGETHER, joint), (ALONE, single)):
+        of_line = {TOGETHER: trained if line is lines[0] else _evaluate(model, trained, line, store)}
+        if settings == UNCHANGED:
+            of_line[ALONE] = store.run(model, line, Budget(images=images), seed)
+        for name, result in of_line.items():
             results.setdefault(LineKey(settings, name, line.name), []).append(result)
-        store.progress.line(
-            f"  {line.name}, {images} images shown: mAP@.5:.95 {joint.metrics['map']:.3f} together, "
-            f"{single.metrics['map']:.3f} alone"
-        )
+        metrics = ", ".join(f"{result.metrics['map']:.3f} {name}" for name, result in of_line.items())
+        store.progress.line(f"  {line.name}, {images} images shown: mAP@.5:.95 {metrics}")
 
 
 def _evaluate(model: DsmoeModel, trained: RunResult, line: BenchmarkDataset, store: RunStore) -> RunResult:
@@ -137,7 +138,7 @@ def _measured(results: Results, names: Sequence[str]) -> dict[str, Any]:
     for settings in dict.fromkeys(key.settings for key in results):
         by_training = {
             trained: [results[LineKey(settings, trained, name)] for name in names]
-            for trained in (TOGETHER, ALONE)
+            for trained in ((TOGETHER, ALONE) if settings == UNCHANGED else (TOGETHER,))
         }
         for trained, of_lines in by_training.items():
             keys = {"settings": settings, "trained": trained}
@@ -146,8 +147,9 @@ def _measured(results: Results, names: Sequence[str]) -> dict[str, Any]:
             ]
             rows.append({"data": MEAN, **keys, **_mean_row(of_lines)})
         joint = by_training[TOGETHER]
-        tests += _tests(names, joint, by_training[ALONE], {"settings": settings, "against": ALONE})
-        if settings != UNCHANGED and LineKey(UNCHANGED, TOGETHER, names[0]) in results:
+        if settings == UNCHANGED:
+            tests += _tests(names, joint, by_training[ALONE], {"settings": settings, "against": ALONE})
+        else:
             unchanged = [results[LineKey(UNCHANGED, TOGETHER, name)] for name in names]
             tests += _tests(names, joint, unchanged, {"settings": settings, "against": UNCHANGED})
         specialisation += [

@@ -199,16 +199,22 @@ def settings_sweep(
     return Sweep(entries, pairs)
 
 
-def changed_models(changes: Sequence[str], size: Size, models: ModelBuilder) -> dict[str, DsmoeModel]:
+def changed_models(
+    changes: Sequence[str], size: Size, models: ModelBuilder, common: str = ""
+) -> dict[str, DsmoeModel]:
     """The model of a preset without a change, named ``UNCHANGED``, and with each change.
+
+    Args:
+        common: settings of all models, in the form of a change.
 
     Raises:
         SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
     """
     if len(set(changes)) != len(changes):
         raise SettingsError(f"a setting is repeated in {', '.join(changes)}", "Name each once.")
-    changed = {change: _with_change(change, size, models) for change in changes}
-    return {UNCHANGED: models.dsmoe_preset(size), **changed}
+    unchanged = _with_change(common, size, models) if common.strip() else models.dsmoe_preset(size)
+    changed = {change: _with_change(f"{common} {change}", size, models) for change in changes}
+    return {UNCHANGED: unchanged, **changed}
 
 
 class _ChangeableSettings(Frozen):

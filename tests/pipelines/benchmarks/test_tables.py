@@ -295,10 +295,12 @@ def test_lines_table_compares_together_and_alone(tmp_path: Path) -> None:
     ]
     tests.append({"settings": "model.experts=4", "against": "as it is", "data": "mean", **both, "map": None})
     specialisation = [{"settings": "as it is", "seed": 1, "share": 0.25, "by_chance": 0.01, "p": 0.005}]
-    measured = {"budget": {"images": 900}, "rows": rows, "tests": tests, "specialisation": specialisation}
+    head = {"budget": {"images": 900}, "common": "model.top_k=2"}
+    measured = {**head, "rows": rows, "tests": tests, "specialisation": specialisation}
     write_result(tmp_path / "lines.json", measured, command="dsmoe", seeds=[1])
     text = render(marks("lines"), tmp_path)
     assert "900 images" in text
+    assert "`model.top_k=2`" in text
     cells = "0.800 | 0.600 | +0.200 [+0.100, +0.300] | 0.400 | 0.300 | -0.100 [-0.200, +0.000] |"
     assert f"| unchanged | boards | {cells}" in text
     assert f"| unchanged | mean | {cells}" in text

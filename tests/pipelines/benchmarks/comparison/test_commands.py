@@ -162,19 +162,17 @@ def test_lines_are_trained_together_and_alone(run: Any, tmp_path: Path, capsys: 
     """Ten images and five, five per step: of three steps, two show the first line."""
     second = write_blocks(tmp_path / "second", train=5, val=2, px=96, seed=2)
     arguments = ("lines", "--data", str(second), "--seeds", "1", "--images-seen", "15")
-    change = ("--try", "training.set_sampling=even model.experts=4")
+    change = ("--set", "training.set_sampling=even", "--try", "model.experts=5")
     assert run(*arguments, *change) == 0
     result = read_result(tmp_path / "out.json")
     assert [(row["settings"], row["trained"], row["data"]) for row in result["rows"]] == [
         (settings, trained, data)
-        for settings in ("as it is", change[1])
-        for trained in ("together", "alone")
+        for settings, trained in (("as it is", "together"), ("as it is", "alone"), (change[3], "together"))
         for data in ("squares", "second", "mean")
     ]
+    assert result["common"] == change[1]
     assert [(test["data"], test["against"]) for test in result["tests"]] == [
-        (data, against)
-        for against in ("alone", "alone", "as it is")
-        for data in ("squares", "second", "mean")
+        (data, against) for against in ("alone", "as it is") for data in ("squares", "second", "mean")
     ]
     for test in result["tests"]:
         assert all(len(test[name]["ci95"]) == 2 for name in ("map50", "map"))
@@ -186,7 +184,7 @@ def test_lines_are_trained_together_and_alone(run: Any, tmp_path: Path, capsys: 
         for path in (tmp_path / "work").rglob("result.json")
         for record in [json.loads(path.read_text())]
     ]
-    assert len(steps) == 6
+    assert len(steps) == 4
     assert steps.count(("squares", 3)) == 2, "the joint models"
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob("result.json")}
     assert run(*arguments, *change) == 0
