@@ -8,6 +8,8 @@ from torch import nn
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.config import STRIDES, ModelConfig
+from dsmoe_core.efficientnet import backbone as efficientnet
+from dsmoe_core.efficientnet.backbone import EfficientNetLite0
 from dsmoe_core.network import ClassEncoder, DSMoE
 from dsmoe_core.stages.aggregation import Aggregation
 from dsmoe_core.stages.alignment import HyperbolicAlignment
@@ -68,7 +70,7 @@ def build_full_network(config: ModelConfig) -> DSMoE:
             summed=paper.summed_ensemble,
         ),
         aggregation=Aggregation(width=d, gate_only=paper.gate_only, minimise_cosine=paper.minimised_cosine),
-        head=_head(config, config.encoder_widths),
+        head=_head(config, _backbone_widths(config)),
         head_levels=_head_levels(config),
     )
 
@@ -85,7 +87,7 @@ def _ablated(config: ModelConfig) -> AblatedDSMoE:
         else None,
         alignment=_alignment(config) if config.hyperbolic else None,
         broadcasting=_broadcasting(config) if config.hyperbolic else None,
-        head=_head(config, config.encoder_widths if config.mobile_sam else RESNET_WIDTHS),
+        head=_head(config, _backbone_widths(config) if config.mobile_sam else RESNET_WIDTHS),
         head_levels=_head_levels(config),
     )
 
@@ -111,13 +113,18 @@ def _distillation(config: ModelConfig) -> SemanticDistillation:
 
 def _image_encoder(config: ModelConfig) -> ImageEncoder:
     return ImageEncoder(
-        backbone=tiny_vit(config),
-        widths=config.encoder_widths,
+        backbone=EfficientNetLite0() if config.backbone == "efficientnet-lite0" else tiny_vit(config),
+        widths=_backbone_widths(config),
         strides=STRIDES,
         grid_stride=config.grid_stride,
         width=config.width,
         as_stride=config.paper.stride_pooling,
     )
+
+
+def _backbone_widths(config: ModelConfig) -> tuple[int, int, int, int]:
+    """Channels of the maps of the image encoder's backbone in rows C to F."""
+    return efficientnet.WIDTHS if config.backbone == "efficientnet-lite0" else config.encoder_widths
 
 
 def _resnet_encoder(config: ModelConfig) -> ResNetEncoder:

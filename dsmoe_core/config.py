@@ -102,6 +102,10 @@ class ModelConfig(Frozen):
     text_width: int = Field(
         384, ge=8, description="d_t, width of the text embeddings; a workspace takes it from its text encoder"
     )
+    backbone: Literal["tiny-vit", "efficientnet-lite0"] = Field(
+        "tiny-vit",
+        description="stage 3: TinyViT, as in MobileSAM, or EfficientNet-Lite0 with ImageNet weights",
+    )
     encoder_widths: tuple[int, int, int, int] = (32, 64, 96, 128)
     encoder_depths: tuple[int, int, int, int] = (1, 1, 2, 1)
     encoder_heads: tuple[int, int, int, int] = (1, 2, 3, 4)

@@ -157,10 +157,10 @@ class DetectorSettings(Frozen):
         PackagedText(),
         description="embeds the class descriptions; a model works only with the one it was trained with",
     )
-    start: Literal["scratch", "mobile-sam", "warm"] = Field(
+    start: Literal["scratch", "mobile-sam", "imagenet-lite", "warm"] = Field(
         "scratch",
         description="initial weights of the image encoder: random, MobileSAM's (`dsmoe weights mobile-sam`), "
-        "or pre-trained on synthetic images",
+        "EfficientNet-Lite0's (`dsmoe weights imagenet-lite`), or pre-trained on synthetic images",
     )
     warm_start: str | None = Field(
         None,
@@ -185,10 +185,17 @@ class DetectorSettings(Frozen):
                 f"start is mobile-sam, model is {self.model.size}, row {self.model.ablation}; expected size "
                 "base and an ablation row from C on, which has MobileSAM's encoder"
             )
-        if self.start == "warm" and not self.model.mobile_sam:
+        if self.start == "warm" and not (self.model.mobile_sam and self.model.backbone == "tiny-vit"):
             raise ValueError(
-                f"start is warm, model is row {self.model.ablation}; expected an ablation row from C on, "
-                "which has the encoder that was pre-trained"
+                f"start is warm, model is row {self.model.ablation} with backbone {self.model.backbone}; "
+                "expected tiny-vit and an ablation row from C on, which have the encoder that was pre-trained"
+            )
+        lite = self.model.mobile_sam and self.model.backbone == "efficientnet-lite0"
+        if lite != (self.start == "imagenet-lite"):
+            raise ValueError(
+                f"start is {self.start}, model is row {self.model.ablation} with backbone "
+                f"{self.model.backbone}; expected start: imagenet-lite with backbone: efficientnet-lite0 and "
+                "an ablation row from C on, or neither"
             )
         if self.warm_start is not None and self.start != "warm":
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from dsmoe_core.checkpoint import WeightMatch, read_tensors, write_tensors
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam.names import COMPONENTS, ENCODER, component_of, converted_name
 from dsmoe_core.mobile_sam.network import MEAN, STD, MobileSam
+from dsmoe_core.published_weights import read_published
 
 FILE = "mobile-sam.safetensors"
 FORMAT = "dsmoe-mobile-sam-1"
@@ -55,25 +55,9 @@ def read_original(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is damaged, or contains anything but tensors. Code in it is never executed.
     """
-    remedy = "Give mobile_sam.pt as its authors publish it, or its tensors as safetensors."
-    if path.suffix == ".safetensors":
-        try:
-            return read_tensors(path)[0]
-        except ModelError as error:
-            raise ModelError(error.problem, remedy) from error
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})", remedy) from error
-    except UnpicklingError as error:
-        raise ModelError(
-            f"{path} contains objects other than tensors; none of its code was executed", remedy
-        ) from error
-    except Exception as error:  # torch has no exception type for a damaged file
-        raise ModelError(f"{path} is damaged, or not a PyTorch file", remedy) from error
-    if not isinstance(tensors, dict) or not all(isinstance(v, Tensor) for v in tensors.values()):
-        raise ModelError(f"{path} does not contain a dictionary of tensors by name", remedy)
-    return {str(name): tensor for name, tensor in tensors.items()}
+    return read_published(
+        path, "Give mobile_sam.pt as its authors publish it, or its tensors as safetensors."
+    )
 
 
 def convert(original: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ConversionReport]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dsmoe_core.checkpoint import WeightMatch, read_tensors, write_tensors
 from dsmoe_core.config import Frozen
 from dsmoe_core.digest import sha256_of
+from dsmoe_core.efficientnet import weights as efficientnet
 from dsmoe_core.errors import ModelError, PrerequisiteError
 from dsmoe_core.mobile_sam import weights as mobile_sam
 
@@ -121,9 +122,9 @@ def load_warm_start(network: nn.Module, path: Path) -> WarmStartCard:
 
 
 def load_initial_encoder(network: nn.Module, path: Path) -> None:
-    """Load the image encoder of a network from a warm-start file or from MobileSAM's weights.
+    """Load a network's image encoder: a warm-start file, MobileSAM's or EfficientNet-Lite0's weights.
 
-    The format in the file's metadata decides which of the two it is.
+    The format in the file's metadata decides which of them it is.
 
     Raises:
         PrerequisiteError: the file does not exist.
@@ -135,9 +136,13 @@ def load_initial_encoder(network: nn.Module, path: Path) -> None:
         load_warm_start(network, path)
     elif file_format == mobile_sam.FORMAT:
         mobile_sam.load_encoder(network, path)
+    elif file_format == efficientnet.FORMAT:
+        efficientnet.load_encoder(network, path)
     else:
         raise ModelError(
-            f"{path} has the format {file_format}; expected {FORMAT} or {mobile_sam.FORMAT}", _REMEDY
+            f"{path} has the format {file_format}; expected {FORMAT}, {mobile_sam.FORMAT} or "
+            f"{efficientnet.FORMAT}",
+            _REMEDY,
         )
 
 
@@ -156,6 +161,11 @@ def require_file(path: Path) -> None:
         return
     if path.name == mobile_sam.FILE:
         problem, remedy = f"MobileSAM's weights were not found at {path}", "Run `dsmoe weights mobile-sam`."
+    elif path.name == efficientnet.FILE:
+        problem, remedy = (
+            f"the ImageNet weights were not found at {path}",
+            "Run `dsmoe weights imagenet-lite`.",
+        )
     elif path.parent == _FOLDER:
         problem = f"dsmoe ships no warm start for size {path.stem}"
         remedy = "Make one with `dsmoe pretrain` and set detector.warm_start to it, or start from scratch."

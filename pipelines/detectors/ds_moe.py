@@ -193,12 +193,13 @@ def dsmoe_backend(
 
 
 def _with_model(settings: DetectorSettings, model: ModelConfig) -> DetectorSettings:
-    """The settings with another network. One of another size starts from its packaged weights, if any."""
+    """The settings with another network. One with another image encoder starts from its packaged weights."""
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
     changes: dict[str, Any] = {"model": model}
-    if model.size != settings.model.size:
-        has_weights = model.mobile_sam and shipped_path(model.size).is_file()
+    if (model.size, model.backbone) != (settings.model.size, settings.model.backbone):
+        shipped = model.mobile_sam and model.backbone == "tiny-vit"
+        has_weights = shipped and shipped_path(model.size).is_file()
         changes |= {"start": "warm" if has_weights else "scratch", "warm_start": None}
     return settings.model_copy(update=changes)
 
@@ -218,6 +219,10 @@ def _initial_weights(settings: DetectorSettings, environment: Environment) -> Pa
         from dsmoe_core.mobile_sam.weights import FILE
 
         return environment.weights / FILE
+    if settings.start == "imagenet-lite":
+        from dsmoe_core.efficientnet.weights import installed_file
+
+        return installed_file(environment.weights)
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
     if settings.warm_start:

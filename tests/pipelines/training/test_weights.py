@@ -1,4 +1,4 @@
-"""``dsmoe weights mobile-sam``: installation from a file and from the hub."""
+"""``dsmoe weights``: installation from a file, from the hub and from an installed package."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
+from dsmoe_core.checkpoint import read_tensors
+from dsmoe_core.efficientnet import weights as efficientnet
 from dsmoe_core.mobile_sam.weights import FILE, read_weights
 from pipelines import cli
 from pipelines.training.weights import HUB_FILE, HUB_REPOSITORY
@@ -191,3 +193,44 @@ def test_interrupted_download_leaves_no_file(
     output = weights(capsys, "--to", tmp_path / "w", code=2)
     assert HUB_FILE in output
     assert list((tmp_path / "w").iterdir()) == []
+
+
+def imagenet_lite(capsys: pytest.CaptureFixture[str], *options: str | Path, code: int = 0) -> str:
+    assert cli.run(["weights", "imagenet-lite", *map(str, options)]) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err
+
+
+def test_imagenet_weights_come_from_the_installed_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "w" / efficientnet.FILE
+    assert str(path) in imagenet_lite(capsys, "--to", tmp_path / "w")
+    tensors, metadata = read_tensors(path)
+    assert (len(tensors), metadata["sha256"]) == (240, efficientnet.SHA256)
+    written = path.stat().st_mtime_ns
+    imagenet_lite(capsys, "--to", tmp_path / "w")
+    assert path.stat().st_mtime_ns == written
+    path.write_bytes(path.read_bytes()[:-1])
+    imagenet_lite(capsys, "--to", tmp_path / "w")
+    assert len(read_tensors(path)[0]) == 240
+
+
+def test_imagenet_weights_without_the_package_need_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = efficientnet.published_file()
+    assert published is not None
+    monkeypatch.setattr(efficientnet, "PACKAGE", "a-package-that-does-not-exist")
+    assert "--from" in imagenet_lite(capsys, "--to", tmp_path, code=2)
+    imagenet_lite(capsys, "--to", tmp_path, "--from", published)
+    assert (tmp_path / efficientnet.FILE).is_file()
+
+
+def test_another_file_is_not_taken_for_the_imagenet_weights(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = imagenet_lite(capsys, "--to", tmp_path, "--from", published, code=2)
+    assert efficientnet.SHA256 in message
+    assert message.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
