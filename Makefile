@@ -11,9 +11,10 @@ STAMP := .venv/.installed
 UV_VERSION := $(shell sed -n 's/^uv==\([^ ]*\).*/\1/p' requirements.lock)
 UV := $(or $(shell command -v uv 2>/dev/null),.tools/bin/uv)
 
-# The markers that this machine cannot run; `make test-marked` prints them.
+# The markers that this machine cannot run; `make test-outside` prints them.
 LACKING := $(if $(shell command -v chromium),,browser) $(if $(shell nvidia-smi -L 2>/dev/null),,gpu) $(if $(VLLM),,vllm)
-MARKED := (slow or browser or labelstudio or gpu or vllm)$(foreach marker,$(LACKING), and not $(marker))
+OUTSIDE := browser or labelstudio or gpu or vllm
+RUNNABLE := ($(OUTSIDE))$(foreach marker,$(LACKING), and not $(marker))
 
 # One process per core, one thread per process.
 PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadgroup
@@ -21,7 +22,7 @@ PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist l
 YOLO := pipelines/benchmarks/comparison/yolo
 ENGINES := pipelines/services/language_model/engines
 
-.PHONY: help install demo test test-marked test-all check lock clean
+.PHONY: help install demo test test-slow test-outside test-all check lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,11 +35,14 @@ demo: $(STAMP) ## the whole loop on synthetic circuit boards; ARGS="--rounds 2 -
 test: $(STAMP) ## the fast tests, on all cores; ARGS="-k loop" is passed on
 	$(PARALLEL_PYTEST) $(ARGS)
 
-test-marked: $(STAMP) ## the tests marked slow, labelstudio, browser, gpu or vllm that this machine can run
-	@echo 'Markers that this machine cannot run: $(or $(strip $(LACKING)),none)'
-	$(BIN)/python -m pytest -m '$(MARKED)' $(ARGS)
+test-slow: $(STAMP) ## the slow tests that need no service, on all cores
+	$(PARALLEL_PYTEST) -m 'slow and not ($(OUTSIDE))' $(ARGS)
 
-test-all: test test-marked ## both of the above
+test-outside: $(STAMP) ## the tests with a browser, Label Studio, a GPU or vLLM that this machine can run
+	@echo 'Markers that this machine cannot run: $(or $(strip $(LACKING)),none)'
+	$(BIN)/python -m pytest -m '$(RUNNABLE)' $(ARGS)
+
+test-all: test test-slow test-outside ## all of the above
 
 check: $(STAMP) ## lint, format, types, import contracts, rules of the source tree, lock files, documents; changes no file
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""What a GPU computes: as a processor does, and to the end. Run by `make test-marked` where there is one."""
+"""What a GPU computes: as a processor does, and to the end. Run by `make test-outside` where there is one."""
 
 from __future__ import annotations
 
