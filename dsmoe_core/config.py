@@ -297,7 +297,9 @@ class TrainingConfig(Frozen):
     )
     weight_decay: float = Field(0.02, ge=0, description="weight decay of matrices and kernels")
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps with a rising learning rate")
-    precision: Literal["bf16-mixed", "32-true"] = "bf16-mixed"
+    precision: Literal["auto", "bf16-mixed", "32-true"] = Field(
+        "auto", description="auto: bf16 on a GPU or a processor with AMX, else fp32"
+    )
     mixup: float = Field(
         0.0, ge=0, le=1, description="probability that an image is mixed with another; the paper uses 0.5"
     )

@@ -31,6 +31,7 @@ from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmenta
 from dsmoe_core.training.microbatch import MicroBatchFinder
 from dsmoe_core.training.objective import Objective
 from dsmoe_core.training.optimizer import WeightAverage, build_optimizer, set_learning_rate
+from dsmoe_core.training.precision import training_precision
 from dsmoe_core.training.prefetch import prefetch, prefetch_threads
 from dsmoe_core.training.run import TrainingRun, TrainingSummary, fingerprint
 from dsmoe_core.training.step_sampler import StepSampler
@@ -102,7 +103,8 @@ def fit(
         (out / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after the model was written
         return summary
     out.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training.precision)
+    training = training.model_copy(update={"precision": training_precision(training)})
+    fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training_precision(training))
     network = _initial_network(model, training, text_encoder, start_from, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last).train()
     frozen = _frozen_encoder(fabric, network, training, start, cache)

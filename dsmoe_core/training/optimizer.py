@@ -15,6 +15,7 @@ from dsmoe_core.stages.experts import CrossModalExperts
 from dsmoe_core.stages.head import Head
 from dsmoe_core.stages.text_prompt import TextPrompt
 from dsmoe_core.training.muon import Muon
+from dsmoe_core.training.precision import training_precision
 
 MIN_MATRIX_SIDE = 16
 """Minimum rows and columns of a weight that Muon treats as a matrix; excludes depthwise kernels."""
@@ -44,7 +45,7 @@ def build_optimizer(network: nn.Module, training: TrainingConfig) -> Muon:
             }
             for (decays, is_text, matrix), weights in groups.items()
         ),
-        large_dtype=torch.bfloat16 if training.precision == "bf16-mixed" else torch.float32,
+        large_dtype=torch.bfloat16 if training_precision(training) == "bf16-mixed" else torch.float32,
     )
 
 

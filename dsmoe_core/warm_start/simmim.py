@@ -38,6 +38,7 @@ from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.schema import ClassText, ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate
+from dsmoe_core.training.precision import training_precision
 
 PATCH_SIZE = 32
 MASK_RATIO = 0.6
@@ -101,7 +102,7 @@ def fit_simmim(
     if not images:
         raise DataError("there is no image to pretrain on", "Give a folder with images.")
     out.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(accelerator="auto", devices=1, precision=training.precision)
+    fabric = Fabric(accelerator="auto", devices=1, precision=training_precision(training))
     torch.manual_seed(training.seed)
     network = build(model)
     simmim = MaskedImageModel(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])

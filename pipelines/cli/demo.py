@@ -121,14 +121,7 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
     if data is None:
         model = {"image_px": SYNTHETIC_PX, **raw.get("model", {})}
         start = default_start(Size.NANO, model.get("ablation"))
-        training = {"precision": "32-true", **raw.get("training", {})}
-        raw = {
-            "images_seen": SYNTHETIC_IMAGES_SEEN,
-            "start": start,
-            **raw,
-            "model": model,
-            "training": training,
-        }
+        raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, "start": start, **raw, "model": model}
     if images_seen is not None:
         raw = {**raw, "images_seen": images_seen.split(",")}
     return validate_settings(DemoPlan, raw, "the command line")
