@@ -28,7 +28,16 @@ from .conftest import Learner, freeze_statistics
 DENSE = SMALL.model_copy(update={"experts": 6, "top_k": 6, "width": 48})
 """A teacher of another shape, whose experts are all active."""
 WITHOUT_LABELS = LossWeights(
-    quality=0, box=0, value_overlap=0, taxonomy=0, angle=0, misalignment=0, teacher_class=1, teacher_box=4
+    quality=0,
+    box=0,
+    value_overlap=0,
+    taxonomy=0,
+    contrast=0,
+    affinity=0,
+    specialisation=0,
+    misalignment=0,
+    teacher_class=1,
+    teacher_box=4,
 )
 
 
@@ -168,7 +177,7 @@ def distance(model: Path, teacher: Path, images: list[LabelledImage], vocabulary
 def test_a_student_gets_nearer_to_the_teacher_than_without_it(
     tmp_path: Path, teacher: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    changes = {"images_seen": 120, "batch": 6, "ema": 0.5, "learning_rate": 0.005, "matrix_rate": 0.0}
+    changes = {"images_seen": 180, "batch": 6, "ema": 0.5, "learning_rate": 0.005, "matrix_rate": 0.0}
     training = QUICK.model_copy(update=changes)
     taught_only = training.model_copy(update={"losses": WITHOUT_LABELS})
     train(tmp_path / "labels", images, vocabulary, training=training)
