@@ -180,22 +180,15 @@ class DetectorSettings(Frozen):
 
     @model_validator(mode="after")
     def _start_fits_the_encoder(self) -> Self:
-        if self.start == "mobile-sam" and (self.model.size != "base" or not self.model.mobile_sam):
+        model, start = self.model, self.start
+        expected = [f"backbone {'efficientnet-lite0' if start == 'imagenet-lite' else 'tiny-vit'}"]
+        fits = f"backbone {model.backbone}" in expected and (model.mobile_sam or start == "scratch")
+        expected += [] if start == "scratch" else ["an ablation row from C on"]
+        expected += ["size base"] if start == "mobile-sam" else []
+        if not fits or (start == "mobile-sam" and model.size != "base"):
             raise ValueError(
-                f"start is mobile-sam, model is {self.model.size}, row {self.model.ablation}; expected size "
-                "base and an ablation row from C on, which has MobileSAM's encoder"
-            )
-        if self.start == "warm" and not (self.model.mobile_sam and self.model.backbone == "tiny-vit"):
-            raise ValueError(
-                f"start is warm, model is row {self.model.ablation} with backbone {self.model.backbone}; "
-                "expected tiny-vit and an ablation row from C on, which have the encoder that was pre-trained"
-            )
-        lite = self.model.mobile_sam and self.model.backbone == "efficientnet-lite0"
-        if lite != (self.start == "imagenet-lite"):
-            raise ValueError(
-                f"start is {self.start}, model is row {self.model.ablation} with backbone "
-                f"{self.model.backbone}; expected start: imagenet-lite with backbone: efficientnet-lite0 and "
-                "an ablation row from C on, or neither"
+                f"start is {start}, size {model.size}, backbone {model.backbone}, row {model.ablation}; "
+                f"expected {', '.join(expected)}"
             )
         if self.warm_start is not None and self.start != "warm":
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")

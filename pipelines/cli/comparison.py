@@ -261,11 +261,7 @@ def lines(
     ] = 10_000,
     changes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--try",
-            metavar="NAME=VALUE",
-            help="Also a joint model with changed settings; can be repeated.",
-        ),
+        typer.Option("--try", metavar="NAME=VALUE", help="Also a joint model with other settings."),
     ] = None,
     common: Annotated[
         str, typer.Option("--set", metavar="NAME=VALUE", help="Settings of all models, in the form of --try.")

@@ -116,10 +116,7 @@ def init(
         test_labels = read_labels(test, images, request, split=SplitChoice.TEST, default=negative)
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    initial = _start(start, size, ablation)
-    if initial["start"] == "imagenet-lite":
-        model = {**model, "backbone": "efficientnet-lite0"}
-    detector = {"model": model, "text_encoder": _text_encoder(text_encoder), **initial}
+    detector = _detector(model, _start(start, size, ablation), text_encoder)
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(
         images,
@@ -133,6 +130,12 @@ def init(
         progress.step(0, "ingest")
         made, ingested = make_workspace(workspace, source, settings, progress=progress.advance)
     _report(made, ingested)
+
+
+def _detector(model: dict[str, Any], initial: dict[str, str], text_encoder: str) -> dict[str, Any]:
+    """Settings of the detector; the backbone is the one that the initial weights are for."""
+    backbone = "efficientnet-lite0" if initial["start"] == "imagenet-lite" else "tiny-vit"
+    return {"model": {**model, "backbone": backbone}, "text_encoder": _text_encoder(text_encoder), **initial}
 
 
 def _report(workspace: Workspace, ingested: IngestResult) -> None:
