@@ -181,14 +181,14 @@ class DetectorSettings(Frozen):
     @model_validator(mode="after")
     def _start_fits_the_encoder(self) -> Self:
         model, start = self.model, self.start
-        expected = [f"backbone {'efficientnet-lite0' if start == 'imagenet-lite' else 'tiny-vit'}"]
-        fits = f"backbone {model.backbone}" in expected and (model.mobile_sam or start == "scratch")
-        expected += [] if start == "scratch" else ["an ablation row from C on"]
-        expected += ["size base"] if start == "mobile-sam" else []
-        if not fits or (start == "mobile-sam" and model.size != "base"):
+        backbone = "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
+        needs = {f"backbone {backbone}": model.backbone == backbone}
+        needs |= {} if start == "scratch" else {"an ablation row from C on": model.mobile_sam}
+        needs |= {"size base": model.size == "base"} if start == "mobile-sam" else {}
+        if not all(needs.values()):
             raise ValueError(
                 f"start is {start}, size {model.size}, backbone {model.backbone}, row {model.ablation}; "
-                f"expected {', '.join(expected)}"
+                f"expected {', '.join(needs)}"
             )
         if self.warm_start is not None and self.start != "warm":
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")

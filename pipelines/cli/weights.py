@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,15 @@ if TYPE_CHECKING:
     from pipelines.training.weights import InstalledWeights
 
 app = typer.Typer(help="Pretrained weights of other projects.", no_args_is_help=True)
+
+
+def _source_option(description: str) -> Any:
+    """Option --from of a command that installs a published file."""
+    return typer.Option(
+        "--from", metavar="FILE", exists=True, dir_okay=False, readable=True, help=description
+    )
+
+
 FolderOption = Annotated[
     Path | None,
     typer.Option(
@@ -30,13 +39,8 @@ FolderOption = Annotated[
 def mobile_sam(
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            help="mobile_sam.pt, or its tensors as safetensors; default: download from the Hugging Face hub.",
+        _source_option(
+            "mobile_sam.pt, or its tensors as safetensors; default: download from the Hugging Face hub."
         ),
     ] = None,
     folder: FolderOption = None,
@@ -56,14 +60,7 @@ def mobile_sam(
 def imagenet_lite(
     source: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            readable=True,
-            help="efficientnet-lite0-57934424.pth; default: that of the installed package.",
-        ),
+        _source_option("efficientnet-lite0-57934424.pth; default: that of the installed package."),
     ] = None,
     folder: FolderOption = None,
 ) -> None:
