@@ -24,7 +24,9 @@ from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.pool import pool
 from pipelines.rounds.simulated_annotator import Annotate
 from pipelines.services import factory
-from pipelines.settings import DemoPlan, Environment, WorkspaceSettings
+from pipelines.settings.demo import DemoPlan
+from pipelines.settings.environment import Environment
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace, is_workspace_folder

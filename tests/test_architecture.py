@@ -39,7 +39,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 
 # The modules that may use environment variables, with the reason.
 USE_THE_ENVIRONMENT = {
-    "pipelines/settings.py": "reads all settings",
+    "pipelines/settings/environment.py": "reads all settings",
     "pipelines/detectors/tracking.py": "turns off MLflow's telemetry, which has no other switch",
     "annotate/review/server.py": "FiftyOne is configured by environment variables only",
 }

@@ -22,7 +22,8 @@ from pipelines.detectors import registry
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds import gate
 from pipelines.rounds.acquisition.function import AcquisitionFunction, Candidates
-from pipelines.settings import Environment, GateSettings
+from pipelines.settings.environment import Environment
+from pipelines.settings.rounds import GateSettings
 from pipelines.workspace.registry import Metrics
 from ui.views import Page
 

@@ -11,7 +11,7 @@ from annotate.studio.label_config import colour
 from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage, Prediction
 from pipelines.detectors.pre_annotations import pre_annotations
-from pipelines.settings import RoundSettings
+from pipelines.settings.rounds import RoundSettings
 from pipelines.workspace.import_log import ImportRecord
 from pipelines.workspace.round_summary import RoundSummary
 

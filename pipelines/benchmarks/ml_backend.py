@@ -35,7 +35,10 @@ from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Arm
 from dsmoe_core.text_encoders.sentence import SentenceEncoder
 from pipelines.services.ml_backend import lifecycle
-from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
+from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.environment import Environment
+from pipelines.settings.studio import StudioSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace

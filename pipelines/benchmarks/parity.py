@@ -21,7 +21,7 @@ from dsmoe_core.runtimes.openvino import has_bf16
 from dsmoe_core.schema import Detection, LabelledImage, Prediction
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
-from pipelines.settings import MAX_PIXELS
+from pipelines.settings.workspace import MAX_PIXELS
 
 MIN_SCORE = 0.05
 MATCH_IOU, MATCH_SCORE_GAP = 0.99, 0.01

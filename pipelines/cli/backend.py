@@ -34,7 +34,7 @@ def backend(
     Example: `dsmoe backend boards --port 9091`
     """
     from pipelines.services.ml_backend.run import run
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened:

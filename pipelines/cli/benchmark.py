@@ -160,7 +160,7 @@ def latency(
     from pipelines.benchmarks.parity import measure_parity
     from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     if (model is None) != (data is None):
         raise SettingsError("--model and --data go together; one was given", "Give both, or neither.")
@@ -213,7 +213,7 @@ def studio(
     from pipelines.benchmarks.label_studio_io import measure_label_studio_io
     from pipelines.benchmarks.ml_backend import benchmark_workspace, measure_ml_backend
     from pipelines.cli.terminal import TerminalReporter
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     config, environment = _config(size, px), Environment.read()
     with (
@@ -258,7 +258,7 @@ def structured(
     from pipelines.benchmarks.structured_output import measure_structured_output
     from pipelines.cli.terminal import TerminalReporter
     from pipelines.services.language_model.connect import connect_language_model
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     with TerminalReporter() as progress:
         client = connect_language_model(Environment.read(), llm, model, on_token=progress.token_progress)
@@ -307,7 +307,7 @@ def batches_by_device(device: DeviceChoice, cpu: list[int], cuda: list[int]) -> 
 def _config(size: Size, px: int | None) -> ModelConfig:
     """A preset, with another input size if given."""
     from dsmoe_core.config import ModelConfig
-    from pipelines.settings import validate_settings
+    from pipelines.settings.validation import validate_settings
 
     raw = ModelConfig.of_size(size.value).model_dump()
     return validate_settings(ModelConfig, raw | ({"image_px": px} if px else {}), "the command line")

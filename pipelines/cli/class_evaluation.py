@@ -122,7 +122,7 @@ def _evaluate(
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.evaluation.text_eval.eval_set import open_evaluation_set
     from pipelines.evaluation.text_eval.evaluate import evaluate_class_book
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     evaluated = load_evaluated_model(model, workspace, request.this, Environment.read())
     options = ReadOptions(SplitChoice.TEST, labels.accept_predictions, labels.strict)

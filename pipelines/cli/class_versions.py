@@ -41,7 +41,8 @@ def validate(
 
     Example: `dsmoe classes validate boards`
     """
-    from pipelines.settings import PackagedText, WorkspaceSettings
+    from pipelines.settings.detector import PackagedText
+    from pipelines.settings.workspace import WorkspaceSettings
     from pipelines.workspace.token_limit import truncation_check
     from pipelines.workspace.workspace import Workspace
     from prompts.class_book import ClassBook

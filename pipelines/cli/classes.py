@@ -108,7 +108,7 @@ def migrate(
     Example: `dsmoe classes migrate boards --dry-run`
     """
     from pipelines.services import factory
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked(), TerminalReporter() as progress:

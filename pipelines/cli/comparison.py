@@ -392,7 +392,7 @@ def model_builder(px: int) -> ModelBuilder:
     from pipelines.benchmarks.comparison.models import ModelBuilder
     from pipelines.benchmarks.comparison.yolo.yolo_model import yolo_python
     from pipelines.detectors.ds_moe import dsmoe_backend
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     environment = Environment.read()
     text_encoder = dsmoe_backend(None, environment).text_encoder

@@ -211,7 +211,7 @@ def _data(
     from dsmoe_core.data.label_source import SplitChoice
     from dsmoe_core.errors import SettingsError
     from pipelines.datasets.labelled_data import from_files, from_workspace
-    from pipelines.settings import validate_settings
+    from pipelines.settings.validation import validate_settings
 
     if annotations is not None and workspace is not None:
         raise SettingsError("both a workspace and --annotations are given", "Give only one of them.")

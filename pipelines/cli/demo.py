@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
     from pipelines.rounds.context import LoopContext
     from pipelines.rounds.simulated_annotator import Annotate
-    from pipelines.settings import DemoPlan, Environment
+    from pipelines.settings.demo import DemoPlan
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.round_summary import RoundSummary
     from pipelines.workspace.workspace import Workspace
 
@@ -116,7 +117,8 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
     Raises:
         SettingsError: a field is invalid.
     """
-    from pipelines.settings import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan, validate_settings
+    from pipelines.settings.demo import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan
+    from pipelines.settings.validation import validate_settings
 
     if data is None:
         model = {"image_px": SYNTHETIC_PX, **raw.get("model", {})}
@@ -151,7 +153,7 @@ def run(
     from pipelines import demo as loop
     from pipelines.benchmarks.results import write_result
     from pipelines.services import factory
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     started, environment = time.monotonic(), Environment.read()
     with TerminalReporter() as progress:

@@ -119,7 +119,7 @@ def evaluate(
     from dsmoe_core.data.label_source import SplitChoice
     from pipelines.evaluation.report.evaluate import EvaluationRequest
     from pipelines.evaluation.report.groups import compile_pattern
-    from pipelines.settings import MAX_PIXELS
+    from pipelines.settings.workspace import MAX_PIXELS
 
     pattern = None if by is None else compile_pattern(by)
     if report is not None:
@@ -149,7 +149,7 @@ def _evaluate(
     from pipelines.evaluation.report.evaluate import run_evaluation
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.evaluation.report.page import write_report
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from prompts.class_book import ClassBook
 
     environment = Environment.read()

@@ -35,7 +35,7 @@ from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
     from dsmoe_core.data.image_folder import IngestResult
-    from pipelines.settings import WorkspaceSettings
+    from pipelines.settings.workspace import WorkspaceSettings
     from pipelines.workspace.workspace import Workspace
 
 StartOption = Annotated[
@@ -156,7 +156,8 @@ def _report(workspace: Workspace, ingested: IngestResult) -> None:
 def _settings(
     title: str, budget: int, detector: dict[str, Any], port: int, dry_run: bool
 ) -> WorkspaceSettings:
-    from pipelines.settings import WorkspaceSettings, validate_settings
+    from pipelines.settings.validation import validate_settings
+    from pipelines.settings.workspace import WorkspaceSettings
 
     kinds = ("stub", "stub") if dry_run else ("label-studio", "ds-moe")
     raw = {

@@ -71,7 +71,8 @@ def knockout(
     from dsmoe_core.data.formats import read_annotations
     from pipelines.benchmarks.knockout import KnockoutSettings, measure_knockouts
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
-    from pipelines.settings import MAX_PIXELS, Environment
+    from pipelines.settings.environment import Environment
+    from pipelines.settings.workspace import MAX_PIXELS
     from prompts.class_book import ClassBook
 
     paths = [result_path(out, name, suffix) for name in ("knockout", "routing")]

@@ -47,7 +47,7 @@ def language_model(
         SettingsError, LanguageModelError, PrerequisiteError: see pipelines.services.language_model.connect.
     """
     from pipelines.services.language_model.connect import cached_model, connect_language_model
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     client = connect_language_model(Environment.read(), llm, model, on_token=progress.token_progress)
     return client, partial(cached_model, workspace=workspace, fresh=fresh)

@@ -66,7 +66,7 @@ def serve(
     from pipelines.services.language_model.engines import ENGINES, default_engine
     from pipelines.services.language_model.server import running_engine, terminate_as_interrupt
     from pipelines.services.language_model.source import DEFAULT_MODEL, find_model_source
-    from pipelines.settings import Environment, subprocess_environment
+    from pipelines.settings.environment import Environment, subprocess_environment
 
     folder = Environment.read().environments
     source = find_model_source(model or DEFAULT_MODEL, load_format.value)
@@ -105,7 +105,7 @@ def check(llm: LlmOption = None, model: LlmModelOption = None) -> None:
     """
     from pipelines.services.language_model.check import check_language_model
     from pipelines.services.language_model.connect import connect_language_model
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     environment = Environment.read()
     with TerminalReporter() as progress:

@@ -55,7 +55,7 @@ def pretrain(
 
     from dsmoe_core.atomic import disk_full_as_error
     from dsmoe_core.errors import SettingsError
-    from pipelines.settings import validate_settings
+    from pipelines.settings.validation import validate_settings
     from pipelines.training.pretrain import WarmStartPlan
     from pipelines.training.pretrain import pretrain as run_pretraining
 

@@ -109,7 +109,7 @@ def refine(
     """
     from pipelines.class_text import refinement_runner
     from pipelines.detectors.registry import detector_backend
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.workspace import Workspace
     from prompts.notes import read_notes
     from prompts.refine import Budget

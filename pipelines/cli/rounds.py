@@ -40,7 +40,7 @@ def open_context(path: Path, port: int | None) -> Iterator[tuple[LoopContext, Co
         The context, and how to connect to Label Studio; None for the stub.
     """
     from pipelines.services import factory
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.workspace import Workspace
 
     environment = Environment.read()

@@ -102,7 +102,8 @@ def export(
     from dsmoe_core.runtimes.int8 import MAX_SAMPLES
     from dsmoe_core.runtimes.loading import training_intensity_max
     from pipelines.detectors.ds_moe import dsmoe_backend
-    from pipelines.settings import MAX_PIXELS, Environment
+    from pipelines.settings.environment import Environment
+    from pipelines.settings.workspace import MAX_PIXELS
     from pipelines.workspace.model_ref import resolve_model
 
     with (
@@ -165,7 +166,7 @@ def predict(
     from dsmoe_core.runtimes.loading import RuntimeOptions
     from pipelines.detectors.ds_moe import dsmoe_backend
     from pipelines.detectors.predict import predict_folder
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.model_ref import resolve_model
     from prompts.class_book import ClassBook
 

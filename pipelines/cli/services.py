@@ -28,7 +28,7 @@ def _server(workspace: Workspace, port: int | None) -> LabelStudioServer | Exter
     """
     from dsmoe_core.errors import SettingsError
     from pipelines.services import factory
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
 
     server = factory.labelling_server(workspace, Environment.read(), port)
     if server is None:
@@ -120,7 +120,7 @@ def review(
     """
     from annotate.review.app import Page, launch
     from pipelines.services.review import dataset_name, review_samples
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.workspace.workspace import Workspace
 
     def announce(page: Page) -> None:

@@ -165,7 +165,7 @@ def _run(
     from dsmoe_core.data.label_source import SplitChoice
     from dsmoe_core.training.distributed import process_group
     from pipelines.progress import SilentProgress
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.training.standalone_training import TrainingFiles
     from pipelines.workspace.import_log import IMPORT_FILE, write_record
 

@@ -49,7 +49,7 @@ def mobile_sam(
 
     Example: `dsmoe weights mobile-sam --from mobile_sam.pt`
     """
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.training.weights import install_mobile_sam
 
     installed = install_mobile_sam(folder or Environment.read().weights, source, _print_report)
@@ -68,7 +68,7 @@ def imagenet_lite(
 
     Example: `dsmoe weights imagenet-lite`
     """
-    from pipelines.settings import Environment
+    from pipelines.settings.environment import Environment
     from pipelines.training.weights import install_imagenet_lite
 
     installed = install_imagenet_lite(folder or Environment.read().weights, source)

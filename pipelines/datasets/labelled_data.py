@@ -11,7 +11,7 @@ from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
-from pipelines.settings import MAX_PIXELS
+from pipelines.settings.workspace import MAX_PIXELS
 from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 

@@ -14,15 +14,15 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.knockout.part_report import PartReport
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import EVALUATION_MIN_SCORE, PredictFunction, TrainingProgress
-from pipelines.settings import (
+from pipelines.settings.detector import (
     DetectorSettings,
-    Environment,
     PackagedText,
     ServerText,
     TextSettings,
     TransformersText,
-    validate_settings,
 )
+from pipelines.settings.environment import Environment
+from pipelines.settings.validation import validate_settings
 from pipelines.workspace.registry import as_plain_dict
 from pipelines.workspace.workspace import Workspace
 

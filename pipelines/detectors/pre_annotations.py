@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.schema import Prediction
-from pipelines.settings import RoundSettings
+from pipelines.settings.rounds import RoundSettings
 
 
 def pre_annotations(prediction: Prediction, settings: RoundSettings) -> Prediction:

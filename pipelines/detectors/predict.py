@@ -12,7 +12,7 @@ from dsmoe_core.data.image_folder import IngestResult
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import Detection, ImageRecord, Prediction, Vocabulary
 from pipelines.progress import ProgressReporter
-from pipelines.settings import MAX_PIXELS
+from pipelines.settings.workspace import MAX_PIXELS
 
 
 class FolderPrediction(NamedTuple):

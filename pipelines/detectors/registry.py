@@ -12,7 +12,7 @@ from dsmoe_core.errors import SettingsError
 from pipelines.detectors import ds_moe
 from pipelines.detectors.backend import DetectorBackend
 from pipelines.detectors.stub_detector import StubDetector
-from pipelines.settings import Environment
+from pipelines.settings.environment import Environment
 from pipelines.workspace.workspace import Workspace
 
 

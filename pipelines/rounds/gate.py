@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dsmoe_core.errors import SettingsError
-from pipelines.settings import GateSettings
+from pipelines.settings.rounds import GateSettings
 from pipelines.workspace.registry import Metrics
 
 

@@ -17,7 +17,7 @@ from pipelines.rounds.gate import gate_checks
 from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.pool import require_unlabelled
 from pipelines.rounds.retraining import evaluate, has_known_classes, make_dataset, promote, train
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.round_summary import RoundSummary
 from pipelines.workspace.workspace import Workspace

@@ -10,7 +10,7 @@ from dsmoe_core.progress import StatusCallback
 from pipelines.detectors.registry import detector_backend
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.context import LoopContext
-from pipelines.settings import Environment
+from pipelines.settings.environment import Environment
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

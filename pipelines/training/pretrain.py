@@ -24,7 +24,7 @@ from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
 from pipelines.detectors.backend import evaluate_predictions, predict_all
 from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.progress import ProgressReporter, format_losses
-from pipelines.settings import MAX_PIXELS
+from pipelines.settings.workspace import MAX_PIXELS
 from pipelines.workspace.registry import source_commit
 from prompts.glossary import glossary_book
 

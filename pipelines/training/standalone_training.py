@@ -15,7 +15,8 @@ from dsmoe_core.digest import sha256_of
 from dsmoe_core.schema import LabelledImage
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.progress import ProgressReporter, format_losses
-from pipelines.settings import MAX_PIXELS, Environment
+from pipelines.settings.environment import Environment
+from pipelines.settings.workspace import MAX_PIXELS
 from pipelines.workspace.ingest import refuse_test_images
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.relabel import relabel_image

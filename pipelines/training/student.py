@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from dsmoe_core.config import ModelConfig
 from pipelines.progress import ProgressReporter
-from pipelines.settings import Environment, validate_settings
+from pipelines.settings.environment import Environment
+from pipelines.settings.validation import validate_settings
 from pipelines.training.standalone_training import TrainingFiles, train_from_files
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace

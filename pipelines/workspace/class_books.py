@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import ClassBookError
-from pipelines.settings import TextSettings
+from pipelines.settings.detector import TextSettings
 from pipelines.workspace.token_limit import truncation_check
 from prompts.book_diff import BookDiff, book_diff
 from prompts.class_book import ClassBook, read_book_text

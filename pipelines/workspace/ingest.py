@@ -16,7 +16,7 @@ from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.paths import check_output_folder
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Harvest, LabelledImage
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.import_log import record_import
 from pipelines.workspace.journal import EPOCH

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcome
-from pipelines.settings import FORMAT_VERSION, check_format_version
+from pipelines.settings.validation import FORMAT_VERSION, check_format_version
 from pipelines.workspace import database as t
 from pipelines.workspace.database import Database
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.settings import PackagedText, TextSettings, TransformersText
+from pipelines.settings.detector import PackagedText, TextSettings, TransformersText
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -20,7 +20,7 @@ from dsmoe_core.atomic import atomic_write, disk_full_as_error
 from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.class_books import ClassBooks
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.import_log import IMPORTS, ImportRecord, write_record

@@ -13,7 +13,8 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
-from pipelines.settings import DemoPlan, WorkspaceSettings
+from pipelines.settings.demo import DemoPlan
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS, write_blocks

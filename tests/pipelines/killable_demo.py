@@ -13,7 +13,7 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
-from pipelines.settings import DemoPlan
+from pipelines.settings.demo import DemoPlan
 from pipelines.workspace.journal import Journal
 from pipelines.workspace.workspace import Workspace
 

@@ -14,7 +14,8 @@ from pipelines.benchmarks.tables import render, update
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
-from pipelines.settings import DemoPlan, Environment
+from pipelines.settings.demo import DemoPlan
+from pipelines.settings.environment import Environment
 from pipelines.workspace.workspace import Workspace
 
 
@@ -80,7 +81,7 @@ def test_fresh_deletes_only_workspaces(tmp_path: Path) -> None:
 
 
 def test_plan_with_fewer_candidates_than_the_budget_is_refused() -> None:
-    from pipelines.settings import validate_settings
+    from pipelines.settings.validation import validate_settings
 
     with pytest.raises(SettingsError, match=r"5.*9"):
         validate_settings(DemoPlan, {"budget": 9, "candidates": 5}, "the command line")

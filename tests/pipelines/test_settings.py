@@ -10,17 +10,11 @@ import yaml
 
 from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError
-from pipelines.settings import (
-    FORMAT_VERSION,
-    DemoPlan,
-    DetectorSettings,
-    Environment,
-    PackagedText,
-    ServerText,
-    TransformersText,
-    WorkspaceSettings,
-    validate_settings,
-)
+from pipelines.settings.demo import DemoPlan
+from pipelines.settings.detector import DetectorSettings, PackagedText, ServerText, TransformersText
+from pipelines.settings.environment import Environment
+from pipelines.settings.validation import FORMAT_VERSION, validate_settings
+from pipelines.settings.workspace import WorkspaceSettings
 
 DEPLOYMENT = (Path(__file__).resolve().parents[2] / "docs" / "deployment.md").read_text()
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsmoe_core.errors import ClassBookError
-from pipelines.settings import PackagedText
+from pipelines.settings.detector import PackagedText
 from pipelines.workspace.token_limit import truncation_check
 from prompts.class_book import ClassBook
 from prompts.class_entry import ATTRIBUTES

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
-from pipelines.settings import RoundSettings
+from pipelines.settings.rounds import RoundSettings
 from pipelines.workspace.round_summary import RoundSummary
 from ui.snapshot import Snapshot
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.settings import RoundSettings
+from pipelines.settings.rounds import RoundSettings
 from tests.ui.snapshots import detection, labelled, prediction, snapshot
 from ui.gallery import GalleryFilter, page_count, reasons, select_images
 

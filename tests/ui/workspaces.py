@@ -16,7 +16,7 @@ from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
-from pipelines.settings import DemoPlan
+from pipelines.settings.demo import DemoPlan
 from pipelines.workspace.workspace import Workspace
 
 COLOURS = {"scratch": (220, 30, 30), "dent": (30, 200, 30), "stain": (40, 40, 230)}

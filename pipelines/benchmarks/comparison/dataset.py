@@ -19,7 +19,7 @@ from dsmoe_core.schema import ClassText, LabelledImage, Vocabulary
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
 from pipelines.evaluation.report.groups import group_names
 from pipelines.progress import ProgressReporter
-from pipelines.settings import MAX_PIXELS
+from pipelines.settings.workspace import MAX_PIXELS
 from prompts.glossary import glossary_book
 
 INNER_SEED = 42

@@ -13,7 +13,7 @@ from dsmoe_core.text_encoders.protocol import TextEncoder
 from pipelines.benchmarks.comparison.dsmoe_model import SPEED_TEST_S, DsmoeModel
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel
 from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
-from pipelines.settings import validate_settings
+from pipelines.settings.validation import validate_settings
 
 Size = Literal["nano", "base"]
 DSMOE_SIZES: tuple[Size, ...] = ("nano", "base")

@@ -17,7 +17,7 @@ from pipelines.benchmarks.comparison.models import DSMOE_SIZES, ModelBuilder, Si
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel, Budget
 from pipelines.benchmarks.comparison.sweep import EntryPair, Sweep, SweepEntry
 from pipelines.benchmarks.comparison.yolo.yolo_model import YOLO_SIZES
-from pipelines.settings import validate_settings
+from pipelines.settings.validation import validate_settings
 
 FULL_MODEL = "F"
 NO_TINY_HEAD = "no-tiny-head"

@@ -12,7 +12,7 @@ from dsmoe_core.schema import Annotation, ImageRecord, LabelledImage, Prediction
 from pipelines.detectors.backend import DetectorBackend, predict_all
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.detectors.registry import detector_backend
-from pipelines.settings import Environment
+from pipelines.settings.environment import Environment
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook

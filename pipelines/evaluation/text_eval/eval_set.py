@@ -14,7 +14,7 @@ from dsmoe_core.data.label_source import ReadOptions, SplitChoice
 from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledImage
 from pipelines.progress import ProgressReporter
-from pipelines.settings import MAX_PIXELS
+from pipelines.settings.workspace import MAX_PIXELS
 from pipelines.workspace.workspace import Workspace
 
 TEST_OPTIONS = ReadOptions(split=SplitChoice.TEST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dsmoe_core.errors import SettingsError
-from pipelines.settings import Environment
+from pipelines.settings.environment import Environment
 from prompts.llm import CachedModel, CountingModel, OpenAIModel, TokenProgress
 
 

@@ -30,7 +30,7 @@ from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.services.ml_backend.service import PredictionService
-from pipelines.settings import RoundSettings
+from pipelines.settings.rounds import RoundSettings
 
 log = logging.getLogger(__name__)
 

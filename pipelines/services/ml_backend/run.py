@@ -13,7 +13,7 @@ from pipelines.services.ml_backend.app import make_app
 from pipelines.services.ml_backend.model import ChampionModel
 from pipelines.services.ml_backend.process import MLBackendProcess
 from pipelines.services.ml_backend.service import PredictionService, ServiceLimits
-from pipelines.settings import Environment
+from pipelines.settings.environment import Environment
 from pipelines.workspace.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pipelines.benchmarks.runtimes import DeviceRuntime, available_runtimes, eag
 from pipelines.cli.benchmark import DeviceChoice, batches_by_device
 from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.evaluation.report.evaluated_model import load_evaluated_model
-from pipelines.settings import Environment
+from pipelines.settings.environment import Environment
 from tests.pipelines.blocks import COLOURS
 
 

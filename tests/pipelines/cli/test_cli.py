@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.config import ModelConfig
 from pipelines import cli
-from pipelines.settings import DemoPlan, PackagedText, TextSettings, TransformersText, WorkspaceSettings
+from pipelines.settings.demo import DemoPlan
+from pipelines.settings.detector import PackagedText, TextSettings, TransformersText
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook

@@ -22,7 +22,7 @@ from dsmoe_core.errors import DataError, WorkspaceError
 from dsmoe_core.schema import Annotation, Box, ImageRecord
 from pipelines import cli
 from pipelines.datasets.label_export import CARD, export_labels, export_names
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace

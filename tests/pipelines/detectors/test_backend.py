@@ -17,7 +17,8 @@ from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.detectors.registry import DETECTOR_BACKENDS, detector_backend, detector_entry
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.simulated_annotator import load_truth
-from pipelines.settings import DetectorSettings, Environment
+from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.environment import Environment
 from pipelines.workspace.workspace import Workspace
 
 SHORT = TrainingConfig(images_seen=24, batch=4)

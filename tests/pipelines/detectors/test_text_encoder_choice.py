@@ -23,7 +23,8 @@ from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.retraining import make_dataset, train
 from pipelines.rounds.simulated_annotator import load_truth
-from pipelines.settings import DetectorSettings, Environment, ServerText, TextSettings, TransformersText
+from pipelines.settings.detector import DetectorSettings, ServerText, TextSettings, TransformersText
+from pipelines.settings.environment import Environment
 from pipelines.workspace.workspace import Workspace
 
 SHORT = TrainingConfig(images_seen=4, batch=2)

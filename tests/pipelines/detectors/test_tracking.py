@@ -18,7 +18,7 @@ from pipelines.detectors import tracking
 from pipelines.detectors.tracking import DATABASE, EXPERIMENT, FOLDER, MAX_POINTS, track_training
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 
 pytest.importorskip("mlflow")

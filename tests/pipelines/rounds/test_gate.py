@@ -7,7 +7,7 @@ import pytest
 from dsmoe_core.errors import SettingsError
 from pipelines.rounds import gate
 from pipelines.rounds.gate import CheckResult, Comparison, GateCheck, decide, gate_checks, min_gain
-from pipelines.settings import GateSettings
+from pipelines.settings.rounds import GateSettings
 from pipelines.workspace.registry import Metrics
 
 DEFAULT = GateSettings()

@@ -12,7 +12,7 @@ from dsmoe_core.errors import WorkspaceError
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.pool import pool, require_unlabelled
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.additions import Addition, add_to_workspace
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace

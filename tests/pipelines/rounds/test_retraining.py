@@ -15,7 +15,7 @@ from pipelines.rounds.context import LoopContext
 from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.retraining import evaluate, make_dataset, promote, train
-from pipelines.settings import GateSettings
+from pipelines.settings.rounds import GateSettings
 from pipelines.workspace.registry import Metrics
 
 Label = Callable[[LoopContext], None]

@@ -13,7 +13,8 @@ from annotate.studio.server import LabelStudioServer
 from dsmoe_core.errors import StudioError
 from pipelines.cli import run
 from pipelines.services import factory
-from pipelines.settings import Environment, StudioSettings
+from pipelines.settings.environment import Environment
+from pipelines.settings.studio import StudioSettings
 from pipelines.workspace.workspace import Workspace
 
 

@@ -22,7 +22,7 @@ from dsmoe_core.errors import LanguageModelError
 from pipelines import cli
 from pipelines.services.language_model.engines import ENGINES
 from pipelines.services.language_model.source import DEFAULT_MODEL, find_model_source
-from pipelines.settings import subprocess_environment
+from pipelines.settings.environment import subprocess_environment
 from pipelines.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -16,7 +16,9 @@ from dsmoe_core.errors import DsmoeError, SettingsError
 from dsmoe_core.warm_start import checkpoint
 from pipelines import cli
 from pipelines.detectors.ds_moe import dsmoe_backend
-from pipelines.settings import DetectorSettings, Environment, validate_settings
+from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.environment import Environment
+from pipelines.settings.validation import validate_settings
 from pipelines.training import pretrain
 from pipelines.training.pretrain import WarmStartPlan, synthetic_vocabulary
 from pipelines.workspace.workspace import Workspace

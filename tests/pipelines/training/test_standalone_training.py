@@ -17,7 +17,7 @@ from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
 from dsmoe_core.schema import Annotation, Box
 from pipelines import cli
 from pipelines.detectors.ds_moe import DSMoEBackend
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
 

@@ -17,7 +17,9 @@ from dsmoe_core.errors import ModelError, SettingsError
 from dsmoe_core.schema import ClassText, Vocabulary
 from pipelines import cli
 from pipelines.detectors.ds_moe import DSMoEBackend, dsmoe_backend
-from pipelines.settings import DetectorSettings, Environment, WorkspaceSettings
+from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.environment import Environment
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.training.student import StudentOptions, parameter_count, student_network
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS

@@ -22,7 +22,7 @@ from pipelines import cli
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import open_round
 from pipelines.rounds.pool import pool
-from pipelines.settings import WorkspaceSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.additions import Addition, AdditionResult, add_to_workspace
 from pipelines.workspace.import_log import read_imports
 from pipelines.workspace.ingest import Source, make_workspace

@@ -14,7 +14,7 @@ from dsmoe_core.errors import ClassBookError
 from pipelines import cli
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.settings import PackagedText, ServerText, TransformersText
+from pipelines.settings.detector import PackagedText, ServerText, TransformersText
 from pipelines.workspace.class_books import WORKING
 from pipelines.workspace.token_limit import PACKAGED_MAX_TOKENS, PRETRAINED_MAX_TOKENS, truncation_check
 from pipelines.workspace.workspace import Workspace

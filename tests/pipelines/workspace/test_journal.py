@@ -12,7 +12,7 @@ import pytest
 
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcome
-from pipelines.settings import FORMAT_VERSION
+from pipelines.settings.validation import FORMAT_VERSION
 from pipelines.workspace import database
 from pipelines.workspace.journal import Journal, SentTask
 

@@ -19,7 +19,8 @@ from dsmoe_core.data.import_account import Reason
 from dsmoe_core.errors import ClassBookError, DataError, FormatError, SettingsError, WorkspaceError
 from pipelines import cli
 from pipelines.rounds.dispatch import pool
-from pipelines.settings import FORMAT_VERSION, WorkspaceSettings
+from pipelines.settings.validation import FORMAT_VERSION
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.import_log import read_imports
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace

@@ -8,7 +8,7 @@ import pytest
 
 from dsmoe_core.errors import SettingsError
 from pipelines.rounds.acquisition import ACQUISITION_FUNCTIONS, acquisition_function
-from pipelines.settings import RoundSettings
+from pipelines.settings.rounds import RoundSettings
 from tests.pipelines.rounds.acquisition.candidates import candidates
 
 ENTROPIES = {f"p{i}": tuple(0.1 * j for j in range(i)) for i in range(6)}

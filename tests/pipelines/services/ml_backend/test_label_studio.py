@@ -26,7 +26,10 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.services import factory
 from pipelines.services.ml_backend import lifecycle
-from pipelines.settings import DetectorSettings, Environment, StudioSettings, WorkspaceSettings
+from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.environment import Environment
+from pipelines.settings.studio import StudioSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.registry import new_card
 from pipelines.workspace.workspace import Workspace

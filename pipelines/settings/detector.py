@@ -1,0 +1,105 @@
+"""Settings of the detector, its text encoder and its training."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+
+
+class PackagedText(Frozen):
+    """The packaged MiniLM sentence encoder: works offline, 384 wide."""
+
+    kind: Literal["minilm"] = "minilm"
+
+
+class TransformersText(Frozen):
+    """A language model that transformers loads, such as deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B."""
+
+    kind: Literal["transformers"] = "transformers"
+    model: str = Field(description="ORG/NAME on the Hugging Face hub, or the absolute path of a folder")
+    revision: str | None = Field(
+        None, description="branch, tag or commit on the hub; a cached commit needs no connection"
+    )
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    device_map: str | None = Field(None, description="cuda:1, auto, ...; none: the GPU if there is one")
+
+    @field_validator("model")
+    @classmethod
+    def _does_not_depend_on_the_working_directory(cls, model: str) -> str:
+        if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*|[/~].*", model):
+            raise ValueError("expected ORG/NAME or the absolute path of a folder")
+        return model
+
+
+class ServerText(Frozen):
+    """A server with an OpenAI-compatible /embeddings; its key is DSMOE_EMBEDDINGS_API_KEY."""
+
+    kind: Literal["server"] = "server"
+    url: str = Field(pattern=r"^https?://", description="address, .../v1")
+    model: str = Field(min_length=1, description="name of the model on the server")
+    timeout_s: float = Field(60.0, gt=0)
+
+
+TextSettings = Annotated[PackagedText | TransformersText | ServerText, Field(discriminator="kind")]
+
+
+class DetectorSettings(Frozen):
+    """The detector and its training."""
+
+    kind: str = Field(
+        "ds-moe",
+        description="detector backend: a key of DETECTOR_BACKENDS, see pipelines/detectors/registry.py; stub "
+        "recognises classes by colour, for dry runs",
+    )
+    model: ModelConfig = ModelConfig()
+    text_encoder: TextSettings = Field(
+        PackagedText(),
+        description="embeds the class descriptions; a model works only with the one it was trained with",
+    )
+    start: Literal["scratch", "mobile-sam", "imagenet-lite", "warm"] = Field(
+        "scratch",
+        description="initial weights of the image encoder: random, MobileSAM's (`dsmoe weights mobile-sam`), "
+        "EfficientNet-Lite0's (`dsmoe weights imagenet-lite`), or pre-trained on synthetic images",
+    )
+    warm_start: str | None = Field(
+        None,
+        pattern="^[/~]",
+        description="file made by `dsmoe pretrain`; none: the one that ships with dsmoe",
+    )
+    training: TrainingConfig = TrainingConfig()
+    image_cache_gb: float = Field(
+        8.0, ge=0, description="size of the cache of letterboxed images, in GB per image size; 0: no cache"
+    )
+    images_seen: tuple[int, ...] = Field(
+        (4000,),
+        min_length=1,
+        description="training length of round 0, 1, ... in images; the last value holds for all later rounds",
+    )
+    distill_champion: bool = Field(False, description="rounds: the champion is the candidate's teacher, too")
+
+    @model_validator(mode="after")
+    def _start_fits_the_encoder(self) -> Self:
+        model, start = self.model, self.start
+        backbone = "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
+        needs = {f"backbone {backbone}": model.backbone == backbone}
+        needs |= {} if start == "scratch" else {"an ablation row from C on": model.mobile_sam}
+        needs |= {"size base": model.size == "base"} if start == "mobile-sam" else {}
+        if not all(needs.values()):
+            raise ValueError(
+                f"start is {start}, size {model.size}, backbone {model.backbone}, row {model.ablation}; "
+                f"expected {', '.join(needs)}"
+            )
+        if self.warm_start is not None and self.start != "warm":
+            raise ValueError(f"warm_start is given and start is {self.start}; expected warm")
+        return self
+
+    def training_for_round(self, number: int) -> TrainingConfig:
+        """The training settings of a round: its own length and its own seed."""
+        images_seen = self.images_seen[min(number, len(self.images_seen) - 1)]
+        return self.training.model_copy(
+            update={"images_seen": images_seen, "seed": self.training.seed + number}
+        )

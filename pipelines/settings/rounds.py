@@ -1,0 +1,46 @@
+"""Settings of a round and of the promotion gate."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dsmoe_core.config import Frozen
+
+
+class RoundSettings(Frozen):
+    """How the images of a round are selected and what annotators are shown on them."""
+
+    budget: int = Field(40, ge=1, description="images sent out in a round")
+    acquisition: str = Field(
+        "entropy",
+        description="acquisition function that ranks the pool: a key of ACQUISITION_FUNCTIONS, see "
+        "pipelines/rounds/acquisition",
+    )
+    random_share: float = Field(
+        0.2, ge=0, le=1, description="share of the budget that is sampled at random: the control arm"
+    )
+    blind_share: float = Field(
+        0.0, ge=0, le=1, description="share of the selected images that is shown without pre-annotations"
+    )
+    candidates: int | None = Field(
+        None, ge=1, description="rank a random sample of the pool of this size; none: the whole pool"
+    )
+    pre_annotation_score: float = Field(
+        0.3, ge=0, le=1, description="lowest score of a detection that is shown as pre-annotation"
+    )
+    max_pre_annotations: int = Field(
+        50, ge=1, description="most pre-annotations on an image; those with the highest scores are shown"
+    )
+
+
+class GateSettings(Frozen):
+    """The promotion gate: when a candidate replaces the champion."""
+
+    checks: tuple[str, ...] = Field(
+        ("min_gain",),
+        description="checks that a candidate must pass, keys of GATE_CHECKS, see pipelines/rounds/gate.py; "
+        "empty: every candidate is promoted",
+    )
+    min_gain: float = Field(
+        0.0, ge=0, lt=1, description="mAP@.5:.95 must exceed the champion's by more than this"
+    )
