@@ -72,6 +72,7 @@ def build_full_network(config: ModelConfig) -> DSMoE:
         aggregation=Aggregation(width=d, gate_only=paper.gate_only, minimise_cosine=paper.minimised_cosine),
         head=_head(config, _backbone_widths(config)),
         head_levels=_head_levels(config),
+        head_input=config.head_input,
     )
 
 
@@ -158,6 +159,7 @@ def _head(config: ModelConfig, widths: tuple[int, ...]) -> Head:
         text_width=config.text_width,
         encoded={STRIDES[i]: widths[i] for i in _head_levels(config)},
         hidden=config.head_width,
+        shallow=config.head_shallow,
     )
 
 

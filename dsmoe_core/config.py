@@ -130,6 +130,12 @@ class ModelConfig(Frozen):
     )
     head_strides: tuple[int, ...] = Field((4, 8, 16), description="strides to detect at, finest first")
     head_width: int = Field(64, ge=16, multiple_of=8, description="channels in the head")
+    head_input: Literal["f_enc", "f_cs", "f_b", "f_e", "f_out"] = Field(
+        "f_out",
+        description="rows E and F: the map that the head detects on, the output of stage 3, 4, 6, 9 or 10; "
+        "another one than f_out shows what the stages after it bring",
+    )
+    head_shallow: bool = Field(True, description="the head at stride 4 also reads F_shallow, as in the paper")
     paper: PaperForms = PaperForms()
     ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the complete method")
 
@@ -171,6 +177,10 @@ class ModelConfig(Frozen):
             )
         if self.top_k > self.experts:
             raise ValueError(f"top_k is {self.top_k}; expected at most the number of experts, {self.experts}")
+        if self.head_input != "f_out" and not self.dynamic_experts:
+            raise ValueError(
+                f"head_input is {self.head_input} and ablation is {self.ablation}; expected ablation E or F"
+            )
         self._check_tail()
         if self.text_width % self.text_heads:
             raise ValueError(f"text_width {self.text_width} is not divisible by text_heads {self.text_heads}")

@@ -106,7 +106,8 @@ class DSMoE(ClassEncoder):
     """The complete network: ten stages and the head.
 
     Takes built modules; ``build.py`` builds them from a configuration. ``head_levels`` are the indices of the
-    encoder's maps to detect on, finest first.
+    encoder's maps to detect on, finest first. ``head_input`` names the map that the head reads: ``f_out``, or
+    the output of an earlier stage to measure what the stages after it bring.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class DSMoE(ClassEncoder):
         aggregation: Aggregation,
         head: Head,
         head_levels: tuple[int, ...],
+        head_input: str = "f_out",
     ) -> None:
         super().__init__(text_prompt=text_prompt, distillation=distillation)
         self.image_encoder = image_encoder
@@ -136,6 +138,7 @@ class DSMoE(ClassEncoder):
         self.aggregation = aggregation
         self.head = head
         self.head_levels = head_levels
+        self.head_input = head_input
 
     def forward(
         self,
@@ -160,5 +163,7 @@ class DSMoE(ClassEncoder):
         f_moe = self.experts(f_b, gated)  # 8
         f_e = self.ensemble(f_b, text, aligned, gated)  # 9
         f_out, misalignment = self.aggregation(f_e, f_moe)  # 10
-        levels = self.head(f_out, [pyramid[i] for i in self.head_levels], classes)
+        maps_by_name = {"f_enc": f_enc, "f_cs": f_cs, "f_b": f_b, "f_e": f_e, "f_out": f_out}
+        shallow = [pyramid[i] for i in self.head_levels]
+        levels = self.head(maps_by_name[self.head_input], shallow, classes)
         return NetworkOutput(levels, aligned, gated, misalignment)

@@ -131,17 +131,25 @@ class Head(nn.Module):
         encoded: ``{stride: channels}`` of the encoder's maps at the strides to detect at.
         hidden: channels inside a level; half of them at stride 4.
         embedding: width of the projected class embeddings.
+        shallow: whether the level at stride 4 reads F_shallow.
     """
 
     def __init__(
-        self, *, width: int, text_width: int, encoded: dict[int, int], hidden: int, embedding: int = 64
+        self,
+        *,
+        width: int,
+        text_width: int,
+        encoded: dict[int, int],
+        hidden: int,
+        embedding: int = 64,
+        shallow: bool = True,
     ) -> None:
         super().__init__()
         self.text_projection = nn.Linear(text_width, embedding)
         self.levels = nn.ModuleList(
             HeadLevel(
                 width=width,
-                shallow=channels if stride == TINY_OBJECT_STRIDE else None,
+                shallow=channels if shallow and stride == TINY_OBJECT_STRIDE else None,
                 hidden=hidden // 2 if stride == TINY_OBJECT_STRIDE else hidden,
                 embedding=embedding,
                 stride=stride,

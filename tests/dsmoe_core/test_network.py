@@ -226,3 +226,35 @@ def test_bf16_training_gives_every_parameter_a_finite_gradient(images: Tensor, t
         n for n, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()
     ]
     assert without_gradient == []
+
+
+STAGES = {
+    "f_enc": "image_encoder.",
+    "f_cs": "cbam.",
+    "f_b": "broadcasting.",
+    "f_e": "ensemble.",
+    "f_out": "experts.",
+}
+
+
+@pytest.mark.parametrize("head_input", STAGES)
+def test_the_head_uses_the_stages_up_to_its_input_only(head_input: str, images: Tensor, text: Tensor) -> None:
+    config = PER_IMAGE.model_copy(update={"head_input": head_input, "head_shallow": False})
+    network = randomised(build_full_network(config)).float().eval()
+    levels = network(images, text, text).levels
+    sum(level.logits.sum() + level.distances.sum() for level in levels).backward()
+    used = {
+        name: any(
+            p.grad is not None and bool(p.grad.abs().sum() > 0)
+            for key, p in network.named_parameters()
+            if key.startswith(prefix)
+        )
+        for name, prefix in STAGES.items()
+    }
+    order = list(STAGES)
+    assert [used[name] for name in order] == [i <= order.index(head_input) for i in range(len(order))]
+
+
+def test_only_the_complete_network_can_move_the_input_of_the_head() -> None:
+    with pytest.raises(ValueError, match="head_input"):
+        ModelConfig(ablation="C", head_input="f_b")
