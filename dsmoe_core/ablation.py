@@ -59,7 +59,8 @@ class AblatedDSMoE(ClassEncoder):
         maps: list[Tensor] | None = None,
     ) -> NetworkOutput:
         """Run the stages of this ablation row; arguments as in :meth:`dsmoe_core.network.DSMoE.forward`."""
-        features, pyramid = self.image_encoder(images, maps)  # 3
+        f_enc, pyramid = self.image_encoder(images, maps)  # 3
+        features = f_enc
         aligned = None
         if self.cbam is not None:
             features = self.cbam(features)  # 4
@@ -67,4 +68,4 @@ class AblatedDSMoE(ClassEncoder):
             aligned = self.alignment(features, text)  # 5
             features = self.broadcasting(features, aligned, text)  # 6
         levels = self.head(features, [pyramid[i] for i in self.head_levels], classes)
-        return NetworkOutput(levels, aligned, None, features.new_zeros(()))
+        return NetworkOutput(levels, aligned, None, features.new_zeros(()), f_enc)

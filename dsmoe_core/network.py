@@ -57,6 +57,8 @@ class NetworkOutput(NamedTuple):
     """None in a network without stage 7."""
     misalignment: Float[Tensor, ""]
     """Auxiliary loss of stage 10."""
+    features: Float[Tensor, "b d h w"]
+    """F_enc, output of stage 3 on the working grid; does not depend on the classes."""
 
 
 class ClassEncoder(nn.Module):
@@ -166,4 +168,4 @@ class DSMoE(ClassEncoder):
         maps_by_name = {"f_enc": f_enc, "f_cs": f_cs, "f_b": f_b, "f_e": f_e, "f_out": f_out}
         shallow = [pyramid[i] for i in self.head_levels]
         levels = self.head(maps_by_name[self.head_input], shallow, classes)
-        return NetworkOutput(levels, aligned, gated, misalignment)
+        return NetworkOutput(levels, aligned, gated, misalignment, f_enc)

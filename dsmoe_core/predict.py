@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import batched_nms
@@ -190,7 +191,11 @@ class Detector:
         )
         version = f"{self.model.version}+{vocabulary.version}"
         routing = _routing(output.routing, index)
-        return Prediction(image.key, detections, routing, image_uncertainty(detections), version)
+        uncertainty = image_uncertainty(detections)
+        embedding = image_embedding(
+            output.features[index], letterbox.image_area(image.width, image.height), letterbox.side
+        )
+        return Prediction(image.key, detections, routing, uncertainty, version, embedding)
 
 
 @torch.no_grad()
@@ -245,6 +250,24 @@ def _detection(
     probabilities = dict(zip(names, map(float, row), strict=True))
     box = Box(*map(float, corners))
     return Detection(box, names[label], float(row[label]), probabilities, entropy, expert)
+
+
+def image_embedding(
+    features: Float[Tensor, "d h w"], area: tuple[int, int, int, int], side: int
+) -> Float[np.ndarray, " d"]:
+    """Mean of an image's features, scaled to length 1.
+
+    Args:
+        features: F_enc of the letterboxed image.
+        area: left, top, right, bottom of the image in the square, in pixels; the padding does not count.
+        side: of the letterboxed image in pixels.
+    """
+    cells = features.shape[-1]
+    left, top = (v * cells // side for v in area[:2])
+    right, bottom = (-(-v * cells // side) for v in area[2:])
+    mean = features[:, top:bottom, left:right].double().mean((1, 2))
+    embedding: Float[np.ndarray, " d"] = F.normalize(mean, dim=0).float().cpu().numpy()
+    return embedding
 
 
 def leading_experts(

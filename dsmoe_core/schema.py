@@ -23,6 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.errors import BoxError, ClassBookError
 
@@ -145,6 +148,8 @@ class Detection:
         probabilities: of every class, 0 to 1 each; independent (sigmoid), so they need not sum to 1.
         entropy: mean binary entropy of ``probabilities`` in nats, 0 (certain) to ln 2.
         expert: index of the expert with the highest weight at the box's centre; None without a router.
+        uncertainty: raw uncertainty scores by name (``dsmoe_core.uncertainty``), higher = more uncertain;
+            empty for a detector that computes none.
     """
 
     box: Box
@@ -153,6 +158,7 @@ class Detection:
     probabilities: Mapping[str, float]
     entropy: float
     expert: int | None = None
+    uncertainty: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_top_class(self) -> bool:
@@ -192,6 +198,8 @@ class Prediction:
         detections: by descending score.
         uncertainty: acquisition score of the image; higher = annotate sooner.
         version: model version and class-book version, ``MODEL+BOOK``.
+        embedding: image feature vector of length 1, float32; None for a detector that computes none. It is
+            not part of the stored predictions.
     """
 
     key: str
@@ -199,6 +207,7 @@ class Prediction:
     routing: Routing
     uncertainty: float
     version: str
+    embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dsmoe_core.config import Tiles
 from dsmoe_core.schema import (
     Annotation,
@@ -176,7 +179,19 @@ def _merged(
         )
     )
     routing = _mean_routing([prediction.routing for _, prediction in by_view])
-    return Prediction(image.key, detections, routing, image_uncertainty(detections), by_view[0][1].version)
+    embedding = _mean_embedding([p.embedding for _, p in by_view if p.embedding is not None])
+    version = by_view[0][1].version
+    return Prediction(image.key, detections, routing, image_uncertainty(detections), version, embedding)
+
+
+def _mean_embedding(embeddings: Sequence[NDArray[np.float32]]) -> NDArray[np.float32] | None:
+    """Mean over the views, scaled to length 1; None without any."""
+    if not embeddings:
+        return None
+    mean = np.stack(embeddings).mean(axis=0, dtype=np.float64)
+    length = max(float(np.linalg.norm(mean)), 1e-12)
+    scaled: NDArray[np.float32] = (mean / length).astype(np.float32)
+    return scaled
 
 
 def _in_image(detection: Detection, view: ImageRecord, image: ImageRecord, tiles: Tiles) -> TileDetection:

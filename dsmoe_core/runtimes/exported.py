@@ -19,6 +19,7 @@ from dsmoe_core.checkpoint import load_weights, read_tensors, write_tensors
 from dsmoe_core.config import Frozen, ModelConfig
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import ClassEncoder
+from dsmoe_core.runtimes.graph import OUTPUTS
 from dsmoe_core.runtimes.protocol import Precision
 from dsmoe_core.schema import Vocabulary
 
@@ -116,7 +117,7 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
     """
     try:
         card = ExportCard.model_validate_json((folder / CARD).read_text("utf-8"))
-        return card, Vocabulary.from_dict(card.vocabulary)
+        vocabulary = Vocabulary.from_dict(card.vocabulary)
     except (OSError, ValueError, KeyError, TypeError) as error:
         details = error.errors() if isinstance(error, ValidationError) else [{"msg": str(error)}]
         reason = "; ".join(detail["msg"] for detail in details)
@@ -124,3 +125,9 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
             f"{folder} does not hold a complete exported model ({reason})",
             "Export it again with `dsmoe export`.",
         ) from error
+    if missing := [name for name in OUTPUTS[:3] if name not in card.outputs]:
+        raise ModelError(
+            f"the graph in {folder} has no output {', '.join(missing)}; it was exported by an older version",
+            "Export it again with `dsmoe export`.",
+        )
+    return card, vocabulary

@@ -16,7 +16,7 @@ from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.packages import import_package
 
 INPUTS = ("images", "conditioning", "classes")
-OUTPUTS = ("logits", "boxes", "experts", "weights", "probabilities")
+OUTPUTS = ("logits", "boxes", "features", "experts", "weights", "probabilities")
 OPSET = 20
 """The first ONNX opset whose GridSample all runtimes implement in the same way."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -26,7 +26,7 @@ class Graph(nn.Module):
     """The network with plain tensors as inputs and outputs.
 
     Inputs: images with values from 0 to 1, and T^ of the conditioning and of the scored classes. Outputs:
-    ``OUTPUTS``; the first two only for a network without stage 7.
+    ``OUTPUTS``; the first three only for a network without stage 7.
     """
 
     def __init__(self, network: DSMoE | AblatedDSMoE) -> None:
@@ -36,7 +36,8 @@ class Graph(nn.Module):
     def forward(self, images: Tensor, conditioning: Tensor, classes: Tensor) -> tuple[Tensor, ...]:
         output = self.network(images, conditioning, classes)
         flat = flatten_levels(output.levels)
-        return flat.logits, flat.boxes, *(output.gated[:3] if output.gated is not None else ())
+        routing = output.gated[:3] if output.gated is not None else ()
+        return flat.logits, flat.boxes, output.features.float(), *routing
 
 
 def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:

@@ -36,11 +36,13 @@ class RuntimeOutput(NamedTuple):
     Attributes:
         logits: of c classes.
         boxes: x1, y1, x2, y2 in pixels of the letter-boxed image.
+        features: F_enc, output of stage 3, at the h x w positions of the working grid.
         routing: None for a network without stage 7.
     """
 
     logits: Float[Tensor, "b N c"]
     boxes: Float[Tensor, "b N 4"]
+    features: Float[Tensor, "b d h w"]
     routing: RouterOutput | None
 
 
@@ -92,5 +94,5 @@ def graph_inputs(
 
 def runtime_output(outputs: Iterable[Any]) -> RuntimeOutput:
     """Convert the outputs of a graph, given in the order of ``graph.OUTPUTS``."""
-    logits, boxes, *routing = (torch.as_tensor(o) for o in outputs)
-    return RuntimeOutput(logits, boxes, RouterOutput(*routing) if routing else None)
+    logits, boxes, features, *routing = (torch.as_tensor(o) for o in outputs)
+    return RuntimeOutput(logits, boxes, features, RouterOutput(*routing) if routing else None)

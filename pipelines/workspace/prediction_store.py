@@ -115,6 +115,7 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
                 "probabilities": {name: round(p, 6) for name, p in d.probabilities.items()},
                 "entropy": round(d.entropy, 6),
                 "expert": d.expert,
+                "uncertainty": {name: round(score, 6) for name, score in d.uncertainty.items()},
             }
             for d in prediction.detections
         ],
@@ -134,6 +135,7 @@ def from_json(raw: dict[str, Any]) -> Prediction:
                 d["probabilities"],
                 d["entropy"],
                 d["expert"],
+                d["uncertainty"],
             )
             for d in raw["detections"]
         ),

@@ -133,6 +133,7 @@ def network_output(images: int = 3, classes: int = 3) -> NetworkOutput:
         aligned=aligned(images, classes, 4, 4, 4),
         gated=gated(images, 6, 2, 10),
         misalignment=torch.tensor(0.7),
+        features=random(images, 8, 4, 4),
     )
 
 

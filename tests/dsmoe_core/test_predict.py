@@ -19,7 +19,7 @@ from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.data.letterbox import apply_gamma
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.errors import ModelError
-from dsmoe_core.predict import Detector, _routing, leading_experts, nms_per_class
+from dsmoe_core.predict import Detector, _routing, image_embedding, leading_experts, nms_per_class
 from dsmoe_core.runtimes.loading import RuntimeOptions
 from dsmoe_core.runtimes.protocol import RouterOutput
 from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
@@ -59,6 +59,9 @@ def test_predictions_are_complete_and_inside_the_image(
         assert result.detections
         assert result.version.endswith("+v1")
         assert SMALL.top_k <= len(result.routing.experts) <= SMALL.experts
+        assert result.embedding is not None
+        assert (result.embedding.shape, result.embedding.dtype) == ((SMALL.width,), np.float32)
+        assert np.linalg.norm(result.embedding) == pytest.approx(1, abs=1e-5)
         assert {f.expert for f in result.detections} <= set(result.routing.experts)
         assert math.isclose(sum(result.routing.weights), 1.0, abs_tol=1e-5)
         top_class = [f for f in result.detections if f.is_top_class]
@@ -84,6 +87,14 @@ def test_filtering_by_score_recomputes_the_uncertainty(
     assert filtered.uncertainty == pytest.approx(
         sum(f.entropy for f in filtered.detections if f.is_top_class)
     )
+
+
+def test_embedding_ignores_the_padding() -> None:
+    features = torch.zeros(2, 4, 4)
+    features[0, 1:3], features[1, 0] = 3.0, 100.0
+    embedding = image_embedding(features, (0, 20, 64, 44), 64)
+    np.testing.assert_allclose(embedding, [1, 0])
+    np.testing.assert_allclose(image_embedding(features, (0, 0, 64, 64), 64), [0.06, 1], atol=2e-3)
 
 
 def test_batch_size_does_not_change_the_predictions(

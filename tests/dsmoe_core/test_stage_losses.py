@@ -217,7 +217,8 @@ def test_specialisation_loss_is_zero_per_image_and_without_boxes() -> None:
 def test_auxiliary_losses_are_weighted_by_name() -> None:
     levels = [LevelOutput(16, random(3, 3, 4, 4).float(), random(3, 4, 4, 4, seed=1).exp().float() * 16)]
     signal, gating = aligned(3, 3, 4, 4, 4), gated(3, 6, 2, 10, 4, 4)
-    output = NetworkOutput(levels, signal, gating, misalignment=torch.tensor(0.7))
+    features = random(3, 8, 4, 4)
+    output = NetworkOutput(levels, signal, gating, misalignment=torch.tensor(0.7), features=features)
     conditioning, inner_text = random(3, 10), random(2, 10)
     encoding = ClassEncoding(
         conditioning, classes=conditioning, inner=inner_text, value_overlap=torch.tensor(0.3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -248,6 +249,23 @@ def test_merged_prediction_has_the_key_version_and_routing_of_the_image() -> Non
     assert prediction.version == "m+b"
     assert prediction.routing == ROUTING
     assert prediction.uncertainty == pytest.approx(0.2)
+
+
+def test_embedding_is_the_mean_over_the_views() -> None:
+    vectors = np.eye(8, dtype=np.float32)
+    plain = perfect([(10, 10, 20, 20)])
+
+    def predict(views: Iterable[ImageRecord]) -> Iterator[Prediction]:
+        for i, prediction in enumerate(plain(views)):
+            yield replace(prediction, embedding=vectors[i])
+
+    tiles = Tiles(px=64, whole=False)
+    (merged,) = predict_tiled(predict, [image(120, 64)], tiles)
+    count = len(image_views(image(120, 64), tiles))
+    assert merged.embedding is not None
+    assert merged.embedding.dtype == np.float32
+    np.testing.assert_allclose(merged.embedding, [count**-0.5] * count + [0] * (8 - count), rtol=1e-6)
+    assert next(predict_tiled(plain, [image(120, 64)], tiles)).embedding is None
 
 
 def test_tile_is_read_from_its_region_of_the_file(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_batch_and_numbers_of_classes_are_dynamic(exports: Exports) -> None:
     assert shapes["logits"] == ["batch", 80, "scored_classes"]
     assert shapes["boxes"] == ["batch", 80, 4]
     cells = side // SMALL.grid_stride
+    assert shapes["features"] == ["batch", SMALL.width, cells, cells]
     assert shapes["experts"] == ["batch", SMALL.top_k, cells, cells]
     assert shapes["probabilities"] == ["batch", SMALL.experts, cells, cells]
 

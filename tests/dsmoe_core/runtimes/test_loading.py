@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -134,6 +135,15 @@ def test_damaged_export_is_refused_in_one_line(
     with pytest.raises(ModelError, match=value) as raised:
         load_inference_model(folder, RuntimeOptions())
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_export_without_features_is_refused(exports: Exports, copied: Callable[[Path], Path]) -> None:
+    folder = copied(exports.onnx)
+    card = json.loads((folder / "export.json").read_text())
+    del card["outputs"]["features"]
+    (folder / "export.json").write_text(json.dumps(card))
+    with pytest.raises(ModelError, match="features"):
+        load_inference_model(folder, RuntimeOptions())
 
 
 def test_weights_of_another_class_encoder_are_refused(

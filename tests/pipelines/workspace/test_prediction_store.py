@@ -15,7 +15,15 @@ from pipelines.workspace.prediction_store import PredictionStore, from_json, to_
 
 def prediction(key: str, *scores: float) -> Prediction:
     detections = tuple(
-        Detection(Box(0.125, 1.0, 5.0, 9.5), "spur", s, {"spur": s, "short": 0.25}, 0.5) for s in scores
+        Detection(
+            Box(0.125, 1.0, 5.0, 9.5),
+            "spur",
+            s,
+            {"spur": s, "short": 0.25},
+            0.5,
+            uncertainty={"class": s, "novelty": 2.5},
+        )
+        for s in scores
     )
     return Prediction(key, detections, Routing((3, 1), (0.75, 0.25), 1.5), 0.4, "m+b")
 
