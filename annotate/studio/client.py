@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from annotate.studio.api import Api
 from annotate.studio.class_change import ClassChange, Resolve, no_aliases
 from annotate.studio.class_migration import migrate
 from annotate.studio.controls import CONTROL
+from annotate.studio.convert import Json
 from annotate.studio.harvest import read_harvests
 from annotate.studio.label_config import label_config
 from annotate.studio.ownership import owner_of, select_project, with_owner
@@ -145,13 +146,25 @@ class LabelStudio:
 
     def set_agreement(self, project: int, agreement: Mapping[str, float]) -> None:
         """See Studio.set_agreement."""
-        if not agreement:
-            return
+        if agreement:
+            self._update_data(project, lambda data: task_format.with_agreement(data, agreement))
+
+    def set_label_errors(self, project: int, scores: Mapping[str, float]) -> int:
+        """See Studio.set_label_errors."""
+        ensure_views(self._api, project)
+        changed = self._update_data(project, lambda data: task_format.with_label_error(data, scores))
+        return sum("label_error" in data for data in changed)
+
+    def _update_data(self, project: int, update: Callable[[Json], Json]) -> list[Json]:
+        """Change the data of annotated tasks, and return the data of all of them."""
+        result = []
         for task in query_tasks(self._api, project, DATA, [count_filter("annotations", "greater")]):
-            data = task_format.with_agreement(task["data"], agreement)
+            data = update(task["data"])
+            result.append(data)
             if data != task["data"]:
                 with self._api.client(f"update task {task['id']}") as sdk:
                     sdk.tasks.update(str(task["id"]), data=data)
+        return result
 
     def _find(self, title: str, owner: str, known: int | None) -> _Project | None:
         """The project with this id if it belongs to the owner, else the one with this title."""

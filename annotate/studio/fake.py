@@ -142,6 +142,15 @@ class FakeStudio:
             task["data"] = task_format.with_agreement(task["data"], agreement)
         self._save()
 
+    def set_label_errors(self, project: int, scores: Mapping[str, float]) -> int:
+        """See Studio.set_label_errors."""
+        self._project(project)
+        annotated = [task for task in self._tasks(project) if task["annotations"]]
+        for task in annotated:
+            task["data"] = task_format.with_label_error(task["data"], scores)
+        self._save()
+        return sum("label_error" in task["data"] for task in annotated)
+
     # Other actions of users in the labelling interface, for tests.
 
     def annotate(self, task_id: int, annotation: Json) -> int:

@@ -209,3 +209,14 @@ class Studio(Protocol):
             agreement: image key -> 0 to 1.
         """
         ...
+
+    def set_label_errors(self, project: int, scores: Mapping[str, float]) -> int:
+        """Store scores of probable label errors in annotated tasks, for their view; other tasks lose theirs.
+
+        Args:
+            scores: image key -> 0 to 1, higher = more probable.
+
+        Returns:
+            Number of tasks that have a score.
+        """
+        ...

@@ -104,6 +104,13 @@ def with_agreement(data: Mapping[str, Any], agreement: Mapping[str, float]) -> J
     return {**data} if value is None else {**data, "agreement": round(value, 3)}
 
 
+def with_label_error(data: Mapping[str, Any], scores: Mapping[str, float]) -> Json:
+    """A task's data with the score of its image's most probable label error; without it if there is none."""
+    kept = {name: value for name, value in data.items() if name != "label_error"}
+    score = scores.get(data.get("key", ""))
+    return kept if score is None else {**kept, "label_error": round(score, 3)}
+
+
 def missing_predictions(task: Mapping[str, Any], body: Mapping[str, Any]) -> list[Json]:
     """Predictions in ``body`` whose model version the stored task does not have yet."""
     versions = {p["model_version"] for p in task.get("predictions") or []}

@@ -13,6 +13,7 @@ from annotate.studio.task_query import OPEN
 QUEUE: Final = "Labelling queue"
 DISAGREEMENTS: Final = "Disagreements"
 NEEDS_EXPERT: Final = "Needs an expert"
+LABEL_ERRORS: Final = "Label errors"
 BLIND_AUDIT: Final = "Blind audit"
 ALL_TASKS: Final = "All tasks"
 
@@ -24,6 +25,7 @@ _HIDDEN = [
         *("predictions_results", "predictions_score", "predictions_model_versions", "total_predictions"),
         *("file_upload", "storage_filename", "data.key", "data.width", "data.height", "data.queue"),
         *("data.name", "data.round", "data.rank", "data.arm", "data.audit", "data.agreement"),
+        "data.label_error",
     )
 ]
 
@@ -36,6 +38,7 @@ FILTERS: Final[dict[str, list[Json]]] = {
     QUEUE: [*OPEN],
     DISAGREEMENTS: [_filter("data.agreement", "less", "Number", "1")],
     NEEDS_EXPERT: [_filter("annotations_results", "contains", "String", ImageChoice.NEEDS_EXPERT)],
+    LABEL_ERRORS: [_filter("data.label_error", "greater", "Number", "0")],
     BLIND_AUDIT: [_filter("data.audit", "equal", "String", BLIND)],
     ALL_TASKS: [],
 }

@@ -31,6 +31,7 @@ from pipelines.cli import (
     demo,
     evaluate,
     init,
+    label_errors,
     llm,
     models,
     pretrain,
@@ -62,6 +63,7 @@ app.command("train")(train.train)
 app.command("distill")(train.distill)
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
+app.command("label-errors")(label_errors.label_errors)
 app.add_typer(benchmark.app, name="benchmark")
 app.command("export")(runtimes.export)
 app.command("predict")(runtimes.predict)

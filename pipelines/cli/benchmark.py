@@ -1,4 +1,5 @@
-"""dsmoe benchmark demo, experts, latency, structured, studio, tables; others: comparison.py, knockout.py"""
+"""dsmoe benchmark demo, experts, latency, structured, studio, tables; others: comparison.py, knockout.py,
+label_errors.py"""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli import comparison, knockout
+from pipelines.cli import comparison, knockout, label_errors
 from pipelines.cli import demo as demo_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Measure something and write benchmarks/results/NAME.json.", no_args_is_help=True)
 app.add_typer(comparison.app)  # without a name: its commands are commands of this app
 app.command("knockout")(knockout.knockout)
+app.command("label-errors")(label_errors.benchmark)
 
 
 class DeviceChoice(StrEnum):

@@ -127,6 +127,7 @@ def test_views_show_the_tasks_of_their_filter(
     agreement = {disputed.key: 0.5, agreed.key: 1.0, blind.key: 0.0}
     for _ in range(2):
         real_studio.set_agreement(project, agreement)
+        assert real_studio.set_label_errors(project, {expert.key: 0.7, blind.key: 0.9}) == 1
     tasks_by_view = {}
     with Api(connection).client("list views") as sdk:
         for view in sdk.views.list(project=project):
@@ -136,6 +137,7 @@ def test_views_show_the_tasks_of_their_filter(
         views.QUEUE: [seed.key, blind.key],
         views.DISAGREEMENTS: [disputed.key],  # the blind one has no annotation yet
         views.NEEDS_EXPERT: [expert.key],
+        views.LABEL_ERRORS: [expert.key],
         views.BLIND_AUDIT: [blind.key],
         views.ALL_TASKS: [p.key for p in (seed, blind, expert, disputed, agreed)],
     }

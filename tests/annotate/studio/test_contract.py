@@ -334,6 +334,21 @@ def test_submission_is_validated(
     assert studio.open_tasks(project) == [task]
 
 
+def test_label_errors_are_stored_in_annotated_tasks(
+    studio: Studio, title: str, vocabulary: Vocabulary, images: MakeImage, make_task: MakeTask
+) -> None:
+    project = studio.ensure_project(title, vocabulary)
+    first, second, still_open = images("a"), images("b"), images("c")
+    studio.import_tasks(project, [make_task(i, bare=True) for i in (first, second, still_open)])
+    for task in studio.open_tasks(project):
+        if task.key != still_open.key:
+            studio.submit(project, task, [], seconds=1)
+    assert studio.set_label_errors(project, {first.key: 0.9, still_open.key: 0.8}) == 1
+    assert studio.set_label_errors(project, {first.key: 0.9, second.key: 0.4}) == 2
+    assert studio.set_label_errors(project, {}) == 0
+    assert len(studio.harvest(project)) == 2
+
+
 def test_missing_project_is_named(studio: Studio, images: MakeImage, make_task: MakeTask) -> None:
     for call in (
         lambda: studio.open_tasks(10**6),

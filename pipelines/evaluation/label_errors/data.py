@@ -1,0 +1,162 @@
+"""Labels and predictions for the search for label errors: of a workspace, or of a folder and a model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+from dsmoe_core.data.annotation_set import AnnotationSet
+from dsmoe_core.data.external_images import read_external_images
+from dsmoe_core.errors import ClassBookError, DataError, FormatError
+from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.progress import ProgressReporter
+from pipelines.workspace.relabel import or_drop, relabel_image, relabel_prediction
+from pipelines.workspace.workspace import Workspace
+
+
+class LabelsToCheck(NamedTuple):
+    """Labelled images with predictions.
+
+    Attributes:
+        predictions: of every image, by key.
+        classes: in the order of the class book.
+        models: number of images that each model predicted.
+        left_out: number of labelled images without a prediction that may be used.
+    """
+
+    labelled: tuple[LabelledImage, ...]
+    predictions: Mapping[str, Prediction]
+    classes: tuple[str, ...]
+    models: Mapping[str, int]
+    left_out: int = 0
+
+
+@contextmanager
+def labels_of_folder(
+    annotations: AnnotationSet,
+    images: Path,
+    model: EvaluatedModel,
+    *,
+    max_pixels: int,
+    max_images: int | None,
+    progress: ProgressReporter,
+) -> Iterator[LabelsToCheck]:
+    """Predict annotated images with a model that must not have been trained on them.
+
+    The images can be read inside the ``with`` block only.
+
+    Args:
+        max_images: use the first ones only.
+
+    Raises:
+        DataError: no image can be read.
+        ClassBookError: the model does not know an annotated class.
+    """
+    with TemporaryDirectory(prefix="dsmoe-") as scratch:
+        progress.status("reading images")
+        external = read_external_images(
+            AnnotationSet(annotations.classes, annotations.images[:max_images]),
+            images,
+            Path(scratch),
+            max_pixels=max_pixels,
+            intensity_max=model.intensity_max,
+            progress=progress.advance,
+        )
+        labelled = tuple(model.rename_labels(external.labelled))
+        progress.status(f"{model.name}: predicting")
+        predictions = model.predict([item.image for item in labelled], progress.advance)
+        models = {model.name: len(labelled)}
+        yield LabelsToCheck(labelled, predictions, model.vocabulary.names, models)
+
+
+def labels_of_workspace(workspace: Workspace) -> LabelsToCheck:
+    """The labelled images of a workspace, with stored predictions of models that did not train on them.
+
+    Such predictions exist of every image that was sent with a model in use: the model that pre-annotated it
+    had never seen it. The newest model of this kind is used. Images of the first round, and labels that were
+    imported, have none.
+
+    Raises:
+        DataError: no labelled image has such a prediction.
+    """
+    book = workspace.class_book()
+    labelled = [relabel_image(item, book.resolve) for item in workspace.annotations().values()]
+    predictions, models = _out_of_fold(workspace, {item.image.key for item in labelled})
+    used = tuple(item for item in labelled if item.image.key in predictions)
+    if not used:
+        raise DataError(
+            f"none of the {len(labelled)} labelled images of {workspace.path} has a stored prediction "
+            "of a model that was not trained on it",
+            "Annotate a round that a model pre-annotated, or give a model with --model.",
+        )
+    names = book.vocabulary().names
+    return LabelsToCheck(used, predictions, names, models, len(labelled) - len(used))
+
+
+def _out_of_fold(workspace: Workspace, keys: set[str]) -> tuple[dict[str, Prediction], dict[str, int]]:
+    """The prediction of each image, and the number of images of each model; newest models first."""
+    book = workspace.class_book()
+    found: dict[str, Prediction] = {}
+    models: dict[str, int] = {}
+    for card in reversed(workspace.registry.cards()):
+        trained_on = {item.key for item in workspace.dataset_version(card.dataset_version).train}
+        for path in sorted((workspace.path / "predictions").glob(f"{card.id}+*.jsonl")):
+            stored = workspace.prediction_store.lookup(path.stem)
+            usable = [key for key in stored if key in keys and key not in trained_on and key not in found]
+            for key in usable:
+                found[key] = relabel_prediction(stored[key], or_drop(book))
+            if usable:
+                models[card.id] = models.get(card.id, 0) + len(usable)
+    return found, models
+
+
+def read_predictions(
+    path: Path, labelled: Sequence[LabelledImage], classes: Sequence[str]
+) -> dict[str, Prediction]:
+    """Predictions in a COCO file, as ``dsmoe predict`` writes them, by image key.
+
+    Without ``probabilities`` only the class of a detection has a probability, its score.
+
+    Raises:
+        FormatError: the file is not such a file, or lacks an image.
+        ClassBookError: it has a class that the labels lack.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        names = {image["id"]: image["file_name"] for image in document["images"]}
+        labels = {category["id"]: category["name"] for category in document["categories"]}
+        detections: dict[str, list[Detection]] = {name: [] for name in names.values()}
+        for row in document["annotations"]:
+            detections[names[row["image_id"]]].append(_detection(row, labels[row["category_id"]], classes))
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"{path} is not a COCO file of predictions with scores ({type(error).__name__}: {error})",
+            "Give a file that `dsmoe predict --json` writes.",
+        ) from error
+    if unknown := sorted({d.label for of_image in detections.values() for d in of_image} - set(classes)):
+        raise ClassBookError(f"{path} has classes that the labels lack: {', '.join(unknown)}", "Rename them.")
+    missing = [item.image.name for item in labelled if item.image.name not in detections]
+    if missing:
+        raise FormatError(
+            f"{path} lacks {len(missing)} of {len(labelled)} labelled images, such as {missing[0]}",
+            "Predict all labelled images.",
+        )
+    return {
+        item.image.key: Prediction(
+            item.image.key, tuple(detections[item.image.name]), Routing((), (), 0.0), 0.0, path.stem
+        )
+        for item in labelled
+    }
+
+
+def _detection(row: Mapping[str, Any], label: str, classes: Sequence[str]) -> Detection:
+    x, y, width, height = map(float, row["bbox"])
+    given = row.get("probabilities", {label: row["score"]})
+    probabilities = {name: float(given.get(name, 0.0)) for name in classes}
+    box = Box(x, y, x + width, y + height)
+    return Detection(box, label, float(row["score"]), probabilities, float(row.get("entropy", 0.0)))
