@@ -59,6 +59,10 @@ class WorkspaceError(DsmoeError):
     """The workspace is missing, incomplete, of another version, or locked by another process."""
 
 
+class WorkspaceBusyError(WorkspaceError):
+    """Another process works on the workspace; it can be tried again when that process has ended."""
+
+
 class DataError(DsmoeError):
     """Input data cannot be used."""
 

@@ -40,6 +40,7 @@ from pipelines.cli import (
     runtimes,
     services,
     train,
+    watch,
     weights,
 )
 
@@ -58,6 +59,8 @@ app.command("init")(init.init)
 app.command("add")(add.add)
 app.command("status")(rounds.status)
 app.add_typer(rounds.app, name="round")
+rounds.app.command("approve")(watch.approve)
+app.command("watch")(watch.watch)
 app.command("annotate")(rounds.annotate)
 app.command("train")(train.train)
 app.command("distill")(train.distill)

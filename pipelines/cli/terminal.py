@@ -26,6 +26,7 @@ from dsmoe_core.plain_text import on_one_line, visible
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
+    from pipelines.rounds.policy import PolicyCheck
     from pipelines.workspace.annotation_time import Effort
     from pipelines.workspace.round_summary import Note, RoundSummary
 
@@ -212,6 +213,24 @@ def notes_table(notes: Sequence[Note], images: Mapping[str, str]) -> Table:
         task = "-" if note.task_id is None else str(note.task_id)
         cells = (images.get(note.key, note.key), str(note.round), task, note.doubt or "-", note.note)
         table.add_row(*cells)
+    return table
+
+
+def policy_table(checks: Sequence[PolicyCheck]) -> Table:
+    """Table of the policy's checks: what was compared, and the verdict."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("check", "kind", "value", "threshold", "verdict", "reason"):
+        table.add_column(name, overflow="fold")
+    verdicts = {
+        ("trigger", True): "applies",
+        ("trigger", False): "does not apply",
+        ("requirement", True): "met",
+        ("requirement", False): "open",
+    }
+    for check in checks:
+        value = f"{check.value:.2f}" if isinstance(check.value, float) else str(check.value)
+        verdict = "off" if check.verdict is None else verdicts[check.kind, check.verdict]
+        table.add_row(check.name, check.kind, value, str(check.threshold), verdict, check.reason)
     return table
 
 

@@ -38,6 +38,23 @@ class UnknownClass(NamedTuple):
         return f"class {self.label!r} of {self.image} ({where})"
 
 
+def record_new_annotations(context: LoopContext) -> None:
+    """Record the annotations that are new on the labelling server, without closing a round.
+
+    Raises:
+        WorkspaceBusyError: another process holds the workspace.
+        StudioError: the labelling server fails.
+    """
+    with context.workspace.locked():
+        _record_annotations(context, context.project(), _start_of_harvest(context))
+
+
+def _start_of_harvest(context: LoopContext) -> datetime | None:
+    """The time from which on annotations may be new; None for all."""
+    last = context.workspace.journal.last_harvest()
+    return min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
+
+
 def harvest(context: LoopContext, number: int, partial: bool) -> dict[str, Any]:
     """Step ``harvest``: record all new annotations, of earlier rounds too.
 
@@ -51,8 +68,7 @@ def harvest(context: LoopContext, number: int, partial: bool) -> dict[str, Any]:
     """
     workspace, journal = context.workspace, context.workspace.journal
     consensus = workspace.settings.studio.consensus
-    project, last = context.project(), journal.last_harvest()
-    since = min(last, datetime.now(UTC)) - HARVEST_OVERLAP if last else None
+    project, since = context.project(), _start_of_harvest(context)
     _record_annotations(context, project, since)
     tasks, harvests = journal.tasks(number), journal.harvests()
     open_keys: set[str] = set()

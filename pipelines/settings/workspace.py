@@ -12,6 +12,7 @@ from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import SettingsError
 from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.policy import NotifySettings, PolicySettings
 from pipelines.settings.rounds import GateSettings, RoundSettings
 from pipelines.settings.studio import StudioSettings
 from pipelines.settings.validation import FORMAT_VERSION, check_format_version, validate_settings
@@ -31,6 +32,8 @@ class WorkspaceSettings(Frozen):
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="larger images are put in quarantine")
     round: RoundSettings = RoundSettings()
     gate: GateSettings = GateSettings()
+    policy: PolicySettings = PolicySettings()
+    notify: NotifySettings = NotifySettings()
     studio: StudioSettings = StudioSettings()
     detector: DetectorSettings = DetectorSettings()
     tracking: Literal["mlflow", "none"] = Field(

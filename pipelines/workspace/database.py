@@ -35,6 +35,14 @@ images_table = Table(
     Column("role", String(8), nullable=False, index=True, comment="pool or test; test is never sent out"),
 )
 
+# Its own table: an image that was recorded before it existed arrived before all others.
+arrivals_table = Table(
+    "arrivals",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("at", String(40), nullable=False, comment="when the image was recorded"),
+)
+
 rounds_table = Table(
     "rounds",
     metadata,
@@ -96,6 +104,21 @@ steps_table = Table(
     Column("started_at", String(40), nullable=False),
     Column("finished_at", String(40)),
     Column("detail", JSON),
+)
+
+# One row while a loop runs; see pipelines.workspace.loop_lock.
+loop_locks_table = Table(
+    "loop_locks",
+    metadata,
+    Column("name", String(24), primary_key=True),
+    Column("token", String(32), nullable=False, comment="random, of one owner"),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("process_start", String(40), nullable=False, comment="tells a process from a later one of its id"),
+    Column("place", String(64), nullable=False, comment="tells a workspace from a copy of it"),
+    Column("since", String(40), nullable=False),
+    Column("heartbeat", String(40), nullable=False),
+    Column("interval_s", Float, nullable=False, comment="between two heartbeats"),
 )
 
 # Append only: the latest row of an alias is what it points to, the earlier rows are its history.

@@ -18,6 +18,7 @@ from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcom
 from pipelines.settings.validation import FORMAT_VERSION, check_format_version
 from pipelines.workspace import database as t
 from pipelines.workspace.database import Database
+from pipelines.workspace.loop_lock import LoopLocks
 
 Role = Literal["pool", "test"]
 State = Literal["opening", "open", "closing", "closed"]
@@ -138,6 +139,10 @@ class Journal:
         """Set a value of the workspace."""
         self._db.insert(t.values_table, [{"name": name, "value": value}], update=["value"])
 
+    def loop_locks(self) -> LoopLocks:
+        """The lock of the loop that works on the workspace."""
+        return LoopLocks(self._db)
+
     # images
 
     def reset_ingest(self) -> None:
@@ -145,7 +150,7 @@ class Journal:
         if self.rounds():
             return
         with self._db.transaction() as db:
-            for table in (t.images_table, t.harvests_table):
+            for table in (t.images_table, t.arrivals_table, t.harvests_table):
                 db.execute(sa.delete(table))
             db.execute(sa.delete(t.values_table).where(t.values_table.c.name == "test_set"))
 
@@ -167,6 +172,12 @@ class Journal:
             for image in images
         ]
         self._db.insert(t.images_table, rows)
+        self._db.insert(t.arrivals_table, [{"key": row["key"], "at": now()} for row in rows])
+
+    def arrivals(self) -> dict[str, datetime]:
+        """When each image was recorded, by key."""
+        rows = self._db.rows(sa.select(t.arrivals_table))
+        return {row.key: datetime.fromisoformat(row.at) for row in rows}
 
     def images(self, root: Path, role: Role | None = None) -> list[ImageRecord]:
         """Images of a role, or all, ordered by name."""

@@ -18,7 +18,7 @@ from typing import Self
 
 from dsmoe_core.atomic import atomic_write, disk_full_as_error
 from dsmoe_core.data.import_account import ImportAccount
-from dsmoe_core.errors import WorkspaceError
+from dsmoe_core.errors import WorkspaceBusyError, WorkspaceError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.class_books import ClassBooks
@@ -137,7 +137,7 @@ class Workspace:
         """Hold the lock of the workspace; nested calls on the same object do nothing.
 
         Raises:
-            WorkspaceError: another process holds it.
+            WorkspaceBusyError: another process holds it.
         """
         if self._holds_lock:
             yield
@@ -148,7 +148,7 @@ class Workspace:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 file.seek(0)
-                raise WorkspaceError(
+                raise WorkspaceBusyError(
                     f"{self.path} is in use by another dsmoe (process {file.read().strip() or 'unknown'})",
                     "Wait until it ends, or stop it.",
                 ) from error
