@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +24,7 @@ from pipelines.cli.terminal import (
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
     from pipelines.rounds.context import LoopContext
+    from pipelines.workspace.workspace import Workspace
 
 app = typer.Typer(help="Rounds: send images to annotators, import their corrections.", no_args_is_help=True)
 
@@ -59,7 +60,10 @@ def open_(workspace: WorkspaceArgument = CURRENT_FOLDER, port: PortOption = None
     with open_context(workspace, port) as (context, connection):
         row = open_round(context)
         project, note = context.project(), context.workspace.class_books.unpublished_note()
+        left_out = images_left_out(context.workspace, row.round)
     line(f"round {row.round} is open: {row.answered} of {row.sent} images are annotated")
+    for text in left_out_lines(row.round, left_out):
+        line(text)
     if note:
         line(note)
     if connection is not None:
@@ -111,6 +115,19 @@ def notes(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     console.print(notes_table(rows, images))
 
 
+def images_left_out(workspace: Workspace, number: int) -> dict[str, int]:
+    """Number of images that the selection of a round left in the pool, by reason."""
+    chosen = workspace.journal.finished(number, "choose") or {}
+    return {str(reason): int(count) for reason, count in chosen.get("left_out", {}).items()}
+
+
+def left_out_lines(number: int, reasons: Mapping[str, int]) -> list[str]:
+    """One line for each reason why images were left in the pool."""
+    return [
+        f"round {number}: {count} images stay in the pool: each {reason}" for reason, count in reasons.items()
+    ]
+
+
 def status(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
@@ -127,15 +144,19 @@ def status(
         pool, test = len(opened.images("pool")), len(opened.images("test"))
         book, note = opened.class_book().version, opened.class_books.unpublished_note()
         intensity_max = opened.intensity_max()
+        left_out = {row.round: images_left_out(opened, row.round) for row in rows}
     if as_json:
         summary = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
         summary["intensity_max"] = intensity_max
-        states = [row.as_result() | row.as_effort() for row in rows]
+        states = [row.as_result() | row.as_effort() | {"left_out": left_out[row.round]} for row in rows]
         typer.echo(json.dumps({**summary, "rounds": states}, indent=2))
         return
     console.print(rounds_table(rows, f"{title}: {pool} images in the pool, {test} in the test set"))
     for sentence in explain_rounds(rows):
         line(sentence)
+    for number, reasons in left_out.items():
+        for text in left_out_lines(number, reasons):
+            line(text)
     if any(row.effort for row in rows):
         console.print(effort_table(rows))
     line(f"champion: {champion or 'none yet'}; class book: {book}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from annotate.studio.protocol import Studio
 from dsmoe_core.schema import ImageRecord, Prediction
 from dsmoe_core.uncertainty import filter_by_score
 from pipelines.detectors.backend import DetectorBackend, predict_all, with_version
 from pipelines.progress import ProgressReporter
+from pipelines.workspace.embedding_store import EmbeddingWriter
 from pipelines.workspace.workspace import Workspace
 
 
@@ -60,7 +64,7 @@ class LoopContext:
         )
 
     def ensure_predictions(self, model: str, images: Sequence[ImageRecord]) -> Mapping[str, Prediction]:
-        """Run a model on the images that have no stored prediction of it, and store the new predictions.
+        """Run a model on the images without a stored prediction of it; store predictions and embeddings.
 
         Returns:
             All stored predictions of the model, by image key; each is read when it is accessed.
@@ -71,16 +75,43 @@ class LoopContext:
         missing = [image for image in images if image.key not in stored]
         if not missing:
             return stored
-        workspace.require_files(missing)
-        predictions = self.detector.predict(
-            workspace.registry.folder(model), workspace.class_book().vocabulary(), missing
-        )
-        store.append(
-            version,
-            with_version(predictions, version),
-            lambda done: self.progress.advance(done, len(missing)),
-        )
+        with workspace.embedding_store.writer(version) as embeddings:
+            store.append(
+                version,
+                with_embeddings(self._predictions(model, version, missing), embeddings),
+                lambda done: self.progress.advance(done, len(missing)),
+            )
         return store.lookup(version)
+
+    def embeddings(self, model: str, images: Sequence[ImageRecord]) -> NDArray[np.floating[Any]]:
+        """Embeddings of images, one row of length 1 per image; 0 x 0 if the detector makes none.
+
+        Runs the model on images without a stored prediction, and again on those whose embedding was lost.
+        """
+        version = self.workspace.prediction_version(model)
+        self.ensure_predictions(model, images)
+        stored = self.workspace.embedding_store.read(version)
+        if not stored.made or not images:
+            return np.zeros((0, 0), dtype=np.float32)
+        lost = set(stored.missing([image.key for image in images]))
+        if lost:
+            with self.workspace.embedding_store.writer(version) as embeddings:
+                again = [image for image in images if image.key in lost]
+                predictions = with_embeddings(self._predictions(model, version, again), embeddings)
+                for done, _ in enumerate(predictions, start=1):
+                    self.progress.advance(done, len(again))
+            stored = self.workspace.embedding_store.read(version)
+            if not stored.made:
+                return np.zeros((0, 0), dtype=np.float32)
+        return stored.vectors([image.key for image in images])
+
+    def _predictions(self, model: str, version: str, images: Sequence[ImageRecord]) -> Iterator[Prediction]:
+        workspace = self.workspace
+        workspace.require_files(images)
+        predictions = self.detector.predict(
+            workspace.registry.folder(model), workspace.class_book().vocabulary(), images
+        )
+        return with_version(predictions, version)
 
     def predict_for_evaluation(self, model: str, images: Sequence[ImageRecord]) -> list[Prediction]:
         """Predictions with detections of low scores too, as an evaluation needs them.
@@ -99,5 +130,16 @@ class LoopContext:
         stored = workspace.prediction_store.lookup(version)
         missing = [filter_by_score(p) for key, p in predictions.items() if key not in stored]
         if missing:
-            workspace.prediction_store.append(version, missing)
+            with workspace.embedding_store.writer(version) as embeddings:
+                workspace.prediction_store.append(version, with_embeddings(missing, embeddings))
         return list(predictions.values())
+
+
+def with_embeddings(predictions: Iterable[Prediction], writer: EmbeddingWriter) -> Iterator[Prediction]:
+    """The predictions, whose embeddings are stored first, so an image with a stored prediction has one."""
+    for prediction in predictions:
+        if prediction.embedding is None:
+            writer.add_none()
+        else:
+            writer.add(prediction.key, prediction.embedding)
+        yield prediction

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
 from annotate.studio.protocol import Task
+from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import ImageRecord, Prediction
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.rounds.acquisition import acquisition_function
-from pipelines.rounds.acquisition.function import Candidates
+from pipelines.rounds.acquisition.limits import Refusal
 from pipelines.rounds.acquisition.selection import ranked_round, sample, seed_round
+from pipelines.rounds.candidates import candidates_of_pool, limits_of_round
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.pool import pool
 from pipelines.workspace.journal import RoundRecord, SentTask
@@ -26,12 +29,17 @@ def choose(context: LoopContext, record: RoundRecord) -> dict[str, Any]:
     if planned:  # by a run that was killed before it journalled the step
         return {"images": len(planned)}
     unlabelled = pool(workspace)
+    left_out: dict[str, int] = {}
     if record.champion is None:
         tasks = _seed_tasks(workspace, record.round, unlabelled)
     else:
-        tasks = _ranked_tasks(context, record.round, record.champion, unlabelled)
+        tasks, left_out = _ranked_tasks(context, record.round, record.champion, unlabelled)
     workspace.journal.plan_tasks(tasks)
-    return {"images": len(tasks), "pool": len(unlabelled)}
+    return {
+        "images": len(tasks),
+        "pool": len(unlabelled),
+        **({"left_out": left_out} if left_out else {}),
+    }
 
 
 def _selection_seed(workspace: Workspace, number: int) -> int:
@@ -46,30 +54,44 @@ def _seed_tasks(workspace: Workspace, number: int, unlabelled: Collection[str]) 
 
 def _ranked_tasks(
     context: LoopContext, number: int, champion: str, unlabelled: dict[str, ImageRecord]
-) -> list[SentTask]:
-    """Score candidates with the acquisition function of the settings, select, and store their predictions."""
+) -> tuple[list[SentTask], dict[str, int]]:
+    """Score candidates with the acquisition function of the settings, select, and store their predictions.
+
+    Returns:
+        The tasks, and the number of images that stay in the pool by reason.
+    """
     workspace, settings = context.workspace, context.workspace.settings.round
     seed = _selection_seed(workspace, number)
     keys = sample(unlabelled, settings.candidates or len(unlabelled), seed=seed)
 
-    def predict() -> Iterator[Prediction]:
-        predictions = context.ensure_predictions(champion, [unlabelled[key] for key in keys])
-        return (predictions[key] for key in keys)
-
-    scores = acquisition_function(settings.acquisition).score(Candidates(keys, predict, seed))
+    candidates = candidates_of_pool(context, champion, unlabelled, keys, seed)
+    limits = limits_of_round(context, champion, unlabelled, candidates)
     choices = ranked_round(
-        scores,
+        acquisition_function(settings.acquisition).score(candidates),
         budget=settings.budget,
         random_share=settings.random_share,
         blind_share=settings.blind_share,
         seed=seed,
+        limits=limits,
     )
+    if not choices:
+        raise WorkspaceError(
+            f"no image of {len(keys)} can be sent: {_reasons(limits.refused)}",
+            "Raise round.duplicate_similarity in dsmoe.yaml, or set it to null.",
+        )
     context.ensure_predictions(champion, [unlabelled[choice.key] for choice in choices])
     version = workspace.prediction_version(champion)
-    return [
+    tasks = [
         SentTask(c.key, number, c.arm, c.rank, settings.acquisition, c.score, None if c.blind else version)
         for c in choices
     ]
+    return tasks, dict(Counter(map(str, limits.refused.values())))
+
+
+def _reasons(refused: Mapping[str, Refusal]) -> str:
+    """The number of images by the reason that keeps them in the pool, as text."""
+    counts = Counter(map(str, refused.values()))
+    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
 
 
 def push(context: LoopContext, number: int) -> dict[str, Any]:

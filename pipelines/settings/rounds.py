@@ -11,6 +11,15 @@ class RoundSettings(Frozen):
     """How the images of a round are selected and what annotators are shown on them."""
 
     budget: int = Field(40, ge=1, description="images sent out in a round")
+    budget_boxes: int | None = Field(
+        None,
+        ge=1,
+        description="expected boxes in a round; the selection ends when this budget or another is reached. "
+        "It needs a model, so it does not hold for the first round",
+    )
+    budget_minutes: float | None = Field(
+        None, gt=0, description="expected minutes of annotator time in a round; as budget_boxes"
+    )
     acquisition: str = Field(
         "entropy",
         description="acquisition function that ranks the pool: a key of ACQUISITION_FUNCTIONS, see "
@@ -21,6 +30,18 @@ class RoundSettings(Frozen):
     )
     blind_share: float = Field(
         0.0, ge=0, le=1, description="share of the selected images that is shown without pre-annotations"
+    )
+    duplicate_similarity: float | None = Field(
+        0.998,
+        gt=0,
+        le=1,
+        description="cosine of the embeddings from which two images are near duplicates: only one is sent in "
+        "a round, and none that nearly duplicates a test image; none: send all",
+    )
+    class_minimum: float = Field(
+        1.0,
+        ge=0,
+        description="expected boxes of every class in a round, if the pool has them; for expected_gain",
     )
     candidates: int | None = Field(
         None, ge=1, description="rank a random sample of the pool of this size; none: the whole pool"

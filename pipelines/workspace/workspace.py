@@ -23,6 +23,7 @@ from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.class_books import ClassBooks
 from pipelines.workspace.dataset_version import DatasetVersion
+from pipelines.workspace.embedding_store import EmbeddingStore
 from pipelines.workspace.import_log import IMPORTS, ImportRecord, write_record
 from pipelines.workspace.journal import Journal, Role
 from pipelines.workspace.prediction_store import PredictionStore
@@ -40,7 +41,7 @@ journal.sqlite   rounds, tasks, annotations, steps, champion
 datasets/        dataset versions, ID.json, immutable
 models/          ID/{model.safetensors, model.json, card.json, evaluation.json, parts.json}
 imports/         NNNN-COMMAND.json, round-N.json: what an import or a harvest took, clipped or left out
-predictions/     MODEL+BOOK.jsonl
+predictions/     MODEL+BOOK.jsonl, and MODEL+BOOK.embeddings: feature vectors of the images
 tracking/        training curves, by MLflow; created by the first training
 refine/          refinements of class descriptions, ID.json; created by the first one
 studio/          Label Studio's data, credentials (0600) and log
@@ -62,6 +63,7 @@ class Workspace:
         self.settings = settings
         self.journal = journal
         self.prediction_store = PredictionStore(path / "predictions")
+        self.embedding_store = EmbeddingStore(path / "predictions")
         self.registry = Registry(path / "models", journal)
         self.class_books = ClassBooks(path, settings.detector.text_encoder)
         self._holds_lock = False

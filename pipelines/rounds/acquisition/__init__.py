@@ -6,13 +6,25 @@ To add one, write a module with an ``AcquisitionFunction`` next to ``entropy.py`
 from __future__ import annotations
 
 from dsmoe_core.errors import SettingsError
+from pipelines.rounds.acquisition.core_set import CORE_SET
 from pipelines.rounds.acquisition.entropy import ENTROPY
+from pipelines.rounds.acquisition.expected_gain import EXPECTED_GAIN
 from pipelines.rounds.acquisition.function import AcquisitionFunction
+from pipelines.rounds.acquisition.margin import MARGIN
+from pipelines.rounds.acquisition.pal import PAL
+from pipelines.rounds.acquisition.ppal import PPAL
+from pipelines.rounds.acquisition.typicality import TYPICALITY
 from pipelines.rounds.acquisition.uniform import UNIFORM
 
 ACQUISITION_FUNCTIONS: dict[str, AcquisitionFunction] = {
     "entropy": ENTROPY,
     "random": UNIFORM,
+    "margin": MARGIN,
+    "core-set": CORE_SET,
+    "ppal": PPAL,
+    "pal": PAL,
+    "typicality": TYPICALITY,
+    "expected_gain": EXPECTED_GAIN,
 }
 
 

@@ -7,10 +7,11 @@ It shows whether ranking by the acquisition function is better than random selec
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dsmoe_core.schema import Arm
+from pipelines.rounds.acquisition.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,13 @@ def seed_round(keys: Iterable[str], *, budget: int, seed: int) -> tuple[Choice, 
 
 
 def ranked_round(
-    scores: Mapping[str, float], *, budget: int, random_share: float, seed: int, blind_share: float = 0.0
+    scores: Mapping[str, float],
+    *,
+    budget: int,
+    random_share: float,
+    seed: int,
+    blind_share: float = 0.0,
+    limits: Limits | None = None,
 ) -> tuple[Choice, ...]:
     """The images with the highest scores and a random sample of the rest, ordered by score.
 
@@ -50,17 +57,37 @@ def ranked_round(
         budget: maximum number of images.
         random_share: share of the budget for the control arm, 0 to 1; rounded to whole images.
         blind_share: share of the selected images, of both arms, to show without pre-annotations.
+        limits: images that may not be selected, and budgets in boxes and minutes; None: no such limits. The
+            control arm gets its share of these budgets as well.
     """
+    limits = limits or Limits()
     shuffled = sample(scores, len(scores), seed=seed)  # the order of equal scores is random
     by_score = sorted(shuffled, key=lambda key: -scores[key])
     budget = min(budget, len(by_score))
     controls = round(budget * random_share)
-    ranked = by_score[: budget - controls]
-    control_arm = sample(by_score[budget - controls :], controls, seed=seed + 1)
+    ranked = _take(by_score, budget - controls, limits, 1 - random_share)
+    left = set(by_score).difference(ranked, limits.refused)
+    control_arm = _take(sample(left, len(left), seed=seed + 1), controls, limits, 1.0)
     arms = dict.fromkeys(ranked, Arm.RANKED) | dict.fromkeys(control_arm, Arm.RANDOM)
     order = [key for key in by_score if key in arms]
     blind = set(sample(order, round(len(order) * blind_share), seed=seed + 2))
     return tuple(Choice(key, arms[key], rank, scores[key], key in blind) for rank, key in enumerate(order))
+
+
+def _take(keys: Sequence[str], count: int, limits: Limits, share: float) -> list[str]:
+    """The first keys that the limits admit, until ``count`` or this share of a budget is reached."""
+    taken: list[str] = []
+    start = 0
+    while len(taken) < count and start < len(keys) and not limits.reached(share):
+        block = keys[start : start + count - len(taken)]
+        limits.prepare(block)
+        for key in block:
+            if limits.reached(share):
+                break
+            if limits.admit(key):
+                taken.append(key)
+        start += len(block)
+    return taken
 
 
 def sample(keys: Iterable[str], count: int, *, seed: int) -> list[str]:

@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from dsmoe_core.errors import SettingsError
+from dsmoe_core.errors import SettingsError, WorkspaceError
 from dsmoe_core.schema import Arm, ImageRecord, Prediction, Vocabulary
 from dsmoe_core.uncertainty import image_uncertainty
 from pipelines.detectors.stub_detector import StubDetector
+from pipelines.rounds.acquisition import ACQUISITION_FUNCTIONS
 from pipelines.rounds.acquisition.function import Candidates
+from pipelines.rounds.acquisition.limits import Refusal
 from pipelines.rounds.acquisition.uniform import uniform_scores
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import PlannedTasks, choose, pool, push
@@ -139,8 +142,8 @@ def test_candidates_limit_the_images_that_are_ranked(trained: LoopContext) -> No
 
 
 def test_unknown_acquisition_function_is_refused_before_a_round_is_started(context: LoopContext) -> None:
-    with_acquisition(context, "margin")
-    with pytest.raises(SettingsError, match="'margin'"):
+    with_acquisition(context, "guess")
+    with pytest.raises(SettingsError, match="'guess'"):
         open_round(context)
     assert context.workspace.journal.rounds() == []
 
@@ -174,3 +177,89 @@ def test_task_without_version_is_shown_without_pre_annotations(trained: LoopCont
     assert first.prediction is not None
     assert second.prediction is None
     assert (second.image.key, second.arm, second.rank) == (blind.key, Arm.RANKED, 1)
+
+
+class EmbeddingDetector(CountingDetector):
+    """Gives every image an embedding; those of ``opposite`` images point away from the others."""
+
+    opposite: frozenset[str] = frozenset()
+
+    def predict(
+        self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
+    ) -> Iterator[Prediction]:
+        for prediction in super().predict(model, vocabulary, images):
+            number = int(prediction.key[:6], 16)
+            vector = np.abs(np.random.default_rng(number).normal(size=8)).astype(np.float32)
+            sign = -1 if prediction.key in self.opposite else 1
+            yield replace(prediction, embedding=sign * vector)
+
+
+def with_embeddings(context: LoopContext) -> tuple[LoopContext, EmbeddingDetector]:
+    """The context with a detector that makes embeddings, without what the stub left in the store."""
+    detector = EmbeddingDetector()
+    version = context.workspace.prediction_version(context.workspace.champion() or "")
+    context.workspace.embedding_store.path(version).unlink()
+    return replace(context, detector=detector), detector
+
+
+def test_embeddings_are_stored_with_the_predictions(trained: LoopContext) -> None:
+    context, _ = with_embeddings(trained)
+    workspace, champion = context.workspace, context.workspace.champion() or ""
+    images = list(pool(workspace).values())
+    vectors = context.embeddings(champion, images)
+    assert vectors.shape == (9, 8)
+    assert np.linalg.norm(vectors.astype(np.float32), axis=1) == pytest.approx(np.ones(9), abs=0.01)
+    assert trained.embeddings(champion, images).shape == (9, 8)  # stored ones are not made again
+
+
+def test_lost_embeddings_are_made_again(trained: LoopContext) -> None:
+    context, detector = with_embeddings(trained)
+    workspace, champion = context.workspace, context.workspace.champion() or ""
+    images = list(pool(workspace).values())
+    vectors = context.embeddings(champion, images)
+    path = workspace.embedding_store.path(workspace.prediction_version(champion))
+    path.write_bytes(path.read_bytes()[:-5])
+    assert (context.embeddings(champion, images) == vectors).all()
+    assert len(detector.predicted) == 10
+
+
+def test_the_stub_makes_no_embeddings(trained: LoopContext) -> None:
+    images = list(pool(trained.workspace).values())
+    assert trained.embeddings(trained.workspace.champion() or "", images).shape == (0, 0)
+
+
+def test_every_acquisition_function_opens_a_round(trained: LoopContext) -> None:
+    context, _ = with_embeddings(trained)
+    workspace = context.workspace
+    for number, name in enumerate(ACQUISITION_FUNCTIONS, start=1):
+        with_acquisition(context, name, budget=1)
+        open_round(context)
+        assert [t.acquisition for t in workspace.journal.tasks(number)] == [name]
+        workspace.journal.finish_round(number, {})
+
+
+def test_near_duplicates_stay_in_the_pool_and_are_counted(trained: LoopContext) -> None:
+    """With this threshold every two images of the pool are near duplicates."""
+    context, detector = with_embeddings(trained)
+    detector.opposite = frozenset(image.key for image in context.workspace.images("test"))
+    with_acquisition(context, "entropy", duplicate_similarity=1e-6, random_share=0.0)
+    round_ = open_round(context)
+    chosen = context.workspace.journal.finished(round_.round, "choose")
+    assert chosen == {"images": 1, "pool": 9, "left_out": {str(Refusal.DUPLICATE_IN_ROUND): 8}}
+    assert len(context.workspace.journal.tasks(round_.round)) == 1
+
+
+def test_near_duplicates_of_test_images_are_not_sent(trained: LoopContext) -> None:
+    context, _ = with_embeddings(trained)
+    with_acquisition(context, "entropy", duplicate_similarity=1e-6)
+    assert context.workspace.images("test")
+    with pytest.raises(WorkspaceError, match="duplicate_similarity"):
+        open_round(context)
+    with_acquisition(context, "entropy", duplicate_similarity=None)
+    assert open_round(context).sent == 3
+
+
+def test_a_budget_in_boxes_ends_the_selection(trained: LoopContext) -> None:
+    with_acquisition(trained, "random", budget=9, budget_boxes=1, random_share=0.0)
+    round_ = open_round(trained)
+    assert 1 <= len(trained.workspace.journal.tasks(round_.round)) < 9

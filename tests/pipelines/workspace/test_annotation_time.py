@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 
+import pytest
+
 from dsmoe_core.schema import Arm, Harvest, Outcome
-from pipelines.workspace.annotation_time import ALL, NOTHING, SKIPPED, Effort, effort
+from pipelines.workspace.annotation_time import (
+    ALL,
+    DEFAULT_SECONDS,
+    IMAGE,
+    NOTHING,
+    SKIPPED,
+    Effort,
+    effort,
+    seconds_by_kind,
+)
 from pipelines.workspace.journal import SentTask
 from pipelines.workspace.round_summary import Note, count_round, notes
 
@@ -69,3 +81,20 @@ def test_notes_list_doubtful_images_first() -> None:
         Note("b", 0, 101, "unsure", ""),
         Note("a", 0, 100, None, "see here"),
     ]
+
+
+def test_seconds_by_kind_without_times_are_the_defaults() -> None:
+    assert seconds_by_kind([]) == pytest.approx(DEFAULT_SECONDS)
+
+
+def test_seconds_by_kind_are_learned_from_many_images() -> None:
+    true = {IMAGE: 4.0, Outcome.ACCEPTED: 0.5, Outcome.MOVED: 8.0, Outcome.RELABELLED: 3.0}
+    true |= {Outcome.DELETED: 1.0, Outcome.ADDED: 15.0}
+    rng = random.Random(0)
+    images = []
+    for i in range(300):
+        outcomes = {o: rng.randrange(4) for o in Outcome}
+        seconds = true[IMAGE] + sum(true[o] * n for o, n in outcomes.items())
+        images.append(harvest(f"i{i}", seconds, **outcomes))
+    images.append(harvest("break", 10_000.0))
+    assert seconds_by_kind(images) == pytest.approx(true, abs=0.5)

@@ -25,10 +25,15 @@ def test_every_candidate_gets_a_finite_reproducible_score(name: str) -> None:
     assert function.score(candidates(backwards, seed=3)) == scores
 
 
+@pytest.mark.parametrize("name", ACQUISITION_FUNCTIONS)
+def test_no_candidates_have_no_scores(name: str) -> None:
+    assert acquisition_function(name).score(candidates({})) == {}
+
+
 def test_default_setting_is_registered() -> None:
     assert RoundSettings().acquisition in ACQUISITION_FUNCTIONS
 
 
 def test_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match=r"'margin'.* entropy, random"):
-        acquisition_function("margin")
+    with pytest.raises(SettingsError, match=r"'guess'.* entropy, random"):
+        acquisition_function("guess")
