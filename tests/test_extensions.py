@@ -23,7 +23,7 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds import gate
 from pipelines.rounds.acquisition.function import AcquisitionFunction, Candidates
 from pipelines.settings.environment import Environment
-from pipelines.settings.rounds import GateSettings
+from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
 from ui.views import Page
 
@@ -77,7 +77,7 @@ def test_gate_check(recall: float, promoted: bool, monkeypatch: pytest.MonkeyPat
     champion = Metrics(map50=0.8, map=0.5, recall=0.8, **parts)
     candidate = Metrics(map50=0.9, map=0.6, recall=recall, **parts)
     settings = SettingsWithLoss(checks=("min_gain", "recall_kept"))
-    decision = gate.decide(candidate, champion, settings)
+    decision = gate.decide(gate.Comparison(candidate, champion, settings))
     assert decision.promoted is promoted
     values = decision.results["recall_kept"].values
     assert values == {"candidate": recall, "champion": 0.8, "max_recall_loss": 0.02}

@@ -8,7 +8,7 @@ compares it with pycocotools.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 """COCO's recall levels."""
@@ -41,3 +41,48 @@ def average_precision(
     return np.array(
         [row[np.searchsorted(reached, RECALLS)].mean() for row, reached in zip(padded, recall, strict=True)]
     )
+
+
+def average_precision_of_resamples(
+    correct: Bool[np.ndarray, "t n"], boxes: Int[np.ndarray, " b"], weight: Int[np.ndarray, "b n"]
+) -> Float[np.ndarray, "b t"]:
+    """:func:`average_precision` in each of b resamples, computed together.
+
+    Args:
+        boxes: number of ground-truth boxes in each resample.
+        weight: how often each detection counts in each resample.
+    """
+    resamples, (thresholds, detections) = len(boxes), correct.shape
+    result = np.full((resamples, thresholds), np.nan)
+    step = max(1, _MAX_CELLS // max(1, thresholds * (detections + len(RECALLS))))
+    for start in range(0, resamples, step):
+        rows = slice(start, start + step)
+        with_boxes = boxes[rows] > 0
+        if with_boxes.any():
+            values = _resampled(correct, boxes[rows][with_boxes], weight[rows][with_boxes])
+            result[rows][with_boxes] = values
+    return result
+
+
+_MAX_CELLS = 1 << 21
+"""Largest size of an intermediate array."""
+
+
+def _resampled(
+    correct: Bool[np.ndarray, "t n"], boxes: Int[np.ndarray, " b"], weight: Int[np.ndarray, "b n"]
+) -> Float[np.ndarray, "b t"]:
+    """Average precision of resamples that have boxes. Recalls are compared as counts, which are exact."""
+    true_positives = np.cumsum(correct[None] * weight[:, None], axis=2)
+    precision = true_positives / np.maximum(np.cumsum(weight, axis=1), 1)[:, None]
+    interpolated = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
+    padded = np.concatenate([interpolated, np.zeros((*interpolated.shape[:2], 1))], axis=2)
+    needed = np.empty((len(boxes), len(RECALLS)), dtype=np.int64)
+    for count in np.unique(boxes):
+        needed[boxes == count] = np.searchsorted(np.arange(count + 1) / count, RECALLS)
+    b, t, n = true_positives.shape
+    row = np.arange(b * t)[:, None]
+    apart = int(boxes.max() + max(true_positives.max(initial=0), 0)) + 1  # rows do not overlap
+    ascending = (true_positives.reshape(b * t, n) + row * apart).ravel()
+    wanted = np.repeat(needed, t, axis=0) + row * apart
+    position = np.clip(np.searchsorted(ascending, wanted) - row * n, 0, n)
+    return np.take_along_axis(padded.reshape(b * t, n + 1), position, axis=1).mean(axis=1).reshape(b, t)

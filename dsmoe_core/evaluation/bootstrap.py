@@ -12,12 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import ndtr, stdtrit
 
-from dsmoe_core.evaluation.average_precision import average_precision
+from dsmoe_core.evaluation.average_precision import average_precision_of_resamples
 from dsmoe_core.evaluation.coco_metrics import CocoTables
 from dsmoe_core.evaluation.matching import ImageMatches
 from dsmoe_core.progress import CountCallback
 
+_RESAMPLES_AT_A_TIME = 50
 PERCENTILES = (2.5, 97.5)
 """Ends of a 95 % interval."""
 
@@ -67,14 +69,14 @@ def resampled_map(
         progress: called with (resamples done, resamples in total).
     """
     values = np.full((len(counts), len(tables.classes), 2), np.nan)
-    for b in range(len(counts)):
-        weight = counts[b].astype(np.float64)
+    for start in range(0, len(counts), _RESAMPLES_AT_A_TIME):
+        rows = slice(start, start + _RESAMPLES_AT_A_TIME)
         for c, matches in enumerate(tables.matches):
-            boxes = float(weight @ matches.boxes)
-            precisions = average_precision(matches.correct, boxes, weight[matches.image])
-            values[b, c] = precisions[0], precisions.mean()
+            boxes, weight = counts[rows] @ matches.boxes, counts[rows][:, matches.image]
+            precisions = average_precision_of_resamples(matches.correct, boxes, weight)
+            values[rows, c] = np.stack([precisions[:, 0], precisions.mean(axis=1)], axis=1)
         if progress is not None:
-            progress(b + 1, len(counts))
+            progress(min(rows.stop, len(counts)), len(counts))
     return values
 
 
@@ -113,6 +115,27 @@ def interval(values: Float[np.ndarray, " b"]) -> Interval | None:
     if not known.size:
         return None
     low, high = np.percentile(known, PERCENTILES)
+    return float(low), float(high)
+
+
+def expanded_interval(
+    values: Float[np.ndarray, " b"], units: int, confidence: float = 0.95
+) -> Interval | None:
+    """Expanded percentile interval of a resampled metric; None if it is undefined in all resamples.
+
+    A percentile interval is too narrow for few units. Its percentiles are moved outwards as much as Student's
+    interval of a mean of ``units`` values is wider than the normal one. Hesterberg, "What Teachers Should
+    Know About the Bootstrap", 2015, section 3.3.
+
+    Args:
+        units: number of images, or of groups of images, that were resampled; at least 2.
+        confidence: 0 to 1, of the two-sided interval.
+    """
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return None
+    tail = ndtr(np.sqrt(units / (units - 1)) * stdtrit(units - 1, (1 - confidence) / 2))
+    low, high = np.quantile(known, (tail, 1 - tail))
     return float(low), float(high)
 
 

@@ -42,7 +42,7 @@ def track_training(
         parameters: parameters of the run.
     """
     settings = workspace.settings
-    if settings.tracking == "none" or not detector_entry(settings.detector.kind).tracked:
+    if settings.tracking.kind == "none" or not detector_entry(settings.detector.kind).tracked:
         yield None
         return
     curves = _open_curves(workspace.path / FOLDER, name, parameters)

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from annotate.studio.protocol import Studio
 from dsmoe_core.schema import ImageRecord, Prediction
-from dsmoe_core.uncertainty import filter_by_score
-from pipelines.detectors.backend import DetectorBackend, predict_all, with_version
+from pipelines.detectors.backend import DetectorBackend, with_version
 from pipelines.progress import ProgressReporter
 from pipelines.workspace.embedding_store import EmbeddingWriter
 from pipelines.workspace.workspace import Workspace
@@ -112,27 +111,6 @@ class LoopContext:
             workspace.registry.folder(model), workspace.class_book().vocabulary(), images
         )
         return with_version(predictions, version)
-
-    def predict_for_evaluation(self, model: str, images: Sequence[ImageRecord]) -> list[Prediction]:
-        """Predictions with detections of low scores too, as an evaluation needs them.
-
-        The store gets them without the low scores, for images that it has no prediction of.
-        """
-        workspace, version = self.workspace, self.workspace.prediction_version(model)
-        workspace.require_files(images)
-        predictions = predict_all(
-            self.detector,
-            workspace.registry.folder(model),
-            workspace.class_book().vocabulary(),
-            images,
-            self.progress.advance,
-        )
-        stored = workspace.prediction_store.lookup(version)
-        missing = [filter_by_score(p) for key, p in predictions.items() if key not in stored]
-        if missing:
-            with workspace.embedding_store.writer(version) as embeddings:
-                workspace.prediction_store.append(version, with_embeddings(missing, embeddings))
-        return list(predictions.values())
 
 
 def with_embeddings(predictions: Iterable[Prediction], writer: EmbeddingWriter) -> Iterator[Prediction]:

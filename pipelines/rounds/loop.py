@@ -16,7 +16,9 @@ from pipelines.rounds.dispatch import choose, push
 from pipelines.rounds.gate import gate_checks
 from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.pool import require_unlabelled
-from pipelines.rounds.retraining import evaluate, has_known_classes, make_dataset, promote, train
+from pipelines.rounds.promotion import evaluate, promote
+from pipelines.rounds.retraining import has_known_classes, make_dataset, train
+from pipelines.rounds.shadow import DECISION_STEP, STEP, decide_shadow, predict_with_shadow
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.round_summary import RoundSummary
@@ -41,6 +43,8 @@ def open_round(context: LoopContext) -> RoundSummary:
         number = record.round
         if record.state == "opening":
             context.run_step(number, "choose", lambda: choose(context, record))
+            if workspace.registry.shadow() is not None:
+                context.run_step(number, STEP, lambda: predict_with_shadow(context, number))
             context.run_step(number, "push", lambda: push(context, number))
             workspace.journal.set_state(number, "open")
         elif record.state == "open":
@@ -50,6 +54,8 @@ def open_round(context: LoopContext) -> RoundSummary:
 
 def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
     """Harvest the annotations, retrain from the champion, evaluate, and promote or refuse the candidate.
+
+    A shadow of the round, see ``pipelines.rounds.shadow``, is decided on before the training.
 
     Args:
         partial: close although some images have not come back; they count in the round that is closed after
@@ -66,6 +72,8 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
     with workspace.locked():
         number = _round_to_close(workspace.journal.rounds()).round
         dataset = _dataset_version(context, number, partial)
+        if workspace.registry.shadow() is not None:
+            context.run_step(number, DECISION_STEP, lambda: decide_shadow(context, number))
         model = context.run_step(number, "train", lambda: train(context, number, dataset))["model"]
         metrics = context.run_step(number, "evaluate", lambda: evaluate(context, model))["metrics"]
         result = context.run_step(number, "promote", lambda: promote(context, number, model, metrics))

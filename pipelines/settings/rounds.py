@@ -1,4 +1,4 @@
-"""Settings of a round and of the promotion gate."""
+"""Settings of a round."""
 
 from __future__ import annotations
 
@@ -51,17 +51,4 @@ class RoundSettings(Frozen):
     )
     max_pre_annotations: int = Field(
         50, ge=1, description="most pre-annotations on an image; those with the highest scores are shown"
-    )
-
-
-class GateSettings(Frozen):
-    """The promotion gate: when a candidate replaces the champion."""
-
-    checks: tuple[str, ...] = Field(
-        ("min_gain",),
-        description="checks that a candidate must pass, keys of GATE_CHECKS, see pipelines/rounds/gate.py; "
-        "empty: every candidate is promoted",
-    )
-    min_gain: float = Field(
-        0.0, ge=0, lt=1, description="mAP@.5:.95 must exceed the champion's by more than this"
     )

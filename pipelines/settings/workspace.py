@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import SettingsError
 from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.gate import GateSettings
 from pipelines.settings.policy import NotifySettings, PolicySettings
-from pipelines.settings.rounds import GateSettings, RoundSettings
+from pipelines.settings.rounds import RoundSettings
 from pipelines.settings.studio import StudioSettings
+from pipelines.settings.tracking import TrackingSettings
 from pipelines.settings.validation import FORMAT_VERSION, check_format_version, validate_settings
 from prompts.class_entry import printable
 
@@ -36,9 +38,15 @@ class WorkspaceSettings(Frozen):
     notify: NotifySettings = NotifySettings()
     studio: StudioSettings = StudioSettings()
     detector: DetectorSettings = DetectorSettings()
-    tracking: Literal["mlflow", "none"] = Field(
-        "mlflow", description="where training curves are stored: MLflow in tracking/, or not at all"
+    tracking: TrackingSettings = Field(
+        TrackingSettings(),
+        description="training curves and registered models; `none` and `mlflow` name a kind",
     )
+
+    @field_validator("tracking", mode="before")
+    @classmethod
+    def _kind_alone(cls, tracking: Any) -> Any:
+        return {"kind": tracking} if isinstance(tracking, str) else tracking
 
     @classmethod
     def read(cls, path: Path) -> Self:

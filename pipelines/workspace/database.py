@@ -133,6 +133,19 @@ aliases_table = Table(
     Column("at", String(40), nullable=False),
 )
 
+# Append only: every decision on a model, by the promotion gate or by a person.
+model_events_table = Table(
+    "model_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("model", String(64), nullable=False, index=True),
+    Column("action", String(12), nullable=False, comment="promote, rollback, hold, shadow or refuse"),
+    Column("reason", Text, nullable=False),
+    Column("author", String(64), comment="null: the promotion gate"),
+    Column("class_book", String(64), comment="published version when the model became champion"),
+    Column("at", String(40), nullable=False),
+)
+
 
 class Database:
     """Short transactions on one database, with errors that say what to do.

@@ -19,6 +19,7 @@ from pipelines.settings.validation import FORMAT_VERSION, check_format_version
 from pipelines.workspace import database as t
 from pipelines.workspace.database import Database
 from pipelines.workspace.loop_lock import LoopLocks
+from pipelines.workspace.model_history import ModelHistory, now, time_text
 
 Role = Literal["pool", "test"]
 State = Literal["opening", "open", "closing", "closed"]
@@ -67,27 +68,7 @@ class RoundRecord:
     class_book: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AliasChange:
-    """One change of an alias, such as a promotion of the champion."""
-
-    model: str
-    action: str
-    reason: str
-    at: datetime
-
-
-def time_text(moment: datetime) -> str:
-    """UTC with microseconds, so that text order is time order."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-def now() -> str:
-    """The current time as the journal writes it."""
-    return time_text(datetime.now(UTC))
-
-
-class Journal:
+class Journal(ModelHistory):
     """Reads and writes the journal behind a SQLAlchemy URL.
 
     Raises:
@@ -96,7 +77,7 @@ class Journal:
     """
 
     def __init__(self, url: str) -> None:
-        self._db = Database(url)
+        super().__init__(Database(url))
         try:
             self._prepare()
         except BaseException:
@@ -311,26 +292,6 @@ class Journal:
         """(round, step, attempts, finished), in the order in which the steps started."""
         query = sa.select(t.steps_table).order_by(t.steps_table.c.round, t.steps_table.c.started_at)
         return [(r.round, r.step, r.attempts, r.finished_at is not None) for r in self._db.rows(query)]
-
-    # aliases of models
-
-    def set_alias(self, alias: str, model: str, action: str, reason: str) -> None:
-        """Point an alias to a model; does nothing if it points there already."""
-        history = self.alias_history(alias)
-        if history and history[-1].model == model:
-            return
-        with self._db.transaction() as db:
-            row = {"alias": alias, "model": model, "action": action, "reason": reason, "at": now()}
-            db.execute(sa.insert(t.aliases_table).values(row))
-
-    def alias_history(self, alias: str) -> list[AliasChange]:
-        """All changes of an alias, oldest first; the last one is in effect."""
-        table = t.aliases_table
-        query = sa.select(table).where(table.c.alias == alias).order_by(table.c.id)
-        return [
-            AliasChange(r.model, r.action, r.reason, datetime.fromisoformat(r.at))
-            for r in self._db.rows(query)
-        ]
 
 
 def changed_harvests(harvests: Sequence[Harvest], states: Sequence[Harvest]) -> list[Harvest]:

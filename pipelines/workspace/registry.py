@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import ModelError
 from dsmoe_core.knockout.part_report import PartReport
-from pipelines.workspace.journal import AliasChange, Journal
+from pipelines.workspace.journal import Journal
+from pipelines.workspace.model_history import AliasChange, ModelEvent
 
 CHAMPION = "champion"
+HELD: Literal["held"] = "held"
+SHADOW: Literal["shadow"] = "shadow"
+"""Values of the journal: candidates that wait for approval, or for a round as shadow."""
 Content = TypeVar("Content", bound=Frozen)
 
 
@@ -61,6 +67,7 @@ class ModelCard(Frozen):
         parent: the model that its training started from.
         training: configuration and summary (steps, seconds, losses) of the training.
         commit: git commit of this software; None if it is unknown.
+        environment: versions of Python, torch and dsmoe, and the platform; empty if they are unknown.
     """
 
     id: str
@@ -70,14 +77,15 @@ class ModelCard(Frozen):
     class_book: str
     training: dict[str, Any]
     commit: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
     created_at: datetime
 
 
 class Registry:
     """The models of a workspace.
 
-    Files: ``models/ID/{model.safetensors, model.json, card.json, evaluation.json, parts.json}``. The journal
-    has the champion.
+    Files: ``models/ID/{model.safetensors, model.json, card.json, MODEL_CARD.md, evaluation.json,
+    evaluation.safetensors, parts.json}``. The journal has the champion and the decisions.
     """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
@@ -162,19 +170,97 @@ class Registry:
         """All promotions and rollbacks, oldest first."""
         return self._journal.alias_history(CHAMPION)
 
-    def promote(self, model: str, reason: str) -> None:
-        """Make a registered model champion.
+    def promote(
+        self, model: str, reason: str, *, class_book: str | None = None, author: str | None = None
+    ) -> None:
+        """Make a registered model champion. A held candidate and a shadow no longer wait for a decision.
+
+        Args:
+            class_book: published version, which a rollback to this model publishes again; by default the one
+                that it was trained with.
+            author: None for the promotion gate.
 
         Raises:
             ModelError: there is no such model.
         """
-        self._journal.set_alias(CHAMPION, self.card(model).id, "promote", reason)
+        card = self.card(model)
+        class_book = class_book or card.class_book
+        self._journal.set_alias(CHAMPION, card.id, "promote", reason, author=author, class_book=class_book)
+        self._replace_waiting(card.id)
 
-    def rollback(self, reason: str = "rolled back by hand") -> str:
-        """Make the previous champion champion again, and return its id.
+    def _replace_waiting(self, champion: str) -> None:
+        """Refuse the held candidate and the shadow, which were compared with another champion."""
+        for name in (HELD, SHADOW):
+            waiting = self._journal.value(name)
+            if waiting is None:
+                continue
+            self._journal.set_value(name, None)
+            if waiting != champion:
+                self._journal.record_event(waiting, "refuse", f"{champion} became champion")
+
+    def held(self) -> str | None:
+        """The candidate that waits for approval; None if there is none."""
+        held = self._journal.value(HELD)
+        return None if held is None else str(held)
+
+    def shadow(self) -> str | None:
+        """The candidate that predicts with the champion on the images of a round; None if there is none."""
+        shadow = self._journal.value(SHADOW)
+        return None if shadow is None else str(shadow)
+
+    def wait(self, model: str, state: Literal["held", "shadow"], reason: str) -> None:
+        """Make a candidate wait for approval, or for a round as shadow; it replaces an earlier one.
 
         Raises:
-            ModelError: there is no previous champion, or its files are gone.
+            ModelError: there is no such model.
+        """
+        waiting, card = self._journal.value(state), self.card(model)
+        if waiting is not None and waiting != model:
+            self._journal.record_event(waiting, "refuse", f"replaced by {model}")
+        self._journal.record_event(card.id, {HELD: "hold", SHADOW: "shadow"}[state], reason)
+        self._journal.set_value(state, card.id)
+
+    def end_shadow(self) -> None:
+        """The shadow no longer predicts, as it was decided on."""
+        self._journal.set_value(SHADOW, None)
+
+    def refuse(self, model: str, reason: str, *, author: str | None = None) -> None:
+        """Refuse a candidate; it no longer waits for a decision.
+
+        Raises:
+            ModelError: there is no such model, or it is the champion.
+        """
+        if self.card(model).id == self.champion():
+            raise ModelError(
+                f"model {model} is the champion",
+                "Roll back with `dsmoe models rollback`, or promote another.",
+            )
+        self._journal.record_event(model, "refuse", reason, author)
+        for name in (HELD, SHADOW):
+            if self._journal.value(name) == model:
+                self._journal.set_value(name, None)
+
+    def events(self, model: str | None = None) -> list[ModelEvent]:
+        """Decisions on a model, or on all, oldest first."""
+        return self._journal.model_events(model)
+
+    def promoted_with(self, model: str) -> str:
+        """The class book that was published when a model was promoted last.
+
+        That is the one it was trained with if the promotion is not in the history of decisions.
+
+        Raises:
+            ModelError: there is no such model.
+        """
+        card = self.card(model)
+        books = [event.class_book for event in self.events(model) if event.action == "promote"]
+        return next((book for book in reversed(books) if book), card.class_book)
+
+    def previous_champion(self) -> str:
+        """The champion before the present one; rollbacks that were made are taken into account.
+
+        Raises:
+            ModelError: there is none, or its files are gone.
         """
         stack: list[str] = []
         for change in self.history():
@@ -186,8 +272,18 @@ class Registry:
             raise ModelError(
                 f"there is no champion before {stack[-1] if stack else 'the first'}", "Promote another model."
             )
-        previous = self.card(stack[-2]).id
-        self._journal.set_alias(CHAMPION, previous, "rollback", reason)
+        return self.card(stack[-2]).id
+
+    def rollback(self, reason: str = "rolled back by hand", *, author: str | None = None) -> str:
+        """Make the previous champion champion again, and return its id; the class book is not changed.
+
+        Raises:
+            ModelError: see ``previous_champion``.
+        """
+        previous = self.previous_champion()
+        class_book = self.promoted_with(previous)
+        self._journal.set_alias(CHAMPION, previous, "rollback", reason, author=author, class_book=class_book)
+        self._replace_waiting(previous)
         return previous
 
 
@@ -209,8 +305,20 @@ def new_card(
         class_book=class_book,
         training=dict(training),
         commit=source_commit(),
+        environment=environment(),
         created_at=datetime.now(UTC),
     )
+
+
+def environment() -> dict[str, str]:
+    """Versions of Python, torch and dsmoe, and the platform; packages that are not installed are absent."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in ("torch", "dsmoe"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
 
 
 def source_commit() -> str | None:

@@ -39,10 +39,11 @@ images/          all usable images, KEY.ext
 quarantine.json  images that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
 datasets/        dataset versions, ID.json, immutable
-models/          ID/{model.safetensors, model.json, card.json, evaluation.json, parts.json}
+models/          ID/{model.safetensors, model.json, card.json, MODEL_CARD.md, evaluation.json,
+                     evaluation.safetensors, parts.json}
 imports/         NNNN-COMMAND.json, round-N.json: what an import or a harvest took, clipped or left out
 predictions/     MODEL+BOOK.jsonl, and MODEL+BOOK.embeddings: feature vectors of the images
-tracking/        training curves, by MLflow; created by the first training
+tracking/        training curves and copies of the models, by MLflow; created by the first training
 refine/          refinements of class descriptions, ID.json; created by the first one
 studio/          Label Studio's data, credentials (0600) and log
 review/          FiftyOne's database
@@ -170,6 +171,10 @@ class Workspace:
     def class_book(self) -> ClassBook:
         """The class book that was published when this object first read it; the detector uses this one."""
         return self._class_book
+
+    def reload_class_book(self) -> None:
+        """Read the published class book again at the next use."""
+        self.__dict__.pop("_class_book", None)
 
     def working_book(self) -> ClassBook:
         """The working copy of the class book, ``classes.yaml``; the detector uses it once it is published.

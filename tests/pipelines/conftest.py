@@ -14,6 +14,7 @@ from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.settings.demo import DemoPlan
+from pipelines.settings.gate import GateSettings
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.workspace import Workspace
@@ -33,7 +34,9 @@ def plan() -> DemoPlan:
 
 @pytest.fixture
 def settings(plan: DemoPlan) -> WorkspaceSettings:
-    return plan.workspace_settings("blocks")
+    """Settings whose gate compares mAP alone, as the test set has five images."""
+    gate = GateSettings(checks=("min_gain",))
+    return plan.workspace_settings("blocks").model_copy(update={"gate": gate})
 
 
 @pytest.fixture

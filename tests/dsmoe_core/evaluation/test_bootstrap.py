@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scenes import CLASSES, labelled, prediction, random_scene, resampled_scene
 
-from dsmoe_core.evaluation.average_precision import average_precision
+from dsmoe_core.evaluation.average_precision import average_precision, average_precision_of_resamples
 from dsmoe_core.evaluation.bootstrap import (
     compare,
+    expanded_interval,
     interval,
     mean_over_classes,
     resample_counts,
@@ -110,5 +111,31 @@ def test_comparison_with_itself_and_with_a_better_model() -> None:
 def test_progress_is_reported() -> None:
     steps: list[tuple[int, int]] = []
     tables = coco_tables(*random_scene(0), CLASSES)
-    resampled_map(tables, resample_counts(12, 3, 0), lambda done, total: steps.append((done, total)))
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    resampled_map(tables, resample_counts(12, 120, 0), lambda done, total: steps.append((done, total)))
+    assert steps == [(50, 120), (100, 120), (120, 120)]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_average_precision_of_resamples_equals_that_of_each_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    detections = int(rng.integers(0, 30))
+    correct = rng.random((10, detections)) < rng.random()
+    weight = rng.integers(0, 4, (7, detections))
+    most = (correct * weight[:, None]).sum(axis=2).max(axis=1, initial=0)
+    boxes = most + rng.integers(0, 3, 7)
+    single = [
+        average_precision(correct, float(n), w.astype(float)) for n, w in zip(boxes, weight, strict=True)
+    ]
+    together = average_precision_of_resamples(correct, boxes, weight)
+    np.testing.assert_allclose(together, np.array(single), rtol=0, atol=1e-12)
+
+
+def test_expanded_interval_is_wider_for_few_units() -> None:
+    values = np.random.default_rng(0).normal(size=4000)
+    few, many, plain = (expanded_interval(values, 6), expanded_interval(values, 5000), interval(values))
+    assert few is not None
+    assert many is not None
+    assert plain is not None
+    assert few[0] < many[0] < 0 < many[1] < few[1]
+    np.testing.assert_allclose(many, plain, atol=0.01)
+    assert expanded_interval(np.full(3, np.nan), 6) is None

@@ -18,6 +18,7 @@ from pipelines.detectors import tracking
 from pipelines.detectors.tracking import DATABASE, EXPERIMENT, FOLDER, MAX_POINTS, track_training
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
+from pipelines.settings.tracking import TrackingSettings
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 
@@ -201,7 +202,7 @@ def test_training_is_not_tracked_without_mlflow_or_with_tracking_none(
         assert curves is None
     (warning,) = warned
     assert "dsmoe[schedule]" in warning
-    network.settings = network.settings.model_copy(update={"tracking": "none"})
+    network.settings = network.settings.model_copy(update={"tracking": TrackingSettings(kind="none")})
     with track_training(network, "r0", {}) as curves:
         assert curves is None
     assert len(warned) == 1

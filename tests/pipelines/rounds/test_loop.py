@@ -15,7 +15,7 @@ from dsmoe_core.schema import ImageRecord, Outcome, Prediction, Vocabulary
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.rounds.retraining import evaluate
+from pipelines.rounds.promotion import evaluate
 from pipelines.workspace.round_summary import explain_rounds
 from pipelines.workspace.workspace import Workspace
 
@@ -61,7 +61,8 @@ def test_evaluation_uses_low_scores_that_are_not_stored(context: LoopContext, la
     run_rounds(context, label, 1)
     usual = context.workspace.rounds()[0].map or 0
     workspace, model = context.workspace, context.workspace.champion() or ""
-    (workspace.registry.folder(model) / "evaluation.json").unlink()
+    for name in ("evaluation.json", "evaluation.safetensors"):
+        (workspace.registry.folder(model) / name).unlink()
     workspace.prediction_store.path(workspace.prediction_version(model)).unlink()
     evaluate(replace(context, detector=LowScoreDetector()), model)
     metrics = workspace.registry.evaluation(model)

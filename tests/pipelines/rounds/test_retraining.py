@@ -14,8 +14,9 @@ from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.loop import close_round, open_round
-from pipelines.rounds.retraining import evaluate, make_dataset, promote, train
-from pipelines.settings.rounds import GateSettings
+from pipelines.rounds.promotion import evaluate, promote
+from pipelines.rounds.retraining import make_dataset, train
+from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
 
 Label = Callable[[LoopContext], None]
@@ -56,6 +57,7 @@ def trained(annotated: LoopContext) -> tuple[LoopContext, str]:
 
 def with_gate(context: LoopContext, **gate: object) -> None:
     settings = context.workspace.settings
+    gate = {"checks": ["min_gain"], **gate}
     context.workspace.settings = settings.model_copy(update={"gate": GateSettings.model_validate(gate)})
 
 
@@ -154,7 +156,7 @@ def test_gate_compares_with_the_model_that_is_champion_now(
     context.workspace.registry.promote("by-hand", "by hand")
     result = promote(context, 0, model, metrics)
     assert result["promoted"] == promoted
-    assert result["checks"]["min_gain"]["passed"] == promoted
+    assert result["checks"]["min_gain"]["outcome"] == ("pass" if promoted else "fail")
     assert result["checks"]["min_gain"]["values"] == {
         "candidate": metrics[model]["map"],
         "champion": champion_map,
@@ -218,5 +220,5 @@ def test_closed_round_keeps_the_results_of_its_checks(annotated: LoopContext, la
     label(annotated)
     row = close_round(annotated)
     result = annotated.workspace.journal.rounds()[1].result or {}
-    assert result["checks"]["min_gain"]["passed"] == row.promoted
+    assert (result["checks"]["min_gain"]["outcome"] == "pass") == row.promoted
     assert result["checks"]["min_gain"]["values"]["candidate"] == row.map

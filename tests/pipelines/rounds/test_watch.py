@@ -208,7 +208,7 @@ def test_approval_without_an_open_round_is_refused(workspace: Workspace) -> None
 
 
 def test_refused_candidate_is_notified_once(workspace: Workspace, blocks: Path) -> None:
-    from pipelines.settings.rounds import GateSettings
+    from pipelines.settings.gate import GateSettings
 
     configure(workspace, gate=GateSettings(min_gain=0.99), notify=NotifySettings())
     loop = Loop(workspace.path, WatchPlan(rounds=3, truth=blocks / "train.json"))
