@@ -13,6 +13,7 @@ from dsmoe_core.schema import Annotation, Detection, ImageRecord, LabelledImage,
 from pipelines.detectors.pre_annotations import pre_annotations
 from pipelines.settings.rounds import RoundSettings
 from pipelines.workspace.import_log import ImportRecord
+from pipelines.workspace.operating_points import OperatingPoints
 from pipelines.workspace.round_summary import RoundSummary
 
 ImageStatus = Literal["waiting", "sent", "labelled", "test"]
@@ -30,7 +31,8 @@ class Snapshot:
         annotations: latest annotations, by image key.
         test_set: the fixed test set, by image key.
         sent: keys of the images that are with the annotators.
-        round_settings: define which detections are pre-annotations.
+        round_settings: define, with ``operating_points``, which detections are pre-annotations.
+        operating_points: of the champion; None without a test set.
         accounts: of the harvests, by round.
         imports: accounts of the imported labels, the latest import first.
     """
@@ -48,6 +50,7 @@ class Snapshot:
     round_settings: RoundSettings
     accounts: Mapping[int, ImportAccount] = field(default_factory=dict)
     imports: tuple[ImportRecord, ...] = ()
+    operating_points: OperatingPoints | None = None
 
     def truth(self, key: str) -> tuple[Annotation, ...] | None:
         """Annotations of an image; None if it is not labelled."""
@@ -57,7 +60,9 @@ class Snapshot:
     def pre_annotations(self, key: str) -> tuple[Detection, ...]:
         """Detections of an image that annotators are shown, highest score first."""
         prediction = self.predictions.get(key)
-        return () if prediction is None else pre_annotations(prediction, self.round_settings).detections
+        if prediction is None:
+            return ()
+        return pre_annotations(prediction, self.round_settings, self.operating_points).detections
 
     def status(self, key: str) -> ImageStatus:
         """Where an image is in the labelling process."""

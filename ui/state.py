@@ -37,7 +37,7 @@ def read_snapshot(path: Path) -> Snapshot:
             title=workspace.settings.title,
             path=workspace.path,
             rounds=rounds,
-            champion=workspace.champion(),
+            champion=(champion := workspace.champion()),
             classes=book.vocabulary().names,
             images={image.key: image for image in workspace.images("pool")},
             predictions=workspace.predictions(),
@@ -54,6 +54,7 @@ def read_snapshot(path: Path) -> Snapshot:
                 if (account := workspace.round_account(row.round)) is not None
             },
             imports=read_imports(workspace.path),
+            operating_points=workspace.registry.operating_points(champion) if champion else None,
         )
 
 

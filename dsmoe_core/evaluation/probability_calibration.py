@@ -18,7 +18,6 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float
 from pydantic import Field
-from scipy.optimize import minimize
 
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import DataError
@@ -153,10 +152,19 @@ def fit_detections(matched: Sequence[ImageMatches]) -> DetectionCalibration:
     Args:
         matched: images that the detector was not trained on, with their detections and ground truth.
     """
-    by_class: dict[str, list[tuple[float, bool]]] = {}
+    rows: dict[str, list[tuple[float, bool]]] = {}
     for image in matched:
         for detection, correct in zip(image.detections, image.correct, strict=True):
-            by_class.setdefault(detection.label, []).append((detection.score, bool(correct)))
+            rows.setdefault(detection.label, []).append((detection.score, bool(correct)))
+    return fit_by_class(rows)
+
+
+def fit_by_class(by_class: Mapping[str, Sequence[tuple[float, bool]]]) -> DetectionCalibration:
+    """The same as :func:`fit_detections` for any event of detections.
+
+    Args:
+        by_class: (score, whether the event occurred) of the detections of each class.
+    """
     pooled = fit(*_columns([row for rows in by_class.values() for row in rows]))
     per_class = {label: _shrunk(rows, pooled) for label, rows in sorted(by_class.items())}
     return DetectionCalibration(pooled=pooled, per_class=per_class)
@@ -185,6 +193,8 @@ def _maximum(
     deviation: Float[np.ndarray, " p"],
 ) -> Calibrator:
     """The curve of the highest posterior, where the prior is normal around the parameters of ``prior``."""
+    from scipy.optimize import minimize  # takes a fraction of a second, which commands that only read save
+
     centre = np.array([prior.low_slope, prior.high_slope, prior.intercept])
     low, high = _features((x - prior.location) / prior.scale)
     design = np.stack([low, high, np.ones(len(x))], axis=1)

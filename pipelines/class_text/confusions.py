@@ -14,7 +14,7 @@ from dsmoe_core.errors import ClassBookError
 from dsmoe_core.evaluation.best_match import best_matches
 from dsmoe_core.evaluation.matching import pairwise_iou
 from dsmoe_core.schema import Annotation, Detection, Harvest, LabelledImage, Outcome, Prediction
-from pipelines.detectors.pre_annotations import pre_annotations
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.refinement import ConfusedPair
@@ -47,7 +47,6 @@ def annotator_corrections(workspace: Workspace, book: ClassBook) -> Counter[Clas
     The journal has the number of relabelled boxes per image. Which boxes these were is found by matching the
     pre-annotations with the annotations. Classes that are not in the class book are left out.
     """
-    settings = workspace.settings.round
     counts: Counter[ClassPair] = Counter()
     predictions: dict[str, Mapping[str, Prediction]] = {}
     for harvest in workspace.journal.harvests().values():
@@ -57,7 +56,7 @@ def annotator_corrections(workspace: Workspace, book: ClassBook) -> Counter[Clas
         if version not in predictions:
             predictions[version] = workspace.prediction_store.lookup(version)
         if harvest.key in predictions[version]:
-            before = pre_annotations(predictions[version][harvest.key], settings).detections
+            before = shown_detections(workspace, predictions[version][harvest.key]).detections
             counts.update(_resolved(_relabelled(before, harvest), book.resolve))
     return counts
 

@@ -11,6 +11,7 @@ import typer
 
 from pipelines.cli import comparison, knockout, label_errors
 from pipelines.cli import demo as demo_command
+from pipelines.cli import effort as effort_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
     MAX_SEED,
@@ -36,6 +37,7 @@ app = typer.Typer(help="Measure something and write benchmarks/results/NAME.json
 app.add_typer(comparison.app)  # without a name: its commands are commands of this app
 app.command("knockout")(knockout.knockout)
 app.command("label-errors")(label_errors.benchmark)
+app.command("effort")(effort_command.effort)
 
 
 class DeviceChoice(StrEnum):

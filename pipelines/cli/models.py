@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from pipelines.cli.options import CURRENT_FOLDER, ReasonOption, WorkspaceArgument
 from pipelines.cli.terminal import console, line
+
+if TYPE_CHECKING:
+    from pipelines.settings.rounds import RoundSettings
+    from pipelines.workspace.operating_points import OperatingPoints
 
 app = typer.Typer(help="Models of a workspace: list, show, promote, roll back.", no_args_is_help=True)
 
@@ -58,12 +62,15 @@ def show(
     with Workspace.open(workspace) as opened:
         card, registry = opened.registry.card(model), opened.registry
         metrics, parts = registry.evaluation(model), registry.parts(model)
+        points, settings = registry.operating_points(model), opened.settings.round
     line(f"{card.id}: round {card.round}, from {card.parent or 'no model'}, {card.created_at:%Y-%m-%d %H:%M}")
     line(f"dataset version {card.dataset_version}, class book {card.class_book}")
     if metrics is None:
         line("not evaluated")
     else:
         line(f"mAP@.5 {score(metrics.map50)}, mAP@.5:.95 {score(metrics.map)}")
+    for text in _threshold_lines(points, settings):
+        line(text)
     if parts is None:
         line("the use of its parts was not measured: there is no test set, or the model has no experts")
         return
@@ -75,6 +82,22 @@ def show(
     if parts.class_information is not None:
         share = f"{parts.class_information:.0%}"
         line(f"the leading expert of a box has {share} of the information about its class")
+
+
+def _threshold_lines(points: OperatingPoints | None, settings: RoundSettings) -> list[str]:
+    """From which score on detections are shown to annotators, by class."""
+    if settings.pre_annotation_score is not None:
+        return [f"pre-annotations from score {settings.pre_annotation_score:.2f} on, by the settings"]
+    if points is None:
+        return ["pre-annotations from score 0.30 on: it was not evaluated on a test set"]
+    scores = ", ".join(f"{label} {score:.2f}" for label, score in points.thresholds.items())
+    source = f"{points.seconds.images} timed images" if points.seconds.images else "default times"
+    return [
+        f"pre-annotations from score: {scores or 'no detection on the test set'}, "
+        f"other classes {points.other_classes:.2f}",
+        f"they are kept with a probability of {points.min_probability:.0%} or more, which takes the least "
+        f"correction time ({source})",
+    ]
 
 
 @app.command("promote")

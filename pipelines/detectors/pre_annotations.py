@@ -7,16 +7,45 @@ from dataclasses import replace
 from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.schema import Prediction
 from pipelines.settings.rounds import RoundSettings
+from pipelines.workspace.operating_points import OperatingPoints
+from pipelines.workspace.workspace import Workspace
+
+UNMEASURED_SCORE = 0.3
+"""Threshold of a model without operating points, because there is no test set."""
 
 
-def pre_annotations(prediction: Prediction, settings: RoundSettings) -> Prediction:
+def pre_annotations(
+    prediction: Prediction, settings: RoundSettings, points: OperatingPoints | None
+) -> Prediction:
     """The prediction with the detections that become pre-annotations, highest score first.
 
-    Detections below ``pre_annotation_score`` are left out, as deleting many wrong boxes takes annotators
-    longer than drawing the missing ones. Of overlapping detections of several classes that with the highest
-    score remains; its second-best class (:attr:`Detection.second_best`) is shown with it, because relabelling
-    a box is faster than deleting it. At most ``max_pre_annotations`` detections are returned.
+    Detections below the threshold are left out, as deleting many wrong boxes takes annotators longer than
+    drawing the missing ones. The threshold is ``pre_annotation_score``; where that is not set, the operating
+    point of the class, and without operating points ``UNMEASURED_SCORE``. Of overlapping detections of
+    several classes that with the highest score remains; its second-best class
+    (:attr:`Detection.second_best`) is shown with it, because relabelling a box is faster than deleting it. At
+    most ``max_pre_annotations`` detections are returned.
+
+    Args:
+        points: of the model that predicted; its classes must have the names that they have in the prediction.
     """
-    confident = [d for d in prediction.detections if d.score >= settings.pre_annotation_score]
+    confident = [d for d in prediction.detections if d.score >= threshold(d.label, settings, points)]
     detections = suppress_across_classes(confident)[: settings.max_pre_annotations]
     return replace(prediction, detections=tuple(detections))
+
+
+def threshold(label: str, settings: RoundSettings, points: OperatingPoints | None) -> float:
+    """Lowest score of a pre-annotation of a class."""
+    if settings.pre_annotation_score is not None:
+        return settings.pre_annotation_score
+    return UNMEASURED_SCORE if points is None else points.threshold(label)
+
+
+def shown_detections(workspace: Workspace, prediction: Prediction) -> Prediction:
+    """The pre-annotations of a workspace for a stored prediction, with the classes of its version.
+
+    Raises:
+        ModelError: the operating points of the model are damaged.
+    """
+    points = workspace.registry.operating_points(prediction.version.rpartition("+")[0])
+    return pre_annotations(prediction, workspace.settings.round, points)

@@ -11,8 +11,10 @@ from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import LabelledImage, Prediction
 from dsmoe_core.uncertainty import filter_by_score
 from pipelines.detectors.backend import DetectorBackend, evaluate_predictions, with_version
+from pipelines.detectors.operating_points import choose_operating_points
 from pipelines.rounds.context import with_embeddings
 from pipelines.rounds.gate import Latency
+from pipelines.workspace.annotation_time import correction_seconds
 from pipelines.workspace.evaluation_predictions import (
     EvaluationPredictions,
     load_predictions,
@@ -55,6 +57,9 @@ class CandidateEvaluation:
             predictions = self.predictions(model)
             vocabulary = self._workspace.class_book().vocabulary()
             metrics = evaluate_predictions(predictions.values(), truth, vocabulary, self.name)
+            seconds = correction_seconds(self._workspace.journal.harvests().values())
+            points = choose_operating_points(predictions.values(), truth, seconds, self.name)
+            registry.save_operating_points(model, points)
             registry.save_evaluation(model, metrics)
         return metrics
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dsmoe_core.schema import Detection, ImageRecord, Prediction
+from pipelines.detectors.pre_annotations import threshold
 from pipelines.rounds.acquisition.calibrated import calibrated_probability
 from pipelines.rounds.acquisition.expected_gain import expected_work
 from pipelines.rounds.acquisition.function import Candidates, ReviewedImage, Vectors
@@ -44,6 +45,7 @@ def candidates_of_pool(
         )
         return {name: labels[name] for name in book.vocabulary().names}
 
+    points = workspace.registry.operating_points(champion)
     return Candidates(
         keys,
         predict,
@@ -55,7 +57,7 @@ def candidates_of_pool(
         probability=_lazy_probability(context),
         seconds=lambda: seconds_by_kind(workspace.journal.harvests().values()),
         reviewed=lambda: reviewed_images(context),
-        shown_score=workspace.settings.round.pre_annotation_score,
+        shown_score=lambda label: threshold(label, workspace.settings.round, points),
         class_minimum=workspace.settings.round.class_minimum,
     )
 

@@ -10,7 +10,7 @@ from typing import Any, overload
 from annotate.studio.protocol import Task
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import ImageRecord, Prediction
-from pipelines.detectors.pre_annotations import pre_annotations
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.acquisition.limits import Refusal
 from pipelines.rounds.acquisition.selection import ranked_round, sample, seed_round
@@ -158,7 +158,7 @@ class PlannedTasks(Sequence[Task]):
     def __init__(self, workspace: Workspace, planned: Sequence[SentTask]) -> None:
         self._planned = planned
         self._images = workspace.images_by_key()
-        self._settings = workspace.settings.round
+        self._workspace = workspace
         self._book = workspace.class_book()
         versions = {task.version for task in planned if task.version}
         self._predictions = {version: workspace.prediction_store.lookup(version) for version in versions}
@@ -184,7 +184,7 @@ class PlannedTasks(Sequence[Task]):
         If another class book was published after the prediction was made, its classes are renamed; detections
         of classes that were removed are left out.
         """
-        prediction = self._predictions[version][key]
+        prediction = shown_detections(self._workspace, self._predictions[version][key])
         if not version.endswith(f"+{self._book.version}"):
             prediction = relabel_prediction(prediction, or_drop(self._book))
-        return pre_annotations(prediction, self._settings)
+        return prediction

@@ -17,8 +17,8 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.evaluation.bootstrap import expanded_interval, resample_counts
 from dsmoe_core.evaluation.matching import UNMATCHED, greedy_match, pairwise_iou
 from dsmoe_core.evaluation.paired_predictions import min_units
-from dsmoe_core.schema import Annotation, Detection, Prediction
-from pipelines.detectors.pre_annotations import pre_annotations
+from dsmoe_core.schema import Annotation, Detection
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.gate import CheckResult, Decision, Outcome
 from pipelines.rounds.promotion import apply_decision, with_approval
@@ -110,7 +110,7 @@ def _corrections(workspace: Workspace, number: int, versions: Sequence[str]) -> 
     """The corrections on each labelled image of a round."""
     annotations = workspace.annotations()
     stored = [workspace.prediction_store.lookup(version) for version in versions]
-    settings, book = workspace.settings.round, workspace.class_book()
+    book = workspace.class_book()
     result = []
     for task in workspace.journal.tasks(number):
         labelled = annotations.get(task.key)
@@ -118,10 +118,9 @@ def _corrections(workspace: Workspace, number: int, versions: Sequence[str]) -> 
             continue
         counts = []
         for version, predictions in zip(versions, stored, strict=True):
-            prediction: Prediction = predictions[task.key]
+            shown = shown_detections(workspace, predictions[task.key])
             if not version.endswith(f"+{book.version}"):
-                prediction = relabel_prediction(prediction, or_drop(book))
-            shown = pre_annotations(prediction, settings)
+                shown = relabel_prediction(shown, or_drop(book))
             counts.append(corrections_needed(shown.detections, labelled.annotations))
         result.append(ImageCorrections(labelled.image.name, *counts))
     return result

@@ -46,8 +46,12 @@ class RoundSettings(Frozen):
     candidates: int | None = Field(
         None, ge=1, description="rank a random sample of the pool of this size; none: the whole pool"
     )
-    pre_annotation_score: float = Field(
-        0.3, ge=0, le=1, description="lowest score of a detection that is shown as pre-annotation"
+    pre_annotation_score: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="lowest score of a detection that is shown as pre-annotation; none: chosen for each "
+        "class so that the expected correction time is least, 0.3 while there is no test set",
     )
     max_pre_annotations: int = Field(
         50, ge=1, description="most pre-annotations on an image; those with the highest scores are shown"

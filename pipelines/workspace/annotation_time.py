@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from scipy.optimize import nnls
+from pydantic import Field
 
+from dsmoe_core.config import Frozen
 from dsmoe_core.schema import Harvest, Outcome
 
 ALL, NOTHING, SKIPPED = "all", "nothing drawn", "skipped"
@@ -32,6 +33,38 @@ boxes", 2016; adding is extreme clicking (7 s, Papadopoulos et al., "Extreme cli
 class. The others are estimates between these two."""
 _PRIOR_IMAGES = 10.0
 _BREAK = 10.0
+
+
+class CorrectionSeconds(Frozen):
+    """Seconds of annotator time for one box, by what has to be done with it; see ``seconds_by_kind``."""
+
+    accepted: float = Field(DEFAULT_SECONDS[Outcome.ACCEPTED], ge=0)
+    moved: float = Field(DEFAULT_SECONDS[Outcome.MOVED], ge=0)
+    relabelled: float = Field(DEFAULT_SECONDS[Outcome.RELABELLED], ge=0)
+    deleted: float = Field(DEFAULT_SECONDS[Outcome.DELETED], ge=0)
+    added: float = Field(DEFAULT_SECONDS[Outcome.ADDED], ge=0)
+    images: int = Field(0, ge=0, description="timed images of the estimate; 0: the assumed seconds")
+
+    def of(self, outcome: Outcome) -> float:
+        """Seconds of one box with this outcome."""
+        return float(getattr(self, str(outcome)))
+
+    def total(self, counts: Mapping[Outcome, int]) -> float:
+        """Seconds of all boxes of an image or of a set of images."""
+        return sum(self.of(outcome) * count for outcome, count in counts.items())
+
+
+def correction_seconds(harvests: Iterable[Harvest]) -> CorrectionSeconds:
+    """The seconds of ``seconds_by_kind`` for one box each, without those for looking at the image."""
+    harvests = list(harvests)
+    seconds = seconds_by_kind(harvests)
+    images = sum(_by_person(h) and not h.skipped for h in harvests)
+    return CorrectionSeconds(**{str(o): round(seconds[o], 2) for o in Outcome}, images=images)
+
+
+def _by_person(harvest: Harvest) -> bool:
+    """Whether the time is known and is that of a person."""
+    return harvest.seconds is not None and harvest.seconds >= _MIN_HUMAN_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +122,8 @@ def seconds_by_kind(harvests: Iterable[Harvest]) -> dict[str, float]:
     Returns:
         Seconds by ``IMAGE`` and by ``Outcome``.
     """
+    from scipy.optimize import nnls  # takes a fraction of a second, which commands that only read save
+
     timed = [
         (h.seconds, h.outcomes)
         for h in harvests

@@ -20,6 +20,7 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.knockout.part_report import PartReport
 from pipelines.workspace.journal import Journal
 from pipelines.workspace.model_history import AliasChange, ModelEvent
+from pipelines.workspace.operating_points import OperatingPoints
 
 CHAMPION = "champion"
 HELD: Literal["held"] = "held"
@@ -85,7 +86,7 @@ class Registry:
     """The models of a workspace.
 
     Files: ``models/ID/{model.safetensors, model.json, card.json, MODEL_CARD.md, evaluation.json,
-    evaluation.safetensors, parts.json}``. The journal has the champion and the decisions.
+    evaluation.safetensors, operating_points.json, parts.json}``. The journal has the champion and the decisions.
     """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
@@ -149,6 +150,18 @@ class Registry:
             ModelError: the file is damaged.
         """
         return self._read(model, "parts.json", PartReport)
+
+    def save_operating_points(self, model: str, points: OperatingPoints) -> None:
+        """Write a model's score thresholds for pre-annotations; they replace earlier ones."""
+        atomic_write(self.folder(model) / "operating_points.json", points.model_dump_json(indent=1) + "\n")
+
+    def operating_points(self, model: str) -> OperatingPoints | None:
+        """A model's score thresholds for pre-annotations; None if it was not evaluated on a test set.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        return self._read(model, "operating_points.json", OperatingPoints)
 
     def _read(self, model: str, name: str, kind: type[Content]) -> Content | None:
         path = self.folder(model) / name

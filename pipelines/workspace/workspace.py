@@ -40,7 +40,7 @@ quarantine.json  images that cannot be used, with the reason
 journal.sqlite   rounds, tasks, annotations, steps, champion
 datasets/        dataset versions, ID.json, immutable
 models/          ID/{model.safetensors, model.json, card.json, MODEL_CARD.md, evaluation.json,
-                     evaluation.safetensors, parts.json}
+                     evaluation.safetensors, operating_points.json, parts.json}
 imports/         NNNN-COMMAND.json, round-N.json: what an import or a harvest took, clipped or left out
 predictions/     MODEL+BOOK.jsonl, and MODEL+BOOK.embeddings: feature vectors of the images
 tracking/        training curves and copies of the models, by MLflow; created by the first training

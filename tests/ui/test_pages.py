@@ -293,7 +293,7 @@ def test_snapshot_is_cached_until_the_workspace_changes(trained: Path, tmp_path:
     snapshot, stamp = cached_snapshot(copy), workspace_stamp(copy)
     assert cached_snapshot(copy) is snapshot
     text = (copy / "dsmoe.yaml").read_text()
-    (copy / "dsmoe.yaml").write_text(text.replace("pre_annotation_score: 0.3", "pre_annotation_score: 0.9"))
+    (copy / "dsmoe.yaml").write_text(text.replace("pre_annotation_score: null", "pre_annotation_score: 0.9"))
     assert workspace_stamp(copy) != stamp
     assert cached_snapshot(copy).round_settings.pre_annotation_score == 0.9
 

@@ -65,7 +65,7 @@ def expected_work(
         if not d.is_top_class:
             continue
         p = candidates.probability(d)
-        shown = d.score >= candidates.shown_score
+        shown = d.score >= candidates.shown_score(d.label)
         corrections[d.label] = corrections.get(d.label, 0.0) + (1 - p if shown else p)
         boxes[d.label] = boxes.get(d.label, 0.0) + p
         time[d.label] = time.get(d.label, 0.0) + _seconds(d, p, shown, seconds)

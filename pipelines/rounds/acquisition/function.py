@@ -54,7 +54,7 @@ class Candidates:
         probability: that a detection is correct, calibrated, 0 to 1.
         seconds: annotator time by kind of work, see ``pipelines.workspace.annotation_time``.
         reviewed: labelled images with predictions from before their labels.
-        shown_score: lowest score of a detection that annotators are shown as a pre-annotation.
+        shown_score: lowest score of a detection of a class that annotators are shown as a pre-annotation.
         class_minimum: boxes of every class that a selection should have, if the pool has them.
     """
 
@@ -68,7 +68,7 @@ class Candidates:
     probability: Callable[[Detection], float] = score_of
     seconds: Callable[[], Mapping[str, float]] = DEFAULT_SECONDS.copy
     reviewed: Callable[[], Iterable[ReviewedImage]] = tuple
-    shown_score: float = 0.3
+    shown_score: Callable[[str], float] = lambda _: 0.3
     class_minimum: float = 1.0
 
 

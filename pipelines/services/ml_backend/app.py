@@ -27,26 +27,27 @@ from annotate.studio.ml_backend import (
     smart_tool_json,
 )
 from dsmoe_core.errors import DsmoeError, FormatError, ImageError, ServiceError
-from pipelines.detectors.pre_annotations import pre_annotations
+from dsmoe_core.schema import Prediction
 from pipelines.services.ml_backend.credentials import Credentials
 from pipelines.services.ml_backend.service import PredictionService
-from pipelines.settings.rounds import RoundSettings
 
 log = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 32 << 20
 """Largest request body. Label Studio sends all selected tasks in one request."""
 RETRY_AFTER_S = 1
+SelectDetections = Callable[[Prediction], Prediction]
+"""Keeps the detections of a prediction that annotators are shown."""
 _BASIC = HTTPBasic(realm="dsmoe")
 
 
-def make_app(service: PredictionService, credentials: Credentials, settings: RoundSettings) -> FastAPI:
+def make_app(service: PredictionService, credentials: Credentials, select: SelectDetections) -> FastAPI:
     """Make the FastAPI application.
 
     Args:
         service: predicts the images.
         credentials: user name and password that every request but /webhook must carry.
-        settings: which detections become pre-annotations.
+        select: keeps the detections that become pre-annotations.
     """
 
     @asynccontextmanager
@@ -85,7 +86,7 @@ def make_app(service: PredictionService, credentials: Credentials, settings: Rou
         if body.prompt is not None:
             results: list[Any] = [await _smart_tool(service, task, body) for task in body.tasks[:1]]
         else:
-            results = await _pre_annotations(service, body, settings)
+            results = await _pre_annotations(service, body, select)
         log.debug("%d tasks in %.0f ms", len(body.tasks), 1000 * (time.monotonic() - started))
         return {"results": results}
 
@@ -112,7 +113,7 @@ async def _smart_tool(service: PredictionService, task: PredictTask, body: Predi
 
 
 async def _pre_annotations(
-    service: PredictionService, body: PredictRequest, settings: RoundSettings
+    service: PredictionService, body: PredictRequest, select: SelectDetections
 ) -> list[Any]:
     """A prediction for each task that is answered in time, and an empty one for the others.
 
@@ -129,7 +130,7 @@ async def _pre_annotations(
     for start in range(0, len(body.tasks), size):
         batch = body.tasks[start : start + size]
         answers = await asyncio.gather(
-            *(_pre_annotation(service, task, body, settings, deadline) for task in batch),
+            *(_pre_annotation(service, task, body, select, deadline) for task in batch),
             return_exceptions=True,
         )
         for index, answer in enumerate(answers, start=start):
@@ -153,7 +154,7 @@ async def _pre_annotation(
     service: PredictionService,
     task: PredictTask,
     body: PredictRequest,
-    settings: RoundSettings,
+    select: SelectDetections,
     deadline: float,
 ) -> Json | list[Json]:
     """The pre-annotations of one task; empty for a task of the blind audit."""
@@ -163,7 +164,7 @@ async def _pre_annotation(
     response = await service.predict(request, timeout_s=max(deadline - time.monotonic(), 0))
     if response.prediction is None:
         return NO_PREDICTION
-    prediction = pre_annotations(response.prediction, settings)
+    prediction = select(response.prediction)
     # Label Studio rejects a whole prediction for one class that the project's label config lacks.
     detections = tuple(d for d in prediction.detections if d.label in body.classes)
     return pre_annotation_json(request.image, replace(prediction, detections=detections), body.classes)

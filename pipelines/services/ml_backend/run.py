@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import uvicorn
 
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.detectors.registry import detector_backend
 from pipelines.services.ml_backend.app import make_app
 from pipelines.services.ml_backend.model import ChampionModel
@@ -44,7 +46,7 @@ def run(
     with process.hold_lock(host, fixed_port=port is not None) as free:
         announce(f"http://{host}:{free}")
         service = prediction_service(workspace, environment)
-        app = make_app(service, process.credentials(), workspace.settings.round)
+        app = make_app(service, process.credentials(), partial(shown_detections, workspace))
         uvicorn.run(app, host=host, port=free, log_config=None, access_log=False, timeout_graceful_shutdown=5)
 
 

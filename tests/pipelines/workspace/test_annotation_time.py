@@ -14,7 +14,9 @@ from pipelines.workspace.annotation_time import (
     IMAGE,
     NOTHING,
     SKIPPED,
+    CorrectionSeconds,
     Effort,
+    correction_seconds,
     effort,
     seconds_by_kind,
 )
@@ -98,3 +100,12 @@ def test_seconds_by_kind_are_learned_from_many_images() -> None:
         images.append(harvest(f"i{i}", seconds, **outcomes))
     images.append(harvest("break", 10_000.0))
     assert seconds_by_kind(images) == pytest.approx(true, abs=0.5)
+
+
+def test_correction_seconds_count_the_timed_images_of_people() -> None:
+    times = [harvest("a", 30.0, added=3), harvest("b", None, added=1), harvest("c", 0.001, accepted=1)]
+    found = correction_seconds(times)
+    assert found.images == 1
+    assert found.added == pytest.approx(seconds_by_kind(times)[Outcome.ADDED], abs=0.01)
+    assert found.total({Outcome.ADDED: 2, Outcome.MOVED: 1}) == pytest.approx(2 * found.added + found.moved)
+    assert correction_seconds([]) == CorrectionSeconds()

@@ -15,7 +15,7 @@ SECONDS = {**DEFAULT_SECONDS, IMAGE: 2.0}
 def test_expected_work_of_a_shown_and_a_hidden_detection() -> None:
     shown, hidden = detection("rust", 0.8, plum=0.1), detection("rust", 0.1)
     both = Prediction("a", (shown, hidden), ROUTING, 0.0, "m+b")
-    corrections, boxes, seconds = expected_work(both, pool({}, shown_score=0.3), SECONDS)
+    corrections, boxes, seconds = expected_work(both, pool({}, shown_score=lambda _: 0.3), SECONDS)
     assert corrections == {"rust": pytest.approx(0.2 + 0.1)}
     assert boxes == {"rust": pytest.approx(0.9)}
     of_shown = (

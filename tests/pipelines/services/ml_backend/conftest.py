@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import ImageRecord
 from pipelines.detectors.backend import DetectorBackend
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.simulated_annotator import load_truth
 from pipelines.services.ml_backend.app import make_app
@@ -64,7 +66,7 @@ def run_scenario(workspace: Workspace) -> RunScenario:
         champion = ChampionModel(workspace, detector or StubDetector())
         limits = limits or ServiceLimits(refresh_s=0.01)
         service = PredictionService(champion, workspace.path / "images", limits, masks)
-        app = make_app(service, CREDENTIALS, workspace.settings.round)
+        app = make_app(service, CREDENTIALS, partial(shown_detections, workspace))
 
         async def main() -> None:
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)

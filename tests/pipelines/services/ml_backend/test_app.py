@@ -10,7 +10,7 @@ import pytest
 
 from annotate.studio import task_format
 from annotate.studio.protocol import Task
-from pipelines.detectors.pre_annotations import pre_annotations
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.services.ml_backend.app import MAX_BODY_BYTES
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.services.ml_backend.stubs import (
@@ -71,7 +71,7 @@ def test_live_pre_annotations_equal_pushed_ones(
     classes = workspace.class_book().vocabulary().names
     pushed = []
     for image in images:
-        detections = pre_annotations(stub_prediction(workspace, "m1", image), workspace.settings.round)
+        detections = shown_detections(workspace, stub_prediction(workspace, "m1", image))
         pushed += task_format.task_json(Task(image, 0, "ranked", 0, detections), "", classes)["predictions"]
     assert any(len(prediction["result"]) > 1 for prediction in pushed)
 
