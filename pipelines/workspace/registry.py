@@ -86,7 +86,8 @@ class Registry:
     """The models of a workspace.
 
     Files: ``models/ID/{model.safetensors, model.json, card.json, MODEL_CARD.md, evaluation.json,
-    evaluation.safetensors, operating_points.json, parts.json}``. The journal has the champion and the decisions.
+    evaluation.safetensors, operating_points.json, parts.json}``. The journal has the champion and the
+    decisions.
     """
 
     def __init__(self, folder: Path, journal: Journal) -> None:
