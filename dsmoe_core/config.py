@@ -283,9 +283,41 @@ FINGERPRINT_EXCLUDED = {"micro_batch", "checkpoint_every_s"}
 
 
 class TrainingConfig(Frozen):
-    """Training settings. The budget counts images, so a run is the same on any machine."""
+    """Training settings.
 
-    images_seen: int = Field(4000, ge=1, description="length of the training, in images processed")
+    By default the length is a number of images, so a run is the same on any machine. With ``minutes`` or
+    ``patience`` it depends on the machine's speed or on the accuracy reached.
+    """
+
+    images_seen: int = Field(
+        4000, ge=1, description="length of the training, in images processed; not used with minutes"
+    )
+    minutes: float | None = Field(
+        None, gt=0, description="time for the training, decay included; null: images_seen"
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="early stopping: evaluations without improvement after which the decay begins; some "
+        "images are held out for them (inner_split); null: no early stopping",
+    )
+    evaluate_every: int = Field(
+        400, ge=1, description="early stopping: images processed between two evaluations"
+    )
+    inner_split: float = Field(
+        0.15,
+        gt=0,
+        le=0.5,
+        description="early stopping: fraction of the images that is held out of the training, at most 64",
+    )
+    schedule: Literal["auto", "cosine", "wsd"] = Field(
+        "auto",
+        description="learning rate: cosine, or wsd (warm-up, constant, short decay), which does not need to "
+        "know the length; auto: wsd with minutes or patience, else cosine",
+    )
+    decay: float = Field(
+        0.2, gt=0, lt=1, description="wsd: fraction of the training with a falling learning rate"
+    )
     batch: int = Field(4, ge=1, description="images per step, over all processes")
     micro_batch: int | None = Field(
         None, ge=1, description="images per forward pass; null: the whole batch, or fewer if memory runs out"
@@ -300,6 +332,11 @@ class TrainingConfig(Frozen):
         ge=0,
         description="learning rate of stages 1, 2 and the head's text projection, times learning_rate",
     )
+    backbone_lr_factor: float = Field(
+        1.0,
+        ge=0,
+        description="learning rate of the image encoder's backbone, times learning_rate",
+    )
     matrix_rate: float = Field(
         5.0,
         ge=0,
@@ -308,7 +345,9 @@ class TrainingConfig(Frozen):
     weight_decay: float = Field(0.02, ge=0, description="weight decay of matrices and kernels")
     warmup: float = Field(0.1, ge=0, lt=1, description="fraction of the steps with a rising learning rate")
     precision: Literal["auto", "bf16-mixed", "32-true"] = Field(
-        "auto", description="auto: bf16 on a GPU or a processor with AMX, else fp32"
+        "auto",
+        description="auto: bf16 on a GPU that has it; on a processor the faster one, measured once before a "
+        "long training, else bf16 with AMX and fp32 without",
     )
     mixup: float = Field(
         0.0, ge=0, le=1, description="probability that an image is mixed with another; the paper uses 0.5"
@@ -330,6 +369,9 @@ class TrainingConfig(Frozen):
     paste: float = Field(
         0.0, ge=0, le=1, description="probability that defects of another image are pasted on"
     )
+    paste_rare: bool = Field(
+        False, description="paste: take images with rare classes more often, by the inverse number of boxes"
+    )
     class_subsets: float = Field(
         0.0, ge=0, le=1, description="fraction of the steps that train on a random subset of the classes"
     )
@@ -344,3 +386,15 @@ class TrainingConfig(Frozen):
     losses: LossWeights = LossWeights()
     seed: int = 42
     checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between resumable checkpoints")
+
+    @property
+    def has_open_length(self) -> bool:
+        """Whether the number of steps is not known before the training."""
+        return self.minutes is not None or self.patience is not None
+
+    @property
+    def kind_of_schedule(self) -> Literal["cosine", "wsd"]:
+        """The schedule, chosen by the length if it is ``auto``."""
+        if self.schedule != "auto":
+            return self.schedule
+        return "wsd" if self.has_open_length else "cosine"

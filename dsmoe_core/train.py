@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.build import build
-from dsmoe_core.checkpoint import CHECKPOINT, WEIGHTS, check_text_encoder, load_weights, read_tensors
+from dsmoe_core.checkpoint import WEIGHTS, check_text_encoder, load_weights, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
@@ -27,7 +26,9 @@ from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.training.distributed import ProcessGroup
+from dsmoe_core.training.early_stopping import HeldOutAccuracy, hold_out
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
+from dsmoe_core.training.length import TrainingLength, check_schedule
 from dsmoe_core.training.microbatch import MicroBatchFinder
 from dsmoe_core.training.objective import Objective
 from dsmoe_core.training.optimizer import WeightAverage, build_optimizer, set_learning_rate
@@ -40,8 +41,9 @@ from dsmoe_core.training.teacher import Teacher, check_teacher
 from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 
 Progress = Callable[[int, int, dict[str, float]], None]
-"""Called with (steps done, steps in total, metrics by name): the smoothed losses, and ``learning_rate`` and
-``gradient_norm`` (before clipping) of the last step."""
+"""Called with (steps done, steps in total, metrics by name): the smoothed losses, ``learning_rate`` and
+``gradient_norm`` (before clipping) of the last step, and ``seconds_left`` from the second step on. With a
+time limit the steps in total are a forecast until the decay begins."""
 MAX_GRADIENT_NORM = 10.0
 """Gradients are clipped to this norm."""
 _log = logging.getLogger(__name__)
@@ -80,27 +82,23 @@ def fit(
         encoder_from: file of the image encoder's initial weights if the others are fresh: MobileSAM's
             (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py).
         teacher: folder of a model to learn from as well (knowledge_distillation.py); None: the labels only.
-        cache: cache of letter-boxed images and of the features of a frozen encoder; None: images are kept in
-            memory.
-        extra_sets: other labelled sets with their own vocabularies to train on as well, so that the network
-            learns to distinguish texts that no single set contains together. ``images_seen`` counts the
-            images of all sets.
-        intensity_max: value that is white in images of more than 8 bits; stored with the model, so that the
-            images of a prediction get the same. None: the set has no such images.
+        cache: of letter-boxed images and of the features of a frozen encoder; None: images are in memory.
+        extra_sets: other labelled sets to train on as well, with their own vocabularies.
+        intensity_max: value that is white in images of more than 8 bits; stored with the model. None: none.
         progress: called after every step, in the main process.
 
     Raises:
         DataError: a set has no image.
-        SettingsError: there are several sets, but the network reads no text.
+        SettingsError: several sets, but the network reads no text; or a cosine without a known length.
         ModelError: the model to start from or the teacher does not fit, or the training diverged.
         PrerequisiteError: a single image does not fit into memory, or the disk is full.
     """
+    check_schedule(training)
     sets = _check_sets([LabelledSet(images, vocabulary), *extra_sets], model, teacher)
     processes = ProcessGroup.current()
     start = start_from / WEIGHTS if start_from is not None else encoder_from
     run = TrainingRun(out, fingerprint(sets, model, training, start, text_encoder.name, teacher))
     if (summary := run.finished()) is not None:
-        (out / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after the model was written
         return summary
     out.mkdir(parents=True, exist_ok=True)
     training = training.model_copy(update={"precision": training_precision(training)})
@@ -108,14 +106,14 @@ def fit(
     network = _initial_network(model, training, text_encoder, start_from, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last).train()
     frozen = _frozen_encoder(fabric, network, training, start, cache)
-    if frozen is not None:
-        training = cacheable_augmentations(training)
+    training = training if frozen is None else cacheable_augmentations(training)
     if processes.count > 1:
         synchronise(network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, training)
     state = run.restore(network, average, optimizer, processes.micro_batch(training))
     processes.require_same_step(state.step)
+    sets, accuracy, state.held_out = _hold_out(sets, average, model, training, text_encoder, out, cache)
     sampler = _step_sampler(sets, model, training, text_encoder, cache)
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("encode_classes")
@@ -123,25 +121,29 @@ def fit(
     objective = Objective(fabric, wrapped, training.losses, not model.paper_losses, processes, frozen, source)
     finder = MicroBatchFinder(network, state.micro_batch, processes)
     moving_average = WeightAverage(average, network, training.ema)
-    steps = math.ceil(training.images_seen / training.batch)
-    started = saved = time.monotonic() - state.seconds
-    data = prefetch(sampler.sample, range(state.step, steps), prefetch_threads(fabric.device))
+    length = TrainingLength(training, state.length, processes, accuracy, seconds_before=state.seconds)
+    saved = time.monotonic()
+    data = prefetch(sampler.sample, range(state.step, length.last_step), prefetch_threads(fabric.device))
     for index, step in enumerate(data, start=state.step):
-        rate = set_learning_rate(optimizer, training, index / steps)
+        rate = set_learning_rate(optimizer, length.learning_rate(index))
         losses = finder.run(partial(objective.accumulate_gradients, step))
         norm = fabric.clip_gradients(wrapped, optimizer, max_norm=MAX_GRADIENT_NORM, error_if_nonfinite=False)
         _require_finite(index, losses | {"gradient norm": norm}, training.learning_rate)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         moving_average.update(index + 1)
-        state.record_step(losses, finder.micro_batch, time.monotonic() - started)
+        length.update(index + 1)
+        state.record_step(losses, finder.micro_batch, length.seconds)
         if progress is not None and processes.is_main:
-            metrics = {"learning_rate": rate, "gradient_norm": float(norm)}
+            steps, times = length.forecast(state.step)
+            metrics = {"learning_rate": rate, "gradient_norm": float(norm), **times}
             progress(state.step, steps, state.losses | metrics)
-        if time.monotonic() - max(saved, started) > training.checkpoint_every_s and state.step < steps:
+        if length.is_done(state.step):
+            break
+        if processes.is_main and time.monotonic() - saved > training.checkpoint_every_s:
             saved = time.monotonic()
-            if processes.is_main:
-                run.save(network, average, optimizer, state)
+            run.save(network, average, optimizer, state)
+    data.close()
     if processes.is_main:
         card = {"training": training.model_dump(mode="json"), "text_encoder": text_encoder.name}
         run.finish(average, model, vocabulary, state, card | {"intensity_max": intensity_max})
@@ -181,6 +183,37 @@ def _initial_network(
     elif encoder_from is not None:
         load_initial_encoder(network, encoder_from)
     return network
+
+
+def _hold_out(
+    sets: list[LabelledSet],
+    average: DSMoE | AblatedDSMoE,
+    model: ModelConfig,
+    training: TrainingConfig,
+    text_encoder: TextEncoder,
+    out: Path,
+    cache: CacheConfig | None,
+) -> tuple[list[LabelledSet], HeldOutAccuracy | None, tuple[str, ...]]:
+    """Split the images for early stopping off the first set, if it is on.
+
+    Returns:
+        The sets to train on, the accuracy of the averaged weights on the images held out, and their keys.
+    """
+    (images, vocabulary), *extra = sets
+    rest, held_out = hold_out(images, training)
+    if not held_out:
+        return sets, None, ()
+    accuracy = HeldOutAccuracy(
+        average,
+        held_out,
+        vocabulary,
+        model=model,
+        precision=training.precision,
+        text_encoder=text_encoder,
+        folder=out,
+        cache=cache,
+    )
+    return [LabelledSet(rest, vocabulary), *extra], accuracy, tuple(item.image.key for item in held_out)
 
 
 def _step_sampler(

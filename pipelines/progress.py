@@ -50,6 +50,19 @@ class SilentProgress:
 
 
 def format_losses(metrics: Mapping[str, float]) -> str:
-    """The loss terms of a training step on one line, without the learning rate and the gradient norm."""
-    losses = {n: v for n, v in metrics.items() if n not in ("learning_rate", "gradient_norm")}
-    return " ".join(f"{name} {value:.3f}" for name, value in losses.items())
+    """The time left and the loss terms of a training step on one line.
+
+    The learning rate and the gradient norm are left out.
+    """
+    left = metrics.get("seconds_left")
+    losses = {n: v for n, v in metrics.items() if n not in ("learning_rate", "gradient_norm", "seconds_left")}
+    parts = [] if left is None else [format_time_left(left)]
+    return " ".join([*parts, *(f"{name} {value:.3f}" for name, value in losses.items())])
+
+
+def format_time_left(seconds: float) -> str:
+    """A forecast such as "about 4 min left,"."""
+    if seconds < 60:
+        return "less than a minute left,"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min left," if minutes < 100 else f"about {minutes / 60:.0f} h left,"

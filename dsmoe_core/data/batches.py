@@ -120,6 +120,7 @@ class TrainingSet:
         self._boxes = [_boxes(image, reader.side) for image in images]
         self._labels = [_labels(image, vocabulary) for image in images]
         self._with_defects = [i for i, boxes in enumerate(self._boxes) if len(boxes)]
+        self._source_shares = _rare_first([self._labels[i] for i in self._with_defects])
         self._reader = reader
         self._kept_order: tuple[int, Int[np.ndarray, " n"]] = (-1, np.arange(0))
         self._in_memory: list[UInt8[np.ndarray, "side side 3"]] = []
@@ -210,7 +211,10 @@ class TrainingSet:
         if not self._with_defects or not random.applies("paste", self.training.paste):
             return sample
         rng = random.stream("paste")
-        source = self._with_defects[int(rng.integers(len(self._with_defects)))]
+        if self.training.paste_rare:
+            source = self._with_defects[int(rng.choice(len(self._with_defects), p=self._source_shares))]
+        else:
+            source = self._with_defects[int(rng.integers(len(self._with_defects)))]
         max_pasted = int(rng.integers(1, MAX_PASTED + 1))
         return paste_defects(
             sample,
@@ -229,6 +233,17 @@ class TrainingSet:
 def _boxes(labelled: LabelledImage, side: int) -> Float[np.ndarray, "m 4"]:
     letterbox = Letterbox.of(labelled.image.width, labelled.image.height, side)
     return letterbox.to_square(box_corners([a.box for a in labelled.annotations]))
+
+
+def _rare_first(labels: Sequence[Int[np.ndarray, " _"]]) -> Float[np.ndarray, " n"]:
+    """Probability of each image as a source of copy-paste: by the number of boxes of its rarest class.
+
+    Args:
+        labels: class indices of each image, at least one.
+    """
+    counts = np.bincount(np.concatenate(labels)) if labels else np.zeros(0)
+    shares = np.array([1 / counts[of_image].min() for of_image in labels])
+    return shares / shares.sum()
 
 
 def _labels(labelled: LabelledImage, vocabulary: Vocabulary) -> Int[np.ndarray, " m"]:

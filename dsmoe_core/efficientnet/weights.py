@@ -94,21 +94,6 @@ def install(published: Path, path: Path) -> None:
     write_tensors(path, tensors, {"format": FORMAT, "from": f"{PACKAGE}/{PUBLISHED}", "sha256": digest})
 
 
-def installed_file(folder: Path) -> Path:
-    """Return the path of the converted weights in a folder; converts them if the package is installed.
-
-    The file is missing where neither it nor the package is installed.
-
-    Raises:
-        ModelError: the package contains another file.
-    """
-    path, published = folder / FILE, published_file()
-    if not path.is_file() and published is not None and published.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        install(published, path)
-    return path
-
-
 def load_encoder(network: nn.Module, path: Path) -> None:
     """Load the weights into the image encoder of a detector with ``backbone: efficientnet-lite0``.
 

@@ -1,8 +1,7 @@
-"""Optimizer with its parameter groups, learning-rate schedule, and moving average of the weights."""
+"""Optimizer with its parameter groups, and moving average of the weights."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -13,6 +12,8 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.stages.distillation import SemanticDistillation
 from dsmoe_core.stages.experts import CrossModalExperts
 from dsmoe_core.stages.head import Head
+from dsmoe_core.stages.image_encoder import ImageEncoder
+from dsmoe_core.stages.resnet_encoder import ResNetEncoder
 from dsmoe_core.stages.text_prompt import TextPrompt
 from dsmoe_core.training.muon import Muon
 from dsmoe_core.training.precision import training_precision
@@ -25,25 +26,28 @@ def build_optimizer(network: nn.Module, training: TrainingConfig) -> Muon:
     """Build Muon over the trainable weights; norms, biases and scalars have no weight decay.
 
     Stages 1 and 2 and the head's text projection learn at ``text_rate``. They place the classes that every
-    cell learns towards, and no class is learned while these move quickly.
+    cell learns towards, and no class is learned while these move quickly. The backbone of the image encoder
+    learns at ``backbone_lr_factor``.
     """
     text_weights, norms = set(_text_weights(network)), set(_stacked_norms(network))
-    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = defaultdict(list)
+    rates = dict.fromkeys(_backbone_weights(network), training.backbone_lr_factor)
+    rates |= dict.fromkeys(text_weights, training.text_rate)
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = defaultdict(list)
     for weight in network.parameters():
         if weight.requires_grad:
             matrix = bool(training.matrix_rate) and weight not in text_weights and _is_matrix(weight)
             decays = weight.ndim > 1 and weight not in norms
-            groups[decays, weight in text_weights, matrix].append(weight)
+            groups[decays, rates.get(weight, 1.0), matrix].append(weight)
     return Muon(
         (
             {
                 "params": weights,
                 "weight_decay": training.weight_decay if decays else 0.0,
-                "rate": training.text_rate if is_text else 1.0,
+                "rate": rate,
                 "matrix_rate": training.matrix_rate if matrix else 0.0,
                 "fused": True,  # faster for hundreds of small weights
             }
-            for (decays, is_text, matrix), weights in groups.items()
+            for (decays, rate, matrix), weights in groups.items()
         ),
         large_dtype=torch.bfloat16 if training_precision(training) == "bf16-mixed" else torch.float32,
     )
@@ -55,6 +59,12 @@ def _text_weights(network: nn.Module) -> Iterator[nn.Parameter]:
             yield from module.parameters()
         elif isinstance(module, Head):
             yield from module.text_projection.parameters()
+
+
+def _backbone_weights(network: nn.Module) -> Iterator[nn.Parameter]:
+    for module in network.modules():
+        if isinstance(module, ImageEncoder | ResNetEncoder):
+            yield from module.backbone.parameters()
 
 
 def _stacked_norms(network: nn.Module) -> Iterator[nn.Parameter]:
@@ -70,24 +80,11 @@ def _is_matrix(weight: nn.Parameter) -> bool:
     return weight.ndim in (2, 4) and min(weight.flatten(1).shape) >= MIN_MATRIX_SIDE
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, training: TrainingConfig, done: float) -> float:
-    """Set the learning rate at this fraction of the run, and return it."""
-    rate = training.learning_rate * schedule(done, training.warmup)
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Set the learning rate, times the rate of each group, and return it."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
     return rate
-
-
-def schedule(done: float, warmup: float) -> float:
-    """Return the factor on the learning rate: linear warm-up, then a cosine down to 0.01.
-
-    Args:
-        done: fraction of the run that is done.
-        warmup: fraction of the run with a rising rate.
-    """
-    if done < warmup:
-        return (done + 1e-3) / (warmup + 1e-3)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
 class WeightAverage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -22,7 +22,7 @@ def prefetch_threads(device: torch.device) -> int:
     return 0 if device.type == "cpu" else min(MAX_THREADS, os.cpu_count() or 1)
 
 
-def prefetch(load: Callable[[int], _T], steps: range, threads: int) -> Iterator[_T]:
+def prefetch(load: Callable[[int], _T], steps: range, threads: int) -> Generator[_T, None, None]:
     """Yield ``load(step)`` for every step in order, computed up to ``threads`` steps ahead.
 
     With 0 threads this is ``map(load, steps)``. An exception of ``load`` is raised at its step.

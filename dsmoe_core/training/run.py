@@ -33,6 +33,7 @@ from dsmoe_core.config import FINGERPRINT_EXCLUDED, ModelConfig, TrainingConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import LabelledSet, Vocabulary
+from dsmoe_core.training.length import LengthState
 from dsmoe_core.training.teacher import teacher_hash
 
 
@@ -44,11 +45,15 @@ class TrainingSummary:
         steps: number of steps.
         seconds: time spent on them.
         losses: smoothed losses by name.
+        length: what ended the training, and its evaluations; see :class:`LengthState`.
+        held_out: keys of the images that were not trained on, because stopping was decided on them.
     """
 
     steps: int
     seconds: float
     losses: dict[str, float]
+    length: dict[str, Any] = field(default_factory=dict)
+    held_out: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -60,12 +65,16 @@ class RunState:
         seconds: time spent on them.
         micro_batch: images per forward pass: the batch, or fewer if it did not fit into memory.
         losses: smoothed losses by name.
+        length: what has been decided about the length of the run.
+        held_out: keys of the images that are not trained on.
     """
 
     step: int
     seconds: float
     micro_batch: int
     losses: dict[str, float] = field(default_factory=dict)
+    length: LengthState = field(default_factory=LengthState)
+    held_out: tuple[str, ...] = ()
 
     def record_step(self, losses: Mapping[str, Tensor], micro_batch: int, seconds: float) -> None:
         """Count one step and smooth its losses.
@@ -82,7 +91,7 @@ class RunState:
 
     def summary(self) -> TrainingSummary:
         """Return the summary of a run that ends in this state."""
-        return TrainingSummary(self.step, self.seconds, self.losses)
+        return TrainingSummary(self.step, self.seconds, self.losses, self.length.to_dict(), self.held_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +107,17 @@ class TrainingRun:
     fingerprint: str
 
     def finished(self) -> TrainingSummary | None:
-        """Return the summary if the folder holds the finished model of this run."""
+        """Return the summary if the folder holds the model of this run; a checkpoint is then deleted."""
         try:
             card = json.loads((self.out / CARD).read_text("utf-8"))
             if card["fingerprint"] != self.fingerprint or not (self.out / WEIGHTS).is_file():
                 return None
-            return TrainingSummary(card["steps"], card["seconds"], card["losses"])
+            length, held_out = card["length"], tuple(card["held_out"])
+            summary = TrainingSummary(card["steps"], card["seconds"], card["losses"], length, held_out)
         except (OSError, ValueError, KeyError):
             return None
+        (self.out / CHECKPOINT).unlink(missing_ok=True)  # left by a kill right after the model was written
+        return summary
 
     def save(
         self, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, state: RunState
@@ -120,6 +132,7 @@ class TrainingRun:
             "seconds": str(state.seconds),
             "micro_batch": str(state.micro_batch),
             "losses": json.dumps(state.losses),
+            "length": json.dumps(state.length.to_dict()),
         }
         write_tensors(self.out / CHECKPOINT, tensors, metadata)
 
@@ -167,6 +180,7 @@ class TrainingRun:
             float(metadata["seconds"]),
             min(micro_batch, int(metadata["micro_batch"])),
             json.loads(metadata["losses"]),
+            LengthState.from_dict(json.loads(metadata["length"])),
         )
 
     def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, str]] | None:
@@ -176,7 +190,7 @@ class TrainingRun:
             tensors, metadata = read_tensors(self.out / CHECKPOINT)
         except ModelError:
             return None
-        matches = metadata.get("fingerprint") == self.fingerprint and "micro_batch" in metadata
+        matches = metadata.get("fingerprint") == self.fingerprint and "length" in metadata
         return (tensors, metadata) if matches else None
 
 

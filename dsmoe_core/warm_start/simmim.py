@@ -10,39 +10,24 @@ overlapping convolutions, which would leak masked pixels into their neighbours.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from math import ceil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from dsmoe_core.build import build
-from dsmoe_core.checkpoint import (
-    CHECKPOINT,
-    load_weights,
-    optimizer_tensors,
-    read_tensors,
-    restore_optimizer,
-    write_tensors,
-)
 from dsmoe_core.config import ModelConfig, TrainingConfig
-from dsmoe_core.data.batches import TrainingSet
-from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
-from dsmoe_core.errors import DataError, ModelError
-from dsmoe_core.runtimes.protocol import to_network_input
-from dsmoe_core.schema import ClassText, ImageRecord, LabelledImage, Vocabulary
-from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate
-from dsmoe_core.training.precision import training_precision
+from dsmoe_core.data.letterbox_cache import CacheConfig
+from dsmoe_core.schema import ImageRecord
+from dsmoe_core.warm_start.checkpoint import load_initial_encoder
+from dsmoe_core.warm_start.pretraining import PretrainingProgress, pretrain_encoder
 
 PATCH_SIZE = 32
 MASK_RATIO = 0.6
-_PLACEHOLDER = Vocabulary((ClassText("nothing", "nothing"),))  # unlabelled images need no class
 _MASK_STREAM = 1 << 23  # seed that separates the masks' random stream from those of the batches
 
 
@@ -74,14 +59,36 @@ class MaskedImageModel(nn.Module):
         return ((predicted - images).abs() * pixel_mask).sum() / (3 * pixel_mask.sum()).clamp(min=1)
 
 
+class MaskedImages:
+    """The objective: mean absolute difference of masked pixels and their prediction.
+
+    Args:
+        network: its image encoder is pretrained.
+        model: configuration of the network.
+        seed: of the masks.
+    """
+
+    loss_name = "reconstruction"
+
+    def __init__(self, network: nn.Module, model: ModelConfig, seed: int) -> None:
+        backbone = network.get_submodule("image_encoder.backbone")
+        self.module: nn.Module = MaskedImageModel(backbone=backbone, width=model.encoder_widths[-1])
+        self._cells, self._seed = model.image_px // PATCH_SIZE, seed
+
+    def step_inputs(self, images: int, step: int) -> tuple[Tensor, ...]:
+        """The patches to mask."""
+        return (random_patch_mask(images, self._cells, self._seed, step),)
+
+
 def fit_simmim(
     *,
     images: Sequence[ImageRecord],
     model: ModelConfig,
     training: TrainingConfig,
     out: Path,
+    encoder_from: Path | None = None,
     cache: CacheConfig | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    progress: PretrainingProgress | None = None,
 ) -> nn.Module:
     """Pretrain the image encoder on unlabelled images; the rest of the network keeps its initial weights.
 
@@ -89,8 +96,9 @@ def fit_simmim(
 
     Args:
         out: folder of the checkpoint.
+        encoder_from: file of the image encoder's initial weights; None: random weights.
         cache: cache of letter-boxed images; None: they are kept in memory.
-        progress: called after every step with (steps done, steps in total, smoothed loss by name).
+        progress: called after every step.
 
     Returns:
         The network with the pretrained image encoder.
@@ -99,47 +107,15 @@ def fit_simmim(
         DataError: there is no image.
         ModelError: a weight is not finite.
     """
-    if not images:
-        raise DataError("there is no image to pretrain on", "Give a folder with images.")
-    out.mkdir(parents=True, exist_ok=True)
-    fabric = Fabric(accelerator="auto", devices=1, precision=training_precision(training))
     torch.manual_seed(training.seed)
     network = build(model)
-    simmim = MaskedImageModel(backbone=network.image_encoder.backbone, width=model.encoder_widths[-1])
-    simmim = fabric.to_device(simmim).to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(simmim, training)
-    unlabelled = [LabelledImage(image, ()) for image in images]
-    data = TrainingSet(unlabelled, _PLACEHOLDER, letterbox_reader(model, cache), training)
-    steps = ceil(training.images_seen / training.batch)
-    step = _restore(out / CHECKPOINT, simmim, optimizer)
-    wrapped, optimizer = fabric.setup(simmim, optimizer)
-    simmim.train()
-    smoothed, saved = float("nan"), time.monotonic()
-    while step < steps:
-        set_learning_rate(optimizer, training, step / steps)
-        batch = to_network_input(torch.from_numpy(data.batch(step).pixels).to(fabric.device))
-        mask = random_patch_mask(len(batch), model.image_px // PATCH_SIZE, training.seed, step)
-        loss = wrapped(batch.contiguous(memory_format=torch.channels_last), mask.to(fabric.device))
-        fabric.backward(loss)
-        fabric.clip_gradients(wrapped, optimizer, max_norm=5.0, error_if_nonfinite=False)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        step += 1
-        smoothed = loss.item() if smoothed != smoothed else 0.95 * smoothed + 0.05 * loss.item()
-        if progress is not None:
-            progress(step, steps, {"reconstruction": smoothed})
-        if time.monotonic() - saved > training.checkpoint_every_s or step == steps:
-            saved = time.monotonic()
-            _save(out / CHECKPOINT, simmim, optimizer, step)
-    _check_finite(network)
+    if encoder_from is not None:
+        load_initial_encoder(network, encoder_from)
+    objective = MaskedImages(network, model, training.seed)
+    pretrain_encoder(
+        objective, images=images, model=model, training=training, out=out, cache=cache, progress=progress
+    )
     return network
-
-
-def _check_finite(network: nn.Module) -> None:
-    if not all(v.isfinite().all() for v in network.state_dict().values()):
-        raise ModelError(
-            "the pretraining diverged: a weight is not finite", "Pretrain with other images or another seed."
-        )
 
 
 def random_patch_mask(count: int, cells: int, seed: int, step: int) -> Bool[Tensor, "b h w"]:
@@ -153,23 +129,3 @@ def random_patch_mask(count: int, cells: int, seed: int, step: int) -> Bool[Tens
     rng = np.random.default_rng([seed, _MASK_STREAM, step])
     order = rng.random((count, cells * cells)).argsort(1).argsort(1)
     return torch.from_numpy((order < round(MASK_RATIO * cells * cells)).reshape(count, cells, cells))
-
-
-def _save(path: Path, simmim: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
-    tensors = {f"network.{k}": v for k, v in simmim.state_dict().items()} | optimizer_tensors(optimizer)
-    write_tensors(path, tensors, {"step": str(step)})
-
-
-def _restore(path: Path, simmim: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the checkpoint of a killed run and return its step; 0 without one.
-
-    The folder belongs to one configuration only, so the checkpoint is not checked against it.
-    """
-    try:
-        tensors, metadata = read_tensors(path)
-    except ModelError:
-        return 0
-    weights = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
-    load_weights(simmim, weights, str(path))
-    restore_optimizer(optimizer, tensors)
-    return int(metadata["step"])

@@ -194,3 +194,11 @@ def _lost(comparison: Mapping[str, Any] | None) -> str:
         return "-"
     low, high = comparison["ci95"]
     return f"{comparison['delta']:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def speed_table(result: Mapping[str, Any]) -> str:
+    """Images per second of training and prediction, one row for each encoder and precision."""
+    head = ("encoder", "px", "precision", "threads", "training, images/s", "prediction, images/s")
+    keys = ("encoder", "image_px", "precision", "threads", "training_images_per_s", "prediction_images_per_s")
+    rows = [[escape_markdown(str(row[key])) for key in keys] for row in result["rows"]]
+    return f"{result['batch']} images per step.\n\n{markdown_table(head, rows)}"

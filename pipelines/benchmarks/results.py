@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,6 +11,7 @@ from typing import Any
 
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
+from dsmoe_core.processor import available_cores, processor_name
 from pipelines.workspace.registry import source_commit
 
 
@@ -21,7 +20,7 @@ def machine() -> dict[str, Any]:
     torch = sys.modules.get("torch")  # if no module imported torch, no GPU was used
     has_gpu = torch is not None and torch.cuda.is_available()
     gpu = torch.cuda.get_device_name(0) if torch is not None and has_gpu else None
-    return {"cpu": _processor(), "cores": len(os.sched_getaffinity(0)), "gpu": gpu}
+    return {"cpu": processor_name(), "cores": available_cores(), "gpu": gpu}
 
 
 def write_result(path: Path, measured: dict[str, Any], *, command: str, seeds: Sequence[int]) -> None:
@@ -73,12 +72,3 @@ def read_result(path: Path) -> dict[str, Any]:
     if not isinstance(result, dict) or "command" not in result:
         raise FormatError(f"{path} is not a result file: it has no key `command`", remedy)
     return result
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -22,6 +22,7 @@ from pipelines.benchmarks.measurement_tables import (
     knockout_table,
     latency_table,
     routing_table,
+    speed_table,
     studio_table,
 )
 from pipelines.benchmarks.results import read_result
@@ -58,8 +59,10 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ablation": training_table(row="row", size="size", image_px="px"),
     "warmstart": _WARM_START_TABLE,
     "warmstart_boards": _WARM_START_TABLE,
+    "first_model": _WARM_START_TABLE,
     "settings": _SETTINGS_TABLE,
     **{f"settings_{name}": _SETTINGS_TABLE for name in ("all", "labels", "losses", "rows", "tiles")},
+    "speed": speed_table,
     "words": text_table,
     "forgetting": forgetting_table,
 }

@@ -1,5 +1,7 @@
-"""dsmoe benchmark demo, experts, latency, structured, studio, tables; others: comparison.py, knockout.py,
-label_errors.py"""
+"""dsmoe benchmark demo, experts, latency, structured, studio, tables
+
+Others are in comparison.py, starts.py, knockout.py and label_errors.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli import comparison, knockout, label_errors
+from pipelines.cli import comparison, knockout, label_errors, starts  # noqa: F401 - starts registers its commands
 from pipelines.cli import demo as demo_command
 from pipelines.cli import effort as effort_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
@@ -27,7 +29,7 @@ from pipelines.cli.options import (
     finite,
     open_workspace_or_none,
 )
-from pipelines.cli.terminal import command_line, console, line
+from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
     from dsmoe_core.config import ModelConfig
@@ -100,6 +102,34 @@ def demo(
     )
     where = demo_command.WORKSPACES / f"benchmark-{data.resolve().name if data else 'synthetic'}"
     demo_command.run(plan, data, where, headless=True, fresh=True, as_json=out / "demo.json", port=port)
+
+
+@app.command("training-speed")
+def training_speed(
+    encoders: Annotated[
+        str,
+        typer.Option("--encoders", metavar="NAME,NAME,...", help="Some of nano, base, efficientnet-lite0."),
+    ] = "nano,base,efficientnet-lite0",
+    px: PxOption = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Images per step.")] = 4,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Most steps of each measurement.")] = 5,
+    out: ResultsOption = RESULTS,
+) -> None:
+    """Images per second of training and prediction on this processor, by encoder and precision.
+
+    Example: `dsmoe benchmark training-speed --encoders nano,efficientnet-lite0 --px 320`
+    """
+    from pipelines.benchmarks.training_speed import measure_training_speed
+    from pipelines.cli.training_command import names_of
+
+    with TerminalReporter() as progress:
+        measured = measure_training_speed(names_of(encoders), px, batch, steps, progress)
+    for row in measured["rows"]:
+        line(
+            f"{row['encoder']}, {row['image_px']} px, {row['precision']}, images per second: training "
+            f"{row['training_images_per_s']:.2f}, prediction {row['prediction_images_per_s']:.2f}"
+        )
+    write("speed", out, measured, [])
 
 
 @app.command("experts")

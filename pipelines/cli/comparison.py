@@ -1,4 +1,7 @@
-"""dsmoe benchmark accuracy, curve, ablation, warmstart, settings, words, held-out, lines, forgetting"""
+"""dsmoe benchmark accuracy, curve, ablation, settings, words, held-out, lines, forgetting
+
+Those over initial weights are in starts.py.
+"""
 
 from __future__ import annotations
 
@@ -179,34 +182,6 @@ def ablation(
     from pipelines.benchmarks.comparison.variants import ablation_sweep
 
     options.run(ablation_sweep(names_of(rows), size.value, model_builder(options.px)), options.budget())
-
-
-@training_command("warmstart")
-def warmstart(
-    options: TrainingOptions,
-    *,
-    shares: Annotated[
-        str, typer.Option("--shares", metavar="X,X,...", help="Shares of the training images.")
-    ] = "0.05,0.2,1.0",
-    start: Annotated[
-        str, typer.Option("--start", metavar="NAME,NAME", help="scratch, warm.")
-    ] = "scratch,warm",
-    warm: Annotated[
-        Path | None,
-        typer.Option("--warm", metavar="FILE", help="Weights of the warm start; default: the packaged ones."),
-    ] = None,
-    size: SizeOption = Size.NANO,
-) -> None:
-    """The effect of a warm start with few labelled images.
-
-    Example: `dsmoe benchmark warmstart --data neu_det --minutes 4`
-    """
-    from dsmoe_core.warm_start.checkpoint import shipped_path
-    from pipelines.benchmarks.comparison.variants import start_sweep
-
-    weights = warm or shipped_path(size.value)
-    sweep = start_sweep(names_of(start), numbers_of(shares), size.value, model_builder(options.px), weights)
-    options.run(sweep, options.budget())
 
 
 @training_command("settings")

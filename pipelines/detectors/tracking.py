@@ -78,7 +78,7 @@ class TrainingCurves:
         if step <= self._last_step or (step % math.ceil(steps / MAX_POINTS) and step != steps):
             return
         now = int(time.time() * 1000)
-        points = [Metric(name, value, now, step) for name, value in metrics.items()]
+        points = [Metric(name, value, now, step) for name, value in metrics.items() if name != "seconds_left"]
         self._write(lambda: self._client.log_batch(self._run, points))
 
     def end(self, status: str) -> None:

@@ -52,7 +52,7 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     """
     workspace, champion = context.workspace, context.workspace.champion()
     detector = workspace.settings.detector
-    training = detector.training_for_round(number)
+    training = detector.training_for_round(number, workspace.settings.round.minutes)
     teacher = champion if detector.distill_champion else None
     settings = [training.model_dump(exclude=FINGERPRINT_EXCLUDED)]
     settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]

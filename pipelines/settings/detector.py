@@ -97,9 +97,17 @@ class DetectorSettings(Frozen):
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")
         return self
 
-    def training_for_round(self, number: int) -> TrainingConfig:
-        """The training settings of a round: its own length and its own seed."""
+    def training_for_round(self, number: int, minutes: float | None = None) -> TrainingConfig:
+        """The training settings of a round: its own length and its own seed.
+
+        Args:
+            minutes: time for the training; None: that of the training settings, if they have one.
+        """
         images_seen = self.images_seen[min(number, len(self.images_seen) - 1)]
         return self.training.model_copy(
-            update={"images_seen": images_seen, "seed": self.training.seed + number}
+            update={
+                "images_seen": images_seen,
+                "minutes": minutes or self.training.minutes,
+                "seed": self.training.seed + number,
+            }
         )

@@ -64,6 +64,11 @@ class Environment(Frozen):
         )
 
 
+def threads_are_given() -> str | None:
+    """The number of threads that the user gives to numeric libraries, OMP_NUM_THREADS; None: not given."""
+    return os.environ.get("OMP_NUM_THREADS") or None
+
+
 def subprocess_environment(more: Mapping[str, str]) -> dict[str, str]:
     """The environment for another program: this process's without dsmoe's own variables, plus ``more``."""
     inherited = {n: v for n, v in os.environ.items() if not n.startswith(ENVIRONMENT_PREFIX)}

@@ -20,6 +20,11 @@ class RoundSettings(Frozen):
     budget_minutes: float | None = Field(
         None, gt=0, description="expected minutes of annotator time in a round; as budget_boxes"
     )
+    minutes: float | None = Field(
+        None,
+        gt=0,
+        description="time for the training of a round; none: detector.images_seen is its length",
+    )
     acquisition: str = Field(
         "entropy",
         description="acquisition function that ranks the pool: a key of ACQUISITION_FUNCTIONS, see "

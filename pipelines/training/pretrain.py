@@ -1,12 +1,14 @@
 """Makes a warm start: initial weights of the image encoder, from synthetic and from unlabelled images.
 
-Part one, optional: masked image modelling on unlabelled images (``dsmoe_core/warm_start/simmim.py``). Part
+Part one, optional: masked image modelling (``dsmoe_core/warm_start/simmim.py``) or feature distillation
+(``dsmoe_core/warm_start/feature_distillation.py``) on unlabelled images, of a folder or of a workspace. Part
 two: supervised training of the whole detector on synthetic boards, lids and bottles, like the intermediate
 fine-tuning of BEiT (Bao et al., ICLR 2022). The weights of the image encoder are then saved.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -31,8 +33,10 @@ from prompts.glossary import glossary_book
 SHARD_IMAGES = 200  # synthetic images in one folder; a killed run loses at most one folder
 HELD_OUT = 40  # synthetic images of each kind, for evaluation
 _SHARDS_PER_SEED = 10_000  # so that two seeds share no shard
+Objective = Literal["masked", "distill"]
+RECIPES: dict[Objective, str] = {"masked": "SimMIM", "distill": "features of EfficientNet-Lite0"}
 _LICENCE = "Apache-2.0"
-_USER_IMAGES_LICENCE = "that of the user's training images; the synthetic images are Apache-2.0"
+USER_IMAGES_LICENCE = "that of the user's training images; the synthetic images are Apache-2.0"
 
 
 class WarmStartPlan(Frozen):
@@ -42,19 +46,35 @@ class WarmStartPlan(Frozen):
     px: int = Field(320, ge=64, multiple_of=32, description="side of the images")
     synthetic: int = Field(6000, ge=0, description="synthetic images to make, a third of each kind; 0: none")
     images_seen: int = Field(48_000, ge=1, description="images shown in each part of the training")
+    minutes: float | None = Field(
+        None, gt=0, description="time for the part on unlabelled images; none: images_seen is its length"
+    )
+    objective: Objective = Field("masked", description="what is learned from unlabelled images")
     seed: int = Field(42, ge=0)
 
     @property
     def model(self) -> ModelConfig:
+        """The network whose image encoder is trained."""
         return ModelConfig.of_size(self.size).model_copy(update={"image_px": self.px})
 
     @property
     def training(self) -> TrainingConfig:
+        """Settings of the training on synthetic images."""
         return TrainingConfig(images_seen=self.images_seen, seed=self.seed)
+
+    @property
+    def unlabelled_training(self) -> TrainingConfig:
+        """Settings of the training on unlabelled images."""
+        return self.training.model_copy(update={"minutes": self.minutes})
 
 
 def pretrain(
-    plan: WarmStartPlan, images: Path | None, out: Path, work: Path, progress: ProgressReporter
+    plan: WarmStartPlan,
+    images: Path | None,
+    out: Path,
+    work: Path,
+    progress: ProgressReporter,
+    teacher: Path | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Write the warm start ``out`` and its card, unless the same plan has made them already.
 
@@ -66,6 +86,7 @@ def pretrain(
         out: file to write, ``*.safetensors``.
         work: folder for synthetic images and unfinished trainings; may be deleted afterwards.
         progress: progress reporter.
+        teacher: file of the weights that the objective ``distill`` learns from.
 
     Returns:
         The content of the card, and whether the file was written now.
@@ -87,15 +108,24 @@ def pretrain(
     except DsmoeError:
         pass  # no warm start, or a damaged one
     folder = work / provenance["plan"]
-    simmim_weights = folder / "masked.safetensors" if unlabelled else None
-    licence = _USER_IMAGES_LICENCE if unlabelled else _LICENCE
+    encoder_from = folder / f"{plan.objective}.safetensors" if unlabelled else None
+    licence = USER_IMAGES_LICENCE if unlabelled else _LICENCE
     save = partial(save_warm_start, size=plan.size, licence=licence)
-    if simmim_weights is not None:
+    if encoder_from is not None:
         squares = work / ("squares" if intensity_max is None else f"squares-{intensity_max}")
-        network = _train_masked(plan, unlabelled, folder, squares, progress)
-        save(simmim_weights, network, made=provenance)
+        network = train_unlabelled(
+            plan.objective,
+            unlabelled,
+            model=plan.model,
+            training=plan.unlabelled_training,
+            folder=folder,
+            squares=squares,
+            progress=progress,
+            teacher=teacher,
+        )
+        save(encoder_from, network, made=provenance)
     if plan.synthetic:
-        network, results = _train_synthetic(plan, folder, work, simmim_weights, progress)
+        network, results = _train_synthetic(plan, folder, work, encoder_from, progress)
         provenance |= results
     return save(out, network, made=provenance).model_dump(), True
 
@@ -120,33 +150,59 @@ def _provenance(
     provenance: dict[str, Any] = {**plan.model_dump(), "model": plan.model.model_dump(mode="json")}
     provenance["training"] = plan.training.model_dump(mode="json")
     if images:
-        provenance["unlabelled"] = {
-            "recipe": "SimMIM",
-            "images": len(images),
-            "content": content_id(sorted(image.key for image in images)),
-            "intensity_max": intensity_max,
-        }
+        provenance["unlabelled"] = unlabelled_provenance(plan.objective, images, intensity_max)
     if plan.synthetic:
         provenance["generator"] = generator_version()
     return provenance
 
 
-def _train_masked(
-    plan: WarmStartPlan,
-    images: tuple[ImageRecord, ...],
+def unlabelled_provenance(
+    objective: Objective, images: Sequence[ImageRecord], intensity_max: int | None
+) -> dict[str, Any]:
+    """Objective and images of a training on unlabelled images, for the card."""
+    return {
+        "recipe": RECIPES[objective],
+        "images": len(images),
+        "content": content_id(sorted(image.key for image in images)),
+        "intensity_max": intensity_max,
+    }
+
+
+def train_unlabelled(
+    objective: Objective,
+    images: Sequence[ImageRecord],
+    *,
+    model: ModelConfig,
+    training: TrainingConfig,
     folder: Path,
     squares: Path,
     progress: ProgressReporter,
+    teacher: Path | None,
+    encoder_from: Path | None = None,
 ) -> Any:
+    """Train the image encoder on unlabelled images; an interrupted training is resumed.
+
+    Args:
+        folder: of the checkpoint.
+        squares: folder of the cache of letterboxed images.
+        teacher: file of the weights that the objective ``distill`` learns from.
+        encoder_from: file of the initial weights; None: random weights.
+
+    Returns:
+        The network with the trained image encoder.
+    """
     from dsmoe_core.data.letterbox_cache import CacheConfig
+    from dsmoe_core.warm_start.feature_distillation import fit_distilled
     from dsmoe_core.warm_start.simmim import fit_simmim
 
-    progress.status("training on masked images")
-    return fit_simmim(
+    progress.status(f"training on unlabelled images ({RECIPES[objective]})")
+    fit = fit_simmim if teacher is None else partial(fit_distilled, teacher=teacher)
+    return fit(
         images=images,
-        model=plan.model,
-        training=plan.training,
-        out=folder / "masked",
+        model=model,
+        training=training,
+        out=folder / objective,
+        encoder_from=encoder_from,
         cache=CacheConfig(squares),
         progress=lambda done, total, losses: progress.advance(done, total, format_losses(losses)),
     )

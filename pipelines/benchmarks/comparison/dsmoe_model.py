@@ -106,8 +106,13 @@ class DsmoeModel:
             ModelError: the initial weights do not fit the configuration.
         """
         training = self.training.model_copy(update={"seed": seed})
-        images_seen = self._images_seen(dataset, budget, training, folder / "length.json", progress)
-        training = training.model_copy(update={"images_seen": images_seen})
+        if budget.minutes is not None and training.schedule == "wsd":
+            length: dict[str, Any] = {"minutes": budget.minutes}  # it does not need to know the images
+        else:
+            length = {
+                "images_seen": self._images_seen(dataset, budget, training, folder / "length.json", progress)
+            }
+        training = training.model_copy(update=length)
         progress.status(f"{self.name}: training")
         summary = fit(
             images=dataset.train,
@@ -124,7 +129,7 @@ class DsmoeModel:
         )
         progress.status(f"{self.name}: predicting")
         predictions = self.predict_trained(dataset, folder, progress)
-        notes = {"losses": summary.losses, "steps": summary.steps}
+        notes = {"losses": summary.losses, "steps": summary.steps, "length": summary.length}
         epochs = summary.steps * training.batch / self._images_per_epoch(dataset)
         return TrainingResult(predictions, epochs, summary.seconds, notes)
 

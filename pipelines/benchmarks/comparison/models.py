@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.progress import StatusCallback
@@ -43,6 +46,22 @@ class ModelBuilder:
         self._text_encoder = text_encoder
         self._yolo_python = yolo_python
         self._speed_test_s = speed_test_s
+
+    def with_training(self, changes: str) -> ModelBuilder:
+        """The same builder with other base settings of the trainings.
+
+        Args:
+            changes: NAME=VALUE, or several separated by spaces.
+
+        Raises:
+            SettingsError: a change is malformed or wrong.
+        """
+        pairs = [part.partition("=") for part in changes.split()]
+        raw = self.training.model_dump() | {name: yaml.safe_load(value) for name, _, value in pairs}
+        training = validate_settings(TrainingConfig, raw, "--set")
+        changed = copy.copy(self)
+        changed.training = training
+        return changed
 
     def preset(self, size: Size) -> ModelConfig:
         """The configuration of a preset at this input size.

@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipelines.benchmarks.comparison.dataset import load_datasets, with_train_share
-from pipelines.benchmarks.comparison.protocol import MAX_PER_IMAGE, MIN_SCORE, BenchmarkModel, Budget
+from pipelines.benchmarks.comparison.dataset import load_datasets, with_train_images, with_train_share
+from pipelines.benchmarks.comparison.protocol import (
+    MAX_PER_IMAGE,
+    MIN_SCORE,
+    BenchmarkDataset,
+    BenchmarkModel,
+    Budget,
+)
 from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
 from pipelines.benchmarks.comparison.run_store import RunResult, RunStore
 from pipelines.benchmarks.comparison.selection import ON_VAL, Procedure
@@ -24,6 +30,7 @@ class SweepEntry:
     Attributes:
         keys: identify the entry in its rows.
         train_share: share of the training images that it is trained on.
+        train_images: number of training images that it is trained on; replaces the share.
         budget: replaces the budget of the sweep.
         alternatives: the model with other settings; the procedure selects one.
     """
@@ -33,6 +40,13 @@ class SweepEntry:
     train_share: float = 1.0
     budget: Budget | None = None
     alternatives: tuple[BenchmarkModel, ...] = ()
+    train_images: int | None = None
+
+    def sample(self, dataset: BenchmarkDataset, seed: int) -> BenchmarkDataset:
+        """The data set with the training images that the model is trained on."""
+        if self.train_images is not None:
+            return with_train_images(dataset, self.train_images, seed)
+        return with_train_share(dataset, self.train_share, seed)
 
 
 class EntryPair(NamedTuple):
@@ -83,7 +97,7 @@ def run_sweep(
             entry = sweep.entries[i]
             description = ", ".join([dataset.name, *map(str, entry.keys.values()), f"seed {seed}"])
             progress.line(f"{number} of {len(runs)}: {description}")
-            sampled = with_train_share(dataset, entry.train_share, seed)
+            sampled = entry.sample(dataset, seed)
             candidates = (entry.model, *entry.alternatives)
             result = procedure.run(candidates, sampled, entry.budget or budget, seed, store)
             results.setdefault((dataset.name, i), []).append(result)

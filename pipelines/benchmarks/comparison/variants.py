@@ -1,10 +1,12 @@
-"""The sweeps of the benchmark commands: detectors, learning curves, ablation rows, warm starts, settings."""
+"""The sweeps of the benchmark commands: detectors, learning curves, ablation rows, settings.
+
+Those over initial weights are in starts.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,7 +24,6 @@ from pipelines.settings.validation import validate_settings
 FULL_MODEL = "F"
 NO_TINY_HEAD = "no-tiny-head"
 ABLATION_ROWS = ("A", "B", "C", "D", "E", FULL_MODEL, NO_TINY_HEAD)
-STARTS = ("scratch", "warm")
 UNCHANGED = "as it is"
 """The value of ``settings`` in result files for the row without a change."""
 FIXED_SETTINGS = ("training.images_seen", "training.seed")
@@ -45,7 +46,7 @@ def detector_sweep(
     Raises:
         SettingsError: a name is unknown or repeated, a rate is repeated, or the share is not in (0, 1].
     """
-    _require_known(names, (*DSMOE_SIZES, *YOLO_SIZES), "model")
+    require_known(names, (*DSMOE_SIZES, *YOLO_SIZES), "model")
     require_shares([train_share])
 
     if len(set(yolo_rates)) != len(yolo_rates):
@@ -107,7 +108,7 @@ def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Swe
     Raises:
         SettingsError: a row is unknown or repeated.
     """
-    _require_known(rows, ABLATION_ROWS, "row")
+    require_known(rows, ABLATION_ROWS, "row")
     full = models.preset(size)
 
     def configuration(row: str) -> ModelConfig:
@@ -129,48 +130,6 @@ def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Swe
         EntryPair(full_index, i, {"row": FULL_MODEL, "against": row})
         for i, row in enumerate(rows)
         if i != full_index
-    ]
-    return Sweep(entries, pairs)
-
-
-def start_sweep(
-    starts: Sequence[str], shares: Sequence[float], size: Size, models: ModelBuilder, warm: Path | None
-) -> Sweep:
-    """One detector from random weights and from a warm start, at several shares of the training images.
-
-    The two are compared at each share.
-
-    Args:
-        warm: file with the initial weights of the image encoder.
-
-    Raises:
-        SettingsError: a start is unknown, a share is not in (0, 1], or the file of the warm start is missing.
-    """
-    _require_known(starts, STARTS, "start")
-    require_shares(shares)
-    if "warm" in starts and (warm is None or not warm.is_file()):
-        raise SettingsError(
-            f"the file of the warm start does not exist: {warm}", "Name one with --warm, or leave out `warm`."
-        )
-    by_start = {
-        start: models.dsmoe_preset(size, encoder_from=warm if start == "warm" else None) for start in starts
-    }
-    entries = [
-        SweepEntry(
-            {"labels": share, "start": start, "model": size, "image_px": models.px}, by_start[start], share
-        )
-        for share in shares
-        for start in starts
-    ]
-    index = {(entry.train_share, entry.keys["start"]): i for i, entry in enumerate(entries)}
-    pairs = [
-        EntryPair(
-            index[share, "warm"],
-            index[share, "scratch"],
-            {"labels": share, "start": "warm", "against": "scratch"},
-        )
-        for share in shares
-        if set(starts) == set(STARTS)
     ]
     return Sweep(entries, pairs)
 
@@ -245,7 +204,15 @@ def _with_change(change: str, size: Size, models: ModelBuilder) -> DsmoeModel:
     return models.dsmoe(name, settings.model, training=settings.training)
 
 
-def _require_known(names: Sequence[str], known: Sequence[str], kind: str) -> None:
+def require_known(names: Sequence[str], known: Sequence[str], kind: str) -> None:
+    """Refuse names that are unknown or repeated.
+
+    Args:
+        kind: what the names are, for the message.
+
+    Raises:
+        SettingsError: a name is.
+    """
     if unknown := [name for name in names if name not in known]:
         raise SettingsError(
             f"unknown {kind} {unknown[0]!r}; expected one of {', '.join(known)}", "Correct it."

@@ -22,7 +22,6 @@ from dsmoe_core.efficientnet.weights import (
     SHA256,
     convert,
     install,
-    installed_file,
     published_file,
 )
 from dsmoe_core.errors import ModelError, PrerequisiteError
@@ -44,7 +43,9 @@ def published() -> Path:
 
 @pytest.fixture(scope="module")
 def installed(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return installed_file(tmp_path_factory.mktemp("weights") / "new")
+    path = tmp_path_factory.mktemp("weights") / FILE
+    install(published, path)
+    return path
 
 
 def test_maps_have_strides_4_to_32() -> None:

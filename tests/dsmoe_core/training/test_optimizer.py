@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,10 @@ from dsmoe_core.training.muon import Muon
 from dsmoe_core.training.optimizer import WeightAverage, build_optimizer, set_learning_rate
 
 
-def test_learning_rate_rises_linearly_then_falls_along_a_cosine() -> None:
-    training = TrainingConfig(learning_rate=0.5, warmup=0.2)
-    optimizer = build_optimizer(nn.Linear(2, 2), training)
-    rates = [set_learning_rate(optimizer, training, step / 100) for step in range(100)]
-    assert rates[0] < 0.01
-    assert rates.index(max(rates)) == 20
-    assert max(rates) == pytest.approx(0.5)
-    assert all(a < b for a, b in pairwise(rates[:21]))
-    assert all(a > b for a, b in pairwise(rates[20:]))
-    assert rates[60] == pytest.approx(0.5 * (0.01 + 0.99 / 2))
-    assert {group["lr"] for group in optimizer.param_groups} == {rates[-1]}
+def test_all_groups_without_a_rate_of_their_own_get_the_learning_rate() -> None:
+    optimizer = build_optimizer(nn.Linear(2, 2), TrainingConfig())
+    set_learning_rate(optimizer, 0.5)
+    assert {group["lr"] for group in optimizer.param_groups} == {0.5}
 
 
 def test_only_matrices_have_weight_decay_and_frozen_weights_are_left_out() -> None:
@@ -48,7 +40,7 @@ def test_text_weights_use_text_rate_and_matrices_use_muon() -> None:
     training = TrainingConfig(learning_rate=0.5, text_rate=0.25, matrix_rate=4.0)
     network = build(SMALL)
     optimizer = build_optimizer(network, training)
-    set_learning_rate(optimizer, training, training.warmup)
+    set_learning_rate(optimizer, training.learning_rate)
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     assert len(groups) == len(list(network.parameters()))
     text_weights = [
@@ -68,6 +60,16 @@ def test_text_weights_use_text_rate_and_matrices_use_muon() -> None:
     assert not by_muon & {id(p) for p in (*kernels, cross.scale, cross.shift)}
     assert by_muon >= {id(cross.visual), id(cross.textual)}
     assert {groups[id(p)]["weight_decay"] for p in (cross.scale, cross.shift)} == {0.0}
+
+
+def test_backbone_has_its_own_learning_rate() -> None:
+    training = TrainingConfig(learning_rate=0.5, backbone_lr_factor=0.5)
+    network = build(SMALL)
+    optimizer = build_optimizer(network, training)
+    set_learning_rate(optimizer, training.learning_rate)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in network.image_encoder.backbone.parameters()} == {0.25}
+    assert {rates[id(p)] for p in network.image_encoder.mix.parameters()} == {0.5}
 
 
 def test_with_matrix_rate_zero_all_weights_use_adamw() -> None:

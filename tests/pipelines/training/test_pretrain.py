@@ -179,6 +179,39 @@ def test_workspace_starts_from_a_given_file(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("objective", ["masked", "distill"])
+def test_workspace_starts_from_what_its_own_images_taught(
+    objective: str,
+    blocks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("DSMOE_WEIGHTS", str(tmp_path / "weights"))
+    workspace = tmp_path / "w"
+    files = ("--images", blocks / "images", "--classes", "rust", "--start", "scratch", "--px", "64")
+    run(capsys, "init", workspace, *files)
+    command = ("pretrain", "--workspace", workspace, "--images-seen", "4", "--objective", objective)
+    run(capsys, *command)
+    path = workspace / "warm-start.safetensors"
+    detector = yaml.safe_load((workspace / "dsmoe.yaml").read_text())["detector"]
+    assert (detector["start"], detector["warm_start"]) == ("warm", str(path))
+    card = checkpoint.read_card(path)
+    assert card.made["start"] == "scratch"
+    assert card.made["unlabelled"]["images"] == len(list((blocks / "images").iterdir()))
+    assert str(tmp_path) not in json.dumps(card.model_dump())
+    written = path.stat().st_mtime_ns
+    run(capsys, *command)
+    assert path.stat().st_mtime_ns == written
+    run(capsys, *command, "--seed", "1")
+    assert checkpoint.read_card(path).sha256 != card.sha256
+
+
+def test_pretraining_needs_a_file_or_a_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ((), (tmp_path / "w.safetensors", "--workspace", tmp_path)):
+        assert run(capsys, "pretrain", *arguments, code=2).count("\n") == 1
+
+
 def ship(warm: Path, package: Path) -> None:
     """Put the warm start where the one of the package is."""
     package.mkdir(exist_ok=True)

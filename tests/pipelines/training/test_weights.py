@@ -17,9 +17,14 @@ from huggingface_hub import constants
 
 from dsmoe_core.checkpoint import read_tensors
 from dsmoe_core.efficientnet import weights as efficientnet
+from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.mobile_sam.weights import FILE, read_weights
+from dsmoe_core.warm_start.checkpoint import require_file
 from pipelines import cli
+from pipelines.detectors.ds_moe import dsmoe_backend
+from pipelines.settings.environment import Environment
 from pipelines.training.weights import HUB_FILE, HUB_REPOSITORY
+from pipelines.workspace.workspace import Workspace
 from tests.dsmoe_core.mobile_sam.original import random_weights
 
 
@@ -234,3 +239,33 @@ def test_another_file_is_not_taken_for_the_imagenet_weights(
     assert efficientnet.SHA256 in message
     assert message.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def init_imagenet(folder: Path, blocks: Path) -> int:
+    files = ["--images", str(blocks / "images"), "--classes", "rust"]
+    return cli.run(["init", str(folder), *files, "--start", "imagenet-lite"])
+
+
+def test_init_installs_the_imagenet_weights_and_other_commands_do_not(
+    blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSMOE_WEIGHTS", str(tmp_path / "weights"))
+    path = tmp_path / "weights" / efficientnet.FILE
+    assert init_imagenet(tmp_path / "w", blocks) == 0
+    assert len(read_tensors(path)[0]) == 240
+    path.unlink()
+    with Workspace.open(tmp_path / "w") as workspace:
+        assert dsmoe_backend(workspace, Environment.read())._encoder_from == path
+    assert not path.exists()
+    with pytest.raises(PrerequisiteError):
+        require_file(path)
+
+
+def test_init_without_the_package_of_the_imagenet_weights_is_refused(
+    blocks: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DSMOE_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr(efficientnet, "PACKAGE", "a-package-that-does-not-exist")
+    assert init_imagenet(tmp_path / "w", blocks) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "w").exists()

@@ -138,6 +138,21 @@ def test_warmstart_trains_on_each_share(run: Any, tmp_path: Path) -> None:
     assert [row["labels"] for row in read_result(tmp_path / "out.json")["rows"]] == [0.5, 1.0]
 
 
+def test_first_model_trains_each_start_on_each_number_of_labels(run: Any, tmp_path: Path) -> None:
+    options = ("--starts", "scratch", "--labels", "3,2", "--set", "schedule=wsd decay=0.5")
+    assert run("first-model", *options, "--minutes", "0.02", "--seeds", "1") == 0
+    rows = read_result(tmp_path / "out.json")["rows"]
+    assert [(row["labels"], row["start"]) for row in rows] == [(3, "scratch"), (2, "scratch")]
+    assert len(list((tmp_path / "work").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [("--labels", "2.5"), ("--file", "masked"), ("--starts", "masked"), ("--set", "batch=no")]
+)
+def test_wrong_options_of_first_model_are_refused(run: Any, options: tuple[str, ...]) -> None:
+    assert run("first-model", "--starts", "scratch", *options, "--minutes", "1") == 2
+
+
 def test_settings_train_once_for_each_change(run: Any, tmp_path: Path) -> None:
     changes = ["training.text_rate=1", "training.losses.box=0.05 model.experts=4"]
     options = [option for change in changes for option in ("--try", change)]

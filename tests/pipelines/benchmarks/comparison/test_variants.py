@@ -12,12 +12,12 @@ from dsmoe_core.errors import SettingsError
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.models import ModelBuilder
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
+from pipelines.benchmarks.comparison.starts import first_model_sweep, start_sweep
 from pipelines.benchmarks.comparison.variants import (
     ABLATION_ROWS,
     ablation_sweep,
     detector_sweep,
     settings_sweep,
-    start_sweep,
     with_budgets,
 )
 
@@ -108,6 +108,29 @@ def test_wrong_start_or_share_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=named):
         start_sweep(starts, shares, "nano", models, warm)
+
+
+def test_first_models_differ_in_their_initial_weights_only(
+    models: ModelBuilder, dataset: BenchmarkDataset, tmp_path: Path
+) -> None:
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("warm", "imagenet-lite", "distilled")}
+    for file in files.values():
+        file.touch()
+    starts = ["scratch", *files]
+    sweep = first_model_sweep(starts, [3, 2], "nano", models, files)
+    assert [(entry.train_images, entry.keys["start"]) for entry in sweep.entries] == [
+        (count, start) for count in (3, 2) for start in starts
+    ]
+    assert [len(entry.sample(dataset, 1).train) for entry in sweep.entries] == [3] * 4 + [2] * 4
+    assert [(pair.first, pair.second) for pair in sweep.pairs] == [
+        (i, i // 4 * 4) for i in (1, 2, 3, 5, 6, 7)
+    ]
+    backbones = [entry.model.identity(dataset)["config"]["backbone"] for entry in sweep.entries[:4]]
+    assert backbones == ["tiny-vit", "tiny-vit", "efficientnet-lite0", "tiny-vit"]
+    with pytest.raises(SettingsError, match="masked"):
+        first_model_sweep(["masked"], [3], "nano", models, files)
+    with pytest.raises(SettingsError, match="0"):
+        first_model_sweep(["scratch"], [0], "nano", models, files)
 
 
 def test_budgets_repeat_entries_and_pairs(models: ModelBuilder) -> None:

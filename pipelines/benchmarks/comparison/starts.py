@@ -1,0 +1,106 @@
+"""Sweeps over the initial weights of the image encoder: `dsmoe benchmark warmstart` and `first-model`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dsmoe_core.errors import SettingsError
+from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
+from pipelines.benchmarks.comparison.models import ModelBuilder, Size
+from pipelines.benchmarks.comparison.sweep import EntryPair, Sweep, SweepEntry
+from pipelines.benchmarks.comparison.variants import require_known, require_shares
+
+SCRATCH, IMAGENET_LITE = "scratch", "imagenet-lite"
+STARTS = (SCRATCH, "warm", IMAGENET_LITE, "masked", "distilled")
+"""Names of initial weights: random, the packaged warm start, EfficientNet-Lite0's of ImageNet with its
+backbone, and the two objectives of `dsmoe pretrain` on unlabelled images."""
+
+
+def start_sweep(
+    starts: Sequence[str], shares: Sequence[float], size: Size, models: ModelBuilder, warm: Path | None
+) -> Sweep:
+    """One detector from random weights and from a warm start, at several shares of the training images.
+
+    The two are compared at each share.
+
+    Args:
+        warm: file with the initial weights of the image encoder.
+
+    Raises:
+        SettingsError: a start is unknown, a share is not in (0, 1], or the file of the warm start is missing.
+    """
+    require_known(starts, STARTS[:2], "start")
+    require_shares(shares)
+    by_start = start_models(starts, size, models, {} if warm is None else {"warm": warm})
+    entries = _entries(by_start, shares, size, models.px)
+    return _sweep([replace(entry, train_share=float(entry.keys["labels"])) for entry in entries])
+
+
+def first_model_sweep(
+    starts: Sequence[str], labels: Sequence[int], size: Size, models: ModelBuilder, files: Mapping[str, Path]
+) -> Sweep:
+    """Several initial weights at several numbers of labelled images; compared with random weights.
+
+    Args:
+        labels: numbers of training images; the smaller sets are subsets of the larger ones.
+        files: initial weights by the name of the start; random weights have none.
+
+    Raises:
+        SettingsError: a start or a number is unknown or repeated, or a file is missing.
+    """
+    require_known(starts, STARTS, "start")
+    if not labels or min(labels) < 1 or len(set(labels)) != len(labels):
+        raise SettingsError(
+            f"the numbers of labelled images are {','.join(map(str, labels)) or 'empty'}; expected different "
+            "numbers of at least 1",
+            "Give some such as 40,100,200.",
+        )
+    entries = _entries(start_models(starts, size, models, files), labels, size, models.px)
+    return _sweep([replace(entry, train_images=int(entry.keys["labels"])) for entry in entries])
+
+
+def start_models(
+    starts: Sequence[str], size: Size, models: ModelBuilder, files: Mapping[str, Path]
+) -> dict[str, DsmoeModel]:
+    """The detector with each of the initial weights.
+
+    Raises:
+        SettingsError: a file is missing.
+    """
+    built = {}
+    for start in starts:
+        file = None if start == SCRATCH else files.get(start)
+        if start != SCRATCH and (file is None or not file.is_file()):
+            raise SettingsError(
+                f"the file of the start {start} does not exist: {file}",
+                f"Make it and name it (see --help), or leave out `{start}`.",
+            )
+        config = models.preset(size)
+        if start == IMAGENET_LITE:
+            config = config.model_copy(update={"backbone": "efficientnet-lite0"})
+        name = f"{size}-{IMAGENET_LITE}" if start == IMAGENET_LITE else size
+        built[start] = models.dsmoe(name, config, encoder_from=file)
+    return built
+
+
+def _entries(
+    by_start: Mapping[str, DsmoeModel], labels: Sequence[float], size: Size, px: int
+) -> list[SweepEntry]:
+    return [
+        SweepEntry({"labels": amount, "start": start, "model": size, "image_px": px}, model)
+        for amount in labels
+        for start, model in by_start.items()
+    ]
+
+
+def _sweep(entries: Sequence[SweepEntry]) -> Sweep:
+    """The entries, each compared with random weights at the same number of labels."""
+    index = {(entry.keys["labels"], entry.keys["start"]): i for i, entry in enumerate(entries)}
+    pairs = [
+        EntryPair(i, index[labels, SCRATCH], {"labels": labels, "start": start, "against": SCRATCH})
+        for (labels, start), i in index.items()
+        if start != SCRATCH and (labels, SCRATCH) in index
+    ]
+    return Sweep(entries, pairs)

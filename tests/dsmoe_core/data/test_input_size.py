@@ -1,0 +1,64 @@
+"""Tests of the input size that is chosen from images and defects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dsmoe_core.config import ModelConfig, Tiles
+from dsmoe_core.data.input_size import choose_input_size, image_sizes, relative_thickness
+from dsmoe_core.schema import Box
+
+NANO = ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("size", "defects", "px", "tiles"),
+    [
+        ((200, 200), [], 224, None),
+        ((640, 480), [], 320, None),
+        ((640, 480), [0.1] * 8, 320, None),
+        ((640, 480), [0.0125] * 8, 480, None),
+        ((640, 640), [0.005] * 8, 640, None),
+        ((4000, 3000), [0.01] * 8, 608, None),
+        ((4000, 3000), [0.002] * 8, 320, Tiles(px=427)),
+        ((2000, 400), [], 320, Tiles(px=400)),
+        ((200, 2000), [], 224, Tiles(px=200)),
+    ],
+)
+def test_size_follows_images_and_defects(
+    size: tuple[int, int], defects: list[float], px: int, tiles: Tiles | None
+) -> None:
+    chosen = choose_input_size([size], defects, NANO)
+    assert (chosen.image_px, chosen.tiles) == (px, tiles)
+    assert str(max(size)) in chosen.reason
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1, max_size=5),
+    defects=st.lists(st.floats(1e-4, 1), max_size=5),
+)
+def test_any_choice_is_a_valid_network_that_enlarges_no_image(
+    sizes: list[tuple[int, int]], defects: list[float]
+) -> None:
+    chosen = choose_input_size(sizes, defects, NANO)
+    model = ModelConfig.model_validate(chosen.apply(NANO).model_dump())
+    assert model.image_px <= 640
+    if model.tiles is None:
+        assert model.image_px < max(64, sorted(max(size) for size in sizes)[-1]) + 32
+
+
+def test_sizes_are_read_from_the_readable_files(tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{i}.png")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    assert image_sizes(sorted(tmp_path.iterdir())) == [(40, 30)] * 3
+
+
+def test_thickness_is_relative_to_the_image() -> None:
+    boxes = [(Box(0.0, 0.0, 20.0, 5.0), 100, 50), (Box(0.0, 0.0, 30.0, 40.0), 40, 80)]
+    assert relative_thickness(boxes) == [0.05, 0.375]
