@@ -322,6 +322,20 @@ class LabelledSet(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class BoxOutcome:
+    """What became of one box.
+
+    Attributes:
+        shown: the pre-annotation; None for an added box.
+        annotated: the box as annotated; None for a deleted one.
+    """
+
+    outcome: Outcome
+    shown: Annotation | None
+    annotated: Annotation | None
+
+
+@dataclass(frozen=True, slots=True)
 class Harvest:
     """The result of annotating one image, read from Label Studio.
 
@@ -338,6 +352,9 @@ class Harvest:
         annotators: number of annotators whose work this is; 0 if all was withdrawn or none was submitted.
         agreement: of the annotators on boxes and classes, 0 to 1; None with fewer than two annotators.
         account: which regions were taken, clipped or left out; None if there are no annotations.
+        annotator_ids: user ids of the labelling server of the annotators that count; neither names nor mail
+            addresses. Empty for imported labels.
+        boxes: what became of each box; empty for imported labels and skipped images.
     """
 
     key: str
@@ -353,6 +370,8 @@ class Harvest:
     annotators: int = 1
     agreement: float | None = None
     account: ImportAccount | None = field(default=None, compare=False)
+    annotator_ids: tuple[str, ...] = field(default=(), compare=False)
+    boxes: tuple[BoxOutcome, ...] = field(default=(), compare=False)
 
     @property
     def labelled(self) -> bool:

@@ -13,7 +13,7 @@ from annotate.studio.harvest_account import account_of_task
 from annotate.studio.protocol import Consensus, Region
 from annotate.studio.regions import EDGE_TOLERANCE_PX, LeftOutRegion, ReadRegions, read_prompts, read_regions
 from annotate.studio.task_format import is_dsmoe_task
-from dsmoe_core.schema import Annotation, Box, Harvest, Outcome
+from dsmoe_core.schema import Annotation, Box, BoxOutcome, Harvest, Outcome
 
 _TOLERANCE_PX = EDGE_TOLERANCE_PX
 """A corner that differs by less did not move: the browser rounds when it converts to screen pixels."""
@@ -121,6 +121,8 @@ def harvest_task(task: Mapping[str, Any], consensus: Consensus = "latest") -> Ha
         account=account_of_task(
             task, [(r.annotation, r.read) for r in selected], skipped=skipped, doubt=doubt, note=note
         ),
+        annotator_ids=tuple(dict.fromkeys(str(r.annotator) for r in selected)),
+        boxes=() if skipped else box_outcomes(shown, regions),
     )
 
 
@@ -136,11 +138,24 @@ def outcomes(shown: Sequence[Region], annotated: Sequence[Region]) -> dict[Outco
         annotated: the boxes of the annotation.
     """
     counts = dict.fromkeys(Outcome, 0)
-    remaining = {region.id: region for region in shown}
-    for region in annotated:
-        counts[_outcome(remaining.pop(region.id, None), region)] += 1
-    counts[Outcome.DELETED] = len(remaining)
+    for box in box_outcomes(shown, annotated):
+        counts[box.outcome] += 1
     return counts
+
+
+def box_outcomes(shown: Sequence[Region], annotated: Sequence[Region]) -> tuple[BoxOutcome, ...]:
+    """What became of each box, see ``outcomes``: the annotated boxes in order, then the deleted ones."""
+    remaining = {region.id: region for region in shown}
+    result = []
+    for region in annotated:
+        before = remaining.pop(region.id, None)
+        result.append(BoxOutcome(_outcome(before, region), _annotation(before), _annotation(region)))
+    result += [BoxOutcome(Outcome.DELETED, _annotation(region), None) for region in remaining.values()]
+    return tuple(result)
+
+
+def _annotation(region: Region | None) -> Annotation | None:
+    return None if region is None else Annotation(region.box, region.label)
 
 
 def _annotator_results(task: Mapping[str, Any]) -> list[_AnnotatorResult]:

@@ -30,6 +30,7 @@ from pipelines.cli import (
     data_export,
     demo,
     evaluate,
+    explain,
     init,
     label_errors,
     llm,
@@ -66,6 +67,7 @@ app.command("train")(train.train)
 app.command("distill")(train.distill)
 app.command("demo")(demo.demo)
 app.command("evaluate")(evaluate.evaluate)
+app.command("explain")(explain.explain)
 app.command("label-errors")(label_errors.label_errors)
 app.add_typer(benchmark.app, name="benchmark")
 app.command("export")(runtimes.export)

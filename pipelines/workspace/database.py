@@ -95,6 +95,15 @@ harvest_accounts_table = Table(
     Column("account", JSON, nullable=False, comment="of the latest annotations, see import_account"),
 )
 
+# What became of each box, and who decided it: ids of the labelling server only.
+harvest_boxes_table = Table(
+    "harvest_boxes",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("annotators", JSON, nullable=False, comment="user ids of the labelling server, no names"),
+    Column("boxes", JSON, nullable=False, comment="of the latest annotations, see harvest_boxes.py"),
+)
+
 steps_table = Table(
     "steps",
     metadata,

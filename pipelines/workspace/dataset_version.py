@@ -138,6 +138,22 @@ class DatasetVersion(Frozen):
         return loaded
 
 
+def parents_first(versions: Mapping[str, DatasetVersion]) -> list[DatasetVersion]:
+    """The versions in an order in which each comes after its parent; test sets first, ties by id.
+
+    Args:
+        versions: by id; a parent may be missing.
+    """
+
+    def depth(version: DatasetVersion) -> int:
+        count, parent = 0, version.parent
+        while parent is not None and parent in versions:
+            count, parent = count + 1, versions[parent].parent
+        return count
+
+    return sorted(versions.values(), key=lambda v: (v.test_set is not None, depth(v), v.id))
+
+
 def _item(labelled: LabelledImage, vocabulary: Vocabulary) -> Item:
     image = labelled.image
     boxes = []

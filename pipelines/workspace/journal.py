@@ -17,7 +17,9 @@ from dsmoe_core.data.import_account import ImportAccount
 from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcome
 from pipelines.settings.validation import FORMAT_VERSION, check_format_version
 from pipelines.workspace import database as t
+from pipelines.workspace import harvest_boxes
 from pipelines.workspace.database import Database
+from pipelines.workspace.harvest_boxes import HarvestBoxes
 from pipelines.workspace.loop_lock import LoopLocks
 from pipelines.workspace.model_history import ModelHistory, now, time_text
 
@@ -233,10 +235,12 @@ class Journal(ModelHistory):
     ) -> None:
         """Append states of annotations; a state that is recorded already or changes nothing is left out.
 
-        The account of each image replaces the one that is recorded.
+        The account of each image, and what became of its boxes, replace those that are recorded.
         """
         accounts = [{"key": h.key, "account": h.account.to_dict()} for h in harvests if h.account is not None]
         self._db.insert(t.harvest_accounts_table, accounts, update=["account"])
+        boxes = [harvest_boxes.to_row(h) for h in harvests if source == "studio"]
+        self._db.insert(t.harvest_boxes_table, boxes, update=["annotators", "boxes"])
         new = changed_harvests(harvests, self._states()) if source == "studio" else harvests
         self._db.insert(t.harvests_table, [_harvest_row(harvest, source) for harvest in new])
 
@@ -249,6 +253,11 @@ class Journal(ModelHistory):
         """The account of the latest annotations of each image, by key; imported labels have none."""
         rows = self._db.rows(sa.select(t.harvest_accounts_table))
         return {row.key: ImportAccount.from_dict(row.account) for row in rows}
+
+    def harvest_boxes(self) -> dict[str, HarvestBoxes]:
+        """What became of each box in the latest annotations of each image, by key."""
+        rows = self._db.rows(sa.select(t.harvest_boxes_table))
+        return {row.key: harvest_boxes.from_row(row.annotators, row.boxes) for row in rows}
 
     def _states(self) -> list[Harvest]:
         """All recorded states, oldest first."""

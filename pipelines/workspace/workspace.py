@@ -22,7 +22,7 @@ from dsmoe_core.errors import WorkspaceBusyError, WorkspaceError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.class_books import ClassBooks
-from pipelines.workspace.dataset_version import DatasetVersion
+from pipelines.workspace.dataset_version import DatasetVersion, parents_first
 from pipelines.workspace.embedding_store import EmbeddingStore
 from pipelines.workspace.import_log import IMPORTS, ImportRecord, write_record
 from pipelines.workspace.journal import Journal, Role
@@ -306,6 +306,12 @@ class Workspace:
     def dataset_version(self, version: str) -> DatasetVersion:
         """The dataset version of this id."""
         return DatasetVersion.load(self.path / "datasets", version)
+
+    def dataset_versions(self) -> list[DatasetVersion]:
+        """All dataset versions, each after its parent; the test set comes first."""
+        folder = self.path / "datasets"
+        loaded = {path.stem: DatasetVersion.load(folder, path.stem) for path in sorted(folder.glob("*.json"))}
+        return parents_first(loaded)
 
     def test_set(self) -> list[LabelledImage]:
         """The fixed test set, whose images are never sent out; empty if none was given."""
