@@ -41,6 +41,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 USE_THE_ENVIRONMENT = {
     "pipelines/settings/environment.py": "reads all settings",
     "pipelines/detectors/tracking.py": "turns off MLflow's telemetry, which has no other switch",
+    "pipelines/orchestration/ray_engine.py": "turns off Ray's usage statistics, which has no other switch",
     "annotate/review/server.py": "FiftyOne is configured by environment variables only",
 }
 

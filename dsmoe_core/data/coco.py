@@ -328,13 +328,16 @@ def _kind(value: object) -> str:
     return names.get(type(value).__name__, repr(value)[:40])
 
 
-def write(annotations: AnnotationSet, path: Path) -> None:
+def write(annotations: AnnotationSet, path: Path, *, first_category: int = 1) -> None:
     """Write a COCO file atomically; ids count from 1 in the order of the set.
+
+    Args:
+        first_category: id of the first category; trainers that take the ids as class numbers need 0.
 
     Raises:
         PrerequisiteError: the disk is full.
     """
-    ids = {name: i for i, name in enumerate(annotations.classes, start=1)}
+    ids = {name: i for i, name in enumerate(annotations.classes, start=first_category)}
     images: list[Entry] = []
     boxes: list[Entry] = []
     for number_, image in enumerate(annotations.images, start=1):

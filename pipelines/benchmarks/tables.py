@@ -15,6 +15,7 @@ from typing import Any
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
 from dsmoe_core.plain_text import markdown_code
+from pipelines.benchmarks.label_error_table import label_error_table
 from pipelines.benchmarks.lines_table import lines_table
 from pipelines.benchmarks.measurement_tables import (
     demo_table,
@@ -50,6 +51,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "knockout_neu_det": knockout_table,
     "routing": routing_table,
     "routing_neu_det": routing_table,
+    "label_errors": label_error_table,
     "latency": latency_table,
     "lines": lines_table,
     "studio": studio_table,

@@ -28,6 +28,7 @@ from pipelines.cli import (
     classes,
     data,
     data_export,
+    data_versions,
     demo,
     evaluate,
     explain,
@@ -83,6 +84,8 @@ app.add_typer(llm.app, name="llm")
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
 data.app.command("export")(data_export.export)
+data.app.command("versions")(data_versions.versions)
+data.app.command("diff")(data_versions.diff)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(weights.app, name="weights")
 

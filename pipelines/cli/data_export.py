@@ -36,6 +36,12 @@ def export(
         str | None,
         typer.Option("--version", metavar="ID", help="Dataset version; default: the latest labels."),
     ] = None,
+    first_id: Annotated[
+        int | None,
+        typer.Option(
+            "--first-id", min=0, max=1, help="Id of the first class of COCO; default: 1. D-FINE needs 0."
+        ),
+    ] = None,
     link: Annotated[
         bool,
         typer.Option("--link", help="Hard links instead of copies: saves space, but never edit the images."),
@@ -47,11 +53,19 @@ def export(
 
     Example: `dsmoe data export boards --format yolo --out boards-yolo`
     """
+    from functools import partial
+
+    from dsmoe_core.data import coco
     from dsmoe_core.data.formats import LABEL_FORMATS
+    from dsmoe_core.errors import SettingsError
     from pipelines.datasets.label_export import export_labels
     from pipelines.workspace.workspace import Workspace
 
     chosen = next(f for f in LABEL_FORMATS if f.name == label_format.value)
+    if first_id is not None:
+        if label_format is not LabelFormatName.COCO:
+            raise SettingsError(f"--first-id is given with --format {label_format}", "Use it with coco only.")
+        chosen = chosen._replace(write=partial(coco.write, first_category=first_id))
     with Workspace.open(workspace) as opened, TerminalReporter() as progress:
         progress.status("copying images")
         made = export_labels(opened, chosen, out, version=version, link=link, progress=progress.advance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.cli.options import (
     BookOption,
     IntensityMaxOption,
     ModelArgument,
+    RequiredImagesOption,
     WorkspaceOption,
     finite,
     open_workspace_or_none,
@@ -24,8 +26,15 @@ from pipelines.cli.options import (
 from pipelines.cli.terminal import TerminalReporter, line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dsmoe_core.data.image_folder import IngestResult
-    from dsmoe_core.schema import ImageRecord
+    from dsmoe_core.predict import Detector
+    from dsmoe_core.runtimes.loading import RuntimeOptions
+    from dsmoe_core.schema import ImageRecord, Prediction
+    from pipelines.detectors.predict import DetectorSource, PredictImages
+    from pipelines.progress import ProgressReporter
+    from pipelines.workspace.workspace import Workspace
 
 
 class ExportFormat(StrEnum):
@@ -60,6 +69,13 @@ class Provider(StrEnum):
     TENSORRT = "tensorrt"
 
 
+class Engine(StrEnum):
+    """Where predictions are computed."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 ExportFolderOption = Annotated[
     Path,
     typer.Option(
@@ -75,6 +91,22 @@ DetectionsOption = Annotated[
 MinScoreOption = Annotated[
     float,
     typer.Option("--min-score", min=0, max=1, help="Minimum probability of a detection.", callback=finite),
+]
+
+
+RuntimeOption = Annotated[
+    Runtime | None,
+    typer.Option("--runtime", help="Inference runtime; default: PyTorch, or that of the export."),
+]
+PrecisionOption = Annotated[
+    Precision | None, typer.Option("--precision", help="Default: bf16 for PyTorch, or that of the export.")
+]
+EngineOption = Annotated[
+    Engine, typer.Option("--engine", help="local: this process; ray: several workers, resumable.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option("--address", metavar="HOST:PORT", help="Ray cluster; default: one on this machine."),
 ]
 
 
@@ -138,35 +170,30 @@ def export(
 
 def predict(
     model: ModelArgument,
-    images: Annotated[Path, typer.Option("--images", metavar="DIR", help="Folder of images.")],
+    images: RequiredImagesOption,
     as_json: DetectionsOption,
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
-    runtime: Annotated[
-        Runtime | None,
-        typer.Option("--runtime", help="Inference runtime; default: PyTorch, or that of the export."),
-    ] = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option("--precision", help="Default: bf16 for PyTorch, or that of the export."),
-    ] = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
     provider: Annotated[Provider, typer.Option("--provider", help="Of ONNX Runtime.")] = Provider.AUTO,
     min_score: MinScoreOption = 0.05,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images per forward pass.")] = 8,
     intensity_max: IntensityMaxOption = None,
+    engine: EngineOption = Engine.LOCAL,
+    address: AddressOption = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes of --engine ray.")] = 2,
 ) -> None:
     """Detect defects on a folder of images, and write them as a COCO file with class probabilities.
 
-    MODEL may also be an export folder.
+    MODEL may also be an export folder. With `--engine ray`, FILE.parts next to the COCO file has the shards
+    that are complete; the same command continues with the others.
 
     Example: `dsmoe predict line-3 --images today --min-score 0.3 --json today.json`
     """
     from dsmoe_core.atomic import atomic_write
-    from dsmoe_core.predict import Detector
     from dsmoe_core.runtimes.loading import RuntimeOptions
-    from pipelines.detectors.ds_moe import dsmoe_backend
-    from pipelines.detectors.predict import predict_folder
-    from pipelines.settings.environment import Environment
+    from pipelines.detectors.predict import DetectorSource, predict_folder
     from pipelines.workspace.model_ref import resolve_model
     from prompts.class_book import ClassBook
 
@@ -174,26 +201,65 @@ def predict(
     options = RuntimeOptions(
         runtime.value if runtime else None, precision.value if precision else None, provider.value
     )
+    parts = as_json.with_name(f"{as_json.name}.parts")
     with open_workspace_or_none(workspace) as opened, TerminalReporter() as progress:
         progress.status("loading the model")
         resolved = resolve_model(model, opened)
-        detector = Detector.load(
-            resolved.folder, dsmoe_backend(opened, Environment.read()).text_encoder, options
-        )
+        detector = _load_detector(resolved.folder, opened, options)
         if detector.model.intensity_max is None and resolved.workspace is not None:
             intensity_max = intensity_max or resolved.workspace.intensity_max()
         book = book or (resolved.workspace.class_book() if resolved.workspace else None)
+        vocabulary = book.vocabulary() if book else detector.model.vocabulary
+        place = opened.path if opened else None
+        source = DetectorSource(resolved.folder.resolve(), place, options, vocabulary, min_score, batch)
+        on_ray = _ray_engine(source, parts, workers, address, detector.model.version)
         document, ingest = predict_folder(
             detector,
-            book.vocabulary() if book else detector.model.vocabulary,
+            vocabulary,
             images,
             min_score=min_score,
             batch=batch,
             intensity_max=intensity_max,
             progress=progress,
+            scratch=None if engine is Engine.LOCAL else parts / "images",
+            engine=None if engine is Engine.LOCAL else on_ray,
         )
     atomic_write(as_json, json.dumps(document, ensure_ascii=False, indent=1) + "\n")
+    if engine is Engine.RAY:
+        shutil.rmtree(parts, ignore_errors=True)
     _report(document, ingest, as_json)
+
+
+def _load_detector(folder: Path, workspace: Workspace | None, options: RuntimeOptions) -> Detector:
+    """The detector in a folder, with the text encoder of a workspace or the default one."""
+    from dsmoe_core.predict import Detector
+    from pipelines.detectors.ds_moe import dsmoe_backend
+    from pipelines.settings.environment import Environment
+
+    return Detector.load(folder, dsmoe_backend(workspace, Environment.read()).text_encoder, options)
+
+
+def _ray_engine(
+    source: DetectorSource, parts: Path, workers: int, address: str | None, model: str
+) -> PredictImages:
+    """Prediction on Ray, whose complete shards are in a folder."""
+
+    def predict_images(images: Sequence[ImageRecord], progress: ProgressReporter) -> list[Prediction]:
+        from pipelines.orchestration.ray_engine import RaySettings, predict_on_ray
+
+        identity = {
+            "model": model,
+            "vocabulary": source.vocabulary.to_dict(),
+            "options": [source.options.runtime, source.options.precision, source.options.provider],
+            "min_score": source.min_score,
+            "batch": source.batch,
+        }
+        settings = RaySettings(workers, parts.resolve(), address)
+        return predict_on_ray(
+            images, source.load, settings, batch=source.batch, identity=identity, progress=progress.advance
+        )
+
+    return predict_images
 
 
 def _report(document: dict[str, Any], ingest: IngestResult, as_json: Path) -> None:

@@ -1,0 +1,1 @@
+"""The steps and predictions on other schedulers and machines: Dagster, Ray."""
