@@ -1,24 +1,30 @@
-"""Commands `dsmoe models list`, `show`, `promote` and `rollback`."""
+"""Commands `dsmoe models list`, `show`, `compare`, `promote`, `refuse` and `rollback`."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from pipelines.cli.options import CURRENT_FOLDER, ReasonOption, WorkspaceArgument
-from pipelines.cli.terminal import console, line
+from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
     from pipelines.settings.rounds import RoundSettings
     from pipelines.workspace.operating_points import OperatingPoints
+    from pipelines.workspace.registry import Registry
 
-app = typer.Typer(help="Models of a workspace: list, show, promote, roll back.", no_args_is_help=True)
+app = typer.Typer(
+    help="Models of a workspace: list, show, compare, promote, refuse, roll back.", no_args_is_help=True
+)
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 
 @app.command("list")
-def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
+def list_(workspace: WorkspaceArgument = CURRENT_FOLDER, as_json: JsonOption = False) -> None:
     """List the models with their metrics and provenance.
 
     Example: `dsmoe models list boards`
@@ -29,6 +35,14 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
     with Workspace.open(workspace) as opened:
         champion, cards = opened.champion(), opened.registry.cards()
         evaluations = {card.id: opened.registry.evaluation(card.id) for card in cards}
+        states = {card.id: _state(opened.registry, card.id) for card in cards}
+    if as_json:
+        rows = [card.model_dump(mode="json") | {"state": states[card.id]} for card in cards]
+        typer.echo(json.dumps({"champion": champion, "models": rows}, indent=2))
+        return
+    if not cards:
+        line("No model yet: the first one is trained by `dsmoe round close`")
+        return
     table = Table(
         "model", "parent", "dataset version", "class book", "text encoder", "mAP@.5", "mAP@.5:.95", ""
     )
@@ -42,14 +56,27 @@ def list_(workspace: WorkspaceArgument = CURRENT_FOLDER) -> None:
             card.training.get("text_encoder", "-"),
             score(metrics.map50 if metrics else None),
             score(metrics.map if metrics else None),
-            "champion" if card.id == champion else "",
+            states[card.id],
         )
     console.print(table)
 
 
+def _state(registry: Registry, model: str) -> str:
+    """What a model is used for: champion, held for approval, shadow, or its last decision."""
+    if model == registry.champion():
+        return "champion"
+    if model == registry.held():
+        return "held for approval"
+    if model == registry.shadow():
+        return "shadow"
+    events = registry.events(model)
+    past = {"refuse": "refused", "promote": "earlier champion", "rollback": "earlier champion"}
+    return past.get(events[-1].action, "") if events else ""
+
+
 @app.command("show")
 def show(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")],
+    model: ModelArgument,
     workspace: WorkspaceArgument = CURRENT_FOLDER,
 ) -> None:
     """Show a model's provenance and metrics, and which of its parts and experts are in use.
@@ -61,7 +88,7 @@ def show(
 
     with Workspace.open(workspace) as opened:
         card, registry = opened.registry.card(model), opened.registry
-        metrics, parts = registry.evaluation(model), registry.parts(model)
+        metrics, parts, events = registry.evaluation(model), registry.parts(model), registry.events(model)
         points, settings = registry.operating_points(model), opened.settings.round
     line(f"{card.id}: round {card.round}, from {card.parent or 'no model'}, {card.created_at:%Y-%m-%d %H:%M}")
     line(f"dataset version {card.dataset_version}, class book {card.class_book}")
@@ -71,6 +98,8 @@ def show(
         line(f"mAP@.5 {score(metrics.map50)}, mAP@.5:.95 {score(metrics.map)}")
     for text in _threshold_lines(points, settings):
         line(text)
+    for event in events:
+        line(f"{event.at:%Y-%m-%d %H:%M} {event.action} by {event.author or 'the gate'}: {event.reason}")
     if parts is None:
         line("the use of its parts was not measured: there is no test set, or the model has no experts")
         return
@@ -100,34 +129,109 @@ def _threshold_lines(points: OperatingPoints | None, settings: RoundSettings) ->
     ]
 
 
+@app.command("compare")
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Id of a model, or `champion`.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="Id of the model to compare it with.")],
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two models on the test set: paired differences with intervals, in total and for each class.
+
+    Confidence, resamples and groups of images are those of the promotion gate. A model without stored
+    predictions is run on the test set.
+
+    Example: `dsmoe models compare r2-1f0c77aa champion boards`
+    """
+    from pipelines.rounds.model_comparison import compare_models
+    from pipelines.workspace.workspace import Workspace
+
+    with Workspace.open(workspace) as opened, TerminalReporter() as progress:
+        content = compare_models(opened, first, second, progress.advance)
+    if as_json:
+        typer.echo(json.dumps(content, indent=2))
+        return
+    name, other = content["first"], content["second"]
+    line(f"{name} minus {other}: {content['images']} test images, {content['confidence']:.0%} intervals")
+    table = Table("", "metric", "boxes", name, other, "difference", "interval")
+    rows = [("all", None, content["total"])]
+    rows += [(label, row["boxes"], row["metrics"]) for label, row in content["classes"].items()]
+    for label, boxes, metrics in rows:
+        for metric, d in metrics.items():
+            low, high = d["interval"]
+            figures = (f"{d['first']:.3f}", f"{d['second']:.3f}", f"{d['delta']:+.3f}")
+            count = "" if boxes is None else str(boxes)
+            table.add_row(label, metric, count, *figures, f"{low:+.3f} to {high:+.3f}")
+    console.print(table)
+
+
 @app.command("promote")
 def promote(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Id of the model.")],
+    model: ModelArgument,
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     reason: ReasonOption = "promoted by hand",
 ) -> None:
-    """Promote a model by hand; the next round pre-annotates with it and trains from it.
+    """Promote a model by hand, such as one that is held for approval; the next round uses it.
 
     Example: `dsmoe models promote r2-1f0c77aa boards --reason "fewer false positives"`
     """
+    from pipelines.detectors.mlflow_registry import mirror
+    from pipelines.workspace.champion import promote_by_hand
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked():
-        opened.registry.promote(model, reason)
+        promote_by_hand(opened, model, reason)
+        mirror(opened)
     line(f"champion: {model}")
+
+
+@app.command("refuse")
+def refuse(
+    model: ModelArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Reason, kept in the history.")],
+    workspace: WorkspaceArgument = CURRENT_FOLDER,
+) -> None:
+    """Refuse a candidate, such as one that is held for approval; the champion stays.
+
+    Example: `dsmoe models refuse r2-1f0c77aa boards --reason "misses short circuits"`
+    """
+    from pipelines.detectors.mlflow_registry import mirror
+    from pipelines.workspace.champion import refuse_by_hand
+    from pipelines.workspace.workspace import Workspace
+
+    with Workspace.open(workspace) as opened, opened.locked():
+        refuse_by_hand(opened, model, reason)
+        champion = opened.champion()
+        mirror(opened)
+    line(f"refused: {model}; champion: {champion or 'none'}")
 
 
 @app.command("rollback")
 def rollback(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     reason: ReasonOption = "rolled back by hand",
+    keep_class_book: Annotated[
+        bool, typer.Option("--keep-class-book", help="Leave the published class book as it is.")
+    ] = False,
 ) -> None:
-    """Promote the previous champion again.
+    """Promote the previous champion again, and publish the class book that it was promoted with.
 
-    Example: `dsmoe models rollback boards`
+    The pre-annotations of the next round are then those of the previous champion.
+
+    Example: `dsmoe models rollback boards --reason "more false alarms"`
     """
+    from pipelines.detectors.mlflow_registry import mirror
+    from pipelines.workspace.champion import rollback_champion
     from pipelines.workspace.workspace import Workspace
 
     with Workspace.open(workspace) as opened, opened.locked():
-        model = opened.registry.rollback(reason)
-    line(f"champion: {model}")
+        done = rollback_champion(opened, reason, keep_class_book=keep_class_book)
+        mirror(opened)
+    line(f"champion: {done.model}")
+    if done.replaced_book is None:
+        return
+    line(f"class book {done.class_book} is in use again and replaces {done.replaced_book}")
+    if not done.file_reset:
+        line("classes.yaml differs from the replaced version and was left as it is")
+    if done.class_list_changed:
+        line(f"The list of classes changed: run `dsmoe classes migrate {workspace}`")

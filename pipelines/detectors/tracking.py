@@ -1,7 +1,8 @@
 """Experiment tracking: the training curves of every model in MLflow, with each loss term by its name.
 
-MLflow writes to an SQLite file in ``tracking/`` of the workspace; no server is called and its usage reports
-are turned off. Training continues without MLflow and when MLflow fails, as only people read the curves.
+MLflow writes to an SQLite file in ``tracking/`` of the workspace, or to the server of ``tracking.url``. Its
+usage reports are turned off. Training continues without MLflow and when MLflow fails, as only people read
+the curves.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def track_training(
     if settings.tracking.kind == "none" or not detector_entry(settings.detector.kind).tracked:
         yield None
         return
-    curves = _open_curves(workspace.path / FOLDER, name, parameters)
+    curves = _open_curves(workspace, name, parameters)
     try:
         yield curves
     except Exception:
@@ -96,41 +97,58 @@ class TrainingCurves:
             write()
         except Exception as error:  # noqa: BLE001  # no failure of MLflow may end a training
             self._failed = True
-            _warn(error)
+            warn(error)
 
 
-def _open_curves(folder: Path, name: str, parameters: Mapping[str, Any]) -> TrainingCurves | None:
+def _open_curves(workspace: Workspace, name: str, parameters: Mapping[str, Any]) -> TrainingCurves | None:
     try:
-        client = _client(folder)
-        return None if client is None else _curves(client, folder, name, parameters)
+        client = open_client(workspace)
+        return None if client is None else _curves(client, artifact_location(workspace), name, parameters)
     except Exception as error:  # noqa: BLE001  # no failure of MLflow may end a training
-        _warn(error)
+        warn(error)
         return None
 
 
-def _warn(error: Exception) -> None:
+def warn(error: Exception, consequence: str = "training continues without curves") -> None:
+    """Log a failure of MLflow in one line."""
     first_line = str(error).strip().partition("\n")[0] or type(error).__name__
-    _log.warning("MLflow failed, training continues without curves: %s", first_line)
+    _log.warning("MLflow failed, %s: %s", consequence, first_line)
 
 
-def _client(folder: Path) -> MlflowClient | None:
+def artifact_location(workspace: Workspace) -> str | None:
+    """Where files of a new experiment are stored; None: a server decides."""
+    if workspace.settings.tracking.url is not None:
+        return None
+    return (workspace.path / FOLDER / "artifacts").as_uri()
+
+
+def open_client(workspace: Workspace) -> MlflowClient | None:
+    """A client of the workspace's MLflow; None if mlflow is not installed, which is logged."""
+    return _client(workspace.path / FOLDER, workspace.settings.tracking.url)
+
+
+def _client(folder: Path, url: str | None = None) -> MlflowClient | None:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # has to be set before the import
     try:
         from mlflow import MlflowClient
     except ImportError:
-        _log.warning("mlflow is not installed, no training curves are kept: `pip install 'dsmoe[schedule]'`")
+        _log.warning("mlflow is not installed, models are not tracked: `pip install 'dsmoe[tracking]'`")
         return None
     for name in ("mlflow", "alembic"):  # they log every table; the import of mlflow sets their levels
         logging.getLogger(name).setLevel(logging.WARNING)
+    if url is not None:
+        return MlflowClient(tracking_uri=url)
     folder.mkdir(exist_ok=True)
     return MlflowClient(tracking_uri=f"sqlite:///{folder / DATABASE}")
 
 
-def _curves(client: MlflowClient, folder: Path, name: str, parameters: Mapping[str, Any]) -> TrainingCurves:
+def _curves(
+    client: MlflowClient, artifacts: str | None, name: str, parameters: Mapping[str, Any]
+) -> TrainingCurves:
     """The curves of the unfinished run of this name, or of a new run."""
     existing = client.get_experiment_by_name(EXPERIMENT)
     if existing is None:
-        experiment = client.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
+        experiment = client.create_experiment(EXPERIMENT, artifacts)
     else:
         experiment = existing.experiment_id
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dsmoe_core.errors import WorkspaceError
+from pipelines.detectors.mlflow_registry import mirror
 from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.dispatch import choose, push
@@ -78,6 +79,7 @@ def close_round(context: LoopContext, *, partial: bool = False) -> RoundSummary:
         metrics = context.run_step(number, "evaluate", lambda: evaluate(context, model))["metrics"]
         result = context.run_step(number, "promote", lambda: promote(context, number, model, metrics))
         workspace.journal.finish_round(number, result)
+        mirror(workspace)
         return workspace.rounds()[number]
 
 

@@ -170,7 +170,7 @@ def refuse(host, *rest, **named):
 socket.getaddrinfo = refuse
 from pipelines.detectors import tracking
 client = tracking._client(Path(sys.argv[1]))
-curves = tracking._curves(client, Path(sys.argv[1]), "r0", {})
+curves = tracking._curves(client, Path(sys.argv[1]).as_uri(), "r0", {})
 curves(1, 1, {"class": 1.0})
 curves.end("FINISHED")
 time.sleep(2)

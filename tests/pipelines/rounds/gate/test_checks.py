@@ -259,10 +259,11 @@ def test_candidates_that_are_better_by_chance_are_not_promoted() -> None:
 
 @pytest.mark.slow
 def test_large_gains_of_the_first_rounds_are_promoted_on_forty_images() -> None:
+    """A mean gain of 0.156, that of the first round in benchmarks/results/demo.json."""
     promoted = 0
     for trial in range(10):
         truth = make_truth(40, trial)
         candidate = make_predictions(truth, 2 * trial, recall=0.85)
-        champion = make_predictions(truth, 2 * trial + 1, recall=0.55)
+        champion = make_predictions(truth, 2 * trial + 1, recall=0.475)
         promoted += decide(comparison(truth, candidate, champion)).promoted
     assert promoted >= 9
