@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +31,8 @@ from dsmoe_core.schema import ImageRecord
 from dsmoe_core.text_embeddings import embed_vocabulary, vocabulary_texts
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import image_views
+from dsmoe_core.uncertainty.calibration import FILE as CALIBRATION_FILE
+from dsmoe_core.uncertainty.novelty import FILE as KNOWN_FILE
 
 MAX_DIFFERENCE = 0.01
 """Largest difference of a logit from PyTorch's that rounding explains; a larger one means a wrong graph."""
@@ -73,6 +76,9 @@ def export(
         images = _letterboxed(config, calibration) if precision == "int8" else []
         path = _to_openvino(path, images, encoding)
     _write_text_branch(loaded, folder, text_encoder)
+    for name in (KNOWN_FILE, CALIBRATION_FILE):
+        if (model / name).is_file():
+            shutil.copyfile(model / name, folder / name)
     card = ExportCard(
         format=export_format,
         precision=precision,

@@ -10,27 +10,26 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from torchvision.ops import batched_nms
 
+from dsmoe_core.box_centres import centre_cells
 from dsmoe_core.data.letterbox import Letterbox, box_corners
 from dsmoe_core.data.letterbox_cache import CacheConfig, LetterboxCache, letterbox_reader
 from dsmoe_core.errors import ModelError
 from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.loading import InferenceModel, ModelTextEncoder, RuntimeOptions, load_inference_model
-from dsmoe_core.runtimes.protocol import RouterOutput, RuntimeOutput
-from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing, Vocabulary
+from dsmoe_core.runtimes.protocol import RouterOutput, RuntimeOutput, SecondSelection
+from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
+from dsmoe_core.suppression import nms_per_class
 from dsmoe_core.text_embeddings import conditioning_vocabulary, embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import predict_tiled
 from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, image_uncertainty
-
-NMS_IOU = 0.6
-MAX_CANDIDATES = 1000
-"""Detections per image before non-maximum suppression."""
-MAX_DETECTIONS = 100
-"""Detections per image."""
+from dsmoe_core.uncertainty.calibration import UncertaintyCalibration
+from dsmoe_core.uncertainty.description import text_rows
+from dsmoe_core.uncertainty.detection_scores import DetectionScorer
+from dsmoe_core.uncertainty.novelty import KnownFeatures, known_detections
 
 
 class Detector:
@@ -47,19 +46,35 @@ class Detector:
         model: the network and its runtime.
         text_encoder: the one of the training.
         cache: cache of letter-boxed images; default: no cache.
+        second_selection: also run the next-best experts, for the uncertainty score ``routing``; it takes
+            about a third more time, and only PyTorch can do it.
+
+    Attributes:
+        calibration: of the uncertainty scores; None if the model's folder has none.
+        known: vectors of training boxes; a change counts from the next :meth:`set_vocabulary` on.
 
     Raises:
-        ModelError: ``text_encoder`` is not the one of the training.
+        ModelError: ``text_encoder`` is not the one of the training, or a file with the calibration or the
+            known features is damaged.
     """
 
     def __init__(
-        self, model: InferenceModel, text_encoder: TextEncoder, cache: CacheConfig | None = None
+        self,
+        model: InferenceModel,
+        text_encoder: TextEncoder,
+        cache: CacheConfig | None = None,
+        *,
+        second_selection: bool = False,
     ) -> None:
         self.model = model
+        self.calibration = UncertaintyCalibration.load(model.folder)
+        self.known = KnownFeatures.load(model.folder)
+        self._second_selection = second_selection
         self._reader = letterbox_reader(model.config, cache)
         self._encoder = ModelTextEncoder(model, text_encoder)
         self._vocabulary: Vocabulary | None = None
         self._encoding: ClassEncoding | None = None
+        self._scorer: DetectionScorer | None = None
 
     @classmethod
     def load(
@@ -69,6 +84,7 @@ class Detector:
         options: RuntimeOptions | None = None,
         *,
         cache: CacheConfig | None = None,
+        second_selection: bool = False,
     ) -> Detector:
         """Load a model folder or an export folder; by default, PyTorch runs a model folder in bf16.
 
@@ -77,21 +93,34 @@ class Detector:
             SettingsError: the options do not fit the folder.
             PrerequisiteError: a package is not installed.
         """
-        return cls(load_inference_model(folder, options or RuntimeOptions()), text_encoder, cache)
+        model = load_inference_model(folder, options or RuntimeOptions())
+        return cls(model, text_encoder, cache, second_selection=second_selection)
 
     def set_vocabulary(self, vocabulary: Vocabulary) -> None:
         """Set the classes to detect. Runs the text encoder and stages 1 and 2 once.
 
         The classes may differ from those of the training. The classes of the training still condition the
-        network, with the new descriptions where the vocabulary has them; the new classes are scored.
+        network, with the new descriptions where the vocabulary has them; the new classes are scored. The
+        single texts of each class are scored, too, for the uncertainty score ``description``.
         """
-        self._encoding = encode_classes(self.model, vocabulary, self._encoder)
+        config = self.model.config
+        texts = embed_vocabulary(vocabulary, self._encoder)
+        rows, columns = text_rows(texts, reads_text=config.uses_text and not config.paper.class_position)
+        self._encoding = _encode(self.model, rows, texts.inner, vocabulary, self._encoder)
         self._vocabulary = vocabulary
+        self._scorer = DetectionScorer(
+            columns,
+            config.image_px,
+            self.known.restricted(vocabulary.names) if self.known else None,
+        )
 
     def predict(
         self, images: Iterable[ImageRecord], *, min_score: float = MIN_SCORE, batch: int = 8
     ) -> Iterator[Prediction]:
         """Detect on images, streamed in order. A model that was trained on tiles predicts on tiles.
+
+        Detections have the uncertainty scores of ``uncertainty/score_kinds.py`` that the model allows, and
+        calibrated risks if the model's folder has a calibration.
 
         Args:
             min_score: detections with a lower probability are dropped.
@@ -100,16 +129,12 @@ class Detector:
         Raises:
             ModelError: :meth:`set_vocabulary` was not called.
         """
-        encoding, vocabulary = self._require_vocabulary()
-        stream = partial(
-            self._stream,
-            encoding=encoding,
-            vocabulary=vocabulary,
-            min_score=min_score,
-            batch=batch,
-        )
+        self._require_vocabulary()
+        stream = partial(self._stream, min_score=min_score, batch=batch)
         tiles = self.model.config.tiles
-        yield from stream(images) if tiles is None else predict_tiled(stream, images, tiles)
+        predictions = stream(images) if tiles is None else predict_tiled(stream, images, tiles)
+        for prediction in predictions:
+            yield prediction if self.calibration is None else self.calibration.apply(prediction)
 
     def weights_at(
         self, boxes: Iterable[tuple[ImageRecord, Sequence[Box]]], *, batch: int = 8
@@ -128,63 +153,121 @@ class Detector:
         Raises:
             ModelError: :meth:`set_vocabulary` was not called.
         """
-        encoding, side = self._require_vocabulary()[0], self.model.config.image_px
-        pairs = list(boxes)
-        outputs = self._outputs([image for image, _ in pairs], encoding, batch)
-        for (_, of_image), (image, output, i) in zip(pairs, outputs, strict=True):
-            letterbox = Letterbox.of(image.width, image.height, side)
-            in_square = torch.from_numpy(letterbox.to_square(box_corners(of_image)))
+        side = self.model.config.image_px
+        for output, i, in_square in self._outputs_at(boxes, batch):
             yield _weights_at(output.routing, i, in_square, side)
 
-    def _require_vocabulary(self) -> tuple[ClassEncoding, Vocabulary]:
-        if self._encoding is None or self._vocabulary is None:
+    def vectors_of(
+        self, images: Iterable[LabelledImage], *, batch: int = 8
+    ) -> Iterator[tuple[Float[Tensor, "t x"], list[int]]]:
+        """Vectors of the detections of annotated boxes, which the uncertainty score ``novelty`` compares.
+
+        Images are not cut into tiles. A box can have several detections, or none.
+
+        Yields:
+            The vectors and the class indices of the detections of each image, in order.
+
+        Raises:
+            ModelError: :meth:`set_vocabulary` was not called.
+        """
+        vocabulary = self._require_vocabulary()[1]
+        index = {name: i for i, name in enumerate(vocabulary.names)}
+        known = [(p.image, [a for a in p.annotations if a.label in index]) for p in images]
+        boxes = [(image, [a.box for a in of_image]) for image, of_image in known]
+        outputs = self._outputs_at(boxes, batch)
+        for (_, of_image), (output, i, in_square) in zip(known, outputs, strict=True):
+            labels = torch.tensor([index[a.label] for a in of_image], dtype=torch.long)
+            probabilities = output.logits[i, :, : len(vocabulary)].sigmoid()
+            kept = nms_per_class(probabilities, output.boxes[i], MIN_SCORE)
+            known_rows = known_detections(kept, in_square, labels)
+            vectors = output.vectors[i][kept.cells[known_rows]].float().cpu()
+            yield vectors, kept.labels[known_rows].tolist()
+
+    def _outputs_at(
+        self, boxes: Iterable[tuple[ImageRecord, Sequence[Box]]], batch: int
+    ) -> Iterator[tuple[RuntimeOutput, int, Float[Tensor, "f 4"]]]:
+        """Outputs of images, with their boxes in pixels of the letterboxed image."""
+        pairs = list(boxes)
+        outputs = self.outputs([image for image, _ in pairs], batch=batch)
+        for (_, of_image), (image, output, i) in zip(pairs, outputs, strict=True):
+            letterbox = Letterbox.of(image.width, image.height, self.model.config.image_px)
+            yield output, i, torch.from_numpy(letterbox.to_square(box_corners(of_image)))
+
+    def _require_vocabulary(self) -> tuple[ClassEncoding, Vocabulary, DetectionScorer]:
+        if self._encoding is None or self._vocabulary is None or self._scorer is None:
             raise ModelError("the detector has no class book", "Call set_vocabulary(vocabulary) first.")
-        return self._encoding, self._vocabulary
+        return self._encoding, self._vocabulary, self._scorer
 
     def _stream(
         self,
         images: Iterable[ImageRecord],
         *,
-        encoding: ClassEncoding,
-        vocabulary: Vocabulary,
         min_score: float,
         batch: int,
     ) -> Iterator[Prediction]:
-        for image, output, i in self._outputs(images, encoding, batch):
-            yield self._prediction(image, output, i, min_score, vocabulary)
+        for image, output, i in self.outputs(images, batch=batch):
+            yield self.decode(image, output, i, min_score=min_score)
 
-    def _outputs(
-        self, images: Iterable[ImageRecord], encoding: ClassEncoding, batch: int
+    def outputs(
+        self, images: Iterable[ImageRecord], *, batch: int = 8, texts: bool = True
     ) -> Iterator[tuple[ImageRecord, RuntimeOutput, int]]:
-        """Run the network; yields each image with the output of its batch and its place in the batch."""
+        """Run the network on images as they are, without tiles.
+
+        Args:
+            batch: images per forward pass.
+            texts: also score the single texts of each class.
+
+        Yields:
+            Each image with the output of its batch and its place in the batch.
+
+        Raises:
+            ModelError: :meth:`set_vocabulary` was not called.
+        """
+        encoding, vocabulary, _ = self._require_vocabulary()
+        classes = encoding.classes if texts else encoding.classes[: len(vocabulary)]
+        runtime = self.model.runtime
+        run = runtime.run
+        if self._second_selection and isinstance(runtime, SecondSelection):
+            run = runtime.run_with_next_experts
         remaining = iter(images)
         while group := list(islice(remaining, batch)):
             pixels = torch.from_numpy(np.stack([self._reader.read(image) for image in group]))
-            output = self.model.runtime.run(pixels, encoding.conditioning, encoding.classes)
+            output = run(pixels, encoding.conditioning, classes)
             for i, image in enumerate(group):
                 yield image, output, i
         if isinstance(self._reader, LetterboxCache):
             self._reader.flush()
 
-    def _prediction(
-        self,
-        image: ImageRecord,
-        output: RuntimeOutput,
-        index: int,
-        min_score: float,
-        vocabulary: Vocabulary,
+    def decode(
+        self, image: ImageRecord, output: RuntimeOutput, index: int, *, min_score: float = MIN_SCORE
     ) -> Prediction:
-        boxes, rows, labels = nms_per_class(output.logits[index].sigmoid(), output.boxes[index], min_score)
+        """The prediction of an image from an output of the network, with raw uncertainty scores.
+
+        Args:
+            output: of the batch of the image, for the vocabulary of this detector.
+            index: of the image in the batch.
+            min_score: detections with a lower probability are dropped.
+        """
+        _, vocabulary, scorer = self._require_vocabulary()
+        probabilities_at_cells = output.logits[index, :, : len(vocabulary)].sigmoid()
+        kept = nms_per_class(probabilities_at_cells, output.boxes[index], min_score)
+        scores = scorer.score(kept, output, index)
         letterbox = Letterbox.of(image.width, image.height, self.model.config.image_px)
-        in_image = letterbox.to_image(boxes.cpu().numpy()).clip(
+        in_image = letterbox.to_image(kept.boxes.cpu().numpy()).clip(
             0, np.array([image.width, image.height] * 2, dtype=np.float32)
         )
-        probabilities = rows.cpu().numpy().astype(np.float64)
+        probabilities = kept.probabilities.cpu().numpy().astype(np.float64)
         entropies = binary_entropy(probabilities)
-        experts = leading_experts(output.routing, index, boxes, self.model.config.image_px)
+        experts = leading_experts(output.routing, index, kept.boxes, self.model.config.image_px)
         detections = tuple(
-            _detection(
-                corners, probabilities[i], int(labels[i]), float(entropies[i]), vocabulary.names, experts[i]
+            Detection(
+                Box(*map(float, corners)),
+                vocabulary.names[int(kept.labels[i])],
+                float(probabilities[i, int(kept.labels[i])]),
+                dict(zip(vocabulary.names, map(float, probabilities[i]), strict=True)),
+                float(entropies[i]),
+                experts[i],
+                scores[i],
             )
             for i, corners in enumerate(in_image)
             if corners[2] > corners[0] and corners[3] > corners[1]
@@ -195,10 +278,9 @@ class Detector:
         embedding = image_embedding(
             output.features[index], letterbox.image_area(image.width, image.height), letterbox.side
         )
-        return Prediction(image.key, detections, routing, uncertainty, version, embedding)
+        return Prediction(image.key, detections, routing, uncertainty, version, embedding=embedding)
 
 
-@torch.no_grad()
 def encode_classes(model: InferenceModel, vocabulary: Vocabulary, encoder: TextEncoder) -> ClassEncoding:
     """Run stages 1 and 2.
 
@@ -206,50 +288,24 @@ def encode_classes(model: InferenceModel, vocabulary: Vocabulary, encoder: TextE
     descriptions of ``vocabulary`` where it has them.
     """
     scored = embed_vocabulary(vocabulary, encoder)
+    return _encode(model, scored.classes, scored.inner, vocabulary, encoder)
+
+
+@torch.no_grad()
+def _encode(
+    model: InferenceModel,
+    scored: Float[Tensor, "c t"],
+    inner: Float[Tensor, "i t"],
+    vocabulary: Vocabulary,
+    encoder: TextEncoder,
+) -> ClassEncoding:
+    """Run stages 1 and 2 on the embeddings to score, conditioned by the classes of the training."""
     conditioning = embed_vocabulary(conditioning_vocabulary(model.vocabulary, vocabulary), encoder)
-    device = next(model.class_encoder.parameters(), scored.classes).device
+    device = next(model.class_encoder.parameters(), scored).device
     encoding: ClassEncoding = model.class_encoder.encode_classes(
-        *(v.to(device) for v in (scored.classes, scored.inner, conditioning.classes))
+        *(v.to(device) for v in (scored, inner, conditioning.classes))
     )
     return encoding
-
-
-def nms_per_class(
-    probabilities: Float[Tensor, "N c"], boxes: Float[Tensor, "N 4"], min_score: float
-) -> tuple[Float[Tensor, "f 4"], Float[Tensor, "f c"], Int[Tensor, " f"]]:
-    """Non-maximum suppression within each class.
-
-    A cell can give one detection per class, and detections of different classes do not suppress each other.
-    Therefore rounding cannot decide between two equally likely classes, and adding a class to the vocabulary
-    does not remove detections of the others.
-
-    Args:
-        probabilities: of c classes in N cells.
-        boxes: of the cells.
-        min_score: minimum probability of a detection.
-
-    Returns:
-        Boxes, probabilities of all classes, and class index of each of f detections, by descending score.
-    """
-    cell, label = (probabilities >= min_score).nonzero(as_tuple=True)
-    score = probabilities[cell, label]
-    top = score.topk(min(MAX_CANDIDATES, len(score))).indices
-    cell, label, score = cell[top], label[top], score[top]
-    kept = batched_nms(boxes[cell], score, label, NMS_IOU)[:MAX_DETECTIONS]
-    return boxes[cell[kept]], probabilities[cell[kept]], label[kept]
-
-
-def _detection(
-    corners: Float[np.ndarray, " 4"],
-    row: Float[np.ndarray, " c"],
-    label: int,
-    entropy: float,
-    names: tuple[str, ...],
-    expert: int | None,
-) -> Detection:
-    probabilities = dict(zip(names, map(float, row), strict=True))
-    box = Box(*map(float, corners))
-    return Detection(box, names[label], float(row[label]), probabilities, entropy, expert)
 
 
 def image_embedding(
@@ -284,16 +340,8 @@ def leading_experts(
     if output is None:
         return [None] * len(boxes)
     leading = output.experts[index, 0]
-    row, column = _centre_cells(boxes, leading, side)
+    row, column = centre_cells(boxes, leading, side)
     return leading[row, column].tolist()
-
-
-def _centre_cells(boxes: Float[Tensor, "f 4"], grid: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Row and column of the cell of a grid at each box's centre; its last two axes are rows and columns."""
-    size = boxes.new_tensor([grid.shape[-1], grid.shape[-2]])
-    cells = ((boxes[:, :2] + boxes[:, 2:]) / 2 / side * size).long().clamp_min(0)
-    column, row = torch.minimum(cells, size.long() - 1).unbind(1)
-    return row, column
 
 
 def _weights_at(
@@ -301,7 +349,7 @@ def _weights_at(
 ) -> Float[np.ndarray, "f e"]:
     if output is None:
         return np.zeros((len(boxes), 0))
-    row, column = _centre_cells(boxes.to(output.weights.device), output.weights, side)
+    row, column = centre_cells(boxes.to(output.weights.device), output.weights, side)
     experts, weights = (v[index][:, row, column] for v in (output.experts, output.weights.double()))
     total = weights.new_zeros(output.probabilities.shape[1], len(boxes)).scatter_add(0, experts, weights)
     return total.T.cpu().numpy()

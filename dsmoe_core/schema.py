@@ -150,6 +150,8 @@ class Detection:
         expert: index of the expert with the highest weight at the box's centre; None without a router.
         uncertainty: raw uncertainty scores by name (``dsmoe_core.uncertainty``), higher = more uncertain;
             empty for a detector that computes none.
+        risks: probabilities of concrete errors by score name, and of being ``correct``; empty without a
+            calibration (``dsmoe_core.uncertainty.calibration``).
     """
 
     box: Box
@@ -159,6 +161,7 @@ class Detection:
     entropy: float
     expert: int | None = None
     uncertainty: Mapping[str, float] = field(default_factory=dict)
+    risks: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_top_class(self) -> bool:
@@ -198,6 +201,8 @@ class Prediction:
         detections: by descending score.
         uncertainty: acquisition score of the image; higher = annotate sooner.
         version: model version and class-book version, ``MODEL+BOOK``.
+        risks: ``missed``, the probability of an object without a detection above the operating threshold, and
+            ``corrections``, the expected number of boxes to correct; empty without a calibration.
         embedding: image feature vector of length 1, float32; None for a detector that computes none. It is
             not part of the stored predictions.
     """
@@ -207,6 +212,7 @@ class Prediction:
     routing: Routing
     uncertainty: float
     version: str
+    risks: Mapping[str, float] = field(default_factory=dict)
     embedding: NDArray[np.float32] | None = field(default=None, compare=False, repr=False)
 
 

@@ -181,7 +181,9 @@ def _merged(
     routing = _mean_routing([prediction.routing for _, prediction in by_view])
     embedding = _mean_embedding([p.embedding for _, p in by_view if p.embedding is not None])
     version = by_view[0][1].version
-    return Prediction(image.key, detections, routing, image_uncertainty(detections), version, embedding)
+    return Prediction(
+        image.key, detections, routing, image_uncertainty(detections), version, embedding=embedding
+    )
 
 
 def _mean_embedding(embeddings: Sequence[NDArray[np.float32]]) -> NDArray[np.float32] | None:

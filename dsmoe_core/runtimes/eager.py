@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.network import DSMoE
-from dsmoe_core.runtimes.graph import Graph
+from dsmoe_core.runtimes.graph import Graph, graph_outputs
+from dsmoe_core.runtimes.next_experts import forward_with_next_experts
 from dsmoe_core.runtimes.protocol import RuntimeOutput, runtime_output, to_network_input
 
 MAX_GRAPHS = 64
@@ -59,13 +61,8 @@ class EagerRuntime:
             RuntimeError: a CUDA graph of the compiled network cannot be made.
             torch.OutOfMemoryError: the batch does not fit on the GPU.
         """
-        pixels = to_network_input(images.to(self.device)).contiguous(memory_format=torch.channels_last)
-        inputs = pixels, conditioning.to(self.device), classes.to(self.device)
-        without_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with (
-            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"),
-            without_tf32 if self.precision == "fp32" else nullcontext(),
-        ):
+        inputs = self._inputs(images, conditioning, classes)
+        with self._precision():
             if self._compiled is None:
                 return runtime_output(self._graph(*inputs))
             if not self._warmed_up:
@@ -75,6 +72,35 @@ class EagerRuntime:
                 self._warmed_up = True
             # The outputs lie in the graph's memory, too.
             return runtime_output(output.clone() for output in self._compiled(*inputs))
+
+    @torch.inference_mode()
+    def run_with_next_experts(
+        self,
+        images: UInt8[Tensor, "b side side 3"],
+        conditioning: Float[Tensor, "s t"],
+        classes: Float[Tensor, "c t"],
+    ) -> RuntimeOutput:
+        """See :class:`~dsmoe_core.runtimes.protocol.SecondSelection`; never compiled."""
+        if not isinstance(self.network, DSMoE):
+            return self.run(images, conditioning, classes)
+        with self._precision():
+            output, following = forward_with_next_experts(
+                self.network, *self._inputs(images, conditioning, classes)
+            )
+        return runtime_output(graph_outputs(output))._replace(next_experts=following)
+
+    def _inputs(self, images: Tensor, conditioning: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        pixels = to_network_input(images.to(self.device)).contiguous(memory_format=torch.channels_last)
+        return pixels, conditioning.to(self.device), classes.to(self.device)
+
+    @contextmanager
+    def _precision(self) -> Iterator[None]:
+        without_tf32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with (
+            torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"),
+            without_tf32 if self.precision == "fp32" else nullcontext(),
+        ):
+            yield
 
 
 def _compiled(graph: Graph, device: torch.device) -> Any:

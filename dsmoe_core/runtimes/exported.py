@@ -25,7 +25,16 @@ from dsmoe_core.schema import Vocabulary
 
 CARD, TEXT = "export.json", "text.safetensors"
 GRAPHS = {"onnx": "model.onnx", "openvino": "model.xml"}
-FILES = (CARD, TEXT, "model.onnx", "model.xml", "model.bin", "tensorrt")
+FILES = (
+    CARD,
+    TEXT,
+    "model.onnx",
+    "model.xml",
+    "model.bin",
+    "tensorrt",
+    "known_features.safetensors",
+    "uncertainty.json",
+)
 """All names that an export, or a runtime, writes into the folder."""
 ExportFormat = Literal["onnx", "openvino"]
 
@@ -125,7 +134,7 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
             f"{folder} does not hold a complete exported model ({reason})",
             "Export it again with `dsmoe export`.",
         ) from error
-    if missing := [name for name in OUTPUTS[:3] if name not in card.outputs]:
+    if missing := [name for name in OUTPUTS[:4] if name not in card.outputs]:
         raise ModelError(
             f"the graph in {folder} has no output {', '.join(missing)}; it was exported by an older version",
             "Export it again with `dsmoe export`.",

@@ -30,6 +30,13 @@ class RouterOutput(NamedTuple):
     probabilities: Float[Tensor, "b e h w"]
 
 
+class NextExperts(NamedTuple):
+    """Logits and boxes of a batch if the next-best experts replace the selected ones."""
+
+    logits: Float[Tensor, "b N c"]
+    boxes: Float[Tensor, "b N 4"]
+
+
 class RuntimeOutput(NamedTuple):
     """Output of the network for a batch of b images, with the N cells of all levels concatenated.
 
@@ -37,13 +44,17 @@ class RuntimeOutput(NamedTuple):
         logits: of c classes.
         boxes: x1, y1, x2, y2 in pixels of the letter-boxed image.
         features: F_enc, output of stage 3, at the h x w positions of the working grid.
+        vectors: of the cells, in the space in which the head compares them with the classes.
         routing: None for a network without stage 7.
+        next_experts: None unless :class:`SecondSelection` computed it.
     """
 
     logits: Float[Tensor, "b N c"]
     boxes: Float[Tensor, "b N 4"]
     features: Float[Tensor, "b d h w"]
+    vectors: Float[Tensor, "b N x"]
     routing: RouterOutput | None
+    next_experts: NextExperts | None = None
 
 
 @runtime_checkable
@@ -76,6 +87,20 @@ class Runtime(Protocol):
         ...
 
 
+@runtime_checkable
+class SecondSelection(Protocol):
+    """A runtime that can also run the next-best experts on the same features."""
+
+    def run_with_next_experts(
+        self,
+        images: UInt8[Tensor, "b side side 3"],
+        conditioning: Float[Tensor, "s t"],
+        classes: Float[Tensor, "c t"],
+    ) -> RuntimeOutput:
+        """Run a batch; ``next_experts`` is None for a network without experts."""
+        ...
+
+
 def to_network_input(images: UInt8[Tensor, "b side side 3"]) -> Float[Tensor, "b 3 side side"]:
     """Channels first, values from 0 to 1."""
     return images.permute(0, 3, 1, 2).float().div(255)
@@ -94,5 +119,5 @@ def graph_inputs(
 
 def runtime_output(outputs: Iterable[Any]) -> RuntimeOutput:
     """Convert the outputs of a graph, given in the order of ``graph.OUTPUTS``."""
-    logits, boxes, features, *routing = (torch.as_tensor(o) for o in outputs)
-    return RuntimeOutput(logits, boxes, features, RouterOutput(*routing) if routing else None)
+    logits, boxes, features, vectors, *routing = (torch.as_tensor(o) for o in outputs)
+    return RuntimeOutput(logits, boxes, features, vectors, RouterOutput(*routing) if routing else None)

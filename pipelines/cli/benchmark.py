@@ -14,6 +14,7 @@ import typer
 from pipelines.cli import comparison, knockout, label_errors, starts  # noqa: F401 - starts registers its commands
 from pipelines.cli import demo as demo_command
 from pipelines.cli import effort as effort_command
+from pipelines.cli import uncertainty as uncertainty_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
     MAX_SEED,
@@ -40,6 +41,7 @@ app.add_typer(comparison.app)  # without a name: its commands are commands of th
 app.command("knockout")(knockout.knockout)
 app.command("label-errors")(label_errors.benchmark)
 app.command("effort")(effort_command.effort)
+app.command("uncertainty")(uncertainty_command.uncertainty)
 
 
 class DeviceChoice(StrEnum):

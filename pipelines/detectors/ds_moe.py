@@ -46,6 +46,7 @@ class DSMoEBackend:
         encoder_from: file of the image encoder's initial weights; None: random weights.
         images: cache of letterboxed images; None: no cache.
         intensity_max: value that is white in the images of more than 8 bits; stored with the models.
+        second_selection: also run the next-best experts, for the uncertainty score ``routing``.
     """
 
     def __init__(
@@ -58,7 +59,9 @@ class DSMoEBackend:
         encoder_from: Path | None = None,
         images: CacheConfig | None = None,
         intensity_max: int | None = None,
+        second_selection: bool = False,
     ) -> None:
+        self._second_selection = second_selection
         self._model = model
         self._cache = cache
         self._text = text or PackagedText()
@@ -107,7 +110,26 @@ class DSMoEBackend:
             intensity_max=self._intensity_max,
             progress=progress,
         )
+        self._store_training_features(out, vocabulary, images)
         return {**as_plain_dict(summary), "text_encoder": encoder.name}
+
+    def _store_training_features(
+        self, model: Path, vocabulary: Vocabulary, images: Sequence[LabelledImage]
+    ) -> None:
+        """Store the vectors of training boxes, for the uncertainty score ``novelty``.
+
+        Of several processes on a machine, the first one does it.
+        """
+        import torch.distributed as dist
+
+        if dist.get_node_local_rank(0) != 0:
+            return
+        from dsmoe_core.predict import Detector
+        from dsmoe_core.uncertainty.training_features import training_features
+
+        detector = Detector.load(model, self.text_encoder, cache=self._images)
+        detector.set_vocabulary(vocabulary)
+        training_features(detector, images, vocabulary.names).save(model)
 
     def predict(
         self, model: Path, vocabulary: Vocabulary, images: Iterable[ImageRecord]
@@ -115,7 +137,8 @@ class DSMoEBackend:
         """See ``DetectorBackend.predict``."""
         from dsmoe_core.predict import Detector
 
-        detector = Detector.load(model, self.text_encoder, cache=self._images)
+        second = self._second_selection
+        detector = Detector.load(model, self.text_encoder, cache=self._images, second_selection=second)
         detector.set_vocabulary(vocabulary)
         yield from detector.predict(images)
 
@@ -123,7 +146,7 @@ class DSMoEBackend:
         """See ``DetectorBackend.load``."""
         from dsmoe_core.predict import Detector
 
-        detector = Detector.load(model, self.text_encoder)
+        detector = Detector.load(model, self.text_encoder, second_selection=self._second_selection)
         detector.set_vocabulary(vocabulary)
         return partial(detector.predict, min_score=EVALUATION_MIN_SCORE)
 
@@ -191,6 +214,7 @@ def dsmoe_backend(
         encoder_from=_initial_weights(settings, environment),
         images=_image_cache(workspace),
         intensity_max=intensity_max or workspace.intensity_max(),
+        second_selection=settings.second_selection,
     )
 
 

@@ -10,6 +10,7 @@ from dsmoe_core.evaluation.paired_predictions import PairedPredictions
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import LabelledImage, Prediction
 from dsmoe_core.uncertainty import filter_by_score
+from dsmoe_core.uncertainty.calibration import fit_calibration
 from pipelines.detectors.backend import DetectorBackend, evaluate_predictions, with_version
 from pipelines.detectors.operating_points import choose_operating_points
 from pipelines.rounds.context import with_embeddings
@@ -77,19 +78,25 @@ class CandidateEvaluation:
         return stored
 
     def _predict(self, model: str) -> Iterator[Prediction]:
-        """Predictions of the test set; the prediction store gets those that it lacks, without low scores."""
+        """Predictions of the test set.
+
+        The uncertainty scores are calibrated on them, and the prediction store gets those that it lacks,
+        calibrated and without low scores.
+        """
         workspace = self._workspace
         vocabulary, version = workspace.class_book().vocabulary(), workspace.prediction_version(model)
         images = [labelled.image for labelled in workspace.test_set()]
         workspace.require_files(images)
         known = workspace.prediction_store.lookup(version)
-        missing: list[Prediction] = []
+        shown: dict[str, Prediction] = {}
         predict = self._detector.load(workspace.registry.folder(model), vocabulary)
         for done, prediction in enumerate(with_version(predict(images), version), start=1):
-            if prediction.key not in known:
-                missing.append(filter_by_score(prediction))
+            shown[prediction.key] = filter_by_score(prediction)
             yield prediction
             self._progress(done, len(images))
+        calibration = fit_calibration(shown, self.truth(), vocabulary.names, evaluated_on=self.name)
+        calibration.save(workspace.registry.folder(model))
+        missing = [calibration.apply(p) for key, p in shown.items() if key not in known]
         if missing:
             with workspace.embedding_store.writer(version) as embeddings:
                 workspace.prediction_store.append(version, with_embeddings(missing, embeddings))

@@ -79,6 +79,10 @@ class DetectorSettings(Frozen):
         min_length=1,
         description="training length of round 0, 1, ... in images; the last value holds for all later rounds",
     )
+    second_selection: bool = Field(
+        False,
+        description="also run the next-best experts, for the uncertainty score `routing`; PyTorch only",
+    )
     distill_champion: bool = Field(False, description="rounds: the champion is the candidate's teacher, too")
 
     @model_validator(mode="after")

@@ -102,6 +102,7 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
         "key": prediction.key,
         "version": prediction.version,
         "uncertainty": prediction.uncertainty,
+        "risks": _rounded(prediction.risks),
         "routing": {
             "experts": prediction.routing.experts,
             "weights": [round(w, 6) for w in prediction.routing.weights],
@@ -115,11 +116,16 @@ def to_json(prediction: Prediction) -> dict[str, Any]:
                 "probabilities": {name: round(p, 6) for name, p in d.probabilities.items()},
                 "entropy": round(d.entropy, 6),
                 "expert": d.expert,
-                "uncertainty": {name: round(score, 6) for name, score in d.uncertainty.items()},
+                "uncertainty": _rounded(d.uncertainty),
+                "risks": _rounded(d.risks),
             }
             for d in prediction.detections
         ],
     }
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}
 
 
 def from_json(raw: dict[str, Any]) -> Prediction:
@@ -136,12 +142,14 @@ def from_json(raw: dict[str, Any]) -> Prediction:
                 d["entropy"],
                 d["expert"],
                 d["uncertainty"],
+                d["risks"],
             )
             for d in raw["detections"]
         ),
         routing=Routing(tuple(routing["experts"]), tuple(routing["weights"]), routing["entropy"]),
         uncertainty=raw["uncertainty"],
         version=raw["version"],
+        risks=raw["risks"],
     )
 
 

@@ -19,12 +19,15 @@ from dsmoe_core.checkpoint import CARD, WEIGHTS, load_model, save_model
 from dsmoe_core.data.letterbox import apply_gamma
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.errors import ModelError
-from dsmoe_core.predict import Detector, _routing, image_embedding, leading_experts, nms_per_class
+from dsmoe_core.predict import Detector, _routing, image_embedding, leading_experts
 from dsmoe_core.runtimes.loading import RuntimeOptions
 from dsmoe_core.runtimes.protocol import RouterOutput
-from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
+from dsmoe_core.schema import Annotation, ClassText, LabelledImage, Prediction, Vocabulary
+from dsmoe_core.suppression import nms_per_class
 from dsmoe_core.text_embeddings import conditioning_vocabulary
 from dsmoe_core.uncertainty import filter_by_score
+from dsmoe_core.uncertainty.calibration import fit_calibration
+from dsmoe_core.uncertainty.training_features import training_features
 
 
 @pytest.fixture
@@ -89,6 +92,65 @@ def test_filtering_by_score_recomputes_the_uncertainty(
     )
 
 
+def test_detections_have_the_scores_that_model_and_class_book_allow(
+    model: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    plain = predict(model, images, vocabulary, batch=4)
+    always = {"class", "class_margin", "localisation", "routing_entropy"}
+    for detection in (d for p in plain for d in p.detections):
+        has_texts = detection.label == "dark"  # the only class with a paraphrase
+        assert detection.uncertainty.keys() == always | ({"description"} if has_texts else set())
+        assert detection.risks == {}
+    detector = Detector.load(model, HashEncoder(), second_selection=True)
+    detector.set_vocabulary(vocabulary)
+    truth = [
+        replace(image, annotations=tuple(Annotation(d.box, d.label) for d in p.detections[:6]))
+        for image, p in zip(images, plain, strict=True)
+    ]
+    detector.known = training_features(detector, truth, vocabulary.names)
+    assert set(detector.known.labels.tolist()) == {d.label == "light" for p in truth for d in p.annotations}
+    detector.calibration = fit_calibration({p.key: p for p in plain}, truth, vocabulary.names)
+    detector.set_vocabulary(vocabulary)
+    for one, other in zip(detector.predict(p.image for p in images), plain, strict=True):
+        assert one.detections[0].uncertainty.keys() >= always | {"novelty", "routing"}
+        assert one.detections[0].risks.keys() >= {"correct", "localisation_75", "routing_entropy"}
+        assert one.risks.keys() == {"missed", "corrections"}
+        assert len(one.detections) == len(other.detections)
+
+
+def test_texts_of_the_classes_change_no_detection(
+    model: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    detector = Detector.load(model, HashEncoder(), RuntimeOptions(precision="fp32"))
+    detector.set_vocabulary(vocabulary)
+    records = [p.image for p in images]
+    for (_, with_texts, i), (_, without, _) in zip(
+        detector.outputs(records), detector.outputs(records, texts=False), strict=True
+    ):
+        assert (with_texts.logits.shape[-1], without.logits.shape[-1]) == (4, 2)
+        assert torch.equal(with_texts.boxes[i], without.boxes[i])
+        torch.testing.assert_close(with_texts.logits[i, :, :2], without.logits[i])
+
+
+def test_second_selection_keeps_the_output(
+    model: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    options = RuntimeOptions(precision="fp32")
+    records = [p.image for p in images[:2]]
+    outputs = []
+    for second in (False, True):
+        detector = Detector.load(model, HashEncoder(), options, second_selection=second)
+        detector.set_vocabulary(vocabulary)
+        outputs.append(next(detector.outputs(records))[1])
+    plain, both = outputs
+    assert plain.next_experts is None
+    assert both.next_experts is not None
+    torch.testing.assert_close(both.logits, plain.logits)
+    torch.testing.assert_close(both.boxes, plain.boxes)
+    assert both.next_experts.logits.shape == both.logits.shape
+    assert not torch.allclose(both.next_experts.logits, both.logits)
+
+
 def test_embedding_ignores_the_padding() -> None:
     features = torch.zeros(2, 4, 4)
     features[0, 1:3], features[1, 0] = 3.0, 100.0
@@ -126,7 +188,7 @@ def test_added_class_does_not_change_other_detections(
 def test_suppression_is_within_the_class() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 11], [50, 50, 60, 60]])
     probabilities = torch.tensor([[0.6, 0.59], [0.5, 0.61], [0.02, 0.3]])
-    corners, rows, labels = nms_per_class(probabilities, boxes, 0.05)
+    corners, rows, labels, _ = nms_per_class(probabilities, boxes, 0.05)
     assert labels.tolist() == [1, 0, 1]
     assert corners.tolist() == boxes[[1, 0, 2]].tolist()
     assert rows.tolist() == probabilities[[1, 0, 2]].tolist()
@@ -139,7 +201,7 @@ def test_rounding_of_equal_probabilities_changes_no_detection() -> None:
     results = [nms_per_class(p, boxes, 0.05) for p in (first, second)]
     detections = [
         {(*corners, label) for corners, label in zip(boxes.tolist(), labels.tolist(), strict=True)}
-        for boxes, _, labels in results
+        for boxes, _, labels, _ in results
     ]
     assert detections[0] == detections[1]
 
@@ -199,7 +261,7 @@ def test_classes_are_encoded_once(model: Path, images: list[LabelledImage], voca
 
 
 def test_low_probabilities_give_no_detection() -> None:
-    corners, rows, labels = nms_per_class(torch.full((4, 2), 0.01), torch.zeros(4, 4), 0.05)
+    corners, rows, labels, _ = nms_per_class(torch.full((4, 2), 0.01), torch.zeros(4, 4), 0.05)
     assert (corners.shape, rows.shape, labels.shape) == ((0, 4), (0, 2), (0,))
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dsmoe_core.predict import MAX_DETECTIONS
 from dsmoe_core.schema import LabelledImage, Prediction, Vocabulary
+from dsmoe_core.suppression import MAX_DETECTIONS
 from pipelines.detectors.backend import EVALUATION_MIN_SCORE
 from pipelines.progress import ProgressReporter
 

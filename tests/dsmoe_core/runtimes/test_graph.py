@@ -57,6 +57,7 @@ def test_batch_and_numbers_of_classes_are_dynamic(exports: Exports) -> None:
     assert shapes["boxes"] == ["batch", 80, 4]
     cells = side // SMALL.grid_stride
     assert shapes["features"] == ["batch", SMALL.width, cells, cells]
+    assert shapes["vectors"] == ["batch", 80, 64]
     assert shapes["experts"] == ["batch", SMALL.top_k, cells, cells]
     assert shapes["probabilities"] == ["batch", SMALL.experts, cells, cells]
 

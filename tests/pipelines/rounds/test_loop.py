@@ -12,6 +12,7 @@ import pytest
 from annotate.studio.fake import FakeStudio
 from dsmoe_core.errors import WorkspaceError
 from dsmoe_core.schema import ImageRecord, Outcome, Prediction, Vocabulary
+from dsmoe_core.uncertainty.calibration import UncertaintyCalibration
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
@@ -71,6 +72,19 @@ def test_evaluation_uses_low_scores_that_are_not_stored(context: LoopContext, la
     stored = workspace.prediction_store.load(workspace.prediction_version(model))
     assert stored.keys() == {p.key for p in workspace.images("test")}
     assert not any(prediction.detections for prediction in stored.values())
+
+
+def test_evaluation_calibrates_the_uncertainty_of_the_model(context: LoopContext, label: Label) -> None:
+    run_rounds(context, label, 1)
+    workspace, model = context.workspace, context.workspace.champion() or ""
+    calibration = UncertaintyCalibration.load(workspace.registry.folder(model))
+    assert calibration is not None
+    assert calibration.images == len(workspace.images("test"))
+    assert calibration.evaluated_on.endswith(f"+{workspace.class_book().version}")
+    stored = workspace.prediction_store.load(workspace.prediction_version(model))
+    tested = [stored[image.key] for image in workspace.images("test")]
+    assert all(p.risks.keys() == {"missed", "corrections"} for p in tested)
+    assert all(0 <= d.risks["correct"] <= 1 for p in tested for d in p.detections)
 
 
 def test_later_rounds_are_ordered_by_score_with_a_control_arm_and_pre_annotations(

@@ -19,9 +19,9 @@ from annotate import environments
 from annotate.environments import LockedEnvironment
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import ModelError, PrerequisiteError, SettingsError
-from dsmoe_core.predict import NMS_IOU
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
+from dsmoe_core.suppression import NMS_IOU
 from pipelines.benchmarks.comparison.digests import module_digest
 from pipelines.benchmarks.comparison.protocol import (
     MAX_PER_IMAGE,

@@ -1,4 +1,4 @@
-"""Uncertainty of detections; higher means that an annotation is more useful."""
+"""Entropy of detections and of images, the plain measure of uncertainty; does not import torch."""
 
 from __future__ import annotations
 

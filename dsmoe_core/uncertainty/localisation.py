@@ -1,0 +1,45 @@
+"""Score ``localisation``: spread of the boxes that non-maximum suppression merged into a detection.
+
+Many cells detect the same object. Where their boxes agree, the box is certain. The spread is the mean of
+1 - IoU with the kept box over the suppressed boxes of the class, weighted by their probability. It starts
+from one box as probable as the kept one at the largest distance that is suppressed, so a detection with
+little support is uncertain, and the more boxes agree the less that counts. The same idea with another
+statistic: Roy et al., "Deep Active Learning for Object Detection", 2018 (disagreement of overlapping boxes).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import box_iou
+
+MIN_SUPPORT = 0.01
+"""Lowest probability of a box that counts."""
+
+
+def box_spread(
+    kept: Float[Tensor, "f 4"],
+    labels: Int[Tensor, " f"],
+    scores: Float[Tensor, " f"],
+    probabilities: Float[Tensor, "N c"],
+    boxes: Float[Tensor, "N 4"],
+    *,
+    nms_iou: float,
+) -> Float[Tensor, " f"]:
+    """Compute the spread of f detections, 0 (all boxes are equal) to ``1 - nms_iou`` (no other box).
+
+    Args:
+        kept: boxes of the detections; ``labels`` and ``scores`` are their classes and probabilities.
+        probabilities: of all classes in all N cells.
+        boxes: of the cells, in the same unit as ``kept``.
+        nms_iou: boxes with a higher IoU are suppressed.
+    """
+    cells = (probabilities.amax(1) >= MIN_SUPPORT).nonzero()[:, 0]
+    iou = box_iou(kept.float(), boxes[cells].float())
+    support = probabilities[cells][:, labels].T.float()
+    support = torch.where((iou > nms_iou) & (support >= MIN_SUPPORT), support, 0.0)
+    own = scores.float()
+    total = support.sum(1)  # contains the kept box itself, at distance 0
+    spread: Tensor = ((support * (1 - iou)).sum(1) + own * (1 - nms_iou)) / total.clamp_min(MIN_SUPPORT)
+    return spread.clamp(0, 1 - nms_iou)

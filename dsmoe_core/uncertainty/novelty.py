@@ -1,0 +1,146 @@
+"""Score ``novelty``: distance of a detection's vector from those of the training boxes.
+
+After Sun et al., "Out-of-distribution detection with deep nearest neighbors", 2022: the distance to the k-th
+nearest neighbour, here the mean over the k nearest, of features of length 1. The features are the vectors
+that the head compares with the class embeddings. Those of a sample of the training boxes are stored with the
+model; a class that the class book does not have is not known, so its boxes do not count.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from dsmoe_core.checkpoint import read_tensors, write_tensors
+from dsmoe_core.errors import ModelError
+from dsmoe_core.evaluation.matching import IOU_THRESHOLD
+from dsmoe_core.suppression import KeptBoxes
+
+FILE = "known_features.safetensors"
+NEIGHBOURS = 5
+"""k."""
+MAX_BOXES_PER_CLASS = 200
+"""Boxes of a class that are stored."""
+
+
+class Novelty(NamedTuple):
+    """Scores of f detections, 0 (seen in training) to 2.
+
+    Attributes:
+        nearest: distance from the nearest known class.
+        other: distance from the second nearest class: the novelty if the nearest class were not known.
+            NaN if there is one class only.
+    """
+
+    nearest: Float[Tensor, " f"]
+    other: Float[Tensor, " f"]
+
+
+class KnownFeatures(NamedTuple):
+    """Features of training boxes.
+
+    Attributes:
+        features: of n boxes, of length 1.
+        labels: index of the class of each box.
+        classes: names of the classes.
+    """
+
+    features: Float[Tensor, "n d"]
+    labels: Int[Tensor, " n"]
+    classes: tuple[str, ...]
+
+    def restricted(self, names: Iterable[str]) -> KnownFeatures:
+        """Without the boxes of classes that are not among these names."""
+        known = torch.tensor([name in set(names) for name in self.classes], dtype=torch.bool)
+        rows = known[self.labels]
+        return self._replace(features=self.features[rows], labels=self.labels[rows])
+
+    def novelty(self, features: Float[Tensor, "f d"]) -> Novelty:
+        """Distance of features from each class: the mean cosine distance of the ``NEIGHBOURS`` nearest boxes.
+
+        Infinite without any known box.
+        """
+        if not len(self.labels):
+            return Novelty(*(features.new_full((len(features),), v) for v in (torch.inf, torch.nan)))
+        stored = self.features.to(features.device)
+        distance = 1 - F.normalize(features.float(), dim=1) @ stored.T
+        per_class = []
+        for label in sorted(set(self.labels.tolist())):
+            of_class = distance[:, self.labels == label]
+            k = min(NEIGHBOURS, of_class.shape[1])
+            per_class.append(of_class.topk(k, dim=1, largest=False).values.mean(1))
+        ranked = torch.stack(per_class, dim=1).sort(dim=1).values
+        other = ranked[:, 1] if ranked.shape[1] > 1 else torch.full_like(ranked[:, 0], torch.nan)
+        return Novelty(ranked[:, 0], other)
+
+    def save(self, folder: Path) -> None:
+        """Write ``known_features.safetensors`` into a model folder, in half precision."""
+        tensors = {"features": self.features.half(), "labels": self.labels}
+        write_tensors(folder / FILE, tensors, {"classes": json.dumps(self.classes)})
+
+    @classmethod
+    def load(cls, folder: Path) -> KnownFeatures | None:
+        """The features that are stored with a model; None if there are none.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return None
+        tensors, metadata = read_tensors(path)
+        try:
+            classes = tuple(json.loads(metadata["classes"]))
+            return cls(tensors["features"].float(), tensors["labels"], classes)
+        except (KeyError, ValueError) as error:
+            raise ModelError(
+                f"{path} is damaged ({error})", "Delete it; detections then have no novelty."
+            ) from error
+
+
+def known_features(
+    features: Sequence[Float[Tensor, " d"]], labels: Sequence[int], classes: tuple[str, ...], seed: int = 0
+) -> KnownFeatures:
+    """A sample of the features of training boxes, ``MAX_BOXES_PER_CLASS`` of each class.
+
+    Args:
+        features: of the boxes; scaled to length 1 here.
+        labels: index of the class of each box.
+    """
+    order = np.random.default_rng(seed).permutation(len(features))
+    kept: list[int] = []
+    count = dict.fromkeys(range(len(classes)), 0)
+    for i in order.tolist():
+        if count[labels[i]] < MAX_BOXES_PER_CLASS:
+            count[labels[i]] += 1
+            kept.append(i)
+    kept.sort()
+    rows = torch.stack([features[i].float().cpu() for i in kept]) if kept else torch.zeros(0, 1)
+    return KnownFeatures(
+        F.normalize(rows, dim=1), torch.tensor([labels[i] for i in kept], dtype=torch.long), classes
+    )
+
+
+def known_detections(
+    kept: KeptBoxes, true_boxes: Float[Tensor, "t 4"], labels: Int[Tensor, " t"]
+) -> Bool[Tensor, " f"]:
+    """Which detections have an IoU of 0.5 or more with a true box of their class.
+
+    An object has several: those of low score are stored, too, because they are also compared later.
+
+    Args:
+        kept: detections of an image.
+        true_boxes: in the same unit; ``labels`` are their class indices.
+    """
+    iou = box_iou(kept.boxes.float(), true_boxes.to(kept.boxes).float())
+    same = kept.labels[:, None] == labels.to(kept.labels.device)[None]
+    return (same & (iou >= IOU_THRESHOLD)).any(dim=1)

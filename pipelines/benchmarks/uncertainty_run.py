@@ -1,0 +1,78 @@
+"""Predicts with a trained model and evaluates its uncertainty scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from dsmoe_core.errors import SettingsError
+from dsmoe_core.predict import Detector
+from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
+from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
+from dsmoe_core.uncertainty.novelty import KnownFeatures
+from dsmoe_core.uncertainty.training_features import training_features
+from pipelines.benchmarks.uncertainty import evaluate_scores
+from pipelines.benchmarks.uncertainty_samples import measure_cost, predict_samples
+from pipelines.detectors.ds_moe import DSMoEBackend
+from pipelines.evaluation.report.evaluated_model import EvaluatedModel
+from pipelines.progress import ProgressReporter
+
+
+def measure_uncertainty(
+    model: EvaluatedModel,
+    truth: Sequence[LabelledImage],
+    training: Sequence[LabelledImage],
+    other: Sequence[ImageRecord],
+    *,
+    resamples: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> dict[str, Any]:
+    """Content of uncertainty.json.
+
+    The known features of the score of novelty are computed from ``training``, whatever the model's folder
+    has, so that they are those of as many images for every model.
+
+    Args:
+        truth: labelled images that the model was not trained on.
+        training: labelled images of its training.
+        other: images of another data set; may be empty.
+        resamples, seed: of the bootstrap over images.
+
+    Raises:
+        SettingsError: the model is not a DS-MoE detector, or has one class only.
+        ModelError: there is no model in the folder, or it does not fit.
+    """
+    backend, vocabulary = model.detector, model.vocabulary
+    if not isinstance(backend, DSMoEBackend) or len(vocabulary) < 2:
+        raise SettingsError(
+            f"model {model.name} is not a DS-MoE detector of several classes",
+            "Give a model that dsmoe trained on two classes or more.",
+        )
+    loaded = load_inference_model(model.folder, RuntimeOptions(precision="fp32"))
+
+    def detector(classes: Vocabulary, known: KnownFeatures | None, *, second: bool = True) -> Detector:
+        made = Detector(loaded, backend.text_encoder, second_selection=second)
+        made.calibration, made.known = None, known
+        made.set_vocabulary(classes)
+        return made
+
+    progress.status("vectors of training boxes")
+    known = training_features(detector(vocabulary, None, second=False), training, vocabulary.names)
+    reduced = {
+        name: detector(replace(vocabulary, classes=tuple(c for c in vocabulary if c.name != name)), known)
+        for name in vocabulary.names
+    }
+    complete = detector(vocabulary, known)
+    progress.status("predicting")
+    images = [labelled.image for labelled in truth]
+    samples = predict_samples(complete, reduced, vocabulary, images, progress.advance)
+    progress.status("another data set")
+    others = list(complete.predict(other))
+    progress.status("cost")
+    cost = measure_cost(detector(vocabulary, known, second=False), complete, vocabulary, images)
+    progress.status("bootstrap")
+    evaluated = evaluate_scores(samples, truth, vocabulary.names, others, resamples=resamples, seed=seed)
+    known_boxes = {"images": len(training), "boxes": len(known.labels)}
+    return {"model": model.version, "known": known_boxes, **evaluated, "relative_cost": cost}

@@ -1,0 +1,129 @@
+"""dsmoe benchmark uncertainty"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipelines.cli.knockout import result_path
+from pipelines.cli.options import (
+    RESULTS,
+    BookOption,
+    ResamplesOption,
+    ResultsOption,
+    SeedOption,
+    WorkspaceOption,
+    open_workspace_or_none,
+)
+from pipelines.cli.terminal import TerminalReporter, command_line, console, line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dsmoe_core.schema import LabelledImage
+
+
+def uncertainty(
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Folder with images/, val.json and train.json.")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="MODEL", help="Folder of a model, or its id in a workspace.")
+    ],
+    other: Annotated[
+        Path | None,
+        typer.Option("--other", metavar="DIR", help="Another data set, which the router should notice."),
+    ] = None,
+    workspace: WorkspaceOption = None,
+    class_book: BookOption = None,
+    max_images: Annotated[
+        int, typer.Option("--max-images", min=4, help="Images of val.json; of train.json at most as many.")
+    ] = 100,
+    resamples: ResamplesOption = 1000,
+    seed: SeedOption = 0,
+    suffix: Annotated[
+        str | None, typer.Option("--suffix", metavar="NAME", help="Write uncertainty_NAME.json.")
+    ] = None,
+    out: ResultsOption = RESULTS,
+) -> None:
+    """Whether each uncertainty score predicts its error, against plain entropy, and what the scores cost.
+
+    A class is removed from the class book in turn for the score of novelty. Writes uncertainty.json.
+
+    Example: `dsmoe benchmark uncertainty --data deeppcb --model champion --workspace boards`
+    """
+    from tempfile import TemporaryDirectory
+
+    from pipelines.benchmarks.results import write_result
+    from pipelines.benchmarks.uncertainty_run import measure_uncertainty
+    from pipelines.evaluation.report.evaluated_model import load_evaluated_model
+    from pipelines.settings.environment import Environment
+    from prompts.class_book import ClassBook
+
+    path = result_path(out, "uncertainty", suffix)
+    with open_workspace_or_none(workspace) as opened, TemporaryDirectory(prefix="dsmoe-") as scratch:
+        book = ClassBook.load(class_book) if class_book else None
+        evaluated = load_evaluated_model(model, opened, book, Environment.read())
+        with TerminalReporter() as progress:
+            progress.status("reading images")
+            folder = Path(scratch)
+            truth = evaluated.rename_labels(_sample(data, "val.json", max_images, folder / "val"))
+            training = evaluated.rename_labels(_sample(data, "train.json", max_images, folder / "train"))
+            others = _sample(other, "val.json", max_images, folder / "other") if other else ()
+            measured = measure_uncertainty(
+                evaluated,
+                truth,
+                training,
+                [labelled.image for labelled in others],
+                resamples=resamples,
+                seed=seed,
+                progress=progress,
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_result(path, measured, command=command_line(), seeds=[seed])
+    console.print(_table(measured))
+    line(f"{path} is written")
+
+
+def _sample(data: Path, name: str, max_images: int, converted: Path) -> Sequence[LabelledImage]:
+    """Images of a COCO file, evenly spaced."""
+    from dataclasses import replace
+
+    from dsmoe_core.data import coco
+    from dsmoe_core.data.external_images import evenly_spaced, read_external_images
+    from pipelines.settings.workspace import MAX_PIXELS
+
+    annotations = coco.read(data / name)
+    sampled = replace(annotations, images=tuple(evenly_spaced(annotations.images, max_images)))
+    converted.mkdir()
+    return read_external_images(sampled, data / "images", converted, max_pixels=MAX_PIXELS).labelled
+
+
+def _table(measured: dict[str, Any]) -> Table:
+    table = Table(
+        "score",
+        "addressee",
+        "errors",
+        "AUROC [95 %]",
+        "plain entropy",
+        "better",
+        "ECE",
+        title=f"{measured['model']}: {measured['images']} images, {measured['detections']} detections",
+        title_justify="left",
+    )
+    images = {name: row for name, row in measured["images_scores"].items() if "auroc" in row}
+    for name, row in (measured["scores"] | images).items():
+        errors = f"{row['errors']} of {row['samples']}"
+        better = "yes" if row["beats_entropy"] else "no"
+        cells = (_value(row["auroc"], row["ci95"]), _value(row["entropy"], None), better)
+        table.add_row(name, row.get("addressee", "annotator"), errors, *cells, _value(row["ece"], None))
+    return table
+
+
+def _value(value: float | None, ends: list[float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
