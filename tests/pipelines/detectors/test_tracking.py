@@ -201,7 +201,7 @@ def test_training_is_not_tracked_without_mlflow_or_with_tracking_none(
     with track_training(network, "r0", {}) as curves:
         assert curves is None
     (warning,) = warned
-    assert "dsmoe[schedule]" in warning
+    assert "dsmoe[tracking]" in warning
     network.settings = network.settings.model_copy(update={"tracking": TrackingSettings(kind="none")})
     with track_training(network, "r0", {}) as curves:
         assert curves is None
