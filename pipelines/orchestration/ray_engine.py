@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SHARD_BATCHES = 8
 MAX_RESTARTS, MAX_RETRIES = 20, 3
 """Restarts of a killed actor, and attempts of a shard, after which the job fails."""
 LOOPBACK = "127.0.0.1"
+CONNECT_TIMEOUT_S = 10.0
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 _OWN_CLUSTER = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 """Of a cluster of this process. Without the first variable Ray takes the address of the machine and
@@ -156,6 +158,24 @@ def _run(
         free.append(actor)
 
 
+def _require_cluster(address: str) -> None:
+    """Refuse an address that does not accept a connection; Ray itself would try again for minutes.
+
+    Raises:
+        ServiceError: nothing listens there, or it is not ``HOST:PORT`` or ``auto``.
+    """
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise ServiceError(
+            f"no Ray cluster at {address!r}, expected HOST:PORT or auto ({error})",
+            "Start it with `ray start`, or leave out --address.",
+        ) from error
+
+
 @contextmanager
 def _cluster(settings: RaySettings) -> Iterator[Any]:
     """Ray, connected to a cluster; at the end the connection, or the cluster of this process, is closed."""
@@ -171,6 +191,7 @@ def _cluster(settings: RaySettings) -> Iterator[Any]:
         options |= {"num_cpus": settings.workers, "include_dashboard": False, "_node_ip_address": LOOPBACK}
         options |= {"address": "local"}
     else:
+        _require_cluster(settings.address)
         options |= {"address": settings.address}
     try:
         ray.init(**options)
