@@ -40,6 +40,7 @@ from pipelines.cli import (
     refine,
     rounds,
     runtimes,
+    schedule,
     services,
     train,
     watch,
@@ -74,6 +75,7 @@ app.add_typer(benchmark.app, name="benchmark")
 app.command("export")(runtimes.export)
 app.command("predict")(runtimes.predict)
 app.add_typer(services.app, name="services")
+app.add_typer(schedule.app, name="schedule")
 app.command("backend")(backend.backend)
 app.command("review")(services.review)
 app.command("ui")(services.ui)

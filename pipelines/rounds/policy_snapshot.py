@@ -13,7 +13,7 @@ from dsmoe_core.schema import Annotation, LabelledImage
 from pipelines.rounds.drift import arrival_stream, detect_drift, pool_in_order
 from pipelines.rounds.policy import DriftSignal, PolicySnapshot
 from pipelines.rounds.pool import pool
-from pipelines.workspace.approval import approved_round, held_candidate
+from pipelines.workspace.approval import approved_round
 from pipelines.workspace.dataset_version import DatasetVersion
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.relabel import relabel_image
@@ -67,7 +67,7 @@ def take_snapshot(workspace: Workspace, now: datetime | None = None) -> PolicySn
         champion_since=history[-1].at if history else None,
         last_closed=max((r.closed_at for r in records if r.closed_at), default=None),
         drift=drift,
-        held=held_candidate(journal),
+        held=workspace.registry.held(),
         approved_round=approved_round(journal),
     )
 

@@ -31,6 +31,8 @@ MAX_BACKOFF_S = 900.0
 """Longest wait after an error, unless ``every_s`` is longer."""
 SERVICE_FAILURES = 3
 """Failures of a service in a row from which on people are notified."""
+REFUSED = ("refused", "not enough evidence")
+"""Verdicts of the promotion gate of which people are notified as a refusal."""
 _NOTIFIED = "notified"
 
 OpenContext = Callable[[], AbstractContextManager[LoopContext]]
@@ -128,7 +130,7 @@ class Watch:
             check_packages(self._notify)
             self._set_notified_of_earlier_rounds(workspace)
             self._check_lock()
-            self._bring_up_to_date(context)
+            bring_up_to_date(context, self._plan.truth)
             snapshot = take_snapshot(workspace)
             decision = decide(snapshot, workspace.settings.policy)
             self._report_decision(snapshot, decision)
@@ -137,20 +139,6 @@ class Watch:
             self._carry_out(context, decision)
         self._started = True
         return decision
-
-    def _bring_up_to_date(self, context: LoopContext) -> None:
-        """Let the simulated annotator answer, import annotations, and predict images that arrived."""
-        workspace = context.workspace
-        rows = workspace.rounds()
-        if not rows or rows[-1].state != "open":
-            return
-        if self._plan.truth is not None and rows[-1].answered < rows[-1].sent:
-            simulated_annotator(load_truth(self._plan.truth, workspace))(context, rows[-1])
-        record_new_annotations(context)
-        champion, policy = workspace.champion(), workspace.settings.policy
-        if policy.drift and champion is not None:
-            with workspace.locked():
-                context.ensure_predictions(champion, pool_in_order(workspace, policy.drift_images))
 
     def _carry_out(self, context: LoopContext, decision: PolicyDecision) -> None:
         if decision.action == "open":
@@ -212,10 +200,10 @@ class Watch:
             self._send(workspace, "drift", message, _content(workspace, message))
 
     def _notify_of_refusal(self, workspace: Workspace) -> None:
-        closed = [row for row in workspace.rounds() if row.state == "closed"]
-        if closed and closed[-1].promoted is False:
-            content = _content(workspace, closed[-1].reason or "refused", closed[-1])
-            self._send(workspace, "refused", str(closed[-1].round), content)
+        closed = [r for r in workspace.journal.rounds() if r.state == "closed"]
+        if closed and (closed[-1].result or {}).get("verdict") in REFUSED:
+            row = workspace.rounds()[closed[-1].round]
+            self._send(workspace, "refused", str(row.round), _content(workspace, row.reason or "", row))
 
     def _set_notified_of_earlier_rounds(self, workspace: Workspace) -> None:
         """Before the first step in a workspace: nobody is notified of what happened earlier."""
@@ -234,6 +222,29 @@ class Watch:
             return
         self._notifier.send(workspace.settings.notify, event, content)
         workspace.journal.set_value(_NOTIFIED, notified | {event: subject})
+
+
+def bring_up_to_date(context: LoopContext, truth: Path | None = None) -> None:
+    """Import the annotations of an open round, and predict images that arrived if drift is watched.
+
+    Args:
+        truth: labels with which a simulated annotator answers first; None: people do.
+
+    Raises:
+        WorkspaceBusyError: another process holds the workspace.
+        StudioError: the labelling server fails.
+    """
+    workspace = context.workspace
+    rows = workspace.rounds()
+    if not rows or rows[-1].state != "open":
+        return
+    if truth is not None and rows[-1].answered < rows[-1].sent:
+        simulated_annotator(load_truth(truth, workspace))(context, rows[-1])
+    record_new_annotations(context)
+    champion, policy = workspace.champion(), workspace.settings.policy
+    if policy.drift and champion is not None:
+        with workspace.locked():
+            context.ensure_predictions(champion, pool_in_order(workspace, policy.drift_images))
 
 
 def blocked_by_approval(decision: PolicyDecision) -> bool:

@@ -39,6 +39,9 @@ class Environment(Frozen):
     review_uri: str | None = Field(
         None, pattern=r"^mongodb(\+srv)?://", description="MongoDB for FiftyOne; none: FiftyOne's own"
     )
+    scheduled_workspace: Path | None = Field(
+        None, description="workspace whose assets Dagster shows; `dsmoe schedule up` sets it"
+    )
     llm_timeout_s: float = Field(
         120.0, gt=0, description="longest wait for the next token of a language model, in seconds"
     )
@@ -67,6 +70,11 @@ class Environment(Frozen):
 def threads_are_given() -> str | None:
     """The number of threads that the user gives to numeric libraries, OMP_NUM_THREADS; None: not given."""
     return os.environ.get("OMP_NUM_THREADS") or None
+
+
+def own_process_environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process of dsmoe itself: this process's, plus ``more``."""
+    return dict(os.environ) | dict(more)
 
 
 def subprocess_environment(more: Mapping[str, str]) -> dict[str, str]:

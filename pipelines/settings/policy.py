@@ -137,6 +137,17 @@ class PolicySettings(Frozen):
         return self
 
 
+class ScheduleSettings(Frozen):
+    """How Dagster starts retrain cycles, see ``dsmoe schedule up``."""
+
+    start: Literal["sensor", "cron", "none"] = Field(
+        "sensor",
+        description="what runs at first: the sensor, the cron schedule or none; Dagster's page switches",
+    )
+    every_s: int = Field(60, ge=30, description="seconds between two evaluations of the policy by the sensor")
+    cron: str = Field("0 22 * * *", description="times at which the schedule evaluates the policy")
+
+
 class NotifySettings(Frozen):
     """Who is notified of the events of ``dsmoe watch``."""
 

@@ -13,7 +13,7 @@ from dsmoe_core.config import Frozen
 from dsmoe_core.errors import SettingsError
 from pipelines.settings.detector import DetectorSettings
 from pipelines.settings.gate import GateSettings
-from pipelines.settings.policy import NotifySettings, PolicySettings
+from pipelines.settings.policy import NotifySettings, PolicySettings, ScheduleSettings
 from pipelines.settings.rounds import RoundSettings
 from pipelines.settings.studio import StudioSettings
 from pipelines.settings.tracking import TrackingSettings
@@ -36,6 +36,7 @@ class WorkspaceSettings(Frozen):
     gate: GateSettings = GateSettings()
     policy: PolicySettings = PolicySettings()
     notify: NotifySettings = NotifySettings()
+    schedule: ScheduleSettings = ScheduleSettings()
     studio: StudioSettings = StudioSettings()
     detector: DetectorSettings = DetectorSettings()
     tracking: TrackingSettings = Field(

@@ -1,7 +1,6 @@
-"""What waits for a person's approval: the next retraining, and a candidate that the gate holds.
+"""Approval of the next retraining by a person, if ``policy.approval`` is set.
 
-Both are values of the journal. The gate writes and clears ``HELD_CANDIDATE``, the id of the model; as long as
-it is set, ``dsmoe watch`` neither retrains nor opens a round.
+Candidates that the promotion gate holds are in the model registry.
 """
 
 from __future__ import annotations
@@ -12,15 +11,7 @@ from dsmoe_core.errors import WorkspaceError
 from pipelines.workspace.class_books import current_user
 from pipelines.workspace.journal import Journal
 
-HELD_CANDIDATE = "held_candidate"
-"""Journal value: id of the candidate that waits for approval; null or missing: none does."""
 _RETRAINING = "approved_retraining"
-
-
-def held_candidate(journal: Journal) -> str | None:
-    """Id of the candidate that the promotion gate holds for approval; None if it holds none."""
-    value = journal.value(HELD_CANDIDATE)
-    return None if value is None else str(value)
 
 
 def approved_round(journal: Journal) -> int | None:

@@ -47,6 +47,7 @@ tracking/        training curves and copies of the models, by MLflow; created by
 refine/          refinements of class descriptions, ID.json; created by the first one
 studio/          Label Studio's data, credentials (0600) and log
 review/          FiftyOne's database
+orchestration/   Dagster's files; created by `dsmoe schedule up`
 cache/           may be deleted
 """
 _UNIQUE_ID = "workspace_id"

@@ -1,8 +1,14 @@
-"""A complete demo in one process that can be killed at any call, and its outcome for comparison."""
+"""A demo and a ``dsmoe watch`` that can be killed at any moment, and their outcome for comparison."""
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import sqlite3
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +109,84 @@ def run(path: Path, data: Path, tick: Tick, plan: DemoPlan = PLAN) -> None:
         truth = load_truth(data / "train.json", workspace)
         for row in demo.run_rounds(context, plan, simulated_annotator(truth)):
             tick(f"closed round {row.round}")
+
+
+def make_workspace(path: Path, data: Path, plan: DemoPlan = PLAN) -> None:
+    """Make the demo's workspace without starting a round."""
+    demo.open_workspace(path, demo.DemoData(data, "blocks"), plan, SilentProgress()).close()
+
+
+def closed_rounds(path: Path) -> int:
+    """Number of rounds of a workspace that are closed."""
+    with Workspace.open(path) as workspace:
+        return sum(record.state == "closed" for record in workspace.journal.rounds())
+
+
+def watch(path: Path, data: Path, rounds: int, kill_after_s: float | None) -> int:
+    """Run ``dsmoe watch --simulated`` in a forked process until so many rounds are closed.
+
+    Args:
+        kill_after_s: seconds until the process gets SIGKILL; None: it ends by itself.
+
+    Returns:
+        Exit code of the process; negative: the signal that ended it.
+    """
+    from pipelines import cli
+
+    missing = rounds - closed_rounds(path)
+    if missing < 1:
+        return 0
+    arguments = ["watch", str(path), "--simulated", str(data / "train.json"), "--every", "0.05"]
+    child = os.fork()
+    if child == 0:
+        os._exit(cli.run([*arguments, "--rounds", str(missing)]))
+    if kill_after_s is not None:
+        time.sleep(kill_after_s)
+        os.kill(child, signal.SIGKILL)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def watch_killed_at_random(path: Path, data: Path, rounds: int, seed: int, mean_s: float) -> int:
+    """Start ``dsmoe watch`` and kill it at random moments until it has closed so many rounds.
+
+    Args:
+        mean_s: mean time to a kill; it grows where a run made no progress.
+
+    Returns:
+        Number of kills.
+    """
+    rng, kills, progress = random.Random(seed), 0, -1
+    while closed_rounds(path) < rounds:
+        code = watch(path, data, rounds, rng.expovariate(1 / mean_s))
+        if code != -signal.SIGKILL:
+            assert code == 0, f"dsmoe watch ended with {code} after {kills} kills"
+            continue
+        kills += 1
+        with Workspace.open(path) as workspace:
+            reached = sum(done for *_, done in workspace.journal.steps())
+        mean_s *= 1.0 if reached > progress else 1.2
+        progress = reached
+    return kills
+
+
+def check_journal(path: Path) -> None:
+    """Check the journal of a workspace whose rounds are all closed.
+
+    Raises:
+        AssertionError: it is damaged, a step is not finished, or the loop lock is held.
+    """
+    with closing(sqlite3.connect(path / "journal.sqlite")) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        keys = [row[0] for row in db.execute("SELECT key FROM tasks")]
+        versions = [row[0] for row in db.execute("SELECT key || version FROM tasks WHERE version NOTNULL")]
+    assert len(keys) == len(set(keys))
+    assert len(versions) == len(set(versions))
+    with Workspace.open(path) as workspace:
+        assert all(done for *_, done in workspace.journal.steps())
+        assert workspace.journal.loop_locks().owner() is None
+        studio = FakeStudio(path / "studio" / "stub.json")
+        shown = [[p["model_version"] for p in task["predictions"]] for task in studio._state["tasks"]]
+        assert all(len(versions) == len(set(versions)) for versions in shown), "a prediction was doubled"
 
 
 def outcome(path: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.watch import Watch, WatchPlan, explain
 from pipelines.settings.policy import NotifySettings, PolicySettings
-from pipelines.workspace.approval import HELD_CANDIDATE, approve_retraining
+from pipelines.workspace.approval import approve_retraining
 from pipelines.workspace.loop_lock import LoopLockLostError
+from pipelines.workspace.registry import HELD
 from pipelines.workspace.workspace import Workspace
 
 Label = Callable[[LoopContext], None]
@@ -182,11 +183,11 @@ def test_lost_lock_ends_the_loop_before_it_acts(workspace: Workspace, loop: Loop
 
 
 def test_held_candidate_stops_rounds_until_it_is_released(workspace: Workspace, loop: Loop) -> None:
-    workspace.journal.set_value(HELD_CANDIDATE, "r0-12345678")
+    workspace.journal.set_value(HELD, "r0-12345678")
     assert loop.watch.once().action == "wait"
     assert loop.watch.once().action == "wait"
     assert [event for event, _ in loop.events] == ["held"]
-    workspace.journal.set_value(HELD_CANDIDATE, None)
+    workspace.journal.set_value(HELD, None)
     assert loop.watch.once().action == "open"
 
 
@@ -210,7 +211,7 @@ def test_approval_without_an_open_round_is_refused(workspace: Workspace) -> None
 def test_refused_candidate_is_notified_once(workspace: Workspace, blocks: Path) -> None:
     from pipelines.settings.gate import GateSettings
 
-    configure(workspace, gate=GateSettings(min_gain=0.99), notify=NotifySettings())
+    configure(workspace, gate=GateSettings(checks=("min_gain",), min_gain=0.99), notify=NotifySettings())
     loop = Loop(workspace.path, WatchPlan(rounds=3, truth=blocks / "train.json"))
     assert loop.watch.run() == 3
     refused = [content["round"] for event, content in loop.events if event == "refused"]
