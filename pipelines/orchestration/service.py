@@ -38,6 +38,15 @@ _INSTANCE = {
         "config": {"max_concurrent_runs": 1},
     },
 }
+# Starts a program in a session of its own, which Ctrl-C in the terminal does not reach, and ends, so that the
+# program leaves no zombie. A shell would start it with SIGINT ignored, and Dagster takes SIGTERM like SIGINT.
+_LAUNCH = """
+import os, subprocess, sys
+log = open(sys.argv[1], "wb")
+options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+print(subprocess.Popen(sys.argv[2:], **options).pid, flush=True)
+os._exit(0)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,17 +157,16 @@ class ScheduleService:
             "DAGSTER_DISABLE_TELEMETRY": "1",
             "DSMOE_SCHEDULED_WORKSPACE": str(self._workspace),
         }
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=self.home,
-                env=own_process_environment(variables),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal must not end it
-            )
-        identity = {"pid": process.pid, "start": process_start(process.pid), "port": port}
+        self.log.touch(0o600)
+        launched = subprocess.run(
+            [sys.executable, "-c", _LAUNCH, str(self.log), *command],
+            cwd=self.home,
+            env=own_process_environment(variables),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        pid = int(launched.stdout)
+        identity = {"pid": pid, "start": process_start(pid), "port": port}
         atomic_write(self._pid_file, json.dumps(identity))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -26,13 +25,6 @@ Label = Callable[[LoopContext], None]
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
         yield made
-
-
-@pytest.fixture
-def stub(workspace: Workspace) -> LoopContext:
-    """The context with the stub studio that the assets use."""
-    studio = FakeStudio(workspace.path / "studio" / "stub.json")
-    return LoopContext(workspace, studio, StubDetector(), SilentProgress())
 
 
 def answer(workspace: Workspace, label: Label) -> None:
@@ -110,16 +102,15 @@ def test_repeated_closing_changes_nothing(
 
 
 def test_round_that_is_not_answered_fails_unless_the_run_is_partial(
-    workspace: Workspace, instance: dg.DagsterInstance, label: Label, stub: LoopContext
+    workspace: Workspace, instance: dg.DagsterInstance
 ) -> None:
     run(workspace, instance, OPENING)
     result = run(workspace, instance, CLOSING, ok=False)
     assert [e.step_key for e in result.get_step_failure_events()] == ["annotations"]
     assert not [event for event in result.all_events if event.is_step_up_for_retry]  # a person must act
+    studio = FakeStudio(workspace.path / "studio" / "stub.json")
+    stub = LoopContext(workspace, studio, StubDetector(), SilentProgress())
     project = stub.project()
-    stub = LoopContext(
-        workspace, FakeStudio(workspace.path / "studio" / "stub.json"), stub.detector, stub.progress
-    )
     stub.studio.submit(project, stub.studio.open_tasks(project)[0], [], seconds=1.0)
     run(workspace, instance, CLOSING, **{PARTIAL_TAG: "true"})
     assert [(row.state, row.answered) for row in workspace.rounds()] == [("closed", 1)]
@@ -187,9 +178,3 @@ def test_sensor_and_schedule_evaluate_the_policy(
     with dg.build_schedule_context(instance=instance, repository_def=repository) as context:
         tick = schedule.evaluate_tick(context)
     assert len(tick.run_requests or []) == 1
-
-
-@pytest.fixture(autouse=True)
-def _loaded_from(workspace: Workspace, blocks: Path) -> None:
-    """The workspace is one with stubs."""
-    assert workspace.settings.studio.kind == "stub"
