@@ -28,7 +28,7 @@ from pipelines.settings.environment import own_process_environment
 from pipelines.workspace.loop_lock import process_start
 
 PORT = 3070
-_START_TIMEOUT_S = 300.0
+_START_TIMEOUT_S = 600.0  # Dagster starts five processes; on a busy machine that takes minutes
 _STOP_TIMEOUT_S = 150.0  # Dagster waits 60 s for each of its two services
 _INSTANCE = {
     "telemetry": {"enabled": False},
