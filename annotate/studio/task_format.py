@@ -12,10 +12,13 @@ from annotate.studio.protocol import OpenTask, Region, Task
 from annotate.studio.regions import read_regions
 from dsmoe_core.errors import BoxError, ClassBookError, StudioError
 from dsmoe_core.schema import Prediction
+from dsmoe_core.uncertainty.score_kinds import SCORE_KINDS, Addressee
 
 BLIND = "blind"
 """``data.audit`` of a task in the blind audit, which is shown without its pre-annotations."""
 _NAMESPACE = uuid.UUID("6f0c5ed1-6b2a-4c56-9a53-0d5c3cbb1a51")  # fixed, so that a retry has the same id
+MIN_EXPERT_RISK = 0.5
+"""Risk of an error for the domain expert above which a task is addressed to that person."""
 MAX_NAME = 40
 """Characters of an image's name in the reason of its task, which has one line on the page."""
 
@@ -187,7 +190,21 @@ def _selection(task: Task) -> str:
     if task.arm == "random":
         return "control sample, at random"
     score = "" if task.score is None else f", score {task.score:.2f}"
-    return f"selected by {task.acquisition or 'rank'}{score}"
+    return f"selected by {task.acquisition or 'rank'}{score}, for the {addressee(task.prediction)}"
+
+
+def addressee(prediction: Prediction | None) -> Addressee:
+    """Who should look at an image: the domain expert if its pre-annotations are a matter of the class book.
+
+    That is so if a class outside of the class book, or a confusion by the descriptions, is more probable than
+    not for one of them, see ``docs/uncertainty.md``. Otherwise it is the annotator; causes for the ML
+    engineer are no reason to annotate.
+    """
+    detections = () if prediction is None else prediction.detections
+    for_expert = [name for name, kind in SCORE_KINDS.items() if kind.addressee is Addressee.DOMAIN_EXPERT]
+    if any(d.risks.get(name, 0.0) > MIN_EXPERT_RISK for d in detections for name in for_expert):
+        return Addressee.DOMAIN_EXPERT
+    return Addressee.ANNOTATOR
 
 
 def _is_blind(task: Task) -> bool:

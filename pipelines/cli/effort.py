@@ -48,7 +48,7 @@ def effort(
         truth = evaluated.rename_labels(external.labelled)[:max_images]
         progress.status("predicting")
         predictions = evaluated.predict([item.image for item in truth], progress.advance)
-    measured = {
+    measured: dict[str, Any] = {
         "model": evaluated.version,
         "images": len(truth),
         "boxes": sum(len(item.annotations) for item in truth),

@@ -132,10 +132,12 @@ def status(
     workspace: WorkspaceArgument = CURRENT_FOLDER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Show the rounds of a workspace with their metrics.
+    """Show the rounds of a workspace: metrics, control arm, blind audit, and whether labelling can stop.
 
     Example: `dsmoe status boards`
     """
+    from pipelines.rounds.audit import audit_sentences
+    from pipelines.rounds.stopping import signals, stop_sentences
     from pipelines.workspace.round_summary import explain_rounds
     from pipelines.workspace.workspace import Workspace
 
@@ -149,7 +151,7 @@ def status(
         summary = {"title": title, "champion": champion, "class_book": book, "pool": pool, "test": test}
         summary["intensity_max"] = intensity_max
         states = [row.as_result() | row.as_effort() | {"left_out": left_out[row.round]} for row in rows]
-        typer.echo(json.dumps({**summary, "rounds": states}, indent=2))
+        typer.echo(json.dumps({**summary, **signals(rows), "rounds": states}, indent=2))
         return
     console.print(rounds_table(rows, f"{title}: {pool} images in the pool, {test} in the test set"))
     for sentence in explain_rounds(rows):
@@ -159,6 +161,8 @@ def status(
             line(text)
     if any(row.effort for row in rows):
         console.print(effort_table(rows))
+    for sentence in (*audit_sentences(rows), *stop_sentences(rows)):
+        line(sentence)
     line(f"champion: {champion or 'none yet'}; class book: {book}")
     if intensity_max is not None:
         line(f"images of more than 8 bits: value {intensity_max} is white in all of them")

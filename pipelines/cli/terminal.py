@@ -43,6 +43,7 @@ STEP_LABELS = {
     "train": "training",
     "evaluate": "evaluating on the test set",
     "promote": "promoting or refusing",
+    "agreement": "comparing with the champion before",
 }
 """What the terminal shows for each step of a round."""
 

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from dsmoe_core.data.import_account import merged_accounts
 from dsmoe_core.errors import ClassBookError, WorkspaceError
-from dsmoe_core.schema import Harvest
+from dsmoe_core.schema import Arm, Harvest, Prediction
+from pipelines.detectors.pre_annotations import shown_detections
 from pipelines.rounds.context import LoopContext
 from pipelines.workspace.journal import SentTask
+from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.round_summary import count_round
 from pipelines.workspace.workspace import Workspace
 
@@ -90,7 +92,23 @@ def harvest(context: LoopContext, number: int, partial: bool) -> dict[str, Any]:
             "no labelled image came back, all were skipped or left in doubt; expected at least one",
             "See `dsmoe round notes`, annotate some in Label Studio and run the same command again.",
         )
-    return {"counts": count_round(tasks, harvests)}
+    return {"counts": count_round(tasks, harvests, _hidden_pre_annotations(workspace, number, tasks))}
+
+
+def _hidden_pre_annotations(
+    workspace: Workspace, number: int, tasks: Sequence[SentTask]
+) -> dict[str, Prediction]:
+    """The hidden pre-annotations of the blind audit by image key, with the present class names."""
+    record, book = workspace.journal.rounds()[number], workspace.class_book()
+    blind = [task.key for task in tasks if task.version is None and task.arm is not Arm.SEED]
+    if record.champion is None or not blind:
+        return {}
+    version = f"{record.champion}+{record.class_book}"
+    stored = workspace.prediction_store.lookup(version)
+    hidden = {key: shown_detections(workspace, stored[key]) for key in blind if key in stored}
+    if version.endswith(f"+{book.version}"):
+        return hidden
+    return {key: relabel_prediction(prediction, or_drop(book)) for key, prediction in hidden.items()}
 
 
 def unknown_classes(workspace: Workspace, harvests: Mapping[str, Harvest]) -> list[UnknownClass]:

@@ -21,6 +21,7 @@ from pipelines.rounds.pool import require_unlabelled
 from pipelines.rounds.promotion import evaluate, promote
 from pipelines.rounds.retraining import has_known_classes, make_dataset, train
 from pipelines.rounds.shadow import DECISION_STEP, STEP, decide_shadow, predict_with_shadow
+from pipelines.rounds.stopping import measure_agreement
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.round_summary import RoundSummary
@@ -197,6 +198,8 @@ def promote_candidate(context: LoopContext) -> RoundSummary:
             model = str(_require(context, number, "train")["model"])
             metrics = _require(context, number, "evaluate")["metrics"]
             result = context.run_step(number, "promote", lambda: promote(context, number, model, metrics))
+            if result["promoted"] and workspace.registry.card(model).parent is not None:
+                result |= context.run_step(number, "agreement", lambda: measure_agreement(context, model))
             workspace.journal.finish_round(number, result)
             mirror(workspace)
         return workspace.rounds()[number]

@@ -23,7 +23,7 @@ class DemoPlan(Frozen):
     budget: int = Field(40, ge=1)
     seed: int = 42
     annotator: Literal["simulated", "human"] = "simulated"
-    random_share: float = Field(0.2, ge=0, le=1)
+    random_share: float = Field(0.1, ge=0, le=1)
     candidates: int | None = Field(400, ge=1)
     images_seen: tuple[int, ...] = (1500, 2000, 2500, 4000)
     start: Literal["scratch", "warm"] = Field(

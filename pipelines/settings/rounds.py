@@ -31,10 +31,18 @@ class RoundSettings(Frozen):
         "pipelines/rounds/acquisition",
     )
     random_share: float = Field(
-        0.2, ge=0, le=1, description="share of the budget that is sampled at random: the control arm"
+        0.1,
+        ge=0,
+        le=1,
+        description="share of the budget that is sampled at random: the control arm; unless it is 0, at "
+        "least one image of 20",
     )
     blind_share: float = Field(
-        0.0, ge=0, le=1, description="share of the selected images that is shown without pre-annotations"
+        0.05,
+        ge=0,
+        le=1,
+        description="share of the selected images that is shown without pre-annotations: the blind audit; "
+        "unless it is 0, at least one image of 20",
     )
     duplicate_similarity: float | None = Field(
         0.998,

@@ -15,7 +15,8 @@ from dsmoe_core.schema import Harvest, Outcome
 
 ALL, NOTHING, SKIPPED = "all", "nothing drawn", "skipped"
 _BY_LABOUR = (Outcome.ADDED, Outcome.DELETED, Outcome.RELABELLED, Outcome.MOVED, Outcome.ACCEPTED)
-_MIN_HUMAN_SECONDS = 0.1  # a faster answer came from a program
+MIN_HUMAN_SECONDS = 0.1
+"""A faster answer came from a program."""
 KINDS = (ALL, *map(str, reversed(_BY_LABOUR)), NOTHING, SKIPPED)
 """Kinds of images, by the most laborious correction on them."""
 IMAGE = "image"
@@ -64,7 +65,7 @@ def correction_seconds(harvests: Iterable[Harvest]) -> CorrectionSeconds:
 
 def _by_person(harvest: Harvest) -> bool:
     """Whether the time is known and is that of a person."""
-    return harvest.seconds is not None and harvest.seconds >= _MIN_HUMAN_SECONDS
+    return harvest.seconds is not None and harvest.seconds >= MIN_HUMAN_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def effort(harvests: Iterable[Harvest]) -> dict[str, Effort]:
     """
     by_kind: dict[str, list[Harvest]] = {}
     for harvest in harvests:
-        if harvest.seconds is not None and harvest.seconds >= _MIN_HUMAN_SECONDS:
+        if harvest.seconds is not None and harvest.seconds >= MIN_HUMAN_SECONDS:
             by_kind.setdefault(_kind(harvest), []).append(harvest)
             if not harvest.skipped:
                 by_kind.setdefault(ALL, []).append(harvest)
@@ -127,7 +128,7 @@ def seconds_by_kind(harvests: Iterable[Harvest]) -> dict[str, float]:
     timed = [
         (h.seconds, h.outcomes)
         for h in harvests
-        if h.seconds is not None and h.seconds >= _MIN_HUMAN_SECONDS and not h.skipped
+        if h.seconds is not None and h.seconds >= MIN_HUMAN_SECONDS and not h.skipped
     ]
     limit = _BREAK * median(s for s, _ in timed) if timed else 0.0
     kinds = list(DEFAULT_SECONDS)

@@ -9,9 +9,28 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any
 
-from dsmoe_core.schema import Harvest, Outcome
+from dsmoe_core.schema import Harvest, Outcome, Prediction
 from pipelines.workspace.annotation_time import Effort, effort
+from pipelines.workspace.audit import AuditImage, audit_images
 from pipelines.workspace.journal import RoundRecord, SentTask, State
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionAgreement:
+    """Agreement of two successive champions on unlabelled images.
+
+    Attributes:
+        before, after: model ids.
+        f1: mean over the images of the F1 of their detections, 0 to 1.
+        low, high: 95 % interval; None with one image.
+    """
+
+    before: str
+    after: str
+    images: int
+    f1: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +50,8 @@ class RoundSummary:
         agreement: between several annotators of an image, 0 to 1, mean over such images; None without any.
         effort: annotation time by kind of image, see pipelines.workspace.annotation_time.
         class_book: published version when the round was opened.
+        audit: the labelled images of this round, for the control arm and the blind audit.
+        champions: agreement of this round's model with the champion before; None if it was not promoted.
     """
 
     round: int
@@ -58,6 +79,8 @@ class RoundSummary:
     agreement: float | None = None
     effort: Mapping[str, Effort] = field(default_factory=dict)
     class_book: str | None = None
+    audit: tuple[AuditImage, ...] = ()
+    champions: ChampionAgreement | None = None
 
     @property
     def checked(self) -> int:
@@ -81,6 +104,21 @@ class RoundSummary:
             "doubtful": self.doubtful,
             "agreement": self.agreement,
             "effort": {kind: asdict(effort) for kind, effort in self.effort.items()},
+            "arms": self.arms(),
+        }
+
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """Images, corrections per image and boxes per image of each arm and of the blind images."""
+        groups: dict[str, list[AuditImage]] = {}
+        for image in self.audit:
+            groups.setdefault("blind" if image.blind else str(image.arm), []).append(image)
+        return {
+            name: {
+                "images": len(images),
+                "corrections_per_image": round(fmean(i.corrections for i in images), 3),
+                "boxes_per_image": round(fmean(i.boxes for i in images), 3),
+            }
+            for name, images in sorted(groups.items())
         }
 
     def as_result(self) -> dict[str, Any]:
@@ -127,10 +165,15 @@ def notes(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> list[No
     return sorted(result, key=lambda note: note.doubt is None)
 
 
-def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> dict[str, Any]:
+def count_round(
+    tasks: Iterable[SentTask], harvests: Mapping[str, Harvest], hidden: Mapping[str, Prediction] | None = None
+) -> dict[str, Any]:
     """The numbers of a round's summary that come from its annotations, as JSON values.
 
     Images that were skipped or came back in doubt count as answered only.
+
+    Args:
+        hidden: what the blind images would have been shown, by image key; None: unknown.
     """
     tasks = list(tasks)
     answered = [harvests[task.key] for task in tasks if task.key in harvests]
@@ -148,6 +191,7 @@ def count_round(tasks: Iterable[SentTask], harvests: Mapping[str, Harvest]) -> d
         "doubtful": sum(h.doubt is not None for h in answered),
         "agreement": fmean(agreements) if agreements else None,
         "effort": {kind: asdict(e) for kind, e in effort(answered).items()},
+        "audit": [image.to_dict() for image in audit_images(tasks, harvests, hidden or {})],
     }
 
 
@@ -174,6 +218,8 @@ def summarize_rounds(
             name: result.get(name) for name in ("map50", "map", "promoted", "reason", "model")
         }
         efforts = {kind: Effort(**e) for kind, e in counts.get("effort", {}).items()}
+        audit = tuple(map(AuditImage.from_dict, counts.get("audit", ())))
+        champions = result.get("champions")
         summaries.append(
             RoundSummary(
                 round=record.round,
@@ -184,7 +230,8 @@ def summarize_rounds(
                 class_book=record.class_book,
                 opened_at=record.opened_at,
                 closed_at=record.closed_at,
-                **(counts | {"effort": efforts}),
+                champions=ChampionAgreement(**champions) if champions else None,
+                **(counts | {"effort": efforts, "audit": audit}),
                 **decision,
             )
         )

@@ -10,6 +10,8 @@ from streamlit.elements.lib.column_types import ColumnConfig
 from dsmoe_core.data.import_account import MAX_NAMED
 from dsmoe_core.plain_text import escape_markdown
 from dsmoe_core.schema import Outcome
+from pipelines.rounds.audit import audit_sentences
+from pipelines.rounds.stopping import stop_sentences
 from pipelines.workspace.round_summary import explain_rounds
 from ui.charts import corrections, learning_curve
 from ui.snapshot import Snapshot
@@ -50,7 +52,22 @@ def show(snapshot: Snapshot) -> None:
     )
     for sentence in explain_rounds(snapshot.rounds):
         st.caption(escape_markdown(sentence))
+    _show_signals(snapshot)
     _show_accounts(snapshot)
+
+
+def _show_signals(snapshot: Snapshot) -> None:
+    """Show what the control arm and the blind audit say, and whether labelling can stop."""
+    sentences = [*audit_sentences(snapshot.rounds), *stop_sentences(snapshot.rounds)]
+    if not sentences:
+        return
+    st.subheader(
+        "Control arm, blind audit and stop signal",
+        help="Random images against ranked ones; images without pre-annotations against the others; what "
+        "more labels are expected to change.",
+    )
+    for sentence in sentences:
+        st.text(sentence)
 
 
 def _show_accounts(snapshot: Snapshot) -> None:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from dsmoe_core.schema import Arm
 from pipelines.rounds.acquisition.limits import Limits
 
+MIN_FOR_ONE = 20
+"""Images of a round from which on control arm and blind audit have at least one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -64,14 +67,19 @@ def ranked_round(
     shuffled = sample(scores, len(scores), seed=seed)  # the order of equal scores is random
     by_score = sorted(shuffled, key=lambda key: -scores[key])
     budget = min(budget, len(by_score))
-    controls = round(budget * random_share)
+    controls = share_of(budget, random_share)
     ranked = _take(by_score, budget - controls, limits, 1 - random_share)
     left = set(by_score).difference(ranked, limits.refused)
     control_arm = _take(sample(left, len(left), seed=seed + 1), controls, limits, 1.0)
     arms = dict.fromkeys(ranked, Arm.RANKED) | dict.fromkeys(control_arm, Arm.RANDOM)
     order = [key for key in by_score if key in arms]
-    blind = set(sample(order, round(len(order) * blind_share), seed=seed + 2))
+    blind = set(sample(order, share_of(len(order), blind_share), seed=seed + 2))
     return tuple(Choice(key, arms[key], rank, scores[key], key in blind) for rank, key in enumerate(order))
+
+
+def share_of(images: int, share: float) -> int:
+    """A share in whole images; at least one if the share is above 0 and there are ``MIN_FOR_ONE`` images."""
+    return max(round(images * share), int(share > 0 and images >= MIN_FOR_ONE))
 
 
 def _take(keys: Sequence[str], count: int, limits: Limits, share: float) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from annotate.studio.protocol import Task
 from annotate.studio.task_format import MAX_NAME, task_json
-from dsmoe_core.schema import Arm, ImageRecord, Prediction, Routing
+from dsmoe_core.schema import Arm, Box, Detection, ImageRecord, Prediction, Routing
 
 PREDICTION = Prediction("k", (), Routing((0,), (1.0,), 0.0), 0.9, "m+b")
 
@@ -41,6 +42,22 @@ def test_image_selected_at_random_has_no_score(arm: Arm) -> None:
     assert "at random" in text
     assert "entropy" not in text
     assert "0.26" not in text
+
+
+@pytest.mark.parametrize(
+    ("risks", "expected"),
+    [
+        ({}, "for the annotator."),
+        ({"class": 0.9, "routing": 0.95, "novelty": 0.4}, "for the annotator."),
+        ({"novelty": 0.6}, "for the domain expert."),
+        ({"class": 0.9, "description": 0.7}, "for the domain expert."),
+    ],
+)
+def test_ranked_image_names_who_should_look_at_it(risks: dict[str, float], expected: str) -> None:
+    detection = Detection(Box(0, 0, 9, 9), "open", 0.6, {"open": 0.6}, 0.1, risks=risks)
+    text = reason(Arm.RANKED, replace(PREDICTION, detections=(detection,)), "entropy", 0.256)
+    assert expected in text
+    assert "for the" not in reason(Arm.RANDOM, PREDICTION, "entropy", 0.256)
 
 
 def test_blind_audit_is_named() -> None:
