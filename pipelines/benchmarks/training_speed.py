@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +46,13 @@ def measure_training_speed(
         px: side of the input; None: each preset's.
         batch: images per step.
         steps: most steps of each measurement.
+
+    Returns:
+        The rows, and the ``load`` of the machine afterwards: processes that compete for its cores, the
+        averages over 1, 5 and 15 minutes.
     """
+    for logger in ("lightning.fabric", "lightning.pytorch"):  # they log every precision
+        logging.getLogger(logger).setLevel(logging.WARNING)
     models = {name: encoder_model(name, px) for name in encoders}
     threads, rows = torch.get_num_threads(), []
     for name, model in models.items():
@@ -58,4 +66,9 @@ def measure_training_speed(
             rounded = {key: round(value, 2) for key, value in speeds.items()}
             row = {"encoder": name, "image_px": model.image_px, "precision": precision}
             rows.append({**row, "threads": threads, **rounded})
-    return {"batch": batch, "steps": steps, "rows": rows}
+    return {
+        "batch": batch,
+        "steps": steps,
+        "load": [round(load, 1) for load in os.getloadavg()],
+        "rows": rows,
+    }
