@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.build import build
@@ -25,6 +25,7 @@ from dsmoe_core.schema import LabelledImage, LabelledSet, Vocabulary
 from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
+from dsmoe_core.training.batch_renormalisation import renormalise
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.early_stopping import HeldOutAccuracy, hold_out
 from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
@@ -107,8 +108,7 @@ def fit(
     network = fabric.to_device(network).to(memory_format=torch.channels_last).train()
     frozen = _frozen_encoder(fabric, network, training, start, cache)
     training = training if frozen is None else cacheable_augmentations(training)
-    if processes.count > 1:
-        synchronise(network)
+    _prepare_norms(network, processes, several_sets=len(sets) > 1)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, training)
     state = run.restore(network, average, optimizer, processes.micro_batch(training))
@@ -214,6 +214,14 @@ def _hold_out(
         cache=cache,
     )
     return [LabelledSet(rest, vocabulary), *extra], accuracy, tuple(item.image.key for item in held_out)
+
+
+def _prepare_norms(network: nn.Module, processes: ProcessGroup, *, several_sets: bool) -> None:
+    """Let batch normalisation use the batches of all processes, and one set of statistics for all sets."""
+    if several_sets:
+        renormalise(network)
+    if processes.count > 1:
+        synchronise(network)
 
 
 def _step_sampler(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsmoe_core.running_mean import RunningMean
+from dsmoe_core.training.batch_renormalisation import BatchRenorm, correction, update_statistics
 
 
 class _AllReduceSum(torch.autograd.Function):
@@ -45,9 +46,14 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         mean = all_reduce_sum(x.sum((0, 2, 3))) / values
         deviation = x - mean[:, None, None]
         variance = all_reduce_sum(deviation.square().sum((0, 2, 3))) / values
+        weight, bias = self._affine(mean.detach(), variance.detach())
         self._update_statistics(mean.detach(), variance.detach() * values / (values - 1))
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (deviation * scale[:, None, None] + self.bias[:, None, None]).to(input.dtype)
+        scale = weight * torch.rsqrt(variance + self.eps)
+        return (deviation * scale[:, None, None] + bias[:, None, None]).to(input.dtype)
+
+    def _affine(self, _mean: Tensor, _variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the normalised values of a batch with these statistics."""
+        return self.weight, self.bias
 
     def _update_statistics(self, mean: Float[Tensor, " d"], variance: Float[Tensor, " d"]) -> None:
         assert self.running_mean is not None  # noqa: S101 - for the type checker
@@ -57,6 +63,17 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance, momentum)
+
+
+class SynchronisedBatchRenorm(SynchronisedBatchNorm):
+    """:class:`BatchRenorm` with statistics over the batches of all processes."""
+
+    def _affine(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        ratio, shift = correction(self, mean, variance)
+        return self.weight * ratio, self.bias + self.weight * shift
+
+    def _update_statistics(self, mean: Float[Tensor, " d"], variance: Float[Tensor, " d"]) -> None:
+        update_statistics(self, mean, variance)
 
 
 class SynchronisedRunningMean(RunningMean):
@@ -83,7 +100,8 @@ def synchronise(network: nn.Module) -> None:
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.BatchNorm2d):
-                norm = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
+                kind = SynchronisedBatchRenorm if isinstance(child, BatchRenorm) else SynchronisedBatchNorm
+                norm = kind(child.num_features, child.eps, child.momentum)
                 module.register_module(name, _copy_state(norm, child))
             elif isinstance(child, RunningMean):
                 mean = SynchronisedRunningMean(len(child.mean), momentum=child.momentum)
