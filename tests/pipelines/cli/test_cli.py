@@ -186,7 +186,8 @@ def test_init_with_ablation_row_and_head(
     w, images = tmp_path / "w", blocks / "images"
     dsmoe(capsys, "init", w, "--images", images, "--classes", "rust", "--ablation", "d", option)
     model = WorkspaceSettings.read(w / "dsmoe.yaml").detector.model
-    assert model == ModelConfig.of_size("nano").model_copy(update={"ablation": "D"}).with_tiny_head(tiny)
+    expected = ModelConfig.of_size("nano").model_copy(update={"ablation": "D", "image_px": model.image_px})
+    assert model == expected.with_tiny_head(tiny)
     assert (4 in model.head_strides) is tiny
 
 
