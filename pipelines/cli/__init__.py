@@ -42,6 +42,7 @@ from pipelines.cli import (
     runtimes,
     schedule,
     services,
+    simulate,
     train,
     watch,
     weights,
@@ -72,6 +73,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("explain")(explain.explain)
 app.command("label-errors")(label_errors.label_errors)
 app.add_typer(benchmark.app, name="benchmark")
+app.command("simulate")(simulate.simulate)
 app.command("export")(runtimes.export)
 app.command("predict")(runtimes.predict)
 app.add_typer(services.app, name="services")

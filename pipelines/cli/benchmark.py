@@ -1,6 +1,6 @@
 """dsmoe benchmark demo, experts, latency, structured, studio, tables
 
-Others are in comparison.py, starts.py, knockout.py and label_errors.py.
+Others are in comparison.py, starts.py, knockout.py, label_errors.py and ranking.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli import comparison, knockout, label_errors, starts  # noqa: F401 - starts registers its commands
+from pipelines.cli import (
+    comparison,
+    knockout,
+    label_errors,
+    ranking,
+    starts,  # noqa: F401 - starts registers its commands
+)
 from pipelines.cli import demo as demo_command
 from pipelines.cli import effort as effort_command
 from pipelines.cli import uncertainty as uncertainty_command
@@ -42,6 +48,7 @@ app.command("knockout")(knockout.knockout)
 app.command("label-errors")(label_errors.benchmark)
 app.command("effort")(effort_command.effort)
 app.command("uncertainty")(uncertainty_command.uncertainty)
+app.command("ranking")(ranking.ranking)
 
 
 class DeviceChoice(StrEnum):

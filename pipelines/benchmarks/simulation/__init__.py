@@ -1,0 +1,1 @@
+"""Simulated active learning: acquisition functions compared with an oracle annotator."""

@@ -1,0 +1,152 @@
+"""dsmoe simulate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipelines.cli.options import output_file, output_folder
+from pipelines.cli.terminal import TerminalReporter, command_line, console, line
+from pipelines.cli.training_command import names_of
+
+DataArgument = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder with images/, train.json (the pool) and val.json.")
+]
+
+
+def simulate(
+    data: DataArgument,
+    strategies: Annotated[
+        str, typer.Option("--strategies", metavar="NAME,NAME,...", help="Acquisition functions.")
+    ] = "random,entropy,margin,core-set,typicality,ppal,pal,expected_gain",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs with initial sets 1, 2, ...")] = 5,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Selections after the initial set.")] = 6,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Images of a round.")] = 20,
+    budget_boxes: Annotated[
+        int | None, typer.Option("--budget-boxes", min=1, help="Expected boxes of a round, at most.")
+    ] = None,
+    initial: Annotated[
+        int | None, typer.Option("--initial", min=1, help="Images of the initial set; default: --budget.")
+    ] = None,
+    images_seen: Annotated[
+        int, typer.Option("--images-seen", min=1, help="Images shown to the network in a cycle.")
+    ] = 400,
+    px: Annotated[int, typer.Option("--px", min=64, help="Side of the network's input in pixels.")] = 256,
+    common: Annotated[
+        str,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Settings as in dsmoe.yaml, separated by spaces: model., training., round.",
+        ),
+    ] = "",
+    warm: Annotated[
+        Path | None,
+        typer.Option(
+            "--warm", metavar="FILE", help="Weights of the frozen image encoder; default: packaged."
+        ),
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Seeds that run at the same time.")] = 1,
+    work: Annotated[
+        Path,
+        typer.Option(
+            "--work", metavar="DIR", help="Finished cycles; none is run again.", callback=output_folder
+        ),
+    ] = Path("workspaces/simulation"),
+    json: Annotated[
+        Path,
+        typer.Option(
+            "--json", metavar="FILE", help="Result file; the plot is next to it.", callback=output_file
+        ),
+    ] = Path("benchmarks/results/simulation.json"),
+) -> None:
+    """Compare acquisition functions with an oracle annotator, without Label Studio.
+
+    Each seed has a random initial set. In each cycle the detector is trained as in the product, with a frozen
+    image encoder, and each acquisition function selects the next images. An interrupted simulation resumes.
+
+    Example: `dsmoe simulate aluminium --strategies random,entropy,expected_gain --seeds 5 --rounds 6`
+    """
+    from dsmoe_core.warm_start.checkpoint import shipped_path
+    from pipelines.benchmarks.results import write_result
+    from pipelines.benchmarks.simulation.plan import Plan
+    from pipelines.benchmarks.simulation.plot import draw_curves, require_matplotlib
+    from pipelines.benchmarks.simulation.run import run_simulation
+    from pipelines.benchmarks.simulation.summary import summarise
+
+    require_matplotlib()
+    plan = Plan.of(
+        data=data,
+        strategies=names_of(strategies),
+        rounds=rounds,
+        budget=budget,
+        budget_boxes=budget_boxes,
+        initial=initial or budget,
+        images_seen=images_seen,
+        px=px,
+        changes=common,
+        warm=warm or shipped_path("nano"),
+        work=work,
+    )
+    numbers = list(range(1, seeds + 1))
+    with TerminalReporter() as progress:
+        results = run_simulation(plan, numbers, jobs, progress)
+    cycles = [cycle for cells in results.values() for name in plan.strategies for cycle in cells[name]]
+    measured: dict[str, Any] = {
+        "data": data.resolve().name,
+        "plan": {**plan.training_identity, **plan.selection_identity, "rounds": rounds},
+        "per_cycle": {
+            name: round(sum(cycle[name] for cycle in cycles) / max(len(cycles), 1), 1)
+            for name in ("seconds", "cpu_s")
+        },
+        **summarise(results, plan.strategies),
+    }
+    write_result(json, measured, command=command_line(), seeds=numbers)
+    plot = json.with_suffix(".png")
+    draw_curves(measured, plot)
+    console.print(_table(measured))
+    line(f"{json} and {plot} are written")
+
+
+def _table(measured: dict[str, Any]) -> Table:
+    """Accuracy of each strategy at the end and over the curve, and its difference to random."""
+    table = Table(
+        "strategy",
+        "mAP@.5 at the end",
+        "mean mAP@.5 over the boxes",
+        "minus random [95 %]",
+        "boxes to 95 %",
+        "minutes to 95 %",
+        title=f"{measured['data']}: mAP@.5 with all labels {measured['full']['map50']['mean']:.3f}",
+        title_justify="left",
+    )
+    last = {row["strategy"]: row for row in measured["curves"]}
+    differences = {row["strategy"]: row["map50_by_boxes"] for row in measured["differences"]}
+    efforts = {row["strategy"]: row for row in measured["efforts"]}
+    for row in measured["areas"]:
+        name = row["strategy"]
+        table.add_row(
+            name,
+            f"{last[name]['map50']['mean']:.3f}",
+            f"{row['map50_by_boxes']['mean']:.3f}",
+            _difference(differences.get(name)),
+            _mean(efforts[name]["boxes_to_95_map50"]),
+            _mean(efforts[name]["minutes_to_95_map50"]),
+        )
+    return table
+
+
+def _difference(comparison: dict[str, Any] | None) -> str:
+    if comparison is None:
+        return "-"
+    interval = comparison["ci95"]
+    return f"{comparison['delta']:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
+
+
+def _mean(value: dict[str, Any]) -> str:
+    """The mean over the seeds that reach it, and how many those are."""
+    reached = sum(v is not None for v in value["seeds"])
+    return "not reached" if not reached else f"{value['mean']:.0f} ({reached} of {len(value['seeds'])} seeds)"
