@@ -12,7 +12,7 @@ from pipelines.rounds.acquisition.function import Vectors
 
 EXACT_LIMIT = 20_000
 """Up to this many vectors are compared one by one."""
-_BLOCK = 1 << 12
+_BLOCK = 1 << 10
 
 
 def nearest_similarity(
