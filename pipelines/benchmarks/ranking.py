@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 from dsmoe_core.uncertainty import binary_entropy, image_uncertainty
 from pipelines.progress import ProgressReporter
@@ -56,7 +58,7 @@ def measure_ranking(
 
     Raises:
         SettingsError: an acquisition function is unknown.
-        PrerequisiteError: usearch is needed and not installed.
+        PrerequisiteError: usearch is needed and not installed, or the process of a size was killed.
     """
     for name in functions:
         acquisition_function(name)
@@ -65,8 +67,14 @@ def measure_ranking(
     for done, size in enumerate(sizes):
         progress.status(f"ranking {size:,} images")
         progress.advance(done, len(sizes))
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            rows += pool.submit(measure_size, size, tuple(functions), seed).result()
+        try:
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                rows += pool.submit(measure_size, size, tuple(functions), seed).result()
+        except BrokenProcessPool as error:
+            raise PrerequisiteError(
+                f"the process that ranked {size:,} images was killed, as when the memory is full",
+                "Free some memory, or give fewer --images.",
+            ) from error
     return {
         "classes": len(CLASSES),
         "width": WIDTH,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dsmoe_core.schema import Detection, ImageRecord, Prediction
 from pipelines.detectors.pre_annotations import threshold
-from pipelines.rounds.acquisition.calibrated import calibrated_probability
+from pipelines.rounds.acquisition.calibrated import calibrated_probability, probability_of
 from pipelines.rounds.acquisition.expected_gain import expected_work
 from pipelines.rounds.acquisition.function import Candidates, ReviewedImage, Vectors
 from pipelines.rounds.acquisition.limits import Budgets, DuplicateFilter, ImageEffort, Limits
@@ -54,7 +54,7 @@ def candidates_of_pool(
         embeddings=lambda: context.embeddings(champion, images),
         labelled_embeddings=labelled_embeddings,
         class_counts=class_counts,
-        probability=_lazy_probability(context),
+        probability=_lazy_probability(context) if points is None else probability_of(points.correct),
         seconds=lambda: seconds_by_kind(workspace.journal.harvests().values()),
         reviewed=lambda: reviewed_images(context),
         shown_score=lambda label: threshold(label, workspace.settings.round, points),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from dsmoe_core.evaluation.matching import match_images
-from dsmoe_core.evaluation.probability_calibration import fit_detections
+from dsmoe_core.evaluation.probability_calibration import DetectionCalibration, fit_detections
 from dsmoe_core.schema import Detection
 from pipelines.rounds.acquisition.function import ReviewedImage, score_of
 
@@ -31,7 +31,11 @@ def calibrated_probability(reviewed: Iterable[ReviewedImage]) -> Callable[[Detec
     ]
     if sum(len(match.detections) for match in matched) < MIN_DETECTIONS:
         return score_of
-    calibration = fit_detections(matched)
+    return probability_of(fit_detections(matched))
+
+
+def probability_of(calibration: DetectionCalibration) -> Callable[[Detection], float]:
+    """The probability of a detection by this calibration, of its score rounded to 0.001."""
 
     @lru_cache(maxsize=100_000)
     def probability(label: str, thousandths: int) -> float:
