@@ -27,9 +27,10 @@ from dsmoe_core.evaluation.matching import ImageMatches
 Transform = Literal["logit", "linear"]
 SLOPE_SD, INTERCEPT_SD = 2.0, 2.0
 """Standard deviations of the priors of the slopes and of the intercept, in logits per standardised score."""
-CLASS_SD = 0.5
-"""Standard deviation of the parameters of a class around those of all classes: about 16 detections or more
-are needed to move the curve of a class half of the way."""
+CLASS_SLOPE_SD, CLASS_INTERCEPT_SD = 0.5, 1.0
+"""Standard deviations of the slopes and of the intercept of a class around those of all classes: classes
+differ in level more than in shape. About four detections move the level half of the way, more if the
+probability is near 0 or 1."""
 PRIOR_WEIGHT = 1.0
 """Number of observations that ``prior_rate`` counts for in the base rate."""
 _EPSILON = 1e-3
@@ -176,7 +177,8 @@ def _shrunk(rows: Sequence[tuple[float, bool]], pooled: Calibrator) -> Calibrato
     rate = (events.sum() + PRIOR_WEIGHT * pooled.base_rate) / (len(rows) + PRIOR_WEIGHT)
     start = pooled.model_copy(update={"base_rate": float(rate), "count": float(len(rows))})
     x = _transformed(scores, pooled.transform)
-    return _maximum(start, x, events, np.ones(len(rows)), np.full(3, CLASS_SD))
+    deviation = np.array([CLASS_SLOPE_SD, CLASS_SLOPE_SD, CLASS_INTERCEPT_SD])
+    return _maximum(start, x, events, np.ones(len(rows)), deviation)
 
 
 def _columns(

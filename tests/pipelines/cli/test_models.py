@@ -62,7 +62,14 @@ def test_held_candidate_is_compared_promoted_and_rolled_back(
     assert second in dsmoe(capsys, "models", "compare", second, first, w)
     dsmoe(capsys, "models", "promote", second, w, "--reason", "looks right")
     assert states(capsys, w) == {first: "earlier champion", second: "champion"}
-    assert "looks right" in dsmoe(capsys, "models", "show", second, w)
+    shown = dsmoe(capsys, "models", "show", second, w)
+    assert "looks right" in shown
+    with Workspace.open(w) as opened:
+        points = opened.registry.operating_points(second)
+    assert points is not None
+    assert points.thresholds
+    for label, score in points.thresholds.items():
+        assert f"{label} {score:.2f}" in shown
     dsmoe(capsys, "models", "rollback", w, "--reason", "false alarms")
     assert states(capsys, w) == {first: "champion", second: "earlier champion"}
 

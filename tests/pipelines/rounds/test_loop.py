@@ -262,3 +262,21 @@ def test_champion_is_evaluated_again_after_the_class_book_changed(
     assert after is not None
     assert candidate is not None
     assert before.evaluated_on != after.evaluated_on == candidate.evaluated_on
+
+
+def test_pre_annotations_are_those_of_the_champions_operating_points(
+    context: LoopContext, label: Label
+) -> None:
+    run_rounds(context, label, 1)
+    workspace = context.workspace
+    champion = workspace.champion() or ""
+    points, metrics = workspace.registry.operating_points(champion), workspace.registry.evaluation(champion)
+    assert points is not None
+    assert metrics is not None
+    assert points.evaluated_on == metrics.evaluated_on
+    assert points.images == len(workspace.images("test"))
+    hidden = points.model_copy(update={"thresholds": {}, "other_classes": 1.0})
+    workspace.registry.save_operating_points(champion, hidden)
+    open_round(context)
+    assert not any(task.pre_annotations for task in context.studio.open_tasks(context.project()))
+    assert any(p.detections for p in workspace.predictions().values())
