@@ -35,6 +35,7 @@ from pipelines.benchmarks.training_tables import (
     text_table,
     training_table,
 )
+from pipelines.benchmarks.uncertainty_table import uncertainty_table
 
 _OPENING_MARK = re.compile(r"<!-- results:[a-z_]+ -->")
 _MARKED = re.compile(
@@ -52,6 +53,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "routing": routing_table,
     "routing_neu_det": routing_table,
     "label_errors": label_error_table,
+    "uncertainty": uncertainty_table,
+    "uncertainty_neu_det": uncertainty_table,
     "latency": latency_table,
     "lines": lines_table,
     "studio": studio_table,

@@ -35,6 +35,8 @@ from dsmoe_core.uncertainty.score_kinds import (
 from pipelines.benchmarks.uncertainty_samples import Samples
 
 Plain = dict[str, Any]
+Row = tuple[float, float, float, int, float, float]
+"""The columns of ``Table``."""
 DETECTION_SCORES = (
     CLASS,
     CLASS_MARGIN,
@@ -54,6 +56,7 @@ class Table:
 
     Attributes:
         risk: calibrated probability of the error, fitted on other images; NaN without.
+        low_score: a second baseline, 1 minus the detection's score; NaN for images.
     """
 
     scores: Float[np.ndarray, " n"]
@@ -61,12 +64,13 @@ class Table:
     target: Float[np.ndarray, " n"]
     image: Int[np.ndarray, " n"]
     risk: Float[np.ndarray, " n"]
+    low_score: Float[np.ndarray, " n"]
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[float, float, float, int, float]]) -> Table:
+    def of(cls, rows: Sequence[Row]) -> Table:
         """The table of these rows."""
-        columns = np.array(rows, dtype=np.float64).reshape(-1, 5).T
-        return cls(columns[0], columns[1], columns[2], columns[3].astype(np.int64), columns[4])
+        columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
+        return cls(*columns[:3], columns[3].astype(np.int64), *columns[4:])
 
     @property
     def error(self) -> Bool[np.ndarray, " n"]:
@@ -163,13 +167,13 @@ def _detection_table(matched: Sequence[ImageMatches], name: str) -> Table:
         for d, applies, error in zip(image.detections, *detection_errors(image)[name], strict=True):
             if applies and raw in d.uncertainty:
                 risk = d.risks.get(name, np.nan)
-                rows.append((d.uncertainty[raw], d.entropy, float(error), number, risk))
+                rows.append((d.uncertainty[raw], d.entropy, float(error), number, risk, 1 - d.score))
     return Table.of(rows)
 
 
 def _novelty_rows(
     samples: Samples, truth: Sequence[LabelledImage], name: str, calibrated: CrossFitted | None
-) -> list[tuple[float, float, float, int, float]]:
+) -> list[Row]:
     """Detections of a class book without one class: is the object under the box of that class?"""
     rows = []
     for number, image in enumerate(match_images(samples.without[name], truth)):
@@ -183,7 +187,7 @@ def _novelty_rows(
             if calibrated is not None and (novel or image.correct[i]):
                 curve = calibrated.halves[calibrated.half[number]].scores.get(NOVELTY)
                 risk = np.nan if curve is None else curve.probability(d.uncertainty[NOVELTY])
-            rows.append((d.uncertainty[NOVELTY], d.entropy, float(novel), number, risk))
+            rows.append((d.uncertainty[NOVELTY], d.entropy, float(novel), number, risk, 1 - d.score))
     return rows
 
 
@@ -217,8 +221,14 @@ def _row(name: str, table: Table, counts: Int[np.ndarray, "b p"]) -> Plain:
 
 
 def _auroc(table: Table, counts: Int[np.ndarray, "b p"]) -> Plain:
-    ranking = compare_auroc(table.scores, table.baseline, table.error, table.image, counts)
-    return {"samples": len(table.scores), "errors": int(table.error.sum()), **_ranking("auroc", ranking)}
+    arguments = table.error, table.image, counts
+    ranking = compare_auroc(table.scores, table.baseline, *arguments)
+    row = {"samples": len(table.scores), "errors": int(table.error.sum()), **_ranking("auroc", ranking)}
+    row["beats_chance"] = ranking.ci95 is not None and ranking.ci95[0] > 0.5
+    if np.isnan(table.low_score).any():
+        return row
+    by_score = compare_auroc(table.scores, table.low_score, *arguments)
+    return {**row, "low_score": by_score.baseline, "beats_low_score": by_score.beats_baseline}
 
 
 def _localisation_rows(matched: Sequence[ImageMatches], counts: Int[np.ndarray, "b p"]) -> list[Plain]:
@@ -231,13 +241,14 @@ def _localisation_rows(matched: Sequence[ImageMatches], counts: Int[np.ndarray, 
             applies = detection_errors(image)[LOCALISATION].applies
             for d, use, iou in zip(image.detections, applies, own, strict=True):
                 if use and d.score >= low and LOCALISATION in d.uncertainty:
-                    rows.append((d.uncertainty[LOCALISATION], d.entropy, 1 - iou, number, 1 - d.score))
+                    raw = d.uncertainty[LOCALISATION]
+                    rows.append((raw, d.entropy, 1 - iou, number, np.nan, 1 - d.score))
         table = Table.of(rows)
         arguments = table.target, table.image, counts
         ranking = compare_spearman(table.scores, table.baseline, *arguments)
-        by_score = compare_spearman(table.risk, table.baseline, *arguments)
+        by_score = compare_spearman(table.scores, table.low_score, *arguments)
         row = {"min_score": low, "samples": len(rows), **_ranking("spearman", ranking)}
-        result.append({**row, "one_minus_score": by_score.value})
+        result.append({**row, "low_score": by_score.baseline, "beats_low_score": by_score.beats_baseline})
     return result
 
 
@@ -252,8 +263,9 @@ def _image_rows(
         false = int(((image.scores >= calibration.threshold) & ~image.correct).sum())
         hidden = missed_objects(image, calibration.threshold)
         risks, entropy = prediction.risks, prediction.uncertainty
-        missed.append((risks[MISSED], entropy, float(hidden > 0), number, risks[MISSED]))
-        corrections.append((risks[CORRECTIONS], entropy, float(false + hidden), number, np.nan))
+        missed.append((risks[MISSED], entropy, float(hidden > 0), number, risks[MISSED], np.nan))
+        actual = float(false + hidden)
+        corrections.append((risks[CORRECTIONS], entropy, actual, number, np.nan, np.nan))
     table, expected = Table.of(missed), Table.of(corrections)
     arguments = expected.target, expected.image, counts
     ranking = compare_spearman(expected.scores, expected.baseline, *arguments)

@@ -103,13 +103,16 @@ def _sample(data: Path, name: str, max_images: int, converted: Path) -> Sequence
 
 
 def _table(measured: dict[str, Any]) -> Table:
+    from pipelines.benchmarks.uncertainty_table import better_than
+
     table = Table(
         "score",
         "addressee",
         "errors",
         "AUROC [95 %]",
         "plain entropy",
-        "better",
+        "1 - score",
+        "better than",
         "ECE",
         title=f"{measured['model']}: {measured['images']} images, {measured['detections']} detections",
         title_justify="left",
@@ -117,8 +120,8 @@ def _table(measured: dict[str, Any]) -> Table:
     images = {name: row for name, row in measured["images_scores"].items() if "auroc" in row}
     for name, row in (measured["scores"] | images).items():
         errors = f"{row['errors']} of {row['samples']}"
-        better = "yes" if row["beats_entropy"] else "no"
-        cells = (_value(row["auroc"], row["ci95"]), _value(row["entropy"], None), better)
+        values = (row["entropy"], row.get("low_score"))
+        cells = (_value(row["auroc"], row["ci95"]), *(_value(v, None) for v in values), better_than(row))
         table.add_row(name, row.get("addressee", "annotator"), errors, *cells, _value(row["ece"], None))
     return table
 
