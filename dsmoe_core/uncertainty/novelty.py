@@ -133,9 +133,10 @@ def known_features(
 def known_detections(
     kept: KeptBoxes, true_boxes: Float[Tensor, "t 4"], labels: Int[Tensor, " t"]
 ) -> Bool[Tensor, " f"]:
-    """Which detections have an IoU of 0.5 or more with a true box of their class.
+    """Which detections have an IoU of 0.5 or more with a true box of their class, their most probable one.
 
-    An object has several: those of low score are stored, too, because they are also compared later.
+    An object has several: those of low score are stored, too, because they are also compared later. One that
+    looks more like another class is not, as it would make that class look known.
 
     Args:
         kept: detections of an image.
@@ -143,4 +144,5 @@ def known_detections(
     """
     iou = box_iou(kept.boxes.float(), true_boxes.to(kept.boxes).float())
     same = kept.labels[:, None] == labels.to(kept.labels.device)[None]
-    return (same & (iou >= IOU_THRESHOLD)).any(dim=1)
+    top = kept.probabilities.argmax(dim=1) == kept.labels
+    return top & (same & (iou >= IOU_THRESHOLD)).any(dim=1)

@@ -70,7 +70,8 @@ class Table:
     def of(cls, rows: Sequence[Row]) -> Table:
         """The table of these rows."""
         columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
-        return cls(*columns[:3], columns[3].astype(np.int64), *columns[4:])
+        image = columns[3].astype(np.int64)
+        return cls(columns[0], columns[1], columns[2], image, columns[4], columns[5])
 
     @property
     def error(self) -> Bool[np.ndarray, " n"]:

@@ -130,11 +130,14 @@ def test_stored_boxes_are_limited_per_class() -> None:
     assert known.features.norm(dim=1).tolist() == pytest.approx([1.0] * 220, abs=1e-5)
 
 
-def test_known_detections_overlap_with_a_true_box_of_their_class() -> None:
+def test_known_detections_overlap_with_a_true_box_of_their_most_probable_class() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 4], [50, 50, 60, 60]])
-    kept = KeptBoxes(boxes, torch.full((4, 2), 0.5), torch.tensor([0, 1, 0, 0]), torch.arange(4))
+    labels = torch.tensor([0, 1, 0, 0])
+    kept = KeptBoxes(boxes, torch.eye(2)[labels], labels, torch.arange(4))
     truth = torch.tensor([[0.0, 0, 10, 10], [80, 80, 90, 90]])
     assert known_detections(kept, truth, torch.tensor([0, 0])).tolist() == [True, False, False, False]
+    other = kept._replace(probabilities=torch.eye(2)[1 - labels])
+    assert not known_detections(other, truth, torch.tensor([0, 0])).any()
     assert not known_detections(kept, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)).any()
 
 
