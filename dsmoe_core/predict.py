@@ -239,7 +239,13 @@ class Detector:
             self._reader.flush()
 
     def decode(
-        self, image: ImageRecord, output: RuntimeOutput, index: int, *, min_score: float = MIN_SCORE
+        self,
+        image: ImageRecord,
+        output: RuntimeOutput,
+        index: int,
+        *,
+        min_score: float = MIN_SCORE,
+        scored: bool = True,
     ) -> Prediction:
         """The prediction of an image from an output of the network, with raw uncertainty scores.
 
@@ -247,11 +253,12 @@ class Detector:
             output: of the batch of the image, for the vocabulary of this detector.
             index: of the image in the batch.
             min_score: detections with a lower probability are dropped.
+            scored: compute the uncertainty scores.
         """
         _, vocabulary, scorer = self._require_vocabulary()
         probabilities_at_cells = output.logits[index, :, : len(vocabulary)].sigmoid()
         kept = nms_per_class(probabilities_at_cells, output.boxes[index], min_score)
-        scores = scorer.score(kept, output, index)
+        scores = scorer.score(kept, output, index) if scored else [{}] * len(kept.labels)
         letterbox = Letterbox.of(image.width, image.height, self.model.config.image_px)
         in_image = letterbox.to_image(kept.boxes.cpu().numpy()).clip(
             0, np.array([image.width, image.height] * 2, dtype=np.float32)

@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from dsmoe_core.suppression import MAX_CANDIDATES
+
 MIN_SUPPORT = 0.01
-"""Lowest probability of a box that counts."""
+"""Lowest probability of a box that counts; of more than ``MAX_CANDIDATES`` the most probable ones count."""
 
 
 def box_spread(
@@ -35,11 +37,14 @@ def box_spread(
         boxes: of the cells, in the same unit as ``kept``.
         nms_iou: boxes with a higher IoU are suppressed.
     """
-    cells = (probabilities.amax(1) >= MIN_SUPPORT).nonzero()[:, 0]
-    iou = box_iou(kept.float(), boxes[cells].float())
-    support = probabilities[cells][:, labels].T.float()
-    support = torch.where((iou > nms_iou) & (support >= MIN_SUPPORT), support, 0.0)
+    cell, label = (probabilities >= MIN_SUPPORT).nonzero(as_tuple=True)
+    support = probabilities[cell, label].float()
+    top = support.topk(min(MAX_CANDIDATES, len(support))).indices
+    cell, label, support = cell[top], label[top], support[top]
+    iou = box_iou(kept.float(), boxes[cell].float())
+    suppressed = (iou > nms_iou) & (labels[:, None] == label[None])
+    support = torch.where(suppressed, support[None], 0.0)
     own = scores.float()
-    total = support.sum(1)  # contains the kept box itself, at distance 0
+    total = torch.maximum(support.sum(1), own)  # contains the kept box itself, at distance 0
     spread: Tensor = ((support * (1 - iou)).sum(1) + own * (1 - nms_iou)) / total.clamp_min(MIN_SUPPORT)
     return spread.clamp(0, 1 - nms_iou)

@@ -71,7 +71,7 @@ def measure_uncertainty(
     progress.status("another data set")
     others = list(complete.predict(other))
     progress.status("cost")
-    cost = measure_cost(detector(vocabulary, known, second=False), complete, vocabulary, images)
+    cost = measure_cost(detector(vocabulary, known, second=False), complete, images)
     progress.status("bootstrap")
     evaluated = evaluate_scores(samples, truth, vocabulary.names, others, resamples=resamples, seed=seed)
     known_boxes = {"images": len(training), "boxes": len(known.labels)}
