@@ -49,7 +49,9 @@ ObjectiveOption = Annotated[
         help="What is learned from unlabelled images: masked pixels, or EfficientNet-Lite0's features.",
     ),
 ]
-SideOption = Annotated[int, typer.Option("--px", help="Side of the images in pixels, a multiple of 32.")]
+SideOption = Annotated[
+    int, typer.Option("--px", min=64, help="Side of the images in pixels, a multiple of 32.")
+]
 SyntheticOption = Annotated[
     int,
     typer.Option("--synthetic", min=0, help="Number of synthetic images, a third of each kind; 0: none."),

@@ -16,6 +16,7 @@ from dsmoe_core.checkpoint import save_model
 from dsmoe_core.errors import DataError, ModelError, PrerequisiteError, SettingsError
 from dsmoe_core.export import export
 from dsmoe_core.runtimes.exported import FILES, ExportCard
+from dsmoe_core.runtimes.graph import OUTPUTS
 from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
 from dsmoe_core.schema import ImageRecord
 
@@ -28,7 +29,7 @@ def test_card_describes_the_export(exports: Exports, export_format: str) -> None
     assert card.config == SMALL
     assert card.text_encoder == "hash"
     assert card.inputs["classes"] == ("scored_classes", 16)
-    assert list(card.outputs) == ["logits", "boxes", "experts", "weights", "probabilities"]
+    assert list(card.outputs) == list(OUTPUTS)
     assert card.difference is not None
     logits, corners_px = card.difference
     assert logits < 1e-4
