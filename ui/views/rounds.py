@@ -67,7 +67,7 @@ def _show_signals(snapshot: Snapshot) -> None:
         "more labels are expected to change.",
     )
     for sentence in sentences:
-        st.text(sentence)
+        st.caption(escape_markdown(sentence))
 
 
 def _show_accounts(snapshot: Snapshot) -> None:
