@@ -47,7 +47,7 @@ class Detector:
         text_encoder: the one of the training.
         cache: cache of letter-boxed images; default: no cache.
         second_selection: also run the next-best experts, for the uncertainty score ``routing``; it takes
-            about a third more time, and only PyTorch can do it.
+            30 to 40 % more time, and only PyTorch can do it.
 
     Attributes:
         calibration: of the uncertainty scores; None if the model's folder has none.
