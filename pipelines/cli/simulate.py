@@ -17,51 +17,60 @@ DataArgument = Annotated[
 ]
 
 
+StrategiesOption = Annotated[
+    str, typer.Option("--strategies", metavar="NAME,NAME,...", help="Acquisition functions.")
+]
+SeedsOption = Annotated[int, typer.Option("--seeds", min=1, help="Runs with initial sets 1, 2, ...")]
+RoundsOption = Annotated[int, typer.Option("--rounds", min=1, help="Selections after the initial set.")]
+BudgetOption = Annotated[int, typer.Option("--budget", min=1, help="Images of a round.")]
+BudgetBoxesOption = Annotated[
+    int | None, typer.Option("--budget-boxes", min=1, help="Expected boxes of a round, at most.")
+]
+InitialOption = Annotated[
+    int | None, typer.Option("--initial", min=1, help="Images of the initial set; default: --budget.")
+]
+ImagesSeenOption = Annotated[
+    int, typer.Option("--images-seen", min=1, help="Images shown to the network in a cycle.")
+]
+PxOption = Annotated[int, typer.Option("--px", min=64, help="Side of the network's input in pixels.")]
+CommonOption = Annotated[
+    str,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="Settings as in dsmoe.yaml, separated by spaces: model., training., round.",
+    ),
+]
+WarmOption = Annotated[
+    Path | None,
+    typer.Option("--warm", metavar="FILE", help="Weights of the frozen image encoder; default: packaged."),
+]
+JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Seeds that run at the same time.")]
+WorkOption = Annotated[
+    Path,
+    typer.Option("--work", metavar="DIR", help="Finished cycles; none is run again.", callback=output_folder),
+]
+JsonOption = Annotated[
+    Path,
+    typer.Option("--json", metavar="FILE", help="Result file; the plot is next to it.", callback=output_file),
+]
+
+
 def simulate(
     data: DataArgument,
-    strategies: Annotated[
-        str, typer.Option("--strategies", metavar="NAME,NAME,...", help="Acquisition functions.")
-    ] = "random,entropy,margin,core-set,typicality,ppal,pal,expected_gain",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs with initial sets 1, 2, ...")] = 5,
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Selections after the initial set.")] = 6,
-    budget: Annotated[int, typer.Option("--budget", min=1, help="Images of a round.")] = 20,
-    budget_boxes: Annotated[
-        int | None, typer.Option("--budget-boxes", min=1, help="Expected boxes of a round, at most.")
-    ] = None,
-    initial: Annotated[
-        int | None, typer.Option("--initial", min=1, help="Images of the initial set; default: --budget.")
-    ] = None,
-    images_seen: Annotated[
-        int, typer.Option("--images-seen", min=1, help="Images shown to the network in a cycle.")
-    ] = 400,
-    px: Annotated[int, typer.Option("--px", min=64, help="Side of the network's input in pixels.")] = 256,
-    common: Annotated[
-        str,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Settings as in dsmoe.yaml, separated by spaces: model., training., round.",
-        ),
-    ] = "",
-    warm: Annotated[
-        Path | None,
-        typer.Option(
-            "--warm", metavar="FILE", help="Weights of the frozen image encoder; default: packaged."
-        ),
-    ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Seeds that run at the same time.")] = 1,
-    work: Annotated[
-        Path,
-        typer.Option(
-            "--work", metavar="DIR", help="Finished cycles; none is run again.", callback=output_folder
-        ),
-    ] = Path("workspaces/simulation"),
-    json: Annotated[
-        Path,
-        typer.Option(
-            "--json", metavar="FILE", help="Result file; the plot is next to it.", callback=output_file
-        ),
-    ] = Path("benchmarks/results/simulation.json"),
+    strategies: StrategiesOption = "random,entropy,margin,core-set,typicality,ppal,pal,expected_gain",
+    seeds: SeedsOption = 5,
+    rounds: RoundsOption = 6,
+    budget: BudgetOption = 20,
+    budget_boxes: BudgetBoxesOption = None,
+    initial: InitialOption = None,
+    images_seen: ImagesSeenOption = 400,
+    px: PxOption = 256,
+    common: CommonOption = "",
+    warm: WarmOption = None,
+    jobs: JobsOption = 1,
+    work: WorkOption = Path("workspaces/simulation"),
+    json: JsonOption = Path("benchmarks/results/simulation.json"),
 ) -> None:
     """Compare acquisition functions with an oracle annotator, without Label Studio.
 
@@ -75,7 +84,6 @@ def simulate(
     from pipelines.benchmarks.simulation.plan import Plan
     from pipelines.benchmarks.simulation.plot import draw_curves, require_matplotlib
     from pipelines.benchmarks.simulation.run import run_simulation
-    from pipelines.benchmarks.simulation.summary import summarise
 
     require_matplotlib()
     plan = Plan.of(
@@ -94,8 +102,20 @@ def simulate(
     numbers = list(range(1, seeds + 1))
     with TerminalReporter() as progress:
         results = run_simulation(plan, numbers, jobs, progress)
+    measured = _measured(data, rounds, plan, results)
+    write_result(json, measured, command=command_line(), seeds=numbers)
+    plot = json.with_suffix(".png")
+    draw_curves(measured, plot)
+    console.print(_table(measured))
+    line(f"{json} and {plot} are written")
+
+
+def _measured(data: Path, rounds: int, plan: Any, results: Any) -> dict[str, Any]:
+    """Content of the result file."""
+    from pipelines.benchmarks.simulation.summary import summarise
+
     cycles = [cycle for cells in results.values() for name in plan.strategies for cycle in cells[name]]
-    measured: dict[str, Any] = {
+    return {
         "data": data.resolve().name,
         "plan": {**plan.training_identity, **plan.selection_identity, "rounds": rounds},
         "per_cycle": {
@@ -104,11 +124,6 @@ def simulate(
         },
         **summarise(results, plan.strategies),
     }
-    write_result(json, measured, command=command_line(), seeds=numbers)
-    plot = json.with_suffix(".png")
-    draw_curves(measured, plot)
-    console.print(_table(measured))
-    line(f"{json} and {plot} are written")
 
 
 def _table(measured: dict[str, Any]) -> Table:
