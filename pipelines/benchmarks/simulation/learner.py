@@ -13,9 +13,9 @@ from jaxtyping import Float, UInt8
 from lightning.fabric import Fabric
 from torch import Tensor
 
-from dsmoe_core.assign import flatten_levels
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.predict import Detector
+from dsmoe_core.runtimes.graph import graph_outputs
 from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
 from dsmoe_core.runtimes.protocol import RuntimeOutput, runtime_output
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
@@ -59,9 +59,7 @@ class CachedRuntime:
         square = images.new_zeros((len(images), 3, *images.shape[1:3]), dtype=torch.float32).to(device)
         with self._fabric.autocast():
             output = self._network(square, conditioning.to(device), classes.to(device), maps)
-        flat = flatten_levels(output.levels)
-        routing = output.gated[:3] if output.gated is not None else ()
-        return runtime_output((flat.logits, flat.boxes, output.features.float(), *routing))
+        return runtime_output(graph_outputs(output))
 
 
 class Learner:

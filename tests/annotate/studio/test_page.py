@@ -134,7 +134,8 @@ def test_pre_annotations_are_shown(
     image = open_page(page, connection, project, task)
     names = page.locator(f"{REGION}__title").all_inner_texts()
     assert [text.split("\n")[-1] for text in names] == [region.label for region in task.pre_annotations]
-    expect(page.locator(".dsmoe-image")).to_contain_text("Round 1, image 1: selected by entropy, score 0.40.")
+    text = "Round 1, image 1: selected by entropy, score 0.40, for the annotator."
+    expect(page.locator(".dsmoe-image")).to_contain_text(text)
     screen = Image.open(io.BytesIO(page.screenshot(path=tmp_path / "task.png"))).convert("RGB")
 
     def pixel(x: float, y: float) -> tuple[int, ...]:

@@ -109,7 +109,8 @@ def test_whole_image_and_all_classes_are_visible(
     page.screenshot(path=folder / f"{kind}-{view}.png")
     check_whole_image(page)
     check_labels(page, classes)
-    reason = page.locator(".dsmoe-image").get_by_text("Round 3, image 1: selected by entropy, score 1.37.")
+    text = "Round 3, image 1: selected by entropy, score 1.37, for the annotator."
+    reason = page.locator(".dsmoe-image").get_by_text(text)
     assert box_of(reason)["height"] <= 24  # one line
     search = page.get_by_placeholder("Find a class")
     assert search.count() == (len(classes) >= FILTER_FROM)

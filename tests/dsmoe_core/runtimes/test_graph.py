@@ -113,7 +113,7 @@ def test_every_network_variant_can_be_exported(name: str) -> None:
         expected = eager.run(sample_images(batch), *texts)
         inputs = (to_network_input(sample_images(batch)).contiguous(), *texts)
         outputs = session.run(None, dict(zip(INPUTS, (t.numpy() for t in inputs), strict=True)))
-        assert len(outputs) == (5 if config.dynamic_experts else 2)
-        tensors = [*expected[:2], *(expected.routing or ())]
+        assert len(outputs) == (7 if config.dynamic_experts else 4)
+        tensors = [*expected[:4], *(expected.routing or ())]
         for tensor, output in zip(tensors, outputs, strict=True):
             assert np.abs(tensor.numpy() - output).max() < 1e-4

@@ -162,8 +162,8 @@ def test_two_processes_have_the_losses_of_one_process_with_the_same_batch(
     assert len(reported) == len(alone) == 3
     for tolerance, expected, metrics in zip((1e-4, 1e-2, 5e-2), alone, reported, strict=True):
         assert set(metrics) == set(expected)
-        for name, value in expected.items():
-            assert metrics[name] == pytest.approx(value, rel=tolerance, abs=1e-6), name
+        for name in expected.keys() - {"seconds_left"}:
+            assert metrics[name] == pytest.approx(expected[name], rel=tolerance, abs=1e-6), name
     first, second = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("one", "two"))
     for name, tensor in first.items():
         if name.endswith(("running_mean", "running_var")):

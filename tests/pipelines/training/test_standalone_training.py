@@ -147,6 +147,7 @@ def test_torchrun_trains_in_two_processes_and_writes_once(
     assert done.stdout.count("2 steps on 12 images") == 1
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "import.json",
+        "known_features.safetensors",
         "model.json",
         "model.safetensors",
     }
