@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from dsmoe_core.data.same_pixels import PixelComparison
 from dsmoe_core.schema import Detection, ImageRecord, Prediction
 from pipelines.detectors.pre_annotations import threshold
 from pipelines.rounds.acquisition.calibrated import calibrated_probability, probability_of
@@ -109,11 +110,13 @@ def limits_of_round(
 
         budgets = Budgets(settings.budget_boxes, settings.budget_minutes, effort)
     if settings.duplicate_similarity is not None:
-        test = context.embeddings(champion, workspace.images("test"))
+        images = dict(unlabelled) | {image.key: image for image in workspace.images("test")}
+        pixels = PixelComparison()
         duplicates = DuplicateFilter(
             settings.duplicate_similarity,
-            lambda keys: context.embeddings(champion, [unlabelled[key] for key in keys]),
-            test,
+            lambda keys: context.embeddings(champion, [images[key] for key in keys]),
+            [key for key in images if key not in unlabelled],
+            lambda one, other: pixels.same(images[one], images[other]),
         )
     return Limits(budgets, duplicates)
 

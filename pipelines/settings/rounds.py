@@ -45,11 +45,11 @@ class RoundSettings(Frozen):
         "unless it is 0, at least one image of 20",
     )
     duplicate_similarity: float | None = Field(
-        0.998,
+        0.99,
         gt=0,
         le=1,
-        description="cosine of the embeddings from which two images are near duplicates: only one is sent in "
-        "a round, and none that nearly duplicates a test image; none: send all",
+        description="cosine of the embeddings from which the pixels of two images are compared: of images "
+        "that show the same, one is sent in a round, and none if a test image shows it; none: send all",
     )
     class_minimum: float = Field(
         1.0,

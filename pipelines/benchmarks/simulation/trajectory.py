@@ -18,6 +18,7 @@ import numpy as np
 
 import dsmoe_core
 from dsmoe_core.atomic import atomic_write
+from dsmoe_core.data.same_pixels import PixelComparison
 from dsmoe_core.digest import content_id, sha256_of
 from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.schema import LabelledImage, Prediction
@@ -270,8 +271,13 @@ class Selection:
                 },
             )
         if settings.duplicate_similarity is not None:
-            test = self._embeddings([labelled.image.key for labelled in self._dataset.val])
-            duplicates = DuplicateFilter(settings.duplicate_similarity, self._embeddings, test)
+            pixels, images = PixelComparison(), self._images
+            duplicates = DuplicateFilter(
+                settings.duplicate_similarity,
+                self._embeddings,
+                [labelled.image.key for labelled in self._dataset.val],
+                lambda one, other: pixels.same(images[one].image, images[other].image),
+            )
         return Limits(budgets, duplicates)
 
     def _stored(self, keys: Sequence[str]) -> Iterator[Prediction]:

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.rounds.acquisition.function import Vectors
-from pipelines.rounds.acquisition.neighbours import nearest_similarity
+from pipelines.rounds.acquisition.neighbours import nearest_targets
+
+MAX_COMPARED = 5
+"""Images whose pixels are compared with those of an image: the most similar ones."""
 
 
 class Refusal(StrEnum):
@@ -87,42 +90,59 @@ class Limits:
 class DuplicateFilter:
     """Finds images that nearly duplicate a test image or an image selected before.
 
+    Images of one product under a fixed camera have almost equal embeddings although their defects differ.
+    So an image is a near duplicate only if the embeddings are similar **and** the pixels are the same.
+
     Args:
-        similarity: cosine from which two images are near duplicates.
+        similarity: cosine from which the pixels of two images are compared.
         vectors: returns the embeddings of images, rows of length 1.
-        test: embeddings of the test images.
+        test: keys of the test images.
+        same_pixels: whether two images, given by their keys, show the same.
     """
 
-    def __init__(self, similarity: float, vectors: Callable[[Sequence[str]], Vectors], test: Vectors) -> None:
+    def __init__(
+        self,
+        similarity: float,
+        vectors: Callable[[Sequence[str]], Vectors],
+        test: Sequence[str],
+        same_pixels: Callable[[str, str], bool],
+    ) -> None:
         self._similarity = similarity
         self._vectors = vectors
-        self._test = test
+        self._test = list(test)
+        self._same_pixels = same_pixels
+        self._test_vectors = vectors(self._test) if self._test else np.zeros((0, 0), dtype=np.float32)
         self._known: dict[str, NDArray[np.float32]] = {}
-        self._of_test: set[str] = set()
-        self._selected: list[NDArray[np.float32]] = []
+        self._similar_tests: dict[str, list[str]] = {}
+        self._selected: list[str] = []
 
     def prepare(self, keys: Sequence[str]) -> None:
-        """Read the embeddings of these images, and compare them with the test images."""
+        """Read the embeddings of these images, and look up the most similar test images."""
         vectors = self._vectors(keys)
         if len(vectors) != len(keys):  # the detector makes none
             return
-        nearest = nearest_similarity(vectors, self._test)
-        for key, vector, value in zip(keys, vectors.astype(np.float32), nearest, strict=True):
+        nearest = nearest_targets(vectors, self._test_vectors, MAX_COMPARED)
+        for key, vector, rows, cosines in zip(keys, vectors.astype(np.float32), *nearest, strict=True):
             self._known[key] = vector
-            if value >= self._similarity:
-                self._of_test.add(key)
+            self._similar_tests[key] = [self._test[row] for row in rows[cosines >= self._similarity]]
 
     def refusal(self, key: str) -> Refusal | None:
         """Why a prepared image may not be selected; None if it may."""
-        if key in self._of_test:
+        if any(self._same_pixels(key, other) for other in self._similar_tests.get(key, ())):
             return Refusal.DUPLICATE_OF_TEST
+        if any(self._same_pixels(key, other) for other in self._similar_selected(key)):
+            return Refusal.DUPLICATE_IN_ROUND
+        return None
+
+    def _similar_selected(self, key: str) -> list[str]:
         vector = self._known.get(key)
         if vector is None or not self._selected:
-            return None
-        nearest = float((np.stack(self._selected) @ vector).max())
-        return Refusal.DUPLICATE_IN_ROUND if nearest >= self._similarity else None
+            return []
+        selected = np.stack([self._known[other] for other in self._selected])
+        rows, cosines = nearest_targets(vector[None], selected, MAX_COMPARED)
+        return [self._selected[row] for row in rows[0][cosines[0] >= self._similarity]]
 
     def add(self, key: str) -> None:
         """Count an image as selected."""
         if key in self._known:
-            self._selected.append(self._known[key])
+            self._selected.append(key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,32 +15,60 @@ EXACT_LIMIT = 20_000
 _BLOCK = 1 << 10
 
 
-def nearest_similarity(
-    queries: Vectors, targets: Vectors, *, exact_limit: int = EXACT_LIMIT
-) -> NDArray[np.float32]:
-    """The highest cosine of each query with a target, -1 without targets.
+class Neighbours(NamedTuple):
+    """The nearest targets of n queries, the nearest first.
+
+    Attributes:
+        rows: of the targets.
+        cosines: with these targets, in [-1, 1].
+    """
+
+    rows: NDArray[np.int64]
+    cosines: NDArray[np.float32]
+
+
+def nearest_targets(
+    queries: Vectors, targets: Vectors, count: int, *, exact_limit: int = EXACT_LIMIT
+) -> Neighbours:
+    """The ``count`` nearest targets of each query by cosine; fewer if there are fewer targets.
 
     Args:
         queries: n x d, rows of length 1.
         targets: m x d, rows of length 1.
+        count: columns of the result.
         exact_limit: above this number of targets, approximate neighbours by usearch are used.
 
     Raises:
         PrerequisiteError: there are more targets, and usearch is not installed.
     """
-    highest = np.full(len(queries), -1.0, dtype=np.float32)
-    if not len(targets) or not len(queries):
-        return highest
+    count = min(count, len(targets))
+    rows = np.zeros((len(queries), count), dtype=np.int64)
+    cosines = np.zeros((len(queries), count), dtype=np.float32)
+    if not count or not len(queries):
+        return Neighbours(rows, cosines)
     index = near_index(targets) if len(targets) > exact_limit else None
     exact = targets.astype(np.float32) if index is None else np.zeros((0, 0), dtype=np.float32)
     for start in range(0, len(queries), _BLOCK):
-        block = queries[start : start + _BLOCK].astype(np.float32)
+        part = slice(start, start + _BLOCK)
+        block = queries[part].astype(np.float32)
         if index is None:
-            highest[start : start + _BLOCK] = (block @ exact.T).max(1)
+            products = block @ exact.T
+            rows[part] = np.argsort(-products, axis=1, kind="stable")[:, :count]
+            cosines[part] = np.take_along_axis(products, rows[part], axis=1)
         else:
-            found = np.asarray(index.search(block, 1).distances, dtype=np.float32)
-            highest[start : start + _BLOCK] = 1.0 - found.reshape(len(block), -1)[:, 0]
-    return np.clip(highest, -1.0, 1.0)
+            found = index.search(block, count)
+            rows[part] = np.asarray(found.keys, dtype=np.int64).reshape(len(block), count)
+            distances = np.asarray(found.distances, dtype=np.float32).reshape(len(block), count)
+            cosines[part] = 1.0 - distances
+    return Neighbours(rows, np.clip(cosines, -1.0, 1.0))
+
+
+def nearest_similarity(
+    queries: Vectors, targets: Vectors, *, exact_limit: int = EXACT_LIMIT
+) -> NDArray[np.float32]:
+    """The highest cosine of each query with a target, -1 without targets; see :func:`nearest_targets`."""
+    cosines = nearest_targets(queries, targets, 1, exact_limit=exact_limit).cosines
+    return cosines[:, 0] if cosines.shape[1] else np.full(len(queries), -1.0, dtype=np.float32)
 
 
 def near_index(vectors: Vectors) -> Any:

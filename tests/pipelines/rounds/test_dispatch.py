@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from dsmoe_core.schema import Arm, ImageRecord, Prediction, Vocabulary
@@ -238,9 +239,23 @@ def test_every_acquisition_function_opens_a_round(trained: LoopContext) -> None:
         workspace.journal.finish_round(number, {})
 
 
+def show_the_same(images: Sequence[ImageRecord]) -> None:
+    """Write the pixels of the first image, a little brighter each time, into the files of all."""
+    pixels = np.asarray(Image.open(images[0].path).convert("RGB")).astype(np.int16)
+    for i, image in enumerate(images):
+        Image.fromarray(np.clip(pixels + i, 0, 255).astype(np.uint8)).save(image.path, format="PNG")
+
+
+def test_images_of_other_pixels_are_sent_although_their_embeddings_are_equal(trained: LoopContext) -> None:
+    context, _ = with_embeddings(trained)
+    with_acquisition(context, "entropy", duplicate_similarity=1e-6)
+    assert open_round(context).sent == 3
+
+
 def test_near_duplicates_stay_in_the_pool_and_are_counted(trained: LoopContext) -> None:
-    """With this threshold every two images of the pool are near duplicates."""
+    """The images of the pool show the same."""
     context, detector = with_embeddings(trained)
+    show_the_same(context.workspace.images("pool"))
     detector.opposite = frozenset(image.key for image in context.workspace.images("test"))
     with_acquisition(context, "entropy", duplicate_similarity=1e-6, random_share=0.0)
     round_ = open_round(context)
@@ -253,6 +268,7 @@ def test_near_duplicates_of_test_images_are_not_sent(trained: LoopContext) -> No
     context, _ = with_embeddings(trained)
     with_acquisition(context, "entropy", duplicate_similarity=1e-6)
     assert context.workspace.images("test")
+    show_the_same([*context.workspace.images("pool"), *context.workspace.images("test")])
     with pytest.raises(WorkspaceError, match="duplicate_similarity"):
         open_round(context)
     with_acquisition(context, "entropy", duplicate_similarity=None)

@@ -15,26 +15,36 @@ VECTORS = {"a": (1.0, 0.0), "a2": (1.0, 0.001), "b": (0.0, 1.0), "t": (-1.0, 0.0
 SCORES = {"a": 5.0, "a2": 4.0, "t": 3.0, "b": 2.0, "c": 1.0}
 
 
-def duplicates(test: Sequence[tuple[float, float]] = ()) -> DuplicateFilter:
-    return DuplicateFilter(0.999, lambda keys: unit([VECTORS[k] for k in keys]), unit(list(test)))
+def duplicates(*test: tuple[float, float], same: bool = True) -> DuplicateFilter:
+    """Compares with test images of these embeddings; the pixels of all images are the same, or of none."""
+    vectors = VECTORS | {f"test {i}": vector for i, vector in enumerate(test)}
+    tests = [f"test {i}" for i in range(len(test))]
+    return DuplicateFilter(0.999, lambda keys: unit([vectors[k] for k in keys]), tests, lambda *_: same)
 
 
 def test_near_duplicates_are_replaced_by_the_next_images() -> None:
-    limits = Limits(duplicates=duplicates([(-1.0, 0.001)]))
+    limits = Limits(duplicates=duplicates((-1.0, 0.001)))
     choices = ranked_round(SCORES, budget=3, random_share=0.0, seed=0, limits=limits)
     assert [c.key for c in choices] == ["a", "b", "c"]
     assert limits.refused == {"a2": Refusal.DUPLICATE_IN_ROUND, "t": Refusal.DUPLICATE_OF_TEST}
 
 
 def test_the_control_arm_has_no_near_duplicates_either() -> None:
-    limits = Limits(duplicates=duplicates([(-1.0, 0.0)]))
+    limits = Limits(duplicates=duplicates((-1.0, 0.0)))
     choices = ranked_round(SCORES, budget=4, random_share=0.75, seed=0, limits=limits)
     assert [c.key for c in choices if c.arm == Arm.RANKED] == ["a"]
     assert {c.key for c in choices if c.arm == Arm.RANDOM} == {"b", "c"}
 
 
+def test_similar_embeddings_of_other_pixels_are_no_duplicates() -> None:
+    limits = Limits(duplicates=duplicates((-1.0, 0.0), same=False))
+    choices = ranked_round(SCORES, budget=5, random_share=0.0, seed=0, limits=limits)
+    assert [c.key for c in choices] == list(SCORES)
+    assert limits.refused == {}
+
+
 def test_a_detector_without_embeddings_has_no_duplicates() -> None:
-    limits = Limits(duplicates=DuplicateFilter(0.9, lambda _: unit([]), unit([])))
+    limits = Limits(duplicates=DuplicateFilter(0.9, lambda _: unit([]), [], lambda *_: True))
     assert len(ranked_round(SCORES, budget=5, random_share=0.0, seed=0, limits=limits)) == 5
 
 
