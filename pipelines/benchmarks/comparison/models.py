@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Vocabulary
@@ -16,6 +14,7 @@ from dsmoe_core.text_encoders.protocol import TextEncoder
 from pipelines.benchmarks.comparison.dsmoe_model import SPEED_TEST_S, DsmoeModel
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel
 from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
+from pipelines.settings.changes import apply_changes
 from pipelines.settings.validation import validate_settings
 
 Size = Literal["nano", "base"]
@@ -56,8 +55,7 @@ class ModelBuilder:
         Raises:
             SettingsError: a change is malformed or wrong.
         """
-        pairs = [part.partition("=") for part in changes.split()]
-        raw = self.training.model_dump() | {name: yaml.safe_load(value) for name, _, value in pairs}
+        raw = apply_changes(self.training.model_dump(), changes, example="learning_rate=0.001")
         training = validate_settings(TrainingConfig, raw, "--set")
         changed = copy.copy(self)
         changed.training = training

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import yaml
-
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import SettingsError
@@ -19,6 +17,7 @@ from pipelines.benchmarks.comparison.models import DSMOE_SIZES, ModelBuilder, Si
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel, Budget
 from pipelines.benchmarks.comparison.sweep import EntryPair, Sweep, SweepEntry
 from pipelines.benchmarks.comparison.yolo.yolo_model import YOLO_SIZES
+from pipelines.settings.changes import apply_changes
 from pipelines.settings.validation import validate_settings
 
 FULL_MODEL = "F"
@@ -188,17 +187,7 @@ def _with_change(change: str, size: Size, models: ModelBuilder) -> DsmoeModel:
         "model": models.preset(size).model_dump(),
         "training": models.training.model_dump(),
     }
-    for part in change.split():
-        path, _, value = part.partition("=")
-        if not value or path in FIXED_SETTINGS:
-            reason = "is determined by budget and seeds" if value else "is not of the form NAME=VALUE"
-            raise SettingsError(f"{part!r} {reason}", "Give some such as training.matrix_rate=0.")
-        *sections, name = path.split(".")
-        section = raw
-        for key in sections:
-            section[key] = dict(section.get(key) or {})
-            section = section[key]
-        section[name] = yaml.safe_load(value)
+    raw = apply_changes(raw, change, example="training.matrix_rate=0", fixed=FIXED_SETTINGS)
     settings = validate_settings(_ChangeableSettings, raw, f"--try {change!r}")
     name = f"{size}-{content_id(settings.model_dump(mode='json'))[:6]}"
     return models.dsmoe(name, settings.model, training=settings.training)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.errors import SettingsError
 from pipelines.benchmarks.comparison.variants import FIXED_SETTINGS
 from pipelines.rounds.acquisition import acquisition_function
+from pipelines.settings.changes import apply_changes
 from pipelines.settings.rounds import RoundSettings
 from pipelines.settings.validation import validate_settings
 
@@ -97,7 +96,8 @@ class Plan:
             "training": TrainingConfig(images_seen=images_seen, encoder="frozen").model_dump(),
             "round": RoundSettings(budget=budget, duplicate_similarity=None).model_dump(),
         }
-        settings = validate_settings(_Settings, changed(raw, changes), f"--set {changes!r}")
+        raw = apply_changes(raw, changes, example="training.learning_rate=0.001", fixed=FIXED)
+        settings = validate_settings(_Settings, raw, f"--set {changes!r}")
         return cls(
             data,
             tuple(strategies),
@@ -129,23 +129,3 @@ class Plan:
             "initial": self.initial,
             "round": self.round.model_dump(mode="json"),
         }
-
-
-def changed(raw: dict[str, Any], changes: str) -> dict[str, Any]:
-    """The settings with changes of the form ``SECTION.NAME=VALUE``.
-
-    Raises:
-        SettingsError: a change is malformed or names a setting of ``FIXED``.
-    """
-    for part in changes.split():
-        path, _, value = part.partition("=")
-        if not value or path in FIXED:
-            reason = "is determined by an option or by the simulation" if value else "is not NAME=VALUE"
-            raise SettingsError(f"{part!r} {reason}", "Give some such as training.learning_rate=0.001.")
-        *sections, name = path.split(".")
-        section = raw
-        for key in sections:
-            section[key] = dict(section.get(key) or {})
-            section = section[key]
-        section[name] = yaml.safe_load(value)
-    return raw
