@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -58,6 +59,36 @@ class ImageMatches:
         labels = np.array([f.label for f in self.detections], dtype=object)
         truth_labels = np.array([a.label for a in self.truth], dtype=object)
         return np.asarray(labels[:, None] == truth_labels, dtype=bool)
+
+
+class AnyClassMatches(NamedTuple):
+    """The box that each of f detections is matched with, or UNMATCHED; a box is in at most one of the two.
+
+    Attributes:
+        same_class: boxes of the detection's class, which are matched first.
+        other_class: of the remaining detections and boxes.
+    """
+
+    same_class: Int[np.ndarray, " f"]
+    other_class: Int[np.ndarray, " f"]
+
+
+def match_any_class(
+    iou: Float[np.ndarray, "f t"], labels: Sequence[str], truth_labels: Sequence[str]
+) -> AnyClassMatches:
+    """Match detections with boxes of their own class, then the remaining ones with any remaining box.
+
+    Args:
+        iou: of each detection, by descending score, with each box.
+        labels: of the detections.
+        truth_labels: of the boxes.
+    """
+    same = np.array(labels, dtype=object)[:, None] == np.array(truth_labels, dtype=object)
+    first = greedy_match(np.where(same, iou, 0.0))
+    rest = iou.copy()
+    rest[first != UNMATCHED] = 0.0
+    rest[:, first[first != UNMATCHED]] = 0.0
+    return AnyClassMatches(first, greedy_match(rest))
 
 
 def match_images(detections: Mapping[str, Prediction], truth: Sequence[LabelledImage]) -> list[ImageMatches]:

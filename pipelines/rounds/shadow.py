@@ -15,7 +15,7 @@ import numpy as np
 
 from dsmoe_core.errors import ModelError
 from dsmoe_core.evaluation.bootstrap import expanded_interval, resample_counts
-from dsmoe_core.evaluation.matching import UNMATCHED, greedy_match, pairwise_iou
+from dsmoe_core.evaluation.matching import UNMATCHED, match_any_class, pairwise_iou
 from dsmoe_core.evaluation.paired_predictions import min_units
 from dsmoe_core.schema import Annotation, Detection
 from pipelines.detectors.pre_annotations import shown_detections
@@ -133,15 +133,9 @@ def corrections_needed(detections: Sequence[Detection], annotations: Sequence[An
     """
     ordered = sorted(detections, key=lambda d: -d.score)
     iou = pairwise_iou([d.box for d in ordered], [a.box for a in annotations])
-    if not iou.size:
-        return len(ordered) + len(annotations)
-    same = np.array([[d.label == a.label for a in annotations] for d in ordered])
-    first = greedy_match(np.where(same, iou, 0.0))
-    rest = iou.copy()
-    rest[first != UNMATCHED] = 0.0
-    rest[:, first[first != UNMATCHED]] = 0.0
-    relabelled = int((greedy_match(rest) != UNMATCHED).sum())
-    matched = int((first != UNMATCHED).sum()) + relabelled
+    same, other = match_any_class(iou, [d.label for d in ordered], [a.label for a in annotations])
+    relabelled = int((other != UNMATCHED).sum())
+    matched = int((same != UNMATCHED).sum()) + relabelled
     return relabelled + len(ordered) - matched + len(annotations) - matched
 
 

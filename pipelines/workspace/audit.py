@@ -6,9 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-import numpy as np
-
-from dsmoe_core.evaluation.matching import UNMATCHED, greedy_match, pairwise_iou
+from dsmoe_core.evaluation.matching import UNMATCHED, match_any_class, pairwise_iou
 from dsmoe_core.schema import Annotation, Arm, Detection, Harvest, Outcome, Prediction
 from pipelines.workspace.annotation_time import MIN_HUMAN_SECONDS
 from pipelines.workspace.journal import SentTask
@@ -89,7 +87,5 @@ def matches(
 ) -> int:
     """Number of one-to-one matches of boxes of the same class with an IoU of 0.5 or more."""
     iou = pairwise_iou([d.box for d in detections], [b.box for b in boxes])
-    if not iou.size:
-        return 0
-    same = np.array([[d.label == b.label for b in boxes] for d in detections])
-    return int((greedy_match(np.where(same, iou, 0.0)) != UNMATCHED).sum())
+    same = match_any_class(iou, [d.label for d in detections], [b.label for b in boxes]).same_class
+    return int((same != UNMATCHED).sum())

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
-from dsmoe_core.evaluation.matching import greedy_match, pairwise_iou
+from dsmoe_core.evaluation.matching import UNMATCHED, match_any_class, pairwise_iou
 from dsmoe_core.schema import Annotation, Detection, Outcome
 from pipelines.workspace.annotation_time import IMAGE
 
@@ -26,14 +24,9 @@ def outcomes(shown: Sequence[Detection], truth: Sequence[Annotation]) -> Counter
         shown: pre-annotations, by descending score.
     """
     iou = pairwise_iou([d.box for d in shown], [a.box for a in truth])
-    same = np.array([[d.label == a.label for a in truth] for d in shown], dtype=bool).reshape(iou.shape)
-    right = greedy_match(np.where(same, iou, 0.0))
-    free = iou.copy()
-    free[right >= 0] = 0.0
-    free[:, right[right >= 0]] = 0.0
-    wrong = greedy_match(free)
-    exact = sum(iou[i, j] >= EXACT_IOU for i, j in enumerate(right) if j >= 0)
-    correct, relabelled = int((right >= 0).sum()), int((wrong >= 0).sum())
+    same, other = match_any_class(iou, [d.label for d in shown], [a.label for a in truth])
+    exact = sum(iou[i, j] >= EXACT_IOU for i, j in enumerate(same) if j != UNMATCHED)
+    correct, relabelled = int((same != UNMATCHED).sum()), int((other != UNMATCHED).sum())
     return Counter(
         {
             Outcome.ACCEPTED: int(exact),
