@@ -166,14 +166,14 @@ def fit_by_class(by_class: Mapping[str, Sequence[tuple[float, bool]]]) -> Detect
     Args:
         by_class: (score, whether the event occurred) of the detections of each class.
     """
-    pooled = fit(*_columns([row for rows in by_class.values() for row in rows]))
+    pooled = fit(*score_columns([row for rows in by_class.values() for row in rows]))
     per_class = {label: _shrunk(rows, pooled) for label, rows in sorted(by_class.items())}
     return DetectionCalibration(pooled=pooled, per_class=per_class)
 
 
 def _shrunk(rows: Sequence[tuple[float, bool]], pooled: Calibrator) -> Calibrator:
     """The curve of one class, with the curve of all classes as its prior."""
-    scores, events = _columns(rows)
+    scores, events = score_columns(rows)
     rate = (events.sum() + PRIOR_WEIGHT * pooled.base_rate) / (len(rows) + PRIOR_WEIGHT)
     start = pooled.model_copy(update={"base_rate": float(rate), "count": float(len(rows))})
     x = _transformed(scores, pooled.transform)
@@ -181,9 +181,10 @@ def _shrunk(rows: Sequence[tuple[float, bool]], pooled: Calibrator) -> Calibrato
     return _maximum(start, x, events, np.ones(len(rows)), deviation)
 
 
-def _columns(
+def score_columns(
     rows: Sequence[tuple[float, bool]],
 ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
+    """The arguments ``scores`` and ``events`` of :func:`fit` from pairs of both."""
     return np.array([s for s, _ in rows], dtype=np.float64), np.array([e for _, e in rows], dtype=bool)
 
 

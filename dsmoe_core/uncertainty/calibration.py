@@ -25,6 +25,7 @@ from dsmoe_core.evaluation.probability_calibration import (
     DetectionCalibration,
     fit,
     fit_detections,
+    score_columns,
 )
 from dsmoe_core.schema import Detection, LabelledImage, Prediction
 from dsmoe_core.uncertainty.class_distribution import class_scores, fit_class_temperature
@@ -201,7 +202,7 @@ def score_samples(
         for d, applies, error in zip(image.detections, *detection_errors(image)[name], strict=True)
         if applies and raw_name in d.uncertainty
     ]
-    return _columns(rows)
+    return score_columns(rows)
 
 
 def novelty_samples(
@@ -214,7 +215,7 @@ def novelty_samples(
         for d, hit in zip(image.detections, image.correct, strict=True)
         if hit and NOVELTY_OTHER in d.uncertainty
     ]
-    return _columns([(u[NOVELTY], False) for u in correct] + [(u[NOVELTY_OTHER], True) for u in correct])
+    return score_columns([(u[NOVELTY], False) for u in correct] + [(u[NOVELTY_OTHER], True) for u in correct])
 
 
 def _score_curves(matched: Sequence[ImageMatches], classes: int) -> dict[str, Calibrator]:
@@ -239,12 +240,6 @@ def _class_temperature(matched: Sequence[ImageMatches], names: tuple[str, ...]) 
         labels += classes
     table = np.array(rows, dtype=np.float64).reshape(-1, len(names))
     return fit_class_temperature(table, np.array(labels, dtype=np.int64))
-
-
-def _columns(
-    rows: Sequence[tuple[float, bool]],
-) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    return np.array([s for s, _ in rows], dtype=np.float64), np.array([e for _, e in rows], dtype=bool)
 
 
 def _geometry(
