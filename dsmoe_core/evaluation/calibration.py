@@ -122,10 +122,10 @@ def fit_temperature(score: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " 
 
     The loss is convex in the inverse temperature, so bisection on its derivative finds the minimum.
     """
-    logit = _logit(score)
+    log_odds = logit(score)
 
     def slope(inverse: float) -> float:
-        return float((logit * (_sigmoid(inverse * logit) - correct)).sum())
+        return float((log_odds * (sigmoid(inverse * log_odds) - correct)).sum())
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
     if not slope(low) < 0 < slope(high):
@@ -138,7 +138,7 @@ def fit_temperature(score: Float[np.ndarray, " n"], correct: Bool[np.ndarray, " 
 
 def scale_scores(score: Float[np.ndarray, " n"], temperature: float) -> Float[np.ndarray, " n"]:
     """Apply temperature scaling to scores."""
-    return _sigmoid(_logit(score) / temperature)
+    return sigmoid(logit(score) / temperature)
 
 
 def _scaling(
@@ -163,12 +163,18 @@ def _pooled(matched: Sequence[ImageMatches]) -> tuple[Float[np.ndarray, " n"], B
     return np.concatenate(scores), np.concatenate(correct)
 
 
-def _logit(score: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    clipped = np.clip(score, _EPSILON, 1 - _EPSILON)
-    logit: Float[np.ndarray, " n"] = np.log(clipped / (1 - clipped))
-    return logit
+def logit(probabilities: Float[np.ndarray, "*s"], epsilon: float = _EPSILON) -> Float[np.ndarray, "*s"]:
+    """Log odds of probabilities.
+
+    Args:
+        epsilon: distance from 0 and 1 at which they are clipped, so that the log odds are finite.
+    """
+    p = np.clip(probabilities, epsilon, 1 - epsilon)
+    odds: Float[np.ndarray, "*s"] = np.log(p / (1 - p))
+    return odds
 
 
-def _sigmoid(logit: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    score: Float[np.ndarray, " n"] = 0.5 * (1 + np.tanh(logit / 2))
-    return score
+def sigmoid(log_odds: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+    """Probabilities of log odds."""
+    probabilities: Float[np.ndarray, "*s"] = 0.5 * (1 + np.tanh(log_odds / 2))
+    return probabilities

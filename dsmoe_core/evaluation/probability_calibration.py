@@ -21,7 +21,7 @@ from pydantic import Field
 
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import DataError
-from dsmoe_core.evaluation.calibration import expected_calibration_error
+from dsmoe_core.evaluation.calibration import expected_calibration_error, logit, sigmoid
 from dsmoe_core.evaluation.matching import ImageMatches
 
 Transform = Literal["logit", "linear"]
@@ -69,9 +69,7 @@ class Calibrator(Frozen):
         """
         z = (_transformed(scores, self.transform) - self.location) / self.scale
         low, high = _features(z)
-        logit = self.intercept + self.low_slope * low + self.high_slope * high
-        probability: Float[np.ndarray, "*s"] = 0.5 * (1 + np.tanh(logit / 2))
-        return probability
+        return sigmoid(self.intercept + self.low_slope * low + self.high_slope * high)
 
     def probability(self, score: float) -> float:
         """The probability of the event at one score."""
@@ -203,10 +201,10 @@ def _maximum(
     design = np.stack([low, high, np.ones(len(x))], axis=1)
 
     def loss(parameters: Float[np.ndarray, " p"]) -> tuple[float, Float[np.ndarray, " p"]]:
-        logit = design @ parameters
+        log_odds = design @ parameters
         distance = (parameters - centre) / deviation
-        value = weight @ (np.logaddexp(0, logit) - events * logit) + 0.5 * distance @ distance
-        residual = weight * (0.5 * (1 + np.tanh(logit / 2)) - events)
+        value = weight @ (np.logaddexp(0, log_odds) - events * log_odds) + 0.5 * distance @ distance
+        residual = weight * (sigmoid(log_odds) - events)
         return float(value), design.T @ residual + distance / deviation
 
     bounds = [(0.0, None), (0.0, None), (None, None)]
@@ -235,9 +233,7 @@ def _transformed(scores: Float[np.ndarray, "*s"], transform: Transform) -> Float
             f"a score is {outside.flat[0]:g}; expected 0 to 1 for the transform logit",
             "Use the transform linear for this score.",
         )
-    clipped = np.clip(scores.astype(np.float64), _EPSILON, 1 - _EPSILON)
-    logit: Float[np.ndarray, "*s"] = np.log(clipped / (1 - clipped))
-    return logit
+    return logit(scores.astype(np.float64), _EPSILON)
 
 
 def _effective_weights(count: int, weights: Float[np.ndarray, " n"] | None) -> Float[np.ndarray, " n"]:

@@ -14,6 +14,8 @@ from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from dsmoe_core.evaluation.calibration import logit
+
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MIN_BOXES = 20
 """With fewer boxes no temperature is fitted."""
@@ -46,7 +48,7 @@ def class_scores(
     count, classes = probabilities.shape
     if classes < 2 or not count:
         return ClassScores(np.zeros(count), np.zeros(count))
-    log_q = log_softmax(_logit(probabilities) / temperature, axis=1)
+    log_q = log_softmax(logit(probabilities, _EPSILON) / temperature, axis=1)
     q = np.exp(log_q)
     entropy = -(q * log_q).sum(1) / np.log(classes)
     rows = np.arange(count)
@@ -67,19 +69,13 @@ def fit_class_temperature(
     count, classes = probabilities.shape
     if count < MIN_BOXES or classes < 2:
         return 1.0
-    logit = _logit(probabilities)
+    log_odds = logit(probabilities, _EPSILON)
 
     def loss(log_temperature: float) -> float:
-        log_q = log_softmax(logit / np.exp(log_temperature), axis=1)
+        log_q = log_softmax(log_odds / np.exp(log_temperature), axis=1)
         return -float(log_q[np.arange(count), true_class].mean())
 
     bounds = (float(np.log(MIN_TEMPERATURE)), float(np.log(MAX_TEMPERATURE)))
     found = float(minimize_scalar(loss, bounds=bounds, method="bounded").x)
     at_bound = min(found - bounds[0], bounds[1] - found) < 1e-2
     return 1.0 if at_bound else float(np.exp(found))
-
-
-def _logit(probabilities: Float[np.ndarray, "f c"]) -> Float[np.ndarray, "f c"]:
-    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    logit: Float[np.ndarray, "f c"] = np.log(p / (1 - p))
-    return logit

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dsmoe_core.evaluation.calibration import logit
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, greedy_match, pairwise_iou
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction
-from pipelines.evaluation.label_errors.calibration import Floats, Indices, logit, out_of_fold_probabilities
+from pipelines.evaluation.label_errors.calibration import Floats, Indices, out_of_fold_probabilities
 from pipelines.evaluation.label_errors.label_error import ErrorKind, LabelError, missed, ranked
 
 MIN_SCORE = 0.01
@@ -34,6 +35,8 @@ OTHER_CLASS = 0.5
 """Weight of a place of another class as evidence of where a box belongs."""
 _PAIR_PENALTY = 3.0
 _PRECISION_PENALTY = 0.1
+_EPSILON = 1e-4
+"""Distance from 0 and 1 at which probabilities are clipped before the logit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def _image(item: LabelledImage, prediction: Prediction, classes: Sequence[str]) 
 
 def _place_precision(images: Sequence[_Image]) -> list[Floats]:
     """Probability that each place has an annotated box at IoU 0.5, by image; from its score and class."""
-    features = [np.hstack([logit(i.probabilities), _peak(i.probabilities)]) for i in images]
+    features = [np.hstack([logit(i.probabilities, _EPSILON), _peak(i.probabilities)]) for i in images]
     matched = [(i.on >= 0).astype(np.intp) for i in images]
     lengths = [len(i.places) for i in images]
     probability = out_of_fold_probabilities(
@@ -107,7 +110,7 @@ def _place_precision(images: Sequence[_Image]) -> list[Floats]:
 
 def _peak(probabilities: Floats) -> Floats:
     """Log odds of the highest probability of each row, (n, 1)."""
-    return logit(probabilities.max(axis=1, initial=0.0))[:, None]
+    return logit(probabilities.max(axis=1, initial=0.0), _EPSILON)[:, None]
 
 
 def _class_posterior(images: Sequence[_Image], classes: Sequence[str]) -> list[Floats]:
@@ -120,7 +123,7 @@ def _class_posterior(images: Sequence[_Image], classes: Sequence[str]) -> list[F
         for place, box in enumerate(image.on):
             if box >= 0:
                 evidence[box] = image.probabilities[place]
-        features.append(logit(evidence))
+        features.append(logit(evidence, _EPSILON))
         targets.append(np.array([index[a.label] for a in boxes], dtype=np.intp))
         lengths.append(len(boxes))
     posterior = out_of_fold_probabilities(

@@ -7,19 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.intp]
 FOLDS = 5
-_EPSILON = 1e-4
-"""Distance from 0 and 1 at which probabilities are clipped before the logit."""
-
-
-def logit(probabilities: Floats) -> Floats:
-    """Log odds of probabilities, which are clipped to stay finite."""
-    p = np.clip(probabilities, _EPSILON, 1 - _EPSILON)
-    odds: Floats = np.log(p / (1 - p))
-    return odds
 
 
 def out_of_fold_probabilities(
@@ -47,7 +39,7 @@ def out_of_fold_probabilities(
         if not inside.any():
             continue
         weights = _fit(features[~inside], targets[~inside], classes, penalty)
-        result[inside] = _softmax(_with_intercept(features[inside]) @ weights)
+        result[inside] = softmax(_with_intercept(features[inside]) @ weights, axis=1)
     return result
 
 
@@ -62,10 +54,11 @@ def _fit(features: Floats, targets: Indices, classes: int, penalty: float) -> Fl
     def loss(flat: Any) -> tuple[float, Any]:
         weights = flat.reshape(shape)
         scores = x @ weights
-        top = scores.max(axis=1, keepdims=True, initial=-np.inf)
-        log_sum = top[:, 0] + np.log(np.exp(scores - top).sum(axis=1))
-        value = float((log_sum - (scores * truth).sum(axis=1)).sum() + (penalties * weights**2).sum() / 2)
-        gradient = x.T @ (_softmax(scores) - truth) + penalties * weights
+        value = float(
+            (logsumexp(scores, axis=1) - (scores * truth).sum(axis=1)).sum()
+            + (penalties * weights**2).sum() / 2
+        )
+        gradient = x.T @ (softmax(scores, axis=1) - truth) + penalties * weights
         return value, gradient.ravel()
 
     found = minimize(loss, np.zeros(shape).ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 200})
@@ -75,9 +68,3 @@ def _fit(features: Floats, targets: Indices, classes: int, penalty: float) -> Fl
 
 def _with_intercept(features: Floats) -> Floats:
     return np.hstack([features, np.ones((len(features), 1))])
-
-
-def _softmax(scores: Floats) -> Floats:
-    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True, initial=-np.inf))
-    shares: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return shares
