@@ -59,11 +59,11 @@ def correction_seconds(harvests: Iterable[Harvest]) -> CorrectionSeconds:
     """The seconds of ``seconds_by_kind`` for one box each, without those for looking at the image."""
     harvests = list(harvests)
     seconds = seconds_by_kind(harvests)
-    images = sum(_by_person(h) and not h.skipped for h in harvests)
+    images = sum(by_person(h) and not h.skipped for h in harvests)
     return CorrectionSeconds(**{str(o): round(seconds[o], 2) for o in Outcome}, images=images)
 
 
-def _by_person(harvest: Harvest) -> bool:
+def by_person(harvest: Harvest) -> bool:
     """Whether the time is known and is that of a person."""
     return harvest.seconds is not None and harvest.seconds >= MIN_HUMAN_SECONDS
 
@@ -91,7 +91,7 @@ def effort(harvests: Iterable[Harvest]) -> dict[str, Effort]:
     """
     by_kind: dict[str, list[Harvest]] = {}
     for harvest in harvests:
-        if harvest.seconds is not None and harvest.seconds >= MIN_HUMAN_SECONDS:
+        if by_person(harvest):
             by_kind.setdefault(_kind(harvest), []).append(harvest)
             if not harvest.skipped:
                 by_kind.setdefault(ALL, []).append(harvest)
@@ -125,11 +125,7 @@ def seconds_by_kind(harvests: Iterable[Harvest]) -> dict[str, float]:
     """
     from scipy.optimize import nnls  # takes a fraction of a second, which commands that only read save
 
-    timed = [
-        (h.seconds, h.outcomes)
-        for h in harvests
-        if h.seconds is not None and h.seconds >= MIN_HUMAN_SECONDS and not h.skipped
-    ]
+    timed = [(h.seconds or 0.0, h.outcomes) for h in harvests if by_person(h) and not h.skipped]
     limit = _BREAK * median(s for s, _ in timed) if timed else 0.0
     kinds = list(DEFAULT_SECONDS)
     rows = [[1.0, *(float(o.get(Outcome(k), 0)) for k in kinds[1:])] for s, o in timed if s <= limit]

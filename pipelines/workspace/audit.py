@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from dsmoe_core.evaluation.matching import UNMATCHED, match_any_class, pairwise_iou
 from dsmoe_core.schema import Annotation, Arm, Detection, Harvest, Outcome, Prediction
-from pipelines.workspace.annotation_time import MIN_HUMAN_SECONDS
+from pipelines.workspace.annotation_time import by_person
 from pipelines.workspace.journal import SentTask
 
 
@@ -66,7 +66,6 @@ def audit_images(
 
 def _record(task: SentTask, harvest: Harvest, hidden: Prediction | None) -> AuditImage:
     counts = {outcome: harvest.outcomes.get(outcome, 0) for outcome in Outcome}
-    by_person = harvest.seconds is not None and harvest.seconds >= MIN_HUMAN_SECONDS
     blind = task.version is None
     known = blind and hidden is not None
     return AuditImage(
@@ -76,7 +75,7 @@ def _record(task: SentTask, harvest: Harvest, hidden: Prediction | None) -> Audi
         accepted=counts[Outcome.ACCEPTED],
         shown=sum(counts.values()) - counts[Outcome.ADDED],
         boxes=len(harvest.annotations),
-        seconds=harvest.seconds if by_person else None,
+        seconds=harvest.seconds if by_person(harvest) else None,
         hidden=len(hidden.detections) if known and hidden else None,
         agreed=matches(hidden.detections, harvest.annotations) if known and hidden else None,
     )
