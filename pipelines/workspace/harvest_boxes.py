@@ -1,4 +1,4 @@
-"""JSON form of what became of each box of an image, for the journal."""
+"""JSON form of annotations and of what became of each box of an image, for the journal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class HarvestBoxes(NamedTuple):
 
 
 def to_row(harvest: Harvest) -> dict[str, Any]:
-    """The row of a harvest in the journal; a box is [x1, y1, x2, y2, label]."""
+    """The row of a harvest in the journal."""
     boxes = [
         {"outcome": str(box.outcome), "shown": _to_json(box.shown), "annotated": _to_json(box.annotated)}
         for box in harvest.boxes
@@ -39,9 +39,19 @@ def from_row(annotators: Sequence[str], boxes: Sequence[dict[str, Any]]) -> Harv
     )
 
 
+def annotation_to_json(annotation: Annotation) -> list[Any]:
+    """[x1, y1, x2, y2, label]."""
+    return [*annotation.box.corners, annotation.label]
+
+
+def annotation_from_json(values: Sequence[Any]) -> Annotation:
+    """The inverse of ``annotation_to_json``."""
+    return Annotation(Box(*map(float, values[:4])), values[4])
+
+
 def _to_json(annotation: Annotation | None) -> list[Any] | None:
-    return None if annotation is None else [*annotation.box.corners, annotation.label]
+    return None if annotation is None else annotation_to_json(annotation)
 
 
 def _from_json(values: list[Any] | None) -> Annotation | None:
-    return None if values is None else Annotation(Box(*map(float, values[:4])), values[4])
+    return None if values is None else annotation_from_json(values)

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from dsmoe_core.data.import_account import ImportAccount
-from dsmoe_core.schema import Annotation, Arm, Box, Harvest, ImageRecord, Outcome
+from dsmoe_core.schema import Arm, Harvest, ImageRecord, Outcome
 from pipelines.settings.validation import FORMAT_VERSION, check_format_version
 from pipelines.workspace import database as t
 from pipelines.workspace import harvest_boxes
 from pipelines.workspace.database import Database
-from pipelines.workspace.harvest_boxes import HarvestBoxes
+from pipelines.workspace.harvest_boxes import HarvestBoxes, annotation_from_json, annotation_to_json
 from pipelines.workspace.loop_lock import LoopLocks
 from pipelines.workspace.model_history import ModelHistory, now, time_text
 
@@ -341,7 +341,7 @@ def _harvest_row(harvest: Harvest, source: str) -> dict[str, Any]:
     return {name: getattr(harvest, name) for name in (*plain, *feedback)} | {
         "updated_at": time_text(harvest.updated_at),
         "source": source,
-        "boxes": [[*a.box.corners, a.label] for a in harvest.annotations],
+        "boxes": [annotation_to_json(a) for a in harvest.annotations],
         "outcomes": {str(outcome): count for outcome, count in harvest.outcomes.items()},
     }
 
@@ -349,7 +349,7 @@ def _harvest_row(harvest: Harvest, source: str) -> dict[str, Any]:
 def _harvest_of(row: sa.Row[Any]) -> Harvest:
     return Harvest(
         key=row.key,
-        annotations=tuple(Annotation(Box(*map(float, box[:4])), box[4]) for box in row.boxes),
+        annotations=tuple(map(annotation_from_json, row.boxes)),
         annotation_id=row.annotation_id,
         updated_at=datetime.fromisoformat(row.updated_at),
         skipped=row.skipped,

@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from dsmoe_core.errors import WorkspaceError
 from pipelines.workspace import database as t
 from pipelines.workspace.database import Database
+from pipelines.workspace.model_history import time_text
 
 STALE_INTERVALS = 3
 """Heartbeat intervals without a heartbeat after which a lock is stale."""
@@ -189,10 +190,7 @@ class LoopLocks:
 
 
 def _row(owner: LoopOwner) -> dict[str, Any]:
-    times = {
-        name: getattr(owner, name).astimezone(UTC).isoformat(timespec="microseconds")
-        for name in ("since", "heartbeat")
-    }
+    times = {name: time_text(getattr(owner, name)) for name in ("since", "heartbeat")}
     return asdict(owner) | times | {"name": _NAME}
 
 
