@@ -72,6 +72,11 @@ class PolicySnapshot:
     held: str | None = None
     approved_round: int | None = None
 
+    @property
+    def complete(self) -> bool:
+        """All images of the last round are answered; False if it has none."""
+        return self.sent > 0 and self.answered >= self.sent
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyCheck:
@@ -119,8 +124,7 @@ CheckFunction = Callable[[PolicySnapshot, PolicySettings], PolicyCheck]
 
 def all_answered(snapshot: PolicySnapshot, settings: PolicySettings) -> PolicyCheck:
     """Trigger: all images of the open round are answered."""
-    done = snapshot.sent > 0 and snapshot.answered >= snapshot.sent
-    verdict = done if settings.all_answered else None
+    verdict = snapshot.complete if settings.all_answered else None
     reason = f"{snapshot.answered} of {snapshot.sent} images are answered"
     return PolicyCheck("all_answered", "trigger", snapshot.answered, snapshot.sent, verdict, reason)
 
@@ -155,10 +159,9 @@ def class_boxes(snapshot: PolicySnapshot, settings: PolicySettings) -> PolicyChe
     threshold = settings.min_class_boxes
     scarce = min(snapshot.class_boxes, key=lambda name: snapshot.class_boxes[name], default=None)
     value = 0 if scarce is None else snapshot.class_boxes[scarce]
-    complete = snapshot.sent > 0 and snapshot.answered >= snapshot.sent
-    verdict = (value >= threshold or complete) if threshold else None
+    verdict = (value >= threshold or snapshot.complete) if threshold else None
     reason = f"class {scarce!r} has the fewest boxes, {value}"
-    if complete and threshold and value < threshold:
+    if snapshot.complete and threshold and value < threshold:
         reason += "; the round is answered completely, so no more can come"
     return PolicyCheck("class_boxes", "requirement", value, threshold, verdict, reason)
 
@@ -166,8 +169,7 @@ def class_boxes(snapshot: PolicySnapshot, settings: PolicySettings) -> PolicyChe
 def new_labels(snapshot: PolicySnapshot, settings: PolicySettings) -> PolicyCheck:
     """Requirement: an image was labelled or changed since the last training; or the round is complete."""
     del settings
-    complete = snapshot.sent > 0 and snapshot.answered >= snapshot.sent
-    verdict = snapshot.new_images > 0 or complete
+    verdict = snapshot.new_images > 0 or snapshot.complete
     reason = f"{snapshot.new_images} images were labelled or changed since the last training"
     return PolicyCheck("new_labels", "requirement", snapshot.new_images, 1, verdict, reason)
 
