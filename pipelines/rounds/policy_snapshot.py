@@ -14,13 +14,11 @@ from pipelines.rounds.drift import arrival_stream, detect_drift, pool_in_order
 from pipelines.rounds.policy import DriftSignal, PolicySnapshot
 from pipelines.rounds.pool import pool
 from pipelines.workspace.approval import approved_round
-from pipelines.workspace.dataset_version import DatasetVersion
+from pipelines.workspace.dataset_version import Corners, DatasetVersion, rounded_corners
 from pipelines.workspace.journal import RoundRecord
 from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
-
-Corners = tuple[float, float, float, float]
 
 
 class NewLabels(NamedTuple):
@@ -113,7 +111,7 @@ def _corners(annotation: Annotation, image: LabelledImage) -> Corners:
         box = annotation.box.clipped(image.image.width, image.image.height)
     except BoxError:
         box = annotation.box
-    return round(box.x1, 3), round(box.y1, 3), round(box.x2, 3), round(box.y2, 3)
+    return rounded_corners(box)
 
 
 def _resolved(label: str, book: ClassBook) -> str:

@@ -19,11 +19,14 @@ from dsmoe_core.digest import canonical_json, content_id
 from dsmoe_core.errors import BoxError, WorkspaceError
 from dsmoe_core.schema import Annotation, Box, ImageRecord, LabelledImage, Vocabulary
 
+Corners = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels."""
+
 
 class LabelledBox(Frozen):
     """A box (x1, y1, x2, y2) in pixels and its class."""
 
-    box: tuple[float, float, float, float]
+    box: Corners
     label: str
 
 
@@ -154,6 +157,11 @@ def parents_first(versions: Mapping[str, DatasetVersion]) -> list[DatasetVersion
     return sorted(versions.values(), key=lambda v: (v.test_set is not None, depth(v), v.id))
 
 
+def rounded_corners(box: Box) -> Corners:
+    """The corners of a box as a dataset version has them, to a thousandth of a pixel."""
+    return round(box.x1, 3), round(box.y1, 3), round(box.x2, 3), round(box.y2, 3)
+
+
 def _item(labelled: LabelledImage, vocabulary: Vocabulary) -> Item:
     image = labelled.image
     boxes = []
@@ -164,7 +172,7 @@ def _item(labelled: LabelledImage, vocabulary: Vocabulary) -> Item:
     return Item(key=image.key, name=image.name, width=image.width, height=image.height, boxes=tuple(boxes))
 
 
-def _corners(annotation: Annotation, image: ImageRecord) -> tuple[float, float, float, float]:
+def _corners(annotation: Annotation, image: ImageRecord) -> Corners:
     """The box clipped to its image and rounded to a thousandth of a pixel."""
     outside = BoxError(
         f"box {annotation.box.corners} ({annotation.label}) is outside its image {image.name}, "
@@ -175,6 +183,6 @@ def _corners(annotation: Annotation, image: ImageRecord) -> tuple[float, float, 
         raise outside
     try:
         box = annotation.box.clipped(image.width, image.height)
-        return Box(round(box.x1, 3), round(box.y1, 3), round(box.x2, 3), round(box.y2, 3)).corners
+        return Box(*rounded_corners(box)).corners
     except BoxError:
         raise outside from None
