@@ -17,7 +17,7 @@ def label_error_table(result: Mapping[str, Any]) -> str:
         [
             f"{escape_markdown(name)}, {measured['images']} images, {measured['boxes']} boxes",
             method,
-            *(_cell(row[kind]) for kind in KINDS),
+            *(average_precision_cell(row[kind]) for kind in KINDS),
         ]
         for name, measured in sorted(result.items())
         if isinstance(measured, Mapping) and "methods" in measured
@@ -26,5 +26,6 @@ def label_error_table(result: Mapping[str, Any]) -> str:
     return markdown_table(("data", "method", *KINDS), rows)
 
 
-def _cell(values: Mapping[str, float]) -> str:
+def average_precision_cell(values: Mapping[str, float]) -> str:
+    """Mean average precision of a kind of error, with the range over the seeds."""
     return f"{values['ap']:.3f} [{values['ap_min']:.3f}, {values['ap_max']:.3f}]"

@@ -272,9 +272,10 @@ def _report(checked: LabelsToCheck, errors: list[LabelError], show: int) -> None
 
 
 def _benchmark_table(name: str, measured: dict[str, Any]) -> Table:
+    from pipelines.benchmarks.label_error_table import average_precision_cell
+
     title = f"{name}: {measured['images']} images, {measured['boxes']} boxes; average precision"
     table = Table("method", *measured["planted"], title=title, title_justify="left")
     for method, row in measured["methods"].items():
-        cells = (row[k] for k in measured["planted"])
-        table.add_row(method, *(f"{c['ap']:.3f} [{c['ap_min']:.3f}, {c['ap_max']:.3f}]" for c in cells))
+        table.add_row(method, *(average_precision_cell(row[kind]) for kind in measured["planted"]))
     return table

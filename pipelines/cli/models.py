@@ -115,10 +115,12 @@ def show(
 
 def _threshold_lines(points: OperatingPoints | None, settings: RoundSettings) -> list[str]:
     """From which score on detections are shown to annotators, by class."""
+    from pipelines.detectors.pre_annotations import UNMEASURED_SCORE
+
     if settings.pre_annotation_score is not None:
         return [f"pre-annotations from score {settings.pre_annotation_score:.2f} on, by the settings"]
     if points is None:
-        return ["pre-annotations from score 0.30 on: it was not evaluated on a test set"]
+        return [f"pre-annotations from score {UNMEASURED_SCORE:.2f} on: it was not evaluated on a test set"]
     scores = ", ".join(f"{label} {score:.2f}" for label, score in points.thresholds.items())
     source = f"{points.seconds.images} timed images" if points.seconds.images else "default times"
     return [

@@ -23,7 +23,13 @@ from dsmoe_core.evaluation.calibration import logit
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, greedy_match, pairwise_iou
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction
 from pipelines.evaluation.label_errors.calibration import Floats, Indices, out_of_fold_probabilities
-from pipelines.evaluation.label_errors.label_error import ErrorKind, LabelError, missed, ranked
+from pipelines.evaluation.label_errors.label_error import (
+    ErrorKind,
+    LabelError,
+    detections_from,
+    missed,
+    ranked,
+)
 
 MIN_SCORE = 0.01
 """Detections with a lower score are ignored."""
@@ -74,9 +80,7 @@ def calibrated_label_errors(
 
 def _image(item: LabelledImage, prediction: Prediction, classes: Sequence[str]) -> _Image:
     """Group the detections by place, and match the places with the boxes without regard to classes."""
-    detections = sorted(
-        (d for d in prediction.detections if d.score >= MIN_SCORE), key=lambda d: (-d.score, d.box.corners)
-    )
+    detections = detections_from(prediction, MIN_SCORE)
     places: list[Detection] = []
     rows: list[Floats] = []
     for detection in detections:

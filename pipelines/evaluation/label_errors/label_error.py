@@ -66,6 +66,12 @@ FindLabelErrors = Callable[
 """From labelled images, predictions by image key and class names to all candidates, most probable first."""
 
 
+def detections_from(prediction: Prediction, min_score: float) -> list[Detection]:
+    """The detections from this score on, by descending score; ties by their corners."""
+    kept = [d for d in prediction.detections if d.score >= min_score]
+    return sorted(kept, key=lambda d: (-d.score, d.box.corners))
+
+
 def missed(image: ImageRecord, detection: Detection, score: float, reason: str) -> LabelError:
     """A detection that no annotated box explains."""
     box, label = detection.box, detection.label

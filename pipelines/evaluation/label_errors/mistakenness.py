@@ -11,7 +11,13 @@ from collections.abc import Mapping, Sequence
 
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, greedy_match, pairwise_iou
 from dsmoe_core.schema import LabelledImage, Prediction
-from pipelines.evaluation.label_errors.label_error import ErrorKind, LabelError, missed, ranked
+from pipelines.evaluation.label_errors.label_error import (
+    ErrorKind,
+    LabelError,
+    detections_from,
+    missed,
+    ranked,
+)
 
 MIN_SCORE = 0.05
 """Detections with a lower score are ignored."""
@@ -41,9 +47,7 @@ def mistakenness_label_errors(
 
 
 def _of_image(item: LabelledImage, prediction: Prediction) -> list[LabelError]:
-    detections = sorted(
-        (d for d in prediction.detections if d.score >= MIN_SCORE), key=lambda d: (-d.score, d.box.corners)
-    )
+    detections = detections_from(prediction, MIN_SCORE)
     iou = pairwise_iou([d.box for d in detections], [a.box for a in item.annotations])
     matches = greedy_match(iou)
     errors = [
