@@ -11,19 +11,21 @@ from pathlib import Path
 from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError, WorkspaceError
 
 
-def atomic_write(path: Path, text: str, *, private: bool = False) -> None:
-    """Write a text file atomically: a reader sees the old content or the new content, never a part of it.
+def atomic_write(path: Path, content: str | bytes, *, private: bool = False) -> None:
+    """Write a file atomically: a reader sees the old content or the new content, never a part of it.
 
     Args:
         path: parent folders are created. A device or pipe, such as /dev/stdout, is written to directly.
+        content: a text is written as UTF-8.
         private: create the file with mode 0600, so that other users can never read it.
 
     Raises:
         PrerequisiteError: the disk is full.
     """
+    data = content.encode("utf-8") if isinstance(content, str) else content
     if path.exists() and not path.is_file():
-        with disk_full_as_error(path), path.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with disk_full_as_error(path), path.open("wb") as file:
+            file.write(data)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -31,9 +33,9 @@ def atomic_write(path: Path, text: str, *, private: bool = False) -> None:
         draft.unlink(missing_ok=True)  # left by a killed process that had the same id
         with (
             disk_full_as_error(path),
-            open(draft, "x", encoding="utf-8", opener=_open_private if private else None) as file,
+            open(draft, "xb", opener=_open_private if private else None) as file,
         ):
-            file.write(text)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)

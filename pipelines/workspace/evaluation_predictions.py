@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dsmoe_core.atomic import disk_full_as_error
+from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import ModelError
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 
@@ -92,10 +92,7 @@ def save_predictions(
         "ends": np.cumsum(np.array(ends, dtype=np.int64)),
     }
     metadata = {"evaluated_on": evaluated_on, "keys": json.dumps(keys), "classes": json.dumps(list(classes))}
-    draft = folder / f".{FILE}.tmp"
-    with disk_full_as_error(folder):
-        draft.write_bytes(save(arrays, metadata))
-        draft.replace(folder / FILE)
+    atomic_write(folder / FILE, save(arrays, metadata))
 
 
 def load_predictions(folder: Path, evaluated_on: str) -> EvaluationPredictions | None:
