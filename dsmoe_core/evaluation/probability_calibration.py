@@ -21,7 +21,7 @@ from pydantic import Field
 
 from dsmoe_core.config import Frozen
 from dsmoe_core.errors import DataError
-from dsmoe_core.evaluation.calibration import expected_calibration_error, logit, sigmoid
+from dsmoe_core.evaluation.calibration import logit, sigmoid
 from dsmoe_core.evaluation.matching import ImageMatches
 
 Transform = Literal["logit", "linear"]
@@ -74,10 +74,6 @@ class Calibrator(Frozen):
     def probability(self, score: float) -> float:
         """The probability of the event at one score."""
         return float(self(np.array([score], dtype=np.float64))[0])
-
-    def expected_error(self, scores: Float[np.ndarray, " n"], events: Bool[np.ndarray, " n"]) -> float | None:
-        """Expected calibration error (ECE, ten bins) of the probabilities; None without data."""
-        return expected_calibration_error(self(scores), events)
 
 
 class DetectionCalibration(Frozen):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from dsmoe_core.predict import Detector
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.runtimes.protocol import RuntimeOutput
-from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
+from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
 
 COST_IMAGES = 16
 """Images that are timed."""
@@ -76,11 +76,6 @@ def without_class(output: RuntimeOutput, vocabulary: Vocabulary, name: str) -> R
 def _texts(paraphrases: int) -> int:
     """Columns of the single texts of a class: none if it has one text."""
     return paraphrases + 1 if paraphrases else 0
-
-
-def without_name(truth: Sequence[LabelledImage], name: str) -> list[LabelledImage]:
-    """The labelled images without the boxes of a class."""
-    return [replace(p, annotations=tuple(a for a in p.annotations if a.label != name)) for p in truth]
 
 
 def measure_cost(plain: Detector, scored: Detector, images: Sequence[ImageRecord]) -> dict[str, float]:

@@ -61,11 +61,6 @@ class CheckResult:
     reason: str
     values: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def passed(self) -> bool:
-        """Whether the outcome is ``PASS``."""
-        return self.outcome is Outcome.PASS
-
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values."""
         return {"outcome": str(self.outcome), "reason": self.reason, "values": dict(self.values)}

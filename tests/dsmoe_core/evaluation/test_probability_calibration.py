@@ -63,7 +63,7 @@ def test_known_curve_is_recovered(transform: Transform, curve: Callable[[Any], A
     event = rng.random(4000) < curve(score)
     calibrator = fit(score, event, transform=transform)
     fresh = rng.beta(0.7, 1.5, 20000)
-    error = calibrator.expected_error(fresh, rng.random(20000) < curve(fresh))
+    error = expected_calibration_error(calibrator(fresh), rng.random(20000) < curve(fresh))
     assert error is not None
     assert error < 0.02
     assert np.abs(calibrator(fresh) - curve(fresh)).mean() < 0.02
@@ -152,14 +152,13 @@ def test_rare_class_keeps_the_pooled_curve_and_frequent_class_its_own() -> None:
     assert DetectionCalibration.model_validate_json(fitted.model_dump_json()) == fitted
 
 
-def test_expected_error_is_that_of_the_probabilities() -> None:
+def test_calibrated_probabilities_have_less_than_half_of_the_error_of_the_scores() -> None:
     rng = np.random.default_rng(2)
     score = rng.random(200)
     event = rng.random(200) < score**3
     calibrator = fit(score, event)
-    assert calibrator.expected_error(score, event) == expected_calibration_error(calibrator(score), event)
     before = expected_calibration_error(score, event)
-    after = calibrator.expected_error(score, event)
+    after = expected_calibration_error(calibrator(score), event)
     assert before is not None
     assert after is not None
     assert after < before / 2

@@ -42,7 +42,7 @@ def test_min_gain_compares_the_candidate_with_the_champion(
     assert decision.promoted == passed
     assert decision.verdict == ("promoted" if passed else "refused")
     result = decision.results["min_gain"]
-    assert result.passed == passed
+    assert (result.outcome is Outcome.PASS) == passed
     assert result.values == {"candidate": candidate, "champion": champion, "min_gain": gain}
     assert f"{candidate:.3f}" in decision.reason
     assert f"{champion:.3f}" in decision.reason
