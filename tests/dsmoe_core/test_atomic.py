@@ -1,4 +1,4 @@
-"""Atomic replacement of folders, and protection of other files."""
+"""Atomic replacement of files and folders, and protection of other files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dsmoe_core.atomic import atomic_folder
+from dsmoe_core.atomic import atomic_folder, atomic_write
 from dsmoe_core.errors import WorkspaceError
 
 REPLACEABLE = ("page", "more")
@@ -21,6 +21,33 @@ def write(target: Path, text: str) -> None:
 
 def content_of(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("content", "stored"), [("n\u00e4he\n", b"n\xc3\xa4he\n"), (b"\x00\r\n", b"\x00\r\n")]
+)
+def test_file_has_the_text_in_utf8_or_the_bytes(tmp_path: Path, content: str | bytes, stored: bytes) -> None:
+    path = tmp_path / "new" / "file"
+    atomic_write(path, "an earlier and longer content")
+    atomic_write(path, content)
+    assert path.read_bytes() == stored
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    atomic_write(path, "old")
+
+    def broken(source: Path, target: Path) -> None:
+        raise PermissionError(source, target)
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(PermissionError):
+        atomic_write(path, b"new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_second_write_replaces_the_first_without_leftovers(tmp_path: Path) -> None:
