@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
-from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
+from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from dsmoe_core.uncertainty.novelty import KnownFeatures
 from dsmoe_core.uncertainty.training_features import training_features
+from pipelines.benchmarks.planted_descriptions import measure_planted_descriptions
 from pipelines.benchmarks.uncertainty import evaluate_scores
 from pipelines.benchmarks.uncertainty_samples import measure_cost, predict_samples
 from pipelines.detectors.ds_moe import DSMoEBackend
@@ -74,5 +75,14 @@ def measure_uncertainty(
     cost = measure_cost(detector(vocabulary, known, second=False), complete, images)
     progress.status("bootstrap")
     evaluated = evaluate_scores(samples, truth, vocabulary.names, others, resamples=resamples, seed=seed)
+    if any(c.paraphrases for c in vocabulary):
+        progress.status("planted descriptions")
+
+        def predict(classes: Vocabulary, shown: Sequence[ImageRecord]) -> Iterator[Prediction]:
+            return detector(classes, known, second=False).predict(shown)
+
+        evaluated["planted_descriptions"] = measure_planted_descriptions(
+            predict, vocabulary, images, resamples=resamples, seed=seed
+        )
     known_boxes = {"images": len(training), "boxes": len(known.labels)}
     return {"model": model.version, "known": known_boxes, **evaluated, "relative_cost": cost}

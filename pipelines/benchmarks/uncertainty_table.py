@@ -61,6 +61,19 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
         for row in result["novelty_per_class"]
     )
     sentences.append(f"AUROC of `novelty` (and of entropy) by the class that is left out: {left_out}.")
+    if planted := result.get("planted_descriptions"):
+        rows = ", ".join(
+            f"{escape_markdown(row['class'])} {_with_interval(row['auroc'], row['ci95'])} "
+            f"({_number(row['auroc_with_right_description'])})"
+            for row in planted
+        )
+        first = sum(row["place"] == 1 for row in planted)
+        first_before = sum(row["place_with_right_description"] == 1 for row in planted)
+        sentences.append(
+            "One class at a time with the description of another class, AUROC of `description` for "
+            f"detections of that class (and with the right description): {rows}. The class has the highest "
+            f"mean score in {first} of {len(planted)} cases, with the right description in {first_before}."
+        )
     if "other_data" in result:
         other = result["other_data"]
         values = ", ".join(f"`{name}` {_number(row['auroc'])}" for name, row in other["scores"].items())
