@@ -27,6 +27,7 @@ from pipelines.benchmarks.measurement_tables import (
     studio_table,
 )
 from pipelines.benchmarks.results import read_result
+from pipelines.benchmarks.simulation.table import simulation_table
 from pipelines.benchmarks.training_tables import (
     class_table,
     curve_table,
@@ -46,6 +47,8 @@ _WARM_START_TABLE = training_table(labels="labels", start="start", model="model"
 _SETTINGS_TABLE = training_table(settings="settings", size="size", image_px="px", labels="labels")
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "active_learning": simulation_table,
+    "companions": _SETTINGS_TABLE,
     "demo": demo_table,
     "experts": experts_table,
     "knockout": knockout_table,

@@ -127,41 +127,9 @@ def _measured(data: Path, rounds: int, plan: Any, results: Any) -> dict[str, Any
 
 
 def _table(measured: dict[str, Any]) -> Table:
-    """Accuracy of each strategy at the end and over the curve, and its difference to random."""
-    table = Table(
-        "strategy",
-        "mAP@.5 at the end",
-        "mean mAP@.5 over the boxes",
-        "minus random [95 %]",
-        "boxes to 95 %",
-        "minutes to 95 %",
-        title=f"{measured['data']}: mAP@.5 with all labels {measured['full']['map50']['mean']:.3f}",
-        title_justify="left",
-    )
-    last = {row["strategy"]: row for row in measured["curves"]}
-    differences = {row["strategy"]: row["map50_by_boxes"] for row in measured["differences"]}
-    efforts = {row["strategy"]: row for row in measured["efforts"]}
-    for row in measured["areas"]:
-        name = row["strategy"]
-        table.add_row(
-            name,
-            f"{last[name]['map50']['mean']:.3f}",
-            f"{row['map50_by_boxes']['mean']:.3f}",
-            _difference(differences.get(name)),
-            _mean(efforts[name]["boxes_to_95_map50"]),
-            _mean(efforts[name]["minutes_to_95_map50"]),
-        )
+    from pipelines.benchmarks.simulation.table import HEAD, simulation_rows, simulation_title
+
+    table = Table(*HEAD, title=simulation_title(measured), title_justify="left")
+    for row in simulation_rows(measured):
+        table.add_row(*row)
     return table
-
-
-def _difference(comparison: dict[str, Any] | None) -> str:
-    if comparison is None:
-        return "-"
-    interval = comparison["ci95"]
-    return f"{comparison['delta']:+.3f}" + (f" [{interval[0]:+.3f}, {interval[1]:+.3f}]" if interval else "")
-
-
-def _mean(value: dict[str, Any]) -> str:
-    """The mean over the seeds that reach it, and how many those are."""
-    reached = sum(v is not None for v in value["seeds"])
-    return "not reached" if not reached else f"{value['mean']:.0f} ({reached} of {len(value['seeds'])} seeds)"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmoe_core.evaluation.seed_stats import mean_over_seeds, paired_t_test
+from pipelines.benchmarks.simulation.stopping import stopping_row
 from pipelines.benchmarks.simulation.trajectory import FULL, INITIAL
 
 Cycle = Mapping[str, Any]
@@ -31,7 +32,8 @@ def summarise(results: Mapping[int, SeedResults], strategies: Sequence[str]) -> 
     Returns:
         ``full``: accuracy with all labels; ``curves``: a row per strategy and cycle, mean over the seeds with
         95 % intervals (Student's t; null with one seed) and values by seed; ``areas`` and ``efforts``: a row
-        per strategy; ``differences``: a row per strategy against ``random``, paired by seed.
+        per strategy; ``differences``: a row per strategy against ``random``, paired by seed;
+        ``stopping``: see ``stopping_row``.
     """
     seeds = sorted(results)
     full = {metric: [float(results[seed][FULL][0][metric]) for seed in seeds] for metric in METRICS}
@@ -47,6 +49,7 @@ def summarise(results: Mapping[int, SeedResults], strategies: Sequence[str]) -> 
         ],
         "efforts": [_effort_row(name, curves[name], targets) for name in strategies],
         "differences": _differences(curves, areas),
+        "stopping": [stopping_row(name, curves[name]) for name in strategies],
     }
 
 
