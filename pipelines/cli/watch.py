@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipelines.cli.options import CURRENT_FOLDER, PortOption, WorkspaceArgument, finite
+from pipelines.cli.stop_signals import StopSignals
 from pipelines.cli.terminal import TerminalReporter, console, line, policy_table
 
 if TYPE_CHECKING:
@@ -55,7 +54,8 @@ def watch(
 ) -> None:
     """Run the rounds: open them, import annotations, retrain when the policy of dsmoe.yaml says so.
 
-    Goes on until it is stopped (Ctrl-C, SIGTERM); started again, it continues. One loop works on a workspace.
+    Goes on until it is stopped (Ctrl-C, SIGTERM), at once while it waits, opens or closes a round, else after
+    the step; a second signal ends the step too. Started again, it continues. One loop works on a workspace.
 
     Example: `dsmoe watch boards --every 300`
     """
@@ -66,15 +66,13 @@ def watch(
     if explain:
         _show(_explained(workspace), as_json)
         return
-    stop = threading.Event()
-    earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, which steps survive
-    try:
-        decision = _run(workspace, (every, rounds, simulated), port, stop, once=once, quiet=as_json)
-    except KeyboardInterrupt:
-        line("stopped; `dsmoe watch` continues where it was")
-        return
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
+    stop = StopSignals()
+    with stop.handled():
+        try:
+            decision = _run(workspace, (every, rounds, simulated), port, stop, once=once, quiet=as_json)
+        except KeyboardInterrupt:
+            line("stopped; `dsmoe watch` continues where it was")
+            return
     if decision is not None and as_json:
         typer.echo(json.dumps(decision.as_dict(), indent=2))
 
@@ -83,7 +81,7 @@ def _run(
     path: Path,
     schedule: tuple[float, int | None, Path | None],
     port: int | None,
-    stop: threading.Event,
+    stop: StopSignals,
     *,
     once: bool,
     quiet: bool,
@@ -109,12 +107,18 @@ def _run(
     ):
         if replaced is not None:
             report(f"took over from {replaced[0]}: {replaced[1]}")
+
+        def check() -> None:
+            heartbeat.check()
+            stop.check()
+
         loop = Watch(
             _opener(opened.path, environment, port, quiet=quiet),
             plan,
             report=report,
-            check_lock=heartbeat.check,
-            sleep=stop.wait,
+            check=check,
+            sleep=stop.sleep,
+            long_action=stop.interruptible,
         )
         if once:
             return loop.once()

@@ -7,7 +7,7 @@ book are read again at each step.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,8 +60,9 @@ class Watch:
     Args:
         open_context: opens the workspace, for each step anew.
         report: called with one line for each change.
-        check_lock: raises where the loop lock was lost; called before each action.
+        check: raises where the loop lock was lost or the loop was asked to stop; called before each action.
         sleep: waits so many seconds; returns True where the loop was asked to stop.
+        long_action: surrounds the opening and the closing of a round, which may be interrupted.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class Watch:
         plan: WatchPlan,
         *,
         report: Callable[[str], None],
-        check_lock: Callable[[], None],
+        check: Callable[[], None],
         sleep: Callable[[float], bool],
+        long_action: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._open_context, self._plan = open_context, plan
-        self._report, self._check_lock, self._sleep = report, check_lock, sleep
+        self._report, self._check, self._sleep = report, check, sleep
+        self._long_action = long_action
         self._notifier = Notifier(report)
         self._notify = NotifySettings()
         self._closed = 0
@@ -129,25 +132,27 @@ class Watch:
             self._notify = workspace.settings.notify
             check_packages(self._notify)
             self._set_notified_of_earlier_rounds(workspace)
-            self._check_lock()
+            self._check()
             bring_up_to_date(context, self._plan.truth)
             snapshot = take_snapshot(workspace)
             decision = decide(snapshot, workspace.settings.policy)
             self._report_decision(snapshot, decision)
             self._notify_of(workspace, snapshot, decision)
-            self._check_lock()
+            self._check()
             self._carry_out(context, decision)
         self._started = True
         return decision
 
     def _carry_out(self, context: LoopContext, decision: PolicyDecision) -> None:
         if decision.action == "open":
-            row = open_round(context)
+            with self._long_action():
+                row = open_round(context)
             self._report(f"round {row.round} is open: {row.sent} images are sent out")
             content = _content(context.workspace, f"round {row.round} is ready: {row.sent} images", row)
             self._send(context.workspace, "round-ready", str(row.round), content)
         elif decision.action == "close":
-            row = close_round(context, partial=decision.partial)
+            with self._long_action():
+                row = close_round(context, partial=decision.partial)
             self._closed += 1
             self._report(f"round {row.round} is closed; {row.reason}")
             self._notify_of_refusal(context.workspace)

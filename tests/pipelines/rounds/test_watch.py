@@ -42,7 +42,7 @@ class Loop:
         self.lost = False
         self._path = path
         self.watch = Watch(
-            self.open_context, plan, report=self.lines.append, check_lock=self._check, sleep=self._sleep
+            self.open_context, plan, report=self.lines.append, check=self._check, sleep=self._sleep
         )
         send = self.watch._notifier.send
         self.watch._notifier.send = lambda s, e, c: (self.events.append((e, dict(c))), send(s, e, c))[1]  # type: ignore[method-assign]
