@@ -17,6 +17,7 @@ from dsmoe_core.errors import FormatError
 from dsmoe_core.plain_text import markdown_code
 from pipelines.benchmarks.label_error_table import label_error_table
 from pipelines.benchmarks.lines_table import lines_table
+from pipelines.benchmarks.loop_table import loop_table
 from pipelines.benchmarks.measurement_tables import (
     demo_table,
     experts_table,
@@ -60,6 +61,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "uncertainty_neu_det": uncertainty_table,
     "latency": latency_table,
     "lines": lines_table,
+    "loop": loop_table,
     "studio": studio_table,
     "accuracy": _DETECTOR_TABLE,
     "few_labels": _DETECTOR_TABLE,

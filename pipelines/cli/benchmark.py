@@ -1,6 +1,6 @@
 """dsmoe benchmark demo, experts, latency, structured, studio, tables
 
-Others are in comparison.py, starts.py, knockout.py, label_errors.py and ranking.py.
+Others are in comparison.py, starts.py, knockout.py, label_errors.py, loop_benchmark.py and ranking.py.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pipelines.cli import (
     comparison,
     knockout,
     label_errors,
+    loop_benchmark,
     ranking,
     starts,  # noqa: F401 - starts registers its commands
 )
@@ -49,6 +50,7 @@ app.command("label-errors")(label_errors.benchmark)
 app.command("effort")(effort_command.effort)
 app.command("uncertainty")(uncertainty_command.uncertainty)
 app.command("ranking")(ranking.ranking)
+app.command("loop")(loop_benchmark.loop)
 
 
 class DeviceChoice(StrEnum):

@@ -218,7 +218,8 @@ def rollback(
 ) -> None:
     """Promote the previous champion again, and publish the class book that it was promoted with.
 
-    The pre-annotations of the next round are then those of the previous champion.
+    The pre-annotations of the next round are then those of the previous champion. Open tasks get them from
+    `dsmoe watch`, or from `dsmoe round open`.
 
     Example: `dsmoe models rollback boards --reason "more false alarms"`
     """

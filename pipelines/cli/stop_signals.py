@@ -29,7 +29,7 @@ class StopSignals:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within the block a signal raises KeyboardInterrupt at once; one that came before does at its start."""
+        """Within the block a signal raises KeyboardInterrupt; one that came before raises at its start."""
         self._interruptible = True
         try:
             self.check()

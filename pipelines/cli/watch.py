@@ -69,7 +69,7 @@ def watch(
     stop = StopSignals()
     with stop.handled():
         try:
-            decision = _run(workspace, (every, rounds, simulated), port, stop, once=once, quiet=as_json)
+            decision = run_loop(workspace, (every, rounds, simulated), port, stop, once=once, quiet=as_json)
         except KeyboardInterrupt:
             line("stopped; `dsmoe watch` continues where it was")
             return
@@ -77,7 +77,7 @@ def watch(
         typer.echo(json.dumps(decision.as_dict(), indent=2))
 
 
-def _run(
+def run_loop(
     path: Path,
     schedule: tuple[float, int | None, Path | None],
     port: int | None,

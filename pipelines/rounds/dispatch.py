@@ -21,6 +21,9 @@ from pipelines.workspace.journal import RoundRecord, SentTask
 from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.workspace import Workspace
 
+_SHOWN_MODEL = "shown_model"
+"""Value of the journal: the champion whose pre-annotations were sent last."""
+
 
 def choose(context: LoopContext, record: RoundRecord) -> dict[str, Any]:
     """Step ``choose``: plan the tasks of a round, ranked by the champion or, without one, at random."""
@@ -98,33 +101,47 @@ def push(context: LoopContext, number: int) -> dict[str, Any]:
     """Step ``push``: send a round's tasks with their pre-annotations.
 
     Images that are on the server already are not sent twice. Images that came back are not sent again, even
-    if their task was deleted, so that no image is annotated twice.
+    if their task was deleted, so that no image is annotated twice. If another model is champion now than when
+    the round was opened, as after a rollback, open tasks get its pre-annotations.
     """
     workspace = context.workspace
     answered = workspace.journal.harvests()
     tasks = [task for task in workspace.journal.tasks(number) if task.key not in answered]
-    tasks = _with_predictions(context, number, tasks)
+    tasks = _with_predictions(context, tasks)
     project = context.project()
     tasks += _open_tasks_of_earlier_rounds(context, number, answered, project)
+    champion = workspace.champion()
     ids = context.studio.import_tasks(
         project, PlannedTasks(workspace, tasks), progress=context.progress.advance
     )
     workspace.journal.mark_sent(ids)
     workspace.set_project(project)
+    workspace.journal.set_value(_SHOWN_MODEL, champion)
     return {"tasks": len(ids)}
 
 
-def _with_predictions(context: LoopContext, number: int, tasks: Sequence[SentTask]) -> list[SentTask]:
-    """The tasks, with new predictions where the stored ones were lost since the selection."""
+def shows_champion(workspace: Workspace, number: int) -> bool:
+    """Whether the open tasks of a round were sent with the pre-annotations of the present champion."""
+    shown = workspace.journal.value(_SHOWN_MODEL) or workspace.journal.rounds()[number].champion
+    return shown == workspace.champion()
+
+
+def _with_predictions(context: LoopContext, tasks: Sequence[SentTask]) -> list[SentTask]:
+    """The tasks, with the champion's predictions where another model's or none are stored."""
     workspace = context.workspace
-    champion = workspace.journal.rounds()[number].champion
+    champion = workspace.champion()
     versions = {task.version for task in tasks if task.version}
     stored = {version: workspace.prediction_store.lookup(version) for version in versions}
-    lost = [task.key for task in tasks if task.version and task.key not in stored[task.version]]
+    lost = {
+        task.key
+        for task in tasks
+        if task.version
+        and (task.key not in stored[task.version] or task.version.rpartition("+")[0] != champion)
+    }
     if champion is None or not lost:
         return list(tasks)
     images = workspace.images_by_key()
-    context.ensure_predictions(champion, [images[key] for key in lost])
+    context.ensure_predictions(champion, [images[task.key] for task in tasks if task.key in lost])
     version = workspace.prediction_version(champion)
     return [replace(task, version=version) if task.key in lost else task for task in tasks]
 
@@ -132,14 +149,14 @@ def _with_predictions(context: LoopContext, number: int, tasks: Sequence[SentTas
 def _open_tasks_of_earlier_rounds(
     context: LoopContext, number: int, answered: Collection[str], project: int
 ) -> list[SentTask]:
-    """Unanswered tasks of earlier rounds, with pre-annotations of this round's champion.
+    """Unanswered tasks of earlier rounds, with pre-annotations of the champion.
 
     Label Studio's label stream shows the pre-annotations of one version only, so the others would appear
     without any. A task that was deleted in the same project stays deleted, as its round was closed without
     it; a new project gets all of them.
     """
     workspace = context.workspace
-    champion = workspace.journal.rounds()[number].champion
+    champion = workspace.champion()
     tasks = [t for t in workspace.journal.tasks() if t.round < number and t.key not in answered and t.version]
     if tasks and workspace.project() == project:
         open_keys = {task.key for task in context.studio.open_tasks(project)}

@@ -15,9 +15,10 @@ from typing import Any
 
 from dsmoe_core.errors import DsmoeError, ServiceError, WorkspaceBusyError
 from pipelines.rounds.context import LoopContext
+from pipelines.rounds.dispatch import shows_champion
 from pipelines.rounds.drift import pool_in_order
 from pipelines.rounds.harvesting import record_new_annotations
-from pipelines.rounds.loop import close_round, open_round
+from pipelines.rounds.loop import close_round, open_round, send_pre_annotations
 from pipelines.rounds.notification import Notifier, check_packages
 from pipelines.rounds.policy import PolicyDecision, PolicySnapshot, decide
 from pipelines.rounds.policy_snapshot import take_snapshot
@@ -232,6 +233,8 @@ class Watch:
 def bring_up_to_date(context: LoopContext, truth: Path | None = None) -> None:
     """Import the annotations of an open round, and predict images that arrived if drift is watched.
 
+    If the champion was changed by hand since, as by a rollback, its pre-annotations are sent first.
+
     Args:
         truth: labels with which a simulated annotator answers first; None: people do.
 
@@ -243,6 +246,8 @@ def bring_up_to_date(context: LoopContext, truth: Path | None = None) -> None:
     rows = workspace.rounds()
     if not rows or rows[-1].state != "open":
         return
+    if not shows_champion(workspace, rows[-1].round):
+        send_pre_annotations(context)
     if truth is not None and rows[-1].answered < rows[-1].sent:
         simulated_annotator(load_truth(truth, workspace))(context, rows[-1])
     record_new_annotations(context)
