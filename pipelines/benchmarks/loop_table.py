@@ -32,7 +32,8 @@ def _title(result: Mapping[str, Any]) -> str:
     plan, part = result["plan"], result["unattended"]
     return (
         f"{escape_markdown(plan['data'])}, {part['pool']} images in the pool, "
-        f"{part['test_images']} test images; {plan['px']} px, {plan['images_seen']} images seen in each training."
+        f"{part['test_images']} test images; {plan['px']} px, "
+        f"{plan['images_seen']} images seen in each training."
     )
 
 

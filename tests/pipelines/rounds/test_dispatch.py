@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotate.studio.fake import FakeStudio
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from dsmoe_core.schema import Arm, ImageRecord, Prediction, Vocabulary
 from dsmoe_core.uncertainty import image_uncertainty
@@ -19,8 +20,9 @@ from pipelines.rounds.acquisition.function import Candidates
 from pipelines.rounds.acquisition.limits import Refusal
 from pipelines.rounds.acquisition.uniform import uniform_scores
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.dispatch import PlannedTasks, choose, pool, push
+from pipelines.rounds.dispatch import PlannedTasks, choose, pool, push, shows_champion
 from pipelines.rounds.loop import close_round, open_round
+from pipelines.rounds.watch import bring_up_to_date
 from pipelines.workspace.journal import SentTask
 from pipelines.workspace.workspace import Workspace
 
@@ -279,3 +281,49 @@ def test_a_budget_in_boxes_ends_the_selection(trained: LoopContext) -> None:
     with_acquisition(trained, "random", budget=9, budget_boxes=1, random_share=0.0)
     round_ = open_round(trained)
     assert 1 <= len(trained.workspace.journal.tasks(round_.round)) < 9
+
+
+def test_open_tasks_get_the_predictions_of_a_champion_that_was_put_back(
+    context: LoopContext, label: Label
+) -> None:
+    workspace = context.workspace
+    for _ in range(2):
+        open_round(context)
+        label(context)
+        close_round(context)
+    first, second = (card.id for card in workspace.registry.cards())
+    if workspace.champion() != second:
+        workspace.registry.promote(second, "by hand")
+    number = open_round(context).round
+    assert shows_champion(workspace, number)
+    workspace.registry.rollback("worse")
+    assert workspace.champion() == first
+    assert not shows_champion(workspace, number)
+    open_round(context)
+    assert shows_champion(workspace, number)
+    studio = context.studio
+    assert isinstance(studio, FakeStudio)
+    shown = [
+        task["predictions"][-1]["model_version"] for task in studio._state["tasks"] if task["predictions"]
+    ]
+    blind = sum(task.version is None for task in workspace.journal.tasks(number))
+    assert (
+        shown.count(workspace.prediction_version(first)) >= len(workspace.journal.tasks(number)) - blind > 0
+    )
+
+
+def test_loop_sends_the_predictions_of_a_champion_that_was_put_back(
+    context: LoopContext, label: Label
+) -> None:
+    workspace = context.workspace
+    for _ in range(2):
+        open_round(context)
+        label(context)
+        close_round(context)
+    second = workspace.registry.cards()[-1].id
+    if workspace.champion() != second:
+        workspace.registry.promote(second, "by hand")
+    number = open_round(context).round
+    workspace.registry.rollback("worse")
+    bring_up_to_date(context)
+    assert shows_champion(workspace, number)
