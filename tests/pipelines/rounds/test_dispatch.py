@@ -20,8 +20,9 @@ from pipelines.rounds.acquisition.function import Candidates
 from pipelines.rounds.acquisition.limits import Refusal
 from pipelines.rounds.acquisition.uniform import uniform_scores
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.dispatch import PlannedTasks, choose, pool, push, shows_champion
+from pipelines.rounds.dispatch import PlannedTasks, choose, push, shows_champion
 from pipelines.rounds.loop import close_round, open_round
+from pipelines.rounds.pool import pool
 from pipelines.rounds.watch import bring_up_to_date
 from pipelines.workspace.journal import SentTask
 from pipelines.workspace.workspace import Workspace
