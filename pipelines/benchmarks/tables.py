@@ -28,6 +28,7 @@ from pipelines.benchmarks.measurement_tables import (
     studio_table,
 )
 from pipelines.benchmarks.results import read_result
+from pipelines.benchmarks.scale.table import scale_table
 from pipelines.benchmarks.simulation.table import simulation_table
 from pipelines.benchmarks.training_tables import (
     class_table,
@@ -72,6 +73,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "first_model": _WARM_START_TABLE,
     "settings": _SETTINGS_TABLE,
     **{f"settings_{name}": _SETTINGS_TABLE for name in ("all", "labels", "losses", "rows", "tiles")},
+    "scale": scale_table,
     "speed": speed_table,
     "words": text_table,
     "forgetting": forgetting_table,

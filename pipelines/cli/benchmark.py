@@ -21,6 +21,7 @@ from pipelines.cli import (
 )
 from pipelines.cli import demo as demo_command
 from pipelines.cli import effort as effort_command
+from pipelines.cli import scale as scale_command
 from pipelines.cli import uncertainty as uncertainty_command
 from pipelines.cli.language_model import LlmModelOption, LlmOption
 from pipelines.cli.options import (
@@ -51,6 +52,7 @@ app.command("effort")(effort_command.effort)
 app.command("uncertainty")(uncertainty_command.uncertainty)
 app.command("ranking")(ranking.ranking)
 app.command("loop")(loop_benchmark.loop)
+app.command("scale")(scale_command.scale)
 
 
 class DeviceChoice(StrEnum):
