@@ -18,7 +18,7 @@ def scale(
     ] = "overhead,ray,ray_killed,torchrun",
     images: Annotated[int, typer.Option("--images", min=200, help="Images to predict on Ray.")] = 2000,
     images_seen: Annotated[
-        int, typer.Option("--images-seen", min=8, help="Length of each training of torchrun.")
+        int, typer.Option("--images-seen", min=8, help="Images shown in each training.")
     ] = 160,
     px: Annotated[
         int,

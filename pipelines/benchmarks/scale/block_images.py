@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from dsmoe_core.data import coco
@@ -36,7 +37,7 @@ def write_block_images(folder: Path, train: int, val: int, px: int, seed: int) -
         coco.write(AnnotationSet(tuple(COLOURS), tuple(entries)), folder / f"{part}.json")
 
 
-def _blocks(px: int, rng: np.random.Generator) -> tuple[np.ndarray, tuple[Annotation, ...]]:
+def _blocks(px: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], tuple[Annotation, ...]]:
     """Pixels (px, px, 3), uint8, and the boxes: one block at most in each quarter of the image."""
     pixels = rng.integers(118, 138, (px, px, 3), dtype=np.uint8)
     half, annotations = px // 2, []

@@ -23,15 +23,13 @@ class ScaleOptions:
         overhead: of the part ``overhead``.
         images: predicted on Ray.
         px: side of the images and of the network's input, for Ray and torchrun.
-        model_images_seen: length of the training of the model that predicts.
-        images_seen: length of each training of the part ``torchrun``.
+        images_seen: length of each training: of the model that predicts, and of the part ``torchrun``.
         processes: workers of Ray, and processes of torchrun.
     """
 
     overhead: OverheadOptions
     images: int = 2000
     px: int = 96
-    model_images_seen: int = 400
     images_seen: int = 160
     processes: int = 2
     seed: int = 0
@@ -55,7 +53,7 @@ def _ray(
     kill: bool = False,
 ) -> dict[str, Any]:
     made = NanoWorkspace.make(folder, options.px, options.seed)
-    made.train(folder / "model", options.model_images_seen, environment, progress)
+    made.train(folder / "model", options.images_seen, environment, progress)
     images, source = prediction_job(
         made, folder / "model", folder, options.images, options.px, options.seed + 1
     )

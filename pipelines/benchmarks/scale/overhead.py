@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ STEPS: dict[str, Step] = {
 }
 """The steps of a cycle in their order, by the names of the Dagster assets; people annotate before CLOSING."""
 CLOSING = "annotations"
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class TimedDetector:
         """See ``DetectorBackend.measure_parts``."""
         return self._timed(lambda: self._detector.measure_parts(model, vocabulary, truth))
 
-    def _timed(self, work: Callable[[], Any]) -> Any:
+    def _timed(self, work: Callable[[], _Result]) -> _Result:
         started = Elapsed.now()
         try:
             return work()
