@@ -61,6 +61,20 @@ class NetworkOutput(NamedTuple):
     """F_enc, output of stage 3 on the working grid; does not depend on the classes."""
 
 
+class StagesBeforeExperts(NamedTuple):
+    """Results of stages 3 to 7 and 9, which do not depend on which experts are selected."""
+
+    f_enc: Float[Tensor, "b d h w"]
+    pyramid: list[Tensor]
+    """Maps of the image encoder, finest first."""
+    f_cs: Float[Tensor, "b d h w"]
+    aligned: AlignmentOutput
+    f_b: Float[Tensor, "b d h w"]
+    gated: GatingOutput
+    """The experts that the router selects."""
+    f_e: Float[Tensor, "b d h w"]
+
+
 class ClassEncoder(nn.Module):
     """Stages 1 and 2, which encode the class book; used alone where an exported graph runs the other stages.
 
@@ -157,15 +171,42 @@ class DSMoE(ClassEncoder):
             classes: T^ of the classes to score.
             maps: maps of stage 3's backbone for these images, if they are already computed.
         """
+        stages = self.stages_before_experts(images, text, maps)
+        return self.detect(stages, stages.gated, classes)
+
+    def stages_before_experts(
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        text: Float[Tensor, "s t"],
+        maps: list[Tensor] | None = None,
+    ) -> StagesBeforeExperts:
+        """Run the stages that do not depend on the selected experts; arguments as in :meth:`forward`."""
         f_enc, pyramid = self.image_encoder(images, maps)  # 3
         f_cs = self.cbam(f_enc)  # 4
         aligned = self.alignment(f_cs, text)  # 5
         f_b = self.broadcasting(f_cs, aligned, text)  # 6
         gated = self.gating(f_b, text)  # 7
-        f_moe = self.experts(f_b, gated)  # 8
         f_e = self.ensemble(f_b, text, aligned, gated)  # 9
-        f_out, misalignment = self.aggregation(f_e, f_moe)  # 10
-        maps_by_name = {"f_enc": f_enc, "f_cs": f_cs, "f_b": f_b, "f_e": f_e, "f_out": f_out}
-        shallow = [pyramid[i] for i in self.head_levels]
+        return StagesBeforeExperts(f_enc, pyramid, f_cs, aligned, f_b, gated, f_e)
+
+    def detect(
+        self, stages: StagesBeforeExperts, selection: GatingOutput, classes: Float[Tensor, "c t"]
+    ) -> NetworkOutput:
+        """Run the selected experts, stage 10 and the head.
+
+        Args:
+            selection: the experts of each position.
+            classes: T^ of the classes to score.
+        """
+        f_moe = self.experts(stages.f_b, selection)  # 8
+        f_out, misalignment = self.aggregation(stages.f_e, f_moe)  # 10
+        maps_by_name = {
+            "f_enc": stages.f_enc,
+            "f_cs": stages.f_cs,
+            "f_b": stages.f_b,
+            "f_e": stages.f_e,
+            "f_out": f_out,
+        }
+        shallow = [stages.pyramid[i] for i in self.head_levels]
         levels = self.head(maps_by_name[self.head_input], shallow, classes)
-        return NetworkOutput(levels, aligned, gated, misalignment, f_enc)
+        return NetworkOutput(levels, stages.aligned, selection, misalignment, stages.f_enc)

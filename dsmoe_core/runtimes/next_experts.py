@@ -37,22 +37,10 @@ def forward_with_next_experts(
     Returns:
         The output, and what the next-best experts give; None for a head that does not read F_out.
     """
-    f_enc, pyramid = network.image_encoder(images)  # 3
-    f_cs = network.cbam(f_enc)  # 4
-    aligned = network.alignment(f_cs, text)  # 5
-    f_b = network.broadcasting(f_cs, aligned, text)  # 6
-    gated = network.gating(f_b, text)  # 7
-    f_e = network.ensemble(f_b, text, aligned, gated)  # 9
-    shallow = [pyramid[i] for i in network.head_levels]
-
-    def detect(selection: GatingOutput) -> NetworkOutput:
-        f_out, misalignment = network.aggregation(f_e, network.experts(f_b, selection))  # 8 and 10
-        maps = {"f_enc": f_enc, "f_cs": f_cs, "f_b": f_b, "f_e": f_e, "f_out": f_out}
-        levels = network.head(maps[network.head_input], shallow, classes)
-        return NetworkOutput(levels, aligned, selection, misalignment, f_enc)
-
-    output = detect(gated)
+    stages = network.stages_before_experts(images, text)
+    output = network.detect(stages, stages.gated, classes)
     if network.head_input != "f_out":
         return output, None
-    following = flatten_levels(detect(next_best(gated, network.gating.load_bias)).levels)
-    return output, NextExperts(following.logits, following.boxes)
+    following = network.detect(stages, next_best(stages.gated, network.gating.load_bias), classes)
+    cells = flatten_levels(following.levels)
+    return output, NextExperts(cells.logits, cells.boxes)
