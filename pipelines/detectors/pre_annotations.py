@@ -8,7 +8,9 @@ from dsmoe_core.cross_class_nms import suppress_across_classes
 from dsmoe_core.schema import Prediction
 from pipelines.settings.rounds import RoundSettings
 from pipelines.workspace.operating_points import OperatingPoints
+from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.workspace import Workspace
+from prompts.class_book import ClassBook
 
 UNMEASURED_SCORE = 0.3
 """Threshold of a model without operating points, because there is no test set."""
@@ -49,3 +51,21 @@ def shown_detections(workspace: Workspace, prediction: Prediction) -> Prediction
     """
     points = workspace.registry.operating_points(prediction.version.rpartition("+")[0])
     return pre_annotations(prediction, workspace.settings.round, points)
+
+
+def current_pre_annotations(workspace: Workspace, prediction: Prediction, book: ClassBook) -> Prediction:
+    """The pre-annotations of a workspace for a stored prediction, with the published class book's classes.
+
+    If another class book was published after the prediction was made, its classes are renamed; detections of
+    classes that were removed are left out.
+
+    Args:
+        book: the published class book.
+
+    Raises:
+        ModelError: the operating points of the model are damaged.
+    """
+    shown = shown_detections(workspace, prediction)
+    if prediction.version.rpartition("+")[2] == book.version:
+        return shown
+    return relabel_prediction(shown, or_drop(book))

@@ -9,8 +9,8 @@ from typing import Any, overload
 
 from annotate.studio.protocol import Task
 from dsmoe_core.errors import WorkspaceError
-from dsmoe_core.schema import ImageRecord, Prediction
-from pipelines.detectors.pre_annotations import shown_detections
+from dsmoe_core.schema import ImageRecord
+from pipelines.detectors.pre_annotations import current_pre_annotations
 from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.acquisition.limits import Refusal
 from pipelines.rounds.acquisition.selection import ranked_round, sample, seed_round
@@ -18,7 +18,6 @@ from pipelines.rounds.candidates import candidates_of_pool, limits_of_round
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.pool import pool
 from pipelines.workspace.journal import RoundRecord, SentTask
-from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.workspace import Workspace
 
 _SHOWN_MODEL = "shown_model"
@@ -191,17 +190,9 @@ class PlannedTasks(Sequence[Task]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         task = self._planned[index]
-        prediction = self._pre_annotations(task.key, task.version) if task.version else None
+        prediction = None
+        if task.version:
+            stored = self._predictions[task.version][task.key]
+            prediction = current_pre_annotations(self._workspace, stored, self._book)
         image = self._images[task.key]
         return Task(image, task.round, task.arm, task.rank, prediction, task.acquisition, task.score)
-
-    def _pre_annotations(self, key: str, version: str) -> Prediction:
-        """The prediction of an image as its annotators see it.
-
-        If another class book was published after the prediction was made, its classes are renamed; detections
-        of classes that were removed are left out.
-        """
-        prediction = shown_detections(self._workspace, self._predictions[version][key])
-        if not version.endswith(f"+{self._book.version}"):
-            prediction = relabel_prediction(prediction, or_drop(self._book))
-        return prediction

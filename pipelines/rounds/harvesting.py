@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from dsmoe_core.data.import_account import merged_accounts
 from dsmoe_core.errors import ClassBookError, WorkspaceError
 from dsmoe_core.schema import Arm, Harvest, Prediction
-from pipelines.detectors.pre_annotations import shown_detections
+from pipelines.detectors.pre_annotations import current_pre_annotations
 from pipelines.rounds.context import LoopContext
 from pipelines.workspace.journal import SentTask
-from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.round_summary import count_round
 from pipelines.workspace.workspace import Workspace
 
@@ -103,12 +102,8 @@ def _hidden_pre_annotations(
     blind = [task.key for task in tasks if task.version is None and task.arm is not Arm.SEED]
     if record.champion is None or not blind:
         return {}
-    version = f"{record.champion}+{record.class_book}"
-    stored = workspace.prediction_store.lookup(version)
-    hidden = {key: shown_detections(workspace, stored[key]) for key in blind if key in stored}
-    if version.endswith(f"+{book.version}"):
-        return hidden
-    return {key: relabel_prediction(prediction, or_drop(book)) for key, prediction in hidden.items()}
+    stored = workspace.prediction_store.lookup(f"{record.champion}+{record.class_book}")
+    return {key: current_pre_annotations(workspace, stored[key], book) for key in blind if key in stored}
 
 
 def unknown_classes(workspace: Workspace, harvests: Mapping[str, Harvest]) -> list[UnknownClass]:

@@ -18,12 +18,11 @@ from dsmoe_core.evaluation.bootstrap import expanded_interval, resample_counts
 from dsmoe_core.evaluation.matching import UNMATCHED, match_any_class, pairwise_iou
 from dsmoe_core.evaluation.paired_predictions import min_units
 from dsmoe_core.schema import Annotation, Detection
-from pipelines.detectors.pre_annotations import shown_detections
+from pipelines.detectors.pre_annotations import current_pre_annotations
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.gate import CheckResult, Decision, Outcome
 from pipelines.rounds.promotion import apply_decision, with_approval
 from pipelines.settings.gate import GateSettings
-from pipelines.workspace.relabel import or_drop, relabel_prediction
 from pipelines.workspace.workspace import Workspace
 
 STEP, DECISION_STEP = "shadow", "shadow decision"
@@ -116,12 +115,8 @@ def _corrections(workspace: Workspace, number: int, versions: Sequence[str]) -> 
         labelled = annotations.get(task.key)
         if labelled is None or any(task.key not in predictions for predictions in stored):
             continue
-        counts = []
-        for version, predictions in zip(versions, stored, strict=True):
-            shown = shown_detections(workspace, predictions[task.key])
-            if not version.endswith(f"+{book.version}"):
-                shown = relabel_prediction(shown, or_drop(book))
-            counts.append(corrections_needed(shown.detections, labelled.annotations))
+        shown = [current_pre_annotations(workspace, predictions[task.key], book) for predictions in stored]
+        counts = [corrections_needed(s.detections, labelled.annotations) for s in shown]
         result.append(ImageCorrections(labelled.image.name, *counts))
     return result
 
