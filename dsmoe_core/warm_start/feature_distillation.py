@@ -7,7 +7,6 @@ and the loss is 1 - cosine, averaged over all positions, as in the hint of Romer
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,14 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsmoe_core.build import build
 from dsmoe_core.checkpoint import read_tensors
-from dsmoe_core.config import STRIDES, ModelConfig, TrainingConfig
-from dsmoe_core.data.letterbox_cache import CacheConfig
+from dsmoe_core.config import STRIDES, ModelConfig
 from dsmoe_core.efficientnet.backbone import WIDTHS, EfficientNetLite0
-from dsmoe_core.schema import ImageRecord
-from dsmoe_core.warm_start.checkpoint import load_initial_encoder, require_file
-from dsmoe_core.warm_start.pretraining import PretrainingProgress, pretrain_encoder
+from dsmoe_core.warm_start.checkpoint import require_file
 
 LEVEL = STRIDES.index(16)
 """The map that is distilled."""
@@ -86,41 +81,3 @@ class FeatureDistillation:
         """Nothing: the loss depends on the images alone."""
         del images, step
         return ()
-
-
-def fit_distilled(
-    *,
-    images: Sequence[ImageRecord],
-    model: ModelConfig,
-    training: TrainingConfig,
-    teacher: Path,
-    out: Path,
-    encoder_from: Path | None = None,
-    cache: CacheConfig | None = None,
-    progress: PretrainingProgress | None = None,
-) -> nn.Module:
-    """Pretrain the image encoder on unlabelled images; the rest of the network keeps its initial weights.
-
-    Called again with the same arguments after a kill, it resumes at the last checkpoint in ``out``.
-
-    Args:
-        teacher: file of EfficientNet-Lite0's converted weights.
-        encoder_from: file of the image encoder's initial weights; None: random weights.
-
-    Returns:
-        The network with the pretrained image encoder.
-
-    Raises:
-        DataError: there is no image.
-        ModelError: a weight is not finite.
-        PrerequisiteError: the file of the teacher does not exist.
-    """
-    torch.manual_seed(training.seed)
-    network = build(model)
-    if encoder_from is not None:
-        load_initial_encoder(network, encoder_from)
-    objective = FeatureDistillation(network, model, teacher)
-    pretrain_encoder(
-        objective, images=images, model=model, training=training, out=out, cache=cache, progress=progress
-    )
-    return network

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from dsmoe_core.build import build
 from dsmoe_core.checkpoint import (
     CHECKPOINT,
     load_weights,
@@ -36,6 +37,7 @@ from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.length import LengthState, TrainingLength
 from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate
 from dsmoe_core.training.precision import training_precision
+from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 
 PretrainingProgress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in total, values by name): the smoothed loss, and ``seconds_left``."""
@@ -57,28 +59,54 @@ class PretrainingObjective(Protocol):
 
 
 def pretrain_encoder(
-    objective: PretrainingObjective,
+    make_objective: Callable[[nn.Module], PretrainingObjective],
     *,
     images: Sequence[ImageRecord],
     model: ModelConfig,
     training: TrainingConfig,
     out: Path,
+    encoder_from: Path | None = None,
     cache: CacheConfig | None = None,
     progress: PretrainingProgress | None = None,
-) -> None:
-    """Train the module of an objective on unlabelled images, in place.
+) -> nn.Module:
+    """Pretrain the image encoder on unlabelled images; the rest of the network keeps its initial weights.
 
     Called again with the same arguments after a kill, it resumes at the last checkpoint in ``out``.
 
     Args:
+        make_objective: makes the objective for a network whose image encoder is pretrained.
         training: its length is ``images_seen``, or ``minutes``.
         out: folder of the checkpoint, of this configuration alone.
+        encoder_from: file of the image encoder's initial weights; None: random weights.
         cache: cache of letter-boxed images; None: they are kept in memory.
+        progress: called after every step.
+
+    Returns:
+        The network with the pretrained image encoder.
 
     Raises:
         DataError: there is no image.
         ModelError: a weight is not finite.
     """
+    torch.manual_seed(training.seed)
+    network = build(model)
+    if encoder_from is not None:
+        load_initial_encoder(network, encoder_from)
+    objective = make_objective(network)
+    _train(objective, images, model, training, out, cache, progress)
+    return network
+
+
+def _train(
+    objective: PretrainingObjective,
+    images: Sequence[ImageRecord],
+    model: ModelConfig,
+    training: TrainingConfig,
+    out: Path,
+    cache: CacheConfig | None,
+    progress: PretrainingProgress | None,
+) -> None:
+    """Train the module of an objective, in place; arguments as in ``pretrain_encoder``."""
     if not images:
         raise DataError("there is no image to pretrain on", "Give a folder with images.")
     out.mkdir(parents=True, exist_ok=True)

@@ -10,21 +10,13 @@ overlapping convolutions, which would leak masked pixels into their neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from dsmoe_core.build import build
-from dsmoe_core.config import ModelConfig, TrainingConfig
-from dsmoe_core.data.letterbox_cache import CacheConfig
-from dsmoe_core.schema import ImageRecord
-from dsmoe_core.warm_start.checkpoint import load_initial_encoder
-from dsmoe_core.warm_start.pretraining import PretrainingProgress, pretrain_encoder
+from dsmoe_core.config import ModelConfig
 
 PATCH_SIZE = 32
 MASK_RATIO = 0.6
@@ -78,44 +70,6 @@ class MaskedImages:
     def step_inputs(self, images: int, step: int) -> tuple[Tensor, ...]:
         """The patches to mask."""
         return (random_patch_mask(images, self._cells, self._seed, step),)
-
-
-def fit_simmim(
-    *,
-    images: Sequence[ImageRecord],
-    model: ModelConfig,
-    training: TrainingConfig,
-    out: Path,
-    encoder_from: Path | None = None,
-    cache: CacheConfig | None = None,
-    progress: PretrainingProgress | None = None,
-) -> nn.Module:
-    """Pretrain the image encoder on unlabelled images; the rest of the network keeps its initial weights.
-
-    Called again with the same arguments after a kill, it resumes at the last checkpoint in ``out``.
-
-    Args:
-        out: folder of the checkpoint.
-        encoder_from: file of the image encoder's initial weights; None: random weights.
-        cache: cache of letter-boxed images; None: they are kept in memory.
-        progress: called after every step.
-
-    Returns:
-        The network with the pretrained image encoder.
-
-    Raises:
-        DataError: there is no image.
-        ModelError: a weight is not finite.
-    """
-    torch.manual_seed(training.seed)
-    network = build(model)
-    if encoder_from is not None:
-        load_initial_encoder(network, encoder_from)
-    objective = MaskedImages(network, model, training.seed)
-    pretrain_encoder(
-        objective, images=images, model=model, training=training, out=out, cache=cache, progress=progress
-    )
-    return network
 
 
 def random_patch_mask(count: int, cells: int, seed: int, step: int) -> Bool[Tensor, "b h w"]:

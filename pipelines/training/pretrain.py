@@ -192,12 +192,19 @@ def train_unlabelled(
         The network with the trained image encoder.
     """
     from dsmoe_core.data.letterbox_cache import CacheConfig
-    from dsmoe_core.warm_start.feature_distillation import fit_distilled
-    from dsmoe_core.warm_start.simmim import fit_simmim
+    from dsmoe_core.warm_start.feature_distillation import FeatureDistillation
+    from dsmoe_core.warm_start.pretraining import PretrainingObjective, pretrain_encoder
+    from dsmoe_core.warm_start.simmim import MaskedImages
 
     progress.status(f"training on unlabelled images ({RECIPES[objective]})")
-    fit = fit_simmim if teacher is None else partial(fit_distilled, teacher=teacher)
-    return fit(
+
+    def make_objective(network: Any) -> PretrainingObjective:
+        if teacher is None:
+            return MaskedImages(network, model, training.seed)
+        return FeatureDistillation(network, model, teacher)
+
+    return pretrain_encoder(
+        make_objective,
         images=images,
         model=model,
         training=training,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from dsmoe_core.efficientnet.backbone import EfficientNetLite0
 from dsmoe_core.efficientnet.weights import FORMAT
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.schema import LabelledImage
-from dsmoe_core.warm_start.feature_distillation import DistilledModel, fit_distilled
+from dsmoe_core.warm_start.feature_distillation import DistilledModel, FeatureDistillation
+from dsmoe_core.warm_start.pretraining import pretrain_encoder
 
 MODEL = SMALL.model_copy(update={"image_px": 64})
 
@@ -46,11 +48,11 @@ def test_the_loss_falls_and_the_encoder_alone_changes(
 ) -> None:
     losses: list[float] = []
     training = TrainingConfig(images_seen=160, batch=4, seed=0, precision="32-true")
-    network = fit_distilled(
+    network = pretrain_encoder(
+        partial(FeatureDistillation, model=MODEL, teacher=teacher),
         images=[labelled.image for labelled in images],
         model=MODEL,
         training=training,
-        teacher=teacher,
         out=tmp_path,
         progress=lambda step, steps, named: losses.append(named["distillation"]),
     )
@@ -64,10 +66,10 @@ def test_the_loss_falls_and_the_encoder_alone_changes(
 
 def test_a_missing_teacher_is_refused(images: list[LabelledImage], tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError):
-        fit_distilled(
+        pretrain_encoder(
+            partial(FeatureDistillation, model=MODEL, teacher=tmp_path / "gone.safetensors"),
             images=[images[0].image],
             model=MODEL,
             training=TrainingConfig(images_seen=4),
-            teacher=tmp_path / "gone.safetensors",
             out=tmp_path,
         )

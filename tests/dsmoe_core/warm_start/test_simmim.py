@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from dsmoe_core.build import tiny_vit
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
+from dsmoe_core.warm_start.pretraining import pretrain_encoder
 from dsmoe_core.warm_start.simmim import (
     MASK_RATIO,
     PATCH_SIZE,
     MaskedImageModel,
-    fit_simmim,
+    MaskedImages,
     random_patch_mask,
 )
 
@@ -40,7 +42,14 @@ def pretrain(
         if step == kill_at:
             raise KeyboardInterrupt
 
-    network = fit_simmim(images=images, model=MODEL, training=training, out=out, progress=progress)
+    network = pretrain_encoder(
+        partial(MaskedImages, model=MODEL, seed=training.seed),
+        images=images,
+        model=MODEL,
+        training=training,
+        out=out,
+        progress=progress,
+    )
     return network, losses
 
 
