@@ -11,8 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.detectors.registry import detector_entry
-from pipelines.detectors.tracking import artifact_location, open_client, warn
+from pipelines.detectors.tracking import experiment_id, is_tracked, open_client, warn
 from pipelines.workspace.model_card import write_model_card
 from pipelines.workspace.registry import CHAMPION, ModelCard
 from pipelines.workspace.workspace import Workspace
@@ -36,18 +35,13 @@ def mirror(workspace: Workspace) -> None:
     try:
         for card in workspace.registry.cards():
             write_model_card(workspace.registry, card.id)
-        if not _is_tracked(workspace):
+        if not is_tracked(workspace):
             return
         client = open_client(workspace)
         if client is not None:
             _copy_models(client, workspace)
     except Exception as error:  # noqa: BLE001  # no failure of MLflow may stop a round
         warn(error, "the models are not copied to its registry")
-
-
-def _is_tracked(workspace: Workspace) -> bool:
-    settings = workspace.settings
-    return settings.tracking.kind != "none" and detector_entry(settings.detector.kind).tracked
 
 
 def _copy_models(client: MlflowClient, workspace: Workspace) -> None:
@@ -80,11 +74,7 @@ def _add_version(client: MlflowClient, workspace: Workspace, name: str, card: Mo
 
     The run is found again if a copy was interrupted before its version was made.
     """
-    existing = client.get_experiment_by_name(EXPERIMENT)
-    if existing is None:
-        experiment = client.create_experiment(EXPERIMENT, artifact_location(workspace))
-    else:
-        experiment = existing.experiment_id
+    experiment = experiment_id(client, workspace, EXPERIMENT)
     found = client.search_runs([experiment], f"tags.`{MODEL_TAG}` = '{workspace.unique_id()}/{card.id}'")
     if found:
         run = found[0]

@@ -42,8 +42,7 @@ def track_training(
         name: name of the run, which is the model's id.
         parameters: parameters of the run.
     """
-    settings = workspace.settings
-    if settings.tracking.kind == "none" or not detector_entry(settings.detector.kind).tracked:
+    if not is_tracked(workspace):
         yield None
         return
     curves = _open_curves(workspace, name, parameters)
@@ -55,6 +54,12 @@ def track_training(
         raise
     if curves is not None:
         curves.end("FINISHED")
+
+
+def is_tracked(workspace: Workspace) -> bool:
+    """Whether the settings and the detector backend of a workspace ask for MLflow."""
+    settings = workspace.settings
+    return settings.tracking.kind != "none" and detector_entry(settings.detector.kind).tracked
 
 
 class TrainingCurves:
@@ -103,7 +108,7 @@ class TrainingCurves:
 def _open_curves(workspace: Workspace, name: str, parameters: Mapping[str, Any]) -> TrainingCurves | None:
     try:
         client = open_client(workspace)
-        return None if client is None else _curves(client, artifact_location(workspace), name, parameters)
+        return None if client is None else _curves(client, workspace, name, parameters)
     except Exception as error:  # noqa: BLE001  # no failure of MLflow may end a training
         warn(error)
         return None
@@ -115,11 +120,16 @@ def warn(error: Exception, consequence: str = "training continues without curves
     _log.warning("MLflow failed, %s: %s", consequence, first_line)
 
 
-def artifact_location(workspace: Workspace) -> str | None:
-    """Where files of a new experiment are stored; None: a server decides."""
-    if workspace.settings.tracking.url is not None:
-        return None
-    return (workspace.path / FOLDER / "artifacts").as_uri()
+def experiment_id(client: MlflowClient, workspace: Workspace, name: str) -> str:
+    """The id of the experiment of this name, which is made if there is none."""
+    existing = client.get_experiment_by_name(name)
+    if existing is not None:
+        return str(existing.experiment_id)
+    local = workspace.settings.tracking.url is None
+    artifacts = (
+        (workspace.path / FOLDER / "artifacts").as_uri() if local else None
+    )  # None: the server decides
+    return str(client.create_experiment(name, artifacts))
 
 
 def open_client(workspace: Workspace) -> MlflowClient | None:
@@ -143,14 +153,10 @@ def _client(folder: Path, url: str | None = None) -> MlflowClient | None:
 
 
 def _curves(
-    client: MlflowClient, artifacts: str | None, name: str, parameters: Mapping[str, Any]
+    client: MlflowClient, workspace: Workspace, name: str, parameters: Mapping[str, Any]
 ) -> TrainingCurves:
     """The curves of the unfinished run of this name, or of a new run."""
-    existing = client.get_experiment_by_name(EXPERIMENT)
-    if existing is None:
-        experiment = client.create_experiment(EXPERIMENT, artifacts)
-    else:
-        experiment = existing.experiment_id
+    experiment = experiment_id(client, workspace, EXPERIMENT)
 
     def new_run() -> str:
         run = str(client.create_run(experiment, run_name=name).info.run_id)
