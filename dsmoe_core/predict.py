@@ -258,7 +258,9 @@ class Detector:
         _, vocabulary, scorer = self._require_vocabulary()
         probabilities_at_cells = output.logits[index, :, : len(vocabulary)].sigmoid()
         kept = nms_per_class(probabilities_at_cells, output.boxes[index], min_score)
-        scores = scorer.score(kept, output, index) if scored else [{}] * len(kept.labels)
+        scores: Sequence[dict[str, float]] = [{}] * len(kept.labels)
+        if scored:
+            scores = scorer.score(kept, probabilities_at_cells, output, index)
         letterbox = Letterbox.of(image.width, image.height, self.model.config.image_px)
         in_image = letterbox.to_image(kept.boxes.cpu().numpy()).clip(
             0, np.array([image.width, image.height] * 2, dtype=np.float32)

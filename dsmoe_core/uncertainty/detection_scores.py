@@ -42,28 +42,29 @@ class DetectionScorer:
     side: int
     known: KnownFeatures | None = None
 
-    def score(self, kept: KeptBoxes, output: RuntimeOutput, index: int) -> list[dict[str, float]]:
+    def score(
+        self, kept: KeptBoxes, probabilities: Float[Tensor, "N c"], output: RuntimeOutput, index: int
+    ) -> list[dict[str, float]]:
         """The scores of each detection by name; a score that is not defined for a detection is left out.
 
         Args:
             kept: the detections of an image.
+            probabilities: of all classes in all cells of the image.
             output: of the batch of the image.
             index: of the image in the batch.
         """
-        logits, classes = output.logits[index], self.columns.classes
         scores = kept.probabilities.gather(1, kept.labels[:, None])[:, 0]
-        of_classes = logits[:, :classes].sigmoid()
         boxes = output.boxes[index]
         by_class = class_scores(kept.probabilities.double().cpu().numpy(), kept.labels.cpu().numpy())
         arrays: dict[str, Float[np.ndarray, " f"]] = {
             CLASS: by_class.entropy,
             CLASS_MARGIN: by_class.margin,
             LOCALISATION: _array(
-                box_spread(kept.boxes, kept.labels, scores, of_classes, boxes, nms_iou=NMS_IOU)
+                box_spread(kept.boxes, kept.labels, scores, probabilities, boxes, nms_iou=NMS_IOU)
             ),
         }
         if self.columns.owner:
-            at_cells = logits[kept.cells]
+            at_cells = output.logits[index][kept.cells]
             arrays[DESCRIPTION] = _array(text_doubt(at_cells, kept.labels, self.columns))
         if self.known is not None:
             novelty = self.known.novelty(output.vectors[index][kept.cells])

@@ -101,18 +101,7 @@ def evaluate_scores(
     calibrated = _cross_fitted(samples.complete, truth, names, seed)
     matched = match_images(calibrated.predictions, truth)
     counts = resample_counts(len(truth), resamples, seed)
-    scores = {
-        name: _row(name, _detection_table(matched, name), counts)
-        for name in (
-            CLASS,
-            CLASS_MARGIN,
-            DESCRIPTION,
-            LOCALISATION,
-            LOCALISATION_75,
-            ROUTING,
-            ROUTING_ENTROPY,
-        )
-    }
+    scores = {name: _row(name, _detection_table(matched, name), counts) for name in DETECTION_SCORES}
     scores[NOVELTY] = _row(NOVELTY, _novelty_table(samples, truth, calibrated), counts)
     result: Plain = {
         "images": len(truth),
