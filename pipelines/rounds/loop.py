@@ -18,9 +18,9 @@ from pipelines.rounds.dispatch import choose, push
 from pipelines.rounds.gate import gate_checks
 from pipelines.rounds.harvesting import harvest
 from pipelines.rounds.pool import require_unlabelled
-from pipelines.rounds.promotion import evaluate, promote
+from pipelines.rounds.promotion import SHADOW_DECISION, evaluate, promote
 from pipelines.rounds.retraining import has_known_classes, make_dataset, train
-from pipelines.rounds.shadow import DECISION_STEP, STEP, decide_shadow, predict_with_shadow
+from pipelines.rounds.shadow import STEP, decide_shadow, predict_with_shadow
 from pipelines.rounds.stopping import measure_agreement
 from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.journal import RoundRecord
@@ -165,7 +165,7 @@ def train_candidate(context: LoopContext) -> dict[str, Any]:
         number, _ = _closing_round(context, "dataset")
         trained = workspace.journal.finished(number, "train") is not None
         if workspace.registry.shadow() is not None and not trained:  # else it is this round's candidate
-            context.run_step(number, DECISION_STEP, lambda: decide_shadow(context, number))
+            context.run_step(number, SHADOW_DECISION, lambda: decide_shadow(context, number))
         dataset = str(_require(context, number, "dataset")["dataset_version"])
         return context.run_step(number, "train", lambda: train(context, number, dataset))
 

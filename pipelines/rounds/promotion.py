@@ -14,6 +14,9 @@ from pipelines.workspace.registry import HELD, SHADOW, Metrics
 from pipelines.workspace.workspace import Workspace
 from prompts.evaluation_report import TextEvaluationReport
 
+SHADOW_DECISION = "shadow decision"
+"""Name of the step that decides on the shadow of a round, see shadow.py."""
+
 
 def evaluate(context: LoopContext, candidate: str) -> dict[str, Any]:
     """Step ``evaluate``: metrics of the candidate and the champion on the test set.
@@ -77,7 +80,7 @@ def promote(context: LoopContext, number: int, candidate: str, metrics: Mapping[
         "reason": decision.reason,
         "checks": {name: check.to_dict() for name, check in decision.results.items()},
     }
-    shadow = workspace.journal.finished(number, "shadow decision")
+    shadow = workspace.journal.finished(number, SHADOW_DECISION)
     result |= {"shadow": shadow} if shadow else {}
     if of_candidate is not None:
         result |= {"map50": of_candidate.map50, "map": of_candidate.map}

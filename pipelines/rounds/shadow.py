@@ -25,7 +25,7 @@ from pipelines.rounds.promotion import apply_decision, with_approval
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.workspace import Workspace
 
-STEP, DECISION_STEP = "shadow", "shadow decision"
+STEP = "shadow"
 CHECK = "fewer_corrections"
 
 
