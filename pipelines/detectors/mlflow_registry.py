@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.detectors.tracking import experiment_id, is_tracked, open_client, warn
+from pipelines.detectors.tracking import artifact_location, experiment_id, is_tracked, open_client, warn
 from pipelines.workspace.model_card import write_model_card
 from pipelines.workspace.registry import CHAMPION, ModelCard
 from pipelines.workspace.workspace import Workspace
@@ -74,7 +74,7 @@ def _add_version(client: MlflowClient, workspace: Workspace, name: str, card: Mo
 
     The run is found again if a copy was interrupted before its version was made.
     """
-    experiment = experiment_id(client, workspace, EXPERIMENT)
+    experiment = experiment_id(client, artifact_location(workspace), EXPERIMENT)
     found = client.search_runs([experiment], f"tags.`{MODEL_TAG}` = '{workspace.unique_id()}/{card.id}'")
     if found:
         run = found[0]

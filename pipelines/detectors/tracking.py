@@ -108,7 +108,7 @@ class TrainingCurves:
 def _open_curves(workspace: Workspace, name: str, parameters: Mapping[str, Any]) -> TrainingCurves | None:
     try:
         client = open_client(workspace)
-        return None if client is None else _curves(client, workspace, name, parameters)
+        return None if client is None else _curves(client, artifact_location(workspace), name, parameters)
     except Exception as error:  # noqa: BLE001  # no failure of MLflow may end a training
         warn(error)
         return None
@@ -120,16 +120,21 @@ def warn(error: Exception, consequence: str = "training continues without curves
     _log.warning("MLflow failed, %s: %s", consequence, first_line)
 
 
-def experiment_id(client: MlflowClient, workspace: Workspace, name: str) -> str:
-    """The id of the experiment of this name, which is made if there is none."""
+def artifact_location(workspace: Workspace) -> str | None:
+    """Where files of a new experiment are stored; None: a server decides."""
+    if workspace.settings.tracking.url is not None:
+        return None
+    return (workspace.path / FOLDER / "artifacts").as_uri()
+
+
+def experiment_id(client: MlflowClient, artifacts: str | None, name: str) -> str:
+    """The id of the experiment of this name, which is made if there is none.
+
+    Args:
+        artifacts: where its files are stored, see ``artifact_location``.
+    """
     existing = client.get_experiment_by_name(name)
-    if existing is not None:
-        return str(existing.experiment_id)
-    local = workspace.settings.tracking.url is None
-    artifacts = (
-        (workspace.path / FOLDER / "artifacts").as_uri() if local else None
-    )  # None: the server decides
-    return str(client.create_experiment(name, artifacts))
+    return str(existing.experiment_id if existing is not None else client.create_experiment(name, artifacts))
 
 
 def open_client(workspace: Workspace) -> MlflowClient | None:
@@ -153,10 +158,10 @@ def _client(folder: Path, url: str | None = None) -> MlflowClient | None:
 
 
 def _curves(
-    client: MlflowClient, workspace: Workspace, name: str, parameters: Mapping[str, Any]
+    client: MlflowClient, artifacts: str | None, name: str, parameters: Mapping[str, Any]
 ) -> TrainingCurves:
     """The curves of the unfinished run of this name, or of a new run."""
-    experiment = experiment_id(client, workspace, EXPERIMENT)
+    experiment = experiment_id(client, artifacts, EXPERIMENT)
 
     def new_run() -> str:
         run = str(client.create_run(experiment, run_name=name).info.run_id)
