@@ -193,7 +193,8 @@ def write(annotations: AnnotationSet, folder: Path) -> None:
     refuse_duplicates((str(t) for t in targets), "file", folder)
     indices = {name: i for i, name in enumerate(annotations.classes)}
     (folder / "labels").mkdir(parents=True, exist_ok=True)
-    header = {"path": ".", **_splits(annotations), "names": dict(enumerate(annotations.classes))}
+    # Without `path` ultralytics looks beside data.yaml; "." would be the folder that it is started in.
+    header = {**_splits(annotations), "names": dict(enumerate(annotations.classes))}
     header["unlabelled"] = _NEGATIVE
     (folder / "data.yaml").write_text(
         yaml.safe_dump(header, sort_keys=False, allow_unicode=True), encoding="utf-8"
