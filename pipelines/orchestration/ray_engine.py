@@ -26,8 +26,9 @@ from pipelines.workspace.prediction_store import from_json, to_json
 
 SHARD_BATCHES = 8
 """Batches in a shard: what is predicted again after a kill."""
-MAX_RESTARTS, MAX_RETRIES = 20, 3
-"""Restarts of a killed actor, and attempts of a shard, after which the job fails."""
+MAX_RESTARTS = 10
+"""Restarts of a killed actor after which the job fails. Attempts of a shard have no limit of their own: on a
+busy machine Ray sends it several times to an actor that is dead already, before it knows that."""
 LOOPBACK = "127.0.0.1"
 CONNECT_TIMEOUT_S = 10.0
 _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -133,7 +134,7 @@ def _run(
     workers: int,
 ) -> Iterator[tuple[int, str]]:
     """(number, lines) of each shard as it is completed; an actor has one shard at a time."""
-    remote = ray.remote(num_cpus=1, max_restarts=MAX_RESTARTS, max_task_retries=MAX_RETRIES)(_Worker)
+    remote = ray.remote(num_cpus=1, max_restarts=MAX_RESTARTS, max_task_retries=-1)(_Worker)
     actors = [remote.remote(load) for _ in range(min(workers, len(shards)))]
     waiting = list(reversed(shards))
     running: dict[Any, tuple[int, Any]] = {}
@@ -149,7 +150,7 @@ def _run(
             lines = ray.get(finished[0])
         except ray.exceptions.RayActorError as error:
             raise ServiceError(
-                f"the worker of shard {number} was killed {MAX_RETRIES + 1} times ({type(error).__name__})",
+                f"the worker of shard {number} was killed {MAX_RESTARTS + 1} times ({type(error).__name__})",
                 "Give it more memory, or lower --workers or --batch, and run the same command again.",
             ) from error
         except ray.exceptions.RayTaskError as error:
