@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 from typing import Any
@@ -11,31 +11,33 @@ import numpy as np
 
 from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.ranking import compare_auroc
-from dsmoe_core.schema import ImageRecord, Prediction, Vocabulary
+from dsmoe_core.schema import Prediction, Vocabulary
 from dsmoe_core.uncertainty.score_kinds import DESCRIPTION
 
-Predict = Callable[[Vocabulary, Sequence[ImageRecord]], Iterator[Prediction]]
-"""Predicts images with a vocabulary, with uncertainty scores."""
+Predict = Callable[[Vocabulary], Iterable[Prediction]]
+"""Predicts the same images with a vocabulary, with uncertainty scores."""
 
 
 def measure_planted_descriptions(
-    predict: Predict, vocabulary: Vocabulary, images: Sequence[ImageRecord], *, resamples: int, seed: int
-) -> list[dict[str, Any]]:
+    predict: Predict, vocabulary: Vocabulary, *, resamples: int, seed: int
+) -> dict[str, list[dict[str, Any]]]:
     """Give one class at a time the description of the next class, and look which class the score singles out.
 
     The paraphrases stay right. Detections of a class are those that have its label.
 
     Returns:
-        A row per class: detections of the class, AUROC of ``description`` for telling its detections from
-        the others (with the 95 % interval over images) and of plain entropy, the same with the right
-        description, and the place of its mean score among the classes (1 = highest). None where the class
-        or the other classes have no detection.
+        ``planted_descriptions``, or nothing if no class has paraphrases. It has a row per class: detections
+        of the class, AUROC of ``description`` for telling its detections from the others (with the 95 %
+        interval over images) and of plain entropy, the same with the right description, and the place of
+        its mean score among the classes (1 = highest). None where the class or the others have no detection.
     """
-    right = list(predict(vocabulary, images))
-    counts = resample_counts(len(images), resamples, seed)
+    if not any(c.paraphrases for c in vocabulary):
+        return {}
+    right = list(predict(vocabulary))
+    counts = resample_counts(len(right), resamples, seed)
     rows = []
     for name in vocabulary.names:
-        planted = list(predict(with_planted_description(vocabulary, name), images))
+        planted = list(predict(with_planted_description(vocabulary, name)))
         after, before = _Scores.of(planted, name), _Scores.of(right, name)
         ranking = compare_auroc(after.scores, after.entropy, after.planted, after.image, counts)
         unplanted = compare_auroc(before.scores, before.entropy, before.planted, before.image, counts)
@@ -51,7 +53,7 @@ def measure_planted_descriptions(
                 "place_with_right_description": place(mean_scores(right), name),
             }
         )
-    return rows
+    return {"planted_descriptions": rows}
 
 
 def with_planted_description(vocabulary: Vocabulary, name: str) -> Vocabulary:

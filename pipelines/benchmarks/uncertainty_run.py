@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.loading import RuntimeOptions, load_inference_model
-from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
+from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.uncertainty.novelty import KnownFeatures
 from dsmoe_core.uncertainty.training_features import training_features
 from pipelines.benchmarks.planted_descriptions import measure_planted_descriptions
@@ -47,10 +47,8 @@ def measure_uncertainty(
     """
     backend, vocabulary = model.detector, model.vocabulary
     if not isinstance(backend, DSMoEBackend) or len(vocabulary) < 2:
-        raise SettingsError(
-            f"model {model.name} is not a DS-MoE detector of several classes",
-            "Give a model that dsmoe trained on two classes or more.",
-        )
+        problem = f"model {model.name} is not a DS-MoE detector of several classes"
+        raise SettingsError(problem, "Give a model that dsmoe trained on two classes or more.")
     loaded = load_inference_model(model.folder, RuntimeOptions(precision="fp32"))
 
     def detector(classes: Vocabulary, known: KnownFeatures | None, *, second: bool = True) -> Detector:
@@ -75,14 +73,12 @@ def measure_uncertainty(
     cost = measure_cost(detector(vocabulary, known, second=False), complete, images)
     progress.status("bootstrap")
     evaluated = evaluate_scores(samples, truth, vocabulary.names, others, resamples=resamples, seed=seed)
-    if any(c.paraphrases for c in vocabulary):
-        progress.status("planted descriptions")
-
-        def predict(classes: Vocabulary, shown: Sequence[ImageRecord]) -> Iterator[Prediction]:
-            return detector(classes, known, second=False).predict(shown)
-
-        evaluated["planted_descriptions"] = measure_planted_descriptions(
-            predict, vocabulary, images, resamples=resamples, seed=seed
-        )
+    progress.status("planted descriptions")
+    evaluated |= measure_planted_descriptions(
+        lambda classes: detector(classes, known, second=False).predict(images),
+        vocabulary,
+        resamples=resamples,
+        seed=seed,
+    )
     known_boxes = {"images": len(training), "boxes": len(known.labels)}
     return {"model": model.version, "known": known_boxes, **evaluated, "relative_cost": cost}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -56,10 +57,7 @@ def loop(
 
     path = out / "loop.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-
-    def save(parts: dict[str, Any]) -> None:
-        write_result(path, parts, command=command_line(), seeds=[seed])
-
+    save = partial(write_result, path, command=command_line(), seeds=[seed])
     plan = LoopPlan(
         rounds=rounds,
         budget=budget,
@@ -71,9 +69,8 @@ def loop(
         seed=seed,
     )
     with TerminalReporter() as progress:
-        measured = LoopBenchmark(data, work, plan, Environment.read(), port, progress, _watch(port)).measure(
-            save
-        )
+        benchmark = LoopBenchmark(data, work, plan, Environment.read(), port, progress, _watch(port))
+        measured = benchmark.measure(save)
     for row in [*measured["unattended"]["rounds"], measured["bad_round"]]:
         line(f"round {row['round']}: {row['reason']}")
     chance = measured["chance"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,9 @@ RIGHT = Vocabulary(tuple(ClassText(name, f"text of {name}", None, (f"other {name
 IMAGES = [ImageRecord(f"{i:064x}", f"{i}.png", Path(f"{i}.png"), 100, 80) for i in range(4)]
 
 
-def predict(vocabulary: Vocabulary, images: Sequence[ImageRecord]) -> Iterator[Prediction]:
+def predict(vocabulary: Vocabulary) -> Iterator[Prediction]:
     """One detection of each class per image; the score is high where description and paraphrase disagree."""
-    for image in images:
+    for image in IMAGES:
         detections = tuple(
             Detection(
                 Box(10, 10, 30, 30),
@@ -47,7 +47,8 @@ def test_a_class_gets_the_description_of_the_next_one_and_keeps_its_paraphrases(
 
 
 def test_the_planted_class_is_singled_out() -> None:
-    rows = measure_planted_descriptions(predict, RIGHT, IMAGES, resamples=50, seed=0)
+    measured = measure_planted_descriptions(predict, RIGHT, resamples=50, seed=0)
+    rows = measured["planted_descriptions"]
     by_class = {row["class"]: row for row in rows}
     assert tuple(by_class) == NAMES
     for name in ("open", "short"):
@@ -62,7 +63,12 @@ def test_the_planted_class_is_singled_out() -> None:
 
 
 def test_places_by_the_mean_score() -> None:
-    planted = list(predict(with_planted_description(RIGHT, "open"), IMAGES))
+    planted = list(predict(with_planted_description(RIGHT, "open")))
     means = mean_scores(planted)
     assert means == pytest.approx({"open": 0.9, "short": 0.1})
     assert (place(means, "open"), place(means, "short"), place(means, "spur")) == (1, 2, None)
+
+
+def test_without_paraphrases_nothing_is_measured() -> None:
+    plain = Vocabulary(tuple(ClassText(name, name) for name in NAMES))
+    assert measure_planted_descriptions(predict, plain, resamples=50, seed=0) == {}
