@@ -32,8 +32,7 @@ def measure_uncertainty(
 ) -> dict[str, Any]:
     """Content of uncertainty.json.
 
-    The known features of the score of novelty are computed from ``training``, whatever the model's folder
-    has, so that they are those of as many images for every model.
+    The known features of ``novelty`` are those of ``training``, whatever the model's folder has.
 
     Args:
         truth: labelled images that the model was not trained on.
@@ -67,7 +66,6 @@ def measure_uncertainty(
     progress.status("predicting")
     images = [labelled.image for labelled in truth]
     samples = predict_samples(complete, reduced, vocabulary, images, progress.advance)
-    progress.status("another data set")
     others = list(complete.predict(other))
     progress.status("cost")
     cost = measure_cost(detector(vocabulary, known, second=False), complete, images)
