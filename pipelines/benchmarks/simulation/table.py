@@ -44,7 +44,7 @@ def simulation_title(measured: Json) -> str:
 
 def simulation_table(result: Json) -> str:
     """The table in Markdown, with the stop signal below."""
-    rows = [tuple(map(escape_markdown, row)) for row in simulation_rows(result)]
+    rows = [(escape_markdown(name), *cells) for name, *cells in simulation_rows(result)]
     saved = [boxes for row in result["stopping"] for boxes in row["boxes_saved"] if boxes is not None]
     lost = [value for row in result["stopping"] for value in row["map_lost"] if value is not None]
     curves = sum(len(row["boxes_saved"]) for row in result["stopping"])
