@@ -243,9 +243,13 @@ def test_every_acquisition_function_opens_a_round(trained: LoopContext) -> None:
 
 
 def show_the_same(images: Sequence[ImageRecord]) -> None:
-    """Write the pixels of the first image, a little brighter each time, into the files of all."""
+    """Give all images the pixels of the first one, a little brighter each time.
+
+    The files are replaced and not written to, as they are links to those of other tests.
+    """
     pixels = np.asarray(Image.open(images[0].path).convert("RGB")).astype(np.int16)
     for i, image in enumerate(images):
+        image.path.unlink()
         Image.fromarray(np.clip(pixels + i, 0, 255).astype(np.uint8)).save(image.path, format="PNG")
 
 
