@@ -34,6 +34,7 @@ def measure_planted_descriptions(
     if not any(c.paraphrases for c in vocabulary):
         return {}
     right = list(predict(vocabulary))
+    means = mean_scores(right)
     counts = resample_counts(len(right), resamples, seed)
     rows = []
     for name in vocabulary.names:
@@ -50,7 +51,7 @@ def measure_planted_descriptions(
                 "entropy": ranking.baseline,
                 "auroc_with_right_description": unplanted.value,
                 "place": place(mean_scores(planted), name),
-                "place_with_right_description": place(mean_scores(right), name),
+                "place_with_right_description": place(means, name),
             }
         )
     return {"planted_descriptions": rows}

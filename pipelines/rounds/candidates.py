@@ -110,13 +110,17 @@ def limits_of_round(
 
         budgets = Budgets(settings.budget_boxes, settings.budget_minutes, effort)
     if settings.duplicate_similarity is not None:
-        images = dict(unlabelled) | {image.key: image for image in workspace.images("test")}
+        test = {image.key: image for image in workspace.images("test")}
+
+        def image(key: str) -> ImageRecord:
+            return test[key] if key in test else unlabelled[key]
+
         pixels = PixelComparison()
         duplicates = DuplicateFilter(
             settings.duplicate_similarity,
-            lambda keys: context.embeddings(champion, [images[key] for key in keys]),
-            [key for key in images if key not in unlabelled],
-            lambda one, other: pixels.same(images[one], images[other]),
+            lambda keys: context.embeddings(champion, [image(key) for key in keys]),
+            list(test),
+            lambda one, other: pixels.same(image(one), image(other)),
         )
     return Limits(budgets, duplicates)
 
