@@ -46,10 +46,13 @@ _MARKED = re.compile(
 )
 _DETECTOR_TABLE = training_table(model="model", image_px="px", start="start", labels="labels")
 _WARM_START_TABLE = training_table(labels="labels", start="start", model="model")
+_FIRST_MODEL_TABLE = training_table(labels="labels", start="start", settings="settings", image_px="px")
 _SETTINGS_TABLE = training_table(settings="settings", size="size", image_px="px", labels="labels")
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "active_learning": simulation_table,
+    "active_learning_deeppcb": simulation_table,
+    "active_learning_neu_det": simulation_table,
     "companions": _SETTINGS_TABLE,
     "demo": demo_table,
     "experts": experts_table,
@@ -70,7 +73,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ablation": training_table(row="row", size="size", image_px="px"),
     "warmstart": _WARM_START_TABLE,
     "warmstart_boards": _WARM_START_TABLE,
-    "first_model": _WARM_START_TABLE,
+    "first_model": _FIRST_MODEL_TABLE,
+    "first_model_neu_det": _FIRST_MODEL_TABLE,
     "settings": _SETTINGS_TABLE,
     **{f"settings_{name}": _SETTINGS_TABLE for name in ("all", "labels", "losses", "rows", "tiles")},
     "scale": scale_table,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pipelines.benchmarks.comparison.dataset import InnerSplit
     from pipelines.benchmarks.comparison.models import ModelBuilder
     from pipelines.benchmarks.comparison.protocol import Budget
+    from pipelines.benchmarks.comparison.selection import Procedure
 
 __all__ = ["app", "model_builder"]
 
@@ -68,6 +69,15 @@ class EvaluationSplit(StrEnum):
 
     INNER = "inner"
     VAL = "val"
+
+
+SplitOption = Annotated[
+    EvaluationSplit,
+    typer.Option(
+        "--split",
+        help="Images to evaluate on: inner, a part of train.json, to choose settings; or val.json.",
+    ),
+]
 
 
 @training_command("accuracy")
@@ -116,6 +126,17 @@ def accuracy(
         options.run(sweep, options.budget(), Selected(_inner_split(inner, options)))
     else:
         options.run(sweep, options.budget())
+
+
+def procedure(split: EvaluationSplit, share: float, options: TrainingOptions) -> Procedure | None:
+    """How a training is evaluated; None: on val.json.
+
+    Args:
+        share: of the training images for the inner split.
+    """
+    from pipelines.benchmarks.comparison.selection import OneTraining
+
+    return OneTraining(_inner_split(share, options)) if split is EvaluationSplit.INNER else None
 
 
 def _inner_split(share: float, options: TrainingOptions) -> InnerSplit:
@@ -199,25 +220,17 @@ def settings(
     ],
     labels: LabelsOption = 1.0,
     size: SizeOption = Size.NANO,
-    split: Annotated[
-        EvaluationSplit,
-        typer.Option(
-            "--split",
-            help="Images to evaluate on: inner, a part of train.json, to choose settings; or val.json.",
-        ),
-    ] = EvaluationSplit.INNER,
+    split: SplitOption = EvaluationSplit.INNER,
     inner: InnerOption = 0.2,
 ) -> None:
     """The effect of settings: trained without a change, and with each given change.
 
     Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
     """
-    from pipelines.benchmarks.comparison.selection import OneTraining
     from pipelines.benchmarks.comparison.variants import settings_sweep
 
     sweep = settings_sweep(changes, size.value, model_builder(options.px), labels)
-    procedure = OneTraining(_inner_split(inner, options)) if split is EvaluationSplit.INNER else None
-    options.run(sweep, options.budget(), procedure)
+    options.run(sweep, options.budget(), procedure(split, inner, options))
 
 
 @training_command("lines", without=("minutes", "epochs"))

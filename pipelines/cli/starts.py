@@ -68,9 +68,21 @@ def first_model(
             "--set", metavar="NAME=VALUE", help="Training settings of all trainings, such as schedule=wsd."
         ),
     ] = "",
+    tries: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar="NAME=VALUE",
+            help="Train each start with these training settings too; repeat the option for further ones.",
+        ),
+    ] = None,
+    split: comparison.SplitOption = comparison.EvaluationSplit.VAL,
+    inner: comparison.InnerOption = 0.5,
     size: SizeOption = Size.NANO,
 ) -> None:
     """The first model from few labels: initial weights next to each other, at equal minutes.
+
+    With --split inner, a part of the labelled images is held out for the evaluation.
 
     Example: `dsmoe benchmark first-model --data deeppcb --starts scratch,warm --labels 40,100 --minutes 5`
     """
@@ -78,8 +90,10 @@ def first_model(
 
     names = names_of(starts)
     models = comparison.model_builder(options.px).with_training(changes)
-    sweep = first_model_sweep(names, _counts(labels), size.value, models, _files(names, files or [], size))
-    options.run(sweep, options.budget())
+    sweep = first_model_sweep(
+        names, _counts(labels), size.value, models, _files(names, files or [], size), tries or ()
+    )
+    options.run(sweep, options.budget(), comparison.procedure(split, inner, options))
 
 
 def _counts(text: str) -> list[int]:

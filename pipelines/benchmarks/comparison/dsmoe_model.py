@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from shutil import rmtree
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -16,6 +17,7 @@ import dsmoe_core
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.checkpoint import WEIGHTS
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import ImageRecord, LabelledSet, Prediction, Vocabulary
@@ -33,6 +35,8 @@ WARM_UP_STEPS = 3
 SPEED_TEST_S, MIN_SPEED_TEST_STEPS = 30.0, 4
 """The speed test ends when both are reached."""
 UNLIMITED_IMAGES = 1_000_000_000
+CACHE = "cache"
+"""Folder of a run with decoded images and the maps of a frozen encoder; removed when it is trained."""
 
 
 class DsmoeModel:
@@ -125,8 +129,10 @@ class DsmoeModel:
             start_from=self._start_from,
             teacher=self._teacher,
             extra_sets=_extra_sets(dataset),
+            cache=CacheConfig(folder / CACHE),
             progress=lambda step, steps, _: progress.advance(step, steps),
         )
+        rmtree(folder / CACHE, ignore_errors=True)
         progress.status(f"{self.name}: predicting")
         predictions = self.predict_trained(dataset, folder, progress)
         notes = {"losses": summary.losses, "steps": summary.steps, "length": summary.length}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dsmoe_core.errors import SettingsError
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.models import ModelBuilder, Size
 from pipelines.benchmarks.comparison.sweep import EntryPair, Sweep, SweepEntry
-from pipelines.benchmarks.comparison.variants import require_known, require_shares
+from pipelines.benchmarks.comparison.variants import UNCHANGED, require_known, require_shares
 
 SCRATCH, IMAGENET_LITE = "scratch", "imagenet-lite"
 STARTS = (SCRATCH, "warm", IMAGENET_LITE, "masked", "distilled")
@@ -39,16 +40,24 @@ def start_sweep(
 
 
 def first_model_sweep(
-    starts: Sequence[str], labels: Sequence[int], size: Size, models: ModelBuilder, files: Mapping[str, Path]
+    starts: Sequence[str],
+    labels: Sequence[int],
+    size: Size,
+    models: ModelBuilder,
+    files: Mapping[str, Path],
+    changes: Sequence[str] = (),
 ) -> Sweep:
-    """Several initial weights at several numbers of labelled images; compared with random weights.
+    """Several initial weights at several numbers of labelled images.
+
+    At each number, all are compared with the first start without a change.
 
     Args:
         labels: numbers of training images; the smaller sets are subsets of the larger ones.
         files: initial weights by the name of the start; random weights have none.
+        changes: of the training settings; each start is also trained with each of them.
 
     Raises:
-        SettingsError: a start or a number is unknown or repeated, or a file is missing.
+        SettingsError: a start or a number is unknown or repeated, a change is wrong, or a file is missing.
     """
     require_known(starts, STARTS, "start")
     if not labels or min(labels) < 1 or len(set(labels)) != len(labels):
@@ -57,8 +66,21 @@ def first_model_sweep(
             "numbers of at least 1",
             "Give some such as 40,100,200.",
         )
-    entries = _entries(start_models(starts, size, models, files), labels, size, models.px)
-    return _sweep([replace(entry, train_images=int(entry.keys["labels"])) for entry in entries])
+    entries = []
+    for settings in (UNCHANGED, *changes):
+        builder = models if settings == UNCHANGED else models.with_training(settings)
+        keys = {"settings": settings} if changes else {}
+        entries += _entries(start_models(starts, size, builder, files), labels, size, models.px, keys)
+    entries.sort(key=lambda entry: list(labels).index(entry.keys["labels"]))
+    pairs = []
+    for number, entry in enumerate(entries):
+        first = next(i for i, e in enumerate(entries) if e.keys["labels"] == entry.keys["labels"])
+        if number != first:
+            named: dict[str, Any] = {
+                k: v for k, v in entry.keys.items() if k in ("labels", "start", "settings")
+            }
+            pairs.append(EntryPair(number, first, {**named, "against": entries[first].keys["start"]}))
+    return Sweep([replace(entry, train_images=int(entry.keys["labels"])) for entry in entries], pairs)
 
 
 def start_models(
@@ -86,17 +108,22 @@ def start_models(
 
 
 def _entries(
-    by_start: Mapping[str, DsmoeModel], labels: Sequence[float], size: Size, px: int
+    by_start: Mapping[str, DsmoeModel],
+    labels: Sequence[float],
+    size: Size,
+    px: int,
+    keys: Mapping[str, Any] | None = None,
 ) -> list[SweepEntry]:
+    """An entry for each number of labels and each start, with further keys."""
     return [
-        SweepEntry({"labels": amount, "start": start, "model": size, "image_px": px}, model)
+        SweepEntry({"labels": amount, "start": start, **(keys or {}), "model": size, "image_px": px}, model)
         for amount in labels
         for start, model in by_start.items()
     ]
 
 
 def _sweep(entries: Sequence[SweepEntry]) -> Sweep:
-    """The entries, each compared with random weights at the same number of labels."""
+    """The entries, each compared with random weights at the same share of the labels."""
     index = {(entry.keys["labels"], entry.keys["start"]): i for i, entry in enumerate(entries)}
     pairs = [
         EntryPair(i, index[labels, SCRATCH], {"labels": labels, "start": start, "against": SCRATCH})

@@ -146,6 +146,15 @@ def test_first_model_trains_each_start_on_each_number_of_labels(run: Any, tmp_pa
     assert len(list((tmp_path / "work").iterdir())) == 2
 
 
+def test_first_model_tries_settings_on_an_inner_split(run: Any, tmp_path: Path) -> None:
+    options = ("--starts", "scratch", "--labels", "4", "--try", "zoom=0", "--split", "inner")
+    assert run("first-model", *options, "--minutes", "0.02", "--seeds", "1") == 0
+    result = read_result(tmp_path / "out.json")
+    assert [row["settings"] for row in result["rows"]] == ["as it is", "zoom=0"]
+    assert result["evaluated_on"] == "inner"
+    assert list((tmp_path / "work").glob("*/cache")) == []
+
+
 @pytest.mark.parametrize(
     "options", [("--labels", "2.5"), ("--file", "masked"), ("--starts", "masked"), ("--set", "batch=no")]
 )

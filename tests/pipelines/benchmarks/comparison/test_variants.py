@@ -129,8 +129,33 @@ def test_first_models_differ_in_their_initial_weights_only(
     assert backbones == ["tiny-vit", "tiny-vit", "efficientnet-lite0", "tiny-vit"]
     with pytest.raises(SettingsError, match="masked"):
         first_model_sweep(["masked"], [3], "nano", models, files)
+    with pytest.raises(SettingsError, match="zoom"):
+        first_model_sweep(["scratch"], [3], "nano", models, files, ["zoom=9"])
     with pytest.raises(SettingsError, match="0"):
         first_model_sweep(["scratch"], [0], "nano", models, files)
+
+
+def test_first_models_with_other_settings_are_compared_with_the_first_start_without(
+    models: ModelBuilder, tmp_path: Path
+) -> None:
+    warm = tmp_path / "warm.safetensors"
+    warm.touch()
+    sweep = first_model_sweep(
+        ["warm", "scratch"], [3, 2], "nano", models, {"warm": warm}, ["encoder=frozen", "zoom=0"]
+    )
+    rows = [(e.keys["labels"], e.keys["settings"], e.keys["start"]) for e in sweep.entries]
+    assert rows == [
+        (count, settings, start)
+        for count in (3, 2)
+        for settings in ("as it is", "encoder=frozen", "zoom=0")
+        for start in ("warm", "scratch")
+    ]
+    assert [(pair.first, pair.second) for pair in sweep.pairs] == [
+        (i, i // 6 * 6) for i in range(12) if i % 6
+    ]
+    frozen = sweep.entries[2].model
+    assert isinstance(frozen, DsmoeModel)
+    assert frozen.training.encoder == "frozen"
 
 
 def test_budgets_repeat_entries_and_pairs(models: ModelBuilder) -> None:
