@@ -26,7 +26,7 @@ class RoundSettings(Frozen):
         description="time for the training of a round; none: detector.images_seen is its length",
     )
     acquisition: str = Field(
-        "entropy",
+        "expected_gain",
         description="acquisition function that ranks the pool: a key of ACQUISITION_FUNCTIONS, see "
         "pipelines/rounds/acquisition",
     )
