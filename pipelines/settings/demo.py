@@ -26,7 +26,10 @@ class DemoPlan(Frozen):
     random_share: float = Field(0.1, ge=0, le=1)
     candidates: int | None = Field(400, ge=1)
     images_seen: tuple[int, ...] = (1500, 2000, 2500, 4000)
-    start: Literal["scratch", "warm"] = Field(
+    minutes: float | None = Field(
+        None, gt=0, description="time for the training of a round, as round.minutes; null: images_seen"
+    )
+    start: Literal["scratch", "warm", "imagenet-lite"] = Field(
         "scratch", description="initial weights of the image encoder, as detector.start"
     )
     model: ModelConfig = ModelConfig()
@@ -50,7 +53,10 @@ class DemoPlan(Frozen):
             title=title,
             seed=self.seed,
             round=RoundSettings(
-                budget=self.budget, random_share=self.random_share, candidates=self.candidates
+                budget=self.budget,
+                random_share=self.random_share,
+                candidates=self.candidates,
+                minutes=self.minutes,
             ),
             studio=StudioSettings(kind=kind, port=self.port),
             detector=DetectorSettings(

@@ -186,7 +186,8 @@ def test_init_with_ablation_row_and_head(
     w, images = tmp_path / "w", blocks / "images"
     dsmoe(capsys, "init", w, "--images", images, "--classes", "rust", "--ablation", "d", option)
     model = WorkspaceSettings.read(w / "dsmoe.yaml").detector.model
-    expected = ModelConfig.of_size("nano").model_copy(update={"ablation": "D", "image_px": model.image_px})
+    changed = {"ablation": "D", "image_px": model.image_px, "backbone": model.backbone}
+    expected = ModelConfig.of_size("nano").model_copy(update=changed)
     assert model == expected.with_tiny_head(tiny)
     assert (4 in model.head_strides) is tiny
 
@@ -201,6 +202,39 @@ def test_demo_with_ablation_row_and_head(
     (plan,) = plans
     assert plan.model.ablation == "D"
     assert (4 in plan.model.head_strides) is tiny
+
+
+@pytest.mark.parametrize(
+    ("options", "start", "encoder"),
+    [
+        ((), "imagenet-lite", "frozen"),
+        (("--encoder", "train"), "imagenet-lite", "train"),
+        (("--start", "warm"), "warm", "frozen"),
+        (("--start", "scratch"), "scratch", "train"),
+        (("--ablation", "b"), "scratch", "train"),
+    ],
+)
+def test_demo_has_the_first_weights_and_the_input_size_of_init(
+    options: tuple[str, ...],
+    start: str,
+    encoder: str,
+    blocks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plans: list[DemoPlan] = []
+    monkeypatch.setattr("pipelines.cli.demo.run", lambda plan, *_, **__: plans.append(plan))
+    dsmoe(capsys, "demo", "--data", blocks, "--minutes", "2", *options)
+    demo = plans[0].workspace_settings("demo")
+    w = tmp_path / "w"
+    labels = ("--annotations", blocks / "train.json", "--unlabelled", "negative")
+    dsmoe(capsys, "init", w, "--images", blocks / "images", *labels, *options)
+    init = WorkspaceSettings.read(w / "dsmoe.yaml")
+    assert (demo.detector.start, demo.detector.training.encoder) == (start, encoder)
+    assert (init.detector.start, init.detector.training.encoder) == (start, encoder)
+    assert demo.detector.model == init.detector.model
+    assert demo.round.minutes == 2
 
 
 @pytest.mark.parametrize(

@@ -239,19 +239,22 @@ def test_workspace_starts_from_the_packaged_warm_start(
 
 
 @pytest.mark.parametrize(
-    ("options", "ships", "start"),
+    ("options", "ships", "imagenet", "start"),
     [
-        ((), True, "warm"),
-        (("--ablation", "c"), True, "warm"),
-        (("--ablation", "b"), True, "scratch"),
-        (("--size", "base"), True, "scratch"),
-        (("--start", "scratch"), True, "scratch"),
-        ((), False, "scratch"),
+        ((), True, True, "imagenet-lite"),
+        (("--ablation", "c"), True, True, "imagenet-lite"),
+        ((), True, False, "warm"),
+        (("--ablation", "c"), True, False, "warm"),
+        (("--ablation", "b"), True, True, "scratch"),
+        (("--size", "base"), True, True, "scratch"),
+        (("--start", "scratch"), True, True, "scratch"),
+        ((), False, False, "scratch"),
     ],
 )
-def test_default_start_is_warm_where_the_package_has_a_fitting_one(
+def test_default_start_is_the_best_of_the_installed_ones(
     options: tuple[str, ...],
     ships: bool,
+    imagenet: bool,
     start: str,
     warm: Path,
     blocks: Path,
@@ -262,10 +265,13 @@ def test_default_start_is_warm_where_the_package_has_a_fitting_one(
     monkeypatch.setattr(checkpoint, "_FOLDER", tmp_path / "package")
     if ships:
         ship(warm, tmp_path / "package")
+    if not imagenet:
+        monkeypatch.setattr("dsmoe_core.efficientnet.weights.PACKAGE", "no-such-package")
     output = run(capsys, "init", tmp_path / "w", "--images", blocks / "images", "--classes", "rust", *options)
     detector = yaml.safe_load((tmp_path / "w" / "dsmoe.yaml").read_text())["detector"]
     assert detector.get("start", "scratch") == start
     assert ("synthetic" in output) is (start == "warm")
+    assert ("ImageNet" in output) is (start == "imagenet-lite")
 
 
 @pytest.mark.parametrize(
