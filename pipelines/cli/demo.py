@@ -59,6 +59,24 @@ class Start(StrEnum):
     IMAGENET_LITE = "imagenet-lite"
 
 
+MinutesOption = Annotated[
+    float | None,
+    typer.Option(
+        "--minutes", min=0.01, callback=finite, help="Time of each training; replaces --images-seen."
+    ),
+]
+DemoPxOption = Annotated[
+    int | None,
+    typer.Option(
+        "--px", help="Side of the network's input; default: 256, with --data chosen from the images."
+    ),
+]
+DemoStartOption = Annotated[
+    Start | None,
+    typer.Option("--start", help="Initial weights of the image encoder; default: as dsmoe init."),
+]
+
+
 def demo(
     data: DemoDataOption = None,
     synthetic: Annotated[
@@ -86,22 +104,9 @@ def demo(
     ] = None,
     seed: SeedOption = 42,
     images_seen: DemoImagesSeenOption = None,
-    minutes: Annotated[
-        float | None,
-        typer.Option(
-            "--minutes", min=0.01, callback=finite, help="Time of each training; replaces --images-seen."
-        ),
-    ] = None,
-    px: Annotated[
-        int | None,
-        typer.Option(
-            "--px", help="Side of the network's input; default: 256, with --data chosen from the images."
-        ),
-    ] = None,
-    start: Annotated[
-        Start | None,
-        typer.Option("--start", help="Initial weights of the image encoder; default: as dsmoe init."),
-    ] = None,
+    minutes: MinutesOption = None,
+    px: DemoPxOption = None,
+    start: DemoStartOption = None,
     encoder: EncoderOption = None,
     ablation: AblationOption = None,
     tiny_head: TinyHeadOption = None,

@@ -24,6 +24,7 @@ from pipelines.cli.options import (
     BudgetOption,
     DryRunOption,
     EncoderOption,
+    EncoderTraining,
     IntensityMaxOption,
     RequiredImagesOption,
     Size,
@@ -131,9 +132,7 @@ def init(
     model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
     model = with_input_size(model, px, images, [s for s in (existing, test_labels) if s is not None])
     initial = _start(start, size, ablation)
-    detector = _detector(model, initial, text_encoder)
-    packaged = "scratch" if "warm_start" in initial else initial["start"]
-    detector["training"] = {"encoder": encoder.value if encoder else default_encoder(packaged)}
+    detector = _detector(model, initial, text_encoder, encoder)
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)
     source = Source(
         images,
@@ -166,10 +165,18 @@ def _labels(
     return existing, of_test
 
 
-def _detector(model: dict[str, Any], initial: dict[str, str], text_encoder: str) -> dict[str, Any]:
+def _detector(
+    model: dict[str, Any], initial: dict[str, str], text_encoder: str, encoder: EncoderTraining | None
+) -> dict[str, Any]:
     """Settings of the detector; the backbone is the one that the initial weights are for."""
-    backbone = "efficientnet-lite0" if initial["start"] == "imagenet-lite" else "tiny-vit"
-    return {"model": {**model, "backbone": backbone}, "text_encoder": _text_encoder(text_encoder), **initial}
+    packaged = "scratch" if "warm_start" in initial else initial["start"]
+    backbone = "efficientnet-lite0" if packaged == "imagenet-lite" else "tiny-vit"
+    return {
+        "model": {**model, "backbone": backbone},
+        "text_encoder": _text_encoder(text_encoder),
+        "training": {"encoder": default_encoder(packaged) if encoder is None else encoder.value},
+        **initial,
+    }
 
 
 def _report(workspace: Workspace, ingested: IngestResult) -> None:

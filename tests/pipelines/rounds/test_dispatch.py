@@ -77,6 +77,7 @@ def test_seed_round_has_no_scores(context: LoopContext) -> None:
 
 def test_choose_ranks_by_the_acquisition_function_of_the_settings(trained: LoopContext) -> None:
     workspace, unlabelled = trained.workspace, pool(trained.workspace)
+    with_acquisition(trained, "entropy")
     number = start(trained)
     assert choose(trained, workspace.journal.rounds()[number]) == {"images": 3, "pool": 9}
     tasks, predictions = workspace.journal.tasks(number), workspace.predictions()
