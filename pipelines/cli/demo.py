@@ -141,8 +141,8 @@ def demo(
 def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
     """Validate the plan of a demo.
 
-    Synthetic images are easier than real ones: their defaults are a smaller input, shorter trainings and an
-    image encoder that starts from the packaged weights.
+    First weights are chosen as by ``dsmoe init``, and for a data folder the input size, too. Synthetic images
+    are easier than real ones: their defaults are a smaller input and shorter trainings.
 
     Args:
         raw: fields of the plan.
@@ -151,22 +151,25 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
 
     Raises:
         SettingsError: a field is invalid.
+        DataError: the labels of the data folder cannot be read.
+        PrerequisiteError: the ImageNet weights are wanted, and their package is not installed.
     """
     from pipelines.settings.demo import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan
+    from pipelines.settings.detector import backbone_of_start
     from pipelines.settings.validation import validate_settings
 
     model = raw.get("model", {})
     start = raw.get("start") or default_start(Size.NANO, model.get("ablation"))
-    backbone = {"backbone": "efficientnet-lite0"} if start == "imagenet-lite" else {}
     if data is None:
         raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, **raw}
         model = {"image_px": SYNTHETIC_PX, **model}
-    elif not raw.get("dry_run"):
+    elif "image_px" not in model and not raw.get("dry_run"):
         model = _with_input_size(model, data)
     if images_seen is not None:
         raw = {**raw, "images_seen": images_seen.split(",")}
     training = {"encoder": default_encoder(start), **raw.get("training", {})}
-    raw = {**raw, "start": start, "model": {**model, **backbone}, "training": training}
+    model = {**model, "backbone": backbone_of_start(start)}
+    raw = {**raw, "start": start, "model": model, "training": training}
     plan = validate_settings(DemoPlan, raw, "the command line")
     if plan.start == "imagenet-lite" and not plan.dry_run:
         install_imagenet_lite()
@@ -174,14 +177,14 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
 
 
 def _with_input_size(model: dict[str, Any], data: Path) -> dict[str, Any]:
-    """The model settings with the given input size, or one chosen from the images and their labels."""
+    """The model settings with an input size that is chosen from the images and their labels."""
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.data.formats import read_annotations
 
     images, labels = data / "images", data / "train.json"
     sets = [read_annotations(labels, images)] if labels.is_file() and images.is_dir() else []
     complete = {**ModelConfig.of_size(Size.NANO.value).model_dump(), **model}
-    return with_input_size(complete, model.get("image_px"), images, sets)
+    return with_input_size(complete, None, images, sets)
 
 
 def run(

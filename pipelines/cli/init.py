@@ -169,10 +169,11 @@ def _detector(
     model: dict[str, Any], initial: dict[str, str], text_encoder: str, encoder: EncoderTraining | None
 ) -> dict[str, Any]:
     """Settings of the detector; the backbone is the one that the initial weights are for."""
+    from pipelines.settings.detector import backbone_of_start
+
     packaged = "scratch" if "warm_start" in initial else initial["start"]
-    backbone = "efficientnet-lite0" if packaged == "imagenet-lite" else "tiny-vit"
     return {
-        "model": {**model, "backbone": backbone},
+        "model": {**model, "backbone": backbone_of_start(initial["start"])},
         "text_encoder": _text_encoder(text_encoder),
         "training": {"encoder": default_encoder(packaged) if encoder is None else encoder.value},
         **initial,

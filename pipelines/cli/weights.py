@@ -96,4 +96,4 @@ def install_imagenet_lite() -> None:
 
     installed = weights.install_imagenet_lite(Environment.read().weights, None)
     if installed.new:
-        line(f"EfficientNet-Lite0 from {installed.source} is installed at {installed.path}")
+        _print_installed("EfficientNet-Lite0", installed)

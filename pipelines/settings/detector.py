@@ -47,6 +47,11 @@ class ServerText(Frozen):
 TextSettings = Annotated[PackagedText | TransformersText | ServerText, Field(discriminator="kind")]
 
 
+def backbone_of_start(start: str) -> Literal["efficientnet-lite0", "tiny-vit"]:
+    """The backbone of the image encoder that initial weights are for."""
+    return "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
+
+
 class DetectorSettings(Frozen):
     """The detector and its training."""
 
@@ -88,7 +93,7 @@ class DetectorSettings(Frozen):
     @model_validator(mode="after")
     def _start_fits_the_encoder(self) -> Self:
         model, start = self.model, self.start
-        backbone = "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
+        backbone = backbone_of_start(start)
         needs = {f"backbone {backbone}": model.backbone == backbone}
         needs |= {} if start == "scratch" else {"an ablation row from C on": model.mobile_sam}
         needs |= {"size base": model.size == "base"} if start == "mobile-sam" else {}

@@ -66,21 +66,24 @@ def first_model_sweep(
             "numbers of at least 1",
             "Give some such as 40,100,200.",
         )
-    entries = []
-    for settings in (UNCHANGED, *changes):
-        builder = models if settings == UNCHANGED else models.with_training(settings)
-        keys = {"settings": settings} if changes else {}
-        entries += _entries(start_models(starts, size, builder, files), labels, size, models.px, keys)
-    entries.sort(key=lambda entry: list(labels).index(entry.keys["labels"]))
-    pairs = []
-    for number, entry in enumerate(entries):
-        first = next(i for i, e in enumerate(entries) if e.keys["labels"] == entry.keys["labels"])
-        if number != first:
-            named: dict[str, Any] = {
-                k: v for k, v in entry.keys.items() if k in ("labels", "start", "settings")
-            }
-            pairs.append(EntryPair(number, first, {**named, "against": entries[first].keys["start"]}))
-    return Sweep([replace(entry, train_images=int(entry.keys["labels"])) for entry in entries], pairs)
+    by_settings = {
+        settings: start_models(
+            starts, size, models if settings == UNCHANGED else models.with_training(settings), files
+        )
+        for settings in (UNCHANGED, *changes)
+    }
+    entries: list[SweepEntry] = []
+    pairs: list[EntryPair] = []
+    for amount in labels:
+        first = len(entries)
+        for settings, by_start in by_settings.items():
+            keys = {"settings": settings} if changes else {}
+            for entry in _entries(by_start, [amount], size, models.px, keys):
+                if len(entries) > first:
+                    named = {"labels": amount, "start": entry.keys["start"], **keys, "against": starts[0]}
+                    pairs.append(EntryPair(len(entries), first, named))
+                entries.append(replace(entry, train_images=amount))
+    return Sweep(entries, pairs)
 
 
 def start_models(
