@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ _ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_Z
 _OWN_CLUSTER = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_worker_niceness": "0"}
 """Of a cluster of this process. Without the first variable Ray takes the address of the machine and
 listens on every interface. With its niceness of 15, workers get no time next to other programs."""
+_LOGGING: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
+_INIT_ERRORS = (ConnectionError, TimeoutError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,21 +190,37 @@ def _cluster(settings: RaySettings) -> Iterator[Any]:
         raise PrerequisiteError(
             "Ray is not installed, which --engine ray needs", "Install it with `pip install 'dsmoe[scale]'`."
         ) from error
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "warning"}
     if settings.address is None:
-        options |= {"num_cpus": settings.workers, "include_dashboard": False, "_node_ip_address": LOOPBACK}
-        options |= {"address": "local"}
+        _start(ray, settings.workers)
     else:
-        _require_cluster(settings.address)
-        options |= {"address": settings.address}
-    try:
-        ray.init(**options)
-    except (ConnectionError, TimeoutError, RuntimeError) as error:
-        raise ServiceError(
-            f"the Ray cluster at {settings.address or LOOPBACK} cannot be reached: {error}",
-            "Start it with `ray start`, or leave out --address.",
-        ) from error
+        _connect(ray, settings.address)
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, workers: int) -> None:
+    """Start a cluster of this process; its token stays in the environment, no file of the user is written."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        ray.init(
+            address="local", num_cpus=workers, include_dashboard=False, _node_ip_address=LOOPBACK, **_LOGGING
+        )
+    except _INIT_ERRORS as error:
+        raise ServiceError(
+            f"Ray could not start a cluster on {LOOPBACK}: {error}",
+            "Look into /tmp/ray/session_latest/logs, and run the command again, or leave out --engine ray.",
+        ) from error
+
+
+def _connect(ray: Any, address: str) -> None:
+    """Connect to a cluster that runs."""
+    _require_cluster(address)
+    try:
+        ray.init(address=address, **_LOGGING)
+    except _INIT_ERRORS as error:
+        raise ServiceError(
+            f"the Ray cluster at {address} cannot be reached: {error}",
+            "Start it with `ray start`, or leave out --address.",
+        ) from error

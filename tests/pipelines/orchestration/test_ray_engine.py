@@ -95,8 +95,10 @@ def test_a_killed_worker_is_replaced_and_a_second_run_predicts_nothing_again(
 
     shards[1].unlink()
     again = tmp_path / "again"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # a second cluster needs no file of the first one
     assert predict(images, StubSource(model, again), folder, monkeypatch) == expected
     assert again.read_text().splitlines() == [image.key for image in images[2:4]]
+    assert not (tmp_path / "home").exists()  # no token is written
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "127.0.0.1:99999999", "nowhere"])
