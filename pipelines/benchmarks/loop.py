@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from annotate.studio.api import Api
 from annotate.studio.protocol import Connection
@@ -29,7 +29,7 @@ from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.services import factory
-from pipelines.settings.detector import DetectorSettings
+from pipelines.settings.detector import DetectorSettings, backbone_of_start, default_encoder
 from pipelines.settings.environment import Environment
 from pipelines.settings.rounds import RoundSettings
 from pipelines.settings.studio import StudioSettings
@@ -59,6 +59,7 @@ class LoopPlan:
         seeds: trainings for the candidates by chance.
         chance_images: test images of each of their comparisons.
         trials: comparisons.
+        start: initial weights of the image encoder, which is trained only if they are random.
     """
 
     rounds: int = 3
@@ -72,6 +73,7 @@ class LoopPlan:
     chance_images: int = 30
     trials: int = 20
     seed: int = 42
+    start: Literal["imagenet-lite", "warm", "scratch"] = "warm"
 
     def settings(self, port: int) -> WorkspaceSettings:
         """The settings of the workspace; those of the promotion gate are the defaults."""
@@ -81,10 +83,10 @@ class LoopPlan:
             round=RoundSettings(budget=self.budget, candidates=self.candidates),
             studio=StudioSettings(port=port),
             detector=DetectorSettings(
-                model=ModelConfig(image_px=self.px),
-                training=TrainingConfig(seed=self.seed),
+                model=ModelConfig(image_px=self.px, backbone=backbone_of_start(self.start)),
+                training=TrainingConfig(seed=self.seed, encoder=default_encoder(self.start)),
                 images_seen=(self.images_seen,),
-                start="warm",
+                start=self.start,
             ),
         )
 

@@ -22,7 +22,6 @@ from pipelines.cli.options import (
     Size,
     SyntheticKindChoice,
     TinyHeadOption,
-    default_encoder,
     default_start,
     finite,
     output_file,
@@ -155,7 +154,7 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
         PrerequisiteError: the ImageNet weights are wanted, and their package is not installed.
     """
     from pipelines.settings.demo import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan
-    from pipelines.settings.detector import backbone_of_start
+    from pipelines.settings.detector import backbone_of_start, default_encoder
     from pipelines.settings.validation import validate_settings
 
     model = raw.get("model", {})

@@ -30,7 +30,6 @@ from pipelines.cli.options import (
     Size,
     SizeOption,
     TinyHeadOption,
-    default_encoder,
     default_start,
     output_folder,
     with_model_options,
@@ -169,7 +168,7 @@ def _detector(
     model: dict[str, Any], initial: dict[str, str], text_encoder: str, encoder: EncoderTraining | None
 ) -> dict[str, Any]:
     """Settings of the detector; the backbone is the one that the initial weights are for."""
-    from pipelines.settings.detector import backbone_of_start
+    from pipelines.settings.detector import backbone_of_start, default_encoder
 
     packaged = "scratch" if "warm_start" in initial else initial["start"]
     return {

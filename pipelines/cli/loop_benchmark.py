@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import RESULTS, PxOption, ResultsOption, SeedOption, finite, output_folder
+from pipelines.cli.options import (
+    RESULTS,
+    PxOption,
+    ResultsOption,
+    SeedOption,
+    Size,
+    default_start,
+    finite,
+    output_folder,
+)
 from pipelines.cli.terminal import TerminalReporter, command_line, line
+from pipelines.cli.weights import install_imagenet_lite
 
 if TYPE_CHECKING:
     from pipelines.benchmarks.loop import RunWatch
@@ -67,7 +77,10 @@ def loop(
         wrong=wrong,
         seeds=seeds,
         seed=seed,
+        start=default_start(Size.NANO, None),
     )
+    if plan.start == "imagenet-lite":
+        install_imagenet_lite()
     with TerminalReporter() as progress:
         benchmark = LoopBenchmark(data, work, plan, Environment.read(), port, progress, _watch(port))
         measured = benchmark.measure(save)

@@ -261,8 +261,3 @@ EncoderOption = Annotated[
         "weights imagenet-lite and warm, else train.",
     ),
 ]
-
-
-def default_encoder(start: str) -> Literal["frozen", "train"]:
-    """Whether the image encoder is trained, by its initial weights; measured in docs/learning.md."""
-    return "frozen" if start in ("imagenet-lite", "warm") else "train"

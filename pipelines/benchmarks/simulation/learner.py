@@ -108,7 +108,7 @@ class Learner:
             training=training,
             out=out,
             start_from=start_from,
-            encoder_from=self._plan.warm,
+            encoder_from=self._plan.weights,
             cache=self._cache,
         )
         return summary.seconds

@@ -12,10 +12,18 @@ from dsmoe_core.errors import SettingsError
 from pipelines.benchmarks.comparison.variants import FIXED_SETTINGS
 from pipelines.rounds.acquisition import acquisition_function
 from pipelines.settings.changes import apply_changes
+from pipelines.settings.detector import backbone_of_start
 from pipelines.settings.rounds import RoundSettings
 from pipelines.settings.validation import validate_settings
 
-FIXED = (*FIXED_SETTINGS, "training.encoder", "round.budget", "round.budget_boxes", "round.acquisition")
+FIXED = (
+    *FIXED_SETTINGS,
+    "model.backbone",
+    "training.encoder",
+    "round.budget",
+    "round.budget_boxes",
+    "round.acquisition",
+)
 """Settings that options of the command or the simulation itself determine."""
 
 
@@ -39,7 +47,7 @@ class Plan:
         budget_boxes: expected boxes that a round selects at most; None: no such budget.
         initial: images of the random initial set.
         model, training, round: settings; the length of the training is that of one cycle.
-        warm: file with the initial weights of the image encoder.
+        weights: file with the initial weights of the image encoder.
         work: folder of the finished cycles.
     """
 
@@ -52,7 +60,7 @@ class Plan:
     model: ModelConfig
     training: TrainingConfig
     round: RoundSettings
-    warm: Path
+    weights: Path
     work: Path
 
     @classmethod
@@ -68,13 +76,15 @@ class Plan:
         images_seen: int,
         px: int,
         changes: str,
-        warm: Path,
+        start: str,
+        weights: Path,
         work: Path,
     ) -> Self:
         """A plan with settings as in ``dsmoe benchmark lines --set``.
 
         Args:
             changes: ``SECTION.NAME=VALUE``, separated by spaces; sections: model, training, round.
+            start: what the weights are, ``imagenet-lite`` or ``warm``; determines the backbone.
 
         Raises:
             SettingsError: a strategy or a setting is unknown, wrong or fixed.
@@ -87,12 +97,13 @@ class Plan:
                 f"the strategies are {', '.join(strategies) or 'missing'}; expected different names",
                 "Give some such as random,entropy.",
             )
-        if not warm.is_file():
+        if not weights.is_file():
             raise SettingsError(
-                f"the weights of the image encoder are missing: {warm}", "Name a file with --warm."
+                f"the weights of the image encoder are missing: {weights}", "Name a file with --file."
             )
+        backbone = backbone_of_start(start)
         raw: dict[str, Any] = {
-            "model": {**ModelConfig().model_dump(), "image_px": px},
+            "model": {**ModelConfig().model_dump(), "image_px": px, "backbone": backbone},
             "training": TrainingConfig(images_seen=images_seen, encoder="frozen").model_dump(),
             "round": RoundSettings(budget=budget, duplicate_similarity=None).model_dump(),
         }
@@ -108,7 +119,7 @@ class Plan:
             settings.model,
             settings.training,
             settings.round,
-            warm,
+            weights,
             work,
         )
 

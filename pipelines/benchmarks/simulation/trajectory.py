@@ -59,7 +59,7 @@ class SeedRun:
         self._plan, self._dataset, self._learner, self._seed = plan, dataset, learner, seed
         self._on_cycle = on_cycle
         self._pool = {labelled.image.key: labelled for labelled in dataset.train}
-        trained = {**plan.training_identity, "data": dataset_digest(dataset), "warm": sha256_of(plan.warm)}
+        trained = {**plan.training_identity, "data": dataset_digest(dataset), "warm": sha256_of(plan.weights)}
         trained["code"] = package_digest(Path(dsmoe_core.__file__))
         selection = {**plan.selection_identity, "code": package_digest(Path(acquisition.__file__))}
         selection["oracle"] = [

@@ -32,7 +32,8 @@ def test_predictions_are_those_of_the_product(tmp_path: Path) -> None:
         images_seen=24,
         px=64,
         changes="training.precision=32-true",
-        warm=shipped_path("nano"),
+        start="warm",
+        weights=shipped_path("nano"),
         work=tmp_path / "work",
     )
     learner = Learner(plan, HashEncoder())

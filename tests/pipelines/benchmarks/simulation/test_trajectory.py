@@ -73,12 +73,20 @@ STRATEGIES = ("random", "expected_gain", "core-set")
 
 
 def make_plan(data: Path, work: Path, **changes: Any) -> Plan:
-    warm = work / "warm.safetensors"
+    weights = work / "warm.safetensors"
     work.mkdir(parents=True, exist_ok=True)
-    warm.write_bytes(b"weights")
-    values = {"rounds": 2, "budget": 3, "budget_boxes": None, "initial": 4, "changes": ""}
+    weights.write_bytes(b"weights")
+    values = {
+        "start": "warm",
+        "weights": weights,
+        "rounds": 2,
+        "budget": 3,
+        "budget_boxes": None,
+        "initial": 4,
+        "changes": "",
+    }
     return Plan.of(
-        data=data, strategies=STRATEGIES, images_seen=10, px=64, warm=warm, work=work, **{**values, **changes}
+        data=data, strategies=STRATEGIES, images_seen=10, px=64, work=work, **{**values, **changes}
     )
 
 
@@ -153,3 +161,12 @@ def test_settings_are_checked(data: Path, tmp_path: Path) -> None:
     for changes in ("training.seed=3", "training.batch", "round.nothing=1", "training.batch=x"):
         with pytest.raises(SettingsError):
             make_plan(data, tmp_path, changes=changes)
+
+
+@pytest.mark.parametrize(
+    ("start", "backbone"), [("warm", "tiny-vit"), ("imagenet-lite", "efficientnet-lite0")]
+)
+def test_the_start_determines_the_backbone(data: Path, tmp_path: Path, start: str, backbone: str) -> None:
+    assert make_plan(data, tmp_path, start=start).model.backbone == backbone
+    with pytest.raises(SettingsError):
+        make_plan(data, tmp_path, start=start, changes=f"model.backbone={backbone}")
