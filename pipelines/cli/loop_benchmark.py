@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,10 +84,16 @@ def loop(
     with TerminalReporter() as progress:
         benchmark = LoopBenchmark(data, work, plan, Environment.read(), port, progress, _watch(port))
         measured = benchmark.measure(save)
+    _report(measured)
+    line(f"{path} is written")
+
+
+def _report(measured: dict[str, Any]) -> None:
+    """Print the decision about each candidate."""
     for row in [*measured["unattended"]["rounds"], measured["bad_round"]]:
         line(f"round {row['round']}: {row['reason']}")
     chance = measured["chance"]
-    line(f"by chance: {chance['promoted']} of {chance['trials']} candidates promoted; {path} is written")
+    line(f"by chance: {chance['promoted']} of {chance['trials']} candidates promoted")
 
 
 def _watch(port: int) -> RunWatch:
