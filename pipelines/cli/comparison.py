@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Size, SizeOption, finite
+from pipelines.cli.options import Size, SizeOption, Start, default_start, finite
 from pipelines.cli.training_command import (
     LabelsOption,
     TrainingOptions,
@@ -50,6 +50,13 @@ SubsetsOption = Annotated[
 ]
 ModelsOption = Annotated[
     str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
+]
+StartOption = Annotated[
+    Start | None,
+    typer.Option(
+        "--start",
+        help="Initial weights of the image encoder; default, and whether it is trained: as dsmoe init.",
+    ),
 ]
 InnerOption = Annotated[
     float,
@@ -219,6 +226,7 @@ def settings(
         ),
     ],
     labels: LabelsOption = 1.0,
+    start: StartOption = None,
     size: SizeOption = Size.NANO,
     split: SplitOption = EvaluationSplit.INNER,
     inner: InnerOption = 0.2,
@@ -228,8 +236,13 @@ def settings(
     Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
     """
     from pipelines.benchmarks.comparison.variants import settings_sweep
+    from pipelines.settings.environment import Environment
+    from pipelines.training.weights import weights_of_start
 
-    sweep = settings_sweep(changes, size.value, model_builder(options.px), labels)
+    name = start.value if start else default_start(size, None)
+    weights = None if name == "scratch" else weights_of_start(name, size.value, Environment.read().weights)
+    models = model_builder(options.px).with_start(name, weights)
+    sweep = settings_sweep(changes, size.value, models, labels, name)
     options.run(sweep, options.budget(), procedure(split, inner, options))
 
 

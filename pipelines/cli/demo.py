@@ -20,6 +20,7 @@ from pipelines.cli.options import (
     PortOption,
     SeedOption,
     Size,
+    Start,
     SyntheticKindChoice,
     TinyHeadOption,
     default_start,
@@ -48,14 +49,6 @@ class Annotator(StrEnum):
 
     SIMULATED = "simulated"
     HUMAN = "human"
-
-
-class Start(StrEnum):
-    """Initial weights of the image encoder."""
-
-    WARM = "warm"
-    SCRATCH = "scratch"
-    IMAGENET_LITE = "imagenet-lite"
 
 
 MinutesOption = Annotated[

@@ -229,6 +229,14 @@ def with_model_options(
     return model
 
 
+class Start(StrEnum):
+    """Initial weights of the image encoder."""
+
+    WARM = "warm"
+    SCRATCH = "scratch"
+    IMAGENET_LITE = "imagenet-lite"
+
+
 def default_start(size: Size, ablation: str | None) -> Literal["imagenet-lite", "warm", "scratch"]:
     """Default initial weights of the image encoder.
 

@@ -15,6 +15,7 @@ from pipelines.benchmarks.comparison.dsmoe_model import SPEED_TEST_S, DsmoeModel
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel
 from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
 from pipelines.settings.changes import apply_changes
+from pipelines.settings.detector import backbone_of_start, default_encoder
 from pipelines.settings.validation import validate_settings
 
 Size = Literal["nano", "base"]
@@ -42,6 +43,8 @@ class ModelBuilder:
     ) -> None:
         self.px = px
         self.training = training or TrainingConfig()
+        self._backbone: str | None = None
+        self._encoder_from: Path | None = None
         self._text_encoder = text_encoder
         self._yolo_python = yolo_python
         self._speed_test_s = speed_test_s
@@ -61,6 +64,18 @@ class ModelBuilder:
         changed.training = training
         return changed
 
+    def with_start(self, start: str, weights: Path | None) -> ModelBuilder:
+        """The same builder with initial weights of the image encoder, frozen where `dsmoe init` does so.
+
+        Args:
+            start: what the weights are: ``scratch``, ``warm`` or ``imagenet-lite``.
+            weights: their file; None: random weights.
+        """
+        changed = copy.copy(self)
+        changed.training = self.training.model_copy(update={"encoder": default_encoder(start)})
+        changed._backbone, changed._encoder_from = backbone_of_start(start), weights
+        return changed
+
     def preset(self, size: Size) -> ModelConfig:
         """The configuration of a preset at this input size.
 
@@ -68,6 +83,7 @@ class ModelBuilder:
             SettingsError: the network does not support the input size.
         """
         raw = {**ModelConfig.of_size(size).model_dump(), "image_px": self.px}
+        raw |= {"backbone": self._backbone} if self._backbone else {}
         return validate_settings(ModelConfig, raw, "the command line")
 
     def dsmoe(
@@ -88,7 +104,7 @@ class ModelBuilder:
             self._text_encoder,
             training=training or self.training,
             vocabulary=vocabulary,
-            encoder_from=encoder_from,
+            encoder_from=encoder_from or self._encoder_from,
             start_from=start_from,
             teacher=teacher,
             speed_test_s=self._speed_test_s,

@@ -134,18 +134,19 @@ def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Swe
 
 
 def settings_sweep(
-    changes: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0
+    changes: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0, start: str = "scratch"
 ) -> Sweep:
     """One detector without a change of its settings, and with each change; each is compared with the former.
 
     Args:
         changes: each ``training.NAME=VALUE`` or ``model.NAME=VALUE``, or several separated by spaces.
+        start: initial weights of the image encoder, as a key of the rows.
 
     Raises:
         SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
     """
     require_shares([train_share])
-    keys = {"size": size, "image_px": models.px, "labels": train_share}
+    keys = {"start": start, "size": size, "image_px": models.px, "labels": train_share}
     entries = [
         SweepEntry({"settings": settings, **keys}, model, train_share)
         for settings, model in changed_models(changes, size, models).items()
