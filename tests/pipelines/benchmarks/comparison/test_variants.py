@@ -173,6 +173,19 @@ def test_budgets_repeat_entries_and_pairs(models: ModelBuilder) -> None:
     ]
 
 
+def test_settings_are_compared_with_the_weights_of_a_start(models: ModelBuilder, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    started = models.with_start("imagenet-lite", weights)
+    sweep = settings_sweep(["model.experts=4"], "nano", started, start="imagenet-lite")
+    for entry in sweep.entries:
+        assert entry.keys["start"] == "imagenet-lite"
+        assert isinstance(entry.model, DsmoeModel)
+        assert entry.model.config.backbone == "efficientnet-lite0"
+        assert entry.model.training.encoder == "frozen"
+        assert entry.model._encoder_from == weights
+    assert models.training.encoder == "train"
+
+
 def test_change_of_settings_reaches_the_model(models: ModelBuilder) -> None:
     sweep = settings_sweep(["model.experts=4 training.losses.box=0.05"], "nano", models)
     unchanged, changed = (entry.model for entry in sweep.entries)
