@@ -313,7 +313,7 @@ class TrainingConfig(Frozen):
     schedule: Literal["auto", "cosine", "wsd"] = Field(
         "auto",
         description="learning rate: cosine, or wsd (warm-up, constant, short decay), which does not need to "
-        "know the length; auto: wsd with minutes or patience, else cosine",
+        "know the length; auto: wsd with patience, else cosine",
     )
     decay: float = Field(
         0.2, gt=0, lt=1, description="wsd: fraction of the training with a falling learning rate"
@@ -388,13 +388,8 @@ class TrainingConfig(Frozen):
     checkpoint_every_s: float = Field(20.0, gt=0, description="seconds between resumable checkpoints")
 
     @property
-    def has_open_length(self) -> bool:
-        """Whether the number of steps is not known before the training."""
-        return self.minutes is not None or self.patience is not None
-
-    @property
     def kind_of_schedule(self) -> Literal["cosine", "wsd"]:
         """The schedule, chosen by the length if it is ``auto``."""
         if self.schedule != "auto":
             return self.schedule
-        return "wsd" if self.has_open_length else "cosine"
+        return "cosine" if self.patience is None else "wsd"

@@ -44,7 +44,7 @@ from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in total, metrics by name): the smoothed losses, ``learning_rate`` and
 ``gradient_norm`` (before clipping) of the last step, and ``seconds_left`` from the second step on. With a
-time limit the steps in total are a forecast until the decay begins."""
+time limit the steps in total are a forecast."""
 MAX_GRADIENT_NORM = 10.0
 """Gradients are clipped to this norm."""
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def fit(
 
     Raises:
         DataError: a set has no image.
-        SettingsError: several sets, but the network reads no text; or a cosine without a known length.
+        SettingsError: several sets, but the network reads no text; or a cosine with early stopping.
         ModelError: the model to start from or the teacher does not fit, or the training diverged.
         PrerequisiteError: a single image does not fit into memory, or the disk is full.
     """

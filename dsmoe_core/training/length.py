@@ -1,9 +1,8 @@
 """Length of a training: a number of images, or a time limit, with early stopping.
 
-The learning rate of a step depends on the steps done and on the step at which the decay begins, and nothing
-else. That step and the last one are part of the checkpoint, so a training that is resumed in or after its
-decay keeps them. A training with a time limit is repeated exactly by ``images_seen`` and ``decay`` of its
-summary.
+The cosine follows the fraction of the training that is done: of the steps, or of the time if that is limited.
+``wsd`` follows the steps done and the step at which the decay begins. That step and the last one are part of
+the checkpoint, so a training that is resumed in or after its decay keeps them.
 """
 
 from __future__ import annotations
@@ -88,6 +87,7 @@ class TrainingLength:
         self._steps = None if training.minutes else math.ceil(training.images_seen / training.batch)
         self._warmup = warmup_steps(training, self._steps)
         self._times: deque[tuple[int, float]] = deque(maxlen=SPEED_WINDOW)
+        self._time_used = seconds_before
         if state.end is None and self._steps is not None:
             state.end = self._steps
             if training.kind_of_schedule == "wsd":
@@ -106,7 +106,9 @@ class TrainingLength:
     def learning_rate(self, step: int) -> float:
         """Learning rate of the step after ``step`` steps."""
         if self._training.kind_of_schedule == "cosine":
-            factor = cosine_factor(step / self.last_step, self._training.warmup)
+            limit = self._training.minutes
+            done = step / self.last_step if limit is None else min(1.0, self._time_used / (60 * limit))
+            factor = cosine_factor(done, self._training.warmup)
         else:
             factor = wsd_factor(step, self._warmup, self.state.decay_from, self.state.end)
         return self._training.learning_rate * factor
@@ -149,17 +151,19 @@ class TrainingLength:
         return patience is not None and len(values) - 1 - values.index(max(values)) >= patience
 
     def _watch_time(self, step: int, limit: float) -> None:
-        """Begin the decay so that it ends with the time; end when the time is used.
+        """End when the time is used; with ``wsd``, begin the decay so that it ends with the time.
 
         Args:
             limit: seconds.
         """
-        seconds = self._agreed(self.seconds)
+        self._time_used = seconds = self._agreed(self.seconds)
         left = limit - seconds
         if left <= 0:
             if not self.is_done(step):
                 self.state.end, self.state.stopped = step, "time"
-        elif self.state.decay_from is None and seconds >= (1 - self._training.decay) * limit:
+        elif self._training.kind_of_schedule == "cosine" or self.state.decay_from is not None:
+            return
+        elif seconds >= (1 - self._training.decay) * limit:
             self._begin_decay(step, round(self._agreed(self._steps_per_second() or 0.0) * left), "time")
 
     def _begin_decay(self, step: int, steps: int, reason: StopReason) -> None:
@@ -182,15 +186,14 @@ class TrainingLength:
 
 
 def check_schedule(training: TrainingConfig) -> None:
-    """Refuse the cosine schedule for a training whose length is not known before.
+    """Refuse the cosine schedule for a training with early stopping.
 
     Raises:
         SettingsError: it is.
     """
-    if training.schedule == "cosine" and training.has_open_length:
-        given = "minutes" if training.minutes is not None else "patience"
+    if training.schedule == "cosine" and training.patience is not None:
         raise SettingsError(
-            f"training.schedule is cosine and {given} is {getattr(training, given)}; the length of such a "
-            "training is not known before, and a cosine falls over the whole length",
+            f"training.schedule is cosine and patience is {training.patience}; the length of such a training "
+            "is not known before, and a cosine falls over the whole length",
             "Set detector.training.schedule to wsd or auto.",
         )

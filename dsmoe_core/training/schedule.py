@@ -1,9 +1,9 @@
 """Learning-rate schedules: factors on the maximum learning rate.
 
-``cosine`` falls over the whole training, so its length must be known before. ``wsd`` (warm-up, stable,
-decay) is constant until the training decides to end, and then falls over a short decay. Hu et al., "MiniCPM"
-(2024) and Hägele et al., "Scaling laws and compute-optimal training beyond fixed training durations" (NeurIPS
-2024), from which the form of the decay is: 1 - sqrt.
+``cosine`` falls over the whole training, so its length in steps or minutes must be known before. ``wsd``
+(warm-up, stable, decay) is constant until the training decides to end, and then falls over a short decay.
+Hu et al., "MiniCPM" (2024) and Hägele et al., "Scaling laws and compute-optimal training beyond fixed
+training durations" (NeurIPS 2024), from which the form of the decay is: 1 - sqrt.
 """
 
 from __future__ import annotations

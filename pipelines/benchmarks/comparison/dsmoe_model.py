@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dsmoe_core
-from dsmoe_core.atomic import atomic_write
 from dsmoe_core.checkpoint import WEIGHTS
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.letterbox_cache import CacheConfig
@@ -30,11 +25,6 @@ from pipelines.benchmarks.comparison.digests import package_digest
 from pipelines.benchmarks.comparison.protocol import MIN_SCORE, BenchmarkDataset, Budget, TrainingResult
 from pipelines.progress import ProgressReporter
 
-WARM_UP_STEPS = 3
-"""Steps that the speed test ignores: the first ones allocate and compile."""
-SPEED_TEST_S, MIN_SPEED_TEST_STEPS = 30.0, 4
-"""The speed test ends when both are reached."""
-UNLIMITED_IMAGES = 1_000_000_000
 CACHE = "cache"
 """Folder of a run with decoded images and the maps of a frozen encoder; removed when it is trained."""
 
@@ -48,7 +38,6 @@ class DsmoeModel:
         encoder_from: file with the initial weights of the image encoder; None: random weights.
         start_from: folder of a model to fine-tune; None: start with ``encoder_from``.
         teacher: folder of a model to learn from as well as from the labels; None: from the labels only.
-        speed_test_s: seconds of the speed test that converts minutes into a number of images.
     """
 
     def __init__(
@@ -62,7 +51,6 @@ class DsmoeModel:
         encoder_from: Path | None = None,
         start_from: Path | None = None,
         teacher: Path | None = None,
-        speed_test_s: float = SPEED_TEST_S,
     ) -> None:
         self.name = name
         self.config = config.model_copy(update={"text_width": text_encoder.width})
@@ -72,7 +60,6 @@ class DsmoeModel:
         self._encoder_from = encoder_from
         self._start_from = start_from
         self._teacher = teacher
-        self._speed_test_s = speed_test_s
         for logger in ("lightning.fabric", "lightning.pytorch"):  # they log the precision of every training
             logging.getLogger(logger).setLevel(logging.WARNING)
 
@@ -109,14 +96,7 @@ class DsmoeModel:
         Raises:
             ModelError: the initial weights do not fit the configuration.
         """
-        training = self.training.model_copy(update={"seed": seed})
-        if budget.minutes is not None and training.schedule == "wsd":
-            length: dict[str, Any] = {"minutes": budget.minutes}  # it does not need to know the images
-        else:
-            length = {
-                "images_seen": self._images_seen(dataset, budget, training, folder / "length.json", progress)
-            }
-        training = training.model_copy(update=length)
+        training = self.training.model_copy(update={"seed": seed, **self._length(dataset, budget)})
         progress.status(f"{self.name}: training")
         summary = fit(
             images=dataset.train,
@@ -170,63 +150,16 @@ class DsmoeModel:
             progress.advance(len(predictions), len(images))
         return predictions
 
-    def images_per_second(self, dataset: BenchmarkDataset, training: TrainingConfig) -> float:
-        """Training speed, from the first steps of a training that is then discarded."""
-        step_ends: list[float] = []
-
-        def record_step(*_: Any) -> None:
-            step_ends.append(time.monotonic())
-            timed = step_ends[WARM_UP_STEPS:]
-            if len(timed) > MIN_SPEED_TEST_STEPS and timed[-1] - timed[0] >= self._speed_test_s:
-                raise _SpeedMeasured
-
-        with TemporaryDirectory(prefix="dsmoe-") as scratch, suppress(_SpeedMeasured):
-            fit(
-                images=dataset.train,
-                vocabulary=self._vocabulary_of(dataset),
-                text_encoder=self._text_encoder,
-                model=self.config,
-                training=training.model_copy(
-                    update={"images_seen": UNLIMITED_IMAGES, "checkpoint_every_s": 3600.0}
-                ),
-                out=Path(scratch),
-                encoder_from=self._encoder_from,
-                start_from=self._start_from,
-                teacher=self._teacher,
-                extra_sets=_extra_sets(dataset),
-                progress=record_step,
-            )
-        timed = step_ends[WARM_UP_STEPS:]
-        return training.batch * (len(timed) - 1) / (timed[-1] - timed[0])
-
     def _vocabulary_of(self, dataset: BenchmarkDataset) -> Vocabulary:
         return self._vocabulary or dataset.vocabulary
 
-    def _images_seen(
-        self,
-        dataset: BenchmarkDataset,
-        budget: Budget,
-        training: TrainingConfig,
-        length_file: Path,
-        progress: ProgressReporter,
-    ) -> int:
-        """Number of images to train on.
-
-        For a budget in minutes it is measured once and stored, because the learning-rate schedule of a
-        resumed training depends on it.
-        """
+    def _length(self, dataset: BenchmarkDataset, budget: Budget) -> dict[str, Any]:
+        """Settings of the length of a training."""
+        if budget.minutes is not None:
+            return {"minutes": budget.minutes}
         if budget.images is not None:
-            return budget.images
-        if budget.epochs is not None:
-            return budget.epochs * self._images_per_epoch(dataset)
-        if length_file.is_file():
-            return int(json.loads(length_file.read_text(encoding="utf-8"))["images_seen"])
-        progress.status(f"{self.name}: measuring the training speed")
-        speed = self.images_per_second(dataset, training)
-        images_seen = max(training.batch, int(speed * 60 * (budget.minutes or 0.0)))
-        length = {"images_per_s": round(speed, 2), "images_seen": images_seen}
-        atomic_write(length_file, json.dumps(length) + "\n")
-        return images_seen
+            return {"images_seen": budget.images}
+        return {"images_seen": (budget.epochs or 1) * self._images_per_epoch(dataset)}
 
     def images_of_each_set(self, dataset: BenchmarkDataset, images_seen: int, seed: int) -> list[int]:
         """Images that a training shows of the data set and of each of its extra sets."""
@@ -246,7 +179,3 @@ class DsmoeModel:
 
 def _extra_sets(dataset: BenchmarkDataset) -> list[LabelledSet]:
     return [LabelledSet(extra.train, extra.vocabulary) for extra in dataset.extra_sets]
-
-
-class _SpeedMeasured(Exception):  # noqa: N818 - not an error
-    """Stops the training of the speed test."""

@@ -11,7 +11,7 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
-from pipelines.benchmarks.comparison.dsmoe_model import SPEED_TEST_S, DsmoeModel
+from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel
 from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
 from pipelines.settings.changes import apply_changes
@@ -29,7 +29,6 @@ class ModelBuilder:
         px: side of the network's input in pixels.
         yolo_python: returns the interpreter of the YOLO environment, and builds the environment if needed.
         training: base settings of DS-MoE trainings.
-        speed_test_s: see :class:`DsmoeModel`.
     """
 
     def __init__(
@@ -39,7 +38,6 @@ class ModelBuilder:
         yolo_python: Callable[[StatusCallback], Path],
         *,
         training: TrainingConfig | None = None,
-        speed_test_s: float = SPEED_TEST_S,
     ) -> None:
         self.px = px
         self.training = training or TrainingConfig()
@@ -47,7 +45,6 @@ class ModelBuilder:
         self._encoder_from: Path | None = None
         self._text_encoder = text_encoder
         self._yolo_python = yolo_python
-        self._speed_test_s = speed_test_s
 
     def with_training(self, changes: str) -> ModelBuilder:
         """The same builder with other base settings of the trainings.
@@ -107,7 +104,6 @@ class ModelBuilder:
             encoder_from=encoder_from or self._encoder_from,
             start_from=start_from,
             teacher=teacher,
-            speed_test_s=self._speed_test_s,
         )
 
     def dsmoe_preset(

@@ -94,7 +94,7 @@ def test_a_known_length_is_kept_by_both_schedules() -> None:
 def test_a_training_with_a_time_limit_decays_completely_within_it(
     speed: float, minutes: float, share: float
 ) -> None:
-    training = TrainingConfig(minutes=minutes, decay=share)
+    training = TrainingConfig(minutes=minutes, decay=share, schedule="wsd")
     state, rates, seconds = run(training, lambda _: 1 / speed)
     assert state.stopped == "time"
     assert seconds <= 60 * minutes + 2 / speed
@@ -106,7 +106,8 @@ def test_a_training_with_a_time_limit_decays_completely_within_it(
 
 
 def test_a_machine_that_becomes_slow_in_the_decay_still_ends_in_time() -> None:
-    state, _, seconds = run(TrainingConfig(minutes=10), lambda step: 1.0 if step < 500 else 4.0)
+    training = TrainingConfig(minutes=10, schedule="wsd")
+    state, _, seconds = run(training, lambda step: 1.0 if step < 500 else 4.0)
     assert seconds == pytest.approx(600, abs=4)
     assert state.end is not None
     assert state.end < 540
@@ -150,11 +151,30 @@ def test_forecast_of_the_time_left() -> None:
     assert known.forecast(0) == (100, {})
 
 
-@pytest.mark.parametrize("open_length", [{"minutes": 1.0}, {"patience": 2}])
-def test_cosine_needs_a_known_length(open_length: dict[str, float]) -> None:
-    training = TrainingConfig(schedule="cosine", **open_length)
+def test_cosine_needs_a_known_length() -> None:
+    training = TrainingConfig(schedule="cosine", patience=2)
     with pytest.raises(SettingsError, match="cosine"):
         TrainingLength(training, LengthState(), ProcessGroup())
+
+
+def test_with_a_time_limit_the_cosine_follows_the_time() -> None:
+    """The second half of the time has a quarter of the steps, as they take three times as long."""
+    training = TrainingConfig(minutes=10, warmup=0.1)
+    state, rates, seconds = run(training, lambda step: 1.0 if step < 300 else 3.0)
+    assert seconds == pytest.approx(600, abs=3)
+    assert (state.end, state.stopped, state.decay_from) == (len(rates), "time", None)
+    assert len(rates) == 400
+    assert rates.index(max(rates)) == 60
+    assert rates[300] == pytest.approx(cosine_factor(0.5, 0.1))
+    assert rates[-1] < 0.02
+
+
+def test_a_resumed_training_continues_the_cosine_of_its_time() -> None:
+    clock = Clock()
+    length = TrainingLength(
+        TrainingConfig(minutes=10), LengthState(), ProcessGroup(), seconds_before=300, clock=clock
+    )
+    assert length.learning_rate(1) == pytest.approx(2e-3 * cosine_factor(0.5, 0.1))
 
 
 def test_the_state_survives_a_checkpoint() -> None:

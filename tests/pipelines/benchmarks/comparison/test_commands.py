@@ -30,9 +30,7 @@ class TinyModels(ModelBuilder):
 
     def __init__(self, px: int) -> None:
         training = TrainingConfig(batch=5, precision="32-true")
-        super().__init__(
-            px, HashEncoder(), lambda _: Path(sys.executable), training=training, speed_test_s=0.05
-        )
+        super().__init__(px, HashEncoder(), lambda _: Path(sys.executable), training=training)
 
     def preset(self, size: Size) -> ModelConfig:
         return SMALL.with_tiny_head(True)
@@ -165,7 +163,7 @@ def test_wrong_options_of_first_model_are_refused(run: Any, options: tuple[str, 
 def test_settings_train_once_for_each_change(run: Any, tmp_path: Path) -> None:
     changes = ["training.text_rate=1", "training.losses.box=0.05 model.experts=4"]
     options = [option for change in changes for option in ("--try", change)]
-    assert run("settings", *options, "--labels", "0.5", "--split", "val", *ONE_RUN) == 0
+    assert run("settings", *options, "--start", "scratch", "--labels", "0.5", "--split", "val", *ONE_RUN) == 0
     result = read_result(tmp_path / "out.json")
     assert [row["settings"] for row in result["rows"]] == ["as it is", *changes]
     assert [(test["settings"], test["against"]) for test in result["tests"]] == [
@@ -175,7 +173,10 @@ def test_settings_train_once_for_each_change(run: Any, tmp_path: Path) -> None:
 
 
 def test_settings_are_evaluated_within_train_by_default(run: Any, tmp_path: Path) -> None:
-    assert run("settings", "--try", "training.text_rate=1", "--inner", "0.5", *ONE_RUN) == 0
+    assert (
+        run("settings", "--try", "training.text_rate=1", "--start", "scratch", "--inner", "0.5", *ONE_RUN)
+        == 0
+    )
     result = read_result(tmp_path / "out.json")
     assert (result["evaluated_on"], result["inner"]) == ("inner", {"share": 0.5, "by": None})
     record = json.loads(next((tmp_path / "work").rglob("result.json")).read_text())

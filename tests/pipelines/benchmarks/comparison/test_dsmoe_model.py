@@ -74,34 +74,13 @@ def test_killed_training_resumes_and_gives_the_same_model(
     assert [p.detections for p in resumed.predictions] == [p.detections for p in uninterrupted.predictions]
 
 
-def test_minutes_are_converted_into_images_once(
-    dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_budget_in_minutes_is_the_time_limit_of_the_training(
+    dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
-    model = tiny_model()
-    monkeypatch.setattr(model, "images_per_second", lambda *_: 1.25)
-    with pytest.raises(KeyboardInterrupt):
-        model.train(dataset, Budget(minutes=0.2), 1, tmp_path, InterruptingProgress(2))
-    monkeypatch.setattr(model, "images_per_second", lambda *_: pytest.fail("measured again"))
-    result = model.train(dataset, Budget(minutes=0.2), 1, tmp_path, progress)
-    assert progress.done[0][1] == 3  # 15 images, five per step
-    assert result.epochs == 1.5, "of ten images"
-
-
-def test_speed_ignores_the_first_steps(dataset: BenchmarkDataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a clock by which the first steps take ten seconds each and the others half a second."""
-    steps = 0
-
-    def fit(*, progress: Any, out: Path, **_: Any) -> None:
-        nonlocal steps
-        while True:
-            steps += 1
-            progress(steps, 10**6, {})
-
-    monkeypatch.setattr(dsmoe_model, "fit", fit)
-    monkeypatch.setattr(dsmoe_model.time, "monotonic", lambda: 10.0 * min(steps, 4) + 0.5 * max(0, steps - 4))
-    model = tiny_model(speed_test_s=3.0)
-    assert model.images_per_second(dataset, QUICK) == pytest.approx(5 / 0.5)
-    assert steps == 4 + 6
+    result = tiny_model().train(dataset, Budget(minutes=0.02), 1, tmp_path, progress)
+    assert result.notes["length"]["stopped"] == "time"
+    assert result.seconds >= 1.2
+    assert result.epochs == result.notes["steps"] * 5 / 10
 
 
 def test_identity_covers_settings_vocabulary_and_initial_weights(
