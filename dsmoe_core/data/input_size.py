@@ -1,10 +1,11 @@
-"""Chooses the size of the network's input, and tiles, from the sizes of images and defects.
+"""Chooses the network's input size, tiles and the head's strides from the sizes of images and defects.
 
 - An image is not enlarged: small ones get an input of their own size.
 - Thin defects need pixels: the input is raised until at most a quarter of the defects is below
   ``MIN_DEFECT_PX`` wide or high, up to twice the size of the preset. Where that is not enough, images are cut
   into tiles.
 - Of elongated images half of a square would be padding, so they are cut into tiles of their shorter side.
+- Where no defects are small, the head has no level at stride 4: it takes a quarter of the training time.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ LOST_DEFECT_PX = 3.0
 ELONGATED = 2.0
 """Ratio of the sides from which images are cut into tiles: half of a square would be padding."""
 MIN_TILE_PX = 64
+SMALL_PX = 16.0
+"""Two cells of stride 8, in pixels of the input: a defect whose shorter side is below this needs stride 4."""
+MIN_DEFECTS = 20
+"""Annotated defects from which the head's strides are chosen."""
 SAMPLE = 200
 """Images whose size is read."""
 
@@ -83,6 +88,27 @@ def choose_input_size(
         return InputSize(raised, None, f"{measured}, {thin * raised:.1f} px in this input")
     side = max(MIN_TILE_PX, preset.image_px // 2, round(preset.image_px * thin * long_side / MIN_DEFECT_PX))
     return InputSize(preset.image_px, Tiles(px=side), f"{measured}: tiles of {side} px")
+
+
+def choose_head_strides(
+    sizes: Sequence[tuple[int, int]], defects: Sequence[float], model: ModelConfig
+) -> tuple[int, ...]:
+    """The strides of the head: those of the model, without 4 if at most a twentieth of the defects needs it.
+
+    With fewer than ``MIN_DEFECTS`` defects they stay as they are.
+
+    Args:
+        sizes: width and height of images in pixels, at least one.
+        defects: as for ``choose_input_size``.
+        model: with the input size and tiles that were chosen.
+    """
+    if len(defects) < MIN_DEFECTS:
+        return model.head_strides
+    whole = median(max(size) for size in sizes)
+    scale = model.image_px * (1.0 if model.tiles is None else max(1.0, whole / model.tiles.px))
+    if scale * float(np.quantile(defects, 0.05)) < SMALL_PX:
+        return model.head_strides
+    return model.with_tiny_head(False).head_strides
 
 
 def _rounded_up(side: float) -> int:

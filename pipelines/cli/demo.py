@@ -169,14 +169,14 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
 
 
 def _with_input_size(model: dict[str, Any], data: Path) -> dict[str, Any]:
-    """The model settings with an input size that is chosen from the images and their labels."""
+    """The model settings, with an input size, tiles and head strides for the images where none are given."""
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.data.formats import read_annotations
 
     images, labels = data / "images", data / "train.json"
     sets = [read_annotations(labels, images)] if labels.is_file() and images.is_dir() else []
     complete = {**ModelConfig.of_size(Size.NANO.value).model_dump(), **model}
-    return with_input_size(complete, None, images, sets)
+    return {**with_input_size(complete, None, images, sets), **model}
 
 
 def run(

@@ -15,22 +15,37 @@ if TYPE_CHECKING:
 def with_input_size(
     model: dict[str, Any], px: int | None, images: Path, labels: Sequence[AnnotationSet]
 ) -> dict[str, Any]:
-    """The model settings with the given input size, or one chosen from the images and their boxes."""
-    if px is not None:
-        return {**model, "image_px": px}
+    """The model settings with the given input size, or one chosen from the images and their boxes.
+
+    The strides of the head are chosen from the boxes as well.
+    """
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.data.image_folder import image_files
-    from dsmoe_core.data.input_size import choose_input_size, image_sizes, relative_thickness
+    from dsmoe_core.data.input_size import (
+        choose_head_strides,
+        choose_input_size,
+        image_sizes,
+        relative_thickness,
+    )
 
+    given = {} if px is None else {"image_px": px}
     sizes = image_sizes(sorted(image_files(images))) if images.is_dir() else []
     if not sizes:
-        return model
-    boxes = [
+        return {**model, **given}
+    defects = relative_thickness(
         (annotation.box, entry.width, entry.height)
         for annotation_set in labels
         for entry in annotation_set.images
         for annotation in entry.annotations
-    ]
-    chosen = choose_input_size(sizes, relative_thickness(boxes), ModelConfig.model_validate(model))
-    line(f"the network's input is {chosen.image_px} px: {chosen.reason}")
-    return chosen.apply(ModelConfig.model_validate(model)).model_dump()
+    )
+    config = ModelConfig.model_validate({**model, **given})
+    if px is None:
+        chosen = choose_input_size(sizes, defects, config)
+        line(f"the network's input is {chosen.image_px} px: {chosen.reason}")
+        config = chosen.apply(config)
+    strides = choose_head_strides(sizes, defects, config)
+    if strides != config.head_strides:
+        line(
+            f"the head has no level for tiny defects: hardly any of the {len(defects)} labelled ones is tiny"
+        )
+    return config.model_copy(update={"head_strides": strides}).model_dump()

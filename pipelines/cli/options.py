@@ -191,7 +191,8 @@ AblationOption = Annotated[
 TinyHeadOption = Annotated[
     bool | None,
     typer.Option(
-        "--tiny-head/--no-tiny-head", help="Detect at stride 4 too, for tiny objects; default: the size's."
+        "--tiny-head/--no-tiny-head",
+        help="Detect at stride 4 too, for tiny defects; default: unless labels show none.",
     ),
 ]
 

@@ -150,14 +150,20 @@ def _train(
 
 
 def _model_for(labelled: Sequence[LabelledImage]) -> tuple[ModelConfig, str]:
-    """The default network with an input size chosen from the images and their boxes, and the reason."""
-    from dsmoe_core.data.input_size import choose_input_size, relative_thickness
+    """The default network with an input and a head that fit the images and their boxes, and the reason."""
+    from dsmoe_core.data.input_size import choose_head_strides, choose_input_size, relative_thickness
 
     sizes = [(item.image.width, item.image.height) for item in labelled]
     boxes = [(a.box, item.image.width, item.image.height) for item in labelled for a in item.annotations]
-    chosen = choose_input_size(sizes, relative_thickness(boxes), ModelConfig())
-    reason = f"the network's input is {chosen.image_px} px: {chosen.reason}"
-    return chosen.apply(ModelConfig()), reason
+    defects = relative_thickness(boxes)
+    chosen = choose_input_size(sizes, defects, ModelConfig())
+    model = chosen.apply(ModelConfig())
+    strides = choose_head_strides(sizes, defects, model)
+    reason = (
+        f"the network's input is {chosen.image_px} px: {chosen.reason}; "
+        f"the head has the strides {', '.join(map(str, strides))}"
+    )
+    return model.model_copy(update={"head_strides": strides}), reason
 
 
 def _install_initial_weights(

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dsmoe_core.config import ModelConfig, Tiles
-from dsmoe_core.data.input_size import choose_input_size, image_sizes, relative_thickness
+from dsmoe_core.data.input_size import (
+    choose_head_strides,
+    choose_input_size,
+    image_sizes,
+    relative_thickness,
+)
 from dsmoe_core.schema import Box
 
 NANO = ModelConfig()
@@ -62,3 +67,27 @@ def test_sizes_are_read_from_the_readable_files(tmp_path: Path) -> None:
 def test_thickness_is_relative_to_the_image() -> None:
     boxes = [(Box(0.0, 0.0, 20.0, 5.0), 100, 50), (Box(0.0, 0.0, 30.0, 40.0), 40, 80)]
     assert relative_thickness(boxes) == [0.05, 0.375]
+
+
+@pytest.mark.parametrize(
+    ("thickness", "tiles", "strides"),
+    [
+        (0.04, None, (4, 8, 16)),  # 13 px of 320
+        (0.06, None, (8, 16)),  # 19 px
+        (0.012, Tiles(px=160), (4, 8, 16)),  # 15 px, as the tiles are enlarged twice
+        (0.013, Tiles(px=160), (8, 16)),
+    ],
+)
+def test_the_finest_stride_is_for_small_defects(
+    thickness: float, tiles: Tiles | None, strides: tuple[int, ...]
+) -> None:
+    model = NANO.model_copy(update={"tiles": tiles})
+    assert choose_head_strides([(640, 480)], [thickness] * 20, model) == strides
+    assert choose_head_strides([(640, 480)], [thickness] * 19, model) == (4, 8, 16)
+
+
+def test_few_small_defects_of_many_keep_the_finest_stride() -> None:
+    assert choose_head_strides([(640, 480)], [0.2] * 30 + [0.01] * 3, NANO) == (4, 8, 16)
+    assert choose_head_strides([(640, 480)], [0.2] * 60 + [0.01] * 2, NANO) == (8, 16)
+    base = ModelConfig.of_size("base")
+    assert choose_head_strides([(640, 480)], [0.2] * 20, base) == (8, 16, 32)
