@@ -75,7 +75,10 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "first_model": _FIRST_MODEL_TABLE,
     "first_model_neu_det": _FIRST_MODEL_TABLE,
     "settings": _SETTINGS_TABLE,
-    **{f"settings_{name}": _SETTINGS_TABLE for name in ("all", "labels", "losses", "rows", "tiles")},
+    **{
+        f"settings_{name}": _SETTINGS_TABLE
+        for name in ("all", "labels", "losses", "neu_det", "rows", "tiles")
+    },
     "scale": scale_table,
     "speed": speed_table,
     "words": text_table,
