@@ -54,6 +54,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "active_learning_deeppcb": simulation_table,
     "companions": _SETTINGS_TABLE,
     "demo": demo_table,
+    "demo_neu_det": demo_table,
     "experts": experts_table,
     "knockout": knockout_table,
     "knockout_neu_det": knockout_table,
