@@ -5,7 +5,7 @@
   ``MIN_DEFECT_PX`` wide or high, up to twice the size of the preset. Where that is not enough, images are cut
   into tiles.
 - Of elongated images half of a square would be padding, so they are cut into tiles of their shorter side.
-- Where no defects are small, the head has no level at stride 4: it takes a quarter of the training time.
+- Where no defects are small, the head has no level at stride 4, which only small defects need.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def simulate(
     from pipelines.training.weights import weights_of_start
 
     require_matplotlib()
-    name = start.value if start else _default_start()
+    name = start.value if start else default_start(Size.NANO, None)
     plan = Plan.of(
         data=data,
         strategies=names_of(strategies),
@@ -128,12 +128,6 @@ def simulate(
     draw_curves(measured, plot)
     console.print(_table(measured))
     line(f"{json} and {plot} are written")
-
-
-def _default_start() -> str:
-    """The default start of the product, or the packaged warm start where that has no weights to freeze."""
-    start = default_start(Size.NANO, None)
-    return SimulationStart.WARM.value if start == "scratch" else start
 
 
 def _measured(data: Path, rounds: int, plan: Any, results: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.models import ModelBuilder, Size
 from pipelines.benchmarks.comparison.sweep import EntryPair, Sweep, SweepEntry
 from pipelines.benchmarks.comparison.variants import UNCHANGED, require_known, require_shares
+from pipelines.settings.detector import backbone_of_start
 
 SCRATCH, IMAGENET_LITE = "scratch", "imagenet-lite"
 STARTS = (SCRATCH, "warm", IMAGENET_LITE, "masked", "distilled")
@@ -102,9 +103,7 @@ def start_models(
                 f"the file of the start {start} does not exist: {file}",
                 f"Make it and name it (see --help), or leave out `{start}`.",
             )
-        config = models.preset(size)
-        if start == IMAGENET_LITE:
-            config = config.model_copy(update={"backbone": "efficientnet-lite0"})
+        config = models.preset(size).model_copy(update={"backbone": backbone_of_start(start)})
         name = f"{size}-{IMAGENET_LITE}" if start == IMAGENET_LITE else size
         built[start] = models.dsmoe(name, config, encoder_from=file)
     return built
