@@ -12,7 +12,7 @@ KINDS = ("missed", "misplaced", "mislabelled")
 
 
 def label_error_table(result: Mapping[str, Any]) -> str:
-    """One row for each data set and method: average precision of each kind, with the range over the seeds."""
+    """Average precision by data set, method and kind, with the range over the seeds; then the gate."""
     rows = [
         [
             f"{escape_markdown(name)}, {measured['images']} images, {measured['boxes']} boxes",
@@ -23,7 +23,23 @@ def label_error_table(result: Mapping[str, Any]) -> str:
         if isinstance(measured, Mapping) and "methods" in measured
         for method, row in measured["methods"].items()
     ]
-    return markdown_table(("data", "method", *KINDS), rows)
+    ranking = markdown_table(("data", "method", *KINDS), rows)
+    gates = [
+        [
+            f"{escape_markdown(name)}, {measured['gate']['images']} images",
+            f"{row['wrong']:.0%}",
+            f"{row['found']:.1%}",
+            f"{row['found_max']:.1%}",
+            str(row["refused"]),
+        ]
+        for name, measured in sorted(result.items())
+        if isinstance(measured, Mapping) and "gate" in measured
+        for row in measured["gate"]["shares"]
+    ]
+    if not gates:
+        return ranking
+    head = ("data", "wrong boxes", "found, mean", "found, most", f"refused of {len(result['seeds'])}")
+    return f"{ranking}\n\n{markdown_table(head, gates)}"
 
 
 def average_precision_cell(values: Mapping[str, float]) -> str:

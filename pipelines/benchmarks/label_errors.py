@@ -12,13 +12,22 @@ import numpy as np
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, pairwise_iou
 from dsmoe_core.progress import CountCallback
 from dsmoe_core.schema import Annotation, Box, LabelledImage, Prediction
-from pipelines.evaluation.label_errors.label_error import ErrorKind, LabelError
-from pipelines.evaluation.label_errors.methods import LABEL_ERROR_METHODS
+from pipelines.label_errors.data import LabelsToCheck
+from pipelines.label_errors.label_error import ErrorKind, LabelError
+from pipelines.label_errors.methods import LABEL_ERROR_METHODS
+from pipelines.label_errors.new_labels import count_errors
+from pipelines.rounds.gate import Outcome
+from pipelines.rounds.gate.labels import judge
+from pipelines.settings.gate import GateSettings
 
 SHARE = 0.05
 """Share of the boxes that get each kind of error."""
 MIN_SHIFT, MAX_SHIFT = 0.15, 0.4
 """Shift of a misplaced box along each axis, as a share of its width or height."""
+GATE_BATCH = 40
+"""Images of a round in the measurement of the promotion gate."""
+GATE_SHARES = (0.0, 0.1, 0.2, 0.3)
+"""Shares of wrong boxes in them, a third of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +158,50 @@ def measure_label_errors(
         "planted": counts,
         "chance": {str(kind): round(SHARE, 4) for kind in (ErrorKind.MISPLACED, ErrorKind.MISLABELLED)},
         "methods": {name: _summary(rows) for name, rows in runs.items()},
+    }
+
+
+def measure_gate(
+    labels: LabelsToCheck, *, seeds: Sequence[int], progress: CountCallback | None = None
+) -> dict[str, Any]:
+    """How often the promotion gate's check ``labels`` refuses batches of images with planted errors.
+
+    For each seed and share of wrong boxes, ``GATE_BATCH`` random images get errors; the others have right
+    labels, as the test set has.
+
+    Returns:
+        JSON values: for each share the mean and the largest share of probable errors, and how many of the
+        batches are refused with the default settings.
+    """
+    settings, rows = GateSettings(), []
+    for share in GATE_SHARES:
+        found, refused = [], 0
+        for seed in seeds:
+            order = np.random.default_rng(seed).permutation(len(labels.labelled))
+            batch = [labels.labelled[i] for i in order[:GATE_BATCH]]
+            right = [labels.labelled[i] for i in order[GATE_BATCH:]]
+            if share:
+                batch = list(plant_errors(batch, labels.classes, seed=seed, share=share / 3).labelled)
+            keys = {item.image.key for item in batch}
+            new = count_errors(labels._replace(labelled=(*batch, *right)), keys)
+            found.append(new.errors / new.defects if new.defects else 0.0)
+            refused += judge(new, settings).outcome is Outcome.FAIL
+        rows.append(
+            {
+                "wrong": share,
+                "found": round(float(np.mean(found)), 4),
+                "found_max": round(max(found), 4),
+                "refused": refused,
+            }
+        )
+        if progress is not None:
+            progress(len(rows), len(GATE_SHARES))
+    batch_size = min(GATE_BATCH, len(labels.labelled))
+    return {
+        "images": batch_size,
+        "right_images": len(labels.labelled) - batch_size,
+        "limit": settings.max_label_errors,
+        "shares": rows,
     }
 
 

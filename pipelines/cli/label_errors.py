@@ -17,8 +17,8 @@ from pipelines.cli.options import RESULTS, BookOption, ResultsOption, finite, ou
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 
 if TYPE_CHECKING:
-    from pipelines.evaluation.label_errors.data import LabelsToCheck
-    from pipelines.evaluation.label_errors.label_error import LabelError
+    from pipelines.label_errors.data import LabelsToCheck
+    from pipelines.label_errors.label_error import LabelError
     from pipelines.workspace.workspace import Workspace
 
 
@@ -100,7 +100,7 @@ def label_errors(
     `dsmoe label-errors --data deeppcb --model model --method objectlab`
     """
     from dsmoe_core.atomic import atomic_write
-    from pipelines.evaluation.label_errors.methods import LABEL_ERROR_METHODS
+    from pipelines.label_errors.methods import LABEL_ERROR_METHODS
 
     with ExitStack() as stack:
         progress = stack.enter_context(TerminalReporter())
@@ -143,7 +143,7 @@ def benchmark(
 
     Example: `dsmoe benchmark label-errors --data deeppcb --annotations deeppcb/val.json --model model`
     """
-    from pipelines.benchmarks.label_errors import measure_label_errors
+    from pipelines.benchmarks.label_errors import measure_gate, measure_label_errors
     from pipelines.benchmarks.results import update_result
 
     with ExitStack() as stack:
@@ -154,6 +154,8 @@ def benchmark(
         measured = measure_label_errors(
             checked.labelled, checked.predictions, checked.classes, seeds=numbers, progress=progress.advance
         )
+        progress.status("planting errors in batches, for the promotion gate")
+        measured["gate"] = measure_gate(checked, seeds=numbers, progress=progress.advance)
     name = data.resolve().name
     path = out / "label_errors.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,8 +193,9 @@ def _labels(
     """The labels and predictions that the options select."""
     from dsmoe_core.data.label_source import SplitChoice
     from dsmoe_core.errors import SettingsError
-    from pipelines.evaluation.label_errors.data import labels_of_folder, labels_of_workspace
+    from pipelines.evaluation.labels_of_folder import labels_of_folder
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
+    from pipelines.label_errors.data import labels_of_workspace
     from pipelines.settings.environment import Environment
     from pipelines.settings.workspace import MAX_PIXELS
     from prompts.class_book import ClassBook
@@ -225,7 +228,7 @@ def _labels(
 def _given(parsed: Any, predictions: Path, images: Path, max_images: int | None) -> LabelsToCheck:
     """Labels with the predictions of a file; no image is read."""
     from dsmoe_core.schema import ImageRecord, LabelledImage
-    from pipelines.evaluation.label_errors.data import LabelsToCheck, read_predictions
+    from pipelines.label_errors.data import LabelsToCheck, read_predictions
 
     labelled = tuple(
         LabelledImage(ImageRecord(e.name, e.name, images / e.name, e.width, e.height), e.annotations)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from pipelines.label_errors.new_labels import check_new_labels
 from pipelines.rounds.candidate_evaluation import CandidateEvaluation
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.gate import Comparison, Decision, decide
@@ -111,6 +112,7 @@ def _decide(
             paired=evaluation.compare(candidate, champion),
             measure_latency=lambda: evaluation.latency(candidate, champion),
             class_book_report=class_book_report(workspace),
+            check_new_labels=lambda: check_new_labels(workspace, candidate, champion),
         )
         decision = decide(comparison)
     return with_shadow_and_approval(decision, settings)

@@ -16,7 +16,7 @@ class GateSettings(Frozen):
     """The promotion gate: when a candidate replaces the champion."""
 
     checks: tuple[str, ...] = Field(
-        ("better", "class_margin"),
+        ("better", "class_margin", "labels"),
         description="checks that a candidate must pass, keys of GATE_CHECKS, see pipelines/rounds/gate; "
         "empty: every candidate is promoted",
     )
@@ -38,6 +38,11 @@ class GateSettings(Frozen):
     )
     min_boxes: int = Field(
         10, ge=1, description="boxes that a class needs in the test set for an estimate of its own"
+    )
+    max_label_errors: Margin = Field(
+        0.02,
+        description="largest share of probable label errors among the labels that are new to the candidate, "
+        "for the check labels",
     )
     max_calibration_error: float = Field(
         0.15, ge=0, le=1, description="largest expected calibration error, for the check calibration"

@@ -14,6 +14,7 @@ from dsmoe_core.errors import SettingsError
 from pipelines.rounds.gate.better import better, min_gain
 from pipelines.rounds.gate.check import CheckResult, Comparison, GateCheck, Latency, Outcome
 from pipelines.rounds.gate.class_margin import class_margin, evidence
+from pipelines.rounds.gate.labels import labels
 from pipelines.rounds.gate.service import calibration, descriptions, latency
 
 __all__ = [
@@ -38,6 +39,11 @@ GATE_CHECKS: dict[str, GateCheck] = {
         "mAP@.5:.95 exceeds the champion's by more than gate.min_gain, whatever its uncertainty", min_gain
     ),
     "class_margin": GateCheck("no class loses more mAP@.5:.95 than gate.class_margin", class_margin),
+    "labels": GateCheck(
+        "the share of probable label errors among the new labels is not certainly above "
+        "gate.max_label_errors",
+        labels,
+    ),
     "calibration": GateCheck(
         "the expected calibration error is at most gate.max_calibration_error", calibration
     ),

@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from dsmoe_core.evaluation.paired_predictions import PairedPredictions
+from pipelines.label_errors.new_labels import NewLabels
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
 from prompts.evaluation_report import TextEvaluationReport
@@ -38,6 +39,8 @@ class Comparison:
             metrics only.
         measure_latency: runs both models; None where the models cannot be run.
         class_book_report: evaluation of the published class book; None if it was published without one.
+        check_new_labels: searches label errors among the labels that only the candidate was trained on; None
+            where there is no workspace.
     """
 
     candidate: Metrics
@@ -46,6 +49,7 @@ class Comparison:
     paired: PairedPredictions | None = None
     measure_latency: Callable[[], Latency] | None = None
     class_book_report: TextEvaluationReport | None = None
+    check_new_labels: Callable[[], NewLabels] | None = None
 
 
 @dataclass(frozen=True, slots=True)

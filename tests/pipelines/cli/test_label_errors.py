@@ -11,7 +11,7 @@ import pytest
 
 from dsmoe_core.data import coco
 from pipelines.cli import run
-from pipelines.evaluation.label_errors.data import labels_of_workspace
+from pipelines.label_errors.data import labels_of_workspace
 from pipelines.rounds.context import LoopContext
 from pipelines.rounds.loop import close_round, open_round
 

@@ -82,7 +82,7 @@ def test_without_checks_every_candidate_is_promoted() -> None:
 
 
 def test_default_checks_are_registered() -> None:
-    assert list(gate_checks(GateSettings().checks)) == ["better", "class_margin"]
+    assert list(gate_checks(GateSettings().checks)) == ["better", "class_margin", "labels"]
 
 
 def test_unknown_check_is_refused_with_the_known_ones() -> None:

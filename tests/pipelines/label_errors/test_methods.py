@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 
 from dsmoe_core.schema import Box, LabelledImage, Prediction
-from pipelines.benchmarks.label_errors import average_precision, hits_of, measure_label_errors, plant_errors
-from pipelines.evaluation.label_errors.calibration import out_of_fold_probabilities
-from pipelines.evaluation.label_errors.label_error import ErrorKind
-from pipelines.evaluation.label_errors.methods import LABEL_ERROR_METHODS
-from pipelines.evaluation.label_errors.mistakenness import mistakenness_of_class, mistakenness_of_location
-from pipelines.evaluation.label_errors.objectlab import auxiliary_inputs
-from tests.pipelines.evaluation.label_errors.scene import CLASSES, make_scene
+from pipelines.benchmarks.label_error_table import label_error_table
+from pipelines.benchmarks.label_errors import (
+    average_precision,
+    hits_of,
+    measure_gate,
+    measure_label_errors,
+    plant_errors,
+)
+from pipelines.label_errors.calibration import out_of_fold_probabilities
+from pipelines.label_errors.data import LabelsToCheck
+from pipelines.label_errors.label_error import ErrorKind
+from pipelines.label_errors.methods import LABEL_ERROR_METHODS
+from pipelines.label_errors.mistakenness import mistakenness_of_class, mistakenness_of_location
+from pipelines.label_errors.objectlab import auxiliary_inputs
+from tests.pipelines.label_errors.scene import CLASSES, make_scene
 
 Scene = tuple[list[LabelledImage], dict[str, Prediction]]
 
@@ -153,6 +161,19 @@ def test_benchmark_reports_every_method_and_kind() -> None:
     assert set(measured["methods"]) == set(LABEL_ERROR_METHODS)
     for row in measured["methods"].values():
         assert all(0 <= row[kind]["ap"] <= 1 for kind in measured["planted"])
+
+
+def test_benchmark_of_the_gate_refuses_wrong_batches_only() -> None:
+    labelled, predictions = make_scene(120)
+    labels = LabelsToCheck(tuple(labelled), predictions, CLASSES, {"model": 120})
+    measured = measure_gate(labels, seeds=[0, 1])
+    assert (measured["images"], measured["right_images"]) == (40, 80)
+    rows = {row["wrong"]: row for row in measured["shares"]}
+    assert (rows[0.0]["found_max"], rows[0.0]["refused"]) == (0.0, 0)
+    assert rows[0.1]["found"] < rows[0.2]["found"] < rows[0.3]["found"]
+    assert rows[0.3]["refused"] == 2
+    table = label_error_table({"boards": {"methods": {}, "gate": measured}, "seeds": [0, 1]})
+    assert "| boards, 40 images | 30% |" in table
 
 
 def test_boxes_at_an_edge_are_shifted_inside_the_image() -> None:

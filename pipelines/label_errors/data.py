@@ -1,20 +1,14 @@
-"""Labels and predictions for the search for label errors: of a workspace, or of a folder and a model."""
+"""Labels and predictions for the search for label errors: of a workspace, or of a file of predictions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from dsmoe_core.data.annotation_set import AnnotationSet
-from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.errors import ClassBookError, DataError, FormatError
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
-from pipelines.evaluation.report.evaluated_model import EvaluatedModel
-from pipelines.progress import ProgressReporter
 from pipelines.workspace.relabel import or_drop, relabel_image, relabel_prediction
 from pipelines.workspace.workspace import Workspace
 
@@ -36,74 +30,51 @@ class LabelsToCheck(NamedTuple):
     left_out: int = 0
 
 
-@contextmanager
-def labels_of_folder(
-    annotations: AnnotationSet,
-    images: Path,
-    model: EvaluatedModel,
-    *,
-    max_pixels: int,
-    max_images: int | None,
-    progress: ProgressReporter,
-) -> Iterator[LabelsToCheck]:
-    """Predict annotated images with a model that must not have been trained on them.
-
-    The images can be read inside the ``with`` block only.
-
-    Args:
-        max_images: use the first ones only.
-
-    Raises:
-        DataError: no image can be read.
-        ClassBookError: the model does not know an annotated class.
-    """
-    with TemporaryDirectory(prefix="dsmoe-") as scratch:
-        progress.status("reading images")
-        external = read_external_images(
-            AnnotationSet(annotations.classes, annotations.images[:max_images]),
-            images,
-            Path(scratch),
-            max_pixels=max_pixels,
-            intensity_max=model.intensity_max,
-            progress=progress.advance,
-        )
-        labelled = tuple(model.rename_labels(external.labelled))
-        progress.status(f"{model.name}: predicting")
-        predictions = model.predict([item.image for item in labelled], progress.advance)
-        models = {model.name: len(labelled)}
-        yield LabelsToCheck(labelled, predictions, model.vocabulary.names, models)
-
-
 def labels_of_workspace(workspace: Workspace) -> LabelsToCheck:
-    """The labelled images of a workspace, with stored predictions of models that did not train on them.
-
-    Such predictions exist of every image that was sent with a model in use: the model that pre-annotated it
-    had never seen it. The newest model of this kind is used. Images of the first round, and labels that were
-    imported, have none.
+    """The latest labels of a workspace, see ``labels_with_predictions``.
 
     Raises:
-        DataError: no labelled image has such a prediction.
+        DataError: no labelled image has a prediction that may be used.
     """
-    book = workspace.class_book()
-    labelled = [relabel_image(item, book.resolve) for item in workspace.annotations().values()]
-    predictions, models = _out_of_fold(workspace, {item.image.key for item in labelled})
-    used = tuple(item for item in labelled if item.image.key in predictions)
-    if not used:
+    labels = labels_with_predictions(workspace, list(workspace.annotations().values()))
+    if not labels.labelled:
         raise DataError(
-            f"none of the {len(labelled)} labelled images of {workspace.path} has a stored prediction "
+            f"none of the {labels.left_out} labelled images of {workspace.path} has a stored prediction "
             "of a model that was not trained on it",
             "Annotate a round that a model pre-annotated, or give a model with --model.",
         )
-    names = book.vocabulary().names
-    return LabelsToCheck(used, predictions, names, models, len(labelled) - len(used))
+    return labels
 
 
-def _out_of_fold(workspace: Workspace, keys: set[str]) -> tuple[dict[str, Prediction], dict[str, int]]:
+def labels_with_predictions(
+    workspace: Workspace, labelled: Sequence[LabelledImage], models: Sequence[str] | None = None
+) -> LabelsToCheck:
+    """Labelled images of a workspace with stored predictions of models that were not trained on them.
+
+    Such predictions exist of every image that was sent with a model in use: the model that pre-annotated it
+    had never seen it. The newest model of this kind is used. Images of the first round, and labels that were
+    imported, have none and are left out.
+
+    Args:
+        models: use predictions of these models only; None: of all.
+    """
+    book = workspace.class_book()
+    renamed = [relabel_image(item, book.resolve) for item in labelled]
+    predictions, counts = _out_of_fold(workspace, {item.image.key for item in renamed}, models)
+    used = tuple(item for item in renamed if item.image.key in predictions)
+    return LabelsToCheck(used, predictions, book.vocabulary().names, counts, len(renamed) - len(used))
+
+
+def _out_of_fold(
+    workspace: Workspace, keys: set[str], only: Sequence[str] | None
+) -> tuple[dict[str, Prediction], dict[str, int]]:
     """The prediction of each image, and the number of images of each model; newest models first."""
     book = workspace.class_book()
     found: dict[str, Prediction] = {}
     models: dict[str, int] = {}
     for card in reversed(workspace.registry.cards()):
+        if only is not None and card.id not in only:
+            continue
         trained_on = {item.key for item in workspace.dataset_version(card.dataset_version).train}
         for path in sorted((workspace.path / "predictions").glob(f"{card.id}+*.jsonl")):
             stored = workspace.prediction_store.lookup(path.stem)

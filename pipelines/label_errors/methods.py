@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipelines.evaluation.label_errors.calibrated import calibrated_label_errors
-from pipelines.evaluation.label_errors.label_error import FindLabelErrors
-from pipelines.evaluation.label_errors.mistakenness import mistakenness_label_errors
-from pipelines.evaluation.label_errors.objectlab import objectlab_f1_label_errors, objectlab_label_errors
+from pipelines.label_errors.calibrated import calibrated_label_errors
+from pipelines.label_errors.label_error import FindLabelErrors
+from pipelines.label_errors.mistakenness import mistakenness_label_errors
+from pipelines.label_errors.objectlab import objectlab_f1_label_errors, objectlab_label_errors
 
 
 class LabelErrorMethod(NamedTuple):

@@ -17,8 +17,8 @@ from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.evaluation.matching import match_images, pairwise_iou
 from dsmoe_core.evaluation.operating_point import best_threshold
 from dsmoe_core.schema import Detection, LabelledImage, Prediction
-from pipelines.evaluation.label_errors.calibration import Floats
-from pipelines.evaluation.label_errors.label_error import ErrorKind, LabelError, missed, ranked
+from pipelines.label_errors.calibration import Floats
+from pipelines.label_errors.label_error import ErrorKind, LabelError, missed, ranked
 
 MIN_SCORE = 0.05
 """Detections with a lower score are not given to ObjectLab."""

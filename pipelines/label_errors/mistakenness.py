@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, greedy_match, pairwise_iou
 from dsmoe_core.schema import LabelledImage, Prediction
-from pipelines.evaluation.label_errors.label_error import (
+from pipelines.label_errors.label_error import (
     ErrorKind,
     LabelError,
     detections_from,

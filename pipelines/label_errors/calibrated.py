@@ -22,8 +22,8 @@ import numpy as np
 from dsmoe_core.evaluation.calibration import logit
 from dsmoe_core.evaluation.matching import IOU_THRESHOLD, greedy_match, pairwise_iou
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction
-from pipelines.evaluation.label_errors.calibration import Floats, Indices, out_of_fold_probabilities
-from pipelines.evaluation.label_errors.label_error import (
+from pipelines.label_errors.calibration import Floats, Indices, out_of_fold_probabilities
+from pipelines.label_errors.label_error import (
     ErrorKind,
     LabelError,
     detections_from,
