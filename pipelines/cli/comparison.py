@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.options import Size, SizeOption, Start, default_start, finite
+from pipelines.cli.options import Size, SizeOption, Start, finite
 from pipelines.cli.training_command import (
     LabelsOption,
     TrainingOptions,
@@ -237,9 +237,9 @@ def settings(
     """
     from pipelines.benchmarks.comparison.variants import settings_sweep
     from pipelines.settings.environment import Environment
-    from pipelines.training.weights import weights_of_start
+    from pipelines.training.weights import default_start, weights_of_start
 
-    name = start.value if start else default_start(size, None)
+    name = start.value if start else default_start(size.value)
     weights = None if name == "scratch" else weights_of_start(name, size.value, Environment.read().weights)
     models = model_builder(options.px).with_start(name, weights)
     sweep = settings_sweep(changes, size.value, models, labels, name)

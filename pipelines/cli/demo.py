@@ -23,7 +23,6 @@ from pipelines.cli.options import (
     Start,
     SyntheticKindChoice,
     TinyHeadOption,
-    default_start,
     finite,
     output_file,
     output_folder,
@@ -149,9 +148,10 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
     from pipelines.settings.demo import SYNTHETIC_IMAGES_SEEN, SYNTHETIC_PX, DemoPlan
     from pipelines.settings.detector import backbone_of_start, default_encoder
     from pipelines.settings.validation import validate_settings
+    from pipelines.training.weights import default_start
 
     model = raw.get("model", {})
-    start = raw.get("start") or default_start(Size.NANO, model.get("ablation"))
+    start = raw.get("start") or default_start("nano", model.get("ablation"))
     if data is None:
         raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, **raw}
         model = {"image_px": SYNTHETIC_PX, **model}

@@ -30,7 +30,6 @@ from pipelines.cli.options import (
     Size,
     SizeOption,
     TinyHeadOption,
-    default_start,
     output_folder,
     with_model_options,
 )
@@ -220,7 +219,9 @@ def _start(option: str | None, size: Size, ablation: AblationRow | None) -> dict
         SettingsError: the option is unknown, or the warm start is for another size.
         ModelError: the warm start is missing or damaged.
     """
-    which = option or default_start(size, ablation)
+    from pipelines.training.weights import default_start
+
+    which = option or default_start(size.value, ablation)
     if which in ("scratch", "mobile-sam", "imagenet-lite"):
         return {"start": which}
     from dsmoe_core.errors import SettingsError

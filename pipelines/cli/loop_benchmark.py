@@ -13,8 +13,6 @@ from pipelines.cli.options import (
     PxOption,
     ResultsOption,
     SeedOption,
-    Size,
-    default_start,
     finite,
     output_folder,
 )
@@ -64,6 +62,7 @@ def loop(
     from pipelines.benchmarks.loop import LoopBenchmark, LoopPlan
     from pipelines.benchmarks.results import write_result
     from pipelines.settings.environment import Environment
+    from pipelines.training.weights import default_start
 
     path = out / "loop.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +76,7 @@ def loop(
         wrong=wrong,
         seeds=seeds,
         seed=seed,
-        start=default_start(Size.NANO, None),
+        start=default_start("nano"),
     )
     if plan.start == "imagenet-lite":
         install_imagenet_lite()

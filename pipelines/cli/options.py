@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -236,23 +236,6 @@ class Start(StrEnum):
     WARM = "warm"
     SCRATCH = "scratch"
     IMAGENET_LITE = "imagenet-lite"
-
-
-def default_start(size: Size, ablation: str | None) -> Literal["imagenet-lite", "warm", "scratch"]:
-    """Default initial weights of the image encoder.
-
-    ``imagenet-lite`` for nano if the package with its weights is installed; else ``warm`` if this package has
-    a warm start for the size; ``scratch`` otherwise, and for ablation rows with another encoder.
-    """
-    from dsmoe_core.config import ModelConfig
-    from dsmoe_core.efficientnet.weights import published_file
-    from dsmoe_core.warm_start.checkpoint import shipped_path
-
-    if ablation is not None and not ModelConfig.model_validate({"ablation": ablation}).mobile_sam:
-        return "scratch"
-    if size is Size.NANO and published_file() is not None:
-        return "imagenet-lite"
-    return "warm" if shipped_path(size.value).is_file() else "scratch"
 
 
 class EncoderTraining(StrEnum):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from pipelines.cli.options import Size, default_start, output_file, output_folder
+from pipelines.cli.options import Size, output_file, output_folder
 from pipelines.cli.terminal import TerminalReporter, command_line, console, line
 from pipelines.cli.training_command import names_of
 
@@ -101,10 +101,10 @@ def simulate(
     from pipelines.benchmarks.simulation.plot import draw_curves, require_matplotlib
     from pipelines.benchmarks.simulation.run import run_simulation
     from pipelines.settings.environment import Environment
-    from pipelines.training.weights import weights_of_start
+    from pipelines.training.weights import default_start, weights_of_start
 
     require_matplotlib()
-    name = start.value if start else default_start(Size.NANO, None)
+    name = start.value if start else default_start("nano")
     plan = Plan.of(
         data=data,
         strategies=names_of(strategies),

@@ -25,6 +25,7 @@ from pipelines.cli.options import (
     IntensityMaxOption,
     RequiredImagesOption,
     Size,
+    Start,
     WorkspaceOption,
     finite,
     open_workspace_or_none,
@@ -40,6 +41,14 @@ AnnotationsOption = Annotated[
 ]
 StartOption = Annotated[
     str | None, typer.Option("--from", metavar="MODEL", help="Folder or id of a model to start from.")
+]
+InitialWeightsOption = Annotated[
+    Start | None,
+    typer.Option(
+        "--start",
+        help="Initial weights of the image encoder without --workspace and --from; default: as dsmoe init. "
+        "The encoder is trained only if they are random.",
+    ),
 ]
 ImagesSeenOption = Annotated[
     int | None,
@@ -75,6 +84,7 @@ def train(
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
     start_from: StartOption = None,
+    start: InitialWeightsOption = None,
     images_seen: ImagesSeenOption = None,
     minutes: MinutesOption = None,
     patience: PatienceOption = None,
@@ -97,7 +107,7 @@ def train(
 
     Under torchrun, the processes share every batch. An interrupted training is resumed.
 
-    Example: `dsmoe train model --annotations train.json --images photos --workspace boards`
+    Example: `dsmoe train model --annotations train.json --images photos --minutes 10`
     """
     from pipelines.training.standalone_training import train_from_files
 
@@ -110,6 +120,7 @@ def train(
         out=out,
         class_book=class_book,
         start_from=start_from,
+        start=start.value if start else None,
         choose_augmentation=choose_augmentation,
         changes=_given(images_seen=images_seen, minutes=minutes, patience=patience, batch=batch, seed=seed),
         intensity_max=intensity_max,

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import platformdirs
 
@@ -19,6 +19,7 @@ from pipelines.settings.detector import (
     DetectorSettings,
     PackagedText,
     ServerText,
+    StartName,
     TextSettings,
     TransformersText,
 )
@@ -192,6 +193,7 @@ def dsmoe_backend(
     *,
     intensity_max: int | None = None,
     model: ModelConfig | None = None,
+    start: StartName = "scratch",
 ) -> DSMoEBackend:
     """The DS-MoE detector with the settings of a workspace.
 
@@ -199,10 +201,12 @@ def dsmoe_backend(
         workspace: None, or one with another kind of detector: default settings, for models of any folder.
         intensity_max: stored with the models; None: the workspace's.
         model: network of the models to train; None: the workspace's.
+        start: initial weights of the image encoder, where there is no workspace.
     """
     if workspace is None or workspace.settings.detector.kind != KIND:
-        cache = platformdirs.user_cache_path("dsmoe") / "texts"
-        return DSMoEBackend(model or ModelConfig(), cache, intensity_max=intensity_max)
+        cache, network = platformdirs.user_cache_path("dsmoe") / "texts", model or ModelConfig()
+        weights = initial_weights(start, network.size, environment)
+        return DSMoEBackend(network, cache, encoder_from=weights, intensity_max=intensity_max)
     settings, key = workspace.settings.detector, environment.embeddings_api_key
     if model is not None:
         settings = _with_model(settings, model)
@@ -211,7 +215,7 @@ def dsmoe_backend(
         workspace.path / "cache" / "texts",
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
-        encoder_from=_initial_weights(settings, environment),
+        encoder_from=initial_weights(settings.start, settings.model.size, environment, settings.warm_start),
         images=_image_cache(workspace),
         intensity_max=intensity_max or workspace.intensity_max(),
         second_selection=settings.second_selection,
@@ -237,20 +241,24 @@ def _image_cache(workspace: Workspace) -> CacheConfig | None:
     return CacheConfig(workspace.path / "cache" / "squares", int(max_gb * 1e9)) if max_gb else None
 
 
-def _initial_weights(settings: DetectorSettings, environment: Environment) -> Path | None:
-    """File of the image encoder's initial weights; only the first training needs it to exist."""
-    if settings.start == "scratch":
+def initial_weights(
+    start: StartName, size: Literal["nano", "base"], environment: Environment, warm_start: str | None = None
+) -> Path | None:
+    """File of the image encoder's initial weights; only the first training needs it to exist.
+
+    Args:
+        warm_start: file to use for ``warm`` instead of the packaged one.
+    """
+    if start == "scratch":
         return None
-    if settings.start == "mobile-sam":
+    if start == "mobile-sam":
         from dsmoe_core.mobile_sam.weights import FILE
 
         return environment.weights / FILE
-    if settings.start == "imagenet-lite":
+    if start == "imagenet-lite":
         from dsmoe_core.efficientnet.weights import FILE as IMAGENET_LITE
 
         return environment.weights / IMAGENET_LITE
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
-    if settings.warm_start:
-        return Path(settings.warm_start).expanduser()
-    return shipped_path(settings.model.size)
+    return Path(warm_start).expanduser() if warm_start else shipped_path(size)

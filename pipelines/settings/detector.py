@@ -47,6 +47,9 @@ class ServerText(Frozen):
 TextSettings = Annotated[PackagedText | TransformersText | ServerText, Field(discriminator="kind")]
 
 
+StartName = Literal["scratch", "mobile-sam", "imagenet-lite", "warm"]
+
+
 def backbone_of_start(start: str) -> Literal["efficientnet-lite0", "tiny-vit"]:
     """The backbone of the image encoder that initial weights are for."""
     return "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
@@ -70,7 +73,7 @@ class DetectorSettings(Frozen):
         PackagedText(),
         description="embeds the class descriptions; a model works only with the one it was trained with",
     )
-    start: Literal["scratch", "mobile-sam", "imagenet-lite", "warm"] = Field(
+    start: StartName = Field(
         "scratch",
         description="initial weights of the image encoder: random, MobileSAM's (`dsmoe weights mobile-sam`), "
         "EfficientNet-Lite0's (`dsmoe weights imagenet-lite`), or pre-trained on synthetic images",

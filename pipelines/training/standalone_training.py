@@ -12,14 +12,16 @@ from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.annotation_set import AnnotationSet
 from dsmoe_core.data.external_images import read_external_images
 from dsmoe_core.digest import sha256_of
+from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from pipelines.detectors.backend import DetectorBackend
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.progress import ProgressReporter, format_losses
+from pipelines.settings.detector import StartName, backbone_of_start, default_encoder
 from pipelines.settings.environment import Environment
 from pipelines.settings.workspace import MAX_PIXELS
 from pipelines.training.augmentation_choice import choose_augmentation
-from pipelines.training.weights import install_imagenet_lite
+from pipelines.training.weights import default_start, install_imagenet_lite
 from pipelines.workspace.ingest import refuse_test_images
 from pipelines.workspace.model_ref import resolve_model
 from pipelines.workspace.relabel import relabel_image
@@ -38,6 +40,8 @@ class TrainingFiles:
         out: folder of the model.
         class_book: by default the workspace's, or the glossary's descriptions of the annotations' classes.
         start_from: folder or id of the model to start from; None for initial weights.
+        start: initial weights of the image encoder, where there is neither a workspace nor a model to start
+            from; None: those that ``dsmoe init`` uses.
         changes: training settings that override the workspace's, as (name, value).
         intensity_max: value that is white in images of more than 8 bits; None: the workspace's, else that of
             the model to start from, else chosen from the images.
@@ -52,6 +56,7 @@ class TrainingFiles:
     out: Path
     class_book: Path | None = None
     start_from: str | None = None
+    start: StartName | None = None
     changes: tuple[tuple[str, Any], ...] = ()
     intensity_max: int | None = None
     strict: bool = False
@@ -81,15 +86,25 @@ def train_from_files(
             test set.
         ModelError: the model to start from does not exist, or the teacher does not fit.
         PrerequisiteError: the initial weights need a package that is not installed.
+        SettingsError: initial weights are named, and the workspace or the model to start from has its own.
     """
+    _refuse_second_start(files, workspace)
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
         book = workspace.class_book() if workspace else glossary_book(files.annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
+    initial: StartName = "scratch"
     if start is None and workspace is not None:
         _install_initial_weights(files.model, workspace, environment)
-    settings = workspace.settings.detector.training if workspace else TrainingConfig()
+    elif start is None and files.model is None:
+        initial = files.start or default_start("nano")
+        _install_imagenet(initial, environment)
+    settings = (
+        workspace.settings.detector.training
+        if workspace
+        else TrainingConfig(encoder=default_encoder(initial))
+    )
     with tempfile.TemporaryDirectory() as scratch:
         progress.status("reading the images")
         external = read_external_images(
@@ -105,8 +120,8 @@ def train_from_files(
         scale = external.scale.intensity_max if external.scale is not None else None
         model, reason = files.model, None
         if model is None and workspace is None and start is None and external.labelled:
-            model, reason = _model_for(external.labelled)
-        detector = dsmoe_backend(workspace, environment, intensity_max=scale, model=model)
+            model, reason = _model_for(external.labelled, initial)
+        detector = dsmoe_backend(workspace, environment, intensity_max=scale, model=model, start=initial)
         if workspace is not None:
             _refuse_test_set(external.labelled, files.images, workspace)
         labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
@@ -149,19 +164,32 @@ def _train(
     return summary, reasons
 
 
-def _model_for(labelled: Sequence[LabelledImage]) -> tuple[ModelConfig, str]:
-    """The default network with an input and a head that fit the images and their boxes, and the reason."""
+def _refuse_second_start(files: TrainingFiles, workspace: Workspace | None) -> None:
+    owner = "--from" if files.start_from else "the workspace" if workspace else None
+    if files.start is not None and owner is not None:
+        raise SettingsError(
+            f"--start is {files.start}, and {owner} has its own weights", "Leave out one of the two."
+        )
+
+
+def _model_for(labelled: Sequence[LabelledImage], start: StartName) -> tuple[ModelConfig, str]:
+    """The default network with an input and a head that fit the images and their boxes, and the reason.
+
+    Args:
+        start: initial weights, which determine the backbone.
+    """
     from dsmoe_core.data.input_size import choose_head_strides, choose_input_size, relative_thickness
 
     sizes = [(item.image.width, item.image.height) for item in labelled]
     boxes = [(a.box, item.image.width, item.image.height) for item in labelled for a in item.annotations]
     defects = relative_thickness(boxes)
-    chosen = choose_input_size(sizes, defects, ModelConfig())
-    model = chosen.apply(ModelConfig())
+    default = ModelConfig(backbone=backbone_of_start(start))
+    chosen = choose_input_size(sizes, defects, default)
+    model = chosen.apply(default)
     strides = choose_head_strides(sizes, defects, model)
     reason = (
         f"the network's input is {chosen.image_px} px: {chosen.reason}; "
-        f"the head has the strides {', '.join(map(str, strides))}"
+        f"the head has the strides {', '.join(map(str, strides))}; the encoder's initial weights: {start}"
     )
     return model.model_copy(update={"head_strides": strides}), reason
 
@@ -177,11 +205,20 @@ def _install_initial_weights(
     Raises:
         PrerequisiteError: their package is not installed.
     """
+    settings = workspace.settings.detector
+    if (model or settings.model).backbone == settings.model.backbone:
+        _install_imagenet(settings.start, environment)
+
+
+def _install_imagenet(start: StartName, environment: Environment) -> None:
+    """Convert the ImageNet weights if they are the start; of several processes, the main one does.
+
+    Raises:
+        PrerequisiteError: their package is not installed.
+    """
     from dsmoe_core.training.distributed import ProcessGroup
 
-    settings = workspace.settings.detector
-    backbone = (model or settings.model).backbone
-    if settings.start != "imagenet-lite" or backbone != settings.model.backbone:
+    if start != "imagenet-lite":
         return
     processes = ProcessGroup.current()
     if processes.is_main:

@@ -11,6 +11,7 @@ from typing import Literal
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError, safe_open
 
+from dsmoe_core.config import ModelConfig
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.efficientnet import weights as efficientnet
 from dsmoe_core.errors import DISK_FULL_ERRNOS, PrerequisiteError, SettingsError
@@ -97,6 +98,21 @@ def install_imagenet_lite(folder: Path, source: Path | None) -> InstalledWeights
     _require_writable(folder)
     efficientnet.install(published, path)
     return InstalledWeights(path, str(source or name), new=True)
+
+
+def default_start(
+    size: Literal["nano", "base"], ablation: str | None = None
+) -> Literal["imagenet-lite", "warm", "scratch"]:
+    """Default initial weights of the image encoder.
+
+    ``imagenet-lite`` for nano if the package with its weights is installed; else ``warm`` if this package has
+    a warm start for the size; ``scratch`` otherwise, and for ablation rows with another encoder.
+    """
+    if ablation is not None and not ModelConfig.model_validate({"ablation": ablation}).mobile_sam:
+        return "scratch"
+    if size == "nano" and efficientnet.published_file() is not None:
+        return "imagenet-lite"
+    return "warm" if shipped_path(size).is_file() else "scratch"
 
 
 def weights_of_start(start: str, size: Literal["nano", "base"], folder: Path) -> Path:

@@ -60,6 +60,35 @@ def test_trains_once_and_starts_from_a_given_model(
     assert (tmp_path / "second" / "model.safetensors").is_file()
 
 
+@pytest.mark.parametrize(
+    ("options", "backbone", "encoder"),
+    [([], "efficientnet-lite0", "frozen"), (["--start", "scratch"], "tiny-vit", "train")],
+)
+def test_without_a_workspace_training_starts_as_in_a_new_workspace(
+    options: list[str],
+    backbone: str,
+    encoder: str,
+    tmp_path: Path,
+    blocks: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
+    files = ["--annotations", str(blocks / "train.json"), "--images", str(blocks / "images")]
+    assert cli.run(["train", str(tmp_path / "out"), *files, "--images-seen", "4", *options]) == 0
+    card = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert (card["config"]["backbone"], card["training"]["encoder"]) == (backbone, encoder)
+    assert (options[1] if options else "imagenet-lite") in capsys.readouterr().out
+
+
+def test_second_start_is_refused(
+    tmp_path: Path, blocks: Path, small_workspace: Path, capsys: Captured
+) -> None:
+    given = arguments(tmp_path / "out", blocks, small_workspace, "--start", "warm")
+    assert cli.run(given) == 2
+    assert "--start is warm" in capsys.readouterr().err
+
+
 def test_unknown_start_model_is_refused(
     tmp_path: Path, blocks: Path, small_workspace: Path, capsys: Captured
 ) -> None:
