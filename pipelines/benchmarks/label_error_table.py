@@ -30,7 +30,7 @@ def label_error_table(result: Mapping[str, Any]) -> str:
             f"{row['wrong']:.0%}",
             f"{row['found']:.1%}",
             f"{row['found_max']:.1%}",
-            str(row["refused"]),
+            f"{row['refused']} of {measured['gate']['batches']}",
         ]
         for name, measured in sorted(result.items())
         if isinstance(measured, Mapping) and "gate" in measured
@@ -38,7 +38,7 @@ def label_error_table(result: Mapping[str, Any]) -> str:
     ]
     if not gates:
         return ranking
-    head = ("data", "wrong boxes", "found, mean", "found, most", f"refused of {len(result['seeds'])}")
+    head = ("data", "wrong boxes", "found, mean", "found, most", "refused batches")
     return f"{ranking}\n\n{markdown_table(head, gates)}"
 
 

@@ -15,7 +15,7 @@ from dsmoe_core.schema import Annotation, Box, LabelledImage, Prediction
 from pipelines.label_errors.data import LabelsToCheck
 from pipelines.label_errors.label_error import ErrorKind, LabelError
 from pipelines.label_errors.methods import LABEL_ERROR_METHODS
-from pipelines.label_errors.new_labels import count_errors
+from pipelines.label_errors.new_labels import count_errors, errors_by_image
 from pipelines.rounds.gate import Outcome
 from pipelines.rounds.gate.labels import judge
 from pipelines.settings.gate import GateSettings
@@ -182,10 +182,13 @@ def measure_gate(
             right = [labels.labelled[i] for i in order[GATE_BATCH:]]
             if share:
                 batch = list(plant_errors(batch, labels.classes, seed=seed, share=share / 3).labelled)
-            keys = {item.image.key for item in batch}
-            new = count_errors(labels._replace(labelled=(*batch, *right)), keys)
+            checked = {item.image.key: len(item.annotations) for item in batch}
+            errors = errors_by_image(
+                labels._replace(labelled=tuple(batch), reference=tuple(right)), set(labels.classes)
+            )
+            new = count_errors(1, list(checked), checked, errors)
             found.append(new.errors / new.defects if new.defects else 0.0)
-            refused += judge(new, settings).outcome is Outcome.FAIL
+            refused += judge([new], settings).outcome is Outcome.FAIL
         rows.append(
             {
                 "wrong": share,
@@ -200,6 +203,7 @@ def measure_gate(
     return {
         "images": batch_size,
         "right_images": len(labels.labelled) - batch_size,
+        "batches": len(seeds),
         "limit": settings.max_label_errors,
         "shares": rows,
     }

@@ -13,7 +13,6 @@ from dsmoe_core.evaluation.paired_predictions import PairedPredictions
 from dsmoe_core.schema import LabelledImage, Prediction
 from pipelines.detectors.backend import evaluate_predictions
 from pipelines.detectors.registry import detector_backend
-from pipelines.label_errors.new_labels import NewLabels
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.gate import Comparison, decide
 from pipelines.settings.environment import Environment
@@ -133,10 +132,8 @@ def _trial(
         resamples=settings.resamples,
         seed=workspace.settings.seed,
     )
-    same_labels = NewLabels(images=0, defects=0, errors=0, left_out=0)
-    decision = decide(
-        Comparison(of_first, of_second, settings, paired=paired, check_new_labels=lambda: same_labels)
-    )
+    # both were trained on the same labels, so none is new
+    decision = decide(Comparison(of_first, of_second, settings, paired=paired, check_new_labels=list))
     return {
         "candidate": candidate,
         "champion": champion,

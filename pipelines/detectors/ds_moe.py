@@ -194,6 +194,7 @@ def dsmoe_backend(
     intensity_max: int | None = None,
     model: ModelConfig | None = None,
     start: StartName = "scratch",
+    cache: Path | None = None,
 ) -> DSMoEBackend:
     """The DS-MoE detector with the settings of a workspace.
 
@@ -202,11 +203,15 @@ def dsmoe_backend(
         intensity_max: stored with the models; None: the workspace's.
         model: network of the models to train; None: the workspace's.
         start: initial weights of the image encoder, where there is no workspace.
+        cache: folder for letterboxed images and features, where there is no workspace; None: no cache.
     """
+    from dsmoe_core.data.letterbox_cache import CacheConfig
+
     if workspace is None or workspace.settings.detector.kind != KIND:
-        cache, network = platformdirs.user_cache_path("dsmoe") / "texts", model or ModelConfig()
+        texts, network = platformdirs.user_cache_path("dsmoe") / "texts", model or ModelConfig()
         weights = initial_weights(start, network.size, environment)
-        return DSMoEBackend(network, cache, encoder_from=weights, intensity_max=intensity_max)
+        images = CacheConfig(cache) if cache else None
+        return DSMoEBackend(network, texts, encoder_from=weights, images=images, intensity_max=intensity_max)
     settings, key = workspace.settings.detector, environment.embeddings_api_key
     if model is not None:
         settings = _with_model(settings, model)

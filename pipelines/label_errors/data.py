@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dsmoe_core.errors import ClassBookError, DataError, FormatError
 from dsmoe_core.schema import Box, Detection, LabelledImage, Prediction, Routing
+from pipelines.label_errors.label_error import FindLabelErrors, LabelError
 from pipelines.workspace.relabel import or_drop, relabel_image, relabel_prediction
 from pipelines.workspace.workspace import Workspace
 
@@ -17,10 +19,12 @@ class LabelsToCheck(NamedTuple):
     """Labelled images with predictions.
 
     Attributes:
+        labelled: the images to check.
         predictions: of every image, by key.
         classes: in the order of the class book.
         models: number of images that each model predicted.
         left_out: number of labelled images without a prediction that may be used.
+        reference: images with trusted labels, which help to estimate the probabilities.
     """
 
     labelled: tuple[LabelledImage, ...]
@@ -28,6 +32,13 @@ class LabelsToCheck(NamedTuple):
     classes: tuple[str, ...]
     models: Mapping[str, int]
     left_out: int = 0
+    reference: tuple[LabelledImage, ...] = ()
+
+    def find(self, method: FindLabelErrors) -> list[LabelError]:
+        """The probable errors in the images to check, most probable first."""
+        keys = {item.image.key for item in self.labelled}
+        found = method((*self.labelled, *self.reference), self.predictions, self.classes)
+        return [error for error in found if error.image.key in keys]
 
 
 def labels_of_workspace(workspace: Workspace) -> LabelsToCheck:
@@ -36,7 +47,8 @@ def labels_of_workspace(workspace: Workspace) -> LabelsToCheck:
     Raises:
         DataError: no labelled image has a prediction that may be used.
     """
-    labels = labels_with_predictions(workspace, list(workspace.annotations().values()))
+    models = [card.id for card in reversed(workspace.registry.cards())]
+    labels = labels_with_predictions(workspace, list(workspace.annotations().values()), models)
     if not labels.labelled:
         raise DataError(
             f"none of the {labels.left_out} labelled images of {workspace.path} has a stored prediction "
@@ -47,43 +59,57 @@ def labels_of_workspace(workspace: Workspace) -> LabelsToCheck:
 
 
 def labels_with_predictions(
-    workspace: Workspace, labelled: Sequence[LabelledImage], models: Sequence[str] | None = None
+    workspace: Workspace, labelled: Sequence[LabelledImage], models: Sequence[str]
 ) -> LabelsToCheck:
     """Labelled images of a workspace with stored predictions of models that were not trained on them.
 
     Such predictions exist of every image that was sent with a model in use: the model that pre-annotated it
-    had never seen it. The newest model of this kind is used. Images of the first round, and labels that were
-    imported, have none and are left out.
+    had never seen it. Images of the first round, and labels that were imported, have none and are left out.
+    Boxes of classes that the class book no longer has are left out, too. The test set is the reference.
 
     Args:
-        models: use predictions of these models only; None: of all.
+        models: ids; of several models that predicted an image, the first one is used.
     """
-    book = workspace.class_book()
-    renamed = [relabel_image(item, book.resolve) for item in labelled]
-    predictions, counts = _out_of_fold(workspace, {item.image.key for item in renamed}, models)
-    used = tuple(item for item in renamed if item.image.key in predictions)
-    return LabelsToCheck(used, predictions, book.vocabulary().names, counts, len(renamed) - len(used))
+    rename = or_drop(workspace.class_book())
+    to_check, test = (
+        [relabel_image(item, rename) for item in items] for items in (labelled, workspace.test_set())
+    )
+    keys = {item.image.key for item in (*to_check, *test)}
+    predictions, sources = _out_of_fold(workspace, keys, models)
+    used, reference = (
+        tuple(item for item in items if item.image.key in predictions) for items in (to_check, test)
+    )
+    return LabelsToCheck(
+        used,
+        predictions,
+        workspace.class_book().vocabulary().names,
+        Counter(sources[item.image.key] for item in used),
+        len(to_check) - len(used),
+        reference,
+    )
 
 
 def _out_of_fold(
-    workspace: Workspace, keys: set[str], only: Sequence[str] | None
-) -> tuple[dict[str, Prediction], dict[str, int]]:
-    """The prediction of each image, and the number of images of each model; newest models first."""
-    book = workspace.class_book()
+    workspace: Workspace, keys: Set[str], models: Sequence[str]
+) -> tuple[dict[str, Prediction], dict[str, str]]:
+    """The prediction of each image, and the model that it is of.
+
+    Of a model's predictions with several class books, those with the published one are preferred.
+    """
+    rename = or_drop(workspace.class_book())
     found: dict[str, Prediction] = {}
-    models: dict[str, int] = {}
-    for card in reversed(workspace.registry.cards()):
-        if only is not None and card.id not in only:
-            continue
-        trained_on = {item.key for item in workspace.dataset_version(card.dataset_version).train}
-        for path in sorted((workspace.path / "predictions").glob(f"{card.id}+*.jsonl")):
-            stored = workspace.prediction_store.lookup(path.stem)
-            usable = [key for key in stored if key in keys and key not in trained_on and key not in found]
-            for key in usable:
-                found[key] = relabel_prediction(stored[key], or_drop(book))
-            if usable:
-                models[card.id] = models.get(card.id, 0) + len(usable)
-    return found, models
+    sources: dict[str, str] = {}
+    for model in models:
+        dataset = workspace.dataset_version(workspace.registry.card(model).dataset_version)
+        wanted = keys - {item.key for item in dataset.train}
+        published = workspace.prediction_version(model)
+        versions = [path.stem for path in (workspace.path / "predictions").glob(f"{model}+*.jsonl")]
+        for version in sorted(versions, key=lambda name: (name != published, name)):
+            stored = workspace.prediction_store.lookup(version)
+            for key in [key for key in stored if key in wanted and key not in found]:
+                found[key] = relabel_prediction(stored[key], rename)
+                sources[key] = model
+    return found, sources
 
 
 def read_predictions(

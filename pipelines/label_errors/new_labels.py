@@ -1,13 +1,14 @@
-"""Label errors among the labels that a candidate was trained on and the champion was not."""
+"""Label errors in the images that a candidate was trained on and the champion was not."""
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections import defaultdict
 from typing import NamedTuple
 
 from pipelines.label_errors.calibrated import calibrated_label_errors
 from pipelines.label_errors.data import LabelsToCheck, labels_with_predictions
-from pipelines.label_errors.label_error import LabelError
+from pipelines.label_errors.label_error import ErrorKind, LabelError
+from pipelines.workspace.relabel import or_keep
 from pipelines.workspace.workspace import Workspace
 
 NEARLY_CERTAIN = 0.8
@@ -15,60 +16,96 @@ NEARLY_CERTAIN = 0.8
 
 
 class NewLabels(NamedTuple):
-    """How many of the new labels are probably wrong.
+    """How many labels of a round, whose images are new to the candidate, are probably wrong.
 
     Attributes:
-        images: new images with a stored prediction of the champion.
+        round: number; None for images of no round, such as imported ones.
+        images: with a stored prediction of a model that was not trained on them.
         defects: their boxes, and the places that probably lack a box.
         errors: defects that are misplaced, mislabelled or missed with a probability of at least
             ``NEARLY_CERTAIN``.
-        left_out: new images without one, such as imported ones.
+        left_out: images without such a prediction.
     """
 
+    round: int | None
     images: int
     defects: int
     errors: int
-    left_out: int
+    left_out: int = 0
 
 
-def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> NewLabels:
-    """Search the labels that are in the candidate's dataset version only, as ``dsmoe label-errors`` does.
+def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> list[NewLabels]:
+    """Search the images that are in the candidate's dataset version only, as ``dsmoe label-errors`` does.
 
-    The champion's stored predictions of the new images and of the test set are used, as it was trained on
-    neither. The probabilities are estimated from both, and the errors are counted in the new images.
+    The predictions are the champion's; for images that it has not predicted, those of an earlier model. A box
+    is not counted as mislabelled if the champion was trained on no box of its class.
 
     Args:
         candidate, champion: model ids.
+
+    Returns:
+        For each round with new images its counts, the images of no round last.
     """
-    registry, images = workspace.registry, workspace.images_by_key()
+    registry = workspace.registry
     ours, theirs = (
         workspace.dataset_version(registry.card(m).dataset_version) for m in (candidate, champion)
     )
     new = {item.key for item in ours.train} - {item.key for item in theirs.train}
-    labelled = [item for item in ours.labelled(images) if item.image.key in new]
-    labels = labels_with_predictions(workspace, [*labelled, *workspace.test_set()], models=(champion,))
-    found = count_errors(labels, new)
-    return found._replace(left_out=len(new) - found.images)
+    others = [card.id for card in reversed(registry.cards()) if card.id not in (candidate, champion)]
+    labelled = [i for i in ours.labelled(workspace.images_by_key()) if i.image.key in new]
+    labels = labels_with_predictions(workspace, labelled, [champion, *others])
+    rename = or_keep(workspace.class_book())
+    known = {rename(box.label) for item in theirs.train for box in item.boxes}
+    errors = errors_by_image(labels, {name for name in labels.classes if name in known})
+    of_round = _rounds(workspace)
+    checked = {item.image.key: len(item.annotations) for item in labels.labelled}
+    counts: dict[int | None, list[str]] = defaultdict(list)
+    for key in sorted(new):
+        counts[of_round.get(key)].append(key)
+    return [
+        count_errors(number, keys, checked, errors)
+        for number, keys in sorted(counts.items(), key=lambda entry: (entry[0] is None, entry[0]))
+    ]
 
 
-def count_errors(labels: LabelsToCheck, new: Set[str]) -> NewLabels:
-    """Count the nearly certain errors in the images with these keys; ``left_out`` is 0.
+def errors_by_image(labels: LabelsToCheck, known: set[str]) -> dict[str, list[LabelError]]:
+    """The nearly certain errors by image key; a box or place of several kinds counts once.
 
     Args:
-        labels: of the new images and of others, which help to estimate the probabilities.
-        new: image keys.
+        known: classes whose boxes can be mislabelled.
     """
-    checked = [item for item in labels.labelled if item.image.key in new]
-    if not checked:
-        return NewLabels(0, 0, 0, 0)
-    found = calibrated_label_errors(labels.labelled, labels.predictions, labels.classes)
-    places = {_place(e) for e in found if e.score >= NEARLY_CERTAIN and e.image.key in new}
-    missed = sum(annotation is None for _, annotation, _ in places)
-    boxes = sum(len(item.annotations) for item in checked)
-    return NewLabels(len(checked), boxes + missed, len(places), 0)
+    found: dict[str, dict[object, LabelError]] = defaultdict(dict)
+    for error in labels.find(calibrated_label_errors) if labels.labelled else []:
+        if error.score < NEARLY_CERTAIN:
+            continue
+        if error.kind is ErrorKind.MISLABELLED and error.label not in known:
+            continue
+        place = error.box.corners if error.annotation is None else error.annotation
+        found[error.image.key].setdefault(place, error)
+    return {key: list(errors.values()) for key, errors in found.items()}
 
 
-def _place(error: LabelError) -> tuple[str, int | None, tuple[float, ...] | None]:
-    """What the error is about: a box can be misplaced and mislabelled, and counts once."""
-    corners = error.box.corners if error.annotation is None else None
-    return error.image.key, error.annotation, corners
+def count_errors(
+    number: int | None,
+    keys: list[str],
+    checked: dict[str, int],
+    errors: dict[str, list[LabelError]],
+) -> NewLabels:
+    """The counts of one round.
+
+    Args:
+        keys: its images.
+        checked: number of boxes of each image with a prediction, by image key.
+        errors: see ``errors_by_image``.
+    """
+    inside = [key for key in keys if key in checked]
+    of_images = [error for key in inside for error in errors.get(key, [])]
+    missed = sum(error.annotation is None for error in of_images)
+    boxes = sum(checked[key] for key in inside)
+    return NewLabels(number, len(inside), boxes + missed, len(of_images), len(keys) - len(inside))
+
+
+def _rounds(workspace: Workspace) -> dict[str, int]:
+    """The last round that each image was sent in, by image key."""
+    journal = workspace.journal
+    return {task.key: row.round for row in journal.rounds() for task in journal.tasks(row.round)}

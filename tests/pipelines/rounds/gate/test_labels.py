@@ -12,10 +12,12 @@ from annotate.studio.fake import FakeStudio
 from dsmoe_core.data import coco
 from pipelines.benchmarks.label_errors import plant_errors
 from pipelines.detectors.stub_detector import StubDetector
-from pipelines.label_errors.new_labels import NewLabels, check_new_labels
+from pipelines.label_errors.data import LabelsToCheck
+from pipelines.label_errors.label_error import ErrorKind
+from pipelines.label_errors.new_labels import NewLabels, check_new_labels, errors_by_image
 from pipelines.progress import SilentProgress
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.gate import GATE_CHECKS, Comparison, Outcome
+from pipelines.rounds.gate import GATE_CHECKS, CheckResult, Comparison, Outcome
 from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.settings.demo import DemoPlan
@@ -23,6 +25,8 @@ from pipelines.settings.gate import GateSettings
 from pipelines.workspace.ingest import Source, make_workspace
 from pipelines.workspace.registry import Metrics
 from tests.pipelines.blocks import COLOURS, write_blocks
+from tests.pipelines.label_errors.scene import CLASSES, make_scene
+from tests.pipelines.rounds.test_repeatable_close import publish
 
 METRICS = Metrics(map50=0.5, map=0.5, precision=1, recall=1, f1=1, per_class={}, evaluated_on="t+b")
 
@@ -33,34 +37,40 @@ METRICS = Metrics(map50=0.5, map=0.5, precision=1, recall=1, f1=1, per_class={},
         (0, 0, Outcome.PASS),
         (0, 200, Outcome.PASS),
         (5, 200, Outcome.PASS),  # 2.5 %, not certainly above the limit
-        (1, 10, Outcome.PASS),  # 10 %, but of few
+        (1, 1, Outcome.PASS),
+        (2, 10, Outcome.PASS),  # 20 %, but of few
+        (3, 10, Outcome.FAIL),
         (20, 250, Outcome.FAIL),
         (10, 10, Outcome.FAIL),
     ],
 )
 def test_share_must_be_certainly_above_the_limit(errors: int, defects: int, outcome: Outcome) -> None:
-    def found() -> NewLabels:
-        return NewLabels(images=5, defects=defects, errors=errors, left_out=2)
+    rounds = [NewLabels(2, images=4, defects=100, errors=0), NewLabels(3, 5, defects, errors, left_out=2)]
 
-    result = GATE_CHECKS["labels"].check(Comparison(METRICS, METRICS, GateSettings(), check_new_labels=found))
-    assert result.outcome is outcome
-    expected: dict[str, Any] = {
-        "images": 5,
-        "defects": defects,
-        "errors": errors,
-        "left_out": 2,
-        "limit": 0.02,
-    }
-    assert {name: result.values[name] for name in expected} == expected
+    def check(settings: GateSettings) -> CheckResult:
+        compared = Comparison(METRICS, METRICS, settings, check_new_labels=lambda: rounds)
+        return GATE_CHECKS["labels"].check(compared)
+
+    result = check(GateSettings())
+    assert (result.outcome, result.values["limit"]) == (outcome, 0.02)
+    row = result.values["rounds"][1]
+    assert {name: row[name] for name in rounds[1]._fields} == rounds[1]._asdict()
     if defects:
-        assert result.values["low"] <= result.values["share"] == errors / defects <= result.values["high"]
-    lenient = GateSettings(max_label_errors=1.0)
-    passed = GATE_CHECKS["labels"].check(Comparison(METRICS, METRICS, lenient, check_new_labels=found))
-    assert passed.outcome is Outcome.PASS
+        assert row["low"] <= row["share"] == errors / defects <= row["high"]
+    assert check(GateSettings(max_label_errors=1.0)).outcome is Outcome.PASS
 
 
-@pytest.fixture
-def many_blocks(tmp_path: Path) -> Iterator[LoopContext]:
+def test_worst_round_decides() -> None:
+    """Right labels of other rounds, or of no round, do not hide a round of wrong ones."""
+    rounds = [NewLabels(1, 40, 260, 25), NewLabels(2, 400, 2600, 2), NewLabels(None, 400, 2600, 0)]
+    compared = Comparison(METRICS, METRICS, GateSettings(), check_new_labels=lambda: rounds)
+    result = GATE_CHECKS["labels"].check(compared)
+    assert result.outcome is Outcome.FAIL
+    assert "round 1" in result.reason
+
+
+@pytest.fixture(params=["test set"])
+def many_blocks(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[LoopContext]:
     """A workspace with 90 images in the pool, 30 a round, whose gate has the check alone."""
     data = write_blocks(tmp_path / "data", train=90, val=6)
     plan = DemoPlan(rounds=3, budget=30, random_share=0.1, candidates=None, dry_run=True)
@@ -68,7 +78,7 @@ def many_blocks(tmp_path: Path) -> Iterator[LoopContext]:
     train = coco.read(data / "train.json")
     source = Source(
         data / "images",
-        test=coco.read(data / "val.json"),
+        test=coco.read(data / "val.json") if request.param == "test set" else None,
         classes=list(COLOURS),
         pool={entry.name for entry in train.images},
     )
@@ -93,30 +103,70 @@ def close_with(context: LoopContext, truth: Path, wrong: float) -> dict[str, Any
     return dict(workspace.journal.rounds()[-1].result or {})
 
 
-def test_round_with_wrong_labels_is_refused_until_they_are_corrected(
+def test_round_with_wrong_labels_is_refused_and_still_counts_in_the_next_one(
     many_blocks: LoopContext, tmp_path: Path
 ) -> None:
     workspace, truth = many_blocks.workspace, tmp_path / "data" / "train.json"
     first = close_with(many_blocks, truth, 0.0)
     bad = close_with(many_blocks, truth, 0.45)
     assert (bad["verdict"], workspace.champion()) == ("refused", first["model"])
-    values = bad["checks"]["labels"]["values"]
-    assert values["images"] == 30
-    assert values["errors"] >= 5
+    (row,) = bad["checks"]["labels"]["values"]["rounds"]
+    assert (row["round"], row["images"], row["left_out"]) == (1, 30, 0)
     # The wrong labels are still new to the next candidate.
     after = close_with(many_blocks, truth, 0.0)
-    found = check_new_labels(workspace, after["model"], first["model"])
-    assert (found.images, found.left_out) == (60, 0)
-    assert found.errors >= 5
+    assert (after["verdict"], workspace.champion()) == ("refused", first["model"])
+    wrong, right = check_new_labels(workspace, after["model"], first["model"])
+    assert (wrong.round, wrong.images, right.round, right.images) == (1, 30, 2, 30)
+    assert wrong.errors >= 5
+    assert right.errors < 3
 
 
 def test_rounds_with_right_labels_pass(many_blocks: LoopContext, tmp_path: Path) -> None:
     results = [close_with(many_blocks, tmp_path / "data" / "train.json", 0.0) for _ in range(3)]
     assert [result["verdict"] for result in results] == ["promoted"] * 3
-    assert [result["checks"]["labels"]["values"]["errors"] for result in results[1:]] == [0, 0]
+    rows = [result["checks"]["labels"]["values"]["rounds"] for result in results[1:]]
+    assert [[row["errors"] for row in of_round] for of_round in rows] == [[0], [0]]
 
 
 def test_labels_without_a_prediction_are_left_out(many_blocks: LoopContext, tmp_path: Path) -> None:
     workspace = many_blocks.workspace
-    model = close_with(many_blocks, tmp_path / "data" / "train.json", 0.0)["model"]
-    assert check_new_labels(workspace, model, model) == NewLabels(0, 0, 0, 0)
+    truth = tmp_path / "data" / "train.json"
+    first = close_with(many_blocks, truth, 0.0)["model"]
+    assert check_new_labels(workspace, first, first) == []
+    second = close_with(many_blocks, truth, 0.0)["model"]
+    # Seen from the second model, no model has predicted the images of the first round before its training.
+    assert check_new_labels(workspace, first, second) == []
+    for version in (workspace.path / "predictions").glob("*.jsonl"):
+        version.unlink()
+    (row,) = check_new_labels(workspace, second, first)
+    assert row == NewLabels(1, images=0, defects=0, errors=0, left_out=30)
+
+
+@pytest.mark.parametrize("many_blocks", ["no test set"], indirect=True)
+def test_without_a_test_set_the_labels_decide(many_blocks: LoopContext, tmp_path: Path) -> None:
+    workspace, truth = many_blocks.workspace, tmp_path / "data" / "train.json"
+    first = close_with(many_blocks, truth, 0.0)
+    bad = close_with(many_blocks, truth, 0.2)
+    assert (bad["verdict"], workspace.champion()) == ("refused", first["model"])
+    assert list(bad["checks"]) == ["labels"]
+
+
+def test_class_that_is_new_to_the_champion_cannot_be_mislabelled() -> None:
+    labelled, predictions = make_scene(60)
+    planted = plant_errors(labelled, CLASSES, seed=0)
+    labels = LabelsToCheck(planted.labelled, predictions, CLASSES, {"model": 60})
+    kinds = {
+        len(known): {error.kind for errors in errors_by_image(labels, known).values() for error in errors}
+        for known in (set(CLASSES), set[str]())
+    }
+    assert ErrorKind.MISLABELLED in kinds[2]
+    assert ErrorKind.MISLABELLED not in kinds[0]
+
+
+def test_removed_class_does_not_stop_the_gate(many_blocks: LoopContext, tmp_path: Path) -> None:
+    workspace, truth = many_blocks.workspace, tmp_path / "data" / "train.json"
+    first, second = (close_with(many_blocks, truth, 0.0)["model"] for _ in range(2))
+    (before,) = check_new_labels(workspace, second, first)
+    renewed = publish(many_blocks, remove=next(iter(COLOURS))).workspace
+    (after,) = check_new_labels(renewed, second, first)
+    assert after.defects < before.defects
