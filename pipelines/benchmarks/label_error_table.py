@@ -30,6 +30,7 @@ def label_error_table(result: Mapping[str, Any]) -> str:
             f"{row['wrong']:.0%}",
             f"{row['found']:.1%}",
             f"{row['found_max']:.1%}",
+            f"{row['reference']:.1%}",
             f"{row['refused']} of {measured['gate']['batches']}",
         ]
         for name, measured in sorted(result.items())
@@ -38,7 +39,7 @@ def label_error_table(result: Mapping[str, Any]) -> str:
     ]
     if not gates:
         return ranking
-    head = ("data", "wrong boxes", "found, mean", "found, most", "refused batches")
+    head = ("data", "wrong boxes", "found, mean", "found, most", "found in right images", "refused batches")
     return f"{ranking}\n\n{markdown_table(head, gates)}"
 
 

@@ -15,7 +15,7 @@ from dsmoe_core.schema import Annotation, Box, LabelledImage, Prediction
 from pipelines.label_errors.data import LabelsToCheck
 from pipelines.label_errors.label_error import ErrorKind, LabelError
 from pipelines.label_errors.methods import LABEL_ERROR_METHODS
-from pipelines.label_errors.new_labels import count_errors, errors_by_image
+from pipelines.label_errors.new_labels import CheckedLabels, boxes_by_image, count_errors, errors_by_image
 from pipelines.rounds.gate import Outcome
 from pipelines.rounds.gate.labels import judge
 from pipelines.settings.gate import GateSettings
@@ -170,30 +170,28 @@ def measure_gate(
     labels, as the test set has.
 
     Returns:
-        JSON values: for each share the mean and the largest share of probable errors, and how many of the
-        batches are refused with the default settings.
+        JSON values: for each share of wrong boxes the mean and the largest share of probable errors, the mean
+        share among the right images, and how many batches are refused with the default settings.
     """
     settings, rows = GateSettings(), []
     for share in GATE_SHARES:
-        found, refused = [], 0
+        found, doubted, refused = [], [], 0
         for seed in seeds:
             order = np.random.default_rng(seed).permutation(len(labels.labelled))
             batch = [labels.labelled[i] for i in order[:GATE_BATCH]]
             right = [labels.labelled[i] for i in order[GATE_BATCH:]]
             if share:
                 batch = list(plant_errors(batch, labels.classes, seed=seed, share=share / 3).labelled)
-            checked = {item.image.key: len(item.annotations) for item in batch}
-            errors = errors_by_image(
-                labels._replace(labelled=tuple(batch), reference=tuple(right)), set(labels.classes)
-            )
-            new = count_errors(1, list(checked), checked, errors)
-            found.append(new.errors / new.defects if new.defects else 0.0)
-            refused += judge([new], settings).outcome is Outcome.FAIL
+            checked = _check_batch(labels._replace(labelled=tuple(batch), reference=tuple(right)))
+            found.append(checked.rounds[0].errors / max(checked.rounds[0].defects, 1))
+            doubted.append(checked.reference.errors / max(checked.reference.defects, 1))
+            refused += judge(checked, settings).outcome is Outcome.FAIL
         rows.append(
             {
                 "wrong": share,
                 "found": round(float(np.mean(found)), 4),
                 "found_max": round(max(found), 4),
+                "reference": round(float(np.mean(doubted)), 4),
                 "refused": refused,
             }
         )
@@ -207,6 +205,15 @@ def measure_gate(
         "limit": settings.max_label_errors,
         "shares": rows,
     }
+
+
+def _check_batch(labels: LabelsToCheck) -> CheckedLabels:
+    errors, boxes = errors_by_image(labels, set(labels.classes)), boxes_by_image(labels)
+    batch, right = (
+        count_errors(None, [item.image.key for item in items], boxes, errors)
+        for items in (labels.labelled, labels.reference)
+    )
+    return CheckedLabels([batch], right)
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from dsmoe_core.evaluation.paired_predictions import PairedPredictions
 from dsmoe_core.schema import LabelledImage, Prediction
 from pipelines.detectors.backend import evaluate_predictions
 from pipelines.detectors.registry import detector_backend
+from pipelines.label_errors.new_labels import NO_REFERENCE, CheckedLabels
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.gate import Comparison, decide
 from pipelines.settings.environment import Environment
@@ -133,7 +134,15 @@ def _trial(
         seed=workspace.settings.seed,
     )
     # both were trained on the same labels, so none is new
-    decision = decide(Comparison(of_first, of_second, settings, paired=paired, check_new_labels=list))
+    decision = decide(
+        Comparison(
+            of_first,
+            of_second,
+            settings,
+            paired=paired,
+            check_new_labels=lambda: CheckedLabels([], NO_REFERENCE),
+        )
+    )
     return {
         "candidate": candidate,
         "champion": champion,

@@ -52,6 +52,7 @@ _SETTINGS_TABLE = training_table(settings="settings", size="size", image_px="px"
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "active_learning": simulation_table,
     "active_learning_deeppcb": simulation_table,
+    "active_learning_neu_det": simulation_table,
     "companions": _SETTINGS_TABLE,
     "demo": demo_table,
     "demo_neu_det": demo_table,

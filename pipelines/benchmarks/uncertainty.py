@@ -161,15 +161,40 @@ def _detection_table(matched: Sequence[ImageMatches], name: str) -> Table:
     return Table.of(rows)
 
 
+def evaluate_unseen_class(
+    predictions: dict[str, Prediction],
+    truth: Sequence[LabelledImage],
+    name: str,
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, Plain]:
+    """How well scores separate detections on objects of a class that the model never saw from all others.
+
+    Args:
+        predictions: by image key, of a model that was trained without the class.
+        truth: with boxes of the class.
+    """
+    counts = resample_counts(len(truth), resamples, seed)
+    return {
+        score: _auroc(Table.of(_novelty_rows(predictions, truth, name, None, score)), counts)
+        for score in (NOVELTY, DESCRIPTION)
+    }
+
+
 def _novelty_rows(
-    samples: Samples, truth: Sequence[LabelledImage], name: str, calibrated: CrossFitted | None
+    predictions: dict[str, Prediction],
+    truth: Sequence[LabelledImage],
+    name: str,
+    calibrated: CrossFitted | None,
+    score: str = NOVELTY,
 ) -> list[Row]:
     """Detections of a class book without one class: is the object under the box of that class?"""
     rows = []
-    for number, image in enumerate(match_images(samples.without[name], truth)):
+    for number, image in enumerate(match_images(predictions, truth)):
         labels = [a.label for a in image.truth]
         for i, d in enumerate(image.detections):
-            if not d.is_top_class or NOVELTY not in d.uncertainty:
+            if not d.is_top_class or score not in d.uncertainty:
                 continue
             best = int(image.iou[i].argmax()) if labels else -1
             novel = best >= 0 and image.iou[i, best] >= 0.5 and labels[best] == name
@@ -177,13 +202,17 @@ def _novelty_rows(
             if calibrated is not None and (novel or image.correct[i]):
                 curve = calibrated.halves[calibrated.half[number]].scores.get(NOVELTY)
                 risk = np.nan if curve is None else curve.probability(d.uncertainty[NOVELTY])
-            rows.append((d.uncertainty[NOVELTY], d.entropy, float(novel), number, risk, 1 - d.score))
+            rows.append((d.uncertainty[score], d.entropy, float(novel), number, risk, 1 - d.score))
     return rows
 
 
 def _novelty_table(samples: Samples, truth: Sequence[LabelledImage], calibrated: CrossFitted) -> Table:
     return Table.of(
-        [row for name in samples.without for row in _novelty_rows(samples, truth, name, calibrated)]
+        [
+            row
+            for name, predictions in samples.without.items()
+            for row in _novelty_rows(predictions, truth, name, calibrated)
+        ]
     )
 
 
@@ -191,8 +220,8 @@ def _novelty_per_class(
     samples: Samples, truth: Sequence[LabelledImage], counts: Int[np.ndarray, "b p"]
 ) -> list[Plain]:
     rows = []
-    for name in samples.without:
-        table = Table.of(_novelty_rows(samples, truth, name, None))
+    for name, predictions in samples.without.items():
+        table = Table.of(_novelty_rows(predictions, truth, name, None))
         rows.append({"class": name, **_auroc(table, counts)})
     return rows
 

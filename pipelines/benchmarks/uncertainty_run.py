@@ -13,11 +13,12 @@ from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
 from dsmoe_core.uncertainty.novelty import KnownFeatures
 from dsmoe_core.uncertainty.training_features import training_features
 from pipelines.benchmarks.planted_descriptions import measure_planted_descriptions
-from pipelines.benchmarks.uncertainty import evaluate_scores
+from pipelines.benchmarks.uncertainty import evaluate_scores, evaluate_unseen_class
 from pipelines.benchmarks.uncertainty_samples import measure_cost, predict_samples
 from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.progress import ProgressReporter
+from prompts.class_entry import normalized_name
 
 
 def measure_uncertainty(
@@ -80,3 +81,50 @@ def measure_uncertainty(
     )
     known_boxes = {"images": len(training), "boxes": len(known.labels)}
     return {"model": model.version, "known": known_boxes, **evaluated, "relative_cost": cost}
+
+
+def measure_unseen_class(
+    model: EvaluatedModel,
+    truth: Sequence[LabelledImage],
+    *,
+    resamples: int,
+    seed: int,
+    progress: ProgressReporter,
+) -> dict[str, Any]:
+    """The scores that should notice a class which a model was not trained on, with its stored features.
+
+    Args:
+        model: trained on images without one of the classes in ``truth``.
+        truth: labelled images that it was not trained on, with the names of the data set.
+
+    Raises:
+        SettingsError: the model knows all classes, or lacks more than one; or it is not a DS-MoE detector.
+    """
+    backend, known = model.detector, set(model.aliases)
+    unseen = sorted(
+        {a.label for item in truth for a in item.annotations if normalized_name(a.label) not in known}
+    )
+    if len(unseen) != 1 or not isinstance(backend, DSMoEBackend):
+        lacking = ", ".join(unseen) or "none"
+        raise SettingsError(
+            f"model {model.name} lacks these classes of the labels: {lacking}; expected one",
+            "Give a model that dsmoe trained on images without one of the classes.",
+        )
+    renamed = [
+        replace(
+            item,
+            annotations=tuple(
+                replace(a, label=model.aliases.get(normalized_name(a.label), a.label))
+                for a in item.annotations
+            ),
+        )
+        for item in truth
+    ]
+    progress.status(f"predicting {unseen[0]} with a model that never saw it")
+    detector = Detector.load(model.folder, backend.text_encoder)
+    detector.calibration = None
+    detector.set_vocabulary(model.vocabulary)
+    predictions = {p.key: p for p in detector.predict([item.image for item in renamed])}
+    scores = evaluate_unseen_class(predictions, renamed, unseen[0], resamples=resamples, seed=seed)
+    boxes = sum(a.label == unseen[0] for item in renamed for a in item.annotations)
+    return {"class": unseen[0], "model": model.version, "boxes": boxes, "scores": scores}

@@ -61,6 +61,16 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
         for row in result["novelty_per_class"]
     )
     sentences.append(f"AUROC of `novelty` (and of entropy) by the class that is left out: {left_out}.")
+    if unseen := result.get("unseen_class"):
+        values = ", ".join(
+            f"`{name}` {_with_interval(row['auroc'], row['ci95'])} ({row['errors']} of {row['samples']} "
+            f"detections; entropy {_number(row['entropy'])}, 1 - score {_number(row['low_score'])})"
+            for name, row in unseen["scores"].items()
+        )
+        sentences.append(
+            f"A model that was trained without {escape_markdown(unseen['class'])}, AUROC for detections on "
+            f"its {unseen['boxes']} boxes: {values}."
+        )
     if planted := result.get("planted_descriptions"):
         rows = ", ".join(
             f"{escape_markdown(row['class'])} {_with_interval(row['auroc'], row['ci95'])} "

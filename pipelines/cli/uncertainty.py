@@ -37,6 +37,14 @@ def uncertainty(
         Path | None,
         typer.Option("--other", metavar="DIR", help="Another data set, which the router should notice."),
     ] = None,
+    without_class: Annotated[
+        str | None,
+        typer.Option(
+            "--without-class",
+            metavar="MODEL",
+            help="A second model, trained on images without one of the classes: is that class novel to it?",
+        ),
+    ] = None,
     workspace: WorkspaceOption = None,
     class_book: BookOption = None,
     max_images: Annotated[
@@ -58,7 +66,7 @@ def uncertainty(
     from tempfile import TemporaryDirectory
 
     from pipelines.benchmarks.results import write_result
-    from pipelines.benchmarks.uncertainty_run import measure_uncertainty
+    from pipelines.benchmarks.uncertainty_run import measure_uncertainty, measure_unseen_class
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.settings.environment import Environment
     from prompts.class_book import ClassBook
@@ -70,18 +78,24 @@ def uncertainty(
         with TerminalReporter() as progress:
             progress.status("reading images")
             folder = Path(scratch)
-            truth = evaluated.rename_labels(_sample(data, "val.json", max_images, folder / "val"))
+            labelled = _sample(data, "val.json", max_images, folder / "val")
+            truth = evaluated.rename_labels(labelled)
             training = evaluated.rename_labels(_sample(data, "train.json", max_images, folder / "train"))
             others = _sample(other, "val.json", max_images, folder / "other") if other else ()
             measured = measure_uncertainty(
                 evaluated,
                 truth,
                 training,
-                [labelled.image for labelled in others],
+                [item.image for item in others],
                 resamples=resamples,
                 seed=seed,
                 progress=progress,
             )
+            if without_class is not None:
+                second = load_evaluated_model(without_class, opened, None, Environment.read())
+                measured["unseen_class"] = measure_unseen_class(
+                    second, labelled, resamples=resamples, seed=seed, progress=progress
+                )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, measured, command=command_line(), seeds=[seed])
     console.print(_table(measured))

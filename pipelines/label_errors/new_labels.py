@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipelines.label_errors.calibrated import calibrated_label_errors
@@ -34,7 +35,22 @@ class NewLabels(NamedTuple):
     left_out: int = 0
 
 
-def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> list[NewLabels]:
+class CheckedLabels(NamedTuple):
+    """What the search found.
+
+    Attributes:
+        rounds: the counts of each round with new images, the images of no round last.
+        reference: the counts of the test set, whose labels are trusted; without a test set all are 0.
+    """
+
+    rounds: Sequence[NewLabels]
+    reference: NewLabels
+
+
+NO_REFERENCE = NewLabels(None, images=0, defects=0, errors=0)
+
+
+def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> CheckedLabels:
     """Search the images that are in the candidate's dataset version only, as ``dsmoe label-errors`` does.
 
     The predictions are the champion's; for images that it has not predicted, those of an earlier model. A box
@@ -42,9 +58,6 @@ def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> lis
 
     Args:
         candidate, champion: model ids.
-
-    Returns:
-        For each round with new images its counts, the images of no round last.
     """
     registry = workspace.registry
     ours, theirs = (
@@ -58,24 +71,32 @@ def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> lis
     known = {rename(box.label) for item in theirs.train for box in item.boxes}
     errors = errors_by_image(labels, {name for name in labels.classes if name in known})
     of_round = _rounds(workspace)
-    checked = {item.image.key: len(item.annotations) for item in labels.labelled}
     counts: dict[int | None, list[str]] = defaultdict(list)
     for key in sorted(new):
         counts[of_round.get(key)].append(key)
-    return [
-        count_errors(number, keys, checked, errors)
+    boxes = boxes_by_image(labels)
+    rounds = [
+        count_errors(number, keys, boxes, errors)
         for number, keys in sorted(counts.items(), key=lambda entry: (entry[0] is None, entry[0]))
     ]
+    test = [item.image.key for item in labels.reference]
+    return CheckedLabels(rounds, count_errors(None, test, boxes, errors))
+
+
+def boxes_by_image(labels: LabelsToCheck) -> dict[str, int]:
+    """Number of boxes of each image with a prediction, by image key."""
+    return {item.image.key: len(item.annotations) for item in (*labels.labelled, *labels.reference)}
 
 
 def errors_by_image(labels: LabelsToCheck, known: set[str]) -> dict[str, list[LabelError]]:
-    """The nearly certain errors by image key; a box or place of several kinds counts once.
+    """The nearly certain errors by image key, of the reference too; a place of several kinds counts once.
 
     Args:
         known: classes whose boxes can be mislabelled.
     """
     found: dict[str, dict[object, LabelError]] = defaultdict(dict)
-    for error in labels.find(calibrated_label_errors) if labels.labelled else []:
+    every = (*labels.labelled, *labels.reference)
+    for error in calibrated_label_errors(every, labels.predictions, labels.classes) if every else []:
         if error.score < NEARLY_CERTAIN:
             continue
         if error.kind is ErrorKind.MISLABELLED and error.label not in known:
@@ -88,21 +109,21 @@ def errors_by_image(labels: LabelsToCheck, known: set[str]) -> dict[str, list[La
 def count_errors(
     number: int | None,
     keys: list[str],
-    checked: dict[str, int],
+    boxes: dict[str, int],
     errors: dict[str, list[LabelError]],
 ) -> NewLabels:
     """The counts of one round.
 
     Args:
         keys: its images.
-        checked: number of boxes of each image with a prediction, by image key.
+        boxes: see ``boxes_by_image``.
         errors: see ``errors_by_image``.
     """
-    inside = [key for key in keys if key in checked]
+    inside = [key for key in keys if key in boxes]
     of_images = [error for key in inside for error in errors.get(key, [])]
     missed = sum(error.annotation is None for error in of_images)
-    boxes = sum(checked[key] for key in inside)
-    return NewLabels(number, len(inside), boxes + missed, len(of_images), len(keys) - len(inside))
+    defects = sum(boxes[key] for key in inside) + missed
+    return NewLabels(number, len(inside), defects, len(of_images), len(keys) - len(inside))
 
 
 def _rounds(workspace: Workspace) -> dict[str, int]:

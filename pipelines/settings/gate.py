@@ -41,8 +41,8 @@ class GateSettings(Frozen):
     )
     max_label_errors: Margin = Field(
         0.02,
-        description="largest share of probable label errors in a round whose images are new to the "
-        "candidate, for the check labels",
+        description="how much higher than in the test set the share of probable label errors may be in a "
+        "round whose images are new to the candidate, for the check labels",
     )
     max_calibration_error: float = Field(
         0.15, ge=0, le=1, description="largest expected calibration error, for the check calibration"

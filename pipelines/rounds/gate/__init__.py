@@ -40,8 +40,8 @@ GATE_CHECKS: dict[str, GateCheck] = {
     ),
     "class_margin": GateCheck("no class loses more mAP@.5:.95 than gate.class_margin", class_margin),
     "labels": GateCheck(
-        "in no round with new images is the share of probable label errors certainly above "
-        "gate.max_label_errors",
+        "in no round with new images is the share of probable label errors certainly higher than in the test "
+        "set by gate.max_label_errors",
         labels,
     ),
     "calibration": GateCheck(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from dsmoe_core.evaluation.paired_predictions import PairedPredictions
-from pipelines.label_errors.new_labels import NewLabels
+from pipelines.label_errors.new_labels import CheckedLabels
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
 from prompts.evaluation_report import TextEvaluationReport
@@ -39,8 +39,8 @@ class Comparison:
             metrics only.
         measure_latency: runs both models; None where the models cannot be run.
         class_book_report: evaluation of the published class book; None if it was published without one.
-        check_new_labels: searches label errors in the images that only the candidate was trained on, by
-            round; None where there is no workspace.
+        check_new_labels: searches label errors in the images that only the candidate was trained on; None
+            where there is no workspace.
     """
 
     candidate: Metrics
@@ -49,7 +49,7 @@ class Comparison:
     paired: PairedPredictions | None = None
     measure_latency: Callable[[], Latency] | None = None
     class_book_report: TextEvaluationReport | None = None
-    check_new_labels: Callable[[], Sequence[NewLabels]] | None = None
+    check_new_labels: Callable[[], CheckedLabels] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,20 @@ from exports import VOCABULARY, diverse_network
 from tiny import SMALL, HashEncoder
 
 from dsmoe_core.checkpoint import save_model
+from dsmoe_core.data import coco
+from dsmoe_core.data.external_images import read_external_images
+from dsmoe_core.predict import Detector
 from dsmoe_core.runtimes.protocol import NextExperts, RuntimeOutput
 from dsmoe_core.schema import ClassText, Vocabulary
 from dsmoe_core.uncertainty.score_kinds import SCORE_KINDS
+from dsmoe_core.uncertainty.training_features import training_features
 from pipelines import cli
+from pipelines.benchmarks.uncertainty import evaluate_unseen_class
 from pipelines.benchmarks.uncertainty_samples import without_class
+from pipelines.benchmarks.uncertainty_table import uncertainty_table
 from pipelines.detectors.ds_moe import DSMoEBackend
 from tests.pipelines.blocks import COLOURS
+from tests.pipelines.label_errors.scene import CLASSES, make_scene
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +87,60 @@ def test_model_of_one_class_is_refused(
         (data / name).write_text(json.dumps(content))
     assert run(data, tmp_path, classes=1) == 2
     assert "several classes" in " ".join(capsys.readouterr().err.split())
+
+
+def without_the_last_class(folder: Path, data: Path) -> Path:
+    """A model of all classes but one, with the vectors of training boxes that a training stores."""
+    known = list(COLOURS)[:-1]
+    vocabulary = Vocabulary(tuple(ClassText(name, f"a {name}") for name in known))
+    save_model(folder, diverse_network(), SMALL, vocabulary, {"text_encoder": HashEncoder.name})
+    detector = Detector.load(folder, HashEncoder())
+    detector.set_vocabulary(vocabulary)
+    labels = coco.read(data / "train.json")
+    with tempfile.TemporaryDirectory() as scratch:
+        images = read_external_images(labels, data / "images", Path(scratch), max_pixels=10**6).labelled
+        kept = [
+            replace(item, annotations=tuple(a for a in item.annotations if a.label in known))
+            for item in images
+        ]
+        training_features(detector, kept, vocabulary.names).save(folder)
+    return folder
+
+
+def test_class_that_a_second_model_never_saw(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = without_the_last_class(tmp_path / "second", data)
+    assert run(data, tmp_path, "--without-class", str(second)) == 0
+    measured = json.loads((tmp_path / "results" / "uncertainty.json").read_text())
+    unseen = measured["unseen_class"]
+    assert unseen["class"] == list(COLOURS)[-1]
+    assert unseen["boxes"] > 0
+    assert unseen["scores"].keys() == {"novelty", "description"}
+    assert "trained without" in uncertainty_table(measured)
+    assert run(data, tmp_path, "--without-class", str(tmp_path / "model")) == 2  # of other classes
+    assert "expected one" in " ".join(capsys.readouterr().err.split())
+
+
+def test_novel_objects_are_those_under_boxes_of_the_unseen_class() -> None:
+    labelled, given = make_scene(12)
+    novelty = {CLASSES[0]: 0.2, CLASSES[1]: 0.9}
+    predictions = {
+        key: replace(
+            p,
+            detections=tuple(
+                replace(d, label=CLASSES[0], probabilities={CLASSES[0]: d.score}, uncertainty={"novelty": n})
+                for d in p.detections
+                for n in [novelty[d.label]]
+            ),
+        )
+        for key, p in given.items()
+    }
+    scores = evaluate_unseen_class(predictions, labelled, CLASSES[1], resamples=100, seed=0)
+    boxes = sum(a.label == CLASSES[1] for item in labelled for a in item.annotations)
+    assert (scores["novelty"]["samples"], scores["novelty"]["errors"]) == (72, boxes)
+    assert scores["novelty"]["auroc"] == 1.0
+    assert scores["description"]["samples"] == 0
 
 
 def test_columns_of_a_class_and_of_its_texts_are_removed() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from dsmoe_core.evaluation.paired_predictions import PairedPredictions, min_units
 from dsmoe_core.schema import Box, LabelledImage, Prediction
+from pipelines.label_errors.new_labels import NO_REFERENCE, CheckedLabels
 from pipelines.rounds.gate import GATE_CHECKS, CheckResult, Comparison, Latency, Outcome, decide
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
@@ -34,7 +35,9 @@ def comparison(
         confidence=gate.confidence,
         resamples=gate.resamples,
     )
-    return Comparison(METRICS, METRICS, gate, paired, check_new_labels=list)
+    return Comparison(
+        METRICS, METRICS, gate, paired, check_new_labels=lambda: CheckedLabels([], NO_REFERENCE)
+    )
 
 
 def run(name: str, compared: Comparison) -> CheckResult:
