@@ -50,7 +50,7 @@ def judge(checked: CheckedLabels, settings: GateSettings) -> CheckResult:
         return CheckResult(Outcome.PASS, reason + without, values)
     reason += (
         f" (difference {worst['difference']:.1%}, at least {worst['low']:.1%}; limit {limit:.1%}); "
-        f"`dsmoe label-errors` ranks them{without}"
+        f"dsmoe label-errors ranks them{without}"
     )
     return CheckResult(Outcome.FAIL, reason, values)
 
