@@ -15,6 +15,7 @@ from typing import Any
 from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
 from dsmoe_core.plain_text import markdown_code
+from pipelines.benchmarks.demos_table import demos_table
 from pipelines.benchmarks.label_error_table import label_error_table
 from pipelines.benchmarks.lines_table import lines_table
 from pipelines.benchmarks.loop_table import loop_table
@@ -56,6 +57,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "companions": _SETTINGS_TABLE,
     "demo": demo_table,
     "demo_neu_det": demo_table,
+    "demos": demos_table,
     "experts": experts_table,
     "knockout": knockout_table,
     "knockout_neu_det": knockout_table,

@@ -20,6 +20,7 @@ from pipelines.cli import (
     starts,  # noqa: F401 - starts registers its commands
 )
 from pipelines.cli import demo as demo_command
+from pipelines.cli import demos as demos_command
 from pipelines.cli import effort as effort_command
 from pipelines.cli import scale as scale_command
 from pipelines.cli import uncertainty as uncertainty_command
@@ -53,6 +54,7 @@ app.command("uncertainty")(uncertainty_command.uncertainty)
 app.command("ranking")(ranking.ranking)
 app.command("loop")(loop_benchmark.loop)
 app.command("scale")(scale_command.scale)
+app.command("demos")(demos_command.demos)
 
 
 class DeviceChoice(StrEnum):
