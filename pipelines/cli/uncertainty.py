@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dsmoe_core.schema import LabelledImage
+    from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 
 
 def uncertainty(
@@ -63,43 +64,63 @@ def uncertainty(
 
     Example: `dsmoe benchmark uncertainty --data deeppcb --model champion --workspace boards`
     """
-    from tempfile import TemporaryDirectory
-
     from pipelines.benchmarks.results import write_result
-    from pipelines.benchmarks.uncertainty_run import measure_uncertainty, measure_unseen_class
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
     from pipelines.settings.environment import Environment
     from prompts.class_book import ClassBook
 
     path = result_path(out, "uncertainty", suffix)
-    with open_workspace_or_none(workspace) as opened, TemporaryDirectory(prefix="dsmoe-") as scratch:
+    with open_workspace_or_none(workspace) as opened:
         book = ClassBook.load(class_book) if class_book else None
         evaluated = load_evaluated_model(model, opened, book, Environment.read())
-        with TerminalReporter() as progress:
-            progress.status("reading images")
-            folder = Path(scratch)
-            labelled = _sample(data, "val.json", max_images, folder / "val")
-            truth = evaluated.rename_labels(labelled)
-            training = evaluated.rename_labels(_sample(data, "train.json", max_images, folder / "train"))
-            others = _sample(other, "val.json", max_images, folder / "other") if other else ()
-            measured = measure_uncertainty(
-                evaluated,
-                truth,
-                training,
-                [item.image for item in others],
-                resamples=resamples,
-                seed=seed,
-                progress=progress,
-            )
-            if without_class is not None:
-                second = load_evaluated_model(without_class, opened, None, Environment.read())
-                measured["unseen_class"] = measure_unseen_class(
-                    second, labelled, resamples=resamples, seed=seed, progress=progress
-                )
+        second = None
+        if without_class is not None:
+            second = load_evaluated_model(without_class, opened, None, Environment.read())
+        measured = _measure(data, other, max_images, evaluated, second, resamples, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_result(path, measured, command=command_line(), seeds=[seed])
     console.print(_table(measured))
     line(f"{path} is written")
+
+
+def _measure(
+    data: Path,
+    other: Path | None,
+    max_images: int,
+    model: EvaluatedModel,
+    without_class: EvaluatedModel | None,
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Content of the result file.
+
+    Args:
+        without_class: a model that was trained without one of the classes; None: not measured.
+    """
+    from tempfile import TemporaryDirectory
+
+    from pipelines.benchmarks.uncertainty_run import measure_uncertainty, measure_unseen_class
+
+    with TemporaryDirectory(prefix="dsmoe-") as scratch, TerminalReporter() as progress:
+        progress.status("reading images")
+        folder = Path(scratch)
+        labelled = _sample(data, "val.json", max_images, folder / "val")
+        training = _sample(data, "train.json", max_images, folder / "train")
+        others = _sample(other, "val.json", max_images, folder / "other") if other else ()
+        measured = measure_uncertainty(
+            model,
+            model.rename_labels(labelled),
+            model.rename_labels(training),
+            [item.image for item in others],
+            resamples=resamples,
+            seed=seed,
+            progress=progress,
+        )
+        if without_class is not None:
+            measured["unseen_class"] = measure_unseen_class(
+                without_class, labelled, resamples=resamples, seed=seed, progress=progress
+            )
+    return measured
 
 
 def _sample(data: Path, name: str, max_images: int, converted: Path) -> Sequence[LabelledImage]:
