@@ -260,7 +260,9 @@ def test_pushed_pre_annotations_stay_with_and_without_the_ml_backend(setup: Setu
     """Label Studio's labelling stream shows predictions of the project's model version only."""
     images = [setup.truth[task.key].image for task in setup.tasks[4:6]]
     vocabulary = setup.workspace.class_book().vocabulary()
-    predictions = StubDetector().predict(setup.workspace.registry.folder("m2"), vocabulary, images)
+    champion = setup.workspace.champion()
+    assert champion is not None
+    predictions = StubDetector().predict(setup.workspace.registry.folder(champion), vocabulary, images)
     tasks = [
         Task(p, 1, "ranked", rank, pushed(f))
         for rank, (p, f) in enumerate(zip(images, predictions, strict=True))
