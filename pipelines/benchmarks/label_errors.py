@@ -15,7 +15,7 @@ from dsmoe_core.schema import Annotation, Box, LabelledImage, Prediction
 from pipelines.label_errors.data import LabelsToCheck
 from pipelines.label_errors.label_error import ErrorKind, LabelError
 from pipelines.label_errors.methods import LABEL_ERROR_METHODS
-from pipelines.label_errors.new_labels import CheckedLabels, boxes_by_image, count_errors, errors_by_image
+from pipelines.label_errors.new_labels import check_labels
 from pipelines.rounds.gate import Outcome
 from pipelines.rounds.gate.labels import judge
 from pipelines.settings.gate import GateSettings
@@ -182,7 +182,11 @@ def measure_gate(
             right = [labels.labelled[i] for i in order[GATE_BATCH:]]
             if share:
                 batch = list(plant_errors(batch, labels.classes, seed=seed, share=share / 3).labelled)
-            checked = _check_batch(labels._replace(labelled=tuple(batch), reference=tuple(right)))
+            checked = check_labels(
+                labels._replace(labelled=tuple(batch), reference=tuple(right)),
+                set(labels.classes),
+                {None: [item.image.key for item in batch]},
+            )
             found.append(checked.rounds[0].errors / max(checked.rounds[0].defects, 1))
             doubted.append(checked.reference.errors / max(checked.reference.defects, 1))
             refused += judge(checked, settings).outcome is Outcome.FAIL
@@ -205,15 +209,6 @@ def measure_gate(
         "limit": settings.max_label_errors,
         "shares": rows,
     }
-
-
-def _check_batch(labels: LabelsToCheck) -> CheckedLabels:
-    errors, boxes = errors_by_image(labels, set(labels.classes)), boxes_by_image(labels)
-    batch, right = (
-        count_errors(None, [item.image.key for item in items], boxes, errors)
-        for items in (labels.labelled, labels.reference)
-    )
-    return CheckedLabels([batch], right)
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipelines.benchmarks.uncertainty_samples import measure_cost, predict_sampl
 from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.evaluation.report.evaluated_model import EvaluatedModel
 from pipelines.progress import ProgressReporter
+from pipelines.workspace.relabel import relabel_image
 from prompts.class_entry import normalized_name
 
 
@@ -100,10 +101,7 @@ def measure_unseen_class(
     Raises:
         SettingsError: the model knows all classes, or lacks more than one; or it is not a DS-MoE detector.
     """
-    backend, known = model.detector, set(model.aliases)
-    unseen = sorted(
-        {a.label for item in truth for a in item.annotations if normalized_name(a.label) not in known}
-    )
+    backend, unseen = model.detector, model.unknown_labels(truth)
     if len(unseen) != 1 or not isinstance(backend, DSMoEBackend):
         lacking = ", ".join(unseen) or "none"
         raise SettingsError(
@@ -111,14 +109,7 @@ def measure_unseen_class(
             "Give a model that dsmoe trained on images without one of the classes.",
         )
     renamed = [
-        replace(
-            item,
-            annotations=tuple(
-                replace(a, label=model.aliases.get(normalized_name(a.label), a.label))
-                for a in item.annotations
-            ),
-        )
-        for item in truth
+        relabel_image(item, lambda name: model.aliases.get(normalized_name(name), name)) for item in truth
     ]
     progress.status(f"predicting {unseen[0]} with a model that never saw it")
     detector = Detector.load(model.folder, backend.text_encoder)

@@ -205,9 +205,9 @@ def dsmoe_backend(
         start: initial weights of the image encoder, where there is no workspace.
         cache: folder for letterboxed images and features, where there is no workspace; None: no cache.
     """
-    from dsmoe_core.data.letterbox_cache import CacheConfig
-
     if workspace is None or workspace.settings.detector.kind != KIND:
+        from dsmoe_core.data.letterbox_cache import CacheConfig
+
         texts, network = platformdirs.user_cache_path("dsmoe") / "texts", model or ModelConfig()
         weights = initial_weights(start, network.size, environment)
         images = CacheConfig(cache) if cache else None

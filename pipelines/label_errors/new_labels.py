@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import NamedTuple
 
 from pipelines.label_errors.calibrated import calibrated_label_errors
@@ -69,26 +69,32 @@ def check_new_labels(workspace: Workspace, candidate: str, champion: str) -> Che
     labels = labels_with_predictions(workspace, labelled, [champion, *others])
     rename = or_keep(workspace.class_book())
     known = {rename(box.label) for item in theirs.train for box in item.boxes}
-    errors = errors_by_image(labels, {name for name in labels.classes if name in known})
     of_round = _rounds(workspace)
-    counts: dict[int | None, list[str]] = defaultdict(list)
+    rounds: dict[int | None, list[str]] = defaultdict(list)
     for key in sorted(new):
-        counts[of_round.get(key)].append(key)
-    boxes = boxes_by_image(labels)
-    rounds = [
-        count_errors(number, keys, boxes, errors)
-        for number, keys in sorted(counts.items(), key=lambda entry: (entry[0] is None, entry[0]))
+        rounds[of_round.get(key)].append(key)
+    return check_labels(labels, known, rounds)
+
+
+def check_labels(
+    labels: LabelsToCheck, known: Container[str | None], rounds: Mapping[int | None, Sequence[str]]
+) -> CheckedLabels:
+    """Count the nearly certain errors of each round and of the reference.
+
+    Args:
+        known: classes whose boxes can be mislabelled.
+        rounds: keys of the images of each round.
+    """
+    errors = errors_by_image(labels, known)
+    boxes = {item.image.key: len(item.annotations) for item in (*labels.labelled, *labels.reference)}
+    counts = [
+        _count(number, keys, boxes, errors)
+        for number, keys in sorted(rounds.items(), key=lambda entry: (entry[0] is None, entry[0]))
     ]
-    test = [item.image.key for item in labels.reference]
-    return CheckedLabels(rounds, count_errors(None, test, boxes, errors))
+    return CheckedLabels(counts, _count(None, [item.image.key for item in labels.reference], boxes, errors))
 
 
-def boxes_by_image(labels: LabelsToCheck) -> dict[str, int]:
-    """Number of boxes of each image with a prediction, by image key."""
-    return {item.image.key: len(item.annotations) for item in (*labels.labelled, *labels.reference)}
-
-
-def errors_by_image(labels: LabelsToCheck, known: set[str]) -> dict[str, list[LabelError]]:
+def errors_by_image(labels: LabelsToCheck, known: Container[str | None]) -> dict[str, list[LabelError]]:
     """The nearly certain errors by image key, of the reference too; a place of several kinds counts once.
 
     Args:
@@ -106,17 +112,17 @@ def errors_by_image(labels: LabelsToCheck, known: set[str]) -> dict[str, list[La
     return {key: list(errors.values()) for key, errors in found.items()}
 
 
-def count_errors(
+def _count(
     number: int | None,
-    keys: list[str],
-    boxes: dict[str, int],
-    errors: dict[str, list[LabelError]],
+    keys: Sequence[str],
+    boxes: Mapping[str, int],
+    errors: Mapping[str, Sequence[LabelError]],
 ) -> NewLabels:
     """The counts of one round.
 
     Args:
         keys: its images.
-        boxes: see ``boxes_by_image``.
+        boxes: number of boxes of each image with a prediction, by image key.
         errors: see ``errors_by_image``.
     """
     inside = [key for key in keys if key in boxes]

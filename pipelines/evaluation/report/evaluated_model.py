@@ -8,12 +8,13 @@ from pathlib import Path
 
 from dsmoe_core.errors import ClassBookError
 from dsmoe_core.progress import CountCallback
-from dsmoe_core.schema import Annotation, ImageRecord, LabelledImage, Prediction, Vocabulary
+from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import DetectorBackend, predict_all
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.detectors.registry import detector_backend
 from pipelines.settings.environment import Environment
 from pipelines.workspace.model_ref import resolve_model
+from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.class_entry import normalized_name
@@ -42,6 +43,11 @@ class EvaluatedModel:
         """``MODEL+BOOK``."""
         return f"{self.name}+{self.vocabulary.version}"
 
+    def unknown_labels(self, truth: Iterable[LabelledImage]) -> list[str]:
+        """The class names of annotations that the model's vocabulary lacks, in order."""
+        labels = {a.label for p in truth for a in p.annotations}
+        return sorted(label for label in labels if normalized_name(label) not in self.aliases)
+
     def rename_labels(self, truth: Iterable[LabelledImage]) -> list[LabelledImage]:
         """Replace the class names of annotations by those of the model's vocabulary.
 
@@ -49,18 +55,14 @@ class EvaluatedModel:
             ClassBookError: the vocabulary lacks annotated classes; the message names all of them.
         """
         truth = list(truth)
-        labels = {a.label for p in truth for a in p.annotations}
-        if unknown := sorted(label for label in labels if normalized_name(label) not in self.aliases):
+        if unknown := self.unknown_labels(truth):
             raise ClassBookError(
                 f"model {self.name} does not know {', '.join(map(repr, unknown))}; "
                 f"it knows {', '.join(self.vocabulary.names)}",
                 "Give a class book that has them, as classes or aliases, with --class-book.",
             )
 
-        def renamed(annotation: Annotation) -> Annotation:
-            return replace(annotation, label=self.aliases[normalized_name(annotation.label)])
-
-        return [replace(p, annotations=tuple(map(renamed, p.annotations))) for p in truth]
+        return [relabel_image(p, lambda name: self.aliases[normalized_name(name)]) for p in truth]
 
     def predict(self, images: Sequence[ImageRecord], progress: CountCallback) -> dict[str, Prediction]:
         """Predictions by image key, with low-score detections.
