@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from dsmoe_core.evaluation.bootstrap import Interval, resample_counts
 from dsmoe_core.evaluation.calibration import expected_calibration_error
-from dsmoe_core.evaluation.matching import ImageMatches, match_images
+from dsmoe_core.evaluation.matching import IOU_THRESHOLD, ImageMatches, match_images
 from dsmoe_core.evaluation.ranking import Ranking, compare_auroc, compare_spearman
 from dsmoe_core.schema import LabelledImage, Prediction
 from dsmoe_core.uncertainty.calibration import (
@@ -168,16 +168,25 @@ def evaluate_unseen_class(
     *,
     resamples: int,
     seed: int,
-) -> dict[str, Plain]:
+) -> dict[str, dict[str, Plain]]:
     """How well scores separate detections on objects of a class that the model never saw from all others.
 
     Args:
         predictions: by image key, of a model that was trained without the class.
         truth: with boxes of the class.
+
+    Returns:
+        By score: among all detections (``all``), most of which are background, and among those that have an
+        IoU of 0.5 or more with a true box of any class (``on_objects``).
     """
     counts = resample_counts(len(truth), resamples, seed)
+
+    def measured(score: str, *, on_objects: bool) -> Plain:
+        rows = _novelty_rows(predictions, truth, name, None, score=score, on_objects=on_objects)
+        return _auroc(Table.of(rows), counts)
+
     return {
-        score: _auroc(Table.of(_novelty_rows(predictions, truth, name, None, score)), counts)
+        score: {"all": measured(score, on_objects=False), "on_objects": measured(score, on_objects=True)}
         for score in (NOVELTY, DESCRIPTION)
     }
 
@@ -187,9 +196,15 @@ def _novelty_rows(
     truth: Sequence[LabelledImage],
     name: str,
     calibrated: CrossFitted | None,
+    *,
     score: str = NOVELTY,
+    on_objects: bool = False,
 ) -> list[Row]:
-    """Detections of a class book without one class: is the object under the box of that class?"""
+    """Detections of a class book without one class: is the object under the box of that class?
+
+    Args:
+        on_objects: without detections that have an IoU below 0.5 with every true box.
+    """
     rows = []
     for number, image in enumerate(match_images(predictions, truth)):
         labels = [a.label for a in image.truth]
@@ -197,7 +212,10 @@ def _novelty_rows(
             if not d.is_top_class or score not in d.uncertainty:
                 continue
             best = int(image.iou[i].argmax()) if labels else -1
-            novel = best >= 0 and image.iou[i, best] >= 0.5 and labels[best] == name
+            placed = best >= 0 and image.iou[i, best] >= IOU_THRESHOLD
+            if on_objects and not placed:
+                continue
+            novel = placed and labels[best] == name
             risk = np.nan
             if calibrated is not None and (novel or image.correct[i]):
                 curve = calibrated.halves[calibrated.half[number]].scores.get(NOVELTY)

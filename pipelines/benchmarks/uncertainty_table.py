@@ -62,10 +62,14 @@ def _sentences(result: Mapping[str, Any]) -> list[str]:
     )
     sentences.append(f"AUROC of `novelty` (and of entropy) by the class that is left out: {left_out}.")
     if unseen := result.get("unseen_class"):
-        values = ", ".join(
-            f"`{name}` {_with_interval(row['auroc'], row['ci95'])} ({row['errors']} of {row['samples']} "
-            f"detections; entropy {_number(row['entropy'])}, 1 - score {_number(row['low_score'])})"
-            for name, row in unseen["scores"].items()
+        values = "; ".join(
+            f"among {group} "
+            + ", ".join(
+                f"`{name}` {_with_interval(row['auroc'], row['ci95'])} ({row['errors']} of {row['samples']}; "
+                f"entropy {_number(row['entropy'])}, 1 - score {_number(row['low_score'])})"
+                for name, row in ((name, rows[key]) for name, rows in unseen["scores"].items())
+            )
+            for key, group in (("all", "all detections"), ("on_objects", "those on objects"))
         )
         sentences.append(
             f"A model that was trained without {escape_markdown(unseen['class'])}, AUROC for detections on "

@@ -136,11 +136,17 @@ def test_novel_objects_are_those_under_boxes_of_the_unseen_class() -> None:
         )
         for key, p in given.items()
     }
+    first = labelled[0]  # its detections of the other class are on background
+    kept = tuple(a for a in first.annotations if a.label == CLASSES[1])
+    labelled = [replace(first, annotations=kept), *labelled[1:]]
     scores = evaluate_unseen_class(predictions, labelled, CLASSES[1], resamples=100, seed=0)
     boxes = sum(a.label == CLASSES[1] for item in labelled for a in item.annotations)
-    assert (scores["novelty"]["samples"], scores["novelty"]["errors"]) == (72, boxes)
-    assert scores["novelty"]["auroc"] == 1.0
-    assert scores["description"]["samples"] == 0
+    everywhere, on_objects = scores["novelty"]["all"], scores["novelty"]["on_objects"]
+    assert (everywhere["samples"], everywhere["errors"]) == (72, boxes)
+    assert everywhere["auroc"] == on_objects["auroc"] == 1.0
+    assert on_objects["samples"] == 72 - (len(first.annotations) - len(kept)) < 72
+    assert on_objects["errors"] == boxes
+    assert scores["description"]["all"]["samples"] == 0
 
 
 def test_columns_of_a_class_and_of_its_texts_are_removed() -> None:
