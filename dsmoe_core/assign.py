@@ -60,7 +60,7 @@ class Targets(NamedTuple):
 def flatten_levels(levels: Sequence[LevelOutput]) -> FlatPredictions:
     """Concatenate the cells of all levels and decode their distances to boxes."""
     logits, boxes, centres, strides = [], [], [], []
-    for stride, level_logits, distances, _ in levels:
+    for stride, level_logits, distances in levels:
         height, width = distances.shape[-2:]
         centre = cell_centres(height, width, stride, distances.device)
         sides = distances.flatten(2).transpose(1, 2)

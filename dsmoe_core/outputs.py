@@ -80,6 +80,3 @@ class LevelOutput(NamedTuple):
     logits: Float[Tensor, "b c h w"]
     distances: Float[Tensor, "b 4 h w"]
     """Left, top, right, bottom from the cell's centre, in pixels, positive."""
-    vectors: Float[Tensor, "b x h w"] | None = None
-    """Vectors whose inner product with the projected T^ of a class gives its logit; they do not depend on the
-    classes that are scored."""

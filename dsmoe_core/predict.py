@@ -20,7 +20,7 @@ from dsmoe_core.errors import ModelError
 from dsmoe_core.network import ClassEncoding
 from dsmoe_core.runtimes.loading import InferenceModel, ModelTextEncoder, RuntimeOptions, load_inference_model
 from dsmoe_core.runtimes.protocol import RouterOutput, RuntimeOutput, SecondSelection
-from dsmoe_core.schema import Box, Detection, ImageRecord, LabelledImage, Prediction, Routing, Vocabulary
+from dsmoe_core.schema import Box, Detection, ImageRecord, Prediction, Routing, Vocabulary
 from dsmoe_core.suppression import nms_per_class
 from dsmoe_core.text_embeddings import conditioning_vocabulary, embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -29,7 +29,7 @@ from dsmoe_core.uncertainty import MIN_SCORE, binary_entropy, image_uncertainty
 from dsmoe_core.uncertainty.calibration import UncertaintyCalibration
 from dsmoe_core.uncertainty.description import text_rows
 from dsmoe_core.uncertainty.detection_scores import DetectionScorer
-from dsmoe_core.uncertainty.novelty import KnownFeatures, known_detections
+from dsmoe_core.uncertainty.novelty import KnownFeatures, box_features
 
 
 class Detector:
@@ -51,7 +51,7 @@ class Detector:
 
     Attributes:
         calibration: of the uncertainty scores; None if the model's folder has none.
-        known: vectors of training boxes; a change counts from the next :meth:`set_vocabulary` on.
+        known: features of training boxes; a change counts from the next :meth:`set_vocabulary` on.
 
     Raises:
         ModelError: ``text_encoder`` is not the one of the training, or a file with the calibration or the
@@ -157,31 +157,26 @@ class Detector:
         for output, i, in_square in self._outputs_at(boxes, batch):
             yield _weights_at(output.routing, i, in_square, side)
 
-    def vectors_of(
-        self, images: Iterable[LabelledImage], *, batch: int = 8
-    ) -> Iterator[tuple[Float[Tensor, "t x"], list[int]]]:
-        """Vectors of the detections of annotated boxes, which the uncertainty score ``novelty`` compares.
+    def features_of(
+        self, boxes: Iterable[tuple[ImageRecord, Sequence[Box]]], *, batch: int = 8
+    ) -> Iterator[Float[Tensor, "f d"]]:
+        """Features of boxes, which the uncertainty score ``novelty`` compares.
 
-        Images are not cut into tiles. A box can have several detections, or none.
+        Images are not cut into tiles.
+
+        Args:
+            boxes: images with f boxes each, in image pixels.
+            batch: images per forward pass.
 
         Yields:
-            The vectors and the class indices of the detections of each image, in order.
+            The features of the boxes of each image, in order.
 
         Raises:
             ModelError: :meth:`set_vocabulary` was not called.
         """
-        vocabulary = self._require_vocabulary()[1]
-        index = {name: i for i, name in enumerate(vocabulary.names)}
-        known = [(p.image, [a for a in p.annotations if a.label in index]) for p in images]
-        boxes = [(image, [a.box for a in of_image]) for image, of_image in known]
-        outputs = self._outputs_at(boxes, batch)
-        for (_, of_image), (output, i, in_square) in zip(known, outputs, strict=True):
-            labels = torch.tensor([index[a.label] for a in of_image], dtype=torch.long)
-            probabilities = output.logits[i, :, : len(vocabulary)].sigmoid()
-            kept = nms_per_class(probabilities, output.boxes[i], MIN_SCORE)
-            known_rows = known_detections(kept, in_square, labels)
-            vectors = output.vectors[i][kept.cells[known_rows]].float().cpu()
-            yield vectors, kept.labels[known_rows].tolist()
+        side = self.model.config.image_px
+        for output, i, in_square in self._outputs_at(boxes, batch):
+            yield box_features(output.features[i], in_square, side).cpu()
 
     def _outputs_at(
         self, boxes: Iterable[tuple[ImageRecord, Sequence[Box]]], batch: int

@@ -134,9 +134,10 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
             f"{folder} does not hold a complete exported model ({reason})",
             "Export it again with `dsmoe export`.",
         ) from error
-    if missing := [name for name in OUTPUTS[:4] if name not in card.outputs]:
+    if tuple(card.outputs) not in (OUTPUTS[:3], OUTPUTS):
         raise ModelError(
-            f"the graph in {folder} has no output {', '.join(missing)}; it was exported by an older version",
+            f"the graph in {folder} is of another version: its outputs are {', '.join(card.outputs)}, "
+            f"expected are {', '.join(OUTPUTS)}",
             "Export it again with `dsmoe export`.",
         )
     return card, vocabulary

@@ -16,7 +16,7 @@ from dsmoe_core.network import DSMoE, NetworkOutput
 from dsmoe_core.runtimes.packages import import_package
 
 INPUTS = ("images", "conditioning", "classes")
-OUTPUTS = ("logits", "boxes", "features", "vectors", "experts", "weights", "probabilities")
+OUTPUTS = ("logits", "boxes", "features", "experts", "weights", "probabilities")
 OPSET = 20
 """The first ONNX opset whose GridSample all runtimes implement in the same way."""
 _SCOPES = "pkg.torch.onnx.name_scopes"
@@ -26,7 +26,7 @@ class Graph(nn.Module):
     """The network with plain tensors as inputs and outputs.
 
     Inputs: images with values from 0 to 1, and T^ of the conditioning and of the scored classes. Outputs:
-    ``OUTPUTS``; the first four only for a network without stage 7.
+    ``OUTPUTS``; the first three only for a network without stage 7.
     """
 
     def __init__(self, network: DSMoE | AblatedDSMoE) -> None:
@@ -41,14 +41,7 @@ def graph_outputs(output: NetworkOutput) -> tuple[Tensor, ...]:
     """The output of the network in the order of ``OUTPUTS``."""
     flat = flatten_levels(output.levels)
     routing = output.gated[:3] if output.gated is not None else ()
-    vectors = [level.vectors.flatten(2) for level in output.levels if level.vectors is not None]
-    return (
-        flat.logits,
-        flat.boxes,
-        output.features.float(),
-        torch.cat(vectors, dim=2).transpose(1, 2).float(),
-        *routing,
-    )
+    return flat.logits, flat.boxes, output.features.float(), *routing
 
 
 def onnx_graph(network: DSMoE | AblatedDSMoE, config: ModelConfig) -> Any:

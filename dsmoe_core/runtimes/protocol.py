@@ -44,7 +44,6 @@ class RuntimeOutput(NamedTuple):
         logits: of c classes.
         boxes: x1, y1, x2, y2 in pixels of the letter-boxed image.
         features: F_enc, output of stage 3, at the h x w positions of the working grid.
-        vectors: of the cells, in the space in which the head compares them with the classes.
         routing: None for a network without stage 7.
         next_experts: None unless :class:`SecondSelection` computed it.
     """
@@ -52,7 +51,6 @@ class RuntimeOutput(NamedTuple):
     logits: Float[Tensor, "b N c"]
     boxes: Float[Tensor, "b N 4"]
     features: Float[Tensor, "b d h w"]
-    vectors: Float[Tensor, "b N x"]
     routing: RouterOutput | None
     next_experts: NextExperts | None = None
 
@@ -119,5 +117,5 @@ def graph_inputs(
 
 def runtime_output(outputs: Iterable[Any]) -> RuntimeOutput:
     """Convert the outputs of a graph, given in the order of ``graph.OUTPUTS``."""
-    logits, boxes, features, vectors, *routing = (torch.as_tensor(o) for o in outputs)
-    return RuntimeOutput(logits, boxes, features, vectors, RouterOutput(*routing) if routing else None)
+    logits, boxes, features, *routing = (torch.as_tensor(o) for o in outputs)
+    return RuntimeOutput(logits, boxes, features, RouterOutput(*routing) if routing else None)

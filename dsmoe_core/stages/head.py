@@ -119,7 +119,7 @@ class HeadLevel(nn.Module):
         embedded = self.embed(self.class_branch(fused))
         logits = torch.einsum("bxhw,cx->bchw", embedded, class_embeddings.to(embedded.dtype)).float()
         distances = F.softplus(self.box(self.box_branch(fused)).float()) * self.stride
-        return LevelOutput(self.stride, logits * self.scale.exp() + self.bias, distances, embedded)
+        return LevelOutput(self.stride, logits * self.scale.exp() + self.bias, distances)
 
 
 class Head(nn.Module):

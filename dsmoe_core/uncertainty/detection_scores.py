@@ -14,7 +14,7 @@ from dsmoe_core.suppression import NMS_IOU, KeptBoxes
 from dsmoe_core.uncertainty.class_distribution import class_scores
 from dsmoe_core.uncertainty.description import TextColumns, text_doubt
 from dsmoe_core.uncertainty.localisation import box_spread
-from dsmoe_core.uncertainty.novelty import KnownFeatures
+from dsmoe_core.uncertainty.novelty import KnownFeatures, box_features
 from dsmoe_core.uncertainty.routing import expert_disagreement, router_entropy
 from dsmoe_core.uncertainty.score_kinds import (
     CLASS,
@@ -67,7 +67,7 @@ class DetectionScorer:
             at_cells = output.logits[index][kept.cells]
             arrays[DESCRIPTION] = _array(text_doubt(at_cells, kept.labels, self.columns))
         if self.known is not None:
-            novelty = self.known.novelty(output.vectors[index][kept.cells])
+            novelty = self.known.novelty(box_features(output.features[index], kept.boxes, self.side))
             arrays |= {NOVELTY: _array(novelty.nearest), NOVELTY_OTHER: _array(novelty.other)}
         if output.routing is not None:
             arrays[ROUTING_ENTROPY] = _array(router_entropy(output.routing, index, kept.boxes, self.side))

@@ -1,9 +1,10 @@
-"""Score ``novelty``: distance of a detection's vector from those of the training boxes.
+"""Score ``novelty``: distance of a detection's features from those of the training boxes.
 
 After Sun et al., "Out-of-distribution detection with deep nearest neighbors", 2022: the distance to the k-th
-nearest neighbour, here the mean over the k nearest, of features of length 1. The features are the vectors
-that the head compares with the class embeddings. Those of a sample of the training boxes are stored with the
-model; a class that the class book does not have is not known, so its boxes do not count.
+nearest neighbour, here the mean over the k nearest, of features of length 1. The features are the mean of
+F_enc (stage 3) in the box. Later stages are trained to place every object at one of the classes, so a class
+that the network never saw is not far from all of them there. Those of a sample of the training boxes are
+stored with the model; a class that the class book does not have is not known, so its boxes do not count.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from torchvision.ops import box_iou
+from torchvision.ops import roi_align
 
 from dsmoe_core.checkpoint import read_tensors, write_tensors
 from dsmoe_core.errors import ModelError
-from dsmoe_core.evaluation.matching import IOU_THRESHOLD
-from dsmoe_core.suppression import KeptBoxes
 
 FILE = "known_features.safetensors"
 NEIGHBOURS = 5
 """k."""
 MAX_BOXES_PER_CLASS = 200
 """Boxes of a class that are stored."""
+_OF = "mean F_enc of a box"
+"""Marks the file. Earlier versions stored vectors of the head."""
 
 
 class Novelty(NamedTuple):
@@ -85,11 +86,11 @@ class KnownFeatures(NamedTuple):
     def save(self, folder: Path) -> None:
         """Write ``known_features.safetensors`` into a model folder, in half precision."""
         tensors = {"features": self.features.half(), "labels": self.labels}
-        write_tensors(folder / FILE, tensors, {"classes": json.dumps(self.classes)})
+        write_tensors(folder / FILE, tensors, {"classes": json.dumps(self.classes), "of": _OF})
 
     @classmethod
     def load(cls, folder: Path) -> KnownFeatures | None:
-        """The features that are stored with a model; None if there are none.
+        """The features that are stored with a model; None if there are none that this version can compare.
 
         Raises:
             ModelError: the file is damaged.
@@ -98,6 +99,8 @@ class KnownFeatures(NamedTuple):
         if not path.is_file():
             return None
         tensors, metadata = read_tensors(path)
+        if metadata.get("of") != _OF:
+            return None
         try:
             classes = tuple(json.loads(metadata["classes"]))
             return cls(tensors["features"].float(), tensors["labels"], classes)
@@ -130,19 +133,18 @@ def known_features(
     )
 
 
-def known_detections(
-    kept: KeptBoxes, true_boxes: Float[Tensor, "t 4"], labels: Int[Tensor, " t"]
-) -> Bool[Tensor, " f"]:
-    """Which detections have an IoU of 0.5 or more with a true box of their class, their most probable one.
-
-    An object has several: those of low score are stored, too, because they are also compared later. One that
-    looks more like another class is not, as it would make that class look known.
+def box_features(
+    f_enc: Float[Tensor, "d h w"], boxes: Float[Tensor, "f 4"], side: int
+) -> Float[Tensor, "f d"]:
+    """Mean of F_enc in each box, by RoIAlign (He et al., "Mask R-CNN", 2017) with one bin of 2 x 2 samples.
 
     Args:
-        kept: detections of an image.
-        true_boxes: in the same unit; ``labels`` are their class indices.
+        f_enc: output of stage 3 for an image.
+        boxes: x1, y1, x2, y2 in pixels of the letterboxed image.
+        side: of the letterboxed image in pixels.
     """
-    iou = box_iou(kept.boxes.float(), true_boxes.to(kept.boxes).float())
-    same = kept.labels[:, None] == labels.to(kept.labels.device)[None]
-    top = kept.probabilities.argmax(dim=1) == kept.labels
-    return top & (same & (iou >= IOU_THRESHOLD)).any(dim=1)
+    maps = f_enc[None].float()
+    rois = [boxes.to(maps)]
+    scale = f_enc.shape[-1] / side
+    pooled: Tensor = roi_align(maps, rois, 1, spatial_scale=scale, sampling_ratio=2, aligned=True)
+    return pooled[:, :, 0, 0]

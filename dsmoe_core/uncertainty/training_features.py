@@ -1,10 +1,11 @@
-"""Stores the vectors of a sample of the training boxes with a model, for the score ``novelty``."""
+"""Computes the features of a sample of the training boxes, for the score ``novelty``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import LabelledImage
@@ -23,7 +24,7 @@ def training_features(
     max_images: int = MAX_IMAGES,
     seed: int = 0,
 ) -> KnownFeatures:
-    """Compute the vectors of training boxes, up to ``MAX_BOXES_PER_CLASS`` of each class.
+    """Compute the features of training boxes, up to ``MAX_BOXES_PER_CLASS`` of each class.
 
     Args:
         detector: with its vocabulary set.
@@ -34,11 +35,13 @@ def training_features(
     """
     views = training_views(images, detector.model.config.tiles)
     sampled = list(_sampled(views, names, max_images, seed))
-    vectors, labels = [], []
-    for of_image, classes in detector.vectors_of(sampled):
-        vectors += list(of_image)
-        labels += classes
-    return known_features(vectors, labels, names, seed)
+    boxes = [[a for a in view.annotations if a.label in names] for view in sampled]
+    features: list[Tensor] = []
+    pairs = [(view.image, [a.box for a in of_view]) for view, of_view in zip(sampled, boxes, strict=True)]
+    for of_image in detector.features_of(pairs):
+        features += of_image
+    labels = [names.index(a.label) for of_view in boxes for a in of_view]
+    return known_features(features, labels, names, seed)
 
 
 def _sampled(

@@ -58,7 +58,7 @@ def measure_uncertainty(
         made.set_vocabulary(classes)
         return made
 
-    progress.status("vectors of training boxes")
+    progress.status("features of training boxes")
     known = training_features(detector(vocabulary, None, second=False), training, vocabulary.names)
     reduced = {
         name: detector(replace(vocabulary, classes=tuple(c for c in vocabulary if c.name != name)), known)
@@ -87,16 +87,18 @@ def measure_uncertainty(
 def measure_unseen_class(
     model: EvaluatedModel,
     truth: Sequence[LabelledImage],
+    training: Sequence[LabelledImage],
     *,
     resamples: int,
     seed: int,
     progress: ProgressReporter,
 ) -> dict[str, Any]:
-    """The scores that should notice a class which a model was not trained on, with its stored features.
+    """The scores that should notice a class which a model was not trained on.
 
     Args:
         model: trained on images without one of the classes in ``truth``.
         truth: labelled images that it was not trained on, with the names of the data set.
+        training: labelled images whose boxes of the other classes are the known features.
 
     Raises:
         SettingsError: the model knows all classes, or lacks more than one; or it is not a DS-MoE detector.
@@ -108,12 +110,15 @@ def measure_unseen_class(
             f"model {model.name} lacks these classes of the labels: {lacking}; expected one",
             "Give a model that dsmoe trained on images without one of the classes.",
         )
-    renamed = [
-        relabel_image(item, lambda name: model.aliases.get(normalized_name(name), name)) for item in truth
-    ]
+    renamed, known = (
+        [relabel_image(item, lambda name: model.aliases.get(normalized_name(name), name)) for item in part]
+        for part in (truth, training)
+    )
     progress.status(f"predicting {unseen[0]} with a model that never saw it")
     detector = Detector.load(model.folder, backend.text_encoder)
-    detector.calibration = None
+    detector.calibration = detector.known = None
+    detector.set_vocabulary(model.vocabulary)
+    detector.known = training_features(detector, known, model.vocabulary.names)
     detector.set_vocabulary(model.vocabulary)
     predictions = {p.key: p for p in detector.predict([item.image for item in renamed])}
     scores = evaluate_unseen_class(predictions, renamed, unseen[0], resamples=resamples, seed=seed)

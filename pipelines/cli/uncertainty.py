@@ -118,7 +118,7 @@ def _measure(
         )
         if without_class is not None:
             measured["unseen_class"] = measure_unseen_class(
-                without_class, labelled, resamples=resamples, seed=seed, progress=progress
+                without_class, labelled, training, resamples=resamples, seed=seed, progress=progress
             )
     return measured
 

@@ -137,12 +137,15 @@ def test_damaged_export_is_refused_in_one_line(
     assert len(str(raised.value).splitlines()) == 1
 
 
-def test_export_without_features_is_refused(exports: Exports, copied: Callable[[Path], Path]) -> None:
+@pytest.mark.parametrize("names", [(), ("vectors", "experts", "weights", "probabilities")])
+def test_export_with_the_outputs_of_another_version_is_refused(
+    exports: Exports, copied: Callable[[Path], Path], names: tuple[str, ...]
+) -> None:
     folder = copied(exports.onnx)
     card = json.loads((folder / "export.json").read_text())
-    del card["outputs"]["features"]
+    card["outputs"] = {name: [] for name in ("logits", "boxes", *(names and ("features", *names)))}
     (folder / "export.json").write_text(json.dumps(card))
-    with pytest.raises(ModelError, match="features"):
+    with pytest.raises(ModelError, match="features, experts"):
         load_inference_model(folder, RuntimeOptions())
 
 

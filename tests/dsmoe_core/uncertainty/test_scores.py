@@ -11,15 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsmoe_core.checkpoint import write_tensors
 from dsmoe_core.errors import ModelError
 from dsmoe_core.outputs import GatingOutput
 from dsmoe_core.runtimes.next_experts import next_best
 from dsmoe_core.runtimes.protocol import NextExperts, RouterOutput
-from dsmoe_core.suppression import KeptBoxes
 from dsmoe_core.uncertainty.class_distribution import class_scores, fit_class_temperature
 from dsmoe_core.uncertainty.description import TextColumns, text_doubt
 from dsmoe_core.uncertainty.localisation import box_spread
-from dsmoe_core.uncertainty.novelty import FILE, KnownFeatures, known_detections, known_features
+from dsmoe_core.uncertainty.novelty import FILE, KnownFeatures, box_features, known_features
 from dsmoe_core.uncertainty.routing import expert_disagreement, router_entropy
 
 
@@ -130,15 +130,20 @@ def test_stored_boxes_are_limited_per_class() -> None:
     assert known.features.norm(dim=1).tolist() == pytest.approx([1.0] * 220, abs=1e-5)
 
 
-def test_known_detections_overlap_with_a_true_box_of_their_most_probable_class() -> None:
-    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 4], [50, 50, 60, 60]])
-    labels = torch.tensor([0, 1, 0, 0])
-    kept = KeptBoxes(boxes, torch.eye(2)[labels], labels, torch.arange(4))
-    truth = torch.tensor([[0.0, 0, 10, 10], [80, 80, 90, 90]])
-    assert known_detections(kept, truth, torch.tensor([0, 0])).tolist() == [True, False, False, False]
-    other = kept._replace(probabilities=torch.eye(2)[1 - labels])
-    assert not known_detections(other, truth, torch.tensor([0, 0])).any()
-    assert not known_detections(kept, torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)).any()
+def test_features_of_a_box_are_the_mean_of_f_enc_in_it() -> None:
+    f_enc = torch.zeros(2, 8, 8)
+    f_enc[0, 2:4, 4:6] = 3.0  # pixels 32 to 48 across and 16 to 32 down, of 64
+    f_enc[1] = torch.arange(8.0)[None].expand(8, 8)  # grows by 1 in 8 pixels
+    boxes = torch.tensor([[32.0, 16, 48, 32], [0, 40, 16, 56]])
+    features = box_features(f_enc, boxes, 64)
+    torch.testing.assert_close(features, torch.tensor([[3.0, 4.5], [0.0, 0.5]]))
+    assert box_features(f_enc, torch.zeros(0, 4), 64).shape == (0, 2)
+
+
+def test_features_of_an_earlier_version_are_not_compared(tmp_path: Path) -> None:
+    tensors = {"features": torch.eye(2).half(), "labels": torch.tensor([0, 1])}
+    write_tensors(tmp_path / FILE, tensors, {"classes": '["a", "b"]'})
+    assert KnownFeatures.load(tmp_path) is None
 
 
 def test_router_entropy_is_that_at_the_centre() -> None:

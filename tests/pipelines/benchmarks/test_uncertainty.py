@@ -90,7 +90,7 @@ def test_model_of_one_class_is_refused(
 
 
 def without_the_last_class(folder: Path, data: Path) -> Path:
-    """A model of all classes but one, with the vectors of training boxes that a training stores."""
+    """A model of all classes but one, with the features of training boxes that a training stores."""
     known = list(COLOURS)[:-1]
     vocabulary = Vocabulary(tuple(ClassText(name, f"a {name}") for name in known))
     save_model(folder, diverse_network(), SMALL, vocabulary, {"text_encoder": HashEncoder.name})
@@ -154,7 +154,7 @@ def test_columns_of_a_class_and_of_its_texts_are_removed() -> None:
     vocabulary = Vocabulary(tuple(ClassText(name, name, paraphrases=more) for name, more in texts))
     logits = torch.arange(8.0).expand(1, 2, 8)  # a, b, c, three texts of a, two of c
     empty = torch.zeros(1, 2, 4)
-    output = RuntimeOutput(logits, empty, empty, empty, None, NextExperts(logits, empty))
+    output = RuntimeOutput(logits, empty, empty, None, NextExperts(logits, empty))
     for name, columns in (("a", [1, 2, 6, 7]), ("b", [0, 2, 3, 4, 5, 6, 7]), ("c", [0, 1, 3, 4, 5])):
         part = without_class(output, vocabulary, name)
         assert part.logits[0, 0].tolist() == columns
