@@ -16,6 +16,7 @@ from dsmoe_core.atomic import atomic_write
 from dsmoe_core.errors import FormatError
 from dsmoe_core.plain_text import markdown_code
 from pipelines.benchmarks.demos_table import demos_table
+from pipelines.benchmarks.effort_table import effort_table
 from pipelines.benchmarks.label_error_table import label_error_table
 from pipelines.benchmarks.lines_table import lines_table
 from pipelines.benchmarks.loop_table import loop_table
@@ -28,6 +29,7 @@ from pipelines.benchmarks.measurement_tables import (
     speed_table,
     studio_table,
 )
+from pipelines.benchmarks.ranking_table import ranking_table
 from pipelines.benchmarks.results import read_result
 from pipelines.benchmarks.scale.table import scale_table
 from pipelines.benchmarks.simulation.table import simulation_table
@@ -58,9 +60,11 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": demo_table,
     "demo_neu_det": demo_table,
     "demos": demos_table,
+    "effort": effort_table,
     "experts": experts_table,
     "knockout": knockout_table,
     "knockout_neu_det": knockout_table,
+    "ranking": ranking_table,
     "routing": routing_table,
     "routing_neu_det": routing_table,
     "label_errors": label_error_table,

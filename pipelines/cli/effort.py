@@ -16,7 +16,10 @@ def effort(
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="Folder with images/ and val.json, which is used.")
     ],
-    model: Annotated[Path, typer.Option("--model", metavar="DIR", help="Folder of the model.")],
+    model: Annotated[
+        list[Path],
+        typer.Option("--model", metavar="DIR", help="Folder of a model; repeat for the models of rounds."),
+    ],
     max_images: Annotated[
         int, typer.Option("--max-images", min=2, help="Use the first N images of val.json.")
     ] = 120,
@@ -25,7 +28,7 @@ def effort(
 ) -> None:
     """Corrections and seconds per image, with thresholds chosen for each class and with one fixed score.
 
-    The model must not have been trained on val.json. Nothing is trained. Writes effort.json.
+    A model must not have been trained on val.json. Nothing is trained. Writes effort.json.
 
     Example: `dsmoe benchmark effort --data deeppcb --model models/deeppcb_160`
     """
@@ -41,25 +44,28 @@ def effort(
 
     images = data / "images"
     parsed = read_annotations(data / "val.json", images)
+    models: list[dict[str, Any]] = []
     with TemporaryDirectory(prefix="dsmoe-") as scratch, TerminalReporter() as progress:
-        evaluated = load_evaluated_model(str(model), None, None, Environment.read())
         progress.status("reading images")
         external = read_external_images(parsed, images, Path(scratch), max_pixels=MAX_PIXELS)
-        truth = evaluated.rename_labels(external.labelled)[:max_images]
-        progress.status("predicting")
-        predictions = evaluated.predict([item.image for item in truth], progress.advance)
-    measured: dict[str, Any] = {
-        "model": evaluated.version,
-        "images": len(truth),
-        "boxes": sum(len(item.annotations) for item in truth),
-        **{name: measure_effort(predictions, truth, s, seed=seed) for name, s in ASSUMPTIONS.items()},
-    }
+        for folder in model:
+            evaluated = load_evaluated_model(str(folder), None, None, Environment.read())
+            truth = evaluated.rename_labels(external.labelled)[:max_images]
+            progress.status(f"predicting with {evaluated.version}")
+            predictions = evaluated.predict([item.image for item in truth], progress.advance)
+            seconds = {
+                name: measure_effort(predictions, truth, times, seed=seed)
+                for name, times in ASSUMPTIONS.items()
+            }
+            boxes = sum(len(item.annotations) for item in truth)
+            models.append({"model": evaluated.version, "images": len(truth), "boxes": boxes, **seconds})
     path = out / "effort.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_result(path, measured, command=command_line(), seeds=[seed])
-    line(f"{measured['model']}: {measured['images']} images, {measured['boxes']} boxes")
-    for name in ASSUMPTIONS:
-        _report(name, measured[name])
+    write_result(path, {"models": models}, command=command_line(), seeds=[seed])
+    for measured in models:
+        line(f"{measured['model']}: {measured['images']} images, {measured['boxes']} boxes")
+        for name in ASSUMPTIONS:
+            _report(name, measured[name])
     line(f"{path} is written")
 
 

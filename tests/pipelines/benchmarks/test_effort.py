@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from exports import diverse_network
 from scenes import labelled, prediction
+from tiny import SMALL, HashEncoder
 
-from dsmoe_core.schema import Box
-from pipelines.benchmarks.effort import measure_effort
+from dsmoe_core.checkpoint import save_model
+from dsmoe_core.schema import Box, ClassText, Vocabulary
+from pipelines import cli
+from pipelines.benchmarks.effort import ASSUMPTIONS, measure_effort
+from pipelines.benchmarks.effort_table import effort_table
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.workspace.annotation_time import CorrectionSeconds
+from tests.pipelines.blocks import COLOURS
 
 BOX = Box(20, 20, 60, 60)
 
@@ -51,3 +60,24 @@ def test_shares_add_up() -> None:
     assert row["shown"] == 12
     assert row["accepted"] + row["moved"] + row["relabelled"] + row["deleted"] == pytest.approx(1)
     assert (row["accepted"], row["deleted"], row["added"]) == (0.5, 0.5, 0.5)
+
+
+def test_models_of_several_rounds_are_measured_on_the_same_images(
+    blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
+    shutil.copytree(blocks / "images", tmp_path / "data" / "images")
+    shutil.copy(blocks / "train.json", tmp_path / "data" / "val.json")
+    vocabulary = Vocabulary(tuple(ClassText(name, f"a {name}") for name in COLOURS))
+    words: list[str] = []
+    for name in ("r0", "r1"):
+        save_model(tmp_path / name, diverse_network(), SMALL, vocabulary, {"text_encoder": HashEncoder.name})
+        words += ["--model", str(tmp_path / name)]
+    out = ["--out", str(tmp_path), "--max-images", "6"]
+    assert cli.run(["benchmark", "effort", "--data", str(tmp_path / "data"), *words, *out]) == 0
+    measured = json.loads((tmp_path / "effort.json").read_text())["models"]
+    assert [Path(m["model"]).name.split("+")[0] for m in measured] == ["r0", "r1"]
+    assert [(m["images"], m["boxes"]) for m in measured] == [(6, measured[0]["boxes"])] * 2
+    table = effort_table({"models": measured})
+    rows = [line for line in table.splitlines() if line.startswith("| r")]
+    assert len(rows) == 2 * len(ASSUMPTIONS) * 4  # chosen, fixed, best fixed, none

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipelines.benchmarks.ranking import CLASSES, MEAN_DETECTIONS, measure_size, synthetic_predictions
+from pipelines.benchmarks.ranking_table import ranking_table
 
 
 def test_every_step_has_a_time_and_a_peak_that_never_falls() -> None:
@@ -25,3 +26,19 @@ def test_synthetic_predictions_are_as_described() -> None:
     for p in found:
         assert [d.score for d in p.detections] == sorted((d.score for d in p.detections), reverse=True)
         assert all(d.is_top_class and set(d.probabilities) == set(CLASSES) for d in p.detections)
+
+
+def test_table_has_each_step_of_a_round_at_each_size() -> None:
+    steps = [("import", None), ("write", 3.0), ("lookup", 0.5), ("ppal", 0.25)]
+    rows = [
+        {"images": size, "step": step, "peak_mb": float(size), **({} if cpu is None else {"cpu_s": cpu})}
+        for size in (1000, 10)
+        for step, cpu in steps
+    ]
+    lines = ranking_table({"rows": rows}).splitlines()
+    assert lines[0] == "| processor seconds | 10 images | 1,000 images |"
+    assert lines[2:] == [
+        "| lookup | 0.5 | 0.5 |",
+        "| ppal | 0.2 | 0.2 |",
+        "| peak memory, MB | 10 | 1,000 |",
+    ]
