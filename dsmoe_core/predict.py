@@ -111,6 +111,7 @@ class Detector:
         self._scorer = DetectionScorer(
             columns,
             config.image_px,
+            vocabulary.names,
             self.known.restricted(vocabulary.names) if self.known else None,
         )
 

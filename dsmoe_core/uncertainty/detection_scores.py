@@ -35,11 +35,13 @@ class DetectionScorer:
     Attributes:
         columns: which columns of the logits are classes, and which single texts.
         side: of the letterboxed image in pixels.
-        known: features of training boxes of the classes of the class book; None: no novelty.
+        names: of the classes of the class book.
+        known: features of training boxes of these classes; None: no novelty.
     """
 
     columns: TextColumns
     side: int
+    names: tuple[str, ...]
     known: KnownFeatures | None = None
 
     def score(
@@ -67,7 +69,8 @@ class DetectionScorer:
             at_cells = output.logits[index][kept.cells]
             arrays[DESCRIPTION] = _array(text_doubt(at_cells, kept.labels, self.columns))
         if self.known is not None:
-            novelty = self.known.novelty(box_features(output.features[index], kept.boxes, self.side))
+            features = box_features(output.features[index], kept.boxes, self.side)
+            novelty = self.known.novelty(features, [self.names[i] for i in kept.labels.tolist()])
             arrays |= {NOVELTY: _array(novelty.nearest), NOVELTY_OTHER: _array(novelty.other)}
         if output.routing is not None:
             arrays[ROUTING_ENTROPY] = _array(router_entropy(output.routing, index, kept.boxes, self.side))

@@ -38,8 +38,8 @@ class Novelty(NamedTuple):
 
     Attributes:
         nearest: distance from the nearest known class.
-        other: distance from the second nearest class: the novelty if the nearest class were not known.
-            NaN if there is one class only.
+        other: distance from the nearest class but the detection's: the novelty if its class were not known.
+            NaN if no other class is known.
     """
 
     nearest: Float[Tensor, " f"]
@@ -65,23 +65,26 @@ class KnownFeatures(NamedTuple):
         rows = known[self.labels]
         return self._replace(features=self.features[rows], labels=self.labels[rows])
 
-    def novelty(self, features: Float[Tensor, "f d"]) -> Novelty:
+    def novelty(self, features: Float[Tensor, "f d"], names: Sequence[str]) -> Novelty:
         """Distance of features from each class: the mean cosine distance of the ``NEIGHBOURS`` nearest boxes.
 
         Infinite without any known box.
+
+        Args:
+            names: class of each detection.
         """
-        if not len(self.labels):
-            return Novelty(*(features.new_full((len(features),), v) for v in (torch.inf, torch.nan)))
+        known = sorted(set(self.labels.tolist()))
         stored = self.features.to(features.device)
         distance = 1 - F.normalize(features.float(), dim=1) @ stored.T
-        per_class = []
-        for label in sorted(set(self.labels.tolist())):
+        per_class = features.new_full((len(features), len(known) + 1), torch.inf, dtype=torch.float32)
+        for column, label in enumerate(known):
             of_class = distance[:, self.labels == label]
             k = min(NEIGHBOURS, of_class.shape[1])
-            per_class.append(of_class.topk(k, dim=1, largest=False).values.mean(1))
-        ranked = torch.stack(per_class, dim=1).sort(dim=1).values
-        other = ranked[:, 1] if ranked.shape[1] > 1 else torch.full_like(ranked[:, 0], torch.nan)
-        return Novelty(ranked[:, 0], other)
+            per_class[:, column] = of_class.topk(k, dim=1, largest=False).values.mean(1)
+        own = [[*(self.classes[label] == name for label in known), False] for name in names]
+        of_own = torch.tensor(own, device=features.device, dtype=torch.bool).reshape(per_class.shape)
+        other = per_class.masked_fill(of_own, torch.inf).min(dim=1).values
+        return Novelty(per_class.min(dim=1).values, other.masked_fill(other.isinf(), torch.nan))
 
     def save(self, folder: Path) -> None:
         """Write ``known_features.safetensors`` into a model folder, in half precision."""

@@ -96,18 +96,21 @@ FEATURES = [torch.tensor(v) for v in ([1.0, 0.0], [2.0, 0.0], [0.0, 1.0])]
 
 def test_novelty_is_the_distance_from_the_nearest_known_class() -> None:
     known = known_features(FEATURES, [0, 0, 1], ("a", "b"))
-    novelty = known.novelty(torch.tensor([[3.0, 0.0], [0.0, 5.0], [-1.0, 0.0]]))
+    novelty = known.novelty(torch.tensor([[3.0, 0.0], [0.0, 5.0], [-1.0, 0.0]]), ["a", "b", "a"])
     assert novelty.nearest.tolist() == pytest.approx([0, 0, 1])
-    assert novelty.other.tolist() == pytest.approx([1, 1, 2])
+    assert novelty.other.tolist() == pytest.approx([1, 1, 1])
+    of_a_wrong_class = known.novelty(torch.tensor([[3.0, 0.0], [3.0, 0.0]]), ["b", "c"])
+    assert of_a_wrong_class.other.tolist() == pytest.approx([0, 0])
+    assert known.novelty(torch.zeros(0, 2), []).nearest.shape == (0,)
 
 
 def test_class_that_the_class_book_lacks_is_not_known() -> None:
     known = known_features(FEATURES, [0, 0, 1], ("a", "b"))
     point = torch.tensor([[1.0, 0.0]])
-    only = known.restricted(["b", "c"]).novelty(point)
+    only = known.restricted(["b", "c"]).novelty(point, ["b"])
     assert float(only.nearest) == pytest.approx(1)
     assert math.isnan(float(only.other))
-    assert float(known.restricted([]).novelty(point).nearest) == math.inf
+    assert float(known.restricted([]).novelty(point, ["b"]).nearest) == math.inf
 
 
 def test_known_features_are_stored_with_the_model(tmp_path: Path) -> None:
