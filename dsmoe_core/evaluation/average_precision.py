@@ -52,10 +52,9 @@ def average_precision_of_resamples(
         boxes: number of ground-truth boxes in each resample.
         weight: how often each detection counts in each resample.
     """
-    resamples, (thresholds, detections) = len(boxes), correct.shape
-    result = np.full((resamples, thresholds), np.nan)
-    step = max(1, _MAX_CELLS // max(1, thresholds * (detections + len(RECALLS))))
-    for start in range(0, resamples, step):
+    result = np.full((len(boxes), len(correct)), np.nan)
+    step = max(1, _MAX_CELLS // max(1, correct.shape[1] + len(RECALLS)))
+    for start in range(0, len(boxes), step):
         rows = slice(start, start + step)
         with_boxes = boxes[rows] > 0
         if with_boxes.any():
@@ -71,18 +70,36 @@ _MAX_CELLS = 1 << 21
 def _resampled(
     correct: Bool[np.ndarray, "t n"], boxes: Int[np.ndarray, " b"], weight: Int[np.ndarray, "b n"]
 ) -> Float[np.ndarray, "b t"]:
-    """Average precision of resamples that have boxes. Recalls are compared as counts, which are exact."""
-    true_positives = np.cumsum(correct[None] * weight[:, None], axis=2)
-    precision = true_positives / np.maximum(np.cumsum(weight, axis=1), 1)[:, None]
-    interpolated = np.maximum.accumulate(precision[..., ::-1], axis=2)[..., ::-1]
-    padded = np.concatenate([interpolated, np.zeros((*interpolated.shape[:2], 1))], axis=2)
+    """Average precision of resamples that have boxes.
+
+    The precision is computed at the true positives alone, as it falls between them. Recalls are compared as
+    counts, which are exact.
+    """
+    detections = np.maximum(np.cumsum(weight, axis=1), 1)
     needed = np.empty((len(boxes), len(RECALLS)), dtype=np.int64)
     for count in np.unique(boxes):
         needed[boxes == count] = np.searchsorted(np.arange(count + 1) / count, RECALLS)
-    b, t, n = true_positives.shape
-    row = np.arange(b * t)[:, None]
-    apart = int(boxes.max() + max(true_positives.max(initial=0), 0)) + 1  # rows do not overlap
-    ascending = (true_positives.reshape(b * t, n) + row * apart).ravel()
-    wanted = np.repeat(needed, t, axis=0) + row * apart
-    position = np.clip(np.searchsorted(ascending, wanted) - row * n, 0, n)
-    return np.take_along_axis(padded.reshape(b * t, n + 1), position, axis=1).mean(axis=1).reshape(b, t)
+    columns = [np.flatnonzero(row) for row in correct]
+    return np.stack([_at_true_positives(weight[:, at], detections[:, at], needed) for at in columns], axis=1)
+
+
+def _at_true_positives(
+    weight: Int[np.ndarray, "b n"], detections: Int[np.ndarray, "b n"], needed: Int[np.ndarray, "b r"]
+) -> Float[np.ndarray, " b"]:
+    """Mean interpolated precision at one IoU threshold.
+
+    Args:
+        weight: of the n true positives, by descending score.
+        detections: number of detections up to each true positive.
+        needed: number of true positives that each of r recalls needs.
+    """
+    b, n = weight.shape
+    true_positives = np.cumsum(weight, axis=1)
+    interpolated = np.maximum.accumulate((true_positives / detections)[:, ::-1], axis=1)[:, ::-1]
+    padded = np.concatenate([interpolated, np.zeros((b, 1))], axis=1)  # precision 0 at recalls never reached
+    row = np.arange(b)[:, None]
+    apart = int(max(needed.max(initial=0), true_positives.max(initial=0))) + 1  # rows do not overlap
+    ascending = (true_positives + row * apart).ravel()
+    position = np.clip(np.searchsorted(ascending, needed + row * apart) - row * n, 0, n)
+    mean: Float[np.ndarray, " b"] = np.take_along_axis(padded, position, axis=1).mean(axis=1)
+    return mean
