@@ -208,14 +208,14 @@ def score_samples(
 def novelty_samples(
     matched: Sequence[ImageMatches],
 ) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    """Novelty of the correct detections, once with their class known and once as if it were not."""
-    correct = [
+    """Novelty of the detections on objects of their class, once as it is and once as if it were not known."""
+    right = [
         d.uncertainty
         for image in matched
-        for d, hit in zip(image.detections, image.correct, strict=True)
-        if hit and NOVELTY_OTHER in d.uncertainty
+        for d, on_object, wrong in zip(image.detections, *detection_errors(image)[CLASS], strict=True)
+        if on_object and not wrong and NOVELTY_OTHER in d.uncertainty
     ]
-    return score_columns([(u[NOVELTY], False) for u in correct] + [(u[NOVELTY_OTHER], True) for u in correct])
+    return score_columns([(u[NOVELTY], False) for u in right] + [(u[NOVELTY_OTHER], True) for u in right])
 
 
 def _score_curves(matched: Sequence[ImageMatches], classes: int) -> dict[str, Calibrator]:

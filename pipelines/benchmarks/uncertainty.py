@@ -198,12 +198,13 @@ def _novelty_rows(
     calibrated: CrossFitted | None,
     *,
     score: str = NOVELTY,
-    on_objects: bool = False,
+    on_objects: bool = True,
 ) -> list[Row]:
     """Detections of a class book without one class: is the object under the box of that class?
 
     Args:
-        on_objects: without detections that have an IoU below 0.5 with every true box.
+        on_objects: without detections that have an IoU below 0.5 with every true box, as the question arises
+            for objects only.
     """
     rows = []
     for number, image in enumerate(match_images(predictions, truth)):
@@ -217,7 +218,7 @@ def _novelty_rows(
                 continue
             novel = placed and labels[best] == name
             risk = np.nan
-            if calibrated is not None and (novel or image.correct[i]):
+            if calibrated is not None:
                 curve = calibrated.halves[calibrated.half[number]].scores.get(NOVELTY)
                 risk = np.nan if curve is None else curve.probability(d.uncertainty[NOVELTY])
             rows.append((d.uncertainty[score], d.entropy, float(novel), number, risk, 1 - d.score))
