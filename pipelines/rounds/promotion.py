@@ -9,16 +9,12 @@ from typing import Any
 from pipelines.label_errors.new_labels import check_new_labels
 from pipelines.rounds.candidate_evaluation import CandidateEvaluation
 from pipelines.rounds.context import LoopContext
-from pipelines.rounds.gate import Comparison, Decision, Outcome, decide, gate_checks
-from pipelines.rounds.gate.labels import judge
+from pipelines.rounds.gate import Comparison, Decision, decide
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import HELD, SHADOW, Metrics
 from pipelines.workspace.workspace import Workspace
 from prompts.evaluation_report import TextEvaluationReport
 
-LABELS = "labels"
-"""Name of the check that needs no test set."""
-NO_TEST_SET = "promoted: there is no test set to evaluate it on"
 SHADOW_DECISION = "shadow decision"
 """Name of the step that decides on the shadow of a round, see shadow.py."""
 
@@ -105,32 +101,17 @@ def _decide(
     if champion is None:
         reason = f"first model, mAP {of_candidate.map:.3f}" if of_candidate else "first model, no test set"
         return Decision("promoted", f"promoted: {reason}")
-    if of_candidate is None or of_champion is None:
-        decision = _without_test_set(workspace, candidate, champion)
-    else:
-        evaluation = _evaluation(context)
-        comparison = Comparison(
-            of_candidate,
-            of_champion,
-            settings,
-            paired=evaluation.compare(candidate, champion),
-            measure_latency=lambda: evaluation.latency(candidate, champion),
-            class_book_report=class_book_report(workspace),
-            check_new_labels=lambda: check_new_labels(workspace, candidate, champion),
-        )
-        decision = decide(comparison)
-    return with_shadow_and_approval(decision, settings)
-
-
-def _without_test_set(workspace: Workspace, candidate: str, champion: str) -> Decision:
-    """The decision where no metrics can be compared: by the check of the new labels, if it is set."""
-    settings = workspace.settings.gate
-    if LABELS in gate_checks(settings.checks):
-        result = judge(check_new_labels(workspace, candidate, champion), settings)
-        if result.outcome is Outcome.FAIL:
-            return Decision("refused", f"refused: {result.reason}", {LABELS: result})
-        return Decision("promoted", f"{NO_TEST_SET}; {result.reason}", {LABELS: result})
-    return Decision("promoted", NO_TEST_SET)
+    evaluation, compared = _evaluation(context), of_candidate is not None and of_champion is not None
+    comparison = Comparison(
+        of_candidate,
+        of_champion,
+        settings,
+        paired=evaluation.compare(candidate, champion) if compared else None,
+        measure_latency=lambda: evaluation.latency(candidate, champion),
+        class_book_report=class_book_report(workspace),
+        check_new_labels=lambda: check_new_labels(workspace, candidate, champion),
+    )
+    return with_shadow_and_approval(decide(comparison), settings)
 
 
 def class_book_report(workspace: Workspace) -> TextEvaluationReport | None:

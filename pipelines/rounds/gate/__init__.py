@@ -43,12 +43,15 @@ GATE_CHECKS: dict[str, GateCheck] = {
         "in no round with new images is the share of probable label errors certainly higher than in the test "
         "set by gate.max_label_errors",
         labels,
+        needs_test_set=False,
     ),
     "calibration": GateCheck(
         "the expected calibration error is at most gate.max_calibration_error", calibration
     ),
     "latency": GateCheck("time per image is at most the champion's times gate.max_latency_factor", latency),
-    "descriptions": GateCheck("the evaluation of the published class book is not worse", descriptions),
+    "descriptions": GateCheck(
+        "the evaluation of the published class book is not worse", descriptions, needs_test_set=False
+    ),
     "evidence": GateCheck("every class has at least gate.min_boxes boxes in the test set", evidence),
 }
 
@@ -94,13 +97,16 @@ def gate_checks(names: Sequence[str]) -> dict[str, GateCheck]:
 def decide(comparison: Comparison) -> Decision:
     """Promote the candidate if it passes all checks of the settings.
 
-    It is refused if a check fails; otherwise there is not enough evidence if a check says so.
+    It is refused if a check fails; otherwise there is not enough evidence if a check says so. Without a test
+    set only the checks are made that need none.
 
     Raises:
         SettingsError: the settings name an unknown check.
     """
     checks = gate_checks(comparison.settings.checks)
-    results = {name: check.check(comparison) for name, check in checks.items()}
+    without_test_set = comparison.candidate is None or comparison.champion is None
+    made = {n: check for n, check in checks.items() if not (without_test_set and check.needs_test_set)}
+    results = {name: check.check(comparison) for name, check in made.items()}
     verdicts: dict[Outcome, Verdict] = {
         Outcome.FAIL: "refused",
         Outcome.NOT_ENOUGH_EVIDENCE: "not enough evidence",
@@ -109,5 +115,7 @@ def decide(comparison: Comparison) -> Decision:
     outcomes = {result.outcome for result in results.values()} or {Outcome.PASS}
     decisive = next(outcome for outcome in verdicts if outcome in outcomes)
     reasons = [result.reason for result in results.values() if result.outcome is decisive]
+    if without_test_set and decisive is Outcome.PASS:
+        reasons = ["there is no test set to evaluate it on", *reasons]
     verdict = verdicts[decisive]
     return Decision(verdict, f"{verdict}: {'; '.join(reasons) or 'no check is set'}", results)

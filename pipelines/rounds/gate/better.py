@@ -47,6 +47,8 @@ def better(comparison: Comparison) -> CheckResult:
 
 def min_gain(comparison: Comparison) -> CheckResult:
     """mAP@.5:.95 exceeds the champion's by more than ``gate.min_gain``, whatever its uncertainty."""
+    if comparison.candidate is None or comparison.champion is None:
+        return without_predictions("mAP")
     candidate, champion = comparison.candidate.map, comparison.champion.map
     gain = comparison.settings.min_gain
     margin = f" + {gain:.3f}" if gain else ""

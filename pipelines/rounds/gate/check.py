@@ -35,6 +35,7 @@ class Comparison:
     """A candidate and the champion, evaluated on the same test set and class book.
 
     Attributes:
+        candidate, champion: metrics on the test set; None if there is no test set.
         paired: the predictions of both models on the test set, the candidate's first; None where a caller has
             metrics only.
         measure_latency: runs both models; None where the models cannot be run.
@@ -43,8 +44,8 @@ class Comparison:
             where there is no workspace.
     """
 
-    candidate: Metrics
-    champion: Metrics
+    candidate: Metrics | None
+    champion: Metrics | None
     settings: GateSettings
     paired: PairedPredictions | None = None
     measure_latency: Callable[[], Latency] | None = None
@@ -76,10 +77,12 @@ class GateCheck:
 
     Attributes:
         description: what a candidate must fulfil, in one sentence.
+        needs_test_set: it is not made in a workspace without a test set.
     """
 
     description: str
     check: Callable[[Comparison], CheckResult]
+    needs_test_set: bool = True
 
 
 def without_predictions(what: str) -> CheckResult:
