@@ -99,3 +99,14 @@ def test_without_detections_there_is_no_error() -> None:
     result = calibration(match_images({}, [labelled("p")]), seed=0)
     assert (result.detections, result.error, result.scaling) == (0, None, None)
     assert {b.count for b in result.bins} == {0}
+
+
+@pytest.mark.parametrize(("count", "error"), [(100, 0.09), (250, 0.06), (10_000, 0.01)])
+def test_error_of_few_samples_is_above_zero_for_true_probabilities(count: int, error: float) -> None:
+    """docs/uncertainty.md has these figures."""
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(50):
+        probabilities = rng.beta(2, 1, count)
+        errors.append(expected_calibration_error(probabilities, rng.random(count) < probabilities))
+    assert np.mean(np.array(errors, dtype=np.float64)) == pytest.approx(error, abs=0.01)
