@@ -137,7 +137,7 @@ def read_export_card(folder: Path) -> tuple[ExportCard, Vocabulary]:
     if tuple(card.outputs) not in (OUTPUTS[:3], OUTPUTS):
         raise ModelError(
             f"the graph in {folder} is of another version: its outputs are {', '.join(card.outputs)}, "
-            f"expected are {', '.join(OUTPUTS)}",
+            f"expected are {', '.join(OUTPUTS)}, without the last three for a network without experts",
             "Export it again with `dsmoe export`.",
         )
     return card, vocabulary

@@ -73,15 +73,18 @@ class KnownFeatures(NamedTuple):
         Args:
             names: class of each detection.
         """
+        if not len(self.labels):
+            return Novelty(*(features.new_full((len(features),), v) for v in (torch.inf, torch.nan)))
         known = sorted(set(self.labels.tolist()))
         stored = self.features.to(features.device)
         distance = 1 - F.normalize(features.float(), dim=1) @ stored.T
-        per_class = features.new_full((len(features), len(known) + 1), torch.inf, dtype=torch.float32)
-        for column, label in enumerate(known):
+        columns = []
+        for label in known:
             of_class = distance[:, self.labels == label]
             k = min(NEIGHBOURS, of_class.shape[1])
-            per_class[:, column] = of_class.topk(k, dim=1, largest=False).values.mean(1)
-        own = [[*(self.classes[label] == name for label in known), False] for name in names]
+            columns.append(of_class.topk(k, dim=1, largest=False).values.mean(1))
+        per_class = torch.stack(columns, dim=1)
+        own = [[self.classes[label] == name for label in known] for name in names]
         of_own = torch.tensor(own, device=features.device, dtype=torch.bool).reshape(per_class.shape)
         other = per_class.masked_fill(of_own, torch.inf).min(dim=1).values
         return Novelty(per_class.min(dim=1).values, other.masked_fill(other.isinf(), torch.nan))
@@ -139,7 +142,9 @@ def known_features(
 def box_features(
     f_enc: Float[Tensor, "d h w"], boxes: Float[Tensor, "f 4"], side: int
 ) -> Float[Tensor, "f d"]:
-    """Mean of F_enc in each box, by RoIAlign (He et al., "Mask R-CNN", 2017) with one bin of 2 x 2 samples.
+    """Mean of F_enc in each box, by RoIAlign (He et al., "Mask R-CNN", 2017) with one bin.
+
+    It has a sample for each cell of F_enc that the box covers, at least one.
 
     Args:
         f_enc: output of stage 3 for an image.
@@ -149,5 +154,5 @@ def box_features(
     maps = f_enc[None].float()
     rois = [boxes.to(maps)]
     scale = f_enc.shape[-1] / side
-    pooled: Tensor = roi_align(maps, rois, 1, spatial_scale=scale, sampling_ratio=2, aligned=True)
+    pooled: Tensor = roi_align(maps, rois, 1, spatial_scale=scale, sampling_ratio=0, aligned=True)
     return pooled[:, :, 0, 0]

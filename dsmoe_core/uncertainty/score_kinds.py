@@ -53,7 +53,7 @@ SCORE_KINDS: dict[str, ScoreKind] = {
     ),
     NOVELTY: ScoreKind(
         Addressee.DOMAIN_EXPERT,
-        "distance of the detection's vector from those of the training boxes, 0 to 2",
+        "distance of the features in the box from those of the training boxes, 0 to 2",
         "the object is of a class that the class book lacks, if one class in C + 1 is missing",
     ),
     ROUTING: ScoreKind(

@@ -117,7 +117,7 @@ class DSMoEBackend:
     def _store_training_features(
         self, model: Path, vocabulary: Vocabulary, images: Sequence[LabelledImage]
     ) -> None:
-        """Store the vectors of training boxes, for the uncertainty score ``novelty``.
+        """Store the features of training boxes, for the uncertainty score ``novelty``.
 
         Of several processes on a machine, the first one does it.
         """

@@ -27,6 +27,7 @@ from dsmoe_core.suppression import nms_per_class
 from dsmoe_core.text_embeddings import conditioning_vocabulary
 from dsmoe_core.uncertainty import filter_by_score
 from dsmoe_core.uncertainty.calibration import fit_calibration
+from dsmoe_core.uncertainty.novelty import NEIGHBOURS
 from dsmoe_core.uncertainty.training_features import training_features
 
 
@@ -116,6 +117,28 @@ def test_detections_have_the_scores_that_model_and_class_book_allow(
         assert one.detections[0].risks.keys() >= {"correct", "localisation_75", "routing_entropy"}
         assert one.risks.keys() == {"missed", "corrections"}
         assert len(one.detections) == len(other.detections)
+
+
+def test_training_boxes_are_known_by_their_own_class(
+    model: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    detector = Detector.load(model, HashEncoder(), RuntimeOptions(precision="fp32"))
+    detector.set_vocabulary(vocabulary)
+    (found,) = detector.predict([images[0].image])
+    width, height = images[0].image.width, images[0].image.height
+    inside = [d for d in found.detections if 0 < min(d.box.corners[:2])]  # not cut at the edge
+    inside = [d for d in inside if d.box.corners[2] < width and d.box.corners[3] < height]
+    sizes = sorted(inside, key=lambda d: d.box.width * d.box.height)
+    of_class = {"dark": sizes[0], "light": sizes[-1]}
+    boxes = [Annotation(d.box, label) for label, d in of_class.items() for _ in range(NEIGHBOURS)]
+    known = training_features(detector, [replace(images[0], annotations=tuple(boxes))], vocabulary.names)
+    for label, detection in of_class.items():
+        detector.known = known.restricted([label])
+        detector.set_vocabulary(vocabulary)
+        (prediction,) = detector.predict([images[0].image])
+        novelty = {d.box: d.uncertainty["novelty"] for d in prediction.detections}
+        assert novelty[detection.box] == pytest.approx(0, abs=1e-4)
+        assert max(novelty.values()) > 1e-3
 
 
 def test_texts_of_the_classes_change_no_detection(

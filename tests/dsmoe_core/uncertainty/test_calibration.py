@@ -19,7 +19,12 @@ from dsmoe_core.schema import (
     Prediction,
     Routing,
 )
-from dsmoe_core.uncertainty.calibration import FILE, UncertaintyCalibration, fit_calibration
+from dsmoe_core.uncertainty.calibration import (
+    FILE,
+    UncertaintyCalibration,
+    fit_calibration,
+    novelty_samples,
+)
 from dsmoe_core.uncertainty.concrete_errors import detection_errors, missed_objects
 
 NAMES = ("a", "b")
@@ -80,6 +85,20 @@ def labelled_set(images: int, seed: int = 0) -> tuple[dict[str, Prediction], lis
         predictions[str(i)] = prediction(str(i), *detections)
         truth.append(image(str(i), *annotations))
     return predictions, truth
+
+
+def test_novelty_is_fitted_on_detections_on_objects_of_their_class() -> None:
+    found = prediction(
+        "p",
+        detection(0, 0.9, novelty=0.1, novelty_other=0.5),
+        detection(1, 0.4, novelty=0.2, novelty_other=0.6),  # a second one of the same object
+        detection(100, 0.8, novelty=0.3, novelty_other=0.7),  # on an object of another class
+        detection(200, 0.7, novelty=0.4, novelty_other=0.8),  # on background
+    )
+    truth = image("p", Annotation(box(0), "a"), Annotation(box(100), "b"))
+    values, novel = novelty_samples(match_images({"p": found}, [truth]))
+    assert values.tolist() == [0.1, 0.2, 0.5, 0.6]
+    assert novel.tolist() == [False, False, True, True]
 
 
 @pytest.fixture(scope="module")

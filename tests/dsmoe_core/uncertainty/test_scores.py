@@ -104,6 +104,16 @@ def test_novelty_is_the_distance_from_the_nearest_known_class() -> None:
     assert known.novelty(torch.zeros(0, 2), []).nearest.shape == (0,)
 
 
+def test_without_any_training_box_everything_is_new(tmp_path: Path) -> None:
+    known_features([], [], ("a", "b")).save(tmp_path)
+    none = KnownFeatures.load(tmp_path)
+    assert none is not None
+    novelty = none.novelty(torch.rand(3, 16), ["a", "b", "a"])
+    assert novelty.nearest.tolist() == [math.inf] * 3
+    assert novelty.other.isnan().all()
+    assert none.novelty(torch.rand(0, 16), []).nearest.shape == (0,)
+
+
 def test_class_that_the_class_book_lacks_is_not_known() -> None:
     known = known_features(FEATURES, [0, 0, 1], ("a", "b"))
     point = torch.tensor([[1.0, 0.0]])
@@ -140,6 +150,9 @@ def test_features_of_a_box_are_the_mean_of_f_enc_in_it() -> None:
     boxes = torch.tensor([[32.0, 16, 48, 32], [0, 40, 16, 56]])
     features = box_features(f_enc, boxes, 64)
     torch.testing.assert_close(features, torch.tensor([[3.0, 4.5], [0.0, 0.5]]))
+    rough = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0))
+    whole = box_features(rough, torch.tensor([[0.0, 0, 64, 64]]), 64)
+    torch.testing.assert_close(whole[0], rough.mean(dim=(1, 2)))
     assert box_features(f_enc, torch.zeros(0, 4), 64).shape == (0, 2)
 
 

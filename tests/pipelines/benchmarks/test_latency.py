@@ -42,9 +42,7 @@ class FakeRuntime:
         if len(squares) > self.max_batch:
             raise torch.OutOfMemoryError
         self.batches.append(len(squares))
-        return RuntimeOutput(
-            torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1), None
-        )
+        return RuntimeOutput(torch.zeros(1, 1, 1), torch.zeros(1, 1, 4), torch.zeros(1, 1, 1, 1), None)
 
 
 def timed(batch: int, *fakes: FakeRuntime, rounds: int = 2) -> dict[str, list[float]]:

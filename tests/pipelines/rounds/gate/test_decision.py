@@ -16,6 +16,7 @@ from pipelines.rounds.gate import (
 )
 from pipelines.settings.gate import GateSettings
 from pipelines.workspace.registry import Metrics
+from prompts.evaluation_report import TextEvaluationReport
 
 MIN_GAIN = GateSettings(checks=("min_gain",))
 
@@ -79,6 +80,18 @@ def test_every_check_of_the_settings_counts(
 
 def test_without_checks_every_candidate_is_promoted() -> None:
     assert decide(Comparison(metrics(0.1), metrics(0.9), GateSettings(checks=()))).promoted
+
+
+def test_without_a_test_set_the_checks_that_need_none_are_made() -> None:
+    settings = GateSettings(checks=("better", "min_gain", "descriptions"))
+    found = decide(Comparison(None, None, settings))
+    assert (found.verdict, list(found.results)) == ("promoted", ["descriptions"])
+    assert "no test set" in found.reason
+    worse = TextEvaluationReport(
+        book="b", against="a", model="m", data="d", verdict="worse", reason="r", made="2026-11-30"
+    )
+    refused = decide(Comparison(None, None, settings, class_book_report=worse))
+    assert (refused.verdict, list(refused.results)) == ("refused", ["descriptions"])
 
 
 def test_default_checks_are_registered() -> None:
