@@ -126,7 +126,7 @@ def test_training_boxes_are_known_by_their_own_class(
     detector.set_vocabulary(vocabulary)
     (found,) = detector.predict([images[0].image])
     width, height = images[0].image.width, images[0].image.height
-    inside = [d for d in found.detections if 0 < min(d.box.corners[:2])]  # not cut at the edge
+    inside = [d for d in found.detections if min(d.box.corners[:2]) > 0]  # not cut at the edge
     inside = [d for d in inside if d.box.corners[2] < width and d.box.corners[3] < height]
     sizes = sorted(inside, key=lambda d: d.box.width * d.box.height)
     of_class = {"dark": sizes[0], "light": sizes[-1]}

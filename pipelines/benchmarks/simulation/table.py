@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import permutations
 from typing import Any
 
+from dsmoe_core.evaluation.seed_stats import paired_t_test
 from dsmoe_core.plain_text import escape_markdown
 from pipelines.benchmarks.markdown import markdown_table, score_over_seeds
 
@@ -59,7 +61,31 @@ def simulation_table(result: Json) -> str:
         f". Its 95 % interval of the gain up to the last cycle has the measured gain in {covered} of "
         f"{forecasts} forecasts."
     )
-    return f"{escape_markdown(simulation_title(result))}\n\n{markdown_table(HEAD, rows)}\n\n{sentence}"
+    parts = (
+        escape_markdown(simulation_title(result)),
+        markdown_table(HEAD, rows),
+        _pairs_sentence(result),
+        sentence,
+    )
+    return "\n\n".join(part for part in parts if part)
+
+
+def _pairs_sentence(result: Json) -> str:
+    """Pairs of strategies whose means over the boxes differ, paired by seed; empty with one seed."""
+    seeds = {row["strategy"]: row["map50_by_boxes"]["seeds"] for row in result["areas"]}
+    if min(map(len, seeds.values())) < 2:
+        return ""
+    tests = {pair: paired_t_test(seeds[pair[0]], seeds[pair[1]]) for pair in permutations(seeds, 2)}
+    pairs = ", ".join(
+        f"{escape_markdown(higher)} above {escape_markdown(lower)} (+{test.delta:.3f} "
+        f"[{test.ci95[0]:+.3f}, {test.ci95[1]:+.3f}])"
+        for (higher, lower), test in tests.items()
+        if test.ci95[0] > 0
+    )
+    return (
+        f"Of all {len(tests) // 2} pairs, these differ in the mean over the boxes (95 %, paired by seed, not "
+        f"corrected for the number of pairs): {pairs or 'none'}."
+    )
 
 
 def _difference(comparison: Json | None) -> str:
