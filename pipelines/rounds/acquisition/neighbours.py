@@ -11,8 +11,11 @@ from dsmoe_core.errors import PrerequisiteError
 from pipelines.rounds.acquisition.function import Vectors
 
 EXACT_LIMIT = 20_000
-"""Up to this many vectors are compared one by one."""
+"""Targets are compared one by one if there are at most this many of them, or of the queries: an index of many
+targets takes longer to build than a few queries take."""
 _BLOCK = 1 << 10
+_MAX_CELLS = 1 << 25
+"""Largest number of cosines at a time."""
 
 
 class Neighbours(NamedTuple):
@@ -36,20 +39,21 @@ def nearest_targets(
         queries: n x d, rows of length 1.
         targets: m x d, rows of length 1.
         count: columns of the result.
-        exact_limit: above this number of targets, approximate neighbours by usearch are used.
+        exact_limit: above this number of both, approximate neighbours by usearch are used.
 
     Raises:
-        PrerequisiteError: there are more targets, and usearch is not installed.
+        PrerequisiteError: there are more of both, and usearch is not installed.
     """
     count = min(count, len(targets))
     rows = np.zeros((len(queries), count), dtype=np.int64)
     cosines = np.zeros((len(queries), count), dtype=np.float32)
     if not count or not len(queries):
         return Neighbours(rows, cosines)
-    index = near_index(targets) if len(targets) > exact_limit else None
+    index = near_index(targets) if min(len(targets), len(queries)) > exact_limit else None
     exact = targets.astype(np.float32) if index is None else np.zeros((0, 0), dtype=np.float32)
-    for start in range(0, len(queries), _BLOCK):
-        part = slice(start, start + _BLOCK)
+    step = _BLOCK if index is not None else max(1, min(_BLOCK, _MAX_CELLS // len(targets)))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
         block = queries[part].astype(np.float32)
         if index is None:
             products = block @ exact.T
