@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch import Tensor
 
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import LabelledImage
@@ -35,12 +34,10 @@ def training_features(
     """
     views = training_views(images, detector.model.config.tiles)
     sampled = list(_sampled(views, names, max_images, seed))
-    boxes = [[a for a in view.annotations if a.label in names] for view in sampled]
-    features: list[Tensor] = []
-    pairs = [(view.image, [a.box for a in of_view]) for view, of_view in zip(sampled, boxes, strict=True)]
-    for of_image in detector.features_of(pairs):
-        features += of_image
-    labels = [names.index(a.label) for of_view in boxes for a in of_view]
+    known = [(view.image, [a for a in view.annotations if a.label in names]) for view in sampled]
+    of_images = detector.features_of((image, [a.box for a in of_image]) for image, of_image in known)
+    features = [feature for of_image in of_images for feature in of_image]
+    labels = [names.index(a.label) for _, of_image in known for a in of_image]
     return known_features(features, labels, names, seed)
 
 
