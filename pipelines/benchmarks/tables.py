@@ -81,7 +81,10 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "warmstart": _WARM_START_TABLE,
     "warmstart_boards": _WARM_START_TABLE,
     "first_model": _FIRST_MODEL_TABLE,
-    "first_model_neu_det": _FIRST_MODEL_TABLE,
+    **{
+        f"first_model_{name}": _FIRST_MODEL_TABLE
+        for name in ("aluminium", "neu_det", "inner", "inner_neu_det")
+    },
     "settings": _SETTINGS_TABLE,
     **{
         f"settings_{name}": _SETTINGS_TABLE
