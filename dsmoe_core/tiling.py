@@ -121,6 +121,32 @@ def training_views(images: Sequence[LabelledImage], tiles: Tiles | None) -> Sequ
     return images if tiles is None else [view for image in images for view in labelled_views(image, tiles)]
 
 
+def boxes_on_tiles(
+    image: ImageRecord, boxes: Sequence[Box], tiles: Tiles | None
+) -> list[tuple[ImageRecord, Box]]:
+    """For each box the tile with the nearest centre, and the box in its pixels, where it may be cut off.
+
+    Args:
+        tiles: None: the image is not cut.
+    """
+    views = [image] if tiles is None else [v for v in image_views(image, tiles) if v.region is not None]
+    if len(views) < 2:
+        return [(image, box) for box in boxes]
+    return [_on_nearest(views, box) for box in boxes]
+
+
+def _on_nearest(views: Sequence[ImageRecord], box: Box) -> tuple[ImageRecord, Box]:
+    x, y = (box.x1 + box.x2) / 2, (box.y1 + box.y2) / 2
+
+    def distance(view: ImageRecord) -> float:
+        left, top = _corner(view)
+        return math.hypot(x - left - view.width / 2, y - top - view.height / 2)
+
+    view = min(views, key=distance)
+    left, top = _corner(view)
+    return view, Box(box.x1 - left, box.y1 - top, box.x2 - left, box.y2 - top)
+
+
 def _visible_share(box: Box, view: ImageRecord) -> float:
     clipped = _clipped_to(view, box)
     return clipped.area / box.area if clipped is not None else 0.0

@@ -140,16 +140,22 @@ def expanded_interval(
 
 
 def compare(
-    delta: float, first: Float[np.ndarray, " b"], second: Float[np.ndarray, " b"]
+    delta: float,
+    first: Float[np.ndarray, " b"],
+    second: Float[np.ndarray, " b"],
+    *,
+    units: int | None = None,
 ) -> Comparison | None:
     """Compare one metric of two models; None if it is undefined in all resamples.
 
     Args:
         delta: the difference on the original images.
         first, second: the metric of each model in the same resamples.
+        units: number of images or groups that were resampled, at least 2, for an expanded interval; None: a
+            percentile interval.
     """
     difference = first - second
-    ends = interval(difference)
+    ends = interval(difference) if units is None else expanded_interval(difference, units)
     if ends is None:
         return None
     known = difference[~np.isnan(difference)]

@@ -49,7 +49,7 @@ def specialisation(
             gives them.
         truth: annotated images.
         groups: of each image.
-        permutations: of the test whether the information is more than by chance.
+        permutations: of the images, for the test whether the information is more than by chance.
 
     Raises:
         ValueError: the number of rows is not that of the boxes.
@@ -67,14 +67,15 @@ def specialisation(
     np.add.at(of_class, label, weights)
     total = of_class.sum(1, keepdims=True)
     share = np.bincount(leading, minlength=weights.shape[1]) / len(rows)
+    image = np.array([i for i, _ in rows])
     test = {"permutations": permutations, "seed": seed}
     return Specialisation(
         tuple(classes),
         np.divide(of_class, total, out=np.zeros_like(of_class), where=total > 0),
         share,
         tuple(int(i) for i in np.flatnonzero(share == 0)),
-        information(leading, label, **test),
-        None if groups is None else information(leading, _codes([groups[i] for i, _ in rows]), **test),
+        information(leading, label, image, **test),
+        None if groups is None else information(leading, _codes([groups[i] for i in image]), image, **test),
     )
 
 

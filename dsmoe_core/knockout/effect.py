@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.evaluation.bootstrap import Comparison, compare, mean_over_classes, resampled_map
+from dsmoe_core.evaluation.bootstrap import (
+    Comparison,
+    compare,
+    mean_over_classes,
+    resample_counts,
+    resampled_map,
+)
 from dsmoe_core.evaluation.coco_metrics import coco_tables
 from dsmoe_core.knockout.parts import Knockout, knocked_out, knockouts
 from dsmoe_core.network import DSMoE
@@ -85,26 +91,37 @@ def measure_effects(
     detector: Detector,
     truth: Sequence[LabelledImage],
     classes: Sequence[str],
-    counts: NDArray[np.int64],
     *,
+    groups: Sequence[str] | None = None,
+    resamples: int = 1000,
     names: Sequence[str] | None = None,
     seed: int = 0,
     progress: CountCallback | None = None,
 ) -> KnockoutResult:
     """Evaluate a detector as it is and without each of its parts.
 
+    The intervals are expanded percentile intervals, so that few groups do not make them too narrow.
+
     Args:
         detector: with its vocabulary set.
         classes: every class of the truth and of the predictions.
-        counts: how often each image occurs in each of b resamples, (b, p); see ``bootstrap.resample_counts``.
+        groups: of each image, such as its board design; None: every image is a group of its own.
+        resamples: bootstrap resamples of the groups.
         names: knock-outs to measure; None: all.
-        seed: of the random experts and of the shuffled positions.
+        seed: of the resamples, the random experts and the shuffled positions.
         progress: called with (evaluations done, evaluations in total).
 
     Raises:
-        SettingsError: the detector has no full network.
+        SettingsError: the detector has no full network, or all images are of one group.
     """
     network = full_network(detector)
+    units = len(truth) if groups is None else len(set(groups))
+    if units < 2:
+        raise SettingsError(
+            f"the {len(truth)} images are of {units} group; expected at least two groups to resample",
+            "Take more images, or a pattern (--by) that separates them.",
+        )
+    counts = resample_counts(len(truth), resamples, seed, groups)
     parts = [k for k in knockouts(network, seed) if names is None or k.name in names]
     report = progress or (lambda _done, _total: None)
     images = [labelled.image for labelled in truth]
@@ -120,7 +137,9 @@ def measure_effects(
         with knocked_out(network, part):
             without = _evaluate(predict(), truth, classes, counts)
         lost50, lost = (
-            compare(whole.mean[i] - without.mean[i], whole.resampled[:, i], without.resampled[:, i])
+            compare(
+                whole.mean[i] - without.mean[i], whole.resampled[:, i], without.resampled[:, i], units=units
+            )
             for i in range(2)
         )
         effects.append(Effect(part, *without.mean, lost50, lost))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
@@ -55,32 +56,56 @@ def knockouts(network: DSMoE, seed: int = 0) -> list[Knockout]:
         seed: of the random experts and of the shuffled positions.
     """
     experts = range(len(network.gating.queries))
-    levels = [m for m in network.head.modules() if isinstance(m, HeadLevel) and m.shallow is not None]
     return [
-        Knockout("f_out", "F_out = 0: stages 4 to 10 are gone", _zero_f_out),
+        Knockout("f_out", "F_out = 0: the head gets F_shallow only, or nothing", _zero_f_out),
         Knockout("f_moe", "F_MoE = 0: the experts are gone", _zero_f_moe),
+        Knockout("f_moe_mean", "F_MoE has its mean over the positions everywhere", _mean_f_moe),
         Knockout("random_experts", "random experts instead of the routed ones", _random_experts(seed)),
         Knockout("affinity", "class-position affinity shuffled over the positions", _shuffle_affinity(seed)),
         Knockout("anchors", "all classes have the mean anchor", _mean_anchors),
         Knockout("offsets", "stage 6 samples without offsets", _no_offsets),
         Knockout("gates", "the gates of stage 6 have their mean at every position", _mean_gates),
         Knockout("pixel_text", "stages 5 to 9 get the mean of the class texts", _mean_text),
-        *(Knockout(f"expert_{i}", f"expert {i} has weight 0", _without_expert(i)) for i in experts),
-        *(
-            Knockout(
-                f"f_shallow_{level.stride}", f"F_shallow = 0 at stride {level.stride}", _zero_shallow(level)
-            )
-            for level in levels
+        *(Knockout(f"expert_{i}", f"expert {i + 1} has weight 0", _without_expert(i)) for i in experts),
+        *(of_level for level in levels_with_shallow(network) for of_level in _of_shallow(level)),
+    ]
+
+
+def levels_with_shallow(network: DSMoE) -> list[HeadLevel]:
+    """The levels of the head that read F_shallow beside F_out."""
+    return [m for m in network.head.modules() if isinstance(m, HeadLevel) and m.shallow is not None]
+
+
+def _of_shallow(level: HeadLevel) -> list[Knockout]:
+    name, at = f"f_shallow_{level.stride}", f"at stride {level.stride}"
+    return [
+        Knockout(name, f"F_shallow = 0 {at}", _change_shallow(level, torch.zeros_like)),
+        Knockout(
+            f"{name}_mean",
+            f"F_shallow has its mean over the positions everywhere {at}",
+            _change_shallow(level, _mean_over_positions),
         ),
     ]
 
 
+def _mean_over_positions(maps: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
+    return maps.mean((2, 3), keepdim=True).expand_as(maps)
+
+
 def _zero_f_out(network: DSMoE) -> Handles:
-    return [network.aggregation.register_forward_hook(lambda _m, _i, out: out._replace(f_out=out.f_out * 0))]
+    return [
+        network.aggregation.register_forward_hook(
+            lambda _m, _i, out: out._replace(f_out=torch.zeros_like(out.f_out))
+        )
+    ]
 
 
 def _zero_f_moe(network: DSMoE) -> Handles:
-    return [network.experts.register_forward_hook(lambda _m, _i, out: out * 0)]
+    return [network.experts.register_forward_hook(lambda _m, _i, out: torch.zeros_like(out))]
+
+
+def _mean_f_moe(network: DSMoE) -> Handles:
+    return [network.experts.register_forward_hook(lambda _m, _i, out: _mean_over_positions(out))]
 
 
 def _mean_anchors(network: DSMoE) -> Handles:
@@ -108,10 +133,10 @@ def _no_offsets(network: DSMoE) -> Handles:
 
 
 def _mean_gates(network: DSMoE) -> Handles:
-    def replace(_module: Any, _inputs: Any, output: Tensor) -> Tensor:
-        return output.mean((2, 3), keepdim=True).expand_as(output)
-
-    return [branch.gate.register_forward_hook(replace) for branch in _scale_branches(network)]
+    return [
+        branch.gate.register_forward_hook(lambda _m, _i, out: _mean_over_positions(out))
+        for branch in _scale_branches(network)
+    ]
 
 
 def _scale_branches(network: DSMoE) -> list[ScaleBranch]:
@@ -157,9 +182,9 @@ def _shuffle_affinity(seed: int) -> Callable[[DSMoE], Handles]:
     return install
 
 
-def _zero_shallow(level: HeadLevel) -> Callable[[DSMoE], Handles]:
+def _change_shallow(level: HeadLevel, change: Callable[[Tensor], Tensor]) -> Callable[[DSMoE], Handles]:
     def install(_network: DSMoE) -> Handles:
         assert level.shallow is not None  # noqa: S101 - the caller checked it
-        return [level.shallow.register_forward_hook(lambda _m, _i, out: out * 0)]
+        return [level.shallow.register_forward_hook(lambda _m, _i, out: change(out))]
 
     return install

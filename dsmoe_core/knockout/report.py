@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.knockout.effect import find_full_network, measure_effects
 from dsmoe_core.knockout.part_report import PartReport
+from dsmoe_core.knockout.parts import levels_with_shallow
 from dsmoe_core.knockout.routing import measure_specialisation
 from dsmoe_core.predict import Detector
 from dsmoe_core.schema import LabelledImage
 
-MAIN_PARTS = ("f_out", "f_moe", "affinity")
+F_OUT = "f_out"
+MAIN_PARTS = (F_OUT, "f_moe", "affinity")
 MAX_IMAGES = 24
 """Images of the report; a forward pass of each is needed for every part."""
 RESAMPLES = 200
@@ -22,19 +23,22 @@ def measure_main_parts(
 ) -> PartReport | None:
     """Measure the main parts on the first annotated images with a box.
 
+    F_out is left out where the head reads nothing else, as then nothing is detected without it.
+
     Args:
         detector: with its vocabulary set.
         truth: annotated images.
         classes: of the vocabulary.
 
     Returns:
-        None if there is no box, or the network lacks stages.
+        None if fewer than two images have a box, or the network lacks stages.
     """
     shown = [labelled for labelled in truth if labelled.annotations][:MAX_IMAGES]
-    if not shown or find_full_network(detector) is None:
+    network = find_full_network(detector)
+    if len(shown) < 2 or network is None:
         return None
-    counts = resample_counts(len(shown), RESAMPLES, seed=0)
-    effects = measure_effects(detector, shown, classes, counts, names=MAIN_PARTS).effects
+    parts = [name for name in MAIN_PARTS if name != F_OUT or levels_with_shallow(network)]
+    effects = measure_effects(detector, shown, classes, names=parts, resamples=RESAMPLES).effects
     routing = measure_specialisation(detector, shown, classes, permutations=1)  # the test is not reported
     return PartReport(
         images=len(shown),

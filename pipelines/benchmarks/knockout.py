@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.evaluation.bootstrap import Comparison, resample_counts
+from dsmoe_core.evaluation.bootstrap import Comparison
 from dsmoe_core.evaluation.specialisation import Specialisation
 from dsmoe_core.knockout.effect import Effect, KnockoutResult, full_network, measure_effects
 from dsmoe_core.knockout.routing import measure_specialisation
@@ -28,13 +29,11 @@ class KnockoutSettings:
         resamples: bootstrap resamples of the images.
         permutations: of the test whether experts and classes share information.
         seed: of resamples, permutations, random experts and shuffled positions.
-        names: knock-outs to measure; None: all.
     """
 
     resamples: int = 1000
     permutations: int = 200
     seed: int = 0
-    names: Sequence[str] | None = None
 
 
 def open_detector(model: EvaluatedModel) -> Detector:
@@ -72,7 +71,7 @@ def measure_knockouts(
         progress: called with (evaluations done, evaluations in total).
 
     Raises:
-        SettingsError: the model is not a full DS-MoE that PyTorch runs.
+        SettingsError: the model is not a full DS-MoE that PyTorch runs, or all images are of one group.
     """
     detector = open_detector(model)
     classes = model.vocabulary.names
@@ -80,8 +79,8 @@ def measure_knockouts(
         detector,
         truth,
         classes,
-        resample_counts(len(truth), settings.resamples, settings.seed, groups),
-        names=settings.names,
+        groups=groups,
+        resamples=settings.resamples,
         seed=settings.seed,
         progress=progress,
     )
@@ -97,6 +96,7 @@ def measure_knockouts(
         "model": model.version,
         "images": len(truth),
         "boxes": sum(len(labelled.annotations) for labelled in truth),
+        "boxes_by_class": dict(Counter(a.label for labelled in truth for a in labelled.annotations)),
         "groups": None if groups is None else len(set(groups)),
     }
     return head | _effects(result, settings), head | _routing(routing, settings)

@@ -166,7 +166,9 @@ def knockout_table(result: Mapping[str, Any]) -> str:
     ]
     whole = ["the whole network", score(result["map50"]), "-", score(result["map"]), "-"]
     title = (
-        f"{escape_markdown(result['model'])}, {result['images']} images, {result['resamples']} resamples\n\n"
+        f"{escape_markdown(result['model'])}, {result['images']} images"
+        + (f" in {result['groups']} groups" if result["groups"] else "")
+        + f", {result['resamples']} resamples, {len(result['rows'])} parts\n\n"
     )
     head = ("knock-out", "mAP@.5", "lost [95 %]", "mAP@.5:.95", "lost [95 %]")
     return title + markdown_table(head, [whole, *rows])
@@ -176,7 +178,7 @@ def routing_table(result: Mapping[str, Any]) -> str:
     """Weight of each expert at the boxes of each class, and what the leading expert says about the class."""
     experts = range(result["experts"])
     rows = [
-        [name, *(f"{weight:.0%}" for weight in weights)]
+        [name, *(f"{weight:.0%}" if any(weights) else "-" for weight in weights)]
         for name, weights in zip(result["classes"], result["weights"], strict=True)
     ]
     rows.append(["leads at", *(f"{share:.0%}" for share in result["leading"])])

@@ -46,7 +46,8 @@ def knockout(
     class_book: BookOption = None,
     by: GroupsOption = None,
     max_images: Annotated[
-        int | None, typer.Option("--max-images", min=2, help="Evaluate the first N annotated images only.")
+        int | None,
+        typer.Option("--max-images", min=2, help="Evaluate N annotated images only, evenly spaced."),
     ] = None,
     resamples: ResamplesOption = 1000,
     permutations: Annotated[
@@ -67,7 +68,7 @@ def knockout(
     """
     from tempfile import TemporaryDirectory
 
-    from dsmoe_core.data.external_images import read_external_images
+    from dsmoe_core.data.external_images import evenly_spaced, read_external_images
     from dsmoe_core.data.formats import read_annotations
     from pipelines.benchmarks.knockout import KnockoutSettings, measure_knockouts
     from pipelines.evaluation.report.evaluated_model import load_evaluated_model
@@ -85,7 +86,7 @@ def knockout(
         with TerminalReporter() as progress:
             progress.status("reading images")
             external = read_external_images(parsed, images, Path(scratch), max_pixels=max_pixels)
-            truth = evaluated.rename_labels(external.labelled)[:max_images]
+            truth = evaluated.rename_labels(evenly_spaced(external.labelled, max_images))
             progress.status("evaluating without each part")
             effects, routing = measure_knockouts(
                 evaluated, truth, settings, groups=_groups(by, truth), progress=progress.advance
@@ -159,7 +160,7 @@ def _routing_sentences(routing: dict[str, Any]) -> list[str]:
         return ["There is no box, or the model has no router: the routing is not measured."]
     sentences = [
         _information("class", routing["by_class"]),
-        f"Experts that lead at no box: {', '.join(map(str, routing['idle'])) or 'none'}.",
+        f"Experts that lead at no box: {', '.join(str(i + 1) for i in routing['idle']) or 'none'}.",
     ]
     if routing["by_group"] is not None:
         sentences.insert(1, _information("group", routing["by_group"]))

@@ -17,7 +17,15 @@ from dsmoe_core.config import Tiles
 from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.schema import Annotation, Box, Detection, ImageRecord, LabelledImage, Prediction, Routing
 from dsmoe_core.tile_merge import CutEdges, TileDetection, merge_detections
-from dsmoe_core.tiling import Predict, image_views, labelled_views, predict_tiled, tile_grid, training_views
+from dsmoe_core.tiling import (
+    Predict,
+    boxes_on_tiles,
+    image_views,
+    labelled_views,
+    predict_tiled,
+    tile_grid,
+    training_views,
+)
 
 TILES = st.builds(Tiles, px=st.integers(64, 200), overlap=st.floats(0, 0.6), whole=st.booleans())
 SIDES = st.integers(1, 700)
@@ -93,6 +101,27 @@ def test_every_box_is_in_a_training_view(board: tuple[int, int, list[Corners]], 
             assert clipped.x2 + left <= full[2]
             assert full[1] <= clipped.y1 + top
             assert clipped.y2 + top <= full[3]
+
+
+@given(boards(), TILES)
+def test_box_is_on_the_tile_with_its_centre_at_the_same_place_of_the_image(
+    board: tuple[int, int, list[Corners]], tiles: Tiles
+) -> None:
+    width, height, boxes = board
+    found = boxes_on_tiles(image(width, height), [box(corners) for corners in boxes], tiles)
+    assert len(found) == len(boxes)
+    for corners, (view, on_tile) in zip(boxes, found, strict=True):
+        left, top = view.region[:2] if view.region else (0, 0)
+        moved = (on_tile.x1 + left, on_tile.y1 + top, on_tile.x2 + left, on_tile.y2 + top)
+        assert moved == pytest.approx(corners)
+        assert 0 <= (on_tile.x1 + on_tile.x2) / 2 <= view.width
+        assert 0 <= (on_tile.y1 + on_tile.y2) / 2 <= view.height
+        assert (view.region is None) == (max(width, height) <= tiles.px)
+
+
+def test_boxes_of_an_image_that_is_not_cut_are_unchanged() -> None:
+    whole, found = image(500, 500), box((1, 2, 30, 40))
+    assert boxes_on_tiles(whole, [found], None) == [(whole, found)]
 
 
 def test_box_is_assigned_to_the_tiles_that_contain_enough_of_it() -> None:

@@ -213,6 +213,6 @@ def _expert_information(lines: Sequence[RunResult]) -> dict[str, Any] | None:
     leading = np.array([expert for images in experts for expert in images])
     counts = [Counter(images) for images in experts]
     return {
-        **information(leading, line)._asdict(),
+        **information(leading, line, image=np.arange(len(line)))._asdict(),
         "images_by_expert": [[count[expert] for expert in range(max(leading) + 1)] for count in counts],
     }

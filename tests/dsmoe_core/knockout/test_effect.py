@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from tiny import SMALL, HashEncoder
@@ -12,7 +11,6 @@ from tiny import SMALL, HashEncoder
 from dsmoe_core.build import build, build_full_network
 from dsmoe_core.checkpoint import save_model
 from dsmoe_core.errors import SettingsError
-from dsmoe_core.evaluation.bootstrap import resample_counts
 from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.knockout.effect import measure_effects
 from dsmoe_core.knockout.parts import knocked_out, knockouts
@@ -48,13 +46,12 @@ def truth(detector: Detector, images: list[LabelledImage]) -> list[LabelledImage
 def test_effects_equal_separate_evaluations(
     detector: Detector, truth: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:
-    counts = resample_counts(len(truth), 50, 0)
     steps: list[tuple[int, int]] = []
     result = measure_effects(
         detector,
         truth,
         vocabulary.names,
-        counts,
+        resamples=50,
         names=("f_out", "offsets"),
         progress=lambda done, total: steps.append((done, total)),
     )
@@ -91,8 +88,7 @@ def test_part_without_effect_loses_nothing(
     aggregation.gate_only = True
     with torch.no_grad():
         aggregation.gate.weight.zero_()
-    counts = resample_counts(len(truth), 50, 0)
-    (effect,) = measure_effects(detector, truth, vocabulary.names, counts, names=("f_moe",)).effects
+    (effect,) = measure_effects(detector, truth, vocabulary.names, resamples=50, names=("f_moe",)).effects
     assert effect.lost50 is not None
     assert effect.lost50.delta == 0.0
     assert not effect.carries
@@ -106,4 +102,24 @@ def test_network_without_the_ten_stages_is_refused(
     detector = Detector.load(tmp_path / "row", HashEncoder())
     detector.set_vocabulary(vocabulary)
     with pytest.raises(SettingsError):
-        measure_effects(detector, images, vocabulary.names, np.ones((1, len(images)), dtype=np.int64))
+        measure_effects(detector, images, vocabulary.names)
+
+
+def test_intervals_of_few_groups_are_wider_and_one_group_is_refused(
+    detector: Detector, truth: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    groups = [str(i % 2) for i in range(len(truth))]
+    (effect,) = measure_effects(
+        detector, truth, vocabulary.names, groups=groups, resamples=200, names=("f_out",)
+    ).effects
+    assert effect.lost50 is not None
+    by_group = [
+        measure_effects(detector, truth[i::2], vocabulary.names, resamples=100, names=("f_out",)).effects[0]
+        for i in range(2)
+    ]
+    low, high = effect.lost50.ci95
+    losses = [e.lost50.delta for e in by_group if e.lost50]
+    assert low == pytest.approx(min(losses), abs=1e-6)  # with two groups, the extremes of the resamples
+    assert high == pytest.approx(max(losses), abs=1e-6)
+    with pytest.raises(SettingsError):
+        measure_effects(detector, truth, vocabulary.names, groups=["one"] * len(truth))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from tiny import SMALL as WITHOUT_TINY_HEAD
+from torch import nn
 
 from dsmoe_core.build import build_full_network
 from dsmoe_core.knockout.parts import Knockout, knocked_out, knockouts
 from dsmoe_core.network import DSMoE, NetworkOutput
 from dsmoe_core.outputs import GatingOutput
+from dsmoe_core.stages import broadcasting
+from dsmoe_core.stages.head import SHALLOW, HeadLevel
 
 CLASSES = 3
 SMALL = WITHOUT_TINY_HEAD.with_tiny_head(True)
@@ -48,9 +53,10 @@ def by_name(network: DSMoE) -> dict[str, Knockout]:
 
 def test_there_is_one_for_each_part_expert_and_level(network: DSMoE) -> None:
     assert list(by_name(network)) == [
-        *("f_out", "f_moe", "random_experts", "affinity", "anchors", "offsets", "gates", "pixel_text"),
+        *("f_out", "f_moe", "f_moe_mean", "random_experts", "affinity"),
+        *("anchors", "offsets", "gates", "pixel_text"),
         *(f"expert_{i}" for i in range(SMALL.experts)),
-        "f_shallow_4",
+        *("f_shallow_4", "f_shallow_4_mean"),
     ]
 
 
@@ -84,6 +90,110 @@ def test_every_part_changes_a_signal_and_nothing_stays_changed(network: DSMoE) -
         differs = not all(torch.equal(a, b) for a, b in zip(changed, whole, strict=True))
         assert differs == expected, name
         assert all(torch.equal(a, b) for a, b in zip(signals(network), whole, strict=True)), name
+
+
+@contextmanager
+def inputs_of(module: nn.Module) -> Iterator[list[torch.Tensor]]:
+    """The tensors that a module gets inside the block."""
+    seen: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(
+        lambda _m, inputs: seen.extend(v for v in inputs if isinstance(v, torch.Tensor))
+    )
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def inputs_with(network: DSMoE, name: str, module: nn.Module) -> list[torch.Tensor]:
+    """What a module gets while a part is neutralised."""
+    with knocked_out(network, by_name(network)[name]), inputs_of(module) as seen:
+        run(network)
+    return seen
+
+
+def inputs_without(network: DSMoE, module: nn.Module) -> list[torch.Tensor]:
+    """What a module gets from the whole network."""
+    with inputs_of(module) as seen:
+        run(network)
+    return seen
+
+
+def mean_everywhere(maps: torch.Tensor) -> torch.Tensor:
+    return maps.mean((2, 3), keepdim=True).expand_as(maps)
+
+
+def test_without_f_out_the_head_gets_zeros_and_the_same_texts(network: DSMoE) -> None:
+    whole, without = inputs_without(network, network.head), inputs_with(network, "f_out", network.head)
+    assert whole[0].abs().sum() > 0
+    assert torch.equal(without[0], torch.zeros_like(whole[0]))
+    assert torch.equal(without[-1], whole[-1])
+
+
+@pytest.mark.parametrize("name", ["f_moe", "f_moe_mean"])
+def test_without_f_moe_stage_10_gets_zeros_or_the_mean_and_the_same_f_e(network: DSMoE, name: str) -> None:
+    whole, without = (
+        inputs_without(network, network.aggregation),
+        inputs_with(network, name, network.aggregation),
+    )
+    expected = torch.zeros_like(whole[1]) if name == "f_moe" else mean_everywhere(whole[1])
+    assert not torch.allclose(whole[1], expected, atol=1e-6)
+    assert torch.equal(without[0], whole[0])
+    assert torch.allclose(without[1], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["f_shallow_4", "f_shallow_4_mean"])
+def test_without_f_shallow_the_level_reads_the_same_f_out(network: DSMoE, name: str) -> None:
+    (level,) = (m for m in network.head.modules() if isinstance(m, HeadLevel) and m.shallow is not None)
+    (whole,), (without,) = inputs_without(network, level.fuse), inputs_with(network, name, level.fuse)
+    of_whole, shallow = whole.split([whole.shape[1] - SHALLOW, SHALLOW], dim=1)
+    expected = mean_everywhere(shallow) if name.endswith("_mean") else torch.zeros_like(shallow)
+    assert not torch.allclose(shallow, expected, atol=1e-6)
+    assert torch.equal(without[:, :-SHALLOW], of_whole)
+    assert torch.allclose(without[:, -SHALLOW:], expected, atol=1e-6)
+
+
+def test_without_anchors_all_classes_have_their_mean(network: DSMoE) -> None:
+    seen: list[torch.Tensor] = []
+    for context in (nullcontext(), knocked_out(network, by_name(network)["anchors"])):
+        with context:
+            handle = network.alignment.anchor.register_forward_hook(lambda _m, _i, out: seen.append(out))
+            run(network)
+            handle.remove()
+    whole, without = seen
+    assert not torch.equal(whole, without)
+    assert torch.allclose(without, whole.mean(0, keepdim=True).expand_as(whole))
+
+
+def test_without_offsets_the_taps_are_on_the_grid(network: DSMoE, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[torch.Tensor] = []
+    sample_taps = broadcasting.sample_taps
+
+    def record(features: torch.Tensor, length: torch.Tensor, *rest: Any) -> torch.Tensor:
+        lengths.append(length)
+        return sample_taps(features, length, *rest)
+
+    monkeypatch.setattr(broadcasting, "sample_taps", record)
+    run(network)
+    assert all(length.max() > 0 for length in lengths)
+    lengths.clear()
+    with knocked_out(network, by_name(network)["offsets"]):
+        run(network)
+    assert len(lengths) == len(network.broadcasting.scales)
+    assert all(length.count_nonzero() == 0 for length in lengths)
+
+
+def test_without_gates_every_position_has_the_mean_of_the_gate_logits(network: DSMoE) -> None:
+    branch = network.broadcasting.scales[0]
+    seen: list[torch.Tensor] = []
+    for context in (nullcontext(), knocked_out(network, by_name(network)["gates"])):
+        with context:
+            handle = branch.gate.register_forward_hook(lambda _m, _i, out: seen.append(out))
+            run(network)
+            handle.remove()
+    whole, without = seen
+    assert not torch.allclose(whole, without, atol=1e-6)
+    assert torch.allclose(without, mean_everywhere(whole), atol=1e-6)
 
 
 def test_network_is_restored_after_an_error(network: DSMoE) -> None:

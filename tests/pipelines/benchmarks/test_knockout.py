@@ -53,9 +53,10 @@ def test_result_files_have_every_part_and_the_routing(
     knockout: dict[str, Any] = json.loads((out / "knockout.json").read_text())
     routing: dict[str, Any] = json.loads((out / "routing.json").read_text())
     names = [row["name"] for row in knockout["rows"]]
-    assert names[:3] == ["f_out", "f_moe", "random_experts"]
+    assert names[:4] == ["f_out", "f_moe", "f_moe_mean", "random_experts"]
     assert [f"expert_{i}" for i in range(SMALL.experts)] == [n for n in names if n.startswith("expert_")]
-    assert (knockout["images"], knockout["groups"]) == (8, 7)  # six groups and the others
+    assert (knockout["images"], knockout["groups"]) == (8, 5)  # 000, 001, 003, 004 and the others
+    assert sum(knockout["boxes_by_class"].values()) == knockout["boxes"]
     for row in knockout["rows"]:
         assert 0 <= row["map"] <= row["map50"] <= 1
         if row["lost50"] is not None:
