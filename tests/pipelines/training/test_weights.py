@@ -23,7 +23,7 @@ from dsmoe_core.warm_start.checkpoint import require_file
 from pipelines import cli
 from pipelines.detectors.ds_moe import dsmoe_backend
 from pipelines.settings.environment import Environment
-from pipelines.training.weights import HUB_FILE, HUB_REPOSITORY
+from pipelines.training.weights import HUB_FILE, HUB_REPOSITORY, default_start
 from pipelines.workspace.workspace import Workspace
 from tests.dsmoe_core.mobile_sam.original import random_weights
 
@@ -230,6 +230,17 @@ def test_imagenet_weights_without_the_package_need_a_file(
     assert "--from" in imagenet_lite(capsys, "--to", tmp_path, code=2)
     imagenet_lite(capsys, "--to", tmp_path, "--from", published)
     assert (tmp_path / efficientnet.FILE).is_file()
+
+
+def test_a_package_without_the_file_counts_as_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert default_start("nano") == "imagenet-lite"
+    monkeypatch.setattr(efficientnet, "PUBLISHED", "gone.pth")
+    assert default_start("nano") == "warm"
+    message = imagenet_lite(capsys, "--to", tmp_path, code=2)
+    assert "gone.pth" in message
+    assert message.count("\n") == 1
 
 
 def test_another_file_is_not_taken_for_the_imagenet_weights(
