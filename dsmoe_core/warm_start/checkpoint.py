@@ -74,7 +74,6 @@ def save_warm_start(
             f"the warm start has {size_bytes} bytes; expected at most {MAX_BYTES}", "Use a preset."
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    card_path(path).unlink(missing_ok=True)
     write_tensors(path, tensors, {"format": FORMAT})
     card = WarmStartCard(size=size, licence=licence, sha256=sha256_of(path), made=made)
     part = card_path(path).with_suffix(".json.part")
@@ -91,14 +90,24 @@ def read_card(path: Path) -> WarmStartCard:
         ModelError: the card is invalid or belongs to another file.
     """
     require_file(path)
-    require_file(card_path(path))
-    try:
-        card = WarmStartCard.model_validate_json(card_path(path).read_text("utf-8"))
-    except (ValidationError, UnicodeDecodeError) as error:
-        raise ModelError(f"{card_path(path)} is not a valid warm-start card", _REMEDY) from error
+    card = read_unchecked_card(path)
     if card.sha256 != sha256_of(path):
         raise ModelError(f"{path} does not have the sha256 of its card", _REMEDY)
     return card
+
+
+def read_unchecked_card(path: Path) -> WarmStartCard:
+    """Read the card of a file that may be missing, damaged, or newer than the card.
+
+    Raises:
+        PrerequisiteError: the card is missing.
+        ModelError: the card is invalid.
+    """
+    require_file(card_path(path))
+    try:
+        return WarmStartCard.model_validate_json(card_path(path).read_text("utf-8"))
+    except (ValidationError, UnicodeDecodeError) as error:
+        raise ModelError(f"{card_path(path)} is not a valid warm-start card", _REMEDY) from error
 
 
 def load_warm_start(network: nn.Module, path: Path) -> WarmStartCard:

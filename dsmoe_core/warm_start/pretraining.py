@@ -33,6 +33,7 @@ from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
 from dsmoe_core.errors import DataError, ModelError
 from dsmoe_core.runtimes.protocol import to_network_input
 from dsmoe_core.schema import ClassText, ImageRecord, LabelledImage, Vocabulary
+from dsmoe_core.tiling import image_views
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.length import LengthState, TrainingLength
 from dsmoe_core.training.optimizer import build_optimizer, set_learning_rate
@@ -75,6 +76,8 @@ def pretrain_encoder(
 
     Args:
         make_objective: makes the objective for a network whose image encoder is pretrained.
+        images: cut into the tiles of the model, if it has any; all of them, because without labels no tile is
+            known to be empty.
         training: its length is ``images_seen``, or ``minutes``.
         out: folder of the checkpoint, of this configuration alone.
         encoder_from: file of the image encoder's initial weights; None: random weights.
@@ -113,7 +116,9 @@ def _train(
     fabric = Fabric(accelerator="auto", devices=1, precision=training_precision(training))
     module = fabric.to_device(objective.module).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(module, training)
-    unlabelled = [LabelledImage(image, ()) for image in images]
+    tiles = model.tiles
+    views = images if tiles is None else [view for image in images for view in image_views(image, tiles)]
+    unlabelled = [LabelledImage(view, ()) for view in views]
     data = TrainingSet(unlabelled, _PLACEHOLDER, letterbox_reader(model, cache), training)
     step, seconds, state = _restore(out / CHECKPOINT, module, optimizer)
     wrapped, optimizer = fabric.setup(module, optimizer)

@@ -215,13 +215,14 @@ def dsmoe_backend(
     settings, key = workspace.settings.detector, environment.embeddings_api_key
     if model is not None:
         settings = _with_model(settings, model)
+    warm_start = settings.warm_start_file(workspace.path)
     return DSMoEBackend(
         settings.model,
         workspace.path / "cache" / "texts",
         settings.text_encoder,
         api_key=key.get_secret_value() if key else None,
-        encoder_from=initial_weights(settings.start, settings.model.size, environment, settings.warm_start),
-        images=_image_cache(workspace),
+        encoder_from=initial_weights(settings.start, settings.model.size, environment, warm_start),
+        images=image_cache(workspace),
         intensity_max=intensity_max or workspace.intensity_max(),
         second_selection=settings.second_selection,
     )
@@ -239,7 +240,8 @@ def _with_model(settings: DetectorSettings, model: ModelConfig) -> DetectorSetti
     return settings.model_copy(update=changes)
 
 
-def _image_cache(workspace: Workspace) -> CacheConfig | None:
+def image_cache(workspace: Workspace) -> CacheConfig | None:
+    """The cache of letterboxed images of a workspace; None: its settings turn it off."""
     from dsmoe_core.data.letterbox_cache import CacheConfig
 
     max_gb = workspace.settings.detector.image_cache_gb
@@ -247,7 +249,7 @@ def _image_cache(workspace: Workspace) -> CacheConfig | None:
 
 
 def initial_weights(
-    start: StartName, size: Literal["nano", "base"], environment: Environment, warm_start: str | None = None
+    start: StartName, size: Literal["nano", "base"], environment: Environment, warm_start: Path | None = None
 ) -> Path | None:
     """File of the image encoder's initial weights; only the first training needs it to exist.
 
@@ -266,4 +268,4 @@ def initial_weights(
         return environment.weights / IMAGENET_LITE
     from dsmoe_core.warm_start.checkpoint import shipped_path
 
-    return Path(warm_start).expanduser() if warm_start else shipped_path(size)
+    return warm_start or shipped_path(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -80,8 +81,9 @@ class DetectorSettings(Frozen):
     )
     warm_start: str | None = Field(
         None,
-        pattern="^[/~]",
-        description="file made by `dsmoe pretrain`; none: the one that ships with dsmoe",
+        min_length=1,
+        description="file made by `dsmoe pretrain`, absolute or relative to the workspace; none: the one "
+        "that ships with dsmoe",
     )
     training: TrainingConfig = TrainingConfig()
     image_cache_gb: float = Field(
@@ -113,6 +115,14 @@ class DetectorSettings(Frozen):
         if self.warm_start is not None and self.start != "warm":
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")
         return self
+
+    def warm_start_file(self, workspace: Path) -> Path | None:
+        """The file of ``warm_start``; None where it is not set.
+
+        Args:
+            workspace: folder that a relative path is relative to.
+        """
+        return None if self.warm_start is None else workspace / Path(self.warm_start).expanduser()
 
     def training_for_round(self, number: int, minutes: float | None = None) -> TrainingConfig:
         """The training settings of a round: its own length and its own seed.

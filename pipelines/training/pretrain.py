@@ -12,23 +12,27 @@ from collections.abc import Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from dsmoe_core.config import Frozen, ModelConfig, SyntheticKind, TrainingConfig
+from dsmoe_core.config import Frozen, ModelConfig, SyntheticKind, Tiles, TrainingConfig
 from dsmoe_core.data.formats import read_annotations
 from dsmoe_core.data.image_folder import ingest_folder
 from dsmoe_core.data.synthetic import GENERATORS, generator_version, write_synthetic_set
 from dsmoe_core.digest import content_id, sha256_of
-from dsmoe_core.errors import DataError, DsmoeError
+from dsmoe_core.errors import DataError, DsmoeError, PrerequisiteError, SettingsError
 from dsmoe_core.schema import ImageRecord, LabelledImage, Vocabulary
+from dsmoe_core.tiling import image_views
 from pipelines.detectors.backend import evaluate_predictions, predict_all
 from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.progress import ProgressReporter, format_losses
 from pipelines.settings.workspace import MAX_PIXELS
 from pipelines.workspace.registry import source_commit
 from prompts.glossary import glossary_book
+
+if TYPE_CHECKING:
+    from dsmoe_core.data.letterbox_cache import CacheConfig
 
 SHARD_IMAGES = 200  # synthetic images in one folder; a killed run loses at most one folder
 HELD_OUT = 40  # synthetic images of each kind, for evaluation
@@ -93,12 +97,14 @@ def pretrain(
 
     Raises:
         DataError: there are neither synthetic nor unlabelled images.
+        SettingsError: the plan has minutes or an objective for unlabelled images, and there are none.
+        PrerequisiteError: the objective is ``distill``, and no teacher is given.
     """
+    from dsmoe_core.data.letterbox_cache import CacheConfig
     from dsmoe_core.warm_start.checkpoint import read_card, save_warm_start
 
+    _check_data(plan, images)
     unlabelled, intensity_max = _ingest(images, work, progress)
-    if not plan.synthetic and not unlabelled:
-        raise DataError("there are no training images", "Set --synthetic above 0, or give --images.")
     provenance = _provenance(plan, unlabelled, intensity_max)
     provenance |= {"plan": content_id(provenance), "commit": source_commit()}
     try:
@@ -109,17 +115,15 @@ def pretrain(
         pass  # no warm start, or a damaged one
     folder = work / provenance["plan"]
     encoder_from = folder / f"{plan.objective}.safetensors" if unlabelled else None
-    licence = USER_IMAGES_LICENCE if unlabelled else _LICENCE
-    save = partial(save_warm_start, size=plan.size, licence=licence)
+    save = partial(save_warm_start, size=plan.size, licence=USER_IMAGES_LICENCE if unlabelled else _LICENCE)
     if encoder_from is not None:
-        squares = work / ("squares" if intensity_max is None else f"squares-{intensity_max}")
         network = train_unlabelled(
             plan.objective,
             unlabelled,
             model=plan.model,
             training=plan.unlabelled_training,
             folder=folder,
-            squares=squares,
+            cache=CacheConfig(work / ("squares" if intensity_max is None else f"squares-{intensity_max}")),
             progress=progress,
             teacher=teacher,
         )
@@ -128,6 +132,25 @@ def pretrain(
         network, results = _train_synthetic(plan, folder, work, encoder_from, progress)
         provenance |= results
     return save(out, network, made=provenance).model_dump(), True
+
+
+def _check_data(plan: WarmStartPlan, images: Path | None) -> None:
+    """Refuse a plan that needs unlabelled images if there are none.
+
+    Raises:
+        DataError: there are no synthetic images either.
+        SettingsError: minutes, or another objective than the default, are given.
+    """
+    if images is not None:
+        return
+    if not plan.synthetic:
+        raise DataError("there are no training images", "Set --synthetic above 0, or give --images.")
+    if plan.minutes is not None or plan.objective != "masked":
+        raise SettingsError(
+            f"minutes is {plan.minutes} and objective is {plan.objective}, but there are no unlabelled "
+            "images to train on",
+            "Give a folder with --images, or leave out --minutes and --objective.",
+        )
 
 
 def _ingest(
@@ -157,15 +180,25 @@ def _provenance(
 
 
 def unlabelled_provenance(
-    objective: Objective, images: Sequence[ImageRecord], intensity_max: int | None
+    objective: Objective,
+    images: Sequence[ImageRecord],
+    intensity_max: int | None,
+    tiles: Tiles | None = None,
 ) -> dict[str, Any]:
-    """Objective and images of a training on unlabelled images, for the card."""
-    return {
+    """Objective and images of a training on unlabelled images, for the card.
+
+    Args:
+        tiles: how the images are cut; then the card has the number of ``views``, too.
+    """
+    provenance: dict[str, Any] = {
         "recipe": RECIPES[objective],
         "images": len(images),
         "content": content_id(sorted(image.key for image in images)),
         "intensity_max": intensity_max,
     }
+    if tiles is not None:
+        provenance["views"] = sum(len(image_views(image, tiles)) for image in images)
+    return provenance
 
 
 def train_unlabelled(
@@ -175,7 +208,7 @@ def train_unlabelled(
     model: ModelConfig,
     training: TrainingConfig,
     folder: Path,
-    squares: Path,
+    cache: CacheConfig | None,
     progress: ProgressReporter,
     teacher: Path | None,
     encoder_from: Path | None = None,
@@ -184,14 +217,16 @@ def train_unlabelled(
 
     Args:
         folder: of the checkpoint.
-        squares: folder of the cache of letterboxed images.
-        teacher: file of the weights that the objective ``distill`` learns from.
+        cache: cache of letterboxed images; None: they are kept in memory.
+        teacher: file of the weights that the objective ``distill`` learns from; ``masked`` needs none.
         encoder_from: file of the initial weights; None: random weights.
 
     Returns:
         The network with the trained image encoder.
+
+    Raises:
+        PrerequisiteError: the objective is ``distill``, and no teacher is given.
     """
-    from dsmoe_core.data.letterbox_cache import CacheConfig
     from dsmoe_core.warm_start.feature_distillation import FeatureDistillation
     from dsmoe_core.warm_start.pretraining import PretrainingObjective, pretrain_encoder
     from dsmoe_core.warm_start.simmim import MaskedImages
@@ -199,8 +234,13 @@ def train_unlabelled(
     progress.status(f"training on unlabelled images ({RECIPES[objective]})")
 
     def make_objective(network: Any) -> PretrainingObjective:
-        if teacher is None:
+        if objective == "masked":
             return MaskedImages(network, model, training.seed)
+        if teacher is None:
+            raise PrerequisiteError(
+                "the objective is distill, and the weights of EfficientNet-Lite0 to learn from are not given",
+                "Install them with `dsmoe weights imagenet-lite`, and pass their file.",
+            )
         return FeatureDistillation(network, model, teacher)
 
     return pretrain_encoder(
@@ -210,7 +250,7 @@ def train_unlabelled(
         training=training,
         out=folder / objective,
         encoder_from=encoder_from,
-        cache=CacheConfig(squares),
+        cache=cache,
         progress=lambda done, total, losses: progress.advance(done, total, format_losses(losses)),
     )
 

@@ -48,6 +48,8 @@ refine/          refinements of class descriptions, ID.json; created by the firs
 studio/          Label Studio's data, credentials (0600) and log
 review/          FiftyOne's database
 orchestration/   Dagster's files; created by `dsmoe schedule up`
+warm-start.safetensors  initial weights, by `dsmoe pretrain`; with a card, warm-start.json
+warm-start-initial.safetensors  the user's file that they were trained from; with its card
 cache/           may be deleted
 """
 _UNIQUE_ID = "workspace_id"

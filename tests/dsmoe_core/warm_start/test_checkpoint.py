@@ -103,6 +103,19 @@ def test_a_file_without_a_valid_card_of_its_own_is_refused(warm_start: Path) -> 
         load_initial_encoder(network(), warm_start)
 
 
+def test_a_failed_rewrite_keeps_the_old_file_and_its_card(
+    warm_start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_full(*_: object) -> None:
+        raise OSError
+
+    before = read_card(warm_start)
+    monkeypatch.setattr("dsmoe_core.warm_start.checkpoint.write_tensors", disk_full)
+    with pytest.raises(OSError):
+        save_warm_start(warm_start, network(seed=1), size="nano", licence="", made={})
+    assert read_card(warm_start) == before
+
+
 def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(PrerequisiteError, match="`dsmoe pretrain`"):
         load_initial_encoder(network(), tmp_path / "mine.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from tiny import SMALL
 from torch import Tensor, nn
 
 from dsmoe_core.build import tiny_vit
-from dsmoe_core.config import TrainingConfig
+from dsmoe_core.config import Tiles, TrainingConfig
+from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
 from dsmoe_core.errors import DataError
 from dsmoe_core.schema import ImageRecord, LabelledImage
+from dsmoe_core.tiling import image_views
 from dsmoe_core.warm_start.pretraining import pretrain_encoder
 from dsmoe_core.warm_start.simmim import (
     MASK_RATIO,
@@ -95,6 +98,25 @@ def test_a_killed_and_resumed_run_has_the_weights_of_an_uninterrupted_one(
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(cut.state_dict()[name], tensor, msg=lambda m, name=name: f"{name}: {m}")
     assert pretrain(unlabelled, tmp_path / "cut")[1] == []
+
+
+def test_large_images_are_pretrained_on_in_all_their_tiles(
+    unlabelled: list[ImageRecord], tmp_path: Path
+) -> None:
+    cache, tiles = CacheConfig(tmp_path / "cache"), Tiles(px=64, empty=0)
+    pretrain_encoder(
+        partial(MaskedImages, model=MODEL, seed=0),
+        images=unlabelled,
+        model=MODEL.model_copy(update={"tiles": tiles}),
+        training=QUICK.model_copy(update={"images_seen": 2}),
+        out=tmp_path / "out",
+        cache=cache,
+    )
+    views = [view for image in unlabelled for view in image_views(image, tiles)]
+    assert len(views) == 5 * len(unlabelled)
+    for view in views:
+        missing = replace(view, path=Path("missing"))  # so it can come from the cache only
+        assert letterbox_reader(MODEL, cache).read(missing).shape == (128, 128, 3)
 
 
 def test_no_image_is_refused(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ import pytest
 import yaml
 from tiny import HashEncoder
 
-from dsmoe_core.config import ModelConfig
+from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.synthetic import generator_version
-from dsmoe_core.errors import DsmoeError, SettingsError
+from dsmoe_core.errors import DsmoeError, PrerequisiteError, SettingsError
 from dsmoe_core.warm_start import checkpoint
 from pipelines import cli
 from pipelines.detectors.ds_moe import dsmoe_backend
+from pipelines.progress import SilentProgress
 from pipelines.settings.detector import DetectorSettings
 from pipelines.settings.environment import Environment
 from pipelines.settings.validation import validate_settings
@@ -143,6 +144,8 @@ def test_interrupted_run_reuses_finished_shards(
         (("w.safetensors", "--px", "100"), "px"),
         (("w.safetensors", "--synthetic", "0"), "--synthetic"),
         (("w.safetensors", "--images", "nowhere"), "nowhere"),
+        (("w.safetensors", "--minutes", "1"), "--images"),
+        (("w.safetensors", "--objective", "distill"), "--images"),
     ],
 )
 def test_invalid_arguments_are_one_line(
@@ -177,39 +180,6 @@ def test_workspace_starts_from_a_given_file(
     unknown = run(capsys, "init", tmp_path / "b", *command[2:], "--start", "tepid", code=2)
     assert "tepid" in unknown
     assert not (tmp_path / "b").exists()
-
-
-@pytest.mark.parametrize("objective", ["masked", "distill"])
-def test_workspace_starts_from_what_its_own_images_taught(
-    objective: str,
-    blocks: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("DSMOE_WEIGHTS", str(tmp_path / "weights"))
-    workspace = tmp_path / "w"
-    files = ("--images", blocks / "images", "--classes", "rust", "--start", "scratch", "--px", "64")
-    run(capsys, "init", workspace, *files)
-    command = ("pretrain", "--workspace", workspace, "--images-seen", "4", "--objective", objective)
-    run(capsys, *command)
-    path = workspace / "warm-start.safetensors"
-    detector = yaml.safe_load((workspace / "dsmoe.yaml").read_text())["detector"]
-    assert (detector["start"], detector["warm_start"]) == ("warm", str(path))
-    card = checkpoint.read_card(path)
-    assert card.made["start"] == "scratch"
-    assert card.made["unlabelled"]["images"] == len(list((blocks / "images").iterdir()))
-    assert str(tmp_path) not in json.dumps(card.model_dump())
-    written = path.stat().st_mtime_ns
-    run(capsys, *command)
-    assert path.stat().st_mtime_ns == written
-    run(capsys, *command, "--seed", "1")
-    assert checkpoint.read_card(path).sha256 != card.sha256
-
-
-def test_pretraining_needs_a_file_or_a_workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ((), (tmp_path / "w.safetensors", "--workspace", tmp_path)):
-        assert run(capsys, "pretrain", *arguments, code=2).count("\n") == 1
 
 
 def ship(warm: Path, package: Path) -> None:
@@ -279,12 +249,43 @@ def test_default_start_is_the_best_of_the_installed_ones(
     [
         ({"start": "warm", "model": {"ablation": "B"}}, "row B"),
         ({"start": "scratch", "warm_start": "/a.safetensors"}, "scratch"),
-        ({"start": "warm", "warm_start": "a.safetensors"}, "warm_start"),
+        ({"start": "warm", "warm_start": ""}, "warm_start"),
     ],
 )
 def test_contradicting_settings_are_refused(raw: dict[str, Any], value: str) -> None:
     with pytest.raises(SettingsError, match=value):
         validate_settings(DetectorSettings, raw, "the test")
+
+
+@pytest.mark.parametrize(
+    ("given", "file"),
+    [
+        (None, None),
+        ("a.safetensors", "/boards/a.safetensors"),
+        ("/weights/a.safetensors", "/weights/a.safetensors"),
+        ("~/a.safetensors", "/our/a.safetensors"),
+    ],
+)
+def test_warm_start_is_absolute_or_in_the_workspace(
+    given: str | None, file: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/our")
+    settings = DetectorSettings(start="warm", warm_start=given)
+    assert settings.warm_start_file(Path("/boards")) == (None if file is None else Path(file))
+
+
+def test_distillation_needs_a_teacher(tmp_path: Path) -> None:
+    with pytest.raises(PrerequisiteError):
+        pretrain.train_unlabelled(
+            "distill",
+            [],
+            model=ModelConfig(),
+            training=TrainingConfig(),
+            folder=tmp_path,
+            cache=None,
+            progress=SilentProgress(),
+            teacher=None,
+        )
 
 
 def test_plan_has_the_model_of_its_size() -> None:
