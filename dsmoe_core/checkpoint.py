@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -57,16 +57,22 @@ class ModelCard(NamedTuple):
         vocabulary: the classes that it was trained on.
         text_encoder: name of the text encoder that it was trained with; None if unknown.
         intensity_max: value that was white in its training images of more than 8 bits; None: there were none.
+        encoder: the training's setting for the image encoder; None if unknown.
+        held_out: keys of the images on which the training was stopped.
+        trained_on: keys of the images that it, or a model before it, was trained on; None if unknown.
     """
 
     config: ModelConfig
     vocabulary: Vocabulary
     text_encoder: str | None
     intensity_max: int | None = None
+    encoder: Literal["train", "frozen"] | None = None
+    held_out: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] | None = None
 
 
 class TrainedModel(NamedTuple):
-    """The network of a model folder, with the fields of its :class:`ModelCard`."""
+    """The network of a model folder, with the fields of its :class:`ModelCard` that predictions need."""
 
     network: DSMoE | AblatedDSMoE
     config: ModelConfig
@@ -99,13 +105,17 @@ def read_card(folder: Path) -> ModelCard:
     """
     try:
         card = json.loads((folder / CARD).read_text("utf-8"))
+        trained_on = card.get("trained_on")
         return ModelCard(
             ModelConfig.model_validate(card["config"]),
             Vocabulary.from_dict(card["vocabulary"]),
             card.get("text_encoder"),
             card.get("intensity_max"),
+            card.get("training", {}).get("encoder"),
+            tuple(card.get("held_out", ())),
+            None if trained_on is None else tuple(trained_on),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{folder} does not hold a complete model ({error})",
             "Give a folder with model.json and model.safetensors.",
@@ -122,7 +132,7 @@ def load_model(folder: Path) -> TrainedModel:
     tensors, _ = read_tensors(folder / WEIGHTS)
     network = build(card.config)
     load_weights(network, tensors, str(folder))
-    return TrainedModel(network.eval(), *card)
+    return TrainedModel(network.eval(), card.config, card.vocabulary, card.text_encoder, card.intensity_max)
 
 
 def check_text_encoder(folder: Path, encoder: TextEncoder) -> None:

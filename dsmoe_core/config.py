@@ -324,7 +324,8 @@ class TrainingConfig(Frozen):
     )
     encoder: Literal["train", "frozen"] = Field(
         "train",
-        description="frozen: do not train the start model's image encoder; cache its features on disk",
+        description="frozen: do not train the start model's image encoder, cache its features on disk, and "
+        "augment with flips and turns only",
     )
     learning_rate: float = Field(2e-3, gt=0, description="maximum learning rate of AdamW")
     text_rate: float = Field(

@@ -17,6 +17,7 @@ from dsmoe_core.ablation import AblatedDSMoE
 from dsmoe_core.build import build
 from dsmoe_core.checkpoint import WEIGHTS, check_text_encoder, load_weights, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.data.augment.choice import cacheable_augmentations
 from dsmoe_core.data.batches import TrainingSet
 from dsmoe_core.data.letterbox_cache import CacheConfig, letterbox_reader
 from dsmoe_core.errors import DataError, ModelError, SettingsError
@@ -27,8 +28,8 @@ from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.training.batch_renormalisation import renormalise
 from dsmoe_core.training.distributed import ProcessGroup
-from dsmoe_core.training.early_stopping import HeldOutAccuracy, hold_out
-from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
+from dsmoe_core.training.early_stopping import HeldOutAccuracy, hold_out, known_images
+from dsmoe_core.training.frozen_encoder import FrozenEncoder
 from dsmoe_core.training.length import TrainingLength, check_schedule
 from dsmoe_core.training.microbatch import MicroBatchFinder
 from dsmoe_core.training.objective import Objective
@@ -80,8 +81,7 @@ def fit(
         training: training settings.
         out: output folder.
         start_from: folder of the model to fine-tune; None: start with fresh weights.
-        encoder_from: file of the image encoder's initial weights if the others are fresh: MobileSAM's
-            (mobile_sam/weights.py) or a warm start (warm_start/checkpoint.py).
+        encoder_from: file of the image encoder's initial weights if the others are fresh.
         teacher: folder of a model to learn from as well (knowledge_distillation.py); None: the labels only.
         cache: of letter-boxed images and of the features of a frozen encoder; None: images are in memory.
         extra_sets: other labelled sets to train on as well, with their own vocabularies.
@@ -113,7 +113,9 @@ def fit(
     optimizer = build_optimizer(network, training)
     state = run.restore(network, average, optimizer, processes.micro_batch(training))
     processes.require_same_step(state.step)
-    sets, accuracy, state.held_out = _hold_out(sets, average, model, training, text_encoder, out, cache)
+    sets, accuracy, state.held_out, state.trained_on = _hold_out(
+        sets, start_from, average, model, training, text_encoder, out, cache
+    )
     sampler = _step_sampler(sets, model, training, text_encoder, cache)
     wrapped, optimizer = fabric.setup(network, optimizer)
     wrapped.mark_forward_method("encode_classes")
@@ -187,22 +189,27 @@ def _initial_network(
 
 def _hold_out(
     sets: list[LabelledSet],
+    start_from: Path | None,
     average: DSMoE | AblatedDSMoE,
     model: ModelConfig,
     training: TrainingConfig,
     text_encoder: TextEncoder,
     out: Path,
     cache: CacheConfig | None,
-) -> tuple[list[LabelledSet], HeldOutAccuracy | None, tuple[str, ...]]:
+) -> tuple[list[LabelledSet], HeldOutAccuracy | None, tuple[str, ...], tuple[str, ...]]:
     """Split the images for early stopping off the first set, if it is on.
 
     Returns:
-        The sets to train on, the accuracy of the averaged weights on the images held out, and their keys.
+        The sets to train on, the accuracy of the averaged weights on the images held out, their keys, and the
+        keys of all images that the model or its start model was trained on at the end.
     """
     (images, vocabulary), *extra = sets
-    rest, held_out = hold_out(images, training)
+    known = known_images(start_from, [image for part in sets for image in part.images])
+    rest, held_out = hold_out(images, training, known)
+    sets = [LabelledSet(rest, vocabulary), *extra]
+    trained_on = tuple(sorted(known.union(image.image.key for part in sets for image in part.images)))
     if not held_out:
-        return sets, None, ()
+        return sets, None, (), trained_on
     accuracy = HeldOutAccuracy(
         average,
         held_out,
@@ -213,7 +220,7 @@ def _hold_out(
         folder=out,
         cache=cache,
     )
-    return [LabelledSet(rest, vocabulary), *extra], accuracy, tuple(item.image.key for item in held_out)
+    return sets, accuracy, tuple(item.image.key for item in held_out), trained_on
 
 
 def _prepare_norms(network: nn.Module, processes: ProcessGroup, *, several_sets: bool) -> None:

@@ -3,14 +3,13 @@
 The backbone is most of the cost of a step. Its maps are cached under the hash of the input pixels, in one
 store per set of backbone weights, so cached maps always belong to the same pixels and weights. Pixels recur
 only if there are few variants of an image, so augmentations other than flips and rotations are switched off
-(:func:`cacheable_augmentations`). The neck of stage 3 and all later stages are trained as usual.
+(``cacheable_augmentations``). The neck of stage 3 and all later stages are trained as usual.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from typing import Any
 
 import numpy as np
@@ -20,25 +19,9 @@ from jaxtyping import UInt8
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
-from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.data.lmdb_store import LmdbStore
 from dsmoe_core.runtimes.protocol import to_network_input
-
-CACHEABLE = ("flips", "turns")
-"""Augmentations that give at most eight variants of an image."""
-_log = logging.getLogger(__name__)
-
-
-def cacheable_augmentations(training: TrainingConfig) -> TrainingConfig:
-    """Switch off the augmentations that produce new pixels every time, and log their names."""
-    off = [name for name in AUGMENTATIONS if name not in CACHEABLE and getattr(training, name) > 0]
-    if off:
-        _log.info(
-            "the image encoder is frozen: %s are switched off; flips and rotations stay on", ", ".join(off)
-        )
-    return training.model_copy(update=dict.fromkeys(off, 0.0))
 
 
 class FrozenEncoder:

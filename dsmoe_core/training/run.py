@@ -67,6 +67,7 @@ class RunState:
         losses: smoothed losses by name.
         length: what has been decided about the length of the run.
         held_out: keys of the images that are not trained on.
+        trained_on: keys of the images that the model, or its start model, was trained on when the run ends.
     """
 
     step: int
@@ -75,6 +76,7 @@ class RunState:
     losses: dict[str, float] = field(default_factory=dict)
     length: LengthState = field(default_factory=LengthState)
     held_out: tuple[str, ...] = ()
+    trained_on: tuple[str, ...] = ()
 
     def record_step(self, losses: Mapping[str, Tensor], micro_batch: int, seconds: float) -> None:
         """Count one step and smooth its losses.
@@ -152,7 +154,7 @@ class TrainingRun:
             state: final state.
             card: further entries of the model card.
         """
-        entries = {"fingerprint": self.fingerprint, **asdict(state.summary())}
+        entries = {"fingerprint": self.fingerprint, **asdict(state.summary()), "trained_on": state.trained_on}
         save_model(self.out, average, model, vocabulary, {**entries, **card})
         (self.out / CHECKPOINT).unlink(missing_ok=True)
 

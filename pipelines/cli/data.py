@@ -22,6 +22,7 @@ from pipelines.cli.options import (
 from pipelines.cli.terminal import TerminalReporter, console, line
 
 if TYPE_CHECKING:
+    from dsmoe_core.config import TrainingConfig
     from dsmoe_core.data.anchors import Recommendation
     from pipelines.datasets.labelled_data import LabelledData
 
@@ -95,6 +96,8 @@ def preview(
 ) -> None:
     """Show images as the network sees them in training: augmented, with boxes and the augmentations used.
 
+    If the image encoder is frozen, as by default, these are flips and turns.
+
     Example: `dsmoe data preview boards --out sheet.png --each`
     """
     from dsmoe_core.atomic import disk_full_as_error
@@ -106,11 +109,11 @@ def preview(
     if out.suffix.lower() != ".png":
         raise SettingsError(f"--out is {out}; expected a name that ends in .png", "Change the name.")
     data = _data(workspace, images, annotations, px, tile, LabelRequest(strict, None, predictions_as_labels))
+    training = _training_settings(data, of_files=annotations is not None).model_copy(update={"seed": seed})
     columns = min(count, 6) if each else min(count, math.ceil(math.sqrt(1.5 * count)))
     with tempfile.TemporaryDirectory() as scratch:
         sample = data.sample(columns if each else count, seed, Path(scratch))
         views = training_views(sample.labelled, data.model.tiles)
-        training = data.training.model_copy(update={"seed": seed})
         data_set = (views, data.classes, LetterboxReader.for_model(data.model), training)
         rows = augmentation_rows(*data_set, columns) if each else training_rows(*data_set, count, columns)
     draft = out.with_name(f".{out.name}.draft")
@@ -124,6 +127,23 @@ def preview(
     for image in sample.skipped:
         line(f"skipped: {image.name}: {image.reason}")
     line(f"{out} is written")
+
+
+def _training_settings(data: LabelledData, *, of_files: bool) -> TrainingConfig:
+    """The settings of a training on the data, with the augmentations that are in effect.
+
+    Args:
+        of_files: the data is not of a workspace, so the training would start as in a new one.
+    """
+    from dsmoe_core.data.augment.choice import cacheable_augmentations
+    from pipelines.settings.detector import default_encoder
+    from pipelines.training.weights import default_start
+
+    frozen = default_encoder(default_start("nano")) == "frozen" if of_files else data.frozen
+    if not frozen:
+        return data.training
+    line("the image encoder is frozen in training: augmentations other than flips and turns are off")
+    return cacheable_augmentations(data.training)
 
 
 @app.command("anchors")

@@ -94,8 +94,8 @@ def train(
         bool,
         typer.Option(
             "--choose-augmentation",
-            help="Copy-paste for rare classes, and quarter turns only if a short trial with and without them "
-            "allows it; takes half as long again.",
+            help="Copy-paste for rare classes, unless the image encoder is frozen; quarter turns only if a "
+            "short trial with and without them allows it. Takes half as long again, in one process.",
         ),
     ] = False,
     intensity_max: IntensityMaxOption = None,

@@ -22,6 +22,7 @@ class LabelledData(NamedTuple):
     Attributes:
         images: at least one of them has a box; their sizes are those of the annotation files.
         folder: folder of images that are not read yet; None for those of a workspace.
+        frozen: the training freezes the image encoder.
     """
 
     images: tuple[LabelledImage, ...]
@@ -29,6 +30,7 @@ class LabelledData(NamedTuple):
     model: ModelConfig
     training: TrainingConfig
     folder: Path | None = None
+    frozen: bool = False
 
     def sample(self, count: int, seed: int, scratch: Path) -> ExternalImages:
         """A random sample of up to ``count`` images, read; images with boxes come first.
@@ -59,7 +61,9 @@ def from_workspace(path: Path) -> LabelledData:
         labelled = list(opened.annotations().values()) or opened.test_set()
         book, detector = opened.class_book(), opened.settings.detector
         images = tuple(relabel_image(image, book.resolve) for image in labelled)
-        data = LabelledData(images, book.vocabulary().names, detector.model, detector.training)
+        frozen = detector.freezes_encoder(has_parent=opened.champion() is not None)
+        names = book.vocabulary().names
+        data = LabelledData(images, names, detector.model, detector.training, frozen=frozen)
         return _require_boxes(data, str(opened.path))
 
 

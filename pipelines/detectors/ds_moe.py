@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import platformdirs
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.digest import sha256_of
 from dsmoe_core.knockout.part_report import PartReport
 from dsmoe_core.schema import ImageRecord, LabelledImage, Prediction, Vocabulary
 from pipelines.detectors.backend import EVALUATION_MIN_SCORE, PredictFunction, TrainingProgress
@@ -77,6 +78,26 @@ class DSMoEBackend:
         from dsmoe_core.text_encoders.cached import CachedTextEncoder
 
         return CachedTextEncoder(make_text_encoder(self._text, self._api_key), self._cache)
+
+    def start_weights(self, start_from: Path | None) -> Path | None:
+        """File of the weights that a training starts from; None: random weights.
+
+        Args:
+            start_from: folder of a model, whose weights come before the initial ones.
+        """
+        from dsmoe_core.checkpoint import WEIGHTS
+
+        return start_from / WEIGHTS if start_from is not None else self._encoder_from
+
+    def recipe(self, start_from: Path | None) -> list[Any]:
+        """What determines a training apart from its data and settings, as JSON values.
+
+        Args:
+            start_from: folder of the model that it starts from; None: initial weights.
+        """
+        weights = self.start_weights(start_from)
+        digest = sha256_of(weights) if weights is not None and weights.is_file() else None
+        return [self._model.model_dump(mode="json"), self._text.model_dump(mode="json"), digest]
 
     def fit(
         self,

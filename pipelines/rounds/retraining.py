@@ -50,9 +50,13 @@ def train(context: LoopContext, number: int, dataset: str) -> dict[str, Any]:
     The champion may have been changed by hand since the round was opened. The model's id is a hash of all
     that determines the training, so an interrupted step continues the same training only if nothing changed.
     """
+    from dsmoe_core.data.augment.choice import cacheable_augmentations
+
     workspace, champion = context.workspace, context.workspace.champion()
     detector = workspace.settings.detector
     training = detector.training_for_round(number, workspace.settings.round.minutes)
+    if detector.freezes_encoder(has_parent=champion is not None):
+        training = cacheable_augmentations(training)  # so that the settings in effect are recorded
     teacher = champion if detector.distill_champion else None
     settings = [training.model_dump(exclude=FINGERPRINT_EXCLUDED)]
     settings += [s.model_dump() for s in (detector.model, detector.text_encoder)]

@@ -124,6 +124,14 @@ class DetectorSettings(Frozen):
         """
         return None if self.warm_start is None else workspace / Path(self.warm_start).expanduser()
 
+    def freezes_encoder(self, *, has_parent: bool) -> bool:
+        """Whether a training freezes the image encoder: the settings say so, and it has trained weights.
+
+        Args:
+            has_parent: the training starts from a model.
+        """
+        return self.training.encoder == "frozen" and (has_parent or self.start != "scratch")
+
     def training_for_round(self, number: int, minutes: float | None = None) -> TrainingConfig:
         """The training settings of a round: its own length and its own seed.
 

@@ -1,7 +1,8 @@
 """Chooses the augmentations of one training: by its labels, and by a short trial of quarter turns.
 
 The trial trains twice, with and without quarter turns, each for a quarter of the training, without the images
-that early stopping would hold out, and evaluates on those.
+that early stopping would hold out, and evaluates on those. A choice is kept in a file until data, settings,
+network or initial weights change.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dsmoe_core.config import TrainingConfig
 from dsmoe_core.data.augment.choice import AugmentationChoice, choose_by_labels
 from dsmoe_core.digest import content_id
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.detectors.backend import DetectorBackend, evaluate_predictions, predict_all
+from pipelines.detectors.backend import evaluate_predictions, predict_all
+from pipelines.detectors.ds_moe import DSMoEBackend
 from pipelines.progress import ProgressReporter, format_losses
 
 FILE = "augmentation.json"
@@ -29,7 +31,7 @@ MIN_GAIN = 0.01
 
 
 def choose_augmentation(
-    detector: DetectorBackend,
+    detector: DSMoEBackend,
     images: Sequence[LabelledImage],
     vocabulary: Vocabulary,
     training: TrainingConfig,
@@ -42,16 +44,22 @@ def choose_augmentation(
     Args:
         out: folder of the model; an interrupted choice is resumed in it.
         start_from: folder of the model that the training starts from; None: initial weights.
+
+    Raises:
+        ModelError: the folder to start from does not hold a complete model.
     """
-    key = content_id([sorted(image.image.key for image in images), training.model_dump(mode="json")])
+    labels = sorted((i.image.key, [(*a.box.corners, a.label) for a in i.annotations]) for i in images)
+    settings = training.model_dump(mode="json")
+    key = content_id([labels, vocabulary.to_dict(), settings, detector.recipe(start_from)])
     file = out / FILE
     if (stored := _read(file, key)) is not None:
         return stored
-    by_labels = choose_by_labels(images, vocabulary)
+    frozen = training.encoder == "frozen" and detector.start_weights(start_from) is not None
+    by_labels = choose_by_labels(images, vocabulary, frozen=frozen)
     choice = by_labels
     if "turns" not in by_labels.changes and training.turns > 0:
-        settings = training.model_copy(update=by_labels.changes)
-        trial = _try_turns(detector, images, vocabulary, settings, out / "augmentation", start_from, progress)
+        changed = training.model_copy(update=by_labels.changes)
+        trial = _try_turns(detector, images, vocabulary, changed, out / "augmentation", start_from, progress)
         choice = AugmentationChoice(by_labels.changes | trial.changes, (*by_labels.reasons, *trial.reasons))
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(file, json.dumps({"key": key, **choice._asdict()}, indent=1) + "\n")
@@ -60,7 +68,7 @@ def choose_augmentation(
 
 
 def _try_turns(
-    detector: DetectorBackend,
+    detector: DSMoEBackend,
     images: Sequence[LabelledImage],
     vocabulary: Vocabulary,
     training: TrainingConfig,
@@ -68,11 +76,14 @@ def _try_turns(
     start_from: Path | None,
     progress: ProgressReporter,
 ) -> AugmentationChoice:
-    from dsmoe_core.training.early_stopping import hold_out
+    from dsmoe_core.training.early_stopping import hold_out, known_images
 
-    rest, held_out = hold_out(images, training.model_copy(update={"patience": 1}))
+    known = known_images(start_from, images)
+    rest, held_out = hold_out(images, training.model_copy(update={"patience": 1}), known)
     if not held_out:
-        return AugmentationChoice({}, ("quarter turns are not tried: there are too few labelled images",))
+        new = " that the start model was not trained on" if known else ""
+        reason = f"quarter turns are not tried: there are too few labelled images{new}"
+        return AugmentationChoice({}, (reason,))
     length: dict[str, Any] = {
         "images_seen": max(1, round(SHARE * training.images_seen)),
         "patience": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +12,13 @@ from typing import Any, NamedTuple
 from dsmoe_core.checkpoint import read_card
 from dsmoe_core.config import ModelConfig, TrainingConfig
 from dsmoe_core.data.annotation_set import AnnotationSet
+from dsmoe_core.data.augment.choice import cacheable_augmentations
 from dsmoe_core.data.external_images import ExternalImages, read_external_images
 from dsmoe_core.digest import sha256_of
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
-from pipelines.detectors.backend import DetectorBackend
-from pipelines.detectors.ds_moe import dsmoe_backend
+from dsmoe_core.training.distributed import ProcessGroup
+from pipelines.detectors.ds_moe import DSMoEBackend, dsmoe_backend
 from pipelines.progress import ProgressReporter, format_losses
 from pipelines.settings.detector import StartName, backbone_of_start, default_encoder
 from pipelines.settings.environment import Environment
@@ -29,6 +31,9 @@ from pipelines.workspace.relabel import relabel_image
 from pipelines.workspace.workspace import Workspace
 from prompts.class_book import ClassBook
 from prompts.glossary import glossary_book
+
+CACHE = "training-cache"
+"""Folder inside the model's: images and features of a training without a workspace, removed when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,7 @@ class TrainingFiles:
 def train_from_files(
     files: TrainingFiles, workspace: Workspace | None, environment: Environment, progress: ProgressReporter
 ) -> dict[str, Any]:
-    """Train one model; images that cannot be read are skipped and listed.
+    """Train one model; images that cannot be read are skipped and listed. A killed training is resumed.
 
     Args:
         files: inputs, output and settings.
@@ -87,18 +92,18 @@ def train_from_files(
             test set.
         ModelError: the model to start from does not exist, or the teacher does not fit.
         PrerequisiteError: the initial weights need a package that is not installed.
-        SettingsError: initial weights are named, and the workspace or the model to start from has its own.
+        SettingsError: initial weights are named, and the workspace or the model to start from has its own; or
+            several processes would choose augmentations.
     """
-    _refuse_second_start(files, workspace)
+    _check_options(files, workspace)
     if files.class_book is not None:
         book = ClassBook.load(files.class_book)
     else:
         book = workspace.class_book() if workspace else glossary_book(files.annotations.classes)
     start = resolve_model(files.start_from, workspace).folder if files.start_from else None
     network = _network(files, workspace, start, environment)
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        external = _read(files, workspace, start, scratch / "images", progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        external = _read(files, workspace, start, Path(scratch), progress)
         scale = external.scale.intensity_max if external.scale is not None else None
         model, reason = network.model, None
         if model is None and workspace is None and external.labelled:
@@ -109,7 +114,7 @@ def train_from_files(
             intensity_max=scale,
             model=model,
             start=network.start,
-            cache=scratch / "cache",
+            cache=files.out / CACHE,
         )
         if workspace is not None:
             _refuse_test_set(external.labelled, files.images, workspace)
@@ -117,6 +122,7 @@ def train_from_files(
         summary, reasons = _train(
             detector, labelled, book.vocabulary(), network.training, files, start, progress
         )
+    _remove_cache(files.out / CACHE)
     return {
         **summary,
         "images": len(labelled),
@@ -128,7 +134,7 @@ def train_from_files(
 
 
 def _train(
-    detector: DetectorBackend,
+    detector: DSMoEBackend,
     labelled: Sequence[LabelledImage],
     vocabulary: Vocabulary,
     settings: TrainingConfig,
@@ -138,6 +144,8 @@ def _train(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Train with the settings and the changes of ``files``; returns the summary, and reasons of choices."""
     training = settings.model_copy(update=dict(files.changes))
+    if training.encoder == "frozen" and detector.start_weights(start) is not None:
+        training = cacheable_augmentations(training)
     reasons: tuple[str, ...] = ()
     if files.choose_augmentation:
         choice = choose_augmentation(detector, labelled, vocabulary, training, files.out, start, progress)
@@ -165,10 +173,9 @@ def _read(
     """Read the images and their labels.
 
     Args:
-        scratch: folder for converted images, which is created.
+        scratch: folder for converted images.
     """
     progress.status("reading the images")
-    scratch.mkdir()
     external = read_external_images(
         files.annotations,
         files.images,
@@ -201,6 +208,8 @@ def _network(
 ) -> _Network:
     """The network of the workspace or of the model to start from, else that of a new workspace.
 
+    A model's image encoder stays as it was trained, frozen or not.
+
     Raises:
         PrerequisiteError: the initial weights need a package that is not installed.
         ModelError: the model to start from is not complete.
@@ -210,9 +219,9 @@ def _network(
             _install_initial_weights(files.model, workspace, environment)
         return _Network(files.model, "scratch", workspace.settings.detector.training)
     if start_from is not None:
-        model = files.model or read_card(start_from).config
-        frozen = model.backbone == "efficientnet-lite0"
-        return _Network(model, "scratch", TrainingConfig(encoder="frozen" if frozen else "train"))
+        card = read_card(start_from)
+        training = TrainingConfig(encoder=card.encoder or "train")
+        return _Network(files.model or card.config, "scratch", training)
     if files.model is not None:
         return _Network(files.model, "scratch", TrainingConfig())
     start = files.start or default_start("nano")
@@ -220,12 +229,27 @@ def _network(
     return _Network(None, start, TrainingConfig(encoder=default_encoder(start)))
 
 
-def _refuse_second_start(files: TrainingFiles, workspace: Workspace | None) -> None:
+def _check_options(files: TrainingFiles, workspace: Workspace | None) -> None:
+    """Refuse options that exclude each other."""
     owner = "--from" if files.start_from else "the workspace" if workspace else None
     if files.start is not None and owner is not None:
         raise SettingsError(
             f"--start is {files.start}, and {owner} has its own weights", "Leave out one of the two."
         )
+    count = ProcessGroup.current().count
+    if files.choose_augmentation and count > 1:
+        raise SettingsError(
+            f"--choose-augmentation is given to {count} processes; expected one process",
+            "Leave it out, or train without torchrun.",
+        )
+
+
+def _remove_cache(cache: Path) -> None:
+    """Remove the cache of a finished training; of several processes, the main one does when none reads it."""
+    processes = ProcessGroup.current()
+    processes.barrier()
+    if processes.is_main:
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def _model_for(labelled: Sequence[LabelledImage], start: StartName) -> tuple[ModelConfig, str]:
@@ -272,8 +296,6 @@ def _install_imagenet(start: StartName, environment: Environment) -> None:
     Raises:
         PrerequisiteError: their package is not installed.
     """
-    from dsmoe_core.training.distributed import ProcessGroup
-
     if start != "imagenet-lite":
         return
     processes = ProcessGroup.current()

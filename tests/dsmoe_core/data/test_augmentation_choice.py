@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dsmoe_core.config import TrainingConfig
-from dsmoe_core.data.augment.choice import PASTE, choose_by_labels
-from dsmoe_core.data.batches import TrainingSet
+from dsmoe_core.data.augment.choice import PASTE, cacheable_augmentations, choose_by_labels
+from dsmoe_core.data.batches import AUGMENTATIONS, TrainingSet
 from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.schema import Annotation, Box, ClassText, LabelledImage, Vocabulary
 
@@ -44,6 +44,40 @@ def test_changes_follow_the_labels(
     assert choice.changes == changes
     assert len(choice.reasons) == ("paste" in changes) + ("turns" in changes)
     TrainingConfig.model_validate(choice.changes)
+
+
+def test_nothing_is_pasted_for_a_frozen_encoder(images: list[LabelledImage]) -> None:
+    labels = ["crack"] * 40 + ["left dent"] * 2
+    vocabulary = Vocabulary((ClassText("crack", "c"), ClassText("left dent", "d")))
+    data = labelled(images, labels)
+    trained, frozen = (choose_by_labels(data, vocabulary, frozen=frozen) for frozen in (False, True))
+    assert trained.changes == {"paste": PASTE, "paste_rare": True, "turns": 0.0, "flips": 0.0}
+    assert frozen.changes == {"turns": 0.0, "flips": 0.0}
+    assert len(frozen.reasons) == 2
+
+
+def test_a_frozen_encoder_switches_off_augmentations_that_make_new_pixels() -> None:
+    on = TrainingConfig.model_validate(dict.fromkeys(AUGMENTATIONS, 0.4))
+    fixed = cacheable_augmentations(on)
+    assert {name: getattr(fixed, name) for name in AUGMENTATIONS if getattr(fixed, name)} == {
+        "flips": 0.4,
+        "turns": 0.4,
+    }
+    assert fixed.model_copy(update=dict.fromkeys(AUGMENTATIONS, 0.4)) == on
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [({}, None), ({"zoom": 0.0}, None), ({"zoom": 0.9, "paste": 0.3, "flips": 0.1}, ("zoom", "paste"))],
+)
+def test_a_setting_that_is_not_the_default_is_not_switched_off_silently(
+    given: dict[str, float], named: tuple[str, ...] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    cacheable_augmentations(TrainingConfig.model_validate(given))
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (named is not None)
+    for name in AUGMENTATIONS if named else ():
+        assert (name in warnings[0]) == (name in (named or ()))
 
 
 def test_rare_classes_are_pasted_more_often(images: list[LabelledImage]) -> None:

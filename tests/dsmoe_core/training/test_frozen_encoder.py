@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -15,11 +14,10 @@ from tiny import QUICK, train
 from torch import nn
 
 from dsmoe_core.checkpoint import WEIGHTS, read_tensors
-from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox_cache import CacheConfig
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.stages.image_encoder import ImageEncoder
-from dsmoe_core.training.frozen_encoder import FrozenEncoder, cacheable_augmentations
+from dsmoe_core.training.frozen_encoder import FrozenEncoder
 
 BACKBONE = "image_encoder.backbone."
 FROZEN = QUICK.model_copy(update={"encoder": "frozen"})
@@ -120,13 +118,3 @@ def test_without_a_start_model_the_encoder_is_trained_with_a_warning(
     assert [r.levelname for r in caplog.records if r.name == "dsmoe_core.train"] == ["WARNING"]
     trained, frozen = (read_tensors(tmp_path / name / WEIGHTS)[0] for name in ("whole", "frozen"))
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in trained.items())
-
-
-def test_augmentations_that_make_new_pixels_are_switched_off_and_logged(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    on = QUICK.model_copy(update=dict.fromkeys(AUGMENTATIONS, 0.5))
-    with caplog.at_level(logging.INFO):
-        fixed = cacheable_augmentations(on)
-    assert {name for name in AUGMENTATIONS if getattr(fixed, name)} == {"flips", "turns"}
-    assert "zoom, brightness, contrast, noise, blur, paste, mixup" in caplog.text

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -12,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import QUICK, Killed, train
 
+from dsmoe_core.checkpoint import CARD, read_card
 from dsmoe_core.config import TrainingConfig
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.schema import LabelledImage, Vocabulary
 from dsmoe_core.training.distributed import ProcessGroup
-from dsmoe_core.training.early_stopping import MIN_WITH_BOXES, hold_out
+from dsmoe_core.training.early_stopping import MIN_WITH_BOXES, hold_out, known_images
 from dsmoe_core.training.length import LengthState, TrainingLength
 from dsmoe_core.training.schedule import cosine_factor, wsd_factor
 from tests.dsmoe_core.test_train import assert_same_weights
@@ -223,6 +225,44 @@ def test_a_training_with_early_stopping_resumes_to_the_same_weights(
     cut = train(tmp_path / "cut", many, vocabulary, training=training)
     assert (cut.length, cut.held_out, cut.steps) == (whole.length, whole.held_out, whole.steps)
     assert_same_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def keys(images: Iterable[LabelledImage]) -> set[str]:
+    return {image.image.key for image in images}
+
+
+@pytest.mark.parametrize("patience", [1, None], ids=["too few images", "no early stopping"])
+def test_images_that_the_start_model_was_trained_on_are_not_held_out(
+    patience: int | None, tmp_path: Path, many: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    """The first round trains on all its images, three of which later rounds would hold out."""
+    stopping = QUICK.model_copy(
+        update={"images_seen": 4, "patience": 1, "evaluate_every": 2, "inner_split": 0.5}
+    )
+    rest, chosen = hold_out(many, stopping)
+    first_round = [*chosen[:3], *rest[:3]]
+    settings = stopping.model_copy(update={"patience": patience})
+    first = train(tmp_path / "first", first_round, vocabulary, training=settings)
+    assert first.held_out == ()
+    second = train(tmp_path / "second", many, vocabulary, training=stopping, start_from=tmp_path / "first")
+    assert set(second.held_out) == keys(chosen[3:])
+    card = read_card(tmp_path / "second")
+    assert set(card.trained_on or ()) == keys(many) - keys(chosen[3:])
+    third = train(tmp_path / "third", many, vocabulary, training=stopping, start_from=tmp_path / "second")
+    assert set(third.held_out) == set(second.held_out)
+
+
+def test_a_model_without_a_list_of_its_images_counts_as_trained_on_all_it_did_not_hold_out(
+    tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary
+) -> None:
+    train(tmp_path, images[:4], vocabulary, training=QUICK.model_copy(update={"images_seen": 2}))
+    assert known_images(tmp_path, images) == keys(images[:4])
+    assert known_images(None, images) == frozenset()
+    card = json.loads((tmp_path / CARD).read_text())
+    del card["trained_on"]
+    card["held_out"] = [images[5].image.key]
+    (tmp_path / CARD).write_text(json.dumps(card))
+    assert known_images(tmp_path, images) == keys(images[:5])
 
 
 def test_a_training_with_a_time_limit_ends_and_is_not_repeated(

@@ -5,22 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from annotate.studio.label_config import colour
-from dsmoe_core.config import ModelConfig, Tiles
+from dsmoe_core.config import ModelConfig, Tiles, TrainingConfig
 from dsmoe_core.data import coco
 from dsmoe_core.data.augment.sample import Sample
 from dsmoe_core.data.batches import AUGMENTATIONS
 from dsmoe_core.data.letterbox import LetterboxReader
 from dsmoe_core.tiling import training_views
 from pipelines import cli
-from pipelines.datasets import labelled_data
+from pipelines.datasets import contact_sheet, labelled_data
 from pipelines.datasets.contact_sheet import Row, augmentation_rows, render_sheet
 from pipelines.datasets.labelled_data import LabelledData, from_files, from_workspace
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
 
@@ -91,6 +93,43 @@ def test_preview_of_a_workspace_and_of_files(
         with Image.open(out) as image:
             assert image.width == 8 + 3 * 248
         assert [p.name for p in out.parent.iterdir() if p.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown"),
+    [
+        ({"start": "warm", "training": {"encoder": "frozen"}}, {"flips", "turns"}),
+        ({"start": "scratch", "training": {"encoder": "frozen"}}, {"flips", "turns", "zoom", "brightness"}),
+        ({"start": "warm", "training": {"encoder": "train"}}, {"flips", "turns", "zoom", "brightness"}),
+        (None, {"flips", "turns"}),
+    ],
+    ids=["frozen", "nothing to freeze", "trained", "files"],
+)
+def test_preview_shows_the_augmentations_in_effect(
+    changes: dict[str, Any] | None,
+    shown: set[str],
+    workspace: Workspace,
+    blocks: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Labelled files without a workspace are trained with the defaults, which freeze the encoder."""
+    source: tuple[str | Path, ...] = ("--annotations", blocks / "train.json", "--images", blocks / "images")
+    if changes is not None:
+        settings = workspace.settings.model_dump()
+        settings["detector"] |= {"model": ModelConfig().model_dump(), **changes}
+        WorkspaceSettings.model_validate(settings).write(workspace.path / "dsmoe.yaml")
+        source = (workspace.path,)
+    previewed: list[TrainingConfig] = []
+
+    def training_rows(views: Any, classes: Any, reader: Any, training: TrainingConfig, *_: Any) -> list[Row]:
+        previewed.append(training)
+        return augmentation_rows(views, classes, reader, training, columns=2)
+
+    monkeypatch.setattr(contact_sheet, "training_rows", training_rows)
+    assert run("preview", *source, "--out", tmp_path / "a.png", "--count", "2", "--px", "96") == 0
+    (training,) = previewed
+    assert {name for name in AUGMENTATIONS if getattr(training, name)} == shown
 
 
 def test_workspace_without_labels_gives_its_test_set(workspace: Workspace) -> None:

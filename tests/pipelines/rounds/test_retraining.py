@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dsmoe_core.config import ModelConfig
 from dsmoe_core.errors import SettingsError, WorkspaceError
 from pipelines.detectors.stub_detector import StubDetector
 from pipelines.rounds.context import LoopContext
@@ -17,6 +18,7 @@ from pipelines.rounds.loop import close_round, open_round
 from pipelines.rounds.promotion import evaluate, promote
 from pipelines.rounds.retraining import make_dataset, train
 from pipelines.settings.gate import GateSettings
+from pipelines.settings.workspace import WorkspaceSettings
 from pipelines.workspace.registry import Metrics
 
 Label = Callable[[LoopContext], None]
@@ -98,6 +100,30 @@ def test_dataset_version_has_the_labels_and_its_parent(annotated: LoopContext, l
     harvest(annotated, 1, partial=False)
     second = annotated.workspace.dataset_version(make_dataset(annotated, 1)["dataset_version"])
     assert second.parent == first["dataset_version"]
+
+
+@pytest.mark.parametrize(
+    ("start", "noise", "zoom"),
+    [("warm", 0.0, 0.0), ("scratch", 0.3, 0.5)],
+    ids=["frozen", "nothing to freeze"],
+)
+def test_card_has_the_augmentations_in_effect(
+    start: str, noise: float, zoom: float, annotated: LoopContext
+) -> None:
+    workspace = annotated.workspace
+    settings = workspace.settings.model_dump()
+    settings["detector"] |= {"start": start, "model": ModelConfig().model_dump()}
+    settings["detector"]["training"] |= {"encoder": "frozen", "noise": 0.3}
+    workspace.settings = WorkspaceSettings.model_validate(settings)
+    harvest(annotated, 0, partial=False)
+    model = train(annotated, 0, make_dataset(annotated, 0)["dataset_version"])["model"]
+    config = workspace.registry.card(model).training["config"]
+    assert (config["encoder"], config["noise"], config["zoom"], config["turns"]) == (
+        "frozen",
+        noise,
+        zoom,
+        1.0,
+    )
 
 
 def test_training_is_not_repeated_and_its_card_is_written_once(trained: tuple[LoopContext, str]) -> None:

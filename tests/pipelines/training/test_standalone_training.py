@@ -6,18 +6,28 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from tiny import SMALL, HashEncoder
+from tiny import SMALL, HashEncoder, Killed
 
+from dsmoe_core.build import build
+from dsmoe_core.checkpoint import WEIGHTS, load_model, read_card, read_tensors, save_model
+from dsmoe_core.config import ModelConfig
 from dsmoe_core.data import coco
 from dsmoe_core.data.annotation_set import AnnotationSet, ImageAnnotations
-from dsmoe_core.schema import Annotation, Box
+from dsmoe_core.schema import Annotation, Box, ClassText, Vocabulary
+from dsmoe_core.training.distributed import ProcessGroup
+from dsmoe_core.training.frozen_encoder import FrozenEncoder
 from pipelines import cli
 from pipelines.detectors.ds_moe import DSMoEBackend
+from pipelines.progress import SilentProgress
+from pipelines.settings.environment import Environment
 from pipelines.settings.workspace import WorkspaceSettings
+from pipelines.training.standalone_training import CACHE, TrainingFiles, train_from_files
 from pipelines.workspace.workspace import Workspace
 from tests.pipelines.blocks import COLOURS
 
@@ -62,7 +72,11 @@ def test_trains_once_and_starts_from_a_given_model(
 
 @pytest.mark.parametrize(
     ("options", "backbone", "encoder"),
-    [([], "efficientnet-lite0", "frozen"), (["--start", "scratch"], "tiny-vit", "train")],
+    [
+        ([], "efficientnet-lite0", "frozen"),
+        (["--start", "scratch"], "tiny-vit", "train"),
+        (["--start", "warm"], "tiny-vit", "frozen"),
+    ],
 )
 def test_without_a_workspace_training_starts_as_in_a_new_workspace(
     options: list[str],
@@ -85,6 +99,89 @@ def test_without_a_workspace_training_starts_as_in_a_new_workspace(
     assert continued["config"] == card["config"]
     assert continued["training"]["encoder"] == encoder
     assert cli.run([*more, "--start", "warm"]) == 2
+
+
+def start_model(folder: Path, config: ModelConfig, encoder: str) -> Path:
+    """The folder of an untrained model that names this setting for the encoder."""
+    vocabulary = Vocabulary(tuple(ClassText(name, name) for name in COLOURS))
+    card = {"text_encoder": HashEncoder.name, "training": {"encoder": encoder}}
+    save_model(folder, build(config), config, vocabulary, card)
+    return folder
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet-lite0", "tiny-vit"])
+@pytest.mark.parametrize("encoder", ["train", "frozen"])
+def test_a_model_is_trained_on_with_its_setting_for_the_encoder(
+    backbone: str, encoder: str, tmp_path: Path, blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
+    config = ModelConfig.model_validate({**SMALL.model_dump(), "backbone": backbone})
+    start = start_model(tmp_path / "start", config, encoder)
+    files = ["--annotations", str(blocks / "train.json"), "--images", str(blocks / "images")]
+    given = ["train", str(tmp_path / "out"), *files, "--images-seen", "4", "--from", str(start)]
+    assert cli.run(given) == 0
+    card = read_card(tmp_path / "out")
+    assert (card.config.backbone, card.encoder) == (backbone, encoder)
+    before, after = (read_tensors(folder / WEIGHTS)[0] for folder in (start, tmp_path / "out"))
+    names = [name for name in before if name.startswith("image_encoder.backbone.")]
+    assert all(torch.equal(before[name], after[name]) for name in names) is (encoder == "frozen")
+
+
+class KilledInTraining(SilentProgress):
+    """Kills the training in its first step."""
+
+    def status(self, text: str) -> None:
+        self.activity = text
+
+    def advance(self, done: int, total: int, note: str = "") -> None:
+        if self.activity == "training":
+            raise Killed
+
+
+def test_an_interrupted_training_without_a_workspace_continues_with_its_features(
+    tmp_path: Path, blocks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
+    computed: list[int] = []
+    compute = FrozenEncoder._compute
+
+    def counting(encoder: FrozenEncoder, pixels: Any) -> Any:
+        computed.append(1)
+        return compute(encoder, pixels)
+
+    monkeypatch.setattr(FrozenEncoder, "_compute", counting)
+    start = start_model(tmp_path / "start", SMALL, "frozen")
+    labels, out = coco.read(blocks / "train.json"), tmp_path / "out"
+    files = TrainingFiles(
+        labels, blocks / "images", out, start_from=str(start), changes=(("images_seen", 4),)
+    )
+    with pytest.raises(Killed):
+        train_from_files(files, None, Environment.read({}), KilledInTraining())
+    assert (out / CACHE).is_dir()
+    assert len(computed) == 4
+    for _ in range(2):
+        summary = train_from_files(files, None, Environment.read({}), SilentProgress())
+        assert summary["steps"] == 1
+        assert len(computed) == 4
+        assert {path.name for path in out.iterdir()} == {
+            "known_features.safetensors",
+            "model.json",
+            "model.safetensors",
+        }
+        assert load_model(out).config == read_card(start).config
+
+
+def test_augmentations_are_not_chosen_in_several_processes(
+    tmp_path: Path,
+    blocks: Path,
+    small_workspace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.setattr(ProcessGroup, "current", lambda: ProcessGroup(rank=1, count=2))
+    assert cli.run(arguments(tmp_path / "out", blocks, small_workspace, "--choose-augmentation")) == 2
+    assert "--choose-augmentation" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_second_start_is_refused(
