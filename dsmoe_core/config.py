@@ -274,8 +274,10 @@ class LossWeights(Frozen):
 
     @classmethod
     def paper(cls) -> LossWeights:
-        """Return the paper's weights: ``2 alpha QFL + lambda CIoU``, alpha = 0.45, lambda = 0.05 (eq. 31)."""
-        return cls(quality=0.9, balance_alpha=0.45, box=0.05, label_floor=0.0, positive_beta=2.0)
+        """Return the paper's losses: ``2 alpha QFL + lambda CIoU``, alpha = 0.45, lambda = 0.05 (eq. 31)."""
+        form = {"balance_alpha": 0.45, "label_floor": 0.0, "positive_beta": 2.0}
+        ours = dict.fromkeys(("contrast", "affinity", "specialisation"), 0.0)
+        return cls(quality=0.9, box=0.05, angle=1.0, **form, **ours)  # the paper gives no weight of eq. 13
 
 
 FINGERPRINT_EXCLUDED = {"micro_batch", "checkpoint_every_s"}

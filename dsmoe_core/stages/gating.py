@@ -12,7 +12,9 @@ hidden layers of 128.
 - Expert text. Paper: "T^_i is the class-specific text embedding for expert i", yet N_e = 32 is not C. We:
   each expert has a learned query that attends over T^, so classes can change without changing the experts.
   The projector reads what the query attended to, and its product with the query, so that experts differ also
-  with a single class. The literal form is ``learned_queries=False``: expert i reads T^_(i mod C).
+  with a single class. The literal form is ``learned_queries=False``: expert i reads T^_(i mod C), and the
+  projector nothing else. Experts of the same class then have the same weight everywhere, so a small initial
+  load bias selects those of lower number first; otherwise rounding decides, differently in each runtime.
 - Inner product. Paper: of vectors of any length. We: of unit vectors, because at tau = 0.1 an unbounded
   product saturates the softmax. The mean over images and the mean over experts are subtracted before: the
   images of one factory, and experts that share one projector, otherwise point in almost the same direction,
@@ -44,6 +46,8 @@ LOAD_BIAS_RATE = 0.1
 """Step size of the load bias per batch, in logits; large enough for trainings of a few hundred steps."""
 TAU, PAPER_TAU = 0.25, 0.07
 MIN_TAU = 0.1
+TIE_BIAS = 1e-4
+"""Difference of the initial load bias of successive experts in the literal form, in logits."""
 SHORTEST_KEY = 1e-3
 """Shorter differences between expert vectors are rounding errors and are not scaled to length 1."""
 
@@ -109,7 +113,7 @@ class AttentionGating(nn.Module):
         self.log_tau = nn.Parameter(torch.tensor(tau).log())
         self.min_tau = min(tau, MIN_TAU)
         self.load_bias: Tensor
-        self.register_buffer("load_bias", torch.zeros(experts))
+        self.register_buffer("load_bias", torch.arange(experts) * (0.0 if learned_queries else -TIE_BIAS))
         self.batch_fraction = 1.0
 
     def forward(self, f_b: Float[Tensor, "b d h w"], text: Float[Tensor, "c t"]) -> GatingOutput:
@@ -118,7 +122,7 @@ class AttentionGating(nn.Module):
         features = self.image_projector(f_b)
         if not self.per_position:
             features = features.mean((2, 3), keepdim=True)
-        keys = self._keys(expert_text)
+        keys = self._keys(text, expert_text)
         with torch.autocast(f_b.device.type, enabled=False):  # fp32: small differences decide the selection
             logits = self._logits(features.permute(0, 2, 3, 1).float(), keys.float())
             probabilities = logits.softmax(-1)
@@ -144,15 +148,27 @@ class AttentionGating(nn.Module):
         The projector of the experts' texts reads each text, without a query. What the texts share is
         subtracted, as it is from the positions.
         """
-        tokens = self.text_projector(torch.cat([text, torch.zeros_like(text)], dim=-1)).float()
-        keys = self._keys(self._expert_text(text)).float()
+        tokens = self._project(text).float()
+        keys = self._keys(text, self._expert_text(text)).float()
         if self.normalise:
             tokens = F.normalize(tokens - tokens.mean(0), dim=-1, eps=SHORTEST_KEY)
         return self._scaled_product(tokens, keys).softmax(-1)
 
-    def _keys(self, expert_text: Float[Tensor, "e t"]) -> Float[Tensor, "e g"]:
+    def _keys(self, text: Float[Tensor, "c t"], expert_text: Float[Tensor, "e t"]) -> Float[Tensor, "e g"]:
+        """Compute psi of the text of every expert."""
+        if not self.learned_queries:
+            return self._of_experts(self._project(text))
         keys: Tensor = self.text_projector(torch.cat([expert_text, expert_text * self.queries], dim=-1))
         return keys
+
+    def _project(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "c g"]:
+        """Compute ``W_psi T^``, without a query."""
+        projected: Tensor = self.text_projector(torch.cat([text, torch.zeros_like(text)], dim=-1))
+        return projected
+
+    def _of_experts(self, rows: Float[Tensor, "c d"]) -> Float[Tensor, "e d"]:
+        """Return the row of class i modulo C for every expert i."""
+        return rows[torch.arange(len(self.queries), device=rows.device) % len(rows)]
 
     def _logits(
         self, features: Float[Tensor, "b h w g"], keys: Float[Tensor, "e g"]
@@ -173,7 +189,7 @@ class AttentionGating(nn.Module):
 
     def _expert_text(self, text: Float[Tensor, "c t"]) -> Float[Tensor, "e t"]:
         if not self.learned_queries:
-            return text[torch.arange(len(self.queries), device=text.device) % len(text)]
+            return self._of_experts(text)
         attention: Tensor = (self.queries @ text.T / text.shape[-1] ** 0.5).softmax(-1)
         return attention @ text
 

@@ -229,3 +229,12 @@ def test_ciou_of_other_boxes_is_bit_identical_to_torchvision() -> None:
     predicted = torch.cat([predicted, predicted + 0.11 + random(200, 2).abs() * 40], dim=1)
     true = predicted + random(200, 4, seed=2) * 0.02
     assert torch.equal(ciou_loss(predicted, true), complete_box_iou_loss(predicted, true, reduction="none"))
+
+
+def test_the_papers_weights_have_its_losses_only() -> None:
+    paper, ours = LossWeights.paper(), LossWeights()
+    assert paper.angle > 0
+    assert (paper.contrast, paper.affinity, paper.specialisation) == (0, 0, 0)
+    assert (paper.text_balance, paper.gradient_conflict) == (0, 0)
+    for name in ("value_overlap", "taxonomy", "misalignment"):
+        assert getattr(paper, name) == getattr(ours, name) > 0

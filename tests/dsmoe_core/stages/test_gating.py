@@ -36,7 +36,7 @@ def reference(stage: AttentionGating, f_b: Tensor, text: Tensor, k: int) -> Gati
         attention = torch.exp(text @ stage.queries[e] / text.shape[1] ** 0.5)
         expert_text[e] = sum(a * row for a, row in zip(attention / attention.sum(), text, strict=True))
     keys = [
-        projector(torch.cat([t, t * q]), stage.text_projector)
+        projector(torch.cat([t, t * q * stage.learned_queries]), stage.text_projector)
         for t, q in zip(expert_text, stage.queries, strict=True)
     ]
     mean_key = sum(keys) / count
@@ -75,7 +75,6 @@ def _product(stage: AttentionGating, descriptor: Tensor, key: Tensor, mean_key: 
         {"per_position": False},
         {"normalise": False},
         {"renormalise": False},
-        {"learned_queries": False},
         {"tau": 0.07},
     ],
 )
@@ -91,6 +90,48 @@ def test_output_equals_the_equation(
     close(output.probabilities, expected.probabilities, 1e-5)
     close(output.expert_text, expected.expert_text, 1e-10)
     close(output.logits, expected.logits, 1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("k", [1, 3, 7])
+@pytest.mark.parametrize("classes", [4, 7, 9])
+def test_the_literal_form_is_the_equation_and_ties_select_the_lower_number(k: int, classes: int) -> None:
+    """``w_i = softmax_i(<GAP(W_phi F_b), W_psi T^_i> / tau)``, and the k highest weights."""
+    literal = dict.fromkeys(("per_position", "normalise", "renormalise", "learned_queries", "balance"), False)
+    stage = AttentionGating(width=6, text_width=10, experts=7, top_k=k, tau=0.07, **literal)
+    bias = stage.load_bias.clone()
+    stage = randomised(stage)
+    stage.load_bias.copy_(bias)
+    f_b, text = random(3, 6, 5, 3), random(classes, 10, seed=1)
+    output = stage(f_b, text)
+    first, tau = stage.text_projector[0], max(float(stage.log_tau.exp()), 0.07)
+    for b in range(3):
+        phi = projector(f_b[b].permute(1, 2, 0), stage.image_projector).mean((0, 1))
+        logits = []
+        for i in range(7):
+            hidden = first.weight[:, :10] @ text[i % classes] + first.bias
+            hidden = linear(hidden * torch.sigmoid(hidden), stage.text_projector[2])
+            psi = linear(hidden * torch.sigmoid(hidden), stage.text_projector[4])
+            logits.append(float(phi @ psi) / tau)
+        exponentials = [math.exp(logit) for logit in logits]
+        weights = [value / sum(exponentials) for value in exponentials]
+        assert output.probabilities[b, :, 0, 0].tolist() == pytest.approx(weights, abs=1e-5)
+        chosen = sorted(range(7), key=lambda i, weights=weights: (-round(weights[i], 9), i))[:k]
+        found = dict(
+            zip(output.experts[b, :, 0, 0].tolist(), output.weights[b, :, 0, 0].tolist(), strict=True)
+        )
+        assert found == pytest.approx({i: weights[i] for i in chosen}, abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("classes", [7, 9])
+def test_experts_of_a_class_each_can_be_compared_as_unit_vectors(classes: int) -> None:
+    stage = randomised(AttentionGating(width=6, text_width=10, experts=7, top_k=3, learned_queries=False))
+    f_b, text = random(3, 6, 4, 2), random(classes, 10, seed=1)
+    expected, output = reference(stage, f_b, text, 3), stage(f_b, text)
+    assert output.experts.tolist() == expected.experts.tolist()
+    close(output.weights, expected.weights, 1e-5)
+    close(output.expert_text, expected.expert_text, 1e-10)
 
 
 @torch.no_grad()
