@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,14 +16,21 @@ def next_best(gated: GatingOutput, load_bias: Float[Tensor, " e"]) -> GatingOutp
     """The same router output with the experts of the ranks k + 1 to 2 k, or the last k ranks if there are
     fewer than 2 k experts; the weights sum to 1.
 
+    With more experts for the tail (long_tailed_routing.py), k differs between positions. The slots that a
+    position does not use have weight 0, as in stage 7.
+
     Args:
         gated: selection of the k best experts.
         load_bias: of the experts, part of the ranking (stage 7).
     """
-    k, experts = gated.experts.shape[1], gated.probabilities.shape[1]
-    ranked = (gated.logits + load_bias[:, None, None]).topk(min(2 * k, experts), dim=1).indices
-    selected = ranked[:, -k:]
-    weights = gated.probabilities.gather(1, selected)
+    slots, experts = gated.experts.shape[1], gated.probabilities.shape[1]
+    depth = min(2 * slots, experts)
+    ranked = (gated.logits + load_bias[:, None, None]).topk(depth, dim=1).indices
+    k = (gated.weights > 0).sum(1, keepdim=True)
+    slot = torch.arange(slots, device=k.device)[:, None, None]
+    rank = (torch.minimum(k, experts - k) + slot) % depth  # unused slots have any other expert
+    selected = ranked.gather(1, rank)
+    weights = gated.probabilities.gather(1, selected) * (slot < k)
     return gated._replace(experts=selected, weights=weights / weights.sum(1, keepdim=True))
 
 

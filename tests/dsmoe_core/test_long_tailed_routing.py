@@ -17,6 +17,7 @@ from torch import Tensor
 from dsmoe_core.build import build_full_network
 from dsmoe_core.config import LossWeights, ModelConfig, TrainingConfig
 from dsmoe_core.long_tailed_routing import MARGIN, tail_positions, text_balance_loss, used_slots
+from dsmoe_core.runtimes.next_experts import next_best
 from dsmoe_core.stages.experts import TASK_EXPERTS, SparseExperts
 from dsmoe_core.stages.gating import LOAD_BIAS_RATE, AttentionGating
 
@@ -81,6 +82,27 @@ def test_positions_in_the_tail_select_more_experts(top_k: int, tail_top_k: int, 
         assert output.experts[b, :, y, x].tolist() == best + rest
         assert output.weights[b, :count, y, x].tolist() == pytest.approx([row[e] / total for e in best])
         assert output.weights[b, count:, y, x].tolist() == [0.0] * (tail_top_k - count)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("top_k", "tail_top_k"), [(1, 2), (2, 4), (1, 5), (3, EXPERTS)])
+def test_next_best_experts_skip_no_rank(top_k: int, tail_top_k: int) -> None:
+    """Ranks k + 1 to 2 k at each position, or the last k ranks; k is larger in the tail."""
+    stage, f_b, text = stage_and_inputs(top_k=top_k, tail_top_k=tail_top_k)
+    gated = stage(f_b, text)
+    following = next_best(gated, stage.load_bias)
+    tails = tail_reference(gated.probabilities)
+    assert {True, False} <= {one for tail in tails for one in tail}
+    for b, y, x in product(range(3), range(5), range(4)):
+        k = tail_top_k if tails[b][y * 4 + x] else top_k
+        scores = (gated.logits[b, :, y, x] + stage.load_bias).tolist()
+        row = gated.probabilities[b, :, y, x].tolist()
+        ranked = sorted(range(EXPERTS), key=lambda e, scores=scores: -scores[e])
+        expected = ranked[k : 2 * k] if 2 * k <= EXPERTS else ranked[-k:]
+        assert following.experts[b, :k, y, x].tolist() == expected
+        total = sum(row[e] for e in expected)
+        assert following.weights[b, :k, y, x].tolist() == pytest.approx([row[e] / total for e in expected])
+        assert following.weights[b, k:, y, x].tolist() == [0.0] * (tail_top_k - k)
 
 
 @torch.no_grad()
