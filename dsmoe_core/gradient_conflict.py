@@ -16,6 +16,7 @@ mean hinders the others, and its routing is pushed away from the expert. Off by 
   conflicting token. We: its mean over the conflicting pairs. Its gradient reaches the router's weights alone,
   not F_b or the texts, so that features do not change to please the router.
 - With routing per image a token is an image, and its gradient is the sum over its positions.
+- The head must read F_out (``model.head_input``): no other map depends on the experts.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from dsmoe_core.text_embeddings import embed_vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
 from dsmoe_core.tiling import training_views
 from dsmoe_core.training.batch_renormalisation import renormalise
+from dsmoe_core.training.compatibility import require_compatible
 from dsmoe_core.training.distributed import ProcessGroup
 from dsmoe_core.training.early_stopping import HeldOutAccuracy, hold_out, known_images
 from dsmoe_core.training.frozen_encoder import FrozenEncoder
@@ -90,11 +91,12 @@ def fit(
 
     Raises:
         DataError: a set has no image.
-        SettingsError: several sets, but the network reads no text; or a cosine with early stopping.
+        SettingsError: several sets, but the network reads no text; or the training settings do not fit.
         ModelError: the model to start from or the teacher does not fit, or the training diverged.
         PrerequisiteError: a single image does not fit into memory, or the disk is full.
     """
     check_schedule(training)
+    require_compatible(model, training)
     sets = _check_sets([LabelledSet(images, vocabulary), *extra_sets], model, teacher)
     processes = ProcessGroup.current()
     start = start_from / WEIGHTS if start_from is not None else encoder_from

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.training.compatibility import incompatibility
 
 
 class PackagedText(Frozen):
@@ -54,6 +55,25 @@ StartName = Literal["scratch", "mobile-sam", "imagenet-lite", "warm"]
 def backbone_of_start(start: str) -> Literal["efficientnet-lite0", "tiny-vit"]:
     """The backbone of the image encoder that initial weights are for."""
     return "efficientnet-lite0" if start == "imagenet-lite" else "tiny-vit"
+
+
+def needs_of_start(start: StartName, model: ModelConfig) -> dict[str, bool]:
+    """What initial weights of the image encoder need of a network, and whether it has it."""
+    backbone = backbone_of_start(start)
+    needs = {f"backbone {backbone}": model.backbone == backbone}
+    needs |= {} if start == "scratch" else {"an ablation row from C on": model.mobile_sam}
+    needs |= {"size base": model.size == "base"} if start == "mobile-sam" else {}
+    return needs
+
+
+TINY_VIT_FIELDS = ("encoder_widths", "encoder_depths", "encoder_heads", "encoder_windows", "width")
+"""Fields of ``ModelConfig`` that give the weights of stage 3 with TinyViT their shapes."""
+
+
+def has_preset_encoder(model: ModelConfig) -> bool:
+    """Whether the packaged warm start of a network's size has the shapes of its image encoder."""
+    preset = ModelConfig.of_size(model.size)
+    return all(getattr(model, name) == getattr(preset, name) for name in ("backbone", *TINY_VIT_FIELDS))
 
 
 def default_encoder(start: str) -> Literal["frozen", "train"]:
@@ -103,10 +123,7 @@ class DetectorSettings(Frozen):
     @model_validator(mode="after")
     def _start_fits_the_encoder(self) -> Self:
         model, start = self.model, self.start
-        backbone = backbone_of_start(start)
-        needs = {f"backbone {backbone}": model.backbone == backbone}
-        needs |= {} if start == "scratch" else {"an ablation row from C on": model.mobile_sam}
-        needs |= {"size base": model.size == "base"} if start == "mobile-sam" else {}
+        needs = needs_of_start(start, model)
         if not all(needs.values()):
             raise ValueError(
                 f"start is {start}, size {model.size}, backbone {model.backbone}, row {model.ablation}; "
@@ -114,6 +131,12 @@ class DetectorSettings(Frozen):
             )
         if self.warm_start is not None and self.start != "warm":
             raise ValueError(f"warm_start is given and start is {self.start}; expected warm")
+        return self
+
+    @model_validator(mode="after")
+    def _network_fits_its_training(self) -> Self:
+        if problem := incompatibility(self.model, self.training):
+            raise ValueError(problem)
         return self
 
     def warm_start_file(self, workspace: Path) -> Path | None:
