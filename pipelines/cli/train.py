@@ -139,7 +139,11 @@ def distill(
     class_book: BookOption = None,
     size: Annotated[
         Size | None,
-        typer.Option("--size", help="Size of the student; default: the workspace's network, or nano."),
+        typer.Option(
+            "--size",
+            help="Size of the student, with the same backbone; default: the network of the workspace, "
+            "of --from or of the teacher.",
+        ),
     ] = None,
     experts: Annotated[
         int | None, typer.Option("--experts", min=1, help="Number of the student's experts.")

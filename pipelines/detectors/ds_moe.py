@@ -23,6 +23,7 @@ from pipelines.settings.detector import (
     StartName,
     TextSettings,
     TransformersText,
+    has_preset_encoder,
 )
 from pipelines.settings.environment import Environment
 from pipelines.settings.validation import validate_settings
@@ -251,14 +252,25 @@ def dsmoe_backend(
 
 def _with_model(settings: DetectorSettings, model: ModelConfig) -> DetectorSettings:
     """The settings with another network. One with another image encoder starts from its packaged weights."""
-    from dsmoe_core.warm_start.checkpoint import shipped_path
-
     changes: dict[str, Any] = {"model": model}
     if (model.size, model.backbone) != (settings.model.size, settings.model.backbone):
-        shipped = model.mobile_sam and model.backbone == "tiny-vit"
-        has_weights = shipped and shipped_path(model.size).is_file()
-        changes |= {"start": "warm" if has_weights else "scratch", "warm_start": None}
+        changes |= {"start": packaged_start(model), "warm_start": None}
     return settings.model_copy(update=changes)
+
+
+def packaged_start(model: ModelConfig) -> StartName:
+    """Initial weights of the image encoder that come with an installed package, for a given network.
+
+    ``imagenet-lite`` for EfficientNet-Lite0; ``warm`` for a preset's TinyViT if this package has a warm start
+    for the size; ``scratch`` otherwise, and for ablation rows with another encoder.
+    """
+    from dsmoe_core.warm_start.checkpoint import shipped_path
+
+    if not model.mobile_sam:
+        return "scratch"
+    if model.backbone == "efficientnet-lite0":
+        return "imagenet-lite"
+    return "warm" if has_preset_encoder(model) and shipped_path(model.size).is_file() else "scratch"
 
 
 def image_cache(workspace: Workspace) -> CacheConfig | None:

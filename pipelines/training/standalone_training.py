@@ -47,7 +47,7 @@ class TrainingFiles:
         class_book: by default the workspace's, or the glossary's descriptions of the annotations' classes.
         start_from: folder or id of the model to start from; None for initial weights.
         start: initial weights of the image encoder, where there is neither a workspace nor a model to start
-            from; None: those that ``dsmoe init`` uses.
+            from; None: those that ``dsmoe init`` uses. To be given with ``model``.
         changes: training settings that override the workspace's, as (name, value).
         intensity_max: value that is white in images of more than 8 bits; None: the workspace's, else that of
             the model to start from, else chosen from the images.
@@ -222,11 +222,9 @@ def _network(
         card = read_card(start_from)
         training = TrainingConfig(encoder=card.encoder or "train")
         return _Network(files.model or card.config, "scratch", training)
-    if files.model is not None:
-        return _Network(files.model, "scratch", TrainingConfig())
     start = files.start or default_start("nano")
     _install_imagenet(start, environment)
-    return _Network(None, start, TrainingConfig(encoder=default_encoder(start)))
+    return _Network(files.model, start, TrainingConfig(encoder=default_encoder(start)))
 
 
 def _check_options(files: TrainingFiles, workspace: Workspace | None) -> None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dsmoe_core.checkpoint import read_card
 from dsmoe_core.config import ModelConfig
+from pipelines.detectors.ds_moe import packaged_start
 from pipelines.progress import ProgressReporter
 from pipelines.settings.environment import Environment
 from pipelines.settings.validation import validate_settings
@@ -19,9 +21,12 @@ from pipelines.workspace.workspace import Workspace
 class StudentOptions:
     """The network of a student. Its input and its head strides are the teacher's.
 
+    Without options it is the network of the workspace, else that of the model to start from, else that of the
+    teacher.
+
     Attributes:
-        size: preset; None: the workspace's network, or the default one.
-        experts: number of experts; None: that of the preset or the workspace.
+        size: preset, with the backbone of the network without options; None: that network.
+        experts: number of experts; None: that of the network or the preset.
         top_k: experts selected per image; None: likewise, but at most ``experts``.
     """
 
@@ -41,6 +46,9 @@ def train_student(
 ) -> dict[str, Any]:
     """Train a student from a teacher and from labels.
 
+    Without a workspace and a model to start from, its image encoder has the packaged weights of its backbone,
+    and is trained or frozen as ``dsmoe train`` does.
+
     Args:
         files, workspace, environment, progress: see :func:`train_from_files`.
         teacher: folder or id of the model to learn from.
@@ -52,16 +60,26 @@ def train_student(
     Raises:
         DataError: see :func:`train_from_files`.
         ModelError: a model does not exist or does not fit.
+        PrerequisiteError: the initial weights need a package that is not installed.
         SettingsError: the network of the student is impossible.
     """
     folder = resolve_model(teacher, workspace).folder
-    base = workspace.settings.detector.model if workspace else ModelConfig()
-    student = student_network(base, folder, options)
+    student = student_network(_base_network(files, workspace, folder), folder, options)
+    has_weights = workspace is not None or files.start_from is not None
+    start = None if has_weights else packaged_start(student)
     summary = train_from_files(
-        replace(files, teacher=folder, model=student), workspace, environment, progress
+        replace(files, teacher=folder, model=student, start=start), workspace, environment, progress
     )
     counts = {"parameters": parameter_count(files.out), "teacher_parameters": parameter_count(folder)}
     return {**summary, **counts}
+
+
+def _base_network(files: TrainingFiles, workspace: Workspace | None, teacher: Path) -> ModelConfig:
+    """The network of a student without options; see :class:`StudentOptions`."""
+    if workspace is not None:
+        return workspace.settings.detector.model
+    start = resolve_model(files.start_from, None).folder if files.start_from else teacher
+    return read_card(start).config
 
 
 def student_network(base: ModelConfig, teacher: Path, options: StudentOptions) -> ModelConfig:
@@ -75,11 +93,12 @@ def student_network(base: ModelConfig, teacher: Path, options: StudentOptions) -
         ModelError: the teacher's folder has no complete model.
         SettingsError: the network is impossible.
     """
-    from dsmoe_core.checkpoint import read_card
     from dsmoe_core.training.teacher import SHARED_FIELDS
 
     card = read_card(teacher)
-    network = ModelConfig.of_size(options.size) if options.size is not None else base
+    network = base
+    if options.size is not None:
+        network = ModelConfig.of_size(options.size).model_copy(update={"backbone": base.backbone})
     experts = options.experts or network.experts
     values = {
         **network.model_dump(),
@@ -97,6 +116,5 @@ def parameter_count(model: Path) -> int:
         ModelError: the folder has no complete model.
     """
     from dsmoe_core.build import build
-    from dsmoe_core.checkpoint import read_card
 
     return sum(weights.numel() for weights in build(read_card(model).config).parameters())
