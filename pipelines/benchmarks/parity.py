@@ -1,4 +1,7 @@
-"""Whether every runtime gives the detections of PyTorch in fp32, and the mAP that a lower precision costs."""
+"""Whether runtimes give the detections of PyTorch in fp32, and the mAP that a lower precision costs.
+
+Compared are PyTorch (eager), ONNX Runtime on the CPU and OpenVINO.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +35,8 @@ class Agreement(NamedTuple):
     """Agreement of the detections of two runtimes on the same images.
 
     Attributes:
-        matched: share of the first one's detections that the second one has too: the same class, an IoU of
-            at least ``MATCH_IOU`` and a score within ``MATCH_SCORE_GAP``.
+        matched: share of one's detections that the other one has too: the same class, an IoU of at least
+            ``MATCH_IOU`` and a score within ``MATCH_SCORE_GAP``. The smaller of the two directions.
         worst_iou, worst_score: lowest IoU and largest difference in score of the detections that have a
             counterpart of their class with an IoU of at least ``COUNTERPART_IOU``.
     """
@@ -44,21 +47,33 @@ class Agreement(NamedTuple):
 
 
 def agreement(first: Sequence[Prediction], second: Sequence[Prediction]) -> Agreement:
-    """Compare predictions of the same images in the same order; the second may include lower scores."""
-    pairs = [
-        pair for a, b in zip(first, second, strict=True) for pair in _counterparts(a.detections, b.detections)
-    ]
-    total = sum(len(prediction.detections) for prediction in first)
-    matched = sum(iou >= MATCH_IOU and gap <= MATCH_SCORE_GAP for iou, gap in pairs)
+    """Compare the detections from ``MIN_SCORE`` on of predictions of the same images in the same order.
+
+    Args:
+        first, second: with the detections down to ``MIN_SCORE - MATCH_SCORE_GAP``, because the counterpart of
+            a detection may be just below ``MIN_SCORE``.
+    """
+    shares, pairs = [], []
+    for one, other in ((first, second), (second, first)):
+        compared = _above_min_score(one)
+        found = [
+            pair
+            for a, b in zip(compared, other, strict=True)
+            for pair in _counterparts(a.detections, b.detections)
+        ]
+        total = sum(len(prediction.detections) for prediction in compared)
+        matched = sum(iou >= MATCH_IOU and gap <= MATCH_SCORE_GAP for iou, gap in found)
+        shares.append(matched / total if total else 1.0)
+        pairs += found
     return Agreement(
-        matched / total if total else 1.0,
+        min(shares),
         min((iou for iou, _ in pairs), default=1.0),
         max((gap for _, gap in pairs), default=0.0),
     )
 
 
 def _counterparts(first: Sequence[Detection], second: Sequence[Detection]) -> Iterator[tuple[float, float]]:
-    """IoU and difference in score of each first detection and its best counterpart."""
+    """IoU and difference in score of each first detection that has a counterpart, and the best one."""
     if not first or not second:
         return
     ious = pairwise_iou([d.box for d in first], [d.box for d in second])
@@ -71,7 +86,7 @@ def _counterparts(first: Sequence[Detection], second: Sequence[Detection]) -> It
 def measure_parity(
     model: EvaluatedModel, text_encoder: TextEncoder, data: Path, *, images: int, on_status: StatusCallback
 ) -> dict[str, Any]:
-    """Predict the same labelled images with a trained model on every runtime, and compare the detections.
+    """Predict the same labelled images with a trained model on these runtimes, and compare the detections.
 
     Args:
         data: folder with val.json in COCO format, train.json for the calibration of int8, and images/.
@@ -113,7 +128,7 @@ def measure_parity(
                     (labelled.image for labelled in truth), min_score=MIN_SCORE - MATCH_SCORE_GAP
                 )
             )
-            reference = reference or _above_min_score(predictions)
+            reference = reference or predictions
             rows.append(_row(options, predictions, reference, truth, model.vocabulary.names))
     config = detector.model.config
     head = {"model": model.name, "data": data.resolve().name, "pictures": len(truth)}

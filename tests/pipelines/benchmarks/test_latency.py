@@ -121,7 +121,8 @@ def prediction(*rows: tuple[float, str, float]) -> Prediction:
     ("other", "matched", "worst_iou", "worst_score"),
     [
         ([(0.0, "a", 0.9), (200.0, "b", 0.5)], 1.0, 1.0, 0.0),
-        ([(200.0, "b", 0.5), (0.0, "a", 0.9), (400.0, "a", 0.1)], 1.0, 1.0, 0.0),
+        ([(200.0, "b", 0.5), (0.0, "a", 0.9), (400.0, "a", 0.1)], 2 / 3, 1.0, 0.0),  # one more
+        ([(200.0, "b", 0.5), (0.0, "a", 0.9), (400.0, "a", 0.045)], 1.0, 1.0, 0.0),  # one too low to compare
         ([(0.25, "a", 0.895), (200.0, "b", 0.5)], 1.0, 0.995, 0.005),
         ([(1.0, "a", 0.9), (200.0, "b", 0.5)], 0.5, 0.9802, 0.0),  # the box moved
         ([(0.0, "a", 0.88), (200.0, "b", 0.5)], 0.5, 1.0, 0.02),  # the score changed
@@ -134,10 +135,17 @@ def test_agreement_of_detections(
     other: list[tuple[float, str, float]], matched: float, worst_iou: float, worst_score: float
 ) -> None:
     first = prediction((0.0, "a", 0.9), (200.0, "b", 0.5))
-    compared = agreement([first], [prediction(*other)])
+    second = prediction(*other)
+    compared = agreement([first], [second])
     assert compared.matched == matched
     assert compared.worst_iou == pytest.approx(worst_iou, abs=1e-4)
     assert compared.worst_score == pytest.approx(worst_score)
+    assert agreement([second], [first]) == compared
+
+
+def test_counterpart_may_be_just_below_the_lowest_score() -> None:
+    low, lower = prediction((0.0, "a", 0.051)), prediction((0.0, "a", 0.045))
+    assert agreement([low], [lower]).matched == agreement([lower], [low]).matched == 1.0
 
 
 def test_empty_predictions_agree() -> None:
