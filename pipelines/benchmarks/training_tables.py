@@ -72,7 +72,7 @@ def curve_table(result: Mapping[str, Any]) -> str:
 
 
 def forgetting_table(result: Mapping[str, Any]) -> str:
-    """mAP@.5 of the old and the new classes of each model, and the differences over seeds."""
+    """mAP@.5 of the old and the new classes of each model, and the differences over seeds and images."""
     rows = result.get("rows", ())
     if not rows:
         return NO_TRAINING
@@ -81,22 +81,32 @@ def forgetting_table(result: Mapping[str, Any]) -> str:
         [
             escape_markdown(row["data"]),
             escape_markdown(row["model"]),
-            *(score_over_seeds(row[k]) for k in names),
+            *(_with_interval(row[k], row[f"{k}_ci95"]) for k in names),
         ]
         for row in rows
     ]
     table = markdown_table(("data", "model", *(f"mAP@.5, {name}" for name in names.values())), lines)
     differences = [
-        [escape_markdown(test["data"]), names[test["of"]], _difference(test, "delta"), f"{test['p']:.3g}"]
+        [
+            escape_markdown(test["data"]),
+            names[test["of"]],
+            _difference(test, "delta"),
+            f"{test['p']:.3g}",
+            _display("over", test["over"]),
+        ]
         for test in result.get("tests", ())
         if test["of"] in names
     ]
-    head = ("data", "distilled minus fine-tuned, mAP@.5", "difference [95 % interval]", "p")
+    head = ("data", "distilled minus fine-tuned, mAP@.5", "difference [95 % interval]", "p", "over")
     tests = f"\n\n{markdown_table(head, differences)}" if differences else ""
     new = ", ".join(escape_markdown(name) for name in result["new"])
-    length = f"{result['budget']['images']:,} images seen"
-    seeds = _count(_max_seeds(rows), "seed")
-    return f"New classes: {new}. Each training: {length}; {seeds}.\n\n{table}{tests}"
+    seeds = _max_seeds(rows)
+    title = (
+        f"New classes: {new}. Each training: {result['budget']['images']:,} images seen of "
+        f"{result['labels']:.0%} of the training images; {_count(seeds, 'seed')}."
+    )
+    notes = " ".join([ONE_SEED] * (seeds == 1) + resampling_note(result))
+    return "\n\n".join(filter(None, (title, table + tests, notes)))
 
 
 def error_table(result: Mapping[str, Any]) -> str:
@@ -232,6 +242,14 @@ def _selection(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _unit(length: Mapping[str, Any]) -> str:
     return next(unit for unit in ("epochs", "minutes") if unit in length)
+
+
+def _with_interval(values: Sequence[float], over_images: Sequence[Sequence[float] | None]) -> str:
+    """A score with its 95 % interval over seeds; over images for one seed."""
+    if len(values) > 1 or over_images[0] is None:
+        return score_over_seeds(values)
+    low, high = over_images[0]
+    return f"{score(values[0])} [{low:.3f}, {high:.3f}]"
 
 
 def _difference(test: Mapping[str, Any], key: str = "delta_map") -> str:

@@ -1,6 +1,7 @@
 """dsmoe benchmark demo, experts, latency, structured, studio, tables
 
-Others are in comparison.py, starts.py, knockout.py, label_errors.py, loop_benchmark.py and ranking.py.
+Others are in comparison.py, class_comparison.py, starts.py, knockout.py, label_errors.py, loop_benchmark.py
+and ranking.py.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pipelines.cli import (
+    class_comparison,  # noqa: F401 - registers its commands, as starts does
     comparison,
     knockout,
     label_errors,
     loop_benchmark,
     ranking,
-    starts,  # noqa: F401 - starts registers its commands
+    starts,  # noqa: F401
 )
 from pipelines.cli import demo as demo_command
 from pipelines.cli import demos as demos_command
@@ -186,7 +188,9 @@ def latency(
     model: Annotated[
         str | None,
         typer.Option(
-            "--model", metavar="MODEL", help="A trained model whose detections are compared between runtimes."
+            "--model",
+            metavar="MODEL",
+            help="A model to compare PyTorch, ONNX Runtime (CPU) and OpenVINO with.",
         ),
     ] = None,
     workspace: WorkspaceOption = None,

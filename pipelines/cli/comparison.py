@@ -1,13 +1,11 @@
-"""dsmoe benchmark accuracy, curve, ablation, settings, words, held-out, lines, forgetting
+"""dsmoe benchmark accuracy, curve, ablation, settings, lines
 
-Those over initial weights are in starts.py.
+Those over initial weights are in starts.py, those over classes and their descriptions in class_comparison.py.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,27 +25,10 @@ if TYPE_CHECKING:
     from pipelines.benchmarks.comparison.models import ModelBuilder
     from pipelines.benchmarks.comparison.protocol import Budget
     from pipelines.benchmarks.comparison.selection import Procedure
+    from pipelines.settings.detector import StartName
 
 __all__ = ["app", "model_builder"]
 
-WithOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--with",
-        metavar="DIR",
-        help="Another data set like --data to train on as well, with its own descriptions; can be repeated.",
-    ),
-]
-SubsetsOption = Annotated[
-    float,
-    typer.Option(
-        "--class-subsets",
-        min=0.0,
-        max=1.0,
-        callback=finite,
-        help="Share of training steps that score a subset of the classes only.",
-    ),
-]
 ModelsOption = Annotated[
     str, typer.Option("--models", metavar="NAME,NAME,...", help="nano, base, yolov8n, yolov8s, ...")
 ]
@@ -55,7 +36,8 @@ StartOption = Annotated[
     Start | None,
     typer.Option(
         "--start",
-        help="Initial weights of the image encoder; default, and whether it is trained: as dsmoe init.",
+        help="Initial weights of the image encoder; all models have their backbone, and train it only if "
+        "they are random.",
     ),
 ]
 InnerOption = Annotated[
@@ -201,15 +183,20 @@ def ablation(
     rows: Annotated[
         str, typer.Option("--rows", metavar="ROW,ROW,...", help="A to F, and no-tiny-head.")
     ] = "A,B,C,D,E,F,no-tiny-head",
+    labels: LabelsOption = 1.0,
+    start: StartOption = Start.SCRATCH,
     size: SizeOption = Size.NANO,
 ) -> None:
     """Rows A to F of the paper's ablation, all with the tiny-object head, and F without it.
+
+    Rows A and B have another image encoder, so they need --start scratch.
 
     Example: `dsmoe benchmark ablation --data aluminium --rows E,F,no-tiny-head --epochs 30`
     """
     from pipelines.benchmarks.comparison.variants import ablation_sweep
 
-    options.run(ablation_sweep(names_of(rows), size.value, model_builder(options.px)), options.budget())
+    models = started_models(options.px, size, start)
+    options.run(ablation_sweep(names_of(rows), size.value, models, labels), options.budget())
 
 
 @training_command("settings")
@@ -233,16 +220,13 @@ def settings(
 ) -> None:
     """The effect of settings: trained without a change, and with each given change.
 
+    Without --start, all start from the weights that `dsmoe init` uses.
+
     Example: `dsmoe benchmark settings --data deeppcb --try training.matrix_rate=0 --labels 0.16 --epochs 24`
     """
     from pipelines.benchmarks.comparison.variants import settings_sweep
-    from pipelines.settings.environment import Environment
-    from pipelines.training.weights import default_start, weights_of_start
 
-    name = start.value if start else default_start(size.value)
-    weights = None if name == "scratch" else weights_of_start(name, size.value, Environment.read().weights)
-    models = model_builder(options.px).with_start(name, weights)
-    sweep = settings_sweep(changes, size.value, models, labels, name)
+    sweep = settings_sweep(changes, size.value, started_models(options.px, size, start), labels)
     options.run(sweep, options.budget(), procedure(split, inner, options))
 
 
@@ -268,6 +252,7 @@ def lines(
         str, typer.Option("--set", metavar="NAME=VALUE", help="Settings of all models, in the form of --try.")
     ] = "",
     labels: LabelsOption = 1.0,
+    start: StartOption = Start.SCRATCH,
     size: SizeOption = Size.NANO,
 ) -> None:
     """One model for several product lines, each a --data, against one model for each line.
@@ -280,7 +265,8 @@ def lines(
     from pipelines.benchmarks.results import write_result
 
     require_shares([labels])
-    models = changed_models(changes or (), size.value, model_builder(options.px), common)
+    builder = started_models(options.px, size, start)
+    models = changed_models(changes or (), size.value, builder, common)
     options.measure(
         lambda store, report: run_lines(
             models,
@@ -289,103 +275,12 @@ def lines(
             options.seed_numbers,
             store,
             report,
+            start=builder.start,
             train_share=labels,
             common=common,
         ),
         write_result,
     )
-
-
-@training_command("words")
-def text_ablation(
-    options: TrainingOptions,
-    *,
-    size: SizeOption = Size.NANO,
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Also train with each of the other texts: 4 trainings per seed.")
-    ] = False,
-    extra: WithOption = None,
-    class_subsets: SubsetsOption = 0.0,
-) -> None:
-    """One model evaluated with right, name-only, random and swapped class descriptions.
-
-    Example: `dsmoe benchmark words --data deeppcb --with aluminium --class-subsets 0.5 --minutes 8`
-    """
-    from pipelines.benchmarks.comparison.text_ablation import run_text_ablation
-    from pipelines.benchmarks.results import update_result
-
-    models, budget = model_builder(options.px), options.budget()
-    options.measure(
-        lambda store, report: run_text_ablation(
-            lambda text: models.dsmoe_preset(size.value, vocabulary=text, class_subsets=class_subsets),
-            options.data,
-            budget,
-            options.seed_numbers,
-            store,
-            report,
-            retrain=retrain,
-            extra=extra or (),
-        ),
-        update_result,
-    )
-
-
-@training_command("held-out", file="words")
-def held_out(
-    options: TrainingOptions,
-    *,
-    label: Annotated[
-        str | None,
-        typer.Option(
-            "--class",
-            metavar="CLASS",
-            help="The class to hold out; default: the one with most training boxes.",
-        ),
-    ] = None,
-    extra: WithOption = None,
-    class_subsets: SubsetsOption = 0.0,
-    size: SizeOption = Size.NANO,
-) -> None:
-    """Train without a class, then detect it by its right description, its bare name and random words.
-
-    Example: `dsmoe benchmark held-out --data deeppcb --class mousebite --epochs 30 --seeds 3`
-    """
-    from pipelines.benchmarks.comparison.zero_shot import run_zero_shot
-    from pipelines.benchmarks.results import update_result
-
-    model = model_builder(options.px).dsmoe_preset(size.value, class_subsets=class_subsets)
-    budget = options.budget()
-    options.measure(
-        lambda store, report: run_zero_shot(
-            model, options.data, label, budget, options.seed_numbers, store, report, extra=extra or ()
-        ),
-        update_result,
-    )
-
-
-@training_command("forgetting", seeds=1, without=("minutes", "epochs"))
-def forgetting(
-    options: TrainingOptions,
-    *,
-    new: Annotated[
-        str, typer.Option("--new", metavar="CLASS,CLASS,...", help="Classes of the second training.")
-    ],
-    images_seen: Annotated[
-        int, typer.Option("--images-seen", min=1, help="Images shown to the network in each training.")
-    ] = 4000,
-    size: SizeOption = Size.NANO,
-) -> None:
-    """Train on some classes, then on images of new ones, with and without distillation from the first model.
-
-    Example: `dsmoe benchmark forgetting --data neu_det --new scratches,inclusion --images-seen 4000`
-    """
-    from pipelines.benchmarks.comparison.forgetting import run_forgetting
-    from pipelines.benchmarks.comparison.protocol import Budget
-    from pipelines.benchmarks.results import write_result
-
-    models, budget, names = model_builder(options.px), Budget(images=images_seen), names_of(new)
-    work = partial(run_forgetting, models, size.value, options.data, names, budget, options.seed_numbers)
-    options.measure(work, write_result)
 
 
 def model_builder(px: int) -> ModelBuilder:
@@ -398,3 +293,25 @@ def model_builder(px: int) -> ModelBuilder:
     environment = Environment.read()
     text_encoder = dsmoe_backend(None, environment).text_encoder
     return ModelBuilder(px, text_encoder, yolo_python(environment.environments))
+
+
+def started_models(px: int, size: Size, start: Start | None) -> ModelBuilder:
+    """Builder of models with initial weights of the image encoder.
+
+    Args:
+        size: of the models, for the packaged warm start.
+        start: None: the weights that `dsmoe init` uses.
+
+    Raises:
+        PrerequisiteError: the package with the weights is not installed, or has none for the size.
+    """
+    from dsmoe_core.warm_start.checkpoint import require_file
+    from pipelines.settings.environment import Environment
+    from pipelines.training.weights import default_start, weights_of_start
+
+    name: StartName = start.value if start else default_start(size.value)
+    if name == "scratch":
+        return model_builder(px).with_start(name, None)
+    weights = weights_of_start(name, size.value, Environment.read().weights)
+    require_file(weights)
+    return model_builder(px).with_start(name, weights)

@@ -13,18 +13,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import DataError, SettingsError
-from dsmoe_core.evaluation.seed_stats import paired_t_test
+from dsmoe_core.evaluation.bootstrap import interval
 from dsmoe_core.schema import LabelledImage, Prediction, Vocabulary
-from pipelines.benchmarks.comparison.dataset import filter_boxes, filter_classes, load_datasets
+from pipelines.benchmarks.comparison.dataset import (
+    filter_boxes,
+    filter_classes,
+    load_datasets,
+    with_train_share,
+)
 from pipelines.benchmarks.comparison.digests import dataset_digest
 from pipelines.benchmarks.comparison.models import ModelBuilder, Size
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
-from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
+from pipelines.benchmarks.comparison.rows import MAP, comparison_rows, map50_of_classes, result_row
 from pipelines.benchmarks.comparison.run_store import RunResult, RunStore
 from pipelines.benchmarks.comparison.sweep import ReportCallback
 
@@ -44,6 +48,8 @@ def run_forgetting(
     seeds: Sequence[int],
     store: RunStore,
     report: ReportCallback,
+    *,
+    train_share: float = 1.0,
 ) -> None:
     """Train and evaluate the three models for every data set and seed.
 
@@ -52,6 +58,7 @@ def run_forgetting(
         data: folders with images/, train.json and val.json.
         new: names of the classes of the second training.
         budget: of each training.
+        train_share: share of the training images, sampled before the classes are separated.
 
     Raises:
         SettingsError: ``new`` is empty.
@@ -62,17 +69,20 @@ def run_forgetting(
     if not new:
         raise SettingsError("--new has no class; expected at least one", "Separate names by commas.")
     results: Results = {}
-    head = {"new": new, "size": size, "image_px": models.px, "budget": budget.plain}
+    head = {"new": new, "start": models.start, "size": size, "image_px": models.px, "labels": train_share}
     with load_datasets(data, (), store.progress) as datasets:
-        steps = [split_by_class(dataset, new) for dataset in datasets]
+        steps = {
+            seed: [split_by_class(with_train_share(dataset, train_share, seed), new) for dataset in datasets]
+            for seed in seeds
+        }
         for seed in seeds:
-            for before, after in steps:
+            for before, after in steps[seed]:
                 store.progress.line(f"{after.name}, {', '.join(new)} later, seed {seed}")
                 for name, result in _train(models, size, before, after, budget, seed, store).items():
                     results.setdefault((after.name, name), []).append(result)
-                    old, added = (class_mean(result, group) for group in (before.vocabulary.names, new))
+                    old, added = (result.map50_of(group) for group in (before.vocabulary.names, new))
                     store.progress.line(f"  {name}: mAP@.5 {old:.3f} old classes, {added:.3f} new classes")
-            measured = {**head, **_rows_and_tests(results, [after for _, after in steps], new)}
+            measured = {**head, "budget": budget.plain, **_rows_and_tests(results, datasets, new)}
             report(measured, seeds[: seeds.index(seed) + 1])
 
 
@@ -86,12 +96,14 @@ def split_by_class(
     Raises:
         DataError: a class has no box in one of the parts, or no class or no training image remains.
     """
-    for part, images in (("train.json", dataset.train), ("val.json", dataset.val)):
+    sampled = dataset.train_share < 1
+    train = f"{dataset.train_share:.0%} of train.json" if sampled else "train.json"
+    for part, images in ((train, dataset.train), ("val.json", dataset.val)):
         labels = {a.label for image in images for a in image.annotations}
         if missing := [name for name in new if name not in labels]:
             raise DataError(
                 f"{part} of {dataset.name} has no box of {missing[0]!r}; it has {', '.join(sorted(labels))}",
-                "Give other classes to --new.",
+                f"Give other classes to --new{', or more --labels' if sampled else ''}.",
             )
         if not labels - set(new):
             raise DataError(
@@ -104,12 +116,6 @@ def split_by_class(
         dataset, vocabulary=old, train=_labelled(dataset.train, old), val=filter_boxes(dataset.val, old)
     )
     return before, replace(dataset, train=_labelled(dataset.train, added))
-
-
-def class_mean(result: RunResult, names: Sequence[str]) -> float:
-    """mAP@.5 of these classes; those without a box in val.json are left out."""
-    entries = result.record["figures"]["classes"]
-    return fmean(entry["map50"] for entry in entries if entry["name"] in names and entry["boxes"])
 
 
 def _train(
@@ -149,32 +155,30 @@ def _rows_and_tests(
     for dataset in datasets:
         old = [name for name in dataset.vocabulary.names if name not in new]
         groups = {"old_map50": old, "new_map50": list(new)}
-        means = {
-            model: {
-                key: [round(class_mean(run, names), 4) for run in results[dataset.name, model]]
-                for key, names in groups.items()
-            }
-            for model in MODELS
-        }
-        rows += [
-            {"data": dataset.name, "model": model, **means[model], **result_row(results[dataset.name, model])}
-            for model in MODELS
-        ]
+        for model in MODELS:
+            runs = results[dataset.name, model]
+            means: dict[str, Any] = {}
+            for key, names in groups.items():
+                means |= _mean_and_interval(key, names, runs)
+            rows.append({"data": dataset.name, "model": model, **means, **result_row(runs)})
         pair = {"data": dataset.name, "model": DISTILLED, "against": FINE_TUNED}
+        metrics = {"map": MAP, **{key: map50_of_classes(names) for key, names in groups.items()}}
         distilled, fine_tuned = (results[dataset.name, model] for model in (DISTILLED, FINE_TUNED))
-        tests += [{**pair, "of": "map", **test} for test in comparison_rows(distilled, fine_tuned)]
-        if len(distilled) > 1:
-            tests += [
-                {**pair, "of": key, **_seed_test(means[DISTILLED][key], means[FINE_TUNED][key])}
-                for key in groups
-            ]
+        tests += [
+            {**pair, "of": of, **test}
+            for of, metric in metrics.items()
+            for test in comparison_rows(distilled, fine_tuned, metric)
+        ]
     return {"rows": rows, "tests": tests}
 
 
-def _seed_test(first: Sequence[float], second: Sequence[float]) -> dict[str, Any]:
-    test = paired_t_test(first, second)
-    interval = [round(end, 4) for end in test.ci95]
-    return {"over": "seeds", "delta": round(test.delta, 4), "ci95": interval, "p": round(test.p, 5)}
+def _mean_and_interval(key: str, names: Sequence[str], runs: Sequence[RunResult]) -> dict[str, Any]:
+    """mAP@.5 of these classes in each run, and its 95 % interval over the images."""
+    intervals = [interval(run.resampled_map50_of(names)) for run in runs]
+    return {
+        key: [round(run.map50_of(names), 4) for run in runs],
+        f"{key}_ci95": [ends and [round(end, 4) for end in ends] for ends in intervals],
+    }
 
 
 def _labelled(images: Sequence[LabelledImage], vocabulary: Vocabulary) -> tuple[LabelledImage, ...]:

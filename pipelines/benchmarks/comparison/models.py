@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from dsmoe_core.config import ModelConfig, TrainingConfig
+from dsmoe_core.errors import SettingsError
 from dsmoe_core.progress import StatusCallback
 from dsmoe_core.schema import Vocabulary
 from dsmoe_core.text_encoders.protocol import TextEncoder
@@ -15,7 +16,13 @@ from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel
 from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
 from pipelines.settings.changes import apply_changes
-from pipelines.settings.detector import backbone_of_start, default_encoder
+from pipelines.settings.detector import (
+    StartName,
+    backbone_of_start,
+    default_encoder,
+    has_preset_encoder,
+    needs_of_start,
+)
 from pipelines.settings.validation import validate_settings
 
 Size = Literal["nano", "base"]
@@ -29,6 +36,9 @@ class ModelBuilder:
         px: side of the network's input in pixels.
         yolo_python: returns the interpreter of the YOLO environment, and builds the environment if needed.
         training: base settings of DS-MoE trainings.
+
+    Attributes:
+        start: initial weights of the image encoder; the presets have its backbone.
     """
 
     def __init__(
@@ -41,7 +51,7 @@ class ModelBuilder:
     ) -> None:
         self.px = px
         self.training = training or TrainingConfig()
-        self._backbone: str | None = None
+        self.start: StartName = "scratch"
         self._encoder_from: Path | None = None
         self._text_encoder = text_encoder
         self._yolo_python = yolo_python
@@ -61,17 +71,38 @@ class ModelBuilder:
         changed.training = training
         return changed
 
-    def with_start(self, start: str, weights: Path | None) -> ModelBuilder:
+    def with_start(self, start: StartName, weights: Path | None) -> ModelBuilder:
         """The same builder with initial weights of the image encoder, frozen where `dsmoe init` does so.
 
         Args:
             start: what the weights are: ``scratch``, ``warm`` or ``imagenet-lite``.
-            weights: their file; None: random weights.
+            weights: their file, which comes with an installed package; None: random weights.
         """
         changed = copy.copy(self)
         changed.training = self.training.model_copy(update={"encoder": default_encoder(start)})
-        changed._backbone, changed._encoder_from = backbone_of_start(start), weights
+        changed.start, changed._encoder_from = start, weights
         return changed
+
+    def require_start(self, config: ModelConfig, what: str) -> None:
+        """Refuse a network that the initial weights are not for; so nothing is trained before.
+
+        Args:
+            what: what asks for the network, for the message.
+
+        Raises:
+            SettingsError: they are for another one.
+        """
+        if self._encoder_from is None:
+            return
+        needs = needs_of_start(self.start, config)
+        if self.start == "warm":
+            needs["the image encoder of its size"] = has_preset_encoder(config)
+        if missing := [need for need, met in needs.items() if not met]:
+            raise SettingsError(
+                f"{what} has backbone {config.backbone} and ablation row {config.ablation}; the start "
+                f"{self.start} needs {', '.join(missing)}",
+                f"Leave out {what}, or give --start scratch.",
+            )
 
     def preset(self, size: Size) -> ModelConfig:
         """The configuration of a preset at this input size.
@@ -79,8 +110,8 @@ class ModelBuilder:
         Raises:
             SettingsError: the network does not support the input size.
         """
-        raw = {**ModelConfig.of_size(size).model_dump(), "image_px": self.px}
-        raw |= {"backbone": self._backbone} if self._backbone else {}
+        chosen = {"image_px": self.px, "backbone": backbone_of_start(self.start)}
+        raw = {**ModelConfig.of_size(size).model_dump(), **chosen}
         return validate_settings(ModelConfig, raw, "the command line")
 
     def dsmoe(

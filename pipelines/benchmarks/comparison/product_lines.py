@@ -57,6 +57,7 @@ def run_lines(
     store: RunStore,
     report: ReportCallback,
     *,
+    start: str = "scratch",
     train_share: float = 1.0,
     common: str = "",
 ) -> None:
@@ -66,6 +67,7 @@ def run_lines(
         models: by settings; the joint models of the others are compared with that of ``UNCHANGED``.
         data: folders with images/, train.json and val.json, one for each line.
         images_seen: images of all lines together that a joint model is shown.
+        start: initial weights of the image encoder, for the result file.
         train_share: share of the training images of each line.
         common: settings of all models, for the result file.
 
@@ -88,8 +90,10 @@ def run_lines(
             for settings, model in models.items():
                 store.progress.line(f"{', '.join(names)}: {settings}, seed {seed}")
                 _run(settings, model, sampled, images_seen, seed, store, results)
-                head = {"budget": {"images": images_seen}, "labels": train_share, "common": common}
-                report({**head, **_measured(results, names)}, seeds[: seeds.index(seed) + 1])
+                head = {"budget": {"images": images_seen}, "start": start, "labels": train_share}
+                report(
+                    {**head, "common": common, **_measured(results, names)}, seeds[: seeds.index(seed) + 1]
+                )
 
 
 def _run(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dsmoe_core.evaluation.bootstrap import Comparison
-from dsmoe_core.evaluation.seed_stats import PairedTest
 from pipelines.benchmarks.comparison.run_store import RunResult
 from pipelines.evaluation.report.paired import paired_tests
 
@@ -41,8 +40,33 @@ def result_row(results: Sequence[RunResult]) -> dict[str, Any]:
     return row
 
 
-def comparison_rows(first: Sequence[RunResult], second: Sequence[RunResult]) -> list[dict[str, Any]]:
-    """Tests of the difference in mAP@.5:.95, first minus second, on the seeds that both have.
+class Metric(NamedTuple):
+    """A metric of a run that two models are compared by.
+
+    Attributes:
+        name: key of the difference in a test.
+        value: the metric.
+        resampled: the metric in each resample of the images, (b,).
+    """
+
+    name: str
+    value: Callable[[RunResult], float]
+    resampled: Callable[[RunResult], NDArray[np.float64]]
+
+
+MAP = Metric("delta_map", lambda run: run.metrics["map"], lambda run: run.resampled[:, 1])
+"""mAP@.5:.95."""
+
+
+def map50_of_classes(names: Collection[str]) -> Metric:
+    """mAP@.5 of these classes."""
+    return Metric("delta", lambda run: run.map50_of(names), lambda run: run.resampled_map50_of(names))
+
+
+def comparison_rows(
+    first: Sequence[RunResult], second: Sequence[RunResult], metric: Metric = MAP
+) -> list[dict[str, Any]]:
+    """Tests of the difference in a metric, first minus second, on the seeds that both have.
 
     Up to two entries: over seeds (with at least two seeds) and over images.
     """
@@ -51,16 +75,20 @@ def comparison_rows(first: Sequence[RunResult], second: Sequence[RunResult]) -> 
         return []
     firsts, seconds = zip(*pairs, strict=True)
     tests = paired_tests(
-        [result.metrics["map"] for result in firsts],
-        [result.metrics["map"] for result in seconds],
-        ([result.resampled[:, 1] for result in firsts], [result.resampled[:, 1] for result in seconds]),
+        [metric.value(run) for run in firsts],
+        [metric.value(run) for run in seconds],
+        ([metric.resampled(run) for run in firsts], [metric.resampled(run) for run in seconds]),
     )
-    return [_test(TEST_NAMES[name], test) for name, test in tests._asdict().items() if test is not None]
-
-
-def _test(over: str, test: PairedTest | Comparison) -> dict[str, Any]:
-    interval = [round(end, 4) for end in test.ci95]
-    return {"over": over, "delta_map": round(test.delta, 4), "ci95": interval, "p": round(test.p, 5)}
+    return [
+        {
+            "over": TEST_NAMES[over],
+            metric.name: round(test.delta, 4),
+            "ci95": [round(end, 4) for end in test.ci95],
+            "p": round(test.p, 5),
+        }
+        for over, test in tests._asdict().items()
+        if test is not None
+    ]
 
 
 def _class_metrics(label: str, figures: Sequence[dict[str, Any]]) -> dict[str, list[float]]:

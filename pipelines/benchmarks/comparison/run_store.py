@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,8 @@ class RunResult:
 
     Attributes:
         folder: of the run, with everything that the model stored.
-        record: ``figures`` (as in evaluation.json), ``resampled`` and ``leading_experts``; of a training also
-            ``epochs``, ``minutes`` and ``commit``.
+        record: ``figures`` (as in evaluation.json), ``resampled``, ``resampled_map50`` (of each class) and
+            ``leading_experts``; of a training also ``epochs``, ``minutes`` and ``commit``.
     """
 
     seed: int
@@ -63,6 +64,16 @@ class RunResult:
     def resampled(self) -> NDArray[np.float64]:
         """mAP@.5 and mAP@.5:.95 in each resample of the images, (b, 2); all runs have the same resamples."""
         return np.array(self.record["resampled"], dtype=np.float64)
+
+    def map50_of(self, names: Collection[str]) -> float:
+        """mAP@.5 of these classes; those without a box are left out."""
+        entries = self.record["figures"]["classes"]
+        return fmean(entry["map50"] for entry in entries if entry["name"] in names and entry["boxes"])
+
+    def resampled_map50_of(self, names: Collection[str]) -> NDArray[np.float64]:
+        """mAP@.5 of these classes in each resample, (b,); NaN where a resample has no box of them."""
+        by_class = [self.record["resampled_map50"][name] for name in names]
+        return bootstrap.mean_over_classes(np.array(by_class, dtype=np.float64).T[..., None])[:, 0]
 
 
 class RunStore:
@@ -158,7 +169,7 @@ class RunStore:
         return self._work / f"{dataset.name}-{model.name}-seed{seed}-{content_id(determinants)}"
 
     def _evaluate(self, predictions: Sequence[Prediction], dataset: BenchmarkDataset) -> dict[str, Any]:
-        """All metrics, and the mAP in each resample."""
+        """All metrics, and the mAP and the AP@.5 of each class in each resample."""
         self.progress.status("evaluating")
         groups = None if self._by is None else group_names(self._by, dataset.val)
         counts = bootstrap.resample_counts(len(dataset.val), self._resamples, RESAMPLE_SEED, groups)
@@ -170,6 +181,12 @@ class RunStore:
         return {
             "figures": compute_metrics(tables, counts, given=GIVEN_THRESHOLD, seed=RESAMPLE_SEED),
             "resampled": np.nan_to_num(means).round(6).tolist(),
+            "resampled_map50": {
+                name: [None if np.isnan(value) else round(value, 6) for value in values]
+                for name, values in zip(
+                    dataset.vocabulary.names, tables.resampled[..., 0].T.tolist(), strict=True
+                )
+            },
             "leading_experts": _leading_experts(predictions),
         }
 

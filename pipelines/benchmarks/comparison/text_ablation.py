@@ -38,6 +38,7 @@ def run_text_ablation(
     report: ReportCallback,
     *,
     retrain: bool,
+    start: str = "scratch",
     extra: Sequence[Path] = (),
 ) -> None:
     """Train with the right descriptions and evaluate with each text control, for every seed and data set.
@@ -45,6 +46,7 @@ def run_text_ablation(
     Args:
         build_model: builds a model that reads the given vocabulary, or that of the data set for None.
         retrain: also train a model with each of the other texts.
+        start: initial weights of the image encoder, for the result file.
         extra: other data sets to train on as well, with their right descriptions.
 
     Raises:
@@ -62,7 +64,7 @@ def run_text_ablation(
         )
 
     with load_datasets(data, extra, store.progress) as datasets:
-        settings = build_model(None).text_settings(datasets[0])
+        settings = {"start": start, **build_model(None).text_settings(datasets[0])}
         for seed in seeds:
             for dataset in datasets:
                 store.progress.line(f"{dataset.name}, seed {seed}")

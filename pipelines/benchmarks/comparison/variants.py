@@ -12,6 +12,8 @@ from typing import Any
 from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import SettingsError
+from dsmoe_core.training.compatibility import require_compatible
+from dsmoe_core.training.length import check_schedule
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.models import DSMOE_SIZES, ModelBuilder, Size
 from pipelines.benchmarks.comparison.protocol import BenchmarkModel, Budget
@@ -101,13 +103,15 @@ def with_budgets(sweep: Sweep, minutes: Sequence[float]) -> Sweep:
     return Sweep(entries, pairs)
 
 
-def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Sweep:
+def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0) -> Sweep:
     """Rows A to F of the paper's ablation, and F without the tiny-object head; F is compared with each row.
 
     Raises:
-        SettingsError: a row is unknown or repeated.
+        SettingsError: a row is unknown, repeated or not for the initial weights, or the share is not in
+            (0, 1].
     """
     require_known(rows, ABLATION_ROWS, "row")
+    require_shares([train_share])
     full = models.preset(size)
 
     def configuration(row: str) -> ModelConfig:
@@ -115,12 +119,13 @@ def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Swe
             full.with_tiny_head(False) if row == NO_TINY_HEAD else full.model_copy(update={"ablation": row})
         )
 
+    configurations = {row: configuration(row) for row in rows}
+    for row, config in configurations.items():
+        models.require_start(config, f"row {row}")
+    keys = {"start": models.start, "size": size, "image_px": models.px, "labels": train_share}
     entries = [
-        SweepEntry(
-            {"row": row, "size": size, "image_px": models.px},
-            models.dsmoe(f"{size}-{row}", configuration(row)),
-        )
-        for row in rows
+        SweepEntry({"row": row, **keys}, models.dsmoe(f"{size}-{row}", config), train_share)
+        for row, config in configurations.items()
     ]
     if FULL_MODEL not in rows:
         return Sweep(entries, [])
@@ -134,19 +139,19 @@ def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder) -> Swe
 
 
 def settings_sweep(
-    changes: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0, start: str = "scratch"
+    changes: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0
 ) -> Sweep:
     """One detector without a change of its settings, and with each change; each is compared with the former.
 
     Args:
         changes: each ``training.NAME=VALUE`` or ``model.NAME=VALUE``, or several separated by spaces.
-        start: initial weights of the image encoder, as a key of the rows.
 
     Raises:
-        SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
+        SettingsError: a change is malformed, invalid, fixed by the benchmark, repeated or not for the initial
+            weights, or the share is not in (0, 1].
     """
     require_shares([train_share])
-    keys = {"start": start, "size": size, "image_px": models.px, "labels": train_share}
+    keys = {"start": models.start, "size": size, "image_px": models.px, "labels": train_share}
     entries = [
         SweepEntry({"settings": settings, **keys}, model, train_share)
         for settings, model in changed_models(changes, size, models).items()
@@ -167,7 +172,8 @@ def changed_models(
         common: settings of all models, in the form of a change.
 
     Raises:
-        SettingsError: a change is malformed, invalid, fixed by the benchmark or repeated.
+        SettingsError: a change is malformed, invalid, fixed by the benchmark, repeated or not for the initial
+            weights.
     """
     if len(set(changes)) != len(changes):
         raise SettingsError(f"a setting is repeated in {', '.join(changes)}", "Name each once.")
@@ -190,6 +196,9 @@ def _with_change(change: str, size: Size, models: ModelBuilder) -> DsmoeModel:
     }
     raw = apply_changes(raw, change, example="training.matrix_rate=0", fixed=FIXED_SETTINGS)
     settings = validate_settings(_ChangeableSettings, raw, f"--try {change!r}")
+    check_schedule(settings.training)
+    require_compatible(settings.model, settings.training)
+    models.require_start(settings.model, f"--try {change!r}")
     name = f"{size}-{content_id(settings.model_dump(mode='json'))[:6]}"
     return models.dsmoe(name, settings.model, training=settings.training)
 

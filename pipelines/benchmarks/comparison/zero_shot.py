@@ -48,12 +48,14 @@ def run_zero_shot(
     store: RunStore,
     report: ReportCallback,
     *,
+    start: str = "scratch",
     extra: Sequence[Path] = (),
 ) -> None:
     """Train without a class and evaluate it with each text, for every seed and data set.
 
     Args:
         label: the class to hold out; None: the class with most boxes of each data set.
+        start: initial weights of the image encoder, for the result file.
         extra: other data sets to train on as well.
 
     Raises:
@@ -63,7 +65,7 @@ def run_zero_shot(
     """
     results: dict[RowKey, list[RunResult]] = {}
     with load_datasets(data, extra, store.progress) as datasets:
-        settings = model.text_settings(datasets[0])
+        settings = {"start": start, **model.text_settings(datasets[0])}
         held_out = {dataset.name: held_out_class(dataset, label) for dataset in datasets}
         for seed in seeds:
             for dataset in datasets:

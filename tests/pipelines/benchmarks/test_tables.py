@@ -138,22 +138,27 @@ def test_tests_of_one_seed_have_a_note(tmp_path: Path, seeds: list[int]) -> None
 
 @pytest.mark.parametrize("seeds", [[1], [1, 2]])
 def test_forgetting_table_has_old_and_new_classes(tmp_path: Path, seeds: list[int]) -> None:
-    scores = {"old_map50": [0.7, 0.8][: len(seeds)], "new_map50": [0.4, 0.5][: len(seeds)]}
+    scores: dict[str, Any] = {"old_map50": [0.7, 0.8][: len(seeds)], "new_map50": [0.4, 0.5][: len(seeds)]}
+    scores |= {"old_map50_ci95": [[0.6, 0.8]] * len(seeds), "new_map50_ci95": [None] * len(seeds)}
     pair = {"data": "neu", "model": "distilled", "against": "fine-tuned"}
     test = pair | {"of": "old_map50", "over": "seeds", "delta": 0.05, "ci95": [-0.01, 0.11], "p": 0.07}
+    images = pair | {"of": "new_map50", "over": "pictures", "delta": 0.1, "ci95": [0.0, 0.2], "p": 0.04}
     of_all = pair | {"of": "map", "over": "pictures", "delta_map": 0.2, "ci95": [0.1, 0.3], "p": 0.01}
     measured = {
         "new": ["a_b"],
         "budget": {"images": 4000},
+        "labels": 0.5,
         "rows": [{"data": "neu", "model": "first", "seeds": seeds, **scores}],
-        "tests": [of_all, *([test] if len(seeds) > 1 else [])],
+        "tests": [of_all, *([test] if len(seeds) > 1 else []), images],
     }
     write_result(tmp_path / "forgetting.json", measured, command="dsmoe", seeds=seeds)
     text = render(marks("forgetting"), tmp_path)
     assert "4,000 images seen" in text
-    row = "| neu | first | 0.700 | 0.400 |" if len(seeds) == 1 else "| neu | first | 0.750 ["
+    row = "| neu | first | 0.700 [0.600, 0.800] | 0.400 |" if len(seeds) == 1 else "| neu | first | 0.750 ["
     assert row in text
-    assert ("| neu | old classes | +0.050 [-0.010, +0.110] | 0.07 |" in text) == (len(seeds) > 1)
+    assert ("| neu | old classes | +0.050 [-0.010, +0.110] | 0.07 | seeds |" in text) == (len(seeds) > 1)
+    assert "| neu | new classes | +0.100 [+0.000, +0.200] | 0.04 | images |" in text
+    assert (ONE_SEED in text) == (len(seeds) == 1)
     path = tmp_path / "forgetting.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"rows": []}))
     assert NO_TRAINING in render(marks("forgetting"), tmp_path)

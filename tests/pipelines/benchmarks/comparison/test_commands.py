@@ -19,6 +19,7 @@ from pipelines.benchmarks.comparison.yolo.yolo_model import YoloModel
 from pipelines.benchmarks.results import read_result, write_result
 from pipelines.cli import comparison
 from pipelines.cli.options import RESULTS
+from pipelines.settings.detector import backbone_of_start
 from tests.pipelines.blocks import write_blocks
 
 Out = pytest.CaptureFixture[str]
@@ -33,7 +34,8 @@ class TinyModels(ModelBuilder):
         super().__init__(px, HashEncoder(), lambda _: Path(sys.executable), training=training)
 
     def preset(self, size: Size) -> ModelConfig:
-        return SMALL.with_tiny_head(True)
+        backbone = backbone_of_start(self.start)
+        return SMALL.with_tiny_head(True).model_copy(update={"backbone": backbone})
 
     def yolo(self, size: str, rate: float = 1.0) -> BenchmarkModel:
         python = lambda _: Path(sys.executable)  # noqa: E731 - short
@@ -128,7 +130,38 @@ def test_ablation_trains_each_row(run: Any, tmp_path: Path) -> None:
     result = read_result(tmp_path / "out.json")
     assert [row["row"] for row in result["rows"]] == ["E", "F", "no-tiny-head"]
     assert [test["against"] for test in result["tests"]] == ["E", "no-tiny-head"]
+    assert {(row["start"], row["labels"]) for row in result["rows"]} == {("scratch", 1.0)}
     assert len(list((tmp_path / "work").iterdir())) == 3
+
+
+def test_ablation_starts_from_imagenet_weights_on_a_share_of_the_labels(run: Any, tmp_path: Path) -> None:
+    options = ("--rows", "F", "--start", "imagenet-lite", "--labels", "0.5")
+    assert run("ablation", *options, *ONE_RUN) == 0
+    (row,) = read_result(tmp_path / "out.json")["rows"]
+    assert (row["start"], row["labels"]) == ("imagenet-lite", 0.5)
+    (folder,) = (tmp_path / "work").iterdir()
+    card = json.loads((folder / "model" / "model.json").read_text())
+    assert (card["config"]["backbone"], card["training"]["encoder"]) == ("efficientnet-lite0", "frozen")
+    assert json.loads((folder / "result.json").read_text())["notes"]["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["ablation", "--start", "imagenet-lite"], "row A"),
+        (["settings", "--try", "model.ablation=A"], "model.ablation=A"),
+        (["settings", "--try", "model.experts=5", "--try", "model.backbone=tiny-vit"], "tiny-vit"),
+        (["lines", "--start", "imagenet-lite", "--try", "model.ablation=B"], "model.ablation=B"),
+        (["words", "--start", "warm", "--size", "base"], "base"),
+    ],
+)
+def test_weights_of_another_encoder_are_refused_before_the_first_training(
+    run: Any, tmp_path: Path, arguments: list[str], named: str, capsys: Out
+) -> None:
+    length = [] if arguments[0] == "lines" else ["--epochs", "1"]
+    assert run(*arguments, *length) == 2
+    assert named in capsys.readouterr().err
+    assert list((tmp_path / "work").rglob("model")) == []
 
 
 def test_warmstart_trains_on_each_share(run: Any, tmp_path: Path) -> None:
@@ -195,7 +228,7 @@ def test_lines_are_trained_together_and_alone(run: Any, tmp_path: Path, capsys: 
         for settings, trained in (("as it is", "together"), ("as it is", "alone"), (change[3], "together"))
         for data in ("squares", "second", "mean")
     ]
-    assert result["common"] == change[1]
+    assert (result["common"], result["start"]) == (change[1], "scratch")
     assert [(test["data"], test["against"]) for test in result["tests"]] == [
         (data, against) for against in ("alone", "as it is") for data in ("squares", "second", "mean")
     ]
@@ -269,7 +302,37 @@ def test_forgetting_has_three_models(run: Any, tmp_path: Path, capsys: Out) -> N
     result = read_result(tmp_path / "out.json")
     assert [row["model"] for row in result["rows"]] == ["first", "fine-tuned", "distilled"]
     assert (result["budget"], result["size"], result["image_px"]) == ({"images": 5}, "nano", 64)
+    assert (result["start"], result["labels"]) == ("scratch", 1.0)
+    assert {(test["of"], test["over"]) for test in result["tests"]} == {
+        (of, "pictures") for of in ("map", "old_map50", "new_map50")
+    }
     assert "squares, plum later, seed 1" in capsys.readouterr().out
+
+
+def test_forgetting_starts_from_imagenet_weights_on_a_share_of_the_labels(run: Any, tmp_path: Path) -> None:
+    shared = ("--new", "plum", "--images-seen", "5", "--seeds", "1")
+    assert run("forgetting", *shared, "--start", "imagenet-lite", "--labels", "0.9") == 0
+    result = read_result(tmp_path / "out.json")
+    assert (result["start"], result["labels"]) == ("imagenet-lite", 0.9)
+    cards = [json.loads(path.read_text()) for path in (tmp_path / "work").rglob("model.json")]
+    assert [card["config"]["backbone"] for card in cards] == ["efficientnet-lite0"] * 3
+    assert run("forgetting", *shared, "--labels", "0") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows"),
+    [
+        (("words", *ONE_RUN), "rows"),
+        (("held-out", "--class", "plum", *ONE_RUN), "held_out_class"),
+    ],
+)
+def test_texts_are_evaluated_from_imagenet_weights(
+    run: Any, tmp_path: Path, arguments: tuple[str, ...], rows: str
+) -> None:
+    assert run(*arguments, "--start", "imagenet-lite") == 0
+    assert {row["start"] for row in read_result(tmp_path / "out.json")[rows]} == {"imagenet-lite"}
+    (card,) = (json.loads(path.read_text()) for path in (tmp_path / "work").rglob("model.json"))
+    assert (card["config"]["backbone"], card["training"]["encoder"]) == ("efficientnet-lite0", "frozen")
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scenes import CLASSES, random_scene, resampled_scene
 
+from dsmoe_core.evaluation import bootstrap
 from dsmoe_core.evaluation.coco_metrics import evaluate
 from dsmoe_core.evaluation.seed_stats import paired_t_test
+from dsmoe_core.schema import ClassText, LabelledImage, Prediction, Vocabulary
 from pipelines.benchmarks.comparison.dataset import with_train_share
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset, Budget
 from pipelines.benchmarks.comparison.rows import comparison_rows, result_row
-from pipelines.benchmarks.comparison.run_store import RunStore
+from pipelines.benchmarks.comparison.run_store import RESAMPLE_SEED, RunStore
 from tests.pipelines.benchmarks.comparison.conftest import FakeModel, RecordingProgress
 
 SHORT = Budget(epochs=2)
@@ -36,6 +40,33 @@ def test_run_is_trained_once_and_evaluated_like_everywhere(
     assert first.metrics["map"] == pytest.approx(expected.map)
     assert (first.record["epochs"], first.record["minutes"]) == (2.0, 1.5)
     assert first.resampled.shape == (100, 2)
+
+
+def test_mean_of_some_classes_is_resampled_over_the_images(
+    store: RunStore, dataset: BenchmarkDataset
+) -> None:
+    """Compares with pycocotools on repeated images."""
+    predictions, truth = random_scene(3)
+    scene = replace(
+        dataset, vocabulary=Vocabulary(tuple(ClassText(name, "") for name in CLASSES)), val=tuple(truth)
+    )
+    trained = store.run(FakeModel("a", 0.5), dataset, SHORT, 1)
+    result = store.evaluate_again(trained, "scene", lambda _: list(predictions.values()), scene)
+    names = CLASSES[:2]
+    assert result.map50_of(names) == pytest.approx(mean_map50(predictions, truth, names))
+    resampled = result.resampled_map50_of(names)
+    assert resampled.shape == (100,)
+    counts = bootstrap.resample_counts(len(truth), 100, RESAMPLE_SEED)
+    for b in range(10):
+        repeated = resampled_scene((predictions, truth), counts[b].tolist())
+        assert resampled[b] == pytest.approx(mean_map50(*repeated, names), abs=1e-5)
+
+
+def mean_map50(predictions: dict[str, Prediction], truth: list[LabelledImage], names: Sequence[str]) -> float:
+    """mAP@.5 of these classes by pycocotools; those without a box are left out."""
+    metrics = evaluate(predictions.values(), truth, CLASSES).per_class
+    values = [metrics[name].map50 for name in names if name in metrics]
+    return sum(values) / len(values)
 
 
 def test_every_determinant_makes_another_run(

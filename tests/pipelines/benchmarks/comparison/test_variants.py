@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from tiny import HashEncoder
 
+from dsmoe_core.build import build
 from dsmoe_core.errors import SettingsError
+from dsmoe_core.warm_start.checkpoint import load_initial_encoder
 from pipelines.benchmarks.comparison.dsmoe_model import DsmoeModel
 from pipelines.benchmarks.comparison.models import ModelBuilder
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
@@ -20,6 +22,8 @@ from pipelines.benchmarks.comparison.variants import (
     settings_sweep,
     with_budgets,
 )
+from pipelines.settings.detector import StartName
+from pipelines.training.weights import weights_of_start
 
 
 def yolo_python(_: Any) -> Path:
@@ -176,7 +180,7 @@ def test_budgets_repeat_entries_and_pairs(models: ModelBuilder) -> None:
 def test_settings_are_compared_with_the_weights_of_a_start(models: ModelBuilder, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     started = models.with_start("imagenet-lite", weights)
-    sweep = settings_sweep(["model.experts=4"], "nano", started, start="imagenet-lite")
+    sweep = settings_sweep(["model.experts=4"], "nano", started)
     for entry in sweep.entries:
         assert entry.keys["start"] == "imagenet-lite"
         assert isinstance(entry.model, DsmoeModel)
@@ -184,6 +188,73 @@ def test_settings_are_compared_with_the_weights_of_a_start(models: ModelBuilder,
         assert entry.model.training.encoder == "frozen"
         assert entry.model._encoder_from == weights
     assert models.training.encoder == "train"
+
+
+@pytest.mark.parametrize(
+    ("start", "changes", "named"),
+    [
+        ("imagenet-lite", ["model.experts=4", "model.ablation=A"], "model.ablation=A"),
+        ("imagenet-lite", ["model.ablation=B"], "model.ablation=B"),
+        ("imagenet-lite", ["model.backbone=tiny-vit"], "model.backbone=tiny-vit"),
+        ("warm", ["model.backbone=efficientnet-lite0"], "model.backbone=efficientnet-lite0"),
+        ("warm", ["model.width=32"], "model.width=32"),
+        ("warm", ["model.ablation=A"], "model.ablation=A"),
+    ],
+)
+def test_change_that_the_initial_weights_are_not_for_is_refused(
+    start: StartName, changes: list[str], named: str, models: ModelBuilder, tmp_path: Path
+) -> None:
+    started = models.with_start(start, tmp_path / "weights.safetensors")
+    with pytest.raises(SettingsError, match=named) as refused:
+        settings_sweep(changes, "nano", started)
+    assert "--start scratch" in refused.value.remedy
+    assert len(settings_sweep(changes, "nano", models.with_start("scratch", None)).entries) > 1
+
+
+@pytest.mark.parametrize(
+    ("start", "change"),
+    [
+        ("imagenet-lite", "model.ablation=C"),
+        ("imagenet-lite", "model.width=32"),
+        ("warm", "model.ablation=C model.grid_stride=16"),
+    ],
+)
+def test_change_that_the_initial_weights_are_for_can_be_built(
+    start: StartName, change: str, models: ModelBuilder, isolated: Path
+) -> None:
+    """The weights really fit the network of a change that is not refused."""
+    weights = weights_of_start(start, "nano", isolated)
+    sweep = settings_sweep([change], "nano", models.with_start(start, weights))
+    for entry in sweep.entries:
+        assert isinstance(entry.model, DsmoeModel)
+        load_initial_encoder(build(entry.model.config), weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "training.schedule=cosine training.patience=2",
+        "model.head_input=f_e training.losses.gradient_conflict=0.1",
+    ],
+)
+def test_change_that_cannot_be_trained_is_refused(change: str, models: ModelBuilder) -> None:
+    with pytest.raises(SettingsError):
+        settings_sweep(["model.experts=4", change], "nano", models)
+
+
+def test_ablation_rows_start_from_weights_of_their_backbone(models: ModelBuilder, tmp_path: Path) -> None:
+    started = models.with_start("imagenet-lite", tmp_path / "weights.safetensors")
+    sweep = ablation_sweep(["C", "F", "no-tiny-head"], "nano", started, 0.5)
+    for entry in sweep.entries:
+        assert (entry.keys["start"], entry.keys["labels"], entry.train_share) == ("imagenet-lite", 0.5, 0.5)
+        assert isinstance(entry.model, DsmoeModel)
+        assert entry.model.config.backbone == "efficientnet-lite0"
+        assert entry.model.training.encoder == "frozen"
+    for row in ("A", "B"):
+        with pytest.raises(SettingsError, match=f"row {row}"):
+            ablation_sweep(["F", row], "nano", started)
+    with pytest.raises(SettingsError, match=r"1\.5"):
+        ablation_sweep(["F"], "nano", models, 1.5)
 
 
 def test_change_of_settings_reaches_the_model(models: ModelBuilder) -> None:
