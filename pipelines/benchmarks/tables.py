@@ -83,7 +83,15 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "first_model": _FIRST_MODEL_TABLE,
     **{
         f"first_model_{name}": _FIRST_MODEL_TABLE
-        for name in ("aluminium", "neu_det", "inner", "inner_neu_det")
+        for name in (
+            "aluminium",
+            "neu_det",
+            "long",
+            "long_aluminium",
+            "long_neu_det",
+            "inner",
+            "inner_neu_det",
+        )
     },
     "settings": _SETTINGS_TABLE,
     **{
