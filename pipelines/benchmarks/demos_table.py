@@ -16,7 +16,7 @@ def demos_table(result: Mapping[str, Any]) -> str:
     """One row per data set and variant: mAP@.5 of each round, and what annotators did in the last one.
 
     Values are means over the seeds, with those of the seeds in brackets. A round whose candidate is refused
-    has the candidate's mAP.
+    has the candidate's mAP. A round that a data set does not have is a dash.
     """
     sets = {name: value for name, value in result.items() if isinstance(value, Mapping) and "runs" in value}
     rounds = max((len(run["rounds"]) for value in sets.values() for run in value["runs"]), default=0)
@@ -24,7 +24,10 @@ def demos_table(result: Mapping[str, Any]) -> str:
     for name, value in sorted(sets.items()):
         for variant in dict.fromkeys(run["variant"] for run in value["runs"]):
             runs = [run for run in value["runs"] if run["variant"] == variant]
-            scores = [[run["rounds"][i].get("map50") for run in runs] for i in range(rounds)]
+            scores = [
+                [run["rounds"][i].get("map50") for run in runs if i < len(run["rounds"])]
+                for i in range(rounds)
+            ]
             shares = [[run["rounds"][-1].get(share) for run in runs] for share in SHARES]
             rows.append(
                 [

@@ -62,7 +62,10 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         FormatError: the file is missing or is not a result file.
     """
-    remedy = f"Measure it with `dsmoe benchmark {path.stem}`."
+    remedy = (
+        "Write it with the command that measures it, or name another file: see `dsmoe benchmark --help`, "
+        "`dsmoe demo --help` and `dsmoe simulate --help`."
+    )
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -104,12 +104,18 @@ def with_train_share(dataset: BenchmarkDataset, share: float, seed: int) -> Benc
 
 
 def with_train_images(dataset: BenchmarkDataset, count: int, seed: int) -> BenchmarkDataset:
-    """The data set with a random sample of this many training images; all of them if there are no more.
+    """The data set with a random sample of this many training images; see :func:`with_train_share`.
 
-    See :func:`with_train_share`.
+    Raises:
+        SettingsError: there are fewer images.
     """
     total = len(dataset.train)
-    return dataset if count >= total else _sampled(dataset, count, round(count / total, 4), seed)
+    if count > total:
+        raise SettingsError(
+            f"{count} labelled images of {dataset.name} are wanted, and its train.json has {total}",
+            f"Give numbers of at most {total}.",
+        )
+    return dataset if count == total else _sampled(dataset, count, round(count / total, 4), seed)
 
 
 def _sampled(dataset: BenchmarkDataset, count: int, share: float, seed: int) -> BenchmarkDataset:

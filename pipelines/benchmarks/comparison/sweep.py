@@ -43,7 +43,11 @@ class SweepEntry:
     train_images: int | None = None
 
     def sample(self, dataset: BenchmarkDataset, seed: int) -> BenchmarkDataset:
-        """The data set with the training images that the model is trained on."""
+        """The data set with the training images that the model is trained on.
+
+        Raises:
+            SettingsError: it has fewer than ``train_images``.
+        """
         if self.train_images is not None:
             return with_train_images(dataset, self.train_images, seed)
         return with_train_share(dataset, self.train_share, seed)
@@ -84,6 +88,7 @@ def run_sweep(
 
     Raises:
         DataError: a data set cannot be read.
+        SettingsError: a data set has fewer training images than an entry wants; nothing is trained.
         ModelError, PrerequisiteError: a model cannot be trained; finished runs are kept.
     """
     results: dict[tuple[str, int], list[RunResult]] = {}
@@ -91,15 +96,17 @@ def run_sweep(
     with load_datasets(data, (), progress) as datasets:
         names = [dataset.name for dataset in datasets]
         runs = [
-            (seed, dataset, i) for seed in seeds for dataset in datasets for i in range(len(sweep.entries))
+            (seed, i, entry.sample(dataset, seed))
+            for seed in seeds
+            for dataset in datasets
+            for i, entry in enumerate(sweep.entries)
         ]
-        for number, (seed, dataset, i) in enumerate(runs, start=1):
+        for number, (seed, i, dataset) in enumerate(runs, start=1):
             entry = sweep.entries[i]
             description = ", ".join([dataset.name, *map(str, entry.keys.values()), f"seed {seed}"])
             progress.line(f"{number} of {len(runs)}: {description}")
-            sampled = entry.sample(dataset, seed)
             candidates = (entry.model, *entry.alternatives)
-            result = procedure.run(candidates, sampled, entry.budget or budget, seed, store)
+            result = procedure.run(candidates, dataset, entry.budget or budget, seed, store)
             results.setdefault((dataset.name, i), []).append(result)
             metrics = result.metrics
             progress.line(f"  mAP@.5 {metrics['map50']:.3f}, mAP@.5:.95 {metrics['map']:.3f}")

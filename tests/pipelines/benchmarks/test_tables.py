@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from nasty_names import NAMES
+from typer.testing import CliRunner
 
 from dsmoe_core.errors import FormatError
 from dsmoe_core.plain_text import WORD_JOINER
+from pipelines import cli
 from pipelines.benchmarks.results import read_result, update_result, write_result
 from pipelines.benchmarks.tables import render
 from pipelines.benchmarks.training_tables import NO_TRAINING, ONE_SEED
@@ -42,8 +45,12 @@ def test_kept_keys_keep_their_origin(tmp_path: Path) -> None:
 def test_file_that_is_not_a_result_file_is_refused(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "demo.json").write_text(content)
-    with pytest.raises(FormatError, match=r"demo\.json"):
+    with pytest.raises(FormatError, match=r"demo\.json") as refused:
         read_result(tmp_path / "demo.json")
+    commands = re.findall("`dsmoe ([^`]+)`", refused.value.remedy)
+    assert commands
+    for command in commands:
+        assert CliRunner().invoke(cli.app, command.split()).exit_code == 0
 
 
 @pytest.mark.parametrize("text", ["<!-- results:demo -->\n", marks("unknown"), marks("unknown_errors")])

@@ -193,6 +193,15 @@ def test_wrong_options_of_first_model_are_refused(run: Any, options: tuple[str, 
     assert run("first-model", "--starts", "scratch", *options, "--minutes", "1") == 2
 
 
+def test_first_model_on_more_labels_than_there_are_is_refused_before_the_first_training(
+    run: Any, tmp_path: Path, capsys: Out
+) -> None:
+    assert run("first-model", "--starts", "scratch", "--labels", "2,11", "--minutes", "1") == 2
+    assert "11" in capsys.readouterr().err
+    assert not list((tmp_path / "work").glob("*/result.json"))
+    assert not (tmp_path / "out.json").exists()
+
+
 def test_settings_train_once_for_each_change(run: Any, tmp_path: Path) -> None:
     changes = ["training.text_rate=1", "training.losses.box=0.05 model.experts=4"]
     options = [option for change in changes for option in ("--try", change)]

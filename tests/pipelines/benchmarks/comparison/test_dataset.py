@@ -12,9 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from dsmoe_core.errors import DataError
+from dsmoe_core.errors import DataError, SettingsError
 from dsmoe_core.schema import LabelledImage
-from pipelines.benchmarks.comparison.dataset import InnerSplit, load_dataset, with_train_share
+from pipelines.benchmarks.comparison.dataset import (
+    InnerSplit,
+    load_dataset,
+    with_train_images,
+    with_train_share,
+)
 from pipelines.benchmarks.comparison.protocol import BenchmarkDataset
 from tests.pipelines.benchmarks.comparison.conftest import RecordingProgress
 
@@ -35,6 +40,15 @@ def test_share_depends_on_the_seed_has_a_box_and_is_nested(dataset: BenchmarkDat
     assert with_train_share(dataset, 0.3, 1) == with_train_share(dataset, 0.3, 1)
     samples = {tuple(p.image.name for p in with_train_share(dataset, 0.3, seed).train) for seed in range(6)}
     assert len(samples) > 1
+
+
+def test_sample_has_the_given_number_of_images_and_more_than_there_are_is_refused(
+    dataset: BenchmarkDataset,
+) -> None:
+    assert len(with_train_images(dataset, 9, 1).train) == 9
+    assert with_train_images(dataset, 10, 1) is dataset
+    with pytest.raises(SettingsError, match=r"11 .* 10"):
+        with_train_images(dataset, 11, 1)
 
 
 @pytest.mark.parametrize("part", ["train", "val"])
