@@ -1,10 +1,11 @@
 """Chooses the network's input size, tiles and the head's strides from the sizes of images and defects.
 
-- An image is not enlarged: small ones get an input of their own size.
+- The input is not larger than the median image: small images get an input of their own size.
 - Thin defects need pixels: the input is raised until at most a quarter of the defects is below
   ``MIN_DEFECT_PX`` wide or high, up to twice the size of the preset. Where that is not enough, images are cut
   into tiles.
-- Of elongated images half of a square would be padding, so they are cut into tiles of their shorter side.
+- Of elongated images half of a square would be padding, so they are cut into tiles of their shorter side, or
+  into smaller ones where a quarter of the defects would be below ``MIN_DEFECT_PX`` otherwise.
 - Where no defects are small, the head has no level at stride 4, which only small defects need.
 """
 
@@ -70,24 +71,37 @@ def choose_input_size(
     """
     long_side, short_side = (median(pick(size) for size in sizes) for pick in (max, min))
     shape = f"images of {long_side:.0f} x {short_side:.0f} px (median)"
+    thin = float(np.quantile(defects, 0.25)) if defects else 1.0
+    measured = f"a quarter of the defects is at most {thin * long_side:.1f} px wide or high in {shape}"
     if long_side >= ELONGATED * short_side and short_side >= MIN_TILE_PX:
-        px = min(preset.image_px, _rounded_up(short_side))
+        px, whole = min(preset.image_px, _rounded_up(short_side)), round(short_side)
+        side = min(whole, _tile_side(px, thin * long_side))
+        if side < whole:
+            return InputSize(px, Tiles(px=side), f"{measured}, which are elongated: tiles of {side} px")
         reason = f"{shape} are elongated: square tiles of their shorter side instead of padding"
-        return InputSize(px, Tiles(px=round(short_side)), reason)
+        return InputSize(px, Tiles(px=side), reason)
     largest = _rounded_up(long_side)
     px = min(preset.image_px, largest)
     usual = f"{shape} are not enlarged" if px == largest else f"{shape} are reduced to the preset's input"
-    if not defects:
-        return InputSize(px, None, usual)
-    thin = float(np.quantile(defects, 0.25))
     if thin * px >= MIN_DEFECT_PX:
         return InputSize(px, None, usual)
     raised = min(_rounded_up(MIN_DEFECT_PX / thin), 2 * preset.image_px, largest)
-    measured = f"a quarter of the defects is at most {thin * long_side:.1f} px wide or high in {shape}"
     if thin * raised >= LOST_DEFECT_PX or raised >= largest:
         return InputSize(raised, None, f"{measured}, {thin * raised:.1f} px in this input")
-    side = max(MIN_TILE_PX, preset.image_px // 2, round(preset.image_px * thin * long_side / MIN_DEFECT_PX))
+    side = _tile_side(preset.image_px, thin * long_side)
     return InputSize(preset.image_px, Tiles(px=side), f"{measured}: tiles of {side} px")
+
+
+def _tile_side(image_px: int, defect_px: float) -> int:
+    """Side of tiles, in image pixels, in which a defect has ``MIN_DEFECT_PX`` in the input.
+
+    Tiles are not enlarged more than twice.
+
+    Args:
+        image_px: side of the input.
+        defect_px: shorter side of the defect in the image.
+    """
+    return max(MIN_TILE_PX, image_px // 2, round(image_px * defect_px / MIN_DEFECT_PX))
 
 
 def choose_head_strides(

@@ -132,8 +132,9 @@ def demo(
 def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -> DemoPlan:
     """Validate the plan of a demo.
 
-    First weights are chosen as by ``dsmoe init``, and for a data folder the input size, too. Synthetic images
-    are easier than real ones: their defaults are a smaller input and shorter trainings.
+    First weights are chosen as by ``dsmoe init``, and for a data folder the input size and the strides of the
+    head, too. Synthetic images are easier than real ones: their defaults are a smaller input and shorter
+    trainings.
 
     Args:
         raw: fields of the plan.
@@ -155,7 +156,7 @@ def make_plan(raw: dict[str, Any], images_seen: str | None, data: Path | None) -
     if data is None:
         raw = {"images_seen": SYNTHETIC_IMAGES_SEEN, **raw}
         model = {"image_px": SYNTHETIC_PX, **model}
-    elif "image_px" not in model and not raw.get("dry_run"):
+    elif not raw.get("dry_run"):
         model = _with_input_size(model, data)
     if images_seen is not None:
         raw = {**raw, "images_seen": images_seen.split(",")}
@@ -176,7 +177,10 @@ def _with_input_size(model: dict[str, Any], data: Path) -> dict[str, Any]:
     images, labels = data / "images", data / "train.json"
     sets = [read_annotations(labels, images)] if labels.is_file() and images.is_dir() else []
     complete = {**ModelConfig.of_size(Size.NANO.value).model_dump(), **model}
-    return {**with_input_size(complete, None, images, sets), **model}
+    fitting = with_input_size(
+        complete, model.get("image_px"), images, sets, choose_strides="head_strides" not in model
+    )
+    return {**fitting, **model}
 
 
 def run(

@@ -127,9 +127,9 @@ def init(
     request = LabelRequest(strict, unlabelled, predictions_as_labels)
     existing, test_labels = _labels(annotations, test, images, request)
     names = [name.strip() for name in (classes or "").split(",") if name.strip()]
-    model = ModelConfig.of_size(size.value).model_dump()
-    model = with_input_size(model, px, images, [s for s in (existing, test_labels) if s is not None])
-    model = with_model_options(model, ablation, tiny_head)
+    model = with_model_options(ModelConfig.of_size(size.value).model_dump(), ablation, tiny_head)
+    labels = [s for s in (existing, test_labels) if s is not None]
+    model = with_input_size(model, px, images, labels, choose_strides=tiny_head is None)
     initial = _start(start, size, ablation)
     detector = _detector(model, initial, text_encoder, encoder)
     settings = _settings(title or f"dsmoe {workspace.resolve().name}"[:50], budget, detector, port, dry_run)

@@ -13,11 +13,23 @@ if TYPE_CHECKING:
 
 
 def with_input_size(
-    model: dict[str, Any], px: int | None, images: Path, labels: Sequence[AnnotationSet]
+    model: dict[str, Any],
+    px: int | None,
+    images: Path,
+    labels: Sequence[AnnotationSet],
+    *,
+    choose_strides: bool,
 ) -> dict[str, Any]:
-    """The model settings with the given input size, or one chosen from the images and their boxes.
+    """The model settings with an input size and head strides that fit the images and their boxes.
 
-    The strides of the head are chosen from the boxes as well.
+    Args:
+        px: side of the input in pixels; None: chosen.
+        images: folder; without a readable image nothing is chosen.
+        labels: of the images; may be empty.
+        choose_strides: choose the strides of the head; else those of ``model`` stay.
+
+    Raises:
+        SettingsError: a setting is wrong, such as an input that is no multiple of 32.
     """
     from dsmoe_core.config import ModelConfig
     from dsmoe_core.data.image_folder import image_files
@@ -27,6 +39,7 @@ def with_input_size(
         image_sizes,
         relative_thickness,
     )
+    from pipelines.settings.validation import validate_settings
 
     given = {} if px is None else {"image_px": px}
     sizes = image_sizes(sorted(image_files(images))) if images.is_dir() else []
@@ -38,11 +51,13 @@ def with_input_size(
         for entry in annotation_set.images
         for annotation in entry.annotations
     )
-    config = ModelConfig.model_validate({**model, **given})
+    config = validate_settings(ModelConfig, {**model, **given}, "the command line")
     if px is None:
         chosen = choose_input_size(sizes, defects, config)
         line(f"the network's input is {chosen.image_px} px: {chosen.reason}")
         config = chosen.apply(config)
+    if not choose_strides:
+        return config.model_dump()
     strides = choose_head_strides(sizes, defects, config)
     if strides != config.head_strides:
         line(

@@ -212,9 +212,11 @@ def test_demo_with_ablation_row_and_head(
         (("--start", "warm"), "warm", "frozen"),
         (("--start", "scratch"), "scratch", "train"),
         (("--ablation", "b"), "scratch", "train"),
+        (("--px", "320"), "imagenet-lite", "frozen"),
+        (("--px", "320", "--tiny-head"), "imagenet-lite", "frozen"),
     ],
 )
-def test_demo_has_the_first_weights_and_the_input_size_of_init(
+def test_demo_has_the_first_weights_and_the_network_of_init(
     options: tuple[str, ...],
     start: str,
     encoder: str,
@@ -235,6 +237,24 @@ def test_demo_has_the_first_weights_and_the_input_size_of_init(
     assert (init.detector.start, init.detector.training.encoder) == (start, encoder)
     assert demo.detector.model == init.detector.model
     assert demo.round.minutes == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "strides"),
+    [((), (8, 16)), (("--tiny-head",), (4, 8, 16)), (("--no-tiny-head",), (8, 16))],
+)
+def test_head_strides_are_chosen_unless_an_option_gives_them(
+    options: tuple[str, ...],
+    strides: tuple[int, ...],
+    blocks: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """All defects are above 40 px in this input."""
+    w, files = tmp_path / "w", ("--images", blocks / "images", "--annotations", blocks / "train.json")
+    output = dsmoe(capsys, "init", w, *files, "--unlabelled", "negative", "--px", "320", *options)
+    assert WorkspaceSettings.read(w / "dsmoe.yaml").detector.model.head_strides == strides
+    assert ("the head has no level" in output) is (not options)
 
 
 @pytest.mark.parametrize(

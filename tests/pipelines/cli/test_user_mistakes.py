@@ -117,6 +117,20 @@ def test_output_that_cannot_be_written_is_refused_before_the_work(
     assert sorted(p.name for p in folder.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("init", "w", "--images", "{blocks}/images", "--classes", "rust"), ("demo", "--data", "{blocks}")],
+    ids=lambda words: words[0],
+)
+def test_input_size_that_is_no_multiple_of_32_is_refused(
+    words: tuple[str, ...], blocks: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refused([word.format(blocks=blocks) for word in (*words, "--px", "100")], capsys)
+    assert "image_px" in line
+    assert "100" in line
+    assert not (folder / "w").exists()
+
+
 def without_rights(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a user for whom the modes of files count; they do not count for root."""
 
