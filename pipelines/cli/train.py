@@ -232,6 +232,7 @@ def _print_summary(summary: dict[str, Any], out: Path) -> None:
         line(choice)
     losses = ", ".join(f"{name} {value:.3f}" for name, value in summary["losses"].items())
     course = f"{summary['steps']} steps on {summary['images']} images in {summary['seconds']:.0f} s"
+    course += f", precision {summary['precision']}, {summary['threads']} threads"
     line(f"{out}: {course}; {losses}")
     if summary["held_out"]:
         line(_early_stopping(summary["length"], len(summary["held_out"])))

@@ -111,20 +111,24 @@ class DSMoEBackend:
         teacher: Path | None = None,
         progress: TrainingProgress | None = None,
     ) -> dict[str, Any]:
-        """See ``DetectorBackend.fit``."""
+        """See ``DetectorBackend.fit``; the summary has the ``precision`` and the ``threads``, too."""
+        import torch
+
         from dsmoe_core.train import fit
+        from dsmoe_core.training.precision import training_precision
 
         for name in ("lightning.fabric", "lightning.pytorch"):  # they log the precision of every training
             logging.getLogger(name).setLevel(logging.WARNING)
         encoder = self.text_encoder
         shape = {**self._model.model_dump(), "text_width": encoder.width}
         model = validate_settings(ModelConfig, shape, f"detector.model with text encoder {encoder.name}")
+        training = with_measured_precision(training, model, out)
         summary = fit(
             images=images,
             vocabulary=vocabulary,
             text_encoder=encoder,
             model=model,
-            training=with_measured_precision(training, model),
+            training=training,
             out=out,
             start_from=start_from,
             encoder_from=self._encoder_from,
@@ -134,7 +138,12 @@ class DSMoEBackend:
             progress=progress,
         )
         self._store_training_features(out, vocabulary, images)
-        return {**as_plain_dict(summary), "text_encoder": encoder.name}
+        return {
+            **as_plain_dict(summary),
+            "text_encoder": encoder.name,
+            "precision": training_precision(training),
+            "threads": torch.get_num_threads(),
+        }
 
     def _store_training_features(
         self, model: Path, vocabulary: Vocabulary, images: Sequence[LabelledImage]

@@ -56,7 +56,9 @@ def test_trains_once_and_starts_from_a_given_model(
 ) -> None:
     monkeypatch.setattr(DSMoEBackend, "text_encoder", HashEncoder())
     assert cli.run(arguments(tmp_path / "first", blocks, small_workspace, "--seed", "7")) == 0
-    assert "2 steps on 12 images" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "2 steps on 12 images" in output
+    assert f"precision 32-true, {torch.get_num_threads()} threads" in output
     card = json.loads((tmp_path / "first" / "model.json").read_text())
     assert (card["training"]["seed"], card["training"]["batch"], card["config"]["width"]) == (7, 2, 32)
     weights = tmp_path / "first" / "model.safetensors"
