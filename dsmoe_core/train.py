@@ -108,8 +108,7 @@ def fit(
     fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training_precision(training))
     network = _initial_network(model, training, text_encoder, start_from, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last).train()
-    frozen = _frozen_encoder(fabric, network, training, start, cache)
-    training = training if frozen is None else cacheable_augmentations(training)
+    frozen, training = _freeze_encoder(fabric, network, training, start, cache)
     _prepare_norms(network, processes, several_sets=len(sets) > 1)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = build_optimizer(network, training)
@@ -270,17 +269,22 @@ def _require_finite(step: int, metrics: Mapping[str, Tensor], learning_rate: flo
     )
 
 
-def _frozen_encoder(
+def _freeze_encoder(
     fabric: Fabric,
     network: DSMoE | AblatedDSMoE,
     training: TrainingConfig,
     start: Path | None,
     cache: CacheConfig | None,
-) -> FrozenEncoder | None:
-    """Freeze the image encoder if the settings ask for it and it has trained weights."""
+) -> tuple[FrozenEncoder | None, TrainingConfig]:
+    """Freeze the image encoder if the settings ask for it and it has trained weights.
+
+    Returns:
+        The frozen encoder, None if it is trained, and the settings that are in effect with it.
+    """
     if training.encoder == "train":
-        return None
+        return None, training
     if start is None:
         _log.warning("the image encoder is trained, not frozen: there is no trained encoder to start from")
-        return None
-    return FrozenEncoder(fabric, network, training.precision, cache)
+        return None, training
+    frozen = FrozenEncoder(fabric, network, training.precision, cache)
+    return frozen, cacheable_augmentations(training)
