@@ -7,7 +7,7 @@ permuted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +49,8 @@ def information(
 ) -> Information:
     """Mutual information of two labels as a share of the entropy of the second.
 
-    The test permutes the second label between images: freely if it is the same for all items of an image,
-    otherwise between images with as many items.
+    In each permutation an image has the second labels of another image, in random order. If that has fewer
+    items, its labels are repeated; if it has more, some are left out.
 
     Args:
         first: for example the leading expert at each box, counted from 0.
@@ -62,27 +62,19 @@ def information(
         return Information(0.0, 0.0, 1.0)
     value = mutual_information(first, second)
     rng = np.random.default_rng(seed)
-    permute = _permutation_of_images(second, image)
-    shuffled = np.array([mutual_information(first, permute(rng)) for _ in range(permutations)])
+    images = [np.flatnonzero(image == i) for i in np.unique(image)]
+    shuffled = np.array(
+        [mutual_information(first, _permuted(second, images, rng)) for _ in range(permutations)]
+    )
     at_least = int((shuffled >= value - 1e-12).sum())
     return Information(value / entropy, float(shuffled.mean()) / entropy, (at_least + 1) / (permutations + 1))
 
 
-def _permutation_of_images(
-    label: Int[np.ndarray, " n"], image: Int[np.ndarray, " n"]
-) -> Callable[[np.random.Generator], Int[np.ndarray, " n"]]:
-    """A function that gives the labels after the images were permuted at random."""
-    _, index, size = np.unique(image, return_inverse=True, return_counts=True)
-    items = np.split(np.argsort(index, kind="stable"), np.cumsum(size)[:-1])
-    of_image = np.array([label[rows[0]] for rows in items])
-    if np.array_equal(of_image[index], label):
-        return lambda rng: rng.permutation(of_image)[index]
-    equal_sizes = [np.stack([rows for rows in items if len(rows) == n]) for n in np.unique(size)]
-
-    def permute(rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-        permuted = np.empty_like(label)
-        for rows in equal_sizes:
-            permuted[rows] = label[rng.permutation(rows)]
-        return permuted
-
-    return permute
+def _permuted(
+    label: Int[np.ndarray, " n"], images: Sequence[Int[np.ndarray, " _"]], rng: np.random.Generator
+) -> Int[np.ndarray, " n"]:
+    """The labels after the images were permuted at random; ``images`` has the items of each image."""
+    permuted = np.empty_like(label)
+    for items, other in zip(images, rng.permutation(len(images)), strict=True):
+        permuted[items] = np.resize(rng.permutation(label[images[other]]), len(items))
+    return permuted
