@@ -96,7 +96,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settings": _SETTINGS_TABLE,
     **{
         f"settings_{name}": _SETTINGS_TABLE
-        for name in ("all", "labels", "losses", "neu_det", "rows", "strides", "tiles")
+        for name in ("all", "labels", "losses", "neu_det", "rows", "strides", "strides_minutes", "tiles")
     },
     "scale": scale_table,
     "speed": speed_table,
