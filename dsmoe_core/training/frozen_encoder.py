@@ -1,9 +1,9 @@
 """Frozen image encoder: the backbone's maps of an image are computed once and cached on disk.
 
-The backbone is most of the cost of a step. Its maps are cached under the hash of the input pixels, in one
-store per set of backbone weights, so cached maps always belong to the same pixels and weights. Pixels recur
-only if there are few variants of an image, so augmentations other than flips and rotations are switched off
-(``cacheable_augmentations``). The neck of stage 3 and all later stages are trained as usual.
+The backbone is a large part of the cost of a step. Its maps are cached under the hash of the input pixels, in
+one store per set of backbone weights, so cached maps always belong to the same pixels and weights. Pixels
+recur only if there are few variants of an image, so augmentations other than flips and rotations are switched
+off (``cacheable_augmentations``). The neck of stage 3 and all later stages are trained as usual.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def show(
     for event in events:
         line(f"{event.at:%Y-%m-%d %H:%M} {event.action} by {event.author or 'the gate'}: {event.reason}")
     if parts is None:
-        line("the use of its parts was not measured: there is no test set, or the model has no experts")
+        line("the use of its parts was not measured: it has no experts, or no two test images have boxes")
         return
     lost = ", ".join(f"{name} {value:+.3f}" for name, value in parts.lost50.items())
     line(f"mAP@.5 lost without a part, on {parts.images} test images: {lost}")

@@ -90,6 +90,14 @@ class DSMoEBackend:
 
         return start_from / WEIGHTS if start_from is not None else self._encoder_from
 
+    def freezes_encoder(self, training: TrainingConfig, start_from: Path | None) -> bool:
+        """Whether a training freezes the image encoder: the settings say so, and it has trained weights.
+
+        Args:
+            start_from: folder of the model that it starts from; None: initial weights.
+        """
+        return training.encoder == "frozen" and self.start_weights(start_from) is not None
+
     def recipe(self, start_from: Path | None) -> list[Any]:
         """What determines a training apart from its data and settings, as JSON values.
 

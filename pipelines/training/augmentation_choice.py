@@ -54,8 +54,7 @@ def choose_augmentation(
     file = out / FILE
     if (stored := _read(file, key)) is not None:
         return stored
-    frozen = training.encoder == "frozen" and detector.start_weights(start_from) is not None
-    by_labels = choose_by_labels(images, vocabulary, frozen=frozen)
+    by_labels = choose_by_labels(images, vocabulary, frozen=detector.freezes_encoder(training, start_from))
     choice = by_labels
     if "turns" not in by_labels.changes and training.turns > 0:
         changed = training.model_copy(update=by_labels.changes)

@@ -144,7 +144,7 @@ def _train(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Train with the settings and the changes of ``files``; returns the summary, and reasons of choices."""
     training = settings.model_copy(update=dict(files.changes))
-    if training.encoder == "frozen" and detector.start_weights(start) is not None:
+    if detector.freezes_encoder(training, start):
         training = cacheable_augmentations(training)
     reasons: tuple[str, ...] = ()
     if files.choose_augmentation:
