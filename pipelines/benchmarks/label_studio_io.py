@@ -29,6 +29,7 @@ from dsmoe_core.schema import (
     Routing,
     Vocabulary,
 )
+from pipelines.benchmarks.peak_memory import peak_memory_mb
 
 BOXES_PER_IMAGE = 3
 IMAGE_PX = 640
@@ -166,14 +167,7 @@ def import_peak_mb(connection: Connection, count: int, image: Path) -> float:
     studio = LabelStudio(connection)
     with _temporary_project(studio, Api(connection)) as project:
         studio.import_tasks(project, SyntheticTasks(count, image))
-        return _peak_mb()
-
-
-def _peak_mb() -> float:
-    """Peak memory; not from getrusage, which in a new process starts with the peak of its parent."""
-    status = Path("/proc/self/status").read_text()
-    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(kib) * 1024 / 1e6
+        return peak_memory_mb()
 
 
 def _write_image(root: Path) -> Path:

@@ -7,7 +7,6 @@ Everything is read from the stores as in a round: predictions one by one, embedd
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from dsmoe_core.errors import PrerequisiteError
 from dsmoe_core.schema import Box, Detection, Prediction, Routing
 from dsmoe_core.uncertainty import binary_entropy, image_uncertainty
+from pipelines.benchmarks.peak_memory import peak_memory_mb
 from pipelines.progress import ProgressReporter
 from pipelines.rounds.acquisition import acquisition_function
 from pipelines.rounds.acquisition.function import Candidates
@@ -87,14 +87,14 @@ def measure_ranking(
 
 def measure_size(size: int, functions: Sequence[str], seed: int) -> list[dict[str, Any]]:
     """The rows of one pool size, measured in this process."""
-    rows: list[dict[str, Any]] = [{"images": size, "step": "import", "peak_mb": _peak_mb()}]
+    rows: list[dict[str, Any]] = [{"images": size, "step": "import", "peak_mb": peak_memory_mb()}]
 
     def timed(step: str, work: Callable[[], _Result]) -> _Result:
         start, processor = time.monotonic(), time.process_time()
         result = work()
         times = {"seconds": time.monotonic() - start, "cpu_s": time.process_time() - processor}
         rounded = {name: round(value, 2) for name, value in times.items()}
-        rows.append({"images": size, "step": step, **rounded, "peak_mb": _peak_mb()})
+        rows.append({"images": size, "step": step, **rounded, "peak_mb": peak_memory_mb()})
         return result
 
     keys = [f"{i:064x}" for i in range(size)]
@@ -172,8 +172,3 @@ def _detection(corner: NDArray[np.float64], row: NDArray[np.float64], entropy: f
     label = int(row.argmax())
     probabilities = dict(zip(CLASSES, map(float, row), strict=True))
     return Detection(Box(x, y, x + 20, y + 20), CLASSES[label], float(row[label]), probabilities, entropy, 0)
-
-
-def _peak_mb() -> float:
-    """Peak of the resident memory of this process, in MB."""
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)

@@ -37,12 +37,15 @@ def training_table(**columns: str) -> Callable[[Mapping[str, Any]], str]:
             return NO_TRAINING
         seeds = _max_seeds(rows)
         spread = ", mean [95 % interval over seeds]" if seeds > 1 else ""
-        head = ("data", *columns.values(), "epochs", "minutes", "mAP@.5", "mAP@.5:.95", "precision", "recall")
+        peaks = any("peak_mb" in row for row in rows)
+        effort = {"epochs": "epochs", "minutes": "minutes", **({"peak_mb": "peak MB"} if peaks else {})}
+        metrics = ("mAP@.5", "mAP@.5:.95", "precision", "recall")
+        head = ("data", *columns.values(), *effort.values(), *metrics)
         lines = [
             [
                 escape_markdown(row["data"]),
                 *(_display(key, row.get(key, "-")) for key in columns),
-                *(f"{row[key]:.1f}" if key in row else "-" for key in ("epochs", "minutes")),
+                *(_effort(row, key) for key in effort),
                 *(score_over_seeds(row[key]) for key in ("map50", "map", "precision", "recall")),
             ]
             for row in rows
@@ -52,6 +55,11 @@ def training_table(**columns: str) -> Callable[[Mapping[str, Any]], str]:
         return table + _selection(rows) + _tests(result, seeds)
 
     return render
+
+
+def _effort(row: Mapping[str, Any], key: str) -> str:
+    """Epochs, minutes, or the peak of the memory in whole MB."""
+    return f"{row[key]:,.{0 if key == 'peak_mb' else 1}f}" if key in row else "-"
 
 
 def curve_table(result: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from dsmoe_core.training.step_sampler import batches_per_round, steps_of_each_se
 from dsmoe_core.training.teacher import teacher_hash
 from pipelines.benchmarks.comparison.digests import package_digest
 from pipelines.benchmarks.comparison.protocol import MIN_SCORE, BenchmarkDataset, Budget, TrainingResult
+from pipelines.benchmarks.peak_memory import peak_memory_mb, reset_peak_memory
 from pipelines.progress import ProgressReporter
 
 CACHE = "cache"
@@ -98,6 +99,7 @@ class DsmoeModel:
         """
         training = self.training.model_copy(update={"seed": seed, **self._length(dataset, budget)})
         progress.status(f"{self.name}: training")
+        measured = reset_peak_memory()
         summary = fit(
             images=dataset.train,
             vocabulary=self._vocabulary_of(dataset),
@@ -112,12 +114,13 @@ class DsmoeModel:
             cache=CacheConfig(folder / CACHE),
             progress=lambda step, steps, _: progress.advance(step, steps),
         )
+        peak_mb = peak_memory_mb() if measured else None
         rmtree(folder / CACHE, ignore_errors=True)
         progress.status(f"{self.name}: predicting")
         predictions = self.predict_trained(dataset, folder, progress)
         notes = {"losses": summary.losses, "steps": summary.steps, "length": summary.length}
         epochs = summary.steps * training.batch / self._images_per_epoch(dataset)
-        return TrainingResult(predictions, epochs, summary.seconds, notes)
+        return TrainingResult(predictions, epochs, summary.seconds, notes, peak_mb)
 
     def predict_trained(
         self, dataset: BenchmarkDataset, folder: Path, progress: ProgressReporter

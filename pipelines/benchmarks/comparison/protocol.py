@@ -67,12 +67,15 @@ class TrainingResult:
         epochs: passes over the training images, or over the tiles of large ones.
         seconds: of the training alone.
         notes: further plain values to store with the metrics.
+        peak_mb: largest memory of the process in the training, in 1e6 bytes, without that of a GPU;
+            None where it is not measured.
     """
 
     predictions: Sequence[Prediction]
     epochs: float
     seconds: float
     notes: dict[str, Any]
+    peak_mb: float | None = None
 
 
 class BenchmarkModel(Protocol):

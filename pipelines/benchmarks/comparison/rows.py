@@ -23,7 +23,7 @@ def result_row(results: Sequence[RunResult]) -> dict[str, Any]:
     ``selected`` says what was selected on the inner split, if anything was.
     """
     row: dict[str, Any] = {"seeds": [result.seed for result in results]}
-    for name in ("epochs", "minutes"):
+    for name in ("epochs", "minutes", "peak_mb"):
         if values := [result.record[name] for result in results if name in result.record]:
             row[name] = round(float(np.mean(values)), 2)
     for name in METRICS:

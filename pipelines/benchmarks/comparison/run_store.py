@@ -45,7 +45,8 @@ class RunResult:
     Attributes:
         folder: of the run, with everything that the model stored.
         record: ``figures`` (as in evaluation.json), ``resampled``, ``resampled_map50`` (of each class) and
-            ``leading_experts``; of a training also ``epochs``, ``minutes`` and ``commit``.
+            ``leading_experts``; of a training also ``epochs``, ``minutes``, ``commit``, and ``peak_mb``
+            where it is measured.
     """
 
     seed: int
@@ -119,6 +120,7 @@ class RunStore:
                 **({"commit": commit} if commit else {}),
                 "epochs": round(training.epochs, 2),
                 "minutes": round(training.seconds / 60, 2),
+                **({} if training.peak_mb is None else {"peak_mb": training.peak_mb}),
                 "notes": training.notes,
                 **self._evaluate(training.predictions, dataset),
             }

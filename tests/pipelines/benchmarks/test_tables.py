@@ -117,6 +117,9 @@ def test_training_tables_show_rows_and_tests(
     one_seed["rows"][0] |= {"seeds": [1], "map50": [0.7], "epochs": 12.25, "minutes": 8.1}
     path.write_text(json.dumps(one_seed))
     assert f"{cells} 12.2 | 8.1 | 0.700 |" in render(marks(name), tmp_path)
+    one_seed["rows"][0]["peak_mb"] = 1234.4
+    path.write_text(json.dumps(one_seed))
+    assert f"{cells} 12.2 | 8.1 | 1,234 | 0.700 |" in render(marks(name), tmp_path)
     errors = marks(f"{name}_errors")
     assert NO_TRAINING in render(errors, tmp_path), "no kinds of error in the file"
     one_seed["rows"][0]["errors"] = {"class": [0.1, 0.2], "missed": [0.01, 0.02]}

@@ -45,6 +45,8 @@ def test_model_is_trained_for_epochs_and_predicts_in_order(
     assert result.epochs == 2
     assert [prediction.key for prediction in result.predictions] == [p.image.key for p in dataset.val]
     assert (4, 4) in progress.done
+    assert result.peak_mb is not None
+    assert result.peak_mb > 100, "PyTorch alone takes more"
 
 
 def test_epoch_covers_all_tiles(
