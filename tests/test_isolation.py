@@ -33,6 +33,7 @@ def test_no_setting_is_inherited() -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
+@pytest.mark.slow
 def test_settings_of_the_user_are_removed(tmp_path: Path) -> None:
     polluted = {f"{prefix}POLLUTED": "1" for prefix in PREFIXES}
     done = subprocess.run(

@@ -336,6 +336,22 @@ def tables(
     line(f"{document}: tables {'updated' if changed else 'unchanged'}")
 
 
+@app.command("routing-chart")
+def routing_chart(
+    result: Annotated[Path, typer.Argument(metavar="ROUTING.json", help="Result file of `knockout`.")],
+    chart: Annotated[Path, typer.Argument(metavar="CHART.svg", help="The image; replaced if it exists.")],
+) -> None:
+    """Draw the weight of each expert at the true boxes of each class, as an SVG image.
+
+    Example: `dsmoe benchmark routing-chart benchmarks/results/routing.json docs/images/routing.svg`
+    """
+    from dsmoe_core.atomic import atomic_write
+    from pipelines.benchmarks.routing_chart import read_routing_chart
+
+    atomic_write(chart, read_routing_chart(result))
+    line(f"{chart} is written")
+
+
 def batches_by_device(device: DeviceChoice, cpu: list[int], cuda: list[int]) -> dict[Device, list[int]]:
     """The chosen devices that this machine has, with their batch sizes.
 

@@ -18,6 +18,7 @@ from ports import taken_port
 
 from annotate.studio.environment import LOCK
 
+pytestmark = pytest.mark.slow  # a process for each command
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -22,7 +22,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise PrerequisiteError(
-            "matplotlib is not installed; it draws the learning curves",
+            "matplotlib is not installed; it draws the charts",
             "Install it with `pip install 'dsmoe[report]'`.",
         ) from error
 

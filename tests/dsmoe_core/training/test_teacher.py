@@ -174,6 +174,7 @@ def distance(model: Path, teacher: Path, images: list[LabelledImage], vocabulary
     return float((first.logits.sigmoid() - second.logits.sigmoid()).abs().mean())
 
 
+@pytest.mark.slow
 def test_a_student_gets_nearer_to_the_teacher_than_without_it(
     tmp_path: Path, teacher: Path, images: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:

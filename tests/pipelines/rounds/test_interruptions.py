@@ -34,6 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_blocks(tmp_path_factory.mktemp("data") / "blocks", train=9, val=3)
 
 
+@pytest.mark.slow
 def test_run_killed_at_every_single_call_ends_the_same(
     tmp_path: Path, data: Path, undisturbed: dict[str, Any]
 ) -> None:
