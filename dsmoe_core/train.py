@@ -14,6 +14,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from dsmoe_core.ablation import AblatedDSMoE
+from dsmoe_core.allocator import keep_freed_memory
 from dsmoe_core.build import build
 from dsmoe_core.checkpoint import WEIGHTS, check_text_encoder, load_weights, read_tensors
 from dsmoe_core.config import ModelConfig, TrainingConfig
@@ -104,6 +105,7 @@ def fit(
     if (summary := run.finished()) is not None:
         return summary
     out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     training = training.model_copy(update={"precision": training_precision(training)})
     fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training_precision(training))
     network = _initial_network(model, training, text_encoder, start_from, encoder_from)

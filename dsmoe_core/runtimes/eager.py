@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from dsmoe_core.ablation import AblatedDSMoE
+from dsmoe_core.allocator import keep_freed_memory
 from dsmoe_core.network import DSMoE
 from dsmoe_core.runtimes.graph import Graph, graph_outputs
 from dsmoe_core.runtimes.next_experts import forward_with_next_experts
@@ -43,6 +44,7 @@ class EagerRuntime:
         self.name = "compile" if compiled else "eager"
         self.precision: Literal["fp32", "bf16"] = precision
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        keep_freed_memory()
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._graph = Graph(self.network)
         self._compiled: Any = _compiled(self._graph, self.device) if compiled else None

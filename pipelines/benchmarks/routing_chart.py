@@ -36,7 +36,8 @@ def routing_chart(result: Mapping[str, Any]) -> str:
     from pipelines.evaluation.report.charts import heat_chart  # needs matplotlib
 
     weights = {name: row for name, row in zip(result["classes"], result["weights"], strict=True) if any(row)}
-    title = f"weight of each expert at {result['boxes']} boxes"
+    boxes: int = result["boxes"]
+    title = f"weight at {boxes:,} true boxes"
     columns = [f"expert {number}" for number in range(1, result["experts"] + 1)]
     svg = heat_chart({title: list(weights.values())}, list(weights), columns)
     head, _, rest = svg.partition(">")
