@@ -1,8 +1,8 @@
 """Keeps memory that the network frees, so that the next pass does not ask the system for it again.
 
 By default glibc gives blocks of more than 32 MiB back to the system when they are freed. A pass over a batch
-allocates and frees many such maps, and the kernel clears each new one page by page. On a processor this made an
-image in a batch of four of ``base`` at 640 px take 1.3 times as long as a single image.
+allocates and frees many such maps, and the kernel clears each new one page by page. On a processor this made
+an image in a batch of four of ``base`` at 640 px take 1.3 times as long as a single image.
 """
 
 from __future__ import annotations

@@ -105,9 +105,8 @@ def fit(
     if (summary := run.finished()) is not None:
         return summary
     out.mkdir(parents=True, exist_ok=True)
-    keep_freed_memory()
     training = training.model_copy(update={"precision": training_precision(training)})
-    fabric = Fabric(accelerator="auto", devices=processes.devices, precision=training_precision(training))
+    fabric = _fabric(processes, training)
     network = _initial_network(model, training, text_encoder, start_from, encoder_from)
     network = fabric.to_device(network).to(memory_format=torch.channels_last).train()
     frozen, training = _freeze_encoder(fabric, network, training, start, cache)
@@ -269,6 +268,12 @@ def _require_finite(step: int, metrics: Mapping[str, Tensor], learning_rate: flo
         f"the training diverged in step {step + 1}: {name} is {value}; expected a finite number",
         f"Lower detector.training.learning_rate, which is {learning_rate:g}, and train again.",
     )
+
+
+def _fabric(processes: ProcessGroup, training: TrainingConfig) -> Fabric:
+    """The devices and the precision of the training, in a process that keeps the memory that it frees."""
+    keep_freed_memory()
+    return Fabric(accelerator="auto", devices=processes.devices, precision=training_precision(training))
 
 
 def _freeze_encoder(
