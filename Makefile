@@ -17,7 +17,7 @@ OUTSIDE := browser or labelstudio or gpu or vllm
 RUNNABLE := ($(OUTSIDE))$(foreach marker,$(LACKING), and not $(marker))
 
 # One process per core, one thread per process.
-PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadgroup
+PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist loadfile
 
 YOLO := pipelines/benchmarks/comparison/yolo
 ENGINES := pipelines/services/language_model/engines

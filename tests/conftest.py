@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pytest
 from exports import Exports, make_exports
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # No deadline: the first call of torch takes longer than hypothesis allows for one example.
 settings.register_profile("no-deadline", deadline=None)
@@ -18,16 +21,26 @@ settings.load_profile("no-deadline")
 ENVIRONMENTS = Path(
     os.environ.get("DSMOE_ENVIRONMENTS", platformdirs.user_cache_path("dsmoe") / "environments")
 )
-SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED_DATA = ROOT.parent / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file in one process, and all files that use ``exports`` in one, so that these are made once."""
-    with_exports = {item.path for item in items if "exports" in getattr(item, "fixturenames", ())}
-    for item in items:
-        group = "exports" if item.path in with_exports else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """Keeps a file in one process, and all files that use ``exports`` in one, so that these are made once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "exports" if _uses_exports(file) else file
+
+
+@cache
+def _uses_exports(file: str) -> bool:
+    return "exports: Exports" in (ROOT / file).read_text(encoding="utf-8")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    """Distribute whole files with ``--dist loadfile``."""
+    return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)
