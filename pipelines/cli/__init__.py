@@ -12,7 +12,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import typer
@@ -94,10 +95,16 @@ app.command("pretrain")(pretrain.pretrain)
 app.add_typer(weights.app, name="weights")
 
 
+@cache
+def _commands() -> Callable[..., Any]:
+    """All commands with their options; reading them from the functions takes a third of a second."""
+    return typer.main.get_command(app)
+
+
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        code = app(args=list(arguments), prog_name="dsmoe", standalone_mode=False)
+        code = _commands()(args=list(arguments), prog_name="dsmoe", standalone_mode=False)
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:
