@@ -9,8 +9,8 @@ Differences from TOOD:
 
 - Box loss. TOOD weights the box loss of a cell by its soft label, hence by its IoU. A young network's
   predictions do not overlap a box of three pixels at all, so its cell gets label 0 and box weight 0 and
-  never learns. We weight by the cell's alignment relative to the best cell of its box, so that the best cell
-  always has weight 1.
+  never learns. Our cells have equal weights, or the cell's alignment relative to the best cell of its box, so
+  that the best cell always has weight 1 (``LossWeights.box_weighting``).
 - Class label. A soft label equal to the IoU has the same problem for the class: long thin scratches keep a
   low IoU for many steps and were hardly separated from the background. So labels can start at a floor and
   rise to 1 with the IoU (``label_floor``).

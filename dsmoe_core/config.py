@@ -241,6 +241,10 @@ class LossWeights(Frozen):
         description="focusing exponent of QFL for cells with a label; the paper uses 2 for all cells",
     )
     box: float = Field(2.0, ge=0)
+    box_weighting: Literal["equal", "alignment"] = Field(
+        "equal",
+        description="weight of a cell in the box loss: 1, or its alignment relative to its box's best cell",
+    )
     value_overlap: float = Field(0.01, ge=0)
     taxonomy: float = Field(0.05, ge=0)
     angle: float = Field(0.0, ge=0, description="stage 5: eq. 13 as a hinge; the paper's form")

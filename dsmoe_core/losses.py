@@ -98,13 +98,19 @@ def quality_focal(
 
 
 def assign_targets(
-    output: NetworkOutput, truth: Sequence[GroundTruth], *, label_floor: float = 0.0, bce_iou: bool = False
+    output: NetworkOutput,
+    truth: Sequence[GroundTruth],
+    *,
+    label_floor: float = 0.0,
+    equal_boxes: bool = False,
+    bce_iou: bool = False,
 ) -> list[Targets]:
     """Assign the cells of every image to its ground-truth boxes.
 
     Args:
         output, truth: predictions and ground truth of the same images.
         label_floor: as in :func:`assign`.
+        equal_boxes: give every cell of a box the same weight in the box loss.
         bce_iou: use labels of 0 and 1 and equal box weights, as in rows A to E of the ablation.
     """
     flat = flatten_levels(output.levels)
@@ -113,13 +119,19 @@ def assign_targets(
         assign(scores[i], flat.boxes[i].detach(), flat.centres, t.boxes, t.labels, label_floor=label_floor)
         for i, t in enumerate(truth)
     ]
-    return [_hard_targets(t) for t in targets] if bce_iou else targets
+    if bce_iou:
+        targets = [_with_hard_labels(t) for t in targets]
+    return [_with_equal_boxes(t) for t in targets] if bce_iou or equal_boxes else targets
 
 
-def _hard_targets(targets: Targets) -> Targets:
+def _with_hard_labels(targets: Targets) -> Targets:
     scores = torch.zeros_like(targets.scores)
     scores[targets.positive, targets.labels] = 1.0
-    return targets._replace(scores=scores, box_weights=torch.ones_like(targets.box_weights))
+    return targets._replace(scores=scores)
+
+
+def _with_equal_boxes(targets: Targets) -> Targets:
+    return targets._replace(box_weights=torch.ones_like(targets.box_weights))
 
 
 def detection_losses(

@@ -204,7 +204,13 @@ class Objective:
         return targets, self._reduce(BatchCounts.add(counts))
 
     def _assign(self, output: NetworkOutput, truth: list[GroundTruth]) -> list[Targets]:
-        return assign_targets(output, truth, label_floor=self.weights.label_floor, bce_iou=self.bce_iou)
+        return assign_targets(
+            output,
+            truth,
+            label_floor=self.weights.label_floor,
+            equal_boxes=self.weights.box_weighting == "equal",
+            bce_iou=self.bce_iou,
+        )
 
     def _reduce(self, counts: BatchCounts) -> BatchCounts:
         return BatchCounts(*(self.processes.all_reduce(count) for count in counts))

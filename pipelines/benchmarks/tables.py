@@ -50,6 +50,7 @@ _MARKED = re.compile(
 _DETECTOR_TABLE = training_table(model="model", image_px="px", start="start", labels="labels")
 _WARM_START_TABLE = training_table(labels="labels", start="start", model="model")
 _FIRST_MODEL_TABLE = training_table(labels="labels", start="start", settings="settings", image_px="px")
+_ABLATION_TABLE = training_table(row="row", size="size", image_px="px")
 _SETTINGS_TABLE = training_table(settings="settings", size="size", image_px="px", labels="labels")
 
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
@@ -77,7 +78,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "accuracy": _DETECTOR_TABLE,
     "few_labels": _DETECTOR_TABLE,
     "curve": curve_table,
-    "ablation": training_table(row="row", size="size", image_px="px"),
+    "ablation": _ABLATION_TABLE,
+    "ablation_lite": _ABLATION_TABLE,
     "warmstart": _WARM_START_TABLE,
     "warmstart_boards": _WARM_START_TABLE,
     "first_model": _FIRST_MODEL_TABLE,
@@ -96,7 +98,19 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "settings": _SETTINGS_TABLE,
     **{
         f"settings_{name}": _SETTINGS_TABLE
-        for name in ("all", "labels", "losses", "neu_det", "rows", "strides", "strides_minutes", "tiles")
+        for name in (
+            "all",
+            "labels",
+            "labels_neu_det",
+            "losses",
+            "neu_det",
+            "paper",
+            "path",
+            "rows",
+            "strides",
+            "strides_minutes",
+            "tiles",
+        )
     },
     "scale": scale_table,
     "speed": speed_table,

@@ -138,16 +138,23 @@ def network_output(images: int = 3, classes: int = 3) -> NetworkOutput:
 
 
 @pytest.mark.parametrize(
-    ("weights", "quality", "alpha", "positive_beta", "box", "bce_iou"),
+    ("weights", "quality", "alpha", "positive_beta", "box", "equal", "bce_iou"),
     [
-        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, False),
-        (LossWeights.paper(), 2 * 0.45, 0.45, 2.0, 0.05, False),
-        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, True),
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, False, False),
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, True, False),
+        (LossWeights.paper(), 2 * 0.45, 0.45, 2.0, 0.05, True, False),
+        (LossWeights(quality=1.5, box=2.5), 1.5, None, 0.0, 2.5, True, True),
     ],
-    ids=["ours", "paper", "bce_iou"],
+    ids=["weighted boxes", "equal boxes", "paper", "bce_iou"],
 )
 def test_detection_losses_are_sums_over_cells_divided_by_the_label_sum(
-    weights: LossWeights, quality: float, alpha: float | None, positive_beta: float, box: float, bce_iou: bool
+    weights: LossWeights,
+    quality: float,
+    alpha: float | None,
+    positive_beta: float,
+    box: float,
+    equal: bool,
+    bce_iou: bool,
 ) -> None:
     """Compares with eq. 31 and 33, or with cross-entropy and IoU. test_assign.py tests the assignment."""
     output = network_output()
@@ -167,10 +174,10 @@ def test_detection_losses_are_sums_over_cells_divided_by_the_label_sum(
                 class_sum = class_sum + weight * focal(logit, y, *betas)
                 label_sum = label_sum + y
             if assigned is not None:
-                pair, weight = (flat.boxes[i, cell], assigned[0]), 1.0 if bce_iou else assigned[2]
+                pair, weight = (flat.boxes[i, cell], assigned[0]), 1.0 if equal else assigned[2]
                 loss = 1 - iou(*pair) if bce_iou else complete_iou(*pair, trade_off(*pair))
                 box_sum, weight_sum = box_sum + loss * weight, weight_sum + weight
-    all_targets = assign_targets(output, TRUTH, bce_iou=bce_iou)
+    all_targets = assign_targets(output, TRUTH, equal_boxes=equal and not bce_iou, bce_iou=bce_iou)
     counts = BatchCounts.from_targets(all_targets, TRUTH)
     losses = detection_losses(output, all_targets, counts, weights, bce_iou=bce_iou)
     assert set(losses) == {"class", "box"}

@@ -104,3 +104,17 @@ def test_label_floor_and_positive_beta_change_the_class_loss_of_qfl_only(
     differs = changed["class"] != pytest.approx(losses["class"], rel=1e-3)
     assert differs == (not learner.objective.bce_iou)
     assert changed["box"] == pytest.approx(losses["box"], rel=1e-6)
+
+
+@pytest.mark.parametrize("micro_batch", [6, 2])
+def test_box_weighting_changes_the_box_loss_of_row_f_only(learner: Learner, micro_batch: int) -> None:
+    """The other rows always weight boxes equally."""
+    freeze_statistics(learner.network)
+    losses, _ = learner.gradients(micro_batch)
+    weights = learner.objective.weights.model_copy(update={"box_weighting": "alignment"})
+    changed, _ = learner._replace(objective=replace(learner.objective, weights=weights)).gradients(
+        micro_batch
+    )
+    differs = changed["box"] != pytest.approx(losses["box"], rel=1e-3)
+    assert differs == (not learner.objective.bce_iou)
+    assert changed["class"] == pytest.approx(losses["class"], rel=1e-6)
