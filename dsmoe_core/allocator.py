@@ -21,9 +21,9 @@ LARGEST_FREE_TOP = (1 << 31) - 1
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory of freed maps; return whether its C library can (glibc).
+    """Let this process keep up to 2 GiB of freed memory; return whether its C library can.
 
-    The process then holds its peak memory until it ends.
+    glibc can; versions before 2.35 may refuse the threshold, and musl has none. Then nothing changes.
     """
     if sys.platform != "linux":
         return False
@@ -31,5 +31,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # musl
         return False
-    # Setting one of the two switches off glibc's own adaptation of the other, so both are set.
+    # glibc adapts both to the program until one of them is set, so both are set.
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT) and mallopt(M_TRIM_THRESHOLD, LARGEST_FREE_TOP))

@@ -54,7 +54,7 @@ class Targets(NamedTuple):
     labels: Int[Tensor, " P"]
     """Classes of these boxes."""
     box_weights: Float[Tensor, " P"]
-    """Alignment of each positive cell relative to the best cell of the same box."""
+    """Weight of each positive cell in the box loss."""
 
 
 def flatten_levels(levels: Sequence[LevelOutput]) -> FlatPredictions:

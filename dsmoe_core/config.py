@@ -243,7 +243,7 @@ class LossWeights(Frozen):
     box: float = Field(2.0, ge=0)
     box_weighting: Literal["equal", "alignment"] = Field(
         "equal",
-        description="weight of a cell in the box loss: 1, or its alignment relative to its box's best cell",
+        description="weight of a cell in the box loss: 1, or its alignment relative to the box's best cell",
     )
     value_overlap: float = Field(0.01, ge=0)
     taxonomy: float = Field(0.05, ge=0)
@@ -281,7 +281,8 @@ class LossWeights(Frozen):
         """Return the paper's losses: ``2 alpha QFL + lambda CIoU``, alpha = 0.45, lambda = 0.05 (eq. 31)."""
         form = {"balance_alpha": 0.45, "label_floor": 0.0, "positive_beta": 2.0}
         ours = dict.fromkeys(("contrast", "affinity", "specialisation"), 0.0)
-        return cls(quality=0.9, box=0.05, angle=1.0, **form, **ours)  # the paper gives no weight of eq. 13
+        # The paper gives no weight of eq. 13.
+        return cls(quality=0.9, box=0.05, box_weighting="equal", angle=1.0, **form, **ours)
 
 
 FINGERPRINT_EXCLUDED = {"micro_batch", "checkpoint_every_s"}

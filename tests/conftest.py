@@ -30,14 +30,16 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
 
     def _split_scope(self, nodeid: str) -> str:
         file = super()._split_scope(nodeid)
-        return "exports" if _uses_exports(file) else file
+        return "exports" if uses_exports(file) else file
 
 
 @cache
-def _uses_exports(file: str) -> bool:
+def uses_exports(file: str) -> bool:
+    """Whether tests of the file have the fixture ``exports``; read from its text, before tests are collected."""
     return "exports: Exports" in (ROOT / file).read_text(encoding="utf-8")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
     """Distribute whole files with ``--dist loadfile``."""
     return FileScheduling(config, log) if config.getvalue("dist") == "loadfile" else None

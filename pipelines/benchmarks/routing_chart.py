@@ -3,42 +3,90 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from dsmoe_core.errors import FormatError
+from pydantic import BaseModel, Field, ValidationError
+
+from dsmoe_core.errors import FormatError, SettingsError
 from pipelines.benchmarks.simulation.plot import require_matplotlib
 
+SUFFIX = ".svg"
 BACKGROUND = '<rect width="100%" height="100%" fill="white"/>'
 """The text is dark, so the image has its own background on a dark page."""
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-def read_routing_chart(path: Path) -> str:
-    """The image of a result file of ``dsmoe benchmark knockout``, as SVG.
+class Routing(BaseModel):
+    """The part of a routing.json that the image shows.
+
+    Attributes:
+        weights: mean weight of each expert at the boxes of each class; all 0 for a class without a box.
+    """
+
+    classes: list[str]
+    weights: list[list[Weight]]
+    experts: int = Field(ge=1)
+    boxes: int = Field(ge=0)
+
+    def of_classes_with_boxes(self) -> list[tuple[str, list[float]]]:
+        """The rows of the image."""
+        return [(name, row) for name, row in zip(self.classes, self.weights, strict=True) if any(row)]
+
+
+def check_chart_path(path: Path) -> None:
+    """Check that an image, and no other file, is to be written.
 
     Raises:
-        FormatError: the file is not a routing.json.
+        SettingsError: the name of the file does not end in .svg.
+    """
+    if path.suffix.lower() != SUFFIX:
+        raise SettingsError(
+            f"the chart is {path}; expected a name that ends in {SUFFIX}", "Give another name."
+        )
+
+
+def read_routing(path: Path) -> Routing:
+    """Read a result file of ``dsmoe benchmark knockout``.
+
+    Raises:
+        FormatError: the file is not a routing.json, or has no routing.
+    """
+    if not path.is_file():
+        raise FormatError(f"there is no file {path}", "Give the routing.json of a knock-out.")
+    try:
+        measured = json.loads(path.read_bytes())
+        if isinstance(measured, dict) and "command" in measured and "classes" not in measured:
+            raise FormatError(f"{path} has no routing", "There was no box, or the model has no experts.")
+        routing = Routing.model_validate(measured)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValidationError) as error:
+        raise _not_a_routing(path) from error
+    shapes = {len(row) for row in routing.weights} | {routing.experts}
+    if len(shapes) > 1 or len(routing.classes) != len(routing.weights):
+        raise _not_a_routing(path)
+    if not routing.of_classes_with_boxes():
+        raise FormatError(f"{path} has no class with a box", "Evaluate images with boxes.")
+    return routing
+
+
+def routing_chart(routing: Routing) -> str:
+    """Heat map of class and expert, as SVG. Classes without a box are left out.
+
+    Raises:
         PrerequisiteError: matplotlib is not installed.
     """
     require_matplotlib()
-    try:
-        return routing_chart(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FormatError(
-            f"{path} is not the routing.json of a knock-out: {type(error).__name__} {error}",
-            "Write one with `dsmoe benchmark knockout`.",
-        ) from error
+    from pipelines.evaluation.report.charts import heat_chart
 
-
-def routing_chart(result: Mapping[str, Any]) -> str:
-    """Heat map of class and expert, as SVG. Classes without a box are left out."""
-    from pipelines.evaluation.report.charts import heat_chart  # needs matplotlib
-
-    weights = {name: row for name, row in zip(result["classes"], result["weights"], strict=True) if any(row)}
-    boxes: int = result["boxes"]
-    title = f"weight at {boxes:,} true boxes"
-    columns = [f"expert {number}" for number in range(1, result["experts"] + 1)]
-    svg = heat_chart({title: list(weights.values())}, list(weights), columns)
+    rows = routing.of_classes_with_boxes()
+    title = f"weight at {routing.boxes:,} true boxes"
+    columns = [f"expert {number}" for number in range(1, routing.experts + 1)]
+    svg = heat_chart({title: [row for _, row in rows]}, [name for name, _ in rows], columns)
     head, _, rest = svg.partition(">")
     return f"{head}>{BACKGROUND}{rest}"
+
+
+def _not_a_routing(path: Path) -> FormatError:
+    return FormatError(
+        f"{path} is not the routing.json of a knock-out", "Write one with `dsmoe benchmark knockout`."
+    )

@@ -337,7 +337,7 @@ def tables(
 
 
 @app.command("routing-chart")
-def routing_chart(
+def draw_routing(
     result: Annotated[Path, typer.Argument(metavar="ROUTING.json", help="Result file of `knockout`.")],
     chart: Annotated[Path, typer.Argument(metavar="CHART.svg", help="The image; replaced if it exists.")],
 ) -> None:
@@ -346,9 +346,10 @@ def routing_chart(
     Example: `dsmoe benchmark routing-chart benchmarks/results/routing.json docs/images/routing.svg`
     """
     from dsmoe_core.atomic import atomic_write
-    from pipelines.benchmarks.routing_chart import read_routing_chart
+    from pipelines.benchmarks.routing_chart import check_chart_path, read_routing, routing_chart
 
-    atomic_write(chart, read_routing_chart(result))
+    check_chart_path(chart)
+    atomic_write(chart, routing_chart(read_routing(result)))
     line(f"{chart} is written")
 
 

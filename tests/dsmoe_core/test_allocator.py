@@ -18,8 +18,8 @@ def new_pages():
         torch.empty(16 << 20).fill_(1.0)  # 64 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-if sys.argv[1] == "kept":
-    assert keep_freed_memory() and keep_freed_memory()
+if sys.argv[1] == "kept" and not keep_freed_memory():
+    sys.exit(3)
 for _ in range(4):  # glibc needs some rounds, because aligned blocks are a little larger than the freed ones
     new_pages()
 print(new_pages())
@@ -29,9 +29,12 @@ print(new_pages())
 def new_pages(memory: str) -> int:
     """Pages that the system provides for five maps of 64 MiB, each freed before the next."""
     command = [sys.executable, "-c", REPEATED_MAPS, memory]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 3:
+        pytest.skip("this C library cannot keep freed memory")
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc is on Linux")
 def test_freed_maps_are_used_again() -> None:
     assert new_pages("kept") < new_pages("as it is") / 20

@@ -178,7 +178,7 @@ def changed_models(
     if len(set(changes)) != len(changes):
         raise SettingsError(f"a setting is repeated in {', '.join(changes)}", "Name each once.")
     unchanged = _with_change(common, size, models) if common.strip() else models.dsmoe_preset(size)
-    changed = {change: _with_change(f"{common} {change}", size, models) for change in changes}
+    changed = {change: _with_change(f"{common} {change}".strip(), size, models) for change in changes}
     return {UNCHANGED: unchanged, **changed}
 
 

@@ -1,20 +1,38 @@
-"""Peak memory of this process."""
+"""Peak memory of a process."""
 
 from __future__ import annotations
 
-import numpy as np
+import json
+import subprocess
+import sys
 
+import pytest
+
+PEAKS = """
+import json, sys
+import numpy as np
+from dsmoe_core.allocator import keep_freed_memory
 from pipelines.benchmarks.peak_memory import peak_memory_mb, reset_peak_memory
 
-BLOCK_MB = 300
-
-
-def test_peak_keeps_freed_memory_until_it_is_reset() -> None:
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+peaks = []
+for megabytes in (600, 0, 100):
     assert reset_peak_memory()
-    before = peak_memory_mb()
-    block = np.ones(BLOCK_MB * 1_000_000, dtype=np.uint8)
-    assert peak_memory_mb() > before + 0.9 * BLOCK_MB
+    block = np.ones(megabytes * 1_000_000, dtype=np.uint8)
+    peaks.append(peak_memory_mb())
     del block
-    assert peak_memory_mb() > before + 0.9 * BLOCK_MB
-    assert reset_peak_memory()
-    assert peak_memory_mb() < before + 0.5 * BLOCK_MB
+    peaks.append(peak_memory_mb())
+print(json.dumps(peaks))
+"""
+
+
+@pytest.mark.parametrize("memory", ["kept", "given back"])
+def test_peak_is_that_since_the_last_reset(memory: str) -> None:
+    """Also where freed memory stays with the process."""
+    command = [sys.executable, "-c", PEAKS, memory]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    large, after_large, nothing, _, small, _ = json.loads(done.stdout)
+    assert after_large == pytest.approx(large, abs=1)
+    assert large - nothing == pytest.approx(600, abs=60)
+    assert small - nothing == pytest.approx(100, abs=60)
