@@ -35,7 +35,7 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 @cache
 def uses_exports(file: str) -> bool:
-    """Whether tests of the file have the fixture ``exports``; read from its text, before tests are collected."""
+    """Whether tests of the file have the fixture ``exports``, by its text; tests are collected later."""
     return "exports: Exports" in (ROOT / file).read_text(encoding="utf-8")
 
 

@@ -101,8 +101,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
         for name in (
             "all",
             "labels",
-            "labels_neu_det",
             "losses",
+            "memory",
             "neu_det",
             "paper",
             "path",
