@@ -230,10 +230,7 @@ class LossWeights(Frozen):
     quality: float = Field(1.0, ge=0)
     balance_alpha: float | None = Field(None, description="alpha of alpha_t in QFL; null: no class balancing")
     label_floor: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="soft label of a box's best cell at an IoU of 0; the paper uses 0",
+        0.5, ge=0, le=1, description="soft label of a box's best cell at an IoU of 0; the paper uses 0"
     )
     positive_beta: float = Field(
         0.0,

@@ -79,6 +79,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "few_labels": _DETECTOR_TABLE,
     "curve": curve_table,
     "ablation": _ABLATION_TABLE,
+    "ablation_equal": _ABLATION_TABLE,
     "ablation_lite": _ABLATION_TABLE,
     "warmstart": _WARM_START_TABLE,
     "warmstart_boards": _WARM_START_TABLE,
