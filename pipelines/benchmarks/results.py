@@ -70,7 +70,7 @@ def read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise FormatError(f"{path} does not exist", remedy) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path} is not a JSON file", remedy) from error
     if not isinstance(result, dict) or "command" not in result:
         raise FormatError(f"{path} is not a result file: it has no key `command`", remedy)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from dsmoe_core.errors import FormatError, SettingsError
+from pipelines.benchmarks.results import read_result
 from pipelines.benchmarks.simulation.plot import require_matplotlib
 
 SUFFIX = ".svg"
@@ -28,6 +28,12 @@ class Routing(BaseModel):
     weights: list[list[Weight]]
     experts: int = Field(ge=1)
     boxes: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> Self:
+        if {len(row) for row in self.weights} - {self.experts} or len(self.classes) != len(self.weights):
+            raise ValueError("weights needs a row for each class and a column for each expert")
+        return self
 
     def of_classes_with_boxes(self) -> list[tuple[str, list[float]]]:
         """The rows of the image."""
@@ -52,18 +58,15 @@ def read_routing(path: Path) -> Routing:
     Raises:
         FormatError: the file is not a routing.json, or has no routing.
     """
-    if not path.is_file():
-        raise FormatError(f"there is no file {path}", "Give the routing.json of a knock-out.")
+    measured = read_result(path)
+    if "classes" not in measured:
+        raise FormatError(f"{path} has no routing", "Evaluate images with boxes, and a model with experts.")
     try:
-        measured = json.loads(path.read_bytes())
-        if isinstance(measured, dict) and "command" in measured and "classes" not in measured:
-            raise FormatError(f"{path} has no routing", "There was no box, or the model has no experts.")
         routing = Routing.model_validate(measured)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, ValidationError) as error:
-        raise _not_a_routing(path) from error
-    shapes = {len(row) for row in routing.weights} | {routing.experts}
-    if len(shapes) > 1 or len(routing.classes) != len(routing.weights):
-        raise _not_a_routing(path)
+    except ValidationError as error:
+        raise FormatError(
+            f"{path} is not the routing.json of a knock-out", "Write one with `dsmoe benchmark knockout`."
+        ) from error
     if not routing.of_classes_with_boxes():
         raise FormatError(f"{path} has no class with a box", "Evaluate images with boxes.")
     return routing
@@ -84,9 +87,3 @@ def routing_chart(routing: Routing) -> str:
     svg = heat_chart({title: [row for _, row in rows]}, [name for name, _ in rows], columns)
     head, _, rest = svg.partition(">")
     return f"{head}>{BACKGROUND}{rest}"
-
-
-def _not_a_routing(path: Path) -> FormatError:
-    return FormatError(
-        f"{path} is not the routing.json of a knock-out", "Write one with `dsmoe benchmark knockout`."
-    )

@@ -14,6 +14,7 @@ from pipelines import cli
 from pipelines.benchmarks.routing_chart import Routing, routing_chart
 
 ROUTING: dict[str, Any] = {
+    "command": "dsmoe benchmark knockout",
     "classes": ["crack", "stain & spot", "hole"],
     "weights": [[0.75, 0.25], [0.10, 0.90], [0.0, 0.0]],
     "experts": 2,
