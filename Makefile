@@ -40,7 +40,7 @@ test-slow: $(STAMP) ## the slow tests that need no service, on all cores
 
 test-outside: $(STAMP) ## the tests with a browser, Label Studio, a GPU or vLLM that this machine can run
 	@echo 'Markers that this machine cannot run: $(or $(strip $(LACKING)),none)'
-	$(BIN)/python -m pytest -m '$(RUNNABLE)' $(ARGS)
+	$(PARALLEL_PYTEST) -m '$(RUNNABLE)' $(ARGS)
 
 test-all: test test-slow test-outside ## all of the above
 

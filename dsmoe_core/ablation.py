@@ -6,7 +6,7 @@ The rows add the stages in the paper's order:
 - B: adds the class descriptions (stages 1 and 2, and the head that compares features with them).
 - C: replaces ResNet-50 by MobileSAM's encoder with attention (stages 3 and 4).
 - D: adds hyperbolic alignment and broadcasting (stages 5 and 6).
-- E: adds the dynamic experts (stages 7 to 10); this is the complete network (network.py).
+- E: adds the dynamic experts (stages 7 to 10); this is the complete network (network.py) and the default.
 - F: the complete network, trained with QFL and CIoU instead of cross-entropy and IoU.
 
 Paper: names the rows without defining them. We: a row has exactly the stages that its name needs.

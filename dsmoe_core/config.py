@@ -137,7 +137,7 @@ class ModelConfig(Frozen):
     )
     head_shallow: bool = Field(True, description="the head at stride 4 also reads F_shallow, as in the paper")
     paper: PaperForms = PaperForms()
-    ablation: AblationRow = Field("F", description="row of the paper's ablation; F is the complete method")
+    ablation: AblationRow = Field("E", description="row of the paper's ablation; E and F have all ten stages")
 
     @property
     def uses_text(self) -> bool:
@@ -161,7 +161,7 @@ class ModelConfig(Frozen):
 
     @property
     def paper_losses(self) -> bool:
-        """Whether the losses are QFL and CIoU (row F) instead of cross-entropy and IoU."""
+        """Whether the losses are the paper's, QFL and CIoU (row F), instead of cross-entropy and IoU."""
         return self.ablation >= "F"
 
     def with_tiny_head(self, on: bool) -> ModelConfig:
@@ -228,19 +228,19 @@ class LossWeights(Frozen):
     """Weights of the loss terms by their names in losses.py, and the form of QFL and its labels."""
 
     quality: float = Field(1.0, ge=0)
-    balance_alpha: float | None = Field(None, description="alpha of alpha_t in QFL; null: no class balancing")
+    balance_alpha: float | None = Field(None, description="alpha of alpha_t; null: no class balancing")
     label_floor: float = Field(
-        0.5, ge=0, le=1, description="soft label of a box's best cell at an IoU of 0; the paper uses 0"
+        0.5, ge=0, le=1, description="row F: soft label of a box's best cell at an IoU of 0; the paper uses 0"
     )
     positive_beta: float = Field(
         0.0,
         ge=0,
-        description="focusing exponent of QFL for cells with a label; the paper uses 2 for all cells",
+        description="row F: focusing exponent of QFL for cells with a label; the paper uses 2 for all cells",
     )
     box: float = Field(2.0, ge=0)
     box_weighting: Literal["equal", "alignment"] = Field(
         "equal",
-        description="weight of a cell in the box loss: 1, or its alignment relative to the box's best cell",
+        description="row F: weight of a cell in the box loss, 1 or its alignment relative to the best cell",
     )
     value_overlap: float = Field(0.01, ge=0)
     taxonomy: float = Field(0.05, ge=0)

@@ -187,7 +187,7 @@ def ablation(
     start: StartOption = Start.SCRATCH,
     size: SizeOption = Size.NANO,
 ) -> None:
-    """Rows A to F of the paper's ablation, all with the tiny-object head, and F without it.
+    """Rows A to F of the paper's ablation, all with the tiny-object head, and the default (E) without it.
 
     Rows A and B have another image encoder, so they need --start scratch.
 

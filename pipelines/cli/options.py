@@ -185,7 +185,7 @@ AblationOption = Annotated[
         "--ablation",
         case_sensitive=False,
         help="Row of the paper's ablation: A ResNet-50, B + text, C + MobileSAM's encoder, "
-        "D + hyperbolic alignment, E + dynamic experts, F + QFL and CIoU (the full method; default).",
+        "D + hyperbolic alignment, E + dynamic experts (default), F + the paper's losses, QFL and CIoU.",
     ),
 ]
 TinyHeadOption = Annotated[

@@ -21,6 +21,7 @@ from pipelines.rounds.context import LoopContext
 from pipelines.rounds.simulated_annotator import load_truth, simulated_annotator
 from pipelines.settings.demo import DemoPlan
 from pipelines.workspace.journal import Journal
+from pipelines.workspace.loop_lock import LoopOwner
 from pipelines.workspace.workspace import Workspace
 
 PLAN = DemoPlan(rounds=2, budget=2, random_share=0.5, candidates=None, dry_run=True)
@@ -160,6 +161,8 @@ def watch_killed_at_random(path: Path, data: Path, rounds: int, seed: int, mean_
         code = watch(path, data, rounds, rng.expovariate(1 / mean_s))
         if code != -signal.SIGKILL:
             assert code == 0, f"dsmoe watch ended with {code} after {kills} kills"
+            with Workspace.open(path) as workspace:
+                assert workspace.journal.loop_locks().owner() is None
             continue
         kills += 1
         with Workspace.open(path) as workspace:
@@ -173,7 +176,8 @@ def check_journal(path: Path) -> None:
     """Check the journal of a workspace whose rounds are all closed.
 
     Raises:
-        AssertionError: it is damaged, a step is not finished, or the loop lock is held.
+        AssertionError: it is damaged, or a step is not finished.
+        WorkspaceError: a live process holds the loop lock.
     """
     with closing(sqlite3.connect(path / "journal.sqlite")) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -183,7 +187,10 @@ def check_journal(path: Path) -> None:
     assert len(versions) == len(set(versions))
     with Workspace.open(path) as workspace:
         assert all(done for *_, done in workspace.journal.steps())
-        assert workspace.journal.loop_locks().owner() is None
+        locks, me = workspace.journal.loop_locks(), LoopOwner.this_process(path, 1.0)
+        locks.acquire(me)  # also from a process that was killed between its last round and the release
+        locks.release(me)
+        assert locks.owner() is None
         studio = FakeStudio(path / "studio" / "stub.json")
         shown = [[p["model_version"] for p in task["predictions"]] for task in studio._state["tasks"]]
         assert all(len(versions) == len(set(versions)) for versions in shown), "a prediction was doubled"

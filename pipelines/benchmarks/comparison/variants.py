@@ -22,9 +22,9 @@ from pipelines.benchmarks.comparison.yolo.yolo_model import YOLO_SIZES
 from pipelines.settings.changes import apply_changes
 from pipelines.settings.validation import validate_settings
 
-FULL_MODEL = "F"
+DEFAULT_ROW = "E"
 NO_TINY_HEAD = "no-tiny-head"
-ABLATION_ROWS = ("A", "B", "C", "D", "E", FULL_MODEL, NO_TINY_HEAD)
+ABLATION_ROWS = ("A", "B", "C", "D", DEFAULT_ROW, "F", NO_TINY_HEAD)
 UNCHANGED = "as it is"
 """The value of ``settings`` in result files for the row without a change."""
 FIXED_SETTINGS = ("training.images_seen", "training.seed")
@@ -104,7 +104,7 @@ def with_budgets(sweep: Sweep, minutes: Sequence[float]) -> Sweep:
 
 
 def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder, train_share: float = 1.0) -> Sweep:
-    """Rows A to F of the paper's ablation, and F without the tiny-object head; F is compared with each row.
+    """Rows A to F of the paper's ablation, and E without the tiny-object head; E is compared with each row.
 
     Raises:
         SettingsError: a row is unknown, repeated or not for the initial weights, or the share is not in
@@ -127,13 +127,13 @@ def ablation_sweep(rows: Sequence[str], size: Size, models: ModelBuilder, train_
         SweepEntry({"row": row, **keys}, models.dsmoe(f"{size}-{row}", config), train_share)
         for row, config in configurations.items()
     ]
-    if FULL_MODEL not in rows:
+    if DEFAULT_ROW not in rows:
         return Sweep(entries, [])
-    full_index = rows.index(FULL_MODEL)
+    default = rows.index(DEFAULT_ROW)
     pairs = [
-        EntryPair(full_index, i, {"row": FULL_MODEL, "against": row})
+        EntryPair(default, i, {"row": DEFAULT_ROW, "against": row})
         for i, row in enumerate(rows)
-        if i != full_index
+        if i != default
     ]
     return Sweep(entries, pairs)
 
