@@ -129,7 +129,7 @@ def test_ablation_trains_each_row(run: Any, tmp_path: Path) -> None:
     assert run("ablation", "--rows", "E,F,no-tiny-head", *ONE_RUN) == 0
     result = read_result(tmp_path / "out.json")
     assert [row["row"] for row in result["rows"]] == ["E", "F", "no-tiny-head"]
-    assert [test["against"] for test in result["tests"]] == ["E", "no-tiny-head"]
+    assert [test["against"] for test in result["tests"]] == ["F", "no-tiny-head"]
     assert {(row["start"], row["labels"]) for row in result["rows"]} == {("scratch", 1.0)}
     assert len(list((tmp_path / "work").iterdir())) == 3
 
