@@ -107,6 +107,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
             "neu_det",
             "paper",
             "path",
+            "row_e",
+            "row_e_aluminium",
             "rows",
             "strides",
             "strides_minutes",
