@@ -275,7 +275,7 @@ class LossWeights(Frozen):
 
     @classmethod
     def paper(cls) -> LossWeights:
-        """Return the paper's losses: ``2 alpha QFL + lambda CIoU``, alpha = 0.45, lambda = 0.05 (eq. 31)."""
+        """Return the paper's weights, for row F: ``2 alpha QFL + lambda CIoU``, alpha 0.45, lambda 0.05."""
         form = {"balance_alpha": 0.45, "label_floor": 0.0, "positive_beta": 2.0}
         ours = dict.fromkeys(("contrast", "affinity", "specialisation"), 0.0)
         # The paper gives no weight of eq. 13.

@@ -1,10 +1,11 @@
 """Training losses of the detections (eq. 31-34). stage_losses.py has those of the stages.
 
 Paper: ``Total = 2 alpha QFL + lambda CIoU`` with alpha = 0.45 and lambda = 0.05; "alpha_t = y alpha +
-(1-y)(1-alpha)" in one place and "gamma = 2, alpha = 0.25" in another. We: cross-entropy with labels of 0 and 1
-and 1 - IoU by default, which are more accurate (docs/learning.md). ``ModelConfig.ablation`` F selects QFL and
-CIoU; their default weights are others, because lambda = 0.05 leaves the boxes almost untrained next to a
-classification loss that is summed over all cells. ``LossWeights.paper()`` has the paper's weights.
+(1-y)(1-alpha)" in one place and "gamma = 2, alpha = 0.25" in another. We: cross-entropy with labels of 0
+and 1, and 1 - IoU, by default, because they are more accurate on textures (docs/learning.md).
+``ModelConfig.ablation`` F selects QFL and CIoU. Their default weights are others, because lambda = 0.05
+leaves the boxes almost untrained next to a classification loss that is summed over all cells.
+``LossWeights.paper()`` has the paper's weights.
 
 A batch that does not fit into memory, or that several processes share, is processed in parts. Every loss is a
 sum over images or cells divided by a count over the whole batch (:class:`BatchCounts`). So the losses and

@@ -103,16 +103,24 @@ def open_workspace(path: Path, data: DemoData, plan: DemoPlan, progress: Progres
     changed = _changed_settings(settings, workspace.settings)
     if changed:
         raise SettingsError(
-            f"{path} was made by a demo with other settings of {', '.join(changed)}",
-            "Give the same options, another --workspace, or --fresh to delete it and start again.",
+            f"{path} was made by a demo with other settings: {', '.join(changed)}",
+            "Give the options it was made with, another --workspace, or --fresh to delete it and start anew.",
         )
     return workspace
 
 
 def _changed_settings(wanted: WorkspaceSettings, existing: WorkspaceSettings) -> list[str]:
-    """Names of the settings that differ; those of the labelling server may, except its kind."""
+    """The settings that differ, with both values; those of the labelling server may, except its kind."""
     first, second = ({**s.model_dump(), "studio": s.studio.kind} for s in (wanted, existing))
-    return [name for name in first if first[name] != second[name]]
+    return list(_differences(first, second, ""))
+
+
+def _differences(wanted: Any, existing: Any, name: str) -> Iterator[str]:
+    if isinstance(wanted, dict) and isinstance(existing, dict):
+        for key in wanted | existing:
+            yield from _differences(wanted.get(key), existing.get(key), f"{name}.{key}".lstrip("."))
+    elif wanted != existing:
+        yield f"{name} is {existing}, now {wanted}"
 
 
 def delete_workspace(path: Path, environment: Environment) -> None:

@@ -82,7 +82,7 @@ def full_network(detector: Detector) -> DSMoE:
     if network is None:
         raise SettingsError(
             "the model has no ten stages that could be knocked out; expected a full DS-MoE run by PyTorch",
-            "Give the folder of a model that was trained without --ablation, not an export.",
+            "Give the folder of a model of ablation row E (the default) or F, not an export.",
         )
     return network
 

@@ -70,7 +70,7 @@ def test_more_rounds_resume_and_other_options_are_refused(dsmoe) -> None:  # typ
     assert dsmoe("--rounds", "2")[0] == 0
     code, _, err = dsmoe("--budget", "4")
     assert code == 2
-    assert "settings of round" in err
+    assert "round.budget is 3, now 4" in err
 
 
 def test_fresh_deletes_only_workspaces(tmp_path: Path) -> None:

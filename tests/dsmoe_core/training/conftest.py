@@ -65,9 +65,9 @@ def freeze_statistics(network: nn.Module) -> None:
             module.eval()
 
 
-@pytest.fixture(params=["F", "A"])
+@pytest.fixture(params=["E", "F", "A"])
 def learner(request: pytest.FixtureRequest, images: list[LabelledImage], vocabulary: Vocabulary) -> Learner:
-    """Learner with the complete network (F), or with row A, which has neither experts nor text."""
+    """Learner with the complete network (E; F: other losses), or row A, without experts and text."""
     torch.manual_seed(0)
     model: ModelConfig = SMALL.model_copy(update={"ablation": request.param})
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")

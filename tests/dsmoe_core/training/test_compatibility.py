@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny import QUICK, SMALL, train
@@ -28,6 +29,21 @@ def test_conflicting_gradients_need_a_head_that_reads_the_experts(
     raw = {"model": {"head_input": head_input}, "training": {"losses": {"gradient_conflict": 0.1}}}
     with pytest.raises(SettingsError, match=head_input):
         validate_settings(DetectorSettings, raw, "the test")
+
+
+@pytest.mark.parametrize(
+    "change", [{"label_floor": 0.0}, {"positive_beta": 2.0}, {"box_weighting": "alignment"}], ids=str
+)
+def test_settings_of_qfl_and_ciou_need_row_f(change: dict[str, Any]) -> None:
+    raw = {"training": {"losses": change}}
+    with pytest.raises(SettingsError, match=next(iter(change))):
+        validate_settings(DetectorSettings, raw, "the test")
+    settings = validate_settings(DetectorSettings, {**raw, "model": {"ablation": "F"}}, "the test")
+    assert settings.model.paper_losses
+
+
+def test_the_default_losses_are_cross_entropy_and_iou() -> None:
+    assert not DetectorSettings().model.paper_losses
 
 
 def test_either_setting_alone_is_compatible() -> None:

@@ -51,7 +51,7 @@ def test_every_micro_batch_updates_the_statistics_once(learner: Learner) -> None
 
 
 @pytest.mark.parametrize("micro_batch", [6, 4, 1])
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_load_bias_update_does_not_depend_on_the_micro_batch(learner: Learner, micro_batch: int) -> None:
     """Two of four experts get all images throughout, because their initial bias is high."""
     before = torch.tensor([20.0, 20.0, 0.0, 0.0])
@@ -62,7 +62,7 @@ def test_load_bias_update_does_not_depend_on_the_micro_batch(learner: Learner, m
 
 
 @pytest.mark.parametrize("micro_batch", [6, 4, 1])
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_combination_of_the_alignment_loss_changes_after_a_whole_batch(
     learner: Learner, micro_batch: int
 ) -> None:
@@ -84,7 +84,7 @@ def test_a_micro_batch_of_the_batch_size_needs_one_pass(learner: Learner) -> Non
     hook.remove()
 
 
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_texts_are_encoded_once_per_step(learner: Learner) -> None:
     learner.gradients(1)
     assert learner.network.text_prompt.centre.updates == 1

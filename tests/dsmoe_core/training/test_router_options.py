@@ -38,13 +38,13 @@ def require_equal(learner: Learner, batch: Batch, first: int, second: int, name:
         assert (part_gradients[weight] - gradient).abs().max() < 1e-4 * largest, weight
 
 
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_balance_losses_of_micro_batches_add_up(learner: Learner) -> None:
     freeze_statistics(learner.network)
     require_equal(with_options(learner, text_balance=2.0), learner.batch, 6, 2, "text_balance")
 
 
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_conflict_losses_of_equal_micro_batches_add_up(learner: Learner) -> None:
     """A mean of gradients is of a micro-batch; two of the same images have the mean of both together."""
     freeze_statistics(learner.network)
@@ -53,7 +53,7 @@ def test_conflict_losses_of_equal_micro_batches_add_up(learner: Learner) -> None
     require_equal(with_options(learner, gradient_conflict=3.0), twice, 6, 3, "gradient_conflict")
 
 
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_the_conflict_loss_reaches_the_weights_of_the_router_alone(learner: Learner) -> None:
     freeze_statistics(learner.network)
     losses, without = with_options(learner).gradients(6)
@@ -66,7 +66,7 @@ def test_the_conflict_loss_reaches_the_weights_of_the_router_alone(learner: Lear
     assert {name.removeprefix("_forward_module.").partition(".")[0] for name in changed} == {"gating"}
 
 
-@pytest.mark.parametrize("learner", ["F"], indirect=True)
+@pytest.mark.parametrize("learner", ["E"], indirect=True)
 def test_losses_are_weighted_and_need_no_box(learner: Learner) -> None:
     freeze_statistics(learner.network)
     (index,) = [i for i, boxes in enumerate(learner.batch.boxes) if not len(boxes)]

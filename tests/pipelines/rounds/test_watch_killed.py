@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.workspace.workspace import Workspace
 from tests.pipelines import killable_demo
 from tests.pipelines.blocks import write_blocks
 
@@ -64,6 +65,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, data: Path) -> tuple[d
     path = tmp_path_factory.mktemp("undisturbed") / "w"
     code, seconds = json.loads(python(UNINTERRUPTED, path, data, ROUNDS))
     assert code == 0
+    with Workspace.open(path) as workspace:
+        assert workspace.journal.loop_locks().owner() is None
     killable_demo.check_journal(path)
     return killable_demo.outcome(path), seconds
 
