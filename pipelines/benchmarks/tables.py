@@ -60,6 +60,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "companions": _SETTINGS_TABLE,
     "demo": demo_table,
     "demo_neu_det": demo_table,
+    "demo_boards": demo_table,
     "demos": demos_table,
     "effort": effort_table,
     "experts": experts_table,
