@@ -77,6 +77,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "loop": loop_table,
     "studio": studio_table,
     "accuracy": _DETECTOR_TABLE,
+    "accuracy_epochs": _DETECTOR_TABLE,
     "few_labels": _DETECTOR_TABLE,
     "curve": curve_table,
     "ablation": _ABLATION_TABLE,
