@@ -35,6 +35,7 @@ def test_each_kind_and_seed_is_run_once(blocks: Path, tmp_path: Path) -> None:
     assert "| data | scratch, 2 seeds |" in table
 
 
+@pytest.mark.slow
 def test_other_settings_or_labels_are_run_again(blocks: Path, tmp_path: Path) -> None:
     data, work = Path(shutil.copytree(blocks, tmp_path / "data")), tmp_path / "work"
     words = ["benchmark", "demos", "--data", str(data), "--rounds", "1", "--budget", "3", "--dry-run"]

@@ -62,6 +62,7 @@ def test_shares_add_up() -> None:
     assert (row["accepted"], row["deleted"], row["added"]) == (0.5, 0.5, 0.5)
 
 
+@pytest.mark.slow
 def test_models_of_several_rounds_are_measured_on_the_same_images(
     blocks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,6 +91,7 @@ def without_the_last_class(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_class_that_a_second_model_never_saw(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

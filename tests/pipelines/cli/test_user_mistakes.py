@@ -163,7 +163,7 @@ def readable(folder: Path) -> Iterator[Path]:
     "words",
     [
         ("demo", "--dry-run", "--json", "out.json"),
-        ("demo", "--dry-run"),
+        pytest.param(("demo", "--dry-run"), marks=pytest.mark.slow),
         ("data", "synthesize", "pcb", "--out", "boards"),
         ("evaluate", "m", "--annotations", "a.json", "--images", "i", "--report", "out"),
         ("init", "w", "--images", ".", "--classes", "a"),

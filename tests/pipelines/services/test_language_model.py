@@ -96,7 +96,11 @@ def start_serving(model: Path, port: int) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "stop",
+    [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)],
+    ids=lambda s: s.name,
+)
 def test_engine_ends_with_its_parent_process(engine: Path, tmp_path: Path, stop: signal.Signals) -> None:
     model, port = write_model(tmp_path / "tiny"), free_port()
     process = start_serving(model, port)

@@ -107,6 +107,7 @@ def test_accuracy_until_convergence_selects_rate_and_length(run: Any, tmp_path: 
     assert (yolo["model"], yolo["converged"]) == ("yolov8n", False)
 
 
+@pytest.mark.slow
 def test_curve_has_a_training_for_each_budget(run: Any, tmp_path: Path) -> None:
     arguments = ("curve", "--models", "nano,yolov8n", "--seeds", "1")
     assert run(*arguments, "--minutes", "0.02,0.01") == 0
@@ -177,6 +178,7 @@ def test_first_model_trains_each_start_on_each_number_of_labels(run: Any, tmp_pa
     assert len(list((tmp_path / "work").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_first_model_tries_settings_on_an_inner_split(run: Any, tmp_path: Path) -> None:
     options = ("--starts", "scratch", "--labels", "4", "--try", "zoom=0", "--split", "inner")
     assert run("first-model", *options, "--minutes", "0.02", "--seeds", "1") == 0
@@ -225,6 +227,7 @@ def test_settings_are_evaluated_within_train_by_default(run: Any, tmp_path: Path
     assert record["notes"]["steps"] == 1, "five of ten images"
 
 
+@pytest.mark.slow
 def test_lines_are_trained_together_and_alone(run: Any, tmp_path: Path, capsys: Out) -> None:
     """Ten images and five, five per step: of three steps, two show the first line."""
     second = write_blocks(tmp_path / "second", train=5, val=2, px=96, seed=2)
@@ -318,6 +321,7 @@ def test_forgetting_has_three_models(run: Any, tmp_path: Path, capsys: Out) -> N
     assert "squares, plum later, seed 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_forgetting_starts_from_imagenet_weights_on_a_share_of_the_labels(run: Any, tmp_path: Path) -> None:
     shared = ("--new", "plum", "--images-seen", "5", "--seeds", "1")
     assert run("forgetting", *shared, "--start", "imagenet-lite", "--labels", "0.9") == 0

@@ -74,6 +74,7 @@ def test_unknown_and_all_classes_are_refused(dataset: BenchmarkDataset, new: lis
         split_by_class(dataset, new)
 
 
+@pytest.mark.slow
 def test_three_models_are_trained_once_and_evaluated_on_all_classes(
     data: Path, store: RunStore, trainings: list[dict[str, Any]]
 ) -> None:

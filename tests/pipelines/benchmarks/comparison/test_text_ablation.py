@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipelines.benchmarks.comparison.protocol import Budget
 from pipelines.benchmarks.comparison.run_store import RunStore
 from pipelines.benchmarks.comparison.text_ablation import run_text_ablation
@@ -12,6 +14,7 @@ from prompts.text_controls import TEXT_CONTROLS
 from tests.pipelines.benchmarks.comparison.test_dsmoe_model import tiny_model
 
 
+@pytest.mark.slow
 def test_one_model_is_evaluated_with_all_texts_and_others_are_trained_on_request(
     data: Path, store: RunStore, trainings: list[dict[str, Any]]
 ) -> None:
