@@ -51,6 +51,7 @@ def run(data: Path, tmp_path: Path, *options: str, classes: int | None = None) -
     return cli.run([str(word) for word in words])
 
 
+@pytest.mark.slow
 def test_result_file_has_every_score_against_plain_entropy(data: Path, tmp_path: Path) -> None:
     assert run(data, tmp_path, "--other", str(data)) == 0
     measured: dict[str, Any] = json.loads((tmp_path / "results" / "uncertainty.json").read_text())

@@ -86,6 +86,7 @@ def test_accuracy_with_a_share_of_the_labels(run: Any, tmp_path: Path) -> None:
     assert record["notes"]["steps"] == 1, "half of the images fit into a step"
 
 
+@pytest.mark.slow
 def test_accuracy_until_convergence_selects_rate_and_length(run: Any, tmp_path: Path) -> None:
     """The fake YOLO has all boxes from four epochs at rate 1, or two at rate 2, on."""
     shared = ("accuracy", "--seeds", "1", "--inner", "0.3", "--yolo-rates", "1,2")
@@ -170,6 +171,7 @@ def test_warmstart_trains_on_each_share(run: Any, tmp_path: Path) -> None:
     assert [row["labels"] for row in read_result(tmp_path / "out.json")["rows"]] == [0.5, 1.0]
 
 
+@pytest.mark.slow
 def test_first_model_trains_each_start_on_each_number_of_labels(run: Any, tmp_path: Path) -> None:
     options = ("--starts", "scratch", "--labels", "3,2", "--set", "schedule=wsd decay=0.5")
     assert run("first-model", *options, "--minutes", "0.02", "--seeds", "1") == 0
