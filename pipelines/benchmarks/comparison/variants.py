@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
-from dsmoe_core.config import Frozen, ModelConfig, TrainingConfig
+from dsmoe_core.config import AblationRow, Frozen, ModelConfig, TrainingConfig
 from dsmoe_core.digest import content_id
 from dsmoe_core.errors import SettingsError
 from dsmoe_core.training.compatibility import require_compatible
@@ -22,9 +22,9 @@ from pipelines.benchmarks.comparison.yolo.yolo_model import YOLO_SIZES
 from pipelines.settings.changes import apply_changes
 from pipelines.settings.validation import validate_settings
 
-DEFAULT_ROW = "E"
+DEFAULT_ROW = ModelConfig().ablation
 NO_TINY_HEAD = "no-tiny-head"
-ABLATION_ROWS = ("A", "B", "C", "D", DEFAULT_ROW, "F", NO_TINY_HEAD)
+ABLATION_ROWS = (*get_args(AblationRow), NO_TINY_HEAD)
 UNCHANGED = "as it is"
 """The value of ``settings`` in result files for the row without a change."""
 FIXED_SETTINGS = ("training.images_seen", "training.seed")
