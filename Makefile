@@ -22,7 +22,7 @@ PARALLEL_PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --dist l
 YOLO := pipelines/benchmarks/comparison/yolo
 ENGINES := pipelines/services/language_model/engines
 
-.PHONY: help install demo test test-slow test-outside test-all check lock clean
+.PHONY: help install demo test test-slow test-outside test-all lint check lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,10 +44,12 @@ test-outside: $(STAMP) ## the tests with a browser, Label Studio, a GPU or vLLM 
 
 test-all: test test-slow test-outside ## all of the above
 
-check: $(STAMP) ## lint, format, types, import contracts, rules of the source tree, lock files, documents; changes no file
+lint: $(STAMP) ## ruff, format and types; changes no file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+check: lint ## lint, and the fast tests of import contracts, rules of the source tree, lock files and documents
 	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_lock.py tests/test_docs.py
 
 lock: $(UV) ## resolve all lock files; ARGS=--upgrade takes newer releases

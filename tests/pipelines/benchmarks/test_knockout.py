@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from exports import VOCABULARY, diverse_network
 from tiny import SMALL, HashEncoder
 
@@ -77,3 +78,15 @@ def test_model_without_stages_is_refused_in_one_line(
     assert run(tmp_path / "row", blocks, class_book, tmp_path / "results") == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
     assert not (tmp_path / "results").exists()
+
+
+def test_model_that_finds_nothing_loses_nothing(blocks: Path, class_book: Path, tmp_path: Path) -> None:
+    network = diverse_network()
+    with torch.no_grad():
+        for level in network.head.levels:
+            level.bias.fill_(-50.0)
+    save_model(tmp_path / "model", network, SMALL, VOCABULARY, {"text_encoder": HashEncoder.name})
+    assert run(tmp_path / "model", blocks, class_book, tmp_path / "results", "--max-images", "4") == 0
+    knockout: dict[str, Any] = json.loads((tmp_path / "results" / "knockout.json").read_text())
+    assert knockout["map50"] == 0
+    assert not any(row["carries"] for row in knockout["rows"])
