@@ -105,7 +105,6 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
             "all",
             "labels",
             "losses",
-            "memory",
             "neu_det",
             "paper",
             "path",
