@@ -83,6 +83,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "ablation": _ABLATION_TABLE,
     "ablation_equal": _ABLATION_TABLE,
     "ablation_lite": _ABLATION_TABLE,
+    "ablation_seeds": _ABLATION_TABLE,
     "warmstart": _WARM_START_TABLE,
     "warmstart_boards": _WARM_START_TABLE,
     "first_model": _FIRST_MODEL_TABLE,
