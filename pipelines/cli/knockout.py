@@ -117,8 +117,8 @@ def _report(effects: dict[str, Any], routing: dict[str, Any], paths: Sequence[Pa
     console.print(_table(effects))
     for sentence in _routing_sentences(routing):
         line(sentence)
-    if effects["map50"] == 0:
-        line("the model finds no box (mAP@.5 is 0), so nothing can be lost: train it longer", "yellow")
+    if effects["boxes"] and effects["map50"] == 0:
+        line("mAP@.5 is 0: no box is found, so no part can lose anything; train the model longer", "yellow")
     line(f"{paths[0]} and {paths[1]} are written")
 
 

@@ -80,7 +80,9 @@ def test_model_without_stages_is_refused_in_one_line(
     assert not (tmp_path / "results").exists()
 
 
-def test_model_that_finds_nothing_loses_nothing(blocks: Path, class_book: Path, tmp_path: Path) -> None:
+def test_model_that_finds_nothing_loses_nothing(
+    blocks: Path, class_book: Path, tmp_path: Path, capsys: Out
+) -> None:
     network = diverse_network()
     with torch.no_grad():
         for level in network.head.levels:
@@ -90,3 +92,4 @@ def test_model_that_finds_nothing_loses_nothing(blocks: Path, class_book: Path, 
     knockout: dict[str, Any] = json.loads((tmp_path / "results" / "knockout.json").read_text())
     assert knockout["map50"] == 0
     assert not any(row["carries"] for row in knockout["rows"])
+    assert "mAP@.5 is 0" in capsys.readouterr().out
