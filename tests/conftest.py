@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import pytest
-from exports import Exports, make_exports
 from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
+
+if TYPE_CHECKING:
+    from exports import Exports
 
 # No deadline: the first call of torch takes longer than hypothesis allows for one example.
 settings.register_profile("no-deadline", deadline=None)
@@ -78,4 +80,8 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     """A tiny model, exported to ONNX and to OpenVINO."""
+    from exports import (
+        make_exports,  # imports torch, which the process that distributes the tests does not need
+    )
+
     return make_exports(tmp_path_factory.mktemp("exports"))

@@ -40,5 +40,6 @@ def glibc_version() -> tuple[int, ...]:
 
 
 @pytest.mark.skipif(glibc_version() < (2, 36), reason="older versions may refuse the thresholds")
+@pytest.mark.slow
 def test_freed_maps_are_used_again() -> None:
     assert new_pages("kept") < new_pages("as it is") / 20

@@ -29,7 +29,7 @@ from dsmoe_core.training.objective import Objective
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_a_run_killed_at_every_step_has_the_same_weights_as_an_uninterrupted_one(
     tmp_path: Path, images: list[LabelledImage], vocabulary: Vocabulary, precision: str
 ) -> None:

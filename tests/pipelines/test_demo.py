@@ -55,6 +55,7 @@ def test_demo_prints_a_table_writes_json_and_runs_once(dsmoe, tmp_path: Path) ->
     assert (tmp_path / "workspaces" / "dry-run-data" / "journal.sqlite").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_rounds_depend_on_the_seed_only(dsmoe, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     def rounds(*options: str) -> object:
         assert dsmoe("--json", "out.json", *options)[0] == 0

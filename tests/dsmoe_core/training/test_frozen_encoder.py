@@ -90,6 +90,7 @@ def test_cached_and_computed_maps_are_moved_to_one_device(monkeypatch: pytest.Mo
     assert level.device.type == "meta"
 
 
+@pytest.mark.slow
 def test_another_encoder_does_not_use_the_cached_maps(
     tmp_path: Path,
     images: list[LabelledImage],

@@ -211,6 +211,7 @@ def many(images: list[LabelledImage]) -> list[LabelledImage]:
     ]
 
 
+@pytest.mark.slow
 def test_a_training_with_early_stopping_resumes_to_the_same_weights(
     tmp_path: Path, many: list[LabelledImage], vocabulary: Vocabulary
 ) -> None:

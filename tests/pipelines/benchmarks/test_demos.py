@@ -15,6 +15,7 @@ from pipelines.benchmarks.demos_table import demos_table
 from pipelines.settings.demo import DemoPlan
 
 
+@pytest.mark.slow
 def test_each_kind_and_seed_is_run_once(blocks: Path, tmp_path: Path) -> None:
     file, work = tmp_path / "results" / "demos.json", tmp_path / "work"
     words = ["benchmark", "demos", "--data", str(blocks), "--rounds", "1", "--budget", "3", "--dry-run"]

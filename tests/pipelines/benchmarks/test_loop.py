@@ -62,6 +62,7 @@ def shown_by_fake(path: Path) -> dict[str, Any]:
     return {"newest": dict(newest), "project": next((v for v in newest if v != "none"), None)}
 
 
+@pytest.mark.slow
 def test_all_parts_are_measured_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, work = write_blocks(tmp_path / "blocks", train=16, val=6), tmp_path / "work"
     monkeypatch.setattr(loop, "_shown", lambda _api, _project: shown_by_fake(work / "workspace"))

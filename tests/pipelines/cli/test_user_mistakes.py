@@ -178,6 +178,7 @@ def test_read_only_folder_is_refused_before_the_work(readable: Path, words: tupl
     assert line.startswith("error: ")
 
 
+@pytest.mark.slow
 def test_workspace_that_may_not_be_written_is_refused(readable: Path, blocks: Path) -> None:
     readable.chmod(0o755)
     made = ["init", str(readable / "w"), "--images", str(blocks / "images"), "--classes", "rust", "--dry-run"]

@@ -99,7 +99,7 @@ killable_demo.run(Path(sys.argv[1]), Path(sys.argv[2]), tick)
 """
 
 
-@pytest.mark.parametrize("calls", [31, 83])
+@pytest.mark.parametrize("calls", [31, pytest.param(83, marks=pytest.mark.slow)])
 def test_process_that_dies_without_clean_up_can_be_run_again(
     tmp_path: Path, data: Path, undisturbed: dict[str, Any], calls: int
 ) -> None:

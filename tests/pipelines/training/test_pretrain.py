@@ -47,6 +47,7 @@ def test_synthetic_vocabulary_has_descriptions_of_all_kinds() -> None:
     assert all(len(text.description.split()) > 8 and len(text.paraphrases) >= 4 for text in vocabulary)
 
 
+@pytest.mark.slow
 def test_warm_start_is_made_from_synthetic_images_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

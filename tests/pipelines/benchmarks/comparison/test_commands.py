@@ -127,6 +127,7 @@ def test_curve_has_a_training_for_each_budget(run: Any, tmp_path: Path) -> None:
         assert run(*arguments, "--minutes", wrong) == 2
 
 
+@pytest.mark.slow
 def test_ablation_trains_each_row(run: Any, tmp_path: Path) -> None:
     assert run("ablation", "--rows", "E,F,no-tiny-head", *ONE_RUN) == 0
     result = read_result(tmp_path / "out.json")
@@ -206,6 +207,7 @@ def test_first_model_on_more_labels_than_there_are_is_refused_before_the_first_t
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.slow
 def test_settings_train_once_for_each_change(run: Any, tmp_path: Path) -> None:
     changes = ["training.text_rate=1", "training.losses.box=0.05 model.experts=4"]
     options = [option for change in changes for option in ("--try", change)]
@@ -311,6 +313,7 @@ def test_words_with_an_extra_set_and_class_subsets(run: Any, tmp_path: Path, cap
     assert str(extra) in "".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_forgetting_has_three_models(run: Any, tmp_path: Path, capsys: Out) -> None:
     assert run("forgetting", "--new", "plum", "--images-seen", "5", "--seeds", "1") == 0
     result = read_result(tmp_path / "out.json")
@@ -341,6 +344,7 @@ def test_forgetting_starts_from_imagenet_weights_on_a_share_of_the_labels(run: A
         (("held-out", "--class", "plum", *ONE_RUN), "held_out_class"),
     ],
 )
+@pytest.mark.slow
 def test_texts_are_evaluated_from_imagenet_weights(
     run: Any, tmp_path: Path, arguments: tuple[str, ...], rows: str
 ) -> None:

@@ -49,6 +49,7 @@ def test_model_is_trained_for_epochs_and_predicts_in_order(
     assert result.peak_mb > 100, "PyTorch alone takes more"
 
 
+@pytest.mark.slow
 def test_epoch_covers_all_tiles(
     dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:
@@ -64,6 +65,7 @@ def test_epoch_covers_all_tiles(
     assert [prediction.key for prediction in result.predictions] == [p.image.key for p in dataset.val]
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_and_gives_the_same_model(
     dataset: BenchmarkDataset, progress: RecordingProgress, tmp_path: Path
 ) -> None:

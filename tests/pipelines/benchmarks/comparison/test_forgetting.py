@@ -47,6 +47,7 @@ def test_each_training_has_the_images_and_boxes_of_its_classes(dataset: Benchmar
         assert all(p.annotations for p in part.train)
 
 
+@pytest.mark.slow
 def test_both_trainings_have_the_sampled_images(data: Path, store: RunStore, trainings: list[Any]) -> None:
     run_forgetting(
         TinyModels(),
