@@ -339,10 +339,7 @@ def test_forgetting_starts_from_imagenet_weights_on_a_share_of_the_labels(run: A
 
 @pytest.mark.parametrize(
     ("arguments", "rows"),
-    [
-        (("words", *ONE_RUN), "rows"),
-        (("held-out", "--class", "plum", *ONE_RUN), "held_out_class"),
-    ],
+    [(("words", *ONE_RUN), "rows"), (("held-out", "--class", "plum", *ONE_RUN), "held_out_class")],
 )
 @pytest.mark.slow
 def test_texts_are_evaluated_from_imagenet_weights(
