@@ -80,8 +80,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory: pytest.TempPathFactory) -> Exports:
     """A tiny model, exported to ONNX and to OpenVINO."""
-    from exports import (
-        make_exports,  # imports torch, which the process that distributes the tests does not need
-    )
+    # Imports torch, which the process that distributes the tests does not need.
+    from exports import make_exports
 
     return make_exports(tmp_path_factory.mktemp("exports"))

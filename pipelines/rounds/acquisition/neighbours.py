@@ -88,6 +88,8 @@ def nearest_similarity(
 def near_index(vectors: Vectors) -> Any:
     """A usearch index of vectors for the cosine distance; entry i is row i.
 
+    One thread builds it: several lose entries, other ones each time, so a round could not be repeated.
+
     Raises:
         PrerequisiteError: usearch is not installed.
     """
@@ -101,5 +103,5 @@ def near_index(vectors: Vectors) -> Any:
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f16")
     for start in range(0, len(vectors), _BLOCK):
         block = np.ascontiguousarray(vectors[start : start + _BLOCK], dtype=np.float32)
-        index.add(np.arange(start, start + len(block), dtype=np.uint64), block)
+        index.add(np.arange(start, start + len(block), dtype=np.uint64), block, threads=1)
     return index
